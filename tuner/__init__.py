@@ -1,0 +1,41 @@
+"""`tuner`: the Deep Learning Tuning Playbook as a program.
+
+A study file declares a `Campaign`: a `Workload`, a `Sweep` and `Round`s over a `SearchSpace`. Everything a study
+file needs is imported from here, and nothing heavy comes with it.
+"""
+
+from tuner.budget.schedules import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.design.campaign import Campaign, Round, Sweep
+from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
+from tuner.design.objective import at_least, at_most, maximize, minimize
+from tuner.design.space import SearchSpace, branches
+from tuner.design.workload import Splits, Workload
+from tuner.errors import Infeasible
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Campaign",
+    "Infeasible",
+    "Round",
+    "SearchSpace",
+    "Splits",
+    "Sweep",
+    "Workload",
+    "at_least",
+    "at_most",
+    "branches",
+    "choice",
+    "constant",
+    "constant_then_decay",
+    "cosine",
+    "fixed",
+    "inverse_sqrt",
+    "integers",
+    "linear",
+    "log_grid",
+    "log_uniform",
+    "maximize",
+    "minimize",
+    "uniform",
+]

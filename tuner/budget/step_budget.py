@@ -1,0 +1,53 @@
+"""A number of steps that is equal for all trials of a study, and the steps at which they are evaluated.
+
+One step is one applied optimizer update (C15, C21): never an epoch, never a micro-batch.
+"""
+
+from dataclasses import dataclass
+
+from tuner.errors import DeclarationError
+
+MINIMUM_EVALUATIONS = 20  # fewer cannot resolve the first 10 % of a run (D14)
+
+
+@dataclass(frozen=True, slots=True)
+class StepBudget:
+    """`max_train_steps`, evaluated every `evaluate_every` steps and always at the last one (B40)."""
+
+    max_train_steps: int
+    evaluate_every: int
+
+    def __post_init__(self) -> None:
+        if self.max_train_steps < 1:
+            raise DeclarationError(f"max_train_steps must be at least 1, got {self.max_train_steps}")
+        if not 1 <= self.evaluate_every <= self.max_train_steps:
+            raise DeclarationError(
+                f"evaluate_every must lie in 1..{self.max_train_steps} (max_train_steps), got {self.evaluate_every}"
+            )
+
+    @classmethod
+    def with_evaluations(cls, max_train_steps: int, evaluations: int) -> "StepBudget":
+        """A budget evaluated about `evaluations` times at equal distances; never less often than asked."""
+        if evaluations < 1:
+            raise DeclarationError(f"evaluations must be at least 1, got {evaluations}")
+        return cls(max_train_steps, max(1, max_train_steps // evaluations))
+
+    @property
+    def evaluation_steps(self) -> tuple[int, ...]:
+        """The steps after which the model is evaluated, ascending; the last one is `max_train_steps`."""
+        regular = range(self.evaluate_every, self.max_train_steps, self.evaluate_every)
+        return (*regular, self.max_train_steps)
+
+
+def steps_per_epoch(num_examples: int, batch_size: int, *, accumulation: int = 1, drop_last: bool = False) -> int:
+    """Optimizer updates in one pass over `num_examples`, `accumulation` micro-batches to an update (C15).
+
+    A short last micro-batch counts unless `drop_last`; a short last accumulation window is applied too.
+    """
+    if min(num_examples, batch_size, accumulation) < 1:
+        raise DeclarationError(
+            "num_examples, batch_size and accumulation must be at least 1, "
+            f"got {num_examples}, {batch_size} and {accumulation}"
+        )
+    micro_batches = num_examples // batch_size if drop_last else -(-num_examples // batch_size)
+    return -(-micro_batches // accumulation)

@@ -1,0 +1,114 @@
+"""Carrying a learning rate schedule from a shorter to a longer run (A34-A43).
+
+*The* question between two rounds. The rules: linear and constant-then-decay keep their decay's length in steps
+and lengthen the constant part (A41); cosine keeps its base rate and is stretched (A42); the warmup keeps its
+length in steps (A36, D18); everything else asks (A38, A43). A schedule is never continued past its own end (D17).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tuner.budget.schedules import Piece, Schedule
+from tuner.errors import TransferError
+
+Mode = Literal["hold_then_decay", "rescale"]
+LOW_RATE = 0.10  # of the peak; extra steps below it are mostly wasted (A35)
+SHORT_DECAY = 0.10  # of the new budget; shorter cooldowns lose quality (D19)
+WASTED_SHARE = 0.5  # more than this share of the extra steps at a low rate is worth a warning (A35)
+
+
+def lengthened(schedule: Schedule, max_train_steps: int, mode: Mode | None = None) -> Schedule:
+    """The same schedule for `max_train_steps` >= its own steps, by the rule of its pieces.
+
+    `mode` overrides the rule: "hold_then_decay" keeps the decay's steps, "rescale" stretches it.
+    Raises TransferError where no rule exists and no mode was given, or where the run would get shorter.
+    """
+    if mode is not None and mode not in get_args(Mode):
+        raise TransferError(f"mode is one of {', '.join(get_args(Mode))} (or None: by the rule), got {mode!r}")
+    if max_train_steps < len(schedule):
+        raise TransferError(
+            f"a schedule of {len(schedule)} steps cannot be lengthened to {max_train_steps}; give at least as many"
+        )
+    warmup = tuple(piece for piece in schedule.pieces if piece.shape == "warmup")
+    body = tuple(piece for piece in schedule.pieces if piece.shape != "warmup")
+    steps = max_train_steps - schedule.warmup_steps
+    return Schedule(warmup + _lengthened_body(body, steps, mode or _rule(body)))
+
+
+def _rule(body: tuple[Piece, ...]) -> Mode:
+    shapes = [piece.shape for piece in body]
+    if shapes in ([], ["constant"], ["cosine"]):
+        return "rescale"
+    if shapes in (["linear"], ["constant", shapes[-1]]) and shapes[-1] in ("linear", "cosine", "one_minus_sqrt"):
+        return "hold_then_decay"
+    raise TransferError(
+        f"no rule carries the schedule {' + '.join(shapes)} to a longer run (A38); "
+        "choose 'hold_then_decay' (keep the decay's steps) or 'rescale' (stretch it), or re-tune it"
+    )
+
+
+def _lengthened_body(body: tuple[Piece, ...], steps: int, mode: Mode) -> tuple[Piece, ...]:
+    if not body:
+        return (Piece("constant", steps),)
+    if mode == "rescale":
+        return _rescaled(body, steps)
+    tail = body[1:] if body[0].shape == "constant" else body
+    held = steps - sum(piece.steps for piece in tail)
+    level = body[0].start
+    return (Piece("constant", held, level, level), *tail) if held else tail
+
+
+def _rescaled(body: tuple[Piece, ...], steps: int) -> tuple[Piece, ...]:
+    old = sum(piece.steps for piece in body)
+    lengths = [max(1, round(piece.steps * steps / old)) for piece in body]
+    lengths[-1] += steps - sum(lengths)
+    return tuple(_stretched(piece, length) for piece, length in zip(body, lengths, strict=True))
+
+
+def _stretched(piece: Piece, steps: int) -> Piece:
+    """The piece over another number of steps: equal at equal relative progress."""
+    end = piece.end * steps / piece.steps if piece.shape == "inverse_sqrt" else piece.end  # its time scale
+    return Piece(piece.shape, steps, piece.start, end)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferReport:
+    """What a longer schedule does with its extra steps; fractions in 0..1."""
+
+    extra_steps: int
+    extra_share_at_low_rate: float
+    decay_share: float | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        found = []
+        if self.extra_share_at_low_rate > WASTED_SHARE:
+            found.append(
+                f"{self.extra_share_at_low_rate:.0%} of the extra steps run below {LOW_RATE:.0%} of the base rate (A35)"
+            )
+        if self.decay_share is not None and self.decay_share < SHORT_DECAY:
+            found.append(
+                f"the decay is {self.decay_share:.1%} of the longer run; below {SHORT_DECAY:.0%} quality is lost "
+                "(D19): 'rescale' keeps its share"
+            )
+        return tuple(found)
+
+
+def transfer_report(short: Schedule, long: Schedule) -> TransferReport:
+    """Compare a schedule with its longer version (A35, D19)."""
+    extra = len(long) - len(short)
+    low_extra = _steps_at_low_rate(long) - _steps_at_low_rate(short)
+    decay_start = long.decay_start
+    return TransferReport(
+        extra_steps=extra,
+        extra_share_at_low_rate=max(0.0, low_extra / extra) if extra else 0.0,
+        decay_share=None if decay_start is None else (len(long) - decay_start) / len(long),
+    )
+
+
+def _steps_at_low_rate(schedule: Schedule) -> int:
+    """Steps of the decay (not of the warmup) below LOW_RATE of the base rate."""
+    start = schedule.decay_start
+    if start is None:
+        return 0
+    return sum(fraction < LOW_RATE for fraction in schedule.fractions()[start:])

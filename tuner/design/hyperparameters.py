@@ -1,0 +1,243 @@
+"""Hyperparameters: a name with a range or choices, a sampling scale, a family and an off value.
+
+The *family* decides how likely a good value carries over to a longer run (A36), and regularization and
+augmentation must have an *off* value, because the sweep switches them off (A22, A23).
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Literal, get_args
+
+from tuner.errors import DeclarationError
+
+Value = None | bool | int | float | str
+Family = Literal["warmup", "initialization", "architecture", "optimizer", "augmentation", "regularization", "schedule"]
+Limits = Literal["none", "low", "high", "both"]
+
+# What the trainer itself understands, with the family each belongs to.
+TRAINER_FAMILIES: dict[str, Family] = {
+    "optimizer": "optimizer",
+    "learning_rate": "optimizer",
+    "momentum": "optimizer",
+    "nesterov": "optimizer",
+    "one_minus_beta1": "optimizer",
+    "one_minus_beta2": "optimizer",
+    "epsilon": "optimizer",
+    "clip_norm": "optimizer",
+    "batch_size": "optimizer",
+    "weight_decay": "regularization",
+    "warmup_steps": "warmup",
+    "decay_fraction": "schedule",
+}
+# Names everybody uses, so that a study file need not repeat what they are; all are off at 0.
+REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochastic_depth", "drop_path")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from `low` to `high`, both included, sampled evenly on a linear or a log scale.
+
+    `limits` names the ends that are physical (dropout >= 0): a best point there is no boundary finding.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+    family: Family | None = None
+    off: float | int | None = None
+    limits: Limits = "none"
+
+    def __post_init__(self) -> None:
+        for bound in (self.low, self.high):
+            if isinstance(bound, bool) or not isinstance(bound, Real):
+                raise DeclarationError(f"a range is bounded by numbers, got {bound!r}; choice(...) takes other values")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise DeclarationError(
+                f"a range needs finite bounds with low < high, got {self.low} and {self.high}; "
+                "a value that does not vary is written as a plain number"
+            )
+        if self.log and self.low <= 0:
+            raise DeclarationError(
+                f"a log scale needs a positive lower bound, got {self.low}; start at a small positive number "
+                "or use a linear scale"
+            )
+        if self.integer and (self.low != int(self.low) or self.high != int(self.high)):
+            raise DeclarationError(
+                f"integers needs whole bounds, got {self.low} and {self.high}; use uniform for real numbers"
+            )
+        _check_family(self.family)
+        if self.limits not in get_args(Limits):
+            raise DeclarationError(f"limits is one of {', '.join(get_args(Limits))}, got {self.limits!r}")
+
+    def value_at(self, unit: float) -> float | int:
+        """The value at a position in [0, 1] of the sampling scale. Integers get bins of equal width."""
+        low, high = self._edges()
+        position = low + unit * (high - low)
+        value = math.exp(position) if self.log else position
+        if self.integer:
+            return int(min(max(round(value), self.low), self.high))
+        return min(max(value, self.low), self.high)
+
+    def unit_of(self, value: float) -> float:
+        """The position of a value on the sampling scale: 0 at `low`, 1 at `high`, beyond them outside."""
+        if self.log and value <= 0:
+            return -math.inf
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        return ((math.log(value) if self.log else value) - low) / (high - low)
+
+    def _edges(self) -> tuple[float, float]:
+        margin = 0.5 - 1e-9 if self.integer else 0.0
+        low, high = self.low - margin, self.high + margin
+        return (math.log(low), math.log(high)) if self.log else (low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few values without an order."""
+
+    choices: tuple[Value, ...]
+    family: Family | None = None
+    off: Value = None
+    has_off: bool = False
+
+    def __post_init__(self) -> None:
+        for value in self.choices:
+            _check_value(value, "a choice")
+        if len(self.choices) < 2 or len(set(map(repr, self.choices))) < len(self.choices):
+            raise DeclarationError(f"a choice needs at least two different values, got {list(self.choices)}")
+        _check_family(self.family)
+
+    def value_at(self, unit: float) -> Value:
+        """The value whose equal share of [0, 1) holds `unit`."""
+        return self.choices[min(int(unit * len(self.choices)), len(self.choices) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that does not vary in this round, with its family and off value when a sweep must switch it off."""
+
+    value: Value
+    family: Family | None = None
+    off: Value = None
+    has_off: bool = False
+
+    def __post_init__(self) -> None:
+        _check_value(self.value, "a fixed value")
+        _check_family(self.family)
+
+
+Domain = Range | Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """A name and what it may be. `condition` (parent, value): it exists only where the parent has that value.
+
+    The name of a conditional hyperparameter is qualified by that value ("sgd.learning_rate"), because the same
+    word under another parent is another hyperparameter (B13).
+    """
+
+    name: str
+    domain: Domain
+    family: Family | None = None
+    condition: tuple[str, str] | None = None
+
+    @property
+    def short_name(self) -> str:
+        return self.name.rpartition(".")[2]
+
+
+def uniform(
+    low: float, high: float, *, family: Family | None = None, off: float | None = None, limits: Limits = "none"
+) -> Range:
+    """Real numbers on a linear scale."""
+    return Range(_as_float(low), _as_float(high), False, False, family, off, limits)
+
+
+def log_uniform(
+    low: float, high: float, *, family: Family | None = None, off: float | None = None, limits: Limits = "none"
+) -> Range:
+    """Real numbers on a log scale; `low` must be positive."""
+    return Range(_as_float(low), _as_float(high), True, False, family, off, limits)
+
+
+def integers(
+    low: int,
+    high: int,
+    *,
+    log: bool = False,
+    family: Family | None = None,
+    off: int | None = None,
+    limits: Limits = "none",
+) -> Range:
+    """Whole numbers from `low` to `high`, both included."""
+    return Range(_as_int(low), _as_int(high), log, True, family, off, limits)
+
+
+def _as_float(bound: float) -> float:
+    """Whole bounds of a real range become floats; what is no number is left for Range to refuse."""
+    return float(bound) if isinstance(bound, Real) and not isinstance(bound, bool) else bound
+
+
+def _as_int(bound: float) -> int:
+    """8.0 means 8; what is not whole is left for Range to refuse."""
+    whole = isinstance(bound, Real) and not isinstance(bound, bool) and math.isfinite(bound) and bound == int(bound)
+    return int(bound) if whole else bound  # type: ignore[return-value]
+
+
+_NO_OFF = object()
+
+
+def choice(*values: Value, family: Family | None = None, off: object = _NO_OFF) -> Choice:
+    """One of `values`; give `off=` for a regularizer or augmentation."""
+    has_off = off is not _NO_OFF
+    if has_off and not any(off is value or off == value for value in values) and off is not None:
+        raise DeclarationError(f"off={off!r} is not among the choices {list(values)}")
+    return Choice(tuple(values), family, off if has_off else None, has_off)  # type: ignore[arg-type]
+
+
+def fixed(value: Value, *, family: Family | None = None, off: object = _NO_OFF) -> Constant:
+    """A value that does not vary; a plain number or string in a search space means the same."""
+    has_off = off is not _NO_OFF
+    return Constant(value, family, off if has_off else None, has_off)  # type: ignore[arg-type]
+
+
+def log_grid(low: float, high: float, per_decade: int = 3) -> tuple[float, ...]:
+    """Values evenly spaced in log space from `low` to `high`, both included, at least `per_decade` a decade."""
+    Range(low, high, log=True)  # the same rules, the same messages
+    if per_decade < 1:
+        raise DeclarationError(f"per_decade must be at least 1, got {per_decade}")
+    decades = math.log10(high / low)
+    intervals = max(1, math.ceil(decades * per_decade - 1e-9))
+    between = (float(f"{low * 10 ** (decades * i / intervals):.6g}") for i in range(1, intervals))
+    return (float(low), *between, float(high))
+
+
+def default_family(name: str) -> Family | None:
+    """The family of a name everybody uses; None for a user's own name."""
+    return "regularization" if name in REGULARIZERS else TRAINER_FAMILIES.get(name)
+
+
+def _check_value(value: object, what: str) -> None:
+    if isinstance(value, list | tuple | set):
+        raise DeclarationError(
+            f"{what} holds None, booleans, numbers and strings, got {value!r}; "
+            "write choice(1, 2, 3), not choice([1, 2, 3]), and name structures by a string"
+        )
+    if not isinstance(value, None | bool | int | float | str):
+        raise DeclarationError(f"{what} holds None, booleans, numbers and strings, got {value!r}; name it by a string")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DeclarationError(f"{what} must be finite, got {value}")
+
+
+def _check_family(family: str | None) -> None:
+    if family is not None and family not in get_args(Family):
+        raise DeclarationError(f"family is one of {', '.join(get_args(Family))}, got {family!r}")
+
+
+def must_be_off_in_sweep(families: Iterable[Family | None]) -> bool:
+    """Whether any of the families is switched off by a sweep (A22, A23)."""
+    return any(family in ("regularization", "augmentation") for family in families)

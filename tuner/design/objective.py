@@ -1,0 +1,89 @@
+"""What a trial is judged by: a metric and an explicit direction (D28), and when the training set counts as fitted."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.errors import DeclarationError
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One metric, named "split/metric", and whether less or more of it is better."""
+
+    metric: str
+    direction: Direction
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("minimize", "maximize"):
+            raise DeclarationError(f"direction must be 'minimize' or 'maximize', got {self.direction!r}")
+        split, _, name = self.metric.partition("/")
+        if split not in ("training", "validation") or not name:
+            raise DeclarationError(
+                f"an objective names a split and a metric, like 'validation/error_rate', got {self.metric!r}; "
+                "the test split never selects anything (D31)"
+            )
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether `one` beats `other`; what is not finite never wins, and equal is not better (D27, D29)."""
+        if not math.isfinite(one):
+            return False
+        if not math.isfinite(other):
+            return True
+        return one < other if self.direction == "minimize" else one > other
+
+    def best(self, measured: Iterable[tuple[int, float]]) -> tuple[int, float] | None:
+        """The (step, value) that wins; ties go to the earlier step; None when no value is finite (A10, A12)."""
+        winner: tuple[int, float] | None = None
+        for step, value in sorted(measured, key=lambda pair: pair[0]):
+            if self.better(value, winner[1] if winner else math.nan):
+                winner = (step, value)
+        return winner
+
+
+def minimize(metric: str) -> Objective:
+    """Less of `metric` ("validation/loss") is better."""
+    return Objective(metric, "minimize")
+
+
+def maximize(metric: str) -> Objective:
+    """More of `metric` ("validation/accuracy") is better."""
+    return Objective(metric, "maximize")
+
+
+@dataclass(frozen=True, slots=True)
+class FitCriterion:
+    """When the training set counts as perfectly fitted (A18): a training metric on one side of a threshold."""
+
+    metric: str
+    side: Literal["at_most", "at_least"]
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if self.side not in ("at_most", "at_least"):
+            raise DeclarationError(f"side must be 'at_most' or 'at_least', got {self.side!r}")
+        split, _, name = self.metric.partition("/")
+        if split != "training" or not name or not math.isfinite(self.threshold):
+            raise DeclarationError(
+                "a fit criterion compares a metric of the training split with a finite number, like "
+                f"at_most('training/error_rate', 0.0), got {self.metric!r} and {self.threshold}"
+            )
+
+    def met(self, value: float) -> bool:
+        """Whether a measured value fits; what is not finite never does (D27)."""
+        if not math.isfinite(value):
+            return False
+        return value <= self.threshold if self.side == "at_most" else value >= self.threshold
+
+
+def at_most(metric: str, threshold: float) -> FitCriterion:
+    """Fitted once `metric` ("training/error_rate") is no more than `threshold`."""
+    return FitCriterion(metric, "at_most", threshold)
+
+
+def at_least(metric: str, threshold: float) -> FitCriterion:
+    """Fitted once `metric` ("training/accuracy") is no less than `threshold`."""
+    return FitCriterion(metric, "at_least", threshold)

@@ -1,0 +1,278 @@
+"""The search space of a round: hyperparameters with their conditions, and what is fixed."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tuner.design.hyperparameters import (
+    REGULARIZERS,
+    Choice,
+    Constant,
+    Domain,
+    Hyperparameter,
+    Range,
+    Value,
+    default_family,
+)
+from tuner.errors import DeclarationError
+
+# A budget in disguise (A11, D1), and the random seed (B14): never searched. Compared as lower-case letters only.
+_BUDGET = re.compile(
+    "((max|num|n|total|train|training|optimizer|global|production)*"
+    "(timesteps|steps?|iterations?|iters?|updates?|batches))|tmax|((max|num|n|total|train|training)+(examples|time))"
+)
+_SEED_NAMES = frozenset(["randomstate", "rng", "rngstate"])
+# Other tools' words for what the trainer understands: searched under these names, they would change nothing.
+_TRAINER_NAMES = {
+    "lr": "learning_rate",
+    "learningrate": "learning_rate",
+    "wd": "weight_decay",
+    "weightdecay": "weight_decay",
+    "beta1": "one_minus_beta1",
+    "beta2": "one_minus_beta2",
+    "batchsize": "batch_size",
+    "optim": "optimizer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Hyperparameters that exist only for one value of their parent; made by `branches`."""
+
+    children: tuple[tuple[str, tuple[tuple[str, object], ...]], ...]
+
+
+def branches(**children: dict[str, object]) -> Branches:
+    """A choice with hyperparameters of its own for each value.
+
+    `optimizer=branches(sgd={"learning_rate": log_uniform(1e-3, 10)}, adamw={"learning_rate": ...})` declares
+    `optimizer`, `sgd.learning_rate` and `adamw.learning_rate`; a point has only those of its own branch (B13).
+    """
+    if len(children) < 2:
+        raise DeclarationError(f"branches needs at least two values, got {list(children)}")
+    return Branches(tuple((value, tuple(inner.items())) for value, inner in children.items()))
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class SearchSpace:
+    """What varies (`hyperparameters`, in declared order) and what does not (`fixed`: name and constant).
+
+    `SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), dropout=uniform(0, 0.5), momentum=0.9)`.
+    Raises DeclarationError for a budget or a seed among the names, and for anything that is no range.
+    """
+
+    hyperparameters: tuple[Hyperparameter, ...]
+    fixed: tuple[tuple[str, Constant], ...]
+
+    def __init__(self, **declared: object) -> None:
+        varied: list[Hyperparameter] = []
+        constants: list[tuple[str, Constant]] = []
+        for name, what in declared.items():
+            for item in _declared(name, what):
+                if isinstance(item, Hyperparameter):
+                    varied.append(item)
+                else:
+                    constants.append(item)
+        self._set(tuple(varied), tuple(constants))
+        self._refuse_ambiguity()
+
+    @classmethod
+    def of(
+        cls, hyperparameters: tuple[Hyperparameter, ...], fixed: tuple[tuple[str, Constant], ...] = ()
+    ) -> "SearchSpace":
+        """The space of parts that were declared before (read from the Ledger, narrowed, widened)."""
+        space = cls()
+        space._set(hyperparameters, fixed)
+        return space
+
+    def _set(self, hyperparameters: tuple[Hyperparameter, ...], fixed: tuple[tuple[str, Constant], ...]) -> None:
+        names = [hyperparameter.name for hyperparameter in hyperparameters] + [name for name, _ in fixed]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise DeclarationError(f"declared twice in one search space: {', '.join(doubled)}")
+        object.__setattr__(self, "hyperparameters", hyperparameters)
+        object.__setattr__(self, "fixed", fixed)
+
+    def __iter__(self) -> Iterator[Hyperparameter]:
+        return iter(self.hyperparameters)
+
+    def __len__(self) -> int:
+        return len(self.hyperparameters)
+
+    def __getitem__(self, name: str) -> Hyperparameter:
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter.name == name:
+                return hyperparameter
+        raise DeclarationError(f"no hyperparameter {name!r} varies here; there are: {', '.join(h.name for h in self)}")
+
+    def values_at(self, units: tuple[float, ...]) -> dict[str, Value]:
+        """The values of the hyperparameters that exist at a position in the unit cube, and the fixed ones.
+
+        `units`: one number in [0, 1] for every hyperparameter, in declared order; those of other branches are
+        passed over. A fixed value of another branch does not exist either.
+        """
+        known = {name: constant.value for name, constant in self.fixed}  # a parent may be fixed, too
+        drawn: dict[str, Value] = {}
+        for hyperparameter, unit in zip(self.hyperparameters, units, strict=True):
+            if hyperparameter.condition is None or _holds(hyperparameter.condition, known):
+                known[hyperparameter.name] = drawn[hyperparameter.name] = hyperparameter.domain.value_at(unit)
+        for name, constant in self.fixed:
+            condition = self._condition(name)
+            if condition is None or _holds(condition, known):
+                drawn[name] = constant.value
+        return drawn
+
+    def _condition(self, name: str) -> tuple[str, str] | None:
+        """Where a hyperparameter or fixed value exists: the parent and its value; None: everywhere."""
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter.name == name:
+                return hyperparameter.condition
+        value = name.rpartition(".")[0]
+        parents = self._parents(value) if value else []
+        return (parents[0], value) if parents else None
+
+    def _parents(self, value: str) -> list[str]:
+        """What can take the value: one name, or a fixed value inside its branch would be ambiguous."""
+        varied = [h.name for h in self.hyperparameters if isinstance(h.domain, Choice) and value in h.domain.choices]
+        return varied + [name for name, constant in self.fixed if constant.value == value]
+
+    def _refuse_ambiguity(self) -> None:
+        """`point["learning_rate"]` must mean one thing: no short name exists twice at the same point (B13)."""
+        names = [hyperparameter.name for hyperparameter in self.hyperparameters] + [name for name, _ in self.fixed]
+        conditions: dict[str, list[tuple[str, tuple[str, str] | None]]] = {}
+        for name in names:
+            value, _, short = name.rpartition(".")
+            if value and len(self._parents(value)) > 1:
+                raise DeclarationError(
+                    f"{name} exists for the value {value!r}, which {' and '.join(self._parents(value))} can both take; "
+                    "give the branches values of their own"
+                )
+            conditions.setdefault(short, []).append((name, self._condition(name)))
+        for short, declared in conditions.items():
+            parents = {condition and condition[0] for _, condition in declared}
+            if len(declared) > 1 and (len(parents) > 1 or None in parents):
+                raise DeclarationError(
+                    f"{short} can exist twice at one point: {', '.join(name for name, _ in declared)} (B13); "
+                    "declare it in every branch of one parent, or once outside the branches"
+                )
+
+    def off_values(self) -> dict[str, Value]:
+        """The off value of every regularizer and augmentation declared here, by canonical name (A22, A23).
+
+        Raises DeclarationError naming those that cannot be switched off.
+        """
+        off: dict[str, Value] = {}
+        missing: list[str] = []
+        declared = [(h.name, h.family, _off_of(h.domain)) for h in self.hyperparameters]
+        declared += [(name, c.family, (c.has_off, c.off)) for name, c in self.fixed]
+        for name, family, (has_off, value) in declared:
+            if family in ("regularization", "augmentation"):
+                if has_off:
+                    off[name] = value
+                else:
+                    missing.append(f"{name} ({family})")
+        if missing:
+            raise DeclarationError(
+                f"a sweep trains without regularization and augmentation, but {', '.join(missing)} has no off "
+                "value (A22, A23); declare off=..., the value that switches it off"
+            )
+        return off
+
+    def widened(self, name: str, low: float, high: float) -> "SearchSpace":
+        """The same space with another range for one hyperparameter."""
+        widened = self[name]
+        if not isinstance(widened.domain, Range):
+            raise DeclarationError(f"{name} is a choice and has no range to widen; declare more choices")
+        changed = replace(widened, domain=replace(widened.domain, low=low, high=high))
+        return SearchSpace.of(tuple(changed if one.name == name else one for one in self.hyperparameters), self.fixed)
+
+
+def _declared(name: str, what: object) -> Iterator[Hyperparameter | tuple[str, Constant]]:
+    refuse_name(name)
+    if isinstance(what, Branches):
+        values = tuple(value for value, _ in what.children)
+        yield _hyperparameter(name, Choice(values))
+        for value, children in what.children:
+            for child, domain in children:
+                for item in _declared(child, domain):
+                    yield _under(name, value, item)
+    elif isinstance(what, Range | Choice):
+        yield _hyperparameter(name, what)
+    elif isinstance(what, None | bool | int | float | str):
+        yield name, _known_constant(name, Constant(what))
+    elif isinstance(what, Constant):
+        yield name, _known_constant(name, what)
+    else:
+        raise DeclarationError(
+            f"{name} is declared as {type(what).__name__}; a search space takes uniform(...), log_uniform(...), "
+            "integers(...), choice(...), branches(...) or a plain value"
+        )
+
+
+def _under(
+    parent: str, value: str, item: Hyperparameter | tuple[str, Constant]
+) -> Hyperparameter | tuple[str, Constant]:
+    if isinstance(item, Hyperparameter):
+        if item.condition is not None:
+            raise DeclarationError(f"branches inside branches are not supported: {item.name} under {value}")
+        return replace(item, name=f"{value}.{item.name}", condition=(parent, value))
+    return f"{value}.{item[0]}", item[1]
+
+
+def _hyperparameter(name: str, domain: Domain) -> Hyperparameter:
+    family = domain.family or default_family(name)
+    if name in REGULARIZERS and not _off_of(domain)[0]:
+        domain = replace(domain, off=0.0) if isinstance(domain, Range) else replace(domain, off=0.0, has_off=True)
+    if name == "optimizer" and isinstance(domain, Choice):
+        family = "optimizer"
+    return Hyperparameter(name, domain, family)
+
+
+def _known_constant(name: str, constant: Constant) -> Constant:
+    family = constant.family or default_family(name)
+    if name in REGULARIZERS and not constant.has_off:
+        return Constant(constant.value, family, 0.0, True)
+    return replace(constant, family=family)
+
+
+def refuse_name(name: str) -> None:
+    """Raise DeclarationError for a name that is taken by branches, or written otherwise by the trainer."""
+    if "." in name:
+        raise DeclarationError(
+            f"{name!r} has a dot, which is for hyperparameters inside branches(...); write {name.replace('.', '_')!r}"
+        )
+    meant = _TRAINER_NAMES.get(_letters(name))
+    if meant is not None and name != meant:
+        raise DeclarationError(f"{name} is not known to the trainer and would change nothing; write {meant}")
+    refuse_budget_or_seed(name)
+
+
+def refuse_budget_or_seed(name: str) -> None:
+    """Raise DeclarationError when a name would search the step budget or the seed (A11, B14, D1)."""
+    plain = _letters(name)
+    if _BUDGET.fullmatch(plain) or "epoch" in plain:
+        raise DeclarationError(
+            f"{name} is a step budget and cannot be searched or fixed in a search space: all trials of a study take "
+            "the same max_train_steps (A11); declare it on the round, and read the best-step plot to refine it. "
+            "If it is something else, give it a name that says so"
+        )
+    if plain in _SEED_NAMES or plain.startswith("seed") or plain.endswith(("seed", "seeds")):
+        raise DeclarationError(
+            f"{name} is a random seed and is never tuned (B14): a lucky seed is no hyperparameter; "
+            "use Campaign(seed=...) and replicates"
+        )
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def _holds(condition: tuple[str, str], drawn: dict[str, Value]) -> bool:
+    parent, value = condition
+    return drawn.get(parent) == value
+
+
+def _off_of(domain: Domain) -> tuple[bool, Value]:
+    if isinstance(domain, Range):
+        return domain.off is not None, domain.off
+    return domain.has_off, domain.off

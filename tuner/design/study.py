@@ -1,0 +1,47 @@
+"""A study: a search space, a budget and a number of points; the trials that are compared with each other.
+
+Everything here is plain data, so that it can be stored, digested and compared with what was started before.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tuner.budget.schedules import ScheduleFamily
+from tuner.budget.step_budget import StepBudget
+from tuner.design.hyperparameters import Constant, Hyperparameter
+from tuner.design.objective import FitCriterion, Objective
+from tuner.design.space import SearchSpace
+
+StudyKind = Literal["sweep", "round"]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What all trials of a study share. `name` is "sweep" or "round-1", unique in its campaign.
+
+    `augment` is False in a sweep. `keep_best` checkpoints of each trial are kept besides the latest (B44).
+    `optimizer` is None where the search space chooses it.
+    """
+
+    name: str
+    kind: StudyKind
+    goal: str
+    hyperparameters: tuple[Hyperparameter, ...]
+    fixed: tuple[tuple[str, Constant], ...]
+    budget: StepBudget
+    num_trials: int
+    objective: Objective
+    fitted_when: FitCriterion | None
+    optimizer: str | None
+    schedule: ScheduleFamily
+    warmup_steps: int
+    batch_size: int
+    seed: int
+    keep_best: int = 1
+    augment: bool = True
+    round: int | None = None
+    lineage: tuple[tuple[str, str], ...] = field(default=())
+
+    @property
+    def space(self) -> SearchSpace:
+        return SearchSpace.of(self.hyperparameters, self.fixed)

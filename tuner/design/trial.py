@@ -1,0 +1,23 @@
+"""A trial: one point and its seeds, trained for the whole budget along one schedule."""
+
+from dataclasses import dataclass
+
+from tuner.budget.schedules import Schedule
+from tuner.design.points import Point
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What determines a trial besides its study and the machine it runs on.
+
+    `seed` decides initialization and dropout, `data_seed` the order of the batches; both are stored (D42).
+    `origin` says where the point came from ("quasi-random 12", "round-1 trial 7").
+    """
+
+    number: int
+    point: Point
+    seed: int
+    data_seed: int
+    schedule: Schedule
+    origin: str
+    shape_group: str = ""

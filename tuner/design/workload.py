@@ -1,0 +1,72 @@
+"""What a user writes: model, data, loss and metrics that can be trained step by step.
+
+A workload knows nothing of studies, budgets or optimizers. `loss` and `metrics` are pure functions of a model
+and a batch: the model is called like a module, randomness comes from dropout or the given generator, nothing
+is read back with `.item()`. So one workload can be trained alone, resumed, or beside others.
+This module does not import torch: models and tensors are `Any` here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.design.objective import FitCriterion, Objective
+
+Batch = Any  # what one entry of Splits yields: a tuple of tensors [examples, ...], or what a dataset collates to
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The data, split. Each split is a tuple of tensors [examples, ...] held in memory, or a map-style dataset.
+
+    The test split never decides anything: it is scored once, on request, at the very end.
+    """
+
+    training: Any
+    validation: Any
+    test: Any = None
+
+
+class Workload:
+    """Subclass it and declare what is trained.
+
+    batch_size: examples in one training step.
+    select_by: the validation metric that picks checkpoints and ranks trials, `minimize("validation/loss")`.
+    fitted_when: when the training set counts as fitted, `at_most("training/error_rate", 0.0)`; needed by a sweep.
+    evaluation_batch_size: examples in one evaluation batch; at least `batch_size` is used.
+    training_evaluation_examples: evaluate the training split on its first so many examples; None: on all (D6).
+    """
+
+    batch_size: int
+    select_by: Objective
+    fitted_when: FitCriterion | None = None
+    evaluation_batch_size: int = 1024
+    training_evaluation_examples: int | None = None
+
+    def data(self) -> Splits:
+        """The splits, the same at every call."""
+        raise NotImplementedError(f"{type(self).__name__}.data must return Splits(training=..., validation=...)")
+
+    def model(self, point: Mapping[str, Any]) -> Any:
+        """A fresh torch module for a point; its initialization draws from torch's global generator."""
+        raise NotImplementedError(f"{type(self).__name__}.model must return a torch.nn.Module")
+
+    def loss(self, model: Any, batch: Batch, point: Mapping[str, Any]) -> Any:
+        """The scalar to minimize on one training batch, penalty terms included."""
+        raise NotImplementedError(f"{type(self).__name__}.loss must return a scalar tensor")
+
+    def metrics(self, model: Any, batch: Batch) -> dict[str, Any]:
+        """Metrics by name, each a tensor [examples]: one value per example, no penalty terms.
+
+        The tool averages over a split, so that short batches are weighted right (B41).
+        """
+        raise NotImplementedError(f"{type(self).__name__}.metrics must return a dict of tensors [examples]")
+
+    def augment(self, batch: Batch, point: Mapping[str, Any], generator: Any) -> Batch:
+        """The batch, randomly changed, drawing from `generator` only. Off in a sweep (A22)."""
+        return batch
+
+    @property
+    def augments(self) -> bool:
+        """Whether the subclass declares an augmentation."""
+        return type(self).augment is not Workload.augment

@@ -1,0 +1,63 @@
+"""Every exception `tuner` raises on purpose, and when.
+
+TunerError
+├── InputError            wrong input: the message names the value, the rule and the way out    exit code 2
+│   ├── DeclarationError      a study file, search space, schedule or budget that cannot be
+│   ├── WorkloadError         the workload's model, loss, metrics or data break their contract
+│   ├── StudyChanged          the same study was started before with another declaration
+│   ├── TransferError         a schedule that cannot be carried to another length without being told how
+│   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
+├── Infeasible            raised by a user's model or loss to reject a point
+├── LeaseLost             another worker owns this trial now; nothing of ours may be written
+├── CorruptCheckpoint     a checkpoint file that is not what was recorded
+├── Paused                the infrastructure gave way (disk full, ...); run again to continue    exit code 75
+└── Interrupted           Ctrl-C or SIGTERM; run again to continue                               exit code 130
+"""
+
+
+class TunerError(Exception):
+    """Anything `tuner` raises on purpose."""
+
+
+class InputError(TunerError):
+    """Wrong input. Raised before anything is trained or written."""
+
+
+class DeclarationError(InputError):
+    """What a study file declares cannot be: an empty range, an unknown optimizer, a searched seed."""
+
+
+class WorkloadError(InputError):
+    """A workload's model, loss, metrics or data break their contract; found on the first batch."""
+
+
+class StudyChanged(InputError):
+    """The study exists in the Ledger with another declaration; the message names the differing keys."""
+
+
+class TransferError(InputError):
+    """A schedule has no rule that carries it to another number of steps (A38, A43)."""
+
+
+class StorageError(InputError):
+    """The Ledger cannot be opened, is of a newer version, or does not hold what was asked for."""
+
+
+class Infeasible(TunerError):
+    """Raise it in `Workload.model` or `loss` to reject a point; the trial ends as INFEASIBLE with the message."""
+
+
+class LeaseLost(TunerError):
+    """The fence of a trial has moved on: another worker owns it, and our write was refused."""
+
+
+class CorruptCheckpoint(TunerError):
+    """A checkpoint whose sha256 is not the recorded one, or that cannot be read."""
+
+
+class Paused(TunerError):
+    """The machine gave way (full or read-only disk): no trial is to blame, and running again continues."""
+
+
+class Interrupted(TunerError):
+    """Somebody asked us to stop; everything since the last commit is replayed exactly when run again."""

@@ -1,0 +1,127 @@
+"""What a trial leaves behind, and the seam between those who train and those who store.
+
+`training` and `storage` do not know each other: a trainer hands `TrialUpdate`s to a `Recorder`, and a recorder
+commits those of many trials at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from tuner.budget.schedules import Schedule
+from tuner.design.objective import Objective
+from tuner.design.points import Point
+from tuner.design.trial import Trial
+
+
+class State(StrEnum):
+    """The life of a trial: WAITING, RUNNING, then one of the others for good."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    INFEASIBLE = "infeasible"  # diverged, out of memory, rejected by the model: the point's fault
+    FAILED = "failed"  # error in user code, lost, quarantined: not the point's fault
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        return self not in (State.WAITING, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One value of one metric ("validation/loss") after `step` updates. NaN and infinities are values too."""
+
+    step: int
+    metric: str
+    value: float
+
+
+CheckpointKind = Literal["latest", "best", "trunk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved state: of a trial, after `step` updates, in `file` (relative to the checkpoint folder).
+
+    `value` is the selection metric at that step (None where it was not evaluated). `member` tells trials apart
+    that share one file. `digest` is the sha256 of the file, `num_bytes` its size.
+    """
+
+    kind: CheckpointKind
+    step: int
+    file: str
+    digest: str
+    num_bytes: int
+    value: float | None = None
+    member: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialUpdate:
+    """What one trial has to say since its last commit, written in one transaction.
+
+    `checkpoints` is the complete list the trial owns from now on: files it no longer names may be deleted
+    after the commit. `state` RUNNING renews the lease; any other state ends our ownership of the trial.
+    """
+
+    trial_id: int
+    fence: int
+    step: int
+    measurements: Sequence[Measurement] = ()
+    checkpoints: Sequence[Checkpoint] | None = None
+    state: State = State.RUNNING
+    reason: str = ""
+    numerics: str | None = None
+
+
+class Recorder(Protocol):
+    """Takes what trials have to say. One method, so that a list can be one in a test."""
+
+    def record(self, updates: Sequence[TrialUpdate]) -> None:
+        """Commit all of it or nothing, durably, before returning. Raises LeaseLost for a stale fence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to train a trial: `fence` guards every write, `checkpoints` say where to go on from."""
+
+    trial_id: int
+    fence: int
+    trial: Trial
+    attempt: int
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCurve:
+    """One metric of one trial, by step."""
+
+    metric: str
+    points: tuple[tuple[int, float], ...]
+
+    def best(self, objective: Objective) -> tuple[int, float] | None:
+        """Retrospective selection: the (step, value) that wins; the earlier step on a tie."""
+        return objective.best(self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial as the Ledger holds it. `attempt` counts claims; `step` is the last committed one."""
+
+    trial_id: int
+    number: int
+    state: State
+    reason: str
+    point: Point
+    seed: int
+    data_seed: int
+    origin: str
+    step: int
+    attempt: int
+    numerics: str | None
+    checkpoints: tuple[Checkpoint, ...] = field(default=())
+    schedule: Schedule | None = None
