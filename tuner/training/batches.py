@@ -1,0 +1,130 @@
+"""Batches of a split, by step. Tensors in memory are indexed; anything larger is a map-style dataset."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import default_collate
+
+from tuner.errors import WorkloadError
+from tuner.training.randomness import epoch_order
+
+GATHER_LIMIT = 64 * 2**20  # bytes of a split up to which a whole epoch is put in order at once
+
+
+class Split:
+    """One split of the data: `take(indices)` gives a batch on the device."""
+
+    def __init__(self, name: str, data: Any, device: torch.device) -> None:
+        self.name = name
+        self.device = device
+        self.tensors = _tensors(data, device)
+        self.dataset = None if self.tensors is not None else _dataset(name, data)
+        self.num_examples = self._count()
+
+    def _count(self) -> int:
+        if self.tensors is None:
+            return len(self.dataset)  # type: ignore[arg-type]
+        lengths = {len(tensor) for tensor in self.tensors}
+        if len(lengths) != 1 or 0 in lengths:
+            raise WorkloadError(
+                f"the tensors of the {self.name} split must have the same number of examples in their first "
+                f"dimension, and at least one; got {[tuple(t.shape) for t in self.tensors]}"
+            )
+        return lengths.pop()
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Bytes held in memory; None for a dataset."""
+        if self.tensors is None:
+            return None
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+    def take(self, indices: torch.Tensor) -> Any:
+        """The examples at `indices` (int64 [n]), collated, on the device."""
+        if self.tensors is not None:
+            indices = indices.to(self.device)
+            return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
+        dataset: Any = self.dataset
+        wanted = indices.tolist()
+        fetched = dataset.__getitems__(wanted) if hasattr(dataset, "__getitems__") else [dataset[i] for i in wanted]
+        return _moved(default_collate(fetched), self.device)
+
+    def first(self, count: int) -> Any:
+        """The first `count` examples as one batch."""
+        return self.take(torch.arange(min(count, self.num_examples)))
+
+    def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Any, int]]:
+        """Batches of the split in its own order, each with its number of examples; the last may be short."""
+        count = self.num_examples if limit is None else min(limit, self.num_examples)
+        for start in range(0, count, batch_size):
+            stop = min(start + batch_size, count)
+            if self.tensors is not None:
+                yield tuple(tensor[start:stop] for tensor in self.tensors), stop - start
+            else:
+                yield self.take(torch.arange(start, stop)), stop - start
+
+
+class TrainingBatches:
+    """The training batch of any step: a function of (data_seed, step) alone.
+
+    Each epoch has its own order; what is left over at its end is dropped, so that all batches have one size.
+    """
+
+    def __init__(self, split: Split, batch_size: int, data_seed: int) -> None:
+        if batch_size > split.num_examples:
+            raise WorkloadError(
+                f"batch_size {batch_size} is larger than the {split.name} split of {split.num_examples} examples; "
+                "make the batches smaller"
+            )
+        self.split = split
+        self.batch_size = batch_size
+        self.data_seed = data_seed
+        self.batches_per_epoch = split.num_examples // batch_size
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._ordered: tuple[torch.Tensor, ...] | None = None
+
+    def at(self, step: int) -> Any:
+        """The batch of update number `step`."""
+        epoch, position = divmod(step, self.batches_per_epoch)
+        if epoch != self._epoch:
+            self._open_epoch(epoch)
+        start = position * self.batch_size
+        if self._ordered is not None:
+            return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
+        return self.split.take(self._order[start : start + self.batch_size])
+
+    def _open_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._order = epoch_order(self.data_seed, epoch, self.split.num_examples)
+        num_bytes = self.split.num_bytes
+        if num_bytes is not None and num_bytes <= GATHER_LIMIT:
+            self._ordered = self.split.take(self._order)
+
+
+def _tensors(data: Any, device: torch.device) -> tuple[torch.Tensor, ...] | None:
+    if isinstance(data, torch.Tensor):
+        data = (data,)
+    if isinstance(data, tuple | list) and data and all(isinstance(part, torch.Tensor) for part in data):
+        return tuple(part.to(device) for part in data)
+    return None
+
+
+def _dataset(name: str, data: Any) -> Any:
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, tuple | list | dict):
+        return data
+    raise WorkloadError(
+        f"the {name} split is a {type(data).__name__}; give a tuple of tensors [examples, ...] or a map-style "
+        "dataset with __len__ and __getitem__"
+    )
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: _moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(_moved(value, device) for value in batch)
+    return batch

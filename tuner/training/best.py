@@ -1,0 +1,53 @@
+"""The best weights seen so far, in memory, by the selection metric (A10, B44)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from tuner.design.objective import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Weights after `step` updates and the value they had there."""
+
+    step: int
+    value: float
+    weights: dict[str, torch.Tensor]
+
+
+class BestKeeper:
+    """Keeps the `count` best states; on a tie the earlier one; what is not finite is never kept."""
+
+    def __init__(self, objective: Objective, count: int) -> None:
+        self.objective = objective
+        self.count = count
+        self.kept: list[Kept] = []
+
+    def offer(self, step: int, value: float, model: torch.nn.Module) -> None:
+        """Copy the model's weights if they are among the best."""
+        if len(self.kept) == self.count and not self.objective.better(value, self.kept[-1].value):
+            return
+        if not self.objective.better(value, float("nan")):
+            return
+        room = self.kept.pop().weights if len(self.kept) == self.count else None
+        self._insert(Kept(step, value, snapshot(model, room)))
+
+    def restore(self, step: int, value: float, weights: dict[str, torch.Tensor]) -> None:
+        """Put back what an interrupted run had kept."""
+        self._insert(Kept(step, value, weights))
+
+    def _insert(self, new: Kept) -> None:
+        better = self.objective.better
+        place = next((i for i, old in enumerate(self.kept) if better(new.value, old.value)), len(self.kept))
+        self.kept.insert(place, new)
+
+
+def snapshot(model: torch.nn.Module, into: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """A copy of the model's state dict; into the memory of an older copy where there is one."""
+    state = model.state_dict()
+    if into is None:
+        return {name: tensor.detach().clone() for name, tensor in state.items()}
+    for name, tensor in state.items():
+        into[name].copy_(tensor.detach())
+    return into

@@ -1,0 +1,48 @@
+"""Evaluation of a split: per-example metrics, averaged over examples and not over batches (B41, D6)."""
+
+from typing import Any
+
+import torch
+
+from tuner.design.workload import Workload
+from tuner.errors import WorkloadError
+from tuner.training.batches import Split
+
+
+def evaluate(
+    workload: Workload, model: torch.nn.Module, split: Split, *, batch_size: int, limit: int | None = None
+) -> dict[str, float]:
+    """Mean of every metric over the first `limit` examples (all by default), in eval mode, named "split/metric".
+
+    Sums are kept in float64 on the device and read back once. The model is left in eval mode.
+    """
+    model.eval()
+    sums: dict[str, torch.Tensor] = {}
+    total = 0
+    with torch.no_grad():
+        for batch, count in split.in_order(batch_size, limit):
+            for name, values in checked_metrics(workload, model, batch, count).items():
+                part = values.detach().to(torch.float64).sum()
+                sums[name] = sums[name] + part if name in sums else part
+            total += count
+    names = list(sums)
+    means = (torch.stack([sums[name] for name in names]) / total).tolist()
+    return {f"{split.name}/{name}": mean for name, mean in zip(names, means, strict=True)}
+
+
+def checked_metrics(
+    workload: Workload, model: torch.nn.Module, batch: Any, num_examples: int
+) -> dict[str, torch.Tensor]:
+    """The workload's metrics of a batch, each a tensor [num_examples]. Raises WorkloadError otherwise."""
+    metrics = workload.metrics(model, batch)
+    owner = f"{type(workload).__name__}.metrics"
+    if not isinstance(metrics, dict) or not metrics:
+        raise WorkloadError(f"{owner} must return a dict of tensors, got {type(metrics).__name__}")
+    for name, values in metrics.items():
+        shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+        if shape != (num_examples,):
+            raise WorkloadError(
+                f"{owner} must return one value per example: {name!r} should have the shape ({num_examples},), "
+                f"got {shape}; use reduction='none' and average over everything but the examples"
+            )
+    return metrics

@@ -1,0 +1,81 @@
+"""A digest of what a workload is: its code and its data. Another digest, another workload (A16)."""
+
+import ast
+import hashlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from tuner.design.workload import Workload
+from tuner.training.batches import Split
+from tuner.training.setting import Data
+
+
+def workload_fingerprint(workload: Workload, data: Data) -> str:
+    """Hex digest of the workload's code and of its training and validation data."""
+    digest = hashlib.sha256(code_digest(workload).encode())
+    for split in (data.training, data.validation):
+        digest.update(_data_digest(split).encode())
+    return digest.hexdigest()
+
+
+def code_digest(workload: Workload) -> str:
+    """Digest of the workload's module without comments, docstrings and the declaration of campaigns.
+
+    So neither a remark nor another round makes it another workload. Imported helpers are not followed.
+    """
+    module = sys.modules.get(type(workload).__module__)
+    path = getattr(module, "__file__", None)
+    if path and Path(path).is_file():
+        source = Path(path).read_text(encoding="utf-8")
+    else:
+        try:
+            source = inspect.getsource(type(workload))
+        except (OSError, TypeError):  # typed into an interpreter
+            source = f"{type(workload).__qualname__} = {sorted(vars(type(workload)))!r}"
+    return hashlib.sha256(normalized_source(source).encode()).hexdigest()
+
+
+def normalized_source(source: str) -> str:
+    """What the code means to Python: no comments, no docstrings, no formatting, no `Campaign(...)`."""
+    tree = ast.parse(source)
+    tree.body = [statement for statement in tree.body if not _declares_a_campaign(statement)]
+    for node in ast.walk(tree):
+        body: Any = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _declares_a_campaign(statement: ast.stmt) -> bool:
+    value = getattr(statement, "value", None)
+    if not isinstance(statement, ast.Assign | ast.AnnAssign) or not isinstance(value, ast.Call):
+        return False
+    called = value.func
+    return (called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")) == "Campaign"
+
+
+def _data_digest(split: Split) -> str:
+    """Digest of all values of tensors in memory; of the length and the first examples of a dataset."""
+    digest = hashlib.sha256(f"{split.name} {split.num_examples}".encode())
+    tensors = split.tensors if split.tensors is not None else _tensors_of(split.first(8))
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous()
+        digest.update(f"{flat.dtype} {tuple(flat.shape)}".encode())
+        digest.update(flat.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors_of(batch: Any) -> tuple[Any, ...]:
+    if isinstance(batch, dict):
+        return tuple(batch[key] for key in sorted(batch))
+    return batch if isinstance(batch, tuple) else (batch,)

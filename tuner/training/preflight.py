@@ -1,0 +1,117 @@
+"""One look at a workload before anything is trained or written: every mistake a first batch can show.
+
+Also where the price of a study is measured: milliseconds of a step and of an evaluation, bytes of a checkpoint.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from tuner.design.trial import Trial
+from tuner.errors import TunerError, WorkloadError
+from tuner.training.best import snapshot
+from tuner.training.evaluation import checked_metrics
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.setting import Setting
+from tuner.training.trial_run import TrialRun
+
+TIMED_STEPS = 30
+TIMED_BLOCKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one trial costs on this machine: milliseconds, and bytes per kept state (latest, best)."""
+
+    step_ms: float
+    evaluation_ms: float
+    latest_bytes: int
+    best_bytes: int
+
+
+def check_workload(setting: Setting, trial: Trial) -> None:
+    """Build the trial's model and try one batch of each split. Raises WorkloadError; writes nothing."""
+    name = type(setting.workload).__name__
+    with callers_generators_restored(setting.device):
+        try:
+            run = TrialRun(setting, trial)
+            _check_loss(run, name)
+            _check_metrics(setting, run, name)
+        except TunerError:
+            raise
+        except KeyError as error:
+            raise WorkloadError(
+                f"{name} asks its point for {error}, which the search space does not declare"
+            ) from error
+        except Exception as error:
+            raise WorkloadError(f"{name} failed on its first batch with {type(error).__name__}: {error}") from error
+
+
+def _check_loss(run: TrialRun, name: str) -> None:
+    run.model.train()
+    loss = run.setting.workload.loss(run.model, run.batches.at(0), run.point)
+    if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
+        got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise WorkloadError(f"{name}.loss must return a scalar tensor, got {got}; average or sum over the batch")
+    if not loss.requires_grad:
+        raise WorkloadError(f"{name}.loss does not depend on the model's parameters; is it computed under no_grad?")
+
+
+def _check_metrics(setting: Setting, run: TrialRun, name: str) -> None:
+    run.model.eval()
+    with torch.no_grad():
+        for split in (setting.data.training, setting.data.validation):
+            count = min(2, split.num_examples)
+            metrics = checked_metrics(setting.workload, run.model, split.first(count), count)
+    wanted = [setting.study.objective.metric]
+    if setting.study.fitted_when is not None:
+        wanted.append(setting.study.fitted_when.metric)
+    for metric in wanted:
+        if metric.partition("/")[2] not in metrics:
+            raise WorkloadError(
+                f"{metric!r} is to be read, but {name}.metrics returns only {', '.join(map(repr, metrics))}; "
+                "return it, or name one of these"
+            )
+
+
+def measured_price(setting: Setting, trial: Trial) -> Price:
+    """Train a throw-away copy of a trial for a moment and time it. Nothing is written."""
+    setting = replace(setting, stop=lambda: False)
+    with callers_generators_restored(setting.device):
+        run = TrialRun(setting, trial)
+        steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
+        _timed(lambda: run.advance(run.step + max(1, steps)), setting)
+        if steps:
+            blocks = [_timed(lambda: run.advance(run.step + steps), setting) / steps for _ in range(TIMED_BLOCKS)]
+        else:
+            blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setting)]
+        evaluation = _timed(run.evaluate, setting)
+        latest = sum(t.numel() * t.element_size() for t in _tensors(run.state()))
+        best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values())
+    return Price(1e3 * median(blocks), 1e3 * evaluation, latest, best)
+
+
+def _timed(work: Callable[[], object], setting: Setting) -> float:
+    _wait(setting)
+    started = time.perf_counter()
+    work()
+    _wait(setting)
+    return time.perf_counter() - started
+
+
+def _wait(setting: Setting) -> None:
+    if setting.device.type == "cuda":
+        torch.cuda.synchronize(setting.device)
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []

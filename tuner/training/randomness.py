@@ -1,0 +1,42 @@
+"""Random numbers as functions of (seed, step) or (seed, epoch), so that no generator's state has to be saved."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tuner.design.seeds import derived_seed
+
+_MASK = (1 << 64) - 1
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A well mixed 64-bit seed for one step (splitmix64): cheap enough for every step."""
+    z = (seed + (step + 1) * 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+def seed_global_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators a user's `nn.Dropout` or initialization draws from.
+
+    Not `torch.manual_seed`, which takes a hundred times as long.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def epoch_order(data_seed: int, epoch: int, num_examples: int) -> torch.Tensor:
+    """The order of the examples in one pass: int64 [num_examples], on the CPU."""
+    generator = torch.Generator().manual_seed(derived_seed("epoch", data_seed, epoch))
+    return torch.randperm(num_examples, generator=generator)
+
+
+@contextmanager
+def callers_generators_restored(device: torch.device) -> Iterator[None]:
+    """Leave torch's global generators as they were found: a notebook's random numbers are not ours to change."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield

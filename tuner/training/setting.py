@@ -1,0 +1,63 @@
+"""What all trials of a study share on this machine: the workload, its data on the device, where checkpoints go."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from tuner.design.hyperparameters import Value
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.design.workload import Splits, Workload
+from tuner.errors import WorkloadError
+from tuner.training.batches import Split
+from tuner.training.numerics import numerics
+
+COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is replayed exactly after a crash
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The splits on the device."""
+
+    training: Split
+    validation: Split
+
+    @classmethod
+    def of(cls, workload: Workload, device: torch.device) -> "Data":
+        """Ask the workload for its data. Raises WorkloadError when it is not what it must be."""
+        splits = workload.data()
+        if not isinstance(splits, Splits):
+            name = type(workload).__name__
+            raise WorkloadError(f"{name}.data must return Splits(training=..., validation=...), got {type(splits)}")
+        return cls(Split("training", splits.training, device), Split("validation", splits.validation, device))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`stop()` is asked at every step; True means: commit and leave the trial resumable."""
+
+    study: Study
+    workload: Workload
+    data: Data
+    device: torch.device
+    checkpoint_root: Path
+    checkpoint_place: str
+    commit_seconds: float = COMMIT_SECONDS
+    stop: Callable[[], bool] = field(default=lambda: False)
+
+    @property
+    def numerics(self) -> str:
+        return numerics(self.device)
+
+    def optimizer_of(self, trial: Trial) -> Value:
+        return trial.point.get("optimizer", self.study.optimizer)
+
+    def batch_size_of(self, trial: Trial) -> int:
+        return int(trial.point.get("batch_size", self.study.batch_size))  # type: ignore[arg-type]
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Never smaller than a training batch (B40)."""
+        return max(self.workload.evaluation_batch_size, self.study.batch_size)

@@ -1,0 +1,45 @@
+"""When a trial has diverged: the first step whose loss, or whose gradient or weights, are not finite (D27, D45)."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """What stopped being finite, and at which update (counted from 1)."""
+
+    step: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"diverged at step {self.step}: {self.what}"
+
+
+def diverged_loss(losses: Sequence[float], first_step: int) -> Divergence | None:
+    """The first non-finite training loss; `losses[i]` belongs to update number `first_step + i + 1`."""
+    for offset, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            return Divergence(first_step + offset + 1, f"the loss became {loss}")
+    return None
+
+
+def diverged_weights(gradient_norm: float, parameters: Iterable[torch.Tensor], step: int) -> Divergence | None:
+    """Whether the last gradient or the weights after it are not finite, though the losses were.
+
+    Needed where a broken weight is not read at once, a row of an embedding say.
+    """
+    if not math.isfinite(gradient_norm):
+        return Divergence(step, f"the gradient norm became {gradient_norm}")
+    norm = float(total_norm(parameters))
+    if not math.isfinite(norm):
+        return Divergence(step, f"the norm of the weights became {norm}")
+    return None
+
+
+def total_norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The L2 norm of all entries together; 0 for no tensors."""
+    listed = [tensor.detach() for tensor in tensors]
+    return torch.nn.utils.get_total_norm(listed) if listed else torch.zeros(())

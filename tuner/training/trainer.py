@@ -1,0 +1,204 @@
+"""The training loop of one trial: train to the next evaluation, evaluate, keep the best, commit by the clock."""
+
+import errno
+import math
+import time
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from tuner.design.objective import Objective
+from tuner.errors import CorruptCheckpoint, Infeasible, TunerError
+from tuner.records import Checkpoint, Claim, Measurement, Recorder, State, TrialUpdate
+from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.setting import Setting
+from tuner.training.stability import Divergence, diverged_loss, diverged_weights
+from tuner.training.trial_run import TrialRun
+
+MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
+CHECK_STEPS = 50  # losses are read back and checked at least this often
+
+OnStep = Callable[[Claim, int], None]
+
+
+class Trainer:
+    """Trains claimed trials of one study and hands what they say to a recorder.
+
+    `on_step(claim, step)` is told about progress every few steps.
+    """
+
+    def __init__(self, setting: Setting, recorder: Recorder, on_step: OnStep = lambda claim, step: None) -> None:
+        self.setting = setting
+        self.recorder = recorder
+        self.on_step = on_step
+
+    def train(self, claim: Claim) -> TrialUpdate:
+        """Train a trial to its end, to its divergence, or to where the setting says stop.
+
+        Returns the last update committed; its state is RUNNING when the trial was stopped and can go on.
+        Errors of the user's code end the trial; errors of the machine are raised, and the trial goes on later.
+        """
+        training: _TrialInTraining | None = None
+        with callers_generators_restored(self.setting.device):
+            try:
+                training = _TrialInTraining(self, claim)
+                return training.to_the_end()
+            except Infeasible as error:
+                state, reason = State.INFEASIBLE, str(error)
+            except Exception as error:
+                if _is_the_machines_fault(error):
+                    raise
+                state = State.INFEASIBLE if _is_out_of_memory(error) else State.FAILED
+                reason = _one_line(error)
+        # Outside the handlers: an exception holds the frames, and they hold the tensors.
+        return self._give_up(claim, training, state, reason)
+
+    def _give_up(self, claim: Claim, training: "_TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
+        """End a trial where it stands; what was committed before stays."""
+        step, measured = (training.run.step, tuple(training.pending)) if training else (0, ())
+        update = TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason)
+        self.recorder.record([update])
+        return update
+
+
+class _TrialInTraining:
+    """One trial on its way: what has been measured but not committed, and when the last commit was."""
+
+    def __init__(self, trainer: Trainer, claim: Claim) -> None:
+        self.trainer = trainer
+        self.setting = trainer.setting
+        self.claim = claim
+        place = f"{self.setting.checkpoint_place}/trial-{claim.trial.number:05d}"
+        self.folder = CheckpointFolder(self.setting.checkpoint_root, place)
+        self.run = TrialRun(self.setting, claim.trial)
+        self.pending: list[Measurement] = []
+        self.checkpoints: tuple[Checkpoint, ...] = ()
+        self.checked = 0  # losses already known to be finite
+        self.committed_at = time.monotonic()
+
+    def to_the_end(self) -> TrialUpdate:
+        self._resume()
+        evaluation_steps = self.setting.study.budget.evaluation_steps
+        for target in (step for step in evaluation_steps if step > self.run.step):
+            divergence = self._train_to(target)
+            if divergence is not None:
+                return self._commit(State.INFEASIBLE, str(divergence))
+            if self.run.step < target:
+                return self._commit(State.RUNNING)
+            self._evaluate()
+            if target < evaluation_steps[-1] and self._commit_is_due():
+                self._commit(State.RUNNING)
+        return self._commit(State.COMPLETE)
+
+    def _train_to(self, target: int) -> Divergence | None:
+        """Train to the next evaluation or to a stop; read the losses back in blocks."""
+        run = self.run
+        while run.step < target:
+            until = min(target, run.step + CHECK_STEPS)
+            run.advance(until)
+            divergence = self._check_losses()
+            if divergence is not None or run.step < until:
+                return divergence
+            self.trainer.on_step(self.claim, run.step)
+            if run.step < target and self._commit_is_due():
+                self._commit(State.RUNNING)
+        return None
+
+    def _check_losses(self) -> Divergence | None:
+        run = self.run
+        new = run.losses[self.checked :]
+        if not new:
+            return None
+        values = torch.stack(new).tolist()
+        self.checked = len(run.losses)
+        divergence = diverged_loss(values, run.step - len(new))
+        return divergence or diverged_weights(run.read_gradient_norm(), run.parameters, run.step)
+
+    def _evaluate(self) -> None:
+        run = self.run
+        measured = run.evaluate()
+        batch_losses = torch.stack(run.losses).tolist()
+        measured["batch/loss"] = math.fsum(batch_losses) / len(batch_losses)
+        measured["batch/gradient_norm"] = run.gradient_norm
+        run.losses, self.checked = [], 0
+        self.pending += [Measurement(run.step, name, value) for name, value in measured.items()]
+        run.best.offer(run.step, measured[self.setting.study.objective.metric], run.model)
+
+    def _commit_is_due(self) -> bool:
+        return time.monotonic() - self.committed_at >= self.setting.commit_seconds
+
+    def _commit(self, state: State, reason: str = "") -> TrialUpdate:
+        """Files first, then the transaction that points to them, then the deletion of what it no longer names."""
+        healthy = state is not State.INFEASIBLE
+        checkpoints = self._write_checkpoints(latest=healthy)
+        update = TrialUpdate(
+            trial_id=self.claim.trial_id,
+            fence=self.claim.fence,
+            step=self.run.step,
+            measurements=tuple(self.pending),
+            checkpoints=checkpoints,
+            state=state,
+            reason=reason,
+            numerics=_with_exactness(self.setting.numerics, self.run.exact),
+        )
+        self.trainer.recorder.record([update])
+        self.folder.sweep({checkpoint.file for checkpoint in checkpoints})
+        self.pending, self.checkpoints = [], checkpoints
+        self.committed_at = time.monotonic()
+        return update
+
+    def _write_checkpoints(self, *, latest: bool) -> tuple[Checkpoint, ...]:
+        known = {(checkpoint.kind, checkpoint.step): checkpoint for checkpoint in self.checkpoints}
+        written = []
+        for kept in self.run.best.kept:
+            written.append(
+                known.get(("best", kept.step)) or self.folder.write_weights(kept.step, kept.weights, kept.value)
+            )
+        if latest:
+            value = _value_at(self.pending, self.setting.study.objective, self.run.step)
+            written.append(
+                known.get(("latest", self.run.step))
+                or self.folder.write_state("latest", self.run.step, self.run.state(), value)
+            )
+        return tuple(written)
+
+    def _resume(self) -> None:
+        """Go on from the latest checkpoint; from step 0 when there is none, or when it is damaged."""
+        mine = self.claim.checkpoints
+        self.folder.sweep({checkpoint.file for checkpoint in mine})
+        latest = next((checkpoint for checkpoint in mine if checkpoint.kind == "latest"), None)
+        if latest is None:
+            return
+        root = self.setting.checkpoint_root
+        try:
+            state = read_state(root, latest)
+            kept = {c.step: read_weights(root, c) for c in mine if c.kind == "best"}
+        except CorruptCheckpoint:
+            return
+        self.run.load(state, kept)
+        self.checkpoints, self.checked = mine, len(self.run.losses)
+
+
+def _value_at(measurements: list[Measurement], objective: Objective, step: int) -> float | None:
+    return next((m.value for m in measurements if m.step == step and m.metric == objective.metric), None)
+
+
+def _with_exactness(numerics: str, exact: bool) -> str:
+    return numerics if exact else numerics[:-1] + ', "exact": false}'
+
+
+def _is_the_machines_fault(error: Exception) -> bool:
+    """Full or read-only disks and the like (I11); a missing file of the user's is not among them."""
+    return isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRORS)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _one_line(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"

@@ -1,0 +1,126 @@
+"""One trial while it trains: model, optimizer, and everything a checkpoint has to hold."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tuner.budget.schedules import learning_rates
+from tuner.design.seeds import derived_seed
+from tuner.design.trial import Trial
+from tuner.errors import WorkloadError
+from tuner.training.batches import TrainingBatches
+from tuner.training.best import BestKeeper
+from tuner.training.evaluation import evaluate
+from tuner.training.optimizers import make_optimizer
+from tuner.training.randomness import seed_global_generators, step_seed
+from tuner.training.setting import Setting
+from tuner.training.stability import total_norm
+
+
+class TrialRun:
+    """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device."""
+
+    def __init__(self, setting: Setting, trial: Trial) -> None:
+        self.setting = setting
+        self.trial = trial
+        self.point: Mapping[str, Any] = dict(_with_short_names(trial))
+        self.rates = learning_rates(trial.schedule, float(self.point["learning_rate"]))
+        self.model = build_model(setting, trial)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(setting.optimizer_of(trial), self.parameters, self.point, self.rates[0])
+        self.batches = TrainingBatches(setting.data.training, setting.batch_size_of(trial), trial.data_seed)
+        self.best = BestKeeper(setting.study.objective, setting.study.keep_best)
+        self.step = 0
+        self.losses: list[torch.Tensor] = []
+        self.gradient_norm = 0.0
+        self.exact = True
+
+    def advance(self, until: int) -> None:
+        """Train up to step `until`, or to where the setting says stop. No value is read back from the device."""
+        workload, point, batches, rates = self.setting.workload, self.point, self.batches, self.rates
+        model, optimizer, parameters = self.model, self.optimizer, self.parameters
+        augment = workload.augment if self.setting.study.augment and workload.augments else None
+        clip_norm, seed, device, stop = point.get("clip_norm"), self.trial.seed, self.setting.device, self.setting.stop
+        group = optimizer.param_groups[0]
+        model.train()
+        for step in range(self.step, until):
+            if stop():
+                break
+            batch = batches.at(step)
+            if augment is not None:
+                batch = augment(batch, point, torch.Generator(device).manual_seed(step_seed(seed ^ 1, step)))
+            seed_global_generators(step_seed(seed, step), device)
+            for parameter in parameters:
+                parameter.grad = None
+            loss = workload.loss(model, batch, point)
+            loss.backward()
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+            group["lr"] = rates[step]
+            optimizer.step()
+            self.losses.append(loss.detach())
+            self.step = step + 1
+
+    def read_gradient_norm(self) -> float:
+        """The L2 norm of the last gradient (after clipping); kept when there is none, just after a resume."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if gradients:
+            self.gradient_norm = float(total_norm(gradients))
+        return self.gradient_norm
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the training split (in eval mode, without penalty terms) and of the validation split."""
+        setting, workload = self.setting, self.setting.workload
+        size, limit = setting.evaluation_batch_size, workload.training_evaluation_examples
+        measured = evaluate(workload, self.model, setting.data.training, batch_size=size, limit=limit)
+        return measured | evaluate(workload, self.model, setting.data.validation, batch_size=size)
+
+    def state(self) -> dict[str, Any]:
+        """Everything the rest of the trial depends on: plain containers and tensors only."""
+        return {
+            "step": self.step,
+            "model": {name: tensor.detach() for name, tensor in _all_tensors(self.model).items()},
+            "optimizer": self.optimizer.state_dict(),
+            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
+            "gradient_norm": self.gradient_norm,
+            "best": [(kept.step, kept.value) for kept in self.best.kept],
+            "numerics": self.setting.numerics,
+            "exact": self.exact,
+        }
+
+    def load(self, state: Mapping[str, Any], best_weights: Mapping[int, dict[str, torch.Tensor]]) -> None:
+        """Go on from a saved state. `best_weights`: the weights of each kept step."""
+        with torch.no_grad():
+            for name, tensor in _all_tensors(self.model).items():
+                tensor.copy_(state["model"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+        self.losses = list(state["losses"].to(self.setting.device))
+        self.gradient_norm = float(state["gradient_norm"])
+        for step, value in state["best"]:
+            weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
+            self.best.restore(step, value, weights)
+        self.exact = bool(state["exact"]) and state["numerics"] == self.setting.numerics
+
+
+def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
+    """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
+    seed_global_generators(derived_seed("initialization", trial.seed), torch.device("cpu"))
+    model = setting.workload.model(dict(_with_short_names(trial)))
+    if not isinstance(model, torch.nn.Module):
+        name = type(setting.workload).__name__
+        raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
+    return model.to(setting.device)
+
+
+def _with_short_names(trial: Trial) -> dict[str, Any]:
+    """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too."""
+    short = {name.rpartition(".")[2]: value for name, value in trial.point.values_by_name}
+    return short | dict(trial.point.values_by_name)
+
+
+def _all_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name, also those a state dict leaves out."""
+    tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
+    return tensors | dict(model.named_buffers())
