@@ -4,6 +4,9 @@ A study file declares a `Campaign`: a `Workload`, a `Sweep` and `Round`s over a 
 file needs is imported from here, and nothing heavy comes with it.
 """
 
+from importlib import import_module
+from typing import Any
+
 from tuner.budget.schedules import constant, constant_then_decay, cosine, inverse_sqrt, linear
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
@@ -13,6 +16,15 @@ from tuner.design.workload import Splits, Workload
 from tuner.errors import Infeasible
 
 __version__ = "0.1.0"
+
+_LATE = {"load": "tuner.reading", "CampaignRecords": "tuner.reading"}  # pandas and matplotlib come with these
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+
 
 __all__ = [
     "Campaign",
@@ -30,9 +42,10 @@ __all__ = [
     "constant_then_decay",
     "cosine",
     "fixed",
-    "inverse_sqrt",
     "integers",
+    "inverse_sqrt",
     "linear",
+    "load",
     "log_grid",
     "log_uniform",
     "maximize",

@@ -1,0 +1,80 @@
+"""The program `tuner`: its commands, and how errors become exit codes."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tuner import __version__
+from tuner.errors import InputError, Interrupted, Paused, TunerError
+
+EXIT_FAULT, EXIT_INPUT, EXIT_FINDING, EXIT_PAUSED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
+
+app = typer.Typer(
+    name="tuner",
+    help="The Deep Learning Tuning Playbook as a program.\n\n"
+    "tuner run studies/digits.py        the whole playbook, from nothing to a report\n\n"
+    "tuner launch studies/digits.py --round 1 --dry-run        what a round would cost",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"tuner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Global options."""
+
+
+def main() -> None:
+    """Run the command given in `sys.argv` and exit with its code."""
+    from tuner.cli import commands
+
+    commands.register(app)
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(_report(error))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong in one message, and return the exit code for it."""
+    if isinstance(error, InputError):
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    if isinstance(error, Paused):
+        print(f"paused: {error}", file=sys.stderr)
+        return EXIT_PAUSED
+    if isinstance(error, Interrupted):
+        print(f"interrupted: {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if isinstance(error, TunerError):
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAULT
+    shown = getattr(error, "show", None)
+    if shown is not None:  # a usage error of the command line itself
+        shown()
+        return int(getattr(error, "exit_code", EXIT_INPUT))
+    print(f"unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+    return EXIT_FAULT

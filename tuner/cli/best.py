@@ -1,0 +1,38 @@
+"""`tuner best`: the winner, how to get it again, and its weights."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Checkpoints, Format, OutputFormat, RoundNumber, Storage, Study
+
+
+def best(
+    study: Study,
+    round_number: RoundNumber = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the chosen checkpoint's weights there (safetensors).", show_default=False)
+    ] = None,
+    storage: Storage = None,
+    checkpoints: Checkpoints = None,
+    form: OutputFormat = Format.table,
+) -> None:
+    """Name the best trial by retrospective selection: its point, its step, and the command that reproduces it."""
+    from tuner.cli.places import checkpoint_root, opened, study_file_of
+    from tuner.cli.winners import described_winner, export_weights, print_winner
+    from tuner.reading import load
+
+    records = load(study, storage)
+    winner = records.best(round_number)
+    with opened(storage, create=False) as ledger:
+        launches = ledger.launches(winner.row.study_id)
+        file = study_file_of(ledger, winner.row.study_id, study)
+        told = described_winner(winner, file, launches[0] if launches else None)
+        if form is Format.table:
+            print_winner(told)
+        else:
+            print(json.dumps(told, indent=2))
+        if export is not None:
+            export_weights(winner, checkpoint_root(ledger, checkpoints), export)

@@ -1,0 +1,18 @@
+"""All commands, in the order of the help page."""
+
+import typer
+
+from tuner.cli import best, boundaries, launch, plot, replay, report, status, steps, trials
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command to the program."""
+    app.command("launch")(launch.launch)
+    app.command("status")(status.status)
+    app.command("trials")(trials.trials)
+    app.command("best-steps")(steps.best_steps)
+    app.command("boundaries")(boundaries.boundaries)
+    app.command("best")(best.best)
+    app.command("replay")(replay.replay)
+    app.command("plot")(plot.plot)
+    app.command("report")(report.report)

@@ -1,0 +1,39 @@
+"""Options that mean the same on every command."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How a reading command prints."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+Study = Annotated[
+    str, typer.Argument(help="A study file, or the name of a campaign in the storage.", show_default=False)
+]
+StudyFile = Annotated[Path, typer.Argument(help="A study file, like studies/digits.py.", show_default=False)]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the records are: a file, or a database URL. Default: runs/tuner.sqlite.", envvar="TUNER_STORAGE"
+    ),
+]
+Checkpoints = Annotated[
+    Path | None, typer.Option(help="Folder of the checkpoints. Default: beside the storage file.", show_default=False)
+]
+RoundNumber = Annotated[
+    int | None, typer.Option("--round", "-r", help="The round, counted from 1.", show_default=False)
+]
+OutputFormat = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1; default: CUDA where there is one.", show_default=False)
+]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of torch; small models are fastest with one.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

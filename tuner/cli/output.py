@@ -1,0 +1,136 @@
+"""Printing: frames and findings on stdout, everything else on stderr."""
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner.analysis.finding import Finding, needing_action
+from tuner.cli.options import Format
+
+MARKS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that keeps tables whole when nobody reads them on a terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else max(160, shutil.get_terminal_size().columns)
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal, not for a pipe."""
+    print(message, file=sys.stderr)
+
+
+def next_step(*commands: str) -> None:
+    """The last words of a command: what to do next."""
+    for command in commands:
+        say(f"next: {command}")
+
+
+def emit_frame(frame: pd.DataFrame, form: Format, title: str = "") -> None:
+    """Print a frame as a table, as JSON records or as CSV."""
+    if form is Format.json:
+        records = [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict(orient="records")]
+        print(json.dumps(records, indent=2, allow_nan=False))
+    elif form is Format.csv:
+        frame = frame.map(_safe_cell)
+        print(frame.to_csv(index=False), end="")
+    else:
+        console().print(table_of(frame, title))
+
+
+def table_of(frame: pd.DataFrame, title: str = "") -> Table:
+    """A rich table; user text is never read as markup."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name in frame.columns:
+        numeric = pd.api.types.is_numeric_dtype(frame[name])
+        table.add_column(Text(str(name)), justify="right" if numeric else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(Text(readable(value)) for value in row))
+    return table
+
+
+def emit_findings(campaign: str, study: str, findings: Sequence[Finding], form: Format) -> None:
+    """Print findings; JSON has the documented form."""
+    if form is Format.json:
+        round_number = int(study[6:]) if study.startswith("round-") else None
+        whole = {"study": campaign, "round": round_number, "findings": [finding.to_json() for finding in findings]}
+        print(json.dumps(whole, indent=2, allow_nan=False))
+    elif form is Format.csv:
+        rows = [
+            {"question": f.question, "subject": f.subject, "verdict": f.verdict, "strength": f.strength,
+             "summary": f.summary, "action": f.action}
+            for f in findings
+        ]  # fmt: skip
+        emit_frame(pd.DataFrame(rows), form)
+    else:
+        for finding in findings:
+            _print_finding(finding)
+
+
+def _print_finding(finding: Finding) -> None:
+    out = console()
+    colour = "yellow" if finding.needs_action else ("green" if finding.verdict == "ok" else "cyan")
+    head = Text(f"{finding.subject}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
+    out.print(head + Text(f"  {MARKS[finding.strength]} {finding.strength}", style="dim"))
+    out.print(Text(f"  {finding.summary}"))
+    for caveat in finding.caveats:
+        out.print(Text(f"  note: {caveat}", style="dim"))
+    if finding.action:
+        out.print(Text(f"  → {finding.action}"))
+    if finding.thresholds:
+        used = ", ".join(f"{name} {value:g}" for name, value in finding.thresholds.items())
+        out.print(Text(f"  thresholds: {used}", style="dim"))
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """3 when somebody should act, else 0."""
+    return 3 if needing_action(findings) else 0
+
+
+def readable(value: Any) -> str:
+    """A value as a person reads it: four significant digits, a dash for nothing."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def readable_seconds(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def readable_bytes(count: float) -> str:
+    """A size as a person says it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NA:
+        return None
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _safe_cell(value: Any) -> Any:
+    """Keep a spreadsheet from running user text as a formula (RELIABILITY 59)."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -1,0 +1,41 @@
+"""Which campaign, which storage, which study: what the words on the command line stand for."""
+
+from pathlib import Path
+
+from tuner.errors import DeclarationError, StorageError
+from tuner.storage.engine import default_url, parsed_url
+from tuner.storage.store import Ledger, open_ledger
+
+
+def opened(storage: str | None, *, create: bool) -> Ledger:
+    """The Ledger the user means; a reading command does not create one."""
+    return open_ledger(storage or default_url(), create=create)
+
+
+def exists(storage: str | None) -> bool:
+    """Whether the storage is there already: a file that exists, or any other database."""
+    file = parsed_url(storage or default_url())
+    return file.get_backend_name() != "sqlite" or Path(file.database or "").exists()
+
+
+def checkpoint_root(ledger: Ledger, given: Path | None) -> Path:
+    """Where checkpoints are: as given, or beside the SQLite file."""
+    if given is not None:
+        return given
+    if ledger.folder is None:
+        raise StorageError(
+            f"{ledger.safe_url} is no file that checkpoints could lie beside; say --checkpoints FOLDER, a place that "
+            "every worker sees"
+        )
+    return ledger.folder / "checkpoints"
+
+
+def study_file_of(ledger: Ledger, study_id: int, given: str) -> Path:
+    """The study file: the one given, or the one the study was last launched from."""
+    if given.endswith(".py"):
+        return Path(given)
+    for launch in reversed(ledger.launches(study_id)):
+        recorded = launch.environment.get("study_file")
+        if recorded:
+            return Path(recorded)
+    raise DeclarationError(f"the study file of {given!r} is not recorded; name the file itself")

@@ -1,0 +1,33 @@
+"""`tuner plot`: a picture and the numbers in it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import RoundNumber, Storage, Study
+
+
+def plot(
+    kind: Annotated[str, typer.Argument(help="best-steps, axes, curves or schedules.", show_default=False)],
+    study: Study,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="A .png, .svg or .pdf file. Default: KIND.png.", show_default=False),
+    ] = None,
+    round_number: RoundNumber = None,
+    storage: Storage = None,
+) -> None:
+    """Draw a plot into a file, and beside it a CSV of what is plotted."""
+    from tuner.cli.output import say
+    from tuner.errors import StorageError
+    from tuner.reading import load, plot_named
+
+    target = out or Path(f"{kind}.png")
+    if target.suffix not in (".png", ".svg", ".pdf"):
+        raise StorageError(f"a plot is written as .png, .svg or .pdf, got {target.name!r}; name the file so")
+    figure, frame = plot_named(kind, load(study, storage).frames(round_number))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=150)
+    frame.to_csv(target.with_suffix(".csv"), index=False)
+    say(f"wrote {target} and {target.with_suffix('.csv')}")

@@ -1,0 +1,34 @@
+"""`tuner replay`: train one recorded trial again and compare it bit for bit."""
+
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Device, RoundNumber, Storage, StudyFile, Threads
+
+
+def replay(
+    study: StudyFile,
+    trial: Annotated[int, typer.Option("--trial", "-t", help="The trial's number.", show_default=False)],
+    round_number: RoundNumber = None,
+    storage: Storage = None,
+    device: Device = None,
+    threads: Threads = 1,
+) -> None:
+    """Train a recorded trial again from its first step, write nothing, and compare the curves (exit code 3: differ)."""
+    from tuner.cli.output import say
+    from tuner.cli.places import opened
+    from tuner.design.study_file import load_campaign
+    from tuner.execution.replay import replayed
+    from tuner.reading import campaign_name, study_name
+
+    _, campaign = load_campaign(study)
+    with opened(storage, create=False) as ledger:
+        name = campaign_name(ledger, str(study))
+        row = ledger.study(name, study_name(ledger, name, round_number))
+        outcome = replayed(ledger, row, trial, campaign.workload, device=device, threads=threads)
+    print(f"trial {trial}: {outcome.values} values compared, {outcome.different} differ", flush=True)
+    if outcome.different:
+        say(f"first difference: {outcome.first_difference}; recorded Numerics: {outcome.recorded_numerics}")
+        raise typer.Exit(3)
+    say("the same bits as recorded")

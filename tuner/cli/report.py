@@ -1,0 +1,29 @@
+"""`tuner report`: one page that holds everything."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Storage, Study
+
+
+def report(
+    study: Study,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The page. Default: beside the storage.", show_default=False)
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Write a self-contained HTML page: findings first, then plots, curves and the table of trials."""
+    from tuner.cli.output import say
+    from tuner.cli.places import opened
+    from tuner.reading import load
+    from tuner.report.page import write_report
+
+    records = load(study, storage)
+    with opened(storage, create=False) as ledger:
+        folder = ledger.folder or Path()
+        target = out or folder / f"{Path(records.name).name}.html"
+        write_report(ledger, records.name, target)
+    say(f"wrote {target}")

@@ -1,0 +1,20 @@
+"""`tuner best-steps`: was max_train_steps right?"""
+
+import typer
+
+from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study
+
+
+def best_steps(
+    study: Study, round_number: RoundNumber = None, storage: Storage = None, form: OutputFormat = Format.table
+) -> None:
+    """Say where in training the best checkpoints lie, and whether the step budget was right (exit code 3: act)."""
+    from tuner.cli.output import emit_findings, exit_code, next_step
+    from tuner.reading import load
+
+    records = load(study, storage)
+    frames = records.frames(round_number)
+    finding = records.best_steps(round_number)
+    emit_findings(records.name, frames.study.name, [finding], form)
+    next_step(f"tuner plot best-steps {records.name} -o best-steps.png")
+    raise typer.Exit(exit_code([finding]))

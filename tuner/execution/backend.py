@@ -1,0 +1,53 @@
+"""What a backend offers to the strategy above it, and what it tells to whoever watches."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.records import Claim, TrialUpdate
+from tuner.storage.store import Ledger, StudyRow
+from tuner.training.preflight import Price
+
+
+class Listener(Protocol):
+    """Told about the progress of trials. Must be quick and must not raise."""
+
+    def trial_started(self, claim: Claim) -> None: ...
+
+    def trial_stepped(self, claim: Claim, step: int) -> None: ...
+
+    def trial_ended(self, claim: Claim, update: TrialUpdate) -> None: ...
+
+
+class Silent:
+    """A listener that does not care."""
+
+    def trial_started(self, claim: Claim) -> None:
+        """Nothing to say."""
+
+    def trial_stepped(self, claim: Claim, step: int) -> None:
+        """Nothing to say."""
+
+    def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
+        """Nothing to say."""
+
+
+class Backend(Protocol):
+    """Runs the trials of a study until none is left."""
+
+    def fingerprint(self) -> str:
+        """The digest of the workload's code and data."""
+        ...
+
+    def check(self, study: Study, trial: Trial) -> None:
+        """Try one batch; raises WorkloadError. Nothing is written."""
+        ...
+
+    def price(self, study: Study, trial: Trial) -> Price:
+        """Measure what a trial costs here. Nothing is written."""
+        ...
+
+    def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
+        """Train every trial that is left. Raises Interrupted when stopped, Paused when the machine gave way."""
+        ...

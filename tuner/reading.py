@@ -1,0 +1,142 @@
+"""The reading verbs in Python, under the names they have on the command line.
+
+records = tuner.load("digits")
+records.trials(round=1)         # a DataFrame
+records.best_steps(round=1)     # a Finding
+records.plot("axes", round=1)   # a matplotlib Figure
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tuner.analysis.best_steps import best_steps_finding
+from tuner.analysis.boundaries import boundary_findings
+from tuner.analysis.checklist import foundation_findings
+from tuner.analysis.finding import Finding
+from tuner.analysis.frames import study_frames
+from tuner.analysis.study_frames import StudyFrames
+from tuner.design.study_file import load_campaign
+from tuner.errors import StorageError
+from tuner.plots.catalog import PLOTS
+from tuner.records import Checkpoint, TrialRecord
+from tuner.storage.engine import default_url
+from tuner.storage.store import Ledger, StudyRow, open_ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The best trial of a study: its record, the step and value that selection found, and that checkpoint."""
+
+    row: StudyRow
+    record: TrialRecord
+    value: float
+    step: int
+    last_value: float
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRecords:
+    """What the storage knows about one campaign. Every method takes `round`; None means the last one launched."""
+
+    name: str
+    storage: str
+
+    def frames(self, round: int | None = None) -> StudyFrames:
+        """Declaration, trials and curves of a study."""
+        with self._ledger() as ledger:
+            return study_frames(ledger, self.name, study_name(ledger, self.name, round))
+
+    def trials(self, round: int | None = None) -> pd.DataFrame:
+        """One row a trial: number, state, reason, values, steps, seed and the point."""
+        return self.frames(round).trials
+
+    def best_steps(self, round: int | None = None) -> Finding:
+        """Was max_train_steps right? (A13-A15)"""
+        return best_steps_finding(self.frames(round))
+
+    def boundaries(self, round: int | None = None) -> list[Finding]:
+        """Was the search space wide enough? One finding for each hyperparameter (B20)."""
+        return boundary_findings(self.frames(round))
+
+    def findings(self, round: int | None = None) -> list[Finding]:
+        """The whole checklist, in the playbook's order."""
+        return foundation_findings(self.frames(round))
+
+    def plot(self, kind: str, round: int | None = None) -> Figure:
+        """A plot by the name it has in `tuner plot`."""
+        figure, _ = plot_named(kind, self.frames(round))
+        return figure
+
+    def best(self, round: int | None = None) -> Winner:
+        """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""
+        with self._ledger() as ledger:
+            name = study_name(ledger, self.name, round)
+            frames = study_frames(ledger, self.name, name)
+            return _winner(ledger, ledger.study(self.name, name), frames)
+
+    @contextmanager
+    def _ledger(self) -> Iterator[Ledger]:
+        with open_ledger(self.storage, create=False) as ledger:
+            yield ledger
+
+
+def load(study: str, storage: str | None = None) -> CampaignRecords:
+    """The records of a campaign, by its name or its study file. Raises StorageError when it was not launched."""
+    url = storage or default_url()
+    with open_ledger(url, create=False) as ledger:
+        return CampaignRecords(campaign_name(ledger, study), url)
+
+
+def plot_named(kind: str, frames: StudyFrames) -> tuple[Figure, pd.DataFrame]:
+    """A figure and the frame it shows. Raises StorageError for a kind that does not exist."""
+    if kind not in PLOTS:
+        raise StorageError(f"there is no plot {kind!r}; there are: {', '.join(PLOTS)}")
+    return PLOTS[kind](frames)
+
+
+def campaign_name(ledger: Ledger, study: str) -> str:
+    """The campaign that a study file or a name stands for, among those in the storage."""
+    known = ledger.campaigns()
+    if study in known:
+        return study
+    if study.endswith(".py"):
+        stem = Path(study).stem
+        name = stem if stem in known else load_campaign(Path(study))[0]
+        if name in known:
+            return name
+        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {study} --round 1")
+    raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
+
+
+def study_name(ledger: Ledger, campaign: str, round_number: int | None) -> str:
+    """The study of a round; without a number that of the last round launched."""
+    names = [row.study.name for row in ledger.studies(campaign)]
+    if round_number is not None:
+        wanted = f"round-{round_number}"
+        if wanted not in names:
+            known = ", ".join(names) or "none"
+            raise StorageError(f"round {round_number} of {campaign!r} was not launched; there are: {known}")
+        return wanted
+    rounds = sorted((name for name in names if name.startswith("round-")), key=lambda name: int(name[6:]))
+    if not rounds:
+        raise StorageError(f"no round of {campaign!r} was launched yet; there are: {', '.join(names) or 'none'}")
+    return rounds[-1]
+
+
+def _winner(ledger: Ledger, row: StudyRow, frames: StudyFrames) -> Winner:
+    complete = frames.complete
+    if complete.empty:
+        counts = ", ".join(f"{count} {state}" for state, count in ledger.state_counts(row.study_id).items())
+        raise StorageError(f"{row.study.name} of {row.campaign!r} has no complete trial yet ({counts or 'no trials'})")
+    ascending = row.study.objective.direction == "minimize"
+    best = complete.sort_values(["best_value", "trial"], ascending=[ascending, True]).iloc[0]
+    record = ledger.trial(row.study_id, int(best["trial"]))
+    step = int(best["best_step"])
+    checkpoint = next((c for c in record.checkpoints if c.kind == "best" and c.step == step), None)
+    return Winner(row, record, float(best["best_value"]), step, float(best["last_value"]), checkpoint)

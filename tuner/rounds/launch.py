@@ -1,0 +1,114 @@
+"""Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tuner.design.campaign import Campaign
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError, StudyChanged
+from tuner.execution.backend import Backend, Listener, Silent
+from tuner.records import State
+from tuner.rounds.plan import planned_trials, round_name, study_of_round
+from tuner.rounds.provenance import command_line, environment, revision
+from tuner.storage.store import Ledger, StudyRow
+from tuner.training.preflight import Price
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every part of the strategy works with: a campaign, where its records are, who trains, who watches."""
+
+    name: str
+    campaign: Campaign
+    ledger: Ledger
+    backend: Backend
+    listener: Listener = field(default_factory=Silent)
+    stop: Callable[[], bool] = _never
+    study_file: Path | None = None
+    allow_changed_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A study and its trials before anything is trained, with what one trial costs here."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+    price: Price
+
+    @property
+    def steps(self) -> int:
+        return len(self.trials) * self.study.budget.max_train_steps
+
+    @property
+    def seconds(self) -> float:
+        """Estimated training time of all trials, one after the other."""
+        evaluations = len(self.study.budget.evaluation_steps)
+        one = self.study.budget.max_train_steps * self.price.step_ms + evaluations * self.price.evaluation_ms
+        return len(self.trials) * one / 1e3
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Disk for the latest and the best checkpoints of all trials."""
+        return len(self.trials) * (self.price.latest_bytes + self.study.keep_best * self.price.best_bytes)
+
+
+def study_for_round(desk: Desk, number: int, max_train_steps: int | None) -> tuple[Study, tuple[Trial, ...]]:
+    """The study of a round and its trials. The budget: as given, as declared, or as it was started before."""
+    declared = desk.campaign.round(number)
+    steps = max_train_steps or declared.max_train_steps or _started_budget(desk, number)
+    if steps is None:
+        raise DeclarationError(
+            f"round {number} has no step budget; declare max_train_steps on the round or give --max-train-steps"
+        )
+    study = study_of_round(desk.campaign, number, steps)
+    return study, planned_trials(study)
+
+
+def _started_budget(desk: Desk, number: int) -> int | None:
+    if desk.name not in desk.ledger.campaigns():
+        return None
+    started = [row for row in desk.ledger.studies(desk.name) if row.study.name == round_name(number)]
+    return started[0].study.budget.max_train_steps if started else None
+
+
+def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
+    """Check the workload on its first batch and measure the price of a trial. Writes nothing."""
+    desk.backend.check(study, trials[0])
+    return Plan(study, tuple(trials), desk.backend.price(study, trials[0]))
+
+
+def launch_study(desk: Desk, study: Study, trials: Sequence[Trial], *, retry_failed: bool = False) -> StudyRow:
+    """Check, write the plan to the Ledger, and train what is not finished yet. Finished trials are not repeated."""
+    desk.backend.check(study, trials[0])
+    row = desk.ledger.start_study(desk.name, study, desk.backend.fingerprint())
+    _check_fingerprint(desk, row)
+    desk.ledger.plan_trials(row.study_id, trials)
+    if retry_failed:
+        desk.ledger.reset(row.study_id, [State.FAILED])
+    _record_launch(desk, row)
+    desk.backend.run(desk.ledger, row, desk.listener, desk.stop)
+    return row
+
+
+def _check_fingerprint(desk: Desk, row: StudyRow) -> None:
+    if row.fingerprint != desk.backend.fingerprint() and not desk.allow_changed_code:
+        raise StudyChanged(
+            f"the code or the data of the workload changed since {row.study.name} of {desk.name!r} was started; its "
+            "trials could not be compared with each other: undo the change, give the campaign another name, or say "
+            "--allow-changed-code if it makes no difference"
+        )
+
+
+def _record_launch(desk: Desk, row: StudyRow) -> None:
+    folder = desk.study_file.resolve().parent if desk.study_file else Path.cwd()
+    known = environment() | {"study_file": str(desk.study_file) if desk.study_file else None}
+    desk.ledger.add_launch(
+        row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=""
+    )

@@ -1,0 +1,81 @@
+"""From a declared round to a study and its trials."""
+
+from dataclasses import replace
+
+from tuner.budget.schedules import Schedule, ScheduleFamily
+from tuner.budget.step_budget import StepBudget
+from tuner.design.campaign import Campaign
+from tuner.design.points import Point
+from tuner.design.quasi_random import quasi_random_points
+from tuner.design.seeds import derived_seed
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError
+
+
+def round_name(number: int) -> str:
+    """The name of a round's study in its campaign."""
+    return f"round-{number}"
+
+
+def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Study:
+    """The study of round `number` (counted from 1), which declares a space of its own."""
+    declared = campaign.round(number)
+    if declared.space is None or declared.trials is None:
+        raise DeclarationError(f"round {number} takes its points from the round before and has no space of its own")
+    study = Study(
+        name=round_name(number),
+        kind="round",
+        goal=declared.goal,
+        hyperparameters=declared.space.hyperparameters,
+        fixed=declared.space.fixed,
+        budget=StepBudget.with_evaluations(max_train_steps, campaign.evaluations),
+        num_trials=declared.trials,
+        objective=campaign.workload.select_by,
+        fitted_when=campaign.workload.fitted_when,
+        optimizer=campaign.optimizer,
+        schedule=campaign.schedule,
+        warmup_steps=campaign.warmup_steps,
+        batch_size=campaign.workload.batch_size,
+        seed=derived_seed("study", campaign.seed, round_name(number)),
+        keep_best=campaign.keep_best,
+        round=number,
+    )
+    _check_learning_rate(study)
+    return study
+
+
+def planned_trials(study: Study, start: int = 0) -> tuple[Trial, ...]:
+    """Trials `start`..`num_trials - 1` of an exploration: the quasi-random points of (space, seed, index)."""
+    points = quasi_random_points(study.space, seed=study.seed, start=start, count=study.num_trials - start)
+    return tuple(trial_at(study, number, point, f"quasi-random {number}") for number, point in enumerate(points, start))
+
+
+def trial_at(study: Study, number: int, point: Point, origin: str, schedule: Schedule | None = None) -> Trial:
+    """A trial of a study. Each has its own seed; all share the order of the batches (D42)."""
+    return Trial(
+        number=number,
+        point=point,
+        seed=derived_seed("trial", study.seed, number),
+        data_seed=derived_seed("data", study.seed),
+        schedule=schedule or schedule_of(study, point),
+        origin=origin,
+    )
+
+
+def schedule_of(study: Study, point: Point) -> Schedule:
+    """The learning rate schedule of a point: the study's family, with what the point says of warmup and decay."""
+    family: ScheduleFamily = study.schedule
+    if "decay_fraction" in point:
+        family = replace(family, decay=float(point["decay_fraction"]))  # type: ignore[arg-type]
+    warmup = int(point.get("warmup_steps", study.warmup_steps))  # type: ignore[arg-type]
+    return family.schedule(study.budget.max_train_steps, warmup)
+
+
+def _check_learning_rate(study: Study) -> None:
+    for trial in planned_trials(replace(study, num_trials=min(study.num_trials, 64))):
+        if "learning_rate" not in trial.point:
+            raise DeclarationError(
+                f"{study.name} has points without a learning_rate ({dict(trial.point)}); declare one in the search "
+                "space, in every branch of the optimizer if it is chosen there"
+            )
