@@ -1,0 +1,1 @@
+"""Workloads and recorders that several tests use."""
