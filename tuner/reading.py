@@ -25,7 +25,8 @@ from tuner.errors import StorageError
 from tuner.plots.catalog import PLOTS
 from tuner.records import Checkpoint, TrialRecord
 from tuner.storage.engine import default_url
-from tuner.storage.store import Ledger, StudyRow, open_ledger
+from tuner.storage.store import Ledger, open_ledger
+from tuner.storage.studies import StudyRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ def status(
     from tuner.cli.output import emit_frame
     from tuner.cli.places import opened
     from tuner.reading import campaign_name
-    from tuner.storage.store import Ledger, StudyRow
+    from tuner.storage.store import Ledger
+    from tuner.storage.studies import StudyRow
 
     def row_of(ledger: Ledger, row: StudyRow) -> dict[str, object]:
         counts = ledger.state_counts(row.study_id)

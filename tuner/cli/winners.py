@@ -9,7 +9,7 @@ from rich.text import Text
 from tuner.cli.output import console, readable, say
 from tuner.errors import StorageError
 from tuner.reading import Winner
-from tuner.storage.store import LaunchRow
+from tuner.storage.studies import LaunchRow
 
 
 def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """What a study file declares: one workload, its sweep and its rounds."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from tuner.budget.schedules import ScheduleFamily, constant_then_decay
-from tuner.design.hyperparameters import Choice, log_grid
+from tuner.design.hyperparameters import Choice, Value, log_grid
+from tuner.design.objective import FitCriterion, Objective
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError
@@ -17,29 +20,41 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 class Sweep:
     """The constant-learning-rate study that suggests a step budget (A18-A26).
 
-    learning_rate: the grid, ascending, at least 3 values a decade.
+    learning_rate: the grid, ascending; `log_grid` makes one of 3 values a decade.
     optimizer: the optimizer of the sweep; by default the campaign's.
+    values: hyperparameters of the first round's space at other values than the middle of their ranges.
     start_steps: where the doubling search for a sufficient number of steps begins.
     max_steps: where it gives up: the training set is not shown to fit.
-    seeds: trainings of the winning rate with different seeds, for the spread.
+    seeds: trainings of the winning rate with fresh seeds, for the spread.
+    margin: the budget of round 1 is this many times the steps to fit (in doubt longer, A9).
     """
 
     learning_rate: tuple[float, ...] = field(default_factory=lambda: log_grid(1e-4, 1.0))
     optimizer: str | None = None
     start_steps: int = 250
     max_steps: int = 16_000
-    seeds: int = 3
+    seeds: int = 5
+    margin: float = 2.0
+    values: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.learning_rate, tuple | list):
+            raise DeclarationError(
+                f"a sweep's learning_rate is a grid, like log_grid(1e-4, 1.0), got {self.learning_rate!r}"
+            )
+        object.__setattr__(self, "learning_rate", tuple(self.learning_rate))
         grid = self.learning_rate
-        if len(grid) < 3 or list(grid) != sorted(set(grid)) or grid[0] <= 0:
+        usable = all(rate > 0 and math.isfinite(rate) for rate in grid)
+        if not usable or len(grid) < 3 or list(grid) != sorted(set(grid)):
             raise DeclarationError(
                 f"a sweep needs at least 3 positive learning rates in ascending order, got {list(grid)}"
             )
-        if not 1 <= self.start_steps <= self.max_steps:
+        for name, count in (("start_steps", self.start_steps), ("max_steps", self.max_steps), ("seeds", self.seeds)):
+            _check_count(name, count)
+        if self.start_steps > self.max_steps:
             raise DeclarationError(f"start_steps must lie in 1..max_steps, got {self.start_steps} and {self.max_steps}")
-        if self.seeds < 1:
-            raise DeclarationError(f"seeds must be at least 1, got {self.seeds}")
+        if not (math.isfinite(self.margin) and self.margin >= 1):
+            raise DeclarationError(f"margin must be a number of at least 1 (in doubt longer, A9), got {self.margin}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +82,22 @@ class Round:
                 f"round {self.goal!r} needs either a space (new points) or promote=N (the best points of the "
                 "round before), and not both"
             )
-        for name, count in (("trials", self.trials), ("promote", self.promote)):
-            if count is not None and count < 1:
-                raise DeclarationError(f"{name} must be at least 1, got {count} in round {self.goal!r}")
-        if self.space is not None and self.trials is None:
+        for name in ("trials", "promote", "max_train_steps"):
+            if getattr(self, name) is not None:
+                _check_count(f"{name} of round {self.goal!r}", getattr(self, name))
+        if self.space is not None:
+            self._check_space(self.space)
+        elif self.trials is not None:
+            raise DeclarationError(
+                f"round {self.goal!r} promotes {self.promote} points and needs no trials={self.trials}; leave it out"
+            )
+
+    def _check_space(self, space: SearchSpace) -> None:
+        if not isinstance(space, SearchSpace):
+            raise DeclarationError(f"the space of round {self.goal!r} must be a SearchSpace(...), got {space!r}")
+        if self.trials is None:
             raise DeclarationError(f"round {self.goal!r} has a space but no number of trials; give trials=32, say")
-        if self.space is not None and len(self.space) == 0:
+        if len(space) == 0:
             raise DeclarationError(f"the space of round {self.goal!r} varies nothing; give at least one range")
 
 
@@ -103,26 +128,48 @@ class Campaign:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rounds", tuple(self.rounds))
         _check_workload(self.workload)
+        if not isinstance(self.rounds, tuple | list) or not all(isinstance(one, Round) for one in self.rounds):
+            raise DeclarationError(f"rounds is a list of Round(...), got {self.rounds!r}")
+        object.__setattr__(self, "rounds", tuple(self.rounds))
         if not self.rounds:
             raise DeclarationError("a campaign needs at least one round: rounds=[Round('...', trials=32, space=...)]")
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
         for optimizer in self._optimizers():
             check_optimizer(optimizer)
-        for name, count in (("evaluations", self.evaluations), ("keep_best", self.keep_best)):
-            if count < 1:
-                raise DeclarationError(f"{name} must be at least 1, got {count}")
-        if self.warmup_steps < 0:
-            raise DeclarationError(f"warmup_steps must not be negative, got {self.warmup_steps}")
-        if self.production_steps is not None and self.production_steps < 1:
-            raise DeclarationError(f"production_steps must be at least 1, got {self.production_steps}")
+        if not isinstance(self.schedule, ScheduleFamily):
+            raise DeclarationError(f"schedule is made by constant(), linear(), cosine(), ..., got {self.schedule!r}")
+        if self.regime is not None and self.regime not in get_args(Regime):
+            raise DeclarationError(f"regime is one of {', '.join(get_args(Regime))}, got {self.regime!r}")
+        self._check_counts()
+        if self.sweep is not None:
+            self._check_sweep(self.sweep)
+
+    def _check_counts(self) -> None:
+        _check_count("evaluations", self.evaluations)
+        _check_count("keep_best", self.keep_best)
+        _check_count("warmup_steps", self.warmup_steps, at_least=0)
+        _check_count("seed", self.seed, at_least=0)
+        if self.production_steps is not None:
+            _check_count("production_steps", self.production_steps)
+
+    def _check_sweep(self, sweep: Sweep) -> None:
+        if not isinstance(sweep, Sweep):
+            raise DeclarationError(f"sweep is made by Sweep(...), got {sweep!r}")
+        if sweep.optimizer is not None:
+            check_optimizer(sweep.optimizer)
+        if self.workload.fitted_when is None:
+            raise DeclarationError(
+                f"a sweep asks when the training set is fitted, and {type(self.workload).__name__} does not say; write "
+                'fitted_when = at_most("training/error_rate", 0.0) in the class, or declare production_steps instead'
+            )
+        for one in self.rounds:
+            if one.space is not None:
+                one.space.off_values()
 
     def _optimizers(self) -> list[object]:
         declared: list[object] = [self.optimizer]
-        if self.sweep is not None and self.sweep.optimizer is not None:
-            declared.append(self.sweep.optimizer)
         for one in self.rounds:
             declared += _space_optimizers(one.space)
         return declared
@@ -132,6 +179,11 @@ class Campaign:
         if not 1 <= number <= len(self.rounds):
             raise DeclarationError(f"there is no round {number}; this campaign declares 1..{len(self.rounds)}")
         return self.rounds[number - 1]
+
+
+def _check_count(name: str, count: object, at_least: int = 1) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < at_least:
+        raise DeclarationError(f"{name} must be a whole number of at least {at_least}, got {count!r}")
 
 
 def check_optimizer(name: object) -> None:
@@ -153,9 +205,19 @@ def _space_optimizers(space: SearchSpace | None) -> list[object]:
 def _check_workload(workload: Workload) -> None:
     name = type(workload).__name__
     if not isinstance(workload, Workload):
-        raise DeclarationError(f"a campaign needs an instance of a Workload subclass, got {workload!r}")
+        raise DeclarationError(f"a campaign needs an instance of a Workload subclass, like Digits(), got {workload!r}")
     for attribute, example in (("batch_size", "64"), ("select_by", 'minimize("validation/loss")')):
         if not hasattr(workload, attribute):
             raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
-    if not isinstance(workload.batch_size, int) or workload.batch_size < 1:
-        raise DeclarationError(f"{name}.batch_size must be a whole number of examples, got {workload.batch_size!r}")
+    _check_count(f"{name}.batch_size", workload.batch_size)
+    _check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
+    if workload.training_evaluation_examples is not None:
+        _check_count(f"{name}.training_evaluation_examples", workload.training_evaluation_examples)
+    if not isinstance(workload.select_by, Objective):
+        raise DeclarationError(
+            f'{name}.select_by is made by minimize("validation/loss") or maximize(...), got {workload.select_by!r}'
+        )
+    if workload.fitted_when is not None and not isinstance(workload.fitted_when, FitCriterion):
+        raise DeclarationError(
+            f'{name}.fitted_when is made by at_most("training/error_rate", 0.0), got {workload.fitted_when!r}'
+        )

@@ -128,8 +128,10 @@ class SearchSpace:
             if hyperparameter.name == name:
                 return hyperparameter.condition
         value = name.rpartition(".")[0]
-        parents = self._parents(value) if value else []
-        return (parents[0], value) if parents else None
+        if not value:
+            return None
+        parents = self._parents(value)
+        return (parents[0] if parents else "", value)  # the parent may be fixed at another value by now
 
     def _parents(self, value: str) -> list[str]:
         """What can take the value: one name, or a fixed value inside its branch would be ambiguous."""

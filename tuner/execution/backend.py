@@ -6,7 +6,8 @@ from typing import Protocol
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import Claim, TrialUpdate
-from tuner.storage.store import Ledger, StudyRow
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
 from tuner.training.preflight import Price
 
 
@@ -42,6 +43,10 @@ class Backend(Protocol):
 
     def check(self, study: Study, trial: Trial) -> None:
         """Try one batch; raises WorkloadError. Nothing is written."""
+        ...
+
+    def check_switched_off(self, study: Study, trial: Trial) -> None:
+        """Raise WorkloadError when training at this point is still random: regularized or augmented (D2)."""
         ...
 
     def price(self, study: Study, trial: Trial) -> Price:

@@ -17,10 +17,11 @@ from tuner.errors import Interrupted, LeaseLost, Paused, TunerError, WorkloadErr
 from tuner.execution.backend import Listener
 from tuner.records import Claim, State, TrialUpdate
 from tuner.storage.claims import worker_id
-from tuner.storage.store import Ledger, StudyRow
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
 from tuner.training.fingerprint import workload_fingerprint
 from tuner.training.numerics import choose_device, prepare_numerics
-from tuner.training.preflight import Price, check_workload, measured_price
+from tuner.training.preflight import Price, check_switched_off, check_workload, measured_price
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
 
@@ -60,6 +61,9 @@ class InProcess:
 
     def check(self, study: Study, trial: Trial) -> None:
         check_workload(self._setting(study, "check", _never), trial)
+
+    def check_switched_off(self, study: Study, trial: Trial) -> None:
+        check_switched_off(self._setting(study, "check", _never), trial)
 
     def price(self, study: Study, trial: Trial) -> Price:
         return measured_price(self._setting(study, "price", _never), trial)

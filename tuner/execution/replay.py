@@ -9,7 +9,8 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import StorageError
 from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
-from tuner.storage.store import Ledger, StudyRow
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.setting import Data, Setting
 from tuner.training.trainer import Trainer

@@ -12,7 +12,8 @@ from tuner.execution.backend import Backend, Listener, Silent
 from tuner.records import State
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.provenance import command_line, environment, revision
-from tuner.storage.store import Ledger, StudyRow
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
 from tuner.training.preflight import Price
 
 

@@ -95,6 +95,12 @@ class TrainingBatches:
             return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
         return self.split.take(self._order[start : start + self.batch_size])
 
+    def fetched(self, step: int) -> Any:
+        """The batch of a step, asked of the split again: shows whether a dataset changes its examples."""
+        epoch, position = divmod(step, self.batches_per_epoch)
+        order = epoch_order(self.data_seed, epoch, self.split.num_examples)
+        return self.split.take(order[position * self.batch_size : (position + 1) * self.batch_size])
+
     def _open_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         self._order = epoch_order(self.data_seed, epoch, self.split.num_examples)

@@ -14,7 +14,7 @@ from tuner.design.trial import Trial
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.best import snapshot
 from tuner.training.evaluation import checked_metrics
-from tuner.training.randomness import callers_generators_restored
+from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
 
@@ -75,6 +75,40 @@ def _check_metrics(setting: Setting, run: TrialRun, name: str) -> None:
                 f"{metric!r} is to be read, but {name}.metrics returns only {', '.join(map(repr, metrics))}; "
                 "return it, or name one of these"
             )
+
+
+def check_switched_off(setting: Setting, trial: Trial) -> None:
+    """Raise WorkloadError when the training loss of one batch depends on random numbers (A22, A23, D2).
+
+    At their off values neither dropout nor augmentation nor noise may be left: two losses of the same weights and
+    the same examples, drawn with different seeds, must be the same bits.
+    """
+    name = type(setting.workload).__name__
+    with callers_generators_restored(setting.device):
+        run = TrialRun(setting, trial)
+        left = [kind for kind, module in run.model.named_modules() if getattr(module, "p", 0) and _is_dropout(module)]
+        if left:
+            raise WorkloadError(
+                f"{name}.model keeps dropout on ({', '.join(left[:3])}) with every regularizer at its off value; a "
+                "sweep trains without (A23): let the model read its rate from the point"
+            )
+        buffers = {key: value.clone() for key, value in run.model.state_dict().items()}
+        losses = []
+        for seed in (1, 2):
+            run.model.load_state_dict(buffers)
+            run.model.train()
+            seed_global_generators(seed, setting.device)
+            losses.append(float(setting.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
+    if losses[0] != losses[1]:
+        raise WorkloadError(
+            f"{name} trains with randomness that its off values do not switch off: the loss of one batch is "
+            f"{losses[0]:.9g} with one seed and {losses[1]:.9g} with another; a sweep trains without augmentation and "
+            "regularization (A22, A23): give the hyperparameter behind it an off value, or put it into augment()"
+        )
+
+
+def _is_dropout(module: torch.nn.Module) -> bool:
+    return "Dropout" in type(module).__name__
 
 
 def measured_price(setting: Setting, trial: Trial) -> Price:
