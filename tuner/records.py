@@ -125,3 +125,13 @@ class TrialRecord:
     numerics: str | None
     checkpoints: tuple[Checkpoint, ...] = field(default=())
     schedule: Schedule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one trial costs on this machine: milliseconds, and bytes per kept state (latest, best)."""
+
+    step_ms: float
+    evaluation_ms: float
+    latest_bytes: int
+    best_bytes: int

@@ -3,6 +3,7 @@
 One step is one applied optimizer update (C15, C21): never an epoch, never a micro-batch.
 """
 
+import math
 from dataclasses import dataclass
 
 from tuner.errors import DeclarationError
@@ -51,3 +52,9 @@ def steps_per_epoch(num_examples: int, batch_size: int, *, accumulation: int = 1
         )
     micro_batches = num_examples // batch_size if drop_last else -(-num_examples // batch_size)
     return -(-micro_batches // accumulation)
+
+
+def rounded_up(steps: float) -> int:
+    """A number of steps with two leading digits, upwards: in doubt, longer (A9)."""
+    unit = 10 ** max(0, math.floor(math.log10(max(steps, 1.0))) - 1)
+    return math.ceil(steps / unit) * unit

@@ -27,12 +27,13 @@ def launch(
     """Train the trials of a round. The same command again continues and repeats nothing that is finished."""
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.launching import print_plan, run_launch
-    from tuner.rounds.launch import plan_study, study_for_round
+    from tuner.rounds.launch import plan_study
+    from tuner.rounds.prepare import prepared_round
 
     where = Where(study, storage, checkpoints, device, threads, dry_run=dry_run)
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
-        declared, trials = study_for_round(desk, round_number, max_train_steps)
+        prepared = prepared_round(desk, round_number, max_train_steps)
         if dry_run:
-            print_plan(plan_study(desk, declared, trials))
+            print_plan(plan_study(desk, prepared.study, prepared.trials))
         else:
-            run_launch(desk, declared, trials, retry_failed=retry_failed, quiet=quiet)
+            run_launch(desk, prepared, retry_failed=retry_failed, quiet=quiet)

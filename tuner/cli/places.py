@@ -36,6 +36,6 @@ def study_file_of(ledger: Ledger, study_id: int, given: str) -> Path:
         return Path(given)
     for launch in reversed(ledger.launches(study_id)):
         recorded = launch.environment.get("study_file")
-        if recorded:
+        if isinstance(recorded, str):
             return Path(recorded)
     raise DeclarationError(f"the study file of {given!r} is not recorded; name the file itself")

@@ -28,7 +28,7 @@ def status(
         planned = len(records) * budget
         return {
             "campaign": row.campaign, "study": row.study.name, "goal": row.study.goal, "trials": len(records),
-            **{state: counts.get(state, 0) for state in ("waiting", "running", "complete", "infeasible", "failed")},
+            **{state.value: count for state, count in counts.items()},
             "max_train_steps": budget,
             "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
         }  # fmt: skip

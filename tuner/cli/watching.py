@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from rich.progress import (
@@ -20,6 +20,7 @@ from rich.progress import (
 
 from tuner.cli.output import console, readable_seconds, say
 from tuner.design.study import Study
+from tuner.execution.backend import Listener, Silent, Watch
 from tuner.records import Claim, Measurement, State, TrialUpdate
 
 
@@ -96,23 +97,23 @@ def described(study: Study, claim: Claim, update: TrialUpdate) -> str:
     return f"{name}, best {study.objective.metric} {best[0].value:.4g} at step {best[0].step}"
 
 
+def watch(quiet: bool) -> Watch:
+    """What makes a listener for each study that is launched, suited to where the output goes."""
+    if quiet:
+        return lambda study, finished: nullcontext(Silent())
+    if not sys.stderr.isatty():
+        return lambda study, finished: nullcontext(Lines(study, finished))
+    return _bars
+
+
 @contextmanager
-def watched(study: Study, finished: int, quiet: bool) -> Iterator[Lines | Bars]:
-    """A listener that suits where the output goes."""
-    if quiet or not sys.stderr.isatty():
-        yield Lines(study, finished) if not quiet else _Quiet(study, finished)
-        return
+def _bars(study: Study, finished: int) -> Iterator[Listener]:
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
         MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         yield Bars(study, finished, progress)
-
-
-class _Quiet(Lines):
-    def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
-        """Nothing to say."""
 
 
 @contextmanager

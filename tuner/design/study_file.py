@@ -21,7 +21,8 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
         raise DeclarationError(f"{path} is not a Python file; a study file ends in .py and declares a Campaign")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    sys.path.insert(0, str(path.parent.resolve()))  # so that a study can import a file beside it
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)  # so that a study can import a file beside it
     try:
         spec.loader.exec_module(module)
     except TunerError:
@@ -29,7 +30,7 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
     except Exception as error:
         raise DeclarationError(f"{path} does not run: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.pop(0)
+        sys.path.remove(folder)
     campaigns = {id(value): value for value in vars(module).values() if isinstance(value, Campaign)}
     if len(campaigns) != 1:
         raise DeclarationError(

@@ -1,14 +1,14 @@
 """What a backend offers to the strategy above it, and what it tells to whoever watches."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.records import Claim, TrialUpdate
+from tuner.records import Claim, Price, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.preflight import Price
 
 
 class Listener(Protocol):
@@ -32,6 +32,15 @@ class Silent:
 
     def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
         """Nothing to say."""
+
+
+# Makes a listener for a study of which so many trials are finished already; closed when the study is through.
+Watch = Callable[[Study, int], AbstractContextManager[Listener]]
+
+
+def silent(study: Study, finished: int) -> AbstractContextManager[Listener]:
+    """Nobody watches."""
+    return nullcontext(Silent())
 
 
 class Backend(Protocol):

@@ -15,13 +15,13 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import Interrupted, LeaseLost, Paused, TunerError, WorkloadError
 from tuner.execution.backend import Listener
-from tuner.records import Claim, State, TrialUpdate
+from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fingerprint import workload_fingerprint
 from tuner.training.numerics import choose_device, prepare_numerics
-from tuner.training.preflight import Price, check_switched_off, check_workload, measured_price
+from tuner.training.preflight import check_switched_off, check_workload, measured_price
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
 

@@ -1,20 +1,18 @@
 """Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import DeclarationError, StudyChanged
-from tuner.execution.backend import Backend, Listener, Silent
-from tuner.records import State
-from tuner.rounds.plan import planned_trials, round_name, study_of_round
+from tuner.errors import StudyChanged
+from tuner.execution.backend import Backend, Watch, silent
+from tuner.records import Price, State
 from tuner.rounds.provenance import command_line, environment, revision
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.preflight import Price
 
 
 def _never() -> bool:
@@ -29,7 +27,7 @@ class Desk:
     campaign: Campaign
     ledger: Ledger
     backend: Backend
-    listener: Listener = field(default_factory=Silent)
+    watch: Watch = silent
     stop: Callable[[], bool] = _never
     study_file: Path | None = None
     allow_changed_code: bool = False
@@ -60,23 +58,11 @@ class Plan:
         return len(self.trials) * (self.price.latest_bytes + self.study.keep_best * self.price.best_bytes)
 
 
-def study_for_round(desk: Desk, number: int, max_train_steps: int | None) -> tuple[Study, tuple[Trial, ...]]:
-    """The study of a round and its trials. The budget: as given, as declared, or as it was started before."""
-    declared = desk.campaign.round(number)
-    steps = max_train_steps or declared.max_train_steps or _started_budget(desk, number)
-    if steps is None:
-        raise DeclarationError(
-            f"round {number} has no step budget; declare max_train_steps on the round or give --max-train-steps"
-        )
-    study = study_of_round(desk.campaign, number, steps)
-    return study, planned_trials(study)
-
-
-def _started_budget(desk: Desk, number: int) -> int | None:
+def started_study(desk: Desk, name: str) -> StudyRow | None:
+    """A study of this campaign as it was started before, or None."""
     if desk.name not in desk.ledger.campaigns():
         return None
-    started = [row for row in desk.ledger.studies(desk.name) if row.study.name == round_name(number)]
-    return started[0].study.budget.max_train_steps if started else None
+    return next((row for row in desk.ledger.studies(desk.name) if row.study.name == name), None)
 
 
 def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
@@ -94,7 +80,10 @@ def launch_study(desk: Desk, study: Study, trials: Sequence[Trial], *, retry_fai
     if retry_failed:
         desk.ledger.reset(row.study_id, [State.FAILED])
     _record_launch(desk, row)
-    desk.backend.run(desk.ledger, row, desk.listener, desk.stop)
+    finished = sum(n for state, n in desk.ledger.state_counts(row.study_id).items() if state.finished)
+    if finished < study.num_trials:
+        with desk.watch(study, finished) as listener:
+            desk.backend.run(desk.ledger, row, listener, desk.stop)
     return row
 
 

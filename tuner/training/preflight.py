@@ -5,13 +5,14 @@ Also where the price of a study is measured: milliseconds of a step and of an ev
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import median
 
 import torch
 
 from tuner.design.trial import Trial
 from tuner.errors import TunerError, WorkloadError
+from tuner.records import Price
 from tuner.training.best import snapshot
 from tuner.training.evaluation import checked_metrics
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
@@ -20,16 +21,6 @@ from tuner.training.trial_run import TrialRun
 
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What one trial costs on this machine: milliseconds, and bytes per kept state (latest, best)."""
-
-    step_ms: float
-    evaluation_ms: float
-    latest_bytes: int
-    best_bytes: int
 
 
 def check_workload(setting: Setting, trial: Trial) -> None:

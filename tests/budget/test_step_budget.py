@@ -1,0 +1,74 @@
+"""One number of steps for all trials, evaluated by steps and always at the last one (A11, B40, C15, F12)."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.budget.step_budget import StepBudget, steps_per_epoch
+from tuner.errors import DeclarationError
+
+
+def test_evaluations_lie_at_equal_distances_and_at_the_last_step():
+    assert StepBudget(100, 25).evaluation_steps == (25, 50, 75, 100)
+    assert StepBudget(110, 25).evaluation_steps == (25, 50, 75, 100, 110)
+
+
+def test_a_budget_of_one_step_is_evaluated_once():
+    assert StepBudget(1, 1).evaluation_steps == (1,)
+
+
+@given(steps=st.integers(1, 5000), data=st.data())
+def test_the_last_step_is_always_evaluated_and_none_lies_beyond_it(steps, data):
+    every = data.draw(st.integers(1, steps))
+    evaluated = StepBudget(steps, every).evaluation_steps
+    assert evaluated[-1] == steps
+    assert list(evaluated) == sorted(set(evaluated))
+    assert all(step % every == 0 for step in evaluated[:-1])
+    gaps = [later - earlier for earlier, later in pairwise((0, *evaluated))]
+    assert 1 <= min(gaps) <= max(gaps) <= every
+
+
+@given(steps=st.integers(1, 5000), wanted=st.integers(1, 300))
+def test_a_trial_is_never_evaluated_less_often_than_asked(steps, wanted):
+    budget = StepBudget.with_evaluations(steps, wanted)
+    assert len(budget.evaluation_steps) >= min(wanted, steps)
+    assert budget.max_train_steps == steps
+
+
+def test_fifty_evaluations_of_a_thousand_steps_are_one_every_twenty():
+    assert StepBudget.with_evaluations(1000, 50).evaluate_every == 20
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: StepBudget(0, 1), "max_train_steps must be at least 1, got 0"),
+        (lambda: StepBudget(100, 0), r"evaluate_every must lie in 1\.\.100 \(max_train_steps\), got 0"),
+        (lambda: StepBudget(100, 101), r"evaluate_every must lie in 1\.\.100 \(max_train_steps\), got 101"),
+        (lambda: StepBudget.with_evaluations(100, 0), "evaluations must be at least 1, got 0"),
+        (lambda: steps_per_epoch(1000, 0), "must be at least 1, got 1000, 0 and 1"),
+    ],
+)
+def test_what_cannot_be_a_budget_is_refused_with_its_value(make, message):
+    with pytest.raises(DeclarationError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "accumulation", "drop_last", "steps"),
+    [
+        (1000, 10, 1, False, 100),
+        (1000, 10, 1, True, 100),
+        (1001, 10, 1, False, 101),
+        (1001, 10, 1, True, 100),
+        (1000, 10, 4, False, 25),
+        (1001, 10, 4, False, 26),
+        (1001, 10, 4, True, 25),
+        (5, 10, 1, False, 1),
+        (5, 10, 1, True, 0),
+    ],
+)
+def test_steps_of_an_epoch_are_applied_updates(examples, batch, accumulation, drop_last, steps):
+    assert steps_per_epoch(examples, batch, accumulation=accumulation, drop_last=drop_last) == steps

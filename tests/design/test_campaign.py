@@ -1,0 +1,193 @@
+"""A campaign that cannot be is refused when it is declared, with the value, the rule and the way out."""
+
+import math
+
+import pytest
+
+from tuner.budget.schedules import cosine
+from tuner.design.campaign import Campaign, Round, Sweep
+from tuner.design.hyperparameters import choice, fixed, log_uniform, uniform
+from tuner.design.objective import at_most, minimize
+from tuner.design.space import SearchSpace, branches
+from tuner.design.workload import Workload
+from tuner.errors import DeclarationError
+
+
+class Toy(Workload):
+    batch_size = 8
+    select_by = minimize("validation/loss")
+    fitted_when = at_most("training/error_rate", 0.0)
+
+
+def toy(**attributes):
+    return type("Toy", (Toy,), attributes)()
+
+
+SPACE = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1))
+FIRST = Round("Which learning rate?", trials=8, space=SPACE)
+LAST = Round("The final model", promote=3)
+
+
+def test_the_smallest_campaign_is_a_workload_and_a_round():
+    campaign = Campaign(Toy(), [FIRST])
+    assert campaign.rounds == (FIRST,)
+    assert campaign.round(1) is FIRST
+    assert campaign.schedule.name == "constant_then_decay"
+    assert campaign.sweep is None
+
+
+@pytest.mark.parametrize("number", [0, 3, -1])
+def test_an_unknown_round_is_answered_with_the_known_ones(number):
+    with pytest.raises(DeclarationError, match=rf"there is no round {number}; this campaign declares 1\.\.2"):
+        Campaign(Toy(), [FIRST, LAST]).round(number)
+
+
+class NoBatchSize(Workload):
+    select_by = minimize("validation/loss")
+
+
+class NoSelection(Workload):
+    batch_size = 8
+
+
+@pytest.mark.parametrize(
+    ("workload", "message"),
+    [
+        (Toy, r"an instance of a Workload subclass, like Digits\(\), got <class"),
+        (lambda x: x, "an instance of a Workload subclass, .*got <function"),
+        (NoBatchSize(), "NoBatchSize declares no batch_size; write batch_size = 64 in the class"),
+        (NoSelection(), r'NoSelection declares no select_by; write select_by = minimize\("validation/loss"\)'),
+        (toy(batch_size=0), "Toy.batch_size must be a whole number of at least 1, got 0"),
+        (toy(batch_size=None), "Toy.batch_size must be a whole number of at least 1, got None"),
+        (toy(batch_size=6.4), "Toy.batch_size must be a whole number of at least 1, got 6.4"),
+        (toy(evaluation_batch_size=0), "Toy.evaluation_batch_size must be a whole number of at least 1, got 0"),
+        (toy(training_evaluation_examples=0), "training_evaluation_examples must be a whole number of at least 1, got"),
+        (toy(select_by="validation/loss"), r"Toy.select_by is made by minimize\(.*, got 'validation/loss'"),
+        (toy(fitted_when=0.0), r"Toy.fitted_when is made by at_most\(.*, got 0.0"),
+    ],
+)
+def test_what_is_no_workload_is_refused(workload, message):
+    with pytest.raises(DeclarationError, match=message):
+        Campaign(workload, [FIRST])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rounds": []}, r"at least one round: rounds=\[Round\("),
+        ({"rounds": FIRST}, r"rounds is a list of Round\(...\), got Round\("),
+        ({"rounds": [SPACE]}, r"rounds is a list of Round\(...\), got \[SearchSpace"),
+        ({"rounds": [LAST, FIRST]}, "the first round has no round before it to promote from; give it a space"),
+        ({"optimizer": "adagrad"}, "optimizer is one of sgd, adam, adamw, got 'adagrad'"),
+        ({"optimizer": "AdamW"}, "optimizer is one of sgd, adam, adamw, got 'AdamW'"),
+        ({"sweep": Sweep(optimizer="lion")}, "optimizer is one of sgd, adam, adamw, got 'lion'"),
+        ({"sweep": True}, r"sweep is made by Sweep\(...\), got True"),
+        ({"schedule": "cosine"}, r"schedule is made by constant\(\), linear\(\), .*got 'cosine'"),
+        ({"schedule": cosine}, r"schedule is made by constant\(\), .*got <function cosine"),
+        ({"regime": "compute-bound"}, "regime is one of compute_bound, .*got 'compute-bound'"),
+        ({"evaluations": 0}, "evaluations must be a whole number of at least 1, got 0"),
+        ({"keep_best": 0}, "keep_best must be a whole number of at least 1, got 0"),
+        ({"warmup_steps": -1}, "warmup_steps must be a whole number of at least 0, got -1"),
+        ({"warmup_steps": 0.1}, "warmup_steps must be a whole number of at least 0, got 0.1"),
+        ({"production_steps": 0}, "production_steps must be a whole number of at least 1, got 0"),
+        ({"seed": None}, "seed must be a whole number of at least 0, got None"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(DeclarationError, match=message):
+        Campaign(Toy(), **{"rounds": [FIRST], **settings})
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [choice("sgd", "lamb"), fixed("lamb"), "lamb", branches(sgd={"momentum": uniform(0, 0.9)}, lamb={})],
+)
+def test_an_optimizer_chosen_by_a_space_must_be_known_too(optimizer):
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), optimizer=optimizer)
+    with pytest.raises(DeclarationError, match="optimizer is one of sgd, adam, adamw, got 'lamb'"):
+        Campaign(Toy(), [Round("Which optimizer?", trials=8, space=space)])
+
+
+def test_a_sweep_needs_to_know_when_the_training_set_is_fitted():
+    with pytest.raises(DeclarationError, match=r"fitted, and Toy does not say; write fitted_when = at_most\("):
+        Campaign(toy(fitted_when=None), [FIRST], sweep=Sweep())
+
+
+def test_a_sweep_needs_to_know_how_to_switch_regularization_off():
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), jitter=uniform(0.1, 1, family="augmentation"))
+    rounds = [Round("Which learning rate?", trials=8, space=space)]
+    assert Campaign(Toy(), rounds, production_steps=1000).sweep is None
+    with pytest.raises(DeclarationError, match=r"jitter \(augmentation\) has no off value \(A22, A23\); declare off="):
+        Campaign(Toy(), rounds, sweep=Sweep())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"goal": "  ", "promote": 1}, r"a round needs a goal in words \(B9\)"),
+        ({}, r"round 'Why\?' needs either a space \(new points\) or promote=N"),
+        ({"space": SPACE, "trials": 8, "promote": 3}, "needs either a space .* and not both"),
+        ({"space": SPACE}, r"round 'Why\?' has a space but no number of trials; give trials=32, say"),
+        ({"space": SPACE, "trials": 0}, r"trials of round 'Why\?' must be a whole number of at least 1, got 0"),
+        ({"space": SPACE, "trials": "8"}, "must be a whole number of at least 1, got '8'"),
+        ({"space": {"learning_rate": 1}, "trials": 8}, r"must be a SearchSpace\(...\), got \{'learning_rate': 1\}"),
+        ({"space": SearchSpace(width=64), "trials": 8}, "varies nothing; give at least one range"),
+        ({"promote": 0}, "promote of round .* must be a whole number of at least 1, got 0"),
+        ({"promote": 3, "trials": 8}, "promotes 3 points and needs no trials=8; leave it out"),
+        ({"promote": 3, "max_train_steps": 0}, "max_train_steps of round .* at least 1, got 0"),
+        ({"promote": 3, "max_train_steps": 1e4}, "max_train_steps of round .* at least 1, got 10000.0"),
+    ],
+)
+def test_a_round_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(DeclarationError, match=message):
+        Round(**{"goal": "Why?", **settings})
+
+
+def test_a_sweep_has_three_rates_a_decade_unless_told():
+    grid = Sweep().learning_rate
+    assert len(grid) == 13
+    assert (grid[0], grid[-1]) == (1e-4, 1.0)
+    assert Sweep(learning_rate=[0.1, 0.2, 0.3]).learning_rate == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate": (0.1, 0.2)}, r"at least 3 positive learning rates in ascending order, got \[0.1, 0.2\]"),
+        ({"learning_rate": (0.1, 0.3, 0.2)}, r"ascending order, got \[0.1, 0.3, 0.2\]"),
+        ({"learning_rate": (0.1, 0.1, 0.2)}, r"ascending order, got \[0.1, 0.1, 0.2\]"),
+        ({"learning_rate": (0.0, 0.1, 0.2)}, r"positive learning rates .*got \[0.0, 0.1, 0.2\]"),
+        ({"learning_rate": (math.nan, 0.1, 0.2)}, r"positive learning rates .*got \[nan, 0.1, 0.2\]"),
+        ({"learning_rate": (0.1, 0.2, math.inf)}, r"positive learning rates .*got \[0.1, 0.2, inf\]"),
+        ({"learning_rate": 0.1}, r"is a grid, like log_grid\(1e-4, 1.0\), got 0.1"),
+        ({"learning_rate": log_uniform(1e-4, 1)}, r"is a grid, like log_grid\(1e-4, 1.0\), got Range\("),
+        ({"start_steps": 0}, "start_steps must be a whole number of at least 1, got 0"),
+        ({"start_steps": 500, "max_steps": 400}, r"start_steps must lie in 1\.\.max_steps, got 500 and 400"),
+        ({"seeds": 0}, "seeds must be a whole number of at least 1, got 0"),
+        ({"margin": 0.5}, r"margin must be a number of at least 1 \(in doubt longer, A9\), got 0.5"),
+        ({"margin": math.nan}, "margin must be a number of at least 1 .*got nan"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(DeclarationError, match=message):
+        Sweep(**settings)
+
+
+def test_a_workload_that_lacks_a_method_says_which_and_what_it_returns():
+    for call, message in (
+        (lambda w: w.data(), r"Toy.data must return Splits\(training=..., validation=...\)"),
+        (lambda w: w.model({}), "Toy.model must return a torch.nn.Module"),
+        (lambda w: w.loss(None, None, {}), "Toy.loss must return a scalar tensor"),
+        (lambda w: w.metrics(None, None), r"Toy.metrics must return a dict of tensors \[examples\]"),
+    ):
+        with pytest.raises(NotImplementedError, match=message):
+            call(Toy())
+
+
+def test_a_workload_augments_where_it_declares_so():
+    class Augmented(Toy):
+        def augment(self, batch, point, generator):
+            return batch
+
+    assert Augmented().augments
+    assert not Toy().augments

@@ -1,0 +1,70 @@
+"""A study file is Python that declares exactly one campaign; anything else is one clear error."""
+
+import sys
+
+import pytest
+
+from tuner.design.study_file import load_campaign
+from tuner.errors import DeclarationError
+
+IMPORTS = "from tuner import Campaign, Round, SearchSpace, Workload, log_uniform, minimize\n"
+WORKLOAD = 'class Toy(Workload):\n    batch_size = 8\n    select_by = minimize("validation/loss")\n'
+CAMPAIGN = 'Campaign(Toy(), [Round("Why?", trials=8, space=SearchSpace(learning_rate=log_uniform(1e-4, 1)))]{})\n'
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Writes a study file and returns its path; forgets the modules it made."""
+    before = set(sys.modules)
+
+    def write(text, name="digits.py"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("tuner_study_") or name == "beside_the_study":
+            del sys.modules[name]
+
+
+def test_a_campaign_is_named_after_its_file_unless_it_says_otherwise(study):
+    name, campaign = load_campaign(study(IMPORTS + WORKLOAD + "campaign = " + CAMPAIGN.format("")))
+    assert (name, campaign.rounds[0].trials) == ("digits", 8)
+    name, _ = load_campaign(study(IMPORTS + WORKLOAD + "campaign = " + CAMPAIGN.format(", name='mine'")))
+    assert name == "mine"
+
+
+def test_a_study_imports_what_lies_beside_it_and_leaves_the_path_alone(study):
+    study(IMPORTS + WORKLOAD, "beside_the_study.py")
+    before = list(sys.path)
+    path = study(IMPORTS + "from beside_the_study import Toy\nany_name = " + CAMPAIGN.format(""))
+    assert type(load_campaign(path)[1].workload).__name__ == "Toy"
+    assert sys.path == before
+
+
+def test_one_campaign_under_two_names_is_one(study):
+    text = IMPORTS + WORKLOAD + "campaign = " + CAMPAIGN.format("") + "same = campaign\n"
+    assert load_campaign(study(text))[0] == "digits"
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DeclarationError, match=r"there is no study file .*nothing\.py; a study file is Python"):
+        load_campaign(tmp_path / "nothing.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("learning_rate: 0.1", "study.yaml", r"study\.yaml is not a Python file; a study file ends in \.py"),
+        ("x = 1", "digits.py", r"digits\.py declares 0 campaigns and must declare exactly one: campaign = "),
+        (IMPORTS + WORKLOAD + "a = " + CAMPAIGN.format("") + "b = " + CAMPAIGN.format(""), "two.py", "declares 2 ca"),
+        ("1 / 0", "digits.py", r"digits\.py does not run: ZeroDivisionError: division by zero"),
+        ("def f(:", "digits.py", r"digits\.py does not run: SyntaxError"),
+        ("import nothing_like_it", "digits.py", r"does not run: ModuleNotFoundError: No module named"),
+        (IMPORTS + WORKLOAD + CAMPAIGN.format(", optimizer='lion'"), "digits.py", "^optimizer is one of .* got 'lion'"),
+    ],
+)  # fmt: skip
+def test_what_declares_no_campaign_is_one_clear_error(study, text, name, message):
+    with pytest.raises(DeclarationError, match=message):
+        load_campaign(study(text, name))

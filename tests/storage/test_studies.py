@@ -1,0 +1,188 @@
+"""A study is started once; going on with it under another declaration is an error that names the keys."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+
+from tuner.budget.schedules import cosine
+from tuner.budget.step_budget import StepBudget
+from tuner.design.hyperparameters import Range, choice, log_uniform, uniform
+from tuner.design.points import Point
+from tuner.design.space import SearchSpace, branches
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import StorageError, StudyChanged
+from tuner.records import State
+from tuner.storage.codec import point_from, point_text, study_from, study_text
+from tuner.storage.store import Ledger
+
+
+def with_space(study: Study, **declared: object) -> Study:
+    """The study with some hyperparameters declared differently; None leaves one out."""
+    given = {h.name: h.domain for h in study.hyperparameters} | dict(study.fixed) | declared
+    space = SearchSpace(**{name: domain for name, domain in given.items() if domain is not None})
+    return replace(study, hyperparameters=space.hyperparameters, fixed=space.fixed)
+
+
+def test_a_study_comes_back_as_it_was_declared(ledger: Ledger, study: Study) -> None:
+    ledger.start_study("digits", study, "code and data")
+    row = ledger.study("digits", "round-1")
+    assert row.study == study
+    assert (row.campaign, row.fingerprint, row.created > 1e9) == ("digits", "code and data", True)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        SearchSpace(optimizer=branches(sgd={"learning_rate": log_uniform(1e-3, 10)}, adamw={"epsilon": 1e-8})),
+        SearchSpace(mixed=choice(None, True, 1.5, "1", off=None, family="regularization"), constant=None),
+        SearchSpace(),
+    ],
+)
+def test_every_kind_of_space_survives(study: Study, space: SearchSpace) -> None:
+    declared = replace(study, hyperparameters=space.hyperparameters, fixed=space.fixed, fitted_when=None, round=None)
+    read = study_from(study_text(declared))
+    assert read == declared
+    assert repr(read.fixed) == repr(declared.fixed)
+
+
+def test_the_types_and_the_order_of_a_point_survive() -> None:
+    point = Point.of({"z": True, "a": 1, "m": 1.0, "n": None, "s": "1", "x": math.inf, "tiny": 5e-324})
+    assert repr(point_from(point_text(point))) == repr(point)
+
+
+def test_starting_again_is_going_on(ledger: Ledger, study: Study) -> None:
+    first = ledger.start_study("digits", study, "before")
+    again = ledger.start_study("digits", study, "after an edit")
+    assert again == first
+    assert len(ledger.studies("digits")) == 1
+
+
+def test_only_the_number_of_trials_may_grow(ledger: Ledger, study: Study) -> None:
+    first = ledger.start_study("digits", study, "f")
+    grown = ledger.start_study("digits", replace(study, num_trials=8), "f")
+    assert (grown.study_id, grown.study.num_trials) == (first.study_id, 8)
+    assert ledger.study("digits", "round-1").study.num_trials == 8
+    with pytest.raises(StudyChanged, match="num_trials: was 8, is now 4"):
+        ledger.start_study("digits", study, "f")
+
+
+def changes(study: Study) -> dict[str, Study]:
+    reordered = replace(study, hyperparameters=study.hyperparameters[::-1])
+    return {
+        "hyperparameters.learning_rate.high: was 0.1, is now 1.0": with_space(
+            study, learning_rate=log_uniform(1e-4, 1.0)
+        ),
+        "hyperparameters.dropout: was .*, is now not declared": with_space(study, dropout=None),
+        "hyperparameters.mixup: was not declared, is now .*": with_space(study, mixup=uniform(0.0, 1.0)),
+        'hyperparameters.activation.choices: was ."relu", "tanh"., is now ."relu", "gelu".': with_space(
+            study, activation=choice("relu", "gelu")
+        ),
+        r"hyperparameters \(order\): was learning_rate, .*, is now activation, ": reordered,
+        "fixed.momentum.value: was 0.9, is now 0.95": with_space(study, momentum=0.95),
+        "budget.max_train_steps: was 100, is now 200": replace(study, budget=StepBudget(200, 10)),
+        'schedule.name: was "constant_then_decay", is now "cosine"': replace(study, schedule=cosine()),
+        "fitted_when: was {.*}, is now null": replace(study, fitted_when=None),
+        "augment: was true, is now false": replace(study, augment=False),
+        'objective.direction: was "minimize", is now "maximize"': replace(
+            study, objective=replace(study.objective, direction="maximize")
+        ),
+    }
+
+
+@pytest.mark.parametrize("index", range(11))
+def test_what_was_declared_differently_is_named(ledger: Ledger, study: Study, index: int) -> None:
+    message, changed = list(changes(study).items())[index]
+    ledger.start_study("digits", study, "f")
+    with pytest.raises(StudyChanged, match=message) as raised:
+        ledger.start_study("digits", replace(changed, num_trials=8), "f")
+    assert "give the campaign another name" in str(raised.value)
+    assert "num_trials:" not in str(raised.value)
+    assert ledger.study("digits", "round-1").study == study
+
+
+def test_bounds_of_integers_are_no_difference(ledger: Ledger, study: Study) -> None:
+    ledger.start_study("digits", study, "f")
+    ledger.start_study("digits", with_space(study, width=Range(1.0, 8.0, integer=True)), "f")
+
+
+def test_the_same_study_may_be_started_in_another_campaign(ledger: Ledger, study: Study) -> None:
+    for name in ("digits", "'; DROP TABLE trial; --", "Ziffern \U0001f600"):
+        assert ledger.start_study(name, study, "f").study == study
+    assert ledger.campaigns() == sorted(["digits", "'; DROP TABLE trial; --", "Ziffern \U0001f600"])
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 201, "\ud800"])
+def test_campaign_names_no_database_can_hold_are_refused(ledger: Ledger, study: Study, name: str) -> None:
+    with pytest.raises(StorageError, match="the name of a campaign is text of 1 to 200 characters without NUL, got"):
+        ledger.start_study(name, study, "f")
+    assert ledger.campaigns() == []
+
+
+def test_what_does_not_exist_is_answered_with_what_does(ledger: Ledger, study: Study) -> None:
+    with pytest.raises(StorageError, match="there is no campaign 'digits'; there is none yet: start one with"):
+        ledger.studies("digits")
+    ledger.start_study("digits", study, "f")
+    with pytest.raises(StorageError, match="there is no campaign 'digit'; did you mean 'digits'"):
+        ledger.study("digit", "round-1")
+    with pytest.raises(StorageError, match="there is no study 'sweep' in campaign 'digits'; there is 'round-1'"):
+        ledger.study("digits", "sweep")
+
+
+def test_an_unreadable_study_is_named(ledger: Ledger, study: Study) -> None:
+    ledger.start_study("digits", study, "f")
+    with ledger._database.writing() as connection:
+        connection.execute(text("UPDATE study SET declaration = '{\"name\": 3}'"))
+    with pytest.raises(StorageError, match="study 'round-1' of 'digits' is unreadable in the Ledger: name"):
+        ledger.studies("digits")
+
+
+def test_planned_trials_are_planned_once(ledger: Ledger, study_id: int, make_trial: Callable[..., Trial]) -> None:
+    assert ledger.plan_trials(study_id, [make_trial(number) for number in range(6)]) == 2
+    assert ledger.plan_trials(study_id, [make_trial(number, "other") for number in range(6)]) == 0
+    assert ledger.plan_trials(study_id, []) == 0
+    assert [record.number for record in ledger.trials(study_id)] == list(range(6))
+    record, planned = ledger.trial(study_id, 5), make_trial(5)
+    assert (record.point, record.schedule, record.seed) == (planned.point, planned.schedule, planned.seed)
+    assert ledger.state_counts(study_id) == dict.fromkeys(State, 0) | {State.WAITING: 6}
+    with pytest.raises(StorageError, match="there is no trial 6 in this study, which has 6"):
+        ledger.trial(study_id, 6)
+
+
+def test_the_newest_conclusion_of_a_kind_holds(ledger: Ledger, study_id: int) -> None:
+    assert ledger.conclusion("digits", "regime") is None
+    ledger.conclude("digits", "regime", {"regime": "undecided"})
+    ledger.conclude("digits", "regime", {"regime": "compute_bound", "loss": math.inf, "steps": [1, 2.5, None]})
+    ledger.conclude("digits", "regime", {"of": "the study"}, study_id)
+    assert ledger.conclusion("digits", "regime") == {
+        "regime": "compute_bound",
+        "loss": math.inf,
+        "steps": [1, 2.5, None],
+    }
+    assert ledger.conclusion("digits", "regime", study_id) == {"of": "the study"}
+    with pytest.raises(StorageError, match="the Ledger keeps JSON"):
+        ledger.conclude("digits", "regime", {"frame": object()})
+    with pytest.raises(StorageError, match="there is no campaign 'letters'"):
+        ledger.conclude("letters", "regime", {})
+
+
+def test_each_launch_is_written_down(ledger: Ledger, study_id: int) -> None:
+    for command in ("tuner launch digits.py", "tuner run digits.py"):
+        ledger.add_launch(
+            study_id,
+            command=command,
+            revision={"commit": "abc", "changed": True},
+            environment={"threads": 2},
+            worker="w",
+        )
+    first, second = ledger.launches(study_id)
+    assert (first.command, second.command) == ("tuner launch digits.py", "tuner run digits.py")
+    assert (first.revision, first.environment, first.worker) == (
+        {"commit": "abc", "changed": True},
+        {"threads": 2},
+        "w",
+    )
+    assert first.launch_id < second.launch_id

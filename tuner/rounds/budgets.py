@@ -1,0 +1,100 @@
+"""How long the trials of a round train: declared, or from the sweep, the production length or the round before."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.analysis.best_steps import SHORTER_BUDGET, best_steps_finding, best_steps_frame
+from tuner.analysis.frames import study_frames
+from tuner.analysis.sweep_outcome import Fitted, outcome_from_json
+from tuner.budget.step_budget import rounded_up
+from tuner.errors import DeclarationError
+from tuner.rounds.launch import Desk, started_study
+from tuner.rounds.plan import round_name
+
+LONGER_BUDGET = 2  # times the old one: the decisive experiment for "too short?" [P]
+FIRST_SHARE = 0.10  # of the production length, for round 1 of a compute-bound workload [S] (A30)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A number of steps and where it came from, in words."""
+
+    steps: int
+    origin: str
+
+
+def budget_of_round(desk: Desk, number: int, regime: str) -> Budget:
+    """The budget of round `number`. `regime` decides how rounds grow (A1). Raises DeclarationError without one."""
+    declared = desk.campaign.round(number)
+    if declared.max_train_steps is not None:
+        return Budget(declared.max_train_steps, "declared in the study file")
+    started = started_study(desk, round_name(number))
+    if started is not None:
+        return Budget(started.study.budget.max_train_steps, "as it was started")
+    if regime == "compute_bound":
+        return _compute_bound_budget(desk, number)
+    return _first_budget(desk) if number == 1 else _refined_budget(desk, number)
+
+
+def _compute_bound_budget(desk: Desk, number: int) -> Budget:
+    """Growing geometrically from 10 % of the production length in round 1 to all of it in the last round (A30, A45)."""
+    production = desk.campaign.production_steps
+    if production is None:
+        raise DeclarationError(
+            "the workload is compute-bound, so longer is better and only you know how long you can afford (A2); "
+            "declare production_steps, the length of the final run"
+        )
+    last = len(desk.campaign.rounds)
+    share = 1.0 if last == number else FIRST_SHARE ** ((last - number) / (last - 1))
+    steps = max(1, math.ceil(share * production))
+    _check_growth(desk, number, steps)
+    return Budget(steps, f"{share:.0%} of the production length of {production:,} steps (A30)")
+
+
+def _check_growth(desk: Desk, number: int, steps: int) -> None:
+    before = desk.campaign.rounds[number - 2].max_train_steps if number > 1 else None
+    if before is not None and steps <= before:
+        raise DeclarationError(
+            f"round {number} would train {steps} steps, no more than round {number - 1} with {before}; the rounds of a "
+            "compute-bound workload must grow (A31): raise production_steps or shorten the round before"
+        )
+
+
+def _first_budget(desk: Desk) -> Budget:
+    concluded = sweep_conclusion(desk)
+    if concluded is None:
+        raise DeclarationError(
+            "round 1 has no step budget: run `tuner sweep` first, declare max_train_steps on the round, or give "
+            "--max-train-steps"
+        )
+    outcome = outcome_from_json({k: v for k, v in concluded.items() if k not in ("name", "margin")})
+    if not isinstance(outcome, Fitted):
+        raise DeclarationError(
+            f"the sweep gave no number of steps ({concluded['outcome']}); mend it (`tuner sweep` says how), declare "
+            "production_steps for a compute-bound workload, or give max_train_steps"
+        )
+    margin = float(concluded["margin"])
+    steps = rounded_up(margin * outcome.steps)
+    return Budget(steps, f"{margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)")
+
+
+def _refined_budget(desk: Desk, number: int) -> Budget:
+    """From where the best checkpoints of the round before lay: up, down, or the same (A9, A14-A17)."""
+    before = study_frames(desk.ledger, desk.name, round_name(number - 1))
+    steps = before.study.budget.max_train_steps
+    verdict = best_steps_finding(before).verdict
+    if verdict == "too_long":
+        latest = float(best_steps_frame(before)["earliest_step"].max())
+        shorter = min(steps, rounded_up(SHORTER_BUDGET * latest))
+        return Budget(shorter, f"{SHORTER_BUDGET:g} times the latest good best step of round {number - 1} (A14)")
+    if verdict in ("maybe_too_short", "mixed"):
+        return Budget(LONGER_BUDGET * steps, f"best steps of round {number - 1} lay late: {verdict} (A15)")
+    return Budget(steps, f"the best steps of round {number - 1} give no reason to change it ({verdict})")
+
+
+def sweep_conclusion(desk: Desk) -> dict[str, Any] | None:
+    """The outcome of the last sweep as it is stored, or None."""
+    if desk.name not in desk.ledger.campaigns():
+        return None
+    return desk.ledger.conclusion(desk.name, "sweep")

@@ -1,0 +1,51 @@
+"""A round made ready: its budget, its study, its trials, and what there is to say about them before they run."""
+
+from dataclasses import dataclass
+
+from tuner.design.campaign import Campaign
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.rounds.budgets import Budget, budget_of_round
+from tuner.rounds.launch import Desk
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.rounds.promotion import promotion
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A study and its trials, where its budget comes from, and warnings about carried-over schedules."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+    budget: Budget
+    warnings: tuple[str, ...] = ()
+
+
+def prepared_round(desk: Desk, number: int, max_train_steps: int | None = None) -> Prepared:
+    """Everything about round `number` but the training. Raises DeclarationError when its budget is not known."""
+    regime = known_regime(desk)
+    if max_train_steps is not None:
+        budget = Budget(max_train_steps, "given on the command line")
+    else:
+        budget = budget_of_round(desk, number, regime)
+    if desk.campaign.round(number).space is not None:
+        study = study_of_round(desk.campaign, number, budget.steps)
+        return Prepared(study, planned_trials(study), budget)
+    promoted = promotion(desk, number, budget.steps, carry_over=regime == "compute_bound")
+    return Prepared(promoted.study, promoted.trials, budget, promoted.warnings)
+
+
+def known_regime(desk: Desk) -> str:
+    """The regime: as declared, as concluded before, or as the declaration implies."""
+    declared = declared_regime(desk.campaign)
+    if declared is not None:
+        return declared
+    concluded = desk.ledger.conclusion(desk.name, "regime") if desk.name in desk.ledger.campaigns() else None
+    return str(concluded["verdict"]) if concluded else "undecided"
+
+
+def declared_regime(campaign: Campaign) -> str | None:
+    """What the user says. A production length without a sweep says compute-bound: there is nothing to find out."""
+    if campaign.regime is not None:
+        return campaign.regime
+    return "compute_bound" if campaign.production_steps is not None and campaign.sweep is None else None

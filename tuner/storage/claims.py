@@ -1,0 +1,237 @@
+"""Who trains what: claims with lease and fence, their renewal and their end. Leases are in the database's time."""
+
+import os
+import secrets
+import socket
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Integer,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    select,
+    update,
+)
+
+from tuner.design.trial import Trial
+from tuner.errors import StorageError
+from tuner.records import Checkpoint, Claim, State
+from tuner.storage.dialects import DatabaseTime
+from tuner.storage.reading import checkpoints_of, declared_trial
+from tuner.storage.recording import cut_back, drop_checkpoints, owned
+from tuner.storage.schema import trial
+
+RESUMABLE = ("latest", "trunk")  # the kinds of checkpoint that hold the whole state of a training
+NOBODY: dict[str, Any] = {"worker": None, "lease_seconds": None, "lease_until": None}
+
+# Statements are built once: building them takes SQLAlchemy longer than executing them.
+_TAKE = (
+    update(trial)
+    .where(trial.c.id == bindparam("b_id"))
+    .values(
+        state=State.RUNNING.value,
+        reason="",
+        attempt=trial.c.attempt + 1,
+        fence=trial.c.fence + 1,
+        step=bindparam("b_step"),
+        worker=bindparam("b_worker"),
+        lease_seconds=bindparam("b_lease"),
+        lease_until=DatabaseTime() + bindparam("b_lease", type_=Double),
+        started=func.coalesce(trial.c.started, DatabaseTime()),
+    )
+    .returning(trial.c.fence, trial.c.attempt)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Free:
+    """How free rows of one kind are found: the first one, and those of a shape group besides the ones taken."""
+
+    first: Select[Any]
+    of_group: Select[Any]
+
+    @classmethod
+    def where(cls, *kind: ColumnElement[bool]) -> "_Free":
+        mine = select(trial).where(trial.c.study_id == bindparam("b_study"), *kind)
+        mine = mine.order_by(trial.c.number).with_for_update(skip_locked=True)
+        taken = trial.c.id.in_(bindparam("b_taken", expanding=True))
+        of_group = mine.where(trial.c.shape_group == bindparam("b_group"), ~taken)
+        return cls(mine.limit(1), of_group.limit(bindparam("b_limit", type_=Integer)))
+
+
+# Two queries and not one with OR, because each finds its rows at once in the index, among any number of trials.
+_FREE = (
+    _Free.where(trial.c.state == State.RUNNING.value, trial.c.lease_until < DatabaseTime()),
+    _Free.where(trial.c.state == State.WAITING.value),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a worker asks for. `shape_group` None: the group of the first free trial; only one group is claimed."""
+
+    worker: str
+    lease_seconds: float
+    max_trials: int = 1
+    shape_group: str | None = None
+    max_attempts: int = 5
+
+    def __post_init__(self) -> None:
+        if self.max_trials < 1 or self.max_attempts < 1:
+            raise StorageError(
+                f"max_trials and max_attempts must be at least 1, got {self.max_trials} and {self.max_attempts}"
+            )
+        if not 0 < self.lease_seconds < 1e9:
+            raise StorageError(f"a lease lasts a positive number of seconds, got {self.lease_seconds}")
+
+
+def worker_id() -> str:
+    """A name for this process that is never given twice: host:pid:random."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def claim_trials(connection: Connection, study_id: int, terms: Terms) -> list[Claim]:
+    """Take trials that nobody owns; each curve is cut back to where its training resumes."""
+    trials: dict[int, Trial] = {}
+    while not trials:  # again where every row that was found is given up, and now FAILED
+        rows = _free_rows(connection, study_id, terms)
+        if not rows:
+            return []
+        trials = _worth_trying(connection, rows, terms.max_attempts)
+    begun = [row.id for row in rows if row.fence and row.id in trials]
+    checkpoints = checkpoints_of(connection, begun) if begun else {}
+    cut_back(connection, {trial_id: resume_step(checkpoints.get(trial_id, ())) for trial_id in begun})
+    steps = {trial_id: max(0, resume_step(checkpoints.get(trial_id, ()))) for trial_id in trials}
+    return [
+        Claim(trial_id, fence, trials[trial_id], attempt, checkpoints.get(trial_id, ()))
+        for trial_id, (fence, attempt) in _take(connection, steps, terms).items()
+    ]
+
+
+def resume_step(checkpoints: Iterable[Checkpoint]) -> int:
+    """The step after which a training goes on: that of the furthest whole state, -1 without one."""
+    return max((kept.step for kept in checkpoints if kept.kind in RESUMABLE), default=-1)
+
+
+def renew_leases(connection: Connection, claims: Sequence[Claim]) -> list[Claim]:
+    """Lengthen the leases that are still ours, and return their claims."""
+    renewal = update(trial).where(*owned()).values(lease_until=DatabaseTime() + trial.c.lease_seconds)
+    return [claim for claim in _sorted(claims) if connection.execute(renewal, _key(claim)).rowcount]
+
+
+def release_trials(connection: Connection, claims: Sequence[Claim], *, count_attempt: bool) -> int:
+    """Hand trials back to WAITING, and say how many were still ours."""
+    given_back = 0 if count_attempt else 1
+    release = update(trial).where(*owned())
+    release = release.values(state=State.WAITING.value, attempt=trial.c.attempt - given_back, **NOBODY)
+    return sum(connection.execute(release, _key(claim)).rowcount for claim in _sorted(claims))
+
+
+def expire_dead_workers(connection: Connection, study_id: int) -> int:
+    """End the leases of workers on this host whose process is gone."""
+    running = and_(trial.c.study_id == study_id, trial.c.state == State.RUNNING.value, trial.c.lease_until > 0.0)
+    rows = connection.execute(select(trial.c.id, trial.c.fence, trial.c.worker).where(running))
+    dead = [{"b_id": row.id, "b_fence": row.fence} for row in rows if _is_dead_here(row.worker)]
+    expire = update(trial).where(*owned()).values(lease_until=0.0)
+    return sum(connection.execute(expire, key).rowcount for key in dead)
+
+
+def reset_trials(
+    connection: Connection, study_id: int, states: Collection[State], numbers: Collection[int] | None
+) -> int:
+    """Make finished trials WAITING as if they had never been claimed; only their fence goes on growing."""
+    unfinished = sorted(state.value for state in states if not state.finished)
+    if unfinished:
+        raise StorageError(f"only finished trials can be reset, got {', '.join(unfinished)}; release them instead")
+    chosen = and_(trial.c.study_id == study_id, trial.c.state.in_([state.value for state in states]))
+    if numbers is not None:
+        chosen = and_(chosen, trial.c.number.in_(list(numbers)))
+    found = connection.scalars(select(trial.c.id).where(chosen).with_for_update()).all()
+    drop_checkpoints(connection, found)
+    cut_back(connection, dict.fromkeys(found, -1))
+    fresh = (
+        update(trial)
+        .where(trial.c.id.in_(found))
+        .values(
+            state=State.WAITING.value,
+            reason="",
+            attempt=0,
+            step=0,
+            numerics=None,
+            started=None,
+            finished=None,
+            **NOBODY,
+        )
+    )
+    connection.execute(fresh)
+    return len(found)
+
+
+def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:
+    """At most `max_trials` rows of one shape group: first those whose lease ran out, then those that wait, by number."""
+    rows: list[Row[Any]] = []
+    group = terms.shape_group
+    for free in _FREE:
+        if group is None:
+            rows = list(connection.execute(free.first, {"b_study": study_id}))
+            group = rows[0].shape_group if rows else None
+        if group is not None and len(rows) < terms.max_trials:
+            wanted = {"b_group": group, "b_taken": [row.id for row in rows], "b_limit": terms.max_trials - len(rows)}
+            rows += connection.execute(free.of_group, {"b_study": study_id, **wanted})
+    return rows
+
+
+def _worth_trying(connection: Connection, rows: Iterable[Row[Any]], max_attempts: int) -> dict[int, Trial]:
+    """The declared trials by id. Those that took down every worker, or cannot be read, become FAILED instead."""
+    worth: dict[int, Trial] = {}
+    for row in rows:
+        try:
+            if row.attempt >= max_attempts:
+                raise StorageError(f"quarantined after {row.attempt} attempts")
+            worth[row.id] = declared_trial(row)
+        except StorageError as error:
+            hopeless = update(trial).where(trial.c.id == row.id)
+            hopeless = hopeless.values(state=State.FAILED.value, reason=str(error), finished=DatabaseTime(), **NOBODY)
+            connection.execute(hopeless)
+    return worth
+
+
+def _take(connection: Connection, steps: dict[int, int], terms: Terms) -> dict[int, tuple[int, int]]:
+    """Write us into the rows, and return their new (fence, attempt) by trial id."""
+    ours = {"b_worker": terms.worker, "b_lease": terms.lease_seconds}
+    taken: dict[int, tuple[int, int]] = {}
+    for trial_id, step in steps.items():
+        row = connection.execute(_TAKE, {**ours, "b_id": trial_id, "b_step": step}).one()
+        taken[trial_id] = (row.fence, row.attempt)
+    return taken
+
+
+def _is_dead_here(worker: str | None) -> bool:
+    """Whether a worker of this host has no process any more; of other hosts nothing is known."""
+    host, _, rest = (worker or "").rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname() or not rest.isdecimal():
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _key(claim: Claim) -> dict[str, int]:
+    return {"b_id": claim.trial_id, "b_fence": claim.fence}
+
+
+def _sorted(claims: Iterable[Claim]) -> list[Claim]:
+    """One order of locking for everybody."""
+    return sorted(claims, key=lambda claim: claim.trial_id)

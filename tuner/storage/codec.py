@@ -1,0 +1,134 @@
+"""Declarations as JSON text, read back through pydantic; and how two declarations differ, key by key."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cache, lru_cache
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from tuner.budget.schedules import Schedule
+from tuner.design.hyperparameters import Value
+from tuner.design.points import Point
+from tuner.design.study import Study
+from tuner.errors import StorageError, TunerError
+
+T = TypeVar("T")
+ABSENT = "not declared"
+Difference = tuple[str, str, str]  # dotted key, old value, new value
+
+
+@cache
+def _study_adapter() -> TypeAdapter[Study]:
+    return TypeAdapter(Study)
+
+
+@cache
+def _schedule_adapter() -> TypeAdapter[Schedule]:
+    return TypeAdapter(Schedule)
+
+
+@cache
+def _values_adapter() -> TypeAdapter[dict[str, Value]]:
+    return TypeAdapter(dict[str, Value])
+
+
+def study_text(study: Study) -> str:
+    return json.dumps(asdict(study))
+
+
+def study_from(text: str) -> Study:
+    """The study that was stored. Raises StorageError."""
+    return _read(_study_adapter(), text)
+
+
+def schedule_text(schedule: Schedule) -> str:
+    return json.dumps(asdict(schedule))
+
+
+@lru_cache(maxsize=1024)  # the trials of a study mostly share one
+def schedule_from(text: str) -> Schedule:
+    """The schedule that was stored. Raises StorageError."""
+    return _read(_schedule_adapter(), text)
+
+
+def point_text(point: Point) -> str:
+    return json.dumps(dict(point.values_by_name))
+
+
+def point_from(text: str) -> Point:
+    """The point that was stored, in declared order. Raises StorageError."""
+    values = _read(_values_adapter(), text)
+    return Point(tuple(values.items()))
+
+
+def data_text(data: Mapping[str, object]) -> str:
+    """JSON of a user's dictionary. Raises StorageError for what JSON cannot hold."""
+    try:
+        return json.dumps(dict(data))
+    except (TypeError, ValueError) as error:
+        raise StorageError(f"the Ledger keeps JSON (numbers, strings, lists, dictionaries): {error}") from error
+
+
+def data_from(text: str) -> dict[str, object]:
+    """The dictionary that was stored. Raises StorageError."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise StorageError(f"no JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise StorageError(f"a JSON object was stored, got {type(data).__name__}")
+    return data
+
+
+def _read(adapter: TypeAdapter[T], text: str) -> T:
+    try:
+        return adapter.validate_python(json.loads(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise StorageError(f"{key or 'value'}: {first['msg']}, got {first['input']!r:.80}") from error
+    except (ValueError, TunerError, RecursionError) as error:
+        raise StorageError(f"{error}") from error
+
+
+def differences(old: Study, new: Study) -> list[Difference]:
+    """The keys in which two declarations differ; a list of named things is compared name by name."""
+    before, after = (json.loads(study_text(study_from(study_text(study)))) for study in (old, new))
+    return list(_differences("", before, after))
+
+
+def _differences(path: str, old: object, new: object) -> Iterator[Difference]:
+    named_old, named_new = _by_name(old), _by_name(new)
+    if named_old is None or named_new is None:
+        if repr(old) != repr(new):
+            yield path, json.dumps(old), json.dumps(new)
+        return
+    for key in dict.fromkeys((*named_old, *named_new)):
+        inner = path if key == "domain" else f"{path}.{key}".lstrip(".")
+        if key not in named_new:
+            yield inner, json.dumps(named_old[key]), ABSENT
+        elif key not in named_old:
+            yield inner, ABSENT, json.dumps(named_new[key])
+        else:
+            yield from _differences(inner, named_old[key], named_new[key])
+    if list(named_old) != list(named_new) and set(named_old) == set(named_new):
+        yield f"{path} (order)", ", ".join(named_old), ", ".join(named_new)
+
+
+def _by_name(value: object) -> dict[str, object] | None:
+    """A dictionary, or a list of named dictionaries or of pairs as one; None for everything else."""
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, list):
+        return None
+    named: dict[str, object] = {}
+    for item in value:
+        if isinstance(item, dict) and "name" in item:
+            named[item["name"]] = {key: inner for key, inner in item.items() if key != "name"}
+        elif isinstance(item, list) and len(item) == 2 and isinstance(item[0], str):
+            named[item[0]] = item[1]
+        else:
+            return None
+    return named

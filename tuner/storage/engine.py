@@ -1,0 +1,131 @@
+"""Opening a database by URL, and guarding its use.
+
+SQLite: write-ahead log, every commit on disk (synchronous=FULL), a minute's patience for locks, and BEGIN
+IMMEDIATE, so that a transaction that will write is alone from its first statement on.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from sqlite3 import Connection as SQLiteConnection
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from tuner.errors import StorageError
+from tuner.storage.faults import translated
+
+PATIENCE = 60.0  # seconds to wait for somebody else's write
+_READS = "tuner_reads"
+_PRAGMAS = (
+    f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+)
+
+
+def default_url() -> str:
+    """Where the Ledger is unless somebody says otherwise: TUNER_STORAGE, or one SQLite file under ./runs."""
+    return os.environ.get("TUNER_STORAGE") or "sqlite:///runs/tuner.sqlite"
+
+
+def parsed_url(url: str) -> URL:
+    """`url`, or the path of an SQLite file, as an absolute and complete URL. Raises StorageError."""
+    if "://" not in url:
+        return URL.create("sqlite", database=_absolute(url))
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        scheme = url.partition("://")[0]
+        raise StorageError(
+            f"a storage URL that starts with {scheme}:// cannot be read; write sqlite:///runs/tuner.sqlite or "
+            "postgresql://user:password@host/database (special characters of a password as %XX)"
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return URL.create("sqlite", database=_absolute(parsed.database or ""))
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    raise StorageError(f"storage is sqlite or postgresql, got {backend!r}; write sqlite:///runs/tuner.sqlite")
+
+
+def _absolute(path: str) -> str:
+    if path in ("", ":memory:") or path.startswith("file:") or "\0" in path:
+        raise StorageError(
+            f"the Ledger is a file that several processes open, got {path or 'no path'!r}; "
+            "write sqlite:///runs/tuner.sqlite"
+        )
+    return str(Path(path).expanduser().absolute())
+
+
+class Database:
+    """An engine for one process; its transactions speak our errors."""
+
+    def __init__(self, url: URL) -> None:
+        self.safe_url = url.render_as_string(hide_password=True)
+        self._process = os.getpid()
+        self._engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgresql_engine(url)
+        snapshot = {} if self.file is None else {_READS: True}
+        isolation = {"isolation_level": "REPEATABLE READ"} if self.file is None else {}
+        self._reader = self._engine.execution_options(**snapshot, **isolation)
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a server."""
+        url = self._engine.url
+        return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction that writes: all of it is durable afterwards, or nothing happened."""
+        self._refuse_fork()
+        with translated(self.safe_url), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One transaction that reads one state of everything, and hinders nobody."""
+        self._refuse_fork()
+        with translated(self.safe_url), self._reader.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        if os.getpid() == self._process:
+            self._engine.dispose()
+
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._process:
+            raise StorageError(
+                f"this Ledger was opened in process {self._process} and is used in process {os.getpid()}: a database "
+                "connection does not survive a fork; call open_ledger again in the new process (or start it by spawn)"
+            )
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": PATIENCE})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: SQLiteConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own
+    for pragma in _PRAGMAS:
+        connection.execute(pragma).close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get(_READS, False)
+    driver_connection: Any = connection.connection.driver_connection  # exec_driver_sql takes five times as long
+    driver_connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE").close()
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except ImportError as error:
+        raise StorageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error

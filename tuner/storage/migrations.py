@@ -1,0 +1,91 @@
+"""Versions of the tables: created at the newest, brought forward one version and one transaction at a time.
+
+To change a table: change it in `schema`, and append the function that does the same to a filled database.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, func, insert, inspect, select
+
+from tuner.errors import StorageError
+from tuner.storage.dialects import DatabaseTime, lock_schema
+from tuner.storage.engine import Database
+from tuner.storage.schema import metadata, schema_version
+
+Migration = Callable[[Connection], None]
+FIRST = 1
+MIGRATIONS: tuple[Migration, ...] = ()  # the first leads from version 1 to 2
+
+
+def newest() -> int:
+    """The version this program writes."""
+    return FIRST + len(MIGRATIONS)
+
+
+def create_or_migrate(database: Database, *, create: bool) -> None:
+    """Bring the tables to the newest version. Raises StorageError for a newer or a foreign database."""
+    with database.writing() as connection:
+        lock_schema(connection)
+        version = _version(connection, database)
+        if version is None:
+            if not create:
+                raise StorageError(
+                    f"{database.safe_url} holds no Ledger yet; start a study there with `tuner launch`, "
+                    "or give another --storage"
+                )
+            metadata.create_all(connection)
+            _stamp(connection, newest())
+            return
+    _migrate(database, version)
+
+
+def _version(connection: Connection, database: Database) -> int | None:
+    """The version of the tables; None where there are none."""
+    tables = set(inspect(connection).get_table_names())
+    if "schema_version" in tables:
+        version = connection.scalar(select(func.max(schema_version.c.version)))
+        if version is not None:
+            return int(version)
+    foreign = tables if database.file else tables & set(metadata.tables)
+    if foreign:
+        raise StorageError(
+            f"{database.safe_url} holds the tables of something else ({', '.join(sorted(foreign)[:5])}) and no Ledger; "
+            "give the Ledger a database of its own with --storage"
+        )
+    return None
+
+
+def _migrate(database: Database, version: int) -> None:
+    if version > newest():
+        raise StorageError(
+            f"{database.safe_url} has schema version {version}, and this tuner knows versions up to {newest()}: "
+            "a newer tuner wrote it; update with `pip install -U tuner`, or give another --storage"
+        )
+    if version < newest() and database.file is not None:
+        _back_up(database.file, version)
+    for target in range(version + 1, newest() + 1):
+        with database.writing() as connection:
+            lock_schema(connection)
+            if _version(connection, database) == target - 1:
+                MIGRATIONS[target - FIRST - 1](connection)
+                _stamp(connection, target)
+
+
+def _stamp(connection: Connection, version: int) -> None:
+    connection.execute(insert(schema_version).values(version=version, applied=DatabaseTime()))
+
+
+def _back_up(file: Path, version: int) -> None:
+    copy_sqlite(file, file.with_name(f"{file.name}.version-{version}"))
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """A consistent copy, also while others write (copying the file is not: its log would be missing)."""
+    reader, writer = sqlite3.connect(source), sqlite3.connect(target)
+    try:
+        reader.backup(writer)
+    finally:
+        reader.close()
+        writer.close()

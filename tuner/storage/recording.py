@@ -1,0 +1,228 @@
+"""Writing down what trials have to say: states, measurements and pointers to checkpoints of many trials at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Text,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
+
+from tuner.errors import LeaseLost, StorageError
+from tuner.records import Checkpoint, Measurement, State, TrialUpdate
+from tuner.storage.dialects import Batch, DatabaseTime, insert_into
+from tuner.storage.numbers import restored, stored
+from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
+
+_RUNNING = literal_column(f"'{State.RUNNING.value}'", Text)
+
+
+def owned() -> tuple[ColumnElement[bool], ...]:
+    """The guard of every write of a worker: this trial, under this fence, and still running."""
+    return trial.c.id == bindparam("b_id"), trial.c.fence == bindparam("b_fence"), trial.c.state == _RUNNING
+
+
+_OURS = update(trial).where(*owned())
+_STEP: dict[str, Any] = {
+    "step": bindparam("b_step"),
+    "numerics": func.coalesce(bindparam("b_numerics"), trial.c.numerics),
+}
+_GO_ON = _OURS.values(**_STEP, lease_until=DatabaseTime() + trial.c.lease_seconds)
+_END = _OURS.values(
+    **_STEP,
+    state=bindparam("b_state"),
+    reason=bindparam("b_reason"),
+    attempt=trial.c.attempt - bindparam("b_given_back"),
+    finished=case((bindparam("b_finished") == literal_column("1"), DatabaseTime()), else_=null()),
+    worker=null(),
+    lease_seconds=null(),
+    lease_until=null(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batches:
+    """What is executed for every update or measurement."""
+
+    go_on: Batch
+    end: Batch
+    measure: Batch
+
+
+@lru_cache(maxsize=16)
+def _batches(dialect: Dialect) -> _Batches:
+    measure = Batch.of(insert_into(dialect, measurement).on_conflict_do_nothing(), dialect)
+    return _Batches(Batch.of(_GO_ON, dialect), Batch.of(_END, dialect), measure)
+
+
+def record_updates(connection: Connection, updates: Sequence[TrialUpdate], metric_ids: Mapping[str, int]) -> None:
+    """Write all of it; the caller's transaction is rolled back when this raises LeaseLost or StorageError."""
+    ordered = sorted(updates, key=lambda one: one.trial_id)  # one order of locking for everybody
+    _write_states(connection, ordered)
+    _write_measurements(connection, ordered, metric_ids)
+    replaced = {one.trial_id: one.checkpoints for one in ordered if one.checkpoints is not None}
+    if replaced:
+        _replace_checkpoints(connection, replaced)
+
+
+def _write_states(connection: Connection, updates: Sequence[TrialUpdate]) -> None:
+    batches = _batches(connection.dialect)
+    going_on = [one for one in updates if one.state is State.RUNNING]
+    ending = [one for one in updates if one.state is not State.RUNNING]
+    written = 0
+    for batch, ours in ((batches.go_on, going_on), (batches.end, ending)):
+        if ours:
+            written += batch.run(connection, [_row(one, batch.names) for one in ours])
+    if written != len(updates):
+        raise LeaseLost(_lost(connection, updates))
+
+
+def _row(one: TrialUpdate, names: Sequence[str]) -> tuple[Any, ...]:
+    values: dict[str, Any] = {
+        "b_id": one.trial_id,
+        "b_fence": one.fence,
+        "b_step": one.step,
+        "b_numerics": one.numerics,
+        "b_state": one.state.value,
+        "b_reason": one.reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode(),
+        "b_given_back": int(one.state is State.WAITING),
+        "b_finished": int(one.state.finished),
+    }
+    return tuple(values[name] for name in names)
+
+
+def _lost(connection: Connection, updates: Sequence[TrialUpdate]) -> str:
+    fences = {one.trial_id: one.fence for one in updates}
+    rows = connection.execute(
+        select(trial.c.id, trial.c.number, trial.c.fence, trial.c.state, trial.c.worker)
+        .where(trial.c.id.in_(list(fences))).order_by(trial.c.id)
+    ).all()  # fmt: skip
+    lost = [
+        f"trial {row.number} is {row.state} with fence {row.fence} (worker {row.worker}), and ours is {fences[row.id]}"
+        for row in rows
+        if row.fence != fences[row.id] or row.state not in (State.RUNNING.value,)
+    ]
+    lost += [f"there is no trial with id {missing}" for missing in sorted(set(fences) - {row.id for row in rows})]
+    return "; ".join(lost) + "; nothing was written"
+
+
+def metric_ids_of(connection: Connection, names: Iterable[str]) -> dict[str, int]:
+    """The ids of metrics by name; new names are added."""
+    wanted = sorted(set(names))
+    insertion = insert_into(connection.dialect, metric).on_conflict_do_nothing()
+    connection.execute(insertion, [{"name": name} for name in wanted])
+    rows = connection.execute(select(metric.c.name, metric.c.id).where(metric.c.name.in_(wanted)))
+    return {row.name: row.id for row in rows}
+
+
+def _write_measurements(connection: Connection, updates: Iterable[TrialUpdate], metric_ids: Mapping[str, int]) -> None:
+    rows = [
+        (one.trial_id, metric_ids[measured.metric], measured.step, *_stored(one.trial_id, measured))
+        for one in updates
+        for measured in one.measurements
+    ]
+    if not rows:
+        return
+    written = _batches(connection.dialect).measure.run(connection, rows)
+    if written != len(rows):
+        _refuse_second_values(connection, rows, {number: name for name, number in metric_ids.items()})
+
+
+def _stored(trial_id: int, measured: Measurement) -> tuple[str, float | None]:
+    try:
+        return stored(float(measured.value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StorageError(
+            f"{measured.metric} of trial id {trial_id} at step {measured.step} must be a number, "
+            f"got {measured.value!r:.80}: {error}"
+        ) from error
+
+
+def _refuse_second_values(connection: Connection, rows: Sequence[tuple[Any, ...]], names: Mapping[int, str]) -> None:
+    """The same value again is fine (a replay); another one at the same place is a bug that must not pass."""
+    kept = select(measurement).where(
+        measurement.c.trial_id.in_({row[0] for row in rows}), measurement.c.step.in_({row[2] for row in rows})
+    )
+    known = {tuple(row)[:3]: (row.value_kind, row.value) for row in connection.execute(kept)}
+    for trial_id, metric_id, step, kind, value in rows:
+        before = known[trial_id, metric_id, step]
+        if before != (kind, value):
+            number = connection.scalar(select(trial.c.number).where(trial.c.id == trial_id))
+            raise StorageError(
+                f"trial {number} already has {names[metric_id]} = {restored(*before)!r} at step {step}, and now "
+                f"{restored(kind, value)!r}: a training must give the same numbers when it is replayed; "
+                "nothing was written"
+            )
+
+
+def _replace_checkpoints(connection: Connection, replaced: Mapping[int, Sequence[Checkpoint]]) -> None:
+    before = _forget_checkpoints(connection, replaced)
+    named = [(trial_id, i, kept) for trial_id, kepts in replaced.items() for i, kept in enumerate(kepts)]
+    files = {kept.file: kept for _, _, kept in named}
+    file_ids = {path: _file_id(connection, kept) for path, kept in sorted(files.items())}
+    if named:
+        connection.execute(insert(checkpoint), [_checkpoint_row(*one, file_ids) for one in named])
+    _delete_unused_files(connection, before - set(file_ids.values()))
+
+
+def _file_id(connection: Connection, kept: Checkpoint) -> int:
+    """The row of a file; one that was written anew under its old name gets its new digest."""
+    insertion = insert_into(connection.dialect, checkpoint_file)
+    insertion = insertion.values(path=kept.file, digest=kept.digest, num_bytes=kept.num_bytes)
+    new = insertion.excluded
+    insertion = insertion.on_conflict_do_update(
+        index_elements=["path"], set_={"digest": new.digest, "num_bytes": new.num_bytes}
+    )
+    return int(connection.execute(insertion.returning(checkpoint_file.c.id)).scalar_one())
+
+
+def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Mapping[str, int]) -> dict[str, Any]:
+    kind, value = (None, None) if kept.value is None else stored(float(kept.value))
+    return {
+        "trial_id": trial_id,
+        "kind": kept.kind,
+        "step": kept.step,
+        "position": position,
+        "file_id": file_ids[kept.file],
+        "member": kept.member,
+        "value_kind": kind,
+        "value": value,
+    }
+
+
+def drop_checkpoints(connection: Connection, trial_ids: Iterable[int]) -> None:
+    """Forget the checkpoints of trials, and the files nobody names any more."""
+    _delete_unused_files(connection, _forget_checkpoints(connection, trial_ids))
+
+
+def _forget_checkpoints(connection: Connection, trial_ids: Iterable[int]) -> set[int]:
+    """Delete the rows of trials, and return the files they pointed to."""
+    mine = checkpoint.c.trial_id.in_(list(trial_ids))
+    return set(connection.scalars(delete(checkpoint).where(mine).returning(checkpoint.c.file_id)))
+
+
+def _delete_unused_files(connection: Connection, file_ids: set[int]) -> None:
+    if file_ids:
+        named = select(checkpoint.c.file_id).where(checkpoint.c.file_id == checkpoint_file.c.id).exists()
+        connection.execute(delete(checkpoint_file).where(checkpoint_file.c.id.in_(file_ids), ~named))
+
+
+def cut_back(connection: Connection, steps: Mapping[int, int]) -> None:
+    """Delete the measurements of each trial beyond a step, from which it will be replayed; -1: all of them."""
+    if steps:
+        beyond = measurement.c.step > bindparam("b_step")
+        cut = delete(measurement).where(measurement.c.trial_id == bindparam("b_id"), beyond)
+        connection.execute(cut, [{"b_id": trial_id, "b_step": step} for trial_id, step in steps.items()])

@@ -1,0 +1,236 @@
+"""The Ledger: one object for everything that is stored. Each method is one transaction."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import StorageError
+from tuner.records import Claim, State, TrialRecord, TrialUpdate
+from tuner.storage import claims, reading, recording, studies
+from tuner.storage.engine import Database, parsed_url
+from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
+from tuner.storage.migrations import copy_sqlite, create_or_migrate
+from tuner.storage.reading import CheckpointFile, Measurements
+from tuner.storage.studies import LaunchRow, StudyRow
+
+
+def open_ledger(url: str, *, create: bool = True) -> "Ledger":
+    """Open the Ledger at a URL, or at the path of an SQLite file; create it where there is none.
+
+    Raises StorageError for what cannot be opened, is no Ledger, or is of a newer version.
+    """
+    parsed = parsed_url(url)
+    file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+    if file is not None:
+        _prepare_file(file, create)
+    database = Database(parsed)
+    try:
+        with creation_lock(file) if file is not None else nullcontext():
+            create_or_migrate(database, create=create)
+    except BaseException:
+        database.close()
+        raise
+    return Ledger(database)
+
+
+def _prepare_file(file: Path, create: bool) -> None:
+    if not create and not file.is_file():
+        raise StorageError(
+            f"there is no storage at {file}; `tuner launch` creates it, --storage or TUNER_STORAGE names another"
+        )
+    refuse_network(file)
+    make_private_folder(file.parent)
+
+
+class Ledger:
+    """The record of campaigns, studies, trials and their curves. Also a Recorder. Made by `open_ledger`.
+
+    May be used by several threads, and by as many processes as open it; not after a fork.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._metric_ids: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; the Ledger may not be used afterwards."""
+        self._database.close()
+
+    @property
+    def safe_url(self) -> str:
+        """Where it is, without the password."""
+        return self._database.safe_url
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the SQLite file; None for a server."""
+        return self._database.file and self._database.file.parent
+
+    # Campaigns and studies
+
+    def campaigns(self) -> list[str]:
+        """Their names, in order."""
+        with self._database.reading() as connection:
+            return studies.campaign_names(connection)
+
+    def studies(self, campaign: str) -> list[StudyRow]:
+        """The studies of a campaign in the order of their start. Raises StorageError for an unknown campaign."""
+        with self._database.reading() as connection:
+            return studies.study_rows(connection, campaign)
+
+    def study(self, campaign: str, name: str) -> StudyRow:
+        """One study. Raises StorageError, with near matches, when there is none."""
+        with self._database.reading() as connection:
+            return studies.study_row(connection, campaign, name)
+
+    def start_study(self, campaign: str, study: Study, fingerprint: str) -> StudyRow:
+        """Start a study, or go on with it. Raises StudyChanged naming each key that was declared differently.
+
+        Only the number of trials may grow. The fingerprint is kept from the first start, and not compared.
+        """
+        with self._database.writing() as connection:
+            return studies.start_study(connection, campaign, study, fingerprint)
+
+    def add_launch(
+        self,
+        study_id: int,
+        *,
+        command: str,
+        revision: Mapping[str, object],
+        environment: Mapping[str, object],
+        worker: str,
+    ) -> int:
+        """Write down that somebody starts to work on a study; returns the id of the launch."""
+        launched = LaunchRow(0, 0.0, command, dict(revision), dict(environment), worker)
+        with self._database.writing() as connection:
+            return studies.insert_launch(connection, study_id, launched)
+
+    def launches(self, study_id: int) -> list[LaunchRow]:
+        """The launches of a study, oldest first."""
+        with self._database.reading() as connection:
+            return studies.launch_rows(connection, study_id)
+
+    def conclude(self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None) -> None:
+        """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds."""
+        with self._database.writing() as connection:
+            studies.insert_conclusion(connection, campaign, kind, data, study_id)
+
+    def conclusion(self, campaign: str, kind: str, study_id: int | None = None) -> dict[str, object] | None:
+        """The newest conclusion of a kind about exactly this campaign or study; None without one."""
+        with self._database.reading() as connection:
+            return studies.newest_conclusion(connection, campaign, kind, study_id)
+
+    # Trials: planned, claimed, trained
+
+    def plan_trials(self, study_id: int, trials: Sequence[Trial]) -> int:
+        """Plan trials as WAITING; numbers that exist are left alone. Returns how many were new."""
+        with self._database.writing() as connection:
+            return studies.insert_trials(connection, study_id, trials)
+
+    def claim(
+        self,
+        study_id: int,
+        *,
+        worker: str,
+        lease_seconds: float,
+        max_trials: int = 1,
+        shape_group: str | None = None,
+        max_attempts: int = 5,
+    ) -> list[Claim]:
+        """Take over trials that wait, or whose lease ran out, smallest number first; none: an empty list.
+
+        All are of one shape group: the one given, or that of the first. Measurements beyond the checkpoint from
+        which a trial resumes are deleted, because they will be replayed. A trial claimed `max_attempts` times
+        becomes FAILED instead.
+        """
+        terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts)
+        with self._database.writing() as connection:
+            return claims.claim_trials(connection, study_id, terms)
+
+    def record(self, updates: Sequence[TrialUpdate]) -> None:
+        """Commit all updates or none, durably. Raises LeaseLost for a trial that is not ours any more.
+
+        RUNNING renews the lease; a finished state ends it; WAITING hands the trial back, attempt included.
+        Raises StorageError for a second, different value of a metric at a step.
+        """
+        if not updates:
+            return
+        self._learn_metrics({measured.metric for one in updates for measured in one.measurements})
+        with self._database.writing() as connection:
+            recording.record_updates(connection, updates, self._metric_ids)
+
+    def renew(self, held: Sequence[Claim]) -> list[Claim]:
+        """Renew the leases; returns the claims that are still ours."""
+        with self._database.writing() as connection:
+            return claims.renew_leases(connection, held)
+
+    def release(self, held: Sequence[Claim], *, count_attempt: bool = False) -> int:
+        """Hand trials back to WAITING; returns how many were still ours. The attempt is given back unless counted."""
+        with self._database.writing() as connection:
+            return claims.release_trials(connection, held, count_attempt=count_attempt)
+
+    def forget_dead_workers(self, study_id: int) -> int:
+        """End the leases of workers of this host whose process is gone; returns how many trials they held."""
+        with self._database.writing() as connection:
+            return claims.expire_dead_workers(connection, study_id)
+
+    def reset(self, study_id: int, states: Collection[State], numbers: Collection[int] | None = None) -> int:
+        """Make finished trials WAITING again, without attempts, curves and checkpoints; returns how many."""
+        with self._database.writing() as connection:
+            return claims.reset_trials(connection, study_id, states, numbers)
+
+    # What came out
+
+    def trials(self, study_id: int) -> list[TrialRecord]:
+        """All trials by number. One whose row cannot be read is FAILED, with that as its reason."""
+        with self._database.reading() as connection:
+            return reading.trial_records(connection, study_id)
+
+    def trial(self, study_id: int, number: int) -> TrialRecord:
+        """One trial. Raises StorageError when there is none, or when it cannot be read."""
+        with self._database.reading() as connection:
+            return reading.trial_record(connection, study_id, number)
+
+    def measurements(self, study_id: int, metrics: Collection[str] | None = None) -> Measurements:
+        """The curves of a study as columns, of all metrics or of those named."""
+        with self._database.reading() as connection:
+            return reading.study_measurements(connection, study_id, metrics)
+
+    def state_counts(self, study_id: int) -> dict[State, int]:
+        """How many trials are in each state; every state is a key."""
+        with self._database.reading() as connection:
+            return reading.count_states(connection, study_id)
+
+    def checkpoint_files(self) -> list[CheckpointFile]:
+        """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""
+        with self._database.reading() as connection:
+            return reading.checkpoint_files(connection)
+
+    def backup(self, path: Path) -> None:
+        """Write a consistent copy of an SQLite Ledger, also while others write. Raises StorageError."""
+        if self._database.file is None:
+            raise StorageError(f"{self.safe_url} is a server; use pg_dump for a backup")
+        if path.exists():
+            raise StorageError(f"{path} exists; give the backup a name of its own")
+        copy_sqlite(self._database.file, path)
+
+    def _learn_metrics(self, names: set[str]) -> None:
+        """Ids of metrics never change, so each is asked for once; in a transaction of its own, so that all exist."""
+        new = names - self._metric_ids.keys()
+        if new:
+            for name in new:
+                studies.checked_name("metric", name)
+            with self._database.writing() as connection:
+                self._metric_ids.update(recording.metric_ids_of(connection, new))

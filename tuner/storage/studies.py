@@ -1,0 +1,218 @@
+"""Campaigns and their studies: started, compared with their declaration, planned, concluded."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import StorageError, StudyChanged
+from tuner.records import State
+from tuner.storage.codec import data_from, data_text, differences, point_text, schedule_text, study_from, study_text
+from tuner.storage.dialects import DatabaseTime, insert_into
+from tuner.storage.schema import campaign, conclusion, launch, study, trial
+
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """A study as the Ledger holds it; `fingerprint` is the digest of code and data at its first start."""
+
+    study_id: int
+    campaign: str
+    study: Study
+    fingerprint: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRow:
+    """Somebody started to work on a study: with which command, which code, and on what."""
+
+    launch_id: int
+    started: float
+    command: str
+    revision: dict[str, object]
+    environment: dict[str, object]
+    worker: str
+
+
+def checked_name(what: str, name: str) -> str:
+    """`name`, if every database can hold it. Raises StorageError."""
+    if not 1 <= len(name) <= LONGEST_NAME or "\0" in name or not _is_unicode(name):
+        raise StorageError(
+            f"the name of a {what} is text of 1 to {LONGEST_NAME} characters without NUL, "
+            f"got {len(name)} characters: {name!r:.60}"
+        )
+    return name
+
+
+def _is_unicode(name: str) -> bool:
+    """False for half a surrogate pair, which is no character and cannot be written."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def campaign_names(connection: Connection) -> list[str]:
+    return list(connection.scalars(select(campaign.c.name).order_by(campaign.c.name)))
+
+
+def study_rows(connection: Connection, campaign_name: str) -> list[StudyRow]:
+    """The studies of a campaign in the order of their start. Raises StorageError for an unknown campaign."""
+    campaign_id = _campaign_id(connection, campaign_name)
+    rows = connection.execute(select(study).where(study.c.campaign_id == campaign_id).order_by(study.c.id))
+    return [_study_row(row, campaign_name) for row in rows]
+
+
+def study_row(connection: Connection, campaign_name: str, name: str) -> StudyRow:
+    """One study. Raises StorageError saying what there is instead."""
+    campaign_id = _campaign_id(connection, campaign_name)
+    row = _found(connection, campaign_id, name)
+    if row is None:
+        known = list(connection.scalars(select(study.c.name).where(study.c.campaign_id == campaign_id)))
+        raise StorageError(_unknown("study", name, known, f" in campaign {campaign_name!r}"))
+    return _study_row(row, campaign_name)
+
+
+def start_study(connection: Connection, campaign_name: str, declared: Study, fingerprint: str) -> StudyRow:
+    """Insert a study, or compare it with the one that was started under this name. Raises StudyChanged."""
+    new_campaign = insert_into(connection.dialect, campaign).on_conflict_do_nothing()
+    connection.execute(new_campaign.values(name=checked_name("campaign", campaign_name), created=DatabaseTime()))
+    campaign_id = _campaign_id(connection, campaign_name)
+    new_study = insert_into(connection.dialect, study).values(
+        campaign_id=campaign_id,
+        name=checked_name("study", declared.name),
+        kind=declared.kind,
+        round=declared.round,
+        declaration=study_text(declared),
+        fingerprint=fingerprint,
+        created=DatabaseTime(),
+    )
+    inserted = connection.scalar(new_study.on_conflict_do_nothing().returning(study.c.id))
+    row = study_row(connection, campaign_name, declared.name)
+    return row if inserted is not None else _continued(connection, row, declared)
+
+
+def _continued(connection: Connection, row: StudyRow, declared: Study) -> StudyRow:
+    """The stored study, with as many trials as are declared now. Raises StudyChanged for any other difference."""
+    grown = replace(row.study, num_trials=max(row.study.num_trials, declared.num_trials))
+    changed = differences(row.study if declared.num_trials < grown.num_trials else grown, declared)
+    if changed:
+        listed = "\n".join(f"  {key}: was {old}, is now {new}" for key, old, new in changed)
+        raise StudyChanged(
+            f"study {row.study.name!r} of campaign {row.campaign!r} was started with another declaration:\n{listed}\n"
+            "its trials can be compared with each other only under one declaration: undo the change, or give the "
+            "campaign another name (num_trials alone may grow)"
+        )
+    if grown != row.study:
+        connection.execute(update(study).where(study.c.id == row.study_id).values(declaration=study_text(grown)))
+    return replace(row, study=grown)
+
+
+def insert_trials(connection: Connection, study_id: int, trials: Sequence[Trial]) -> int:
+    """Plan trials that are not planned yet, by number; return how many were new."""
+    rows = [
+        {
+            "study_id": study_id,
+            "number": planned.number,
+            "state": State.WAITING.value,
+            "reason": "",
+            "point": point_text(planned.point),
+            "seed": planned.seed,
+            "data_seed": planned.data_seed,
+            "schedule": schedule_text(planned.schedule),
+            "origin": planned.origin,
+            "shape_group": planned.shape_group,
+            "step": 0,
+            "attempt": 0,
+            "fence": 0,
+        }
+        for planned in trials
+    ]
+    insertion = insert_into(connection.dialect, trial).on_conflict_do_nothing(index_elements=["study_id", "number"])
+    if not rows:
+        return 0
+    before = _num_trials(connection, study_id)
+    connection.execute(insertion, rows)
+    return _num_trials(connection, study_id) - before
+
+
+def _num_trials(connection: Connection, study_id: int) -> int:
+    count = select(func.count()).select_from(trial).where(trial.c.study_id == study_id)
+    return int(connection.execute(count).scalar_one())
+
+
+def insert_launch(connection: Connection, study_id: int, launched: LaunchRow) -> int:
+    insertion = insert(launch).values(
+        study_id=study_id,
+        started=DatabaseTime(),
+        command=launched.command,
+        revision=data_text(launched.revision),
+        environment=data_text(launched.environment),
+        worker=launched.worker,
+    )
+    return int(connection.execute(insertion.returning(launch.c.id)).scalar_one())
+
+
+def launch_rows(connection: Connection, study_id: int) -> list[LaunchRow]:
+    """The launches of a study, oldest first."""
+    rows = connection.execute(select(launch).where(launch.c.study_id == study_id).order_by(launch.c.id))
+    return [
+        LaunchRow(row.id, row.started, row.command, data_from(row.revision), data_from(row.environment), row.worker)
+        for row in rows
+    ]
+
+
+def insert_conclusion(
+    connection: Connection, campaign_name: str, kind: str, data: Mapping[str, object], study_id: int | None
+) -> None:
+    """Raises StorageError for an unknown campaign."""
+    values = {"campaign_id": _campaign_id(connection, campaign_name), "study_id": study_id, "kind": kind}
+    connection.execute(insert(conclusion).values(**values, data=data_text(data), created=DatabaseTime()))
+
+
+def newest_conclusion(
+    connection: Connection, campaign_name: str, kind: str, study_id: int | None
+) -> dict[str, object] | None:
+    """What was concluded last about a study, or (study_id None) about the campaign; None: nothing yet."""
+    query = (
+        select(conclusion.c.data)
+        .join(campaign)
+        .where(campaign.c.name == campaign_name, conclusion.c.kind == kind)
+        .where(conclusion.c.study_id.is_not_distinct_from(study_id))
+        .order_by(conclusion.c.id.desc())
+        .limit(1)
+    )
+    text = connection.scalar(query)
+    return None if text is None else data_from(text)
+
+
+def _campaign_id(connection: Connection, name: str) -> int:
+    found = connection.scalar(select(campaign.c.id).where(campaign.c.name == name))
+    if found is None:
+        raise StorageError(_unknown("campaign", name, campaign_names(connection), ""))
+    return int(found)
+
+
+def _found(connection: Connection, campaign_id: int, name: str) -> Row[Any] | None:
+    return connection.execute(
+        select(study).where(study.c.campaign_id == campaign_id, study.c.name == name)
+    ).one_or_none()
+
+
+def _study_row(row: Row[Any], campaign_name: str) -> StudyRow:
+    try:
+        declared = study_from(row.declaration)
+    except StorageError as error:
+        raise StorageError(f"study {row.name!r} of {campaign_name!r} is unreadable in the Ledger: {error}") from error
+    return StudyRow(row.id, campaign_name, declared, row.fingerprint, row.created)
+
+
+def _unknown(what: str, name: str, known: Sequence[str], where: str) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    there = ", ".join(repr(one) for one in (near or known)[:20]) or "none yet: start one with `tuner launch`"
+    hint = "did you mean" if near else "there is"
+    return f"there is no {what} {name!r:.80}{where}; {hint} {there}"
