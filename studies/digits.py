@@ -58,7 +58,7 @@ campaign = Campaign(
     warmup_steps=20,
     sweep=Sweep(learning_rate=log_grid(1e-4, 1.0, per_decade=3)),
     rounds=[
-        Round("Which learning rate, and does regularization help?", trials=32, max_train_steps=1000, space=SearchSpace(
+        Round("Which learning rate, and does regularization help?", trials=32, space=SearchSpace(
             learning_rate=log_uniform(1e-4, 1e-1),
             weight_decay=log_uniform(1e-4, 1.0),
             dropout=uniform(0.0, 0.5, limits="low"),

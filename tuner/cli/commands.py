@@ -2,11 +2,13 @@
 
 import typer
 
-from tuner.cli import best, boundaries, launch, plot, replay, report, status, steps, trials
+from tuner.cli import best, boundaries, launch, plot, replay, report, run, status, steps, sweep, trials
 
 
 def register(app: typer.Typer) -> None:
     """Add every command to the program."""
+    app.command("run")(run.run)
+    app.command("sweep")(sweep.sweep)
     app.command("launch")(launch.launch)
     app.command("status")(status.status)
     app.command("trials")(trials.trials)

@@ -66,6 +66,10 @@ class Workload:
         """The batch, randomly changed, drawing from `generator` only. Off in a sweep (A22)."""
         return batch
 
+    def provenance(self) -> Mapping[str, Any]:
+        """Facts about the data worth keeping with each launch: versions, digests, sizes. Plain JSON values."""
+        return {}
+
     @property
     def augments(self) -> bool:
         """Whether the subclass declares an augmentation."""

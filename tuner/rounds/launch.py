@@ -98,7 +98,10 @@ def _check_fingerprint(desk: Desk, row: StudyRow) -> None:
 
 def _record_launch(desk: Desk, row: StudyRow) -> None:
     folder = desk.study_file.resolve().parent if desk.study_file else Path.cwd()
-    known = environment() | {"study_file": str(desk.study_file) if desk.study_file else None}
+    known = environment() | {
+        "study_file": str(desk.study_file) if desk.study_file else None,
+        "data": dict(desk.campaign.workload.provenance()),
+    }
     desk.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=""
     )

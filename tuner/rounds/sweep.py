@@ -24,6 +24,7 @@ from tuner.analysis.sweep_outcome import (
 )
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Sweep
+from tuner.errors import StorageError
 from tuner.rounds.launch import Desk, launch_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
@@ -128,6 +129,19 @@ def _sweep_name(desk: Desk, plan: SweepPlan) -> str:
         if dict(study.lineage)["sweep"] == plan.digest:
             return name
     return f"sweep-{len(sweeps) + 1}"
+
+
+def grid_name(desk: Desk) -> str:
+    """The study whose trials tell most about the last sweep: its grid, or the longest probe where there is no grid."""
+    concluded = desk.ledger.conclusion(desk.name, "sweep")
+    if concluded is None:
+        raise StorageError(
+            f"no sweep of {desk.name!r} has come to an end; run: tuner sweep {desk.study_file or desk.name}"
+        )
+    name = str(concluded["name"])
+    studies = [row.study for row in desk.ledger.studies(desk.name) if row.study.name.startswith(f"{name}-")]
+    grids = [study for study in studies if study.name == f"{name}-grid"]
+    return (grids or sorted(studies, key=lambda study: study.budget.max_train_steps))[-1].name
 
 
 def _check_switched_off(desk: Desk, plan: SweepPlan) -> None:

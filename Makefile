@@ -1,0 +1,34 @@
+# Each target is enough on a machine with only Python 3.11, pip and make. Second runs skip the installation.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check slow bench clean
+
+demo: $(STAMP)
+	$(BIN)/tuner run studies/digits.py --yes
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
+
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/step_loop.py
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tuner needs Python 3.11 or newer; set PYTHON=')"
+	@$(PYTHON) -c "import ensurepip" 2>/dev/null || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,75 @@
+"""Running the playbook while somebody watches; and what it would cost."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.text import Text
+
+from tuner.cli.launching import print_plan
+from tuner.cli.output import console, next_step, say
+from tuner.cli.watching import stop_on_signal, watch
+from tuner.errors import StorageError
+from tuner.reading import load
+from tuner.report.page import write_report
+from tuner.rounds.launch import Desk, Plan
+from tuner.rounds.price import priced_campaign
+from tuner.rounds.run import Playbook, Question
+
+
+def play(desk: Desk, *, yes: bool, quiet: bool) -> int:
+    """Run what is left of the playbook, write the report, and return the exit code."""
+    tell = (lambda text: None) if quiet else say
+    with stop_on_signal() as asked:
+        ending = Playbook(replace(desk, stop=asked.is_set, watch=watch(quiet)), yes=yes, tell=tell).run()
+    page = report_path(desk)
+    write_report(desk.ledger, desk.name, page)
+    _print_winner(desk)
+    say(f"wrote {page}")
+    if ending.question is not None:
+        _ask(ending.question, desk)
+        return 3
+    next_step(f"open {page}", f"tuner best {desk.name} --export model.safetensors")
+    return 0
+
+
+def report_path(desk: Desk) -> Path:
+    """Where the report of a campaign goes: beside the storage."""
+    return (desk.ledger.folder or Path("runs")) / f"{Path(desk.name).name}.html"
+
+
+def print_prices(desk: Desk) -> None:
+    """Trials, steps, time and disk of the whole playbook, from its cheapest to its dearest course."""
+    plans: list[Plan] = []
+    for line in priced_campaign(desk):
+        if isinstance(line, str):
+            say(line)
+        else:
+            plans.append(line)
+    print_plan(*plans)
+
+
+def _print_winner(desk: Desk) -> None:
+    try:
+        winner = load(desk.name, str(desk.ledger.safe_url)).best()
+    except StorageError:
+        return
+    study = winner.row.study
+    out = console()
+    out.print(Text(f"the best of {study.name}: trial {winner.record.number}", style="bold"))
+    out.print(
+        Text(f"  {study.objective.metric} {winner.value:.4g} at step {winner.step} of {study.budget.max_train_steps}")
+    )
+    point = ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in winner.record.point.values_by_name
+    )
+    out.print(Text(f"  {point}"))
+
+
+def _ask(question: Question, desk: Desk) -> None:
+    say("")
+    say(f"question: {question.text}")
+    for finding in question.findings:
+        say(f"  {finding.subject}: {finding.action}")
+    say(f"  --yes would: {question.proposal}")
+    next_step(f"tuner run {desk.study_file or desk.name} --yes")

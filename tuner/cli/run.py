@@ -1,0 +1,29 @@
+"""`tuner run`: the whole playbook."""
+
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Checkpoints, Device, Quiet, Storage, StudyFile, Threads
+
+
+def run(
+    study: StudyFile,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the proposed action of every question.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Price all of it; train and write nothing.")] = False,
+    storage: Storage = None,
+    checkpoints: Checkpoints = None,
+    device: Device = None,
+    threads: Threads = 1,
+    quiet: Quiet = False,
+) -> None:
+    """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report."""
+    from tuner.cli.desks import Where, open_desk
+    from tuner.cli.playing import play, print_prices
+
+    where = Where(study, storage, checkpoints, device, threads, dry_run=dry_run)
+    with open_desk(where) as desk:
+        if dry_run:
+            print_prices(desk)
+            return
+        raise typer.Exit(play(desk, yes=yes, quiet=quiet))

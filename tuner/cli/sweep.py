@@ -1,0 +1,31 @@
+"""`tuner sweep`: how many steps does the fastest trial need to fit the training set?"""
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Checkpoints, Device, Format, OutputFormat, Quiet, Storage, StudyFile, Threads
+
+
+def sweep(
+    study: StudyFile,
+    learning_rates: Annotated[
+        str | None, typer.Option(help="A grid of your own: 1e-3,3e-3,1e-2.", show_default=False)
+    ] = None,
+    extend: Annotated[bool, typer.Option("--extend", help="Extend the grid of a sweep that was invalid.")] = False,
+    storage: Storage = None,
+    checkpoints: Checkpoints = None,
+    device: Device = None,
+    threads: Threads = 1,
+    quiet: Quiet = False,
+    form: OutputFormat = Format.table,
+) -> None:
+    """Sweep constant learning rates without regularization and find the step budget (exit code 3: no number)."""
+    from tuner.cli.desks import Where, open_desk
+    from tuner.cli.sweeping import chosen_sweep, run_and_print
+
+    where = Where(study, storage, checkpoints, device, threads)
+    with open_desk(where) as desk:
+        declared = chosen_sweep(desk, learning_rates, extend)
+        raise typer.Exit(run_and_print(replace(desk), declared, quiet, form))

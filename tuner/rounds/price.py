@@ -1,0 +1,50 @@
+"""What the whole playbook costs before anything is trained."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tuner.budget.step_budget import StepBudget
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError, StorageError
+from tuner.rounds.budgets import rounded_up
+from tuner.rounds.launch import Desk, Plan, plan_study, started_study
+from tuner.rounds.plan import planned_trials, round_name, study_of_round
+from tuner.rounds.prepare import declared_regime, prepared_round
+from tuner.rounds.sweep_plan import sweep_plan
+
+
+def priced_campaign(desk: Desk) -> Iterator[Plan | str]:
+    """The plans of all stages, and remarks in words. What is not known yet is priced as a sweep at its first N."""
+    known = declared_regime(desk.campaign)
+    sweep = desk.campaign.sweep
+    steps: int | None = None
+    if sweep is not None and known != "compute_bound":
+        plan = sweep_plan(desk.campaign, sweep)
+        steps = 2 * sweep.start_steps
+        study = plan.study("sweep", StepBudget.with_evaluations(steps, plan.evaluations), len(plan.rates) + 5)
+        trials = plan.trials(study, plan.rates)
+        yield replace(plan_study(desk, study, trials), trials=trials + trials[:5])
+        yield (
+            f"the sweep doubles its steps from {sweep.start_steps:,} until a rate fits, up to {sweep.max_steps:,}; "
+            f"here priced at {steps:,}. Rounds take {sweep.margin:g} times the steps to fit, at most these {steps:,}"
+        )
+        steps = rounded_up(sweep.margin * steps)
+    for number in range(1, len(desk.campaign.rounds) + 1):
+        study, trials = _round(desk, number, steps)
+        yield plan_study(desk, study, trials)
+
+
+def _round(desk: Desk, number: int, steps: int | None) -> tuple[Study, tuple[Trial, ...]]:
+    """A round as it will be; a promoting one with points of the first round in the place of the best ones."""
+    started = started_study(desk, round_name(number))
+    try:
+        prepared = prepared_round(desk, number, None if started else steps)
+        return prepared.study, prepared.trials
+    except (StorageError, DeclarationError):
+        if desk.campaign.round(number).space is not None:
+            raise
+    budget = steps or desk.campaign.round(number).max_train_steps or desk.campaign.production_steps or 1
+    first = study_of_round(desk.campaign, 1, budget)
+    study = replace(first, name=round_name(number), num_trials=desk.campaign.round(number).promote or 1)
+    return study, planned_trials(study)

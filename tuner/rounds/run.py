@@ -1,0 +1,169 @@
+"""The whole playbook: sweep, regime, round 1, its findings, the longer rounds (A1-A45).
+
+Each stage is recorded in the Ledger, so a run that was interrupted goes on; a stage that is done costs nothing.
+Where a finding needs a person's decision the run stops with a `Question`, unless it was told to take the
+proposed action.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tuner.analysis.boundaries import boundary_findings
+from tuner.analysis.finding import Finding, needing_action
+from tuner.analysis.fit_steps import fit_steps_frame
+from tuner.analysis.frames import study_frames
+from tuner.analysis.regime import contradiction_finding, regime_finding
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.sweep_finding import sweep_finding
+from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
+from tuner.design.campaign import Sweep
+from tuner.errors import DeclarationError
+from tuner.rounds.launch import Desk, launch_study
+from tuner.rounds.plan import round_name
+from tuner.rounds.prepare import Prepared, declared_regime, prepared_round
+from tuner.rounds.sweep import grid_name, run_sweep
+
+MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
+MANY_ROUNDS = 3  # more are for teams with very mature pipelines and very long production runs [S] (A31, A44)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a person has to decide: the findings behind it, and what `--yes` would do."""
+
+    text: str
+    findings: tuple[Finding, ...]
+    proposal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: through, or at a question."""
+
+    findings: tuple[Finding, ...]
+    question: Question | None = None
+
+
+Tell = Callable[[str], None]
+
+
+class Playbook:
+    """One run of the playbook. `tell` is told what happens; `yes` takes the proposed action of every question."""
+
+    def __init__(self, desk: Desk, *, yes: bool, tell: Tell) -> None:
+        self.desk = desk
+        self.yes = yes
+        self.tell = tell
+        self.findings: list[Finding] = []
+
+    def run(self) -> Ending:
+        """Go through all stages that are left. Raises InputError, Paused or Interrupted."""
+        self._warn_about_rounds()
+        question = self._find_regime()
+        for number in range(1, len(self.desk.campaign.rounds) + 1):
+            if question is not None:
+                break
+            question = self._run_round(number)
+        return Ending(tuple(self.findings), question)
+
+    def _warn_about_rounds(self) -> None:
+        rounds = len(self.desk.campaign.rounds)
+        if rounds > MANY_ROUNDS:
+            self.tell(
+                f"note: {rounds} rounds; more than {MANY_ROUNDS} pay only where modelling and tuning pipelines are "
+                "very mature and production runs very long and expensive (A44)"
+            )
+
+    def _find_regime(self) -> Question | None:
+        """Sweep where one is declared, and decide how rounds are planned (A1)."""
+        campaign = self.desk.campaign
+        declared = declared_regime(campaign)
+        if campaign.sweep is None or declared == "compute_bound":
+            if declared is None and campaign.rounds[0].max_train_steps is None:
+                raise DeclarationError(
+                    "nothing says how long to train: declare a sweep (sweep=Sweep()), production_steps, or "
+                    "max_train_steps on the first round"
+                )
+            self.tell(f"regime: {declared or 'undecided'}, as declared")
+            return None
+        outcome, question = self._sweep_until_valid(campaign.sweep)
+        if question is not None:
+            return question
+        return self._judge_regime(outcome, declared)
+
+    def _sweep_until_valid(self, sweep: Sweep) -> tuple[Outcome, Question | None]:
+        for _ in range(MAX_EXTENSIONS + 1):
+            outcome = run_sweep(self.desk, sweep)
+            finding = self._add(sweep_finding(outcome, fit_steps_frame(self._sweep_frames())))
+            if not isinstance(outcome, Invalid):
+                break
+            proposal = f"extend the grid to {', '.join(f'{rate:g}' for rate in outcome.extended_grid)}"
+            if not self.yes:
+                return outcome, Question("The sweep's grid ends too early. Extend it?", (finding,), proposal)
+            self.tell(f"taking the proposed action: {proposal}")
+            sweep = replace(sweep, learning_rate=outcome.extended_grid)
+        if isinstance(outcome, Fitted):
+            return outcome, None
+        if isinstance(outcome, NotFitted) and self.desk.campaign.production_steps is not None:
+            self.tell("the training set was not fitted; going on as compute-bound, to the declared production length")
+            return outcome, None
+        text = "The sweep found no number of steps. How long shall trials train?"
+        proposal = "declare production_steps (compute-bound) or max_train_steps on round 1; nothing can be assumed"
+        return outcome, Question(text, (finding,), proposal)
+
+    def _judge_regime(self, outcome: Outcome, declared: str | None) -> Question | None:
+        finding = self._add(regime_finding(self._sweep_frames(), outcome))
+        contradiction = contradiction_finding(declared, finding) if declared else None
+        if contradiction is not None:
+            self._add(contradiction)
+        verdict = declared or finding.verdict
+        if declared is None and isinstance(outcome, NotFitted):
+            verdict = "compute_bound"
+        self.desk.ledger.conclude(self.desk.name, "regime", {"verdict": verdict, "evidence": finding.verdict})
+        return None
+
+    def _sweep_frames(self) -> StudyFrames:
+        return study_frames(self.desk.ledger, self.desk.name, grid_name(self.desk))
+
+    def _run_round(self, number: int) -> Question | None:
+        prepared = prepared_round(self.desk, number)
+        self._announce(number, prepared)
+        launch_study(self.desk, prepared.study, prepared.trials)
+        frames = study_frames(self.desk.ledger, self.desk.name, round_name(number))
+        if self.desk.campaign.round(number).space is None:
+            return None
+        boundaries = [self._add(finding) for finding in boundary_findings(frames)]
+        open_ones = needing_action(boundaries)
+        if not open_ones or number == len(self.desk.campaign.rounds):
+            return None
+        names = ", ".join(finding.subject for finding in open_ones)
+        question = Question(
+            f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
+            tuple(open_ones),
+            f"go on to round {number + 1} with the best points found; to widen the range instead, change it in the "
+            "study file and give the campaign another name",
+        )
+        if self.yes:
+            self.tell(f"taking the proposed action: {question.proposal}")
+            return None
+        return None if self._was_answered(number) else question
+
+    def _was_answered(self, number: int) -> bool:
+        """Whether the next round was started before: then somebody has decided already."""
+        started = [row.study.name for row in self.desk.ledger.studies(self.desk.name)]
+        return round_name(number + 1) in started
+
+    def _announce(self, number: int, prepared: Prepared) -> None:
+        study = prepared.study
+        self.tell(
+            f"round {number}: {study.goal} {len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps "
+            f"({prepared.budget.origin})"
+        )
+        for warning in prepared.warnings:
+            self.tell(f"note: {warning}")
+
+    def _add(self, finding: Finding) -> Finding:
+        self.findings.append(finding)
+        mark = "!" if finding.needs_action else " "
+        self.tell(f"{mark} {finding.subject}: {finding.verdict}. {finding.summary}")
+        return finding
