@@ -11,6 +11,6 @@ numbers     floats that survive the database bit for bit
 codec       declarations as JSON, and how two of them differ
 engine      opening and guarding a database; `dialects` where SQLite and PostgreSQL differ; `faults` in our words
 migrations  schema versions
-claims, recording, reading, studies     the statements, a subject a module
+claims, recording, recovery, reading, studies     the statements, a subject a module
 store       the Ledger, which binds them together
 """

@@ -1,9 +1,9 @@
-"""Who trains what: claims with lease and fence, their renewal and their end. Leases are in the database's time."""
+"""Who trains what: claims with lease and fence, their renewal and release. Leases are in the database's time."""
 
 import os
 import secrets
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
-    and_,
     bindparam,
     func,
     select,
@@ -26,7 +25,7 @@ from tuner.errors import StorageError
 from tuner.records import Checkpoint, Claim, State
 from tuner.storage.dialects import DatabaseTime
 from tuner.storage.reading import checkpoints_of, declared_trial
-from tuner.storage.recording import cut_back, drop_checkpoints, owned
+from tuner.storage.recording import cut_back, owned
 from tuner.storage.schema import trial
 
 RESUMABLE = ("latest", "trunk")  # the kinds of checkpoint that hold the whole state of a training
@@ -135,48 +134,8 @@ def release_trials(connection: Connection, claims: Sequence[Claim], *, count_att
     return sum(connection.execute(release, _key(claim)).rowcount for claim in _sorted(claims))
 
 
-def expire_dead_workers(connection: Connection, study_id: int) -> int:
-    """End the leases of workers on this host whose process is gone."""
-    running = and_(trial.c.study_id == study_id, trial.c.state == State.RUNNING.value, trial.c.lease_until > 0.0)
-    rows = connection.execute(select(trial.c.id, trial.c.fence, trial.c.worker).where(running))
-    dead = [{"b_id": row.id, "b_fence": row.fence} for row in rows if _is_dead_here(row.worker)]
-    expire = update(trial).where(*owned()).values(lease_until=0.0)
-    return sum(connection.execute(expire, key).rowcount for key in dead)
-
-
-def reset_trials(
-    connection: Connection, study_id: int, states: Collection[State], numbers: Collection[int] | None
-) -> int:
-    """Make finished trials WAITING as if they had never been claimed; only their fence goes on growing."""
-    unfinished = sorted(state.value for state in states if not state.finished)
-    if unfinished:
-        raise StorageError(f"only finished trials can be reset, got {', '.join(unfinished)}; release them instead")
-    chosen = and_(trial.c.study_id == study_id, trial.c.state.in_([state.value for state in states]))
-    if numbers is not None:
-        chosen = and_(chosen, trial.c.number.in_(list(numbers)))
-    found = connection.scalars(select(trial.c.id).where(chosen).with_for_update()).all()
-    drop_checkpoints(connection, found)
-    cut_back(connection, dict.fromkeys(found, -1))
-    fresh = (
-        update(trial)
-        .where(trial.c.id.in_(found))
-        .values(
-            state=State.WAITING.value,
-            reason="",
-            attempt=0,
-            step=0,
-            numerics=None,
-            started=None,
-            finished=None,
-            **NOBODY,
-        )
-    )
-    connection.execute(fresh)
-    return len(found)
-
-
 def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:
-    """At most `max_trials` rows of one shape group: first those whose lease ran out, then those that wait, by number."""
+    """At most `max_trials` rows of one shape group, by number: those whose lease ran out, then those that wait."""
     rows: list[Row[Any]] = []
     group = terms.shape_group
     for free in _FREE:
@@ -212,20 +171,6 @@ def _take(connection: Connection, steps: dict[int, int], terms: Terms) -> dict[i
         row = connection.execute(_TAKE, {**ours, "b_id": trial_id, "b_step": step}).one()
         taken[trial_id] = (row.fence, row.attempt)
     return taken
-
-
-def _is_dead_here(worker: str | None) -> bool:
-    """Whether a worker of this host has no process any more; of other hosts nothing is known."""
-    host, _, rest = (worker or "").rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdecimal():
-        return False
-    try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False
 
 
 def _key(claim: Claim) -> dict[str, int]:

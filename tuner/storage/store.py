@@ -10,7 +10,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.records import Claim, State, TrialRecord, TrialUpdate
-from tuner.storage import claims, reading, recording, studies
+from tuner.storage import claims, reading, recording, recovery, studies
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
@@ -184,12 +184,12 @@ class Ledger:
     def forget_dead_workers(self, study_id: int) -> int:
         """End the leases of workers of this host whose process is gone; returns how many trials they held."""
         with self._database.writing() as connection:
-            return claims.expire_dead_workers(connection, study_id)
+            return recovery.expire_dead_workers(connection, study_id)
 
     def reset(self, study_id: int, states: Collection[State], numbers: Collection[int] | None = None) -> int:
         """Make finished trials WAITING again, without attempts, curves and checkpoints; returns how many."""
         with self._database.writing() as connection:
-            return claims.reset_trials(connection, study_id, states, numbers)
+            return recovery.reset_trials(connection, study_id, states, numbers)
 
     # What came out
 
