@@ -5,7 +5,7 @@ D8) and `Invalid` (the fastest rate stands at an end of the grid, so a wider gri
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,14 +15,20 @@ from scipy import stats
 PREDICTION = 0.90  # [P] chance that a fresh seed's steps lie in the interval over seeds
 LEAST_WIDTH = 0.10  # [P] an interval wider than this share of the estimate is refined (D5)
 PLATEAU = 0.05  # [P] less relative improvement than this over the last quarter of a run is a plateau
+SURELY = 2.0  # [P] standard deviations of its noise by which a late improvement is one
 GRID_EXTENSION = 3  # grid points by which an invalid grid is extended
+
+
+ReasonName = Literal[
+    "label_noise_or_capacity", "too_few_steps", "learning_rates", "all_diverged", "never_finite", "not_trained"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why the training set was not fitted, how likely it is, and what speaks for it."""
 
-    reason: Literal["label_noise_or_capacity", "too_few_steps", "learning_rates", "all_diverged"]
+    reason: ReasonName
     weight: Literal["likely", "possible"]
     because: str
 
@@ -32,7 +38,8 @@ class Fitted:
     """The fastest rate fits in (low, high] steps.
 
     seed_low, seed_high: where a fresh seed's steps lie with a chance of PREDICTION, from `seed_steps`, the fits of
-    other seeds at the same rate; None where fewer than two seeds were trained.
+    other seeds at the same rate; None where fewer than two seeds fitted. `unfitted_seeds` did not fit in the steps
+    they had, which leaves the interval open above: then seed_high is None.
     edge_of_stability: the next higher rate diverged, so the best is bounded by instability (D4).
     """
 
@@ -49,8 +56,13 @@ class Fitted:
 
     @property
     def steps(self) -> int:
-        """The estimate: the median over the seeds (they were not selected); without them the fastest trial's."""
-        return math.ceil(float(np.median(self.seed_steps))) if self.seed_steps else self.high
+        """The estimate: the median over the seeds (they were not selected); without them the fastest trial's.
+
+        A seed that did not fit counts as slower than all that did, and as max_steps at least (in doubt longer, A9).
+        """
+        slower = (max(self.max_steps, *self.seed_steps, self.high),) * self.unfitted_seeds
+        seeds = (*self.seed_steps, *slower)
+        return math.ceil(float(np.median(seeds))) if seeds else self.high
 
     @property
     def width(self) -> float:
@@ -75,7 +87,10 @@ class NotFitted:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """The fastest rate stands at an end of the grid: its steps are only an upper bound, and are withheld (D3)."""
+    """The fastest rate stands at an end of the grid: its steps are only an upper bound, and are withheld (D3).
+
+    ambiguous: another rate ties with it inside one evaluation interval, so finer evaluations may decide (D5).
+    """
 
     direction: Literal["lower", "upper"]
     learning_rate: float
@@ -85,6 +100,7 @@ class Invalid:
 
 
 Outcome = Fitted | NotFitted | Invalid
+_ENDS: tuple[tuple[Literal["lower", "upper"], int], ...] = (("lower", 0), ("upper", -1))
 
 
 def sweep_outcome(fits: pd.DataFrame, max_steps: int) -> Outcome:
@@ -94,18 +110,15 @@ def sweep_outcome(fits: pd.DataFrame, max_steps: int) -> Outcome:
         return NotFitted.of(fits, max_steps)
     fastest = fitted.sort_values("first_fit", kind="stable").iloc[0]
     tied = fitted[fitted["last_unfit"] < fastest["first_fit"]]
-    grid = fits["learning_rate"].tolist()
-    for direction, end in (("lower", 0), ("upper", len(grid) - 1)):
+    # A trial that failed or was cancelled says nothing about its rate: the grid ends where trials were finished.
+    fits = fits[fits["state"].isin(["complete", "infeasible"])]
+    grid = [float(rate) for rate in fits["learning_rate"]]
+    for direction, end in _ENDS:
         at_end = tied[tied["learning_rate"] == grid[end]]
         if len(at_end):
-            ambiguous = float(fastest["learning_rate"]) != grid[end]
-            return Invalid(
-                direction,  # type: ignore[arg-type]
-                float(grid[end]),
-                int(at_end["first_fit"].iloc[0]),
-                extended_grid(tuple(grid), direction),
-                ambiguous,
-            )
+            bound = int(at_end["first_fit"].iloc[0])
+            # Ties inside one evaluation interval stay ties: which of them is fastest is not known (D5).
+            return Invalid(direction, grid[end], bound, extended_grid(tuple(grid), direction), ambiguous=len(tied) > 1)
     rate = float(fastest["learning_rate"])
     above = fits[fits["learning_rate"] > rate]
     diverged = len(above) > 0 and above.iloc[0]["state"] == "infeasible"
@@ -114,8 +127,9 @@ def sweep_outcome(fits: pd.DataFrame, max_steps: int) -> Outcome:
 
 
 def extended_grid(grid: tuple[float, ...], direction: str) -> tuple[float, ...]:
-    """The grid with GRID_EXTENSION more values beyond one end, at its own ratio."""
-    ratio = grid[1] / grid[0] if direction == "lower" else grid[-1] / grid[-2]
+    """The grid with GRID_EXTENSION more values beyond one end, at its own ratio (a third of a decade for one rate)."""
+    near = (grid[:2] if direction == "lower" else grid[-2:]) if len(grid) > 1 else (1.0, 10 ** (1 / 3))
+    ratio = near[1] / near[0]
     if direction == "lower":
         more = tuple(_rounded(grid[0] / ratio**i) for i in range(GRID_EXTENSION, 0, -1))
         return more + grid
@@ -124,12 +138,17 @@ def extended_grid(grid: tuple[float, ...], direction: str) -> tuple[float, ...]:
 
 def with_seeds(outcome: Fitted, seed_fits: pd.DataFrame) -> Fitted:
     """The outcome with the spread over other seeds at the winning rate: a 90 % prediction interval in log steps."""
-    steps = tuple(sorted(int(step) for step in seed_fits["first_fit"].dropna()))
+    finished = seed_fits[seed_fits["state"].isin(["complete", "infeasible"])]["first_fit"]
+    steps = tuple(sorted(int(step) for step in finished.dropna()))
+    unfitted = int(finished.isna().sum())
     low, high = prediction_interval(steps)
-    return Fitted(
-        outcome.learning_rate, outcome.low, outcome.high, outcome.max_steps, outcome.edge_of_stability, outcome.tied,
-        steps, int(seed_fits["first_fit"].isna().sum()), low, high,
-    )  # fmt: skip
+    return replace(
+        outcome,
+        seed_steps=steps,
+        unfitted_seeds=unfitted,
+        seed_low=low,
+        seed_high=None if unfitted else high,
+    )
 
 
 def prediction_interval(steps: tuple[int, ...]) -> tuple[int | None, int | None]:
@@ -139,27 +158,45 @@ def prediction_interval(steps: tuple[int, ...]) -> tuple[int | None, int | None]
     logs = np.log(np.array(steps, dtype=np.float64))
     factor = float(stats.t.ppf(0.5 + PREDICTION / 2, len(steps) - 1)) * math.sqrt(1 + 1 / len(steps))
     half = factor * float(logs.std(ddof=1))
-    return math.floor(math.exp(logs.mean() - half)), math.ceil(math.exp(logs.mean() + half))
+    # exp(log(n)) may miss n by the last bit, which must not move the bounds by a step.
+    low, high = (round(math.exp(float(logs.mean()) + side), 6) for side in (-half, half))
+    return math.floor(low), math.ceil(high)
 
 
 def weighed_reasons(fits: pd.DataFrame) -> tuple[Reason, ...]:
     """Why no trial fitted, the likeliest first."""
     alive = _alive(fits)
     if alive.empty:
-        return (Reason("all_diverged", "likely", "every learning rate diverged: the grid lies too high"),)
+        return (_nothing_alive(fits),)
     best = alive.sort_values("shortfall").iloc[0]
-    rate, improvement = float(best["learning_rate"]), float(best["late_improvement"])
+    rate = float(best["learning_rate"])
     reasons: list[Reason] = []
     if rate in (fits["learning_rate"].iloc[0], fits["learning_rate"].iloc[-1]):
         reasons.append(Reason("learning_rates", "likely", f"the best rate, {rate:g}, stands at an end of the grid"))
-    if improvement < PLATEAU:
-        because = f"the best trial came only {improvement:.1%} nearer over its last quarter: it stands on a plateau"
-        reasons.append(Reason("label_noise_or_capacity", "likely", because))
-        reasons.append(Reason("too_few_steps", "possible", "a plateau can end, though later"))
-    else:
+    improvement, noise = float(best["late_improvement"]), float(best["late_noise"])
+    if improvement >= max(PLATEAU, SURELY * noise):
         because = f"the best trial still came {improvement:.1%} nearer over its last quarter"
-        reasons.append(Reason("too_few_steps", "likely", because))
+        return (*reasons, Reason("too_few_steps", "likely", because))
+    if math.isnan(improvement):
+        because, weight = "too few finite evaluations to see whether the best trial still improved", "possible"
+    else:
+        because, weight = f"the best trial stands on a plateau: {improvement:+.1%} over its last quarter", "likely"
+    reasons.append(Reason("label_noise_or_capacity", weight, because))  # type: ignore[arg-type]
+    reasons.append(Reason("too_few_steps", "possible", "a plateau can end, though later"))
     return tuple(reasons)
+
+
+def _nothing_alive(fits: pd.DataFrame) -> Reason:
+    """No trial ended with a finite training metric; only divergence says that the rates are too high."""
+    states = fits["state"]
+    if (states == "complete").any():
+        return Reason("never_finite", "likely", "the training metric is not finite at the last step of any trial")
+    infeasible = fits[states == "infeasible"]
+    if infeasible.empty:
+        return Reason("not_trained", "likely", "no trial was finished")
+    if infeasible["reason"].astype(str).str.startswith("diverged").any():
+        return Reason("all_diverged", "likely", "every learning rate diverged: the grid lies too high")
+    return Reason("not_trained", "likely", f"every trial was infeasible: {infeasible['reason'].iloc[0]}")
 
 
 def _best_unfitted(fits: pd.DataFrame) -> tuple[float | None, float | None]:
@@ -171,6 +208,7 @@ def _best_unfitted(fits: pd.DataFrame) -> tuple[float | None, float | None]:
 
 
 def _alive(fits: pd.DataFrame) -> pd.DataFrame:
+    # `fit_steps_frame` leaves the shortfall NaN where the training metric is not finite.
     return fits[(fits["state"] == "complete") & fits["shortfall"].notna()]
 
 

@@ -31,6 +31,7 @@ def print_plan(*plans: Plan) -> None:
 def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> None:
     """Train what is left of a study while somebody watches, and say where it stands."""
     study = prepared.study
+    desk.backend.check(study, prepared.trials[0])  # before the first word, so that an error stands alone
     say(f"{desk.name} {study.name}: {study.goal}")
     say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin}")
     for warning in prepared.warnings:

@@ -9,7 +9,7 @@ from tuner.analysis.frames import study_frames
 from tuner.analysis.sweep_outcome import Fitted, outcome_from_json
 from tuner.budget.step_budget import rounded_up
 from tuner.errors import DeclarationError
-from tuner.rounds.launch import Desk, started_study
+from tuner.rounds.launch import Desk, required_round, started_study
 from tuner.rounds.plan import round_name
 
 LONGER_BUDGET = 2  # times the old one: the decisive experiment for "too short?" [P]
@@ -81,6 +81,7 @@ def _first_budget(desk: Desk) -> Budget:
 
 def _refined_budget(desk: Desk, number: int) -> Budget:
     """From where the best checkpoints of the round before lay: up, down, or the same (A9, A14-A17)."""
+    required_round(desk, number - 1)
     before = study_frames(desk.ledger, desk.name, round_name(number - 1))
     steps = before.study.budget.max_train_steps
     verdict = best_steps_finding(before).verdict

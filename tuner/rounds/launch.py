@@ -7,9 +7,10 @@ from pathlib import Path
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StudyChanged
+from tuner.errors import StorageError, StudyChanged
 from tuner.execution.backend import Backend, Watch, silent
 from tuner.records import Price, State
+from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -63,6 +64,17 @@ def started_study(desk: Desk, name: str) -> StudyRow | None:
     if desk.name not in desk.ledger.campaigns():
         return None
     return next((row for row in desk.ledger.studies(desk.name) if row.study.name == name), None)
+
+
+def required_round(desk: Desk, number: int) -> StudyRow:
+    """The study of a round that must have been launched. Raises StorageError with the command that launches it."""
+    row = started_study(desk, round_name(number))
+    if row is None or not desk.ledger.state_counts(row.study_id).get(State.COMPLETE):
+        raise StorageError(
+            f"round {number} of {desk.name!r} has no complete trial, and the next round starts from its results; "
+            f"launch it first: tuner launch {desk.study_file or desk.name} --round {number}"
+        )
+    return row
 
 
 def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:

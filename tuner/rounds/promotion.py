@@ -10,8 +10,7 @@ from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError
-from tuner.rounds.launch import Desk
+from tuner.rounds.launch import Desk, required_round
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
 
@@ -32,7 +31,7 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
     TransferError for a schedule without a rule.
     """
     declared = desk.campaign.round(number)
-    before = desk.ledger.study(desk.name, round_name(number - 1))
+    before = required_round(desk, number - 1)
     records = {record.number: record for record in desk.ledger.trials(before.study_id)}
     chosen = best_trials(desk, number - 1, declared.promote or 1)
     budget = StepBudget.with_evaluations(max_train_steps, desk.campaign.evaluations)
@@ -62,11 +61,6 @@ def best_trials(desk: Desk, number: int, count: int) -> list[int]:
     """Numbers of the best `count` complete trials of a round, best first; the smaller number on a tie."""
     frames = study_frames(desk.ledger, desk.name, round_name(number))
     complete = frames.complete
-    if complete.empty:
-        raise StorageError(
-            f"round {number} of {desk.name!r} has no complete trial to promote; launch it first: "
-            f"tuner launch {desk.study_file or desk.name} --round {number}"
-        )
     ascending = frames.study.objective.direction == "minimize"
     ranked = complete.sort_values(["best_value", "trial"], ascending=[ascending, True])
     return [int(trial) for trial in ranked["trial"].head(count)]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -38,8 +39,9 @@ def environment() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command as it was given."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as it was given, without passwords in URLs."""
+    told = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", told)
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,37 @@
+import pandas as pd
+from analysis.handmade import curve, frames_of, record, study
+
+from tuner.analysis.curves import ranked_trials, top_curves_frame
+from tuner.records import State
+
+
+def three_trials(direction: str = "minimize"):
+    parts = [
+        curve(0, [10, 20], [0.5, 0.4]),
+        curve(1, [10, 20], [0.2, 0.3]),
+        curve(2, [10, 20], [0.4, 0.4]),
+        curve(3, [10, 20], [0.0, 0.0]),
+        curve(1, [10, 20], [0.1, 0.0], "training/loss"),
+        curve(1, [10, 20], [0.9, 0.8], "validation/error_rate"),
+    ]
+    states = [State.COMPLETE, State.COMPLETE, State.COMPLETE, State.INFEASIBLE]
+    records = [record(number, state=state) for number, state in enumerate(states)]
+    return frames_of(study(direction=direction), records, pd.concat(parts))
+
+
+def test_completed_trials_are_ranked_by_best_value_and_equal_ones_by_number():
+    assert ranked_trials(three_trials())["trial"].tolist() == [1, 0, 2]
+    assert ranked_trials(three_trials("maximize"))["trial"].tolist() == [0, 2, 1]
+
+
+def test_the_curves_of_the_best_trials_mark_the_chosen_step():
+    table = top_curves_frame(three_trials(), top=2)
+    assert table.groupby("rank")["trial"].first().to_dict() == {1: 1, 2: 0}
+    chosen = table[table["chosen"] & (table["split"] == "validation")]
+    assert chosen[["trial", "step", "value"]].to_numpy().tolist() == [[1, 10, 0.2], [0, 20, 0.4]]
+
+
+def test_training_and_validation_of_the_selecting_metric_are_shown_and_no_other():
+    table = top_curves_frame(three_trials(), top=1)
+    assert table["split"].unique().tolist() == ["training", "validation"]
+    assert table["metric"].unique().tolist() == ["loss"]

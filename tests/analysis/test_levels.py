@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from tuner.analysis.levels import earliest_within_noise, gains_after, noise_of, running_mean
+
+FRACTIONS = np.arange(1, 51) / 50
+
+
+def test_the_noise_of_an_evaluation_is_recovered_under_a_trend():
+    rng = np.random.default_rng(0)
+    curves = 3.0 - FRACTIONS + 0.02 * rng.standard_normal((40, 50))
+    assert np.median(noise_of(curves)) == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_straight_line_has_no_noise():
+    assert noise_of((1.0 - FRACTIONS)[None, :]) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_running_mean_shrinks_at_the_ends_and_passes_over_what_is_missing():
+    curve = np.array([[1.0, 2.0, np.nan, 4.0, 10.0]])
+    # A share of 0.6 of 5 evaluations is 3: itself and both neighbours.
+    assert running_mean(curve, 0.6)[0].tolist() == [1.5, 1.5, 3.0, 7.0, 7.0]
+
+
+def test_a_huge_first_evaluation_does_not_drown_the_later_ones():
+    curve = np.array([[1e20, 0.3, 0.2, 0.1, 0.1]])
+    assert running_mean(curve, 0.4)[0, 1:].tolist() == pytest.approx([0.25, 0.15, 0.1, 0.1])
+
+
+def test_pure_noise_gains_nothing():
+    curves = np.random.default_rng(1).standard_normal((4000, 50))
+    for split in (0.1, 0.75):
+        assert gains_after(curves, FRACTIONS, split).gain.mean() < 0.1
+
+
+def test_a_drop_after_the_split_is_gained_in_noises():
+    noise = np.random.default_rng(2).standard_normal((500, 50))
+    dropped = np.where(FRACTIONS > 0.8, -3.0, 0.0)
+    assert gains_after(noise + dropped, FRACTIONS, 0.75).gain.mean() == pytest.approx(3.0, abs=0.5)
+
+
+def test_a_constant_curve_without_noise_gains_nothing():
+    assert gains_after(np.full((2, 50), 0.5), FRACTIONS, 0.1).gain.tolist() == [0.0, 0.0]
+
+
+def test_a_noiseless_gain_below_a_thousandth_of_the_value_is_not_material():
+    # Value about 1, descent 1, gain after 10 % of 0.0002: a fifth of what is material.
+    falling = np.where(FRACTIONS > 0.1, 1.0, 1.0002)
+    falling[0] = 2.0
+    assert gains_after(falling[None, :], FRACTIONS, 0.1).gain[0] < 0.5
+
+
+def test_the_earliest_step_within_noise_is_the_first_at_the_level_and_never_after_the_argmin():
+    # From 1 straight down to 0 at the tenth evaluation, then flat: without noise the tenth is the first at level.
+    curve = np.maximum(0.0, 1.0 - np.arange(1, 51) / 10)[None, :]
+    assert earliest_within_noise(curve)[0] == 9
+    rng = np.random.default_rng(4)
+    noisy = 0.3 * rng.standard_normal((200, 50))
+    assert (earliest_within_noise(noisy) <= noisy.argmin(axis=1)).all()

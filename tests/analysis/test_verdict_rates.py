@@ -1,0 +1,23 @@
+"""A small part of tests/benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough (issue 7)."""
+
+import pytest
+from benchmarks.verdict_rates import best_step_rates, boundary_rates, boundary_rows
+
+SEED = 5_000_000
+
+
+def test_boundary_verdicts_are_right():
+    rows = boundary_rows(SEED, 12, (0.02,), (30, 100))
+    rates = boundary_rates(rows, ["trials"])
+    assert (rates["wrong_ok"] <= 4).all()
+    assert (rates["false_alarm"] <= 2).all()
+    assert rates.loc[30, "inconclusive"] <= 20
+    assert rates.loc[100, "inconclusive"] <= 5
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.05])
+def test_best_step_verdicts_are_right(noise):
+    rows = best_step_rates(SEED, 6, (noise,))
+    shares = rows.groupby("outcome")["count"].sum() / rows["count"].sum()
+    assert shares.get("wrong", 0.0) <= 0.03
+    assert shares.get("inconclusive", 0.0) <= 0.15

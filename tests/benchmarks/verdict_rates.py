@@ -1,0 +1,112 @@
+"""Rates of right and wrong verdicts on synthetic studies: `python tests/benchmarks/verdict_rates.py --studies 300`.
+
+The seeds of `--tune` are for choosing statistics, the others for the table (issue 7).
+"""
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.synthetic import NOISES, best_step_case, boundary_case
+
+from tuner.analysis.best_steps import best_steps_finding
+from tuner.analysis.boundaries import boundary_findings
+
+TABLE_SEED, TUNING_SEED = 1_000_000, 0
+
+
+def boundary_rows(first_seed: int, studies: int, noises: tuple[float, ...], trials: tuple[int, ...]) -> pd.DataFrame:
+    """One row a hyperparameter of each study: its truth and the verdict."""
+    rows = []
+    for noise in noises:
+        for count in trials:
+            for relevant in (1, 2, 3):
+                for i in range(studies):
+                    dims = relevant + i % (7 - relevant)
+                    case = boundary_case(first_seed + i, trials=count, dims=dims, relevant=relevant, noise=noise)
+                    for finding in boundary_findings(case.frames):
+                        matters = int(finding.subject[1:]) < relevant
+                        cell = (noise, count, relevant, dims, case.shape, case.divergent, matters)
+                        rows.append((*cell, case.truth[finding.subject], finding.verdict))
+    columns = ["noise", "trials", "relevant", "dims", "shape", "divergent", "matters", "truth", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def boundary_rates(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Percent: wrong_ok of those beyond an edge, false_alarm of those inside, inconclusive of all."""
+    beyond, inside = rows["truth"] != "ok", rows["truth"] == "ok"
+    undecided = rows["verdict"] == "inconclusive"
+    expands = rows["verdict"].str.startswith("expand")
+    rates = rows.assign(
+        wrong_ok=(~undecided & (rows["verdict"] != rows["truth"])).where(beyond).astype(float),
+        false_alarm=expands.where(inside).astype(float),
+        inconclusive=undecided.astype(float),
+        inconclusive_beyond=undecided.where(beyond).astype(float),
+        inconclusive_inside=undecided.where(inside & rows["matters"]).astype(float),
+        inconclusive_irrelevant=undecided.where(~rows["matters"]).astype(float),
+    )
+    columns = [c for c in rates if c.startswith(("wrong", "false", "incon"))]
+    return (100 * rates.groupby(by)[columns].mean()).round(1)
+
+
+def best_step_rates(first_seed: int, studies: int, noises: tuple[float, ...]) -> pd.DataFrame:
+    rows = []
+    for noise in noises:
+        for trials in (10, 30):
+            for evaluations in (25, 50, 200):
+                verdicts: Counter[tuple[str, str, str]] = Counter()
+                for i in range(studies):
+                    case = best_step_case(first_seed + i, trials=trials, evaluations=evaluations, noise=noise)
+                    verdict = best_steps_finding(case.frames).verdict
+                    outcome = (
+                        "right" if verdict == case.truth else "inconclusive" if verdict == "inconclusive" else "wrong"
+                    )
+                    verdicts[case.kind, outcome, verdict] += 1
+                for (kind, outcome, verdict), count in verdicts.items():
+                    rows.append(
+                        {
+                            "noise": noise, "trials": trials, "evaluations": evaluations, "kind": kind,
+                            "outcome": outcome, "verdict": verdict, "count": count,
+                        }
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def best_step_table(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Percent of studies that were right, wrong, inconclusive."""
+    counts = rows.pivot_table(index=by, columns="outcome", values="count", aggfunc="sum", fill_value=0)
+    return (100 * counts.div(counts.sum(axis=1), axis=0)).round(1)
+
+
+def _show(*tables: pd.DataFrame | pd.Series) -> None:
+    for table in tables:
+        sys.stdout.write(f"{table.to_string()}\n\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=300, help="studies in each cell")
+    parser.add_argument("--tune", action="store_true", help="the seeds that statistics may be chosen by")
+    parser.add_argument("--noise", type=float, nargs="*", default=list(NOISES))
+    parser.add_argument("--trials", type=int, nargs="*", default=[20, 30, 50, 100])
+    parser.add_argument("--only", choices=["boundaries", "best_steps"])
+    given = parser.parse_args()
+    seed = TUNING_SEED if given.tune else TABLE_SEED
+    if given.only != "best_steps":
+        rows = boundary_rows(seed, given.studies, tuple(given.noise), tuple(given.trials))
+        _show(boundary_rates(rows, ["noise", "trials", "relevant"]))
+        _show(boundary_rates(rows, ["shape"]), boundary_rates(rows, ["divergent"]), boundary_rates(rows, ["dims"]))
+    if given.only != "boundaries":
+        steps = best_step_rates(seed, given.studies, tuple(given.noise))
+        _show(best_step_table(steps, ["noise", "trials", "evaluations"]))
+        _show(best_step_table(steps, ["kind"]))
+        _show(steps[steps["outcome"] == "wrong"].groupby(["kind", "verdict"])["count"].sum())
+
+
+if __name__ == "__main__":
+    main()

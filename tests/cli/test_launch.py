@@ -1,0 +1,217 @@
+"""Launching from the shell: to the end, again, interrupted, changed, broken."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from support.study_files import write_study
+
+
+def rows(folder, query):
+    with sqlite3.connect(folder / "runs" / "tuner.sqlite") as connection:
+        found = connection.execute(query).fetchall()
+    connection.close()
+    return found
+
+
+CURVES = (
+    "select number, metric.name, measurement.step, value_kind, value from measurement join trial on trial.id = trial_id "
+    "join metric on metric.id = metric_id order by 1, 2, 3"
+)
+
+
+def test_a_round_is_trained_and_the_same_command_again_repeats_nothing(tuner, tmp_path):
+    study = write_study(tmp_path)
+    first = tuner("launch", study, "--round", 1)
+    assert first.code == 0, first.err
+    assert first.err.count("complete, best validation/loss") == 4
+    assert first.out == "", "progress is not data"
+    before = rows(tmp_path, "select number, state, attempt, fence, finished from trial")
+    again = tuner("launch", study)
+    assert again.code == 0
+    assert "complete, best" not in again.err
+    assert rows(tmp_path, "select number, state, attempt, fence, finished from trial") == before
+
+
+def test_a_dry_run_prices_the_round_and_writes_nothing(tuner, tmp_path):
+    study = write_study(tmp_path)
+    priced = tuner("launch", study, "--dry-run")
+    assert priced.code == 0, priced.err
+    assert "ms/step" in priced.out
+    assert "240" in priced.out, "4 trials of 60 steps"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["tiny.py"]
+
+
+def test_the_trials_come_out_as_a_table_and_as_json(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    table = json.loads(tuner("trials", "tiny", "-f", "json").out)
+    assert [row["trial"] for row in table] == [0, 1, 2, 3]
+    assert set(table[0]) >= {
+        "state",
+        "reason",
+        "learning_rate",
+        "dropout",
+        "best_value",
+        "best_step",
+        "last_value",
+        "steps",
+        "seed",
+    }
+    assert tuner("trials", "tiny", "-f", "csv").out.splitlines()[0].startswith("trial,state,reason,learning_rate")
+    assert "learning_rate" in tuner("trials", tmp_path / "tiny.py").out
+
+
+@pytest.mark.parametrize("verb", ["best-steps", "boundaries"])
+def test_a_verdict_as_json_has_the_documented_form(verb, tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    run = tuner(verb, "tiny", "--round", 1, "-f", "json")
+    assert run.code in (0, 3)
+    told = json.loads(run.out)
+    assert (told["study"], told["round"]) == ("tiny", 1)
+    keys = {"question", "subject", "verdict", "strength", "summary", "evidence", "thresholds", "action"}
+    assert all(keys <= set(finding) for finding in told["findings"])
+
+
+def test_the_winner_is_named_with_a_command_that_reproduces_it_bit_for_bit(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    told = json.loads(tuner("best", "tiny", "-f", "json").out)
+    values = {row["trial"]: row["best_value"] for row in json.loads(tuner("trials", "tiny", "-f", "json").out)}
+    assert told["best_value"] == min(values.values()) == values[told["trial"]]
+    words = told["reproduce"].split()
+    assert words[0] == "tuner"
+    replayed = tuner(*words[1:])
+    assert replayed.code == 0, replayed.err
+    assert "0 differ" in replayed.out
+
+
+def test_replay_notices_a_curve_that_is_not_reproduced(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    with sqlite3.connect(tmp_path / "runs" / "tuner.sqlite") as connection:
+        connection.execute("update measurement set value = value * 1.0000001 where trial_id = 1 and step = 60")
+    connection.close()
+    assert tuner("replay", tmp_path / "tiny.py", "--trial", 0).code == 3
+
+
+def test_the_winners_weights_are_exported_and_load_into_the_model(tuner, tmp_path):
+    from safetensors.torch import load_file
+
+    tuner("launch", write_study(tmp_path))
+    assert tuner("best", "tiny", "--export", "model.safetensors").code == 0
+    weights = load_file(tmp_path / "model.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == {
+        "0.weight": (16, 6), "0.bias": (16,), "3.weight": (2, 16), "3.bias": (2,),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["best-steps", "axes", "curves", "schedules"])
+def test_a_plot_is_a_picture_and_its_numbers(kind, tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    run = tuner("plot", kind, "tiny", "-o", "plots/picture.png")
+    assert run.code == 0, run.err
+    assert (tmp_path / "plots" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "plots" / "picture.csv").read_text().count("\n") > 1
+
+
+def test_status_counts_trials_by_state(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    (row,) = json.loads(tuner("status", "-f", "json").out)
+    assert (row["campaign"], row["study"], row["complete"], row["steps_done"]) == ("tiny", "round-1", 4, "100%")
+
+
+def test_a_changed_declaration_is_an_error_that_names_the_keys(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    before = rows(tmp_path, "select declaration from study")
+    changed = tuner("launch", write_study(tmp_path, high=0.5))
+    assert changed.code == 2
+    assert "learning_rate" in changed.err
+    assert "high" in changed.err
+    assert "0.1" in changed.err
+    assert "0.5" in changed.err
+    assert rows(tmp_path, "select declaration from study") == before
+
+
+def test_changed_code_is_an_error_unless_it_is_said_to_make_no_difference(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path))
+    changed = write_study(tmp_path, replace=[("nn.ReLU()", "nn.GELU()")])
+    refused = tuner("launch", changed)
+    assert refused.code == 2
+    assert "code or the data of the workload changed" in refused.err
+    assert tuner("launch", changed, "--allow-changed-code").code == 0
+    assert tuner("launch", write_study(tmp_path, replace=[("class Tiny", "# a remark\nclass Tiny")])).code == 0
+
+
+def test_more_trials_extend_the_study(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path, trials=3))
+    points = rows(tmp_path, "select number, point from trial order by number")
+    assert tuner("launch", write_study(tmp_path, trials=5)).code == 0
+    assert rows(tmp_path, "select number, point from trial order by number")[:3] == points
+    assert rows(tmp_path, "select count(*) from trial where state = 'complete'") == [(5,)]
+
+
+def start(study, folder, *more):
+    command = [sys.executable, "-m", "tuner.cli", "launch", str(study), *more]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+def finish(study, folder):
+    process = start(study, folder)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def running(folder):
+    if not (folder / "runs" / "tuner.sqlite").exists():
+        return False
+    try:
+        return rows(folder, "select count(*) from trial where state = 'complete'")[0][0] >= 1
+    except sqlite3.OperationalError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_state_from_which_the_same_result_comes(number, tuner, tmp_path):
+    calm, hurried = tmp_path / "calm", tmp_path / "hurried"
+    for folder in (calm, hurried):
+        folder.mkdir()
+        write_study(folder, trials=4, steps=2000)
+    process = start("tiny.py", hurried)
+    wait_for(lambda: running(hurried))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    states = dict(rows(hurried, "select state, count(*) from trial group by state"))
+    assert states.get("running", 0) == 0
+    assert states["complete"] < 4
+    finish("tiny.py", hurried)
+    finish("tiny.py", calm)
+    assert rows(hurried, CURVES) == rows(calm, CURVES)
+    assert rows(hurried, "select max(attempt) from trial") == [(1,)], "an interruption is no attempt"
+
+
+def test_kill_9_loses_at_most_what_was_not_committed(tmp_path):
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    for folder in (calm, killed):
+        folder.mkdir()
+        write_study(folder, trials=3, steps=3000)
+    for _ in range(2):
+        process = start("tiny.py", killed)
+        wait_for(lambda: running(killed))
+        time.sleep(0.5)
+        process.kill()
+        process.communicate()
+    finish("tiny.py", killed)
+    finish("tiny.py", calm)
+    assert rows(killed, CURVES) == rows(calm, CURVES)
+    assert rows(killed, "select count(*), state from trial group by state") == [(3, "complete")]

@@ -1,0 +1,215 @@
+import math
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study
+from matplotlib.figure import Figure
+
+from tuner.analysis.best_steps import best_steps_frame
+from tuner.analysis.frames import frames_of
+from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
+from tuner.design.quasi_random import quasi_random_points
+from tuner.design.space import SearchSpace, branches
+from tuner.plots.axes import axes_frame, axes_plot, value_limits
+from tuner.plots.best_steps import best_steps_plot
+from tuner.plots.catalog import PLOTS
+from tuner.plots.curves import curves_plot
+from tuner.plots.schedules import schedules_frame, schedules_plot
+from tuner.records import State
+
+FRACTIONS = np.arange(1, 51) / 50
+SPACE = SearchSpace(
+    learning_rate=log_uniform(1e-4, 1e-1),
+    dropout=uniform(0.0, 0.5),
+    layers=integers(1, 4),
+    act=choice("$relu", "tanh$"),
+)
+
+
+def line(figure: Figure, label: str, panel: int = 0):
+    """The drawn points of one label."""
+    (found,) = [each for each in figure.axes[panel].lines if each.get_label() == label]
+    return found
+
+
+def frames(count: int = 24, *, bad_above: float = math.inf, direction: str = "minimize", sign: float = 1.0):
+    points = quasi_random_points(SPACE, seed=0, start=0, count=count)
+    values = [
+        None if point["learning_rate"] > bad_above else sign * (1 + math.log10(point["learning_rate"] / 1e-3) ** 2)
+        for point in points
+    ]
+    return frames_of_values(study(SPACE, direction=direction), [dict(p.values_by_name) for p in points], values)
+
+
+def axes_of(frames) -> Figure:
+    return axes_plot(axes_frame(frames), frames)
+
+
+def test_best_steps_are_drawn_as_fractions_with_censored_ones_hollow():
+    curves = [(1.0 - 0.8 * FRACTIONS).tolist(), np.abs(FRACTIONS - 0.4).tolist()]
+    table = best_steps_frame(frames_of_curves(study(), curves))
+    figure = best_steps_plot(table, max_train_steps=1000)
+    seen, hollow = line(figure, "best step"), line(figure, "best at the end")
+    assert seen.get_ydata().tolist() == [0.4]
+    assert hollow.get_ydata().tolist() == [1.0]
+    assert hollow.get_markerfacecolor() == "white"
+    assert line(figure, "first within noise").get_ydata().tolist() == table["earliest_fraction"].tolist()
+
+
+def test_best_steps_show_the_bands_of_a14_and_a15():
+    table = best_steps_frame(frames_of_curves(study(), [np.abs(FRACTIONS - 0.4).tolist()]))
+    spans = [patch.get_extents().transformed(patch.axes.transData.inverted()) for patch in best_steps_plot(
+        table, max_train_steps=1000).axes[0].patches]  # fmt: skip
+    assert [(round(each.y0, 2), round(each.y1, 2)) for each in spans] == [(0.0, 0.1), (0.75, 1.02)]
+
+
+def test_there_is_a_panel_for_every_varied_hyperparameter_in_its_sampling_scale():
+    figure = axes_of(frames())
+    assert [axes.get_xlabel() for axes in figure.axes] == ["learning_rate", "dropout", "layers", "act"]
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "linear", "linear", "linear"]
+
+
+def test_the_searched_range_is_drawn():
+    bounds = [each for each in axes_of(frames()).axes[0].lines if each.get_linestyle() == "--"]
+    assert [each.get_xdata()[0] for each in bounds] == [1e-4, 1e-1]
+
+
+def test_the_best_three_are_starred():
+    made = frames()
+    best = made.complete.nsmallest(3, "best_value")
+    stars = line(axes_of(made), "best 3")
+    assert stars.get_marker() == "*"
+    assert sorted(stars.get_xdata()) == sorted(best["learning_rate"])
+    assert sorted(stars.get_ydata()) == sorted(best["best_value"])
+
+
+def test_infeasible_trials_are_crosses_at_the_top_and_do_not_change_the_scale():
+    """B29, D37: 1e30 before it diverged, and it must not flatten what can be seen."""
+    made = frames(bad_above=2e-2)
+    bad = made.trials["state"] == "infeasible"
+    assert bad.any()
+    without = type(made)(made.study, made.trials[~bad], made.curves)
+    made.trials.loc[bad, "best_value"] = 1e30
+    figure = axes_of(made)
+    assert figure.axes[0].get_ylim() == axes_of(without).axes[0].get_ylim()
+    assert figure.axes[0].get_xlim() == axes_of(without).axes[0].get_xlim()
+    crosses = line(figure, "infeasible")
+    assert crosses.get_marker() == "x"
+    assert len(crosses.get_xdata()) == bad.sum()
+    assert all(0.9 < height < 1.0 for height in crosses.get_ydata())  # of the axes, not of the data
+
+
+def test_crosses_of_a_maximized_metric_stand_at_the_worse_edge_the_bottom():
+    made = frames(bad_above=2e-2, direction="maximize", sign=-1.0)
+    assert all(0.0 < height < 0.1 for height in line(axes_of(made), "infeasible").get_ydata())
+
+
+def test_a_far_outlier_is_an_arrow_on_the_edge():
+    made = frames()
+    made.trials.loc[5, "best_value"] = 1e6
+    figure = axes_of(made)
+    assert figure.axes[0].get_ylim()[1] < 100
+    assert line(figure, "off the scale").get_xdata().tolist() == [made.trials.loc[5, "learning_rate"]]
+
+
+@pytest.mark.parametrize(("minimize", "expected"), [(True, (0.92, 2.12)), (False, (2.08, 0.88))])
+def test_the_scale_runs_from_the_better_to_the_worse_end(minimize, expected):
+    table = pd.DataFrame({"state": ["complete"] * 3, "best_value": [1.0, 1.5, 2.0]})
+    assert value_limits(table, minimize=minimize) == pytest.approx(expected)
+
+
+def test_the_rows_plotted_are_those_of_each_branch():
+    space = SearchSpace(
+        optimizer=branches(
+            sgd={"learning_rate": log_uniform(1e-2, 10)}, adamw={"learning_rate": log_uniform(1e-4, 0.1)}
+        )
+    )
+    points = [{"optimizer": "sgd", "sgd.learning_rate": 1.0}, {"optimizer": "adamw", "adamw.learning_rate": 1e-3}]
+    table = axes_frame(frames_of_values(study(space), points, [0.5, 0.4]))
+    assert table.groupby("hyperparameter")["trial"].apply(list).to_dict() == {
+        "optimizer": [0, 1], "sgd.learning_rate": [0], "adamw.learning_rate": [1],
+    }  # fmt: skip
+    assert table[table["hyperparameter"] == "optimizer"]["rank"].tolist() == [2, 1]
+
+
+def test_training_curves_mark_the_chosen_checkpoint():
+    steps = [100, 200, 300]
+    curves = pd.concat(
+        [
+            curve(0, steps, [0.5, 0.2, 0.3]),
+            curve(0, steps, [0.4, 0.1, 0.0], "training/loss"),
+            curve(1, steps, [0.9, 0.8, 0.7]),
+        ]
+    )
+    figure, table = PLOTS["curves"](frames_of(study(), [record(0), record(1)], curves))
+    assert len(figure.axes) == 2
+    chosen = line(figure, "chosen checkpoint")
+    assert (chosen.get_xdata().tolist(), chosen.get_ydata().tolist()) == ([200], [0.2])
+    assert line(figure, "training").get_ydata().tolist() == [0.4, 0.1, 0.0]
+    assert len(table) == 9
+
+
+def test_positive_curves_over_a_wide_span_are_drawn_on_a_log_axis():
+    table = pd.DataFrame(
+        {
+            "rank": 1,
+            "trial": 0,
+            "split": "validation",
+            "metric": "loss",
+            "step": [1, 2],
+            "value": [10.0, 0.1],
+            "chosen": False,
+        }
+    )
+    assert curves_plot(table).axes[0].get_yscale() == "log"
+    assert curves_plot(table.assign(value=[1.0, -1.0])).axes[0].get_yscale() == "linear"
+
+
+def test_schedules_are_drawn_over_each_other():
+    rates = {"round 1": [0.1, 0.05, 0.0], "round 2": [0.1, 0.1, 0.1, 0.05, 0.0]}
+    figure = schedules_plot(rates)
+    assert list(line(figure, "round 2").get_ydata()) == rates["round 2"]
+    assert line(figure, "round 1").get_linestyle() != line(figure, "round 2").get_linestyle()
+    table = schedules_frame(rates)
+    assert table[table["schedule"] == "round 1"]["learning_rate"].tolist() == rates["round 1"]
+    assert table["step"].tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", PLOTS)
+@pytest.mark.parametrize("file_type", ["png", "svg", "pdf"])
+def test_every_plot_can_be_written(kind, file_type, tmp_path):
+    rng = np.random.default_rng(0)
+    figure, table = PLOTS[kind](frames_of_curves(study(), rng.random((8, 50)).tolist()))
+    figure.savefig(tmp_path / f"plot.{file_type}")
+    assert (tmp_path / f"plot.{file_type}").stat().st_size > 1000
+    assert len(table) > 0
+
+
+@pytest.mark.parametrize("kind", PLOTS)
+def test_a_study_without_completed_trials_has_plots_that_say_so(kind):
+    figure, table = PLOTS[kind](frames_of_curves(study(), [[0.5]], {0: State.RUNNING}))
+    assert table.empty
+    assert any("yet" in text.get_text() or "No " in text.get_text() for text in figure.texts)
+
+
+def test_a_dollar_sign_in_a_name_is_a_dollar_sign(tmp_path):
+    made = frames()
+    figure = axes_plot(axes_frame(made), made, title="cost in $ and more $")
+    figure.savefig(tmp_path / "plot.svg")
+    assert not figure.axes[3].get_xticklabels()[0].get_parse_math()
+
+
+def test_plots_leave_the_style_alone():
+    before = dict(mpl.rcParams)
+    axes_of(frames())
+    assert dict(mpl.rcParams) == before
+
+
+def test_plots_need_no_pyplot_and_no_torch():
+    program = "import sys, tuner.plots.catalog; print([name in sys.modules for name in ('matplotlib.pyplot', 'torch')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[False, False]"

@@ -1,0 +1,31 @@
+"""Training curves of the best trials (B24), as frames."""
+
+import pandas as pd
+
+from tuner.analysis.study_frames import StudyFrames
+
+TOP = 3
+
+
+def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
+    """Completed trials, best first; equal values keep the order of their numbers."""
+    ascending = frames.study.objective.direction == "minimize"
+    return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
+
+
+def top_curves_frame(frames: StudyFrames, *, top: int = TOP) -> pd.DataFrame:
+    """Training and validation curves of the `top` best trials.
+
+    Columns: rank (1 is best), trial, split, metric (without its split), step, value, chosen (the step that
+    retrospective selection picked). Only the metric that selects, on both splits.
+    """
+    best = ranked_trials(frames).head(top)
+    name = frames.study.objective.metric.partition("/")[2]
+    curves = frames.curves[frames.curves["metric"].isin([f"training/{name}", f"validation/{name}"])]
+    places = pd.DataFrame({"trial": best["trial"], "rank": range(1, len(best) + 1), "best_step": best["best_step"]})
+    table = places.merge(curves, on="trial")
+    table["split"] = table["metric"].astype(str).str.split("/").str[0]
+    table["metric"] = name
+    table["chosen"] = table["step"] == table["best_step"]
+    columns = ["rank", "trial", "split", "metric", "step", "value", "chosen"]
+    return table[columns].sort_values(["rank", "split", "step"]).reset_index(drop=True)

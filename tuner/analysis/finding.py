@@ -1,0 +1,64 @@
+"""A question of the checklist with its answer, and everything needed to doubt it."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+Strength = Literal["strong", "moderate", "weak", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An answer that never overclaims: with its strength, its evidence, the thresholds used and the next action.
+
+    question: "best_steps", "boundary", "infeasible", "sweep", "regime", ...
+    subject: what it is about: a hyperparameter's name, or the study.
+    verdict: one word; "inconclusive" or "undecided" where the records do not decide.
+    needs_action: whether somebody (or exit code 3) should react.
+    thresholds: the named numbers the verdict depends on.
+    """
+
+    question: str
+    subject: str
+    verdict: str
+    strength: Strength
+    summary: str
+    evidence: pd.DataFrame
+    thresholds: Mapping[str, float]
+    action: str
+    needs_action: bool = False
+    caveats: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `-f json`; numbers that JSON cannot hold become null."""
+        return {
+            "question": self.question,
+            "subject": self.subject,
+            "verdict": self.verdict,
+            "strength": self.strength,
+            "summary": self.summary,
+            "evidence": [_plain(row) for row in self.evidence.to_dict(orient="records")],
+            "thresholds": dict(self.thresholds),
+            "action": self.action,
+            "caveats": list(self.caveats),
+        }
+
+
+def needing_action(findings: Iterable[Finding]) -> list[Finding]:
+    """Those somebody should react to, in order."""
+    return [finding for finding in findings if finding.needs_action]
+
+
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): _plain_value(value) for name, value in row.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,85 @@
+"""The only door from the Ledger to pandas, and retrospective selection for all trials at once (A10, A12)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tuner.analysis.study_frames import TRIAL_COLUMNS, StudyFrames
+from tuner.design.objective import Objective
+from tuner.design.study import Study
+from tuner.records import TrialRecord
+from tuner.storage.store import Ledger
+
+
+def study_frames(ledger: Ledger, campaign: str, study_name: str) -> StudyFrames:
+    """A study as frames. Raises StorageError where the Ledger does not hold it."""
+    row = ledger.study(campaign, study_name)
+    measured = ledger.measurements(row.study_id)
+    curves = pd.DataFrame(
+        {
+            "trial": np.asarray(measured.trial_numbers, dtype=np.int64),
+            "step": np.asarray(measured.steps, dtype=np.int64),
+            "metric": pd.Series(measured.metrics, dtype="category"),
+            "value": np.asarray(measured.values, dtype=np.float64),
+        }
+    )
+    return frames_of(row.study, ledger.trials(row.study_id), curves)
+
+
+def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame) -> StudyFrames:
+    """Frames of records from anywhere; `curves` has the columns trial, step, metric, value in any order.
+
+    A step measured twice keeps its later row (D33).
+    """
+    tidy = _tidy_curves(curves)
+    names = [hyperparameter.name for hyperparameter in study.hyperparameters]
+    rows = [_trial_row(record, names) for record in sorted(trials, key=lambda record: record.number)]
+    table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *names])
+    selected = selected_steps(tidy, study.objective).reindex(table["trial"])
+    for column in ("best_value", "best_step", "last_value"):
+        table[column] = selected[column].array
+    return StudyFrames(study, table, tidy)
+
+
+def selected_steps(curves: pd.DataFrame, objective: Objective) -> pd.DataFrame:
+    """Per trial (the index): best_value, best_step, last_value of the objective's metric in tidy `curves`.
+
+    What is not finite never wins, ties go to the earlier step (D27, D29); last_value may be NaN or infinite.
+    """
+    mine = curves[curves["metric"] == objective.metric]
+    finite = mine[np.isfinite(mine["value"].to_numpy())]
+    sign = 1.0 if objective.direction == "minimize" else -1.0
+    # Rows are sorted by step, and idxmin names the first of equal values: the earlier step.
+    winners = finite.loc[(sign * finite["value"]).groupby(finite["trial"]).idxmin()].set_index("trial")
+    selected = mine.groupby("trial")[["value"]].tail(1).set_index(mine.groupby("trial")["trial"].tail(1))
+    selected = selected.rename(columns={"value": "last_value"})
+    selected["best_value"] = winners["value"].reindex(selected.index)
+    selected["best_step"] = winners["step"].reindex(selected.index).astype("Int64")
+    return selected
+
+
+def _tidy_curves(curves: pd.DataFrame) -> pd.DataFrame:
+    tidy = curves[["trial", "step", "metric", "value"]].astype({"value": np.float64, "metric": "category"})
+    categories = tidy["metric"].cat.categories
+    if not categories.is_monotonic_increasing:
+        tidy["metric"] = tidy["metric"].cat.reorder_categories(sorted(categories))
+    keys = ["trial", "metric", "step"]
+    codes = [tidy["step"].to_numpy(), tidy["metric"].cat.codes.to_numpy(), tidy["trial"].to_numpy()]
+    tidy = tidy.iloc[np.lexsort(codes)]
+    return tidy[~tidy.duplicated(keys, keep="last")].reset_index(drop=True)
+
+
+def _trial_row(record: TrialRecord, names: Sequence[str]) -> Mapping[str, object]:
+    values = dict(record.point.values_by_name)
+    return {
+        "trial": record.number,
+        "state": record.state.value,
+        "reason": record.reason,
+        "origin": record.origin,
+        "seed": record.seed,
+        "data_seed": record.data_seed,
+        "steps": record.step,
+        "attempt": record.attempt,
+        **{name: values.get(name) for name in names},
+    }

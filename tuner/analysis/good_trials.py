@@ -1,0 +1,47 @@
+"""The trials that "always" and "consistently" speak about (D11), and their curves as a matrix."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from tuner.analysis.curves import ranked_trials
+from tuner.analysis.levels import Array, noise_of
+from tuner.analysis.study_frames import StudyFrames
+
+GOOD_SHARE = 1 / 3  # [P] of the completed trials, by best value, are candidates for good
+GOOD_AT_LEAST = 5  # [P] candidates, where there are as many
+GOOD_IMPROVEMENT = 0.5  # [P] a good trial made at least this share of the best trial's improvement
+_NOISES = 4.0  # [P] but so many noises of an evaluation never tell two trials apart
+
+
+def good_trials(frames: StudyFrames) -> pd.DataFrame:
+    """Rows of the good trials, best first.
+
+    The best third of the completed trials (at least 5), without hopeless ones: those that made less than half of
+    the improvement that the best trial made over the worst first evaluation.
+    """
+    ranked = ranked_trials(frames)
+    candidates = ranked.head(max(GOOD_AT_LEAST, math.ceil(GOOD_SHARE * len(ranked))))
+    steps, curves = curve_matrix(frames, candidates["trial"])
+    if candidates.empty or steps.size < 3:
+        return candidates
+    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    values = sign * candidates["best_value"]
+    improvement = float(np.nanmax(curves[:, 0])) - values.iloc[0]
+    reach = max((1.0 - GOOD_IMPROVEMENT) * improvement, _NOISES * float(np.nanmedian(noise_of(curves))))
+    within: pd.DataFrame = candidates[values <= values.iloc[0] + reach]
+    return within
+
+
+def curve_matrix(frames: StudyFrames, trials: pd.Series) -> tuple[Array, Array]:
+    """The steps, and the objective's curves of `trials` (rows in their order), negated where it is maximized.
+
+    What is not finite, or was not evaluated, is NaN.
+    """
+    objective = frames.study.objective
+    mine = frames.curves[(frames.curves["metric"] == objective.metric) & frames.curves["trial"].isin(trials)]
+    wide = mine.pivot(index="trial", columns="step", values="value").reindex(trials)
+    values = wide.to_numpy(dtype=np.float64)
+    signed = values if objective.direction == "minimize" else -values
+    return wide.columns.to_numpy(dtype=np.float64), np.where(np.isfinite(signed), signed, np.nan)

@@ -1,0 +1,325 @@
+"""Is training compute-bound (A1-A5)? Decided from the sweep's outcome and from curves, never from one number.
+
+Not compute-bound: the training set was fitted and validation is flat or worse afterwards. Compute-bound: it was not
+fitted, and training and validation still improve at the end. Improvement is judged where the learning rate is
+constant: a loss that falls because the rate falls says nothing about more steps (D47).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.fit_steps import fit_interval
+from tuner.analysis.good_trials import curve_matrix, good_trials
+from tuner.analysis.levels import MIDDLE, Array, gains_after, material_gain, noise_of, running_mean
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.design.objective import FitCriterion, Objective
+
+LAST = 0.75  # [P] the last part begins at this fraction of the steps at a constant rate
+LATEST_FIT = 0.85  # [P] after a later fit there is too little left to see what came "afterwards"
+FEW = 5  # [P] of the good trials, the best ones, are looked at (A1)
+CONSTANT_SHARE = 0.5  # [P] a shorter constant part says nothing about the end of the run
+CONFIDENCE = 0.99  # [P] one-sided, of a gain being real
+FLAT_CONFIDENCE = 0.95  # [P] one-sided, of a gain being absent
+MEANINGFUL = 0.5  # [P] noises of one evaluation: a smaller mean gain is none
+NEGLIGIBLE = 1.0  # [P] noises: validation whose mean gain surely lies below is flat
+MAJORITY = 0.6  # [P] share of the trials that must improve
+CLIPPED = 5.0  # [P] noises: what one trial gained beyond does not outweigh the others
+RISE = 3.0  # [P] noises: a larger rise of smoothed validation from its best is overfitting (A5)
+ENOUGH = 3  # [P] trials for a strong verdict
+
+THRESHOLDS = {
+    "last_part_from": LAST,
+    "latest_fit": LATEST_FIT,
+    "few_best_trials": FEW,
+    "constant_share": CONSTANT_SHARE,
+    "minimum_evaluations": MINIMUM_EVALUATIONS,
+    "confidence": CONFIDENCE,
+    "flat_confidence": FLAT_CONFIDENCE,
+    "meaningful_in_noises": MEANINGFUL,
+    "negligible_in_noises": NEGLIGIBLE,
+    "majority": MAJORITY,
+    "overfitting_in_noises": RISE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Gains:
+    """What the last part gained on one split, a number a trial, in noises of an evaluation (`levels.gains_after`).
+
+    `spread`: the standard deviation that noise alone gives each gain.
+    """
+
+    gain: Array
+    scale: Array
+    spread: Array
+
+    @property
+    def mean(self) -> float:
+        return float(np.clip(self.gain, -CLIPPED, CLIPPED).mean())
+
+    @property
+    def surely(self) -> NDArray[np.bool_]:
+        """Which trials improved by more than their own noise."""
+        return np.asarray(self.gain > np.maximum(_critical(CONFIDENCE) * self.spread, MEANINGFUL))
+
+    @property
+    def improving(self) -> bool:
+        most = float((self.gain > 0).mean()) >= MAJORITY
+        return most and self.mean > max(self._margin(CONFIDENCE), MEANINGFUL)
+
+    @property
+    def flat_or_worse(self) -> bool:
+        few = float(self.surely.mean()) <= 1.0 - MAJORITY
+        return few and not self.improving and self.mean + self._margin(FLAT_CONFIDENCE) < NEGLIGIBLE
+
+    def _margin(self, confidence: float) -> float:
+        return _critical(confidence) * math.sqrt(float((self.spread**2).mean()) / len(self.gain))
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What a verdict rests on. `last_step`: the end of the judged part; `decaying`: the rate falls inside it."""
+
+    table: pd.DataFrame
+    training: _Gains
+    validation: _Gains
+    fitted: bool
+    last_step: int
+    decaying: bool
+
+
+def regime_finding(frames: StudyFrames, outcome: Outcome | None = None) -> Finding:
+    """compute_bound, not_compute_bound or undecided, from the curves of the best trials and the sweep's outcome.
+
+    Evidence: two rows a trial, best trial first. Columns: trial, metric, gain (of the last part over what was before,
+    in noises), noise (one of them), from_step and to_step (the last part), fitted_at (<NA> where it did not fit the
+    training set), rise (of smoothed validation from its best to its end, in noises), overfitting (A5).
+    """
+    evidence = _evidence(frames, outcome)
+    if isinstance(evidence, str):
+        return _finding(frames, ("undecided", "none", evidence + "."), pd.DataFrame(), ())
+    said = _verdict(evidence)
+    return _finding(frames, said, evidence.table, tuple(_caveats(frames, evidence, said[0])))
+
+
+def contradiction_finding(declared: str, found: Finding) -> Finding | None:
+    """A finding of its own where the declared regime contradicts the evidence (A1); None where it does not."""
+    if "undecided" in (declared, found.verdict) or declared == found.verdict:
+        return None
+    return Finding(
+        question="declared_regime",
+        subject=found.subject,
+        verdict="contradiction",
+        strength=found.strength,
+        summary=f"The regime is declared as {declared}, but the evidence says {found.verdict}: {found.summary}",
+        evidence=found.evidence,
+        thresholds=found.thresholds,
+        action=f"Declare regime={found.verdict!r} or none, unless an experiment shows otherwise. {found.action}",
+        needs_action=True,
+        caveats=found.caveats,
+    )
+
+
+def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
+    """The evidence, or why there is none."""
+    if frames.study.budget.max_train_steps / frames.study.budget.evaluate_every < MINIMUM_EVALUATIONS:
+        return f"Fewer than {MINIMUM_EVALUATIONS} evaluations per trial cannot tell gains from noise (D14)"
+    trials = _measured(frames, good_trials(frames)).head(FEW)
+    if trials.empty:
+        return "No completed trial has finite training and validation curves of the selecting metric"
+    fitted_at = _fitted_at(frames, trials["trial"])
+    seen = np.isfinite(fitted_at)
+    if seen.any():
+        # Once the set can be fitted the question is what came afterwards, which the other trials cannot say.
+        trials, fitted_at = trials[seen], fitted_at[seen]
+    last_step, decaying = _judged_part(frames, trials)
+    splits = _splits(fitted_at / last_step)
+    gains = [_gains(*_curves(frames, metric, trials), last_step, splits) for metric in _metrics(frames)]
+    table = _table(frames, trials, gains)
+    table["from_step"], table["to_step"] = np.repeat(splits * last_step, 2).round().astype(int), last_step
+    table["fitted_at"] = pd.array([None if math.isnan(at) else int(at) for at in np.repeat(fitted_at, 2)], "Int64")
+    fitted = bool(seen.any()) or isinstance(outcome, Fitted | Invalid)
+    table = _with_overfitting(frames, trials, table)
+    return _Evidence(table, gains[0], gains[1], fitted, last_step, decaying)
+
+
+def _metrics(frames: StudyFrames) -> tuple[str, str]:
+    """The selecting metric on the training and on the validation split."""
+    name = frames.study.objective.metric.partition("/")[2]
+    return f"training/{name}", f"validation/{name}"
+
+
+def _curves(frames: StudyFrames, metric: str, trials: pd.DataFrame) -> tuple[Array, Array]:
+    """Steps and curves (minimized) of a metric that has the objective's direction."""
+    objective = Objective(metric, frames.study.objective.direction)
+    return curve_matrix(replace(frames, study=replace(frames.study, objective=objective)), trials["trial"])
+
+
+def _measured(frames: StudyFrames, trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials whose curves are finite on both splits."""
+    usable = np.full(len(trials), True)
+    for metric in _metrics(frames):
+        steps, curves = _curves(frames, metric, trials)
+        usable &= np.isfinite(curves).all(axis=1) & (steps.size > 0)
+    return trials[usable].reset_index(drop=True)
+
+
+def _fitted_at(frames: StudyFrames, trials: pd.Series) -> Array:
+    """The first step of each trial's sustained fit, NaN where there is none (A24)."""
+
+    def first_fit(trial: int, criterion: FitCriterion) -> float:
+        interval = fit_interval(frames.curve(trial, criterion.metric), criterion)
+        return float(interval[1]) if interval else math.nan
+
+    criterion = frames.study.fitted_when
+    return np.array([math.nan if criterion is None else first_fit(int(trial), criterion) for trial in trials])
+
+
+def _judged_part(frames: StudyFrames, trials: pd.DataFrame) -> tuple[int, bool]:
+    """Where the judged part ends, and whether the rate falls inside it: all trials' constant part, if long enough."""
+    budget = frames.study.budget.max_train_steps
+    ends = [_decay_start(frames, row) for row in trials.to_dict("records")]
+    return (min(ends), False) if min(ends) >= CONSTANT_SHARE * budget else (budget, True)
+
+
+def _decay_start(frames: StudyFrames, trial: Mapping[Any, Any]) -> int:
+    """The first step of a trial's decay; the budget where its rate never falls."""
+    study = frames.study
+    fraction, warmup = trial.get("decay_fraction"), trial.get("warmup_steps", study.warmup_steps)
+    family = study.schedule if pd.isna(fraction) else replace(study.schedule, decay=float(fraction))
+    start = family.schedule(study.budget.max_train_steps, 0 if pd.isna(warmup) else int(warmup)).decay_start
+    return study.budget.max_train_steps if start is None else start
+
+
+def _splits(fitted: Array) -> Array:
+    """Where the last part of each trial begins: at LAST, or after a later fit if enough is left to judge."""
+    after = fitted + MIDDLE / 2  # running means beyond do not reach back before the fit
+    return np.where((fitted <= LATEST_FIT) & (after > LAST), after, LAST)
+
+
+def _gains(steps: Array, curves: Array, last_step: int, splits: Array) -> _Gains:
+    part = steps <= last_step
+    fractions = steps[part] / last_step
+    judged = [gains_after(row[None, part], fractions, split) for row, split in zip(curves, splits, strict=True)]
+    columns = [[g.gain[0] for g in judged], [g.scale[0] for g in judged], [g.spread for g in judged]]
+    return _Gains(*(np.array(column) for column in columns))
+
+
+def _table(frames: StudyFrames, trials: pd.DataFrame, gains: list[_Gains]) -> pd.DataFrame:
+    """Two rows a trial: training, validation."""
+    return pd.DataFrame(
+        {
+            "trial": np.repeat(trials["trial"].to_numpy(), 2),
+            "metric": list(_metrics(frames)) * len(trials),
+            "gain": np.ravel([one.gain for one in gains], order="F"),
+            "noise": np.ravel([one.scale for one in gains], order="F"),
+        }
+    )
+
+
+def _with_overfitting(frames: StudyFrames, trials: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Adds rise and overfitting: over the whole run, validation rises from its best while training does not (A5)."""
+    training, validation = (_curves(frames, metric, trials)[1] for metric in _metrics(frames))
+    smooth_training, smooth = running_mean(training, MIDDLE), running_mean(validation, MIDDLE)
+    rows, best = np.arange(len(trials)), smooth.argmin(axis=1)
+    scale = np.maximum(noise_of(validation), material_gain(validation))
+    risen = smooth[:, -1] - smooth[rows, best]
+    rise = np.divide(risen, scale, out=np.zeros_like(risen), where=scale > 0)
+    overfitting = (rise > RISE) & (smooth_training[:, -1] <= smooth_training[rows, best])
+    is_validation = table["metric"].str.startswith("validation/").to_numpy()
+    table["rise"] = np.where(is_validation, np.repeat(rise, 2), np.nan)
+    table["overfitting"] = is_validation & np.repeat(overfitting, 2)
+    return table
+
+
+def _verdict(evidence: _Evidence) -> tuple[str, Strength, str]:
+    training, validation, num = evidence.training, evidence.validation, len(evidence.training.gain)
+    numbers = (
+        f"In the last part before step {evidence.last_step:,} the {counted(num)} gained {training.mean:+.1f} noises of "
+        f"an evaluation in training and {validation.mean:+.1f} in validation"
+    )
+    few: Strength = "weak" if num == 1 else "moderate"
+    if evidence.fitted:
+        if validation.flat_or_worse:
+            strength: Strength = "strong" if num >= ENOUGH else few
+            return (
+                "not_compute_bound",
+                strength,
+                f"The training set was fitted and validation gained no more. {numbers}.",
+            )
+        return "undecided", "none", f"The training set was fitted, and validation may still gain afterwards. {numbers}."
+    if training.improving and validation.improving:
+        sure = num >= ENOUGH and bool((training.surely & validation.surely).all())
+        strength = "weak" if evidence.decaying else "strong" if sure else few
+        return "compute_bound", strength, f"Training and validation still improve, and nothing was fitted. {numbers}."
+    flat = "neither" if not (training.improving or validation.improving) else "only one of them"
+    return "undecided", "none", f"The training set was not fitted, and {flat} surely improves. {numbers}."
+
+
+def counted(num: int) -> str:
+    return "best trial" if num == 1 else f"{num} best trials"
+
+
+def _caveats(frames: StudyFrames, evidence: _Evidence, verdict: str) -> list[str]:
+    found = []
+    if evidence.decaying and verdict != "not_compute_bound":
+        found.append(
+            "The learning rate falls over most of the run, and a loss falls with it (D47): only a run of twice the "
+            "steps, with its schedule re-derived, decides."
+        )
+    if frames.study.fitted_when is None:
+        found.append("No fit criterion is declared, so nobody can tell whether the training set was fitted (A18).")
+    if evidence.table["overfitting"].any():
+        trials = evidence.table.loc[evidence.table["overfitting"], "trial"]
+        found.append(
+            f"Overfitting in {', '.join(f'trial {trial}' for trial in trials)}: validation rises from its best while "
+            "training does not (A5); regularization, or the best checkpoint instead of the last, may help."
+        )
+    if verdict == "compute_bound":
+        found.append("Training longer or faster is not the only way to improve (A3).")
+    return found
+
+
+def _finding(
+    frames: StudyFrames, said: tuple[str, Strength, str], table: pd.DataFrame, caveats: tuple[str, ...]
+) -> Finding:
+    verdict, strength, summary = said
+    return Finding(
+        question="regime",
+        subject=frames.study.name,
+        verdict=verdict,
+        strength=strength,
+        summary=summary,
+        evidence=table,
+        thresholds=THRESHOLDS,
+        action=_action(frames, verdict, table),
+        caveats=caveats,
+    )
+
+
+def _action(frames: StudyFrames, verdict: str, table: pd.DataFrame) -> str:
+    if verdict == "not_compute_bound":
+        return "Plan the rounds from the steps to fit, and refine the budget from the best steps (A9, A14, A15)."
+    which = f"trial {table['trial'].iloc[0]}" if len(table) else "a good trial"
+    steps = frames.study.budget.max_train_steps
+    decisive = (
+        f"train {which} again for {2 * steps:,} steps with its schedule re-derived; training is compute-bound only if "
+        "the best validation value improves by more than trial noise (A1)."
+    )
+    if verdict == "compute_bound":
+        return f"Train as long as you can afford: declare production_steps (A2). To be sure, {decisive}"
+    return f"Decide it: {decisive}"
+
+
+def _critical(confidence: float) -> float:
+    return float(stats.norm.ppf(confidence))

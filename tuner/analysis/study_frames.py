@@ -1,0 +1,45 @@
+"""A study as two frames: what every question of `analysis` is asked of, wherever the study was run."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tuner.design.study import Study
+
+# Columns of `trials` that are no hyperparameters.
+TRIAL_COLUMNS = (
+    "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "attempt",
+    "best_value", "best_step", "last_value",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFrames:
+    """`study` and its records.
+
+    trials: one row a trial, sorted by number. Columns: trial (number), state ("complete", ...), reason, origin,
+        seed, data_seed, steps (last recorded step), attempt, best_value and best_step (retrospective selection by
+        the study's objective; NaN and <NA> where no finite value exists), last_value (at the last evaluation), then
+        one column for every hyperparameter by canonical name, NaN/None where it does not exist in that branch.
+    curves: long form, one row a measurement: trial, step, metric, value; sorted by trial, metric, step.
+    """
+
+    study: Study
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+
+    def curve(self, trial: int, metric: str) -> pd.DataFrame:
+        """Steps and values of one metric of one trial."""
+        mine = self.curves[(self.curves["trial"] == trial) & (self.curves["metric"] == metric)]
+        return mine[["step", "value"]].reset_index(drop=True)
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """Trials that ran their whole budget and have a finite best value: what verdicts speak about (D11)."""
+        trials = self.trials
+        return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        """Canonical names of what varies, in declared order."""
+        return [hyperparameter.name for hyperparameter in self.study.hyperparameters]

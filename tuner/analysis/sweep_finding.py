@@ -1,0 +1,194 @@
+"""The sweep's outcome as a finding: how many steps fit the training set, or what to do about having no number.
+
+A number never stands alone: it comes with its interval and its spread over seeds (D5, A26). An invalid grid
+withholds it (A25, D3), and no fit gives reasons instead (A19, D8).
+"""
+
+import pandas as pd
+
+from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.fit_steps import SUSTAINED
+from tuner.analysis.sweep_outcome import (
+    GRID_EXTENSION,
+    LEAST_WIDTH,
+    PLATEAU,
+    PREDICTION,
+    SURELY,
+    Fitted,
+    Invalid,
+    NotFitted,
+    Outcome,
+    Reason,
+    extended_grid,
+)
+
+ENOUGH_SEEDS = 3  # [P] fresh seeds at the fastest rate that give its spread (A26)
+SEEDS_VARY = "Steps to fit vary by up to 2x between seeds."
+THRESHOLDS = {
+    "sustained_evaluations": SUSTAINED,
+    "refined_interval_width": LEAST_WIDTH,
+    "prediction": PREDICTION,
+    "enough_seeds": ENOUGH_SEEDS,
+    "plateau": PLATEAU,
+    "surely_in_noises": SURELY,
+    "grid_extension": GRID_EXTENSION,
+}
+
+
+def sweep_finding(outcome: Outcome, fits: pd.DataFrame) -> Finding:
+    """fitted, not_fitted or invalid; `fits` are the grid's trials (`fit_steps_frame`), the evidence."""
+    verdict, strength, summary, action = _said(outcome, fits)
+    return Finding(
+        question="sweep",
+        subject="learning_rate",
+        verdict=verdict,
+        strength=strength,
+        summary=summary,
+        evidence=fits,
+        thresholds=THRESHOLDS,
+        action=action,
+        needs_action=verdict != "fitted",
+        caveats=_caveats(outcome, fits),
+    )
+
+
+def _said(outcome: Outcome, fits: pd.DataFrame) -> tuple[str, Strength, str, str]:
+    if isinstance(outcome, Fitted):
+        return "fitted", _strength(outcome), _fitted_summary(outcome), _fitted_action(outcome)
+    if isinstance(outcome, Invalid):
+        strength: Strength = "weak" if outcome.ambiguous else "strong"
+        return "invalid", strength, _invalid_summary(outcome), _invalid_action(outcome)
+    strength = "moderate" if outcome.reasons[0].weight == "likely" else "weak"
+    return "not_fitted", strength, _not_fitted_summary(outcome), _not_fitted_action(outcome, fits)
+
+
+def _strength(outcome: Fitted) -> Strength:
+    if outcome.unfitted_seeds or len(outcome.seed_steps) < 2:
+        return "weak"
+    narrow = outcome.width <= LEAST_WIDTH
+    return "strong" if narrow and len(outcome.seed_steps) >= ENOUGH_SEEDS and not outcome.tied else "moderate"
+
+
+def _fitted_summary(outcome: Fitted) -> str:
+    fastest = (
+        f"The fastest trial, at a constant learning rate of {outcome.learning_rate:g}, fitted the training set after "
+        f"more than {outcome.low:,} and at most {outcome.high:,} steps."
+    )
+    return f"{fastest} {_seeds_summary(outcome)} {SEEDS_VARY}"
+
+
+def _seeds_summary(outcome: Fitted) -> str:
+    seeds = outcome.seed_steps
+    trained = len(seeds) + outcome.unfitted_seeds
+    if not trained:
+        return "No other seed was trained, so its spread is not known."
+    if not seeds:
+        return f"None of {trained} fresh seeds fitted."
+    fitted = f"{len(seeds)} of {trained} fresh seeds fitted in {seeds[0]:,} to {seeds[-1]:,} steps"
+    if outcome.seed_low is None:
+        return f"{fitted}; the estimate is {outcome.steps:,}, its spread is not known."
+    until = f"to {outcome.seed_high:,}" if outcome.seed_high is not None else "upwards, with no upper bound"
+    return (
+        f"{fitted}; the estimate is {outcome.steps:,}, and a further seed would lie in {outcome.seed_low:,} {until} "
+        f"({PREDICTION:.0%})."
+    )
+
+
+def _fitted_action(outcome: Fitted) -> str:
+    return (
+        f"Give the trials of round 1 the sweep's margin times {outcome.steps:,} steps (in doubt longer, A9): "
+        "`tuner launch STUDY --round 1` does."
+    )
+
+
+def _invalid_summary(outcome: Invalid) -> str:
+    end = "highest" if outcome.direction == "upper" else "lowest"
+    which = "ties for the fastest" if outcome.ambiguous else "is the fastest"
+    further = "higher" if outcome.direction == "upper" else "lower"
+    return (
+        f"The {end} learning rate of the grid, {outcome.learning_rate:g}, {which}: a {further} one may need far fewer "
+        "steps, so no number is given (A25)."
+    )
+
+
+def _invalid_action(outcome: Invalid) -> str:
+    return f"Run `tuner sweep STUDY --extend`: its grid is {_rates(outcome.extended_grid)}."
+
+
+def _not_fitted_summary(outcome: NotFitted) -> str:
+    if outcome.best_value is None:
+        reached = ""
+    else:
+        reached = f"; the best trial, at {outcome.best_learning_rate:g}, reached {outcome.best_value:.4g}"
+    reasons = "; ".join(f"{reason.weight}: {reason.because}" for reason in outcome.reasons)
+    return (
+        f"No learning rate fitted the training set within {outcome.max_steps:,} steps{reached}, so no number is given "
+        f"(A19, D8). Reasons, the likeliest first: {reasons}."
+    )
+
+
+def _not_fitted_action(outcome: NotFitted, fits: pd.DataFrame) -> str:
+    return " Or: ".join(_remedy(reason, outcome, fits) for reason in outcome.reasons)
+
+
+def _remedy(reason: Reason, outcome: NotFitted, fits: pd.DataFrame) -> str:
+    if reason.reason == "label_noise_or_capacity":
+        reached = "" if outcome.best_value is None else f" to what can be reached ({outcome.best_value:.4g} was)"
+        return (
+            f"loosen fitted_when{reached}, take a larger model, or declare production_steps and treat the workload as "
+            "compute-bound."
+        )
+    if reason.reason == "too_few_steps":
+        return f"raise Sweep(max_steps=...) above {outcome.max_steps:,}."
+    if reason.reason in ("learning_rates", "all_diverged"):
+        return f"sweep again with --learning-rates {_wider(reason, outcome, fits)}."
+    if reason.reason == "never_finite":
+        return "mend the training metric of fitted_when: a value that is not finite never counts as a fit."
+    return "see `tuner status` for why no trial was finished, and run the sweep again."
+
+
+def _wider(reason: Reason, outcome: NotFitted, fits: pd.DataFrame) -> str:
+    """The grid with more rates at the end that asks for them: below it, where everything diverged."""
+    grid = tuple(float(rate) for rate in fits["learning_rate"].drop_duplicates())
+    if not grid:
+        return "and a wider grid"
+    lower = reason.reason == "all_diverged" or outcome.best_learning_rate == grid[0]
+    return _rates(extended_grid(grid, "lower" if lower else "upper"))
+
+
+def _rates(grid: tuple[float, ...]) -> str:
+    return ",".join(f"{rate:g}" for rate in grid)
+
+
+def _caveats(outcome: Outcome, fits: pd.DataFrame) -> tuple[str, ...]:
+    if isinstance(outcome, NotFitted):
+        return (
+            "The training set cannot be fitted perfectly so far, so regularization is unlikely to help much (A37).",
+        )
+    found = list(_fitted_caveats(outcome, fits)) if isinstance(outcome, Fitted) else []
+    if isinstance(outcome, Invalid) and outcome.ambiguous:
+        found.append("Rates tie inside one evaluation interval; finer evaluations may also decide (D5).")
+    if len(fits) and fits["state"].iloc[0] == "infeasible":
+        found.append("The lowest learning rate is infeasible, which is the sign of a bug and not of a rate (D4).")
+    return tuple(found)
+
+
+def _fitted_caveats(outcome: Fitted, fits: pd.DataFrame) -> list[str]:
+    found = []
+    if outcome.edge_of_stability:
+        found.append(
+            "edge_of_stability: the next higher learning rate diverged, so instability bounds the answer and not the "
+            "grid (D4); a warmup may allow higher rates (B36)."
+        )
+    if outcome.unfitted_seeds:
+        found.append(
+            f"{outcome.unfitted_seeds} fresh seeds did not fit in the steps they had; they count as slower than all "
+            "others, and the estimate may be too short."
+        )
+    if outcome.width > LEAST_WIDTH:
+        found.append(f"The evaluations leave an interval of {outcome.width:.0%} of its upper end (D5).")
+    if outcome.tied:
+        found.append(f"Inside one evaluation interval it ties with {_rates(outcome.tied)} (D5).")
+    if fits["first_fit"].notna().sum() == 1:
+        found.append("Only one learning rate fitted, so its neighbours cannot confirm it (A26).")
+    return found

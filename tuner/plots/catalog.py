@@ -1,0 +1,53 @@
+"""The plots of a study by the names of `tuner plot KIND`: each gives its Figure and the frame that is plotted."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from tuner.analysis.best_steps import best_steps_frame
+from tuner.analysis.curves import TOP, ranked_trials, top_curves_frame
+from tuner.analysis.study_frames import StudyFrames
+from tuner.budget.schedules import learning_rates
+from tuner.plots.axes import axes_frame, axes_plot
+from tuner.plots.best_steps import best_steps_plot
+from tuner.plots.curves import curves_plot
+from tuner.plots.schedules import schedules_frame, schedules_plot
+
+Drawn = tuple[Figure, pd.DataFrame]
+
+
+def _best_steps(frames: StudyFrames) -> Drawn:
+    table = best_steps_frame(frames)
+    budget = frames.study.budget.max_train_steps
+    return best_steps_plot(table, max_train_steps=budget, title=f"Best steps of {frames.study.name}"), table
+
+
+def _axes(frames: StudyFrames) -> Drawn:
+    table = axes_frame(frames)
+    return axes_plot(table, frames, title=f"Hyperparameter axes of {frames.study.name}"), table
+
+
+def _curves(frames: StudyFrames) -> Drawn:
+    table = top_curves_frame(frames)
+    return curves_plot(table, title=f"Best trials of {frames.study.name}"), table
+
+
+def _schedules(frames: StudyFrames) -> Drawn:
+    """The best trials' schedules; the fraction of the base rate where no learning rate is searched."""
+    study = frames.study
+    column = next((name for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"), None)
+    rates: dict[str, tuple[float, ...]] = {}
+    for row in ranked_trials(frames).head(TOP).to_dict("records"):
+        base = float(row[column]) if column else 1.0
+        name = f"trial {row['trial']}: {base:.3g}" if column else study.schedule.name
+        rates[name] = learning_rates(study.schedule.schedule(study.budget.max_train_steps, study.warmup_steps), base)
+    return schedules_plot(rates, title=f"Learning rate schedules of {study.name}"), schedules_frame(rates)
+
+
+PLOTS: Mapping[str, Callable[[StudyFrames], Drawn]] = {
+    "best-steps": _best_steps,
+    "axes": _axes,
+    "curves": _curves,
+    "schedules": _schedules,
+}

@@ -1,0 +1,54 @@
+"""Training and validation curves of the best trials, with the chosen checkpoint marked (B24, A12)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tuner.plots import theme
+
+WIDE_SPAN = 30.0  # positive values over more than this factor are drawn on a log axis
+_LINES = {"training": (theme.VERMILLION, "--", 1.2), "validation": (theme.BLUE, "-", 1.6)}
+
+
+def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the best trials") -> Figure:
+    """`table`: as `analysis.curves.top_curves_frame` makes it; one panel a trial, best first, all on one scale."""
+    ranks = sorted(table["rank"].unique()) if len(table) else []
+    figure = theme.new_figure(max(5.0, 3.4 * len(ranks)), 3.6, title)
+    if not ranks:
+        return theme.empty(figure, "No curves of completed trials yet.")
+    for place, (rank, axes) in enumerate(zip(ranks, _row_of(figure, len(ranks)), strict=True)):
+        mine = table[table["rank"] == rank]
+        _panel(axes, mine)
+        theme.style(
+            axes, x="step", y=str(mine["metric"].iloc[0]) if place == 0 else "",
+            title=f"trial {mine['trial'].iloc[0]} (rank {rank})",
+        )  # fmt: skip
+        axes.tick_params(labelleft=place == 0)
+        if place == 0:
+            theme.legend(axes)
+            _scale_y(axes, table["value"].to_numpy(dtype=np.float64))
+    return figure
+
+
+def _row_of(figure: Figure, columns: int) -> list[Axes]:
+    return list(figure.subplots(1, columns, sharex=True, sharey=True, squeeze=False)[0])
+
+
+def _panel(axes: Axes, curves: pd.DataFrame) -> None:
+    for split, (color, dash, width) in _LINES.items():
+        line = curves[curves["split"] == split]
+        axes.plot(line["step"], line["value"], linestyle=dash, color=color, linewidth=width, label=split)
+    chosen = curves[curves["chosen"] & (curves["split"] == "validation")]
+    for row in chosen.to_dict("records"):
+        axes.axvline(row["step"], color=theme.GRAY, linestyle=":", linewidth=1.0, zorder=1)
+    axes.plot(
+        chosen["step"], chosen["value"], "D", color=theme.ORANGE, markeredgecolor=theme.BLACK, markersize=7, zorder=3,
+        linestyle="none", label="chosen checkpoint",
+    )  # fmt: skip
+
+
+def _scale_y(axes: Axes, values: np.ndarray) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0 and finite.max() / finite.min() > WIDE_SPAN:
+        axes.set_yscale("log")

@@ -1,0 +1,57 @@
+"""The look all plots share: colour-blind safe (Okabe-Ito), and told apart in black and white by marker and dash."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GRAY, PALE = "#767676", "#E8E8E8"
+SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+SMALL, NORMAL, LARGE = 8, 9, 11
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure in inches, with a title that is plain text whatever it holds."""
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=LARGE, fontweight="bold", x=0.01, ha="left", parse_math=False)
+    return figure
+
+
+def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
+    """Labels as plain text, two spines, a pale grid behind the data."""
+    axes.set_xlabel(x, fontsize=NORMAL, parse_math=False)
+    axes.set_ylabel(y, fontsize=NORMAL, parse_math=False)
+    axes.set_title(title, fontsize=NORMAL, loc="left", parse_math=False)
+    axes.tick_params(labelsize=SMALL, color=GRAY)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GRAY)
+    axes.grid(True, color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def plain(texts: Sequence[Text]) -> None:
+    """A dollar sign in a name is a dollar sign."""
+    for text in texts:
+        text.set_parse_math(False)
+
+
+def legend(axes: Axes, *, above: bool = False, columns: int = 1) -> None:
+    """Inside where there is room, or in lines above the axes."""
+    if above:
+        made = axes.legend(fontsize=SMALL, frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    else:
+        made = axes.legend(fontsize=SMALL, framealpha=0.9, edgecolor=PALE, ncols=columns)
+    plain(made.get_texts())
+
+
+def empty(figure: Figure, reason: str) -> Figure:
+    """The figure with a sentence in place of data."""
+    figure.text(0.5, 0.45, reason, ha="center", va="center", fontsize=NORMAL, color=GRAY, parse_math=False)
+    return figure

@@ -1,0 +1,85 @@
+"""Every finding as a card: verdict, strength, caveats, action, and the evidence to doubt it with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.analysis.finding import Finding
+from tuner.report.material import Material, StudyMaterial
+from tuner.report.section import Section
+from tuner.report.tables import Table, table_of
+from tuner.report.wording import STRENGTH_DOTS, in_words, readable
+
+# The question as a person asks it; one that is missing here is shown by its name.
+_ASKED: Mapping[str, str] = {
+    "best_steps": "Was the step budget right?",
+    "boundary": "Was its range wide enough?",
+    "infeasible": "Did too many points fail to train?",
+}
+# The plot of the study that shows what the finding speaks of.
+_PLOT_OF: Mapping[str, str] = {"best_steps": "best-steps", "boundary": "axes", "infeasible": "axes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A finding as it is shown. `tone`: act, fine or open, which colours it."""
+
+    anchor: str
+    question: str
+    subject: str
+    verdict: str
+    tone: str
+    strength: str
+    dots: str
+    summary: str
+    caveats: tuple[str, ...]
+    action: str
+    thresholds: tuple[tuple[str, str], ...]
+    evidence: Table
+    plot_anchor: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCards:
+    """The findings of one study, with the length of training they were drawn from (A30)."""
+
+    study: str
+    goal: str
+    max_train_steps: int
+    cards: tuple[Card, ...]
+
+
+def findings(material: Material) -> list[Section]:
+    """All findings in the playbook's order, the newest study first."""
+    groups = tuple(_cards_of(study) for study in material.newest_first if study.findings)
+    return [Section("findings", "findings", groups, "Findings")]
+
+
+def _cards_of(study: StudyMaterial) -> StudyCards:
+    cards = tuple(_card(study, index, finding) for index, finding in enumerate(study.findings))
+    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, cards)
+
+
+def _card(study: StudyMaterial, index: int, finding: Finding) -> Card:
+    plot = _PLOT_OF.get(finding.question)
+    return Card(
+        anchor=study.finding_anchor(index),
+        question=_ASKED.get(finding.question, in_words(finding.question)),
+        subject=finding.subject,
+        verdict=in_words(finding.verdict),
+        tone=tone_of(finding),
+        strength=finding.strength,
+        dots=STRENGTH_DOTS[finding.strength],
+        summary=finding.summary,
+        caveats=finding.caveats,
+        action=finding.action,
+        thresholds=tuple((in_words(name), readable(value)) for name, value in finding.thresholds.items()),
+        evidence=table_of(finding.evidence),
+        plot_anchor=f"{study.anchor}-{plot}" if plot else "",
+    )
+
+
+def tone_of(finding: Finding) -> str:
+    """Only what is decided and needs nothing is fine."""
+    if finding.needs_action:
+        return "act"
+    return "open" if finding.strength == "none" else "fine"

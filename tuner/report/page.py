@@ -1,0 +1,56 @@
+"""The whole page: its sections in order, and how it is written."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tuner.errors import InputError
+from tuner.report.findings import findings
+from tuner.report.material import Material, read_material
+from tuner.report.provenance import provenance
+from tuner.report.section import Section
+from tuner.report.studies import studies
+from tuner.report.summary import masthead, summary
+from tuner.storage.store import Ledger
+
+# Findings come before plots: the answer first, then what it rests on.
+SECTIONS: tuple[Callable[[Material], list[Section]], ...] = (masthead, summary, findings, studies, provenance)
+
+
+def write_report(ledger: Ledger, campaign: str, target: Path) -> None:
+    """Write the page of a campaign; what stood at `target` is replaced in one step.
+
+    Raises StorageError for an unknown campaign, InputError where the page cannot be written.
+    """
+    page = report_html(ledger, campaign)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished.write_text(page, encoding="utf-8", errors="replace")
+        unfinished.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write the report to {target}: {error.strerror}; name another file with -o") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+def report_html(ledger: Ledger, campaign: str) -> str:
+    """The page as text. Raises StorageError for an unknown campaign."""
+    material = read_material(ledger, campaign)
+    sections = [section for maker in SECTIONS for section in maker(material)]
+    return _templates().get_template("page.html.jinja").render(title=campaign, sections=sections)
+
+
+def _templates() -> Environment:
+    """Everything is escaped, whatever a template is called, and a misspelt name is an error."""
+    return Environment(
+        loader=PackageLoader("tuner.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,159 @@
+"""A section for each study: what was declared, its plots, its trials."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tuner.analysis.curves import ranked_trials
+from tuner.design.hyperparameters import Hyperparameter, Range
+from tuner.design.study import Study
+from tuner.plots.catalog import PLOTS
+from tuner.report.images import Image, image_of
+from tuner.report.material import Material, StudyMaterial
+from tuner.report.section import Section
+from tuner.report.tables import Column, Table, table_of
+from tuner.report.wording import NOTHING, counted, domain_words, readable, scale_words, schedule_words
+
+MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` has them all
+_UNCOUNTED = ("failed", "infeasible", "complete", "running", "waiting", "cancelled")  # what asks for a look comes first
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A plot with its heading, how to read it, and what to say where there is nothing to draw."""
+
+    title: str
+    caption: str
+    absent: str
+
+
+_SHOWN: Mapping[str, Shown] = {
+    "best-steps": Shown(
+        "Best steps",
+        "When each good trial was at its best, as a share of the budget. All in the lower band: the budget is too "
+        "long. Nearly all in the upper band: maybe too short (A13-A15).",
+        "No complete trial has a best step yet.",
+    ),
+    "axes": Shown(
+        "Hyperparameter axes",
+        "Best value over training against each hyperparameter, on the scale it was sampled on. Good points crowding "
+        "at a dashed bound ask for a wider range (B20); crosses are infeasible trials and do not stretch the axis.",
+        "No trial has finished yet, or nothing varies.",
+    ),
+    "curves": Shown(
+        "Training curves of the best trials",
+        "Training and validation over steps; the diamond is the checkpoint that retrospective selection chose (A12).",
+        "No complete trial has a curve yet.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A plot as it is shown; without an image `absent` says why there is none."""
+
+    anchor: str
+    title: str
+    caption: str
+    absent: str
+    image: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPage:
+    """Everything about one study. `uncounted`: the trials no verdict speaks of, with their reasons."""
+
+    study: Study
+    facts: tuple[tuple[str, str], ...]
+    space: Table
+    plots: tuple[Plot, ...]
+    num_trials: int
+    complete: Table
+    uncounted: Table
+
+
+def studies(material: Material) -> list[Section]:
+    """One section a study, in the order of their start."""
+    return [Section("study", one.anchor, _page(one), one.study.name) for one in material.studies]
+
+
+def _page(material: StudyMaterial) -> StudyPage:
+    study, frames = material.study, material.frames
+    ranked = ranked_trials(frames)
+    return StudyPage(
+        study=study,
+        facts=tuple(_facts(study)),
+        space=_space(study),
+        plots=tuple(_plot(material, kind, shown) for kind, shown in _SHOWN.items()),
+        num_trials=len(frames.trials),
+        complete=_complete(material, ranked),
+        uncounted=_uncounted(material),
+    )
+
+
+def _facts(study: Study) -> list[tuple[str, str]]:
+    budget = study.budget
+    warmup = f"warmup of {counted(study.warmup_steps, 'step')}, " if study.warmup_steps else ""
+    return [
+        (
+            "Budget",
+            f"{counted(budget.max_train_steps, 'step')}, evaluated every {counted(budget.evaluate_every, 'step')}",
+        ),
+        ("Schedule", warmup + schedule_words(study.schedule)),
+        ("Optimizer", study.optimizer or "searched"),
+        ("Batch size", f"{study.batch_size:,}"),
+        ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
+        ("Points", f"{study.num_trials:,} from seed {study.seed}"),
+        *([("Lineage", "; ".join(f"{key}: {value}" for key, value in study.lineage))] if study.lineage else []),
+    ]
+
+
+def _space(study: Study) -> Table:
+    titles = ("hyperparameter", "searched", "scale", "family", "off", "exists where")
+    varied = [_searched_row(hyperparameter) for hyperparameter in study.hyperparameters]
+    fixed = [
+        (name, readable(constant.value), "fixed", constant.family or NOTHING, NOTHING, NOTHING)
+        for name, constant in study.fixed
+    ]
+    return Table(tuple(Column(title) for title in titles), (*varied, *fixed))
+
+
+def _searched_row(hyperparameter: Hyperparameter) -> tuple[str, ...]:
+    domain, condition = hyperparameter.domain, hyperparameter.condition
+    physical = isinstance(domain, Range) and domain.limits != "none"
+    limits = f" (physical limit: {domain.limits})" if isinstance(domain, Range) and physical else ""
+    return (
+        hyperparameter.name,
+        domain_words(domain) + limits,
+        scale_words(domain),
+        hyperparameter.family or NOTHING,
+        readable(domain.off),
+        " = ".join(condition) if condition else "everywhere",
+    )
+
+
+def _plot(material: StudyMaterial, kind: str, shown: Shown) -> Plot:
+    figure, drawn = PLOTS[kind](material.frames)
+    description = f"{shown.title} of {material.study.name}. {shown.caption}"
+    image = None if drawn.empty else image_of(figure, description)
+    return Plot(f"{material.anchor}-{kind}", shown.title, shown.caption, shown.absent, image)
+
+
+def _complete(material: StudyMaterial, ranked: pd.DataFrame) -> Table:
+    names = material.frames.hyperparameters
+    columns = ["trial", "best_value", "best_step", "last_value", *names, "seed"]
+    titles = {"best_value": f"best {material.study.objective.metric}", "last_value": "last"}
+    return table_of(ranked[columns], most=MOST_TRIALS, marked=[0], titles=titles, names=names)
+
+
+def _uncounted(material: StudyMaterial) -> Table:
+    frames, names = material.frames, material.frames.hyperparameters
+    rest = frames.trials[~frames.trials["trial"].isin(frames.complete["trial"])]
+    places = {state: place for place, state in enumerate(_UNCOUNTED)}
+    rest = rest.assign(place=rest["state"].map(places)).sort_values(["place", "trial"], kind="stable")
+    silent = (rest["state"] == "complete") & (rest["reason"] == "")
+    rest.loc[silent, "reason"] = f"no finite value of {frames.study.objective.metric}"
+    columns = ["trial", "state", "reason", "steps", "best_value", *names]
+    titles = {"best_value": "best value (not counted)"}
+    return table_of(rest[columns], most=MOST_TRIALS, titles=titles, names=names)

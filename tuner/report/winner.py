@@ -1,0 +1,141 @@
+"""The best trial of a campaign, and how much better than the others it is."""
+
+import json
+import shlex
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tuner.analysis.curves import ranked_trials
+from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
+from tuner.records import Checkpoint, TrialRecord
+from tuner.report.material import Material, StudyMaterial
+from tuner.report.wording import counted, domain_words, readable, scale_words
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value of the winner's point; `position` in percent of the searched range, None where there is none."""
+
+    name: str
+    value: str
+    searched: str
+    position: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """`doubts` are the sentences that keep a reader from believing more than the records say."""
+
+    study: StudyMaterial
+    record: TrialRecord
+    value: float
+    step: int
+    last_value: float
+    checkpoint: Checkpoint | None
+    settings: tuple[Setting, ...]
+    doubts: tuple[str, ...]
+
+    @property
+    def exact_point(self) -> str:
+        """The point as JSON: no digit is rounded away."""
+        return json.dumps(dict(self.record.point.values_by_name))
+
+    @property
+    def reproduce(self) -> str:
+        """The command that trains this trial again and compares it (B45)."""
+        file = _study_file(self.study)
+        return f"tuner replay {file} --round {self.study.study.round} --trial {self.record.number}"
+
+
+def winner_of(material: Material) -> Winner | None:
+    """The best trial of the newest round that has a complete one (A12); None where no round has."""
+    for study in material.newest_first:
+        if study.study.kind == "round" and len(study.frames.complete):
+            return _winner(material, study)
+    return None
+
+
+def _winner(material: Material, study: StudyMaterial) -> Winner:
+    ranked = ranked_trials(study.frames)
+    best = ranked.iloc[0]
+    record = material.ledger.trial(study.row.study_id, int(best["trial"]))
+    step = int(best["best_step"])
+    checkpoint = next((one for one in record.checkpoints if one.kind == "best" and one.step == step), None)
+    return Winner(
+        study=study,
+        record=record,
+        value=float(best["best_value"]),
+        step=step,
+        last_value=float(best["last_value"]),
+        checkpoint=checkpoint,
+        settings=_settings(study, record),
+        doubts=(*_rivals(ranked), *_unfinished(study), *_better_elsewhere(material, study, best)),
+    )
+
+
+def _settings(study: StudyMaterial, record: TrialRecord) -> tuple[Setting, ...]:
+    declared = {hyperparameter.name: hyperparameter for hyperparameter in study.study.hyperparameters}
+    constants = dict(study.study.fixed)
+    return tuple(
+        _searched(declared[name], value)
+        if name in declared
+        else Setting(name, readable(value), _fixed(constants, name))
+        for name, value in record.point.values_by_name
+    )
+
+
+def _fixed(constants: dict[str, Constant], name: str) -> str:
+    return "fixed" if name in constants else "not searched"
+
+
+def _searched(hyperparameter: Hyperparameter, value: Value) -> Setting:
+    domain = hyperparameter.domain
+    position = None
+    if isinstance(domain, Range) and isinstance(value, int | float):
+        position = 100 * min(1.0, max(0.0, domain.unit_of(value)))
+    searched = f"{domain_words(domain)}, {scale_words(domain)}" if isinstance(domain, Range) else domain_words(domain)
+    return Setting(hyperparameter.name, readable(value), searched, position)
+
+
+def _rivals(ranked: pd.DataFrame) -> list[str]:
+    """How close the next ones come: the best of many is lucky as well as good."""
+    best, others = ranked["best_value"].iloc[0], ranked.iloc[1:]
+    if others.empty:
+        return ["It is the only complete trial."]
+    ties = others[others["best_value"] == best]
+    if len(ties):
+        named = ", ".join(str(trial) for trial in ties["trial"].head(5))
+        return [
+            f"{counted(len(ties), 'other trial')} reached the same value ({named}); the smallest number wins a tie."
+        ]
+    second = others.iloc[0]
+    return [
+        f"Best of {len(ranked)} complete trials. The next one, trial {second['trial']}, reached "
+        f"{readable(second['best_value'])}; whether that difference is more than trial variance, one seed cannot say."
+    ]
+
+
+def _unfinished(study: StudyMaterial) -> list[str]:
+    left = int(study.frames.trials["state"].isin(["waiting", "running"]).sum())
+    return [f"{counted(left, 'trial')} of {study.study.name} not finished yet: this may change."] if left else []
+
+
+def _better_elsewhere(material: Material, study: StudyMaterial, best: pd.Series) -> list[str]:
+    """The newest round names the winner; an older one that holds a better value is not hidden."""
+    objective = study.study.objective
+    found = []
+    for other in material.studies:
+        comparable = other is not study and other.study.kind == "round" and other.study.objective == objective
+        ranked = ranked_trials(other.frames) if comparable else pd.DataFrame()
+        if len(ranked) and objective.better(float(ranked["best_value"].iloc[0]), float(best["best_value"])):
+            found.append(
+                f"Trial {ranked['trial'].iloc[0]} of {other.study.name} reached "
+                f"{readable(ranked['best_value'].iloc[0])}, which is better."
+            )
+    return found
+
+
+def _study_file(study: StudyMaterial) -> str:
+    recorded = [str(launch.environment.get("study_file") or "") for launch in study.launches]
+    return next((shlex.quote(file) for file in reversed(recorded) if file), "STUDY.py")
