@@ -17,6 +17,8 @@ NARROW = 0.05  # [P] share of the evaluations in a narrow running mean: resolves
 MIDDLE = 0.10  # [P] share in a running mean late in the run: does not reach back over much of a descent
 WIDE = 0.20  # [P] share of the evaluations in a wide running mean: the level of a plateau
 MATERIAL = 0.001  # [P] of the value or of the descent, whichever is less: smaller gains do not count (A4)
+SETTLED = 0.4  # [P] fraction of the run after which slow noise is looked for
+NORMAL_MEDIAN = 0.6745  # of the size of a standard normal number
 NULL_CURVES = 2000
 
 
@@ -46,6 +48,22 @@ def noise_of(curves: Array) -> Array:
     return np.asarray(np.sqrt(np.divide(total, 6.0 * count, out=np.full(len(curves), np.nan), where=count > 0)))
 
 
+def slow_noise(curves: Array) -> float:
+    """How much noisier the means of neighbouring evaluations are than independent noise would make them, at least 1.
+
+    One factor for all curves: neighbouring evaluations of one model share most of their weights. From the bends of
+    the means of blocks late in the run, by their median, so that a kink of the curve does not count.
+    """
+    width = max(1, round(curves.shape[1] * MIDDLE))
+    late = curves[:, -width * int((1.0 - SETTLED) / MIDDLE) :]
+    blocks = late[:, : late.shape[1] // width * width].reshape(len(curves), -1, width).mean(axis=2)
+    bends = np.abs(np.diff(blocks, n=2, axis=1)) * np.sqrt(width / 6.0)
+    noise = noise_of(curves)[:, None]
+    ratios = np.divide(bends, noise, out=np.full(bends.shape, np.nan), where=noise > 0)
+    known = ratios[np.isfinite(ratios)]
+    return max(1.0, float(np.median(known)) / NORMAL_MEDIAN) if len(known) else 1.0
+
+
 def running_mean(curves: Array, share: float) -> Array:
     """Centered means over about `share` of the evaluations, fewer towards both ends; NaN is passed over."""
     width = max(1, round(curves.shape[1] * share))
@@ -65,9 +83,10 @@ def gains_after(curves: Array, fractions: Array, split: float) -> Gains:
     noise = noise_of(curves)
     scale = np.maximum(noise, material_gain(curves))
     mean, spread = _null(tuple(fractions.tolist()), split)
-    gain = _raw_gain(curves, fractions, split) - mean * noise
+    slow = slow_noise(curves)
+    gain = _raw_gain(curves, fractions, split) - slow * mean * noise
     # A perfectly constant, noiseless curve has scale 0 and gained nothing.
-    return Gains(np.divide(gain, scale, out=np.zeros_like(gain), where=scale > 0), scale, spread)
+    return Gains(np.divide(gain, scale, out=np.zeros_like(gain), where=scale > 0), scale, slow * spread)
 
 
 def material_gain(curves: Array) -> Array:

@@ -11,4 +11,4 @@ def unit_positions(values: pd.Series, domain: Range) -> NDArray[np.float64]:
     """Positions of `values`; missing ones are NaN."""
     numbers = values.to_numpy(dtype=np.float64)
     low, high = np.log([domain.low, domain.high]) if domain.log else (domain.low, domain.high)
-    return np.asarray(((numbers) - low) / (high - low))
+    return np.asarray(((np.log(numbers) if domain.log else numbers) - low) / (high - low))

@@ -56,5 +56,5 @@ def steps_per_epoch(num_examples: int, batch_size: int, *, accumulation: int = 1
 
 def rounded_up(steps: float) -> int:
     """A number of steps with two leading digits, upwards: in doubt, longer (A9)."""
-    unit = 10 ** max(0, math.floor(math.log10(max(steps, 1.0))) - 1)
+    unit: int = 10 ** max(0, math.floor(math.log10(max(steps, 1.0))) - 1)
     return math.ceil(steps / unit) * unit

@@ -1,5 +1,6 @@
 """Running the playbook while somebody watches; and what it would cost."""
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from rich.text import Text
 from tuner.cli.launching import print_plan
 from tuner.cli.output import console, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
+from tuner.design.study import Study
 from tuner.errors import StorageError
+from tuner.execution.backend import Listener
 from tuner.reading import load
 from tuner.report.page import write_report
 from tuner.rounds.launch import Desk, Plan
@@ -19,12 +22,19 @@ from tuner.rounds.run import Playbook, Question
 def play(desk: Desk, *, yes: bool, quiet: bool) -> int:
     """Run what is left of the playbook, write the report, and return the exit code."""
     tell = (lambda text: None) if quiet else say
+    seen: list[str] = []
+
+    def watch_and_note(study: Study, finished: int) -> AbstractContextManager[Listener]:
+        seen.append(study.name)
+        return watch(quiet)(study, finished)
+
     with stop_on_signal() as asked:
-        ending = Playbook(replace(desk, stop=asked.is_set, watch=watch(quiet)), yes=yes, tell=tell).run()
+        ending = Playbook(replace(desk, stop=asked.is_set, watch=watch_and_note), yes=yes, tell=tell).run()
     page = report_path(desk)
-    write_report(desk.ledger, desk.name, page)
+    if seen or not page.exists():  # nothing was trained: the page is the one it would be
+        write_report(desk.ledger, desk.name, page)
+        say(f"wrote {page}")
     _print_winner(desk)
-    say(f"wrote {page}")
     if ending.question is not None:
         _ask(ending.question, desk)
         return 3

@@ -2,18 +2,16 @@
 
 from dataclasses import replace
 
-from tuner.analysis.fit_steps import fit_steps_frame
-from tuner.analysis.frames import study_frames
 from tuner.analysis.sweep_finding import sweep_finding
-from tuner.analysis.sweep_outcome import Fitted, Invalid, outcome_from_json
+from tuner.analysis.sweep_outcome import Fitted, Invalid
+from tuner.analysis.sweep_records import sweep_records
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, emit_frame, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.campaign import Sweep
-from tuner.errors import DeclarationError
-from tuner.rounds.budgets import sweep_conclusion
+from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk
-from tuner.rounds.sweep import grid_name, run_sweep
+from tuner.rounds.sweep import run_sweep
 
 
 def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
@@ -27,26 +25,24 @@ def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
         return replace(declared, learning_rate=_grid(learning_rates))
     if not extend:
         return declared
-    concluded = sweep_conclusion(desk)
-    outcome = (
-        outcome_from_json({k: v for k, v in concluded.items() if k not in ("name", "margin")}) if concluded else None
-    )
-    if not isinstance(outcome, Invalid):
+    last = sweep_records(desk.ledger, desk.name)
+    if last is None or not isinstance(last.outcome, Invalid):
         raise DeclarationError(
             "there is no invalid sweep to extend; run `tuner sweep` first, or give a grid with --learning-rates"
         )
-    return replace(declared, learning_rate=outcome.extended_grid)
+    return replace(declared, learning_rate=last.outcome.extended_grid)
 
 
 def run_and_print(desk: Desk, declared: Sweep, quiet: bool, form: Format) -> int:
     """Run a sweep while somebody watches, print its finding, and return the exit code."""
     with stop_on_signal() as asked:
         outcome = run_sweep(replace(desk, stop=asked.is_set, watch=watch(quiet)), declared)
-    name = grid_name(desk)
-    fits = fit_steps_frame(study_frames(desk.ledger, desk.name, name))
+    records = sweep_records(desk.ledger, desk.name)
+    if records is None:
+        raise StorageError(f"the sweep of {desk.name!r} left no record")
     if form is Format.table:
-        emit_frame(fits.drop(columns=["trial", "seed"]), form)
-    emit_findings(desk.name, name, [sweep_finding(outcome, fits)], form)
+        emit_frame(records.fits.drop(columns=["trial", "seed"]), form)
+    emit_findings(desk.name, records.name, [sweep_finding(outcome, records.fits)], form)
     file = desk.study_file or desk.name
     if isinstance(outcome, Fitted):
         next_step(f"tuner launch {file} --round 1", f"tuner plot sweep {desk.name}")

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from tuner.analysis.best_steps import SHORTER_BUDGET, best_steps_finding, best_steps_frame
 from tuner.analysis.frames import study_frames
-from tuner.analysis.sweep_outcome import Fitted, outcome_from_json
+from tuner.analysis.sweep_outcome import Fitted
+from tuner.analysis.sweep_records import sweep_records
 from tuner.budget.step_budget import rounded_up
 from tuner.errors import DeclarationError
 from tuner.rounds.launch import Desk, required_round, started_study
@@ -62,21 +62,20 @@ def _check_growth(desk: Desk, number: int, steps: int) -> None:
 
 
 def _first_budget(desk: Desk) -> Budget:
-    concluded = sweep_conclusion(desk)
-    if concluded is None:
+    sweep = sweep_records(desk.ledger, desk.name)
+    if sweep is None:
         raise DeclarationError(
             "round 1 has no step budget: run `tuner sweep` first, declare max_train_steps on the round, or give "
             "--max-train-steps"
         )
-    outcome = outcome_from_json({k: v for k, v in concluded.items() if k not in ("name", "margin")})
+    outcome = sweep.outcome
     if not isinstance(outcome, Fitted):
         raise DeclarationError(
-            f"the sweep gave no number of steps ({concluded['outcome']}); mend it (`tuner sweep` says how), declare "
-            "production_steps for a compute-bound workload, or give max_train_steps"
+            "the sweep gave no number of steps; mend it (`tuner sweep` says how), declare production_steps for a "
+            "compute-bound workload, or give max_train_steps"
         )
-    margin = float(concluded["margin"])
-    steps = rounded_up(margin * outcome.steps)
-    return Budget(steps, f"{margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)")
+    steps = rounded_up(sweep.margin * outcome.steps)
+    return Budget(steps, f"{sweep.margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)")
 
 
 def _refined_budget(desk: Desk, number: int) -> Budget:
@@ -92,10 +91,3 @@ def _refined_budget(desk: Desk, number: int) -> Budget:
     if verdict in ("maybe_too_short", "mixed"):
         return Budget(LONGER_BUDGET * steps, f"best steps of round {number - 1} lay late: {verdict} (A15)")
     return Budget(steps, f"the best steps of round {number - 1} give no reason to change it ({verdict})")
-
-
-def sweep_conclusion(desk: Desk) -> dict[str, Any] | None:
-    """The outcome of the last sweep as it is stored, or None."""
-    if desk.name not in desk.ledger.campaigns():
-        return None
-    return desk.ledger.conclusion(desk.name, "sweep")

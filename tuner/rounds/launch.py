@@ -85,18 +85,24 @@ def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
 
 def launch_study(desk: Desk, study: Study, trials: Sequence[Trial], *, retry_failed: bool = False) -> StudyRow:
     """Check, write the plan to the Ledger, and train what is not finished yet. Finished trials are not repeated."""
-    desk.backend.check(study, trials[0])
+    started = started_study(desk, study.name)
+    if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
+        desk.backend.check(study, trials[0])
     row = desk.ledger.start_study(desk.name, study, desk.backend.fingerprint())
     _check_fingerprint(desk, row)
     desk.ledger.plan_trials(row.study_id, trials)
     if retry_failed:
         desk.ledger.reset(row.study_id, [State.FAILED])
-    _record_launch(desk, row)
-    finished = sum(n for state, n in desk.ledger.state_counts(row.study_id).items() if state.finished)
+    finished = _num_finished(desk, row)
     if finished < study.num_trials:
+        _record_launch(desk, row)
         with desk.watch(study, finished) as listener:
             desk.backend.run(desk.ledger, row, listener, desk.stop)
     return row
+
+
+def _num_finished(desk: Desk, row: StudyRow) -> int:
+    return sum(count for state, count in desk.ledger.state_counts(row.study_id).items() if state.finished)
 
 
 def _check_fingerprint(desk: Desk, row: StudyRow) -> None:

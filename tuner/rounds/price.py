@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tuner.budget.step_budget import StepBudget
+from tuner.budget.step_budget import StepBudget, rounded_up
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
-from tuner.rounds.budgets import rounded_up
 from tuner.rounds.launch import Desk, Plan, plan_study, started_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.prepare import declared_regime, prepared_round

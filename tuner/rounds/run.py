@@ -10,18 +10,17 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding, needing_action
-from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.regime import contradiction_finding, regime_finding
-from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
+from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.campaign import Sweep
-from tuner.errors import DeclarationError
+from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk, launch_study
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepare import Prepared, declared_regime, prepared_round
-from tuner.rounds.sweep import grid_name, run_sweep
+from tuner.rounds.sweep import run_sweep
 
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 MANY_ROUNDS = 3  # more are for teams with very mature pipelines and very long production runs [S] (A31, A44)
@@ -94,7 +93,7 @@ class Playbook:
     def _sweep_until_valid(self, sweep: Sweep) -> tuple[Outcome, Question | None]:
         for _ in range(MAX_EXTENSIONS + 1):
             outcome = run_sweep(self.desk, sweep)
-            finding = self._add(sweep_finding(outcome, fit_steps_frame(self._sweep_frames())))
+            finding = self._add(sweep_finding(outcome, self._sweep().fits))
             if not isinstance(outcome, Invalid):
                 break
             proposal = f"extend the grid to {', '.join(f'{rate:g}' for rate in outcome.extended_grid)}"
@@ -112,7 +111,7 @@ class Playbook:
         return outcome, Question(text, (finding,), proposal)
 
     def _judge_regime(self, outcome: Outcome, declared: str | None) -> Question | None:
-        finding = self._add(regime_finding(self._sweep_frames(), outcome))
+        finding = self._add(regime_finding(self._sweep().frames, outcome))
         contradiction = contradiction_finding(declared, finding) if declared else None
         if contradiction is not None:
             self._add(contradiction)
@@ -122,8 +121,11 @@ class Playbook:
         self.desk.ledger.conclude(self.desk.name, "regime", {"verdict": verdict, "evidence": finding.verdict})
         return None
 
-    def _sweep_frames(self) -> StudyFrames:
-        return study_frames(self.desk.ledger, self.desk.name, grid_name(self.desk))
+    def _sweep(self) -> SweepRecords:
+        records = sweep_records(self.desk.ledger, self.desk.name)
+        if records is None:
+            raise StorageError(f"the sweep of {self.desk.name!r} left no record")
+        return records
 
     def _run_round(self, number: int) -> Question | None:
         prepared = prepared_round(self.desk, number)

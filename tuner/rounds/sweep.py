@@ -18,13 +18,12 @@ from tuner.analysis.sweep_outcome import (
     Invalid,
     NotFitted,
     Outcome,
-    outcome_to_json,
     sweep_outcome,
     with_seeds,
 )
+from tuner.analysis.sweep_records import conclude_sweep, sweep_records
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Sweep
-from tuner.errors import StorageError
 from tuner.rounds.launch import Desk, launch_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
@@ -37,10 +36,13 @@ SEED_ROOM = 2  # fresh seeds get so many times N steps, since steps to fit vary 
 def run_sweep(desk: Desk, sweep: Sweep) -> Outcome:
     """Run a sweep, or go on with it, and store its outcome. Training nothing that is in the Ledger already."""
     plan = sweep_plan(desk.campaign, sweep)
-    _check_switched_off(desk, plan)
     name = _sweep_name(desk, plan)
+    concluded = sweep_records(desk.ledger, desk.name)
+    if concluded is not None and concluded.name == name:
+        return concluded.outcome
+    _check_switched_off(desk, plan)
     outcome = _outcome(desk, plan, name)
-    desk.ledger.conclude(desk.name, "sweep", outcome_to_json(outcome) | {"name": name, "margin": sweep.margin})
+    conclude_sweep(desk.ledger, desk.name, name, outcome, sweep.margin)
     return outcome
 
 
@@ -129,19 +131,6 @@ def _sweep_name(desk: Desk, plan: SweepPlan) -> str:
         if dict(study.lineage)["sweep"] == plan.digest:
             return name
     return f"sweep-{len(sweeps) + 1}"
-
-
-def grid_name(desk: Desk) -> str:
-    """The study whose trials tell most about the last sweep: its grid, or the longest probe where there is no grid."""
-    concluded = desk.ledger.conclusion(desk.name, "sweep")
-    if concluded is None:
-        raise StorageError(
-            f"no sweep of {desk.name!r} has come to an end; run: tuner sweep {desk.study_file or desk.name}"
-        )
-    name = str(concluded["name"])
-    studies = [row.study for row in desk.ledger.studies(desk.name) if row.study.name.startswith(f"{name}-")]
-    grids = [study for study in studies if study.name == f"{name}-grid"]
-    return (grids or sorted(studies, key=lambda study: study.budget.max_train_steps))[-1].name
 
 
 def _check_switched_off(desk: Desk, plan: SweepPlan) -> None:
