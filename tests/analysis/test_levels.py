@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tuner.analysis.levels import earliest_within_noise, gains_after, noise_of, running_mean
+from tuner.analysis.levels import earliest_within_noise, gains_after, noise_of, running_mean, slow_noise
 
 FRACTIONS = np.arange(1, 51) / 50
 
@@ -10,6 +10,27 @@ def test_the_noise_of_an_evaluation_is_recovered_under_a_trend():
     rng = np.random.default_rng(0)
     curves = 3.0 - FRACTIONS + 0.02 * rng.standard_normal((40, 50))
     assert np.median(noise_of(curves)) == pytest.approx(0.02, rel=0.1)
+
+
+def correlated(trials: int, carried: float) -> np.ndarray:
+    """Noise of which each evaluation carries a share over to the next."""
+    noise = np.random.default_rng(5).standard_normal((trials, 50))
+    for place in range(1, 50):
+        noise[:, place] = carried * noise[:, place - 1] + np.sqrt(1 - carried**2) * noise[:, place]
+    return noise
+
+
+def test_noise_that_neighbouring_evaluations_share_makes_gains_less_sure():
+    independent, shared = slow_noise(correlated(300, 0.0)), slow_noise(correlated(300, 0.7))
+    assert independent == pytest.approx(1.0, abs=0.1)
+    assert shared > 1.5
+    spread = {carried: gains_after(correlated(40, carried), FRACTIONS, 0.75).spread for carried in (0.0, 0.7)}
+    assert spread[0.7] > 1.5 * spread[0.0]
+
+
+def test_a_kink_is_no_slow_noise():
+    kinked = np.maximum(0.0, 1.0 - FRACTIONS / 0.6) + 0.01 * np.random.default_rng(6).standard_normal((20, 50))
+    assert slow_noise(kinked) < 1.3
 
 
 def test_a_straight_line_has_no_noise():

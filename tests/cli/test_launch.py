@@ -19,8 +19,8 @@ def rows(folder, query):
 
 
 CURVES = (
-    "select number, metric.name, measurement.step, value_kind, value from measurement join trial on trial.id = trial_id "
-    "join metric on metric.id = metric_id order by 1, 2, 3"
+    "select number, metric.name, measurement.step, value_kind, value from measurement "
+    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 2, 3"
 )
 
 

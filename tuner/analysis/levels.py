@@ -19,6 +19,7 @@ WIDE = 0.20  # [P] share of the evaluations in a wide running mean: the level of
 MATERIAL = 0.001  # [P] of the value or of the descent, whichever is less: smaller gains do not count (A4)
 SETTLED = 0.4  # [P] fraction of the run after which slow noise is looked for
 NORMAL_MEDIAN = 0.6745  # of the size of a standard normal number
+MINIMUM_CURVES = 3  # fewer curves have no shape in common
 NULL_CURVES = 2000
 
 
@@ -52,16 +53,19 @@ def slow_noise(curves: Array) -> float:
     """How much noisier the means of neighbouring evaluations are than independent noise would make them, at least 1.
 
     One factor for all curves: neighbouring evaluations of one model share most of their weights. From the bends of
-    the means of blocks late in the run, by their median, so that a kink of the curve does not count.
+    the means of blocks late in the run; what all curves have in common is their shape and no noise.
     """
     width = max(1, round(curves.shape[1] * MIDDLE))
-    late = curves[:, -width * int((1.0 - SETTLED) / MIDDLE) :]
+    late = curves[:, -width * round((1.0 - SETTLED) / MIDDLE) :]
     blocks = late[:, : late.shape[1] // width * width].reshape(len(curves), -1, width).mean(axis=2)
-    bends = np.abs(np.diff(blocks, n=2, axis=1)) * np.sqrt(width / 6.0)
-    noise = noise_of(curves)[:, None]
-    ratios = np.divide(bends, noise, out=np.full(bends.shape, np.nan), where=noise > 0)
-    known = ratios[np.isfinite(ratios)]
-    return max(1.0, float(np.median(known)) / NORMAL_MEDIAN) if len(known) else 1.0
+    bends = np.diff(blocks, n=2, axis=1) * np.sqrt(width / 6.0)
+    scale = np.fmax(noise_of(curves), material_gain(curves))[:, None]
+    ratios = np.divide(bends, scale, out=np.full(bends.shape, np.nan), where=scale > 0)
+    ratios = ratios[np.isfinite(ratios).all(axis=1)]
+    if len(ratios) < MINIMUM_CURVES:
+        return 1.0
+    apart = np.abs(ratios - np.median(ratios, axis=0)) * np.sqrt(len(ratios) / (len(ratios) - 1.0))
+    return max(1.0, float(np.median(apart)) / NORMAL_MEDIAN)
 
 
 def running_mean(curves: Array, share: float) -> Array:

@@ -231,4 +231,4 @@ _NAMES: dict[type, str] = {Fitted: "fitted", NotFitted: "not_fitted", Invalid: "
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
+    return float(f"{value:.3g}")

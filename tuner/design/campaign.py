@@ -153,6 +153,15 @@ class Campaign:
         _check_count("seed", self.seed, at_least=0)
         if self.production_steps is not None:
             _check_count("production_steps", self.production_steps)
+            self._check_production(self.production_steps)
+
+    def _check_production(self, production_steps: int) -> None:
+        for number, one in enumerate(self.rounds, 1):
+            if one.max_train_steps is not None and one.max_train_steps > production_steps:
+                raise DeclarationError(
+                    f"round {number} declares {one.max_train_steps:,} steps, more than production_steps = "
+                    f"{production_steps:,}; the production length is that of the longest, final runs (A28)"
+                )
 
     def _check_sweep(self, sweep: Sweep) -> None:
         if not isinstance(sweep, Sweep):

@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 from tuner.analysis.budget_verdict import EARLY, LATE
 from tuner.plots import theme
 
-CROWD = 60  # more trials than this are drawn as small marks
+CROWD = 60  # more trials than this are drawn as small marks without the lines between
 
 
 def best_steps_plot(table: pd.DataFrame, *, max_train_steps: int, title: str = "Best steps") -> Figure:
@@ -26,7 +26,8 @@ def best_steps_plot(table: pd.DataFrame, *, max_train_steps: int, title: str = "
     ranks = pd.Series(range(len(table)), index=table.index)
     censored = table["censored"].astype(bool)
     size = 7.0 if len(table) <= CROWD else 2.5
-    axes.vlines(ranks, table["earliest_fraction"], table["fraction"], color=theme.GRAY, linewidth=0.8)
+    if len(table) <= CROWD:
+        axes.vlines(ranks, table["earliest_fraction"], table["fraction"], color=theme.GRAY, linewidth=0.8)
     axes.plot(
         ranks, table["earliest_fraction"], "v", color=theme.ORANGE, markeredgecolor=theme.BLACK, markeredgewidth=0.6,
         markersize=size, label="first within noise", zorder=2,

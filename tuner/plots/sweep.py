@@ -23,13 +23,14 @@ CROSS = "#CC0000"
 def sweep_plot(fits: pd.DataFrame, outcome: Outcome, *, title: str = "Steps to fit the training set") -> Figure:
     """`fits`: as `analysis.fit_steps.fit_steps_frame` makes it; `outcome`: what they were judged to say."""
     figure = theme.new_figure(7.2, 4.4, title)
-    if fits.empty:
-        return theme.empty(figure, "No trials of a sweep yet.")
+    if not fits["state"].isin(["complete", "infeasible"]).any():
+        return theme.empty(figure, "No finished trials of a sweep yet.")
     axes = figure.add_subplot()
     theme.style(axes, x="learning rate (constant)", y="steps to fit")
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = _limits(fits, outcome)
+    _set_scale(axes, fits, low, high)  # before anything is drawn, so that no mark moves it
     if isinstance(outcome, Fitted):
         _draw_seeds(axes, outcome, low, high)
     _draw_fitted(axes, fits, outcome, low)
@@ -37,7 +38,6 @@ def sweep_plot(fits: pd.DataFrame, outcome: Outcome, *, title: str = "Steps to f
     _draw_without_number(axes, fits)
     if isinstance(outcome, Invalid):
         _draw_open_end(axes, outcome)
-    _set_scale(axes, fits, low, high)
     theme.legend(axes, above=True, columns=3)
     return figure
 
@@ -118,7 +118,8 @@ def _draw_open_end(axes: Axes, outcome: Invalid) -> None:
     axes.axvline(outcome.learning_rate, color=theme.VERMILLION, linestyle="--", linewidth=1.2, zorder=1)
     axes.annotate(
         f"the grid ends here:\n{'higher' if upper else 'lower'} rates may be faster", (outcome.learning_rate, 0.55),
-        xycoords=axes.get_xaxis_transform(), xytext=(-6 if upper else 6, 0), textcoords="offset points", ha="right" if upper else "left", fontsize=theme.SMALL, color=theme.VERMILLION,
+        xycoords=axes.get_xaxis_transform(), xytext=(-6 if upper else 6, 0), textcoords="offset points",
+        ha="right" if upper else "left", fontsize=theme.SMALL, color=theme.VERMILLION,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.analysis.finding import Finding
-from tuner.report.material import Material, StudyMaterial
+from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of
 from tuner.report.wording import STRENGTH_DOTS, in_words, readable
@@ -14,9 +14,10 @@ _ASKED: Mapping[str, str] = {
     "best_steps": "Was the step budget right?",
     "boundary": "Was its range wide enough?",
     "infeasible": "Did too many points fail to train?",
+    "sweep": "How many steps fit the training set?",
+    "regime": "Is training compute-bound?",
+    "declared_regime": "Does the evidence agree with what was declared?",
 }
-# The plot of the study that shows what the finding speaks of.
-_PLOT_OF: Mapping[str, str] = {"best_steps": "best-steps", "boundary": "axes", "infeasible": "axes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +50,21 @@ class StudyCards:
 
 
 def findings(material: Material) -> list[Section]:
-    """All findings in the playbook's order, the newest study first."""
+    """All findings about rounds in the playbook's order, the newest round first."""
     groups = tuple(_cards_of(study) for study in material.newest_first if study.findings)
     return [Section("findings", "findings", groups, "Findings")]
 
 
 def _cards_of(study: StudyMaterial) -> StudyCards:
-    cards = tuple(_card(study, index, finding) for index, finding in enumerate(study.findings))
+    cards = tuple(card_of(placed) for placed in study.placed)
     return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, cards)
 
 
-def _card(study: StudyMaterial, index: int, finding: Finding) -> Card:
-    plot = _PLOT_OF.get(finding.question)
+def card_of(placed: Placed) -> Card:
+    """A finding's card, wherever it stands in the page."""
+    finding = placed.finding
     return Card(
-        anchor=study.finding_anchor(index),
+        anchor=placed.anchor,
         question=_ASKED.get(finding.question, in_words(finding.question)),
         subject=finding.subject,
         verdict=in_words(finding.verdict),
@@ -74,7 +76,7 @@ def _card(study: StudyMaterial, index: int, finding: Finding) -> Card:
         action=finding.action,
         thresholds=tuple((in_words(name), readable(value)) for name, value in finding.thresholds.items()),
         evidence=table_of(finding.evidence),
-        plot_anchor=f"{study.anchor}-{plot}" if plot else "",
+        plot_anchor=placed.plot_anchor,
     )
 
 

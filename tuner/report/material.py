@@ -1,22 +1,31 @@
 """What a report is made of: read once, so that all sections speak of the same moment."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tuner.analysis.checklist import foundation_findings
+from tuner.analysis.checklist import foundation_findings, only_promoted
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
-from tuner.design.study import Study, StudyKind
+from tuner.analysis.sweep_finding import sweep_finding
+from tuner.analysis.sweep_records import SweepRecords, sweep_records
+from tuner.design.study import Study
+from tuner.report.judged_regime import Regime, regime_of
 from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow, StudyRow
 
-# What each kind of study is asked. A sweep is judged by its own section, never by the checklist of a round.
-_QUESTIONS: Mapping[StudyKind, Callable[[StudyFrames], list[Finding]]] = {
-    "round": foundation_findings,
-    "sweep": lambda frames: [],
-}
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A finding with the anchor of its card, and that of the plot which shows what it speaks of ("": none)."""
+
+    anchor: str
+    finding: Finding
+    plot_anchor: str = ""
+
+
+# The plot of a study that shows what a finding about it speaks of.
+_PLOT_OF = {"best_steps": "best-steps", "boundary": "axes", "infeasible": "axes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +46,59 @@ class StudyMaterial:
     def anchor(self) -> str:
         return f"study-{self.place}"
 
-    def finding_anchor(self, index: int) -> str:
-        """The anchor of a finding's card, by its place in `findings`."""
-        return f"{self.anchor}-finding-{index + 1}"
+    @property
+    def promoted(self) -> bool:
+        """Whether it only trains points that were chosen from an earlier round."""
+        return only_promoted(self.frames)
+
+    @property
+    def placed(self) -> tuple[Placed, ...]:
+        """Its findings with their anchors."""
+        plots = [_PLOT_OF.get(finding.question) for finding in self.findings]
+        return tuple(
+            Placed(f"{self.anchor}-finding-{number}", finding, f"{self.anchor}-{plot}" if plot else "")
+            for number, (finding, plot) in enumerate(zip(self.findings, plots, strict=True), 1)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A campaign's studies in the order of their start. `ledger` is open, for what only one section needs."""
+    """A campaign as it was found. `ledger` is open, for what only one section needs.
+
+    rounds: in the order of their start. stages: the studies of all its sweeps, in the order of their start.
+    sweep: the last sweep that came to an end. regime: how rounds are planned, None before anything was trained.
+    """
 
     campaign: str
     ledger: Ledger
-    studies: tuple[StudyMaterial, ...]
+    rounds: tuple[StudyMaterial, ...]
+    stages: tuple[StudyMaterial, ...]
+    sweep: SweepRecords | None
+    regime: Regime | None
     written: datetime
 
     @property
     def newest_first(self) -> tuple[StudyMaterial, ...]:
-        """What was started last is what somebody should read, and act on, first."""
-        return tuple(reversed(self.studies))
+        """The round that was started last is what somebody should read, and act on, first."""
+        return tuple(reversed(self.rounds))
+
+    @property
+    def studies(self) -> tuple[StudyMaterial, ...]:
+        """All of them, sweeps and rounds, in the order of their start."""
+        return tuple(sorted((*self.stages, *self.rounds), key=lambda study: study.row.study_id))
+
+    @property
+    def placed(self) -> tuple[Placed, ...]:
+        """The findings about the campaign as a whole: its sweep, and its regime."""
+        found = []
+        if self.sweep is not None:
+            judged = sweep_finding(self.sweep.outcome, self.sweep.fits)
+            found.append(Placed("sweep-finding", judged, "sweep-plot"))
+        if self.regime is not None and self.regime.contradiction is not None:
+            found.append(Placed("regime-contradiction", self.regime.contradiction))
+        if self.regime is not None and self.regime.finding is not None:
+            found.append(Placed("regime-finding", self.regime.finding))
+        return tuple(found)
 
     @property
     def last_launch(self) -> LaunchRow | None:
@@ -64,9 +108,15 @@ class Material:
 
 def read_material(ledger: Ledger, campaign: str) -> Material:
     """Everything about a campaign. Raises StorageError for an unknown one."""
-    studies = []
-    for place, row in enumerate(ledger.studies(campaign), 1):
+    rounds: list[StudyMaterial] = []
+    stages: list[StudyMaterial] = []
+    for row in ledger.studies(campaign):
         frames = study_frames(ledger, campaign, row.study.name)
-        findings = tuple(_QUESTIONS[row.study.kind](frames))
-        studies.append(StudyMaterial(place, row, frames, findings, tuple(ledger.launches(row.study_id))))
-    return Material(campaign, ledger, tuple(studies), datetime.now(UTC))
+        launches = tuple(ledger.launches(row.study_id))
+        # A sweep is judged as a whole, never by the checklist of a round.
+        found = tuple(foundation_findings(frames)) if row.study.kind == "round" else ()
+        mine = rounds if row.study.kind == "round" else stages
+        mine.append(StudyMaterial(len(mine) + 1, row, frames, found, launches))
+    sweep = sweep_records(ledger, campaign)
+    regime = regime_of(ledger.conclusion(campaign, "regime"), sweep, [study.frames for study in rounds])
+    return Material(campaign, ledger, tuple(rounds), tuple(stages), sweep, regime, datetime.now(UTC))

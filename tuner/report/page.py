@@ -8,16 +8,22 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tuner.errors import InputError
+from tuner.report.budget import budget
+from tuner.report.final_model import final_model
 from tuner.report.findings import findings
 from tuner.report.material import Material, read_material
 from tuner.report.provenance import provenance
+from tuner.report.regime import regime
+from tuner.report.schedules import schedules
 from tuner.report.section import Section
 from tuner.report.studies import studies
 from tuner.report.summary import masthead, summary
 from tuner.storage.store import Ledger
 
-# Findings come before plots: the answer first, then what it rests on.
-SECTIONS: tuple[Callable[[Material], list[Section]], ...] = (masthead, summary, findings, studies, provenance)
+# The answer first, then what it rests on: findings before plots, then the campaign in the order it was run.
+SECTIONS: tuple[Callable[[Material], list[Section]], ...] = (
+    masthead, summary, final_model, findings, budget, regime, studies, schedules, provenance,
+)  # fmt: skip
 
 
 def write_report(ledger: Ledger, campaign: str, target: Path) -> None:

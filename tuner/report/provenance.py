@@ -52,7 +52,8 @@ def _code(launch: LaunchRow) -> str:
 
 def _thresholds(material: Material) -> Table:
     """Once a question: its thresholds are the same for every subject."""
-    found = {finding.question: finding.thresholds for study in material.studies for finding in study.findings}
+    placed = [*material.placed, *(one for study in material.rounds for one in study.placed)]
+    found = {one.finding.question: one.finding.thresholds for one in placed}
     rows = (
         (in_words(question), ", ".join(f"{in_words(name)} {readable(value)}" for name, value in thresholds.items()))
         for question, thresholds in found.items()

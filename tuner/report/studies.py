@@ -1,4 +1,4 @@
-"""A section for each study: what was declared, its plots, its trials."""
+"""A section for each round: what was declared, its plots, its trials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,11 +62,15 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class StudyPage:
-    """Everything about one study. `uncounted`: the trials no verdict speaks of, with their reasons."""
+    """Everything about one study.
+
+    promoted: its points were chosen and not searched. uncounted: the trials no verdict speaks of, with their reasons.
+    """
 
     study: Study
     facts: tuple[tuple[str, str], ...]
     space: Table
+    promoted: bool
     plots: tuple[Plot, ...]
     num_trials: int
     complete: Table
@@ -74,8 +78,8 @@ class StudyPage:
 
 
 def studies(material: Material) -> list[Section]:
-    """One section a study, in the order of their start."""
-    return [Section("study", one.anchor, _page(one), one.study.name) for one in material.studies]
+    """One section a round, in the order of their start."""
+    return [Section("study", one.anchor, _page(one), one.study.name) for one in material.rounds]
 
 
 def _page(material: StudyMaterial) -> StudyPage:
@@ -85,7 +89,10 @@ def _page(material: StudyMaterial) -> StudyPage:
         study=study,
         facts=tuple(_facts(study)),
         space=_space(study),
-        plots=tuple(_plot(material, kind, shown) for kind, shown in _SHOWN.items()),
+        promoted=material.promoted,
+        plots=tuple(
+            _plot(material, kind, shown) for kind, shown in _SHOWN.items() if kind != "axes" or not material.promoted
+        ),
         num_trials=len(frames.trials),
         complete=_complete(material, ranked),
         uncounted=_uncounted(material),
@@ -104,9 +111,13 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         ("Optimizer", study.optimizer or "searched"),
         ("Batch size", f"{study.batch_size:,}"),
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
-        ("Points", f"{study.num_trials:,} from seed {study.seed}"),
-        *([("Lineage", "; ".join(f"{key}: {value}" for key, value in study.lineage))] if study.lineage else []),
+        ("Points", _points(study)),
     ]
+
+
+def _points(study: Study) -> str:
+    chosen = "; ".join(f"{name} {trial}" for name, trial in study.lineage)
+    return f"{study.num_trials:,}, {f'those of {chosen}' if chosen else f'from seed {study.seed}'}"
 
 
 def _space(study: Study) -> Table:
@@ -142,7 +153,8 @@ def _plot(material: StudyMaterial, kind: str, shown: Shown) -> Plot:
 
 def _complete(material: StudyMaterial, ranked: pd.DataFrame) -> Table:
     names = material.frames.hyperparameters
-    columns = ["trial", "best_value", "best_step", "last_value", *names, "seed"]
+    origin = ["origin"] if material.promoted else []
+    columns = ["trial", "best_value", "best_step", "last_value", *names, *origin, "seed"]
     titles = {"best_value": f"best {material.study.objective.metric}", "last_value": "last"}
     return table_of(ranked[columns], most=MOST_TRIALS, marked=[0], titles=titles, names=names)
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tuner.records import State
 from tuner.report.findings import tone_of
-from tuner.report.material import Material, StudyMaterial
+from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.winner import Winner, winner_of
 from tuner.report.wording import STRENGTH_DOTS, counted, in_words, moment, readable_moment
@@ -26,10 +26,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Masthead:
-    """What the records are, and where they come from: names and values in `facts`."""
+    """What the records are, and where they come from. `goals`: of each round by its name."""
 
     campaign: str
-    goals: tuple[str, ...]
+    goals: tuple[tuple[str, str], ...]
     facts: tuple[tuple[str, str], ...]
     shares: tuple[Share, ...]
 
@@ -50,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The winner, what needs action, and every verdict; the newest study first."""
+    """The winner, what needs action, and every verdict: rounds first, the newest of them before the others."""
 
     winner: Winner | None
     actions: tuple[Line, ...]
@@ -62,30 +62,42 @@ class Summary:
 
 
 def masthead(material: Material) -> list[Section]:
-    """Campaign, objective, trials by state, steps, where the records are, which code."""
-    trials = [study.frames.trials for study in material.studies]
-    states = pd.concat([table["state"] for table in trials]) if trials else pd.Series(dtype=str)
+    """Campaign, goals, trials by state and steps of its rounds; the sweep is counted apart."""
+    counted_ones = material.rounds or material.stages
+    states = (
+        pd.concat([study.frames.trials["state"] for study in counted_ones]) if counted_ones else pd.Series(dtype=str)
+    )
     counts = {state: int((states == state.value).sum()) for state in _STATES}
     total = max(1, len(states))
     shares = tuple(Share(state.value, count, 100 * count / total) for state, count in counts.items() if count)
-    goals = tuple(f"{study.study.name}: {study.study.goal}" for study in material.studies)
-    content = Masthead(material.campaign, goals, tuple(_facts(material, trials)), shares)
+    goals = tuple((study.study.name, study.study.goal) for study in material.rounds)
+    content = Masthead(material.campaign, goals, tuple(_facts(material)), shares)
     return [Section("masthead", "top", content)]
 
 
-def _facts(material: Material, trials: list[pd.DataFrame]) -> list[tuple[str, str]]:
-    objectives = dict.fromkeys(f"{s.study.objective.direction} {s.study.objective.metric}" for s in material.studies)
-    steps = sum(int(table["steps"].sum()) for table in trials)
-    planned = sum(len(study.frames.trials) * study.study.budget.max_train_steps for study in material.studies)
+def _facts(material: Material) -> list[tuple[str, str]]:
+    studies = material.studies
+    objectives = dict.fromkeys(f"{s.study.objective.direction} {s.study.objective.metric}" for s in studies)
+    sweep = ("Sweep", f"{_trials(material.stages)}, {_steps(material.stages):,} steps") if material.stages else None
+    planned = sum(len(study.frames.trials) * study.study.budget.max_train_steps for study in material.rounds)
     return [
         ("Objective", "; ".join(objectives) or "none yet"),
-        ("Trials", f"{counted(sum(map(len, trials)), 'trial')} in {counted(len(trials), 'study')}"),
-        ("Steps", f"{steps:,} of {planned:,} planned"),
-        ("Started", readable_moment(material.studies[0].row.created) if material.studies else "not yet"),
+        ("Rounds", f"{_trials(material.rounds)} in {counted(len(material.rounds), 'round')}"),
+        ("Steps of the rounds", f"{_steps(material.rounds):,} of {planned:,} planned"),
+        *([sweep] if sweep else []),
+        ("Started", readable_moment(studies[0].row.created) if studies else "not yet"),
         ("Page written", moment(material.written)),
         ("Records", material.ledger.safe_url),
         ("Code", code_of(material)),
     ]
+
+
+def _trials(studies: tuple[StudyMaterial, ...]) -> str:
+    return counted(sum(len(study.frames.trials) for study in studies), "trial")
+
+
+def _steps(studies: tuple[StudyMaterial, ...]) -> int:
+    return sum(int(study.frames.trials["steps"].sum()) for study in studies)
 
 
 def code_of(material: Material) -> str:
@@ -100,22 +112,26 @@ def code_of(material: Material) -> str:
 
 def summary(material: Material) -> list[Section]:
     """The answer first."""
-    lines = {study.study.name: _lines(study) for study in material.newest_first if study.findings}
-    actions = tuple(line for group in lines.values() for line in group if line.tone == "act")
-    return [Section("summary", "summary", Summary(winner_of(material), actions, tuple(lines.items())), "Summary")]
+    groups = [(study.study.name, _lines(study.study.name, study.placed)) for study in material.newest_first]
+    groups.append(("the budget", _lines("", material.placed)))
+    told = tuple((name, lines) for name, lines in groups if lines)
+    actions = tuple(line for _, lines in told for line in lines if line.tone == "act")
+    return [Section("summary", "summary", Summary(winner_of(material), actions, told), "Summary")]
 
 
-def _lines(study: StudyMaterial) -> tuple[Line, ...]:
-    return tuple(
-        Line(
-            anchor=study.finding_anchor(index),
-            study=study.study.name,
-            subject=finding.subject if finding.subject != study.study.name else in_words(finding.question),
-            verdict=in_words(finding.verdict),
-            action=finding.action,
-            tone=tone_of(finding),
-            strength=finding.strength,
-            dots=STRENGTH_DOTS[finding.strength],
-        )
-        for index, finding in enumerate(study.findings)
+def _lines(study: str, group: tuple[Placed, ...]) -> tuple[Line, ...]:
+    return tuple(_line(study, placed) for placed in group)
+
+
+def _line(study: str, placed: Placed) -> Line:
+    finding = placed.finding
+    return Line(
+        anchor=placed.anchor,
+        study=study or "the budget",
+        subject=finding.subject if study and finding.subject != study else in_words(finding.question),
+        verdict=in_words(finding.verdict),
+        action=finding.action,
+        tone=tone_of(finding),
+        strength=finding.strength,
+        dots=STRENGTH_DOTS[finding.strength],
     )

@@ -44,16 +44,13 @@ class Winner:
     @property
     def reproduce(self) -> str:
         """The command that trains this trial again and compares it (B45)."""
-        file = _study_file(self.study)
-        return f"tuner replay {file} --round {self.study.study.round} --trial {self.record.number}"
+        return f"tuner replay {study_file(self.study)} --round {self.study.study.round} --trial {self.record.number}"
 
 
 def winner_of(material: Material) -> Winner | None:
     """The best trial of the newest round that has a complete one (A12); None where no round has."""
-    for study in material.newest_first:
-        if study.study.kind == "round" and len(study.frames.complete):
-            return _winner(material, study)
-    return None
+    study = next((study for study in material.newest_first if len(study.frames.complete)), None)
+    return None if study is None else _winner(material, study)
 
 
 def _winner(material: Material, study: StudyMaterial) -> Winner:
@@ -125,17 +122,28 @@ def _better_elsewhere(material: Material, study: StudyMaterial, best: pd.Series)
     """The newest round names the winner; an older one that holds a better value is not hidden."""
     objective = study.study.objective
     found = []
-    for other in material.studies:
-        comparable = other is not study and other.study.kind == "round" and other.study.objective == objective
+    for other in material.rounds:
+        comparable = other is not study and other.study.objective == objective
         ranked = ranked_trials(other.frames) if comparable else pd.DataFrame()
         if len(ranked) and objective.better(float(ranked["best_value"].iloc[0]), float(best["best_value"])):
             found.append(
                 f"Trial {ranked['trial'].iloc[0]} of {other.study.name} reached "
-                f"{readable(ranked['best_value'].iloc[0])}, which is better."
+                f"{readable(ranked['best_value'].iloc[0])}, which is better.{_curse(study, len(ranked))}"
             )
     return found
 
 
-def _study_file(study: StudyMaterial) -> str:
+def _curse(study: StudyMaterial, num_trials: int) -> str:
+    """Why a value that was selected for being the best is not what its point reaches again (B32)."""
+    if not study.promoted or num_trials < 2:
+        return ""
+    return (
+        f" It was selected as the best of {num_trials} trials of one seed each, so part of it is luck (the winner's "
+        f"curse, B32); {study.study.name} trained the best points again with fresh seeds, which is the fairer value."
+    )
+
+
+def study_file(study: StudyMaterial) -> str:
+    """The study file as a command takes it."""
     recorded = [str(launch.environment.get("study_file") or "") for launch in study.launches]
     return next((shlex.quote(file) for file in reversed(recorded) if file), "STUDY.py")

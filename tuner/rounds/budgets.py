@@ -28,6 +28,8 @@ def budget_of_round(desk: Desk, number: int, regime: str) -> Budget:
     """The budget of round `number`. `regime` decides how rounds grow (A1). Raises DeclarationError without one."""
     declared = desk.campaign.round(number)
     if declared.max_train_steps is not None:
+        if regime == "compute_bound":
+            _check_growth(desk, number, declared.max_train_steps)
         return Budget(declared.max_train_steps, "declared in the study file")
     started = started_study(desk, round_name(number))
     if started is not None:
@@ -53,11 +55,15 @@ def _compute_bound_budget(desk: Desk, number: int) -> Budget:
 
 
 def _check_growth(desk: Desk, number: int, steps: int) -> None:
-    before = desk.campaign.rounds[number - 2].max_train_steps if number > 1 else None
+    """The rounds of a compute-bound workload grow strictly (A31)."""
+    if number == 1:
+        return
+    started = started_study(desk, round_name(number - 1))
+    before = started.study.budget.max_train_steps if started else desk.campaign.rounds[number - 2].max_train_steps
     if before is not None and steps <= before:
         raise DeclarationError(
-            f"round {number} would train {steps} steps, no more than round {number - 1} with {before}; the rounds of a "
-            "compute-bound workload must grow (A31): raise production_steps or shorten the round before"
+            f"round {number} would train {steps:,} steps, no more than round {number - 1} with {before:,}; the rounds "
+            "of a compute-bound workload must grow (A31): raise production_steps or shorten the round before"
         )
 
 

@@ -66,6 +66,12 @@ def _check_metrics(setting: Setting, run: TrialRun, name: str) -> None:
                 f"{metric!r} is to be read, but {name}.metrics returns only {', '.join(map(repr, metrics))}; "
                 "return it, or name one of these"
             )
+        values = metrics[metric.partition("/")[2]]
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            raise WorkloadError(
+                f"{metric!r} is {values.tolist()} for an untrained model; a metric that is not finite can neither "
+                "select a checkpoint nor show a fit (D27)"
+            )
 
 
 def check_switched_off(setting: Setting, trial: Trial) -> None:

@@ -1,0 +1,161 @@
+"""The whole playbook on a small study: both regimes, its questions, and that it goes on."""
+
+import json
+import re
+
+import pytest
+from support.study_files import write_study
+
+from tuner.budget.schedules import constant_then_decay
+from tuner.storage.store import open_ledger
+
+NO_BUDGET = ("max_train_steps=60, ", "")
+SWEEP = "sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),"
+COMPUTE_BOUND = [NO_BUDGET, (SWEEP, "")]
+
+
+def studies(folder, name="tiny"):
+    with open_ledger(str(folder / "runs" / "tuner.sqlite"), create=False) as ledger:
+        return {row.study.name: (row.study, ledger.trials(row.study_id)) for row in ledger.studies(name)}
+
+
+def test_not_compute_bound_the_sweep_gives_the_budget_and_the_best_points_are_trained_again(tuner, tmp_path):
+    study = write_study(tmp_path, trials=8, replace=[NO_BUDGET])
+    run = tuner("run", study, "--yes")
+    assert run.code == 0, run.err
+    assert "not_compute_bound" in run.err
+    known = studies(tmp_path)
+    steps = int(re.search(r"the estimate is (\d+)", run.err).group(1))
+    first, final = known["round-1"], known["round-2"]
+    assert first[0].budget.max_train_steps >= 2 * steps
+    assert first[0].budget.max_train_steps <= 2.2 * steps + 10, "two leading digits"
+    assert len(final[1]) == 2
+    assert {record.origin.split(" trial ")[0] for record in final[1]} == {"round-1"}
+    points = {record.number: record.point for record in first[1]}
+    for record in final[1]:
+        assert dict(record.point) == dict(points[int(record.origin.split()[-1])])
+        assert record.seed not in {one.seed for one in first[1]}, "fresh seeds"
+    assert (tmp_path / "runs" / "tiny.html").exists()
+
+
+def test_the_same_command_again_trains_nothing(tuner, tmp_path):
+    study = write_study(tmp_path, trials=5, replace=[NO_BUDGET])
+    tuner("run", study, "--yes")
+    before = studies(tmp_path)
+    again = tuner("run", study, "--yes")
+    assert again.code == 0
+    assert "complete, best" not in again.err
+    assert studies(tmp_path) == before
+
+
+def test_compute_bound_rounds_grow_and_schedules_keep_their_decay(tuner, tmp_path):
+    study = write_study(tmp_path, trials=6, more="production_steps=400, warmup_steps=5,", replace=COMPUTE_BOUND)
+    run = tuner("run", study, "--yes")
+    assert run.code == 0, run.err
+    known = studies(tmp_path)
+    assert {name: one[0].budget.max_train_steps for name, one in known.items()} == {"round-1": 40, "round-2": 400}
+    short, long = known["round-1"][1][0].schedule, known["round-2"][1][0].schedule
+    assert short == constant_then_decay(0.2).schedule(40, 5)
+    assert long.fractions()[-8:] == short.fractions()[-8:], "the decay keeps its 8 steps (A41)"
+    assert long.fractions()[:5] == short.fractions()[:5], "the warmup keeps its 5 steps"
+    assert set(long.fractions()[5:-8]) == {1.0}
+    assert "the decay is 2.0% of the longer run" in run.err, "D19"
+
+
+def test_a_cosine_is_stretched(tuner, tmp_path):
+    study = write_study(tmp_path, more="production_steps=400, schedule=cosine(),", replace=COMPUTE_BOUND)
+    assert tuner("run", study, "--yes").code == 0
+    known = studies(tmp_path)
+    short, long = known["round-1"][1][0].schedule, known["round-2"][1][0].schedule
+    assert long.fractions()[::10] == pytest.approx(short.fractions())
+
+
+def test_a_schedule_without_a_rule_asks(tuner, tmp_path):
+    study = write_study(tmp_path, more="production_steps=400, schedule=inverse_sqrt(20),", replace=COMPUTE_BOUND)
+    run = tuner("run", study, "--yes")
+    assert run.code == 2
+    assert "inverse_sqrt" in run.err
+    assert "rescale" in run.err
+
+
+def test_a_dry_run_prices_every_stage_and_writes_nothing(tuner, tmp_path):
+    run = tuner("run", write_study(tmp_path, replace=[NO_BUDGET]), "--dry-run")
+    assert run.code == 0, run.err
+    assert [word for word in ("sweep", "round-1", "round-2") if word in run.out] == ["sweep", "round-1", "round-2"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_invalid_sweep_asks_and_yes_extends_it(tuner, tmp_path):
+    low_grid = ("log_grid(1e-3, 1.0)", "log_grid(1e-3, 4e-3)")
+    study = write_study(tmp_path, replace=[NO_BUDGET, low_grid])
+    asked = tuner("run", study)
+    assert asked.code == 3, asked.err
+    assert "question:" in asked.err
+    assert "Extend it?" in asked.err
+    assert "round-1" not in studies(tmp_path)
+    assert tuner("run", study, "--yes").code == 0
+    assert "round-2" in studies(tmp_path)
+
+
+def test_a_sweep_that_finds_no_number_stops_the_run_unless_a_length_is_declared(tuner, tmp_path):
+    never = ('fitted_when = at_most("training/error_rate", 0.0)', 'fitted_when = at_most("training/error_rate", -1.0)')
+    short = ("max_steps=800", "max_steps=100")
+    study = write_study(tmp_path, replace=[NO_BUDGET, never, short])
+    stopped = tuner("run", study, "--yes")
+    assert stopped.code == 3, stopped.err
+    assert "How long shall trials train?" in stopped.err
+    assert "round-1" not in studies(tmp_path)
+    changes = [NO_BUDGET, never, short]
+    declared = write_study(tmp_path, "other.py", more="production_steps=300,", replace=changes)
+    run = tuner("run", declared, "--yes")
+    assert run.code == 0, run.err
+    assert studies(tmp_path, "other")["round-2"][0].budget.max_train_steps == 300
+
+
+def test_a_declared_regime_that_the_evidence_contradicts_is_said_and_obeyed(tuner, tmp_path):
+    study = write_study(tmp_path, more='regime="not_compute_bound",', replace=[NO_BUDGET])
+    assert "contradict" not in tuner("run", study, "--yes").err
+    other = write_study(tmp_path, "other.py", more='regime="compute_bound", production_steps=300,', replace=[NO_BUDGET])
+    run = tuner("run", other, "--yes")
+    assert run.code == 0, run.err
+    assert studies(tmp_path, "other")["round-2"][0].budget.max_train_steps == 300
+
+
+def test_production_steps_below_a_round_are_refused(tuner, tmp_path):
+    run = tuner("run", write_study(tmp_path, more="production_steps=50,"))
+    assert run.code == 2
+    assert "round 1 declares 60 steps, more than production_steps = 50" in run.err
+
+
+def test_a_production_length_no_longer_than_round_1_is_refused(tuner, tmp_path):
+    study = write_study(tmp_path, steps=400, more="production_steps=400,", replace=COMPUTE_BOUND[1:])
+    run = tuner("run", study, "--yes")
+    assert run.code == 2
+    assert "must grow" in run.err
+
+
+def test_nothing_that_says_how_long_to_train_is_an_error_at_once(tuner, tmp_path):
+    run = tuner("run", write_study(tmp_path, replace=COMPUTE_BOUND))
+    assert run.code == 2
+    assert "nothing says how long to train" in run.err
+    assert "runs" not in [path.name for path in tmp_path.iterdir() if path.name == "runs" and any(path.glob("check*"))]
+
+
+def test_the_sweep_command_prints_its_finding_and_its_exit_code(tuner, tmp_path):
+    study = write_study(tmp_path, replace=[NO_BUDGET])
+    run = tuner("sweep", study, "-f", "json")
+    assert run.code == 0, run.err
+    assert json.loads(run.out)["findings"][0]["verdict"] == "fitted"
+    cut = tuner("sweep", study, "--learning-rates", "1e-3,2e-3,4e-3")
+    assert cut.code == 3
+    assert "invalid" in cut.out
+    extended = tuner("sweep", study, "--extend")
+    assert extended.code in (0, 3)
+    assert tuner("launch", study).code == (0 if extended.code == 0 else 2)
+
+
+def test_metrics_that_are_never_finite_are_refused_before_training(tuner, tmp_path):
+    study = write_study(tmp_path, replace=[NO_BUDGET, ('"error_rate": wrong', '"error_rate": wrong * float("nan")')])
+    run = tuner("run", study, "--yes")
+    assert run.code == 2
+    assert "not finite" in run.err

@@ -1,0 +1,146 @@
+"""How the budget was found: the sweep, what followed for round 1, and how the later rounds got theirs (A18-A31)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from tuner.analysis.sweep_outcome import PREDICTION, Fitted, Invalid, NotFitted, Outcome
+from tuner.analysis.sweep_records import SweepRecords
+from tuner.budget.step_budget import rounded_up
+from tuner.plots.sweep import sweep_plot
+from tuner.report.findings import Card, card_of
+from tuner.report.images import Image, image_of
+from tuner.report.material import Material
+from tuner.report.round_budgets import rounds_table
+from tuner.report.section import Section
+from tuner.report.sweeps import attempt_line, attempts, stages_table
+from tuner.report.tables import Column, Table
+from tuner.report.wording import NOTHING, counted, readable
+
+_CAPTION = (
+    "Each learning rate, constant and without regularization, trained for the same number of steps. A mark's line is "
+    "the interval in which it first fitted the training set for good; marks at the top edge have no number of steps. "
+    "A fastest rate at an end of the grid would make the answer invalid (A25)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A number on the way from the sweep to the budget of round 1, and what it is."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetPage:
+    """`reasons`: why nothing fitted, each with its weight. `earlier`: sweeps that another one followed."""
+
+    lead: str
+    chain: tuple[Link, ...]
+    card: Card | None
+    reasons: tuple[tuple[str, str], ...]
+    plot: Image | None
+    caption: str
+    rates: Table
+    rounds: Table
+    stages: Table
+    earlier: tuple[str, ...]
+
+
+def budget(material: Material) -> list[Section]:
+    """How long trials train and why; nothing before the first study."""
+    if not material.studies:
+        return []
+    sweep, by_name = material.sweep, attempts(material.stages)
+    shown = sweep.name if sweep else next(reversed(by_name), "")
+    outcome = sweep.outcome if sweep else None
+    cards = [card_of(placed) for placed in material.placed if placed.anchor == "sweep-finding"]
+    page = BudgetPage(
+        lead=_lead(material),
+        chain=_chain(material),
+        card=cards[0] if cards else None,
+        reasons=tuple((r.weight, r.because) for r in outcome.reasons) if isinstance(outcome, NotFitted) else (),
+        plot=_plot(sweep),
+        caption=_CAPTION,
+        rates=_rates(sweep),
+        rounds=rounds_table(material),
+        stages=stages_table(by_name.get(shown, ())),
+        earlier=tuple(attempt_line(name, stages) for name, stages in by_name.items() if name != shown),
+    )
+    return [Section("budget", "budget", page, "How the budget was found")]
+
+
+def _lead(material: Material) -> str:
+    if material.sweep is None:
+        if material.stages:
+            left = sum(
+                int(study.frames.trials["state"].isin(["waiting", "running"]).sum()) for study in material.stages
+            )
+            return (
+                f"The sweep has not come to its end ({counted(left, 'trial')} left), so no number follows from it yet."
+            )
+        return "No sweep was run: the lengths below were given, or follow from the production length or one another."
+    if isinstance(material.sweep.outcome, Fitted):
+        return (
+            "A sweep over constant learning rates, without regularization and augmentation, asked how many steps "
+            "fitting the training set takes. Round 1 trains longer than that, by a margin (A9, A18)."
+        )
+    if isinstance(material.sweep.outcome, Invalid):
+        return "The sweep's grid ends too early: what it measured is only an upper bound, and no number is given (A25)."
+    return "No learning rate of the sweep fitted the training set, so it gives no number of steps (A19)."
+
+
+def _chain(material: Material) -> tuple[Link, ...]:
+    """From the fastest trial to the budget of round 1, number by number."""
+    sweep = material.sweep
+    if sweep is None or not isinstance(sweep.outcome, Fitted):
+        return ()
+    outcome, steps = sweep.outcome, rounded_up(sweep.margin * sweep.outcome.steps)
+    first = next((study.study.budget.max_train_steps for study in material.rounds if study.study.round == 1), steps)
+    started = f", which was started with {first:,}" if first != steps else ""
+    return (
+        Link(f"{outcome.low:,}–{outcome.high:,}", f"steps to fit, fastest trial ({readable(outcome.learning_rate)})"),
+        Link(f"{outcome.steps:,}", _seeds_words(outcome)),
+        Link(f"× {sweep.margin:g}", "margin: in doubt longer (A9)"),
+        Link(f"{steps:,}", f"max_train_steps for round 1{started}"),
+    )
+
+
+def _seeds_words(outcome: Fitted) -> str:
+    if not outcome.seed_steps:
+        return "the estimate: no fresh seed fitted" if outcome.unfitted_seeds else "the estimate: no other seed trained"
+    unfitted = f", {outcome.unfitted_seeds} without a fit" if outcome.unfitted_seeds else ""
+    listed = f"median of fresh seeds ({', '.join(f'{steps:,}' for steps in outcome.seed_steps)}{unfitted})"
+    if outcome.seed_low is None:
+        return listed
+    until = f"{outcome.seed_high:,}" if outcome.seed_high is not None else "no upper bound"
+    return f"{listed}; {PREDICTION:.0%} of further ones: {outcome.seed_low:,} to {until}"
+
+
+def _plot(sweep: SweepRecords | None) -> Image | None:
+    if sweep is None or sweep.fits.empty:
+        return None
+    return image_of(sweep_plot(sweep.fits, sweep.outcome), f"Steps to fit against learning rate. {_CAPTION}")
+
+
+def _rates(sweep: SweepRecords | None) -> Table:
+    """Every learning rate of the grid; the fastest is marked and has its refined interval."""
+    numeric = {"learning rate": True, "state": False, "steps to fit": True, "final value": True, "reason": False}
+    columns = tuple(Column(title, number) for title, number in numeric.items())
+    if sweep is None:
+        return Table(columns, ())
+    fastest = sweep.outcome.learning_rate if isinstance(sweep.outcome, Fitted | Invalid) else None
+    rows = [_rate_row(row, sweep.outcome) for row in sweep.fits.to_dict("records")]
+    marked = {place for place, rate in enumerate(sweep.fits["learning_rate"]) if rate == fastest}
+    return Table(columns, tuple(rows), frozenset(marked))
+
+
+def _rate_row(row: Mapping[Any, Any], outcome: Outcome) -> tuple[str, ...]:
+    interval = NOTHING if pd.isna(row["first_fit"]) else f"{row['last_unfit']:,}–{row['first_fit']:,}"
+    if isinstance(outcome, Fitted) and row["learning_rate"] == outcome.learning_rate:
+        interval = f"{outcome.low:,}–{outcome.high:,}"
+    reason = str(row["reason"]) or ("" if row["state"] != "complete" or interval != NOTHING else "not fitted")
+    return readable(row["learning_rate"]), row["state"], interval, readable(row["final_value"]), reason

@@ -1,0 +1,68 @@
+"""The final model: which trial, which checkpoint, where its point came from, and how to have it (A12, A33, B45)."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tuner.report.material import Material
+from tuner.report.promoted import promoted_table
+from tuner.report.section import Section
+from tuner.report.tables import Column, Table
+from tuner.report.winner import Winner, study_file, winner_of
+from tuner.report.wording import NOTHING, readable
+
+
+@dataclass(frozen=True, slots=True)
+class FinalModel:
+    """`promoted`: the points of its round beside their first training; without rows where it searched anew."""
+
+    title: str
+    winner: Winner
+    origin: str
+    metrics: Table
+    promoted: Table
+    export: str
+
+
+def final_model(material: Material) -> list[Section]:
+    """The winner of the last round that has one; nothing before."""
+    winner = winner_of(material)
+    if winner is None:
+        return []
+    study = winner.study
+    title = "The final model" if study.promoted else "The best model"
+    content = FinalModel(
+        title=title,
+        winner=winner,
+        origin=_origin(winner),
+        metrics=_metrics(winner),
+        promoted=promoted_table(material, study) if study.promoted else Table((), ()),
+        export=f"tuner best {study_file(study)} --round {study.study.round} --export model.safetensors",
+    )
+    return [Section("final_model", "final-model", content, title)]
+
+
+def _origin(winner: Winner) -> str:
+    """Where the point came from, in words."""
+    origin = winner.record.origin
+    if winner.study.promoted:
+        return f"{origin}, trained again with fresh seeds"
+    kind, _, place = origin.rpartition(" ")
+    return f"point {place} of the {kind} sequence" if kind == "quasi-random" else origin or "not recorded"
+
+
+def _metrics(winner: Winner) -> Table:
+    """Every metric of a split at the chosen step, and at the last one."""
+    curves = winner.study.frames.curves
+    mine = curves[(curves["trial"] == winner.record.number) & ~curves["metric"].astype(str).str.startswith("batch/")]
+    columns = (Column("metric"), Column(f"step {winner.step:,} (chosen)", True), Column("last step", True))
+    rows = [
+        (str(name), _value(curve[curve["step"] == winner.step]), _value(curve.tail(1)))
+        for name, curve in mine.groupby("metric", observed=True)
+    ]
+    selecting = winner.study.study.objective.metric
+    return Table(columns, tuple(rows), frozenset(place for place, row in enumerate(rows) if row[0] == selecting))
+
+
+def _value(rows: pd.DataFrame) -> str:
+    return readable(rows["value"].iloc[0]) if len(rows) else NOTHING

@@ -1,0 +1,113 @@
+"""Learning rate schedules of the rounds over each other, and what a longer one does with its extra steps (A34-A43)."""
+
+from dataclasses import dataclass
+
+from tuner.analysis.curves import ranked_trials
+from tuner.budget.schedules import Schedule, learning_rates
+from tuner.budget.transfer import transfer_report
+from tuner.plots.schedules import schedules_plot
+from tuner.records import TrialRecord
+from tuner.report.images import Image, image_of
+from tuner.report.material import Material, StudyMaterial
+from tuner.report.promoted import parent_of
+from tuner.report.section import Section
+from tuner.report.tables import Column, Table
+from tuner.report.wording import NOTHING, counted, readable
+
+_CAPTION = "The learning rate at each step of the best trial of each round, as it was trained."
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulesPage:
+    """`warnings`: what the longer schedules make of their extra steps, where it is doubtful (A35, D19)."""
+
+    plot: Image
+    caption: str
+    pieces: Table
+    warnings: tuple[str, ...]
+    compared: tuple[str, ...]
+
+
+def schedules(material: Material) -> list[Section]:
+    """Nothing before a round has a complete trial."""
+    best = [(study, _best(material, study)) for study in material.rounds]
+    drawn = [(study, record, record.schedule) for study, record in best if record is not None and record.schedule]
+    if not drawn:
+        return []
+    rates = {
+        f"{study.study.name} trial {record.number}": learning_rates(schedule, base_rate(record))
+        for study, record, schedule in drawn
+    }
+    promoted = [(study, record) for study, record, _ in drawn if study.promoted]
+    reports = [_transfer(material, study, record) for study, record in promoted]
+    page = SchedulesPage(
+        plot=image_of(schedules_plot(rates), f"Learning rate schedules of the best trials. {_CAPTION}"),
+        caption=_CAPTION,
+        pieces=_pieces(drawn),
+        warnings=tuple(warning for _, warnings in reports for warning in warnings),
+        compared=tuple(sentence for sentence, _ in reports if sentence),
+    )
+    return [Section("schedules", "schedules", page, "Schedules")]
+
+
+def base_rate(record: TrialRecord) -> float:
+    """The base learning rate of a trial; 1, and so fractions of it, where the point has none."""
+    rate = record.point.get("learning_rate")
+    return float(rate) if isinstance(rate, int | float) else 1.0
+
+
+def _best(material: Material, study: StudyMaterial) -> TrialRecord | None:
+    ranked = ranked_trials(study.frames)
+    return material.ledger.trial(study.row.study_id, int(ranked["trial"].iloc[0])) if len(ranked) else None
+
+
+def _transfer(material: Material, study: StudyMaterial, record: TrialRecord) -> tuple[str, tuple[str, ...]]:
+    """How a promoted trial's schedule differs from that of its point's first training, and warnings."""
+    found = parent_of(material, record)
+    if found is None:
+        return "", ()
+    before, parent = found
+    if parent.schedule is None or record.schedule is None:
+        return "", ()
+    short, long, mine = parent.schedule, record.schedule, f"{study.study.name} trial {record.number}"
+    theirs = f"{before.study.name} trial {parent.number}, whose point it has"
+    if len(long) <= len(short):
+        return f"{mine} trains no longer than {theirs}.", ()
+    report = transfer_report(short, long)
+    return (
+        f"{mine} trains {counted(report.extra_steps, 'step')} more than {theirs}; {report.extra_share_at_low_rate:.0%} "
+        f"of them at less than a tenth of the base rate (A35). {_decay_words(short, long)}",
+        tuple(f"{mine}: {warning}." for warning in report.warnings),
+    )
+
+
+def _decay_words(short: Schedule, long: Schedule) -> str:
+    old, new = _decay(short), _decay(long)
+    if not old and not new:
+        return "Neither decays."
+    if old == new:
+        return f"The decay keeps its {counted(new, 'step')}, and the constant part is longer (A41)."
+    return f"The decay takes {counted(new, 'step')} in place of {old:,}."
+
+
+def _decay(schedule: Schedule) -> int:
+    return 0 if schedule.decay_start is None else len(schedule) - schedule.decay_start
+
+
+def _pieces(drawn: list[tuple[StudyMaterial, TrialRecord, Schedule]]) -> Table:
+    names = ("base rate", "steps", "warmup", "constant", "decay", "decay's share")
+    columns = (Column("schedule"), *(Column(name, True) for name in names))
+    return Table(columns, tuple(_row(*one) for one in drawn))
+
+
+def _row(study: StudyMaterial, record: TrialRecord, schedule: Schedule) -> tuple[str, ...]:
+    decay, warmup = _decay(schedule), schedule.warmup_steps
+    return (
+        f"{study.study.name} trial {record.number}",
+        readable(base_rate(record)),
+        f"{len(schedule):,}",
+        f"{warmup:,}",
+        f"{len(schedule) - warmup - decay:,}",
+        f"{decay:,}" if decay else NOTHING,
+        f"{decay / len(schedule):.0%}" if decay else NOTHING,
+    )
