@@ -60,7 +60,7 @@ campaign = Campaign(
     rounds=[
         Round("Which learning rate, and does regularization help?", trials=32, space=SearchSpace(
             learning_rate=log_uniform(1e-4, 1e-1),
-            weight_decay=log_uniform(1e-4, 1.0),
+            weight_decay=log_uniform(1e-5, 1e-1),
             dropout=uniform(0.0, 0.5, limits="low"),
             label_smoothing=uniform(0.0, 0.2, limits="low"),
         )),

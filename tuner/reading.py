@@ -20,13 +20,17 @@ from tuner.analysis.checklist import foundation_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
 from tuner.plots.catalog import PLOTS
+from tuner.plots.sweep import sweep_plot
 from tuner.records import Checkpoint, TrialRecord
 from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
+
+SWEEP_PLOT = "sweep"  # the one plot that is of a campaign and not of a round
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,25 @@ class CampaignRecords:
         return foundation_findings(self.frames(round))
 
     def plot(self, kind: str, round: int | None = None) -> Figure:
-        """A plot by the name it has in `tuner plot`."""
-        figure, _ = plot_named(kind, self.frames(round))
-        return figure
+        """A plot by the name it has in `tuner plot`. Raises StorageError for a kind that does not exist."""
+        return self.drawn(kind, round)[0]
+
+    def drawn(self, kind: str, round: int | None = None) -> tuple[Figure, pd.DataFrame]:
+        """A figure and the frame it shows."""
+        if kind == SWEEP_PLOT:
+            records = self.sweep()
+            return sweep_plot(records.fits, records.outcome), records.fits
+        if kind not in PLOTS:
+            raise StorageError(f"there is no plot {kind!r}; there are: {', '.join([*PLOTS, SWEEP_PLOT])}")
+        return PLOTS[kind](self.frames(round))
+
+    def sweep(self) -> SweepRecords:
+        """The last sweep: its outcome, its trials. Raises StorageError when none has come to an end."""
+        with self._ledger() as ledger:
+            records = sweep_records(ledger, self.name)
+        if records is None:
+            raise StorageError(f"no sweep of {self.name!r} has come to an end; run: tuner sweep STUDY_FILE")
+        return records
 
     def best(self, round: int | None = None) -> Winner:
         """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""
@@ -92,13 +112,6 @@ def load(study: str, storage: str | None = None) -> CampaignRecords:
     url = storage or default_url()
     with open_ledger(url, create=False) as ledger:
         return CampaignRecords(campaign_name(ledger, study), url)
-
-
-def plot_named(kind: str, frames: StudyFrames) -> tuple[Figure, pd.DataFrame]:
-    """A figure and the frame it shows. Raises StorageError for a kind that does not exist."""
-    if kind not in PLOTS:
-        raise StorageError(f"there is no plot {kind!r}; there are: {', '.join(PLOTS)}")
-    return PLOTS[kind](frames)
 
 
 def campaign_name(ledger: Ledger, study: str) -> str:

@@ -90,14 +90,14 @@ def test_rates_that_are_all_too_small_never_give_the_absurd_number():
     assert short.best_learning_rate == 0.01
     # h x^2 / 2 after 250 steps at 0.01: 0.5 (0.99^500 + 0.1 * 0.999^500) = 0.0336.
     assert short.best_value == pytest.approx(0.0336, abs=1e-4)
-    assert "0.001,0.003,0.01,0.0333333,0.111111,0.37037" in sweep_finding(short, fits).action
+    assert "0.001,0.003,0.01,0.0333,0.111,0.37" in sweep_finding(short, fits).action
 
 
 def test_a_best_rate_at_the_low_end_is_invalid_downwards():
     outcome = sweep_outcome(quadratic_fits((1.5, 1.8, 1.9), 250), 250)
     assert isinstance(outcome, Invalid)
     assert outcome.direction == "lower"
-    assert outcome.extended_grid == (0.868056, 1.04167, 1.25, 1.5, 1.8, 1.9)
+    assert outcome.extended_grid == (0.868, 1.04, 1.25, 1.5, 1.8, 1.9)
 
 
 def test_next_to_divergence_the_best_rate_is_bounded_by_instability_and_not_by_the_grid():
@@ -144,7 +144,7 @@ def test_the_grid_ends_where_trials_were_finished():
 def test_one_finished_rate_can_be_extended():
     outcome = sweep_outcome(interval_fits({0.1: "failed", 0.3: (20, 30), 1.0: "failed"}), 100)
     assert isinstance(outcome, Invalid)
-    assert outcome.extended_grid == (0.03, 0.0646330, 0.139248, 0.3)
+    assert outcome.extended_grid == (0.03, 0.0646, 0.139, 0.3)
 
 
 def test_extended_grids_keep_their_ratio():

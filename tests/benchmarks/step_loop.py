@@ -41,11 +41,12 @@ def bare_loop(setting, trial):
 
     def block():
         nonlocal step
-        for step in range(step, step + BLOCK):
+        for current in range(step, step + BLOCK):
             optimizer.zero_grad()
-            loss = workload.loss(model, batches.at(step), point)
+            loss = workload.loss(model, batches.at(current), point)
             loss.backward()
             optimizer.step()
+        step += BLOCK
 
     return block
 
@@ -112,7 +113,8 @@ def evaluation_and_commit(setting, trial, ledger, name):
         training._commit(State.RUNNING)
         commits.append(1e3 * (time.perf_counter() - started))
     print(
-        f"one evaluation: {statistics.median(evaluations):.2f} ms; one durable commit: {statistics.median(commits):.2f} ms"
+        f"one evaluation: {statistics.median(evaluations):.2f} ms; "
+        f"one durable commit: {statistics.median(commits):.2f} ms"
     )
 
 

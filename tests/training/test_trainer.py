@@ -41,7 +41,7 @@ def train(study, folder, workload, trial=None, **changes):
 def test_the_loop_computes_what_a_hand_written_loop_computes(tmp_path):
     study = tiny_study(optimizer="sgd", space=SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), momentum=0.9))
     trial = planned_trials(study)[0]
-    update, recorder = train(study, tmp_path, Plain())
+    _, recorder = train(study, tmp_path, Plain())
     setting = setting_for(study, tmp_path, Plain())
     # By hand: the same start, the same batches, plain tensors and the formula of SGD with momentum.
     from tuner.training.trial_run import build_model
@@ -315,7 +315,7 @@ def test_the_fused_kernel_is_not_used_for_strided_weights():
 def test_a_conditional_learning_rate_is_found_under_its_short_name(tmp_path):
     study = tiny_study()
     point = Point.of({"optimizer": "sgd", "sgd.learning_rate": 0.05})
-    update, recorder = train(study, tmp_path, Plain(), trial_at(study, 0, point, "by hand"))
+    update, _ = train(study, tmp_path, Plain(), trial_at(study, 0, point, "by hand"))
     assert update.state is State.COMPLETE
 
 

@@ -25,7 +25,7 @@ from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.good_trials import GOOD_AT_LEAST, curve_matrix, good_trials
 from tuner.analysis.levels import Array, earliest_within_noise, gains_after
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 
 SHORTER_BUDGET = 2.5  # [P] times the latest good best step is the budget proposed for too_long (A14, D15)
 LONGER_BUDGET = 2  # [S] times the budget is the decisive experiment for maybe_too_short (A1, D9)
@@ -93,12 +93,6 @@ def shorter_budget(table: pd.DataFrame, budget: int) -> int:
     The best step here is the first within noise: where the raw one lies on a plateau is chance.
     """
     return min(budget, rounded_up(SHORTER_BUDGET * float(table["earliest_step"].max())))
-
-
-def rounded_up(steps: float) -> int:
-    """Up to two leading digits: in doubt, longer (A9)."""
-    unit = int(10 ** max(0, math.floor(math.log10(max(steps, 1.0))) - 1))
-    return math.ceil(steps / unit) * unit
 
 
 def _verdict(frames: StudyFrames, table: pd.DataFrame) -> tuple[str, str]:

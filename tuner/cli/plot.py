@@ -9,7 +9,7 @@ from tuner.cli.options import RoundNumber, Storage, Study
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="best-steps, axes, curves or schedules.", show_default=False)],
+    kind: Annotated[str, typer.Argument(help="best-steps, axes, curves, schedules or sweep.", show_default=False)],
     study: Study,
     out: Annotated[
         Path | None,
@@ -21,12 +21,12 @@ def plot(
     """Draw a plot into a file, and beside it a CSV of what is plotted."""
     from tuner.cli.output import say
     from tuner.errors import StorageError
-    from tuner.reading import load, plot_named
+    from tuner.reading import load
 
     target = out or Path(f"{kind}.png")
     if target.suffix not in (".png", ".svg", ".pdf"):
         raise StorageError(f"a plot is written as .png, .svg or .pdf, got {target.name!r}; name the file so")
-    figure, frame = plot_named(kind, load(study, storage).frames(round_number))
+    figure, frame = load(study, storage).drawn(kind, round_number)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=150)
     frame.to_csv(target.with_suffix(".csv"), index=False)

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.study_frames import StudyFrames
@@ -121,6 +121,7 @@ def _scale_x(axes: Axes, hyperparameter: Hyperparameter, values: pd.Series) -> p
         room = (domain.high / domain.low) ** MARGIN
         axes.set_xlim(domain.low / room, domain.high * room)
     else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         width = MARGIN * (domain.high - domain.low)
         axes.set_xlim(domain.low - width, domain.high + width)
     for bound in (domain.low, domain.high):

@@ -1,5 +1,6 @@
 """The look all plots share: colour-blind safe (Okabe-Ito), and told apart in black and white by marker and dash."""
 
+import io
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -15,9 +16,18 @@ DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (
 SMALL, NORMAL, LARGE = 8, 9, 11
 
 
+class Picture(Figure):
+    """A Figure that a notebook shows by itself, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
 def new_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure in inches, with a title that is plain text whatever it holds."""
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    figure = Picture(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", x=0.01, ha="left", parse_math=False)
     return figure
 

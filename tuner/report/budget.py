@@ -55,17 +55,18 @@ def budget(material: Material) -> list[Section]:
     if not material.studies:
         return []
     sweep, by_name = material.sweep, attempts(material.stages)
+    judged = next((placed for placed in material.placed if placed.anchor == "sweep-finding"), None)
+    fits = judged.finding.evidence if judged else pd.DataFrame()
     shown = sweep.name if sweep else next(reversed(by_name), "")
     outcome = sweep.outcome if sweep else None
-    cards = [card_of(placed) for placed in material.placed if placed.anchor == "sweep-finding"]
     page = BudgetPage(
         lead=_lead(material),
         chain=_chain(material),
-        card=cards[0] if cards else None,
+        card=card_of(judged) if judged else None,
         reasons=tuple((r.weight, r.because) for r in outcome.reasons) if isinstance(outcome, NotFitted) else (),
-        plot=_plot(sweep),
+        plot=_plot(fits, outcome),
         caption=_CAPTION,
-        rates=_rates(sweep),
+        rates=_rates(sweep, fits),
         rounds=rounds_table(material),
         stages=stages_table(by_name.get(shown, ())),
         earlier=tuple(attempt_line(name, stages) for name, stages in by_name.items() if name != shown),
@@ -120,27 +121,31 @@ def _seeds_words(outcome: Fitted) -> str:
     return f"{listed}; {PREDICTION:.0%} of further ones: {outcome.seed_low:,} to {until}"
 
 
-def _plot(sweep: SweepRecords | None) -> Image | None:
-    if sweep is None or sweep.fits.empty:
+def _plot(fits: pd.DataFrame, outcome: Outcome | None) -> Image | None:
+    if fits.empty or outcome is None:
         return None
-    return image_of(sweep_plot(sweep.fits, sweep.outcome), f"Steps to fit against learning rate. {_CAPTION}")
+    return image_of(sweep_plot(fits, outcome), f"Steps to fit against learning rate. {_CAPTION}")
 
 
-def _rates(sweep: SweepRecords | None) -> Table:
+def _rates(sweep: SweepRecords | None, fits: pd.DataFrame) -> Table:
     """Every learning rate of the grid; the fastest is marked and has its refined interval."""
-    numeric = {"learning rate": True, "state": False, "steps to fit": True, "final value": True, "reason": False}
-    columns = tuple(Column(title, number) for title, number in numeric.items())
     if sweep is None:
-        return Table(columns, ())
+        return Table((), ())
+    criterion = sweep.frames.study.fitted_when
+    final = f"final {criterion.metric}" if criterion else "final value"
+    numeric = {"learning rate": True, "state": False, "steps to fit": True, final: True, "reason": False}
+    rows = [_rate_row(row, sweep.outcome) for row in fits.to_dict("records")]
+    silent = not any(row[-1] for row in rows)
+    columns = tuple(Column(title, number) for title, number in numeric.items())[: -1 if silent else None]
     fastest = sweep.outcome.learning_rate if isinstance(sweep.outcome, Fitted | Invalid) else None
-    rows = [_rate_row(row, sweep.outcome) for row in sweep.fits.to_dict("records")]
-    marked = {place for place, rate in enumerate(sweep.fits["learning_rate"]) if rate == fastest}
-    return Table(columns, tuple(rows), frozenset(marked))
+    marked = {place for place, rate in enumerate(fits["learning_rate"]) if rate == fastest}
+    return Table(columns, tuple(row[: len(columns)] for row in rows), frozenset(marked))
 
 
 def _rate_row(row: Mapping[Any, Any], outcome: Outcome) -> tuple[str, ...]:
-    interval = NOTHING if pd.isna(row["first_fit"]) else f"{row['last_unfit']:,}–{row['first_fit']:,}"
+    fitted = not pd.isna(row["first_fit"])
+    interval = f"{row['last_unfit']:,}–{row['first_fit']:,}" if fitted else NOTHING
     if isinstance(outcome, Fitted) and row["learning_rate"] == outcome.learning_rate:
         interval = f"{outcome.low:,}–{outcome.high:,}"
-    reason = str(row["reason"]) or ("" if row["state"] != "complete" or interval != NOTHING else "not fitted")
-    return readable(row["learning_rate"]), row["state"], interval, readable(row["final_value"]), reason
+    state = ("fitted" if fitted else "not fitted") if row["state"] == "complete" else str(row["state"])
+    return readable(row["learning_rate"]), state, interval, readable(row["final_value"]), str(row["reason"])

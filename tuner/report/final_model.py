@@ -8,19 +8,23 @@ from tuner.report.material import Material
 from tuner.report.promoted import promoted_table
 from tuner.report.section import Section
 from tuner.report.tables import Column, Table
-from tuner.report.winner import Winner, study_file, winner_of
+from tuner.report.winner import Winner, better_elsewhere, study_file, winner_of
 from tuner.report.wording import NOTHING, readable
 
 
 @dataclass(frozen=True, slots=True)
 class FinalModel:
-    """`promoted`: the points of its round beside their first training; without rows where it searched anew."""
+    """`promoted`: the points of its round beside their first training; without rows where it searched anew.
+
+    better: what earlier rounds hold that is better.
+    """
 
     title: str
     winner: Winner
     origin: str
     metrics: Table
     promoted: Table
+    better: tuple[str, ...]
     export: str
 
 
@@ -37,6 +41,7 @@ def final_model(material: Material) -> list[Section]:
         origin=_origin(winner),
         metrics=_metrics(winner),
         promoted=promoted_table(material, study) if study.promoted else Table((), ()),
+        better=better_elsewhere(material, study, winner.value),
         export=f"tuner best {study_file(study)} --round {study.study.round} --export model.safetensors",
     )
     return [Section("final_model", "final-model", content, title)]
@@ -55,7 +60,7 @@ def _metrics(winner: Winner) -> Table:
     """Every metric of a split at the chosen step, and at the last one."""
     curves = winner.study.frames.curves
     mine = curves[(curves["trial"] == winner.record.number) & ~curves["metric"].astype(str).str.startswith("batch/")]
-    columns = (Column("metric"), Column(f"step {winner.step:,} (chosen)", True), Column("last step", True))
+    columns = (Column("metric"), Column("chosen step", True), Column("last step", True))
     rows = [
         (str(name), _value(curve[curve["step"] == winner.step]), _value(curve.tail(1)))
         for name, curve in mine.groupby("metric", observed=True)

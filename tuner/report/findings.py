@@ -66,7 +66,7 @@ def card_of(placed: Placed) -> Card:
     return Card(
         anchor=placed.anchor,
         question=_ASKED.get(finding.question, in_words(finding.question)),
-        subject=finding.subject,
+        subject=placed.subject,
         verdict=in_words(finding.verdict),
         tone=tone_of(finding),
         strength=finding.strength,

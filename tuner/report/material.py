@@ -17,9 +17,13 @@ from tuner.storage.studies import LaunchRow, StudyRow
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A finding with the anchor of its card, and that of the plot which shows what it speaks of ("": none)."""
+    """A finding with the anchor of its card, and that of the plot which shows what it speaks of ("": none).
+
+    subject: what it is about, as a reader knows it: for the whole campaign's findings that is their question.
+    """
 
     anchor: str
+    subject: str
     finding: Finding
     plot_anchor: str = ""
 
@@ -56,7 +60,7 @@ class StudyMaterial:
         """Its findings with their anchors."""
         plots = [_PLOT_OF.get(finding.question) for finding in self.findings]
         return tuple(
-            Placed(f"{self.anchor}-finding-{number}", finding, f"{self.anchor}-{plot}" if plot else "")
+            Placed(f"{self.anchor}-finding-{number}", finding.subject, finding, f"{self.anchor}-{plot}" if plot else "")
             for number, (finding, plot) in enumerate(zip(self.findings, plots, strict=True), 1)
         )
 
@@ -67,6 +71,7 @@ class Material:
 
     rounds: in the order of their start. stages: the studies of all its sweeps, in the order of their start.
     sweep: the last sweep that came to an end. regime: how rounds are planned, None before anything was trained.
+    placed: the findings about the campaign as a whole: its sweep, and its regime.
     """
 
     campaign: str
@@ -75,6 +80,7 @@ class Material:
     stages: tuple[StudyMaterial, ...]
     sweep: SweepRecords | None
     regime: Regime | None
+    placed: tuple[Placed, ...]
     written: datetime
 
     @property
@@ -86,19 +92,6 @@ class Material:
     def studies(self) -> tuple[StudyMaterial, ...]:
         """All of them, sweeps and rounds, in the order of their start."""
         return tuple(sorted((*self.stages, *self.rounds), key=lambda study: study.row.study_id))
-
-    @property
-    def placed(self) -> tuple[Placed, ...]:
-        """The findings about the campaign as a whole: its sweep, and its regime."""
-        found = []
-        if self.sweep is not None:
-            judged = sweep_finding(self.sweep.outcome, self.sweep.fits)
-            found.append(Placed("sweep-finding", judged, "sweep-plot"))
-        if self.regime is not None and self.regime.contradiction is not None:
-            found.append(Placed("regime-contradiction", self.regime.contradiction))
-        if self.regime is not None and self.regime.finding is not None:
-            found.append(Placed("regime-finding", self.regime.finding))
-        return tuple(found)
 
     @property
     def last_launch(self) -> LaunchRow | None:
@@ -119,4 +112,17 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
         mine.append(StudyMaterial(len(mine) + 1, row, frames, found, launches))
     sweep = sweep_records(ledger, campaign)
     regime = regime_of(ledger.conclusion(campaign, "regime"), sweep, [study.frames for study in rounds])
-    return Material(campaign, ledger, tuple(rounds), tuple(stages), sweep, regime, datetime.now(UTC))
+    return Material(
+        campaign, ledger, tuple(rounds), tuple(stages), sweep, regime, _placed(sweep, regime), datetime.now(UTC)
+    )
+
+
+def _placed(sweep: SweepRecords | None, regime: Regime | None) -> tuple[Placed, ...]:
+    found = []
+    if sweep is not None:
+        found.append(Placed("sweep-finding", "sweep", sweep_finding(sweep.outcome, sweep.fits), "sweep-plot"))
+    if regime is not None and regime.contradiction is not None:
+        found.append(Placed("regime-contradiction", "declared regime", regime.contradiction))
+    if regime is not None and regime.finding is not None:
+        found.append(Placed("regime-finding", "regime", regime.finding))
+    return tuple(found)

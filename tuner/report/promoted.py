@@ -17,8 +17,7 @@ def parent_of(material: Material, record: TrialRecord) -> tuple[StudyMaterial, T
 
 def promoted_table(material: Material, study: StudyMaterial) -> Table:
     """The trials of a promoting round by their number: value and best step now, and of the point's first training."""
-    metric = study.study.objective.metric
-    titles = {"trial": False, "point from": False, f"{metric} there": True, f"{metric} here": True, "best step": True}
+    titles = {"trial": False, "point of": False, "value there": True, "here": True, "best step": True}
     rows = tuple(_row(material, study, number) for number in study.frames.trials["trial"])
     return Table(tuple(Column(title, number) for title, number in titles.items()), rows)
 

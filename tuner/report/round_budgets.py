@@ -52,5 +52,5 @@ def _compared(before: StudyMaterial, study: StudyMaterial) -> str:
     """Facts beside each other; that one followed from the other is not recorded."""
     ratio = study.study.budget.max_train_steps / before.study.budget.max_train_steps
     said = next((in_words(f.verdict) for f in before.findings if f.question == "best_steps"), "")
-    change = "as long as" if ratio == 1 else f"{ratio:.3g} times"
+    change = "as long as" if ratio == 1 else f"{ratio:.3g} times as long as"
     return f"{change} {before.study.name}" + (f", whose best steps say: {said}" if said else "")

@@ -50,10 +50,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The winner, what needs action, and every verdict: rounds first, the newest of them before the others."""
+    """The winner, what needs action, and every verdict: rounds first, the newest of them before the others.
+
+    followed: what asked for action and got it, with what was done.
+    """
 
     winner: Winner | None
     actions: tuple[Line, ...]
+    followed: tuple[tuple[Line, str], ...]
     verdicts: tuple[tuple[str, tuple[Line, ...]], ...]
 
     @property
@@ -115,8 +119,25 @@ def summary(material: Material) -> list[Section]:
     groups = [(study.study.name, _lines(study.study.name, study.placed)) for study in material.newest_first]
     groups.append(("the budget", _lines("", material.placed)))
     told = tuple((name, lines) for name, lines in groups if lines)
-    actions = tuple(line for _, lines in told for line in lines if line.tone == "act")
-    return [Section("summary", "summary", Summary(winner_of(material), actions, told), "Summary")]
+    urgent = [line for _, lines in told for line in lines if line.tone == "act"]
+    followed = _followed(material)
+    actions = tuple(line for line in urgent if line.anchor not in followed)
+    done = tuple((line, followed[line.anchor]) for line in urgent if line.anchor in followed)
+    return [Section("summary", "summary", Summary(winner_of(material), actions, done, told), "Summary")]
+
+
+def _followed(material: Material) -> dict[str, str]:
+    """Anchors of what a later round did already: a budget that may be too short was followed by a longer one."""
+    found: dict[str, str] = {}
+    for place, study in enumerate(material.rounds):
+        steps = study.study.budget.max_train_steps
+        longer = [later for later in material.rounds[place + 1 :] if later.study.budget.max_train_steps > steps]
+        done = next((later for later in longer if len(later.frames.complete)), None)
+        late = [one.anchor for one in study.placed if one.finding.verdict == "maybe_too_short"]
+        if done is not None:
+            words = f"{done.study.name} trained {counted(done.study.budget.max_train_steps, 'step')}"
+            found |= dict.fromkeys(late, words)
+    return found
 
 
 def _lines(study: str, group: tuple[Placed, ...]) -> tuple[Line, ...]:
@@ -128,7 +149,7 @@ def _line(study: str, placed: Placed) -> Line:
     return Line(
         anchor=placed.anchor,
         study=study or "the budget",
-        subject=finding.subject if study and finding.subject != study else in_words(finding.question),
+        subject=placed.subject if placed.subject != study else in_words(finding.question),
         verdict=in_words(finding.verdict),
         action=finding.action,
         tone=tone_of(finding),

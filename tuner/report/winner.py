@@ -67,7 +67,7 @@ def _winner(material: Material, study: StudyMaterial) -> Winner:
         last_value=float(best["last_value"]),
         checkpoint=checkpoint,
         settings=_settings(study, record),
-        doubts=(*_rivals(ranked), *_unfinished(study), *_better_elsewhere(material, study, best)),
+        doubts=(*_rivals(ranked), *_unfinished(study), *better_elsewhere(material, study, float(best["best_value"]))),
     )
 
 
@@ -118,29 +118,24 @@ def _unfinished(study: StudyMaterial) -> list[str]:
     return [f"{counted(left, 'trial')} of {study.study.name} not finished yet: this may change."] if left else []
 
 
-def _better_elsewhere(material: Material, study: StudyMaterial, best: pd.Series) -> list[str]:
+def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> tuple[str, ...]:
     """The newest round names the winner; an older one that holds a better value is not hidden."""
     objective = study.study.objective
     found = []
     for other in material.rounds:
         comparable = other is not study and other.study.objective == objective
         ranked = ranked_trials(other.frames) if comparable else pd.DataFrame()
-        if len(ranked) and objective.better(float(ranked["best_value"].iloc[0]), float(best["best_value"])):
+        if len(ranked) and objective.better(float(ranked["best_value"].iloc[0]), value):
+            selected = study.promoted and len(ranked) > 1
             found.append(
                 f"Trial {ranked['trial'].iloc[0]} of {other.study.name} reached "
-                f"{readable(ranked['best_value'].iloc[0])}, which is better.{_curse(study, len(ranked))}"
+                f"{readable(ranked['best_value'].iloc[0])}, which is better"
+                + (
+                    f", but as the best of {len(ranked)} trials of one seed each (winner's curse, B32)." * selected
+                    or "."
+                )
             )
-    return found
-
-
-def _curse(study: StudyMaterial, num_trials: int) -> str:
-    """Why a value that was selected for being the best is not what its point reaches again (B32)."""
-    if not study.promoted or num_trials < 2:
-        return ""
-    return (
-        f" It was selected as the best of {num_trials} trials of one seed each, so part of it is luck (the winner's "
-        f"curse, B32); {study.study.name} trained the best points again with fresh seeds, which is the fairer value."
-    )
+    return tuple(found)
 
 
 def study_file(study: StudyMaterial) -> str:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from tuner.analysis.best_steps import SHORTER_BUDGET, best_steps_finding, best_steps_frame
+from tuner.analysis.best_steps import proposed_budget
 from tuner.analysis.frames import study_frames
 from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
@@ -12,7 +12,6 @@ from tuner.errors import DeclarationError
 from tuner.rounds.launch import Desk, required_round, started_study
 from tuner.rounds.plan import round_name
 
-LONGER_BUDGET = 2  # times the old one: the decisive experiment for "too short?" [P]
 FIRST_SHARE = 0.10  # of the production length, for round 1 of a compute-bound workload [S] (A30)
 
 
@@ -87,13 +86,5 @@ def _first_budget(desk: Desk) -> Budget:
 def _refined_budget(desk: Desk, number: int) -> Budget:
     """From where the best checkpoints of the round before lay: up, down, or the same (A9, A14-A17)."""
     required_round(desk, number - 1)
-    before = study_frames(desk.ledger, desk.name, round_name(number - 1))
-    steps = before.study.budget.max_train_steps
-    verdict = best_steps_finding(before).verdict
-    if verdict == "too_long":
-        latest = float(best_steps_frame(before)["earliest_step"].max())
-        shorter = min(steps, rounded_up(SHORTER_BUDGET * latest))
-        return Budget(shorter, f"{SHORTER_BUDGET:g} times the latest good best step of round {number - 1} (A14)")
-    if verdict in ("maybe_too_short", "mixed"):
-        return Budget(LONGER_BUDGET * steps, f"best steps of round {number - 1} lay late: {verdict} (A15)")
-    return Budget(steps, f"the best steps of round {number - 1} give no reason to change it ({verdict})")
+    steps, why = proposed_budget(study_frames(desk.ledger, desk.name, round_name(number - 1)))
+    return Budget(steps, why)

@@ -12,6 +12,7 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding, needing_action
 from tuner.analysis.frames import study_frames
 from tuner.analysis.regime import contradiction_finding, regime_finding
+from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
@@ -132,6 +133,8 @@ class Playbook:
         self._announce(number, prepared)
         launch_study(self.desk, prepared.study, prepared.trials)
         frames = study_frames(self.desk.ledger, self.desk.name, round_name(number))
+        if number == 1:
+            self._check_declared_regime(frames)
         if self.desk.campaign.round(number).space is None:
             return None
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]
@@ -149,6 +152,15 @@ class Playbook:
             self.tell(f"taking the proposed action: {question.proposal}")
             return None
         return None if self._was_answered(number) else question
+
+    def _check_declared_regime(self, frames: StudyFrames) -> None:
+        """What was declared and not swept for is held against the curves of round 1 (A1)."""
+        declared = declared_regime(self.desk.campaign)
+        if declared is None or sweep_records(self.desk.ledger, self.desk.name) is not None:
+            return
+        contradiction = contradiction_finding(declared, self._add(regime_finding(frames, None)))
+        if contradiction is not None:
+            self._add(contradiction)
 
     def _was_answered(self, number: int) -> bool:
         """Whether the next round was started before: then somebody has decided already."""

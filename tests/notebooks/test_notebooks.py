@@ -1,0 +1,38 @@
+"""The notebooks run from top to bottom on a real campaign."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.study_files import write_study
+
+pytestmark = [
+    # ipykernel and zmq, not ours: a kernel on loopback, closed by its own garbage collection
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+def test_read_a_study_runs_and_shows_its_plots(tuner, tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    study = write_study(tmp_path, trials=6, more='name="digits",', replace=[("max_train_steps=60, ", "")])
+    assert tuner("run", study, "--yes").code == 0
+    notebook = nbformat.read(NOTEBOOKS / "read_a_study.ipynb", as_version=4)
+    monkeypatch.setenv("TUNER_STORAGE", str(tmp_path / "runs" / "tuner.sqlite"))
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=os.fspath(tmp_path))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 4, "sweep, best steps, axes, curves"
+    assert not [output for output in outputs if output["output_type"] == "error"]
+
+
+def test_the_notebooks_are_stored_without_outputs():
+    nbformat = pytest.importorskip("nbformat")
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert not cell.get("outputs"), path.name
