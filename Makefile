@@ -22,6 +22,8 @@ slow: $(STAMP)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/step_loop.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/sweep_spread.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/verdict_rates.py
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tuner needs Python 3.11 or newer; set PYTHON=')"

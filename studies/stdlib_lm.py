@@ -102,6 +102,7 @@ campaign = Campaign(
     schedule=constant_then_decay(0.2),
     warmup_steps=50,
     production_steps=8000,
+    evaluations=30,
     rounds=[
         Round("Which learning rate, weight decay, momentum and clipping suit short runs?", trials=24, space=SPACE),
         Round("The final model: the best three points at production length", promote=3),

@@ -18,6 +18,7 @@ campaign = Campaign(
     schedule=constant_then_decay(0.2),
     warmup_steps=100,
     production_steps=10_000,
+    evaluations=30,
     rounds=[
         Round("Which learning rate, weight decay, momentum and clipping suit short runs?", trials=24, space=SPACE),
         Round("The final model: the best three points at production length", promote=3),

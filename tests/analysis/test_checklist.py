@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
+import pytest
 from analysis.handmade import frames_of_curves, study
 
-from tuner.analysis.checklist import foundation_findings
+from tuner.analysis.checklist import foundation_findings, only_promoted
 
 
 def test_the_questions_come_in_the_playbooks_order_and_as_plain_data():
@@ -15,3 +17,29 @@ def test_the_questions_come_in_the_playbooks_order_and_as_plain_data():
         json.dumps(finding.to_json(), allow_nan=False)
         assert finding.thresholds
         assert finding.action
+
+
+def promoted_frames(count: int, origins: list[str]):
+    declared = replace(study(), lineage=(("round-1", "trial 23"), ("round-1", "trial 1")))
+    frames = frames_of_curves(declared, np.linspace(1.0, 0.1, count * 50).reshape(count, 50).tolist())
+    return replace(frames, trials=frames.trials.assign(origin=origins))
+
+
+def test_a_round_of_promoted_points_is_asked_about_its_budget_and_not_about_a_search_space():
+    frames = promoted_frames(2, ["round-1 trial 23", "round-1 trial 1"])
+    assert [finding.question for finding in foundation_findings(frames)] == ["best_steps"]
+    assert "inf" not in foundation_findings(frames)[0].summary
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        frames_of_curves(study(), [[0.5] * 50]),
+        promoted_frames(2, ["round-1 trial 23", "quasi-random 0"]),
+        replace(promoted_frames(1, ["grid"]), study=replace(study(), kind="sweep", lineage=(("sweep", "digest"),))),
+    ],
+    ids=["no lineage", "new points too", "a sweep"],
+)
+def test_what_searched_anything_is_asked_about_its_space(frames):
+    assert not only_promoted(frames)
+    assert "boundary" in [finding.question for finding in foundation_findings(frames)]

@@ -159,6 +159,21 @@ def test_an_interrupted_sweep_goes_on_and_finds_the_same(tmp_path):
     assert parts == whole
 
 
+def test_a_wide_interval_is_refined_by_training_the_fastest_again_with_finer_evaluations(tmp_path):
+    campaign = replace(campaign_of(), evaluations=5)
+    with desk_for(campaign, tmp_path) as desk:
+        outcome = run_sweep(desk, campaign.sweep)
+        assert isinstance(outcome, Fitted)
+        coarse = fit_steps_frame(study_frames(desk.ledger, "test", "sweep-1-grid"))
+        refined = desk.ledger.study("test", "sweep-1-refined").study
+    row = coarse[coarse["learning_rate"] == outcome.learning_rate].iloc[0]
+    assert (row["first_fit"] - row["last_unfit"]) / row["first_fit"] > 0.10
+    assert outcome.width <= 0.10
+    assert refined.budget.evaluate_every < 0.10 * row["first_fit"]
+    # The same training, looked at more often: never earlier than it was last seen unfit; later where it wavered.
+    assert outcome.low >= row["last_unfit"] - refined.budget.evaluate_every
+
+
 class KeepsDropout(SmallDigits):
     def model(self, point):
         return nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Dropout(0.5), nn.Linear(48, 10))

@@ -41,86 +41,93 @@ def run_sweep(desk: Desk, sweep: Sweep) -> Outcome:
     if concluded is not None and concluded.name == name:
         return concluded.outcome
     _check_switched_off(desk, plan)
-    outcome = _outcome(desk, plan, name)
+    outcome = _Stages(desk, plan, name).outcome()
     conclude_sweep(desk.ledger, desk.name, name, outcome, sweep.margin)
     return outcome
 
 
-def _outcome(desk: Desk, plan: SweepPlan, name: str) -> Outcome:
-    enough = _enough_steps(desk, plan, name)
-    if isinstance(enough, NotFitted):
-        return enough
-    fits = _fits(desk, plan, f"{name}-grid", plan.rates, StepBudget.with_evaluations(enough, plan.evaluations))
-    outcome = sweep_outcome(fits, enough)
-    if isinstance(outcome, Fitted | Invalid):
-        outcome = _refined(desk, plan, name, fits, outcome)
-    if isinstance(outcome, Fitted) and plan.sweep.seeds:
-        return _with_seeds(desk, plan, name, outcome)
-    return outcome
+class _Stages:
+    """The stages of one sweep, each a study of its own."""
 
+    def __init__(self, desk: Desk, plan: SweepPlan, name: str) -> None:
+        self.desk = desk
+        self.plan = plan
+        self.name = name
 
-def _enough_steps(desk: Desk, plan: SweepPlan, name: str) -> int | NotFitted:
-    """The first N, doubled from the start, at which some rate fits; or that none does up to the cap (A20)."""
-    sweep = plan.sweep
-    probes = plan.rates[PROBE_EVERY // 2 :: PROBE_EVERY]
-    steps = sweep.start_steps
-    while True:
-        budget = StepBudget.with_evaluations(steps, plan.evaluations)
-        fits = _fits(desk, plan, f"{name}-probe-{steps}", probes, budget)
-        if fits["first_fit"].notna().any():
+    def outcome(self) -> Outcome:
+        enough = self._enough_steps()
+        if isinstance(enough, NotFitted):
+            return enough
+        fits = self._fits("grid", self.plan.rates, self._budget(enough))
+        outcome = sweep_outcome(fits, enough)
+        if _is_coarse(outcome):
+            outcome = self._refined(fits, outcome, enough)
+        if isinstance(outcome, Fitted):
+            return self._with_seeds(outcome)
+        return outcome
+
+    def _enough_steps(self) -> int | NotFitted:
+        """The first N, doubled from the start, at which some rate fits; or that none does up to the cap (A20)."""
+        sweep = self.plan.sweep
+        steps, probes = sweep.start_steps, self.plan.rates[PROBE_EVERY // 2 :: PROBE_EVERY]
+        while True:
+            fits = self._fits(f"probe-{steps}", probes, self._budget(steps))
+            if fits["first_fit"].notna().any():
+                return steps
+            if not (fits["state"] == "complete").any():
+                if probes[0] == self.plan.rates[0]:
+                    return NotFitted.of(fits, steps)
+                probes = self.plan.rates[: PROBE_EVERY // 2 + 1]  # all diverged: only the lowest rates are left
+            elif steps >= sweep.max_steps:
+                return self._last_try(fits, steps)
+            else:
+                steps = min(2 * steps, sweep.max_steps)
+
+    def _last_try(self, fits: pd.DataFrame, steps: int) -> int | NotFitted:
+        """Before giving up at the cap: the rates of the grid around the best probe."""
+        best = NotFitted.of(fits, steps).best_learning_rate
+        place = self.plan.rates.index(best) if best is not None else 0
+        near = self.plan.rates[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
+        more = self._fits(f"last-{steps}", near, self._budget(steps))
+        if more["first_fit"].notna().any():
             return steps
-        if (fits["state"] != "complete").all() and len(fits):
-            return _last_try(desk, plan, name, fits, budget)
-        if steps >= sweep.max_steps:
-            return _last_try(desk, plan, name, fits, budget)
-        steps = min(2 * steps, sweep.max_steps)
+        every = pd.concat([fits, more]).drop_duplicates("learning_rate").sort_values("learning_rate")
+        return NotFitted.of(every.reset_index(drop=True), steps)
+
+    def _refined(self, fits: pd.DataFrame, coarse: Outcome, enough: int) -> Outcome:
+        """Evaluate the fastest rates (all that tie) more finely (D5). The same rates train the same way again."""
+        fastest = fits.sort_values("first_fit", kind="stable").iloc[0]
+        low, high = int(fastest["last_unfit"]), int(fastest["first_fit"])
+        tied = tuple(float(rate) for rate in fits.loc[fits["last_unfit"] < high, "learning_rate"])
+        every = max(1, int(REFINED_WIDTH * max(low, high // 2)))
+        fine = self._fits("refined", tied, StepBudget(min(enough, 2 * high), every))
+        finer = fits.set_index("learning_rate")
+        for row in fine[fine["first_fit"].notna()].to_dict("records"):
+            finer.loc[row["learning_rate"], ["last_unfit", "first_fit"]] = [row["last_unfit"], row["first_fit"]]
+        judged = sweep_outcome(finer.reset_index(), enough)
+        return coarse if isinstance(judged, NotFitted) else judged
+
+    def _with_seeds(self, outcome: Fitted) -> Fitted:
+        """The fastest rate with fresh seeds: the trial that won is left out, it was selected for being fast (B32)."""
+        budget = StepBudget(SEED_ROOM * outcome.max_steps, max(1, int(REFINED_WIDTH * outcome.high)))
+        study = self.plan.study(f"{self.name}-seeds", budget, self.plan.sweep.seeds)
+        launch_study(self.desk, study, self.plan.seed_trials(study, outcome.learning_rate))
+        return with_seeds(outcome, fit_steps_frame(study_frames(self.desk.ledger, self.desk.name, study.name)))
+
+    def _budget(self, steps: int) -> StepBudget:
+        return StepBudget.with_evaluations(steps, self.plan.evaluations)
+
+    def _fits(self, stage: str, rates: tuple[float, ...], budget: StepBudget) -> pd.DataFrame:
+        study = self.plan.study(f"{self.name}-{stage}", budget, len(rates))
+        launch_study(self.desk, study, self.plan.trials(study, rates))
+        return fit_steps_frame(study_frames(self.desk.ledger, self.desk.name, study.name))
 
 
-def _last_try(desk: Desk, plan: SweepPlan, name: str, fits: pd.DataFrame, budget: StepBudget) -> int | NotFitted:
-    """Before giving up: the rates of the grid around the best probe, or the lowest ones where all diverged."""
-    outcome = sweep_outcome(fits, budget.max_train_steps)
-    best = outcome.best_learning_rate if isinstance(outcome, NotFitted) else None
-    place = plan.rates.index(best) if best is not None else 0
-    near = plan.rates[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
-    more = _fits(desk, plan, f"{name}-last-{budget.max_train_steps}", near, budget)
-    if more["first_fit"].notna().any():
-        return budget.max_train_steps
-    every = pd.concat([fits, more]).drop_duplicates("learning_rate").sort_values("learning_rate")
-    return NotFitted.of(every.reset_index(drop=True), budget.max_train_steps)
-
-
-def _refined(desk: Desk, plan: SweepPlan, name: str, fits: pd.DataFrame, coarse: Fitted | Invalid) -> Fitted | Invalid:
-    """Evaluate the fastest rates (all that tie) more finely, where that can change the answer (D5)."""
-    if isinstance(coarse, Invalid) and not coarse.ambiguous:
-        return coarse
-    fastest = fits.sort_values("first_fit").iloc[0]
-    low, high = int(fastest["last_unfit"]), int(fastest["first_fit"])
-    if isinstance(coarse, Fitted) and coarse.width <= LEAST_WIDTH:
-        return coarse
-    tied = tuple(float(rate) for rate in fits.loc[fits["last_unfit"] < high, "learning_rate"])
-    every = max(1, int(REFINED_WIDTH * max(low, high // 2)))
-    steps = min(int(fits["first_fit"].max()), 2 * high)
-    fine = _fits(desk, plan, f"{name}-refined", tied, StepBudget(max(steps, every), every))
-    finer = fits.set_index("learning_rate")
-    for row in fine[fine["first_fit"].notna()].to_dict("records"):
-        finer.loc[row["learning_rate"], ["last_unfit", "first_fit"]] = [row["last_unfit"], row["first_fit"]]
-    judged = sweep_outcome(finer.reset_index(), coarse.max_steps if isinstance(coarse, Fitted) else steps)
-    return coarse if isinstance(judged, NotFitted) else judged
-
-
-def _with_seeds(desk: Desk, plan: SweepPlan, name: str, outcome: Fitted) -> Fitted:
-    """The fastest rate with fresh seeds: the trial that won is left out, it was selected for being fast (B32)."""
-    steps = SEED_ROOM * outcome.max_steps
-    every = max(1, int(REFINED_WIDTH * outcome.high))
-    study = plan.study(f"{name}-seeds", StepBudget(steps, every), plan.sweep.seeds)
-    launch_study(desk, study, plan.seed_trials(study, outcome.learning_rate))
-    return with_seeds(outcome, fit_steps_frame(study_frames(desk.ledger, desk.name, study.name)))
-
-
-def _fits(desk: Desk, plan: SweepPlan, name: str, rates: tuple[float, ...], budget: StepBudget) -> pd.DataFrame:
-    study = plan.study(name, budget, len(rates))
-    launch_study(desk, study, plan.trials(study, rates))
-    return fit_steps_frame(study_frames(desk.ledger, desk.name, name))
+def _is_coarse(outcome: Outcome) -> bool:
+    """Whether finer evaluations can change the answer: a wide interval, or a tie with an end of the grid (D5)."""
+    if isinstance(outcome, Invalid):
+        return outcome.ambiguous
+    return isinstance(outcome, Fitted) and outcome.width > LEAST_WIDTH
 
 
 def _sweep_name(desk: Desk, plan: SweepPlan) -> str:
