@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from report.campaigns import FITTED, fill_promoted, fill_sweep
 
+from tuner.analysis.frames import study_frames
 from tuner.budget.schedules import constant_then_decay
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
@@ -151,6 +153,29 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
         finish(opened, opened.claim(study_id, worker="test", lease_seconds=1e6, max_trials=6), study)
         record_launch(opened, study_id)
         yield opened
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """For reading only: `whole`, a campaign that was run to its end: sweep, round 1, three of its points for longer."""
+    with open_ledger(str(tmp_path_factory.mktemp("whole") / "tuner.sqlite")) as opened:
+        first = study_of(steps=540)
+        fill_sweep(opened, "whole", first, FITTED)
+        opened.conclude("whole", "regime", {"verdict": "not_compute_bound", "evidence": "not_compute_bound"})
+        fill_round(opened, "whole", first)
+        ranked = study_frames(opened, "whole", "round-1").complete.sort_values("best_value")
+        fill_promoted(opened, "whole", first, 1080, [int(trial) for trial in ranked["trial"].head(3)], 0.05)
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def whole_material(whole: Ledger) -> Material:
+    return read_material(whole, "whole")
+
+
+@pytest.fixture(scope="session")
+def whole_page(whole: Ledger) -> "Page":
+    return Page(report_html(whole, "whole"))
 
 
 @pytest.fixture(scope="session")

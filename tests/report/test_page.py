@@ -97,14 +97,21 @@ def test_a_study_where_nothing_varies_has_a_page(
     assert "No trial has finished yet, or nothing varies." in page(ledger, "fixed").text
 
 
-def test_a_sweep_is_shown_and_not_judged_like_a_round(
-    ledger: Ledger, page: OpenPage, declared: Declare, begin: Callable[[Ledger, str, Study], int]
-) -> None:
-    begin(ledger, "swept", replace(declared(trials=3), name="sweep", kind="sweep", round=None))
-    opened = page(ledger, "swept")
-    assert "study-1" in opened.anchors
-    assert not [anchor for anchor in opened.anchors if anchor.startswith("study-1-finding")]
-    assert "No round was checked yet." in opened.text
+def test_a_sweep_is_one_section_and_its_studies_are_none(whole_page: Any) -> None:
+    opened = whole_page
+    assert [anchor for anchor in opened.anchors if re.fullmatch(r"study-\d+", anchor)] == ["study-1", "study-2"]
+    assert opened.anchors.count("budget") == 1
+    contents = opened.html.partition("<nav")[2].partition("</nav>")[0]
+    assert "sweep-1" not in contents
+    assert "sweep-1" not in opened.html.partition("</nav>")[0]
+
+
+def test_the_whole_campaign_stands_in_the_order_answer_evidence_story(whole_page: Any) -> None:
+    names = ("summary", "final-model", "findings", "budget", "regime", "study-1", "study-2", "schedules", "provenance")
+    order = [whole_page.anchors.index(name) for name in names]
+    assert order == sorted(order)
+    assert len(whole_page.anchors) == len(set(whole_page.anchors))
+    assert {target[1:] for target in whole_page.attributes("a", "href")} <= set(whole_page.anchors)
 
 
 def test_an_unknown_campaign_is_an_error(filled: Ledger, tmp_path: Path) -> None:

@@ -64,9 +64,10 @@ def test_every_finding_that_needs_action_is_in_the_summary_with_its_action(grown
     material = grown
     content: Any = summary(material)[0].content
     urgent = [finding for study in material.newest_first for finding in study.findings if finding.needs_action]
-    assert [line.action for line in content.actions] == [finding.action for finding in urgent]
+    listed_actions = [line.action for line in (*content.actions, *(line for line, _ in content.followed))]
+    assert sorted(listed_actions) == sorted(finding.action for finding in urgent)
     listed = [line for _, lines in content.verdicts for line in lines]
-    assert len(listed) == sum(len(study.findings) for study in material.studies)
+    assert len(listed) == sum(len(study.findings) for study in material.studies) + len(material.placed)
 
 
 def test_every_finding_shows_verdict_strength_thresholds_and_action(digits: Material, digits_page: Any) -> None:
@@ -127,7 +128,7 @@ def test_a_long_table_is_cut_and_says_how_much_is_missing(
 
 def test_each_study_shows_its_three_plots_and_the_findings_lead_to_them(digits: Material, digits_page: Any) -> None:
     opened = digits_page
-    assert len(opened.attributes("img", "src")) == 3
+    assert len(opened.attributes("img", "src")) == 4  # and the schedules
     assert all(opened.attributes("img", "alt"))
     assert {"#study-1-best-steps", "#study-1-axes"} <= set(opened.attributes("a", "href"))
 

@@ -153,8 +153,7 @@ def _plot(material: StudyMaterial, kind: str, shown: Shown) -> Plot:
 
 def _complete(material: StudyMaterial, ranked: pd.DataFrame) -> Table:
     names = material.frames.hyperparameters
-    origin = ["origin"] if material.promoted else []
-    columns = ["trial", "best_value", "best_step", "last_value", *names, *origin, "seed"]
+    columns = ["trial", "best_value", "best_step", "last_value", *names, "seed"]
     titles = {"best_value": f"best {material.study.objective.metric}", "last_value": "last"}
     return table_of(ranked[columns], most=MOST_TRIALS, marked=[0], titles=titles, names=names)
 

@@ -84,10 +84,13 @@ def _facts(material: Material) -> list[tuple[str, str]]:
     objectives = dict.fromkeys(f"{s.study.objective.direction} {s.study.objective.metric}" for s in studies)
     sweep = ("Sweep", f"{_trials(material.stages)}, {_steps(material.stages):,} steps") if material.stages else None
     planned = sum(len(study.frames.trials) * study.study.budget.max_train_steps for study in material.rounds)
-    return [
-        ("Objective", "; ".join(objectives) or "none yet"),
+    rounds = [
         ("Rounds", f"{_trials(material.rounds)} in {counted(len(material.rounds), 'round')}"),
         ("Steps of the rounds", f"{_steps(material.rounds):,} of {planned:,} planned"),
+    ]
+    return [
+        ("Objective", "; ".join(objectives) or "none yet"),
+        *(rounds if material.rounds else []),
         *([sweep] if sweep else []),
         ("Started", readable_moment(studies[0].row.created) if studies else "not yet"),
         ("Page written", moment(material.written)),

@@ -52,7 +52,8 @@ def attempt_line(name: str, stages: Sequence[StudyMaterial]) -> str:
     steps = sum(int(stage.frames.trials["steps"].sum()) for stage in stages)
     cost = f"{counted(trials, 'trial')}, {counted(steps, 'step')}"
     rates = sorted({float(rate) for stage in stages for rate in stage.frames.trials["learning_rate"]})
-    grid = f"{counted(len(rates), 'rate')} from {readable(rates[0])} to {readable(rates[-1])}" if rates else "no rates"
+    span = " to ".join(dict.fromkeys(readable(rate) for rate in (*rates[:1], *rates[-1:])))
+    grid = f"{counted(len(rates), 'rate')}, {span}" if rates else "no rates"
     return f"{name}: {grid}; {_attempt_outcome(stages)} ({cost})."
 
 
