@@ -95,6 +95,9 @@ def test_an_invalid_sweep_asks_and_yes_extends_it(tuner, tmp_path):
     assert "round-1" not in studies(tmp_path)
     assert tuner("run", study, "--yes").code == 0
     assert "round-2" in studies(tmp_path)
+    again = tuner("run", study)
+    assert again.code == 0, "the extended sweep settled it: nobody is asked again"
+    assert "Extend it?" not in again.err
 
 
 def test_a_sweep_that_finds_no_number_stops_the_run_unless_a_length_is_declared(tuner, tmp_path):

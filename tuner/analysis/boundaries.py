@@ -133,6 +133,8 @@ def _verdict(edges: pd.DataFrame) -> tuple[str, str]:
 
 
 def _numbers(edges: pd.DataFrame) -> str:
+    if edges["error"].max() == float("inf"):  # nothing was fitted
+        return f"{int(edges['trials'].iloc[0])} trials completed."
     gains = ", ".join(f"{row['edge']} {row['gain']:+.2f} ± {row['error']:.2f}" for row in edges.to_dict("records"))
     outer = ", ".join(f"{row['top_outer']} at the {row['edge']}" for row in edges.to_dict("records"))
     return f"Gain over the outer {OUTER:.0%} in spreads: {gains}; of the best {TOP} points {outer} edge."

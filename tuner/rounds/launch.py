@@ -83,13 +83,20 @@ def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
     return Plan(study, tuple(trials), desk.backend.price(study, trials[0]))
 
 
-def launch_study(desk: Desk, study: Study, trials: Sequence[Trial], *, retry_failed: bool = False) -> StudyRow:
-    """Check, write the plan to the Ledger, and train what is not finished yet. Finished trials are not repeated."""
+def launch_study(
+    desk: Desk, study: Study, trials: Sequence[Trial], *, retry_failed: bool = False, budget_origin: str | None = None
+) -> StudyRow:
+    """Check, write the plan to the Ledger, and train what is not finished yet. Finished trials are not repeated.
+
+    budget_origin: where the study's budget came from, in words; kept at its first start.
+    """
     started = started_study(desk, study.name)
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
         desk.backend.check(study, trials[0])
     row = desk.ledger.start_study(desk.name, study, desk.backend.fingerprint())
     _check_fingerprint(desk, row)
+    if started is None and budget_origin is not None:
+        desk.ledger.conclude(desk.name, "budget", {"origin": budget_origin}, row.study_id)
     desk.ledger.plan_trials(row.study_id, trials)
     if retry_failed:
         desk.ledger.reset(row.study_id, [State.FAILED])

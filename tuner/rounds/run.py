@@ -21,7 +21,7 @@ from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk, launch_study
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepare import Prepared, declared_regime, prepared_round
-from tuner.rounds.sweep import run_sweep
+from tuner.rounds.sweep import run_sweep, settled_outcome
 
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 MANY_ROUNDS = 3  # more are for teams with very mature pipelines and very long production runs [S] (A31, A44)
@@ -93,7 +93,7 @@ class Playbook:
 
     def _sweep_until_valid(self, sweep: Sweep) -> tuple[Outcome, Question | None]:
         for _ in range(MAX_EXTENSIONS + 1):
-            outcome = run_sweep(self.desk, sweep)
+            outcome = settled_outcome(self.desk, sweep) or run_sweep(self.desk, sweep)
             finding = self._add(sweep_finding(outcome, self._sweep().fits))
             if not isinstance(outcome, Invalid):
                 break
@@ -131,7 +131,7 @@ class Playbook:
     def _run_round(self, number: int) -> Question | None:
         prepared = prepared_round(self.desk, number)
         self._announce(number, prepared)
-        launch_study(self.desk, prepared.study, prepared.trials)
+        launch_study(self.desk, prepared.study, prepared.trials, budget_origin=prepared.budget.origin)
         frames = study_frames(self.desk.ledger, self.desk.name, round_name(number))
         if number == 1:
             self._check_declared_regime(frames)

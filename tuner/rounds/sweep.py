@@ -24,7 +24,7 @@ from tuner.analysis.sweep_outcome import (
 from tuner.analysis.sweep_records import conclude_sweep, sweep_records
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Sweep
-from tuner.rounds.launch import Desk, launch_study
+from tuner.rounds.launch import Desk, launch_study, started_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
 PROBE_EVERY = 3  # every third rate of the grid is probed: about one a decade
@@ -44,6 +44,14 @@ def run_sweep(desk: Desk, sweep: Sweep) -> Outcome:
     outcome = _Stages(desk, plan, name).outcome()
     conclude_sweep(desk.ledger, desk.name, name, outcome, sweep.margin)
     return outcome
+
+
+def settled_outcome(desk: Desk, sweep: Sweep) -> Outcome | None:
+    """The outcome of a later sweep that took the place of this one, which was run and was not valid; else None."""
+    last = sweep_records(desk.ledger, desk.name)
+    if last is None or isinstance(last.outcome, Invalid):
+        return None
+    return last.outcome if started_study(desk, f"{_sweep_name(desk, sweep_plan(desk.campaign, sweep))}-grid") else None
 
 
 class _Stages:
