@@ -12,6 +12,7 @@ from tuner.execution.backend import Backend, Watch, silent
 from tuner.records import Price, State
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
+from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -115,5 +116,5 @@ def _record_launch(desk: Desk, row: StudyRow) -> None:
         "data": dict(desk.campaign.workload.provenance()),
     }
     desk.ledger.add_launch(
-        row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=""
+        row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()
     )
