@@ -10,11 +10,11 @@ from tuner.records import Claim
 from tuner.storage.store import Ledger
 
 logger = logging.getLogger(__name__)
-HEARTBEAT_SECONDS = 10.0  # a twelfth of a lease
+BEATS = 12  # in the time of a lease, so that a few may be missed
 
 
 @contextmanager
-def heartbeat(ledger: Ledger, claims: list[Claim], seconds: float = HEARTBEAT_SECONDS) -> Iterator[None]:
+def heartbeat(ledger: Ledger, claims: list[Claim], seconds: float) -> Iterator[None]:
     """Renew the leases of `claims` every so often, until the block is left. A beat that fails is only logged."""
     through = threading.Event()
 

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, TunerError, WorkloadError
 from tuner.execution.backend import Listener
-from tuner.execution.heartbeat import heartbeat
+from tuner.execution.heartbeat import BEATS, heartbeat
 from tuner.execution.patience import PatientRecorder, patiently
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.storage.claims import worker_id
@@ -33,12 +34,19 @@ POLL_SECONDS = 0.5
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a claim holds without a heartbeat, and whether this process is the one to renew it."""
+
+    seconds: float = LEASE_SECONDS
+    renewed_here: bool = True
+
+
 class InProcess:
     """Trains the trials of one workload on one device.
 
     device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one. threads: torch's, 1 by default, because
-    small models lose time with more (and the number decides the bits). heartbeat: False where another process
-    renews the leases.
+    small models lose time with more (and the number decides the bits).
     """
 
     def __init__(
@@ -49,13 +57,13 @@ class InProcess:
         device: str | None = None,
         threads: int = 1,
         commit_seconds: float = COMMIT_SECONDS,
-        heartbeat: bool = True,
+        lease: Lease = Lease(),
     ) -> None:
         self.workload = workload
         self.checkpoint_root = checkpoint_root
         self.device = choose_device(device)
         self.commit_seconds = commit_seconds
-        self.heartbeat = heartbeat
+        self.lease = lease
         prepare_numerics(self.device, threads)
 
     @cached_property
@@ -93,12 +101,12 @@ class InProcess:
     def _claimed(self, ledger: Ledger, row: StudyRow, worker: str) -> list[Claim]:
         """The next trial, those of workers that died first."""
         ledger.forget_dead_workers(row.study_id)
-        return ledger.claim(row.study_id, worker=worker, lease_seconds=LEASE_SECONDS)
+        return ledger.claim(row.study_id, worker=worker, lease_seconds=self.lease.seconds)
 
     def _train(self, ledger: Ledger, trainer: Trainer, claim: Claim, listener: Listener, failures: list[str]) -> None:
         listener.trial_started(claim)
         try:
-            with heartbeat(ledger, [claim]) if self.heartbeat else nullcontext():
+            with heartbeat(ledger, [claim], self.lease.seconds / BEATS) if self.lease.renewed_here else nullcontext():
                 update = trainer.train(claim)
         except LeaseLost:
             return

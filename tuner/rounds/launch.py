@@ -92,12 +92,20 @@ def launch_study(desk: Desk, study: Study, trials: Sequence[Trial], *, retry_fai
     desk.ledger.plan_trials(row.study_id, trials)
     if retry_failed:
         desk.ledger.reset(row.study_id, [State.FAILED])
-    _record_launch(desk, row)
     finished = sum(n for state, n in desk.ledger.state_counts(row.study_id).items() if state.finished)
     if finished < study.num_trials:
-        with desk.watch(study, finished) as listener:
-            desk.backend.run(desk.ledger, row, listener, desk.stop)
+        work_on(desk, row, finished)
+    else:
+        _record_launch(desk, row)
     return row
+
+
+def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
+    """Train what is left of a study that is planned. Raises StudyChanged for other code than it was started with."""
+    _check_fingerprint(desk, row)
+    _record_launch(desk, row)
+    with desk.watch(row.study, finished) as listener:
+        desk.backend.run(desk.ledger, row, listener, desk.stop)
 
 
 def _check_fingerprint(desk: Desk, row: StudyRow) -> None:

@@ -130,9 +130,7 @@ def release_trials(connection: Connection, claims: Sequence[Claim], *, count_att
     """Hand trials back to WAITING, and say how many were still ours."""
     given_back = 0 if count_attempt else 1
     release = update(trial).where(*owned())
-    release = release.values(
-        state=State.WAITING.value, reason=reason, attempt=trial.c.attempt - given_back, **NOBODY
-    )
+    release = release.values(state=State.WAITING.value, reason=reason, attempt=trial.c.attempt - given_back, **NOBODY)
     return sum(connection.execute(release, _key(claim)).rowcount for claim in _sorted(claims))
 
 
@@ -144,9 +142,7 @@ def unheard_claims(
     rows = connection.execute(mine.where(trial.c.worker == worker).order_by(trial.c.number)).all()
     rows = [row for row in rows if (row.id, row.fence) not in given]
     checkpoints = checkpoints_of(connection, [row.id for row in rows]) if rows else {}
-    return [
-        Claim(row.id, row.fence, declared_trial(row), row.attempt, checkpoints.get(row.id, ())) for row in rows
-    ]
+    return [Claim(row.id, row.fence, declared_trial(row), row.attempt, checkpoints.get(row.id, ())) for row in rows]
 
 
 def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:

@@ -58,6 +58,11 @@ def parsed_url(url: str) -> URL:
     raise StorageError(f"storage is sqlite or postgresql, got {backend!r}; write sqlite:///runs/tuner.sqlite")
 
 
+def complete_url(url: str) -> str:
+    """`url` as it is to be given to another process: absolute, and with its password."""
+    return parsed_url(url).render_as_string(hide_password=False)
+
+
 def _absolute(path: str) -> str:
     if path in ("", ":memory:") or path.startswith("file:") or "\0" in path:
         raise StorageError(
@@ -78,6 +83,11 @@ class Database:
         snapshot = {} if self.file is None else {_READS: True}
         isolation = {"isolation_level": "REPEATABLE READ"} if self.file is None else {}
         self._reader = self._engine.execution_options(**snapshot, **isolation)
+
+    @property
+    def url(self) -> URL:
+        """Where it is, with the password; never for a log."""
+        return self._engine.url
 
     @property
     def file(self) -> Path | None:

@@ -86,6 +86,7 @@ def _back_up(file: Path, version: int) -> None:
 
 def copy_sqlite(source: Path, target: Path) -> None:
     """A consistent copy, also while others write (copying the file is not: its log would be missing)."""
+    target.touch(mode=0o600)
     reader, writer = sqlite3.connect(source), sqlite3.connect(target)
     try:
         reader.backup(writer)

@@ -19,6 +19,7 @@ from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
 from tuner.storage.reading import CheckpointFile, Measurements
+from tuner.storage.server import dump_postgresql
 from tuner.storage.studies import LaunchRow, StudyRow
 
 
@@ -231,12 +232,13 @@ class Ledger:
             return reading.checkpoint_files(connection)
 
     def backup(self, path: Path) -> None:
-        """Write a consistent copy of an SQLite Ledger, also while others write. Raises StorageError."""
-        if self._database.file is None:
-            raise StorageError(f"{self.safe_url} is a server; use pg_dump for a backup")
+        """Write a consistent copy by the database's own means, also while others write. Raises StorageError."""
         if path.exists():
             raise StorageError(f"{path} exists; give the backup a name of its own")
-        copy_sqlite(self._database.file, path)
+        if self._database.file is None:
+            dump_postgresql(self._database.url, path)
+        else:
+            copy_sqlite(self._database.file, path)
 
     def _learn_metrics(self, names: set[str]) -> None:
         """Ids of metrics never change, so each is asked for once; in a transaction of its own, so that all exist."""

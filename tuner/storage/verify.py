@@ -49,13 +49,9 @@ def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[P
     """
     folder = root / place
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    running = {
-        f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING
-    }
+    running = {f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING}
     known = {file.path for file in ledger.checkpoint_files()}
-    return [
-        path for path in files if str(path.relative_to(root)) not in known and path.parent.name not in running
-    ]
+    return [path for path in files if str(path.relative_to(root)) not in known and path.parent.name not in running]
 
 
 def delete_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
