@@ -11,6 +11,8 @@ TunerError
 ├── LeaseLost             another worker owns this trial now; nothing of ours may be written
 ├── CorruptCheckpoint     a checkpoint file that is not what was recorded
 ├── Paused                the infrastructure gave way (disk full, ...); run again to continue    exit code 75
+│   ├── Unreachable           the database does not answer now; what was not written is kept and tried again
+│   └── DeviceLost            the accelerator's context is dead: this process can train nothing any more
 └── Interrupted           Ctrl-C or SIGTERM; run again to continue                               exit code 130
 """
 
@@ -57,6 +59,14 @@ class CorruptCheckpoint(TunerError):
 
 class Paused(TunerError):
     """The machine gave way (full or read-only disk): no trial is to blame, and running again continues."""
+
+
+class Unreachable(Paused):
+    """The database does not answer, or its answer was lost: the write may or may not have happened."""
+
+
+class DeviceLost(Paused):
+    """The accelerator's context is dead (assert, ECC, illegal access): only a new process can go on."""
 
 
 class Interrupted(TunerError):

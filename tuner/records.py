@@ -65,6 +65,8 @@ class TrialUpdate:
 
     `checkpoints` is the complete list the trial owns from now on: files it no longer names may be deleted
     after the commit. `state` RUNNING renews the lease; any other state ends our ownership of the trial.
+    `cut_back_to`: forget what was measured after that step (-1: all of it) before writing, because the training
+    went on from there and not from where the Ledger thought.
     """
 
     trial_id: int
@@ -75,6 +77,7 @@ class TrialUpdate:
     state: State = State.RUNNING
     reason: str = ""
     numerics: str | None = None
+    cut_back_to: int | None = None
 
 
 class Recorder(Protocol):

@@ -91,6 +91,26 @@ class MemoryRecorder:
         return Claim(1, len(self.updates) + 1, trial, 1, self.checkpoints)
 
 
+class CuttingRecorder(MemoryRecorder):
+    """A recorder that keeps what the Ledger would: the same value again is fine, and a curve can be cut back."""
+
+    def __init__(self):
+        super().__init__()
+        self.curve: dict[tuple[int, str], str] = {}
+
+    def record(self, updates):
+        super().record(updates)
+        for update in updates:
+            if update.cut_back_to is not None:
+                self.curve = {key: value for key, value in self.curve.items() if key[0] <= update.cut_back_to}
+            for m in update.measurements:
+                assert self.curve.setdefault((m.step, m.metric), m.value.hex()) == m.value.hex()
+
+    @property
+    def measurements(self):
+        return self.curve
+
+
 class StopAt:
     """Says stop once, at the given count of questions (one is asked at each step)."""
 

@@ -1,13 +1,22 @@
 """A trial stopped at any step and resumed ends with the same bits: weights, optimizer state and curve."""
 
+import gc
+import hashlib
+import io
+import pickle
+import random
+import weakref
+from pathlib import Path
+
 import pytest
 import torch
-from support.tiny import MemoryRecorder, StopAt, setting_for, tiny_study
+from support.tiny import CuttingRecorder, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study
 
 from tuner import SearchSpace, log_uniform
-from tuner.records import State
+from tuner.errors import CorruptCheckpoint, DeviceLost, LeaseLost, Unreachable
+from tuner.records import Checkpoint, Claim, State
 from tuner.rounds.plan import planned_trials
-from tuner.training.checkpoints import canonical_digest, read_state, read_weights
+from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
 from tuner.training.trainer import Trainer
 
 STEPS = 24
@@ -99,3 +108,180 @@ def test_other_numerics_are_marked_and_never_silent(tmp_path, monkeypatch):
     monkeypatch.setattr("tuner.training.setting.numerics", lambda device: '{"engine": "another"}')
     update = Trainer(setting_for(study, tmp_path), recorder).train(recorder.claim(trial))
     assert update.numerics == '{"engine": "another", "exact": false}'
+
+
+def damaged(content, kind, generator):
+    """One flipped bit, or a shorter file."""
+    place = generator.randrange(len(content))
+    if kind == "truncated":
+        return content[:place]
+    return content[:place] + bytes([content[place] ^ (1 << generator.randrange(8))]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("kind", ["flipped", "truncated"])
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_gives_the_same_bits(kind, tmp_path, caplog):
+    study = tiny_study()
+    whole = meaning(trained(study, tmp_path / "whole"), tmp_path / "whole")
+    generator = random.Random(kind)
+    for time in range(20):
+        folder, recorder = tmp_path / f"{time}", CuttingRecorder()
+        trial = planned_trials(study)[0]
+        stop = StopAt(generator.randrange(12, STEPS))
+        Trainer(setting_for(study, folder, stop=stop, commit_seconds=0.0), recorder).train(recorder.claim(trial))
+        newest, previous = (c for c in recorder.checkpoints if c.kind == "latest")
+        path = folder / newest.file
+        path.write_bytes(damaged(path.read_bytes(), kind, generator))
+        caplog.clear()
+        claim = recorder.claim(trial)
+        Trainer(setting_for(study, folder), recorder).train(claim)
+        assert "is damaged" in caplog.text
+        assert recorder.updates[-1].cut_back_to == previous.step
+        assert meaning(recorder, folder) == whole
+
+
+def test_when_every_checkpoint_is_damaged_the_trial_starts_again(tmp_path, caplog):
+    study = tiny_study()
+    whole = meaning(trained(study, tmp_path / "whole"), tmp_path / "whole")
+    recorder = CuttingRecorder()
+    trial = planned_trials(study)[0]
+    Trainer(setting_for(study, tmp_path, stop=StopAt(20), commit_seconds=0.0), recorder).train(recorder.claim(trial))
+    for kept in recorder.checkpoints:
+        (tmp_path / kept.file).write_bytes(b"")
+    Trainer(setting_for(study, tmp_path), recorder).train(recorder.claim(trial))
+    assert recorder.updates[-1].cut_back_to == -1
+    assert meaning(recorder, tmp_path) == whole
+
+
+def test_a_pickle_that_runs_code_is_refused_although_its_digest_is_right(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "marker"), "w"))
+
+    for number, content in enumerate([pickle.dumps(Payload()), zipped(Payload())]):
+        (tmp_path / f"{number}.pt").write_bytes(content)
+        hostile = Checkpoint("latest", 5, f"{number}.pt", hashlib.sha256(content).hexdigest(), len(content))
+        with pytest.raises(CorruptCheckpoint, match=f"{number}.pt is no training state"):
+            read_state(tmp_path, hostile)
+        with pytest.raises(CorruptCheckpoint, match=f"{number}.pt holds no weights"):
+            read_weights(tmp_path, hostile)
+    assert not (tmp_path / "marker").exists()
+
+
+def zipped(payload):
+    buffer = io.BytesIO()
+    torch.save({"step": payload}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("file", ["../secret.pt", "/etc/hostname", "link/secret.pt"])
+def test_nothing_is_read_outside_the_checkpoint_folder(file, tmp_path):
+    root = tmp_path / "checkpoints"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    (tmp_path / "secret.pt").write_bytes(b"x")
+    digest = hashlib.sha256(b"x").hexdigest()
+    with pytest.raises(CorruptCheckpoint, match="lies outside the checkpoint folder"):
+        read_state(root, Checkpoint("latest", 5, file, digest, 1))
+
+
+def test_an_owner_that_lost_its_trial_neither_overwrites_nor_sweeps_the_files_of_the_next(tmp_path):
+    old, new = CheckpointFolder(tmp_path, "trial-00000", 1), CheckpointFolder(tmp_path, "trial-00000", 2)
+    mine = new.write_state("latest", 10, {"step": 10}, None)
+    stale = old.write_state("latest", 10, {"step": 10.0}, None)
+    old.sweep(set())
+    assert read_state(tmp_path, mine) == {"step": 10}
+    assert not (tmp_path / stale.file).exists()
+    (tmp_path / "trial-00000" / "step-999.pt").write_bytes(b"a stray file")
+    (tmp_path / "trial-00000" / ".latest-000000020-1.pt.77.tmp").write_bytes(b"torn")
+    new.sweep({mine.file})
+    assert [path.name for path in (tmp_path / "trial-00000").iterdir()] == ["latest-000000010-2.pt"]
+
+
+def test_a_file_that_cannot_be_deleted_stops_no_training(tmp_path, monkeypatch, caplog):
+    folder = CheckpointFolder(tmp_path, "trial-00000", 1)
+    folder.write_state("latest", 10, {"step": 10}, None)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    folder.sweep(set())
+    assert "cannot delete" in caplog.text
+
+
+def refuse(path, **options):
+    raise PermissionError(f"no: {path}")
+
+
+class AwayRecorder(CuttingRecorder):
+    """A recorder whose database is away at some of its calls, having written or not."""
+
+    def __init__(self, away, *, answer_lost):
+        super().__init__()
+        self.away, self.answer_lost, self.calls = away, answer_lost, 0
+
+    def record(self, updates):
+        self.calls += 1
+        if self.calls not in self.away or self.answer_lost:
+            super().record(updates)
+        if self.calls in self.away:
+            raise Unreachable("the server is away")
+
+
+@pytest.mark.parametrize("answer_lost", [False, True])
+def test_training_goes_on_while_the_database_is_away(answer_lost, tmp_path):
+    study = tiny_study()
+    whole = meaning(trained(study, tmp_path / "whole"), tmp_path / "whole")
+    recorder = AwayRecorder({1, 2, 4}, answer_lost=answer_lost)
+    folder = tmp_path / "away"
+    Trainer(setting_for(study, folder, commit_seconds=0.0), recorder).train(recorder.claim(planned_trials(study)[0]))
+    assert recorder.calls == 5
+    assert meaning(recorder, folder) == whole
+
+
+def test_the_end_of_a_trial_is_not_taken_for_written_while_the_database_is_away(tmp_path):
+    recorder = AwayRecorder({1}, answer_lost=False)
+    with pytest.raises(Unreachable):
+        Trainer(setting_for(tiny_study(), tmp_path), recorder).train(recorder.claim(planned_trials(tiny_study())[0]))
+
+
+def test_a_refused_commit_takes_its_files_back(tmp_path):
+    recorder = AwayRecorder(set(), answer_lost=False)
+    recorder.record = refuse_lease
+    with pytest.raises(LeaseLost):
+        Trainer(setting_for(tiny_study(), tmp_path), recorder).train(Claim(1, 1, planned_trials(tiny_study())[0], 1))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def refuse_lease(updates):
+    raise LeaseLost("trial 0 is somebody else's")
+
+
+def test_a_dead_accelerator_ends_the_process_and_not_the_trial(tmp_path, monkeypatch):
+    def assert_on_device(*arguments, **options):
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Tiny, "loss", assert_on_device)
+    recorder = MemoryRecorder()
+    with pytest.raises(DeviceLost, match="device-side assert"):
+        Trainer(setting_for(tiny_study(), tmp_path), recorder).train(recorder.claim(planned_trials(tiny_study())[0]))
+    assert recorder.updates == []
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), None], ids=["device", "host"])
+def test_out_of_memory_is_the_points_fault_and_leaves_nothing_in_memory(error, tmp_path, monkeypatch):
+    models = []
+
+    def run_out(self, model, batch, point):
+        models.append(weakref.ref(model))
+        if error is not None:
+            raise error.with_traceback(None)
+        torch.empty(10**14)
+
+    monkeypatch.setattr(Tiny, "loss", run_out)
+    recorder = MemoryRecorder()
+    update = Trainer(setting_for(tiny_study(), tmp_path), recorder).train(
+        recorder.claim(planned_trials(tiny_study())[0])
+    )
+    if error is not None:
+        error.__traceback__ = None  # of the test's own object
+    gc.collect()
+    assert update.state is State.INFEASIBLE
+    assert "memory" in update.reason
+    assert models[0]() is None

@@ -2,7 +2,22 @@
 
 import typer
 
-from tuner.cli import best, boundaries, launch, plot, replay, report, run, status, steps, sweep, trials
+from tuner.cli import (
+    backup,
+    best,
+    boundaries,
+    launch,
+    plot,
+    replay,
+    report,
+    run,
+    status,
+    steps,
+    sweep,
+    trials,
+    verify,
+    worker,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -10,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command("run")(run.run)
     app.command("sweep")(sweep.sweep)
     app.command("launch")(launch.launch)
+    app.command("worker")(worker.worker)
     app.command("status")(status.status)
     app.command("trials")(trials.trials)
     app.command("best-steps")(steps.best_steps)
@@ -18,3 +34,5 @@ def register(app: typer.Typer) -> None:
     app.command("replay")(replay.replay)
     app.command("plot")(plot.plot)
     app.command("report")(report.report)
+    app.command("verify")(verify.verify)
+    app.command("backup")(backup.backup)

@@ -2,14 +2,19 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.cli.places import checkpoint_root, exists, opened
 from tuner.design.study_file import load_campaign
+from tuner.design.workload import Workload
+from tuner.execution.backend import Backend
 from tuner.execution.in_process import InProcess
+from tuner.execution.orders import Place
+from tuner.execution.workers import STALL_SECONDS, Workers
 from tuner.rounds.launch import Desk
+from tuner.storage.engine import complete_url, default_url
 from tuner.storage.store import Ledger, open_ledger
 
 
@@ -23,6 +28,9 @@ class Where:
     device: str | None
     threads: int
     dry_run: bool = False
+    workers: int | None = None
+    create: bool = True
+    stall_seconds: float = STALL_SECONDS
 
 
 @contextmanager
@@ -31,8 +39,30 @@ def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Des
     name, campaign = load_campaign(where.study_file)
     with _ledger(where) as ledger:
         root = checkpoint_root(ledger, where.checkpoints)
-        backend = InProcess(campaign.workload, root, device=where.device, threads=where.threads)
-        yield Desk(name, campaign, ledger, backend, study_file=where.study_file, allow_changed_code=allow_changed_code)
+        with _backend(where, campaign.workload, root) as backend:
+            yield Desk(
+                name, campaign, ledger, backend, study_file=where.study_file, allow_changed_code=allow_changed_code
+            )
+
+
+@contextmanager
+def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
+    """What trains: this process, or worker processes that end with the command."""
+    local = InProcess(workload, root, device=where.device, threads=where.threads)
+    if where.workers is None or where.dry_run:
+        yield local
+        return
+    place = Place(
+        study_file=str(where.study_file.resolve()),
+        url=complete_url(where.storage or default_url()),
+        checkpoint_root=str(root.resolve()),
+        device=where.device,
+        threads=where.threads,
+        commit_seconds=local.commit_seconds,
+        lease_seconds=local.lease.seconds,
+    )
+    with closing(Workers(local, place, where.workers, where.stall_seconds)) as workers:
+        yield workers
 
 
 @contextmanager
@@ -42,4 +72,4 @@ def _ledger(where: Where) -> Iterator[Ledger]:
             folder = open_things.enter_context(tempfile.TemporaryDirectory())
             yield open_things.enter_context(open_ledger(str(Path(folder) / "empty.sqlite")))
         else:
-            yield open_things.enter_context(opened(where.storage, create=not where.dry_run))
+            yield open_things.enter_context(opened(where.storage, create=where.create and not where.dry_run))

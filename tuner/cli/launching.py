@@ -8,7 +8,7 @@ from rich.table import Table
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.records import State
-from tuner.rounds.launch import Desk, Plan, launch_study
+from tuner.rounds.launch import Desk, Plan, launch_study, work_on
 from tuner.rounds.prepare import Prepared
 
 
@@ -49,3 +49,19 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
         f"tuner best-steps {desk.name} --round {study.round}", f"tuner boundaries {desk.name} --round {study.round}"
     )
     sys.stderr.flush()
+
+
+def run_worker(desk: Desk, *, quiet: bool) -> None:
+    """Train what is left of every study that was launched, while somebody watches."""
+    rows = desk.ledger.studies(desk.name)
+    trained = 0
+    with stop_on_signal() as asked:
+        for row in rows:
+            counts = desk.ledger.state_counts(row.study_id)
+            if not counts[State.WAITING] and not counts[State.RUNNING]:
+                continue
+            trained += 1
+            finished = sum(count for state, count in counts.items() if state.finished)
+            working = replace(desk, stop=asked.is_set, watch=watch(quiet))
+            work_on(working, row, finished)
+    say(f"{desk.name}: nothing is left to train in {len(rows)} studies" if not trained else f"{desk.name}: done")

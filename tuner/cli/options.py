@@ -36,4 +36,10 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1; default: CUDA where there is one.", show_default=False)
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of torch; small models are fastest with one.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", "-w", min=1, help="Train in so many processes. Default: in this one.", show_default=False
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Format, OutputFormat, Quiet, Storage, StudyFile, Threads
+from tuner.cli.options import Checkpoints, Device, Format, OutputFormat, Quiet, Storage, StudyFile, Threads, Workers
 
 
 def sweep(
@@ -18,6 +18,7 @@ def sweep(
     checkpoints: Checkpoints = None,
     device: Device = None,
     threads: Threads = 1,
+    workers: Workers = None,
     quiet: Quiet = False,
     form: OutputFormat = Format.table,
 ) -> None:
@@ -25,7 +26,7 @@ def sweep(
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.sweeping import chosen_sweep, run_and_print
 
-    where = Where(study, storage, checkpoints, device, threads)
+    where = Where(study, storage, checkpoints, device, threads, workers=workers)
     with open_desk(where) as desk:
         declared = chosen_sweep(desk, learning_rates, extend)
         raise typer.Exit(run_and_print(replace(desk), declared, quiet, form))

@@ -21,7 +21,7 @@ from rich.progress import (
 from tuner.cli.output import console, readable_seconds, say
 from tuner.design.study import Study
 from tuner.execution.backend import Listener, Silent, Watch
-from tuner.records import Claim, Measurement, State, TrialUpdate
+from tuner.records import Claim, State, TrialUpdate
 
 
 class Lines:
@@ -30,26 +30,28 @@ class Lines:
     def __init__(self, study: Study, finished: int) -> None:
         self.study = study
         self.finished = finished
-        self.started = time.monotonic()
-        self.best: dict[int, list[Measurement]] = {}
+        self.started: dict[int, float] = {}  # by trial: several may train at once
 
     def trial_started(self, claim: Claim) -> None:
-        self.started = time.monotonic()
+        self.started[claim.trial_id] = time.monotonic()
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
         """Lines do not move."""
 
     def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
+        began = self.started.pop(claim.trial_id, time.monotonic())
         if update.state is State.RUNNING:
+            if update.reason:
+                say(f"{self.study.name}  trial {claim.trial.number} {update.reason}; it will be tried again")
             return
         self.finished += 1
-        seconds = readable_seconds(time.monotonic() - self.started)
+        seconds = readable_seconds(time.monotonic() - began)
         place = f"{self.study.name} {self.finished}/{self.study.num_trials}"
         say(f"{place}  {described(self.study, claim, update)}  {seconds}")
 
 
 class Bars:
-    """A bar for the study and one for the trial, with steps per second and the time left."""
+    """A bar for the study and one for each trial in training, with steps per second and the time left."""
 
     def __init__(self, study: Study, finished: int, progress: Progress) -> None:
         self.study = study
@@ -58,32 +60,39 @@ class Bars:
         self.whole = progress.add_task(study.name, total=study.num_trials * self.steps, completed=finished * self.steps,
                                        note=f"{finished}/{study.num_trials} trials")  # fmt: skip
         self.finished = finished
-        self.trial: TaskID | None = None
-        self.began = (time.monotonic(), 0)
+        self.trials: dict[int, tuple[TaskID, float, int]] = {}  # by id: bar, when and at which step it began
+        self.reached: dict[int, int] = {}
 
     def trial_started(self, claim: Claim) -> None:
-        if self.trial is not None:
-            self.progress.remove_task(self.trial)
+        self._forget(claim)
         first = max((checkpoint.step for checkpoint in claim.checkpoints if checkpoint.kind == "latest"), default=0)
-        self.trial = self.progress.add_task(f"  trial {claim.trial.number}", total=self.steps, completed=first, note="")
-        self.began = (time.monotonic(), first)
+        bar = self.progress.add_task(f"  trial {claim.trial.number}", total=self.steps, completed=first, note="")
+        self.trials[claim.trial_id] = (bar, time.monotonic(), first)
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
-        if self.trial is None:
+        if claim.trial_id not in self.trials:
             return
-        since, first = self.began
+        bar, since, first = self.trials[claim.trial_id]
         rate = (step - first) / max(time.monotonic() - since, 1e-9)
-        self.progress.update(self.trial, completed=step, note=f"{rate:,.0f} steps/s")
-        self.progress.update(self.whole, completed=self.finished * self.steps + step)
+        self.progress.update(bar, completed=step, note=f"{rate:,.0f} steps/s")
+        self.reached[claim.trial_id] = step
+        self.progress.update(self.whole, completed=self.finished * self.steps + sum(self.reached.values()))
 
     def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
+        self._forget(claim)
         if update.state is State.RUNNING:
             return
         self.finished += 1
         note = f"{self.finished}/{self.study.num_trials} trials"
-        self.progress.update(self.whole, completed=self.finished * self.steps, note=note)
+        done = self.finished * self.steps + sum(self.reached.values())
+        self.progress.update(self.whole, completed=done, note=note)
         if update.state is not State.COMPLETE:
             self.progress.console.print(f"  {described(self.study, claim, update)}", markup=False)
+
+    def _forget(self, claim: Claim) -> None:
+        if claim.trial_id in self.trials:
+            self.progress.remove_task(self.trials.pop(claim.trial_id)[0])
+        self.reached.pop(claim.trial_id, None)
 
 
 def described(study: Study, claim: Claim, update: TrialUpdate) -> str:

@@ -4,7 +4,8 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import torch
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
-from tuner.errors import Interrupted, LeaseLost, Paused, TunerError, WorkloadError
+from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, TunerError, WorkloadError
 from tuner.execution.backend import Listener
+from tuner.execution.heartbeat import BEATS, heartbeat
+from tuner.execution.patience import PatientRecorder, patiently
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.storage.verify import delete_strays
 from tuner.training.fingerprint import workload_fingerprint
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
@@ -28,6 +32,14 @@ from tuner.training.trainer import Trainer
 LEASE_SECONDS = 120.0
 POLL_SECONDS = 0.5
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a claim holds without a heartbeat, and whether this process is the one to renew it."""
+
+    seconds: float = LEASE_SECONDS
+    renewed_here: bool = True
 
 
 class InProcess:
@@ -45,11 +57,13 @@ class InProcess:
         device: str | None = None,
         threads: int = 1,
         commit_seconds: float = COMMIT_SECONDS,
+        lease: Lease = Lease(),
     ) -> None:
         self.workload = workload
         self.checkpoint_root = checkpoint_root
         self.device = choose_device(device)
         self.commit_seconds = commit_seconds
+        self.lease = lease
         prepare_numerics(self.device, threads)
 
     @cached_property
@@ -69,37 +83,42 @@ class InProcess:
         return measured_price(self._setting(study, "price", _never), trial)
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
-        setting = self._setting(row.study, checkpoint_place(row.campaign, row.study.name), stop)
-        trainer = Trainer(setting, ledger, listener.trial_stepped)
-        ledger.forget_dead_workers(row.study_id)
+        place = checkpoint_place(row.campaign, row.study.name)
+        trainer = Trainer(self._setting(row.study, place, stop), PatientRecorder(ledger, stop), listener.trial_stepped)
         failures: list[str] = []
         worker = worker_id()
         while not stop():
-            claims = ledger.claim(row.study_id, worker=worker, lease_seconds=LEASE_SECONDS)
-            if not claims:
-                if not ledger.state_counts(row.study_id).get(State.RUNNING):
-                    return
-                time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
-                ledger.forget_dead_workers(row.study_id)
-                continue
+            claims = patiently(lambda: self._claimed(ledger, row, worker), stop)
             for claim in claims:
                 self._train(ledger, trainer, claim, listener, failures)
+            if not claims:
+                if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
+                    delete_strays(ledger, row.study_id, self.checkpoint_root, place)
+                    return
+                time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+
+    def _claimed(self, ledger: Ledger, row: StudyRow, worker: str) -> list[Claim]:
+        """The next trial, those of workers that died first."""
+        ledger.forget_dead_workers(row.study_id)
+        return ledger.claim(row.study_id, worker=worker, lease_seconds=self.lease.seconds)
 
     def _train(self, ledger: Ledger, trainer: Trainer, claim: Claim, listener: Listener, failures: list[str]) -> None:
         listener.trial_started(claim)
         try:
-            update = trainer.train(claim)
+            with heartbeat(ledger, [claim], self.lease.seconds / BEATS) if self.lease.renewed_here else nullcontext():
+                update = trainer.train(claim)
         except LeaseLost:
             return
         except (TunerError, OSError) as error:
+            counts = isinstance(error, DeviceLost)
             with suppress(TunerError):
-                ledger.release([claim])
+                ledger.release([claim], count_attempt=counts, reason=f"lost its device: {error}" if counts else "")
             raise error if isinstance(error, TunerError) else _paused(error, self.checkpoint_root) from error
         if update.state is State.RUNNING:
             ledger.release([claim])
         listener.trial_ended(claim, update)
-        _stop_at_the_same_failure(update, failures)
+        stop_at_the_same_failure(update, failures)
 
     def _setting(self, study: Study, place: str, stop: Callable[[], bool]) -> Setting:
         return Setting(
@@ -122,7 +141,7 @@ def checkpoint_place(campaign: str, study_name: str) -> str:
     return f"{plain}/{study_name}"
 
 
-def _stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
+def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
     if update.state is not State.FAILED:
         failures.clear()
         return

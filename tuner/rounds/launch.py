@@ -12,6 +12,7 @@ from tuner.execution.backend import Backend, Watch, silent
 from tuner.records import Price, State
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
+from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -102,10 +103,16 @@ def launch_study(
         desk.ledger.reset(row.study_id, [State.FAILED])
     finished = _num_finished(desk, row)
     if finished < study.num_trials:
-        _record_launch(desk, row)
-        with desk.watch(study, finished) as listener:
-            desk.backend.run(desk.ledger, row, listener, desk.stop)
+        work_on(desk, row, finished)
     return row
+
+
+def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
+    """Train what is left of a study that is planned. Raises StudyChanged for other code than it was started with."""
+    _check_fingerprint(desk, row)
+    _record_launch(desk, row)
+    with desk.watch(row.study, finished) as listener:
+        desk.backend.run(desk.ledger, row, listener, desk.stop)
 
 
 def _num_finished(desk: Desk, row: StudyRow) -> int:
@@ -128,5 +135,5 @@ def _record_launch(desk: Desk, row: StudyRow) -> None:
         "data": dict(desk.campaign.workload.provenance()),
     }
     desk.ledger.add_launch(
-        row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=""
+        row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()
     )

@@ -3,7 +3,7 @@
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,12 +126,23 @@ def renew_leases(connection: Connection, claims: Sequence[Claim]) -> list[Claim]
     return [claim for claim in _sorted(claims) if connection.execute(renewal, _key(claim)).rowcount]
 
 
-def release_trials(connection: Connection, claims: Sequence[Claim], *, count_attempt: bool) -> int:
+def release_trials(connection: Connection, claims: Sequence[Claim], *, count_attempt: bool, reason: str = "") -> int:
     """Hand trials back to WAITING, and say how many were still ours."""
     given_back = 0 if count_attempt else 1
     release = update(trial).where(*owned())
-    release = release.values(state=State.WAITING.value, attempt=trial.c.attempt - given_back, **NOBODY)
+    release = release.values(state=State.WAITING.value, reason=reason, attempt=trial.c.attempt - given_back, **NOBODY)
     return sum(connection.execute(release, _key(claim)).rowcount for claim in _sorted(claims))
+
+
+def unheard_claims(
+    connection: Connection, study_id: int, worker: str, given: Collection[tuple[int, int]]
+) -> list[Claim]:
+    """What a worker owns beyond the (trial, fence) it was given: taken by a claim whose answer got lost."""
+    mine = select(trial).where(trial.c.study_id == study_id, trial.c.state == State.RUNNING.value)
+    rows = connection.execute(mine.where(trial.c.worker == worker).order_by(trial.c.number)).all()
+    rows = [row for row in rows if (row.id, row.fence) not in given]
+    checkpoints = checkpoints_of(connection, [row.id for row in rows]) if rows else {}
+    return [Claim(row.id, row.fence, declared_trial(row), row.attempt, checkpoints.get(row.id, ())) for row in rows]
 
 
 def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:
@@ -154,7 +165,8 @@ def _worth_trying(connection: Connection, rows: Iterable[Row[Any]], max_attempts
     for row in rows:
         try:
             if row.attempt >= max_attempts:
-                raise StorageError(f"quarantined after {row.attempt} attempts")
+                last = f"; the last one: {row.reason}" if row.reason else ""
+                raise StorageError(f"quarantined after {row.attempt} attempts{last}")
             worth[row.id] = declared_trial(row)
         except StorageError as error:
             hopeless = update(trial).where(trial.c.id == row.id)

@@ -5,20 +5,25 @@ IMMEDIATE, so that a transaction that will write is alone from its first stateme
 """
 
 import os
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tuner.errors import StorageError
+from tuner.errors import StorageError, Unreachable
+from tuner.failpoints import failpoint
 from tuner.storage.faults import translated
 
+T = TypeVar("T")
 PATIENCE = 60.0  # seconds to wait for somebody else's write
+RETRY_SECONDS = 2.0  # a hiccup of the database may last so long before its caller hears of it
 _READS = "tuner_reads"
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}",
@@ -53,6 +58,11 @@ def parsed_url(url: str) -> URL:
     raise StorageError(f"storage is sqlite or postgresql, got {backend!r}; write sqlite:///runs/tuner.sqlite")
 
 
+def complete_url(url: str) -> str:
+    """`url` as it is to be given to another process: absolute, and with its password."""
+    return parsed_url(url).render_as_string(hide_password=False)
+
+
 def _absolute(path: str) -> str:
     if path in ("", ":memory:") or path.startswith("file:") or "\0" in path:
         raise StorageError(
@@ -68,10 +78,16 @@ class Database:
     def __init__(self, url: URL) -> None:
         self.safe_url = url.render_as_string(hide_password=True)
         self._process = os.getpid()
+        self._answered = False
         self._engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgresql_engine(url)
         snapshot = {} if self.file is None else {_READS: True}
         isolation = {"isolation_level": "REPEATABLE READ"} if self.file is None else {}
         self._reader = self._engine.execution_options(**snapshot, **isolation)
+
+    @property
+    def url(self) -> URL:
+        """Where it is, with the password; never for a log."""
+        return self._engine.url
 
     @property
     def file(self) -> Path | None:
@@ -83,14 +99,37 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """One transaction that writes: all of it is durable afterwards, or nothing happened."""
         self._refuse_fork()
-        with translated(self.safe_url), self._engine.begin() as connection:
-            yield connection
+        with translated(self.safe_url, answered_before=self._answered):
+            with self._engine.begin() as connection:
+                failpoint("tx-begun")
+                yield connection
+                failpoint("tx-written")
+            self._answered = True
+            failpoint("tx-committed")
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in one transaction; again after a deadlock or a lost answer, for a short while.
+
+        It may have been committed although its answer was lost, so `work` must bear to be done twice.
+        Raises Unreachable when the database stays away.
+        """
+        end = time.monotonic() + RETRY_SECONDS
+        pause = 0.02
+        while True:
+            try:
+                with self.writing() as connection:
+                    return work(connection)
+            except Unreachable:
+                if time.monotonic() >= end:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 0.5)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One transaction that reads one state of everything, and hinders nobody."""
         self._refuse_fork()
-        with translated(self.safe_url), self._reader.begin() as connection:
+        with translated(self.safe_url, answered_before=self._answered), self._reader.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -126,6 +165,6 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _postgresql_engine(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
     except ImportError as error:
         raise StorageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error

@@ -7,17 +7,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from tuner.errors import Paused, StorageError, TunerError
+from tuner.errors import Paused, StorageError, TunerError, Unreachable
 
 # Beginnings of SQLite's error names: the machine gave way, and running again continues.
 _PAUSES = {
     "SQLITE_FULL": "the disk is full; make room",
     "SQLITE_READONLY": "it cannot be written to; check its permissions, and that the disk is not mounted read-only",
     "SQLITE_IOERR": "the disk does not answer as it should; look at the system's log",
-    "SQLITE_BUSY": "somebody else has held its lock for a minute; find out who (fuser FILE)",
 }
+_BUSY = "somebody else has held its lock for a minute; find out who (fuser FILE)"
 _UNUSABLE = {
     "SQLITE_CANTOPEN": "it cannot be opened; check that the folder exists and may be written to",
     "SQLITE_NOTADB": "it is not an SQLite database; give another --storage",
@@ -26,26 +26,31 @@ _UNUSABLE = {
 
 
 @contextmanager
-def translated(where: str) -> Iterator[None]:
-    """Raise Paused or StorageError, naming the database, for faults of the machine and of the file."""
+def translated(where: str, *, answered_before: bool = False) -> Iterator[None]:
+    """Raise Paused or StorageError, naming the database, for faults of the machine and of the file.
+
+    A server that cannot be connected to is a wrong address, unless it `answered_before`: then it is away.
+    """
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
-        known = _in_our_words(where, error)
+        known = _in_our_words(where, error, answered_before)
         if known is None:
             raise
         raise known from error
 
 
-def _in_our_words(where: str, error: DBAPIError | sqlite3.Error) -> TunerError | None:
+def _in_our_words(where: str, error: DBAPIError | sqlite3.Error, answered_before: bool) -> TunerError | None:
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.Error):
         return _sqlite_fault(where, cause)
-    return _postgresql_fault(where, error) if isinstance(error, DBAPIError) else None
+    return _postgresql_fault(where, error, answered_before) if isinstance(error, DBAPIError) else None
 
 
 def _sqlite_fault(where: str, error: sqlite3.Error) -> TunerError | None:
     name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_BUSY"):
+        return Unreachable(f"storage {where}: {error}: {_BUSY}, then run again to continue")
     for known, advice in _PAUSES.items():
         if name.startswith(known):
             return Paused(f"storage {where}: {error}: {advice}, then run again to continue")
@@ -55,11 +60,13 @@ def _sqlite_fault(where: str, error: sqlite3.Error) -> TunerError | None:
     return None
 
 
-def _postgresql_fault(where: str, error: DBAPIError) -> TunerError | None:
+def _postgresql_fault(where: str, error: DBAPIError, answered_before: bool) -> TunerError | None:
     """Class 53: out of disk, memory or connections; 57: shut down; 40: deadlock; 25006: read-only; none: no answer."""
     code = getattr(error.orig, "sqlstate", None) or ""
-    if not code and "connection failed" in str(error.orig):
+    if not code and not answered_before and "connection failed" in str(error.orig):
         return StorageError(f"storage {where}: {error.orig}: check the address, and that the server runs")
-    if code[:2] in ("08", "40", "53", "57") or code == "25006" or isinstance(error, OperationalError):
+    if code[:2] == "53" or code == "25006":
         return Paused(f"storage {where}: {error.orig}: when the server is well, run again to continue")
+    if code[:2] in ("08", "40", "57") or isinstance(error, OperationalError | InterfaceError):
+        return Unreachable(f"storage {where}: {error.orig}: when the server is well, run again to continue")
     return None

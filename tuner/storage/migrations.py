@@ -26,19 +26,22 @@ def newest() -> int:
 
 def create_or_migrate(database: Database, *, create: bool) -> None:
     """Bring the tables to the newest version. Raises StorageError for a newer or a foreign database."""
-    with database.writing() as connection:
+
+    def found_or_created(connection: Connection) -> int:
         lock_schema(connection)
         version = _version(connection, database)
-        if version is None:
-            if not create:
-                raise StorageError(
-                    f"{database.safe_url} holds no Ledger yet; start a study there with `tuner launch`, "
-                    "or give another --storage"
-                )
-            metadata.create_all(connection)
-            _stamp(connection, newest())
-            return
-    _migrate(database, version)
+        if version is not None:
+            return version
+        if not create:
+            raise StorageError(
+                f"{database.safe_url} holds no Ledger yet; start a study there with `tuner launch`, "
+                "or give another --storage"
+            )
+        metadata.create_all(connection)
+        _stamp(connection, newest())
+        return newest()
+
+    _migrate(database, database.write(found_or_created))
 
 
 def _version(connection: Connection, database: Database) -> int | None:
@@ -83,6 +86,7 @@ def _back_up(file: Path, version: int) -> None:
 
 def copy_sqlite(source: Path, target: Path) -> None:
     """A consistent copy, also while others write (copying the file is not: its log would be missing)."""
+    target.touch(mode=0o600)
     reader, writer = sqlite3.connect(source), sqlite3.connect(target)
     try:
         reader.backup(writer)

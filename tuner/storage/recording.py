@@ -72,6 +72,7 @@ def record_updates(connection: Connection, updates: Sequence[TrialUpdate], metri
     """Write all of it; the caller's transaction is rolled back when this raises LeaseLost or StorageError."""
     ordered = sorted(updates, key=lambda one: one.trial_id)  # one order of locking for everybody
     _write_states(connection, ordered)
+    cut_back(connection, {one.trial_id: one.cut_back_to for one in ordered if one.cut_back_to is not None})
     _write_measurements(connection, ordered, metric_ids)
     replaced = {one.trial_id: one.checkpoints for one in ordered if one.checkpoints is not None}
     if replaced:
@@ -87,7 +88,7 @@ def _write_states(connection: Connection, updates: Sequence[TrialUpdate]) -> Non
         if ours:
             written += batch.run(connection, [_row(one, batch.names) for one in ours])
     if written != len(updates):
-        raise LeaseLost(_lost(connection, updates))
+        _refuse_lost(connection, updates)
 
 
 def _row(one: TrialUpdate, names: Sequence[str]) -> tuple[Any, ...]:
@@ -104,19 +105,22 @@ def _row(one: TrialUpdate, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(values[name] for name in names)
 
 
-def _lost(connection: Connection, updates: Sequence[TrialUpdate]) -> str:
-    fences = {one.trial_id: one.fence for one in updates}
+def _refuse_lost(connection: Connection, updates: Sequence[TrialUpdate]) -> None:
+    """Raise LeaseLost, unless all that was not written now had been written before: its answer got lost."""
+    ours = {one.trial_id: one for one in updates}
     rows = connection.execute(
-        select(trial.c.id, trial.c.number, trial.c.fence, trial.c.state, trial.c.worker)
-        .where(trial.c.id.in_(list(fences))).order_by(trial.c.id)
+        select(trial.c.id, trial.c.number, trial.c.fence, trial.c.state, trial.c.step, trial.c.worker)
+        .where(trial.c.id.in_(list(ours))).order_by(trial.c.id)
     ).all()  # fmt: skip
     lost = [
-        f"trial {row.number} is {row.state} with fence {row.fence} (worker {row.worker}), and ours is {fences[row.id]}"
+        f"trial {row.number} is {row.state} with fence {row.fence} (worker {row.worker}), and ours is "
+        f"{ours[row.id].fence}"
         for row in rows
-        if row.fence != fences[row.id] or row.state not in (State.RUNNING.value,)
+        if (row.fence, row.state, row.step) != (ours[row.id].fence, ours[row.id].state.value, ours[row.id].step)
     ]
-    lost += [f"there is no trial with id {missing}" for missing in sorted(set(fences) - {row.id for row in rows})]
-    return "; ".join(lost) + "; nothing was written"
+    lost += [f"there is no trial with id {missing}" for missing in sorted(set(ours) - {row.id for row in rows})]
+    if lost:
+        raise LeaseLost("; ".join(lost) + "; nothing was written")
 
 
 def metric_ids_of(connection: Connection, names: Iterable[str]) -> dict[str, int]:

@@ -2,19 +2,24 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy import Connection
+
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
+from tuner.failpoints import failpoint
 from tuner.records import Claim, State, TrialRecord, TrialUpdate
 from tuner.storage import claims, reading, recording, recovery, studies
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
 from tuner.storage.reading import CheckpointFile, Measurements
+from tuner.storage.server import dump_postgresql
 from tuner.storage.studies import LaunchRow, StudyRow
 
 
@@ -55,6 +60,7 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._metric_ids: dict[str, int] = {}
+        self._given: set[tuple[int, int]] = set()  # (trial, fence) of the claims we know of
 
     def __enter__(self) -> Self:
         return self
@@ -100,8 +106,7 @@ class Ledger:
 
         Only the number of trials may grow. The fingerprint is kept from the first start, and not compared.
         """
-        with self._database.writing() as connection:
-            return studies.start_study(connection, campaign, study, fingerprint)
+        return self._database.write(lambda connection: studies.start_study(connection, campaign, study, fingerprint))
 
     def add_launch(
         self,
@@ -114,8 +119,7 @@ class Ledger:
     ) -> int:
         """Write down that somebody starts to work on a study; returns the id of the launch."""
         launched = LaunchRow(0, 0.0, command, dict(revision), dict(environment), worker)
-        with self._database.writing() as connection:
-            return studies.insert_launch(connection, study_id, launched)
+        return self._database.write(lambda connection: studies.insert_launch(connection, study_id, launched))
 
     def launches(self, study_id: int) -> list[LaunchRow]:
         """The launches of a study, oldest first."""
@@ -124,8 +128,7 @@ class Ledger:
 
     def conclude(self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None) -> None:
         """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds."""
-        with self._database.writing() as connection:
-            studies.insert_conclusion(connection, campaign, kind, data, study_id)
+        self._database.write(lambda connection: studies.insert_conclusion(connection, campaign, kind, data, study_id))
 
     def conclusion(self, campaign: str, kind: str, study_id: int | None = None) -> dict[str, object] | None:
         """The newest conclusion of a kind about exactly this campaign or study; None without one."""
@@ -136,8 +139,7 @@ class Ledger:
 
     def plan_trials(self, study_id: int, trials: Sequence[Trial]) -> int:
         """Plan trials as WAITING; numbers that exist are left alone. Returns how many were new."""
-        with self._database.writing() as connection:
-            return studies.insert_trials(connection, study_id, trials)
+        return self._database.write(lambda connection: studies.insert_trials(connection, study_id, trials))
 
     def claim(
         self,
@@ -156,8 +158,17 @@ class Ledger:
         becomes FAILED instead.
         """
         terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts)
-        with self._database.writing() as connection:
-            return claims.claim_trials(connection, study_id, terms)
+        tries = count()
+
+        def take(connection: Connection) -> list[Claim]:
+            unheard = claims.unheard_claims(connection, study_id, worker, self._given) if next(tries) else []
+            return unheard or claims.claim_trials(connection, study_id, terms)
+
+        failpoint("claim")
+        found = self._database.write(take)
+        self._given |= {(one.trial_id, one.fence) for one in found}
+        failpoint("claimed")
+        return found
 
     def record(self, updates: Sequence[TrialUpdate]) -> None:
         """Commit all updates or none, durably. Raises LeaseLost for a trial that is not ours any more.
@@ -168,28 +179,30 @@ class Ledger:
         if not updates:
             return
         self._learn_metrics({measured.metric for one in updates for measured in one.measurements})
-        with self._database.writing() as connection:
-            recording.record_updates(connection, updates, self._metric_ids)
+        self._database.write(lambda connection: recording.record_updates(connection, updates, self._metric_ids))
 
     def renew(self, held: Sequence[Claim]) -> list[Claim]:
         """Renew the leases; returns the claims that are still ours."""
-        with self._database.writing() as connection:
-            return claims.renew_leases(connection, held)
+        failpoint("heartbeat")
+        return self._database.write(lambda connection: claims.renew_leases(connection, held))
 
-    def release(self, held: Sequence[Claim], *, count_attempt: bool = False) -> int:
-        """Hand trials back to WAITING; returns how many were still ours. The attempt is given back unless counted."""
-        with self._database.writing() as connection:
-            return claims.release_trials(connection, held, count_attempt=count_attempt)
+    def release(self, held: Sequence[Claim], *, count_attempt: bool = False, reason: str = "") -> int:
+        """Hand trials back to WAITING; returns how many were still ours.
+
+        The attempt is given back unless it counts; then `reason` says what went wrong.
+        """
+        failpoint("release")
+        return self._database.write(
+            lambda connection: claims.release_trials(connection, held, count_attempt=count_attempt, reason=reason)
+        )
 
     def forget_dead_workers(self, study_id: int) -> int:
         """End the leases of workers of this host whose process is gone; returns how many trials they held."""
-        with self._database.writing() as connection:
-            return recovery.expire_dead_workers(connection, study_id)
+        return self._database.write(lambda connection: recovery.expire_dead_workers(connection, study_id))
 
     def reset(self, study_id: int, states: Collection[State], numbers: Collection[int] | None = None) -> int:
         """Make finished trials WAITING again, without attempts, curves and checkpoints; returns how many."""
-        with self._database.writing() as connection:
-            return recovery.reset_trials(connection, study_id, states, numbers)
+        return self._database.write(lambda connection: recovery.reset_trials(connection, study_id, states, numbers))
 
     # What came out
 
@@ -219,12 +232,13 @@ class Ledger:
             return reading.checkpoint_files(connection)
 
     def backup(self, path: Path) -> None:
-        """Write a consistent copy of an SQLite Ledger, also while others write. Raises StorageError."""
-        if self._database.file is None:
-            raise StorageError(f"{self.safe_url} is a server; use pg_dump for a backup")
+        """Write a consistent copy by the database's own means, also while others write. Raises StorageError."""
         if path.exists():
             raise StorageError(f"{path} exists; give the backup a name of its own")
-        copy_sqlite(self._database.file, path)
+        if self._database.file is None:
+            dump_postgresql(self._database.url, path)
+        else:
+            copy_sqlite(self._database.file, path)
 
     def _learn_metrics(self, names: set[str]) -> None:
         """Ids of metrics never change, so each is asked for once; in a transaction of its own, so that all exist."""
@@ -232,5 +246,4 @@ class Ledger:
         if new:
             for name in new:
                 studies.checked_name("metric", name)
-            with self._database.writing() as connection:
-                self._metric_ids.update(recording.metric_ids_of(connection, new))
+            self._metric_ids.update(self._database.write(lambda connection: recording.metric_ids_of(connection, new)))

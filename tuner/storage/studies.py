@@ -146,6 +146,11 @@ def _num_trials(connection: Connection, study_id: int) -> int:
 
 
 def insert_launch(connection: Connection, study_id: int, launched: LaunchRow) -> int:
+    """The id of the new row; of the old one where this worker wrote it already and the answer got lost."""
+    mine = select(launch.c.id).where(launch.c.study_id == study_id, launch.c.worker == launched.worker)
+    before = connection.scalar(mine.where(launch.c.command == launched.command)) if launched.worker else None
+    if before is not None:
+        return int(before)
     insertion = insert(launch).values(
         study_id=study_id,
         started=DatabaseTime(),

@@ -7,7 +7,9 @@ with `weights_only=True`: no code ever comes out of a checkpoint.
 
 import hashlib
 import io
+import logging
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +19,25 @@ import safetensors.torch
 import torch
 
 from tuner.errors import CorruptCheckpoint
+from tuner.failpoints import failpoint
 from tuner.records import Checkpoint, CheckpointKind
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = {"latest": "pt", "best": "safetensors", "trunk": "pt"}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFolder:
-    """The checkpoints of one trial: `root` / `place`; names in the Ledger are relative to `root`."""
+    """The checkpoints of one trial: `root` / `place`; names in the Ledger are relative to `root`.
+
+    The claim's `fence` is part of every name: an owner that lost the trial, and does not know yet, can neither
+    overwrite a file of its successor nor sweep it.
+    """
 
     root: Path
     place: str
+    fence: int = 0
 
     def write_state(self, kind: CheckpointKind, step: int, state: Mapping[str, Any], value: float | None) -> Checkpoint:
         """Save a whole training state with torch's own format."""
@@ -41,35 +51,64 @@ class CheckpointFolder:
         return self._write("best", step, content, value)
 
     def _write(self, kind: CheckpointKind, step: int, content: bytes, value: float | None) -> Checkpoint:
-        name = f"{self.place}/{kind}-{step:09d}.{SUFFIX[kind]}"
+        name = f"{self.place}/{kind}-{step:09d}-{self.fence}.{SUFFIX[kind]}"
         write_durably(self.root / name, content)
         return Checkpoint(kind, step, name, hashlib.sha256(content).hexdigest(), len(content), value)
 
+    def remove(self, written: Collection[Checkpoint], *, but: Collection[Checkpoint]) -> None:
+        """Delete our own files of a commit that was refused."""
+        for checkpoint in set(written) - set(but):
+            (self.root / checkpoint.file).unlink(missing_ok=True)
+
     def sweep(self, keep: Collection[str]) -> None:
-        """Delete what a killed predecessor left behind; `keep` are the names the Ledger knows."""
+        """Delete what we and killed predecessors left behind; `keep` are the names the Ledger knows.
+
+        What cannot be deleted is left for the next time: it costs room, and no trial.
+        """
         folder = self.root / self.place
-        if folder.is_dir():
-            for path in folder.iterdir():
-                if f"{self.place}/{path.name}" not in keep:
+        if not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            if f"{self.place}/{path.name}" not in keep and _fence_of(path.name) <= self.fence:
+                failpoint("sweep")
+                try:
                     path.unlink(missing_ok=True)
+                except OSError as error:
+                    logger.warning("cannot delete %s, which nothing needs any more: %s", path, error)
+                failpoint("swept")
+
+
+def _fence_of(name: str) -> int:
+    """The fence of the claim under which a file was written; 0 for what is no checkpoint of ours."""
+    found = re.fullmatch(r"\.?(?:latest|best|trunk)-\d{9}-(\d+)\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name)
+    return int(found[1]) if found else 0
 
 
 def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """Load a training state. Raises CorruptCheckpoint when the file is missing, damaged or not what was recorded."""
     content = _verified(root, checkpoint)
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except Exception as error:  # a pickle that wants to run code, or no checkpoint at all
+        raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} is no training state: {error}") from error
 
 
 def read_weights(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Load the weights of a best checkpoint. Raises CorruptCheckpoint."""
-    return safetensors.torch.load(_verified(root, checkpoint))
+    content = _verified(root, checkpoint)
+    try:
+        return safetensors.torch.load(content)
+    except Exception as error:  # safetensors raises classes of its own
+        raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} holds no weights: {error}") from error
 
 
 def _verified(root: Path, checkpoint: Checkpoint) -> bytes:
     path = root / checkpoint.file
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise CorruptCheckpoint(f"checkpoint {checkpoint.file!r} lies outside the checkpoint folder {root}")
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise CorruptCheckpoint(f"checkpoint {path} is recorded but missing") from None
     found = hashlib.sha256(content).hexdigest()
     if found != checkpoint.digest:
@@ -83,10 +122,14 @@ def write_durably(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
+            failpoint("ck-open")
             file.write(content)
             file.flush()
+            failpoint("ck-written")
             os.fsync(file.fileno())
+        failpoint("ck-synced")
         temporary.replace(path)
+        failpoint("ck-renamed")
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -95,6 +138,7 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+    failpoint("ck-dirsynced")
 
 
 def canonical_digest(state: Any) -> str:

@@ -1,6 +1,7 @@
 """The training loop of one trial: train to the next evaluation, evaluate, keep the best, commit by the clock."""
 
 import errno
+import logging
 import math
 import time
 import traceback
@@ -9,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from tuner.design.objective import Objective
-from tuner.errors import CorruptCheckpoint, Infeasible, TunerError
+from tuner.errors import CorruptCheckpoint, DeviceLost, Infeasible, LeaseLost, TunerError, Unreachable
 from tuner.records import Checkpoint, Claim, Measurement, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
 from tuner.training.randomness import callers_generators_restored
@@ -19,7 +20,9 @@ from tuner.training.trial_run import TrialRun
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 CHECK_STEPS = 50  # losses are read back and checked at least this often
+MOST_PENDING = 200_000  # measurements kept in memory while the database is away
 
+logger = logging.getLogger(__name__)
 OnStep = Callable[[Claim, int], None]
 
 
@@ -50,6 +53,8 @@ class Trainer:
             except Exception as error:
                 if _is_the_machines_fault(error):
                     raise
+                if _is_a_dead_device(error):
+                    raise DeviceLost(_one_line(error)) from None
                 state = State.INFEASIBLE if _is_out_of_memory(error) else State.FAILED
                 reason = _one_line(error)
         # Outside the handlers: an exception holds the frames, and they hold the tensors.
@@ -58,7 +63,8 @@ class Trainer:
     def _give_up(self, claim: Claim, training: "_TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
         """End a trial where it stands; what was committed before stays."""
         step, measured = (training.run.step, tuple(training.pending)) if training else (0, ())
-        update = TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason)
+        cut = training.cut_back_to if training else None
+        update = TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason, cut_back_to=cut)
         self.recorder.record([update])
         return update
 
@@ -71,10 +77,12 @@ class _TrialInTraining:
         self.setting = trainer.setting
         self.claim = claim
         place = f"{self.setting.checkpoint_place}/trial-{claim.trial.number:05d}"
-        self.folder = CheckpointFolder(self.setting.checkpoint_root, place)
+        self.folder = CheckpointFolder(self.setting.checkpoint_root, place, claim.fence)
         self.run = TrialRun(self.setting, claim.trial)
         self.pending: list[Measurement] = []
-        self.checkpoints: tuple[Checkpoint, ...] = ()
+        self.checkpoints: tuple[Checkpoint, ...] = ()  # all that the Ledger may know
+        self.newest: tuple[Checkpoint, ...] = ()  # those of the last commit; the others are of the one before it
+        self.cut_back_to: int | None = None
         self.checked = 0  # losses already known to be finite
         self.committed_at = time.monotonic()
 
@@ -89,7 +97,7 @@ class _TrialInTraining:
                 return self._commit(State.RUNNING)
             self._evaluate()
             if target < evaluation_steps[-1] and self._commit_is_due():
-                self._commit(State.RUNNING)
+                self._commit(State.RUNNING, goes_on=True)
         return self._commit(State.COMPLETE)
 
     def _train_to(self, target: int) -> Divergence | None:
@@ -103,7 +111,7 @@ class _TrialInTraining:
                 return divergence
             self.trainer.on_step(self.claim, run.step)
             if run.step < target and self._commit_is_due():
-                self._commit(State.RUNNING)
+                self._commit(State.RUNNING, goes_on=True)
         return None
 
     def _check_losses(self) -> Divergence | None:
@@ -129,10 +137,14 @@ class _TrialInTraining:
     def _commit_is_due(self) -> bool:
         return time.monotonic() - self.committed_at >= self.setting.commit_seconds
 
-    def _commit(self, state: State, reason: str = "") -> TrialUpdate:
-        """Files first, then the transaction that points to them, then the deletion of what it no longer names."""
+    def _commit(self, state: State, reason: str = "", *, goes_on: bool = False) -> TrialUpdate:
+        """Files first, then the transaction that points to them, then the deletion of what it no longer names.
+
+        A training that `goes_on` does so without the database, and writes everything at a later commit.
+        """
         healthy = state is not State.INFEASIBLE
-        checkpoints = self._write_checkpoints(latest=healthy)
+        newest = self._write_checkpoints(latest=healthy)
+        checkpoints = newest if state is not State.RUNNING else self._with_previous(newest)
         update = TrialUpdate(
             trial_id=self.claim.trial_id,
             fence=self.claim.fence,
@@ -142,12 +154,28 @@ class _TrialInTraining:
             state=state,
             reason=reason,
             numerics=_with_exactness(self.setting.numerics, self.run.exact),
+            cut_back_to=self.cut_back_to,
         )
-        self.trainer.recorder.record([update])
-        self.folder.sweep({checkpoint.file for checkpoint in checkpoints})
-        self.pending, self.checkpoints = [], checkpoints
         self.committed_at = time.monotonic()
+        try:
+            self.trainer.recorder.record([update])
+        except LeaseLost:
+            self.folder.remove(newest, but=self.checkpoints)
+            raise
+        except Unreachable as error:
+            if not goes_on or len(self.pending) > MOST_PENDING:
+                raise
+            logger.warning("trial %d trains on without the database: %s", self.claim.trial.number, error)
+            self.checkpoints += tuple(checkpoint for checkpoint in newest if checkpoint not in self.checkpoints)
+            return update
+        self.folder.sweep({checkpoint.file for checkpoint in checkpoints})
+        self.pending, self.checkpoints, self.newest, self.cut_back_to = [], checkpoints, newest, None
         return update
+
+    def _with_previous(self, newest: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+        """Two generations: should the newest turn out damaged, the one before it is whole (RELIABILITY 21)."""
+        before = self.checkpoints if newest == self.newest else self.newest
+        return newest + tuple(checkpoint for checkpoint in before if checkpoint not in newest)
 
     def _write_checkpoints(self, *, latest: bool) -> tuple[Checkpoint, ...]:
         known = {(checkpoint.kind, checkpoint.step): checkpoint for checkpoint in self.checkpoints}
@@ -165,20 +193,32 @@ class _TrialInTraining:
         return tuple(written)
 
     def _resume(self) -> None:
-        """Go on from the latest checkpoint; from step 0 when there is none, or when it is damaged."""
+        """Go on from the latest checkpoint; from the one before it when it is damaged; from step 0 when both are."""
         mine = self.claim.checkpoints
         self.folder.sweep({checkpoint.file for checkpoint in mine})
-        latest = next((checkpoint for checkpoint in mine if checkpoint.kind == "latest"), None)
-        if latest is None:
-            return
+        states = sorted((c for c in mine if c.kind == "latest"), key=lambda c: c.step, reverse=True)
+        for latest in states:
+            if self._resumed_from(latest):
+                self.cut_back_to = None if latest == states[0] else latest.step
+                return
+        self.cut_back_to = -1 if states else None
+
+    def _resumed_from(self, latest: Checkpoint) -> bool:
+        """Whether this state and the weights it speaks of are whole; then they are loaded."""
         root = self.setting.checkpoint_root
+        weights = {c.step: c for c in self.claim.checkpoints if c.kind == "best"}
         try:
             state = read_state(root, latest)
-            kept = {c.step: read_weights(root, c) for c in mine if c.kind == "best"}
-        except CorruptCheckpoint:
-            return
-        self.run.load(state, kept)
-        self.checkpoints, self.checked = mine, len(self.run.losses)
+            bests = [weights[step] for step, _ in state["best"] if step in weights]
+            self.run.load(state, {c.step: read_weights(root, c) for c in bests})
+        except (CorruptCheckpoint, LookupError, TypeError, ValueError) as error:
+            logger.warning("trial %d cannot go on from %s: %s", self.claim.trial.number, latest.file, error)
+            self.run = TrialRun(self.setting, self.claim.trial)
+            return False
+        self.newest = (*bests, latest)
+        self.checkpoints = self.newest + tuple(c for c in self.claim.checkpoints if c.step < latest.step)
+        self.checked = len(self.run.losses)
+        return True
 
 
 def _value_at(measurements: list[Measurement], objective: Objective, step: int) -> float | None:
@@ -192,6 +232,12 @@ def _with_exactness(numerics: str, exact: bool) -> str:
 def _is_the_machines_fault(error: Exception) -> bool:
     """Full or read-only disks and the like (I11); a missing file of the user's is not among them."""
     return isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRORS)
+
+
+def _is_a_dead_device(error: Exception) -> bool:
+    """A device-side assert, ECC error or illegal access: nothing on this device works in this process any more."""
+    is_lost = isinstance(error, getattr(torch, "AcceleratorError", ()))
+    return is_lost and not isinstance(error, torch.OutOfMemoryError)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

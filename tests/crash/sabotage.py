@@ -1,0 +1,114 @@
+"""The program broken on purpose, one promise at a time: the suite that proves the promises must notice each."""
+
+from dataclasses import replace
+
+import torch
+
+from tuner.storage import claims, recording
+from tuner.storage.store import Ledger
+from tuner.training import batches, checkpoints, trainer
+
+
+def no_fence():
+    """Whoever ever owned a trial may write to it."""
+    whole = recording._batches
+
+    def without(batch):
+        guarded = "trial.fence = ? AND trial.state = 'running'"
+        assert guarded in batch.sql
+        return replace(batch, sql=batch.sql.replace(guarded, "trial.fence >= ?"))
+
+    def batches_without(dialect):
+        known = whole(dialect)
+        return replace(known, go_on=without(known.go_on), end=without(known.end))
+
+    recording._batches = batches_without
+
+
+def pointer_before_file():
+    """The Ledger points to a checkpoint before it is written."""
+    later = []
+    write = checkpoints.write_durably
+    sweep = checkpoints.CheckpointFolder.sweep
+
+    def write_later(self, keep):
+        for path, content in later:
+            write(path, content)
+        later.clear()
+        sweep(self, keep)
+
+    checkpoints.write_durably = lambda path, content: later.append((path, content))
+    checkpoints.CheckpointFolder.sweep = write_later
+
+
+def curve_outside_the_transaction():
+    """Measurements are written on their own, after the state."""
+    record = Ledger.record
+    measure = recording._write_measurements
+
+    def twice(self, updates):
+        recording._write_measurements = lambda *arguments: None
+        record(self, updates)
+        recording._write_measurements = measure
+        self._database.write(lambda connection: measure(connection, updates, self._metric_ids))
+
+    Ledger.record = twice
+
+
+def collection_before_commit():
+    """Older checkpoints are deleted before the pointer to the new one is durable."""
+    commit = trainer._TrialInTraining._write_checkpoints
+
+    def sweeping(self, *, latest):
+        written = commit(self, latest=latest)
+        self.folder.sweep({checkpoint.file for checkpoint in written})
+        return written
+
+    trainer._TrialInTraining._write_checkpoints = sweeping
+
+
+def loader_on_the_global_generator():
+    """The order of the examples draws from torch's global generator."""
+    batches.epoch_order = lambda data_seed, epoch, num_examples: torch.randperm(num_examples)
+
+
+def no_attempt_cap():
+    """A trial may take down any number of workers."""
+    claims._worth_trying = lambda connection, rows, most: {row.id: claims.declared_trial(row) for row in rows}
+
+
+def no_fence_in_names():
+    """Two owners of a trial write under the same names."""
+    made = checkpoints.CheckpointFolder.__init__
+
+    def without(self, root, place, fence=0):
+        made(self, root, place, 0)
+
+    checkpoints.CheckpointFolder.__init__ = without
+
+
+def no_repetition():
+    """A commit whose answer got lost is an end, although it was written."""
+
+    def refuse(connection, updates):
+        raise recording.LeaseLost("not ours")
+
+    recording._refuse_lost = refuse
+
+
+# which mode of the loop must notice it
+SABOTAGES = {
+    "no_fence": "zombie",
+    "no_fence_in_names": "zombie",
+    "pointer_before_file": "systematic",
+    "curve_outside_the_transaction": "systematic",
+    "collection_before_commit": "systematic",
+    "loader_on_the_global_generator": "systematic",
+    "no_attempt_cap": "poison",
+    "no_repetition": "lost",
+}
+
+
+def sabotage(name):
+    if name:
+        globals()[name]()

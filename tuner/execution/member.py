@@ -1,0 +1,118 @@
+"""One worker process as its coordinator sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import tuner
+from tuner.execution.orders import Message, Order, Place, line_of
+from tuner.records import Claim
+
+STOP_SECONDS = 60.0  # to finish a step and save
+
+
+class Member:
+    """A worker process: what it holds, when it last moved. A new process takes the place of one that died."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.claim: Claim | None = None
+        self.busy = False
+        self.ready = False
+        self.moved = time.monotonic()
+        self._rest = b""
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tuner.execution.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(self.place.threads),
+        )
+        os.set_blocking(_piped(process.stdout).fileno(), False)
+        self.process, self._rest, self.ready, self.moved = process, b"", False, time.monotonic()
+        self._tell(line_of(self.place))
+        return process
+
+    def restart(self) -> None:
+        """Start a new process for one that died."""
+        self.claim = None
+        self._close()
+        self._start()
+
+    def order(self, order: Order) -> None:
+        """Have it train what is left of a study."""
+        self.busy, self.moved = True, time.monotonic()
+        self._tell(line_of(order))
+
+    def _tell(self, line: bytes) -> None:
+        stdin = _piped(self.process.stdin)
+        with suppress(BrokenPipeError):  # it died: its end is noticed where all ends are
+            stdin.write(line)
+            stdin.flush()
+
+    @property
+    def descriptor(self) -> int:
+        return _piped(self.process.stdout).fileno()
+
+    def messages(self) -> Iterator[Message]:
+        """What it has said since the last time."""
+        with suppress(BlockingIOError):
+            while piece := os.read(self.descriptor, 65536):
+                self._rest += piece
+        *lines, self._rest = self._rest.split(b"\n")
+        for line in lines:
+            self.moved = time.monotonic()
+            yield json.loads(line)
+
+    def ask_to_stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, and wait until it is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Say farewell; what does not end then is ended."""
+        self._tell(b"{}\n")
+        try:
+            self.process.wait(timeout=0.0 if self.busy else 5.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._close()
+
+    def _close(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                _piped(stream).close()
+
+
+def _piped(stream: IO[bytes] | None) -> IO[bytes]:
+    """A stream of a process that was started with pipes."""
+    if stream is None:
+        raise RuntimeError("a worker process was started without its pipes")
+    return stream
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Threads are set before torch is imported: waiting OpenMP threads would take the cores from the others."""
+    package = str(Path(tuner.__file__).parents[1])
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    ours = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+    }
+    return os.environ | ours

@@ -1,0 +1,135 @@
+"""A worker process: `python -m tuner.execution.worker_process`, told what to do on its standard input.
+
+It claims trials from the Ledger itself and tells its parent how they go. It ends with its parent: by a signal of
+the kernel on Linux, and everywhere because its standard input ends.
+"""
+
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TextIO
+
+from tuner.design.study_file import load_campaign
+from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TunerError
+from tuner.execution.in_process import InProcess, Lease
+from tuner.execution.orders import Mouth, Order, Place
+from tuner.records import Claim, TrialUpdate
+from tuner.storage.store import Ledger, open_ledger
+
+ALIVE_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Work until there are no orders any more, or somebody says stop."""
+    _die_with_the_parent()
+    mouth = Mouth(os.dup(1))
+    os.dup2(2, 1)  # what user code prints must not get between our messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which says SIGTERM to us
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    place = Place(**json.loads(sys.stdin.readline()))
+    orders: queue.Queue[Order | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(sys.stdin, orders), daemon=True).start()
+    try:
+        _work(place, orders, mouth, stop)
+    except Interrupted:
+        mouth.say("stopped")
+    except TunerError as error:
+        mouth.say("fault", kind=_family(error), text=str(error))
+    except Exception as error:  # text and never the object: it may not survive the journey
+        sys.stderr.write(traceback.format_exc())
+        mouth.say("fault", kind="fault", text=f"{type(error).__name__}: {error}")
+
+
+def _family(error: TunerError) -> str:
+    """Which kind of error the coordinator shall raise."""
+    if isinstance(error, InputError):
+        return "input"
+    return "device" if isinstance(error, DeviceLost) else "paused"
+
+
+def _die_with_the_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _listen(stream: TextIO, orders: "queue.Queue[Order | None]") -> None:
+    """Pass orders on; the end of the stream without a farewell is the end of the parent."""
+    for line in stream:
+        told = json.loads(line)
+        orders.put(Order(**told) if told else None)
+        if not told:
+            return
+    os._exit(1)
+
+
+def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth, stop: threading.Event) -> None:
+    name, campaign = load_campaign(Path(place.study_file))
+    backend = InProcess(
+        campaign.workload,
+        Path(place.checkpoint_root),
+        device=place.device,
+        threads=place.threads,
+        commit_seconds=place.commit_seconds,
+        lease=Lease(place.lease_seconds, renewed_here=False),
+    )
+    with open_ledger(place.url, create=False) as ledger:
+        fingerprint = backend.fingerprint()
+        mouth.say("ready", campaign=name)
+        while (order := orders.get()) is not None:
+            if order.fingerprint != fingerprint:
+                raise StudyChanged(f"{place.study_file} changed while it was trained; undo that, and launch again")
+            _train(ledger, backend, order, mouth, stop)
+            mouth.say("idle")
+
+
+def _train(ledger: Ledger, backend: InProcess, order: Order, mouth: Mouth, stop: threading.Event) -> None:
+    teller = Teller(mouth)
+
+    def asked() -> bool:
+        teller.breathe()
+        return stop.is_set()
+
+    backend.run(ledger, ledger.study(order.campaign, order.study), teller, asked)
+
+
+class Teller:
+    """A listener that tells the coordinator."""
+
+    def __init__(self, mouth: Mouth) -> None:
+        self.mouth = mouth
+        self.breathed = 0.0
+
+    def breathe(self) -> None:
+        """Say that another step began, now and then."""
+        now = time.monotonic()
+        if now - self.breathed > ALIVE_SECONDS:
+            self.breathed = now
+            self.mouth.say("alive")
+
+    def trial_started(self, claim: Claim) -> None:
+        step = max((kept.step for kept in claim.checkpoints if kept.kind == "latest"), default=0)
+        self.mouth.say(
+            "started", trial=claim.trial.number, trial_id=claim.trial_id, fence=claim.fence, attempt=claim.attempt,
+            step=step,
+        )  # fmt: skip
+
+    def trial_stepped(self, claim: Claim, step: int) -> None:
+        self.mouth.say("stepped", step=step)
+
+    def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
+        best = next((kept for kept in update.checkpoints or () if kept.kind == "best"), None)
+        told = None if best is None else [best.step, best.value]
+        self.mouth.say("ended", state=update.state.value, reason=update.reason, step=update.step, best=told)
+
+
+if __name__ == "__main__":
+    main()

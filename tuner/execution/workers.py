@@ -1,0 +1,205 @@
+"""The backend that trains in worker processes, each of which claims trials from the Ledger itself.
+
+The coordinator trains nothing: it renews the leases of its workers, watches whether they move, replaces those
+that die, and tells the listener. Results do not depend on the number of workers.
+"""
+
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import InputError, Interrupted, Paused, StorageError, TunerError, WorkloadError
+from tuner.execution.backend import Listener
+from tuner.execution.heartbeat import BEATS, renew
+from tuner.execution.in_process import InProcess, stop_at_the_same_failure
+from tuner.execution.member import STOP_SECONDS, Member
+from tuner.execution.orders import Message, Order, Place
+from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+STALL_SECONDS = 1800.0
+POLL_SECONDS = 0.2
+DEATHS_AT_START = 3  # workers that die before they are ready, one after the other
+
+
+class Workers:
+    """Trains in `count` processes. `local` prices and checks in this one; `place` says where workers work."""
+
+    def __init__(self, local: InProcess, place: Place, count: int, stall_seconds: float = STALL_SECONDS) -> None:
+        self.local = local
+        self.place = place
+        self.count = count
+        self.stall_seconds = stall_seconds
+        self.crew: list[Member] = []
+
+    def fingerprint(self) -> str:
+        return self.local.fingerprint()
+
+    def check(self, study: Study, trial: Trial) -> None:
+        self.local.check(study, trial)
+
+    def check_switched_off(self, study: Study, trial: Trial) -> None:
+        self.local.check_switched_off(study, trial)
+
+    def price(self, study: Study, trial: Trial) -> Price:
+        return self.local.price(study, trial)
+
+    def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
+        if not self.crew:
+            self.crew = [Member(self.place) for _ in range(self.count)]
+        order = Order(row.campaign, row.study.name, self.fingerprint())
+        try:
+            shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
+            shift.work(order, stop)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all workers."""
+        crew, self.crew = self.crew, []
+        for member in crew:
+            if member.busy:
+                member.kill()
+        for member in crew:
+            member.close()
+
+
+class _Shift:
+    """The workers on one study, from the order until none has anything left to do."""
+
+    def __init__(
+        self, ledger: Ledger, row: StudyRow, listener: Listener, crew: Sequence[Member], stall_seconds: float
+    ) -> None:
+        self.ledger = ledger
+        self.row = row
+        self.listener = listener
+        self.crew = crew
+        self.stall_seconds = stall_seconds
+        self.failures: list[str] = []
+        self.deaths_at_start = 0
+        self.somebody_stopped = False
+        self.renewed = time.monotonic()
+
+    def work(self, order: Order, stop: Callable[[], bool]) -> None:
+        for member in self.crew:
+            member.order(order)
+        while any(member.busy for member in self.crew):
+            if stop():
+                self._stop()
+                raise Interrupted("stopped; everything up to the last step is saved, run the same command again")
+            self._hear()
+            for member in self.crew:
+                if member.busy and self._is_dead(member):
+                    self._replace(member, order, f"lost: its worker {_ending(member.process.returncode)}")
+                elif member.claim and time.monotonic() - member.moved > self.stall_seconds:
+                    member.kill()
+                    self._replace(member, order, f"stalled: no step for {self.stall_seconds:g} s")
+            self._renew()
+        if self.somebody_stopped:
+            raise Interrupted("a worker was told to stop and has saved; run the same command again to go on")
+
+    def _is_dead(self, member: Member) -> bool:
+        """Whether it ended in the middle of its work. Its last words are heard first."""
+        if member.process.poll() is None:
+            return False
+        for message in member.messages():
+            self._act(member, message)
+        return member.busy
+
+    def _hear(self) -> None:
+        """Wait a little for messages, and act on them."""
+        readable, _, _ = select.select([member.descriptor for member in self.crew], [], [], POLL_SECONDS)
+        for member in self.crew:
+            if member.descriptor in readable:
+                for message in member.messages():
+                    self._act(member, message)
+        if all(member.process.poll() is not None for member in self.crew):
+            time.sleep(0.01)  # ended pipes are always readable
+
+    def _act(self, member: Member, message: Message) -> None:
+        kind = message["is"]
+        if kind == "ready":
+            member.ready, self.deaths_at_start = True, 0
+        elif kind == "started":
+            member.claim = self._claim(message)
+            self.listener.trial_started(member.claim)
+        elif kind == "stepped" and member.claim:
+            self.listener.trial_stepped(member.claim, message["step"])
+        elif kind == "ended" and member.claim:
+            claim, member.claim = member.claim, None
+            update = _update(claim, message)
+            self.listener.trial_ended(claim, update)
+            stop_at_the_same_failure(update, self.failures)
+        elif kind in ("idle", "stopped"):
+            member.busy, member.claim = False, None
+            self.somebody_stopped |= kind == "stopped"
+        elif kind == "fault":
+            self._fault(message)
+
+    def _fault(self, message: Message) -> None:
+        """Raise what a worker could not deal with; one whose device is lost ends, and is replaced."""
+        kind, text = message["kind"], message["text"]
+        if kind == "input":
+            raise WorkloadError(text) if "in a row failed alike" in text else InputError(text)
+        if kind == "paused":
+            raise Paused(text)
+        if kind == "fault":
+            raise TunerError(f"a worker ended unexpectedly: {text}")
+
+    def _claim(self, message: Message) -> Claim:
+        record = self.ledger.trial(self.row.study_id, message["trial"])
+        if record.schedule is None:
+            raise StorageError(record.reason)
+        trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
+        resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
+        return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
+
+    def _replace(self, member: Member, order: Order, reason: str) -> None:
+        """Hand back what a dead worker held, its attempt counted, and start another."""
+        if not member.ready:
+            self.deaths_at_start += 1
+        if self.deaths_at_start >= DEATHS_AT_START:
+            raise Paused(f"{DEATHS_AT_START} workers ended while they started, the last one {reason}")
+        with suppress(TunerError):
+            if member.claim is not None:
+                self.ledger.release([member.claim], count_attempt=True, reason=reason)
+            self.ledger.forget_dead_workers(self.row.study_id)
+        if member.claim is not None:
+            stopped = TrialUpdate(member.claim.trial_id, member.claim.fence, 0, state=State.RUNNING, reason=reason)
+            self.listener.trial_ended(member.claim, stopped)
+        member.restart()
+        member.order(order)
+
+    def _renew(self) -> None:
+        if time.monotonic() - self.renewed >= self.crew[0].place.lease_seconds / BEATS:
+            self.renewed = time.monotonic()
+            renew(self.ledger, [member.claim for member in self.crew if member.claim])
+
+    def _stop(self) -> None:
+        """Let every worker finish its step and save."""
+        for member in self.crew:
+            member.ask_to_stop()
+        end = time.monotonic() + STOP_SECONDS
+        while any(m.busy and m.process.poll() is None for m in self.crew) and time.monotonic() < end:
+            self._hear()
+            self._renew()
+
+
+def _update(claim: Claim, message: Message) -> TrialUpdate:
+    best = message["best"]
+    kept = None if best is None else (Checkpoint("best", best[0], "", "", 0, best[1]),)
+    state, reason = State(message["state"]), message["reason"]
+    return TrialUpdate(claim.trial_id, claim.fence, message["step"], (), kept, state, reason)
+
+
+def _ending(code: int) -> str:
+    """How a process ended, in words."""
+    if code == -signal.SIGKILL:
+        return "was killed by signal 9 (by somebody, or because memory ran out)"
+    return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -1,0 +1,120 @@
+"""Re-checking every promise on a study as it lies there: files, digests, curves, states.
+
+Nothing here loads a checkpoint; files are read as bytes and compared with what the Ledger says about them.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.design.study import Study
+from tuner.records import Checkpoint, State, TrialRecord
+from tuner.storage.reading import Measurements
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A promise that is not kept. `stray`: the file that may be deleted to repair it."""
+
+    trial: int | None
+    kind: str
+    text: str
+    stray: Path | None = None
+
+
+def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
+    """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
+    records = ledger.trials(row.study_id)
+    curves = _curves(ledger.measurements(row.study_id))
+    found: list[Problem] = []
+    for record in records:
+        found += _state_problems(row.study, record)
+        found += _curve_problems(row.study, record, curves[record.number])
+        for kept in record.checkpoints:
+            found += _file_problems(record, root, kept)
+    strays = stray_files(ledger, row.study_id, root, place)
+    return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
+
+
+def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[Path]:
+    """Files that nobody points to and nobody ever will: a worker was killed between its commit and its sweep.
+
+    The files are listed before the Ledger is asked: what is there already, and is not of a trial that runs, can
+    only become anybody's under the fence of a later claim, and then its name would be another.
+    """
+    folder = root / place
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    running = {f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING}
+    known = {file.path for file in ledger.checkpoint_files()}
+    return [path for path in files if str(path.relative_to(root)) not in known and path.parent.name not in running]
+
+
+def delete_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
+    """Delete what nobody needs; returns how many files."""
+    strays = stray_files(ledger, study_id, root, place)
+    for path in strays:
+        with suppress(OSError):  # it costs room, and no trial
+            path.unlink()
+    return len(strays)
+
+
+def _state_problems(study: Study, record: TrialRecord) -> Iterator[Problem]:
+    if record.schedule is None:
+        yield Problem(record.number, "unreadable", record.reason)
+    if record.state is not State.COMPLETE:
+        return
+    if record.step != study.budget.max_train_steps:
+        yield Problem(
+            record.number, "state", f"complete at step {record.step}, and the budget is {study.budget.max_train_steps}"
+        )
+    if not any(kept.kind == "latest" and kept.step == record.step for kept in record.checkpoints):
+        yield Problem(record.number, "state", "complete without its last checkpoint")
+
+
+def _curve_problems(study: Study, record: TrialRecord, curve: dict[str, list[int]]) -> Iterator[Problem]:
+    """Every metric once at every evaluation up to the last committed step, and nothing beyond it."""
+    due = [step for step in study.budget.evaluation_steps if step <= record.step]
+    if due and not curve and record.state is State.COMPLETE:
+        yield Problem(record.number, "curve", "has no measurements")
+    for metric, steps in curve.items():
+        missing, beyond = sorted(set(due) - set(steps)), sorted(set(steps) - set(due))
+        if missing:
+            yield Problem(record.number, "curve", f"{metric} is missing at step {_listed(missing)}")
+        if beyond:
+            yield Problem(record.number, "curve", f"{metric} was measured at step {_listed(beyond)}, where none is due")
+
+
+def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint) -> Iterator[Problem]:
+    path = root / kept.file
+    if not path.resolve().is_relative_to(root.resolve()):
+        yield Problem(record.number, "file", f"{kept.file} lies outside the checkpoint folder {root}")
+    elif not path.is_file():
+        yield Problem(record.number, "file", f"{kept.kind} checkpoint {path} is missing")
+    elif path.stat().st_size != kept.num_bytes:
+        yield Problem(
+            record.number, "file", f"{path} has {path.stat().st_size} bytes, and {kept.num_bytes} were recorded"
+        )
+    elif _sha256(path) != kept.digest:
+        yield Problem(record.number, "file", f"{path} is damaged: its sha256 is not the recorded one")
+
+
+def _curves(measured: Measurements) -> defaultdict[int, dict[str, list[int]]]:
+    """Steps by trial and metric."""
+    curves: defaultdict[int, dict[str, list[int]]] = defaultdict(dict)
+    for number, step, metric in zip(measured.trial_numbers, measured.steps, measured.metrics, strict=True):
+        curves[number].setdefault(metric, []).append(step)
+    return curves
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps[:5])) + (", ..." if len(steps) > 5 else "")
