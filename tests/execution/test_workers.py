@@ -1,0 +1,230 @@
+"""Worker processes: as many as wanted, the same bits; killed, stalled, poisoned, stopped, orphaned."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+from support.study_files import write_study
+
+from tuner.design.study_file import load_campaign
+from tuner.errors import InputError, Interrupted, WorkloadError
+from tuner.execution.backend import Silent
+from tuner.execution.in_process import InProcess, Lease
+from tuner.execution.orders import Place
+from tuner.execution.workers import Workers
+from tuner.records import State
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.storage.store import open_ledger
+from tuner.storage.verify import study_problems
+
+LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
+CURVES = (
+    "select number, metric.name, measurement.step, value_kind, value from measurement "
+    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 2, 3"
+)
+# Done once, by the worker that makes the file first; the others train as always.
+ONCE = """
+        try:
+            (__import__("pathlib").Path(__file__).parent / "done").touch(exist_ok=False)
+        except FileExistsError:
+            pass
+        else:
+            {}
+        """
+
+
+class Bench:
+    """A study file in a folder, its Ledger, and a crew of workers."""
+
+    def __init__(self, folder, *, steps=60, trials=4, loss="", **rest):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.file = write_study(folder, steps=steps, trials=trials, replace=[(LOSS, loss + "\n        " + LOSS)])
+        self.url = f"sqlite:///{folder}/runs/tuner.sqlite"
+        self.rest = rest
+
+    def run(self, count, *, stop=lambda: False, listener=None, stall_seconds=60.0, lease_seconds=120.0):
+        _, campaign = load_campaign(self.file)
+        study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
+        root = self.folder / "runs" / "checkpoints"
+        with open_ledger(self.url) as ledger:
+            local = InProcess(campaign.workload, root, lease=Lease(lease_seconds))
+            row = ledger.start_study("tiny", study, local.fingerprint())
+            ledger.plan_trials(row.study_id, planned_trials(study))
+            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds)
+            with closing(Workers(local, place, count, stall_seconds)) if count else _Local(local) as backend:
+                backend.run(ledger, row, listener or Silent(), stop)
+            assert study_problems(ledger, row, root, f"tiny/{study.name}") == []
+
+    def rows(self, query=CURVES):
+        with sqlite3.connect(self.folder / "runs" / "tuner.sqlite") as connection:
+            found = connection.execute(query).fetchall()
+        connection.close()
+        return found
+
+
+class _Local:
+    def __init__(self, backend):
+        self.backend = backend
+
+    def __enter__(self):
+        return self.backend
+
+    def __exit__(self, *error):
+        pass
+
+
+class Heard(Silent):
+    """A listener that remembers."""
+
+    def __init__(self):
+        self.started, self.ended, self.steps = [], [], []
+
+    def trial_started(self, claim):
+        self.started.append((claim.trial.number, claim.attempt))
+
+    def trial_stepped(self, claim, step):
+        self.steps.append((claim.trial.number, step))
+
+    def trial_ended(self, claim, update):
+        self.ended.append((claim.trial.number, update.state, update.reason))
+
+
+def children():
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    yield
+    assert children() == []
+
+
+def test_results_do_not_depend_on_the_number_of_workers(tmp_path):
+    heard = Heard()
+    alone, two = Bench(tmp_path / "alone"), Bench(tmp_path / "two")
+    alone.run(0)
+    two.run(2, listener=heard)
+    assert two.rows() == alone.rows()
+    assert sorted(number for number, state, _ in heard.ended if state is State.COMPLETE) == [0, 1, 2, 3]
+    assert len({worker for (worker,) in two.rows("select distinct started from trial")}) == 4
+
+
+def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_path):
+    calm = Bench(tmp_path / "calm")
+    calm.run(0)
+    deaths = {
+        "killed": ("import os; os.kill(os.getpid(), 9)", "lost: its worker was killed by signal 9"),
+        "stalled": ("import time; time.sleep(600)", "stalled: no step for 8 s"),
+    }
+    for name, (deed, reason) in deaths.items():
+        heard, hurt = Heard(), Bench(tmp_path / name, loss=ONCE.format(deed).strip())
+        hurt.run(1, listener=heard, stall_seconds=8.0)
+        assert hurt.rows() == calm.rows()
+        assert any(told.startswith(reason) for _, _, told in heard.ended), heard.ended
+        assert hurt.rows("select max(attempt) from trial") == [(2,)]
+
+
+def test_a_trial_that_takes_down_its_workers_is_given_up_and_the_others_complete(tmp_path):
+    deadly = 'if point["dropout"] > 0.4: import os; os.kill(os.getpid(), 9)'
+    bench = Bench(tmp_path / "poison", loss=deadly, trials=4)
+    bench.run(2)
+    states = dict(bench.rows("select state, count(*) from trial group by state"))
+    assert states["complete"] == 4 - states["failed"]
+    for reason, attempt in bench.rows("select reason, attempt from trial where state = 'failed'"):
+        assert reason.startswith("quarantined after 5 attempts; the last one: lost: its worker was killed by signal 9")
+        assert attempt == 5
+
+
+def test_workers_stop_when_told_save_and_count_no_attempt(tmp_path):
+    calm, hurried = Bench(tmp_path / "calm", steps=600), Bench(tmp_path / "hurried", steps=600)
+    calm.run(0)
+    heard = Heard()
+    with pytest.raises(Interrupted):
+        hurried.run(2, stop=lambda: len(heard.steps) > 6, listener=heard)
+    assert hurried.rows("select count(*) from trial where state = 'running'") == [(0,)]
+    hurried.run(2)
+    assert hurried.rows() == calm.rows()
+    assert hurried.rows("select max(attempt) from trial") == [(1,)]
+
+
+def test_a_step_may_take_longer_than_a_lease(tmp_path):
+    bench = Bench(tmp_path / "slow", steps=20, trials=1, loss=ONCE.format("import time; time.sleep(4)").strip())
+    bench.run(1, lease_seconds=2.0)
+    assert bench.rows("select attempt, fence from trial") == [(1, 1)]
+    alone = Bench(tmp_path / "alone", steps=20, trials=1, loss=ONCE.format("import time; time.sleep(4)").strip())
+    alone.run(0, lease_seconds=2.0)
+    assert alone.rows("select attempt, fence from trial") == [(1, 1)]
+
+
+def test_errors_of_workers_reach_the_coordinator(tmp_path):
+    broken = Bench(tmp_path / "broken", trials=8, loss='if not model.training or point: raise KeyError("width")')
+    with pytest.raises(WorkloadError, match="3 trials in a row failed alike"):
+        broken.run(2)
+    changed = Bench(tmp_path / "changed")
+    with pytest.raises(InputError, match="changed while it was trained"):
+        changed.run(1, stop=lambda: bool(changed.file.write_text(changed.file.read_text().replace("ReLU", "GELU"))))
+
+
+def start(folder, *command):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "tuner.cli", *map(str, command)]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def training(folder):
+    """Whether two trials are in training."""
+    try:
+        with sqlite3.connect(f"file:{folder}/runs/tuner.sqlite?mode=ro", uri=True) as connection:
+            (count,) = connection.execute("select count(*) from trial where state = 'running'").fetchone()
+        connection.close()
+        return count == 2
+    except sqlite3.OperationalError:
+        return False
+
+
+def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
+    write_study(tmp_path, trials=3, steps=20000)
+    launcher = start(tmp_path, "launch", "tiny.py", "--workers", 2)
+    wait_for(lambda: training(tmp_path))
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(family) == 2
+    launcher.kill()
+    launcher.communicate()
+    _, alive = psutil.wait_procs(family, timeout=2.0)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    helper = start(tmp_path, "worker", "tiny.py", "--workers", 2)
+    wait_for(lambda: training(tmp_path))
+    helper.send_signal(signal.SIGTERM)
+    _, err = helper.communicate(timeout=60)
+    assert helper.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
+    calm, shared = tmp_path / "calm", Bench(tmp_path / "shared", trials=6, steps=400)
+    Bench(calm, trials=6, steps=400).run(0)
+    launcher = start(shared.folder, "launch", "tiny.py", "--workers", 1)
+    wait_for(lambda: (shared.folder / "runs" / "tuner.sqlite").exists())
+    time.sleep(1.0)
+    helper = start(shared.folder, "worker", "tiny.py")
+    for one in (launcher, helper):
+        _, err = one.communicate(timeout=120)
+        assert one.returncode == 0, err
+    assert shared.rows("select state, count(*) from trial group by state") == [("complete", 6)]
+    calm_bench = Bench(calm, trials=6, steps=400)
+    assert shared.rows() == calm_bench.rows()
