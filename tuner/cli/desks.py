@@ -9,7 +9,9 @@ from pathlib import Path
 from tuner.cli.places import checkpoint_root, exists, opened
 from tuner.design.study_file import load_campaign
 from tuner.design.workload import Workload
+from tuner.errors import InputError
 from tuner.execution.backend import Backend
+from tuner.execution.fusing import MOST_TRIALS, Fuse
 from tuner.execution.in_process import InProcess
 from tuner.execution.orders import Place
 from tuner.execution.workers import STALL_SECONDS, Workers
@@ -31,11 +33,13 @@ class Where:
     workers: int | None = None
     create: bool = True
     stall_seconds: float = STALL_SECONDS
+    fuse: str = "off"
 
 
 @contextmanager
 def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Desk]:
     """A desk to work at. A dry run without a storage yet gets an empty one that vanishes with it."""
+    parsed_fuse(where.fuse)  # a wrong one is an error before anything else
     name, campaign = load_campaign(where.study_file)
     with _ledger(where) as ledger:
         root = checkpoint_root(ledger, where.checkpoints)
@@ -48,7 +52,10 @@ def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Des
 @contextmanager
 def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the command."""
-    local = InProcess(workload, root, device=where.device, threads=where.threads)
+    fuse = parsed_fuse(where.fuse)
+    local = InProcess(workload, root, device=where.device, threads=where.threads, fuse=fuse)
+    if where.workers is not None and fuse != "off":
+        raise InputError("--workers and --fuse do not go together yet: say --fuse on one process, or --workers alone")
     if where.workers is None or where.dry_run:
         yield local
         return
@@ -63,6 +70,15 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
     )
     with closing(Workers(local, place, where.workers, where.stall_seconds)) as workers:
         yield workers
+
+
+def parsed_fuse(text: str) -> Fuse:
+    """What --fuse says: off, auto, or a number of trials. Raises InputError."""
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else "off"
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_TRIALS:
+        raise InputError(f"--fuse is off, auto or a number of trials from 1 to {MOST_TRIALS}, got {text!r}")
+    return int(text)
 
 
 @contextmanager

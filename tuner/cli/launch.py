@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Quiet, Storage, StudyFile, Threads, Workers
+from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads, Workers
 
 
 def launch(
@@ -26,6 +26,7 @@ def launch(
     stall_timeout: Annotated[
         float, typer.Option(min=1.0, help="Seconds without a step after which a worker is replaced.")
     ] = 1800.0,
+    fuse: Fuse = "off",
     quiet: Quiet = False,
 ) -> None:
     """Train the trials of a round. The same command again continues and repeats nothing that is finished."""
@@ -35,7 +36,15 @@ def launch(
     from tuner.rounds.prepare import prepared_round
 
     where = Where(
-        study, storage, checkpoints, device, threads, dry_run=dry_run, workers=workers, stall_seconds=stall_timeout
+        study,
+        storage,
+        checkpoints,
+        device,
+        threads,
+        dry_run=dry_run,
+        workers=workers,
+        fuse=fuse,
+        stall_seconds=stall_timeout,
     )
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         prepared = prepared_round(desk, round_number, max_train_steps)

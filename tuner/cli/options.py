@@ -42,4 +42,10 @@ Workers = Annotated[
         "--workers", "-w", min=1, help="Train in so many processes. Default: in this one.", show_default=False
     ),
 ]
+Fuse = Annotated[
+    str,
+    typer.Option(
+        help="Train trials together as one stacked model: off, auto, or how many. The results are the same bits."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

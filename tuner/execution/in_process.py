@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, TunerError, WorkloadError
 from tuner.execution.backend import Listener
+from tuner.execution.fusing import Fuse, Fusing
 from tuner.execution.heartbeat import BEATS, heartbeat
 from tuner.execution.patience import PatientRecorder, patiently
 from tuner.records import Claim, Price, State, TrialUpdate
@@ -46,10 +47,11 @@ class InProcess:
     """Trains the trials of one workload on one device.
 
     device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one. threads: torch's, 1 by default, because
-    small models lose time with more (and the number decides the bits).
+    small models lose time with more (and the number decides the bits). fuse: how many trials train as one stacked
+    model; "auto" finds out what is fastest, and "off" trains them one by one. The bits are the same.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords with defaults
         self,
         workload: Workload,
         checkpoint_root: Path,
@@ -58,12 +60,14 @@ class InProcess:
         threads: int = 1,
         commit_seconds: float = COMMIT_SECONDS,
         lease: Lease = Lease(),
+        fuse: Fuse = "off",
     ) -> None:
         self.workload = workload
         self.checkpoint_root = checkpoint_root
         self.device = choose_device(device)
         self.commit_seconds = commit_seconds
         self.lease = lease
+        self.fuse = fuse
         prepare_numerics(self.device, threads)
 
     @cached_property
@@ -85,40 +89,41 @@ class InProcess:
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)
         trainer = Trainer(self._setting(row.study, place, stop), PatientRecorder(ledger, stop), listener.trial_stepped)
-        failures: list[str] = []
-        worker = worker_id()
+        fusing, told, worker = Fusing(self.fuse, ledger, row), _Told(listener), worker_id()
         while not stop():
-            claims = patiently(lambda: self._claimed(ledger, row, worker), stop)
-            for claim in claims:
-                self._train(ledger, trainer, claim, listener, failures)
-            if not claims:
-                if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
-                    delete_strays(ledger, row.study_id, self.checkpoint_root, place)
-                    return
-                time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
+            claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.most_trials), stop)
+            if claims:
+                self._train(fusing, trainer, claims, told)
+                continue
+            if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
+                delete_strays(ledger, row.study_id, self.checkpoint_root, place)
+                return
+            time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
-    def _claimed(self, ledger: Ledger, row: StudyRow, worker: str) -> list[Claim]:
-        """The next trial, those of workers that died first."""
+    def _claimed(self, ledger: Ledger, row: StudyRow, worker: str, most_trials: int) -> list[Claim]:
+        """The next trials, those of workers that died first."""
         ledger.forget_dead_workers(row.study_id)
-        return ledger.claim(row.study_id, worker=worker, lease_seconds=self.lease.seconds)
+        return ledger.claim(row.study_id, worker=worker, lease_seconds=self.lease.seconds, max_trials=most_trials)
 
-    def _train(self, ledger: Ledger, trainer: Trainer, claim: Claim, listener: Listener, failures: list[str]) -> None:
-        listener.trial_started(claim)
+    def _train(self, fusing: Fusing, trainer: Trainer, claims: Sequence[Claim], told: "_Told") -> None:
+        """Train claimed trials; whatever happens, none of them stays ours that is not finished."""
+        told.started(claims)
+        ledger = fusing.ledger
+        beats = heartbeat(ledger, list(claims), self.lease.seconds / BEATS) if self.lease.renewed_here else nullcontext()
         try:
-            with heartbeat(ledger, [claim], self.lease.seconds / BEATS) if self.lease.renewed_here else nullcontext():
-                update = trainer.train(claim)
+            with beats:
+                updates = fusing.train(trainer, claims)
         except LeaseLost:
             return
         except (TunerError, OSError) as error:
             counts = isinstance(error, DeviceLost)
             with suppress(TunerError):
-                ledger.release([claim], count_attempt=counts, reason=f"lost its device: {error}" if counts else "")
+                ledger.release(claims, count_attempt=counts, reason=f"lost its device: {error}" if counts else "")
             raise error if isinstance(error, TunerError) else _paused(error, self.checkpoint_root) from error
-        if update.state is State.RUNNING:
-            ledger.release([claim])
-        listener.trial_ended(claim, update)
-        stop_at_the_same_failure(update, failures)
+        ended = {update.trial_id for update in updates if update.state.finished}
+        ledger.release([claim for claim in claims if claim.trial_id not in ended])
+        told.ended(claims, updates)
 
     def _setting(self, study: Study, place: str, stop: Callable[[], bool]) -> Setting:
         return Setting(
@@ -142,6 +147,7 @@ def checkpoint_place(campaign: str, study_name: str) -> str:
 
 
 def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
+    """Raise WorkloadError when trials in a row fail alike; `failures` remembers the last ones."""
     if update.state is not State.FAILED:
         failures.clear()
         return
@@ -151,6 +157,25 @@ def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
             f"{len(failures)} trials in a row failed alike, the last with: {update.reason}; "
             "mend the workload and launch again with --retry-failed"
         )
+
+
+class _Told:
+    """Tells a listener what happens to trials, and stops the study when they keep failing alike."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.failures: list[str] = []
+
+    def started(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self.listener.trial_started(claim)
+
+    def ended(self, claims: Sequence[Claim], updates: Sequence[TrialUpdate]) -> None:
+        claim_of = {claim.trial_id: claim for claim in claims}
+        for update in updates:
+            self.listener.trial_ended(claim_of[update.trial_id], update)
+        for update in updates:
+            stop_at_the_same_failure(update, self.failures)
 
 
 def _paused(error: OSError, folder: Path) -> Paused:

@@ -42,7 +42,7 @@ class CheckpointFolder:
     def write_state(self, kind: CheckpointKind, step: int, state: Mapping[str, Any], value: float | None) -> Checkpoint:
         """Save a whole training state with torch's own format."""
         buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
+        torch.save(_on_their_own(dict(state)), buffer)
         return self._write(kind, step, buffer.getvalue(), value)
 
     def write_weights(self, step: int, weights: Mapping[str, torch.Tensor], value: float | None) -> Checkpoint:
@@ -82,6 +82,15 @@ def _fence_of(name: str) -> int:
     """The fence of the claim under which a file was written; 0 for what is no checkpoint of ours."""
     found = re.fullmatch(r"\.?(?:latest|best|trunk)-\d{9}-(\d+)\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name)
     return int(found[1]) if found else 0
+
+
+def _on_their_own(value: Any) -> Any:
+    """The same state, but no tensor is a view into a larger memory, which would be saved whole."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, dict):
+        return {key: _on_their_own(item) for key, item in value.items()}
+    return [_on_their_own(item) for item in value] if isinstance(value, list) else value
 
 
 def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -43,33 +43,38 @@ class Trainer:
         Returns the last update committed; its state is RUNNING when the trial was stopped and can go on.
         Errors of the user's code end the trial; errors of the machine are raised, and the trial goes on later.
         """
-        training: _TrialInTraining | None = None
+        training: TrialInTraining | None = None
         with callers_generators_restored(self.setting.device):
             try:
-                training = _TrialInTraining(self, claim)
+                training = TrialInTraining(self, claim)
                 return training.to_the_end()
-            except Infeasible as error:
-                state, reason = State.INFEASIBLE, str(error)
             except Exception as error:
-                if _is_the_machines_fault(error):
-                    raise
-                if _is_a_dead_device(error):
-                    raise DeviceLost(_one_line(error)) from None
-                state = State.INFEASIBLE if _is_out_of_memory(error) else State.FAILED
-                reason = _one_line(error)
+                state, reason = ending(error)
         # Outside the handlers: an exception holds the frames, and they hold the tensors.
-        return self._give_up(claim, training, state, reason)
-
-    def _give_up(self, claim: Claim, training: "_TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
-        """End a trial where it stands; what was committed before stays."""
-        step, measured = (training.run.step, tuple(training.pending)) if training else (0, ())
-        cut = training.cut_back_to if training else None
-        update = TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason, cut_back_to=cut)
+        update = given_up(claim, training, state, reason)
         self.recorder.record([update])
         return update
 
 
-class _TrialInTraining:
+def ending(error: Exception) -> tuple[State, str]:
+    """How a trial ends by an error of the user's code. Raises the error again when it is the machine's."""
+    if isinstance(error, Infeasible):
+        return State.INFEASIBLE, str(error)
+    if _is_the_machines_fault(error):
+        raise error
+    if _is_a_dead_device(error):
+        raise DeviceLost(_one_line(error)) from None
+    return State.INFEASIBLE if _is_out_of_memory(error) else State.FAILED, _one_line(error)
+
+
+def given_up(claim: Claim, training: "TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
+    """The end of a trial where it stands; what was committed before stays."""
+    step, measured = (training.run.step, tuple(training.pending)) if training else (0, ())
+    cut = training.cut_back_to if training else None
+    return TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason, cut_back_to=cut)
+
+
+class TrialInTraining:
     """One trial on its way: what has been measured but not committed, and when the last commit was."""
 
     def __init__(self, trainer: Trainer, claim: Claim) -> None:
@@ -84,10 +89,15 @@ class _TrialInTraining:
         self.newest: tuple[Checkpoint, ...] = ()  # those of the last commit; the others are of the one before it
         self.cut_back_to: int | None = None
         self.checked = 0  # losses already known to be finite
+        self.written: tuple[Checkpoint, ...] = ()
         self.committed_at = time.monotonic()
 
     def to_the_end(self) -> TrialUpdate:
-        self._resume()
+        self.resume()
+        return self.go_on()
+
+    def go_on(self) -> TrialUpdate:
+        """Train on from where the trial stands."""
         evaluation_steps = self.setting.study.budget.evaluation_steps
         for target in (step for step in evaluation_steps if step > self.run.step):
             divergence = self._train_to(target)
@@ -95,8 +105,8 @@ class _TrialInTraining:
                 return self._commit(State.INFEASIBLE, str(divergence))
             if self.run.step < target:
                 return self._commit(State.RUNNING)
-            self._evaluate()
-            if target < evaluation_steps[-1] and self._commit_is_due():
+            self.evaluate()
+            if target < evaluation_steps[-1] and self.commit_is_due():
                 self._commit(State.RUNNING, goes_on=True)
         return self._commit(State.COMPLETE)
 
@@ -106,15 +116,16 @@ class _TrialInTraining:
         while run.step < target:
             until = min(target, run.step + CHECK_STEPS)
             run.advance(until)
-            divergence = self._check_losses()
+            divergence = self.check_losses()
             if divergence is not None or run.step < until:
                 return divergence
             self.trainer.on_step(self.claim, run.step)
-            if run.step < target and self._commit_is_due():
+            if run.step < target and self.commit_is_due():
                 self._commit(State.RUNNING, goes_on=True)
         return None
 
-    def _check_losses(self) -> Divergence | None:
+    def check_losses(self) -> Divergence | None:
+        """Read back the losses that were not read yet; what is wrong with them, or with gradient and weights."""
         run = self.run
         new = run.losses[self.checked :]
         if not new:
@@ -124,7 +135,8 @@ class _TrialInTraining:
         divergence = diverged_loss(values, run.step - len(new))
         return divergence or diverged_weights(run.read_gradient_norm(), run.parameters, run.step)
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """Measure both splits here, and keep the weights if they are among the best."""
         run = self.run
         measured = run.evaluate()
         batch_losses = torch.stack(run.losses).tolist()
@@ -134,7 +146,8 @@ class _TrialInTraining:
         self.pending += [Measurement(run.step, name, value) for name, value in measured.items()]
         run.best.offer(run.step, measured[self.setting.study.objective.metric], run.model)
 
-    def _commit_is_due(self) -> bool:
+    def commit_is_due(self) -> bool:
+        """Whether the last commit is so long ago that another one pays."""
         return time.monotonic() - self.committed_at >= self.setting.commit_seconds
 
     def _commit(self, state: State, reason: str = "", *, goes_on: bool = False) -> TrialUpdate:
@@ -142,35 +155,46 @@ class _TrialInTraining:
 
         A training that `goes_on` does so without the database, and writes everything at a later commit.
         """
-        healthy = state is not State.INFEASIBLE
-        newest = self._write_checkpoints(latest=healthy)
-        checkpoints = newest if state is not State.RUNNING else self._with_previous(newest)
-        update = TrialUpdate(
-            trial_id=self.claim.trial_id,
-            fence=self.claim.fence,
-            step=self.run.step,
-            measurements=tuple(self.pending),
-            checkpoints=checkpoints,
-            state=state,
-            reason=reason,
-            numerics=_with_exactness(self.setting.numerics, self.run.exact),
-            cut_back_to=self.cut_back_to,
-        )
-        self.committed_at = time.monotonic()
+        update = self.update(state, reason)
         try:
             self.trainer.recorder.record([update])
         except LeaseLost:
-            self.folder.remove(newest, but=self.checkpoints)
+            self.forsaken()
             raise
         except Unreachable as error:
             if not goes_on or len(self.pending) > MOST_PENDING:
                 raise
             logger.warning("trial %d trains on without the database: %s", self.claim.trial.number, error)
-            self.checkpoints += tuple(checkpoint for checkpoint in newest if checkpoint not in self.checkpoints)
+            self.checkpoints += tuple(checkpoint for checkpoint in self.written if checkpoint not in self.checkpoints)
             return update
-        self.folder.sweep({checkpoint.file for checkpoint in checkpoints})
-        self.pending, self.checkpoints, self.newest, self.cut_back_to = [], checkpoints, newest, None
+        self.committed(update)
         return update
+
+    def update(self, state: State, reason: str = "") -> TrialUpdate:
+        """What there is to say since the last commit, its checkpoint files written."""
+        self.written = self._write_checkpoints(latest=state is not State.INFEASIBLE)
+        self.committed_at = time.monotonic()
+        return TrialUpdate(
+            trial_id=self.claim.trial_id,
+            fence=self.claim.fence,
+            step=self.run.step,
+            measurements=tuple(self.pending),
+            checkpoints=self.written if state is not State.RUNNING else self._with_previous(self.written),
+            state=state,
+            reason=reason,
+            numerics=_with_exactness(self.setting.numerics, self.run.exact),
+            cut_back_to=self.cut_back_to,
+        )
+
+    def committed(self, update: TrialUpdate) -> None:
+        """An update of this trial stands in the record: files that it does not name may go."""
+        checkpoints = tuple(update.checkpoints or ())
+        self.folder.sweep({checkpoint.file for checkpoint in checkpoints})
+        self.pending, self.checkpoints, self.newest, self.cut_back_to = [], checkpoints, self.written, None
+
+    def forsaken(self) -> None:
+        """The trial is another worker's now: what we wrote for an update that was refused goes again."""
+        self.folder.remove(self.written, but=self.checkpoints)
 
     def _with_previous(self, newest: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
         """Two generations: should the newest turn out damaged, the one before it is whole (RELIABILITY 21)."""
@@ -192,7 +216,7 @@ class _TrialInTraining:
             )
         return tuple(written)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Go on from the latest checkpoint; from the one before it when it is damaged; from step 0 when both are."""
         mine = self.claim.checkpoints
         self.folder.sweep({checkpoint.file for checkpoint in mine})
