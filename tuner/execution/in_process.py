@@ -110,7 +110,8 @@ class InProcess:
         """Train claimed trials; whatever happens, none of them stays ours that is not finished."""
         told.started(claims)
         ledger = fusing.ledger
-        beats = heartbeat(ledger, list(claims), self.lease.seconds / BEATS) if self.lease.renewed_here else nullcontext()
+        every = self.lease.seconds / BEATS
+        beats = heartbeat(ledger, list(claims), every) if self.lease.renewed_here else nullcontext()
         try:
             with beats:
                 updates = fusing.train(trainer, claims)
