@@ -122,7 +122,7 @@ def test_a_full_disk_pauses_and_the_same_command_goes_on(tuner, tmp_path, monkey
 def test_names_of_people_cannot_leave_the_checkpoint_folder(tuner, tmp_path):
     name = "../../up & <script>alert(1)</script>"
     study = write_study(tmp_path, trials=1, more=f"name={name!r},")
-    before = {path for path in tmp_path.parent.iterdir()}
+    before = set(tmp_path.parent.iterdir())
     assert tuner("launch", study).code == 0
-    assert {path for path in tmp_path.parent.iterdir()} == before
+    assert set(tmp_path.parent.iterdir()) == before
     assert all(path.is_relative_to(tmp_path / "runs") for path in tmp_path.rglob("*.pt"))

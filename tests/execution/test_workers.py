@@ -191,15 +191,15 @@ def wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
-def training(folder, fence=1):
-    """Whether two trials are in training, claimed for the `fence`-th time."""
+def training(folder, fence=1, count=2):
+    """Whether `count` trials are in training, claimed for the `fence`-th time."""
     try:
         with sqlite3.connect(f"file:{folder}/runs/tuner.sqlite?mode=ro", uri=True) as connection:
-            (count,) = connection.execute(
+            (found,) = connection.execute(
                 "select count(*) from trial where state = 'running' and fence = ?", [fence]
             ).fetchone()
         connection.close()
-        return count == 2
+        return found == count
     except sqlite3.OperationalError:
         return False
 
@@ -226,8 +226,7 @@ def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
     calm, shared = tmp_path / "calm", Bench(tmp_path / "shared", trials=6, steps=400)
     Bench(calm, trials=6, steps=400).run(0)
     launcher = start(shared.folder, "launch", "tiny.py", "--workers", 1)
-    wait_for(lambda: (shared.folder / "runs" / "tuner.sqlite").exists())
-    time.sleep(1.0)
+    wait_for(lambda: training(shared.folder, count=1))
     helper = start(shared.folder, "worker", "tiny.py")
     for one in (launcher, helper):
         _, err = one.communicate(timeout=120)
