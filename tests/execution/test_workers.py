@@ -169,8 +169,13 @@ def test_errors_of_workers_reach_the_coordinator(tmp_path):
     with pytest.raises(WorkloadError, match="3 trials in a row failed alike"):
         broken.run(2)
     changed = Bench(tmp_path / "changed")
+
+    def change():
+        changed.file.write_text(changed.file.read_text().replace("ReLU", "GELU"))
+        return False
+
     with pytest.raises(InputError, match="changed while it was trained"):
-        changed.run(1, stop=lambda: bool(changed.file.write_text(changed.file.read_text().replace("ReLU", "GELU"))))
+        changed.run(1, stop=change)
 
 
 def start(folder, *command):
@@ -186,13 +191,15 @@ def wait_for(condition, seconds=60):
         time.sleep(0.05)
 
 
-def training(folder):
-    """Whether two trials are in training."""
+def training(folder, fence=1, count=2):
+    """Whether `count` trials are in training, claimed for the `fence`-th time."""
     try:
         with sqlite3.connect(f"file:{folder}/runs/tuner.sqlite?mode=ro", uri=True) as connection:
-            (count,) = connection.execute("select count(*) from trial where state = 'running'").fetchone()
+            (found,) = connection.execute(
+                "select count(*) from trial where state = 'running' and fence = ?", [fence]
+            ).fetchone()
         connection.close()
-        return count == 2
+        return found == count
     except sqlite3.OperationalError:
         return False
 
@@ -208,7 +215,7 @@ def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
     _, alive = psutil.wait_procs(family, timeout=2.0)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     helper = start(tmp_path, "worker", "tiny.py", "--workers", 2)
-    wait_for(lambda: training(tmp_path))
+    wait_for(lambda: training(tmp_path, fence=2))
     helper.send_signal(signal.SIGTERM)
     _, err = helper.communicate(timeout=60)
     assert helper.returncode == 130, err
@@ -219,8 +226,7 @@ def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
     calm, shared = tmp_path / "calm", Bench(tmp_path / "shared", trials=6, steps=400)
     Bench(calm, trials=6, steps=400).run(0)
     launcher = start(shared.folder, "launch", "tiny.py", "--workers", 1)
-    wait_for(lambda: (shared.folder / "runs" / "tuner.sqlite").exists())
-    time.sleep(1.0)
+    wait_for(lambda: training(shared.folder, count=1))
     helper = start(shared.folder, "worker", "tiny.py")
     for one in (launcher, helper):
         _, err = one.communicate(timeout=120)

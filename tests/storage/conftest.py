@@ -1,4 +1,7 @@
-"""A Ledger for each test: on SQLite, and on PostgreSQL too where TUNER_TEST_POSTGRESQL names an empty database."""
+"""A Ledger for each test: on SQLite, and on PostgreSQL too, which is started where it is installed.
+
+TUNER_TEST_POSTGRESQL names an empty database to use instead; without either those tests are skipped.
+"""
 
 import os
 import subprocess
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
+from storage.postgres import Server, programs
 
 from tuner.budget.schedules import Schedule, constant_then_decay
 from tuner.budget.step_budget import StepBudget
@@ -26,14 +30,28 @@ POSTGRESQL = os.environ.get("TUNER_TEST_POSTGRESQL")
 SCRIPT = Path(__file__).with_name("processes.py")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRESQL else ["sqlite"])
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL of our own, for all tests of this process."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install -y postgresql")
+    started = Server()
+    yield started
+    started.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/runs/tuner.sqlite"
-    engine = create_engine(parsed_url(POSTGRESQL or ""))
+    return empty_database(POSTGRESQL or request.getfixturevalue("server").url)
+
+
+def empty_database(url: str) -> str:
+    engine = create_engine(parsed_url(url))
     metadata.drop_all(engine)
     engine.dispose()
-    return POSTGRESQL or ""
+    return url
 
 
 @pytest.fixture

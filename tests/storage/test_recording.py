@@ -131,12 +131,12 @@ def test_two_hundred_thousand_measurements_load_at_once(ledger: Ledger, study_id
         names = [f"validation/metric {k}" for k in range(10)]
         measured = [Measurement(step, name, step * 0.1) for name in names for step in range(5000)]
         ledger.record([TrialUpdate(claimed.trial_id, claimed.fence, 5000, measured)])
-    start = time.perf_counter()
+    start = time.process_time()
     kept = ledger.measurements(study_id)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     assert len(kept) == 200_000
     assert kept.steps[:3] == [0, 1, 2]
-    assert seconds < 3.0  # 0.3 s on an idle machine
+    assert seconds < 3.0  # of our own processor time; usually 0.3
 
 
 @pytest.mark.parametrize("name", ["'; DROP TABLE trial; --", "метрика \U0001f600", "a\nb", "%s {x} :y ?"])

@@ -1,0 +1,128 @@
+"""`tuner verify` finds every broken promise, and repairs what is safe; `tuner backup` copies the records."""
+
+import json
+import os
+import sqlite3
+
+import pytest
+from support.study_files import write_study
+
+from tuner.storage.store import open_ledger
+
+
+@pytest.fixture
+def launched(tuner, tmp_path):
+    assert tuner("launch", write_study(tmp_path, trials=2)).code == 0
+    return tmp_path / "runs"
+
+
+def change(folder, statement):
+    with sqlite3.connect(folder / "tuner.sqlite") as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def truncate(folder):
+    path = next(folder.rglob("latest-*.pt"))
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(folder):
+    path = next(folder.rglob("best-*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+BREAKS = {
+    "truncated": (truncate, "were recorded"),
+    "flipped": (flip, "is damaged: its sha256 is not the recorded one"),
+    "missing": (lambda folder: next(folder.rglob("latest-*.pt")).unlink(), "is missing"),
+    "outside": (
+        lambda folder: change(folder, "update checkpoint_file set path = '../' || path where id = 1"),
+        "lies outside the checkpoint folder",
+    ),
+    "gap": (
+        lambda folder: change(folder, "delete from measurement where trial_id = 1 and step = 30 and metric_id = 1"),
+        "is missing at step 30",
+    ),
+    "extra": (
+        lambda folder: change(folder, "update measurement set step = 31 where trial_id = 1 and step = 30"),
+        "was measured at step 31, where none is due",
+    ),
+    "short": (lambda folder: change(folder, "update trial set step = 50 where id = 1"), "complete at step 50"),
+    "unreadable": (lambda folder: change(folder, "update trial set point = '{' where id = 1"), "unreadable"),
+    "no last": (
+        lambda folder: change(folder, "delete from checkpoint where kind = 'latest' and trial_id = 1"),
+        "complete without its last checkpoint",
+    ),
+}
+
+
+def test_a_whole_study_is_said_to_be_whole(tuner, launched):
+    run = tuner("verify", "tiny")
+    assert run.code == 0, run.out
+    assert "every file, digest, curve and state is as recorded" in run.err
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_every_broken_promise_is_found(name, tuner, launched):
+    broken, expected = BREAKS[name]
+    broken(launched)
+    run = tuner("verify", "tiny", "-f", "json")
+    assert run.code == 3, run.err
+    assert any(expected in row["problem"] for row in json.loads(run.out)), run.out
+    assert tuner("verify", "tiny", "--repair").code == 3, "nothing of this is safe to repair"
+
+
+def test_a_stray_file_is_found_and_deleted_on_request(tuner, launched):
+    folder = next(launched.rglob("trial-00001"))
+    (folder / "step-999.pt").write_bytes(b"x")
+    run = tuner("verify", "tiny", "-f", "json")
+    assert run.code == 3
+    (row,) = json.loads(run.out)
+    assert (row["kind"], row["trial"]) == ("stray", None)
+    repaired = tuner("verify", "tiny", "--repair")
+    assert repaired.code == 0, repaired.out
+    assert "1 stray files deleted" in repaired.err
+    assert not (folder / "step-999.pt").exists()
+
+
+def test_a_backup_holds_the_records_and_is_private(tuner, launched, tmp_path):
+    assert tuner("backup", "copy.sqlite").code == 0
+    assert os.stat(tmp_path / "copy.sqlite").st_mode & 0o077 == 0
+    with open_ledger(str(tmp_path / "copy.sqlite"), create=False) as copy:
+        assert copy.campaigns() == ["tiny"]
+    again = tuner("backup", "copy.sqlite")
+    assert again.code == 2
+    assert "exists; give the backup a name of its own" in again.err
+
+
+def test_a_full_disk_pauses_and_the_same_command_goes_on(tuner, tmp_path, monkeypatch):
+    from tuner import failpoints
+
+    study = write_study(tmp_path, trials=2)
+    for fault in ("ck-written@2=enospc", "ck-synced@1=eio"):
+        failpoints.arm(fault)
+        run = tuner("launch", study)
+        failpoints.disarm()
+        assert run.code == 75, run.err
+        assert "no trial is to blame" in run.err
+        assert "run the same command again" in run.err
+        states = {row["state"] for row in json.loads(tuner("trials", "tiny", "-f", "json").out)}
+        assert "failed" not in states
+    assert tuner("launch", study).code == 0
+    assert tuner("verify", "tiny").code == 0
+    with sqlite3.connect(tmp_path / "runs" / "tuner.sqlite") as connection:
+        assert connection.execute("select max(attempt) from trial").fetchone() == (1,)
+    connection.close()
+    assert [row["state"] for row in json.loads(tuner("trials", "tiny", "-f", "json").out)] == ["complete"] * 2
+
+
+def test_names_of_people_cannot_leave_the_checkpoint_folder(tuner, tmp_path):
+    name = "../../up & <script>alert(1)</script>"
+    study = write_study(tmp_path, trials=1, more=f"name={name!r},")
+    before = set(tmp_path.parent.iterdir())
+    assert tuner("launch", study).code == 0
+    assert set(tmp_path.parent.iterdir()) == before
+    assert all(path.is_relative_to(tmp_path / "runs") for path in tmp_path.rglob("*.pt"))
