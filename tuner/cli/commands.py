@@ -2,7 +2,7 @@
 
 import typer
 
-from tuner.cli import best, boundaries, launch, plot, replay, report, run, status, steps, sweep, trials
+from tuner.cli import best, boundaries, check, launch, plot, replay, report, run, status, steps, sweep, trials
 
 
 def register(app: typer.Typer) -> None:
@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     app.command("trials")(trials.trials)
     app.command("best-steps")(steps.best_steps)
     app.command("boundaries")(boundaries.boundaries)
+    app.command("check")(check.check)
     app.command("best")(best.best)
     app.command("replay")(replay.replay)
     app.command("plot")(plot.plot)
