@@ -126,7 +126,7 @@ def test_what_counts_as_a_learning_rate(name, is_one):
     assert is_learning_rate(name) is is_one
 
 
-# Overfitting (B25, A5)
+# Overfitting: B25, A5
 
 
 def test_validation_that_rises_while_training_falls_is_overfitting():
@@ -215,7 +215,7 @@ def test_a_spike_is_no_rise():
     assert training_loss_finding(frames_of_splits(spike + noise(rng), spike + noise(rng))).verdict == "ok"
 
 
-# Warmup (D34)
+# Best steps in the warmup, as D34 has it
 
 
 def test_best_steps_inside_the_warmup_are_a_finding_of_their_own():
@@ -238,7 +238,7 @@ def test_trials_that_differ_by_noise_alone_say_that_nothing_matters():
     assert insensitivity_finding(frames_of_curves(study(), different.tolist())).verdict == "sensitive"
 
 
-# Periodicity (B43)
+# Periods, as B43 has it
 
 
 def test_a_planted_period_is_found_and_noise_has_none():

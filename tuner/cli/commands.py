@@ -2,7 +2,22 @@
 
 import typer
 
-from tuner.cli import best, boundaries, check, launch, plot, replay, report, run, status, steps, sweep, trials
+from tuner.cli import (
+    best,
+    boundaries,
+    check,
+    export,
+    importing,
+    launch,
+    plot,
+    replay,
+    report,
+    run,
+    status,
+    steps,
+    sweep,
+    trials,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -18,4 +33,6 @@ def register(app: typer.Typer) -> None:
     app.command("best")(best.best)
     app.command("replay")(replay.replay)
     app.command("plot")(plot.plot)
+    app.add_typer(importing.importing, name="import")
+    app.command("export")(export.export)
     app.command("report")(report.report)

@@ -72,7 +72,7 @@ def record_updates(connection: Connection, updates: Sequence[TrialUpdate], metri
     """Write all of it; the caller's transaction is rolled back when this raises LeaseLost or StorageError."""
     ordered = sorted(updates, key=lambda one: one.trial_id)  # one order of locking for everybody
     _write_states(connection, ordered)
-    _write_measurements(connection, ordered, metric_ids)
+    write_measurements(connection, ordered, metric_ids)
     replaced = {one.trial_id: one.checkpoints for one in ordered if one.checkpoints is not None}
     if replaced:
         _replace_checkpoints(connection, replaced)
@@ -128,7 +128,8 @@ def metric_ids_of(connection: Connection, names: Iterable[str]) -> dict[str, int
     return {row.name: row.id for row in rows}
 
 
-def _write_measurements(connection: Connection, updates: Iterable[TrialUpdate], metric_ids: Mapping[str, int]) -> None:
+def write_measurements(connection: Connection, updates: Iterable[TrialUpdate], metric_ids: Mapping[str, int]) -> None:
+    """Raises StorageError for a second, different value of a metric at a step."""
     rows = [
         (one.trial_id, metric_ids[measured.metric], measured.step, *_stored(one.trial_id, measured))
         for one in updates
