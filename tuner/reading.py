@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.checklist import foundation_findings
+from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.finding import Finding
-from tuner.analysis.frames import study_frames
+from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.study_file import load_campaign
@@ -55,7 +55,7 @@ class CampaignRecords:
     def frames(self, round: int | None = None) -> StudyFrames:
         """Declaration, trials and curves of a study."""
         with self._ledger() as ledger:
-            return study_frames(ledger, self.name, study_name(ledger, self.name, round))
+            return round_frames(ledger, self.name, round_number(ledger, self.name, round))
 
     def trials(self, round: int | None = None) -> pd.DataFrame:
         """One row a trial: number, state, reason, values, steps, seed and the point."""
@@ -71,7 +71,7 @@ class CampaignRecords:
 
     def findings(self, round: int | None = None) -> list[Finding]:
         """The whole checklist, in the playbook's order."""
-        return foundation_findings(self.frames(round))
+        return checklist_findings(self.frames(round))
 
     def plot(self, kind: str, round: int | None = None) -> Figure:
         """A plot by the name it has in `tuner plot`. Raises StorageError for a kind that does not exist."""
@@ -97,9 +97,7 @@ class CampaignRecords:
     def best(self, round: int | None = None) -> Winner:
         """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""
         with self._ledger() as ledger:
-            name = study_name(ledger, self.name, round)
-            frames = study_frames(ledger, self.name, name)
-            return _winner(ledger, ledger.study(self.name, name), frames)
+            return _winner(ledger, self.name, round_number(ledger, self.name, round))
 
     @contextmanager
     def _ledger(self) -> Iterator[Ledger]:
@@ -128,29 +126,31 @@ def campaign_name(ledger: Ledger, study: str) -> str:
     raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
 
 
-def study_name(ledger: Ledger, campaign: str, round_number: int | None) -> str:
-    """The study of a round; without a number that of the last round launched."""
-    names = [row.study.name for row in ledger.studies(campaign)]
-    if round_number is not None:
-        wanted = f"round-{round_number}"
-        if wanted not in names:
-            known = ", ".join(names) or "none"
-            raise StorageError(f"round {round_number} of {campaign!r} was not launched; there are: {known}")
-        return wanted
-    rounds = sorted((name for name in names if name.startswith("round-")), key=lambda name: int(name[6:]))
+def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
+    """The round that is meant; without a number the last one launched. Raises StorageError without any."""
+    if given is not None:
+        return given
+    rounds = rounds_started(ledger, campaign)
     if not rounds:
+        names = [row.study.name for row in ledger.studies(campaign)]
         raise StorageError(f"no round of {campaign!r} was launched yet; there are: {', '.join(names) or 'none'}")
     return rounds[-1]
 
 
-def _winner(ledger: Ledger, row: StudyRow, frames: StudyFrames) -> Winner:
+def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
+    """The study of a round; without a number that of the last round launched."""
+    return round_rows(ledger, campaign, round_number(ledger, campaign, given))[0].study.name
+
+
+def _winner(ledger: Ledger, campaign: str, number: int) -> Winner:
+    frames = round_frames(ledger, campaign, number)
     complete = frames.complete
     if complete.empty:
-        counts = ", ".join(f"{count} {state}" for state, count in ledger.state_counts(row.study_id).items())
-        raise StorageError(f"{row.study.name} of {row.campaign!r} has no complete trial yet ({counts or 'no trials'})")
-    ascending = row.study.objective.direction == "minimize"
+        counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
+        raise StorageError(f"{frames.study.name} of {campaign!r} has no complete trial yet ({counts or 'no trials'})")
+    ascending = frames.study.objective.direction == "minimize"
     best = complete.sort_values(["best_value", "trial"], ascending=[ascending, True]).iloc[0]
-    record = ledger.trial(row.study_id, int(best["trial"]))
+    row, record = row_of_trial(ledger, campaign, number, int(best["trial"]))
     step = int(best["best_step"])
     checkpoint = next((c for c in record.checkpoints if c.kind == "best" and c.step == step), None)
     return Winner(row, record, float(best["best_value"]), step, float(best["last_value"]), checkpoint)

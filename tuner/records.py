@@ -80,6 +80,17 @@ class TrialUpdate:
     cut_back_to: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedTrial:
+    """A trial that was trained elsewhere, with all it measured; `step` is the last one it reached."""
+
+    trial: Trial
+    state: State
+    reason: str
+    step: int
+    measurements: Sequence[Measurement] = ()
+
+
 class Recorder(Protocol):
     """Takes what trials have to say. One method, so that a list can be one in a test."""
 

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from analysis.handmade import frames_of_curves, study
 
-from tuner.analysis.checklist import foundation_findings, only_promoted
+from tuner.analysis.checklist import QUESTIONS, checklist_findings, only_promoted
 
 
 def test_the_questions_come_in_the_playbooks_order_and_as_plain_data():
     rng = np.random.default_rng(0)
     frames = frames_of_curves(study(), rng.random((12, 50)).tolist())
-    found = foundation_findings(frames)
-    assert [finding.question for finding in found] == ["boundary", "infeasible", "best_steps"]
+    found = checklist_findings(frames)
+    expected = [asked.question for asked in QUESTIONS if asked.question not in ("effort", "isolation")]
+    assert [finding.question for finding in found] == expected
     for finding in found:
         json.dumps(finding.to_json(), allow_nan=False)
         assert finding.thresholds
@@ -27,8 +28,8 @@ def promoted_frames(count: int, origins: list[str]):
 
 def test_a_round_of_promoted_points_is_asked_about_its_budget_and_not_about_a_search_space():
     frames = promoted_frames(2, ["round-1 trial 23", "round-1 trial 1"])
-    assert [finding.question for finding in foundation_findings(frames)] == ["best_steps"]
-    assert "inf" not in foundation_findings(frames)[0].summary
+    assert [finding.question for finding in checklist_findings(frames)] == ["best_steps"]
+    assert "inf" not in checklist_findings(frames)[0].summary
 
 
 @pytest.mark.parametrize(
@@ -42,4 +43,4 @@ def test_a_round_of_promoted_points_is_asked_about_its_budget_and_not_about_a_se
 )
 def test_what_searched_anything_is_asked_about_its_space(frames):
     assert not only_promoted(frames)
-    assert "boundary" in [finding.question for finding in foundation_findings(frames)]
+    assert "boundary" in [finding.question for finding in checklist_findings(frames)]

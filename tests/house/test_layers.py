@@ -27,7 +27,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "execution": ((*BASE, "failpoints", "training", "storage"), ("torch", "ray")),
     "analysis": ((*BASE, "storage"), ("numpy", "scipy", "pandas")),
     "rounds": ((*BASE, "storage", "execution", "analysis"), ("optuna", "pandas")),
-    "interchange": ((*BASE, "storage", "analysis"), ("optuna", "pandas")),
+    "interchange": ((*BASE, "storage", "analysis"), ("numpy", "optuna", "pandas")),
     "plots": ((*BASE, "analysis"), ("numpy", "pandas", "matplotlib")),
     "report": ((*BASE, "storage", "analysis", "plots"), ("pandas", "jinja2")),
     "reading": ((*BASE, "storage", "analysis", "plots", "report"), ("pandas", "matplotlib")),

@@ -50,7 +50,7 @@ def best_steps_frame(frames: StudyFrames) -> pd.DataFrame:
     table["earliest_step"] = steps[earliest_within_noise(curves)].astype("int64") if resolved else table["best_step"]
     table["earliest_fraction"] = table["earliest_step"] / budget
     table["censored"] = (table["best_step"] == _last_steps(steps, curves)) if resolved else False
-    table["in_warmup"] = table["best_step"].to_numpy() <= _warmup_steps(frames, good)
+    table["in_warmup"] = table["best_step"].to_numpy() <= warmup_steps_of(frames, good)
     table["gain_after_early"] = gains_after(curves, steps / budget, EARLY).gain if enough else math.nan
     table["gain_in_late"] = gains_after(curves, steps / budget, LATE).gain if enough else math.nan
     return table
@@ -161,7 +161,8 @@ def _last_steps(steps: Array, curves: Array) -> Array:
     return np.asarray(steps[curves.shape[1] - 1 - known.argmax(axis=1)])
 
 
-def _warmup_steps(frames: StudyFrames, trials: pd.DataFrame) -> Array:
+def warmup_steps_of(frames: StudyFrames, trials: pd.DataFrame) -> Array:
+    """The warmup of each trial, as searched or as declared."""
     if "warmup_steps" in trials:
         return np.asarray(trials["warmup_steps"].fillna(0), dtype=np.float64)
     return np.full(len(trials), float(frames.study.warmup_steps))

@@ -15,8 +15,13 @@ from tuner.storage.store import Ledger
 def study_frames(ledger: Ledger, campaign: str, study_name: str) -> StudyFrames:
     """A study as frames. Raises StorageError where the Ledger does not hold it."""
     row = ledger.study(campaign, study_name)
-    measured = ledger.measurements(row.study_id)
-    curves = pd.DataFrame(
+    return frames_of(row.study, ledger.trials(row.study_id), measured_curves(ledger, row.study_id))
+
+
+def measured_curves(ledger: Ledger, study_id: int) -> pd.DataFrame:
+    """The curves of a study as they were measured: trial, step, metric, value."""
+    measured = ledger.measurements(study_id)
+    return pd.DataFrame(
         {
             "trial": np.asarray(measured.trial_numbers, dtype=np.int64),
             "step": np.asarray(measured.steps, dtype=np.int64),
@@ -24,7 +29,6 @@ def study_frames(ledger: Ledger, campaign: str, study_name: str) -> StudyFrames:
             "value": np.asarray(measured.values, dtype=np.float64),
         }
     )
-    return frames_of(row.study, ledger.trials(row.study_id), curves)
 
 
 def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame) -> StudyFrames:

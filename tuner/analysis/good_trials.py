@@ -34,13 +34,14 @@ def good_trials(frames: StudyFrames) -> pd.DataFrame:
     return within
 
 
-def curve_matrix(frames: StudyFrames, trials: pd.Series) -> tuple[Array, Array]:
-    """The steps, and the objective's curves of `trials` (rows in their order), negated where it is maximized.
+def curve_matrix(frames: StudyFrames, trials: pd.Series, metric: str | None = None) -> tuple[Array, Array]:
+    """The steps, and the curves of `trials` (rows in their order), negated where the objective is maximized.
 
-    What is not finite, or was not evaluated, is NaN.
+    Of the objective's metric, or another one that has its direction. What is not finite, or was not evaluated, is NaN.
     """
     objective = frames.study.objective
-    mine = frames.curves[(frames.curves["metric"] == objective.metric) & frames.curves["trial"].isin(trials)]
+    measured = frames.curves["metric"] == (metric or objective.metric)
+    mine = frames.curves[measured & frames.curves["trial"].isin(trials)]
     wide = mine.pivot(index="trial", columns="step", values="value").reindex(trials)
     values = wide.to_numpy(dtype=np.float64)
     signed = values if objective.direction == "minimize" else -values

@@ -15,14 +15,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from tuner.analysis.evidence import split_metrics
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.fit_steps import fit_interval
 from tuner.analysis.good_trials import curve_matrix, good_trials
-from tuner.analysis.levels import MIDDLE, Array, gains_after, material_gain, noise_of, running_mean
+from tuner.analysis.levels import MIDDLE, Array, gains_after
+from tuner.analysis.overfitting import RISE, overfitting_rises
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
-from tuner.design.objective import FitCriterion, Objective
+from tuner.design.objective import FitCriterion
 
 LAST = 0.75  # [P] the last part begins at this fraction of the steps at a constant rate
 LATEST_FIT = 0.85  # [P] after a later fit there is too little left to see what came "afterwards"
@@ -34,7 +36,6 @@ MEANINGFUL = 0.5  # [P] noises of one evaluation: a smaller mean gain is none
 NEGLIGIBLE = 1.0  # [P] noises: validation whose mean gain surely lies below is flat
 MAJORITY = 0.6  # [P] share of the trials that must improve
 CLIPPED = 5.0  # [P] noises: what one trial gained beyond does not outweigh the others
-RISE = 3.0  # [P] noises: a larger rise of smoothed validation from its best is overfitting (A5)
 ENOUGH = 3  # [P] trials for a strong verdict
 
 THRESHOLDS = {
@@ -155,14 +156,12 @@ def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
 
 def _metrics(frames: StudyFrames) -> tuple[str, str]:
     """The selecting metric on the training and on the validation split."""
-    name = frames.study.objective.metric.partition("/")[2]
-    return f"training/{name}", f"validation/{name}"
+    return split_metrics(frames.study.objective)
 
 
 def _curves(frames: StudyFrames, metric: str, trials: pd.DataFrame) -> tuple[Array, Array]:
     """Steps and curves (minimized) of a metric that has the objective's direction."""
-    objective = Objective(metric, frames.study.objective.direction)
-    return curve_matrix(replace(frames, study=replace(frames.study, objective=objective)), trials["trial"])
+    return curve_matrix(frames, trials["trial"], metric)
 
 
 def _measured(frames: StudyFrames, trials: pd.DataFrame) -> pd.DataFrame:
@@ -230,12 +229,7 @@ def _table(frames: StudyFrames, trials: pd.DataFrame, gains: list[_Gains]) -> pd
 def _with_overfitting(frames: StudyFrames, trials: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Adds rise and overfitting: over the whole run, validation rises from its best while training does not (A5)."""
     training, validation = (_curves(frames, metric, trials)[1] for metric in _metrics(frames))
-    smooth_training, smooth = running_mean(training, MIDDLE), running_mean(validation, MIDDLE)
-    rows, best = np.arange(len(trials)), smooth.argmin(axis=1)
-    scale = np.maximum(noise_of(validation), material_gain(validation))
-    risen = smooth[:, -1] - smooth[rows, best]
-    rise = np.divide(risen, scale, out=np.zeros_like(risen), where=scale > 0)
-    overfitting = (rise > RISE) & (smooth_training[:, -1] <= smooth_training[rows, best])
+    rise, overfitting = overfitting_rises(training, validation)
     is_validation = table["metric"].str.startswith("validation/").to_numpy()
     table["rise"] = np.where(is_validation, np.repeat(rise, 2), np.nan)
     table["overfitting"] = is_validation & np.repeat(overfitting, 2)

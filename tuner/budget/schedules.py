@@ -15,7 +15,9 @@ from tuner.errors import DeclarationError
 
 Shape = Literal["warmup", "constant", "linear", "cosine", "one_minus_sqrt", "inverse_sqrt"]
 DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
-FamilyName = Literal["constant", "linear", "cosine", "constant_then_decay", "inverse_sqrt"]
+FamilyName = Literal["constant", "linear", "cosine", "constant_then_decay", "inverse_sqrt", "decaying", "unknown"]
+# Of trials that were run elsewhere: only that the rate falls is known, or not even that. Nothing is trained with these.
+UNKNOWN_SHAPES = ("decaying", "unknown")
 
 # How much of the way from `start` to `end` is done at relative progress p in [0, 1).
 _PROGRESS: dict[str, Callable[[float], float]] = {
@@ -151,7 +153,8 @@ class ScheduleFamily:
                     f"a decay of {decay} steps and a warmup of {warmup_steps} do not fit in {max_train_steps} steps"
                 )
             return [Piece("constant", steps - decay), Piece(self.decay_shape, decay, 1.0, self.final)]
-        return [Piece(self.name, steps, 1.0, self.final)]
+        shape: Shape = "linear" if self.name in ("decaying", "unknown") else self.name
+        return [Piece(shape, steps, 1.0, self.final)]
 
     def decay_steps(self, max_train_steps: int) -> int:
         """The length of the declared decay in a run of `max_train_steps`, at least 1 step."""

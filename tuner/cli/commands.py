@@ -6,6 +6,9 @@ from tuner.cli import (
     backup,
     best,
     boundaries,
+    check,
+    export,
+    importing,
     launch,
     plot,
     replay,
@@ -30,9 +33,12 @@ def register(app: typer.Typer) -> None:
     app.command("trials")(trials.trials)
     app.command("best-steps")(steps.best_steps)
     app.command("boundaries")(boundaries.boundaries)
+    app.command("check")(check.check)
     app.command("best")(best.best)
     app.command("replay")(replay.replay)
     app.command("plot")(plot.plot)
+    app.add_typer(importing.importing, name="import")
+    app.command("export")(export.export)
     app.command("report")(report.report)
     app.command("verify")(verify.verify)
     app.command("backup")(backup.backup)

@@ -15,6 +15,7 @@ from rich.text import Text
 from tuner.analysis.finding import Finding, needing_action
 from tuner.cli.options import Format
 
+_FINE = ("ok", "enough", "equal", "sensitive", "saturated", "none")
 MARKS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
 
 
@@ -62,7 +63,7 @@ def table_of(frame: pd.DataFrame, title: str = "") -> Table:
 def emit_findings(campaign: str, study: str, findings: Sequence[Finding], form: Format) -> None:
     """Print findings; JSON has the documented form."""
     if form is Format.json:
-        round_number = int(study[6:]) if study.startswith("round-") else None
+        round_number = int(study.split("-")[1]) if study.startswith("round-") else None
         whole = {"study": campaign, "round": round_number, "findings": [finding.to_json() for finding in findings]}
         print(json.dumps(whole, indent=2, allow_nan=False))
     elif form is Format.csv:
@@ -79,8 +80,8 @@ def emit_findings(campaign: str, study: str, findings: Sequence[Finding], form: 
 
 def _print_finding(finding: Finding) -> None:
     out = console()
-    colour = "yellow" if finding.needs_action else ("green" if finding.verdict == "ok" else "cyan")
-    head = Text(f"{finding.subject}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
+    colour = "yellow" if finding.needs_action else ("green" if finding.verdict in _FINE else "cyan")
+    head = Text(f"{_about(finding)}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
     out.print(head + Text(f"  {MARKS[finding.strength]} {finding.strength}", style="dim"))
     out.print(Text(f"  {finding.summary}"))
     for caveat in finding.caveats:
@@ -90,6 +91,18 @@ def _print_finding(finding: Finding) -> None:
     if finding.thresholds:
         used = ", ".join(f"{name} {value:g}" for name, value in finding.thresholds.items())
         out.print(Text(f"  thresholds: {used}", style="dim"))
+
+
+def _about(finding: Finding) -> str:
+    """A hyperparameter by its name; of a whole study the question says more."""
+    asked = finding.question.replace("_", " ")
+    return f"{asked} of {finding.subject}" if finding.question in _NAMED else finding.subject
+
+
+_NAMED = (
+    "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
+    "best_steps", "regime", "warmup", "periodicity", "insensitivity", "effort", "isolation",
+)  # fmt: skip
 
 
 def exit_code(findings: Sequence[Finding]) -> int:

@@ -16,16 +16,18 @@ def replay(
     threads: Threads = 1,
 ) -> None:
     """Train a recorded trial again from its first step, write nothing, and compare the curves (exit code 3: differ)."""
+    from tuner.analysis.round_frames import row_of_trial
     from tuner.cli.output import say
     from tuner.cli.places import opened
     from tuner.design.study_file import load_campaign
     from tuner.execution.replay import replayed
-    from tuner.reading import campaign_name, study_name
+    from tuner.reading import campaign_name
+    from tuner.reading import round_number as round_meant
 
     _, campaign = load_campaign(study)
     with opened(storage, create=False) as ledger:
         name = campaign_name(ledger, str(study))
-        row = ledger.study(name, study_name(ledger, name, round_number))
+        row, _ = row_of_trial(ledger, name, round_meant(ledger, name, round_number), trial)
         outcome = replayed(ledger, row, trial, campaign.workload, device=device, threads=threads)
     print(f"trial {trial}: {outcome.values} values compared, {outcome.different} differ", flush=True)
     if outcome.different:

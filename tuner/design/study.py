@@ -20,7 +20,9 @@ class Study:
     """What all trials of a study share. `name` is "sweep" or "round-1", unique in its campaign.
 
     `augment` is False in a sweep. `keep_best` checkpoints of each trial are kept besides the latest (B44).
-    `optimizer` is None where the search space chooses it.
+    `optimizer` is None where the search space chooses it. `scientific` names the hyperparameters the goal is about;
+    all others that vary are nuisances (B10). `source` says where the trials were run, "" for ours; what an imported
+    study does not know of itself is None, or 0 for `batch_size`.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Study:
     augment: bool = True
     round: int | None = None
     lineage: tuple[tuple[str, str], ...] = field(default=())
+    scientific: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def space(self) -> SearchSpace:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tuner.analysis.checklist import foundation_findings, only_promoted
+from tuner.analysis.checklist import checklist_findings, only_promoted
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
@@ -29,7 +29,21 @@ class Placed:
 
 
 # The plot of a study that shows what a finding about it speaks of.
-_PLOT_OF = {"best_steps": "best-steps", "boundary": "axes", "infeasible": "axes"}
+_PLOT_OF = {
+    "boundary": "axes",
+    "enough_points": "best-of-n",
+    "infeasible": "axes",
+    "instability": "axes",
+    "overfitting": "curves",
+    "late_variance": "curves",
+    "improvement": "curves",
+    "training_loss": "curves",
+    "best_steps": "best-steps",
+    "warmup": "best-steps",
+    "periodicity": "curves",
+    "effort": "isolation",
+    "isolation": "isolation",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +121,7 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
         frames = study_frames(ledger, campaign, row.study.name)
         launches = tuple(ledger.launches(row.study_id))
         # A sweep is judged as a whole, never by the checklist of a round.
-        found = tuple(foundation_findings(frames)) if row.study.kind == "round" else ()
+        found = tuple(checklist_findings(frames)) if row.study.kind == "round" else ()
         mine = rounds if row.study.kind == "round" else stages
         mine.append(StudyMaterial(len(mine) + 1, row, frames, found, launches))
     sweep = sweep_records(ledger, campaign)

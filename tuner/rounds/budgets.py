@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from tuner.analysis.best_steps import proposed_budget
-from tuner.analysis.frames import study_frames
+from tuner.analysis.round_frames import round_frames
 from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.budget.step_budget import rounded_up
@@ -86,5 +86,5 @@ def _first_budget(desk: Desk) -> Budget:
 def _refined_budget(desk: Desk, number: int) -> Budget:
     """From where the best checkpoints of the round before lay: up, down, or the same (A9, A14-A17)."""
     required_round(desk, number - 1)
-    steps, why = proposed_budget(study_frames(desk.ledger, desk.name, round_name(number - 1)))
+    steps, why = proposed_budget(round_frames(desk.ledger, desk.name, number - 1))
     return Budget(steps, why)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from tuner.analysis.frames import study_frames
+from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened, transfer_report
@@ -31,12 +31,13 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
     TransferError for a schedule without a rule.
     """
     declared = desk.campaign.round(number)
-    before = required_round(desk, number - 1)
-    records = {record.number: record for record in desk.ledger.trials(before.study_id)}
+    required_round(desk, number - 1)
+    rows = round_rows(desk.ledger, desk.name, number - 1)
+    records = {record.number: record for row in rows for record in desk.ledger.trials(row.study_id)}
     chosen = best_trials(desk, number - 1, declared.promote or 1)
     budget = StepBudget.with_evaluations(max_train_steps, desk.campaign.evaluations)
     study = replace(
-        before.study,
+        rows[-1].study,
         name=round_name(number),
         goal=declared.goal,
         budget=budget,
@@ -59,7 +60,7 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
 
 def best_trials(desk: Desk, number: int, count: int) -> list[int]:
     """Numbers of the best `count` complete trials of a round, best first; the smaller number on a tie."""
-    frames = study_frames(desk.ledger, desk.name, round_name(number))
+    frames = round_frames(desk.ledger, desk.name, number)
     complete = frames.complete
     ascending = frames.study.objective.direction == "minimize"
     ranked = complete.sort_values(["best_value", "trial"], ascending=[ascending, True])

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding, needing_action
-from tuner.analysis.frames import study_frames
 from tuner.analysis.regime import contradiction_finding, regime_finding
+from tuner.analysis.round_frames import round_frames
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
@@ -132,7 +132,7 @@ class Playbook:
         prepared = prepared_round(self.desk, number)
         self._announce(number, prepared)
         launch_study(self.desk, prepared.study, prepared.trials, budget_origin=prepared.budget.origin)
-        frames = study_frames(self.desk.ledger, self.desk.name, round_name(number))
+        frames = round_frames(self.desk.ledger, self.desk.name, number)
         if number == 1:
             self._check_declared_regime(frames)
         if self.desk.campaign.round(number).space is None:

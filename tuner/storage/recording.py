@@ -73,7 +73,7 @@ def record_updates(connection: Connection, updates: Sequence[TrialUpdate], metri
     ordered = sorted(updates, key=lambda one: one.trial_id)  # one order of locking for everybody
     _write_states(connection, ordered)
     cut_back(connection, {one.trial_id: one.cut_back_to for one in ordered if one.cut_back_to is not None})
-    _write_measurements(connection, ordered, metric_ids)
+    write_measurements(connection, ordered, metric_ids)
     replaced = {one.trial_id: one.checkpoints for one in ordered if one.checkpoints is not None}
     if replaced:
         _replace_checkpoints(connection, replaced)
@@ -132,7 +132,8 @@ def metric_ids_of(connection: Connection, names: Iterable[str]) -> dict[str, int
     return {row.name: row.id for row in rows}
 
 
-def _write_measurements(connection: Connection, updates: Iterable[TrialUpdate], metric_ids: Mapping[str, int]) -> None:
+def write_measurements(connection: Connection, updates: Iterable[TrialUpdate], metric_ids: Mapping[str, int]) -> None:
+    """Raises StorageError for a second, different value of a metric at a step."""
     rows = [
         (one.trial_id, metric_ids[measured.metric], measured.step, *_stored(one.trial_id, measured))
         for one in updates

@@ -13,10 +13,11 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.failpoints import failpoint
-from tuner.records import Claim, State, TrialRecord, TrialUpdate
+from tuner.records import Claim, FinishedTrial, State, TrialRecord, TrialUpdate
 from tuner.storage import claims, reading, recording, recovery, studies
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
+from tuner.storage.finished import insert_finished
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
 from tuner.storage.reading import CheckpointFile, Measurements
 from tuner.storage.server import dump_postgresql
@@ -140,6 +141,16 @@ class Ledger:
     def plan_trials(self, study_id: int, trials: Sequence[Trial]) -> int:
         """Plan trials as WAITING; numbers that exist are left alone. Returns how many were new."""
         return self._database.write(lambda connection: studies.insert_trials(connection, study_id, trials))
+
+    def record_finished(self, study_id: int, finished: Sequence[FinishedTrial]) -> int:
+        """Write trials that were trained elsewhere, all or none; numbers that exist are left alone.
+
+        Returns how many were new.
+        """
+        self._learn_metrics({measured.metric for one in finished for measured in one.measurements})
+        return self._database.write(
+            lambda connection: insert_finished(connection, study_id, finished, self._metric_ids)
+        )
 
     def claim(
         self,

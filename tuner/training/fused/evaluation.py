@@ -23,7 +23,7 @@ Sums = dict[str, list[torch.Tensor]]
 
 
 class GroupEvaluation:
-    """Runs the workload's metrics on the stacked model. Trusted only after a comparison with the ordinary evaluation."""
+    """Runs the workload's metrics on the stacked model; trusted only after comparison with the ordinary evaluation."""
 
     def __init__(self, group: Group) -> None:
         self.group = group

@@ -1,0 +1,187 @@
+import math
+
+import optuna
+import pytest
+
+from tuner.analysis.round_frames import round_frames
+from tuner.errors import DeclarationError, StorageError
+from tuner.interchange.imported import metric_name, write_imported
+from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
+from tuner.interchange.optuna_out import export_to_optuna
+from tuner.records import State
+from tuner.storage.store import open_ledger
+
+
+def stored(folder, imported, name="mine"):
+    with open_ledger(str(folder / "tuner.sqlite")) as ledger:
+        write_imported(ledger, name, imported)
+        return round_frames(ledger, name, 1)
+
+
+def test_an_optuna_study_is_one_of_ours_with_its_curves(optuna_url, tmp_path):
+    imported = imported_from_optuna(optuna_url, "mine", OptunaTerms())
+    frames = stored(tmp_path, imported)
+    theirs = {trial.number: trial for trial in optuna.load_study(study_name="mine", storage=optuna_url).trials}
+    assert len(frames.trials) == 30
+    assert frames.study.budget.max_train_steps == 40
+    assert frames.study.source == "Optuna study mine"
+    for row in frames.trials.to_dict("records"):
+        trial = theirs[row["trial"]]
+        assert row["learning_rate"] == trial.params["learning_rate"]
+        curve = frames.curve(row["trial"], "validation/objective")
+        assert curve["step"].tolist() == [step + 1 for step in sorted(trial.intermediate_values)]
+        if trial.state is optuna.trial.TrialState.COMPLETE:
+            assert row["state"] == "complete"
+            assert row["best_value"] == min(trial.intermediate_values.values())
+    states = frames.trials.set_index("trial")
+    assert states.loc[3, "state"] == "cancelled"
+    assert states.loc[3, "reason"] == "pruned at step 21"
+    assert states.loc[4, "state"] == "failed"
+    diverged = states[states["learning_rate"] > 0.5]
+    assert len(diverged) >= 1
+    assert (diverged["state"] == "infeasible").all()
+    assert diverged["best_value"].notna().all(), "what it had before it diverged is kept (D27)"
+
+
+def test_what_was_decided_by_rule_is_said(optuna_url):
+    notes = " ".join(imported_from_optuna(optuna_url, "mine", OptunaTerms()).notes)
+    for told in ("1 trials wait or run", "counted from 0", "max_train_steps is taken as 40", "infeasible", "1 pruned"):
+        assert told in notes
+
+
+def test_importing_twice_changes_nothing(optuna_url, tmp_path):
+    imported = imported_from_optuna(optuna_url, "mine", OptunaTerms())
+    with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
+        assert write_imported(ledger, "mine", imported) == 30
+        assert write_imported(ledger, "mine", imported) == 0
+        assert len(ledger.trials(ledger.study("mine", "round-1").study_id)) == 30
+
+
+def test_one_name_under_two_parents_is_two_hyperparameters(tmp_path):
+    """B13, F9: Optuna takes one name with two ranges without a word."""
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="s", storage=url)
+    for i in range(8):
+        trial = study.ask()
+        optimizer = trial.suggest_categorical("optimizer", ["sgd", "adam"])
+        rate = trial.suggest_float("lr", *((1e-2, 10.0) if optimizer == "sgd" else (1e-5, 1e-2)), log=True)
+        if optimizer == "sgd":
+            trial.suggest_float("momentum", 0.5, 0.99)
+        study.tell(trial, rate + i)
+    hyperparameters = {h.name: h for h in imported_from_optuna(url, "s", OptunaTerms()).study.hyperparameters}
+    assert set(hyperparameters) == {"optimizer", "sgd.lr", "adam.lr", "sgd.momentum"}
+    assert (hyperparameters["adam.lr"].domain.low, hyperparameters["adam.lr"].domain.high) == (1e-5, 1e-2)
+    assert hyperparameters["sgd.momentum"].condition == ("optimizer", "sgd")
+
+
+def test_ranges_that_nothing_explains_are_one_hull_and_it_is_said(tmp_path):
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="s", storage=url)
+    for high in (1.0, 2.0, 2.0):
+        trial = study.ask()
+        study.tell(trial, trial.suggest_float("x", 0.0, high))
+    imported = imported_from_optuna(url, "s", OptunaTerms())
+    (x,) = imported.study.hyperparameters
+    assert (x.domain.low, x.domain.high) == (0.0, 2.0)
+    assert any("several ranges" in note for note in imported.notes)
+    assert any("no trial has intermediate values" in note for note in imported.notes)
+
+
+def test_what_is_no_study_here_is_one_clear_error(optuna_url, tmp_path):
+    with pytest.raises(DeclarationError, match="2 objectives"):
+        imported_from_optuna(optuna_url, "two", OptunaTerms())
+    with pytest.raises(StorageError, match=r"there is no Optuna study 'nine'.*'mine'"):
+        imported_from_optuna(optuna_url, "nine", OptunaTerms())
+    with pytest.raises(StorageError, match="no Optuna database"):
+        imported_from_optuna(f"sqlite:///{tmp_path}/nothing/here.db", "mine", OptunaTerms())
+    with pytest.raises(DeclarationError, match="beyond --max-train-steps 20"):
+        imported_from_optuna(optuna_url, "mine", OptunaTerms(max_train_steps=20))
+
+
+def test_a_database_of_another_version_says_how_to_upgrade(tmp_path):
+    import sqlite3
+
+    url = f"sqlite:///{tmp_path}/old.db"
+    optuna.create_study(study_name="s", storage=url)
+    with sqlite3.connect(tmp_path / "old.db") as database:
+        database.execute("update alembic_version set version_num = 'v1.3.0.a'")
+        database.execute("update version_info set schema_version = 8")
+    database.close()
+    with pytest.raises(StorageError, match="optuna storage upgrade"):
+        imported_from_optuna(url, "s", OptunaTerms())
+
+
+def test_a_searched_budget_is_refused_with_a_way_out(tmp_path):
+    """A11: trials of different lengths are no study."""
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="s", storage=url)
+    for _ in range(3):
+        trial = study.ask()
+        study.tell(trial, trial.suggest_int("num_epochs", 1, 9) + trial.suggest_float("x", 0.0, 1.0))
+    with pytest.raises(DeclarationError, match="--ignore num_epochs"):
+        imported_from_optuna(url, "s", OptunaTerms())
+    assert len(imported_from_optuna(url, "s", OptunaTerms(ignored=("num_epochs",))).study.hyperparameters) == 1
+
+
+def test_an_export_has_parameters_values_curves_and_states_and_twice_changes_nothing(optuna_url, tmp_path):
+    frames = stored(tmp_path, imported_from_optuna(optuna_url, "mine", OptunaTerms()))
+    url = f"sqlite:///{tmp_path}/out.db"
+    first = export_to_optuna(frames, url, "out")
+    assert (first.new, first.before, first.unfinished) == (30, 0, 0)
+    before = optuna.load_study(study_name="out", storage=url).trials
+    assert (export_to_optuna(frames, url, "out").new, len(before)) == (0, 30)
+    assert repr(optuna.load_study(study_name="out", storage=url).trials) == repr(before), "NaN is not equal to itself"
+    rows = frames.trials.set_index("trial")
+    for trial in before:
+        row = rows.loc[trial.user_attrs["tuner_trial"]]
+        assert trial.params == {"learning_rate": row["learning_rate"], "dropout": row["dropout"]}
+        assert len(trial.intermediate_values) == len(frames.curve(row.name, "validation/objective"))
+        complete = row["state"] == "complete" or (row["state"] == "infeasible" and math.isfinite(row["best_value"]))
+        assert (trial.state is optuna.trial.TrialState.COMPLETE) == complete
+        assert (trial.user_attrs["tuner_state"], trial.user_attrs["tuner_reason"]) == (row["state"], row["reason"])
+    best = optuna.load_study(study_name="out", storage=url).best_trial
+    assert best.user_attrs["tuner_state"] == "complete", "an infeasible trial is never the best"
+
+
+def test_an_export_comes_back_as_it_was(optuna_url, tmp_path):
+    frames = stored(tmp_path, imported_from_optuna(optuna_url, "mine", OptunaTerms()))
+    url = f"sqlite:///{tmp_path}/out.db"
+    export_to_optuna(frames, url, "out")
+    back = stored(tmp_path, imported_from_optuna(url, "out", OptunaTerms()), "back")
+    columns = ["trial", "state", "reason", "best_value", "best_step", "learning_rate", "dropout"]
+    assert back.trials[columns].equals(frames.trials[columns])
+    assert back.curves.equals(frames.curves)
+
+
+def test_an_export_leaves_studies_alone_that_are_not_from_here(optuna_url, tmp_path):
+    frames = stored(tmp_path, imported_from_optuna(optuna_url, "mine", OptunaTerms()))
+    with pytest.raises(StorageError, match="not from here"):
+        export_to_optuna(frames, optuna_url, "mine")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("val_loss", "validation/loss"), ("train/acc", "training/acc"), ("loss", "validation/loss"), ("lr", "lr"),
+     ("test_f1", "test/f1"), ("valid/a/b", "validation/a/b"), ("trained", "validation/trained")],
+)  # fmt: skip
+def test_metrics_get_the_split_that_their_prefix_names(theirs, ours):
+    assert metric_name(theirs) == ours
+
+
+def test_everything_that_reads_records_works_by_name(tuner, optuna_url):
+    done = tuner("import", "optuna", optuna_url, "--study-name", "mine", "--study", "imported")
+    assert (done.code, "imported 30 new of 30 trials" in done.err) == (0, True)
+    for command in (["check"], ["best-steps"], ["boundaries"], ["trials"], ["report"], ["best"], ["status"]):
+        run = tuner(*command, "imported")
+        assert run.code in (0, 3), (command, run.err)
+    assert tuner("check", "imported", "--fail-on", "none").code == 0
+    assert tuner("plot", "axes", "imported", "-o", "axes.svg").code == 0
+    assert tuner("plot", "schedules", "imported", "-o", "schedules.png").code == 0
+    wrong = tuner("import", "optuna", optuna_url, "--study-name", "none")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+
+
+def test_states_are_all_of_ours(optuna_url):
+    assert {one.state for one in imported_from_optuna(optuna_url, "mine", OptunaTerms()).trials} == {
+        State.COMPLETE, State.INFEASIBLE, State.CANCELLED, State.FAILED
+    }  # fmt: skip

@@ -1,0 +1,152 @@
+import json
+
+import pandas as pd
+import pytest
+
+from tuner.analysis.round_frames import round_frames
+from tuner.errors import DeclarationError
+from tuner.interchange.imported import write_imported
+from tuner.interchange.tables_in import TableTerms, imported_from_tables
+from tuner.interchange.tables_out import export_tables
+from tuner.storage.store import open_ledger
+
+SPACE = {
+    "learning_rate": {"kind": "float", "low": 1e-4, "high": 1.0, "log": True},
+    "width": {"kind": "int", "low": 1, "high": 9},
+    "act": {"kind": "choice", "choices": ["relu", "=tanh", "NA"]},
+}
+TERMS = TableTerms("val_loss", "minimize", 100)
+
+
+def write(folder, *, curves=None, points=None, space=None):
+    """Five trials of 10 evaluations: whole, diverged, cut short, restarted, without a curve."""
+    rows = []
+    for trial in range(4):
+        for step in range(10, 101, 10):
+            value = 1.0 / step + trial
+            if trial == 1 and step > 60:
+                value = "nan"
+            if trial == 2 and step > 50:
+                continue
+            rows.append((trial, step, "val_loss", value))
+        if trial == 3:
+            rows += [(3, step, "val_loss", 2.0 / step) for step in (80, 90, 100)]
+    table = pd.DataFrame(rows, columns=["trial", "step", "metric", "value"])
+    known = pd.DataFrame({"trial": range(5), "learning_rate": 0.01, "width": 3,
+                          "act": ["relu", "=tanh", "NA", "relu", "NA"]})  # fmt: skip
+    paths = folder / "curves.csv", folder / "points.csv", folder / "space.json"
+    (curves(table) if curves else table).to_csv(paths[0], index=False)
+    (points(known) if points else known).to_csv(paths[1], index=False)
+    paths[2].write_text(json.dumps(SPACE) if space is None else space)
+    return paths
+
+
+def stored(folder, imported, name="mine"):
+    with open_ledger(str(folder / "tuner.sqlite")) as ledger:
+        write_imported(ledger, name, imported)
+        return round_frames(ledger, name, 1)
+
+
+def test_tables_are_a_study_and_every_rule_is_said(tmp_path):
+    imported = imported_from_tables(*write(tmp_path), TERMS)
+    frames = stored(tmp_path, imported)
+    assert frames.trials["state"].tolist() == ["complete", "infeasible", "cancelled", "complete", "failed"]
+    assert frames.trials["reason"].tolist()[1:3] == [
+        "diverged: not finite from step 70 on", "cut short: last measured at step 50 of 100"]  # fmt: skip
+    restarted = frames.curve(3, "validation/loss").set_index("step")["value"]
+    assert restarted[80] == 2.0 / 80, "of a step logged twice the later row holds (D33)"
+    assert frames.trials["act"].tolist() == ["relu", "=tanh", "NA", "relu", "NA"], "NA is a name here"
+    notes = " ".join(imported.notes)
+    for told in ("3 repeated or rewound steps in 1 trials", "1 trials were cut short", "1 trials end without",
+                 "1 trials have no curve"):  # fmt: skip
+        assert told in notes
+
+
+def test_a_logged_learning_rate_decides_the_schedule(tmp_path):
+    def with_rate(last):
+        def add(table):
+            rates = table[["trial", "step"]].assign(
+                metric="lr", value=[last if s == 100 else 0.1 for s in table["step"]]
+            )
+            return pd.concat([table, rates])  # fmt: skip
+
+        return add
+
+    for last, schedule in ((0.1, "constant"), (0.0, "decaying")):
+        imported = imported_from_tables(*write(tmp_path, curves=with_rate(last)), TERMS)
+        assert imported.study.schedule.name == schedule
+    assert imported_from_tables(*write(tmp_path), TERMS).study.schedule.name == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": "{"}, "is no JSON"),
+        ({"space": '{"learning_rate": {"kind": "real"}}'}, "kind is one of float, int, choice"),
+        ({"space": '{"a": {"kind": "int"}, "a": {"kind": "int"}}'}, "a stands twice"),
+        ({"space": '{"learning_rate": {"kind": "float", "low": 1, "hihg": 2}}'}, "unknown keys hihg"),
+        ({"space": '{"learning_rate": {"kind": "float", "low": 1}}'}, "needs 'high'"),
+        ({"points": lambda p: p.assign(depth=3)}, "columns that the space file does not: depth"),
+        ({"points": lambda p: p.drop(columns="width")}, "has no column width"),
+        ({"points": lambda p: p.assign(width=30)}, "trial 0, width: 30 lies outside 1..9"),
+        ({"points": lambda p: p.assign(width="wide")}, "trial 0, width: 'wide' is no number"),
+        ({"points": lambda p: p.assign(act="gelu")}, "'gelu' is not among the choices"),
+        ({"points": lambda p: p.assign(trial=0)}, "trial 0 stands in more than one row"),
+        ({"points": lambda p: p.head(2)}, "has trial 2, which"),
+        ({"points": lambda p: p.assign(state="happy")}, "trial 0 has state 'happy'"),
+        ({"curves": lambda c: c.assign(value="high")}, "value in row 2 is no number: 'high'"),
+        ({"curves": lambda c: c.assign(step=-1)}, "step in row 2 must be a whole number from 0"),
+        ({"curves": lambda c: c.assign(step=500)}, "measured at step 500, beyond --max-train-steps 100"),
+        ({"curves": lambda c: c.assign(metric="acc")}, "has no metric 'val_loss'"),
+        ({"curves": lambda c: c.rename(columns={"step": "epoch"})}, "has no column step"),
+    ],
+)
+def test_what_does_not_fit_is_one_error_that_names_it(tmp_path, changes, message):
+    with pytest.raises(DeclarationError, match=message):
+        imported_from_tables(*write(tmp_path, **changes), TERMS)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_what_is_exported_can_be_imported_and_twice_changes_nothing(tmp_path, form):
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    frames = stored(tmp_path, imported_from_tables(*write(tmp_path), TERMS))
+    files = export_tables(frames, tmp_path / "out", form)
+    before = [path.read_bytes() for path in files]
+    export_tables(frames, tmp_path / "out", form)
+    assert [path.read_bytes() for path in files] == before
+    points, curves, space = files
+    back = stored(tmp_path, imported_from_tables(curves, points, space, TERMS), "back")
+    columns = ["trial", "state", "reason", "best_value", "best_step", "learning_rate", "width", "act"]
+    pd.testing.assert_frame_equal(back.trials[columns], frames.trials[columns])
+    pd.testing.assert_frame_equal(back.curves, frames.curves)
+
+
+def test_a_cell_that_a_spreadsheet_would_run_is_quoted(tmp_path):
+    frames = stored(tmp_path, imported_from_tables(*write(tmp_path), TERMS))
+    points, *_ = export_tables(frames, tmp_path / "out", "csv")
+    assert "'=tanh" in points.read_text()
+
+
+def test_parquet_without_pyarrow_is_one_clear_error(tmp_path, monkeypatch):
+    def missing(*given, **named):
+        raise ImportError("Unable to find a usable engine")
+
+    frames = stored(tmp_path, imported_from_tables(*write(tmp_path), TERMS))
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", missing)
+    with pytest.raises(DeclarationError, match=r"tuner\[parquet\]"):
+        export_tables(frames, tmp_path / "out", "parquet")
+
+
+def test_tables_by_the_command_line(tuner, tmp_path):
+    curves, points, space = write(tmp_path)
+    given = ["--points", points, "--space", space, "--objective", "val_loss", "--direction", "minimize",
+             "--max-train-steps", 100, "--study", "mine"]  # fmt: skip
+    done = tuner("import", "table", curves, *given)
+    assert (done.code, "note: 3 repeated" in done.err) == (0, True), done.err
+    assert tuner("check", "mine", "--fail-on", "none").code == 0
+    assert tuner("export", "mine", "--to", "csv", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "space.json").exists()
+    assert tuner("export", "mine", "--to", "optuna", f"sqlite:///{tmp_path}/out.db").code == 0
+    assert tuner("export", "mine", "--to", "xml", tmp_path / "out").code == 2
+    assert tuner("import", "table", curves, *given[:-1], "other", "--direction", "down").code == 2

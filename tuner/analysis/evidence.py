@@ -1,0 +1,51 @@
+"""What a question about curves needs, and its answer where a study has none."""
+
+import pandas as pd
+
+from tuner.analysis.curves import ranked_trials
+from tuner.analysis.finding import Finding
+from tuner.analysis.good_trials import curve_matrix
+from tuner.analysis.levels import Array
+from tuner.analysis.study_frames import StudyFrames
+from tuner.design.objective import Objective
+
+MINIMUM_CURVE = 3  # evaluations below which there is no curve to speak of
+MINIMUM_COMPLETE = 5  # [P] completed trials below which a study says nothing as a whole
+
+
+def split_metrics(objective: Objective) -> tuple[str, str]:
+    """The selecting metric on the training and on the validation split."""
+    name = objective.metric.partition("/")[2]
+    return f"training/{name}", f"validation/{name}"
+
+
+def has_curves(frames: StudyFrames) -> bool:
+    """Whether any completed trial was evaluated often enough to have a curve of the objective."""
+    mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
+    counts = mine.groupby("trial").size()
+    return bool((counts.reindex(frames.complete["trial"]).fillna(0) >= MINIMUM_CURVE).any())
+
+
+def no_curves_finding(frames: StudyFrames, question: str) -> Finding:
+    """The answer to every question about curves where there are none."""
+    return Finding(
+        question=question,
+        subject=frames.study.name,
+        verdict="no_curves",
+        strength="none",
+        summary=f"No completed trial has a curve of {frames.study.objective.metric}, so nothing can be said.",
+        evidence=pd.DataFrame(),
+        thresholds={"minimum_curve": MINIMUM_CURVE},
+        action="Record the metric at regular steps, at least 20 times a trial (B40, D14).",
+    )
+
+
+def best_with(frames: StudyFrames, metric: str, *, top: int) -> tuple[pd.DataFrame, Array, Array]:
+    """The best completed trials that have `metric` at every evaluation, with its steps and curves in their order.
+
+    Curves have the sign of the objective: less is better.
+    """
+    ranked = ranked_trials(frames).head(top)
+    steps, curves = curve_matrix(frames, ranked["trial"], metric)
+    there = pd.notna(curves).all(axis=1) if curves.shape[1] >= MINIMUM_CURVE else [False] * len(ranked)
+    return ranked[there].reset_index(drop=True), steps, curves[there]

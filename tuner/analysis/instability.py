@@ -1,0 +1,110 @@
+"""Is the best learning rate at the edge of the divergent region (B23, D4)? Then instability limits it (B36)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from tuner.analysis.curves import ranked_trials
+from tuner.analysis.finding import Finding
+from tuner.analysis.study_frames import StudyFrames
+from tuner.design.hyperparameters import Range
+
+NEAR = 5.0  # [P] the best learning rate within this factor of the first divergent one (B23)
+DIVERGENT = 0.8  # [P] share of infeasible trials at and above the first divergent learning rate
+CHANCE = 0.01  # [P] and they are more there than below, at this level (Fisher's exact test)
+MINIMUM_INFEASIBLE = 2  # [P] infeasible trials that make a region
+
+_THRESHOLDS = {
+    "near": NEAR, "divergent_share": DIVERGENT, "chance": CHANCE, "minimum_infeasible": MINIMUM_INFEASIBLE,
+}  # fmt: skip
+_COLUMNS = ["hyperparameter", "best", "divergent_from", "ratio", "infeasible", "trials_above"]
+_NAMES = ("learning_rate", "lr", "learningrate", "base_lr", "max_lr", "peak_lr", "eta")
+
+
+def is_learning_rate(name: str) -> bool:
+    """Whether a hyperparameter's name, or the last part of it, says that it is a learning rate."""
+    short = name.rpartition(".")[2].lower()
+    return short in _NAMES or short.endswith(("_lr", "learning_rate")) or short.startswith("lr_")
+
+
+def instability_frame(frames: StudyFrames) -> pd.DataFrame:
+    """One row a learning rate (one a branch): where it diverges, and how far above the best that is.
+
+    Columns: hyperparameter, best (of the best trial that has it), divergent_from (the lowest learning rate from which
+    on nearly all trials are infeasible; NaN where there is no such region), ratio (of the two), infeasible and
+    trials_above (counts in that region).
+    """
+    return pd.DataFrame(list(_rows(frames)), columns=_COLUMNS)
+
+
+def instability_finding(frames: StudyFrames) -> Finding:
+    """likely_instability, ok, or inconclusive where no learning rate is searched or nothing completed."""
+    table = instability_frame(frames)
+    near = table[table["ratio"] <= NEAR]
+    known = table[table["best"].notna()]
+    verdict = "likely_instability" if len(near) else "ok" if len(known) else "inconclusive"
+    actions = {
+        "likely_instability": "Look at the training curves just above the best learning rate; then try warmup, "
+        "gradient clipping, or a more stable architecture, before a lower learning rate (B36-B39).",
+        "ok": "Nothing to do.",
+        "inconclusive": "Search a learning rate, and complete trials.",
+    }
+    return Finding(
+        question="instability",
+        subject=frames.study.name,
+        verdict=verdict,
+        strength="none" if verdict == "inconclusive" else "moderate",
+        summary=_summary(table),
+        evidence=table,
+        thresholds=_THRESHOLDS,
+        action=actions[verdict],
+        needs_action=verdict == "likely_instability",
+    )
+
+
+def _rows(frames: StudyFrames) -> Iterator[tuple[object, ...]]:
+    ranked = ranked_trials(frames)
+    finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
+    for hyperparameter in frames.study.hyperparameters:
+        name = hyperparameter.name
+        if not isinstance(hyperparameter.domain, Range) or not is_learning_rate(name):
+            continue
+        mine, best = finished[finished[name].notna()], ranked.loc[ranked[name].notna(), name]
+        top = float(best.iloc[0]) if len(best) else float("nan")
+        start, bad, above = _region(mine[name].to_numpy(dtype=np.float64), (mine["state"] == "infeasible").to_numpy())
+        yield name, top, start, start / top, bad, above
+
+
+def _region(rates: np.ndarray, infeasible: np.ndarray) -> tuple[float, int, int]:
+    """The lowest rate from which on nearly all are infeasible, how many are, and of how many; NaN without one."""
+    order = np.argsort(-rates, kind="stable")
+    bad = np.cumsum(infeasible[order])
+    above = np.arange(1, len(order) + 1)
+    fits = infeasible[order] & (bad / above >= DIVERGENT) & (bad >= MINIMUM_INFEASIBLE)
+    if not fits.any():
+        return float("nan"), 0, 0
+    last = int(np.flatnonzero(fits)[-1])
+    in_region, size = int(bad[last]), last + 1
+    elsewhere = int(infeasible.sum()) - in_region
+    counts = [[in_region, size - in_region], [elsewhere, len(rates) - size - elsewhere]]
+    if stats.fisher_exact(counts, alternative="greater").pvalue >= CHANCE:
+        return float("nan"), 0, 0
+    return float(rates[order][last]), in_region, size
+
+
+def _summary(table: pd.DataFrame) -> str:
+    if table["best"].notna().sum() == 0:
+        return "No completed trial has a learning rate that was searched."
+    parts = []
+    for row in table[table["best"].notna()].to_dict("records"):
+        if np.isnan(row["ratio"]):
+            parts.append(f"{row['hyperparameter']} diverges nowhere in particular (best {row['best']:.3g})")
+        else:
+            parts.append(
+                f"the best {row['hyperparameter']}, {row['best']:.3g}, lies a factor of {row['ratio']:.2g} below "
+                f"{row['divergent_from']:.3g}, from where {row['infeasible']} of {row['trials_above']} trials diverge"
+            )
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."

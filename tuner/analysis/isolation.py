@@ -1,0 +1,173 @@
+"""Isolation: the best over the nuisance hyperparameters for each value of a scientific one (B9-B16, B29).
+
+A continuous scientific hyperparameter is cut into buckets on its sampling scale. Counts stand beside every value,
+because the best of many trials beats the best of few with no real difference (D40, F6).
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.positions import unit_positions
+from tuner.analysis.study_frames import StudyFrames
+from tuner.design.hyperparameters import Hyperparameter, Range
+
+BUCKETS = 5  # [P] of equal width on the sampling scale, for a continuous hyperparameter
+MOST_WHOLE = 8  # [P] a range of whole numbers with no more values is not cut into buckets
+MINIMUM_EACH = 5  # [P] completed trials of a value below which its best says little
+LEADS = 0.95  # [P] chance of winning a draw of equally many trials each that makes a value the leader
+CHANCES_FLOOR = 0.05  # [P] a value that wins less often is surely not the best
+_DRAWS = 4000
+
+_THRESHOLDS = {
+    "buckets": BUCKETS, "minimum_each": MINIMUM_EACH, "leads": LEADS, "surely_not_best": CHANCES_FLOOR,
+}  # fmt: skip
+
+
+def scientific_names(frames: StudyFrames) -> list[str]:
+    """The scientific hyperparameters, in declared order."""
+    return [name for name in frames.hyperparameters if name in frames.study.scientific]
+
+
+def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
+    """One row a value or bucket of hyperparameter `name`, in order; empty ones are there too.
+
+    Columns: hyperparameter, value (as text), low and high (of a bucket, NaN for a single value), trials (complete and
+    infeasible), complete, best_value, best_trial (<NA> without one), chance (of being best when equally many trials
+    of each value are drawn anew from these).
+    """
+    hyperparameter = next(h for h in frames.study.hyperparameters if h.name == name)
+    labels, lows, highs = _values(hyperparameter)
+    finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
+    place = _places(hyperparameter, finished[name])
+    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    counted = (finished["state"] == "complete") & finished["best_value"].notna()
+    scores = [sign * finished.loc[counted & (place == i), "best_value"] for i in range(len(labels))]
+    winners = [one.idxmin() if len(one) else None for one in scores]
+    return pd.DataFrame(
+        {
+            "hyperparameter": name,
+            "value": labels,
+            "low": lows,
+            "high": highs,
+            "trials": [int((place == i).sum()) for i in range(len(labels))],
+            "complete": [len(one) for one in scores],
+            "best_value": [np.nan if w is None else float(finished.loc[w, "best_value"]) for w in winners],
+            "best_trial": pd.array([None if w is None else int(finished.loc[w, "trial"]) for w in winners], "Int64"),
+            "chance": _chances([one.to_numpy(dtype=np.float64) for one in scores]),
+        }
+    )
+
+
+def best_of_each_value(frames: StudyFrames) -> pd.DataFrame:
+    """trial, best_value and value ("activation = relu") of the best trial of each scientific value."""
+    parts = [isolation_frame(frames, name) for name in scientific_names(frames)]
+    if not parts:
+        return pd.DataFrame({"trial": pd.Series(dtype=np.int64), "best_value": pd.Series(dtype=float), "value": []})
+    table = pd.concat(parts, ignore_index=True)
+    table = table[table["best_trial"].notna()]
+    table["trial"] = table["best_trial"].astype(np.int64)
+    table["value"] = table["hyperparameter"] + " = " + table["value"]
+    return table[["trial", "best_value", "value"]].reset_index(drop=True)
+
+
+def isolation_findings(frames: StudyFrames) -> list[Finding]:
+    """For each scientific hyperparameter: leads, tie or inconclusive, with what the conclusion is limited to (B11)."""
+    return [_finding(frames, name, isolation_frame(frames, name)) for name in scientific_names(frames)]
+
+
+def _finding(frames: StudyFrames, name: str, table: pd.DataFrame) -> Finding:
+    verdict, summary = _verdict(table)
+    strength: Strength = "none" if verdict == "inconclusive" else "weak"
+    ranked = table.sort_values("chance", ascending=False)
+    actions = {
+        "leads": f"Before adopting {ranked['value'].iloc[0]}: train its best trial and the runner-up again with fresh "
+        "seeds, equally often (B32, B33).",
+        "tie": "Keep the simplest of the values that are not behind, or narrow the nuisance space and run again.",
+        "inconclusive": f"Complete at least {MINIMUM_EACH} trials of every value (B15, B16).",
+    }
+    return Finding(
+        question="isolation",
+        subject=name,
+        verdict=verdict,
+        strength=strength,
+        summary=summary,
+        evidence=table,
+        thresholds=_THRESHOLDS,
+        action=actions[verdict],
+        caveats=tuple(fixed_caveats(frames)),
+    )
+
+
+def _verdict(table: pd.DataFrame) -> tuple[str, str]:
+    there = table[table["complete"] > 0].sort_values("chance", ascending=False)
+    bests = "; ".join(
+        f"{row['value']}: best {row['best_value']:.4g} of {row['complete']}" for row in table.to_dict("records")
+    )
+    if len(there) < 2 or table["complete"].min() < MINIMUM_EACH:
+        return "inconclusive", f"Not every value has {MINIMUM_EACH} completed trials. {bests}."
+    first, second = there.iloc[0], there.iloc[1]
+    if first["chance"] >= LEADS:
+        return "leads", f"{first['value']} leads, in {first['chance']:.0%} of draws of equally many trials. {bests}."
+    behind = there.loc[there["chance"] < CHANCES_FLOOR, "value"].tolist()
+    rest = f" {', '.join(behind)} surely behind." if behind else ""
+    return "tie", f"{first['value']} and {second['value']} cannot be told apart.{rest} {bests}."
+
+
+def fixed_caveats(frames: StudyFrames) -> list[str]:
+    """What a conclusion is limited to: everything that was fixed, and the length it was drawn at (A30, B11)."""
+    study = frames.study
+    fixed = [f"{name} = {constant.value}" for name, constant in study.fixed]
+    if study.optimizer and not any(h.name == "optimizer" for h in study.hyperparameters):
+        fixed.append(f"optimizer = {study.optimizer}")
+    held = f"Valid for {', '.join(fixed)}. " if fixed else ""
+    return [f"{held}Drawn at {study.budget.max_train_steps:,} steps; unconfirmed at any other length (A30, B11)."]
+
+
+def _values(hyperparameter: Hyperparameter) -> tuple[list[str], list[float], list[float]]:
+    domain = hyperparameter.domain
+    if not isinstance(domain, Range):
+        none = [float("nan")] * len(domain.choices)
+        return [str(value) for value in domain.choices], none, none
+    if _is_whole(domain):
+        whole = list(range(int(domain.low), int(domain.high) + 1))
+        return [str(value) for value in whole], [float("nan")] * len(whole), [float("nan")] * len(whole)
+    scale = np.geomspace if domain.log else np.linspace
+    edges = scale(domain.low, domain.high, BUCKETS + 1).tolist()
+    labels = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges)]
+    return labels, edges[:-1], edges[1:]
+
+
+def _places(hyperparameter: Hyperparameter, values: pd.Series) -> pd.Series:
+    """The row of each value; -1 where the hyperparameter does not exist."""
+    domain = hyperparameter.domain
+    if not isinstance(domain, Range):
+        known = {repr(choice): place for place, choice in enumerate(domain.choices)}
+        found = [known.get(repr(value), -1) for value in values]
+        return pd.Series(found, index=values.index)
+    numbers = values.astype(float)
+    if _is_whole(domain):
+        return (numbers - domain.low).fillna(-1).astype(int)
+    cut = np.floor(unit_positions(numbers, domain) * BUCKETS).clip(0, BUCKETS - 1)
+    return pd.Series(np.where(numbers.isna(), -1, cut), index=values.index).astype(int)
+
+
+def _is_whole(domain: Range) -> bool:
+    return domain.integer and domain.high - domain.low < MOST_WHOLE
+
+
+def _chances(scores: list[np.ndarray]) -> list[float]:
+    """How often each value is best when as many trials of each are drawn, with replacement, as the fewest have."""
+    there = [i for i, one in enumerate(scores) if len(one)]
+    chances = [0.0] * len(scores)
+    if not there:
+        return chances
+    count = min(len(scores[i]) for i in there)
+    rng = np.random.default_rng(0)
+    bests = np.stack([rng.choice(scores[i], (_DRAWS, count)).min(axis=1) for i in there])
+    winners = bests == bests.min(axis=0)
+    for row, i in enumerate(there):
+        chances[i] = float((winners[row] / winners.sum(axis=0)).mean())
+    return chances

@@ -1,0 +1,73 @@
+"""A round with everything that was trained for it: its study, and the studies of its widened space (B20).
+
+`tuner boundaries --expand` makes "round-1-wide-1" beside "round-1". Its trials lie only where the wider space is new,
+and are numbered from 1,000 on (the next widening from 2,000), so that both together are one study.
+"""
+
+import re
+from dataclasses import replace
+
+import pandas as pd
+
+from tuner.analysis.frames import frames_of, measured_curves
+from tuner.analysis.study_frames import StudyFrames
+from tuner.errors import StorageError
+from tuner.records import TrialRecord
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+_NAME = re.compile(r"round-(\d+)(?:-wide-(\d+))?")
+
+
+def round_of(name: str) -> tuple[int, int] | None:
+    """The number of the round and of the widening (0: none) in a study's name; None where it is no round's."""
+    found = _NAME.fullmatch(name)
+    return (int(found[1]), int(found[2] or 0)) if found else None
+
+
+def rounds_started(ledger: Ledger, campaign: str) -> list[int]:
+    """The numbers of the rounds that were started, ascending."""
+    numbers = {place[0] for row in ledger.studies(campaign) if (place := round_of(row.study.name)) and place[1] == 0}
+    return sorted(numbers)
+
+
+def round_rows(ledger: Ledger, campaign: str, number: int, *, planned: bool = False) -> list[StudyRow]:
+    """The study of a round, then its widenings in order: those of which a trial has finished, or all `planned` ones.
+
+    Raises StorageError for a round that was not launched.
+    """
+    rows = {place: row for row in ledger.studies(campaign) if (place := round_of(row.study.name))}
+    mine = [rows[place] for place in sorted(rows) if place[0] == number]
+    if (number, 0) not in rows:
+        known = ", ".join(row.study.name for row in ledger.studies(campaign)) or "none"
+        raise StorageError(f"round {number} of {campaign!r} was not launched; there are: {known}")
+    return [row for row in mine if planned or round_of(row.study.name) == (number, 0) or _has_finished(ledger, row)]
+
+
+def round_frames(ledger: Ledger, campaign: str, number: int) -> StudyFrames:
+    """A round's trials and those of its widenings as one study, declared over the widest space."""
+    return frames_of_rows(ledger, round_rows(ledger, campaign, number))
+
+
+def frames_of_rows(ledger: Ledger, rows: list[StudyRow]) -> StudyFrames:
+    """The union of studies with disjoint trial numbers, declared as the last one under the name of the first."""
+    records = [record for row in rows for record in ledger.trials(row.study_id)]
+    curves = [measured_curves(ledger, row.study_id) for row in rows]
+    study = rows[-1].study
+    if len(rows) > 1:
+        study = replace(study, name=rows[0].study.name, lineage=(), num_trials=len(records))
+    whole = curves[0] if len(curves) == 1 else pd.concat([one.astype({"metric": str}) for one in curves])
+    return frames_of(study, records, whole)
+
+
+def row_of_trial(ledger: Ledger, campaign: str, number: int, trial: int) -> tuple[StudyRow, TrialRecord]:
+    """A trial of a round by its number, with the study it was trained in. Raises StorageError when there is none."""
+    rows = round_rows(ledger, campaign, number, planned=True)
+    for row in reversed(rows[1:]):
+        if trial in {record.number for record in ledger.trials(row.study_id)}:
+            return row, ledger.trial(row.study_id, trial)
+    return rows[0], ledger.trial(rows[0].study_id, trial)
+
+
+def _has_finished(ledger: Ledger, row: StudyRow) -> bool:
+    return any(count for state, count in ledger.state_counts(row.study_id).items() if state.finished)

@@ -1,0 +1,89 @@
+"""Does the training loss rise over training, without divergence (B28)? Then there is probably a bug."""
+
+import numpy as np
+import pandas as pd
+
+from tuner.analysis.curves import ranked_trials
+from tuner.analysis.evidence import MINIMUM_CURVE
+from tuner.analysis.finding import Finding
+from tuner.analysis.good_trials import curve_matrix
+from tuner.analysis.levels import MIDDLE, Array, material_gain, noise_of, running_mean
+from tuner.analysis.study_frames import StudyFrames
+
+RISE = 3.0  # [P] noises of an evaluation: a larger rise from the lowest level to the end is one
+OF_DESCENT = 0.25  # [P] and at least this share of what was gained before is lost again
+SUSTAINED = 0.10  # [P] of the run: a rise that fills less is a spike
+MANY = 0.5  # [P] share of the completed trials whose training loss rises that looks like a bug
+MINIMUM_TRIALS = 3  # [P] completed trials with training curves
+
+_THRESHOLDS = {
+    "rise_in_noises": RISE, "of_descent": OF_DESCENT, "sustained": SUSTAINED, "many": MANY,
+    "minimum_trials": MINIMUM_TRIALS,
+}  # fmt: skip
+
+
+def training_loss_frame(frames: StudyFrames) -> pd.DataFrame:
+    """One row a completed trial with a training curve, best first.
+
+    Columns: trial, best_value, lowest_at (fraction of the evaluations at which the smoothed training metric was
+    best), rise (from there to the end, in noises), rising.
+    """
+    trials = ranked_trials(frames)[["trial", "best_value"]]
+    _, curves = curve_matrix(frames, trials["trial"], training_metric(frames))
+    known = np.isfinite(curves).all(axis=1) if curves.shape[1] >= MINIMUM_CURVE else np.zeros(len(trials), dtype=bool)
+    table = trials[known].reset_index(drop=True)
+    return table.assign(**_judged(curves[known])) if len(table) else table.assign(lowest_at=[], rise=[], rising=[])
+
+
+def training_metric(frames: StudyFrames) -> str:
+    """training/loss where it was measured and is minimized, else the selecting metric on the training split."""
+    objective = frames.study.objective
+    measured = set(frames.curves["metric"].astype(str).unique())
+    own = f"training/{objective.metric.partition('/')[2]}"
+    return "training/loss" if objective.direction == "minimize" and "training/loss" in measured else own
+
+
+def training_loss_finding(frames: StudyFrames) -> Finding:
+    """rising, ok or inconclusive (no training curves)."""
+    table = training_loss_frame(frames)
+    share = float(table["rising"].mean()) if len(table) else 0.0
+    known = len(table) >= MINIMUM_TRIALS
+    verdict = "inconclusive" if not known else "rising" if share >= MANY else "ok"
+    some = table[table["rising"].astype(bool)] if len(table) else table
+    actions = {
+        "rising": "Look for a bug: wrong sign, stale data, a learning rate that grows; divergence is ruled out (B28).",
+        "ok": "Nothing to do.",
+        "inconclusive": f"Record {training_metric(frames)} at every evaluation of at least {MINIMUM_TRIALS} trials.",
+    }
+    return Finding(
+        question="training_loss",
+        subject=frames.study.name,
+        verdict=verdict,
+        strength="strong" if known else "none",
+        summary=f"{training_metric(frames)} gets worse for good in {len(some)} of {len(table)} completed trials"
+        f"{_named(some)}.",
+        evidence=table,
+        thresholds=_THRESHOLDS,
+        action=actions[verdict],
+        needs_action=verdict == "rising",
+    )
+
+
+def _judged(curves: Array) -> dict[str, Array]:
+    smooth = running_mean(curves, MIDDLE)
+    rows, lowest = np.arange(len(smooth)), smooth.argmin(axis=1)
+    low, end = smooth[rows, lowest], smooth[:, -1]
+    scale = np.maximum(noise_of(curves), material_gain(curves))
+    risen = end - low
+    rise = np.divide(risen, scale, out=np.where(risen > 0, np.inf, 0.0), where=scale > 0)
+    left = 1.0 - lowest / max(smooth.shape[1] - 1, 1)
+    descent = np.maximum(smooth[:, 0] - low, 0.0)
+    return {
+        "lowest_at": 1.0 - left,
+        "rise": rise,
+        "rising": (rise > RISE) & (risen > OF_DESCENT * descent) & (left >= SUSTAINED),
+    }
+
+
+def _named(some: pd.DataFrame) -> str:
+    return f": trial {', '.join(map(str, some['trial'].head(5)))}{' ...' if len(some) > 5 else ''}" if len(some) else ""

@@ -1,0 +1,40 @@
+"""`tuner check`: every question of the playbook about a study."""
+
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study
+
+
+def check(
+    study: Study,
+    round_number: RoundNumber = None,
+    fail_on: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-on",
+            help="Verdicts that set exit code 3: expand_high,too_long; none: never. Default: what needs action.",
+            show_default=False,
+        ),
+    ] = None,
+    storage: Storage = None,
+    form: OutputFormat = Format.table,
+) -> None:
+    """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
+    from tuner.analysis.checklist import failing
+    from tuner.cli.output import emit_findings, next_step, say
+    from tuner.reading import load
+
+    verdicts = None if fail_on is None else [word.strip() for word in fail_on.split(",") if word.strip() != "none"]
+    failing([], verdicts)  # a word that is no verdict is said before anything is read
+    records = load(study, storage)
+    name = records.frames(round_number).study.name
+    findings = records.findings(round_number)
+    emit_findings(records.name, name, findings, form)
+    told = failing(findings, verdicts)
+    say(f"{len(findings)} findings, {len(told)} {'need action' if verdicts is None else 'of the chosen verdicts'}")
+    if any(finding.verdict.startswith("expand") for finding in findings):
+        next_step(f"tuner boundaries {records.name} --expand")
+    next_step(f"tuner report {records.name}")
+    raise typer.Exit(3 if told else 0)

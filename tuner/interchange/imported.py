@@ -1,0 +1,96 @@
+"""A study that was run elsewhere, ready to be written into the Ledger."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.budget.schedules import ScheduleFamily
+from tuner.budget.step_budget import StepBudget
+from tuner.design.hyperparameters import Hyperparameter
+from tuner.design.objective import Objective
+from tuner.design.points import Point
+from tuner.design.space import refuse_budget_or_seed
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError
+from tuner.records import FinishedTrial
+from tuner.storage.store import Ledger
+
+STUDY = "round-1"  # the name of an imported study in its campaign
+SCHEDULES = ("constant", "decaying", "unknown")
+
+# Prefixes by which loggers name the splits; what has none is taken as measured on validation.
+_SPLITS = {
+    "training": "training", "train": "training", "validation": "validation", "valid": "validation",
+    "val": "validation", "eval": "validation", "dev": "validation", "test": "test",
+}  # fmt: skip
+LEARNING_RATE_METRICS = ("lr", "learning_rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A study, its finished trials, and what was decided by rule on the way."""
+
+    study: Study
+    trials: tuple[FinishedTrial, ...]
+    notes: tuple[str, ...]
+
+
+def metric_name(name: str) -> str:
+    """A metric under the name it has here: val_loss is validation/loss, train/acc training/acc, loss validation/loss.
+
+    A learning rate is of no split and keeps its name.
+    """
+    if name in LEARNING_RATE_METRICS:
+        return name
+    for separator in ("/", "_", "."):
+        split, found, rest = name.partition(separator)
+        if found and rest and split.lower() in _SPLITS:
+            return f"{_SPLITS[split.lower()]}/{rest}"
+    return f"validation/{name}"
+
+
+def imported_study(
+    hyperparameters: Sequence[Hyperparameter], budget: StepBudget, objective: Objective, schedule: str, source: str
+) -> Study:
+    """The declaration of a study of which only this is known. Raises DeclarationError."""
+    for hyperparameter in hyperparameters:
+        try:
+            refuse_budget_or_seed(hyperparameter.short_name)
+        except DeclarationError as error:
+            raise DeclarationError(f"{error}; to import the study without it: --ignore {hyperparameter.name}") from None
+    if schedule not in SCHEDULES:
+        raise DeclarationError(f"--schedule is one of {', '.join(SCHEDULES)}, got {schedule!r}")
+    return Study(
+        name=STUDY,
+        kind="round",
+        goal=f"imported from {source}",
+        hyperparameters=tuple(hyperparameters),
+        fixed=(),
+        budget=budget,
+        num_trials=0,
+        objective=objective,
+        fitted_when=None,
+        optimizer=None,
+        schedule=ScheduleFamily(schedule),  # type: ignore[arg-type]
+        warmup_steps=0,
+        batch_size=0,
+        seed=0,
+        round=1,
+        source=source,
+    )
+
+
+def imported_trial(study: Study, number: int, values: dict[str, object]) -> Trial:
+    """A trial as it was declared elsewhere; its seeds are not known."""
+    ordered = {h.name: values[h.name] for h in study.hyperparameters if h.name in values}
+    schedule = study.schedule.schedule(study.budget.max_train_steps)
+    return Trial(number, Point.of(ordered), 0, 0, schedule, study.source)  # type: ignore[arg-type]
+
+
+def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
+    """Write the study down under a name; trials that were imported before are left alone. Returns how many are new.
+
+    Raises StudyChanged where another study has the name.
+    """
+    row = ledger.start_study(campaign, imported.study, f"imported from {imported.study.source}")
+    return ledger.record_finished(row.study_id, imported.trials)

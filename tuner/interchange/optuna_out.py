@@ -1,0 +1,100 @@
+"""A study of ours as a real Optuna study, for optuna-dashboard and every other Optuna tool. Twice changes nothing."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tuner.analysis.study_frames import StudyFrames
+from tuner.design.hyperparameters import Domain, Range
+from tuner.errors import StorageError
+from tuner.interchange.optuna_in import NUMBER, REASON, STATE, quiet_optuna
+
+_FINISHED = ("complete", "infeasible", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did: trials that are new there, that were there before, and that are not finished."""
+
+    new: int
+    before: int
+    unfinished: int
+
+
+def export_to_optuna(frames: StudyFrames, url: str, name: str) -> Exported:
+    """Add the finished trials that the Optuna study does not have. Raises StorageError.
+
+    Values are the best over training; intermediate values are the selecting metric's. An infeasible trial with a
+    finite best value is COMPLETE with a violated constraint, everything else that is not complete is FAIL.
+    """
+    with quiet_optuna():
+        study = _study(frames, url, name)
+        known = {trial.user_attrs.get(NUMBER) for trial in study.get_trials(deepcopy=False)}
+        finished = frames.trials[frames.trials["state"].isin(_FINISHED)]
+        new = finished[~finished["trial"].isin(known)]
+        mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
+        curves = {
+            int(str(trial)): dict(zip(part["step"].tolist(), part["value"].tolist(), strict=True))
+            for trial, part in mine.groupby("trial")
+        }
+        for row in new.to_dict("records"):
+            values = {str(column): value for column, value in row.items()}
+            study.add_trial(_frozen(frames, values, curves.get(int(row["trial"]), {})))
+    return Exported(len(new), len(finished) - len(new), len(frames.trials) - len(finished))
+
+
+def _study(frames: StudyFrames, url: str, name: str) -> optuna.Study:
+    direction = frames.study.objective.direction
+    try:
+        study = optuna.create_study(study_name=name, storage=url, direction=direction, load_if_exists=True)
+    except Exception as error:
+        raise StorageError(f"no Optuna study can be written there: {type(error).__name__}: {error!s:.300}") from error
+    if len(study.directions) != 1 or study.direction.name.lower() != direction:
+        raise StorageError(f"the Optuna study {name!r} has another direction than {direction}; give --study-name")
+    if any(NUMBER not in trial.user_attrs for trial in study.get_trials(deepcopy=False)):
+        raise StorageError(f"the Optuna study {name!r} has trials that are not from here; give --study-name")
+    return study
+
+
+def _frozen(frames: StudyFrames, row: dict[str, Any], curve: dict[int, float]) -> FrozenTrial:
+    domains = {h.name: h.domain for h in frames.study.hyperparameters}
+    params = {name: _plain(row[name], domain) for name, domain in domains.items() if _exists(row[name])}
+    best = float(row["best_value"])
+    complete = row["state"] == "complete" and math.isfinite(best)
+    broken = row["state"] == "infeasible" and math.isfinite(best)
+    attributes = {
+        NUMBER: int(row["trial"]), STATE: row["state"], REASON: row["reason"], "origin": row["origin"],
+        "best_step": int(row["best_step"]) if math.isfinite(best) else None,
+    }  # fmt: skip
+    return create_trial(
+        state=TrialState.COMPLETE if complete or broken else TrialState.FAIL,
+        value=best if complete or broken else None,
+        params=params,
+        distributions={name: _distribution(domains[name]) for name in params},
+        user_attrs=attributes,
+        intermediate_values=curve,
+        constraints={"feasible": 1.0} if broken else None,
+    )
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if not isinstance(domain, Range):
+        return CategoricalDistribution(domain.choices)
+    if domain.integer:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(float(domain.low), float(domain.high), log=domain.log)
+
+
+def _exists(value: Any) -> bool:
+    return value is not None and value == value
+
+
+def _plain(value: Any, domain: Domain) -> Any:
+    """As Optuna stores it: whole numbers come back from a frame as floats."""
+    if isinstance(domain, Range):
+        return int(value) if domain.integer else min(max(float(value), domain.low), domain.high)
+    return next((choice for choice in domain.choices if choice == value), value)

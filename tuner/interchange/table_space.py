@@ -1,0 +1,113 @@
+"""A space file: per hyperparameter kind, low, high, log, choices; and points read against it (RELIABILITY 54, 59)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.design.hyperparameters import Choice, Hyperparameter, Range, Value, default_family
+from tuner.errors import DeclarationError
+
+LARGEST = 1_000_000  # bytes of a space file
+KINDS = ("float", "int", "choice")
+_KEYS = {"kind", "low", "high", "log", "choices", "limits", "family", "parent", "parent_value"}
+
+
+def read_space(path: Path) -> list[Hyperparameter]:
+    """The hyperparameters of a space file, in its order. Raises DeclarationError naming file and key."""
+    if not path.is_file():
+        raise DeclarationError(f"there is no space file {path}")
+    if path.stat().st_size > LARGEST:
+        raise DeclarationError(f"{path} is larger than {LARGEST:,} bytes; a space file lists hyperparameters")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError) as error:
+        raise DeclarationError(f"{path} is no JSON: {error}") from error
+    if not isinstance(data, dict) or not data:
+        raise DeclarationError(f'{path} must be {{"name": {{"kind": "float", "low": ..., "high": ...}}, ...}}')
+    return [_hyperparameter(path, name, declared) for name, declared in data.items()]
+
+
+def space_text(hyperparameters: tuple[Hyperparameter, ...]) -> str:
+    """The space file of a study."""
+    declared = {h.name: _declared(h) for h in hyperparameters}
+    return json.dumps(declared, indent=2) + "\n"
+
+
+def value_of(hyperparameter: Hyperparameter, text: object, where: str) -> Value:
+    """A cell as a value of a hyperparameter; None where it does not exist (an empty cell).
+
+    Raises DeclarationError for what is not in the space.
+    """
+    if text is None or text == "" or text != text:
+        return None
+    domain = hyperparameter.domain
+    if isinstance(domain, Choice):
+        known = {str(choice): choice for choice in domain.choices}
+        if str(text) not in known and str(text).startswith("'"):
+            text = str(text)[1:]  # a cell that a spreadsheet would have run
+        if str(text) not in known:
+            raise DeclarationError(f"{where}: {text!r} is not among the choices {', '.join(known)} of the space file")
+        return known[str(text)]
+    try:
+        number = float(str(text))
+    except ValueError:
+        raise DeclarationError(f"{where}: {text!r} is no number") from None
+    if not domain.low * (1 - 1e-9) - 1e-12 <= number <= domain.high * (1 + 1e-9) + 1e-12:
+        raise DeclarationError(
+            f"{where}: {number:g} lies outside {domain.low:g}..{domain.high:g}; the space file must hold the range "
+            "that was searched"
+        )
+    return int(number) if domain.integer else number
+
+
+def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
+    where = f"{path}: {name}"
+    if not isinstance(declared, dict):
+        raise DeclarationError(f'{where} must be an object like {{"kind": "float", "low": 0, "high": 1}}')
+    unknown = sorted(set(declared) - _KEYS)
+    if unknown:
+        raise DeclarationError(f"{where} has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
+    try:
+        domain = _domain(declared)
+    except KeyError as error:
+        raise DeclarationError(f"{where} needs {error}") from None
+    except (DeclarationError, TypeError) as error:
+        raise DeclarationError(f"{where}: {error}") from error
+    family = declared.get("family") or default_family(name.rpartition(".")[2])
+    condition = (declared["parent"], declared["parent_value"]) if "parent" in declared else None
+    return Hyperparameter(name, domain, family, condition)
+
+
+def _domain(declared: Mapping[str, Any]) -> Range | Choice:
+    kind = declared["kind"]
+    if kind == "choice":
+        return Choice(tuple(declared["choices"]))
+    if kind not in KINDS:
+        raise DeclarationError(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
+    log, limits = declared.get("log", False), declared.get("limits", "none")
+    if not isinstance(log, bool):
+        raise DeclarationError(f"log is true or false, got {log!r}")
+    return Range(declared["low"], declared["high"], log, kind == "int", limits=limits)
+
+
+def _declared(hyperparameter: Hyperparameter) -> dict[str, object]:
+    domain = hyperparameter.domain
+    if isinstance(domain, Choice):
+        found: dict[str, object] = {"kind": "choice", "choices": list(domain.choices)}
+    else:
+        found = {"kind": "int" if domain.integer else "float", "low": domain.low, "high": domain.high,
+                 "log": domain.log, "limits": domain.limits}  # fmt: skip
+    if hyperparameter.family:
+        found["family"] = hyperparameter.family
+    if hyperparameter.condition:
+        found["parent"], found["parent_value"] = hyperparameter.condition
+    return found
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    names = [name for name, _ in pairs]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ValueError(f"{', '.join(doubled)} stands twice")
+    return dict(pairs)
