@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from crash.sabotage import SABOTAGES
 
+pytestmark = pytest.mark.timeout(1500)  # a minute or two, on a machine that has nothing else to do
 LOOP = Path(__file__).with_name("loop.py")
 PACKAGE = LOOP.parents[2]
 MEMORY = Path("/dev/shm")  # kill -9 leaves the page cache alone, so the disk would only cost time
@@ -28,7 +29,7 @@ def loop(mode, folder, *numbers, sabotage=""):
     """Run the loop in a process of its own, and return what it found."""
     environment = os.environ | {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1", "TUNER_SABOTAGE": sabotage}
     command = [sys.executable, str(LOOP), mode, str(folder), *map(str, numbers)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return json.loads(ended.stdout)
 

@@ -109,7 +109,7 @@ def test_kill_9_in_the_middle_of_recording_leaves_all_or_nothing(
         writer = process("record", url, study_id)
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
-        time.sleep(0.05 + 0.0137 * life)
+        time.sleep((0.05 + 0.0137 * life) * (6 if url.startswith("postgresql") else 1))
         writer.send_signal(signal.SIGKILL)
         writer.wait()
         assert writer.returncode == -signal.SIGKILL

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-import tuner
 from tuner.execution.orders import Message, Order, Place, line_of
 from tuner.records import Claim
 
@@ -107,7 +106,7 @@ def _piped(stream: IO[bytes] | None) -> IO[bytes]:
 
 def _environment(threads: int) -> dict[str, str]:
     """Threads are set before torch is imported: waiting OpenMP threads would take the cores from the others."""
-    package = str(Path(tuner.__file__).parents[1])
+    package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     ours = {
         "OMP_NUM_THREADS": str(threads),

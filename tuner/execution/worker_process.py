@@ -43,7 +43,7 @@ def main() -> None:
     except Interrupted:
         mouth.say("stopped")
     except TunerError as error:
-        mouth.say("fault", kind=_family(error), text=str(error))
+        mouth.say("fault", kind=_family(error), name=type(error).__name__, text=str(error))
     except Exception as error:  # text and never the object: it may not survive the journey
         sys.stderr.write(traceback.format_exc())
         mouth.say("fault", kind="fault", text=f"{type(error).__name__}: {error}")

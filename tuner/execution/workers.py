@@ -9,10 +9,13 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+
+import torch
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import InputError, Interrupted, Paused, StorageError, TunerError, WorkloadError
+from tuner.errors import InputError, Interrupted, Paused, StorageError, StudyChanged, TunerError, WorkloadError
 from tuner.execution.backend import Listener
 from tuner.execution.heartbeat import BEATS, renew
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
@@ -24,6 +27,7 @@ from tuner.storage.studies import StudyRow
 
 STALL_SECONDS = 1800.0
 POLL_SECONDS = 0.2
+_INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
 DEATHS_AT_START = 3  # workers that die before they are ready, one after the other
 
 
@@ -51,7 +55,7 @@ class Workers:
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         if not self.crew:
-            self.crew = [Member(self.place) for _ in range(self.count)]
+            self.crew = [Member(self._place(number)) for number in range(self.count)]
         order = Order(row.campaign, row.study.name, self.fingerprint())
         try:
             shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
@@ -59,6 +63,12 @@ class Workers:
         except BaseException:
             self.close()
             raise
+
+    def _place(self, number: int) -> Place:
+        """Where the worker of this number works: a GPU of its own while there are enough of them."""
+        if self.place.device is not None or not torch.cuda.device_count():
+            return self.place
+        return replace(self.place, device=f"cuda:{number % torch.cuda.device_count()}")
 
     def close(self) -> None:
         """End all workers."""
@@ -146,7 +156,7 @@ class _Shift:
         """Raise what a worker could not deal with; one whose device is lost ends, and is replaced."""
         kind, text = message["kind"], message["text"]
         if kind == "input":
-            raise WorkloadError(text) if "in a row failed alike" in text else InputError(text)
+            raise _INPUT_ERRORS.get(message["name"], InputError)(text)
         if kind == "paused":
             raise Paused(text)
         if kind == "fault":
