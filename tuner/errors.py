@@ -6,6 +6,7 @@ TunerError
 │   ├── WorkloadError         the workload's model, loss, metrics or data break their contract
 │   ├── StudyChanged          the same study was started before with another declaration
 │   ├── TransferError         a schedule that cannot be carried to another length without being told how
+│   ├── NotFusible            a model or loss that cannot be trained as one stacked model
 │   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
 ├── Infeasible            raised by a user's model or loss to reject a point
 ├── LeaseLost             another worker owns this trial now; nothing of ours may be written
@@ -37,6 +38,10 @@ class StudyChanged(InputError):
 
 class TransferError(InputError):
     """A schedule has no rule that carries it to another number of steps (A38, A43)."""
+
+
+class NotFusible(InputError):
+    """A model or loss that cannot be trained beside others of its shape; the message names the operation."""
 
 
 class StorageError(InputError):

@@ -23,7 +23,7 @@ from tuner.storage.store import open_ledger
 from tuner.training.batches import TrainingBatches
 from tuner.training.optimizers import make_optimizer
 from tuner.training.setting import Data, Setting
-from tuner.training.trainer import Trainer, _TrialInTraining
+from tuner.training.trainer import Trainer, TrialInTraining
 from tuner.training.trial_run import TrialRun, build_model
 
 BLOCK, BLOCKS, WARMUP = 400, 25, 3
@@ -100,14 +100,14 @@ def evaluation_and_commit(setting, trial, ledger, name):
     row = ledger.start_study(name, setting.study, "bench")
     ledger.plan_trials(row.study_id, [trial])
     claim: Claim = ledger.claim(row.study_id, worker="bench:0:0", lease_seconds=600)[0]
-    training = _TrialInTraining(Trainer(setting, ledger), claim)
+    training = TrialInTraining(Trainer(setting, ledger), claim)
     evaluations, commits = [], []
     from tuner.records import State
 
     for _ in range(20):
         training._train_to(training.run.step + 20)
         started = time.perf_counter()
-        training._evaluate()
+        training.evaluate()
         evaluations.append(1e3 * (time.perf_counter() - started))
         started = time.perf_counter()
         training._commit(State.RUNNING)

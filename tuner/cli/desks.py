@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tuner.cli.places import checkpoint_root, exists, opened
 from tuner.design.study_file import load_campaign
+from tuner.errors import InputError
+from tuner.execution.fusing import MOST_TRIALS, Fuse
 from tuner.execution.in_process import InProcess
 from tuner.rounds.launch import Desk
 from tuner.storage.store import Ledger, open_ledger
@@ -23,16 +25,27 @@ class Where:
     device: str | None
     threads: int
     dry_run: bool = False
+    fuse: str = "off"
 
 
 @contextmanager
 def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Desk]:
     """A desk to work at. A dry run without a storage yet gets an empty one that vanishes with it."""
+    fuse = parsed_fuse(where.fuse)
     name, campaign = load_campaign(where.study_file)
     with _ledger(where) as ledger:
         root = checkpoint_root(ledger, where.checkpoints)
-        backend = InProcess(campaign.workload, root, device=where.device, threads=where.threads)
+        backend = InProcess(campaign.workload, root, device=where.device, threads=where.threads, fuse=fuse)
         yield Desk(name, campaign, ledger, backend, study_file=where.study_file, allow_changed_code=allow_changed_code)
+
+
+def parsed_fuse(text: str) -> Fuse:
+    """What --fuse says: off, auto, or a number of trials. Raises InputError."""
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else "off"
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_TRIALS:
+        raise InputError(f"--fuse is off, auto or a number of trials from 1 to {MOST_TRIALS}, got {text!r}")
+    return int(text)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Quiet, Storage, StudyFile, Threads
+from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads
 
 
 def launch(
@@ -22,6 +22,7 @@ def launch(
     checkpoints: Checkpoints = None,
     device: Device = None,
     threads: Threads = 1,
+    fuse: Fuse = "off",
     quiet: Quiet = False,
 ) -> None:
     """Train the trials of a round. The same command again continues and repeats nothing that is finished."""
@@ -30,7 +31,7 @@ def launch(
     from tuner.rounds.launch import plan_study
     from tuner.rounds.prepare import prepared_round
 
-    where = Where(study, storage, checkpoints, device, threads, dry_run=dry_run)
+    where = Where(study, storage, checkpoints, device, threads, dry_run=dry_run, fuse=fuse)
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         prepared = prepared_round(desk, round_number, max_train_steps)
         if dry_run:

@@ -36,4 +36,10 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1; default: CUDA where there is one.", show_default=False)
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of torch; small models are fastest with one.")]
+Fuse = Annotated[
+    str,
+    typer.Option(
+        help="Train trials together as one stacked model: off, auto, or how many. The results are the same bits."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

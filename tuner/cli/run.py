@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Quiet, Storage, StudyFile, Threads
+from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads
 
 
 def run(
@@ -15,13 +15,14 @@ def run(
     checkpoints: Checkpoints = None,
     device: Device = None,
     threads: Threads = 1,
+    fuse: Fuse = "off",
     quiet: Quiet = False,
 ) -> None:
     """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report."""
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.playing import play, print_prices
 
-    where = Where(study, storage, checkpoints, device, threads, dry_run=dry_run)
+    where = Where(study, storage, checkpoints, device, threads, dry_run=dry_run, fuse=fuse)
     with open_desk(where) as desk:
         if dry_run:
             print_prices(desk)

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import Interrupted, LeaseLost, Paused, TunerError, WorkloadError
 from tuner.execution.backend import Listener
+from tuner.execution.fusing import Fuse, Fusing
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
@@ -34,7 +35,8 @@ class InProcess:
     """Trains the trials of one workload on one device.
 
     device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one. threads: torch's, 1 by default, because
-    small models lose time with more (and the number decides the bits).
+    small models lose time with more (and the number decides the bits). fuse: how many trials train as one stacked
+    model; "auto" finds out what is fastest, and "off" trains them one by one. The bits are the same.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class InProcess:
         device: str | None = None,
         threads: int = 1,
         commit_seconds: float = COMMIT_SECONDS,
+        fuse: Fuse = "off",
     ) -> None:
         self.workload = workload
         self.checkpoint_root = checkpoint_root
         self.device = choose_device(device)
         self.commit_seconds = commit_seconds
+        self.fuse = fuse
         prepare_numerics(self.device, threads)
 
     @cached_property
@@ -72,34 +76,36 @@ class InProcess:
         setting = self._setting(row.study, checkpoint_place(row.campaign, row.study.name), stop)
         trainer = Trainer(setting, ledger, listener.trial_stepped)
         ledger.forget_dead_workers(row.study_id)
-        failures: list[str] = []
+        told = _Told(listener)
         worker = worker_id()
+        fusing = Fusing(self.fuse, ledger, row)
         while not stop():
-            claims = ledger.claim(row.study_id, worker=worker, lease_seconds=LEASE_SECONDS)
+            claims = ledger.claim(
+                row.study_id, worker=worker, lease_seconds=LEASE_SECONDS, max_trials=fusing.most_trials
+            )
             if not claims:
                 if not ledger.state_counts(row.study_id).get(State.RUNNING):
                     return
                 time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
                 ledger.forget_dead_workers(row.study_id)
                 continue
-            for claim in claims:
-                self._train(ledger, trainer, claim, listener, failures)
+            self._train(fusing, trainer, claims, told)
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
-    def _train(self, ledger: Ledger, trainer: Trainer, claim: Claim, listener: Listener, failures: list[str]) -> None:
-        listener.trial_started(claim)
+    def _train(self, fusing: Fusing, trainer: Trainer, claims: Sequence[Claim], told: "_Told") -> None:
+        """Train claimed trials; whatever happens, none of them stays ours that is not finished."""
+        told.started(claims)
         try:
-            update = trainer.train(claim)
+            updates = fusing.train(trainer, claims)
         except LeaseLost:
             return
         except (TunerError, OSError) as error:
             with suppress(TunerError):
-                ledger.release([claim])
+                fusing.ledger.release(claims)
             raise error if isinstance(error, TunerError) else _paused(error, self.checkpoint_root) from error
-        if update.state is State.RUNNING:
-            ledger.release([claim])
-        listener.trial_ended(claim, update)
-        _stop_at_the_same_failure(update, failures)
+        ended = {update.trial_id for update in updates if update.state.finished}
+        fusing.ledger.release([claim for claim in claims if claim.trial_id not in ended])
+        told.ended(claims, updates)
 
     def _setting(self, study: Study, place: str, stop: Callable[[], bool]) -> Setting:
         return Setting(
@@ -122,16 +128,35 @@ def checkpoint_place(campaign: str, study_name: str) -> str:
     return f"{plain}/{study_name}"
 
 
-def _stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
-    if update.state is not State.FAILED:
-        failures.clear()
-        return
-    failures.append(update.reason.split(":")[0])
-    if len(failures) >= SAME_FAILURES and len(set(failures)) == 1:
-        raise WorkloadError(
-            f"{len(failures)} trials in a row failed alike, the last with: {update.reason}; "
-            "mend the workload and launch again with --retry-failed"
-        )
+class _Told:
+    """Tells a listener what happens to trials, and stops the study when they keep failing alike."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.failures: list[str] = []
+
+    def started(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self.listener.trial_started(claim)
+
+    def ended(self, claims: Sequence[Claim], updates: Sequence[TrialUpdate]) -> None:
+        claim_of = {claim.trial_id: claim for claim in claims}
+        for update in updates:
+            self.listener.trial_ended(claim_of[update.trial_id], update)
+        for update in updates:
+            self._stop_at_the_same_failure(update)
+
+    def _stop_at_the_same_failure(self, update: TrialUpdate) -> None:
+        failures = self.failures
+        if update.state is not State.FAILED:
+            failures.clear()
+            return
+        failures.append(update.reason.split(":")[0])
+        if len(failures) >= SAME_FAILURES and len(set(failures)) == 1:
+            raise WorkloadError(
+                f"{len(failures)} trials in a row failed alike, the last with: {update.reason}; "
+                "mend the workload and launch again with --retry-failed"
+            )
 
 
 def _paused(error: OSError, folder: Path) -> Paused:

@@ -32,7 +32,7 @@ class CheckpointFolder:
     def write_state(self, kind: CheckpointKind, step: int, state: Mapping[str, Any], value: float | None) -> Checkpoint:
         """Save a whole training state with torch's own format."""
         buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
+        torch.save(_on_their_own(dict(state)), buffer)
         return self._write(kind, step, buffer.getvalue(), value)
 
     def write_weights(self, step: int, weights: Mapping[str, torch.Tensor], value: float | None) -> Checkpoint:
@@ -52,6 +52,15 @@ class CheckpointFolder:
             for path in folder.iterdir():
                 if f"{self.place}/{path.name}" not in keep:
                     path.unlink(missing_ok=True)
+
+
+def _on_their_own(value: Any) -> Any:
+    """The same state, but no tensor is a view into a larger memory, which would be saved whole."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone() if value.untyped_storage().nbytes() > value.nbytes else value
+    if isinstance(value, dict):
+        return {key: _on_their_own(item) for key, item in value.items()}
+    return [_on_their_own(item) for item in value] if isinstance(value, list) else value
 
 
 def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:

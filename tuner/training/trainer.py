@@ -40,30 +40,35 @@ class Trainer:
         Returns the last update committed; its state is RUNNING when the trial was stopped and can go on.
         Errors of the user's code end the trial; errors of the machine are raised, and the trial goes on later.
         """
-        training: _TrialInTraining | None = None
+        training: TrialInTraining | None = None
         with callers_generators_restored(self.setting.device):
             try:
-                training = _TrialInTraining(self, claim)
+                training = TrialInTraining(self, claim)
                 return training.to_the_end()
-            except Infeasible as error:
-                state, reason = State.INFEASIBLE, str(error)
             except Exception as error:
-                if _is_the_machines_fault(error):
-                    raise
-                state = State.INFEASIBLE if _is_out_of_memory(error) else State.FAILED
-                reason = _one_line(error)
+                state, reason = ending(error)
         # Outside the handlers: an exception holds the frames, and they hold the tensors.
-        return self._give_up(claim, training, state, reason)
-
-    def _give_up(self, claim: Claim, training: "_TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
-        """End a trial where it stands; what was committed before stays."""
-        step, measured = (training.run.step, tuple(training.pending)) if training else (0, ())
-        update = TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason)
+        update = given_up(claim, training, state, reason)
         self.recorder.record([update])
         return update
 
 
-class _TrialInTraining:
+def ending(error: Exception) -> tuple[State, str]:
+    """How a trial ends by an error of the user's code. Raises the error again when it is the machine's."""
+    if isinstance(error, Infeasible):
+        return State.INFEASIBLE, str(error)
+    if _is_the_machines_fault(error):
+        raise error
+    return State.INFEASIBLE if _is_out_of_memory(error) else State.FAILED, _one_line(error)
+
+
+def given_up(claim: Claim, training: "TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
+    """The end of a trial where it stands; what was committed before stays."""
+    step, measured = (training.run.step, tuple(training.pending)) if training else (0, ())
+    return TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason)
+
+
+class TrialInTraining:
     """One trial on its way: what has been measured but not committed, and when the last commit was."""
 
     def __init__(self, trainer: Trainer, claim: Claim) -> None:
@@ -79,7 +84,11 @@ class _TrialInTraining:
         self.committed_at = time.monotonic()
 
     def to_the_end(self) -> TrialUpdate:
-        self._resume()
+        self.resume()
+        return self.go_on()
+
+    def go_on(self) -> TrialUpdate:
+        """Train on from where the trial stands."""
         evaluation_steps = self.setting.study.budget.evaluation_steps
         for target in (step for step in evaluation_steps if step > self.run.step):
             divergence = self._train_to(target)
@@ -87,8 +96,8 @@ class _TrialInTraining:
                 return self._commit(State.INFEASIBLE, str(divergence))
             if self.run.step < target:
                 return self._commit(State.RUNNING)
-            self._evaluate()
-            if target < evaluation_steps[-1] and self._commit_is_due():
+            self.evaluate()
+            if target < evaluation_steps[-1] and self.commit_is_due():
                 self._commit(State.RUNNING)
         return self._commit(State.COMPLETE)
 
@@ -98,15 +107,16 @@ class _TrialInTraining:
         while run.step < target:
             until = min(target, run.step + CHECK_STEPS)
             run.advance(until)
-            divergence = self._check_losses()
+            divergence = self.check_losses()
             if divergence is not None or run.step < until:
                 return divergence
             self.trainer.on_step(self.claim, run.step)
-            if run.step < target and self._commit_is_due():
+            if run.step < target and self.commit_is_due():
                 self._commit(State.RUNNING)
         return None
 
-    def _check_losses(self) -> Divergence | None:
+    def check_losses(self) -> Divergence | None:
+        """Read back the losses that were not read yet; what is wrong with them, or with gradient and weights."""
         run = self.run
         new = run.losses[self.checked :]
         if not new:
@@ -116,9 +126,10 @@ class _TrialInTraining:
         divergence = diverged_loss(values, run.step - len(new))
         return divergence or diverged_weights(run.read_gradient_norm(), run.parameters, run.step)
 
-    def _evaluate(self) -> None:
+    def evaluate(self, measured: dict[str, float] | None = None) -> None:
+        """Take down the metrics at this step (evaluated here, unless they are given) and keep the best weights."""
         run = self.run
-        measured = run.evaluate()
+        measured = run.evaluate() if measured is None else measured
         batch_losses = torch.stack(run.losses).tolist()
         measured["batch/loss"] = math.fsum(batch_losses) / len(batch_losses)
         measured["batch/gradient_norm"] = run.gradient_norm
@@ -126,14 +137,22 @@ class _TrialInTraining:
         self.pending += [Measurement(run.step, name, value) for name, value in measured.items()]
         run.best.offer(run.step, measured[self.setting.study.objective.metric], run.model)
 
-    def _commit_is_due(self) -> bool:
+    def commit_is_due(self) -> bool:
+        """Whether the last commit is so long ago that another one pays."""
         return time.monotonic() - self.committed_at >= self.setting.commit_seconds
 
     def _commit(self, state: State, reason: str = "") -> TrialUpdate:
         """Files first, then the transaction that points to them, then the deletion of what it no longer names."""
+        update = self.update(state, reason)
+        self.trainer.recorder.record([update])
+        self.committed(update)
+        return update
+
+    def update(self, state: State, reason: str = "") -> TrialUpdate:
+        """What there is to say since the last commit, its checkpoint files written."""
         healthy = state is not State.INFEASIBLE
         checkpoints = self._write_checkpoints(latest=healthy)
-        update = TrialUpdate(
+        return TrialUpdate(
             trial_id=self.claim.trial_id,
             fence=self.claim.fence,
             step=self.run.step,
@@ -143,11 +162,13 @@ class _TrialInTraining:
             reason=reason,
             numerics=_with_exactness(self.setting.numerics, self.run.exact),
         )
-        self.trainer.recorder.record([update])
+
+    def committed(self, update: TrialUpdate) -> None:
+        """An update of this trial stands in the record: files that it does not name may go."""
+        checkpoints = tuple(update.checkpoints or ())
         self.folder.sweep({checkpoint.file for checkpoint in checkpoints})
         self.pending, self.checkpoints = [], checkpoints
         self.committed_at = time.monotonic()
-        return update
 
     def _write_checkpoints(self, *, latest: bool) -> tuple[Checkpoint, ...]:
         known = {(checkpoint.kind, checkpoint.step): checkpoint for checkpoint in self.checkpoints}
@@ -164,7 +185,7 @@ class _TrialInTraining:
             )
         return tuple(written)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Go on from the latest checkpoint; from step 0 when there is none, or when it is damaged."""
         mine = self.claim.checkpoints
         self.folder.sweep({checkpoint.file for checkpoint in mine})

@@ -1,0 +1,124 @@
+"""A recorded graph: what it must not hold, and what it need not."""
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.graph import CodeGen
+
+from tuner.errors import NotFusible
+
+_ATEN = torch.ops.aten
+_NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
+
+
+def check_graph(graph: GraphModule, num_own: int) -> None:
+    """Refuse random numbers, and writes into what trials share: inputs after the first `num_own`."""
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    shared = set(inputs[num_own:])
+    for node in graph.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if _draws(node):
+            raise NotFusible(f"{_name(node)}: random numbers of its own; use torch's dropout or the step's generator")
+        if node.target._schema.is_mutable and isinstance(node.args[0], Node) and base_of(node.args[0]) in shared:
+            raise NotFusible(f"{_name(node)} writes into the batch or into a hyperparameter")
+
+
+def drawing(graph: Graph) -> str:
+    """The operations that draw random numbers."""
+    names = {_name(node) for node in graph.nodes if _draws(node)}
+    return ", ".join(sorted(names)) or "the loss"
+
+
+def _draws(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def _name(node: Node) -> str:
+    return str(node.target).removeprefix("aten.").split(".")[0]
+
+
+def base_of(node: Node) -> Node:
+    """The node whose memory a view shows."""
+    while node.op == "call_function" and node.args and isinstance(node.args[0], Node) and _is_view(node):
+        node = node.args[0]
+    return node
+
+
+def _is_view(node: Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return getattr(node.target, "__name__", "") == "getitem"
+    returned = node.target._schema.returns
+    return any(result.alias_info is not None and not result.alias_info.is_write for result in returned)
+
+
+def simplify(graph: GraphModule) -> None:
+    """Take out what changes no bit, and give weight gradients the order of the single trial's product."""
+    _drop(graph, _NOTHING)
+    _turn_weight_gradients(graph)
+    _unstack(graph)
+    _sweep(graph)
+    graph.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
+    graph.graph.lint()
+    graph.recompile()
+
+
+def _drop(graph: GraphModule, targets: tuple[object, ...]) -> None:
+    for node in list(graph.graph.nodes):
+        if node.op == "call_function" and node.target in targets:
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+
+
+def _is_transpose(node: object) -> bool:
+    return isinstance(node, Node) and node.target is _ATEN.transpose.int and tuple(node.args[1:]) == (1, 2)
+
+
+def _turn_weight_gradients(graph: GraphModule) -> None:
+    """(X^T dY)^T becomes dY^T X: what autograd computes for one linear layer, and without a transposing copy."""
+    for node in list(graph.graph.nodes):
+        product = node.args[0] if _is_transpose(node) else None
+        if not isinstance(product, Node) or product.target is not _ATEN.bmm.default or len(product.users) != 1:
+            continue
+        left, right = product.args
+        if not _is_transpose(left):
+            continue
+        with graph.graph.inserting_before(node):
+            turned = graph.graph.call_function(_ATEN.transpose.int, (right, 1, 2))
+            direct = graph.graph.call_function(_ATEN.bmm.default, (turned, left.args[0]))  # type: ignore[union-attr]
+        node.replace_all_uses_with(direct)
+        for user in list(direct.users):
+            if user.target is _ATEN.clone.default:  # it asked for contiguous memory, which this is
+                user.replace_all_uses_with(direct)
+                graph.graph.erase_node(user)
+
+
+def _unstack(graph: GraphModule) -> None:
+    """What is stacked only to be taken apart again stays apart, unless somebody writes into it."""
+    written = {
+        base_of(node.args[0])
+        for node in graph.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable and node.args
+    }
+    for node in list(graph.graph.nodes):
+        if node.target is not _ATEN.unbind.int or node.args[1:] not in ((), (0,)):
+            continue
+        stack = node.args[0]
+        if stack.target is not _ATEN.stack.default or stack.args[1:] not in ((), (0,)) or stack in written:
+            continue
+        if any(base_of(part) in written for part in stack.args[0]):
+            continue
+        for user in list(node.users):
+            user.replace_all_uses_with(stack.args[0][user.args[1]])
+            graph.graph.erase_node(user)
+
+
+def _sweep(graph: GraphModule) -> None:
+    """Take out what nobody uses, but never what writes into a buffer."""
+    for node in reversed(list(graph.graph.nodes)):
+        if node.op != "call_function" or node.users or _writes(node):
+            continue
+        graph.graph.erase_node(node)
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

@@ -1,0 +1,180 @@
+"""K trials that train in lockstep. Each keeps its own model, optimizer and records, as views of the stacks here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tuner.errors import NotFusible
+from tuner.training.batches import TrainingBatches
+from tuner.training.fused.noise import Noise
+from tuner.training.fused.optimizers import RowOptimizer
+from tuner.training.fused.recording import Batch, Recording, Task, record
+from tuner.training.fused.stacking import StackedModel
+from tuner.training.randomness import step_seed
+from tuner.training.trial_run import TrialRun
+
+MAX_RECORDINGS = 4  # forms of batches in one study; more mean that something is baked in that changes
+
+
+class Group:
+    """Stacks the trials' models and optimizers. Raises NotFusible where they do not go together.
+
+    Between two calls of `advance` every run is an ordinary TrialRun: it can be evaluated, saved, or go on alone.
+    """
+
+    def __init__(self, runs: Sequence[TrialRun], *, careful: bool = False) -> None:
+        self.runs = list(runs)
+        self.setting = runs[0].setting
+        self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
+        self._made = [0] * len(runs)  # updates of each trial in this group
+        self._share_batches()
+        self.model = StackedModel.of([run.model for run in runs])
+        constants, numbers = split_points([run.point for run in runs])
+        self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, careful)
+        self._recordings: dict[object, tuple[Recording, Noise]] = {}
+        self._inputs = (
+            list(self.model.parameters.values()),
+            list(self.model.buffers.values()),
+            [*numbers.values(), *(values for _, _, values in self.model.settings)],
+        )
+        recording, _ = self._recorded(self._batch())
+        self.trained = recording.trained
+        self.gradients = [torch.zeros_like(self.model.parameters[name]) for name in self.trained]
+        self.optimizer = RowOptimizer([run.optimizer for run in runs], self._used(), self.gradients)
+
+    @property
+    def ways(self) -> Mapping[str, str]:
+        """How each operation is run: by a rule, by vmap, or by a loop over the trials."""
+        return {name: way for recording, _ in self._recordings.values() for name, way in recording.ways.items()}
+
+    def retire(self, trial: int) -> None:
+        """A trial trains no more; its mates do not notice."""
+        self.live.remove(trial)
+
+    def advance(self, updates: int) -> int:
+        """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
+        losses = []
+        clips = {trial: self.runs[trial].point.get("clip_norm") for trial in self.live}
+        for _ in range(updates):
+            if self.setting.stop():
+                break
+            batch = self._batch()
+            recording, noise = self._recorded(batch)
+            with torch.inference_mode():
+                losses.append(self._compute(batch, recording, noise))
+                for trial in self.live:
+                    run = self.runs[trial]
+                    limit = clips[trial]
+                    if limit is not None:
+                        self._clip(trial, limit)
+                    self.optimizer.step(trial, run.rates[run.step])
+                    run.step += 1
+                    self._made[trial] += 1
+        if losses:
+            self._hand_over(losses)
+        return len(losses)
+
+    def snapshot(self) -> list[torch.Tensor]:
+        """Copies of everything that training changes in the stacks."""
+        return [tensor.clone() for tensor in self._changing()]
+
+    def restore(self, kept: list[torch.Tensor]) -> None:
+        """Go back to a snapshot that was taken before any update of this group."""
+        for tensor, copy in zip(self._changing(), kept, strict=True):
+            tensor.copy_(copy)
+        for trial, run in enumerate(self.runs):
+            made = self._made[trial]
+            run.step -= made
+            run.losses = run.losses[: len(run.losses) - made]
+            self.optimizer.forget(trial, run.rates[max(0, run.step - 1)])
+            for parameter in run.parameters:
+                parameter.grad = None
+        self._made = [0] * len(self.runs)
+
+    def _changing(self) -> list[torch.Tensor]:
+        optimizer = self.optimizer
+        states = [stack for stacks in optimizer.stacks.values() for stack in stacks]
+        return [*self.model.parameters.values(), *self.model.buffers.values(), optimizer.steps, *states]
+
+    def _compute(self, batch: Batch, recording: Recording, noise: Noise) -> torch.Tensor:
+        """Losses [K] at the present weights; gradients go to their place."""
+        masks = noise.draw([run.step for run in self.runs]) if noise.sites else []
+        parameters, buffers, numbers = self._inputs
+        losses, *gradients = recording.replay(*parameters, *buffers, *numbers, *batch.leaves, *masks)
+        for place, gradient in zip(self.gradients, gradients, strict=True):
+            place.copy_(gradient)
+        return losses  # type: ignore[no-any-return]
+
+    def _clip(self, trial: int, limit: float) -> None:
+        """As torch.nn.utils.clip_grad_norm_ does it."""
+        gradients = self.optimizer.gradients[trial]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        torch._foreach_mul_(gradients, factor)
+
+    def _hand_over(self, losses: list[torch.Tensor]) -> None:
+        """Give each run what its own loop would have left: losses, gradients, optimizer state."""
+        by_trial = torch.stack(losses).clone().unbind(1)
+        for trial in self.live:
+            run = self.runs[trial]
+            run.losses += by_trial[trial].unbind(0)
+            parameters, gradients = self.optimizer.parameters[trial], self.optimizer.gradients[trial]
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.optimizer.write_back(trial, run.rates[run.step - 1])
+
+    def _batch(self) -> Batch:
+        """The next batch: shared where all trials have the same, else each trial's own."""
+        runs = [self.runs[trial] for trial in self.live]
+        augmented = self.setting.study.augment and self.setting.workload.augments
+        if not augmented and len({(id(run.batches), run.step) for run in runs}) == 1:
+            return Batch.shared(runs[0].batches.at(runs[0].step))
+        last = {trial: self._own_batch(self.runs[trial], augmented) for trial in self.live}
+        spare = last[self.live[0]]
+        return Batch.of_each([last.get(trial, spare) for trial in range(len(self.runs))])
+
+    def _own_batch(self, run: TrialRun, augmented: bool) -> Any:
+        step = min(run.step, len(run.rates) - 1)
+        batch = run.batches.at(step)
+        if not augmented:
+            return batch
+        generator = torch.Generator(self.setting.device).manual_seed(step_seed(run.trial.seed ^ 1, step))
+        return self.setting.workload.augment(batch, run.point, generator)
+
+    def _recorded(self, batch: Batch) -> tuple[Recording, Noise]:
+        known = self._recordings.get(batch.signature)
+        if known is None:
+            if len(self._recordings) == MAX_RECORDINGS:
+                raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
+            recording = record(self.task, batch)
+            seeds = [run.trial.seed for run in self.runs]
+            noise = Noise(seeds, recording.sites, torch.get_default_dtype(), self.setting.device)
+            known = self._recordings[batch.signature] = (recording, noise)
+        return known
+
+    def _used(self) -> list[int]:
+        """Places of the used parameters among those of a trial's optimizer."""
+        names = [name for name, parameter in self.runs[0].model.named_parameters() if parameter.requires_grad]
+        return [names.index(name) for name in self.trained]
+
+    def _share_batches(self) -> None:
+        """Trials with the same order of examples share one copy of it."""
+        known: dict[int, TrainingBatches] = {}
+        for run in self.runs:
+            run.batches = known.setdefault(run.trial.data_seed, run.batches)
+
+
+def split_points(points: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What all points share, and the floats in which they differ. Raises NotFusible for anything else that differs."""
+    constants: dict[str, Any] = {}
+    numbers: dict[str, torch.Tensor] = {}
+    for name, value in points[0].items():
+        values = [point.get(name) for point in points]
+        if all(type(each) is type(value) and each == value for each in values):
+            constants[name] = value
+        elif all(isinstance(each, float) for each in values):
+            numbers[name] = torch.tensor(values, dtype=torch.float64)
+        else:
+            raise NotFusible(f"hyperparameter {name!r} differs between the trials and is no float: {values[:3]}")
+    return constants, numbers

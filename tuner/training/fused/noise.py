@@ -1,0 +1,60 @@
+"""Dropout masks: for each trial exactly the bits that torch's own dropout would draw in its step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from tuner.training.randomness import step_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One call of a dropout: the shape of one trial's mask, and each trial's rate."""
+
+    shape: tuple[int, ...]
+    rates: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class Sites:
+    """The dropout calls of one pass through the loss, in order. `found` is told each mask, before it is used."""
+
+    found: Callable[[torch.Tensor], None]
+    known: list[Site] = field(default_factory=list)
+
+    def mask(self, shape: tuple[int, ...], rates: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+        """A mask [K, *shape] that keeps everything, for the next call."""
+        with _disable_current_modes():
+            mask = torch.ones(len(rates), *shape, dtype=like.dtype, device=like.device)
+        self.found(mask)
+        self.known.append(Site(shape, tuple(rates)))
+        return mask
+
+
+class Noise:
+    """Draws the masks of K trials. The unfused trainer seeds torch's generator with step_seed(seed, step)."""
+
+    def __init__(self, seeds: Sequence[int], sites: Sequence[Site], dtype: torch.dtype, device: torch.device) -> None:
+        self.seeds = list(seeds)
+        self.sites = list(sites)
+        self.generators = [torch.Generator(device) for _ in seeds] if sites else []
+        self.masks = [torch.ones(len(seeds), *site.shape, dtype=dtype, device=device) for site in sites]
+        self._rows = [mask.unbind(0) for mask in self.masks]
+
+    def draw(self, steps: Sequence[int]) -> list[torch.Tensor]:
+        """The masks of this step, each trial at its own; the same memory at every call."""
+        for trial, generator in enumerate(self.generators):
+            generator.manual_seed(step_seed(self.seeds[trial], steps[trial]))
+            for site, rows in zip(self.sites, self._rows, strict=True):
+                _draw(rows[trial], site.rates[trial], generator)
+        return self.masks
+
+
+def _draw(mask: torch.Tensor, rate: float, generator: torch.Generator) -> None:
+    """As torch's dropout does it: nothing is drawn at the rates 0 and 1."""
+    if rate == 1.0:
+        mask.zero_()
+    elif rate > 0.0:
+        mask.bernoulli_(1.0 - rate, generator=generator).div_(1.0 - rate)

@@ -1,0 +1,152 @@
+"""How one torch function is run for all trials: by its rule, by vmap, or by a loop over the trials."""
+
+import functools
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from tuner.errors import NotFusible
+from tuner.training.fused.noise import Sites
+from tuner.training.fused.trial_tensor import TrialTensor, is_trial
+
+Rule = Callable[..., Any]  # rule(operations, function, *arguments, **keywords); NotImplemented: not this case
+
+# Asked of the wrapper itself, which knows its shape and type.
+_OF_THE_WRAPPER = frozenset(
+    "size dim numel ndimension nelement element_size is_floating_point is_complex __len__ __hash__ is_tensor "
+    "is_same_size get_device is_signed".split()
+)
+_LOOP_ONLY = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu", "ctc_loss"})  # vmap has no rule, or other bits
+
+
+class Operations:
+    """The operations of one recording. `ways` tells afterwards how each operation was run.
+
+    careful: every computing operation loops over the trials, which keeps the bits by construction.
+    """
+
+    def __init__(self, num_trials: int, rules: Mapping[str, Rule], sites: Sites, *, careful: bool = False) -> None:
+        self.num_trials = num_trials
+        self.rules = rules
+        self.sites = sites
+        self.careful = careful
+        self.ways: dict[str, str] = {}
+
+    def trial(self, stacked: torch.Tensor) -> TrialTensor:
+        return TrialTensor(stacked, self)
+
+    def stacked(self, value: torch.Tensor) -> torch.Tensor:
+        """[K, ...] of any tensor; what the trials share is only expanded."""
+        return value.stacked if isinstance(value, TrialTensor) else value.expand(self.num_trials, *value.shape)
+
+    def aligned(self, value: Any, dims: int) -> Any:
+        """A trial tensor's stacked values with dimensions of size 1 put in, so that they broadcast to rank `dims`."""
+        if not isinstance(value, TrialTensor):
+            return value
+        stacked, missing = value.stacked, dims - (value.stacked.dim() - 1)
+        if missing <= 0:
+            return stacked
+        return stacked.reshape(stacked.shape[0], *([1] * missing), *stacked.shape[1:])
+
+    def each(self, value: torch.Tensor | None) -> Any:
+        """The value of each trial, in order."""
+        if isinstance(value, TrialTensor):
+            return value.stacked.unbind(0)
+        return [value] * self.num_trials
+
+    def run(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
+        name = name_of(function)
+        rule = self.rules.get(name)
+        if rule is not None:
+            result = rule(self, function, *arguments, **keywords)
+            if result is not NotImplemented:
+                self.ways.setdefault(name, "rule")
+                return result
+        if name.startswith("get:") or name in _OF_THE_WRAPPER:
+            with torch._C.DisableTorchFunctionSubclass():
+                return function(*arguments, **keywords)
+        if _is_composite(function):
+            return _opened(function)(*arguments, **keywords)
+        return self._without_rule(function, name, arguments, keywords)
+
+    def _without_rule(self, function: Any, name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
+        if name.endswith("_") and not name.endswith("__"):
+            raise NotFusible(f"the in-place operation {name} has no rule for several trials")
+        if name not in _LOOP_ONLY and not self.careful:
+            try:
+                result = self._mapped(function, arguments, keywords)
+            except (RuntimeError, ValueError, TypeError, NotImplementedError):
+                result = None  # vmap cannot; a loop over the trials can
+            if result is not None:
+                self.ways[name] = "vmap"
+                return result
+        return self.loop(function, arguments, keywords)
+
+    def _mapped(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
+        leaves, form = pytree.tree_flatten((arguments, keywords))
+        varying = [place for place, leaf in enumerate(leaves) if is_trial(leaf)]
+
+        def once(*values: torch.Tensor) -> Any:
+            filled = list(leaves)
+            for place, value in zip(varying, values, strict=True):
+                filled[place] = value
+            given, named = pytree.tree_unflatten(filled, form)
+            return function(*given, **named)
+
+        results = torch.vmap(once)(*[leaves[place].stacked for place in varying])
+        return pytree.tree_map(lambda r: self.trial(r) if isinstance(r, torch.Tensor) else r, results)
+
+    def loop(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
+        """The operation once for each trial, on exactly what that trial alone would hand it."""
+        name = name_of(function)
+        leaves, form = pytree.tree_flatten((list(arguments), keywords))
+        parts = [leaf.stacked.unbind(0) if is_trial(leaf) else None for leaf in leaves]
+        results = []
+        for trial in range(self.num_trials):
+            mine = [leaf if part is None else part[trial] for leaf, part in zip(leaves, parts, strict=True)]
+            given, named = pytree.tree_unflatten(mine, form)
+            results.append(function(*given, **named))
+        self.ways[name] = "loop"
+        return self.gathered(results)
+
+    def gathered(self, results: list[Any]) -> Any:
+        """The results of the single trials as one, their tensors stacked."""
+        flat = [pytree.tree_flatten(result) for result in results]
+        leaves = [
+            self.trial(torch.stack(same)) if isinstance(same[0], torch.Tensor) else same[0]
+            for same in zip(*(leaves for leaves, _ in flat), strict=True)
+        ]
+        return pytree.tree_unflatten(leaves, flat[0][1])
+
+
+@functools.cache
+def name_of(function: Any) -> str:
+    """What a torch function is called in the table of rules: "add", "get:T", "__getitem__"."""
+    if isinstance(function, torch._ops.OpOverload):
+        return function._schema.name.split("::")[1]
+    name = str(getattr(function, "__name__", function))
+    return f"{name.strip('_')}:{function.__self__.__name__}" if name in ("__get__", "__set__") else name
+
+
+def _is_composite(function: Any) -> bool:
+    """Whether torch wrote it in Python: then its inner calls are those that rules are for."""
+    if not isinstance(function, types.FunctionType) or not str(function.__module__).startswith("torch"):
+        return False
+    return any(name in function.__globals__ for name in _CHECKS)
+
+
+_CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+
+
+def _opened(function: types.FunctionType) -> Any:
+    """The same function, but it does not stop to hand itself over as a whole."""
+    inside = dict(function.__globals__)
+    inside.update({name: lambda *_: False for name in _CHECKS if name in inside})
+    opened = types.FunctionType(
+        function.__code__, inside, function.__name__, function.__defaults__, function.__closure__
+    )
+    opened.__kwdefaults__ = function.__kwdefaults__
+    return opened

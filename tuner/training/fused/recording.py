@@ -1,0 +1,140 @@
+"""The loss of all trials, forward and backward, recorded as a flat graph that needs neither Python nor autograd."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from tuner.errors import NotFusible
+from tuner.training.fused.graph import check_graph, drawing, simplify
+from tuner.training.fused.noise import Site, Sites
+from tuner.training.fused.operations import Operations
+from tuner.training.fused.rules import TABLE
+from tuner.training.fused.rules_python import DropoutOfSharedValues
+from tuner.training.fused.stacking import StackedModel
+from tuner.training.fused.tape import Tape
+from tuner.training.fused.trial_tensor import TrialTensor
+
+Loss = Callable[[Any, Any, Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is recorded: the user's loss, the stacked model, each trial's point. `numbers` differ between trials."""
+
+    loss: Loss
+    model: StackedModel
+    num_trials: int
+    constants: Mapping[str, Any]
+    numbers: Mapping[str, torch.Tensor]
+    careful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as leaves: `varying[i]` says whether leaf i is [K, ...] with each trial's own, or shared by all."""
+
+    leaves: tuple[torch.Tensor, ...]
+    varying: tuple[bool, ...]
+    form: Any
+
+    @classmethod
+    def shared(cls, batch: Any) -> "Batch":
+        leaves, form = pytree.tree_flatten(batch)
+        return cls(_only_tensors(leaves), (False,) * len(leaves), form)
+
+    @classmethod
+    def of_each(cls, batches: Sequence[Any]) -> "Batch":
+        """The trials' own batches, which must have one form."""
+        flat = [pytree.tree_flatten(batch) for batch in batches]
+        leaves = [_only_tensors(leaves) for leaves, _ in flat]
+        stacked = tuple(torch.stack(same) for same in zip(*leaves, strict=True))
+        return cls(stacked, (True,) * len(stacked), flat[0][1])
+
+    @property
+    def signature(self) -> object:
+        """Equal for batches that one recording serves."""
+        return self.varying, self.form, tuple((leaf.shape, leaf.dtype) for leaf in self.leaves)
+
+
+def _only_tensors(leaves: list[Any]) -> tuple[torch.Tensor, ...]:
+    strange = [leaf for leaf in leaves if not isinstance(leaf, torch.Tensor)]
+    if strange:
+        raise NotFusible(
+            f"a batch holds {type(strange[0]).__name__} {strange[0]!r:.40}, which a recording would freeze"
+        )
+    return tuple(leaves)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A graph: (*parameters, *buffers, *numbers, *batch, *masks) to losses [K] and gradients [K, ...] of `trained`."""
+
+    replay: Callable[..., Any]
+    sites: list[Site]
+    trained: list[str]
+    ways: dict[str, str]
+    num_nodes: int
+
+
+def record(task: Task, batch: Batch) -> Recording:
+    """Run the loss of all trials once, forward and backward, and write down what is computed. Raises NotFusible."""
+    parameters, buffers, numbers = _inputs(task)
+    before = torch.get_rng_state()
+    tape = Tape([*parameters, *buffers, *numbers, *batch.leaves])
+    sites = Sites(tape.add_input)
+    with tape:
+        losses, ways = _losses(task, (parameters, buffers, numbers), batch, sites)
+        used, gradients = _gradients(task, losses, parameters)
+    if not torch.equal(before, torch.get_rng_state()):
+        raise NotFusible(f"{drawing(tape.graph)}: random numbers besides dropout, from torch's global generator")
+    graph = tape.finished([losses, *gradients])
+    check_graph(graph, len(parameters) + len(buffers))
+    simplify(graph)
+    return Recording(graph.forward, sites.known, used, ways, len(graph.graph.nodes))
+
+
+def _gradients(
+    task: Task, losses: torch.Tensor, parameters: list[torch.Tensor]
+) -> tuple[list[str], list[torch.Tensor]]:
+    """Names and gradients of the parameters that the loss depends on.
+
+    Torch leaves the others alone, weight decay included.
+    """
+    pairs = zip(task.model.parameters, parameters, strict=True)
+    trained = {name: parameter for name, parameter in pairs if name in task.model.trained}
+    found = torch.autograd.grad(losses.sum(), list(trained.values()), allow_unused=True)
+    used = {name: gradient for name, gradient in zip(trained, found, strict=True) if gradient is not None}
+    return list(used), list(used.values())
+
+
+def _inputs(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Parameters to differentiate by, and copies of what a run would change, so that recording changes nothing."""
+    parameters = [parameter.detach().requires_grad_() for parameter in task.model.parameters.values()]
+    buffers = [buffer.clone() for buffer in task.model.buffers.values()]
+    settings = [values for _, _, values in task.model.settings]
+    return parameters, buffers, [*task.numbers.values(), *settings]
+
+
+def _losses(task: Task, inputs: Any, batch: Batch, sites: Sites) -> tuple[torch.Tensor, dict[str, str]]:
+    """The losses [K] of all trials by the rules, and how each operation was run."""
+    parameters, buffers, numbers = inputs
+    operations = Operations(task.num_trials, TABLE, sites, careful=task.careful)
+    named = {
+        **dict(zip(task.model.parameters, parameters, strict=True)),
+        **dict(zip(task.model.buffers, buffers, strict=True)),
+    }
+    own = [TrialTensor(values, operations, is_number=True) for values in numbers]
+    task.model.install({name: operations.trial(value) for name, value in named.items()}, own[len(task.numbers) :])
+    point = {**task.constants, **dict(zip(task.numbers, own, strict=False))}
+    pairs = zip(batch.leaves, batch.varying, strict=True)
+    seen = [operations.trial(leaf) if varying else leaf for leaf, varying in pairs]
+    task.model.template.train()
+    with DropoutOfSharedValues(operations):
+        loss = task.loss(task.model.template, pytree.tree_unflatten(seen, batch.form), point)
+    if not isinstance(loss, TrialTensor) or loss.dim() != 0:
+        shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise NotFusible(f"the loss is not one number for each trial, but {shape}")
+    return loss.stacked, operations.ways

@@ -1,0 +1,129 @@
+"""Rules of operations that sum: reductions, softmax, normalization, convolution, pooling, embedding.
+
+A kernel that works through rows one by one gives each row the same bits however many there are; those run stacked.
+Convolution and normalization choose their way by the number of channels; those loop over the trials.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tuner.errors import NotFusible
+from tuner.training.fused.operations import Operations, name_of
+from tuner.training.fused.trial_tensor import TrialTensor, inner, inner_all, is_trial, rank
+
+
+def reduction(
+    operations: Operations, function: Any, value: Any, dim: Any = None, keepdim: bool = False, **keywords: Any
+) -> Any:
+    """Over the given dimensions, or over all of a trial's."""
+    dim = keywords.pop("axis", dim) if dim is None else dim
+    if is_trial(dim) or isinstance(dim, torch.Tensor) or operations.careful or not is_trial(value):
+        return NotImplemented
+    reduce = getattr(torch, name_of(function))
+    options = {name: option for name, option in keywords.items() if option is not None}
+    if dim is None or (isinstance(dim, list | tuple) and not dim):
+        flat = value.stacked.reshape(value.stacked.shape[0], -1)
+        return operations.trial(reduce(flat, 1, **options)) if _is_one_block(value) else NotImplemented
+    result = reduce(value.stacked, inner_all(dim, rank(value)), keepdim=keepdim, **options)
+    if isinstance(result, torch.Tensor):
+        return operations.trial(result)
+    return type(result)([operations.trial(part) for part in result])
+
+
+def _is_one_block(value: TrialTensor) -> bool:
+    """Whether each trial's values lie in memory in their order: then a full reduction runs through them as one row."""
+    return value.stacked.shape[0] == 0 or value.stacked[0].is_contiguous()
+
+
+def softmax(
+    operations: Operations, function: Any, value: TrialTensor, dim: Any = None, *rest: Any, **keywords: Any
+) -> Any:
+    dtype = next((item for item in rest if isinstance(item, torch.dtype)), keywords.get("dtype"))
+    if dim is None or operations.careful:
+        return NotImplemented
+    kernel = torch.log_softmax if "log" in name_of(function) else torch.softmax
+    return operations.trial(kernel(value.stacked, inner(dim, rank(value)), dtype=dtype))
+
+
+def loop(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    """The trial's own call, once for each trial."""
+    return operations.loop(function, arguments, keywords)
+
+
+def batch_norm(
+    operations: Operations,
+    function: Any,
+    value: Any,
+    mean: Any = None,
+    variance: Any = None,
+    *rest: Any,
+    **keywords: Any,
+) -> Any:
+    for statistics in (keywords.get("running_mean", mean), keywords.get("running_var", variance)):
+        if statistics is not None and not is_trial(statistics):
+            raise NotFusible("batch_norm would update running statistics that all trials share")
+    return operations.loop(function, (value, mean, variance, *rest), keywords)
+
+
+def layer_norm(
+    operations: Operations,
+    function: Any,
+    value: Any,
+    shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    *rest: Any,
+    **named: Any,
+) -> Any:
+    """Without parameters of its own each row is normalized for itself."""
+    varying = any(is_trial(item) for item in (weight, bias, *named.values()))
+    if varying or operations.careful or not is_trial(value):
+        return operations.loop(function, (value, shape, weight, bias, *rest), named)
+    return operations.trial(F.layer_norm(value.stacked, shape, weight, bias, *rest, **named))
+
+
+def pooling(operations: Operations, function: Any, value: TrialTensor, *rest: Any, **keywords: Any) -> Any:
+    """Every plane is pooled for itself: trials are more examples."""
+    name = name_of(function)
+    spatial = int(next(letter for letter in name if letter.isdigit()))
+    if rank(value) != spatial + 2 or operations.careful:
+        return NotImplemented
+    trials, examples = value.stacked.shape[:2]
+    pooled = function(value.stacked.reshape(trials * examples, *value.stacked.shape[2:]), *rest, **keywords)
+    if not isinstance(pooled, torch.Tensor):
+        return tuple(operations.trial(part.reshape(trials, examples, *part.shape[1:])) for part in pooled)
+    return operations.trial(pooled.reshape(trials, examples, *pooled.shape[1:]))
+
+
+def embedding(
+    operations: Operations, function: Any, indices: torch.Tensor, weight: torch.Tensor, *rest: Any, **named: Any
+) -> Any:
+    """The tables of all trials under each other, looked up with shifted indices."""
+    if any(option not in (None, False, 2.0) for option in (*rest, *named.values())):
+        if len(rest) > 1 or set(named) - {"padding_idx"}:
+            raise NotFusible("embedding with max_norm, scale_grad_by_freq or sparse gradients")
+        return operations.loop(function, (indices, weight, *rest), named)
+    if not is_trial(weight):
+        return operations.trial(F.embedding(operations.stacked(indices), weight))
+    stacked = operations.stacked(weight)
+    trials, rows, width = stacked.shape
+    looked_up = operations.stacked(indices)
+    shift = torch.arange(0, trials * rows, rows, device=stacked.device)
+    shifted = looked_up + shift.reshape(trials, *([1] * rank(indices)))
+    return operations.trial(F.embedding(shifted, stacked.reshape(trials * rows, width)))
+
+
+_CONVOLUTIONS = [f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)]
+_POOLS = [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
+
+RULES: dict[str, Any] = {
+    **dict.fromkeys("sum mean amax amin argmax argmin prod logsumexp all any".split(), reduction),
+    **dict.fromkeys("softmax log_softmax".split(), softmax),
+    **dict.fromkeys([*_CONVOLUTIONS, "group_norm", "instance_norm", "rms_norm"], loop),
+    **dict.fromkeys(_POOLS, pooling),
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "embedding": embedding,
+}

@@ -1,0 +1,105 @@
+"""Rules of element-wise operations: the same kernel over the stacked values, where that keeps the bits.
+
+Arithmetic is rounded exactly, wherever an element lies in memory. Functions like exp are not: torch computes the
+last elements of a tensor, those that do not fill its vector registers, by another routine. So these run stacked
+only where a trial's elements fill them, and in a loop over the trials where not.
+"""
+
+import math
+from typing import Any
+
+import torch
+
+from tuner.errors import NotFusible
+from tuner.training.fused.operations import Operations, name_of
+from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial, rank, seen_shape
+
+_ARITHMETIC = """add sub subtract mul multiply div divide true_divide floor_divide remainder fmod rsub __add__
+ __radd__ __sub__ __mul__ __rmul__ __truediv__ __floordiv__ __mod__ __neg__ __and__ __or__ __xor__ __invert__ __gt__
+ __lt__ __ge__ __le__ __eq__ __ne__ eq ne gt lt ge le neg negative sqrt square abs absolute sign reciprocal relu relu6 hardtanh
+ leaky_relu threshold clamp clip clamp_min clamp_max maximum minimum where logical_and logical_or logical_not
+ logical_xor isnan isfinite isinf masked_fill floor ceil round trunc float double half bfloat16 long int bool
+ to type type_as clone contiguous nan_to_num bitwise_and bitwise_or bitwise_not zeros_like ones_like full_like""".split()
+_FUNCTIONS = """pow __pow__ exp expm1 log log1p log2 rsqrt sin cos tanh sigmoid gelu silu mish elu selu celu softplus
+ hardswish hardsigmoid logsigmoid softsign tanhshrink erf lerp addcmul addcdiv xlogy atan2""".split()
+_IN_PLACE = """add_ sub_ mul_ div_ relu_ clamp_ copy_ zero_ fill_ neg_ masked_fill_ __iadd__ __isub__ __imul__
+ __itruediv__ hardtanh_ leaky_relu_""".split()
+_VECTOR = 32  # elements that torch's vectorized loops take at a time, for float32 on the widest CPUs
+
+
+def _prepared(operations: Operations, arguments: Any, keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Stacked values, aligned to one rank; numbers rounded to the type of the tensors they meet."""
+    given = [*arguments, *keywords.values()]
+    dims = max(rank(value) for value in given)
+    tensors = [value for value in given if isinstance(value, torch.Tensor) and not is_number(value)]
+    kind = _kind(tensors)
+
+    def ready(value: Any) -> Any:
+        stacked = operations.aligned(value, dims)
+        return stacked.to(kind) if tensors and is_number(value) else stacked
+
+    return [ready(value) for value in arguments], {name: ready(value) for name, value in keywords.items()}
+
+
+def _kind(tensors: list[torch.Tensor]) -> torch.dtype:
+    floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+    return floating[0] if floating else torch.get_default_dtype()
+
+
+def _only_numbers(arguments: Any, keywords: dict[str, Any]) -> bool:
+    tensors = [value for value in [*arguments, *keywords.values()] if isinstance(value, torch.Tensor)]
+    return all(is_number(value) for value in tensors)
+
+
+def arithmetic(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    given, named = _prepared(operations, arguments, keywords)
+    result = function(*given, **named)
+    return TrialTensor(result, operations, is_number=_only_numbers(arguments, keywords))
+
+
+def transcendental(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
+    elements = max(math.prod(seen_shape(tensor)) for tensor in tensors)
+    if not _only_numbers(arguments, keywords) and (elements % _VECTOR or operations.careful):
+        return operations.loop(function, _rounded(operations, arguments), keywords)
+    return arithmetic(operations, function, *arguments, **keywords)
+
+
+def _rounded(operations: Operations, arguments: Any) -> list[Any]:
+    """Numbers as tensors of the type of those they meet, so that a loop may hand one to each trial."""
+    kind = _kind([value for value in arguments if isinstance(value, torch.Tensor) and not is_number(value)])
+    return [operations.trial(value.stacked.to(kind)) if is_number(value) else value for value in arguments]
+
+
+def reflected(ordinary: Any) -> Any:
+    """`other - x`, `other / x`, `other ** x`, where other is a Python number or a tensor of all trials."""
+
+    def rule(operations: Operations, function: Any, value: TrialTensor, other: Any) -> Any:
+        if isinstance(other, torch.Tensor):
+            return operations.run(ordinary, (other, value), {})
+        if ordinary is torch.sub:
+            return operations.run(torch.rsub, (value, other), {})
+        if ordinary is torch.div:
+            return operations.run(torch.mul, (operations.run(torch.reciprocal, (value,), {}), other), {})
+        return operations.run(torch.pow, (other, value), {})
+
+    return rule
+
+
+def in_place(operations: Operations, function: Any, target: Any, *arguments: Any, **keywords: Any) -> Any:
+    if not is_trial(target):
+        raise NotFusible(f"{name_of(function)} writes values of a single trial into a tensor that all trials share")
+    given, named = _prepared(operations, (target, *arguments), keywords)
+    function(target.stacked, *given[1:], **named)
+    return target
+
+
+RULES: dict[str, Any] = {
+    **dict.fromkeys(_ARITHMETIC, arithmetic),
+    **dict.fromkeys(_FUNCTIONS, transcendental),
+    **dict.fromkeys(_IN_PLACE, in_place),
+    "__rsub__": reflected(torch.sub),
+    "__rdiv__": reflected(torch.div),
+    "__rtruediv__": reflected(torch.div),
+    "__rpow__": reflected(torch.pow),
+}

@@ -1,0 +1,104 @@
+"""Rules of what leaves torch, of attributes, and of random numbers: refused by name, or made exact."""
+
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from tuner.errors import NotFusible
+from tuner.training.fused.operations import Operations, name_of
+from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial, seen_shape
+
+_LEAVE_TORCH = """item __bool__ tolist numpy __float__ __int__ __index__ __contains__ __array__ is_nonzero equal
+ allclose"""
+_DROPOUTS = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "feature_dropout")
+_RANDOM = """rand_like randn_like randint_like bernoulli bernoulli_ normal_ uniform_ random_ multinomial rrelu
+ alpha_dropout"""
+
+
+def refuse_value(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    name = name_of(function)
+    what = "branches on" if name in ("__bool__", "is_nonzero", "equal", "allclose") else "reads"
+    raise NotFusible(f"{name}: the code {what} the value of a tensor that differs between trials")
+
+
+def refuse_noise(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    raise NotFusible(f"{name_of(function)}: random numbers of its own; use torch's dropout or the step's generator")
+
+
+def refuse_backward(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    raise NotFusible(f"{name_of(function)}: the loss computes its own gradients")
+
+
+def requires_grad(operations: Operations, function: Any, value: TrialTensor) -> bool:
+    return bool(value.stacked.requires_grad)
+
+
+def nothing(operations: Operations, function: Any, value: TrialTensor) -> None:
+    """`grad` and `grad_fn`, as before a first backward pass."""
+
+
+def detach(operations: Operations, function: Any, value: TrialTensor) -> Any:
+    return operations.trial(value.stacked.detach())
+
+
+def is_contiguous(operations: Operations, function: Any, value: TrialTensor, *rest: Any, **keywords: Any) -> bool:
+    return bool(value.stacked[0].is_contiguous(*rest, **keywords))
+
+
+def stride(operations: Operations, function: Any, value: TrialTensor, *dim: int) -> Any:
+    strides = value.stacked.stride()[1:]
+    return strides[dim[0]] if dim else strides
+
+
+def dropout(
+    operations: Operations,
+    function: Any,
+    value: Any,
+    p: Any = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Any:
+    """Each trial's own mask, at its own rate."""
+    if not training or (not is_trial(p) and p == 0.0):
+        return value
+    shape = seen_shape(value)
+    if name_of(function) not in ("dropout", "dropout_"):
+        shape = shape[:2] + (1,) * (len(shape) - 2)
+    stacked = operations.stacked(value)
+    return operations.trial(stacked * operations.sites.mask(shape, _rates(operations, p), stacked))
+
+
+def _rates(operations: Operations, rate: Any) -> list[float]:
+    if is_trial(rate) and not is_number(rate):
+        raise NotFusible("dropout: its rate is computed from the model's values")
+    with _disable_current_modes():
+        return list(rate.stacked.tolist()) if is_trial(rate) else [float(rate)] * operations.num_trials
+
+
+class DropoutOfSharedValues(TorchFunctionMode):
+    """Dropout of what all trials share, a batch say: no trial tensor would notice it, yet each has its own mask."""
+
+    def __init__(self, operations: Operations) -> None:
+        super().__init__()
+        self.operations = operations
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        keywords = kwargs or {}
+        if name_of(func) in _DROPOUTS and args and not is_trial(args[0]) and isinstance(args[0], torch.Tensor):
+            return dropout(self.operations, func, *args, **keywords)
+        return func(*args, **keywords)
+
+
+RULES: dict[str, Any] = {
+    **dict.fromkeys(_LEAVE_TORCH.split(), refuse_value),
+    **dict.fromkeys(_RANDOM.split(), refuse_noise),
+    **dict.fromkeys(("backward", "register_hook"), refuse_backward),
+    **dict.fromkeys(_DROPOUTS, dropout),
+    **dict.fromkeys(("get:data", "detach"), detach),
+    **dict.fromkeys(("get:grad", "get:grad_fn"), nothing),
+    "get:requires_grad": requires_grad,
+    "is_contiguous": is_contiguous,
+    "stride": stride,
+}

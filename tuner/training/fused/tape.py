@@ -1,0 +1,75 @@
+"""Writes down what torch computes, operation by operation, as a graph that computes it again from other inputs."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tuner.errors import NotFusible
+
+
+class Tape(TorchDispatchMode):
+    """While it is active every ATen operation is computed and written down, those of a backward pass too.
+
+    Leaner than `make_fx`, which also works out a description of every value: that takes most of its time.
+    """
+
+    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self.constants: dict[str, torch.Tensor] = {}
+        self._nodes: dict[int, Node] = {}
+        self._alive: list[torch.Tensor] = []  # an id is one tensor's only as long as that tensor lives
+        self._last_input: Node | None = None
+        for tensor in inputs:
+            self.add_input(tensor)
+
+    def add_input(self, tensor: torch.Tensor) -> None:
+        """Let a tensor be given anew at each replay, after the inputs known so far."""
+        name = f"given_{len(self._alive)}"
+        if self._last_input is None:
+            node = self.graph.placeholder(name)
+        else:
+            with self.graph.inserting_after(self._last_input):
+                node = self.graph.placeholder(name)
+        self._last_input = node
+        self._know(tensor, node)
+
+    def finished(self, outputs: Sequence[torch.Tensor]) -> GraphModule:
+        """The graph from the inputs to these outputs."""
+        self.graph.output([self._node_of(tensor) for tensor in outputs])
+        return GraphModule(self.constants, self.graph)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")
+        keywords = kwargs or {}
+        result = func(*args, **keywords)
+        given, named = pytree.tree_map(self._as_node, (tuple(args), dict(keywords)))
+        node = self.graph.call_function(func, given, named)
+        if isinstance(result, torch.Tensor):
+            self._know(result, node)
+        elif isinstance(result, list | tuple):
+            for place, part in enumerate(result):
+                if isinstance(part, torch.Tensor):
+                    self._know(part, self.graph.call_function(operator.getitem, (node, place)))
+        return result
+
+    def _know(self, tensor: torch.Tensor, node: Node) -> None:
+        if id(tensor) not in self._nodes:  # else it was written into, and is the same value's place as before
+            self._nodes[id(tensor)] = node
+            self._alive.append(tensor)
+
+    def _as_node(self, value: Any) -> Any:
+        return self._node_of(value) if isinstance(value, torch.Tensor) else value
+
+    def _node_of(self, tensor: torch.Tensor) -> Node:
+        if id(tensor) not in self._nodes:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = tensor
+            self._know(tensor, self.graph.get_attr(name))
+        return self._nodes[id(tensor)]

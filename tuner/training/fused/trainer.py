@@ -1,0 +1,168 @@
+"""The training loop of a group: the evaluations, checks and commits of a single trial, for all of them at once."""
+
+from collections.abc import Sequence
+
+from tuner.errors import LeaseLost, NotFusible
+from tuner.records import Claim, State, TrialUpdate
+from tuner.training.fused.group import Group
+from tuner.training.fused.self_check import first_difference
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.trainer import CHECK_STEPS, Trainer, TrialInTraining, ending, given_up
+
+
+class GroupTrainer:
+    """Trains claimed trials of one shape as one stacked model, with the bits of `Trainer`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.setting = trainer.setting
+
+    def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
+        """Train the trials to their ends, or to where the setting says stop; the last update of each, in order.
+
+        Raises NotFusible when they cannot be trained together with the bits of each alone; then what was
+        committed stands, and the trials can go on otherwise. Errors of the machine are raised.
+        """
+        with callers_generators_restored(self.setting.device):
+            started = [self._start(claim) for claim in claims]
+            ready = [item for item in started if isinstance(item, TrialInTraining)]
+            ended = {item.trial_id: item for item in started if isinstance(item, TrialUpdate)}
+            self.trainer.recorder.record(list(ended.values()))
+            last = self.setting.study.budget.max_train_steps
+            ended |= {item.claim.trial_id: item.go_on() for item in ready if item.run.step == last}
+            left = [item for item in ready if item.run.step < last]
+            if left:
+                ended |= _GroupInTraining(self.trainer, left).to_the_end()
+        return [ended[claim.trial_id] for claim in claims if claim.trial_id in ended]
+
+    def _start(self, claim: Claim) -> TrialInTraining | TrialUpdate:
+        """A trial ready to go on from its checkpoint, or its end where the model rejects the point."""
+        try:
+            training = TrialInTraining(self.trainer, claim)
+            training.resume()
+        except Exception as error:
+            state, reason = ending(error)
+        else:
+            return training
+        return given_up(claim, None, state, reason)
+
+
+def exact_group(trainings: Sequence[TrialInTraining]) -> Group:
+    """The trials stacked, by a way that keeps their bits. Raises NotFusible when there is none."""
+    difference = None
+    for careful in (False, True):
+        group = Group([training.run for training in trainings], careful=careful)
+        difference = first_difference(group)
+        if difference is None:
+            return group
+    raise NotFusible(f"trained together the bits are not those of each trial alone: {difference}")
+
+
+class _GroupInTraining:
+    """Trials on their way together; each stops for itself at its evaluations and where its losses are read back."""
+
+    def __init__(self, trainer: Trainer, trainings: list[TrialInTraining]) -> None:
+        self.trainer = trainer
+        self.trainings = trainings
+        self.evaluation_steps = trainer.setting.study.budget.evaluation_steps
+        self.group = exact_group(trainings)
+        self.ended: dict[int, TrialUpdate] = {}
+        self.stops = [self._next_stop(training) for training in trainings]
+
+    def to_the_end(self) -> dict[int, TrialUpdate]:
+        """The last update of each trial, by its id."""
+        while self.group.live:
+            distance = min(self.stops[trial] - self.trainings[trial].run.step for trial in self.group.live)
+            try:
+                made = self.group.advance(distance)
+            except NotFusible:
+                self._record(self._checked(self.group.live, State.RUNNING))
+                raise
+            if made < distance:
+                self._record(self._checked(self.group.live, State.RUNNING))
+                break
+            self._arrive([t for t in self.group.live if self.trainings[t].run.step == self.stops[t]])
+            if 0 < len(self.group.live) <= len(self.trainings) // 2:
+                self._compact()
+        return self.ended
+
+    def _compact(self) -> None:
+        """Go on with a smaller group, now that half of the trials train no more; a last one goes on alone."""
+        self.stops = [self.stops[trial] for trial in self.group.live]
+        self.trainings = [self.trainings[trial] for trial in self.group.live]
+        if len(self.trainings) > 1:
+            self.group = exact_group(self.trainings)
+            return
+        (last,) = self.trainings
+        self.group.live.clear()
+        self.ended[last.claim.trial_id] = last.go_on()
+
+    def _next_stop(self, training: TrialInTraining) -> int:
+        step = training.run.step
+        target = next((each for each in self.evaluation_steps if each > step), step)
+        return min(target, step + CHECK_STEPS)
+
+    def _arrive(self, trials: Sequence[int]) -> None:
+        """Some trials are at a stop: read back, evaluate, and commit what is finished or due."""
+        updates = self._checked(trials, None)
+        for trial in [trial for trial in trials if trial in self.group.live]:
+            training = self.trainings[trial]
+            self.trainer.on_step(training.claim, training.run.step)
+            if training.run.step in self.evaluation_steps:
+                updates += self._evaluated(trial)
+            self.stops[trial] = self._next_stop(training)
+        live = self.group.live
+        if live and self.trainings[live[0]].commit_is_due():
+            updates += self._checked(live, State.RUNNING)
+        self._record(updates)
+
+    def _checked(self, trials: Sequence[int], state: State | None) -> list[tuple[int, TrialUpdate]]:
+        """Ends of those that diverged; updates in `state` of the others, where one is given."""
+        updates = []
+        for trial in list(trials):
+            training = self.trainings[trial]
+            divergence = training.check_losses()
+            if divergence is not None:
+                self.group.retire(trial)
+                updates.append((trial, training.update(State.INFEASIBLE, str(divergence))))
+            elif state is not None:
+                updates.append((trial, training.update(state)))
+        return updates
+
+    def _evaluated(self, trial: int) -> list[tuple[int, TrialUpdate]]:
+        """The trial's end, if this was its last evaluation or if its metrics failed."""
+        training = self.trainings[trial]
+        try:
+            training.evaluate()
+        except Exception as error:
+            state, reason = ending(error)
+            update = given_up(training.claim, training, state, reason)
+        else:
+            if training.run.step < self.evaluation_steps[-1]:
+                return []
+            update = training.update(State.COMPLETE)
+        self.group.retire(trial)
+        return [(trial, update)]
+
+    def _record(self, updates: list[tuple[int, TrialUpdate]]) -> None:
+        """Commit all in one transaction; a trial that is not ours any more does not keep the others from theirs."""
+        try:
+            self.trainer.recorder.record([update for _, update in updates])
+        except LeaseLost:
+            updates = [pair for pair in updates if self._recorded_alone(*pair)]
+        for trial, update in updates:
+            training = self.trainings[trial]
+            if update.checkpoints is not None:
+                training.committed(update)
+            if update.state.finished or update.state is State.RUNNING:
+                self.ended[training.claim.trial_id] = update
+
+    def _recorded_alone(self, trial: int, update: TrialUpdate) -> bool:
+        try:
+            self.trainer.recorder.record([update])
+        except LeaseLost:
+            self.ended.pop(self.trainings[trial].claim.trial_id, None)
+            if trial in self.group.live:
+                self.group.retire(trial)
+            return False
+        return True
