@@ -11,15 +11,11 @@ _NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
 
 
 def check_graph(graph: GraphModule, num_own: int) -> None:
-    """Refuse random numbers, and writes into what trials share: inputs after the first `num_own`."""
+    """Refuse writes into what trials share: inputs after the first `num_own`."""
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
     shared = set(inputs[num_own:])
     for node in graph.graph.nodes:
-        if not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        if _draws(node):
-            raise NotFusible(f"{_name(node)}: random numbers of its own; use torch's dropout or the step's generator")
-        if node.target._schema.is_mutable and isinstance(node.args[0], Node) and base_of(node.args[0]) in shared:
+        if _writes(node) and isinstance(node.args[0], Node) and base_of(node.args[0]) in shared:
             raise NotFusible(f"{_name(node)} writes into the batch or into a hyperparameter")
 
 

@@ -23,7 +23,7 @@ class Group:
     Between two calls of `advance` every run is an ordinary TrialRun: it can be evaluated, saved, or go on alone.
     """
 
-    def __init__(self, runs: Sequence[TrialRun], *, careful: bool = False) -> None:
+    def __init__(self, runs: Sequence[TrialRun], *, care: int = 0) -> None:
         self.runs = list(runs)
         self.setting = runs[0].setting
         self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
@@ -31,7 +31,7 @@ class Group:
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
         constants, numbers = split_points([run.point for run in runs])
-        self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, careful)
+        self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, care)
         self._recordings: dict[object, tuple[Recording, Noise]] = {}
         self._inputs = (
             list(self.model.parameters.values()),
@@ -61,7 +61,7 @@ class Group:
                 break
             batch = self._batch()
             recording, noise = self._recorded(batch)
-            with torch.inference_mode():
+            with torch.enable_grad() if recording.recurrent else torch.inference_mode():
                 losses.append(self._compute(batch, recording, noise))
                 for trial in self.live:
                     run = self.runs[trial]
@@ -149,7 +149,7 @@ class Group:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
             recording = record(self.task, batch)
             seeds = [run.trial.seed for run in self.runs]
-            noise = Noise(seeds, recording.sites, torch.get_default_dtype(), self.setting.device)
+            noise = Noise(seeds, recording.sites, self._inputs[0][0])
             known = self._recordings[batch.signature] = (recording, noise)
         return known
 

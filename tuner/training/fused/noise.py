@@ -1,5 +1,6 @@
 """Dropout masks: for each trial exactly the bits that torch's own dropout would draw in its step."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +12,17 @@ from tuner.training.randomness import step_seed
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One call of a dropout: the shape of one trial's mask, and each trial's rate."""
+    """One call of a dropout: each trial's rate, and one trial's mask in shape and layout, which orders its draws."""
 
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
     rates: tuple[float, ...]
+
+    def empty(self, like: torch.Tensor) -> torch.Tensor:
+        """A mask for all trials that keeps everything."""
+        size = (len(self.rates), *self.shape)
+        strides = (math.prod(self.shape), *self.strides)
+        return torch.empty_strided(size, strides, dtype=like.dtype, device=like.device).fill_(1.0)
 
 
 @dataclass(slots=True)
@@ -24,23 +32,24 @@ class Sites:
     found: Callable[[torch.Tensor], None]
     known: list[Site] = field(default_factory=list)
 
-    def mask(self, shape: tuple[int, ...], rates: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-        """A mask [K, *shape] that keeps everything, for the next call."""
+    def mask(self, noise: torch.Tensor, rates: Sequence[float]) -> torch.Tensor:
+        """A mask [K, ...] that keeps everything, for the next call; `noise` is like what one trial would draw."""
+        site = Site(tuple(noise.shape), tuple(noise.stride()), tuple(rates))
         with _disable_current_modes():
-            mask = torch.ones(len(rates), *shape, dtype=like.dtype, device=like.device)
+            mask = site.empty(noise)
         self.found(mask)
-        self.known.append(Site(shape, tuple(rates)))
+        self.known.append(site)
         return mask
 
 
 class Noise:
     """Draws the masks of K trials. The unfused trainer seeds torch's generator with step_seed(seed, step)."""
 
-    def __init__(self, seeds: Sequence[int], sites: Sequence[Site], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, seeds: Sequence[int], sites: Sequence[Site], like: torch.Tensor) -> None:
         self.seeds = list(seeds)
         self.sites = list(sites)
-        self.generators = [torch.Generator(device) for _ in seeds] if sites else []
-        self.masks = [torch.ones(len(seeds), *site.shape, dtype=dtype, device=device) for site in sites]
+        self.generators = [torch.Generator(like.device) for _ in seeds] if sites else []
+        self.masks = [site.empty(like) for site in sites]
         self._rows = [mask.unbind(0) for mask in self.masks]
 
     def draw(self, steps: Sequence[int]) -> list[torch.Tensor]:

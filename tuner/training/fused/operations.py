@@ -25,14 +25,15 @@ _LOOP_ONLY = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu", "ctc_loss"})  # v
 class Operations:
     """The operations of one recording. `ways` tells afterwards how each operation was run.
 
-    careful: every computing operation loops over the trials, which keeps the bits by construction.
+    care: 0, every rule is trusted; 1, matrix products loop over the trials; 2, every operation that computes does,
+    which keeps the bits by construction.
     """
 
-    def __init__(self, num_trials: int, rules: Mapping[str, Rule], sites: Sites, *, careful: bool = False) -> None:
+    def __init__(self, num_trials: int, rules: Mapping[str, Rule], sites: Sites, *, care: int = 0) -> None:
         self.num_trials = num_trials
         self.rules = rules
         self.sites = sites
-        self.careful = careful
+        self.care = care
         self.ways: dict[str, str] = {}
 
     def trial(self, stacked: torch.Tensor) -> TrialTensor:
@@ -75,7 +76,7 @@ class Operations:
     def _without_rule(self, function: Any, name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
         if name.endswith("_") and not name.endswith("__"):
             raise NotFusible(f"the in-place operation {name} has no rule for several trials")
-        if name not in _LOOP_ONLY and not self.careful:
+        if name not in _LOOP_ONLY and self.care == 0:
             try:
                 result = self._mapped(function, arguments, keywords)
             except (RuntimeError, ValueError, TypeError, NotImplementedError):

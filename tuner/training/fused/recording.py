@@ -29,7 +29,7 @@ class Task:
     num_trials: int
     constants: Mapping[str, Any]
     numbers: Mapping[str, torch.Tensor]
-    careful: bool = False
+    care: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Recording:
     trained: list[str]
     ways: dict[str, str]
     num_nodes: int
+    recurrent: bool  # oneDNN's recurrent layers keep what their backward needs only where gradients are on
 
 
 def record(task: Task, batch: Batch) -> Recording:
@@ -93,7 +94,7 @@ def record(task: Task, batch: Batch) -> Recording:
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
-    return Recording(graph.forward, sites.known, used, ways, len(graph.graph.nodes))
+    return Recording(graph.forward, sites.known, used, ways, len(graph.graph.nodes), "mkldnn_rnn" in graph.code)
 
 
 def _gradients(
@@ -121,7 +122,7 @@ def _inputs(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor], list[to
 def _losses(task: Task, inputs: Any, batch: Batch, sites: Sites) -> tuple[torch.Tensor, dict[str, str]]:
     """The losses [K] of all trials by the rules, and how each operation was run."""
     parameters, buffers, numbers = inputs
-    operations = Operations(task.num_trials, TABLE, sites, careful=task.careful)
+    operations = Operations(task.num_trials, TABLE, sites, care=task.care)
     named = {
         **dict(zip(task.model.parameters, parameters, strict=True)),
         **dict(zip(task.model.buffers, buffers, strict=True)),

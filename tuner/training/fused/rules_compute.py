@@ -19,7 +19,7 @@ def reduction(
 ) -> Any:
     """Over the given dimensions, or over all of a trial's."""
     dim = keywords.pop("axis", dim) if dim is None else dim
-    if is_trial(dim) or isinstance(dim, torch.Tensor) or operations.careful or not is_trial(value):
+    if is_trial(dim) or isinstance(dim, torch.Tensor) or operations.care > 1 or not is_trial(value):
         return NotImplemented
     reduce = getattr(torch, name_of(function))
     options = {name: option for name, option in keywords.items() if option is not None}
@@ -41,7 +41,7 @@ def softmax(
     operations: Operations, function: Any, value: TrialTensor, dim: Any = None, *rest: Any, **keywords: Any
 ) -> Any:
     dtype = next((item for item in rest if isinstance(item, torch.dtype)), keywords.get("dtype"))
-    if dim is None or operations.careful:
+    if dim is None or operations.care > 1:
         return NotImplemented
     kernel = torch.log_softmax if "log" in name_of(function) else torch.softmax
     return operations.trial(kernel(value.stacked, inner(dim, rank(value)), dtype=dtype))
@@ -79,7 +79,7 @@ def layer_norm(
 ) -> Any:
     """Without parameters of its own each row is normalized for itself."""
     varying = any(is_trial(item) for item in (weight, bias, *named.values()))
-    if varying or operations.careful or not is_trial(value):
+    if varying or operations.care > 1 or not is_trial(value):
         return operations.loop(function, (value, shape, weight, bias, *rest), named)
     return operations.trial(F.layer_norm(value.stacked, shape, weight, bias, *rest, **named))
 
@@ -88,7 +88,7 @@ def pooling(operations: Operations, function: Any, value: TrialTensor, *rest: An
     """Every plane is pooled for itself: trials are more examples."""
     name = name_of(function)
     spatial = int(next(letter for letter in name if letter.isdigit()))
-    if rank(value) != spatial + 2 or operations.careful:
+    if rank(value) != spatial + 2 or operations.care > 1:
         return NotImplemented
     trials, examples = value.stacked.shape[:2]
     pooled = function(value.stacked.reshape(trials * examples, *value.stacked.shape[2:]), *rest, **keywords)

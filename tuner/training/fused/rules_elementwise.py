@@ -60,7 +60,7 @@ def arithmetic(operations: Operations, function: Any, *arguments: Any, **keyword
 def transcendental(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
     tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
     elements = max(math.prod(seen_shape(tensor)) for tensor in tensors)
-    if not _only_numbers(arguments, keywords) and (elements % _VECTOR or operations.careful):
+    if not _only_numbers(arguments, keywords) and (elements % _VECTOR or operations.care > 1):
         return operations.loop(function, _rounded(operations, arguments), keywords)
     return arithmetic(operations, function, *arguments, **keywords)
 

@@ -20,7 +20,7 @@ _SMALL = 400  # rows x inner x columns below which torch's batched product is an
 def linear(operations: Operations, function: Any, value: Any, weight: Any, bias: Any = None) -> Any:
     shape, (width_out, width_in) = seen_shape(value), seen_shape(weight)
     rows = math.prod(shape[:-1])
-    if len(shape) == 1 or operations.careful or rows * width_in * width_out < _SMALL:
+    if len(shape) == 1 or operations.care or rows * width_in * width_out < _SMALL:
         return operations.loop(function, (value, weight, bias), {})
     inputs = _folded(operations.stacked(value))
     if inputs is None:
@@ -48,7 +48,7 @@ def _folded(stacked: torch.Tensor) -> torch.Tensor | None:
 
 
 def matmul(operations: Operations, function: Any, left: Any, right: Any) -> Any:
-    if operations.careful or is_number(left) or is_number(right):
+    if operations.care or is_number(left) or is_number(right):
         return NotImplemented
     dims = (rank(left), rank(right))
     if dims == (2, 2):
@@ -104,7 +104,7 @@ def attention(operations: Operations, function: Any, query: Any, key: Any, value
     if is_trial(rate) or rate > 0.0:
         return _attention_with_dropout(operations, (query, key, value), mask, rate, options)
     shapes = {rank(query), rank(key), rank(value)}
-    if operations.careful or shapes != {4} or is_trial(mask) or options.get("enable_gqa"):
+    if operations.care or shapes != {4} or is_trial(mask) or options.get("enable_gqa"):
         return operations.loop(function, (query, key, value), {"attn_mask": mask, **options})
     if mask is not None and mask.dim() > 2:
         return operations.loop(function, (query, key, value), {"attn_mask": mask, **options})

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from tuner.errors import NotFusible
 from tuner.training.fused.operations import Operations, name_of
-from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial, seen_shape
+from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial
 
 _LEAVE_TORCH = """item __bool__ tolist numpy __float__ __int__ __index__ __contains__ __array__ is_nonzero equal
  allclose"""
@@ -63,11 +63,12 @@ def dropout(
     """Each trial's own mask, at its own rate."""
     if not training or (not is_trial(p) and p == 0.0):
         return value
-    shape = seen_shape(value)
-    if name_of(function) not in ("dropout", "dropout_"):
-        shape = shape[:2] + (1,) * (len(shape) - 2)
     stacked = operations.stacked(value)
-    return operations.trial(stacked * operations.sites.mask(shape, _rates(operations, p), stacked))
+    with _disable_current_modes():
+        noise = torch.empty_like(stacked[0].detach())
+        if name_of(function) not in ("dropout", "dropout_"):  # whole features
+            noise = noise.new_empty(*noise.shape[:2], *([1] * (noise.dim() - 2)))
+    return operations.trial(stacked * operations.sites.mask(noise, _rates(operations, p)))
 
 
 def _rates(operations: Operations, rate: Any) -> list[float]:

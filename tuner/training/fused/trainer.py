@@ -50,8 +50,8 @@ class GroupTrainer:
 def exact_group(trainings: Sequence[TrialInTraining]) -> Group:
     """The trials stacked, by a way that keeps their bits. Raises NotFusible when there is none."""
     difference = None
-    for careful in (False, True):
-        group = Group([training.run for training in trainings], careful=careful)
+    for care in range(3):
+        group = Group([training.run for training in trainings], care=care)
         difference = first_difference(group)
         if difference is None:
             return group
