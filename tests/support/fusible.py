@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from support.tiny import Tiny, setting_for, tiny_study
 from torch import nn
 
+from support.tiny import Tiny, setting_for, tiny_study
 from tuner import SearchSpace, Splits, log_uniform, minimize, uniform
 from tuner.rounds.plan import planned_trials
 from tuner.training.trial_run import TrialRun
@@ -227,8 +227,8 @@ class Temperature(Mlp):
 
 
 MUST_FUSE = [
-    Mlp, MlpWithDropout, OddMlp, Residual, TransformerEncoder, SdpaTransformer, TiedLm, Branching, Gru, Lstm, Temperature,
-    TransformerEncoderWithDropout,
+    Mlp, MlpWithDropout, OddMlp, Residual, TransformerEncoder, SdpaTransformer, TiedLm, Branching, Gru, Lstm,
+    Temperature, TransformerEncoderWithDropout,
 ]  # fmt: skip
 
 SPACE = SearchSpace(

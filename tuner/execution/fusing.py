@@ -1,15 +1,19 @@
 """How many trials train as one stacked model: as the user says, or as a short probe finds out."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from tuner.errors import NotFusible
-from tuner.records import Claim, TrialUpdate
+from tuner.records import Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.fused.choice import LARGEST, Choice, best_choice, trials_that_fit
 from tuner.training.fused.trainer import GroupTrainer
 from tuner.training.trainer import Trainer
 
+_log = logging.getLogger(__name__)
 MOST_TRIALS = 1024  # of one group
 Fuse = int | Literal["auto", "off"]
 
@@ -21,18 +25,60 @@ class Fusing:
         self.fuse = fuse
         self.ledger = ledger
         self.row = row
-        self.refused = ""  # why trials are trained one by one although fusing was tried
+        self._choices: dict[str, Choice] = {}  # by shape group
+        self._checked: set[str] = set()
 
     @property
     def most_trials(self) -> int:
         """How many trials to claim at a time."""
-        return self.fuse if isinstance(self.fuse, int) else 1
+        if isinstance(self.fuse, int):
+            return self.fuse
+        fewest = [choice.num_trials for choice in self._choices.values()]
+        return 1 if self.fuse == "off" or (fewest and max(fewest) == 1) else LARGEST
 
     def train(self, trainer: Trainer, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials; those without an update in the answer were not touched, and are to be handed back."""
         if len(claims) == 1:
             return [trainer.train(claims[0])]
+        kind = claims[0].trial.shape_group
+        if kind not in self._choices:
+            self._choices[kind] = self._chosen(trainer, claims)
+        size = self._choices[kind].num_trials
+        if size == 1:
+            return [trainer.train(claims[0])]
         try:
-            return GroupTrainer(trainer).train(claims)
+            return self._train_together(trainer, claims[:size], kind)
         except NotFusible as error:
-            raise NotFusible(f"{error}; --fuse auto trains such trials one by one, --fuse off all of them") from error
+            if isinstance(self.fuse, int):
+                message = f"{error}; --fuse auto trains such trials one by one, --fuse off trains all so"
+                raise NotFusible(message) from error
+            self._choices[kind] = Choice(1, str(error))
+            self._conclude(kind, self._choices[kind])
+            return []
+
+    def _chosen(self, trainer: Trainer, claims: Sequence[Claim]) -> Choice:
+        trials = [claim.trial for claim in claims]
+        if isinstance(self.fuse, int):
+            most = trials_that_fit(trainer.setting, trials[0])
+            if most < self.fuse:
+                _log.warning("%d trials do not fit into the free memory together; training %d", self.fuse, most)
+            return Choice(min(self.fuse, most), f"--fuse {self.fuse}")
+        counts = self.ledger.state_counts(self.row.study_id)
+        ahead = counts.get(State.WAITING, 0) + len(claims)
+        choice = best_choice(trainer.setting, trials, ahead)
+        self._conclude(kind=trials[0].shape_group, choice=choice)
+        return choice
+
+    def _train_together(self, trainer: Trainer, claims: Sequence[Claim], kind: str) -> list[TrialUpdate]:
+        together = GroupTrainer(trainer)
+        updates = together.train(claims)
+        if kind not in self._checked:
+            self._checked.add(kind)
+            self._conclude(kind, replace(self._choices[kind], ways=together.ways), check="identical")
+        return updates
+
+    def _conclude(self, kind: str, choice: Choice, check: str = "") -> None:
+        """Write down how this shape group is trained, and whether the self-check found the same bits."""
+        known = self.ledger.conclusion(self.row.campaign, "fusion", self.row.study_id) or {}
+        told = {"trials": choice.num_trials, "reason": choice.reason, "ways": choice.ways, "self_check": check}
+        self.ledger.conclude(self.row.campaign, "fusion", {**known, kind: told}, self.row.study_id)

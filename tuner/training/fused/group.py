@@ -48,6 +48,13 @@ class Group:
         """How each operation is run: by a rule, by vmap, or by a loop over the trials."""
         return {name: way for recording, _ in self._recordings.values() for name, way in recording.ways.items()}
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss."""
+        own = [*self._changing(), *self.gradients]
+        passes = max(recording.num_bytes for recording, _ in self._recordings.values())
+        return sum(tensor.nbytes for tensor in own) + passes
+
     def retire(self, trial: int) -> None:
         """A trial trains no more; its mates do not notice."""
         self.live.remove(trial)

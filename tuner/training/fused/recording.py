@@ -76,7 +76,7 @@ class Recording:
     sites: list[Site]
     trained: list[str]
     ways: dict[str, str]
-    num_nodes: int
+    num_bytes: int
     recurrent: bool  # oneDNN's recurrent layers keep what their backward needs only where gradients are on
 
 
@@ -94,7 +94,7 @@ def record(task: Task, batch: Batch) -> Recording:
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
-    return Recording(graph.forward, sites.known, used, ways, len(graph.graph.nodes), "mkldnn_rnn" in graph.code)
+    return Recording(graph.forward, sites.known, used, ways, tape.num_bytes, "mkldnn_rnn" in graph.code)
 
 
 def _gradients(

@@ -16,10 +16,11 @@ from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial, 
 
 _ARITHMETIC = """add sub subtract mul multiply div divide true_divide floor_divide remainder fmod rsub __add__
  __radd__ __sub__ __mul__ __rmul__ __truediv__ __floordiv__ __mod__ __neg__ __and__ __or__ __xor__ __invert__ __gt__
- __lt__ __ge__ __le__ __eq__ __ne__ eq ne gt lt ge le neg negative sqrt square abs absolute sign reciprocal relu relu6 hardtanh
- leaky_relu threshold clamp clip clamp_min clamp_max maximum minimum where logical_and logical_or logical_not
- logical_xor isnan isfinite isinf masked_fill floor ceil round trunc float double half bfloat16 long int bool
- to type type_as clone contiguous nan_to_num bitwise_and bitwise_or bitwise_not zeros_like ones_like full_like""".split()
+ __lt__ __ge__ __le__ __eq__ __ne__ eq ne gt lt ge le neg negative sqrt square abs absolute sign reciprocal relu relu6
+ hardtanh leaky_relu threshold clamp clip clamp_min clamp_max maximum minimum where logical_and logical_or
+ logical_not  logical_xor isnan isfinite isinf masked_fill floor ceil round trunc float double half bfloat16 long int
+ bool to type type_as clone contiguous nan_to_num bitwise_and bitwise_or bitwise_not zeros_like ones_like
+ full_like""".split()
 _FUNCTIONS = """pow __pow__ exp expm1 log log1p log2 rsqrt sin cos tanh sigmoid gelu silu mish elu selu celu softplus
  hardswish hardsigmoid logsigmoid softsign tanhshrink erf lerp addcmul addcdiv xlogy atan2""".split()
 _IN_PLACE = """add_ sub_ mul_ div_ relu_ clamp_ copy_ zero_ fill_ neg_ masked_fill_ __iadd__ __isub__ __imul__

@@ -5,11 +5,23 @@ from dataclasses import replace
 
 import torch
 
+from tuner.errors import NotFusible
 from tuner.training.fused.group import Group
 from tuner.training.trial_run import TrialRun
 
 UPDATES = 2  # the second one is of another batch, so that whatever a recording froze shows
 SAMPLE = 8  # trials of a group that are compared
+
+
+def exact_group(runs: Sequence[TrialRun]) -> Group:
+    """The trials stacked, by a way that keeps their bits. Raises NotFusible when there is none."""
+    difference = None
+    for care in range(3):
+        group = Group(runs, care=care)
+        difference = first_difference(group)
+        if difference is None:
+            return group
+    raise NotFusible(f"trained together the bits are not those of each trial alone: {difference}")
 
 
 def first_difference(group: Group) -> str | None:

@@ -44,6 +44,12 @@ class Tape(TorchDispatchMode):
         self.graph.output([self._node_of(tensor) for tensor in outputs])
         return GraphModule(self.constants, self.graph)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of everything that was computed."""
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in self._alive}
+        return sum(storages.values())
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")

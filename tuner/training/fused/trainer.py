@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from tuner.errors import LeaseLost, NotFusible
 from tuner.records import Claim, State, TrialUpdate
-from tuner.training.fused.group import Group
-from tuner.training.fused.self_check import first_difference
+from tuner.training.fused.self_check import exact_group
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trainer import CHECK_STEPS, Trainer, TrialInTraining, ending, given_up
 
@@ -16,6 +15,7 @@ class GroupTrainer:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.setting = trainer.setting
+        self.ways: dict[str, str] = {}  # how the operations of the last group were run
 
     def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials to their ends, or to where the setting says stop; the last update of each, in order.
@@ -32,7 +32,9 @@ class GroupTrainer:
             ended |= {item.claim.trial_id: item.go_on() for item in ready if item.run.step == last}
             left = [item for item in ready if item.run.step < last]
             if left:
-                ended |= _GroupInTraining(self.trainer, left).to_the_end()
+                group = _GroupInTraining(self.trainer, left)
+                self.ways = dict(group.group.ways)
+                ended |= group.to_the_end()
         return [ended[claim.trial_id] for claim in claims if claim.trial_id in ended]
 
     def _start(self, claim: Claim) -> TrialInTraining | TrialUpdate:
@@ -47,17 +49,6 @@ class GroupTrainer:
         return given_up(claim, None, state, reason)
 
 
-def exact_group(trainings: Sequence[TrialInTraining]) -> Group:
-    """The trials stacked, by a way that keeps their bits. Raises NotFusible when there is none."""
-    difference = None
-    for care in range(3):
-        group = Group([training.run for training in trainings], care=care)
-        difference = first_difference(group)
-        if difference is None:
-            return group
-    raise NotFusible(f"trained together the bits are not those of each trial alone: {difference}")
-
-
 class _GroupInTraining:
     """Trials on their way together; each stops for itself at its evaluations and where its losses are read back."""
 
@@ -65,7 +56,7 @@ class _GroupInTraining:
         self.trainer = trainer
         self.trainings = trainings
         self.evaluation_steps = trainer.setting.study.budget.evaluation_steps
-        self.group = exact_group(trainings)
+        self.group = exact_group([training.run for training in trainings])
         self.ended: dict[int, TrialUpdate] = {}
         self.stops = [self._next_stop(training) for training in trainings]
 
@@ -91,7 +82,7 @@ class _GroupInTraining:
         self.stops = [self.stops[trial] for trial in self.group.live]
         self.trainings = [self.trainings[trial] for trial in self.group.live]
         if len(self.trainings) > 1:
-            self.group = exact_group(self.trainings)
+            self.group = exact_group([training.run for training in self.trainings])
             return
         (last,) = self.trainings
         self.group.live.clear()

@@ -1,0 +1,179 @@
+"""Ordinary models and losses, stacked: every loss, gradient, weight, buffer and optimizer value has the same bits."""
+
+import pytest
+import torch
+from support.fusible import MUST_FUSE, Images, Mlp, MlpWithDropout, OddMlp, Residual, runs_of
+
+from tuner.errors import NotFusible
+from tuner.training.checkpoints import canonical_digest
+from tuner.training.fused import optimizers, rules
+from tuner.training.fused.group import Group
+from tuner.training.fused.self_check import exact_group, first_difference
+
+LOOPS_ALLOWED = {"gru", "lstm"}
+STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def digests(runs):
+    return [canonical_digest(run.state()) for run in runs]
+
+
+@pytest.mark.parametrize("workload", MUST_FUSE)
+def test_a_model_that_must_fuse_does_and_keeps_its_bits(workload):
+    runs, alone = runs_of(workload(), 3), runs_of(workload(), 3)
+    group = exact_group(runs)
+    group.advance(STEPS)
+    for run in alone:
+        run.advance(STEPS)
+    assert digests(runs) == digests(alone)
+    assert "vmap" not in group.ways.values()
+
+
+@pytest.mark.parametrize("num_trials", [1, 2, 8, 16])
+@pytest.mark.parametrize("workload", [Mlp, MlpWithDropout, Residual])
+def test_the_bits_do_not_depend_on_the_size_of_the_group(workload, num_trials):
+    runs, alone = runs_of(workload(), num_trials)[::-1], runs_of(workload(), num_trials)[::-1]
+    exact_group(runs).advance(3)
+    for run in alone:
+        run.advance(3)
+    assert digests(runs) == digests(alone)
+
+
+def test_the_self_check_changes_nothing():
+    runs = runs_of(MlpWithDropout(), 3)
+    before = digests(runs)
+    exact_group(runs)
+    assert digests(runs) == before
+    assert all(parameter.grad is None for run in runs for parameter in run.parameters)
+
+
+def test_an_unused_parameter_is_not_decayed():
+    workload = next(each for each in MUST_FUSE if each.__name__ == "Branching")
+    runs = runs_of(workload(), 2)
+    before = [run.model.unused.weight.clone() for run in runs]
+    exact_group(runs).advance(STEPS)
+    assert all(torch.equal(run.model.unused.weight, weight) for run, weight in zip(runs, before, strict=True))
+
+
+class BranchOnValues(Mlp):
+    def loss(self, model, batch, point):
+        loss = super().loss(model, batch, point)
+        return loss * 2 if loss > 2.0 else loss
+
+
+class Item(Mlp):
+    def loss(self, model, batch, point):
+        loss = super().loss(model, batch, point)
+        return loss * loss.item()
+
+
+class BranchOnAHyperparameter(Mlp):
+    def loss(self, model, batch, point):
+        return super().loss(model, batch, point) * (2.0 if point["dropout"] > 0.2 else 1.0)
+
+
+class OwnNoise(Mlp):
+    def loss(self, model, batch, point):
+        return super().loss(model, (batch[0] + 0.1 * torch.randn_like(batch[0]), batch[1]), point)
+
+
+class NoiseOfEachTrial(Mlp):
+    def loss(self, model, batch, point):
+        hidden = model(batch[0])
+        return (hidden + torch.randn_like(hidden)).square().mean()
+
+
+class WritesIntoTheBatch(Mlp):
+    def loss(self, model, batch, point):
+        batch[0].mul_(1.0)
+        return super().loss(model, batch, point)
+
+
+class WritesTrialsIntoTheBatch(Mlp):
+    def loss(self, model, batch, point):
+        batch[0][:, :10] += model(batch[0]).detach()
+        return super().loss(model, batch, point)
+
+
+class BakedNumber(Mlp):
+    calls = 0
+
+    def loss(self, model, batch, point):
+        self.calls += 1
+        return super().loss(model, batch, point) * (1.0 + 0.1 * self.calls)
+
+
+class NotAScalar(Mlp):
+    def loss(self, model, batch, point):
+        return model(batch[0]).mean(1)
+
+
+REFUSED = {
+    BranchOnValues: "__bool__: the code branches on",
+    Item: "item: the code reads",
+    BranchOnAHyperparameter: "__bool__: the code branches on",
+    OwnNoise: "randn_like: random numbers",
+    NoiseOfEachTrial: "randn_like: random numbers",
+    WritesIntoTheBatch: "mul_ writes into the batch",
+    WritesTrialsIntoTheBatch: "writes values of a single trial into a tensor that all trials share",
+    BakedNumber: "the bits are not those of each trial alone: trial 0: the loss",
+    NotAScalar: r"not one number for each trial, but \(32,\)",
+}
+
+
+@pytest.mark.parametrize("workload", REFUSED)
+def test_what_cannot_be_fused_is_refused_by_the_name_of_the_operation(workload):
+    with pytest.raises(NotFusible, match=REFUSED[workload]):
+        exact_group(runs_of(workload(), 2))
+
+
+def test_models_of_different_shapes_are_refused():
+    class Wide(Images):
+        def model(self, point):
+            return torch.nn.Linear(64, 10 + int(10 * point["dropout"]))
+
+    with pytest.raises(NotFusible, match="parameter weight"):
+        Group(runs_of(Wide(), 4))
+
+
+def test_the_self_check_sees_weight_gradients_in_another_order(monkeypatch):
+    monkeypatch.setattr("tuner.training.fused.graph._turn_weight_gradients", lambda graph: None)
+    difference = first_difference(Group(runs_of(Mlp(), 4)))
+    assert difference is None or "gradient" in difference
+    assert first_difference(Group(runs_of(OddMlp(), 4))) is not None
+
+
+def test_the_self_check_sees_noise_that_trials_share(monkeypatch):
+    monkeypatch.setattr("tuner.training.fused.noise.step_seed", lambda seed, step: 5)
+    assert "the loss" in first_difference(Group(runs_of(MlpWithDropout(), 2)))
+
+
+def test_the_self_check_sees_an_optimizer_on_one_flat_row(monkeypatch):
+    def flat(values, gradients, *rest, **settings):
+        sizes = [value.numel() for value in values]
+        kinds = (values, gradients, *rest[:2])
+        rows = [torch.cat([tensor.flatten() for tensor in tensors]) for tensors in kinds]
+        torch._fused_adamw_(*[[row] for row in rows], [], rest[3][:1], **settings)
+        for targets, row in zip(kinds, rows, strict=True):
+            for target, part in zip(targets, row.split(sizes), strict=True):
+                target.copy_(part.view_as(target))
+
+    monkeypatch.setitem(optimizers._KERNELS, torch.optim.AdamW, optimizers._adam_step(flat))
+    workload = next(each for each in MUST_FUSE if each.__name__ == "Branching")
+    assert first_difference(Group(runs_of(workload(), 4))) is not None
+
+
+def test_the_self_check_sees_a_wrong_rule(monkeypatch):
+    monkeypatch.setitem(
+        rules.TABLE, "relu", lambda operations, f, x, inplace: operations.trial(x.stacked.clamp(min=1e-3))
+    )
+    with pytest.raises(NotFusible, match="trial"):
+        exact_group(runs_of(Mlp(), 2))
