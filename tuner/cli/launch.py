@@ -14,6 +14,9 @@ def launch(
         int | None, typer.Option(min=1, help="Step budget of every trial, over the declared one.", show_default=False)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Price it; train and write nothing.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
+    ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train FAILED trials again.")] = False,
     allow_changed_code: Annotated[
         bool, typer.Option("--allow-changed-code", help="Go on although the workload's code or data changed.")
@@ -27,7 +30,7 @@ def launch(
 ) -> None:
     """Train the trials of a round. The same command again continues and repeats nothing that is finished."""
     from tuner.cli.desks import Where, open_desk
-    from tuner.cli.launching import print_plan, run_launch
+    from tuner.cli.launching import print_fusion, print_plan, run_launch
     from tuner.rounds.launch import plan_study
     from tuner.rounds.prepare import prepared_round
 
@@ -36,5 +39,7 @@ def launch(
         prepared = prepared_round(desk, round_number, max_train_steps)
         if dry_run:
             print_plan(plan_study(desk, prepared.study, prepared.trials))
+            if verbose:
+                print_fusion(desk, prepared)
         else:
             run_launch(desk, prepared, retry_failed=retry_failed, quiet=quiet)

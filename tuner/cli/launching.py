@@ -12,6 +12,9 @@ from tuner.rounds.launch import Desk, Plan, launch_study
 from tuner.rounds.prepare import Prepared
 
 
+LOOKED_AT = 4  # trials that a dry run stacks
+
+
 def print_plan(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -26,6 +29,23 @@ def print_plan(*plans: Plan) -> None:
         )  # fmt: skip
     console().print(table)
     say("a dry run: nothing was trained or written; times are for this machine as busy as it is now")
+
+
+def print_fusion(desk: Desk, prepared: Prepared) -> None:
+    """How the first trials of one shape would train together, operation by operation."""
+    kind = prepared.trials[0].shape_group
+    together = [trial for trial in prepared.trials if trial.shape_group == kind][:LOOKED_AT]
+    choice = desk.backend.fusion(prepared.study, together)
+    if not choice.ways:
+        say(f"trials of this study cannot be fused: {choice.reason}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("operation")
+    table.add_column("all trials at once by")
+    for name, way in sorted(choice.ways.items(), key=lambda item: (item[1], item[0])):
+        table.add_row(name, way)
+    console().print(table)
+    say(f"trials of this study can be fused ({choice.reason}); loop: once for each trial; shape group: {kind}")
 
 
 def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> None:

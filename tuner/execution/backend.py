@@ -1,6 +1,6 @@
 """What a backend offers to the strategy above it, and what it tells to whoever watches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from tuner.design.trial import Trial
 from tuner.records import Claim, Price, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.fused.choice import Choice
 
 
 class Listener(Protocol):
@@ -60,6 +61,10 @@ class Backend(Protocol):
 
     def price(self, study: Study, trial: Trial) -> Price:
         """Measure what a trial costs here. Nothing is written."""
+        ...
+
+    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
+        """How these trials would train together: operation by operation, or why they cannot. Nothing is written."""
         ...
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:

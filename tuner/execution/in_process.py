@@ -21,6 +21,7 @@ from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fingerprint import workload_fingerprint
+from tuner.training.fused.choice import Choice, look_at
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
@@ -71,6 +72,9 @@ class InProcess:
 
     def price(self, study: Study, trial: Trial) -> Price:
         return measured_price(self._setting(study, "price", _never), trial)
+
+    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
+        return look_at(self._setting(study, "fusion", _never), trials)
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         setting = self._setting(row.study, checkpoint_place(row.campaign, row.study.name), stop)

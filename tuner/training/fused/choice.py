@@ -46,6 +46,17 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int) -> Choice
             return Choice(1, str(error))
 
 
+def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
+    """How each operation would run if these trials trained together, or why they cannot. Trains nothing that stays."""
+    quiet = replace(setting, stop=lambda: False)
+    with callers_generators_restored(setting.device):
+        try:
+            group = exact_group([TrialRun(quiet, trial) for trial in trials])
+        except NotFusible as error:
+            return Choice(1, str(error))
+        return Choice(len(trials), "the same bits as each trial alone", dict(group.ways))
+
+
 def _fastest(setting: Setting, trials: Sequence[Trial], alone: float, until: float) -> Choice:
     best, size = Choice(1, "training together is not faster"), min(FIRST, len(trials))
     fastest, most = PAYS * alone, trials_that_fit(setting, trials[0])
