@@ -61,11 +61,12 @@ def bare_loop(run, fused):
 
     def steps(count):
         nonlocal step
-        for step in range(step, step + count):
+        for number in range(step, step + count):
             optimizer.zero_grad()
-            loss = workload.loss(model, run.batches.at(step % 4000), run.point)
+            loss = workload.loss(model, run.batches.at(number % 4000), run.point)
             loss.backward()
             optimizer.step()
+        step += count
 
     return steps
 
@@ -82,7 +83,7 @@ def fused_loop(group):
 
 
 def measured(workload_type, num_trials, rounds):
-    """Microseconds a trial-step: default loop, loop with the fused kernel, this program; and the ratios of each round."""
+    """Medians in microseconds a trial-step by way of training; seconds to build the group; operations that loop."""
     workload = workload_type()
     study = replace(study_of_round(campaign, 1, 5000), batch_size=workload.batch_size)
     device = torch.device("cpu")

@@ -41,13 +41,12 @@ class Fusing:
         if len(claims) == 1:
             return [trainer.train(claims[0])]
         kind = claims[0].trial.shape_group
-        if kind not in self._choices:
-            self._choices[kind] = self._chosen(trainer, claims)
-        size = self._choices[kind].num_trials
-        if size == 1:
-            return [trainer.train(claims[0])]
         try:
-            return self._train_together(trainer, claims[:size], kind)
+            if kind not in self._choices:
+                self._choices[kind] = self._chosen(trainer, claims)
+            size = self._choices[kind].num_trials
+            if size > 1:
+                return self._train_together(trainer, claims[:size], kind)
         except NotFusible as error:
             if isinstance(self.fuse, int):
                 message = f"{error}; --fuse auto trains such trials one by one, --fuse off trains all so"
@@ -55,6 +54,7 @@ class Fusing:
             self._choices[kind] = Choice(1, str(error))
             self._conclude(kind, self._choices[kind])
             return []
+        return [trainer.train(claims[0])]
 
     def _chosen(self, trainer: Trainer, claims: Sequence[Claim]) -> Choice:
         trials = [claim.trial for claim in claims]

@@ -33,7 +33,7 @@ class TrialTensor(torch.Tensor):
     def __init__(self, stacked: torch.Tensor, operations: Runs, *, is_number: bool = False) -> None:
         """All is done in __new__; torch wants both."""
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"TrialTensor({self.stacked.shape[0]} trials, {tuple(self.stacked.shape[1:])})"
 
     @classmethod
@@ -42,7 +42,7 @@ class TrialTensor(torch.Tensor):
         return _operations_of(args, keywords).run(func, args, keywords)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, *rest: Any) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{func} reached the dispatcher with a trial tensor")
 
 

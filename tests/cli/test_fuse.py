@@ -1,0 +1,67 @@
+"""`--fuse`: trials trained together from the shell, with the records of trials trained one by one."""
+
+import json
+import sqlite3
+
+import pytest
+from support.study_files import write_study
+
+CURVES = (
+    "select number, trial.state, metric.name, measurement.step, value_kind, hex(value) from measurement "
+    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 3, 4"
+)
+
+
+def rows(folder, query):
+    connection = sqlite3.connect(folder / "runs" / "tuner.sqlite")
+    found = connection.execute(query).fetchall()
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("fuse", ["3", "auto"])
+def test_fused_trials_leave_the_records_of_single_ones(fuse, tuner, tmp_path, monkeypatch):
+    for folder, option in (("together", fuse), ("alone", "off")):
+        place = tmp_path / folder
+        place.mkdir()
+        monkeypatch.chdir(place)
+        run = tuner("launch", write_study(place), "--fuse", option)
+        assert run.code == 0, run.err
+        assert run.err.count("complete, best validation/loss") == 4
+    assert rows(tmp_path / "together", CURVES) == rows(tmp_path / "alone", CURVES)
+
+
+def test_what_was_checked_is_kept_in_the_ledger(tuner, tmp_path):
+    tuner("launch", write_study(tmp_path), "--fuse", "4")
+    ((data,),) = rows(tmp_path, "select data from conclusion where kind = 'fusion'")
+    (told,) = json.loads(data).values()
+    assert (told["trials"], told["self_check"]) == (4, "identical")
+    assert told["ways"]["linear"] in ("rule", "loop")
+
+
+def test_a_dry_run_lists_how_each_operation_would_run(tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path), "--dry-run", "-v")
+    assert run.code == 0, run.err
+    assert "cross_entropy" in run.out
+    assert "can be fused (the same bits as each trial alone)" in run.err
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-2", "99999"])
+def test_a_wrong_number_of_trials_is_an_error_that_says_what_is_right(value, tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path), f"--fuse={value}")
+    assert run.code == 2
+    assert f"off, auto or a number of trials from 1 to 1024, got '{value}'" in run.err
+
+
+def test_a_model_that_cannot_be_fused_is_an_error_that_names_the_operation(tuner, tmp_path):
+    branch = (
+        "return F.cross_entropy(model",
+        "return (1.0 if model(batch[0]).sum() > 0 else 2.0) * F.cross_entropy(model",
+    )
+    study = write_study(tmp_path, replace=[branch])
+    refused = tuner("launch", study, "--fuse", "2")
+    assert refused.code == 2
+    assert "__bool__: the code branches on the value of a tensor that differs between trials" in refused.err
+    assert "--fuse auto" in refused.err
+    alone = tuner("launch", study, "--fuse", "auto")
+    assert alone.code == 0, alone.err
