@@ -11,7 +11,6 @@ from tuner.records import State
 from tuner.rounds.launch import Desk, Plan, launch_study
 from tuner.rounds.prepare import Prepared
 
-
 LOOKED_AT = 4  # trials that a dry run stacks
 
 
