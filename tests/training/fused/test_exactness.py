@@ -7,6 +7,7 @@ from support.fusible import MUST_FUSE, Images, Mlp, MlpWithDropout, OddMlp, Resi
 from tuner.errors import NotFusible
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.fused import optimizers, rules
+from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group import Group
 from tuner.training.fused.self_check import exact_group, first_difference
 
@@ -176,3 +177,14 @@ def test_the_self_check_sees_a_wrong_rule(monkeypatch):
     )
     with pytest.raises(NotFusible, match="trial"):
         exact_group(runs_of(Mlp(), 2))
+
+
+@pytest.mark.parametrize("workload", MUST_FUSE)
+def test_evaluating_together_gives_the_bits_of_each_evaluation_or_is_not_done(workload):
+    group = Group(runs_of(workload(), 3))
+    evaluation = GroupEvaluation(group)
+    trials = list(range(3))
+    first, second = evaluation.of(trials), evaluation.of(trials)
+    for measured in (first, second):
+        assert all(repr(measured[trial]) == repr(group.runs[trial].evaluate()) for trial in measured)
+    assert len(first) == 3 or "Transformer" in workload.__name__, evaluation.refused

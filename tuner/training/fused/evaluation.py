@@ -1,5 +1,6 @@
 """Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from tuner.training.fused.noise import Sites
 from tuner.training.fused.operations import Operations
 from tuner.training.fused.recording import Batch
 from tuner.training.fused.rules import TABLE
+from tuner.training.fused.rules_python import DropoutOfSharedValues
 from tuner.training.fused.tape import Tape
 from tuner.training.fused.trial_tensor import TrialTensor
 
@@ -23,29 +25,39 @@ Sums = dict[str, list[torch.Tensor]]
 
 
 class GroupEvaluation:
-    """Runs the workload's metrics on the stacked model; trusted only after comparison with the ordinary evaluation."""
+    """Runs the metrics on the stacked model. Trusted only after a comparison with the ordinary evaluation."""
 
     def __init__(self, group: Group) -> None:
         self.group = group
         self.refused = ""  # why each trial is evaluated for itself
-        self._compared = False
+        self._alone: float | None = None  # seconds of a trial's own evaluation
         self._recordings: dict[object, tuple[Any, list[str]]] = {}
 
     def of(self, trials: Sequence[int]) -> dict[int, Measured]:
         """What each of these trials would measure; empty where they had better be evaluated one by one."""
         if self.refused or 2 * len(trials) < len(self.group.runs):
             return {}
+        began = time.perf_counter()
         try:
             measured = self._measured()
         except Exception as error:  # whatever it is, the ordinary evaluation will show it
             self.refused = f"{type(error).__name__}: {error}"
             return {}
-        if not self._compared:
-            self._compared = True
-            for trial in trials[:: -(-len(trials) // SAMPLE)]:
-                if repr(self.group.runs[trial].evaluate()) != repr(measured[trial]):
-                    self.refused = "other bits than those of each trial alone"
-                    return {}
+        if self._alone is None:
+            return self._compared(trials, measured)
+        if time.perf_counter() - began > len(trials) * self._alone:
+            self.refused = "not faster than each trial alone"
+        return {trial: measured[trial] for trial in trials}
+
+    def _compared(self, trials: Sequence[int], measured: list[Measured]) -> dict[int, Measured]:
+        """The measurements, if some of the trials measure the same for themselves."""
+        sample = trials[:: -(-len(trials) // SAMPLE)]
+        began = time.perf_counter()
+        alone = [self.group.runs[trial].evaluate() for trial in sample]
+        self._alone = (time.perf_counter() - began) / len(sample)
+        if any(repr(one) != repr(measured[trial]) for trial, one in zip(sample, alone, strict=True)):
+            self.refused = "other bits than those of each trial alone"
+            return {}
         return {trial: measured[trial] for trial in trials}
 
     def _measured(self) -> list[Measured]:
@@ -90,7 +102,7 @@ class GroupEvaluation:
         own = [TrialTensor(values, operations, is_number=True) for values in inputs[len(named) :]]
         model.install({name: operations.trial(tensor) for name, tensor in named.items()}, own)
         model.template.eval()
-        with tape:
+        with tape, DropoutOfSharedValues(operations):
             given = pytree.tree_unflatten(list(batch.leaves), batch.form)
             metrics = self.group.setting.workload.metrics(model.template, given)
         for name, values in metrics.items():

@@ -33,7 +33,7 @@ def cross_entropy(
 def _mean_of_classes(operations: Operations, logits: Any, target: Any, smoothing: Any) -> Any:
     """[examples, classes] and labels: log-softmax of all trials at once, then each trial's own mean."""
     logs = torch.log_softmax(logits, -1)
-    likelihood = operations.trial(_MeanNegative.apply(operations.stacked(logs), operations.stacked(target)))
+    likelihood = operations.trial(_mean_negative(operations.stacked(logs), operations.stacked(target)))
     if not is_trial(smoothing):
         return likelihood
     kind = logs.dtype
@@ -61,6 +61,11 @@ class _MeanNegative(torch.autograd.Function):
         spread = share.neg().reshape(-1, 1, 1).expand(*target.shape, 1)
         empty = gradients[0].new_zeros(context.shape)
         return empty.scatter(2, target.unsqueeze(2), spread), None
+
+
+def _mean_negative(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = _MeanNegative.apply(logs, target)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _of_each_example(operations: Operations, logits: Any, target: Any, ignored: int) -> Any:

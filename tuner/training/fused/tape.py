@@ -12,14 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tuner.errors import NotFusible
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is active every ATen operation is computed and written down, those of a backward pass too.
 
     Leaner than `make_fx`, which also works out a description of every value: that takes most of its time.
     """
 
     def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.constants: dict[str, torch.Tensor] = {}
         self._nodes: dict[int, Node] = {}

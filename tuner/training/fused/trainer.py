@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tuner.errors import LeaseLost, NotFusible
 from tuner.records import Claim, State, TrialUpdate
+from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.self_check import exact_group
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trainer import CHECK_STEPS, Trainer, TrialInTraining, ending, given_up
@@ -57,6 +58,7 @@ class _GroupInTraining:
         self.trainings = trainings
         self.evaluation_steps = trainer.setting.study.budget.evaluation_steps
         self.group = exact_group([training.run for training in trainings])
+        self.evaluation = GroupEvaluation(self.group)
         self.ended: dict[int, TrialUpdate] = {}
         self.stops = [self._next_stop(training) for training in trainings]
 
@@ -83,6 +85,7 @@ class _GroupInTraining:
         self.trainings = [self.trainings[trial] for trial in self.group.live]
         if len(self.trainings) > 1:
             self.group = exact_group([training.run for training in self.trainings])
+            self.evaluation = GroupEvaluation(self.group)
             return
         (last,) = self.trainings
         self.group.live.clear()
@@ -96,11 +99,14 @@ class _GroupInTraining:
     def _arrive(self, trials: Sequence[int]) -> None:
         """Some trials are at a stop: read back, evaluate, and commit what is finished or due."""
         updates = self._checked(trials, None)
-        for trial in [trial for trial in trials if trial in self.group.live]:
+        healthy = [trial for trial in trials if trial in self.group.live]
+        due = [trial for trial in healthy if self.trainings[trial].run.step in self.evaluation_steps]
+        measured = self.evaluation.of(due) if due else {}
+        for trial in healthy:
             training = self.trainings[trial]
             self.trainer.on_step(training.claim, training.run.step)
-            if training.run.step in self.evaluation_steps:
-                updates += self._evaluated(trial)
+            if trial in due:
+                updates += self._evaluated(trial, measured.get(trial))
             self.stops[trial] = self._next_stop(training)
         live = self.group.live
         if live and self.trainings[live[0]].commit_is_due():
@@ -120,11 +126,11 @@ class _GroupInTraining:
                 updates.append((trial, training.update(state)))
         return updates
 
-    def _evaluated(self, trial: int) -> list[tuple[int, TrialUpdate]]:
+    def _evaluated(self, trial: int, measured: dict[str, float] | None) -> list[tuple[int, TrialUpdate]]:
         """The trial's end, if this was its last evaluation or if its metrics failed."""
         training = self.trainings[trial]
         try:
-            training.evaluate()
+            training.evaluate(measured)
         except Exception as error:
             state, reason = ending(error)
             update = given_up(training.claim, training, state, reason)

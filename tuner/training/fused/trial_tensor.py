@@ -42,7 +42,7 @@ class TrialTensor(torch.Tensor):
         return _operations_of(args, keywords).run(func, args, keywords)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, *rest: Any) -> Any:  # type: ignore[override]
+    def __torch_dispatch__(cls, func: Any, *rest: Any) -> Any:
         raise RuntimeError(f"{func} reached the dispatcher with a trial tensor")
 
 
