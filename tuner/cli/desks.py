@@ -31,9 +31,9 @@ class Where:
     threads: int
     dry_run: bool = False
     workers: int | None = None
-    create: bool = True
     stall_seconds: float = STALL_SECONDS
     fuse: str = "off"
+    create: bool = True
 
 
 @contextmanager

@@ -1,34 +1,38 @@
 """`tuner launch`: train a round, or go on with it."""
 
-from typing import Annotated
-
-import typer
-
-from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads, Workers
+from tuner.cli.options import (
+    AllowChangedCode,
+    Checkpoints,
+    Device,
+    DryRun,
+    Fuse,
+    LaunchedRound,
+    MaxTrainSteps,
+    Quiet,
+    RetryFailed,
+    StallTimeout,
+    Storage,
+    StudyFile,
+    Threads,
+    Verbose,
+    Workers,
+)
 
 
 def launch(
     study: StudyFile,
-    round_number: Annotated[int, typer.Option("--round", "-r", help="The round, counted from 1.")] = 1,
-    max_train_steps: Annotated[
-        int | None, typer.Option(min=1, help="Step budget of every trial, over the declared one.", show_default=False)
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Price it; train and write nothing.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
-    ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train FAILED trials again.")] = False,
-    allow_changed_code: Annotated[
-        bool, typer.Option("--allow-changed-code", help="Go on although the workload's code or data changed.")
-    ] = False,
+    round_number: LaunchedRound = 1,
+    max_train_steps: MaxTrainSteps = None,
+    dry_run: DryRun = False,
+    verbose: Verbose = False,
+    retry_failed: RetryFailed = False,
+    allow_changed_code: AllowChangedCode = False,
     storage: Storage = None,
     checkpoints: Checkpoints = None,
     device: Device = None,
     threads: Threads = 1,
     workers: Workers = None,
-    stall_timeout: Annotated[
-        float, typer.Option(min=1.0, help="Seconds without a step after which a worker is replaced.")
-    ] = 1800.0,
+    stall_timeout: StallTimeout = 1800.0,
     fuse: Fuse = "off",
     quiet: Quiet = False,
 ) -> None:
@@ -38,17 +42,7 @@ def launch(
     from tuner.rounds.launch import plan_study
     from tuner.rounds.prepare import prepared_round
 
-    where = Where(
-        study,
-        storage,
-        checkpoints,
-        device,
-        threads,
-        dry_run=dry_run,
-        workers=workers,
-        fuse=fuse,
-        stall_seconds=stall_timeout,
-    )
+    where = Where(study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse)
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         prepared = prepared_round(desk, round_number, max_train_steps)
         if dry_run:

@@ -49,3 +49,16 @@ Fuse = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Price it; train and write nothing.")]
+LaunchedRound = Annotated[int, typer.Option("--round", "-r", help="The round, counted from 1.")]
+MaxTrainSteps = Annotated[
+    int | None, typer.Option(min=1, help="Step budget of every trial, over the declared one.", show_default=False)
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train FAILED trials again.")]
+AllowChangedCode = Annotated[
+    bool, typer.Option("--allow-changed-code", help="Go on although the workload's code or data changed.")
+]
+StallTimeout = Annotated[float, typer.Option(min=1.0, help="Seconds without a step after which a worker is replaced.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
+]
