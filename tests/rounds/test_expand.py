@@ -129,14 +129,15 @@ def test_names_of_rounds(name, place):
 
 
 def test_expand_and_relaunch_by_the_command_line(tuner, tmp_path):
-    path = write_study(tmp_path, trials=24, low=1e-6, high=1e-4)
+    seeded = ("        return nn.Sequential(", "        torch.manual_seed(0)\n        return nn.Sequential(")
+    path = write_study(tmp_path, trials=24, low=1e-4, high=3e-3, replace=[seeded])  # no luck of initialization
     assert tuner("launch", path, "--round", 1, "-q").code == 0
     assert tuner("launch", path, "--round", 1, "--expanded", "-q").code == 2
     asked = tuner("boundaries", "tiny", "--round", 1)
     assert (asked.code, "--expand" in asked.err) == (3, True)
     wrote = tuner("boundaries", "tiny", "--round", 1, "--expand")
     assert wrote.code == 0, wrote.err
-    assert "wrote round-1-wide-1: learning_rate: high 0.0001" in wrote.err
+    assert "wrote round-1-wide-1: learning_rate: high 0.003" in wrote.err
     assert tuner("launch", path, "--round", 1, "--expanded", "-q").code == 0
     assert tuner("launch", path, "--round", 1, "-q").code == 0, "the round itself is as it was declared"
     trials = tuner("trials", "tiny", "-f", "csv").out
