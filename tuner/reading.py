@@ -9,6 +9,7 @@ records.plot("axes", round=1)   # a matplotlib Figure
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -51,6 +52,17 @@ class CampaignRecords:
 
     name: str
     storage: str
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: its studies, with how many trials are in which state."""
+        with self._ledger() as ledger:
+            rows = [
+                {"study": row.study.name, "goal": row.study.goal, "steps": row.study.budget.max_train_steps}
+                | {state.value: count for state, count in ledger.state_counts(row.study_id).items()}
+                for row in ledger.studies(self.name)
+            ]
+        table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0)
+        return f"<div><b>{escape(self.name)}</b>{table}</div>"
 
     def frames(self, round: int | None = None) -> StudyFrames:
         """Declaration, trials and curves of a study."""

@@ -31,6 +31,18 @@ def test_read_a_study_runs_and_shows_its_plots(tuner, tmp_path, monkeypatch):
     assert not [output for output in outputs if output["output_type"] == "error"]
 
 
+def test_import_an_optuna_study_runs_and_shows_findings_and_plots(tmp_path):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(NOTEBOOKS / "import_an_optuna_study.ipynb", as_version=4)
+    resources = {"metadata": {"path": os.fspath(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 3
+    shown = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert any("expand_high" in html for html in shown), "the best learning rate lies beyond the range"
+
+
 def test_the_notebooks_are_stored_without_outputs():
     nbformat = pytest.importorskip("nbformat")
     for path in NOTEBOOKS.glob("*.ipynb"):

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal
 
 import pandas as pd
 
+_SHOWN_ROWS = 20  # of the evidence, in a notebook
 Strength = Literal["strong", "moderate", "weak", "none"]
 
 
@@ -31,6 +33,17 @@ class Finding:
     action: str
     needs_action: bool = False
     caveats: tuple[str, ...] = field(default=())
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: verdict, strength, summary, caveats, action, and the evidence folded away."""
+        notes = "".join(f"<li>{escape(caveat)}</li>" for caveat in self.caveats)
+        evidence = self.evidence.head(_SHOWN_ROWS).to_html(index=False, escape=True, border=0)
+        return (
+            f"<div><b>{escape(self.question.replace('_', ' '))}</b> of {escape(self.subject)}: "
+            f"<b>{'⚠ ' if self.needs_action else ''}{escape(self.verdict)}</b> ({self.strength})"
+            f"<p>{escape(self.summary)}</p>{f'<ul>{notes}</ul>' if notes else ''}<p>→ {escape(self.action)}</p>"
+            f"<details><summary>evidence, {len(self.evidence)} rows</summary>{evidence}</details></div>"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `-f json`; numbers that JSON cannot hold become null."""

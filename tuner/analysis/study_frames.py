@@ -1,6 +1,7 @@
 """A study as two frames: what every question of `analysis` is asked of, wherever the study was run."""
 
 from dataclasses import dataclass
+from html import escape
 
 import pandas as pd
 
@@ -27,6 +28,19 @@ class StudyFrames:
     study: Study
     trials: pd.DataFrame
     curves: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: what it is, how its trials ended, and the best of them."""
+        study = self.study
+        states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
+        ascending = study.objective.direction == "minimize"
+        best = self.complete.sort_values("best_value", ascending=ascending, kind="stable").head(5)
+        shown = best[["trial", "best_value", "best_step", *self.hyperparameters]]
+        return (
+            f"<div><b>{escape(study.name)}</b>: {escape(study.goal)}<br>{escape(study.objective.direction)} "
+            f"{escape(study.objective.metric)}, {study.budget.max_train_steps:,} steps; {escape(states or 'no trials')}"
+            f"{shown.to_html(index=False, escape=True, border=0)}</div>"
+        )
 
     def curve(self, trial: int, metric: str) -> pd.DataFrame:
         """Steps and values of one metric of one trial."""

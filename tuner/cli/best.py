@@ -28,7 +28,8 @@ def best(
     winner = records.best(round_number)
     with opened(storage, create=False) as ledger:
         launches = ledger.launches(winner.row.study_id)
-        file = study_file_of(ledger, winner.row.study_id, study)
+        source = winner.row.study.source
+        file = Path(study) if source else study_file_of(ledger, winner.row.study_id, study)
         told = described_winner(winner, file, launches[0] if launches else None)
         if form is Format.table:
             print_winner(told)

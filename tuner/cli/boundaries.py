@@ -1,14 +1,23 @@
 """`tuner boundaries`: was the search space wide enough?"""
 
+from typing import Annotated
+
 import typer
 
 from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study
 
 
 def boundaries(
-    study: Study, round_number: RoundNumber = None, storage: Storage = None, form: OutputFormat = Format.table
+    study: Study,
+    round_number: RoundNumber = None,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Write the next study, with the ranges widened and points only there.")
+    ] = False,
+    storage: Storage = None,
+    form: OutputFormat = Format.table,
 ) -> None:
     """Say for every hyperparameter whether the best points press against its range (exit code 3: widen it)."""
+    from tuner.cli.expanding import write_expansion
     from tuner.cli.output import emit_findings, exit_code, next_step
     from tuner.reading import load
 
@@ -16,5 +25,10 @@ def boundaries(
     frames = records.frames(round_number)
     findings = records.boundaries(round_number)
     emit_findings(records.name, frames.study.name, findings, form)
+    if expand:
+        write_expansion(storage, records.name, frames.study.round or 1)
+        return
+    if exit_code(findings):
+        next_step(f"tuner boundaries {records.name} --round {frames.study.round} --expand")
     next_step(f"tuner plot axes {records.name} -o axes.png")
     raise typer.Exit(exit_code(findings))

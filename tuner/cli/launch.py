@@ -5,6 +5,7 @@ from tuner.cli.options import (
     Checkpoints,
     Device,
     DryRun,
+    Expanded,
     Fuse,
     LaunchedRound,
     MaxTrainSteps,
@@ -27,6 +28,7 @@ def launch(
     verbose: Verbose = False,
     retry_failed: RetryFailed = False,
     allow_changed_code: AllowChangedCode = False,
+    expanded: Expanded = False,
     storage: Storage = None,
     checkpoints: Checkpoints = None,
     device: Device = None,
@@ -40,11 +42,13 @@ def launch(
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.launching import print_fusion, print_plan, run_launch
     from tuner.rounds.launch import plan_study
-    from tuner.rounds.prepare import prepared_round
+    from tuner.rounds.prepare import prepared_expansion, prepared_round
 
     where = Where(study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse)
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
-        prepared = prepared_round(desk, round_number, max_train_steps)
+        prepared = (
+            prepared_expansion(desk, round_number) if expanded else prepared_round(desk, round_number, max_train_steps)
+        )
         if dry_run:
             print_plan(plan_study(desk, prepared.study, prepared.trials))
             if verbose:

@@ -62,3 +62,6 @@ StallTimeout = Annotated[float, typer.Option(min=1.0, help="Seconds without a st
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
 ]
+Expanded = Annotated[
+    bool, typer.Option("--expanded", help="Train the widened study that `tuner boundaries --expand` wrote.")
+]

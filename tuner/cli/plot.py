@@ -9,7 +9,13 @@ from tuner.cli.options import RoundNumber, Storage, Study
 
 
 def plot(
-    kind: Annotated[str, typer.Argument(help="best-steps, axes, curves, schedules or sweep.", show_default=False)],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="best-steps, axes, curves, schedules, isolation, best-of-n, infeasible, parallel or sweep.",
+            show_default=False,
+        ),
+    ],
     study: Study,
     out: Annotated[
         Path | None,

@@ -15,7 +15,8 @@ from tuner.storage.studies import LaunchRow
 def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None) -> dict[str, Any]:
     """Plain data about the winner, for JSON and for people."""
     study, record = winner.row.study, winner.record
-    reproduce = f"tuner replay {study_file} --round {study.round} --trial {record.number}"
+    reproduce = study.source and f"it was trained elsewhere: {study.source}"
+    reproduce = reproduce or f"tuner replay {study_file} --round {study.round} --trial {record.number}"
     return {
         "campaign": winner.row.campaign,
         "study": study.name,

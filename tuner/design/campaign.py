@@ -66,6 +66,8 @@ class Round:
     space: what varies; None for a round that takes its points from the round before.
     promote: how many of the best points of the round before are trained in this one.
     max_train_steps: the budget; None: from the sweep, the round before, or the production length.
+    scientific: names of the hyperparameters the goal is about; all others that vary are nuisances, tuned so that the
+        comparison is fair (B10). Empty: one goal, the best configuration.
     """
 
     goal: str
@@ -73,6 +75,7 @@ class Round:
     space: SearchSpace | None = None
     promote: int | None = None
     max_train_steps: int | None = None
+    scientific: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.goal.strip():
@@ -99,6 +102,21 @@ class Round:
             raise DeclarationError(f"round {self.goal!r} has a space but no number of trials; give trials=32, say")
         if len(space) == 0:
             raise DeclarationError(f"the space of round {self.goal!r} varies nothing; give at least one range")
+        self._check_roles(space)
+
+    def _check_roles(self, space: SearchSpace) -> None:
+        if isinstance(self.scientific, str):
+            raise DeclarationError(
+                f"scientific is a tuple of names, got {self.scientific!r}; write ({self.scientific!r},)"
+            )
+        object.__setattr__(self, "scientific", tuple(self.scientific))
+        known = [hyperparameter.name for hyperparameter in space]
+        unknown = [name for name in self.scientific if name not in known]
+        if unknown or len(set(self.scientific)) < len(self.scientific):
+            raise DeclarationError(
+                f"scientific names {', '.join(map(str, unknown)) or 'one twice'} in round {self.goal!r}, and each "
+                f"must be a hyperparameter that varies there, once: {', '.join(known)} (B10)"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,17 @@ from matplotlib.figure import Figure
 
 from tuner.analysis.best_steps import best_steps_frame
 from tuner.analysis.curves import TOP, ranked_trials, top_curves_frame
+from tuner.analysis.enough_points import best_of_n_frame
+from tuner.analysis.isolation import isolation_frame, scientific_names
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import learning_rates
+from tuner.budget.schedules import UNKNOWN_SHAPES, learning_rates
 from tuner.plots.axes import axes_frame, axes_plot
+from tuner.plots.best_of_n import best_of_n_plot
 from tuner.plots.best_steps import best_steps_plot
 from tuner.plots.curves import curves_plot
+from tuner.plots.infeasible_map import infeasible_map, infeasible_map_frame
+from tuner.plots.isolation import isolation_plot
+from tuner.plots.parallel import parallel_frame, parallel_plot
 from tuner.plots.schedules import schedules_frame, schedules_plot
 
 Drawn = tuple[Figure, pd.DataFrame]
@@ -36,6 +42,9 @@ def _curves(frames: StudyFrames) -> Drawn:
 def _schedules(frames: StudyFrames) -> Drawn:
     """The best trials' schedules; the fraction of the base rate where no learning rate is searched."""
     study = frames.study
+    if study.schedule.name in UNKNOWN_SHAPES:
+        title = f"{study.name} was trained elsewhere: its schedule is {study.schedule.name}"
+        return schedules_plot({}, title=title), schedules_frame({})
     column = next((name for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"), None)
     rates: dict[str, tuple[float, ...]] = {}
     for row in ranked_trials(frames).head(TOP).to_dict("records"):
@@ -45,9 +54,37 @@ def _schedules(frames: StudyFrames) -> Drawn:
     return schedules_plot(rates, title=f"Learning rate schedules of {study.name}"), schedules_frame(rates)
 
 
+def _isolation(frames: StudyFrames) -> Drawn:
+    """Of the scientific hyperparameters; of all that vary where none is."""
+    names = scientific_names(frames) or frames.hyperparameters
+    parts = [isolation_frame(frames, name) for name in names]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    title = f"Best over the nuisances: {frames.study.name}"
+    return isolation_plot(table, frames.study.objective.metric, title=title), table
+
+
+def _best_of_n(frames: StudyFrames) -> Drawn:
+    table = best_of_n_frame(frames)
+    return best_of_n_plot(table, frames.study.objective.metric, title=f"Best of n trials of {frames.study.name}"), table
+
+
+def _infeasible(frames: StudyFrames) -> Drawn:
+    table = infeasible_map_frame(frames)
+    return infeasible_map(table, frames, title=f"Infeasible trials of {frames.study.name}"), table
+
+
+def _parallel(frames: StudyFrames) -> Drawn:
+    table = parallel_frame(frames)
+    return parallel_plot(table, title=f"Best trials of {frames.study.name}"), table
+
+
 PLOTS: Mapping[str, Callable[[StudyFrames], Drawn]] = {
     "best-steps": _best_steps,
     "axes": _axes,
     "curves": _curves,
     "schedules": _schedules,
+    "isolation": _isolation,
+    "best-of-n": _best_of_n,
+    "infeasible": _infeasible,
+    "parallel": _parallel,
 }

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from tuner.analysis.checklist import checklist_findings, only_promoted
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
+from tuner.analysis.round_frames import frames_of_rows, round_of, round_rows
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
@@ -118,7 +119,7 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
     rounds: list[StudyMaterial] = []
     stages: list[StudyMaterial] = []
     for row in ledger.studies(campaign):
-        frames = study_frames(ledger, campaign, row.study.name)
+        frames = _frames(ledger, campaign, row)
         launches = tuple(ledger.launches(row.study_id))
         # A sweep is judged as a whole, never by the checklist of a round.
         found = tuple(checklist_findings(frames)) if row.study.kind == "round" else ()
@@ -129,6 +130,14 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
     return Material(
         campaign, ledger, tuple(rounds), tuple(stages), sweep, regime, _placed(sweep, regime), datetime.now(UTC)
     )
+
+
+def _frames(ledger: Ledger, campaign: str, row: StudyRow) -> StudyFrames:
+    """A widened study together with the trials of its round; every other one by itself."""
+    place = round_of(row.study.name)
+    if place is None or place[1] == 0:
+        return study_frames(ledger, campaign, row.study.name)
+    return frames_of_rows(ledger, round_rows(ledger, campaign, place[0]))
 
 
 def _placed(sweep: SweepRecords | None, regime: Regime | None) -> tuple[Placed, ...]:

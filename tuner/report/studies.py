@@ -16,6 +16,7 @@ from tuner.report.tables import Column, Table, table_of
 from tuner.report.wording import NOTHING, counted, domain_words, readable, scale_words, schedule_words
 
 MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` has them all
+_SEARCHED = ("axes", "best-of-n", "isolation")  # plots of a round that searched its points
 _UNCOUNTED = ("failed", "infeasible", "complete", "running", "waiting", "cancelled")  # what asks for a look comes first
 
 
@@ -39,6 +40,18 @@ _SHOWN: Mapping[str, Shown] = {
         "Hyperparameter axes",
         "Best value over training against each hyperparameter, on the scale it was sampled on. Good points crowding "
         "at a dashed bound ask for a wider range (B20); crosses are infeasible trials and do not stretch the axis.",
+        "No trial has finished yet, or nothing varies.",
+    ),
+    "best-of-n": Shown(
+        "Best of n trials",
+        "How good the best of fewer trials would have been, drawn anew from these: what of the best value is luck "
+        "(B21).",
+        "Too few completed trials.",
+    ),
+    "isolation": Shown(
+        "Best over the nuisances",
+        "The best value over all other hyperparameters, for each value or slice; the number beside a mark is how many "
+        "trials it is the best of (B29, D40).",
         "No trial has finished yet, or nothing varies.",
     ),
     "curves": Shown(
@@ -91,7 +104,9 @@ def _page(material: StudyMaterial) -> StudyPage:
         space=_space(study),
         promoted=material.promoted,
         plots=tuple(
-            _plot(material, kind, shown) for kind, shown in _SHOWN.items() if kind != "axes" or not material.promoted
+            _plot(material, kind, shown)
+            for kind, shown in _SHOWN.items()
+            if kind not in _SEARCHED or not material.promoted
         ),
         num_trials=len(frames.trials),
         complete=_complete(material, ranked),
@@ -108,14 +123,16 @@ def _facts(study: Study) -> list[tuple[str, str]]:
             f"{counted(budget.max_train_steps, 'step')}, evaluated every {counted(budget.evaluate_every, 'step')}",
         ),
         ("Schedule", warmup + schedule_words(study.schedule)),
-        ("Optimizer", study.optimizer or "searched"),
-        ("Batch size", f"{study.batch_size:,}"),
+        ("Optimizer", study.optimizer or ("unknown" if study.source else "searched")),
+        ("Batch size", f"{study.batch_size:,}" if study.batch_size else "unknown"),
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
         ("Points", _points(study)),
     ]
 
 
 def _points(study: Study) -> str:
+    if study.source:
+        return f"{study.num_trials:,}, trained elsewhere: {study.source}"
     chosen = "; ".join(f"{name} {trial}" for name, trial in study.lineage)
     return f"{study.num_trials:,}, {f'those of {chosen}' if chosen else f'from seed {study.seed}'}"
 

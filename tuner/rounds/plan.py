@@ -41,6 +41,7 @@ def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Stu
         seed=derived_seed("study", campaign.seed, round_name(number)),
         keep_best=campaign.keep_best,
         round=number,
+        scientific=declared.scientific,
     )
     _check_learning_rate(study)
     return study

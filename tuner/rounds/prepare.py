@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 
+from tuner.analysis.roles import role_warnings
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.rounds.budgets import Budget, budget_of_round
+from tuner.rounds.expand import planned_expansion
 from tuner.rounds.launch import Desk
-from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.promotion import promotion
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A study and its trials, where its budget comes from, and warnings about carried-over schedules."""
+    """A study and its trials, where its budget comes from, and warnings about roles and carried-over schedules."""
 
     study: Study
     trials: tuple[Trial, ...]
@@ -30,9 +32,15 @@ def prepared_round(desk: Desk, number: int, max_train_steps: int | None = None) 
         budget = budget_of_round(desk, number, regime)
     if desk.campaign.round(number).space is not None:
         study = study_of_round(desk.campaign, number, budget.steps)
-        return Prepared(study, planned_trials(study), budget)
+        return Prepared(study, planned_trials(study), budget, tuple(role_warnings(study)))
     promoted = promotion(desk, number, budget.steps, carry_over=regime == "compute_bound")
     return Prepared(promoted.study, promoted.trials, budget, promoted.warnings)
+
+
+def prepared_expansion(desk: Desk, number: int) -> Prepared:
+    """The newest widened study of a round, as it was written. Raises StorageError where there is none."""
+    study, trials = planned_expansion(desk.ledger, desk.name, number)
+    return Prepared(study, trials, Budget(study.budget.max_train_steps, f"as {round_name(number)}"))
 
 
 def known_regime(desk: Desk) -> str:

@@ -1,0 +1,19 @@
+"""How a notebook shows what was found; names that mean harm stay text (RELIABILITY 59)."""
+
+from dataclasses import replace
+
+from analysis.handmade import frames_of_values, study
+
+from tuner.analysis.enough_points import enough_points_finding
+
+
+def test_a_finding_and_a_study_show_themselves_and_escape_names():
+    frames = frames_of_values(study(), [{"learning_rate": 1e-3}] * 9, [0.1 * i for i in range(9)])
+    finding = enough_points_finding(frames)
+    html = replace(finding, subject="<script>", caveats=("<b>",))._repr_html_()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert finding.verdict in html
+    shown = replace(frames, study=replace(frames.study, goal="<script>"))._repr_html_()
+    assert "9 complete" in shown
+    assert "<script>" not in shown

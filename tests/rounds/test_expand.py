@@ -1,0 +1,181 @@
+"""Expand and relaunch: the widened study has points only where the space is new, and the check speaks of both."""
+
+import math
+
+import pytest
+from support.shell import tuner
+from support.study_files import write_study
+
+from tuner.analysis.roles import role_warnings
+from tuner.analysis.round_frames import round_frames, round_of, row_of_trial
+from tuner.budget.schedules import constant
+from tuner.budget.step_budget import StepBudget
+from tuner.design.campaign import Round
+from tuner.design.hyperparameters import choice, fixed, integers, log_uniform, uniform
+from tuner.design.objective import minimize
+from tuner.design.quasi_random import quasi_random_points
+from tuner.design.space import SearchSpace
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError, StorageError
+from tuner.records import FinishedTrial, Measurement, State, TrialUpdate
+from tuner.rounds.expand import expand_round, inside, planned_expansion
+from tuner.storage.store import open_ledger
+
+__all__ = ["tuner"]
+SPACE = SearchSpace(learning_rate=log_uniform(1e-5, 1e-3), dropout=uniform(0.0, 0.5, limits="low"))
+OPTIMUM = 5e-3  # 0.7 decades beyond the upper edge
+
+
+def study(space=SPACE, **changes):
+    declared: dict[str, object] = dict(  # noqa: C408
+        name="round-1", kind="round", goal="a test", hyperparameters=space.hyperparameters, fixed=space.fixed,
+        budget=StepBudget(100, 5), num_trials=30, objective=minimize("validation/loss"), fitted_when=None,
+        optimizer="adamw", schedule=constant(), warmup_steps=0, batch_size=8, seed=7, round=1,
+    )  # fmt: skip
+    return Study(**declared | changes)
+
+
+def value_at(point):
+    return 0.1 + math.log10(float(point["learning_rate"]) / OPTIMUM) ** 2 + 0.1 * float(point["dropout"])
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A round whose optimum lies beyond the upper edge of the learning rate."""
+    with open_ledger(str(tmp_path / "tuner.sqlite")) as opened:
+        declared = study()
+        row = opened.start_study("tiny", declared, "fingerprint")
+        points = quasi_random_points(SPACE, seed=7, start=0, count=30)
+        schedule = constant().schedule(100)
+        opened.record_finished(row.study_id, [
+            FinishedTrial(Trial(n, point, 1, 2, schedule, f"quasi-random {n}"), State.COMPLETE, "", 100,
+                          [Measurement(100, "validation/loss", value_at(point))])
+            for n, point in enumerate(points)
+        ])  # fmt: skip
+        yield opened
+
+
+def finish(ledger, row):
+    claims = ledger.claim(row.study_id, worker="t", lease_seconds=1e6, max_trials=100)
+    ledger.record([
+        TrialUpdate(claim.trial_id, claim.fence, 100,
+                    [Measurement(100, "validation/loss", value_at(claim.trial.point))], None, State.COMPLETE)
+        for claim in claims
+    ])  # fmt: skip
+
+
+def verdict(frames, name="learning_rate"):
+    from tuner.analysis.boundaries import boundary_findings
+
+    return next(finding.verdict for finding in boundary_findings(frames) if finding.subject == name)
+
+
+def test_the_widened_study_has_points_only_where_the_space_is_new(ledger):
+    assert verdict(round_frames(ledger, "tiny", 1)) == "expand_high"
+    made, row = expand_round(ledger, "tiny", 1)
+    assert row.study.name == "round-1-wide-1"
+    assert row.study.lineage == (("round-1", "all trials"),)
+    assert row.study.space["learning_rate"].domain.high == 1e-2, "one decade further out"
+    assert row.study.space["dropout"] == SPACE["dropout"]
+    assert len(made.trials) == 15, "half as much space again, of the same density as 30 trials in the old one"
+    for trial in made.trials:
+        assert not inside(trial.point, study())
+        assert 1e-3 < trial.point["learning_rate"] <= 1e-2
+    assert [trial.number for trial in made.trials] == list(range(1000, 1015))
+
+
+def test_the_check_after_it_speaks_about_both(ledger):
+    _, row = expand_round(ledger, "tiny", 1)
+    assert len(round_frames(ledger, "tiny", 1).trials) == 30, "nothing is counted before it is trained"
+    finish(ledger, row)
+    frames = round_frames(ledger, "tiny", 1)
+    assert len(frames.trials) == 45
+    assert frames.study.name == "round-1"
+    assert verdict(frames) == "ok"
+    best = int(frames.trials.loc[frames.trials["best_value"].idxmin(), "trial"])
+    assert best >= 1000
+    where, record = row_of_trial(ledger, "tiny", 1, best)
+    assert (where.study.name, record.number) == ("round-1-wide-1", best)
+
+
+def test_expanding_again_waits_for_the_trials_and_then_finds_nothing_to_widen(ledger):
+    _, row = expand_round(ledger, "tiny", 1)
+    with pytest.raises(StorageError, match="15 trials waiting"):
+        expand_round(ledger, "tiny", 1)
+    assert len(planned_expansion(ledger, "tiny", 1)[1]) == 15
+    finish(ledger, row)
+    with pytest.raises(DeclarationError, match=r"no range of round-1 is to be widened"):
+        expand_round(ledger, "tiny", 1)
+
+
+def test_a_round_that_was_not_expanded_has_nothing_to_launch(ledger):
+    with pytest.raises(StorageError, match=r"round-1 of 'tiny' was not expanded.*--expand"):
+        planned_expansion(ledger, "tiny", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("round-1", (1, 0)),
+        ("round-12-wide-3", (12, 3)),
+        ("sweep-grid", None),
+        ("round-1-wide", None),
+        ("round-x", None),
+    ],
+)
+def test_names_of_rounds(name, place):
+    assert round_of(name) == place
+
+
+def test_expand_and_relaunch_by_the_command_line(tuner, tmp_path):
+    seeded = ("        return nn.Sequential(", "        torch.manual_seed(0)\n        return nn.Sequential(")
+    path = write_study(tmp_path, trials=24, low=1e-4, high=3e-3, replace=[seeded])  # no luck of initialization
+    assert tuner("launch", path, "--round", 1, "-q").code == 0
+    assert tuner("launch", path, "--round", 1, "--expanded", "-q").code == 2
+    asked = tuner("boundaries", "tiny", "--round", 1)
+    assert (asked.code, "--expand" in asked.err) == (3, True)
+    wrote = tuner("boundaries", "tiny", "--round", 1, "--expand")
+    assert wrote.code == 0, wrote.err
+    assert "wrote round-1-wide-1: learning_rate: high 0.003" in wrote.err
+    assert tuner("launch", path, "--round", 1, "--expanded", "-q").code == 0
+    assert tuner("launch", path, "--round", 1, "-q").code == 0, "the round itself is as it was declared"
+    trials = tuner("trials", "tiny", "-f", "csv").out
+    assert "1000,complete" in trials
+    assert tuner("check", "tiny", "--fail-on", "none").code == 0
+    best = tuner("best", "tiny").out
+    assert "trial 10" in best
+    number = best.split("trial ")[1].split()[0]
+    assert tuner("replay", path, "--round", 1, "--trial", number).code == 0, "the same bits"
+    assert tuner("report", "tiny").code == 0
+
+
+# Roles
+
+
+def test_a_round_names_what_it_is_about():
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), act=choice("relu", "tanh", family="architecture"))
+    assert Round("Which?", trials=9, space=space, scientific=["act"]).scientific == ("act",)
+    with pytest.raises(DeclarationError, match=r"scientific names depth in round 'Which\?'.*learning_rate, act"):
+        Round("Which?", trials=9, space=space, scientific=("depth",))
+    with pytest.raises(DeclarationError, match=r"scientific is a tuple of names, got 'act'"):
+        Round("Which?", trials=9, space=space, scientific="act")
+
+
+@pytest.mark.parametrize(
+    ("space", "scientific", "told"),
+    [
+        ({"learning_rate": 0.1, "act": choice("relu", "tanh", family="architecture")}, ("act",), "favours what suits"),
+        ({"learning_rate": log_uniform(1e-4, 1e-1), "width": integers(8, 64, family="architecture"),
+          "weight_decay": fixed(0.1)}, ("width",), "weight_decay is fixed"),
+        ({"learning_rate": log_uniform(1e-4, 1e-1), "batch_size": integers(8, 64)}, (), r"batch_size sets the speed"),
+        ({"learning_rate": log_uniform(1e-4, 1e-1), "depth": integers(1, 4, family="architecture"),
+          "act": choice("a", "b", family="architecture")}, ("act",), "depth is usually scientific or fixed"),
+        ({"learning_rate": log_uniform(1e-4, 1e-1)}, ("learning_rate",), "usually a nuisance"),
+        ({"learning_rate": log_uniform(1e-4, 1e-1), "act": choice("a", "b", family="architecture")}, ("act",), ""),
+    ],
+)  # fmt: skip
+def test_rules_of_thumb_about_roles(space, scientific, told):
+    """B3, B12; the last one breaks none."""
+    warnings = role_warnings(study(SearchSpace(**space), scientific=scientific))
+    assert [told in warning for warning in warnings] == ([True] if told else [])

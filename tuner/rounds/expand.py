@@ -1,0 +1,142 @@
+"""Expand and relaunch: the next study where a round's best points press against the range (B20).
+
+The widened study stands beside its round in the Ledger. Only points in the new region are planned; those of the old
+box count as sampled, because the questions are asked of both together (`analysis.round_frames`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tuner.analysis.boundaries import boundary_findings
+from tuner.analysis.finding import Finding
+from tuner.analysis.round_frames import round_frames, round_of, round_rows
+from tuner.design.hyperparameters import Range
+from tuner.design.points import Point
+from tuner.design.quasi_random import quasi_random_points
+from tuner.design.seeds import derived_seed
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError, StorageError
+from tuner.records import State
+from tuner.rounds.plan import round_name, trial_at
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+MINIMUM_NEW = 10  # [P] points in the new region, however narrow it is
+FIRST_NUMBER = 1000  # trials of the k-th widening are numbered from k times this on
+_BATCH = 256
+_MOST_BATCHES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A widened study and its trials, all of them in the new region; `widened` says what became wider."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+    widened: tuple[str, ...]
+
+
+def expand_round(ledger: Ledger, campaign: str, number: int) -> tuple[Expansion, StudyRow]:
+    """Plan the widened study of a round from its boundary findings. The same findings again make the same study.
+
+    Raises DeclarationError where nothing is to be widened, StorageError where the last widening was not trained.
+    """
+    rows = round_rows(ledger, campaign, number, planned=True)
+    last = rows[-1]
+    if len(rows) > 1 and ledger.state_counts(last.study_id)[State.WAITING]:
+        raise StorageError(
+            f"{last.study.name} of {campaign!r} has {ledger.state_counts(last.study_id)[State.WAITING]} trials "
+            f"waiting; train them first: tuner launch STUDY_FILE --round {number} --expanded"
+        )
+    if last.study.source:
+        raise DeclarationError(
+            f"{campaign!r} was trained elsewhere and cannot be launched here; `tuner boundaries {campaign}` proposes "
+            "the wider ranges to search there"
+        )
+    made = expansion(rows[0].study, last.study, boundary_findings(round_frames(ledger, campaign, number)))
+    row = ledger.start_study(campaign, made.study, rows[0].fingerprint)
+    ledger.plan_trials(row.study_id, made.trials)
+    return made, row
+
+
+def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansion:
+    """The next widening of a round's study, from the newest one and the findings about all of them."""
+    space, widened = last.space, []
+    for finding in findings:
+        if not finding.verdict.startswith("expand_"):
+            continue
+        edge = finding.verdict.removeprefix("expand_")
+        row = finding.evidence[finding.evidence["edge"] == edge].iloc[0]
+        old = space[finding.subject].domain
+        if not isinstance(old, Range):
+            continue
+        bound = int(row["next_bound"]) if old.integer else float(row["next_bound"])
+        space = space.widened(finding.subject, *((bound, old.high) if edge == "low" else (old.low, bound)))
+        widened.append(f"{finding.subject}: {edge} {row['bound']:g} → {bound:g}")
+    if not widened:
+        raise DeclarationError(f"no range of {first.name} is to be widened: no boundary finding says expand")
+    place = (round_of(last.name) or (0, 0))[1] + 1
+    name = f"{first.name}-wide-{place}"
+    study = replace(
+        last,
+        name=name,
+        hyperparameters=space.hyperparameters,
+        seed=derived_seed("study", first.seed, name),
+        lineage=((last.name, "all trials"),),
+    )
+    points = _points_outside(study, last)
+    study = replace(study, num_trials=len(points))
+    start = place * FIRST_NUMBER
+    trials = [trial_at(study, start + i, point, f"{name} point {index}") for i, (index, point) in enumerate(points)]
+    return Expansion(study, tuple(trials), tuple(widened))
+
+
+def planned_expansion(ledger: Ledger, campaign: str, number: int) -> tuple[Study, tuple[Trial, ...]]:
+    """The newest widened study of a round with its trials. Raises StorageError where there is none."""
+    rows = round_rows(ledger, campaign, number, planned=True)
+    if len(rows) < 2:
+        raise StorageError(
+            f"{round_name(number)} of {campaign!r} was not expanded; run: tuner boundaries {campaign} --round {number} "
+            "--expand"
+        )
+    row = rows[-1]
+    trials = [
+        trial_at(row.study, record.number, record.point, record.origin, record.schedule)
+        for record in ledger.trials(row.study_id)
+    ]
+    return row.study, tuple(trials)
+
+
+def _points_outside(study: Study, old: Study) -> list[tuple[int, Point]]:
+    """As many points of the wide space outside the old box as keep its density, with their index."""
+    wanted = max(MINIMUM_NEW, math.ceil(old.num_trials * (_growth(study, old) - 1.0)))
+    found: list[tuple[int, Point]] = []
+    for batch in range(_MOST_BATCHES):
+        points = quasi_random_points(study.space, seed=study.seed, start=batch * _BATCH, count=_BATCH)
+        found += [(batch * _BATCH + i, point) for i, point in enumerate(points) if not inside(point, old)]
+        if len(found) >= wanted:
+            break
+    return found[:wanted]
+
+
+def inside(point: Point, study: Study) -> bool:
+    """Whether a study's ranges hold a point."""
+    values = dict(point.values_by_name)
+    for hyperparameter in study.hyperparameters:
+        value, domain = values.get(hyperparameter.name), hyperparameter.domain
+        if isinstance(domain, Range) and isinstance(value, int | float) and not domain.low <= value <= domain.high:
+            return False
+    return True
+
+
+def _growth(wide: Study, old: Study) -> float:
+    """How many times larger the wide space is, on its sampling scales."""
+    growth = 1.0
+    before = {h.name: h.domain for h in old.hyperparameters}
+    for hyperparameter in wide.hyperparameters:
+        domain, narrow = hyperparameter.domain, before[hyperparameter.name]
+        if isinstance(domain, Range) and isinstance(narrow, Range):
+            growth /= domain.unit_of(narrow.high) - domain.unit_of(narrow.low)
+    return growth
