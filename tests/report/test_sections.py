@@ -66,7 +66,7 @@ def test_every_finding_that_needs_action_is_in_the_summary_with_its_action(grown
     urgent = [finding for study in material.newest_first for finding in study.findings if finding.needs_action]
     assert [line.action for line in content.actions] == [finding.action for finding in urgent]
     listed = [line for _, lines in content.verdicts for line in lines]
-    assert len(listed) == sum(len(study.findings) for study in material.studies)
+    assert len(listed) == sum(len(study.findings) for study in material.studies) + len(material.placed)
 
 
 def test_every_finding_shows_verdict_strength_thresholds_and_action(digits: Material, digits_page: Any) -> None:

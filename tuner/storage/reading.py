@@ -15,7 +15,6 @@ from tuner.storage.codec import point_from, schedule_from
 from tuner.storage.numbers import FINITE, restored
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
 
-
 _PART = 50_000  # measurements at a time: rows of the database are many times larger than what they hold
 
 
