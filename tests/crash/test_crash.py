@@ -40,12 +40,14 @@ def both(first, second):
         return [future.result() for future in [pool.submit(first), pool.submit(second)]]
 
 
+@pytest.mark.slow
 def test_a_kill_at_each_pass_of_each_failpoint_changes_nothing(folder):
     found = both(lambda: loop("systematic", folder / "odd", 1, 2), lambda: loop("systematic", folder / "even", 2, 2))
     assert [one["wrong"] for one in found] == [[], []]
     assert sum(one["kills"] for one in found) >= 150
 
 
+@pytest.mark.slow
 def test_two_hundred_kills_at_random_with_two_workers_change_nothing(folder):
     found = both(lambda: loop("random", folder / "a", 100, 1), lambda: loop("random", folder / "b", 100, 2))
     assert [one["wrong"] for one in found] == [[], []]
@@ -68,6 +70,7 @@ def test_a_lost_answer_of_any_commit_changes_nothing(folder):
     assert source.count('failpoint("') == len(set(found["names"]) | unpassed) + 1, "a failpoint that no test passes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_the_suite_notices_a_broken_program(name, folder):
     mode = SABOTAGES[name]

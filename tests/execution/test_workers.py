@@ -132,6 +132,7 @@ def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_
         assert hurt.rows("select max(attempt) from trial") == [(2,)]
 
 
+@pytest.mark.slow
 def test_a_trial_that_takes_down_its_workers_is_given_up_and_the_others_complete(tmp_path):
     deadly = 'if point["dropout"] > 0.4: import os; os.kill(os.getpid(), 9)'
     bench = Bench(tmp_path / "poison", loss=deadly, trials=4)
@@ -143,6 +144,7 @@ def test_a_trial_that_takes_down_its_workers_is_given_up_and_the_others_complete
         assert attempt == 5
 
 
+@pytest.mark.slow
 def test_workers_stop_when_told_save_and_count_no_attempt(tmp_path):
     calm, hurried = Bench(tmp_path / "calm", steps=600), Bench(tmp_path / "hurried", steps=600)
     calm.run(0)
@@ -155,6 +157,7 @@ def test_workers_stop_when_told_save_and_count_no_attempt(tmp_path):
     assert hurried.rows("select max(attempt) from trial") == [(1,)]
 
 
+@pytest.mark.slow
 def test_a_step_may_take_longer_than_a_lease(tmp_path):
     bench = Bench(tmp_path / "slow", steps=20, trials=1, loss=ONCE.format("import time; time.sleep(4)").strip())
     bench.run(1, lease_seconds=2.0)
@@ -204,6 +207,7 @@ def training(folder, fence=1, count=2):
         return False
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
     write_study(tmp_path, trials=3, steps=20000)
     launcher = start(tmp_path, "launch", "tiny.py", "--workers", 2)
@@ -222,6 +226,7 @@ def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
     calm, shared = tmp_path / "calm", Bench(tmp_path / "shared", trials=6, steps=400)
     Bench(calm, trials=6, steps=400).run(0)

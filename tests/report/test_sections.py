@@ -126,9 +126,14 @@ def test_a_long_table_is_cut_and_says_how_much_is_missing(
     assert "56 more rows not shown." in page(ledger, "long").text
 
 
-def test_each_study_shows_its_three_plots_and_the_findings_lead_to_them(digits: Material, digits_page: Any) -> None:
+def test_each_study_shows_its_plots_and_the_findings_lead_to_them(
+    digits_study: Any, digits: Material, digits_page: Any
+) -> None:
     opened = digits_page
-    assert len(opened.attributes("img", "src")) == 4  # and the schedules
+    kinds = ["best-steps", "axes", "best-of-n", "isolation", "curves"]
+    assert [one.anchor for one in digits_study.plots] == [f"study-1-{kind}" for kind in kinds]
+    assert all(one.image is not None for one in digits_study.plots)
+    assert len(opened.attributes("img", "src")) >= len(kinds)
     assert all(opened.attributes("img", "alt"))
     assert {"#study-1-best-steps", "#study-1-axes"} <= set(opened.attributes("a", "href"))
 

@@ -86,9 +86,9 @@ def test_an_unknown_trial_is_named(ledger: Ledger) -> None:
 
 
 def test_recording_and_renewing_lengthen_the_lease(ledger: Ledger, claim: Claiming, update: Updating) -> None:
-    recorded, renewed, _idle = claim(3, lease_seconds=0.4)
+    recorded, renewed, _idle = claim(3, lease_seconds=3.0)
     for step in range(1, 4):
-        time.sleep(0.2)
+        time.sleep(1.2)
         ledger.record([update(recorded, step, 0.5)])
         assert ledger.renew([renewed]) == [renewed]
     assert numbers(claim(9)) == [2, 3]

@@ -153,7 +153,7 @@ class ScheduleFamily:
                     f"a decay of {decay} steps and a warmup of {warmup_steps} do not fit in {max_train_steps} steps"
                 )
             return [Piece("constant", steps - decay), Piece(self.decay_shape, decay, 1.0, self.final)]
-        shape: Shape = "linear" if self.name in ("decaying", "unknown") else self.name
+        shape: Shape = "cosine" if self.name == "cosine" else "linear"
         return [Piece(shape, steps, 1.0, self.final)]
 
     def decay_steps(self, max_train_steps: int) -> int:

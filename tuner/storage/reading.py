@@ -15,6 +15,8 @@ from tuner.storage.codec import point_from, schedule_from
 from tuner.storage.numbers import FINITE, restored
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
 
+_PART = 50_000  # measurements at a time: rows of the database are many times larger than what they hold
+
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
@@ -144,16 +146,14 @@ def study_measurements(connection: Connection, study_id: int, metrics: Collectio
     if metrics is not None:
         query = query.where(measurement.c.metric_id.in_([number for number, name in names.items() if name in metrics]))
     query = query.order_by(measurement.c.trial_id, measurement.c.metric_id, measurement.c.step)
-    rows = connection.execute(query).all()
-    if not rows:
-        return Measurements([], [], [], [])
-    ids, steps, metric_ids, kinds, values = zip(*rows, strict=True)
-    return Measurements(
-        trial_numbers=[numbers[trial_id] for trial_id in ids],
-        steps=list(steps),
-        metrics=[names[metric_id] for metric_id in metric_ids],
-        values=[value if kind == FINITE else float(kind) for kind, value in zip(kinds, values, strict=True)],
-    )
+    whole = Measurements([], [], [], [])
+    for part in connection.execution_options(yield_per=_PART).execute(query).partitions():
+        ids, steps, metric_ids, kinds, values = zip(*part, strict=True)
+        whole.trial_numbers.extend(numbers[trial_id] for trial_id in ids)
+        whole.steps.extend(steps)
+        whole.metrics.extend(names[metric_id] for metric_id in metric_ids)
+        whole.values.extend(value if kind == FINITE else float(kind) for kind, value in zip(kinds, values, strict=True))
+    return whole
 
 
 def count_states(connection: Connection, study_id: int) -> dict[State, int]:
