@@ -307,7 +307,9 @@ def test_a_round_that_searched_has_a_best_model_and_no_promoted_points(digits: M
 
 
 def test_promoted_points_are_not_asked_about_a_search_space(whole_material: Material, whole_page: Any) -> None:
-    assert [finding.question for finding in whole_material.rounds[1].findings] == ["best_steps"]
+    asked = {finding.question for finding in whole_material.rounds[1].findings}
+    assert "best_steps" in asked
+    assert not {"boundary", "enough_points", "infeasible"} & asked
     assert "study-2-axes" not in whole_page.anchors
     assert "± inf" not in whole_page.text
 

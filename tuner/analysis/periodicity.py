@@ -69,7 +69,7 @@ def _peak(curves: Array, interval: float) -> tuple[float, float, float]:
     freedom = 2 * len(curves)
     alone = float(stats.f.sf(ratios[best], freedom, 0.5 * freedom * near[best][1]))
     length = rest.shape[1] * interval
-    return length / (best + MINIMUM_CYCLES), float(ratios[best]), float(-np.expm1(len(ratios) * np.log1p(-alone)))
+    return length / (best + MINIMUM_CYCLES), float(ratios[best]), 1.0 - (1.0 - alone) ** len(ratios)
 
 
 def _surroundings(power: Array, place: int) -> tuple[float, int]:

@@ -13,7 +13,7 @@ def best_of_n_plot(table: pd.DataFrame, metric: str, *, title: str = "Best of n 
     """`table`: as `analysis.enough_points.best_of_n_frame` makes it. Boxes: quartiles; whiskers: 5 % and 95 %."""
     figure = theme.new_figure(7.0, 3.6, title)
     if len(table) < 2:
-        return theme.empty(figure, "Too few completed trials.")
+        return theme.empty(figure, "No more than one completed trial yet.")
     places = np.unique(np.linspace(0, len(table) - 1, min(MOST_BOXES, len(table))).round().astype(int))
     shown = table.iloc[places]
     axes = figure.add_subplot()

@@ -60,6 +60,7 @@ def _isolation(frames: StudyFrames) -> Drawn:
     parts = [isolation_frame(frames, name) for name in names]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     title = f"Best over the nuisances: {frames.study.name}"
+    table = table if len(frames.complete) else table.iloc[:0]
     return isolation_plot(table, frames.study.objective.metric, title=title), table
 
 
