@@ -135,10 +135,10 @@ class TrialInTraining:
         divergence = diverged_loss(values, run.step - len(new))
         return divergence or diverged_weights(run.read_gradient_norm(), run.parameters, run.step)
 
-    def evaluate(self) -> None:
-        """Measure both splits here, and keep the weights if they are among the best."""
+    def evaluate(self, measured: dict[str, float] | None = None) -> None:
+        """Take down the metrics at this step (evaluated here, unless they are given) and keep the best weights."""
         run = self.run
-        measured = run.evaluate()
+        measured = run.evaluate() if measured is None else measured
         batch_losses = torch.stack(run.losses).tolist()
         measured["batch/loss"] = math.fsum(batch_losses) / len(batch_losses)
         measured["batch/gradient_norm"] = run.gradient_norm
