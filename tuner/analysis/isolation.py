@@ -5,6 +5,7 @@ because the best of many trials beats the best of few with no real difference (D
 """
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,8 @@ def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
     sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
     counted = (finished["state"] == "complete") & finished["best_value"].notna()
     scores = [sign * finished.loc[counted & (place == i), "best_value"] for i in range(len(labels))]
-    winners = [one.idxmin() if len(one) else None for one in scores]
+    winners: list[Any] = [one.idxmin() if len(one) else None for one in scores]
+    best: Any = finished[["best_value", "trial"]]
     return pd.DataFrame(
         {
             "hyperparameter": name,
@@ -54,8 +56,8 @@ def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
             "high": highs,
             "trials": [int((place == i).sum()) for i in range(len(labels))],
             "complete": [len(one) for one in scores],
-            "best_value": [np.nan if w is None else float(finished.loc[w, "best_value"]) for w in winners],
-            "best_trial": pd.array([None if w is None else int(finished.loc[w, "trial"]) for w in winners], "Int64"),
+            "best_value": [np.nan if w is None else float(best.at[w, "best_value"]) for w in winners],
+            "best_trial": pd.array([None if w is None else int(best.at[w, "trial"]) for w in winners], "Int64"),
             "chance": _chances([one.to_numpy(dtype=np.float64) for one in scores]),
         }
     )

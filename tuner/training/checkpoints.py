@@ -93,15 +93,6 @@ def _on_their_own(value: Any) -> Any:
     return [_on_their_own(item) for item in value] if isinstance(value, list) else value
 
 
-def _on_their_own(value: Any) -> Any:
-    """The same state, but no tensor is a view into a larger memory, which would be saved whole."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone() if value.untyped_storage().nbytes() > value.nbytes else value
-    if isinstance(value, dict):
-        return {key: _on_their_own(item) for key, item in value.items()}
-    return [_on_their_own(item) for item in value] if isinstance(value, list) else value
-
-
 def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """Load a training state. Raises CorruptCheckpoint when the file is missing, damaged or not what was recorded."""
     content = _verified(root, checkpoint)
