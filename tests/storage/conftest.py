@@ -33,6 +33,7 @@ SCRIPT = Path(__file__).with_name("processes.py")
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A PostgreSQL of our own, for all tests of this process."""
+    pytest.importorskip("psycopg", reason="the driver is not installed: pip install 'tuner[postgres]'")
     if programs() is None:
         pytest.skip("PostgreSQL is not installed: apt-get install -y postgresql")
     started = Server()
