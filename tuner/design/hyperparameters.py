@@ -5,7 +5,6 @@ augmentation must have an *off* value, because the sweep switches them off (A22,
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, get_args
@@ -236,8 +235,3 @@ def _check_value(value: object, what: str) -> None:
 def _check_family(family: str | None) -> None:
     if family is not None and family not in get_args(Family):
         raise DeclarationError(f"family is one of {', '.join(get_args(Family))}, got {family!r}")
-
-
-def must_be_off_in_sweep(families: Iterable[Family | None]) -> bool:
-    """Whether any of the families is switched off by a sweep (A22, A23)."""
-    return any(family in ("regularization", "augmentation") for family in families)

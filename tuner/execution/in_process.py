@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
@@ -192,8 +190,3 @@ def _paused(error: OSError, folder: Path) -> Paused:
 
 def _never() -> bool:
     return False
-
-
-def device_name(device: torch.device) -> str:
-    """What a person calls the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
