@@ -47,5 +47,5 @@ def best_with(frames: StudyFrames, metric: str, *, top: int) -> tuple[pd.DataFra
     """
     ranked = ranked_trials(frames).head(top)
     steps, curves = curve_matrix(frames, ranked["trial"], metric)
-    there = pd.notna(curves).all(axis=1) if curves.shape[1] >= MINIMUM_CURVE else [False] * len(ranked)
-    return ranked[there].reset_index(drop=True), steps, curves[there]
+    there = pd.notna(curves).all(axis=1) & (curves.shape[1] >= MINIMUM_CURVE)
+    return ranked.loc[there].reset_index(drop=True), steps, curves[there]

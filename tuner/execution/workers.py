@@ -24,6 +24,7 @@ from tuner.execution.orders import Message, Order, Place
 from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.fused.choice import Choice
 
 STALL_SECONDS = 1800.0
 POLL_SECONDS = 0.2
@@ -52,6 +53,9 @@ class Workers:
 
     def price(self, study: Study, trial: Trial) -> Price:
         return self.local.price(study, trial)
+
+    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
+        return self.local.fusion(study, trials)
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         if not self.crew:

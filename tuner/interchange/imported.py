@@ -1,6 +1,6 @@
 """A study that was run elsewhere, ready to be written into the Ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.budget.schedules import ScheduleFamily
@@ -80,7 +80,7 @@ def imported_study(
     )
 
 
-def imported_trial(study: Study, number: int, values: dict[str, object]) -> Trial:
+def imported_trial(study: Study, number: int, values: Mapping[str, object]) -> Trial:
     """A trial as it was declared elsewhere; its seeds are not known."""
     ordered = {h.name: values[h.name] for h in study.hyperparameters if h.name in values}
     schedule = study.schedule.schedule(study.budget.max_train_steps)

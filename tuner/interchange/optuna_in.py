@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -148,7 +148,7 @@ def _ended(trial: FrozenTrial, budget: StepBudget, shift: int) -> tuple[State, s
 
 
 def _trial(
-    study: Study, trial: FrozenTrial, values: dict[str, object], shift: int, ended: tuple[State, str]
+    study: Study, trial: FrozenTrial, values: Mapping[str, object], shift: int, ended: tuple[State, str]
 ) -> FinishedTrial:
     measured = [
         Measurement(step + shift, study.objective.metric, float(value))
@@ -162,7 +162,7 @@ def _trial(
     return FinishedTrial(imported_trial(study, number, values), *ended, step, measured)
 
 
-def _check_values(study: Study, number: int, values: dict[str, object]) -> None:
+def _check_values(study: Study, number: int, values: Mapping[str, object]) -> None:
     for hyperparameter in study.hyperparameters:
         value, domain = values.get(hyperparameter.name), hyperparameter.domain
         if isinstance(domain, Range) and value is not None and not isinstance(value, int | float):

@@ -89,12 +89,14 @@ def _points(path: Path, hyperparameters: Sequence[Hyperparameter], ignored: Sequ
     names = [h.name for h in hyperparameters]
     missing = [name for name in ("trial", *names) if name not in table]
     if missing:
-        raise DeclarationError(f"{path} has no column {', '.join(missing)}; it has: {', '.join(table.columns)}")
+        raise DeclarationError(
+            f"{path} has no column {', '.join(missing)}; it has: {', '.join(map(str, table.columns))}"
+        )
     unknown = [column for column in table if column not in (*KNOWN_COLUMNS, *names, *ignored)]
     if unknown:
         raise DeclarationError(
-            f"{path} has columns that the space file does not: {', '.join(unknown)}; add them to the space file, or "
-            f"say --ignore {unknown[0]}"
+            f"{path} has columns that the space file does not: {', '.join(map(str, unknown))}; add them to the space "
+            f"file, or say --ignore {unknown[0]}"
         )
     table["trial"] = _whole(table["trial"], f"{path}: trial")
     doubled = table.loc[table["trial"].duplicated(), "trial"]
@@ -152,7 +154,7 @@ def _check_metric(curves: pd.DataFrame, objective: Objective, asked: str, path: 
 
 def _check_steps(curves: pd.DataFrame, max_train_steps: int, path: Path) -> None:
     if len(curves) and curves["step"].max() > max_train_steps:
-        row = curves.loc[curves["step"].idxmax()]
+        row = curves.iloc[int(curves["step"].to_numpy().argmax())]
         raise DeclarationError(
             f"{path}: trial {row['trial']} was measured at step {row['step']}, beyond --max-train-steps "
             f"{max_train_steps}; all trials of a study have one budget (A11)"
