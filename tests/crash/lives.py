@@ -1,0 +1,237 @@
+"""A tiny study, the lives of workers that train it, and what must be true of it between them and in the end.
+
+A life is a fork (0.1 s instead of the 2 s of importing torch), so nothing here may train in the parent: a process
+that trained should not be forked.
+"""
+
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch._dynamo  # which every optimizer imports, in 1.5 s
+from sqlalchemy import create_engine, text
+from storage.postgres import Server
+from support.tiny import Tiny, tiny_study
+
+from tuner import failpoints
+from tuner.budget.step_budget import StepBudget
+from tuner.execution.backend import Silent
+from tuner.execution.in_process import InProcess, Lease, checkpoint_place
+from tuner.rounds.plan import planned_trials
+from tuner.storage.engine import parsed_url
+from tuner.storage.store import open_ledger
+from tuner.storage.verify import study_problems
+from tuner.training.checkpoints import canonical_digest, read_state, read_weights
+
+torch.set_num_threads(1)
+STUDY = tiny_study(num_trials=2, budget=StepBudget(24, 4))
+CAMPAIGN = "tiny"
+PLACE = checkpoint_place(CAMPAIGN, STUDY.name)
+
+
+class Exact(Tiny):
+    """A tiny workload; `poison` kills its worker, `slow` takes its time (seconds a step)."""
+
+    def __init__(self, *, poison=False, slow=0.0):
+        self.poison, self.slow = poison, slow
+
+    def loss(self, model, batch, point):
+        if self.poison:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.slow)
+        return super().loss(model, batch, point)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one study lies: a folder and a database."""
+
+    folder: Path
+    url: str
+
+    @property
+    def checkpoints(self):
+        return self.folder / "checkpoints"
+
+    def query(self, statement):
+        """Rows, or nothing for what changes something, past the Ledger."""
+        engine = create_engine(parsed_url(self.url))
+        with engine.begin() as connection:
+            result = connection.execute(text(statement))
+            rows = [tuple(row) for row in result] if result.returns_rows else []
+        engine.dispose()
+        return rows
+
+
+class Sqlite:
+    """Studies in SQLite files: copies of one that is planned once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.template = self.empty("template")
+        assert ended(child(lambda: plan(self.template))) == 0
+
+    def empty(self, name):
+        (self.folder / name).mkdir(parents=True)
+        return Place(self.folder / name, f"sqlite:///{self.folder / name}/tuner.sqlite")
+
+    def planned(self, name):
+        place = self.empty(name)
+        shutil.copy(self.template.folder / "tuner.sqlite", place.folder / "tuner.sqlite")
+        return place
+
+    def forget(self, place):
+        shutil.rmtree(place.folder)
+
+    def close(self):
+        pass
+
+
+class Postgres:
+    """Studies in databases of a server of our own: copies of one that is planned once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.server = Server()
+        self.template = self.empty("template")
+        assert ended(child(lambda: plan(self.template))) == 0
+
+    def empty(self, name, template="template1"):
+        (self.folder / name).mkdir()
+        database = name.replace("-", "_")
+        self._execute(f'create database "{database}" template {template}')
+        return Place(self.folder / name, f"{self.server.url.rpartition('/')[0]}/{database}")
+
+    def planned(self, name):
+        return self.empty(name, "template")
+
+    def forget(self, place):
+        shutil.rmtree(place.folder)
+        self._execute(f'drop database "{place.url.rpartition("/")[2]}" with (force)')
+
+    def cut_connections(self):
+        self._execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+
+    def _execute(self, statement):
+        engine = create_engine(parsed_url(self.server.url), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+
+    def close(self):
+        self.server.close()
+
+
+def plan(place):
+    """What every launcher does before it trains: open or create the Ledger, start the study, plan its trials."""
+    with open_ledger(place.url) as ledger:
+        row = ledger.start_study(CAMPAIGN, STUDY, "code and data")
+        ledger.plan_trials(row.study_id, planned_trials(STUDY))
+
+
+def train(place, workload=None, *, armed="", **options):
+    """Train what is left, as `tuner launch` does. Returns the names of the failpoints that were passed."""
+    passed = failpoints.arm(armed)
+    with open_ledger(place.url, create=False) as ledger:
+        backend = InProcess(workload or Exact(), place.checkpoints, commit_seconds=0.0, **options)
+        backend.run(ledger, ledger.study(CAMPAIGN, STUDY.name), Silent(), lambda: False)
+    return passed.trace
+
+
+def life(place, workload=None, **options):
+    """Start to train in a child of its own; returns its process id."""
+    return child(lambda: train(place, workload, **options))
+
+
+def ended(number):
+    """The exit code of a child, once it is over; minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+
+
+def child(work):
+    """Start to do something in a child of its own; returns its process id."""
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+QUICK_BEATS = Lease(seconds=0.6)  # twenty beats a second
+
+
+def meaning(place):
+    """What an uninterrupted run and one of many lives must agree about: rows, curves and states, bit for bit."""
+    with open_ledger(place.url, create=False) as ledger:
+        row = ledger.study(CAMPAIGN, STUDY.name)
+        records = ledger.trials(row.study_id)
+        curves = ledger.measurements(row.study_id)
+    columns = zip(curves.trial_numbers, curves.metrics, curves.steps, curves.values, strict=True)
+    return {
+        "trials": [(r.number, r.state, r.reason, r.step, r.seed, r.numerics, str(r.point)) for r in records],
+        "curves": sorted((number, metric, step, value.hex()) for number, metric, step, value in columns),
+        "digests": [(r.number, kept.kind, kept.step, _digest(place, kept)) for r in records for kept in r.checkpoints],
+    }
+
+
+def _digest(place, kept):
+    read = read_state if kept.kind == "latest" else read_weights
+    return canonical_digest(read(place.checkpoints, kept))
+
+
+def broken_promises(place, *, at_rest):
+    """What must hold after every kill; with `at_rest`, that nothing is left over either."""
+    with open_ledger(place.url, create=False) as ledger:
+        problems = study_problems(ledger, ledger.study(CAMPAIGN, STUDY.name), place.checkpoints, PLACE)
+    found = [problem.text for problem in problems if at_rest or problem.kind != "stray"]
+    return found + _damage(place)
+
+
+def _damage(place):
+    """What SQLite finds wrong with its own file."""
+    file = place.folder / "tuner.sqlite"
+    if not file.exists():
+        return []
+    connection = sqlite3.connect(file, timeout=60)
+    (integrity,) = connection.execute("PRAGMA integrity_check").fetchone()
+    connection.close()
+    return [] if integrity == "ok" else [integrity]
+
+
+class Judge:
+    """Knows the uninterrupted run, and says what is wrong with a study that claims to be finished."""
+
+    def __init__(self, databases, **options):
+        place = databases.planned("whole")
+        assert ended(life(place, **options)) == 0
+        self.expected = meaning(place)
+
+    def wrong(self, place):
+        wrong = broken_promises(place, at_rest=True)
+        try:
+            found = meaning(place)
+        except Exception as error:
+            return [*wrong, f"unreadable: {error}"]
+        others = [
+            f"other {part} than the uninterrupted run" for part in self.expected if found[part] != self.expected[part]
+        ]
+        return wrong + others
+
+    def last_life(self, place, **options):
+        """Let somebody finish the study, and judge it."""
+        code = ended(life(place, **options))
+        return ([f"the last life ended with {code}"] if code else []) + self.wrong(place)
