@@ -16,6 +16,7 @@ from support.study_files import write_study
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, Interrupted, WorkloadError
 from tuner.execution.backend import Silent
+from tuner.execution.fusing import even_share
 from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.orders import Place
 from tuner.execution.workers import Workers
@@ -50,7 +51,7 @@ class Bench:
         self.url = f"sqlite:///{folder}/runs/tuner.sqlite"
         self.rest = rest
 
-    def run(self, count, *, stop=lambda: False, listener=None, stall_seconds=60.0, lease_seconds=120.0):
+    def run(self, count, *, stop=lambda: False, listener=None, stall_seconds=60.0, lease_seconds=120.0, fuse="off"):
         _, campaign = load_campaign(self.file)
         study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
         root = self.folder / "runs" / "checkpoints"
@@ -58,7 +59,7 @@ class Bench:
             local = InProcess(campaign.workload, root, lease=Lease(lease_seconds))
             row = ledger.start_study("tiny", study, local.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
-            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds)
+            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds, fuse, count)
             with closing(Workers(local, place, count, stall_seconds)) if count else _Local(local) as backend:
                 backend.run(ledger, row, listener or Silent(), stop)
             assert study_problems(ledger, row, root, f"tiny/{study.name}") == []
@@ -144,6 +145,18 @@ def test_a_trial_that_takes_down_its_workers_is_given_up_and_the_others_complete
         assert attempt == 5
 
 
+def test_a_trial_that_takes_down_its_workers_takes_no_mates_with_it(tmp_path):
+    bench = Bench(tmp_path, trials=5, steps=20)
+    _, campaign = load_campaign(bench.file)
+    rates = [trial.point["dropout"] for trial in planned_trials(study_of_round(campaign, 1, 20))]
+    deadly = f'if point["dropout"] == {rates[2]!r}: import os; os.kill(os.getpid(), 9)\n        return nn.Seq'
+    bench.file.write_text(bench.file.read_text().replace("return nn.Seq", deadly))
+    bench.run(1, fuse=8)
+    assert bench.rows("select number from trial where state != 'complete'") == [(2,)]
+    ((reason,),) = bench.rows("select reason from trial where state = 'failed'")
+    assert reason.startswith("quarantined after 5 attempts; the last one: lost: its worker was killed by signal 9")
+
+
 @pytest.mark.slow
 def test_workers_stop_when_told_save_and_count_no_attempt(tmp_path):
     calm, hurried = Bench(tmp_path / "calm", steps=600), Bench(tmp_path / "hurried", steps=600)
@@ -165,6 +178,29 @@ def test_a_step_may_take_longer_than_a_lease(tmp_path):
     alone = Bench(tmp_path / "alone", steps=20, trials=1, loss=ONCE.format("import time; time.sleep(4)").strip())
     alone.run(0, lease_seconds=2.0)
     assert alone.rows("select attempt, fence from trial") == [(1, 1)]
+
+
+def test_groups_are_split_over_workers_and_a_dead_one_gives_back_its_whole_group(tmp_path):
+    calm = Bench(tmp_path / "calm", trials=6)
+    calm.run(0)
+    heard, hurt = Heard(), Bench(tmp_path / "hurt", trials=6, loss=ONCE.format("import os; os.kill(os.getpid(), 9)"))
+    hurt.run(2, listener=heard, fuse=16)
+    assert hurt.rows() == calm.rows()
+    lost = [number for number, _, reason in heard.ended if reason.startswith("lost: its worker was killed")]
+    assert len(lost) == 3  # half of six trials for each of two workers
+    assert dict(hurt.rows("select attempt, count(*) from trial group by attempt")) == {1: 3, 2: 3}
+    assert [number for number, state, _ in heard.ended if state is State.COMPLETE] != lost
+    ((told,),) = hurt.rows("select data from conclusion where kind = 'fusion' order by id desc limit 1")
+    assert '"self_check":"identical"' in told.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "running", "most", "crew", "share"),
+    [(32, 0, 32, 2, 16), (16, 16, 32, 2, 16), (40, 0, 16, 2, 10), (30, 10, 16, 2, 10), (20, 10, 16, 2, 10),
+     (10, 10, 16, 2, 10), (3, 0, 16, 4, 1), (1, 1, 16, 4, 1), (5, 0, 2, 1, 2), (0, 3, 8, 2, 1)],
+)  # fmt: skip
+def test_workers_share_what_is_left_evenly(waiting, running, most, crew, share):
+    assert even_share(waiting, running, most, crew) == share
 
 
 def test_errors_of_workers_reach_the_coordinator(tmp_path):

@@ -9,9 +9,8 @@ from pathlib import Path
 from tuner.cli.places import checkpoint_root, exists, opened
 from tuner.design.study_file import load_campaign
 from tuner.design.workload import Workload
-from tuner.errors import InputError
 from tuner.execution.backend import Backend
-from tuner.execution.fusing import MOST_TRIALS, Fuse
+from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess
 from tuner.execution.orders import Place
 from tuner.execution.workers import STALL_SECONDS, Workers
@@ -54,8 +53,6 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the command."""
     fuse = parsed_fuse(where.fuse)
     local = InProcess(workload, root, device=where.device, threads=where.threads, fuse=fuse)
-    if where.workers is not None and fuse != "off":
-        raise InputError("--workers and --fuse do not go together yet: say --fuse on one process, or --workers alone")
     if where.workers is None or where.dry_run:
         yield local
         return
@@ -67,18 +64,11 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
         threads=where.threads,
         commit_seconds=local.commit_seconds,
         lease_seconds=local.lease.seconds,
+        fuse=fuse,
+        crew=where.workers,
     )
     with closing(Workers(local, place, where.workers, where.stall_seconds)) as workers:
         yield workers
-
-
-def parsed_fuse(text: str) -> Fuse:
-    """What --fuse says: off, auto, or a number of trials. Raises InputError."""
-    if text in ("auto", "off"):
-        return "auto" if text == "auto" else "off"
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_TRIALS:
-        raise InputError(f"--fuse is off, auto or a number of trials from 1 to {MOST_TRIALS}, got {text!r}")
-    return int(text)
 
 
 @contextmanager

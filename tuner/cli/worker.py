@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Quiet, Storage, StudyFile, Threads
+from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads
 
 
 def worker(
@@ -14,6 +14,7 @@ def worker(
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes on this machine.")] = 1,
     device: Device = None,
     threads: Threads = 1,
+    fuse: Fuse = "off",
     allow_changed_code: Annotated[
         bool, typer.Option("--allow-changed-code", help="Work although the workload's code or data changed.")
     ] = False,
@@ -25,6 +26,6 @@ def worker(
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.launching import run_worker
 
-    where = Where(study, storage, checkpoints, device, threads, workers=workers, create=False)
+    where = Where(study, storage, checkpoints, device, threads, workers=workers, fuse=fuse, create=False)
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         run_worker(desk, quiet=quiet)

@@ -47,7 +47,8 @@ class InProcess:
 
     device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one. threads: torch's, 1 by default, because
     small models lose time with more (and the number decides the bits). fuse: how many trials train as one stacked
-    model; "auto" finds out what is fastest, and "off" trains them one by one. The bits are the same.
+    model; "auto" finds out what is fastest, and "off" trains them one by one. The bits are the same. crew: how many
+    processes like this one share a study.
     """
 
     def __init__(  # noqa: PLR0913 - keywords with defaults
@@ -60,6 +61,7 @@ class InProcess:
         commit_seconds: float = COMMIT_SECONDS,
         lease: Lease = Lease(),
         fuse: Fuse = "off",
+        crew: int = 1,
     ) -> None:
         self.workload = workload
         self.checkpoint_root = checkpoint_root
@@ -67,6 +69,7 @@ class InProcess:
         self.commit_seconds = commit_seconds
         self.lease = lease
         self.fuse = fuse
+        self.crew = crew
         prepare_numerics(self.device, threads)
 
     @cached_property
@@ -91,9 +94,9 @@ class InProcess:
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)
         trainer = Trainer(self._setting(row.study, place, stop), PatientRecorder(ledger, stop), listener.trial_stepped)
-        fusing, told, worker = Fusing(self.fuse, ledger, row), _Told(listener), worker_id()
+        fusing, told, worker = Fusing(self.fuse, ledger, row, self.crew), _Told(listener), worker_id()
         while not stop():
-            claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.most_trials), stop)
+            claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
             if claims:
                 self._train(fusing, trainer, claims, told)
                 continue
@@ -176,7 +179,9 @@ class _Told:
     def ended(self, claims: Sequence[Claim], updates: Sequence[TrialUpdate]) -> None:
         claim_of = {claim.trial_id: claim for claim in claims}
         for update in updates:
-            self.listener.trial_ended(claim_of[update.trial_id], update)
+            self.listener.trial_ended(claim_of.pop(update.trial_id), update)
+        for claim in claim_of.values():  # not trained this time
+            self.listener.trial_ended(claim, TrialUpdate(claim.trial_id, claim.fence, 0))
         for update in updates:
             stop_at_the_same_failure(update, self.failures)
 

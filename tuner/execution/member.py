@@ -22,7 +22,7 @@ class Member:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.claim: Claim | None = None
+        self.claims: dict[int, Claim] = {}  # by the trial's number
         self.busy = False
         self.ready = False
         self.moved = time.monotonic()
@@ -43,7 +43,7 @@ class Member:
 
     def restart(self) -> None:
         """Start a new process for one that died."""
-        self.claim = None
+        self.claims = {}
         self._close()
         self._start()
 

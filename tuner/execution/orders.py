@@ -24,6 +24,8 @@ class Place:
     threads: int
     commit_seconds: float
     lease_seconds: float
+    fuse: int | str = "off"
+    crew: int = 1  # processes that share the trials
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import TextIO
 
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TunerError
+from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.orders import Mouth, Order, Place
 from tuner.records import Claim, TrialUpdate
@@ -80,6 +81,8 @@ def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth, stop:
         threads=place.threads,
         commit_seconds=place.commit_seconds,
         lease=Lease(place.lease_seconds, renewed_here=False),
+        fuse=parsed_fuse(str(place.fuse)),
+        crew=place.crew,
     )
     with open_ledger(place.url, create=False) as ledger:
         fingerprint = backend.fingerprint()
@@ -123,12 +126,15 @@ class Teller:
         )  # fmt: skip
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
-        self.mouth.say("stepped", step=step)
+        self.mouth.say("stepped", trial=claim.trial.number, step=step)
 
     def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
         best = next((kept for kept in update.checkpoints or () if kept.kind == "best"), None)
         told = None if best is None else [best.step, best.value]
-        self.mouth.say("ended", state=update.state.value, reason=update.reason, step=update.step, best=told)
+        self.mouth.say(
+            "ended", trial=claim.trial.number, state=update.state.value, reason=update.reason, step=update.step,
+            best=told,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

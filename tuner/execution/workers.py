@@ -111,7 +111,7 @@ class _Shift:
             for member in self.crew:
                 if member.busy and self._is_dead(member):
                     self._replace(member, order, f"lost: its worker {_ending(member.process.returncode)}")
-                elif member.claim and time.monotonic() - member.moved > self.stall_seconds:
+                elif member.claims and time.monotonic() - member.moved > self.stall_seconds:
                     member.kill()
                     self._replace(member, order, f"stalled: no step for {self.stall_seconds:g} s")
             self._renew()
@@ -141,17 +141,18 @@ class _Shift:
         if kind == "ready":
             member.ready, self.deaths_at_start = True, 0
         elif kind == "started":
-            member.claim = self._claim(message)
-            self.listener.trial_started(member.claim)
-        elif kind == "stepped" and member.claim:
-            self.listener.trial_stepped(member.claim, message["step"])
-        elif kind == "ended" and member.claim:
-            claim, member.claim = member.claim, None
+            member.claims[message["trial"]] = claim = self._claim(message)
+            self.listener.trial_started(claim)
+        elif kind == "stepped" and message["trial"] in member.claims:
+            self.listener.trial_stepped(member.claims[message["trial"]], message["step"])
+        elif kind == "ended" and message["trial"] in member.claims:
+            claim = member.claims.pop(message["trial"])
             update = _update(claim, message)
             self.listener.trial_ended(claim, update)
-            stop_at_the_same_failure(update, self.failures)
+            if update.state.finished:
+                stop_at_the_same_failure(update, self.failures)
         elif kind in ("idle", "stopped"):
-            member.busy, member.claim = False, None
+            member.busy, member.claims = False, {}
             self.somebody_stopped |= kind == "stopped"
         elif kind == "fault":
             self._fault(message)
@@ -181,19 +182,19 @@ class _Shift:
         if self.deaths_at_start >= DEATHS_AT_START:
             raise Paused(f"{DEATHS_AT_START} workers ended while they started, the last one {reason}")
         with suppress(TunerError):
-            if member.claim is not None:
-                self.ledger.release([member.claim], count_attempt=True, reason=reason)
+            if member.claims:
+                self.ledger.release(list(member.claims.values()), count_attempt=True, reason=reason)
             self.ledger.forget_dead_workers(self.row.study_id)
-        if member.claim is not None:
-            stopped = TrialUpdate(member.claim.trial_id, member.claim.fence, 0, state=State.RUNNING, reason=reason)
-            self.listener.trial_ended(member.claim, stopped)
+        for claim in member.claims.values():
+            stopped = TrialUpdate(claim.trial_id, claim.fence, 0, state=State.RUNNING, reason=reason)
+            self.listener.trial_ended(claim, stopped)
         member.restart()
         member.order(order)
 
     def _renew(self) -> None:
         if time.monotonic() - self.renewed >= self.crew[0].place.lease_seconds / BEATS:
             self.renewed = time.monotonic()
-            renew(self.ledger, [member.claim for member in self.crew if member.claim])
+            renew(self.ledger, [claim for member in self.crew for claim in member.claims.values()])
 
     def _stop(self) -> None:
         """Let every worker finish its step and save."""
