@@ -145,6 +145,7 @@ def test_a_trial_that_takes_down_its_workers_is_given_up_and_the_others_complete
         assert attempt == 5
 
 
+@pytest.mark.slow
 def test_a_trial_that_takes_down_its_workers_takes_no_mates_with_it(tmp_path):
     bench = Bench(tmp_path, trials=5, steps=20)
     _, campaign = load_campaign(bench.file)
