@@ -105,6 +105,6 @@ campaign = Campaign(
     evaluations=30,
     rounds=[
         Round("Which learning rate, weight decay, momentum and clipping suit short runs?", trials=24, space=SPACE),
-        Round("The final model: the best three points at production length", promote=3),
+        Round("The final model: the winner and a rival at production length", promote=2),
     ],
 )

@@ -27,7 +27,7 @@ def promoted_frames(count: int, origins: list[str]):
 
 
 def test_a_round_of_promoted_points_is_asked_about_its_budget_and_not_about_a_search_space():
-    frames = promoted_frames(2, ["round-1 trial 23", "round-1 trial 1"])
+    frames = promoted_frames(2, ["round-1 trial 23, same seed", "round-1 trial 1"])
     asked = [finding.question for finding in checklist_findings(frames)]
     assert asked == [one.question for one in QUESTIONS if not one.searched]
     assert {"best_steps", "overfitting"} <= set(asked)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.budget.schedules import Piece, Schedule, constant, constant_then_decay, cosine, inverse_sqrt, linear
-from tuner.budget.transfer import TransferReport, lengthened, transfer_report
+from tuner.budget.transfer import TransferReport, lengthened, transfer_report, trunk_steps
 from tuner.errors import TransferError
 
 
@@ -43,6 +43,27 @@ def test_the_trunk_of_constant_then_decay_is_a_prefix_of_its_longer_run():
     long = lengthened(short, 300)
     assert long.fractions()[:80] == short.fractions()[:80]
     assert long == constant_then_decay(20).schedule(300, 10)
+
+
+@pytest.mark.parametrize(
+    ("family", "steps"),
+    [
+        (constant_then_decay(0.2), 80),
+        (constant(), 100),
+        (linear(), 0),  # only the warmup is shared, and that is nothing to go on from
+        (cosine(), 0),
+    ],
+)
+def test_a_longer_trial_goes_on_from_the_steps_before_the_decay_where_it_begins_with_them(family, steps):
+    short = family.schedule(100, 10)
+    assert trunk_steps(short, lengthened(short, 400)) == steps
+
+
+def test_a_shorter_run_has_no_use_for_a_trunk_beyond_its_end():
+    family = constant_then_decay(0.2)
+    assert trunk_steps(family.schedule(100), family.schedule(70)) == 0
+    assert trunk_steps(family.schedule(100), family.schedule(99)) == 80, "a decay's first step is at the base rate"
+    assert trunk_steps(family.schedule(100), family.schedule(98)) == 0
 
 
 def test_a_cosine_keeps_its_base_rate_and_is_stretched_over_the_steps_after_the_warmup():

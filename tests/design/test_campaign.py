@@ -136,6 +136,12 @@ def test_a_sweep_needs_to_know_how_to_switch_regularization_off():
         ({"promote": 3, "trials": 8}, "promotes 3 points and needs no trials=8; leave it out"),
         ({"promote": 3, "max_train_steps": 0}, "max_train_steps of round .* at least 1, got 0"),
         ({"promote": 3, "max_train_steps": 1e4}, "max_train_steps of round .* at least 1, got 10000.0"),
+        ({"promote": 2, "fresh": 3}, "wants 3 promoted points with fresh seeds and promotes 2"),
+        ({"promote": 2, "fresh": -1}, "fresh of round .* at least 0, got -1"),
+        ({"promote": 2, "transfer": "stretch"}, "hold_then_decay, rescale, retune, got 'stretch'"),
+        ({"promote": 2, "rate_arms": (0.5,)}, r"1 among them, like \(1.0, 0.5\); got \(0.5,\) \(D20\)"),
+        ({"promote": 2, "rate_arms": (1.0, 0.0)}, "rate_arms of round 'Why\\?' are different positive multiples"),
+        ({"space": SPACE, "trials": 8, "transfer": "rescale"}, "has transfer, which say how .* it promotes none"),
     ],
 )
 def test_a_round_that_cannot_be_is_refused(settings, message):

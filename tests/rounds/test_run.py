@@ -7,6 +7,7 @@ import pytest
 from support.study_files import write_study
 
 from tuner.budget.schedules import constant_then_decay
+from tuner.design.origin import Origin, promoted_from
 from tuner.storage.store import open_ledger
 
 NO_BUDGET = ("max_train_steps=60, ", "")
@@ -29,12 +30,16 @@ def test_not_compute_bound_the_sweep_gives_the_budget_and_the_best_points_are_tr
     first, final = known["round-1"], known["round-2"]
     assert first[0].budget.max_train_steps >= 2 * steps
     assert first[0].budget.max_train_steps <= 2.2 * steps + 10, "two leading digits"
-    assert len(final[1]) == 2
-    assert {record.origin.split(" trial ")[0] for record in final[1]} == {"round-1"}
-    points = {record.number: record.point for record in first[1]}
-    for record in final[1]:
-        assert dict(record.point) == dict(points[int(record.origin.split()[-1])])
-        assert record.seed not in {one.seed for one in first[1]}, "fresh seeds"
+    parents = {record.number: record for record in first[1]}
+    origins = [promoted_from(record.origin) for record in final[1]]
+    best, rival = (origin.trial for origin in origins[:2])
+    assert origins[:2] == [Origin("round-1", best, "same"), Origin("round-1", rival, "same")]
+    assert origins[2:] == [Origin("round-1", best, "fresh"), Origin("round-1", rival, "fresh")]
+    for record, origin in zip(final[1], origins, strict=True):
+        parent = parents[origin.trial]
+        assert dict(record.point) == dict(parent.point)
+        both = {record.seed, record.data_seed} & {parent.seed, parent.data_seed}
+        assert both == ({parent.seed, parent.data_seed} if origin.seeds == "same" else set())
     assert (tmp_path / "runs" / "tiny.html").exists()
 
 
@@ -68,6 +73,8 @@ def test_a_cosine_is_stretched(tuner, tmp_path):
     known = studies(tmp_path)
     short, long = known["round-1"][1][0].schedule, known["round-2"][1][0].schedule
     assert long.fractions()[::10] == pytest.approx(short.fractions())
+    seeds = [promoted_from(record.origin).seeds for record in known["round-2"][1]]
+    assert seeds == ["fresh", "fresh"], "a cosine shares no step, so nothing goes on from a trunk"
 
 
 def test_a_schedule_without_a_rule_asks(tuner, tmp_path):
@@ -76,6 +83,21 @@ def test_a_schedule_without_a_rule_asks(tuner, tmp_path):
     assert run.code == 2
     assert "inverse_sqrt" in run.err
     assert "rescale" in run.err
+    assert not (tmp_path / "runs" / "checkpoints").exists(), "said before round 1 is trained"
+
+
+def test_a_round_says_how_schedules_are_carried_over_and_trains_the_winner_at_half_its_rate(tuner, tmp_path):
+    declared = ("promote=2", 'promote=2, transfer="rescale", rate_arms=(1.0, 0.5)')
+    more = "production_steps=400, schedule=inverse_sqrt(20),"
+    told = write_study(tmp_path, "told.py", more=more, replace=[*COMPUTE_BOUND, declared])
+    assert tuner("run", told, "--yes").code == 0
+    known = studies(tmp_path, "told")
+    trials, parents = known["round-2"][1], {record.number: record for record in known["round-1"][1]}
+    origins = [promoted_from(record.origin) for record in trials]
+    assert [(origin.seeds, origin.rate) for origin in origins] == [("fresh", 1.0), ("fresh", 1.0), ("fresh", 0.5)]
+    assert trials[0].schedule.fractions()[::10] == pytest.approx(parents[origins[0].trial].schedule.fractions())
+    assert origins[2].trial == origins[0].trial, "the winner alone has arms"
+    assert trials[2].point["learning_rate"] == 0.5 * trials[0].point["learning_rate"]
 
 
 def test_a_dry_run_prices_every_stage_and_writes_nothing(tuner, tmp_path):

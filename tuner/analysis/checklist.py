@@ -24,6 +24,7 @@ from tuner.analysis.regime import regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.training_loss import training_loss_finding
 from tuner.analysis.warmup import warmup_finding
+from tuner.design.origin import promoted_from
 from tuner.errors import DeclarationError
 
 
@@ -86,8 +87,9 @@ def only_promoted(frames: StudyFrames) -> bool:
     """Whether all points come from trials of earlier rounds (A33), as the study's lineage names them."""
     if frames.study.kind != "round" or not frames.study.lineage:
         return False
-    chosen = {f"{study} {trial}" for study, trial in frames.study.lineage}
-    return bool(frames.trials["origin"].isin(chosen).all())
+    chosen = set(frames.study.lineage)
+    parents = [promoted_from(str(origin)) for origin in frames.trials["origin"]]
+    return all(parent is not None and (parent.study, f"trial {parent.trial}") in chosen for parent in parents)
 
 
 def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) -> list[Finding]:

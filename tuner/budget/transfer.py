@@ -12,6 +12,7 @@ from tuner.budget.schedules import Piece, Schedule
 from tuner.errors import TransferError
 
 Mode = Literal["hold_then_decay", "rescale"]
+Transfer = Literal["hold_then_decay", "rescale", "retune"]  # what a round may declare
 LOW_RATE = 0.10  # of the peak; extra steps below it are mostly wasted (A35)
 SHORT_DECAY = 0.10  # of the new budget; shorter cooldowns lose quality (D19)
 WASTED_SHARE = 0.5  # more than this share of the extra steps at a low rate is worth a warning (A35)
@@ -43,7 +44,8 @@ def _rule(body: tuple[Piece, ...]) -> Mode:
         return "hold_then_decay"
     raise TransferError(
         f"no rule carries the schedule {' + '.join(shapes)} to a longer run (A38); "
-        "choose 'hold_then_decay' (keep the decay's steps) or 'rescale' (stretch it), or re-tune it"
+        "say which on the longer round: transfer='hold_then_decay' (keep the decay's steps), 'rescale' (stretch it) or "
+        "'retune' (make it anew for the new length)"
     )
 
 
@@ -69,6 +71,17 @@ def _stretched(piece: Piece, steps: int) -> Piece:
     """The piece over another number of steps: equal at equal relative progress."""
     end = piece.end * steps / piece.steps if piece.shape == "inverse_sqrt" else piece.end  # its time scale
     return Piece(piece.shape, steps, piece.start, end)
+
+
+def trunk_steps(short: Schedule, long: Schedule) -> int:
+    """The steps before the shorter run's decay, if the longer run begins with all of them; else 0.
+
+    So many steps of a longer trial with the same seed were trained already. A warmup alone counts as nothing.
+    """
+    trunk = len(short) if short.decay_start is None else short.decay_start
+    if trunk <= short.warmup_steps or trunk > len(long):
+        return 0
+    return trunk if long.fractions()[:trunk] == short.fractions()[:trunk] else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from tuner.budget.schedules import ScheduleFamily, constant_then_decay
+from tuner.budget.transfer import Transfer
 from tuner.design.hyperparameters import Choice, Value, log_grid
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.space import SearchSpace
@@ -68,6 +69,11 @@ class Round:
     max_train_steps: the budget; None: from the sweep, the round before, or the production length.
     scientific: names of the hyperparameters the goal is about; all others that vary are nuisances, tuned so that the
         comparison is fair (B10). Empty: one goal, the best configuration.
+    fresh: so many of the promoted points, best first, are trained a second time with fresh seeds where the first
+        training goes on from its trunk, and so shares its luck; None: two, the winner and a rival (A32).
+    transfer: how schedules are carried over from the round before: "hold_then_decay", "rescale" or "retune"; None: by
+        the rule of their family, and an error for a family without one (A40-A43).
+    rate_arms: the winner is trained at these multiples of its base rate; the best rate falls with length (D20).
     """
 
     goal: str
@@ -76,6 +82,9 @@ class Round:
     promote: int | None = None
     max_train_steps: int | None = None
     scientific: tuple[str, ...] = ()
+    fresh: int | None = None
+    transfer: Transfer | None = None
+    rate_arms: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         if not self.goal.strip():
@@ -94,6 +103,13 @@ class Round:
             raise DeclarationError(
                 f"round {self.goal!r} promotes {self.promote} points and needs no trials={self.trials}; leave it out"
             )
+        check_promoting(self)
+
+    @property
+    def num_fresh(self) -> int:
+        """Promoted points that are trained again with fresh seeds, where their first training has the old ones."""
+        promoted = self.promote or 0
+        return min(2, promoted) if self.fresh is None else self.fresh
 
     def _check_space(self, space: SearchSpace) -> None:
         if not isinstance(space, SearchSpace):
@@ -206,6 +222,45 @@ class Campaign:
         if not 1 <= number <= len(self.rounds):
             raise DeclarationError(f"there is no round {number}; this campaign declares 1..{len(self.rounds)}")
         return self.rounds[number - 1]
+
+
+def check_promoting(declared: Round) -> None:
+    """Raise DeclarationError for what only a round with promote=N can have, and for values it cannot have."""
+    where = f"round {declared.goal!r}"
+    if declared.promote is None:
+        given = [name for name, value in (("fresh", declared.fresh), ("transfer", declared.transfer)) if value]
+        given += ["rate_arms"] if tuple(declared.rate_arms) != (1.0,) else []
+        if given:
+            raise DeclarationError(
+                f"{where} has {' and '.join(given)}, which say how points of the round before are carried over, and "
+                "it promotes none; give promote=N, or leave it out"
+            )
+        return
+    if declared.fresh is not None:
+        _check_count(f"fresh of {where}", declared.fresh, at_least=0)
+        if declared.fresh > declared.promote:
+            raise DeclarationError(
+                f"{where} wants {declared.fresh} promoted points with fresh seeds and promotes {declared.promote}; "
+                "give fresh of at most promote"
+            )
+    if declared.transfer is not None and declared.transfer not in get_args(Transfer):
+        raise DeclarationError(f"transfer is one of {', '.join(get_args(Transfer))}, got {declared.transfer!r}")
+    _check_arms(where, declared.rate_arms)
+
+
+def _check_arms(where: str, arms: object) -> None:
+    usable = isinstance(arms, tuple | list) and all(isinstance(arm, int | float) for arm in arms)
+    values = [float(arm) for arm in arms] if usable else []  # type: ignore[attr-defined]
+    if (
+        not usable
+        or 1.0 not in values
+        or len(set(values)) < len(values)
+        or not all(0 < arm < math.inf for arm in values)
+    ):
+        raise DeclarationError(
+            f"rate_arms of {where} are different positive multiples of the base rate, 1 among them, like (1.0, 0.5); "
+            f"got {arms!r} (D20)"
+        )
 
 
 def _check_count(name: str, count: object, at_least: int = 1) -> None:

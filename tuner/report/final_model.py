@@ -51,7 +51,7 @@ def _origin(winner: Winner) -> str:
     """Where the point came from, in words."""
     origin = winner.record.origin
     if winner.study.promoted:
-        return f"{origin}, trained again with fresh seeds"
+        return f"{origin}, trained again"
     kind, _, place = origin.rpartition(" ")
     return f"point {place} of the {kind} sequence" if kind == "quasi-random" else origin or "not recorded"
 

@@ -1,5 +1,6 @@
 """Promoted points beside their first training: what the longer training and fresh seeds changed (A32, B32)."""
 
+from tuner.design.origin import promoted_from
 from tuner.records import TrialRecord
 from tuner.report.material import Material, StudyMaterial
 from tuner.report.tables import Column, Table
@@ -8,11 +9,13 @@ from tuner.report.wording import NOTHING, readable
 
 def parent_of(material: Material, record: TrialRecord) -> tuple[StudyMaterial, TrialRecord] | None:
     """The trial of an earlier round whose point a trial trains again; None where its origin names none."""
-    name, _, number = record.origin.partition(" trial ")
-    study = next((study for study in material.rounds if study.study.name == name), None)
-    if study is None or not number.isdecimal() or int(number) not in set(study.frames.trials["trial"]):
+    origin = promoted_from(record.origin)
+    if origin is None:
         return None
-    return study, material.ledger.trial(study.row.study_id, int(number))
+    study = next((study for study in material.rounds if study.study.name == origin.study), None)
+    if study is None or origin.trial not in set(study.frames.trials["trial"]):
+        return None
+    return study, material.ledger.trial(study.row.study_id, origin.trial)
 
 
 def promoted_table(material: Material, study: StudyMaterial) -> Table:

@@ -1,6 +1,5 @@
 """How long the trials of a round train: declared, or from the sweep, the production length or the round before."""
 
-import math
 from dataclasses import dataclass
 
 from tuner.analysis.best_steps import proposed_budget
@@ -10,9 +9,8 @@ from tuner.analysis.sweep_records import sweep_records
 from tuner.budget.step_budget import rounded_up
 from tuner.errors import DeclarationError
 from tuner.rounds.launch import Desk, required_round, started_study
+from tuner.rounds.lengths import check_growth, compute_bound_lengths
 from tuner.rounds.plan import round_name
-
-FIRST_SHARE = 0.10  # of the production length, for round 1 of a compute-bound workload [S] (A30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ def budget_of_round(desk: Desk, number: int, regime: str) -> Budget:
     declared = desk.campaign.round(number)
     if declared.max_train_steps is not None:
         if regime == "compute_bound":
-            _check_growth(desk, number, declared.max_train_steps)
+            return _compute_bound_budget(desk, number)
         return Budget(declared.max_train_steps, "declared in the study file")
     started = started_study(desk, round_name(number))
     if started is not None:
@@ -38,32 +36,21 @@ def budget_of_round(desk: Desk, number: int, regime: str) -> Budget:
     return _first_budget(desk) if number == 1 else _refined_budget(desk, number)
 
 
+def check_against_round_before(desk: Desk, number: int, steps: int) -> None:
+    """Raise DeclarationError where a round is no longer than the one before it, as that was trained (A31)."""
+    before = started_study(desk, round_name(number - 1)) if number > 1 else None
+    if before is not None:
+        check_growth(number, steps, before.study.budget.max_train_steps)
+
+
 def _compute_bound_budget(desk: Desk, number: int) -> Budget:
     """Growing geometrically from 10 % of the production length in round 1 to all of it in the last round (A30, A45)."""
+    steps = compute_bound_lengths(desk.campaign)[number - 1]
+    check_against_round_before(desk, number, steps)
     production = desk.campaign.production_steps
-    if production is None:
-        raise DeclarationError(
-            "the workload is compute-bound, so longer is better and only you know how long you can afford (A2); "
-            "declare production_steps, the length of the final run"
-        )
-    last = len(desk.campaign.rounds)
-    share = 1.0 if last == number else FIRST_SHARE ** ((last - number) / (last - 1))
-    steps = max(1, math.ceil(share * production))
-    _check_growth(desk, number, steps)
-    return Budget(steps, f"{share:.0%} of the production length of {production:,} steps (A30)")
-
-
-def _check_growth(desk: Desk, number: int, steps: int) -> None:
-    """The rounds of a compute-bound workload grow strictly (A31)."""
-    if number == 1:
-        return
-    started = started_study(desk, round_name(number - 1))
-    before = started.study.budget.max_train_steps if started else desk.campaign.rounds[number - 2].max_train_steps
-    if before is not None and steps <= before:
-        raise DeclarationError(
-            f"round {number} would train {steps:,} steps, no more than round {number - 1} with {before:,}; the rounds "
-            "of a compute-bound workload must grow (A31): raise production_steps or shorten the round before"
-        )
+    if desk.campaign.round(number).max_train_steps is not None or production is None:
+        return Budget(steps, "declared in the study file")
+    return Budget(steps, f"{steps / production:.0%} of the production length of {production:,} steps (A30)")
 
 
 def _first_budget(desk: Desk) -> Budget:

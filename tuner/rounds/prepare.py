@@ -6,9 +6,10 @@ from tuner.analysis.roles import role_warnings
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.rounds.budgets import Budget, budget_of_round
+from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
 from tuner.rounds.expand import planned_expansion
 from tuner.rounds.launch import Desk
+from tuner.rounds.lengths import check_transfer, compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.promotion import promotion
 
@@ -26,7 +27,11 @@ class Prepared:
 def prepared_round(desk: Desk, number: int, max_train_steps: int | None = None) -> Prepared:
     """Everything about round `number` but the training. Raises DeclarationError when its budget is not known."""
     regime = known_regime(desk)
+    if regime == "compute_bound":
+        check_rounds(desk.campaign)
     if max_train_steps is not None:
+        if regime == "compute_bound":
+            check_against_round_before(desk, number, max_train_steps)
         budget = Budget(max_train_steps, "given on the command line")
     else:
         budget = budget_of_round(desk, number, regime)
@@ -35,6 +40,12 @@ def prepared_round(desk: Desk, number: int, max_train_steps: int | None = None) 
         return Prepared(study, planned_trials(study), budget, tuple(role_warnings(study)))
     promoted = promotion(desk, number, budget.steps, carry_over=regime == "compute_bound")
     return Prepared(promoted.study, promoted.trials, budget, promoted.warnings)
+
+
+def check_rounds(campaign: Campaign) -> None:
+    """All that can be wrong with the rounds of a compute-bound campaign, before the first is trained."""
+    compute_bound_lengths(campaign)
+    check_transfer(campaign)
 
 
 def prepared_expansion(desk: Desk, number: int) -> Prepared:

@@ -10,6 +10,7 @@ from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk, Plan, plan_study, started_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.prepare import declared_regime, prepared_round
+from tuner.rounds.promotion import most_promoted
 from tuner.rounds.sweep_plan import sweep_plan
 
 
@@ -45,5 +46,5 @@ def _round(desk: Desk, number: int, steps: int | None) -> tuple[Study, tuple[Tri
             raise
     budget = steps or desk.campaign.round(number).max_train_steps or desk.campaign.production_steps or 1
     first = study_of_round(desk.campaign, 1, budget)
-    study = replace(first, name=round_name(number), num_trials=desk.campaign.round(number).promote or 1)
+    study = replace(first, name=round_name(number), num_trials=most_promoted(desk.campaign.round(number)))
     return study, planned_trials(study)

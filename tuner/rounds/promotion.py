@@ -1,15 +1,24 @@
-"""From a round to the next, longer one: the best points, each with its schedule carried over by rule (A33-A43)."""
+"""From a round to the next, longer one: the best points, each with its schedule carried over by rule (A32-A43).
 
+A promoted point is trained with the seeds of its first training where the longer run begins as the shorter one did: it
+then goes on from that trial's trunk. It also shares that trial's luck, so the winner and a rival are trained with
+fresh seeds, too, and only those count as confirmation. Where no trunk is shared all seeds are fresh.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
-from tuner.budget.transfer import lengthened, transfer_report
+from tuner.budget.transfer import lengthened, transfer_report, trunk_steps
+from tuner.design.campaign import Round
+from tuner.design.origin import Origin, Seeds
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.records import TrialRecord
 from tuner.rounds.launch import Desk, required_round
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
@@ -23,39 +32,45 @@ class Promotion:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A chosen trial, and the schedule with which its point is trained for longer."""
+
+    record: TrialRecord
+    schedule: Schedule
+
+    @property
+    def has_trunk(self) -> bool:
+        """Whether the longer training begins with all steps of this trial's trunk."""
+        return self.record.schedule is not None and trunk_steps(self.record.schedule, self.schedule) > 0
+
+
 def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool) -> Promotion:
-    """The best points of round `number - 1` at `max_train_steps`, with fresh seeds.
+    """The best points of round `number - 1` at `max_train_steps`.
 
     carry_over: the schedules of a compute-bound workload are lengthened by rule (A40-A43); otherwise the declared
-    schedule is made anew for the new length. Raises StorageError when the round before has no complete trial,
-    TransferError for a schedule without a rule.
+    schedule is made anew for the new length, unless the round says how. Raises StorageError when the round before has
+    no complete trial, TransferError for a schedule without a rule.
     """
     declared = desk.campaign.round(number)
     required_round(desk, number - 1)
     rows = round_rows(desk.ledger, desk.name, number - 1)
     records = {record.number: record for row in rows for record in desk.ledger.trials(row.study_id)}
-    chosen = best_trials(desk, number - 1, declared.promote or 1)
-    budget = StepBudget.with_evaluations(max_train_steps, desk.campaign.evaluations)
+    chosen = [records[trial] for trial in best_trials(desk, number - 1, declared.promote or 1)]
     study = replace(
         rows[-1].study,
         name=round_name(number),
         goal=declared.goal,
-        budget=budget,
-        num_trials=len(chosen),
+        budget=StepBudget.with_evaluations(max_train_steps, desk.campaign.evaluations),
         round=number,
         seed=derived_seed("study", desk.campaign.seed, round_name(number)),
-        lineage=tuple((round_name(number - 1), f"trial {trial}") for trial in chosen),
+        lineage=tuple((round_name(number - 1), f"trial {record.number}") for record in chosen),
     )
-    trials: list[Trial] = []
-    warnings: list[str] = []
-    for place, trial in enumerate(chosen):
-        record = records[trial]
-        schedule = _carried(record.schedule, max_train_steps) if carry_over else schedule_of(study, record.point)
-        if carry_over and record.schedule is not None:
-            warnings += transfer_report(record.schedule, schedule or record.schedule).warnings
-        origin = f"{round_name(number - 1)} trial {trial}"
-        trials.append(trial_at(study, place, Point.of(dict(record.point)), origin, schedule))
-    return Promotion(study, tuple(trials), tuple(dict.fromkeys(warnings)))
+    carried = carry_over if declared.transfer is None else declared.transfer != "retune"
+    parents = [Parent(record, _schedule(study, record, declared, carried)) for record in chosen]
+    trials = tuple(_trials(study, parents, declared))
+    warnings = _warnings(parents) if carried else ()
+    return Promotion(replace(study, num_trials=len(trials)), trials, warnings)
 
 
 def best_trials(desk: Desk, number: int, count: int) -> list[int]:
@@ -67,5 +82,39 @@ def best_trials(desk: Desk, number: int, count: int) -> list[int]:
     return [int(trial) for trial in ranked["trial"].head(count)]
 
 
-def _carried(schedule: Schedule | None, max_train_steps: int) -> Schedule | None:
-    return None if schedule is None else lengthened(schedule, max_train_steps)
+def most_promoted(declared: Round) -> int:
+    """How many trials a promoting round has at most, before it is known which points share a trunk."""
+    return (declared.promote or 0) + declared.num_fresh + len(declared.rate_arms) - 1
+
+
+def _schedule(study: Study, record: TrialRecord, declared: Round, carried: bool) -> Schedule:
+    if not carried or record.schedule is None:
+        return schedule_of(study, record.point)
+    mode = None if declared.transfer == "retune" else declared.transfer
+    return lengthened(record.schedule, study.budget.max_train_steps, mode)
+
+
+def _warnings(parents: Sequence[Parent]) -> tuple[str, ...]:
+    told: list[str] = []
+    for parent in parents:
+        if parent.record.schedule is not None:
+            told += transfer_report(parent.record.schedule, parent.schedule).warnings
+    return tuple(dict.fromkeys(told))
+
+
+def _trials(study: Study, parents: Sequence[Parent], declared: Round) -> Iterator[Trial]:
+    """Every point once; then the first ones with fresh seeds where they had the old ones; then the winner's arms."""
+    plan: list[tuple[Parent, Seeds, float]] = [(one, "same" if one.has_trunk else "fresh", 1.0) for one in parents]
+    plan += [(one, "fresh", 1.0) for one in parents[: declared.num_fresh] if one.has_trunk]
+    plan += [(parents[0], "fresh", arm) for arm in declared.rate_arms if arm != 1.0]
+    yield from (_trial(study, place, *one) for place, one in enumerate(plan))
+
+
+def _trial(study: Study, place: int, parent: Parent, seeds: Seeds, arm: float) -> Trial:
+    record = parent.record
+    point = Point.of(dict(record.point))
+    if arm != 1.0:
+        point = point.with_values(learning_rate=arm * float(point["learning_rate"]))  # type: ignore[arg-type]
+    origin = Origin(round_name((study.round or 2) - 1), record.number, seeds, arm)
+    planned = trial_at(study, place, point, str(origin), parent.schedule)
+    return replace(planned, seed=record.seed, data_seed=record.data_seed) if seeds == "same" else planned

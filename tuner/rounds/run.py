@@ -19,12 +19,12 @@ from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk, launch_study
+from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepare import Prepared, declared_regime, prepared_round
 from tuner.rounds.sweep import run_sweep, settled_outcome
 
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
-MANY_ROUNDS = 3  # more are for teams with very mature pipelines and very long production runs [S] (A31, A44)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,9 @@ class Playbook:
         return Ending(tuple(self.findings), question)
 
     def _warn_about_rounds(self) -> None:
-        rounds = len(self.desk.campaign.rounds)
-        if rounds > MANY_ROUNDS:
-            self.tell(
-                f"note: {rounds} rounds; more than {MANY_ROUNDS} pay only where modelling and tuning pipelines are "
-                "very mature and production runs very long and expensive (A44)"
-            )
+        note = many_rounds_note(len(self.desk.campaign.rounds))
+        if note is not None:
+            self.tell(f"note: {note}")
 
     def _find_regime(self) -> Question | None:
         """Sweep where one is declared, and decide how rounds are planned (A1)."""

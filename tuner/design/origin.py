@@ -1,0 +1,47 @@
+"""Where a promoted trial's point came from, as text that people read and programs parse.
+
+A trial with the *same seed* as its parent begins with the same bits, so it can go on from its parent's trunk; it also
+shares its parent's luck, so the pair confirms nothing. A trial with *fresh seeds* does (B31, D41).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Seeds = Literal["same", "fresh"]
+_WORDS: dict[str, Seeds] = {"same seed": "same", "fresh seeds": "fresh"}
+_TEXT = re.compile(
+    r"(?P<study>\S+) trial (?P<trial>\d+)(?:, (?P<seeds>same seed|fresh seeds))?(?:, (?P<rate>\S+) x its rate)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The parent (study and trial number), whose seeds a trial has, and at what multiple of the base rate (D20)."""
+
+    study: str
+    trial: int
+    seeds: Seeds
+    rate: float = 1.0
+
+    def __str__(self) -> str:
+        words = next(words for words, seeds in _WORDS.items() if seeds == self.seeds)
+        arm = "" if self.rate == 1.0 else f", {self.rate:g} x its rate"
+        return f"{self.study} trial {self.trial}, {words}{arm}"
+
+    @property
+    def replicates(self) -> bool:
+        """Whether it trains its parent's point, and not another rate."""
+        return self.rate == 1.0
+
+
+def promoted_from(origin: str) -> Origin | None:
+    """What a trial's `origin` says of its parent; None for a point that was not promoted.
+
+    Without a word about seeds they were fresh: so it was before there was a choice.
+    """
+    found = _TEXT.fullmatch(origin)
+    if found is None:
+        return None
+    seeds = _WORDS[found["seeds"] or "fresh seeds"]
+    return Origin(found["study"], int(found["trial"]), seeds, float(found["rate"] or 1.0))
