@@ -1,33 +1,96 @@
 """What decides the bits of a result besides its declaration."""
 
+import functools
 import json
+import os
 import platform
+import warnings
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from tuner.errors import InputError
+
+_NO_SUCH_KERNEL = ".*does not have a deterministic implementation.*"
+_DRIVER = Path("/sys/module/nvidia/version")
+
 
 def choose_device(name: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device asked for, or CUDA where there is one; CUDA always with its number. Raises InputError."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise InputError(f"there is no device {name!r}; say cpu, cuda, or cuda:1 for the second GPU") from None
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise InputError(f"trials are trained on cpu or cuda, not on {name!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = device.index or 0
+    if index >= count:
+        raise InputError(
+            f"device {name!r} is not there: torch {torch.__version__} sees {count} CUDA devices; say cpu, or install "
+            "the CUDA build of torch and the driver"
+        )
+    return torch.device("cuda", index)
 
 
 def prepare_numerics(device: torch.device, threads: int) -> None:
-    """Make this process repeatable: a fixed number of threads, deterministic kernels."""
+    """Make this process repeatable: a fixed number of threads, deterministic kernels.
+
+    To be called before CUDA is used: cuBLAS reads the size of its workspace once, and is repeatable only with one.
+    """
     torch.set_num_threads(threads)
     if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs launches
+
+
+def is_repeatable(device: torch.device) -> bool:
+    """Whether the same work on this device gives the same bits."""
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    return device.type == "cpu" or strict
+
+
+def allow_unrepeatable() -> None:
+    """Let operations run that have no deterministic kernel, from now on and in all of this process."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.filterwarnings("ignore", message=_NO_SUCH_KERNEL)
 
 
 def numerics(device: torch.device) -> str:
     """The Numerics of this process as canonical JSON: equal strings promise equal bits."""
-    known = {
+    known: dict[str, Any] = {
         "engine": "module",
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": "cpu",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "precision": str(torch.get_default_dtype()).removeprefix("torch."),
     }
+    if device.type == "cuda":
+        known |= _of_cuda(device) | {
+            "deterministic": is_repeatable(device),
+            "matmul_precision": torch.backends.cuda.matmul.fp32_precision,  # "none", "ieee" or "tf32"
+            "convolution_precision": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+        }
     return json.dumps(known, sort_keys=True)
+
+
+@functools.cache
+def _of_cuda(device: torch.device) -> dict[str, Any]:
+    newest_cuda = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]  # the CPU build has none
+    driver = _DRIVER.read_text().strip() if _DRIVER.is_file() else f"of CUDA {newest_cuda}"
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "driver": driver,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+    }

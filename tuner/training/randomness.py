@@ -25,7 +25,13 @@ def seed_global_generators(seed: int, device: torch.device) -> None:
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+        cuda_generator(device).manual_seed(seed)
+
+
+def cuda_generator(device: torch.device) -> torch.Generator:
+    """The generator that CUDA operations of user code draw from."""
+    torch.cuda.init()
+    return torch.cuda.default_generators[device.index or 0]
 
 
 def epoch_order(data_seed: int, epoch: int, num_examples: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from tuner.training.trial_run import TrialRun
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 CHECK_STEPS = 50  # losses are read back and checked at least this often
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 MOST_PENDING = 200_000  # measurements kept in memory while the database is away
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,21 @@ def ending(error: Exception) -> tuple[State, str]:
         return State.INFEASIBLE, str(error)
     if _is_the_machines_fault(error):
         raise error
-    if _is_a_dead_device(error):
+    raise_lost_device(error)
+    return State.INFEASIBLE if is_out_of_memory(error) else State.FAILED, _one_line(error)
+
+
+def raise_lost_device(error: Exception) -> None:
+    """Raise DeviceLost for a device-side assert, ECC error or illegal access: this process can use it no more."""
+    is_lost = isinstance(error, getattr(torch, "AcceleratorError", ()))
+    if is_lost and not is_out_of_memory(error):
         raise DeviceLost(_one_line(error)) from None
-    return State.INFEASIBLE if _is_out_of_memory(error) else State.FAILED, _one_line(error)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """The allocator's error, the driver's, cuBLAS's, or the host's."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _OUT_OF_MEMORY)
 
 
 def given_up(claim: Claim, training: "TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
@@ -256,16 +269,6 @@ def _with_exactness(numerics: str, exact: bool) -> str:
 def _is_the_machines_fault(error: Exception) -> bool:
     """Full or read-only disks and the like (I11); a missing file of the user's is not among them."""
     return isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRORS)
-
-
-def _is_a_dead_device(error: Exception) -> bool:
-    """A device-side assert, ECC error or illegal access: nothing on this device works in this process any more."""
-    is_lost = isinstance(error, getattr(torch, "AcceleratorError", ()))
-    return is_lost and not isinstance(error, torch.OutOfMemoryError)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """One trial while it trains: model, optimizer, and everything a checkpoint has to hold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from tuner.errors import WorkloadError
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import BestKeeper
 from tuner.training.evaluation import evaluate
+from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer
 from tuner.training.randomness import seed_global_generators, step_seed
 from tuner.training.setting import Setting
@@ -25,7 +26,8 @@ class TrialRun:
         self.setting = setting
         self.trial = trial
         self.point: Mapping[str, Any] = dict(_with_short_names(trial))
-        self.rates = learning_rates(trial.schedule, float(self.point["learning_rate"]))
+        rates = learning_rates(trial.schedule, float(self.point["learning_rate"]))
+        self.rates = _as_kernels_read_them(rates) if setting.device.type == "cuda" else rates
         self.model = build_model(setting, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(setting.optimizer_of(trial), self.parameters, self.point, self.rates[0])
@@ -101,7 +103,8 @@ class TrialRun:
         for step, value in state["best"]:
             weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
             self.best.restore(step, value, weights)
-        self.exact = bool(state["exact"]) and state["numerics"] == self.setting.numerics
+        alike = state["numerics"] == self.setting.numerics and is_repeatable(self.setting.device)
+        self.exact = bool(state["exact"]) and alike
 
 
 def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
@@ -112,6 +115,11 @@ def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
         name = type(setting.workload).__name__
         raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
     return model.to(setting.device)
+
+
+def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:
+    """Learning rates in float32: a graph of CUDA kernels reads them from the device, where they are no float64."""
+    return tuple(torch.tensor(rates, dtype=torch.float32).tolist())
 
 
 def _with_short_names(trial: Trial) -> dict[str, Any]:

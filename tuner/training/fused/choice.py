@@ -9,6 +9,7 @@ import torch
 
 from tuner.design.trial import Trial
 from tuner.errors import NotFusible
+from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
 from tuner.training.fused.self_check import exact_group
 from tuner.training.randomness import callers_generators_restored
@@ -16,6 +17,7 @@ from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
 
 FIRST, LARGEST = 8, 32  # sizes of group that are tried; beyond, little is gained and caches overflow
+LARGEST_ON_GPU = 256
 PROBE_SECONDS, PROBE_SHARE = 1.0, 0.04  # at most so long, and at most this part of the work that is ahead
 PAYS = 0.97  # of the time that a trial takes alone
 TIMED = 5  # steps that are timed
@@ -60,7 +62,7 @@ def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
 def _fastest(setting: Setting, trials: Sequence[Trial], alone: float, until: float) -> Choice:
     best, size = Choice(1, "training together is not faster"), min(FIRST, len(trials))
     fastest, most = PAYS * alone, trials_that_fit(setting, trials[0])
-    while size <= min(len(trials), LARGEST, most):
+    while size <= min(len(trials), largest_group(setting.device), most):
         began = time.perf_counter()
         group = exact_group([TrialRun(setting, trial) for trial in trials[:size]])
         together = _seconds_a_step(group) / size
@@ -83,13 +85,27 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
         else:
             trained[0].advance(trained[0].step + updates)
 
-    steps = min(TIMED, len((trained.runs if isinstance(trained, Group) else trained)[0].rates) - 1)
+    runs = trained.runs if isinstance(trained, Group) else trained
+    steps = min(TIMED, len(runs[0].rates) - 1)
     if steps < 1:
         return 0.0
-    advance(1)
+    device = runs[0].setting.device
+    advance(WARM_UP + 1 if device.type == "cuda" else 1)
+    _wait(device)
     began = time.perf_counter()
     advance(steps)
+    _wait(device)
     return (time.perf_counter() - began) / steps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def largest_group(device: torch.device) -> int:
+    """Beyond so many trials little is gained by more."""
+    return LARGEST_ON_GPU if device.type == "cuda" else LARGEST
 
 
 def trials_that_fit(setting: Setting, trial: Trial) -> int:
@@ -100,5 +116,6 @@ def trials_that_fit(setting: Setting, trial: Trial) -> int:
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

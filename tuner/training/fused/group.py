@@ -7,6 +7,7 @@ import torch
 
 from tuner.errors import NotFusible
 from tuner.training.batches import TrainingBatches
+from tuner.training.fused.cuda_graph import CapturedUpdates, Rates
 from tuner.training.fused.noise import Noise
 from tuner.training.fused.optimizers import RowOptimizer
 from tuner.training.fused.recording import Batch, Recording, Task, record
@@ -28,9 +29,10 @@ class Group:
         self.setting = runs[0].setting
         self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
         self._made = [0] * len(runs)  # updates of each trial in this group
+        self.graphs = CapturedUpdates()
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
-        constants, numbers = split_points([run.point for run in runs])
+        constants, numbers = split_points([run.point for run in runs], self.setting.device)
         self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, care)
         self._recordings: dict[object, tuple[Recording, Noise]] = {}
         self._inputs = (
@@ -58,25 +60,20 @@ class Group:
     def retire(self, trial: int) -> None:
         """A trial trains no more; its mates do not notice."""
         self.live.remove(trial)
+        self.graphs.forget()
 
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
         losses = []
-        clips = {trial: self.runs[trial].point.get("clip_norm") for trial in self.live}
         for _ in range(updates):
             if self.setting.stop():
                 break
             batch = self._batch()
             recording, noise = self._recorded(batch)
             with torch.enable_grad() if recording.recurrent else torch.inference_mode():
-                losses.append(self._compute(batch, recording, noise))
+                losses.append(self._update(batch, recording, noise))
                 for trial in self.live:
-                    run = self.runs[trial]
-                    limit = clips[trial]
-                    if limit is not None:
-                        self._clip(trial, limit)
-                    self.optimizer.step(trial, run.rates[run.step])
-                    run.step += 1
+                    self.runs[trial].step += 1
                     self._made[trial] += 1
         if losses:
             self._hand_over(losses)
@@ -104,11 +101,31 @@ class Group:
         states = [stack for stacks in optimizer.stacks.values() for stack in stacks]
         return [*self.model.parameters.values(), *self.model.buffers.values(), optimizer.steps, *states]
 
-    def _compute(self, batch: Batch, recording: Recording, noise: Noise) -> torch.Tensor:
-        """Losses [K] at the present weights; gradients go to their place."""
+    def _update(self, batch: Batch, recording: Recording, noise: Noise) -> torch.Tensor:
+        """One update of the live trials; losses [K] at the weights before it."""
         masks = noise.draw([run.step for run in self.runs]) if noise.sites else []
+        rates = [run.rates[min(run.step, len(run.rates) - 1)] for run in self.runs]
+
+        def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
+            losses = self._compute(leaves, recording, masks)
+            for trial in self.live:
+                limit = self.runs[trial].point.get("clip_norm")
+                if limit is not None:
+                    self._clip(trial, limit)
+                self.optimizer.step(trial, at_rates[trial])
+            return losses
+
+        if self.setting.device.type != "cuda":
+            return apply(batch.leaves, rates)
+        key = (batch.signature, tuple(self.live), tuple(self.optimizer.begun))
+        return self.graphs.update(key, batch.leaves, rates, apply, self._changing())
+
+    def _compute(
+        self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Losses [K] at the present weights; gradients go to their place."""
         parameters, buffers, numbers = self._inputs
-        losses, *gradients = recording.replay(*parameters, *buffers, *numbers, *batch.leaves, *masks)
+        losses, *gradients = recording.replay(*parameters, *buffers, *numbers, *leaves, *masks)
         for place, gradient in zip(self.gradients, gradients, strict=True):
             place.copy_(gradient)
         return losses  # type: ignore[no-any-return]
@@ -172,7 +189,9 @@ class Group:
             run.batches = known.setdefault(run.trial.data_seed, run.batches)
 
 
-def split_points(points: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def split_points(
+    points: Sequence[Mapping[str, Any]], device: torch.device
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What all points share, and the floats in which they differ. Raises NotFusible for anything else that differs."""
     constants: dict[str, Any] = {}
     numbers: dict[str, torch.Tensor] = {}
@@ -181,7 +200,7 @@ def split_points(points: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], d
         if all(type(each) is type(value) and each == value for each in values):
             constants[name] = value
         elif all(isinstance(each, float) for each in values):
-            numbers[name] = torch.tensor(values, dtype=torch.float64)
+            numbers[name] = torch.tensor(values, dtype=torch.float64, device=device)
         else:
             raise NotFusible(f"hyperparameter {name!r} differs between the trials and is no float: {values[:3]}")
     return constants, numbers

@@ -3,20 +3,25 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tuner.training.randomness import step_seed
+from tuner.training.randomness import cuda_generator, step_seed
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One call of a dropout: each trial's rate, and one trial's mask in shape and layout, which orders its draws."""
+    """One call of a dropout: each trial's rate, and one trial's mask in shape and layout, which orders its draws.
+
+    in_kernel: torch draws and applies the mask in one CUDA kernel, with draws of its own.
+    """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     rates: tuple[float, ...]
+    in_kernel: bool = False
 
     def empty(self, like: torch.Tensor) -> torch.Tensor:
         """A mask for all trials that keeps everything."""
@@ -32,9 +37,9 @@ class Sites:
     found: Callable[[torch.Tensor], None]
     known: list[Site] = field(default_factory=list)
 
-    def mask(self, noise: torch.Tensor, rates: Sequence[float]) -> torch.Tensor:
+    def mask(self, noise: torch.Tensor, rates: Sequence[float], *, in_kernel: bool = False) -> torch.Tensor:
         """A mask [K, ...] that keeps everything, for the next call; `noise` is like what one trial would draw."""
-        site = Site(tuple(noise.shape), tuple(noise.stride()), tuple(rates))
+        site = Site(tuple(noise.shape), tuple(noise.stride()), tuple(rates), in_kernel)
         with _disable_current_modes():
             mask = site.empty(noise)
         self.found(mask)
@@ -48,17 +53,46 @@ class Noise:
     def __init__(self, seeds: Sequence[int], sites: Sequence[Site], like: torch.Tensor) -> None:
         self.seeds = list(seeds)
         self.sites = list(sites)
-        self.generators = [torch.Generator(like.device) for _ in seeds] if sites else []
+        shared = [cuda_generator(like.device)] * len(seeds) if like.is_cuda else None  # what torch's kernel draws from
+        self.generators = (shared or [torch.Generator() for _ in seeds]) if sites else []
         self.masks = [site.empty(like) for site in sites]
         self._rows = [mask.unbind(0) for mask in self.masks]
+        self._ones = [row[0].clone() for row in self._rows]
 
     def draw(self, steps: Sequence[int]) -> list[torch.Tensor]:
         """The masks of this step, each trial at its own; the same memory at every call."""
         for trial, generator in enumerate(self.generators):
             generator.manual_seed(step_seed(self.seeds[trial], steps[trial]))
-            for site, rows in zip(self.sites, self._rows, strict=True):
-                _draw(rows[trial], site.rates[trial], generator)
+            for site, rows, ones in zip(self.sites, self._rows, self._ones, strict=True):
+                rate = site.rates[trial]
+                if site.in_kernel and 0.0 < rate < 1.0:
+                    rows[trial].copy_(torch.native_dropout(ones, rate, True)[0])
+                else:
+                    _draw(rows[trial], rate, generator)
         return self.masks
+
+
+class DroppedInKernel(torch.autograd.Function):
+    """values * mask, with the gradient of torch's CUDA dropout, which rounds 1 / (1 - rate) otherwise than forward."""
+
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor, mask: torch.Tensor, rates: Sequence[float]) -> torch.Tensor:
+        context.save_for_backward(mask)
+        context.rates = rates
+        return values * mask
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (mask,) = context.saved_tensors
+        rows = zip(gradients[0].unbind(0), mask.unbind(0), context.rates, strict=True)
+        return torch.stack([_backward_of_dropout(gradient, row, rate) for gradient, row, rate in rows]), None, None
+
+
+def _backward_of_dropout(gradient: torch.Tensor, mask: torch.Tensor, rate: float) -> torch.Tensor:
+    if not 0.0 < rate < 1.0:
+        return gradient * mask
+    result: torch.Tensor = torch.ops.aten.native_dropout_backward(gradient, mask != 0, 1.0 / (1.0 - rate))
+    return result
 
 
 def _draw(mask: torch.Tensor, rate: float, generator: torch.Generator) -> None:

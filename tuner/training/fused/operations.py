@@ -2,7 +2,7 @@
 
 import functools
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ _OF_THE_WRAPPER = frozenset(
     "size dim numel ndimension nelement element_size is_floating_point is_complex __len__ __hash__ is_tensor "
     "is_same_size get_device is_signed".split()
 )
+_ALIGNED = 256  # bytes, the most that cuBLAS asks about
 _LOOP_ONLY = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu", "ctc_loss"})  # vmap has no rule, or other bits
 
 
@@ -104,7 +105,7 @@ class Operations:
         """The operation once for each trial, on exactly what that trial alone would hand it."""
         name = name_of(function)
         leaves, form = pytree.tree_flatten((list(arguments), keywords))
-        parts = [leaf.stacked.unbind(0) if is_trial(leaf) else None for leaf in leaves]
+        parts = [_rows(leaf.stacked) if is_trial(leaf) else None for leaf in leaves]
         results = []
         for trial in range(self.num_trials):
             mine = [leaf if part is None else part[trial] for leaf, part in zip(leaves, parts, strict=True)]
@@ -121,6 +122,13 @@ class Operations:
             for same in zip(*(leaves for leaves, _ in flat), strict=True)
         ]
         return pytree.tree_unflatten(leaves, flat[0][1])
+
+
+def _rows(stacked: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The value of each trial. CUDA libraries choose a kernel by where a tensor starts, and alone it starts aligned."""
+    rows = stacked.unbind(0)
+    aligned = not stacked.is_cuda or stacked.stride(0) * stacked.element_size() % _ALIGNED == 0
+    return rows if aligned else [row.clone() for row in rows]
 
 
 @functools.cache

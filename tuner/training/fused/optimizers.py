@@ -29,7 +29,8 @@ class RowOptimizer:
         self.values = [[parameter.data for parameter in each] for each in self.parameters]
         self._begun_alone = [_has_state(each, own) for each, own in zip(self.optimizers, self.parameters, strict=True)]
         self.begun = list(self._begun_alone)
-        self.steps = torch.zeros(len(self.optimizers), len(gradients))  # torch counts for each parameter
+        device = gradients[0].device if gradients else None
+        self.steps = torch.zeros(len(self.optimizers), len(gradients), device=device)  # torch counts for each parameter
         self.counters = [list(row.unbind(0)) for row in self.steps.unbind(0)]
         self.stacks: dict[str, list[torch.Tensor]] = {}
         self.states: dict[str, list[Rows]] = {}
@@ -42,7 +43,7 @@ class RowOptimizer:
         by_parameter = []
         self.stacks[name] = []
         for place, parameter in enumerate(self.parameters[0]):
-            stack = torch.zeros(len(self.parameters), *parameter.shape, dtype=parameter.dtype)
+            stack = parameter.new_zeros(len(self.parameters), *parameter.shape)
             for trial, own in enumerate(self.parameters):
                 state = self.optimizers[trial].state.get(own[place], {})
                 if state.get(name) is not None:
@@ -52,8 +53,8 @@ class RowOptimizer:
             by_parameter.append(stack.unbind(0))
         return [[rows[trial] for rows in by_parameter] for trial in range(len(self.parameters))]
 
-    def step(self, trial: int, rate: float) -> None:
-        """One update of one trial, at the learning rate given."""
+    def step(self, trial: int, rate: float | torch.Tensor) -> None:
+        """One update of one trial, at the learning rate given: a number, or a float32 scalar on the device."""
         _KERNELS[self._kind](self, trial, self.optimizers[trial].param_groups[0], rate)
         self.begun[trial] = True
 
@@ -88,7 +89,7 @@ def _has_state(optimizer: torch.optim.Optimizer, parameters: Rows) -> bool:
 
 
 def _adam_step(kernel: Any) -> Any:
-    def step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float) -> None:
+    def step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float | torch.Tensor) -> None:
         rows.steps[trial].add_(1.0)
         kernel(
             rows.values[trial],
@@ -109,7 +110,7 @@ def _adam_step(kernel: Any) -> Any:
     return step
 
 
-def _sgd_step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float) -> None:
+def _sgd_step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float | torch.Tensor) -> None:
     torch._fused_sgd_(
         rows.values[trial],
         rows.gradients[trial],

@@ -83,18 +83,26 @@ class Recording:
 def record(task: Task, batch: Batch) -> Recording:
     """Run the loss of all trials once, forward and backward, and write down what is computed. Raises NotFusible."""
     parameters, buffers, numbers = _inputs(task)
-    before = torch.get_rng_state()
+    before = _generators(batch)
     tape = Tape([*parameters, *buffers, *numbers, *batch.leaves])
     sites = Sites(tape.add_input)
     with tape:
         losses, ways = _losses(task, (parameters, buffers, numbers), batch, sites)
         used, gradients = _gradients(task, losses, parameters)
-    if not torch.equal(before, torch.get_rng_state()):
+    if not torch.equal(before, _generators(batch)):
         raise NotFusible(f"{drawing(tape.graph)}: random numbers besides dropout, from torch's global generator")
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
     return Recording(graph.forward, sites.known, used, ways, tape.num_bytes, "mkldnn_rnn" in graph.code)
+
+
+def _generators(batch: Batch) -> torch.Tensor:
+    """The states of the global generators that an operation could draw from."""
+    states = [torch.get_rng_state()]
+    for device in {leaf.device for leaf in batch.leaves if leaf.is_cuda}:
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
 
 
 def _gradients(

@@ -25,6 +25,7 @@ _FUNCTIONS = """pow __pow__ exp expm1 log log1p log2 rsqrt sin cos tanh sigmoid 
  hardswish hardsigmoid logsigmoid softsign tanhshrink erf lerp addcmul addcdiv xlogy atan2""".split()
 _IN_PLACE = """add_ sub_ mul_ div_ relu_ clamp_ copy_ zero_ fill_ neg_ masked_fill_ __iadd__ __isub__ __imul__
  __itruediv__ hardtanh_ leaky_relu_""".split()
+_DIVISIONS = ("div", "divide", "true_divide", "__truediv__")
 _VECTOR = 32  # elements that torch's vectorized loops take at a time, for float32 on the widest CPUs
 
 
@@ -54,8 +55,15 @@ def _only_numbers(arguments: Any, keywords: dict[str, Any]) -> bool:
 
 def arithmetic(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
     given, named = _prepared(operations, arguments, keywords)
-    result = function(*given, **named)
+    if name_of(function) in _DIVISIONS and len(given) == 2 and _divides_on_cuda(*arguments):
+        result = given[0] * given[1].reciprocal()  # as torch's CUDA kernel divides by a Python number
+    else:
+        result = function(*given, **named)
     return TrialTensor(result, operations, is_number=_only_numbers(arguments, keywords))
+
+
+def _divides_on_cuda(value: Any, divisor: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_cuda and not is_number(value) and is_number(divisor)
 
 
 def transcendental(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:

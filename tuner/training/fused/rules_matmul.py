@@ -120,9 +120,9 @@ def _attention_with_dropout(operations: Operations, parts: Any, mask: Any, rate:
     scores = torch.matmul(query * scale, (key * scale).transpose(-2, -1))
     if options.get("is_causal"):
         rows, columns = seen_shape(scores)[-2:]
-        mask = torch.ones(rows, columns, dtype=torch.bool).tril()
+        mask = torch.ones(rows, columns, dtype=torch.bool, device=scores.device).tril()
     if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape).masked_fill(mask.logical_not(), -math.inf)
+        mask = torch.zeros(mask.shape, device=mask.device).masked_fill(mask.logical_not(), -math.inf)
     if mask is not None:
         scores = scores + mask
     return torch.matmul(F.dropout(torch.softmax(scores, -1), rate, True), value)

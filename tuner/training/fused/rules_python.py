@@ -7,6 +7,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tuner.errors import NotFusible
+from tuner.training.fused.noise import DroppedInKernel
 from tuner.training.fused.operations import Operations, name_of
 from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial
 
@@ -64,11 +65,16 @@ def dropout(
     if not training or (not is_trial(p) and p == 0.0):
         return value
     stacked = operations.stacked(value)
+    whole = name_of(function) not in ("dropout", "dropout_")  # whole features
     with _disable_current_modes():
         noise = torch.empty_like(stacked[0].detach())
-        if name_of(function) not in ("dropout", "dropout_"):  # whole features
+        if whole:
             noise = noise.new_empty(*noise.shape[:2], *([1] * (noise.dim() - 2)))
-    return operations.trial(stacked * operations.sites.mask(noise, _rates(operations, p)))
+    rates = _rates(operations, p)
+    if stacked.is_cuda and not whole:
+        mask = operations.sites.mask(noise, rates, in_kernel=True)
+        return operations.trial(DroppedInKernel.apply(stacked, mask, rates))  # type: ignore[no-untyped-call]
+    return operations.trial(stacked * operations.sites.mask(noise, rates))
 
 
 def _rates(operations: Operations, rate: Any) -> list[float]:

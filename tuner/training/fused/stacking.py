@@ -98,11 +98,12 @@ def _settings(
 ) -> list[tuple[torch.nn.Module, str, torch.Tensor]]:
     """Floats that a module holds and that differ between trials: a dropout rate, a temperature."""
     found = []
+    device = next((parameter.device for parameter in template.parameters()), None)
     others = [list(model.modules()) for model in models]
     for place, module in enumerate(template.modules()):
         for key, value in vars(module).items():
             if isinstance(value, float):
                 values = [vars(modules[place])[key] for modules in others]
                 if any(each != value for each in values):
-                    found.append((module, key, torch.tensor(values, dtype=torch.float64)))
+                    found.append((module, key, torch.tensor(values, dtype=torch.float64, device=device)))
     return found

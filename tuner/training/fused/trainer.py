@@ -7,7 +7,7 @@ from tuner.records import Claim, State, TrialUpdate
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.self_check import exact_group
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.trainer import CHECK_STEPS, Trainer, TrialInTraining, ending, given_up
+from tuner.training.trainer import CHECK_STEPS, Trainer, TrialInTraining, ending, given_up, raise_lost_device
 
 
 class GroupTrainer:
@@ -25,17 +25,24 @@ class GroupTrainer:
         committed stands, and the trials can go on otherwise. Errors of the machine are raised.
         """
         with callers_generators_restored(self.setting.device):
-            started = [self._start(claim) for claim in claims]
-            ready = [item for item in started if isinstance(item, TrialInTraining)]
-            ended = {item.trial_id: item for item in started if isinstance(item, TrialUpdate)}
-            self.trainer.recorder.record(list(ended.values()))
-            last = self.setting.study.budget.max_train_steps
-            ended |= {item.claim.trial_id: item.go_on() for item in ready if item.run.step == last}
-            left = [item for item in ready if item.run.step < last]
-            if left:
-                group = _GroupInTraining(self.trainer, left)
-                self.ways = dict(group.group.ways)
-                ended |= group.to_the_end()
+            try:
+                return self._trained(claims)
+            except Exception as error:
+                raise_lost_device(error)
+                raise
+
+    def _trained(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
+        started = [self._start(claim) for claim in claims]
+        ready = [item for item in started if isinstance(item, TrialInTraining)]
+        ended = {item.trial_id: item for item in started if isinstance(item, TrialUpdate)}
+        self.trainer.recorder.record(list(ended.values()))
+        last = self.setting.study.budget.max_train_steps
+        ended |= {item.claim.trial_id: item.go_on() for item in ready if item.run.step == last}
+        left = [item for item in ready if item.run.step < last]
+        if left:
+            group = _GroupInTraining(self.trainer, left)
+            self.ways = dict(group.group.ways)
+            ended |= group.to_the_end()
         return [ended[claim.trial_id] for claim in claims if claim.trial_id in ended]
 
     def _start(self, claim: Claim) -> TrialInTraining | TrialUpdate:

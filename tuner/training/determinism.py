@@ -1,0 +1,38 @@
+"""Whether a workload can be trained with the same bits twice on a GPU: tried, and said, before its trials are."""
+
+import logging
+import re
+from dataclasses import replace
+
+from tuner.design.trial import Trial
+from tuner.training.numerics import allow_unrepeatable, is_repeatable
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.setting import Setting
+from tuner.training.trial_run import TrialRun
+
+logger = logging.getLogger(__name__)
+
+
+def settle_determinism(setting: Setting, trial: Trial) -> str:
+    """One update and one evaluation of a throw-away copy; names the operation that has no deterministic kernel.
+
+    Such operations are allowed from then on, because no trial could be trained without; the Numerics say so, and a
+    trial that is resumed is marked `exact=false`. Empty on the CPU, where all kernels are deterministic.
+    """
+    if setting.device.type == "cpu" or not is_repeatable(setting.device):
+        return ""
+    try:
+        with callers_generators_restored(setting.device):
+            run = TrialRun(replace(setting, stop=lambda: False), trial)
+            run.advance(1)
+            run.evaluate()
+    except Exception as error:
+        found = re.search(r"(\S+) does not have a deterministic implementation", str(error))
+        if found is None:
+            return ""  # whatever it is, the trial itself will show it
+        operation = found[1]
+    else:
+        return ""
+    allow_unrepeatable()
+    logger.warning("%s has no deterministic kernel on this device: resumed trials will not be bit-exact", operation)
+    return operation
