@@ -22,6 +22,7 @@ from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.storage.verify import delete_strays
+from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import workload_fingerprint
 from tuner.training.fused.choice import Choice, look_at
 from tuner.training.numerics import choose_device, prepare_numerics
@@ -119,6 +120,7 @@ class InProcess:
         beats = heartbeat(ledger, list(claims), every) if self.lease.renewed_here else nullcontext()
         try:
             with beats:
+                settle_determinism(trainer.setting, claims[0].trial)
                 updates = fusing.train(trainer, claims)
         except LeaseLost:
             return

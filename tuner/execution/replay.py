@@ -11,6 +11,7 @@ from tuner.errors import StorageError
 from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.setting import Data, Setting
 from tuner.training.trainer import Trainer
@@ -50,6 +51,7 @@ def replayed(
     recorder = ListRecorder()
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(row.study, workload, Data.of(workload, chosen), chosen, Path(folder), "replay", 1e9)
+        settle_determinism(setting, trial)
         Trainer(setting, recorder).train(Claim(record.trial_id, 1, trial, 1))
     return _compared(ledger, row, record, recorder.measurements)
 

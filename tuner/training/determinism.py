@@ -11,6 +11,7 @@ from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
 
 logger = logging.getLogger(__name__)
+_settled: set[tuple[type, str]] = set()  # workloads and shapes of trials that were tried in this process
 
 
 def settle_determinism(setting: Setting, trial: Trial) -> str:
@@ -19,8 +20,10 @@ def settle_determinism(setting: Setting, trial: Trial) -> str:
     Such operations are allowed from then on, because no trial could be trained without; the Numerics say so, and a
     trial that is resumed is marked `exact=false`. Empty on the CPU, where all kernels are deterministic.
     """
-    if setting.device.type == "cpu" or not is_repeatable(setting.device):
+    known = (type(setting.workload), trial.shape_group)
+    if setting.device.type == "cpu" or known in _settled or not is_repeatable(setting.device):
         return ""
+    _settled.add(known)
     try:
         with callers_generators_restored(setting.device):
             run = TrialRun(replace(setting, stop=lambda: False), trial)

@@ -30,7 +30,7 @@ def seed_global_generators(seed: int, device: torch.device) -> None:
 
 def cuda_generator(device: torch.device) -> torch.Generator:
     """The generator that CUDA operations of user code draw from."""
-    torch.cuda.init()
+    torch.cuda.init()  # type: ignore[no-untyped-call]
     return torch.cuda.default_generators[device.index or 0]
 
 
