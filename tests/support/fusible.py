@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from support.tiny import Tiny, setting_for, tiny_study
+from support.tiny import CPU, Tiny, setting_for, tiny_study
 from tuner import SearchSpace, Splits, log_uniform, minimize, uniform
 from tuner.rounds.plan import planned_trials
 from tuner.training.trial_run import TrialRun
@@ -240,7 +240,7 @@ SPACE = SearchSpace(
 )
 
 
-def runs_of(workload, num_trials, space=SPACE, **changes):
+def runs_of(workload, num_trials, space=SPACE, device=CPU, **changes):
     study = tiny_study(space=space, num_trials=num_trials, batch_size=workload.batch_size, **changes)
-    setting = setting_for(study, Path("nowhere"), workload)
+    setting = setting_for(study, Path("nowhere"), workload, device)
     return [TrialRun(setting, trial) for trial in planned_trials(study)]

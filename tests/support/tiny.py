@@ -12,6 +12,8 @@ from tuner.design.study import Study
 from tuner.records import Checkpoint, Claim, Measurement, TrialUpdate
 from tuner.training.setting import Data, Setting
 
+CPU = torch.device("cpu")
+
 
 class Tiny(Workload):
     """Two moons-like clouds; batch norm, dropout and augmentation; 50 examples, so batches leave a rest."""
@@ -42,7 +44,7 @@ class Tiny(Workload):
 
     def augment(self, batch, point, generator):
         x, y = batch
-        return x + 0.1 * torch.randn(x.shape, generator=generator), y
+        return x + 0.1 * torch.randn(x.shape, generator=generator, device=generator.device), y
 
 
 def tiny_study(**changes):
@@ -56,9 +58,8 @@ def tiny_study(**changes):
     return replace(study, **changes)
 
 
-def setting_for(study, folder, workload=None, **changes):
+def setting_for(study, folder, workload=None, device=CPU, **changes):
     workload = workload or Tiny()
-    device = torch.device("cpu")
     whole = Setting(study, workload, Data.of(workload, device), device, folder, "tiny/round-1", commit_seconds=1e9)
     return replace(whole, **changes)
 

@@ -30,7 +30,7 @@ def settle_determinism(setting: Setting, trial: Trial) -> str:
             run.advance(1)
             run.evaluate()
     except Exception as error:
-        found = re.search(r"(\S+) does not have a deterministic implementation", str(error))
+        found = re.search(r"(.+?) does not have a deterministic implementation", str(error))
         if found is None:
             return ""  # whatever it is, the trial itself will show it
         operation = found[1]

@@ -51,6 +51,12 @@ def prepare_numerics(device: torch.device, threads: int) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs launches
 
 
+def wait_for(device: torch.device) -> None:
+    """Until all that was given to the device is computed: before a clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def is_repeatable(device: torch.device) -> bool:
     """Whether the same work on this device gives the same bits."""
     strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()

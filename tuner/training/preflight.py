@@ -15,6 +15,7 @@ from tuner.errors import TunerError, WorkloadError
 from tuner.records import Price
 from tuner.training.best import snapshot
 from tuner.training.evaluation import checked_metrics
+from tuner.training.numerics import wait_for
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
@@ -126,16 +127,11 @@ def measured_price(setting: Setting, trial: Trial) -> Price:
 
 
 def _timed(work: Callable[[], object], setting: Setting) -> float:
-    _wait(setting)
+    wait_for(setting.device)
     started = time.perf_counter()
     work()
-    _wait(setting)
+    wait_for(setting.device)
     return time.perf_counter() - started
-
-
-def _wait(setting: Setting) -> None:
-    if setting.device.type == "cuda":
-        torch.cuda.synchronize(setting.device)
 
 
 def _tensors(value: object) -> list[torch.Tensor]:

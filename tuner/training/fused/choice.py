@@ -12,6 +12,7 @@ from tuner.errors import NotFusible
 from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
 from tuner.training.fused.self_check import exact_group
+from tuner.training.numerics import wait_for
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
@@ -91,16 +92,11 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
         return 0.0
     device = runs[0].setting.device
     advance(WARM_UP + 1 if device.type == "cuda" else 1)
-    _wait(device)
+    wait_for(device)
     began = time.perf_counter()
     advance(steps)
-    _wait(device)
+    wait_for(device)
     return (time.perf_counter() - began) / steps
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def largest_group(device: torch.device) -> int:

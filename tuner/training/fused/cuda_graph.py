@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from tuner.training.numerics import wait_for
+
 WARM_UP = 3  # updates before a capture: libraries set themselves up, and optimizers begin their state
 Rates = Sequence[float] | Sequence[torch.Tensor]
 Apply = Callable[[Sequence[torch.Tensor], Rates], torch.Tensor]  # one update: (batch, learning rates) to losses
@@ -80,12 +82,13 @@ class CapturedUpdates:
     ) -> torch.Tensor:
         """Make this update without a graph, then capture one, which has to come to the same bits in less time."""
         before = [tensor.clone() for tensor in changing]
-        losses, seconds = _timed(lambda: apply(leaves, rates).clone())
+        device = leaves[0].device
+        losses, seconds = _timed(lambda: apply(leaves, rates).clone(), device)
         after = [tensor.clone() for tensor in changing]
         _copy(before, changing)
         try:
             captured = _capture(leaves, rates, apply)
-            graphed, graphed_seconds = _timed(lambda: captured.replay(leaves, rates))
+            graphed, graphed_seconds = _timed(lambda: captured.replay(leaves, rates), device)
             if not _same([losses, *after], [graphed, *changing]):
                 self.refused = "the graph's bits are not those of the same update without it"
             elif graphed_seconds >= seconds:
@@ -108,11 +111,11 @@ def _capture(leaves: Sequence[torch.Tensor], rates: Sequence[float], apply: Appl
     return Captured(graph, places, given, losses)
 
 
-def _timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
-    torch.cuda.synchronize()
+def _timed(work: Callable[[], torch.Tensor], device: torch.device) -> tuple[torch.Tensor, float]:
+    wait_for(device)
     began = time.perf_counter()
     result = work()
-    torch.cuda.synchronize()
+    wait_for(device)
     return result, time.perf_counter() - began
 
 
