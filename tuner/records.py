@@ -43,11 +43,24 @@ CheckpointKind = Literal["latest", "best", "trunk"]
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixKey:
+    """What a saved state is a function of: digests (see `design.prefix`) and the Numerics it was trained under.
+
+    `base` stands for everything but the schedule, `path` for the learning rates and evaluations up to its step.
+    """
+
+    base: str
+    path: str
+    numerics: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A saved state: of a trial, after `step` updates, in `file` (relative to the checkpoint folder).
 
     `value` is the selection metric at that step (None where it was not evaluated). `member` tells trials apart
-    that share one file. `digest` is the sha256 of the file, `num_bytes` its size.
+    that share one file. `digest` is the sha256 of the file, `num_bytes` its size. With a `prefix` it is a state
+    from which other trials may start.
     """
 
     kind: CheckpointKind
@@ -57,6 +70,34 @@ class Checkpoint:
     num_bytes: int
     value: float | None = None
     member: str = ""
+    prefix: PrefixKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The first steps of a trial as another one has trained them: its state, its best weights, its measurements.
+
+    `weights` are the best checkpoints that belong to the state; a trunk holds them itself. Not `exact`: trained
+    under other Numerics.
+    """
+
+    trial_id: int
+    checkpoint: Checkpoint
+    weights: tuple[Checkpoint, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    exact: bool = True
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """How many first steps a trial took over instead of training them, and from which trial (its id)."""
+
+    steps: int = 0
+    trial_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +107,7 @@ class TrialUpdate:
     `checkpoints` is the complete list the trial owns from now on: files it no longer names may be deleted
     after the commit. `state` RUNNING renews the lease; any other state ends our ownership of the trial.
     `cut_back_to`: forget what was measured after that step (-1: all of it) before writing, because the training
-    went on from there and not from where the Ledger thought.
+    went on from there and not from where the Ledger thought. `inherited` None: as it was.
     """
 
     trial_id: int
@@ -78,6 +119,7 @@ class TrialUpdate:
     reason: str = ""
     numerics: str | None = None
     cut_back_to: int | None = None
+    inherited: Inherited | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +143,18 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to train a trial: `fence` guards every write, `checkpoints` say where to go on from."""
+    """The right to train a trial: `fence` guards every write, `checkpoints` say where to go on from.
+
+    Without any, the trial may start from one of `prefixes`, the longest first.
+    """
 
     trial_id: int
     fence: int
     trial: Trial
     attempt: int
     checkpoints: tuple[Checkpoint, ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
+    inherited: Inherited = Inherited()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +171,10 @@ class TrainingCurve:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial as the Ledger holds it. `attempt` counts claims; `step` is the last committed one."""
+    """A trial as the Ledger holds it. `attempt` counts claims; `step` is the last committed one.
+
+    Of its steps it trained all but those `inherited`.
+    """
 
     trial_id: int
     number: int
@@ -139,6 +189,12 @@ class TrialRecord:
     numerics: str | None
     checkpoints: tuple[Checkpoint, ...] = field(default=())
     schedule: Schedule | None = None
+    inherited: Inherited = Inherited()
+
+    @property
+    def exact(self) -> bool:
+        """Whether all of it was trained under one set of Numerics."""
+        return '"exact": false' not in (self.numerics or "")
 
 
 @dataclass(frozen=True, slots=True)

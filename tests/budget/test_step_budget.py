@@ -72,3 +72,35 @@ def test_what_cannot_be_a_budget_is_refused_with_its_value(make, message):
 )
 def test_steps_of_an_epoch_are_applied_updates(examples, batch, accumulation, drop_last, steps):
     assert steps_per_epoch(examples, batch, accumulation=accumulation, drop_last=drop_last) == steps
+
+
+def test_a_longer_budget_is_evaluated_where_the_shorter_one_is_and_then_more_rarely():
+    short = StepBudget(25, 10)
+    longer = short.lengthened(100, 4)
+    assert short.evaluation_steps == (10, 20, 25)
+    assert longer.evaluation_steps == (10, 20, 25, 50, 75, 100)
+    assert longer.lengthened(210, 3).evaluation_steps == (10, 20, 25, 50, 75, 100, 140, 210)
+    assert (longer.max_train_steps, longer.evaluate_every) == (100, 25)
+
+
+@given(st.integers(1, 400), st.lists(st.integers(1, 900), min_size=1, max_size=4), st.integers(1, 60))
+def test_lengthening_keeps_every_evaluation_up_to_the_old_end_and_adds_none_there(start, growth, wanted):
+    budget = StepBudget.with_evaluations(start, wanted)
+    for more in growth:
+        longer = budget.lengthened(budget.max_train_steps + more, wanted)
+        steps = longer.evaluation_steps
+        assert tuple(step for step in steps if step <= budget.max_train_steps) == budget.evaluation_steps
+        assert list(steps) == sorted(set(steps))
+        assert steps[-1] == longer.max_train_steps
+        budget = longer
+
+
+@pytest.mark.parametrize("early", [((100, 5),), ((50, 5), (20, 5)), ((50, 0),), ((0, 1),)])
+def test_early_evaluations_that_are_no_shorter_budgets_are_refused(early):
+    with pytest.raises(DeclarationError, match="the shortest first, all below 100"):
+        StepBudget(100, 10, early)
+
+
+def test_a_budget_is_not_lengthened_to_fewer_steps():
+    with pytest.raises(DeclarationError, match="lengthened to more steps, got 100"):
+        StepBudget(100, 10).lengthened(100, 10)

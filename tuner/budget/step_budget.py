@@ -4,7 +4,7 @@ One step is one applied optimizer update (C15, C21): never an epoch, never a mic
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.errors import DeclarationError
 
@@ -13,10 +13,15 @@ MINIMUM_EVALUATIONS = 20  # fewer cannot resolve the first 10 % of a run (D14)
 
 @dataclass(frozen=True, slots=True)
 class StepBudget:
-    """`max_train_steps`, evaluated every `evaluate_every` steps and always at the last one (B40)."""
+    """`max_train_steps`, evaluated every `evaluate_every` steps and always at the last one (B40).
+
+    `early` keeps the evaluations of the shorter budgets that this one lengthens, each as (its last step, its
+    distance): a trial that continues a shorter one has been measured exactly where it would be measured alone.
+    """
 
     max_train_steps: int
     evaluate_every: int
+    early: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_train_steps < 1:
@@ -24,6 +29,12 @@ class StepBudget:
         if not 1 <= self.evaluate_every <= self.max_train_steps:
             raise DeclarationError(
                 f"evaluate_every must lie in 1..{self.max_train_steps} (max_train_steps), got {self.evaluate_every}"
+            )
+        ends = [0, *(until for until, _ in self.early), self.max_train_steps]
+        if ends != sorted(set(ends)) or any(every < 1 for _, every in self.early):
+            raise DeclarationError(
+                f"early holds (last step, distance) of shorter budgets, the shortest first, all below "
+                f"{self.max_train_steps} (max_train_steps), got {self.early}"
             )
 
     @classmethod
@@ -33,11 +44,23 @@ class StepBudget:
             raise DeclarationError(f"evaluations must be at least 1, got {evaluations}")
         return cls(max_train_steps, max(1, max_train_steps // evaluations))
 
+    def lengthened(self, max_train_steps: int, evaluations: int) -> "StepBudget":
+        """A longer budget that is evaluated where this one is, and then about as often as `evaluations` asks."""
+        if max_train_steps <= self.max_train_steps:
+            raise DeclarationError(
+                f"a budget of {self.max_train_steps} steps is lengthened to more steps, got {max_train_steps}"
+            )
+        longer = StepBudget.with_evaluations(max_train_steps, evaluations)
+        return replace(longer, early=(*self.early, (self.max_train_steps, self.evaluate_every)))
+
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
         """The steps after which the model is evaluated, ascending; the last one is `max_train_steps`."""
-        regular = range(self.evaluate_every, self.max_train_steps, self.evaluate_every)
-        return (*regular, self.max_train_steps)
+        steps: list[int] = [0]
+        for until, every in (*self.early, (self.max_train_steps, self.evaluate_every)):
+            first = (steps[-1] // every + 1) * every
+            steps += [*range(first, until, every), until]
+        return tuple(steps[1:])
 
 
 def steps_per_epoch(num_examples: int, batch_size: int, *, accumulation: int = 1, drop_last: bool = False) -> int:

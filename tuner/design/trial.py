@@ -12,6 +12,7 @@ class Trial:
 
     `seed` decides initialization and dropout, `data_seed` the order of the batches; both are stored (D42).
     `origin` says where the point came from ("quasi-random 12", "round-1 trial 7").
+    `pins`: after these steps the trial leaves a trunk, from which others may start (see `design.prefix`).
     """
 
     number: int
@@ -21,3 +22,4 @@ class Trial:
     schedule: Schedule
     origin: str
     shape_group: str = ""
+    pins: tuple[int, ...] = ()

@@ -67,6 +67,10 @@ class Backend(Protocol):
         """How these trials would train together: operation by operation, or why they cannot. Nothing is written."""
         ...
 
+    def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
+        """The first steps that each trial would take over from one trained before (`design.prefix`)."""
+        ...
+
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         """Train every trial that is left. Raises Interrupted when stopped, Paused when the machine gave way."""
         ...

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tuner.execution.backend import Listener
 from tuner.execution.fusing import Fuse, Fusing
 from tuner.execution.heartbeat import BEATS, heartbeat
 from tuner.execution.patience import PatientRecorder, patiently
+from tuner.execution.prefixes import Finder, saved_steps
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
@@ -25,7 +26,7 @@ from tuner.storage.verify import delete_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import workload_fingerprint
 from tuner.training.fused.choice import Choice, look_at
-from tuner.training.numerics import choose_device, prepare_numerics
+from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
@@ -49,7 +50,8 @@ class InProcess:
     device: "cpu", "cuda", "cuda:1"; None takes CUDA where there is one. threads: torch's, 1 by default, because
     small models lose time with more (and the number decides the bits). fuse: how many trials train as one stacked
     model; "auto" finds out what is fastest, and "off" trains them one by one. The bits are the same. crew: how many
-    processes like this one share a study.
+    processes like this one share a study. allow_inexact: trials may start from prefixes that were trained under other
+    Numerics; they are marked.
     """
 
     def __init__(  # noqa: PLR0913 - keywords with defaults
@@ -63,6 +65,7 @@ class InProcess:
         lease: Lease = Lease(),
         fuse: Fuse = "off",
         crew: int = 1,
+        allow_inexact: bool = False,
     ) -> None:
         self.workload = workload
         self.checkpoint_root = checkpoint_root
@@ -71,14 +74,19 @@ class InProcess:
         self.lease = lease
         self.fuse = fuse
         self.crew = crew
+        self.allow_inexact = allow_inexact
         prepare_numerics(self.device, threads)
 
     @cached_property
     def data(self) -> Data:
         return Data.of(self.workload, self.device)
 
-    def fingerprint(self) -> str:
+    @cached_property
+    def _fingerprint(self) -> str:
         return workload_fingerprint(self.workload, self.data)
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
 
     def check(self, study: Study, trial: Trial) -> None:
         check_workload(self._setting(study, "check", _never), trial)
@@ -94,7 +102,8 @@ class InProcess:
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)
-        trainer = Trainer(self._setting(row.study, place, stop), PatientRecorder(ledger, stop), listener.trial_stepped)
+        setting = replace(self._setting(row.study, place, stop), fingerprint=self.fingerprint())
+        trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
         fusing, told, worker = Fusing(self.fuse, ledger, row, self.crew), _Told(listener), worker_id()
         while not stop():
             claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
@@ -106,6 +115,12 @@ class InProcess:
                 return
             time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+
+    def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
+        return saved_steps(self._finder(ledger, study), trials)
+
+    def _finder(self, ledger: Ledger, study: Study) -> Finder:
+        return Finder(ledger, study, self.fingerprint(), numerics(self.device), self.allow_inexact)
 
     def _claimed(self, ledger: Ledger, row: StudyRow, worker: str, most_trials: int) -> list[Claim]:
         """The next trials, those of workers that died first."""
@@ -121,7 +136,9 @@ class InProcess:
         try:
             with beats:
                 settle_determinism(trainer.setting, claims[0].trial)
-                updates = fusing.train(trainer, claims)
+                finder = self._finder(ledger, trainer.setting.study)
+                offered = patiently(lambda: finder.offered(claims), trainer.setting.stop)
+                updates = fusing.train(trainer, offered)
         except LeaseLost:
             return
         except (TunerError, OSError) as error:

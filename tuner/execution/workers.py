@@ -57,6 +57,9 @@ class Workers:
     def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
         return self.local.fusion(study, trials)
 
+    def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
+        return self.local.saved_steps(ledger, study, trials)
+
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         if not self.crew:
             self.crew = [Member(self._place(number)) for number in range(self.count)]

@@ -24,7 +24,7 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.records import Checkpoint, Claim, State
 from tuner.storage.dialects import DatabaseTime
-from tuner.storage.reading import checkpoints_of, declared_trial
+from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of
 from tuner.storage.recording import cut_back, owned
 from tuner.storage.schema import trial
 
@@ -109,8 +109,9 @@ def claim_trials(connection: Connection, study_id: int, terms: Terms) -> list[Cl
     checkpoints = checkpoints_of(connection, begun) if begun else {}
     cut_back(connection, {trial_id: resume_step(checkpoints.get(trial_id, ())) for trial_id in begun})
     steps = {trial_id: max(0, resume_step(checkpoints.get(trial_id, ()))) for trial_id in trials}
+    inherited = {row.id: inherited_of(row) for row in rows}
     return [
-        Claim(trial_id, fence, trials[trial_id], attempt, checkpoints.get(trial_id, ()))
+        Claim(trial_id, fence, trials[trial_id], attempt, checkpoints.get(trial_id, ()), inherited=inherited[trial_id])
         for trial_id, (fence, attempt) in _take(connection, steps, terms).items()
     ]
 
@@ -142,7 +143,13 @@ def unheard_claims(
     rows = connection.execute(mine.where(trial.c.worker == worker).order_by(trial.c.number)).all()
     rows = [row for row in rows if (row.id, row.fence) not in given]
     checkpoints = checkpoints_of(connection, [row.id for row in rows]) if rows else {}
-    return [Claim(row.id, row.fence, declared_trial(row), row.attempt, checkpoints.get(row.id, ())) for row in rows]
+    return [
+        Claim(
+            row.id, row.fence, declared_trial(row), row.attempt, checkpoints.get(row.id, ()),
+            inherited=inherited_of(row),
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
 def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:

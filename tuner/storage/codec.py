@@ -1,7 +1,7 @@
 """Declarations as JSON text, read back through pydantic; and how two declarations differ, key by key."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, lru_cache
 from typing import TypeVar
@@ -34,6 +34,11 @@ def _values_adapter() -> TypeAdapter[dict[str, Value]]:
     return TypeAdapter(dict[str, Value])
 
 
+@cache
+def _steps_adapter() -> TypeAdapter[tuple[int, ...]]:
+    return TypeAdapter(tuple[int, ...])
+
+
 def study_text(study: Study) -> str:
     return json.dumps(asdict(study))
 
@@ -61,6 +66,16 @@ def point_from(text: str) -> Point:
     """The point that was stored, in declared order. Raises StorageError."""
     values = _read(_values_adapter(), text)
     return Point(tuple(values.items()))
+
+
+def steps_text(steps: Sequence[int]) -> str:
+    return json.dumps(steps)
+
+
+@lru_cache(maxsize=1024)
+def steps_from(text: str) -> tuple[int, ...]:
+    """The steps that were stored. Raises StorageError."""
+    return _read(_steps_adapter(), text)
 
 
 def data_text(data: Mapping[str, object]) -> str:

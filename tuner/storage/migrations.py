@@ -6,17 +6,36 @@ To change a table: change it in `schema`, and append the function that does the 
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, inspect, select
+from sqlalchemy import Column, Connection, func, insert, inspect, select, text
+from sqlalchemy.schema import CreateColumn
 
 from tuner.errors import StorageError
 from tuner.storage.dialects import DatabaseTime, lock_schema
 from tuner.storage.engine import Database
-from tuner.storage.schema import metadata, schema_version
+from tuner.storage.schema import checkpoint, metadata, schema_version, trial
 
 Migration = Callable[[Connection], None]
 FIRST = 1
-MIGRATIONS: tuple[Migration, ...] = ()  # the first leads from version 1 to 2
+
+
+def add_prefixes(connection: Connection) -> None:
+    """Version 2: checkpoints from which other trials may start, and how many steps a trial took over."""
+    for name in ("pins", "inherited_steps", "inherited_from"):
+        _add_column(connection, trial.c[name])
+    for name in ("prefix_base", "prefix_path", "prefix_numerics"):
+        _add_column(connection, checkpoint.c[name])
+    (index,) = (one for one in checkpoint.indexes if one.name == "checkpoint_by_prefix")
+    index.create(connection)
+
+
+def _add_column(connection: Connection, column: Column[Any]) -> None:
+    definition = CreateColumn(column).compile(dialect=connection.dialect)
+    connection.execute(text(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}"))
+
+
+MIGRATIONS: tuple[Migration, ...] = (add_prefixes,)  # the first leads from version 1 to 2
 
 
 def newest() -> int:

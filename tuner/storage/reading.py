@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, func, select
 from tuner.design.points import Point
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
-from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
-from tuner.storage.codec import point_from, schedule_from
+from tuner.records import Checkpoint, CheckpointKind, Inherited, Measurement, Prefix, PrefixKey, State, TrialRecord
+from tuner.storage.codec import point_from, schedule_from, steps_from
 from tuner.storage.numbers import FINITE, restored
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
 
@@ -63,10 +63,15 @@ def trial_record(connection: Connection, study_id: int, number: int) -> TrialRec
 def declared_trial(row: Row[Any]) -> Trial:
     """What was planned, of a row of `trial`. Raises StorageError naming the trial."""
     try:
-        point, schedule = point_from(row.point), schedule_from(row.schedule)
+        point, schedule, pins = point_from(row.point), schedule_from(row.schedule), steps_from(row.pins)
     except StorageError as error:
         raise StorageError(f"trial {row.number} is unreadable in the Ledger: {error}") from error
-    return Trial(row.number, point, row.seed, row.data_seed, schedule, row.origin, row.shape_group)
+    return Trial(row.number, point, row.seed, row.data_seed, schedule, row.origin, row.shape_group, pins)
+
+
+def inherited_of(row: Row[Any]) -> Inherited:
+    """What a trial took over, of its row of `trial`."""
+    return Inherited(row.inherited_steps, row.inherited_from if row.inherited_steps else None)
 
 
 def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
@@ -85,6 +90,7 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
         numerics=row.numerics,
         checkpoints=checkpoints,
         schedule=declared.schedule,
+        inherited=inherited_of(row),
     )
 
 
@@ -125,7 +131,8 @@ def checkpoints_of(connection: Connection, trial_ids: Iterable[int]) -> dict[int
 def _checkpoint(row: Row[Any]) -> Checkpoint:
     value = None if row.value_kind is None else restored(row.value_kind, row.value)
     kind = cast(CheckpointKind, row.kind)
-    return Checkpoint(kind, row.step, row.path, row.digest, row.num_bytes, value, row.member)
+    key = None if row.prefix_base is None else PrefixKey(row.prefix_base, row.prefix_path, row.prefix_numerics)
+    return Checkpoint(kind, row.step, row.path, row.digest, row.num_bytes, value, row.member, key)
 
 
 def checkpoint_files(connection: Connection) -> list[CheckpointFile]:
@@ -161,3 +168,36 @@ def count_states(connection: Connection, study_id: int) -> dict[State, int]:
     query = select(trial.c.state, func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)
     counted = {State(state): count for state, count in connection.execute(query)}
     return {state: counted.get(state, 0) for state in State}
+
+
+def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:
+    """The saved states from which others may start, by what they are a function of; without their measurements.
+
+    A trunk holds its best weights itself; beside the last state of a trial lie that trial's best checkpoints.
+    """
+    query = (
+        select(checkpoint, checkpoint_file.c.path, checkpoint_file.c.digest, checkpoint_file.c.num_bytes)
+        .join(checkpoint_file)
+        .where(checkpoint.c.prefix_base.in_(sorted(set(bases))))
+        .order_by(checkpoint.c.step.desc(), checkpoint.c.trial_id)
+    )
+    rows = connection.execute(query).all()
+    whole = checkpoints_of(connection, [row.trial_id for row in rows if row.kind == "latest"])
+    found: dict[str, list[Prefix]] = defaultdict(list)
+    for row in rows:
+        beside = whole.get(row.trial_id, ()) if row.kind == "latest" else ()
+        bests = tuple(kept for kept in beside if kept.kind == "best")
+        found[row.prefix_base].append(Prefix(row.trial_id, _checkpoint(row), bests))
+    return dict(found)
+
+
+def measurements_until(connection: Connection, trial_id: int, step: int) -> tuple[Measurement, ...]:
+    """The first part of a trial's curves: everything measured up to a step, by step."""
+    query = (
+        select(metric.c.name, measurement.c.step, measurement.c.value_kind, measurement.c.value)
+        .join(metric)
+        .where(measurement.c.trial_id == trial_id, measurement.c.step <= step)
+        .order_by(measurement.c.step, metric.c.name)
+    )
+    rows = connection.execute(query)
+    return tuple(Measurement(row.step, row.name, restored(row.value_kind, row.value)) for row in rows)

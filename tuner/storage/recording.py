@@ -39,6 +39,8 @@ _OURS = update(trial).where(*owned())
 _STEP: dict[str, Any] = {
     "step": bindparam("b_step"),
     "numerics": func.coalesce(bindparam("b_numerics"), trial.c.numerics),
+    "inherited_steps": func.coalesce(bindparam("b_inherited_steps"), trial.c.inherited_steps),
+    "inherited_from": func.coalesce(bindparam("b_inherited_from"), trial.c.inherited_from),
 }
 _GO_ON = _OURS.values(**_STEP, lease_until=DatabaseTime() + trial.c.lease_seconds)
 _END = _OURS.values(
@@ -97,6 +99,8 @@ def _row(one: TrialUpdate, names: Sequence[str]) -> tuple[Any, ...]:
         "b_fence": one.fence,
         "b_step": one.step,
         "b_numerics": one.numerics,
+        "b_inherited_steps": None if one.inherited is None else one.inherited.steps,
+        "b_inherited_from": None if one.inherited is None else one.inherited.trial_id,
         "b_state": one.state.value,
         "b_reason": one.reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode(),
         "b_given_back": int(one.state is State.WAITING),
@@ -196,6 +200,7 @@ def _file_id(connection: Connection, kept: Checkpoint) -> int:
 
 def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Mapping[str, int]) -> dict[str, Any]:
     kind, value = (None, None) if kept.value is None else stored(float(kept.value))
+    key = kept.prefix
     return {
         "trial_id": trial_id,
         "kind": kept.kind,
@@ -205,6 +210,9 @@ def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Ma
         "member": kept.member,
         "value_kind": kind,
         "value": value,
+        "prefix_base": key and key.base,
+        "prefix_path": key and key.path,
+        "prefix_numerics": key and key.numerics,
     }
 
 

@@ -44,6 +44,8 @@ def reset_trials(
             attempt=0,
             step=0,
             numerics=None,
+            inherited_steps=0,
+            inherited_from=None,
             started=None,
             finished=None,
             **NOBODY,

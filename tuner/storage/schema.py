@@ -82,6 +82,9 @@ trial = Table(
     Column("lease_seconds", Double, comment="what a renewal adds to the database's clock"),
     Column("lease_until", Double, comment="a RUNNING trial past this is anybody's"),
     Column("numerics", Text, comment="what decides the bits besides the declaration"),
+    Column("pins", Text, nullable=False, server_default="[]", comment="JSON: steps after which it leaves a trunk"),
+    Column("inherited_steps", BigInteger, nullable=False, server_default="0", comment="taken over and not trained"),
+    Column("inherited_from", Integer, comment="id of the trial that trained them"),
     Column("started", Double, comment="first claim"),
     Column("finished", Double),
     UniqueConstraint("study_id", "number"),
@@ -130,8 +133,12 @@ checkpoint = Table(
     Column("file_id", ForeignKey("checkpoint_file.id"), nullable=False, index=True),
     Column("member", Text, nullable=False, comment="which of the trials that share the file"),
     *_number(nullable=True),
+    Column("prefix_base", Text, comment="digest of all that decides the state but the schedule; NULL: nobody's start"),
+    Column("prefix_path", Text, comment="digest of the learning rates and evaluations up to the step"),
+    Column("prefix_numerics", Text, comment="the Numerics of these steps"),
     comment="saved states of a trial; the value is the selection metric there",
 )
+Index("checkpoint_by_prefix", checkpoint.c.prefix_base)
 
 launch = Table(
     "launch",

@@ -13,7 +13,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.failpoints import failpoint
-from tuner.records import Claim, FinishedTrial, State, TrialRecord, TrialUpdate
+from tuner.records import Claim, FinishedTrial, Measurement, Prefix, State, TrialRecord, TrialUpdate
 from tuner.storage import claims, reading, recording, recovery, studies
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
@@ -231,6 +231,19 @@ class Ledger:
         """The curves of a study as columns, of all metrics or of those named."""
         with self._database.reading() as connection:
             return reading.study_measurements(connection, study_id, metrics)
+
+    def prefixes(self, bases: Collection[str]) -> dict[str, list[Prefix]]:
+        """Saved states from which other trials may start, by their base digest, the furthest first.
+
+        Their measurements are asked for apart, with `measured_until`.
+        """
+        with self._database.reading() as connection:
+            return reading.prefixes_of(connection, bases)
+
+    def measured_until(self, trial_id: int, step: int) -> tuple[Measurement, ...]:
+        """The curves of a trial (by its id) up to a step."""
+        with self._database.reading() as connection:
+            return reading.measurements_until(connection, trial_id, step)
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""

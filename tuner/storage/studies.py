@@ -11,7 +11,16 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import State
-from tuner.storage.codec import data_from, data_text, differences, point_text, schedule_text, study_from, study_text
+from tuner.storage.codec import (
+    data_from,
+    data_text,
+    differences,
+    point_text,
+    schedule_text,
+    steps_text,
+    study_from,
+    study_text,
+)
 from tuner.storage.dialects import DatabaseTime, insert_into
 from tuner.storage.schema import campaign, conclusion, launch, study, trial
 
@@ -126,6 +135,7 @@ def insert_trials(connection: Connection, study_id: int, trials: Sequence[Trial]
             "schedule": schedule_text(planned.schedule),
             "origin": planned.origin,
             "shape_group": planned.shape_group,
+            "pins": steps_text(planned.pins),
             "step": 0,
             "attempt": 0,
             "fence": 0,

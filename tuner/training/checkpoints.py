@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 
 from tuner.errors import CorruptCheckpoint
 from tuner.failpoints import failpoint
-from tuner.records import Checkpoint, CheckpointKind
+from tuner.records import Checkpoint, CheckpointKind, PrefixKey
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,18 @@ class CheckpointFolder:
     place: str
     fence: int = 0
 
-    def write_state(self, kind: CheckpointKind, step: int, state: Mapping[str, Any], value: float | None) -> Checkpoint:
-        """Save a whole training state with torch's own format."""
+    def write_state(
+        self,
+        kind: CheckpointKind,
+        step: int,
+        state: Mapping[str, Any],
+        value: float | None,
+        prefix: PrefixKey | None = None,
+    ) -> Checkpoint:
+        """Save a whole training state with torch's own format. With a `prefix` other trials may start from it."""
         buffer = io.BytesIO()
         torch.save(_on_their_own(dict(state)), buffer)
-        return self._write(kind, step, buffer.getvalue(), value)
+        return replace(self._write(kind, step, buffer.getvalue(), value), prefix=prefix)
 
     def write_weights(self, step: int, weights: Mapping[str, torch.Tensor], value: float | None) -> Checkpoint:
         """Save weights alone as safetensors: the best checkpoint, loadable by any tool."""

@@ -36,7 +36,10 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`stop()` is asked at every step; True means: commit and leave the trial resumable."""
+    """`stop()` is asked at every step; True means: commit and leave the trial resumable.
+
+    `fingerprint`: the digest of the workload's code and data; without one no trial may start from another.
+    """
 
     study: Study
     workload: Workload
@@ -46,6 +49,7 @@ class Setting:
     checkpoint_place: str
     commit_seconds: float = COMMIT_SECONDS
     stop: Callable[[], bool] = field(default=lambda: False)
+    fingerprint: str = ""
 
     @property
     def numerics(self) -> str:

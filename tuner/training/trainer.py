@@ -5,18 +5,20 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from tuner.design.objective import Objective
 from tuner.errors import CorruptCheckpoint, DeviceLost, Infeasible, LeaseLost, TunerError, Unreachable
-from tuner.records import Checkpoint, Claim, Measurement, Recorder, State, TrialUpdate
-from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
+from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
+from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setting import Setting
 from tuner.training.stability import Divergence, diverged_loss, diverged_weights
 from tuner.training.trial_run import TrialRun
+from tuner.training.trunks import go_on_from, prefix_key, write_trunk
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 CHECK_STEPS = 50  # losses are read back and checked at least this often
@@ -83,8 +85,10 @@ def is_out_of_memory(error: Exception) -> bool:
 def given_up(claim: Claim, training: "TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
     """The end of a trial where it stands; what was committed before stays."""
     step, measured = (training.run.step, tuple(training.pending)) if training else (0, ())
-    cut = training.cut_back_to if training else None
-    return TrialUpdate(claim.trial_id, claim.fence, step, measured, None, state, reason, cut_back_to=cut)
+    cut, inherited = (training.cut_back_to, training.inherited) if training else (None, None)
+    return TrialUpdate(
+        claim.trial_id, claim.fence, step, measured, None, state, reason, cut_back_to=cut, inherited=inherited
+    )
 
 
 class TrialInTraining:
@@ -103,6 +107,8 @@ class TrialInTraining:
         self.cut_back_to: int | None = None
         self.checked = 0  # losses already known to be finite
         self.written: tuple[Checkpoint, ...] = ()
+        self.trunks: tuple[Checkpoint, ...] = ()
+        self.inherited = claim.inherited
         self.committed_at = time.monotonic()
 
     def to_the_end(self) -> TrialUpdate:
@@ -119,6 +125,7 @@ class TrialInTraining:
             if self.run.step < target:
                 return self._commit(State.RUNNING)
             self.evaluate()
+            self.pin()
             if target < evaluation_steps[-1] and self.commit_is_due():
                 self._commit(State.RUNNING, goes_on=True)
         return self._commit(State.COMPLETE)
@@ -127,15 +134,27 @@ class TrialInTraining:
         """Train to the next evaluation or to a stop; read the losses back in blocks."""
         run = self.run
         while run.step < target:
-            until = min(target, run.step + CHECK_STEPS)
+            until = min(target, run.step + CHECK_STEPS, self.next_pin)
             run.advance(until)
             divergence = self.check_losses()
             if divergence is not None or run.step < until:
                 return divergence
             self.trainer.on_step(self.claim, run.step)
-            if run.step < target and self.commit_is_due():
-                self._commit(State.RUNNING, goes_on=True)
+            if run.step < target:
+                self.pin()
+                if self.commit_is_due():
+                    self._commit(State.RUNNING, goes_on=True)
         return None
+
+    @property
+    def next_pin(self) -> int:
+        """The next step at which this trial leaves a trunk; beyond its end where there is none."""
+        return min((step for step in self.claim.trial.pins if step > self.run.step), default=len(self.run.rates) + 1)
+
+    def pin(self) -> None:
+        """Leave a trunk where the plan asks for one; the next commit tells of it."""
+        if self.run.step in self.claim.trial.pins and self.run.base:
+            self.trunks += (write_trunk(self.folder, self.run),)
 
     def check_losses(self) -> Divergence | None:
         """Read back the losses that were not read yet; what is wrong with them, or with gradient and weights."""
@@ -185,7 +204,7 @@ class TrialInTraining:
 
     def update(self, state: State, reason: str = "") -> TrialUpdate:
         """What there is to say since the last commit, its checkpoint files written."""
-        self.written = self._write_checkpoints(latest=state is not State.INFEASIBLE)
+        self.written = self._write_checkpoints(state)
         self.committed_at = time.monotonic()
         return TrialUpdate(
             trial_id=self.claim.trial_id,
@@ -195,8 +214,9 @@ class TrialInTraining:
             checkpoints=self.written if state is not State.RUNNING else self._with_previous(self.written),
             state=state,
             reason=reason,
-            numerics=_with_exactness(self.setting.numerics, self.run.exact),
+            numerics=self.run.numerics,
             cut_back_to=self.cut_back_to,
+            inherited=self.inherited,
         )
 
     def committed(self, update: TrialUpdate) -> None:
@@ -214,56 +234,69 @@ class TrialInTraining:
         before = self.checkpoints if newest == self.newest else self.newest
         return newest + tuple(checkpoint for checkpoint in before if checkpoint not in newest)
 
-    def _write_checkpoints(self, *, latest: bool) -> tuple[Checkpoint, ...]:
+    def _write_checkpoints(self, state: State) -> tuple[Checkpoint, ...]:
         known = {(checkpoint.kind, checkpoint.step): checkpoint for checkpoint in self.checkpoints}
         written = []
         for kept in self.run.best.kept:
             written.append(
                 known.get(("best", kept.step)) or self.folder.write_weights(kept.step, kept.weights, kept.value)
             )
-        if latest:
-            value = _value_at(self.pending, self.setting.study.objective, self.run.step)
-            written.append(
-                known.get(("latest", self.run.step))
-                or self.folder.write_state("latest", self.run.step, self.run.state(), value)
-            )
-        return tuple(written)
+        if state is not State.INFEASIBLE:
+            latest = known.get(("latest", self.run.step)) or self._write_latest()
+            written.append(replace(latest, prefix=prefix_key(self.run)) if state is State.COMPLETE else latest)
+        return (*written, *self.trunks)
+
+    def _write_latest(self) -> Checkpoint:
+        value = _value_at(self.pending, self.setting.study.objective, self.run.step)
+        return self.folder.write_state("latest", self.run.step, self.run.state(), value)
 
     def resume(self) -> None:
-        """Go on from the latest checkpoint; from the one before it when it is damaged; from step 0 when both are."""
+        """Go on from the furthest state of its own that is whole; else from the longest prefix; else from step 0."""
         mine = self.claim.checkpoints
         self.folder.sweep({checkpoint.file for checkpoint in mine})
-        states = sorted((c for c in mine if c.kind == "latest"), key=lambda c: c.step, reverse=True)
-        for latest in states:
-            if self._resumed_from(latest):
-                self.cut_back_to = None if latest == states[0] else latest.step
+        own = (checkpoint for checkpoint in mine if checkpoint.kind != "best")
+        states = sorted(own, key=lambda checkpoint: (checkpoint.step, checkpoint.kind == "latest"), reverse=True)
+        for saved in states:
+            if self._resumed_from(saved):
+                self.cut_back_to = None if saved.step == states[0].step else saved.step
                 return
         self.cut_back_to = -1 if states else None
+        self.inherited = next((started for p in self.claim.prefixes if (started := self._started_from(p))), Inherited())
+        if self.claim.prefixes and not self.inherited.steps:
+            logger.warning("trial %d starts from its first step: every prefix is lost", self.claim.trial.number)
 
-    def _resumed_from(self, latest: Checkpoint) -> bool:
+    def _resumed_from(self, saved: Checkpoint) -> bool:
         """Whether this state and the weights it speaks of are whole; then they are loaded."""
-        root = self.setting.checkpoint_root
-        weights = {c.step: c for c in self.claim.checkpoints if c.kind == "best"}
-        try:
-            state = read_state(root, latest)
-            bests = [weights[step] for step, _ in state["best"] if step in weights]
-            self.run.load(state, {c.step: read_weights(root, c) for c in bests})
-        except (CorruptCheckpoint, LookupError, TypeError, ValueError) as error:
-            logger.warning("trial %d cannot go on from %s: %s", self.claim.trial.number, latest.file, error)
-            self.run = TrialRun(self.setting, self.claim.trial)
+        mine = [checkpoint for checkpoint in self.claim.checkpoints if checkpoint.step <= saved.step]
+        bests = self._loaded(saved, [checkpoint for checkpoint in mine if checkpoint.kind == "best"])
+        if bests is None:
             return False
-        self.newest = (*bests, latest)
-        self.checkpoints = self.newest + tuple(c for c in self.claim.checkpoints if c.step < latest.step)
-        self.checked = len(self.run.losses)
+        self.trunks = tuple(checkpoint for checkpoint in mine if checkpoint.kind == "trunk")
+        self.newest = tuple(dict.fromkeys((*bests, saved, *self.trunks)))
+        self.checkpoints = self.newest + tuple(c for c in mine if c.step < saved.step and c not in self.newest)
         return True
+
+    def _started_from(self, prefix: Prefix) -> Inherited | None:
+        """What is taken over from another trial, once its state is loaded; None where that is lost or damaged."""
+        if self._loaded(prefix.checkpoint, prefix.weights) is None:
+            return None
+        self.pending = list(prefix.measurements)
+        return Inherited(prefix.step, prefix.trial_id)
+
+    def _loaded(self, saved: Checkpoint, weights: Sequence[Checkpoint]) -> tuple[Checkpoint, ...] | None:
+        """Load a state into the fresh run; the best checkpoints that belong to it, None when it is not whole."""
+        try:
+            bests = go_on_from(self.run, self.setting.checkpoint_root, saved, weights)
+        except (CorruptCheckpoint, LookupError, TypeError, ValueError) as error:
+            logger.warning("trial %d cannot go on from %s: %s", self.claim.trial.number, saved.file, error)
+            self.run = TrialRun(self.setting, self.claim.trial)
+            return None
+        self.checked = len(self.run.losses)
+        return bests
 
 
 def _value_at(measurements: list[Measurement], objective: Objective, step: int) -> float | None:
     return next((m.value for m in measurements if m.step == step and m.metric == objective.metric), None)
-
-
-def _with_exactness(numerics: str, exact: bool) -> str:
-    return numerics if exact else numerics[:-1] + ', "exact": false}'
 
 
 def _is_the_machines_fault(error: Exception) -> bool:

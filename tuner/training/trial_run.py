@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tuner.budget.schedules import learning_rates
+from tuner.design.prefix import base_digest, is_of_the_schedule, rates_of
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
@@ -20,13 +20,16 @@ from tuner.training.stability import total_norm
 
 
 class TrialRun:
-    """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device."""
+    """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device.
+
+    `base` stands for all that decides its bits but the schedule; "" where that is not known (see `design.prefix`).
+    """
 
     def __init__(self, setting: Setting, trial: Trial) -> None:
         self.setting = setting
         self.trial = trial
         self.point: Mapping[str, Any] = dict(_with_short_names(trial))
-        rates = learning_rates(trial.schedule, float(self.point["learning_rate"]))
+        rates = rates_of(trial)
         self.rates = _as_kernels_read_them(rates) if setting.device.type == "cuda" else rates
         self.model = build_model(setting, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -37,6 +40,13 @@ class TrialRun:
         self.losses: list[torch.Tensor] = []
         self.gradient_norm = 0.0
         self.exact = True
+        self.base = base_digest(setting.study, trial, setting.fingerprint) if setting.fingerprint else ""
+
+    @property
+    def numerics(self) -> str:
+        """The Numerics of this trial; marked where it was not trained under one alone."""
+        known = self.setting.numerics
+        return known if self.exact else known[:-1] + ', "exact": false}'
 
     def advance(self, until: int) -> None:
         """Train up to step `until`, or to where the setting says stop. No value is read back from the device."""
@@ -89,6 +99,7 @@ class TrialRun:
             "best": [(kept.step, kept.value) for kept in self.best.kept],
             "numerics": self.setting.numerics,
             "exact": self.exact,
+            "base": self.base,
         }
 
     def load(self, state: Mapping[str, Any], best_weights: Mapping[int, dict[str, torch.Tensor]]) -> None:
@@ -105,6 +116,8 @@ class TrialRun:
             self.best.restore(step, value, weights)
         alike = state["numerics"] == self.setting.numerics and is_repeatable(self.setting.device)
         self.exact = bool(state["exact"]) and alike
+        if state.get("base") != self.base:
+            self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
 
 def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
@@ -123,9 +136,12 @@ def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:
 
 
 def _with_short_names(trial: Trial) -> dict[str, Any]:
-    """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too."""
-    short = {name.rpartition(".")[2]: value for name, value in trial.point.values_by_name}
-    return short | dict(trial.point.values_by_name)
+    """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too.
+
+    Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
+    """
+    shown = {name: value for name, value in trial.point.values_by_name if not is_of_the_schedule(name)}
+    return {name.rpartition(".")[2]: value for name, value in shown.items()} | shown
 
 
 def _all_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -101,7 +101,7 @@ class _GroupInTraining:
     def _next_stop(self, training: TrialInTraining) -> int:
         step = training.run.step
         target = next((each for each in self.evaluation_steps if each > step), step)
-        return min(target, step + CHECK_STEPS)
+        return min(target, step + CHECK_STEPS, training.next_pin)
 
     def _arrive(self, trials: Sequence[int]) -> None:
         """Some trials are at a stop: read back, evaluate, and commit what is finished or due."""
@@ -114,6 +114,8 @@ class _GroupInTraining:
             self.trainer.on_step(training.claim, training.run.step)
             if trial in due:
                 updates += self._evaluated(trial, measured.get(trial))
+            if trial in self.group.live:
+                training.pin()
             self.stops[trial] = self._next_stop(training)
         live = self.group.live
         if live and self.trainings[live[0]].commit_is_due():

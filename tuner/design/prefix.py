@@ -1,0 +1,57 @@
+"""Training prefixes: what the first steps of a trial are a function of, as digests.
+
+Two trials whose digests agree up to step s have the same bits there: weights, optimizer state, curve and best
+checkpoint. So the second may start from what the first has saved, whatever the rest of its schedule is. One digest
+(`base_digest`) stands for everything that does not change while a trial trains: the workload's code and data, the
+point without its schedule, the seeds. The other (`path_digests`) stands for the realised learning rates of steps
+0..s-1, and for the evaluations up to s, because what was measured and which weights were the best is shared too.
+"""
+
+import hashlib
+import json
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from tuner.budget.schedules import learning_rates
+from tuner.budget.step_budget import StepBudget
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+
+OF_THE_SCHEDULE = ("warmup_steps", "decay_fraction")  # hyperparameters that speak through the learning rates alone
+_VERSION = 1  # another one, when the same declaration comes to train otherwise
+
+
+def base_digest(study: Study, trial: Trial, workload: str) -> str:
+    """Digest of all that decides a training besides its schedule and Numerics. `workload`: digest of code and data."""
+    point = {name: value for name, value in trial.point.values_by_name if not is_of_the_schedule(name)}
+    decisive = [
+        _VERSION, workload, study.optimizer, study.batch_size, study.augment, sorted(point.items()), trial.seed,
+        trial.data_seed, study.objective.metric, study.objective.direction, study.keep_best,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+def path_digests(rates: Sequence[float], budget: StepBudget, steps: Iterable[int]) -> dict[int, str]:
+    """For each of `steps`: a digest of the learning rates before it, to the last bit, and of the evaluations up to it.
+
+    `rates`: the learning rate of every step of a trial; what lies beyond its end is left out.
+    """
+    evaluated = budget.evaluation_steps
+    known, found, done = hashlib.sha256(), {}, 0
+    for step in sorted({step for step in steps if step <= len(rates)}):
+        known.update(struct.pack(f"<{step - done}d", *rates[done:step]))
+        whole = known.copy()
+        whole.update(json.dumps(evaluated[: bisect_right(evaluated, step)]).encode())
+        found[step], done = whole.hexdigest(), step
+    return found
+
+
+def rates_of(trial: Trial) -> tuple[float, ...]:
+    """The learning rate of every step of a trial."""
+    return learning_rates(trial.schedule, float(trial.point["learning_rate"]))  # type: ignore[arg-type]
+
+
+def is_of_the_schedule(name: str) -> bool:
+    """Whether a hyperparameter only shapes the schedule; a model is never shown it."""
+    return name.rpartition(".")[2] in OF_THE_SCHEDULE

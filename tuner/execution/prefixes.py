@@ -1,0 +1,69 @@
+"""Finding the training prefixes a trial may start from, and what they save."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tuner.design.prefix import base_digest, path_digests, rates_of
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.records import Claim, Prefix
+from tuner.storage.store import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Looks prefixes up for the trials of one study, trained with this code, on these data, under these Numerics.
+
+    `allow_inexact`: those trained under other Numerics too; the trials that start from them are marked.
+    """
+
+    ledger: Ledger
+    study: Study
+    fingerprint: str
+    numerics: str
+    allow_inexact: bool = False
+
+    def offered(self, claims: Sequence[Claim]) -> list[Claim]:
+        """The claims, each that has no state of its own with the prefixes it may start from, the longest first."""
+        new = [claim for claim in claims if not claim.checkpoints]
+        usable = self.usable([claim.trial for claim in new])
+        found = {claim.trial_id: self._measured(prefixes) for claim, prefixes in zip(new, usable, strict=True)}
+        return [replace(claim, prefixes=found.get(claim.trial_id, ())) for claim in claims]
+
+    def usable(self, trials: Sequence[Trial]) -> list[list[Prefix]]:
+        """For each trial the prefixes it may start from, the longest first, without their measurements."""
+        bases = [base_digest(self.study, trial, self.fingerprint) for trial in trials]
+        known = self.ledger.prefixes(bases) if bases else {}
+        return [self._of_path(trial, known.get(base, [])) for trial, base in zip(trials, bases, strict=True)]
+
+    def _of_path(self, trial: Trial, candidates: Sequence[Prefix]) -> list[Prefix]:
+        """Those along the trial's own schedule; none beyond a step where it shall leave a trunk and nobody has."""
+        if not candidates:
+            return []
+        digests = path_digests(rates_of(trial), self.study.budget, [prefix.step for prefix in candidates])
+        judged = (self._judged(prefix, digests) for prefix in candidates)
+        mine = [prefix for prefix in judged if prefix is not None]
+        left = {prefix.step for prefix in mine}
+        furthest = min((pin for pin in trial.pins if pin not in left), default=len(trial.schedule))
+        return sorted((p for p in mine if p.step <= furthest), key=lambda p: (-p.step, not p.exact, p.trial_id))
+
+    def _judged(self, prefix: Prefix, digests: Mapping[int, str]) -> Prefix | None:
+        key = prefix.checkpoint.prefix
+        if key is None or digests.get(prefix.step) != key.path:
+            return None
+        exact = key.numerics == self.numerics
+        return replace(prefix, exact=exact) if exact or self.allow_inexact else None
+
+    def _measured(self, prefixes: Sequence[Prefix]) -> tuple[Prefix, ...]:
+        """With their measurements; without those whose trial was forgotten in the meantime."""
+        whole = (replace(p, measurements=self.ledger.measured_until(p.trial_id, p.step)) for p in prefixes)
+        return tuple(prefix for prefix in whole if self._is_measured(prefix))
+
+    def _is_measured(self, prefix: Prefix) -> bool:
+        due = {step for step in self.study.budget.evaluation_steps if step <= prefix.step}
+        return due == {measured.step for measured in prefix.measurements}
+
+
+def saved_steps(finder: Finder, trials: Sequence[Trial]) -> list[int]:
+    """The steps each trial would take over from another one and not train, as things stand."""
+    return [prefixes[0].step if prefixes else 0 for prefixes in finder.usable(trials)]
