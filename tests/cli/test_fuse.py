@@ -4,7 +4,10 @@ import json
 import sqlite3
 
 import pytest
+import torch
 from support.study_files import write_study
+
+from tuner.training.fused.trainer import GroupTrainer
 
 CURVES = (
     "select number, trial.state, metric.name, measurement.step, value_kind, hex(value) from measurement "
@@ -29,6 +32,30 @@ def test_fused_trials_leave_the_records_of_single_ones(fuse, tuner, tmp_path, mo
         assert run.code == 0, run.err
         assert run.err.count("complete, best validation/loss") == 4
     assert rows(tmp_path / "together", CURVES) == rows(tmp_path / "alone", CURVES)
+
+
+def test_a_group_that_runs_out_of_memory_goes_on_as_smaller_ones(tuner, tmp_path, monkeypatch, caplog):
+    alone, halved = tmp_path / "alone", tmp_path / "halved"
+    whole = GroupTrainer.train
+
+    def train(self, claims):
+        if len(claims) > 1:
+            whole(self, claims[:1])  # something is trained and committed before the memory ends
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(self, claims)
+
+    for place in (alone, halved):
+        place.mkdir()
+        monkeypatch.chdir(place)
+        if place == halved:
+            monkeypatch.setattr(GroupTrainer, "train", train)
+        run = tuner("launch", write_study(place), "--fuse", "off" if place == alone else "4")
+        assert run.code == 0, run.err
+    assert [record.getMessage() for record in caplog.records if "memory" in record.getMessage()] == [
+        "4 trials together ran out of memory; training 2",
+        "2 trials together ran out of memory; training 1",
+    ]
+    assert rows(alone, CURVES) == rows(halved, CURVES)
 
 
 def test_what_was_checked_is_kept_in_the_ledger(tuner, tmp_path):

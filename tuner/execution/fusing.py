@@ -3,7 +3,9 @@
 Several workers on one study share it evenly, so that none idles while another trains all that is left.
 """
 
+import gc
 import logging
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -14,7 +16,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fused.choice import LARGEST, Choice, best_choice, trials_that_fit
 from tuner.training.fused.trainer import GroupTrainer
-from tuner.training.trainer import Trainer
+from tuner.training.trainer import Trainer, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 MOST_TRIALS = 1024  # of one group
@@ -24,9 +26,10 @@ Fuse = int | Literal["auto", "off"]
 class Fusing:
     """Trains claimed trials of one study, together where that is asked for and keeps the bits."""
 
-    def __init__(self, fuse: Fuse, ledger: Ledger, row: StudyRow, crew: int = 1) -> None:
+    def __init__(self, fuse: Fuse, ledger: Ledger, row: StudyRow, crew: int = 1, largest: int = LARGEST) -> None:
         self.fuse = fuse
         self.crew = crew  # processes that train this study
+        self.largest = largest  # group that `auto` may choose
         self.ledger = ledger
         self.row = row
         self._choices: dict[str, Choice] = {}  # by shape group
@@ -44,7 +47,7 @@ class Fusing:
         if isinstance(self.fuse, int):
             return self.fuse
         known = [choice.num_trials for choice in self._choices.values()]
-        return 1 if self.fuse == "off" or (known and max(known) == 1) else LARGEST
+        return 1 if self.fuse == "off" or (known and max(known) == 1) else self.largest
 
     def train(self, trainer: Trainer, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials; those without an update in the answer were not touched, and are to be handed back."""
@@ -65,7 +68,22 @@ class Fusing:
             self._choices[kind] = Choice(1, str(error))
             self._conclude(kind, self._choices[kind])
             return []
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors
+            gc.collect()
+            self._halve(kind, len(claims))
+            return []
         return [trainer.train(self._only(claims, claims[:1])[0])]
+
+    def _halve(self, kind: str, most: int) -> None:
+        """Train fewer trials together from now on: so many do not fit into the memory of the device."""
+        tried = self._choices[kind].num_trials if kind in self._choices else most
+        choice = Choice(tried // 2, f"{tried} trials together ran out of memory")
+        _log.warning("%s; training %d", choice.reason, choice.num_trials)
+        self._choices[kind] = choice
+        self._conclude(kind, choice)
 
     def _only(self, claims: Sequence[Claim], chosen: Sequence[Claim]) -> Sequence[Claim]:
         """Hand the others back at once: they are for other workers, and must not die with this one."""

@@ -25,7 +25,7 @@ from tuner.storage.studies import StudyRow
 from tuner.storage.verify import delete_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import workload_fingerprint
-from tuner.training.fused.choice import Choice, look_at
+from tuner.training.fused.choice import Choice, largest_group, look_at
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
@@ -104,7 +104,8 @@ class InProcess:
         place = checkpoint_place(row.campaign, row.study.name)
         setting = replace(self._setting(row.study, place, stop), fingerprint=self.fingerprint())
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
-        fusing, told, worker = Fusing(self.fuse, ledger, row, self.crew), _Told(listener), worker_id()
+        fusing = Fusing(self.fuse, ledger, row, self.crew, largest_group(self.device))
+        told, worker = _Told(listener), worker_id()
         while not stop():
             claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
             if claims:
