@@ -26,7 +26,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "storage": ((*BASE, "failpoints"), ("sqlalchemy", "pydantic")),
     "execution": ((*BASE, "failpoints", "training", "storage"), ("torch", "ray")),
     "analysis": ((*BASE, "storage"), ("numpy", "scipy", "pandas")),
-    "rounds": ((*BASE, "storage", "execution", "analysis"), ("optuna", "pandas")),
+    "rounds": ((*BASE, "storage", "execution", "analysis"), ("cmaes", "numpy", "optuna", "pandas")),
     "interchange": ((*BASE, "storage", "analysis"), ("numpy", "optuna", "pandas")),
     "plots": ((*BASE, "analysis"), ("numpy", "pandas", "matplotlib")),
     "report": ((*BASE, "storage", "analysis", "plots"), ("pandas", "jinja2")),

@@ -1,7 +1,7 @@
 """The search space of a round: hyperparameters with their conditions, and what is fixed."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tuner.design.hyperparameters import (
@@ -109,13 +109,18 @@ class SearchSpace:
         """The values of the hyperparameters that exist at a position in the unit cube, and the fixed ones.
 
         `units`: one number in [0, 1] for every hyperparameter, in declared order; those of other branches are
-        passed over. A fixed value of another branch does not exist either.
+        passed over.
         """
+        unit = dict(zip([hyperparameter.name for hyperparameter in self], units, strict=True))
+        return self.values_by(lambda hyperparameter: hyperparameter.domain.value_at(unit[hyperparameter.name]))
+
+    def values_by(self, value_of: Callable[[Hyperparameter], Value]) -> dict[str, Value]:
+        """A value for every hyperparameter that exists, parents first, and the fixed ones of the same branches."""
         known = {name: constant.value for name, constant in self.fixed}  # a parent may be fixed, too
         drawn: dict[str, Value] = {}
-        for hyperparameter, unit in zip(self.hyperparameters, units, strict=True):
+        for hyperparameter in self.hyperparameters:
             if hyperparameter.condition is None or _holds(hyperparameter.condition, known):
-                known[hyperparameter.name] = drawn[hyperparameter.name] = hyperparameter.domain.value_at(unit)
+                known[hyperparameter.name] = drawn[hyperparameter.name] = value_of(hyperparameter)
         for name, constant in self.fixed:
             condition = self._condition(name)
             if condition is None or _holds(condition, known):
