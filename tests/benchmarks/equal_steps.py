@@ -79,10 +79,10 @@ class Case:
 
 
 def cases() -> list[Case]:
-    small = replace(stdlib_lm.campaign, workload=SmallLibrary(), warmup_steps=10, production_steps=400)
+    small = replace(stdlib_lm.campaign, workload=SmallLibrary(), warmup_steps=10, production_steps=240)
     return [
-        Case("digits", digits.campaign, 1000, "test/loss", fused=True),
-        Case("stdlib_lm", small, 400, "test/loss", fused=True),
+        Case("digits", digits.campaign, 500, "test/loss", fused=True),
+        Case("stdlib_lm", small, 240, "test/loss", fused=True),
     ]
 
 
