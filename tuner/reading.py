@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tuner.analysis.adoption import adoption_log
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.checklist import checklist_findings
@@ -105,6 +106,11 @@ class CampaignRecords:
         if records is None:
             raise StorageError(f"no sweep of {self.name!r} has come to an end; run: tuner sweep STUDY_FILE")
         return records
+
+    def adoptions(self) -> pd.DataFrame:
+        """The log of adoptions, oldest first: candidate, baseline, verdict, and the interval of the gain (B34)."""
+        with self._ledger() as ledger:
+            return adoption_log(ledger, self.name)
 
     def best(self, round: int | None = None) -> Winner:
         """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""

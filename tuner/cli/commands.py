@@ -3,6 +3,8 @@
 import typer
 
 from tuner.cli import (
+    adopt,
+    adoptions,
     backup,
     best,
     boundaries,
@@ -35,6 +37,8 @@ def register(app: typer.Typer) -> None:
     app.command("boundaries")(boundaries.boundaries)
     app.command("check")(check.check)
     app.command("best")(best.best)
+    app.command("adopt")(adopt.adopt)
+    app.command("adoptions")(adoptions.adoptions)
     app.command("replay")(replay.replay)
     app.command("plot")(plot.plot)
     app.add_typer(importing.importing, name="import")

@@ -15,7 +15,7 @@ from rich.text import Text
 from tuner.analysis.finding import Finding, needing_action
 from tuner.cli.options import Format
 
-_FINE = ("ok", "enough", "equal", "sensitive", "saturated", "none")
+_FINE = ("ok", "adopt", "enough", "equal", "sensitive", "saturated", "none")
 MARKS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
 
 
@@ -101,7 +101,7 @@ def _about(finding: Finding) -> str:
 
 _NAMED = (
     "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
-    "best_steps", "regime", "warmup", "periodicity", "insensitivity", "effort", "isolation",
+    "best_steps", "regime", "warmup", "adoption", "periodicity", "insensitivity", "effort", "isolation",
 )  # fmt: skip
 
 

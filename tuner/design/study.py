@@ -12,7 +12,7 @@ from tuner.design.hyperparameters import Constant, Hyperparameter
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.space import SearchSpace
 
-StudyKind = Literal["sweep", "round"]
+StudyKind = Literal["sweep", "round", "adoption", "exploitation"]
 
 
 @dataclass(frozen=True, slots=True)

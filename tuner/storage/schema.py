@@ -52,7 +52,7 @@ study = Table(
     Column("id", Integer, primary_key=True),
     Column("campaign_id", ForeignKey("campaign.id"), nullable=False),
     Column("name", Text, nullable=False, comment="sweep, round-1, ..."),
-    Column("kind", Text, nullable=False, comment="sweep or round"),
+    Column("kind", Text, nullable=False, comment="sweep, round, adoption or exploitation"),
     Column("round", Integer, comment="counted from 1; NULL for a sweep"),
     Column("declaration", Text, nullable=False, comment="JSON of design.study.Study"),
     Column("fingerprint", Text, nullable=False, comment="digest of code and data at the first start"),

@@ -1,0 +1,204 @@
+"""Is the candidate better than the baseline, in view of the variance of trials? (B31-B34, D41, D42)
+
+Both were trained again with fresh seeds; the run by which the candidate was chosen takes no part, because the best of
+many is lucky as well as good. The evidence is Welch's interval of the difference of means. With five against five it
+keeps its level where the noise is normal, skewed, heavy-tailed or unequal, it finds more than a permutation test or
+an interval of ranks when noise is normal, and it gives an interval at any level (`tests/benchmarks/adoption_rates.py`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.frames import study_frames
+from tuner.analysis.study_frames import StudyFrames
+from tuner.storage.store import Ledger
+
+LEVEL = 0.80  # [P] certainty is not asked for (B33): adopted without a difference in at most (1 - level) / 2
+REPLICATES = 5  # [P] fresh seeds for each side (B32)
+KIND: Final = "adoption"  # of studies and of conclusions
+Floats = Sequence[float] | NDArray[np.float64]
+_COLUMNS = ["study", "candidate", "baseline", "verdict", "gain", "low", "high", "level", "replicates", "metric"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much better the candidate's mean is (positive: better), with an interval at `level`."""
+
+    gain: float
+    low: float
+    high: float
+
+
+def welch_difference(candidate: Floats, baseline: Floats, level: float) -> Difference:
+    """Mean of `candidate` minus mean of `baseline`, with Welch's interval: each side has its own variance.
+
+    At least two finite values on each side.
+    """
+    one, other = np.asarray(candidate, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    gain = float(one.mean() - other.mean())
+    errors = np.array([one.var(ddof=1) / len(one), other.var(ddof=1) / len(other)])
+    total = float(errors.sum())
+    if total <= 0.0:
+        return Difference(gain, gain, gain)
+    freedom = total**2 / float(errors[0] ** 2 / (len(one) - 1) + errors[1] ** 2 / (len(other) - 1))
+    reach = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(total)
+    return Difference(gain, gain - reach, gain + reach)
+
+
+def is_candidate(number: int) -> bool:
+    """Even trials of an adoption study train the candidate, odd ones the baseline, so that both can grow."""
+    return number % 2 == 0
+
+
+def adoption_frame(frames: StudyFrames) -> pd.DataFrame:
+    """Two rows, candidate and baseline: from, replicates, diverged, unfinished, median, mean, sd, worst, best."""
+    ascending = frames.study.objective.direction == "minimize"
+    rows = []
+    for side, even in (("candidate", True), ("baseline", False)):
+        mine = frames.trials[frames.trials["trial"].map(is_candidate) == even]
+        values = _values(frames, even)
+        extremes = (np.max, np.min) if ascending else (np.min, np.max)
+        worst, best = (float(extreme(values)) if len(values) else math.nan for extreme in extremes)
+        rows.append(
+            {
+                "side": side,
+                "from": " trial ".join(frames.study.lineage[0 if even else 1]),
+                "replicates": len(values),
+                "diverged": int((mine["state"] == "infeasible").sum()),
+                "unfinished": int(mine["state"].isin(["waiting", "running", "failed", "cancelled"]).sum()),
+                "median": float(np.median(values)) if len(values) else math.nan,
+                "mean": float(values.mean()) if len(values) else math.nan,
+                "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+                "worst": worst,
+                "best": best,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain: float = 0.0) -> Finding:
+    """adopt, keep, tie or inconclusive (B33).
+
+    adopt: the interval of the gain lies above 0, the gain is at least `minimum_gain` (what the candidate's added
+    complexity has to earn), and no replicate of the candidate diverged.
+    """
+    table = adoption_frame(frames)
+    candidate, baseline = table.iloc[0], table.iloc[1]
+    sign = -1.0 if frames.study.objective.direction == "minimize" else 1.0
+    known = min(candidate["replicates"], baseline["replicates"]) >= 2
+    difference = Difference(math.nan, math.nan, math.nan)
+    if known:
+        difference = welch_difference(sign * _values(frames, True), sign * _values(frames, False), level)
+    verdict = _verdict(table, difference, minimum_gain)
+    strength: Strength = "none" if verdict == "inconclusive" else "moderate"
+    return Finding(
+        question=KIND,
+        subject=f"{candidate['from']} over {baseline['from']}",
+        verdict=verdict,
+        strength=strength,
+        summary=_summary(frames, table, difference, level),
+        evidence=table.assign(gain=[difference.gain, math.nan], low=[difference.low, math.nan],
+                              high=[difference.high, math.nan]),
+        thresholds={"level": level, "minimum_gain": minimum_gain},
+        action=_ACTIONS[verdict],
+        caveats=_caveats(table, difference, minimum_gain),
+    )  # fmt: skip
+
+
+def adoption_log(ledger: Ledger, campaign: str) -> pd.DataFrame:
+    """The log of adoptions, oldest first (B34): study, candidate, baseline, verdict, gain with low and high, level,
+    replicates, metric. Raises StorageError for an unknown campaign.
+    """
+    found = []
+    for row in ledger.studies(campaign):
+        concluded = ledger.conclusion(campaign, KIND, row.study_id) if row.study.kind == KIND else None
+        if concluded is not None:
+            found.append({"study": row.study.name, **concluded})
+    return pd.DataFrame(found, columns=_COLUMNS)
+
+
+def concluded_findings(ledger: Ledger, campaign: str) -> list[Finding]:
+    """The findings behind the log, asked of the records again with the level and the gain that were concluded with."""
+    found = []
+    for row in ledger.studies(campaign):
+        concluded = ledger.conclusion(campaign, KIND, row.study_id) if row.study.kind == KIND else None
+        if concluded is not None:
+            level, gain = (float(str(concluded[name])) for name in ("level", "minimum_gain"))
+            frames = study_frames(ledger, campaign, row.study.name)
+            found.append(adoption_finding(frames, level=level, minimum_gain=gain))
+    return found
+
+
+def log_entry(frames: StudyFrames, finding: Finding) -> dict[str, object]:
+    """What the log keeps of a finding: numbers that JSON holds."""
+    rows = finding.evidence
+    numbers = {name: float(rows[name].iloc[0]) for name in ("gain", "low", "high")}
+    return {
+        "candidate": str(rows["from"].iloc[0]),
+        "baseline": str(rows["from"].iloc[1]),
+        "verdict": finding.verdict,
+        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        **finding.thresholds,
+        "replicates": int(rows["replicates"].min()),
+        "metric": f"{frames.study.objective.direction} {frames.study.objective.metric}",
+    }
+
+
+def _values(frames: StudyFrames, even: bool) -> NDArray[np.float64]:
+    complete = frames.complete
+    return complete[complete["trial"].map(is_candidate) == even]["best_value"].to_numpy(dtype=np.float64)
+
+
+def _verdict(table: pd.DataFrame, difference: Difference, minimum_gain: float) -> str:
+    candidate, baseline = table.iloc[0], table.iloc[1]
+    if candidate["diverged"] > baseline["diverged"]:
+        return "keep"
+    if math.isnan(difference.gain) or table["unfinished"].any():
+        return "inconclusive"
+    if difference.high < 0.0:
+        return "keep"
+    clear = difference.low > 0.0 and difference.gain >= minimum_gain
+    return "adopt" if clear and not candidate["diverged"] else "tie"
+
+
+_ACTIONS = {
+    "adopt": "Take the candidate as the new baseline: it stands in the log of adoptions.",
+    "keep": "Keep the baseline.",
+    "tie": "Keep the simpler of the two; without a simpler one, the baseline. More replicates can decide a tie, but "
+    "each look at the growing records is another chance to be wrong.",
+    "inconclusive": "Finish at least two replicates of each: the same command goes on.",
+}
+
+
+def _summary(frames: StudyFrames, table: pd.DataFrame, difference: Difference, level: float) -> str:
+    metric = frames.study.objective.metric
+    sides = [
+        f"{row['side']} {row['median']:.4g} (median of {row['replicates']} fresh seeds; sd {row['sd']:.2g})"
+        for _, row in table.iterrows()
+    ]
+    told = f"{metric}: {', '.join(sides)}."
+    if math.isnan(difference.gain):
+        return told
+    return (
+        f"{told} The candidate is better by {difference.gain:.3g}, with {level:.0%} between {difference.low:.3g} and "
+        f"{difference.high:.3g}; the run it was chosen by is not counted."
+    )
+
+
+def _caveats(table: pd.DataFrame, difference: Difference, minimum_gain: float) -> tuple[str, ...]:
+    found = [
+        f"{row['diverged']} replicates of the {row['side']} diverged; the numbers speak of the others"
+        for _, row in table.iterrows()
+        if row["diverged"]
+    ]
+    if difference.low > 0.0 and difference.gain < minimum_gain:
+        found.append(f"The gain is real, but smaller than the {minimum_gain:g} that its complexity has to earn")
+    return tuple(found)

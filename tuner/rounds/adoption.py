@@ -1,0 +1,129 @@
+"""Before a point is adopted: candidate and baseline trained again, with fresh seeds, as a study of its own (B31-B34).
+
+Its trials are claimed, fused, resumed and verified like those of any study. The name of the study is made of the two
+trials, so that the same command goes on with it; more replicates extend it.
+"""
+
+from dataclasses import dataclass, replace
+
+from tuner.analysis.adoption import KIND, LEVEL, adoption_finding, adoption_log, is_candidate, log_entry
+from tuner.analysis.finding import Finding
+from tuner.analysis.frames import study_frames
+from tuner.analysis.round_frames import row_of_trial
+from tuner.design.seeds import derived_seed
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError, StorageError
+from tuner.records import TrialRecord
+from tuner.rounds.launch import Desk, launch_study
+from tuner.rounds.plan import round_name, trial_at
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+_SHARED = ("budget", "objective", "optimizer", "batch_size", "augment", "fitted_when")  # what must be equal of both
+MOST_REPLICATES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two: a trial and the study it was trained in."""
+
+    row: StudyRow
+    record: TrialRecord
+
+    @property
+    def place(self) -> str:
+        return f"{self.row.study.name}/{self.record.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """An adoption study with its trials: even numbers train the candidate, odd ones the baseline."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+
+
+def trial_at_place(ledger: Ledger, campaign: str, place: str) -> Side:
+    """The trial that "2/0" (round 2, trial 0) or "round-1-exploit-tpe/7" means. Raises StorageError."""
+    where, _, number = place.rpartition("/")
+    if not where or not number.isdecimal():
+        raise DeclarationError(f"a trial is named ROUND/TRIAL, like 2/0, or STUDY/TRIAL, like round-2/0; got {place!r}")
+    if where.isdecimal():
+        return Side(*row_of_trial(ledger, campaign, int(where), int(number)))
+    row = ledger.study(campaign, where)
+    return Side(row, ledger.trial(row.study_id, int(number)))
+
+
+def baseline_place(ledger: Ledger, campaign: str) -> str:
+    """The candidate that was adopted last. Raises DeclarationError while nothing was."""
+    log = adoption_log(ledger, campaign)
+    adopted = log[log["verdict"] == "adopt"]
+    if adopted.empty:
+        raise DeclarationError(f"nothing of {campaign!r} was adopted yet: name the baseline, like --baseline 1/0")
+    return str(adopted["candidate"].iloc[-1]).replace(" trial ", "/")
+
+
+def contest(desk: Desk, candidate: Side, baseline: Side, replicates: int) -> Contest:
+    """The study that trains both with fresh seeds. Raises DeclarationError where they cannot be compared."""
+    if not 2 <= replicates <= MOST_REPLICATES:
+        raise DeclarationError(f"replicates must lie in 2..{MOST_REPLICATES}: one has no spread; got {replicates}")
+    _check_comparable(candidate, baseline)
+    name = f"adopt-{candidate.place}-over-{baseline.place}".replace("/", "-")
+    study = replace(
+        candidate.row.study,
+        name=name,
+        kind=KIND,
+        goal=f"Is trial {candidate.place} better than trial {baseline.place}, in view of the variance of trials?",
+        num_trials=2 * replicates,
+        seed=derived_seed("study", desk.campaign.seed, name),
+        keep_best=1,
+        round=None,
+        lineage=tuple((side.row.study.name, str(side.record.number)) for side in (candidate, baseline)),
+        scientific=(),
+    )
+    sides = (candidate, baseline)
+    trials = [_replicate(study, number, sides[0 if is_candidate(number) else 1]) for number in range(2 * replicates)]
+    return Contest(study, tuple(trials))
+
+
+def _replicate(study: Study, number: int, side: Side) -> Trial:
+    """The trial again with other seeds: those of initialization and dropout, and the order of the batches, too."""
+    trial = trial_at(study, number, side.record.point, f"replicate of {side.place}", side.record.schedule)
+    return replace(trial, data_seed=derived_seed("data", study.seed, number))
+
+
+def run_contest(desk: Desk, made: Contest, *, level: float = LEVEL, minimum_gain: float = 0.0) -> Finding:
+    """Train what is left of the contest, answer, and keep the answer in the log of adoptions."""
+    check_level(level)
+    row = launch_study(desk, made.study, made.trials, budget_origin=f"as {made.study.lineage[0][0]}")
+    frames = study_frames(desk.ledger, desk.name, made.study.name)
+    finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
+    entry = log_entry(frames, finding)
+    if desk.ledger.conclusion(desk.name, KIND, row.study_id) != entry:
+        desk.ledger.conclude(desk.name, KIND, entry, row.study_id)
+    return finding
+
+
+def check_level(level: float) -> None:
+    """Raise DeclarationError for a level that is no probability of use."""
+    if not 0.5 <= level < 1.0:
+        raise DeclarationError(f"level is the probability of the interval, from 0.5 to below 1, got {level:g}")
+
+
+def _check_comparable(candidate: Side, baseline: Side) -> None:
+    if candidate.place == baseline.place:
+        raise DeclarationError(f"candidate and baseline are the same trial {candidate.place}; name two")
+    for side in (candidate, baseline):
+        if side.row.study.source:
+            raise StorageError(f"trial {side.place} was trained elsewhere and cannot be trained again here")
+        if side.record.schedule is None:
+            raise StorageError(f"trial {side.place} is unreadable in the Ledger: {side.record.reason}")
+    one, other = candidate.row.study, baseline.row.study
+    for key in _SHARED:
+        if getattr(one, key) != getattr(other, key):
+            raise DeclarationError(
+                f"{candidate.place} and {baseline.place} differ in {key} ({getattr(one, key)} and "
+                f"{getattr(other, key)}) and cannot be compared by one study; name trials of one length, as the next "
+                f"round trains them: promote both, or name two of {round_name(one.round or 1)}"
+            )
