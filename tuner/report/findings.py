@@ -25,6 +25,7 @@ _ASKED: Mapping[str, str] = {
     "insensitivity": "Does anything matter?",
     "effort": "Did each value get as many chances?",
     "isolation": "Which value is best?",
+    "adoption": "Is it better than trials vary?",
     "sweep": "How many steps fit the training set?",
     "regime": "Is training compute-bound?",
     "declared_regime": "Does the evidence agree with what was declared?",

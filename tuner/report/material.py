@@ -85,6 +85,7 @@ class Material:
     """A campaign as it was found. `ledger` is open, for what only one section needs.
 
     rounds: in the order of their start. stages: the studies of all its sweeps, in the order of their start.
+    others: its adoption and exploitation studies.
     sweep: the last sweep that came to an end. regime: how rounds are planned, None before anything was trained.
     placed: the findings about the campaign as a whole: its sweep, and its regime.
     """
@@ -93,6 +94,7 @@ class Material:
     ledger: Ledger
     rounds: tuple[StudyMaterial, ...]
     stages: tuple[StudyMaterial, ...]
+    others: tuple[StudyMaterial, ...]
     sweep: SweepRecords | None
     regime: Regime | None
     placed: tuple[Placed, ...]
@@ -105,8 +107,8 @@ class Material:
 
     @property
     def studies(self) -> tuple[StudyMaterial, ...]:
-        """All of them, sweeps and rounds, in the order of their start."""
-        return tuple(sorted((*self.stages, *self.rounds), key=lambda study: study.row.study_id))
+        """All of them, in the order of their start."""
+        return tuple(sorted((*self.stages, *self.rounds, *self.others), key=lambda study: study.row.study_id))
 
     @property
     def last_launch(self) -> LaunchRow | None:
@@ -118,17 +120,27 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
     """Everything about a campaign. Raises StorageError for an unknown one."""
     rounds: list[StudyMaterial] = []
     stages: list[StudyMaterial] = []
+    others: list[StudyMaterial] = []
+    of_kind = {"round": rounds, "sweep": stages}
     for row in ledger.studies(campaign):
         frames = _frames(ledger, campaign, row)
         launches = tuple(ledger.launches(row.study_id))
         # A sweep is judged as a whole, never by the checklist of a round.
         found = tuple(checklist_findings(frames)) if row.study.kind == "round" else ()
-        mine = rounds if row.study.kind == "round" else stages
+        mine = of_kind.get(row.study.kind, others)
         mine.append(StudyMaterial(len(mine) + 1, row, frames, found, launches))
     sweep = sweep_records(ledger, campaign)
     regime = regime_of(ledger.conclusion(campaign, "regime"), sweep, [study.frames for study in rounds])
     return Material(
-        campaign, ledger, tuple(rounds), tuple(stages), sweep, regime, _placed(sweep, regime), datetime.now(UTC)
+        campaign,
+        ledger,
+        tuple(rounds),
+        tuple(stages),
+        tuple(others),
+        sweep,
+        regime,
+        _placed(sweep, regime),
+        datetime.now(UTC),
     )
 
 

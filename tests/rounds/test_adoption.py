@@ -1,0 +1,123 @@
+"""`tuner adopt`: fresh seeds for both, the selection run left out, resumable, in the log and in the report."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from support.desks import StopAfter, desk_for
+from support.shell import tuner
+from support.study_files import write_study
+
+from tuner import load
+from tuner.design.study_file import load_campaign
+from tuner.errors import DeclarationError, Interrupted
+from tuner.records import State
+from tuner.rounds.adoption import baseline_place, contest, run_contest, trial_at_place
+from tuner.rounds.launch import launch_study
+from tuner.rounds.plan import planned_trials, study_of_round
+
+__all__ = ["tuner"]
+
+
+@pytest.fixture
+def campaign(tmp_path):
+    return load_campaign(write_study(tmp_path, trials=3, steps=40))[1]
+
+
+def launched(desk):
+    study = study_of_round(desk.campaign, 1, 40)
+    return launch_study(desk, study, planned_trials(study))
+
+
+def sides(desk):
+    return trial_at_place(desk.ledger, "test", "1/0"), trial_at_place(desk.ledger, "test", "round-1/1")
+
+
+def test_both_are_trained_again_with_seeds_that_nobody_had(campaign, tmp_path):
+    with desk_for(campaign, tmp_path) as desk:
+        row = launched(desk)
+        one, other = sides(desk)
+        made = contest(desk, one, other, 4)
+        assert [trial.point for trial in made.trials] == [one.record.point, other.record.point] * 4
+        selection = {(record.seed, record.data_seed) for record in desk.ledger.trials(row.study_id)}
+        fresh = {(trial.seed, trial.data_seed) for trial in made.trials}
+        assert len(fresh) == 8
+        assert not {seed for pair in fresh for seed in pair} & {seed for pair in selection for seed in pair}
+        assert all(trial.schedule == one.record.schedule for trial in made.trials[::2])
+        finding = run_contest(desk, made)
+        assert finding.evidence["replicates"].tolist() == [4, 4]
+        numbers = {record.number for record in desk.ledger.trials(desk.ledger.study("test", made.study.name).study_id)}
+        assert numbers == set(range(8)), "the selection runs are no part of the study"
+
+
+def test_an_interrupted_contest_goes_on_and_more_replicates_extend_it(campaign, tmp_path):
+    with desk_for(campaign, tmp_path / "whole") as desk:
+        launched(desk)
+        whole = run_contest(desk, contest(desk, *sides(desk), 4))
+    with desk_for(campaign, tmp_path / "parts", stop=StopAfter(170)) as desk:
+        launched(desk)
+        with pytest.raises(Interrupted):
+            run_contest(desk, contest(desk, *sides(desk), 3))
+    with desk_for(campaign, tmp_path / "parts") as desk:
+        run_contest(desk, contest(desk, *sides(desk), 3))
+        parts = run_contest(desk, contest(desk, *sides(desk), 4))
+        assert parts.evidence.equals(whole.evidence), "the same bits"
+        study = desk.ledger.study("test", "adopt-round-1-0-over-round-1-1")
+        assert desk.ledger.state_counts(study.study_id)[State.COMPLETE] == 8
+
+
+def test_a_trained_contest_costs_nothing_and_may_be_asked_at_another_level(campaign, tmp_path):
+    with desk_for(campaign, tmp_path) as desk:
+        launched(desk)
+        made = contest(desk, *sides(desk), 2)
+        wide, narrow = (run_contest(desk, made, level=level).evidence.iloc[0] for level in (0.99, 0.6))
+        assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+
+
+@pytest.mark.parametrize(
+    ("places", "replicates", "told"),
+    [
+        (("1/0", "1/0"), 5, "candidate and baseline are the same trial round-1/0"),
+        (("1/0", "1/1"), 1, r"replicates must lie in 2\.\.1000.*got 1"),
+        (("1-0", "1/1"), 5, "named ROUND/TRIAL, like 2/0.*got '1-0'"),
+    ],
+)
+def test_wrong_contests_are_refused(campaign, tmp_path, places, replicates, told):
+    with desk_for(campaign, tmp_path) as desk:
+        launched(desk)
+        with pytest.raises(DeclarationError, match=told):
+            contest(desk, *(trial_at_place(desk.ledger, "test", place) for place in places), replicates)
+        with pytest.raises(DeclarationError, match="nothing of 'test' was adopted yet"):
+            baseline_place(desk.ledger, "test")
+
+
+def test_trials_of_two_lengths_are_not_compared(campaign, tmp_path):
+    with desk_for(campaign, tmp_path) as desk:
+        launched(desk)
+        study = replace(study_of_round(campaign, 1, 60), name="round-2", round=2, num_trials=1)
+        launch_study(desk, study, planned_trials(study))
+        longer = trial_at_place(desk.ledger, "test", "2/0")
+        with pytest.raises(DeclarationError, match="differ in budget"):
+            contest(desk, longer, sides(desk)[0], 5)
+
+
+def test_by_the_command_line(tuner, tmp_path):
+    path = write_study(tmp_path, trials=3, steps=40)
+    assert tuner("launch", path, "-q").code == 0
+    dry = tuner("adopt", path, "--candidate", "1/0", "--baseline", "1/1", "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "adopt-round-1-0-over-round-1-1" in dry.out
+    assert "no adoption of tiny yet" in tuner("adoptions", "tiny").err
+    done = tuner("adopt", path, "--candidate", "1/0", "--baseline", "1/1", "--replicates", 3, "--fuse", 6, "-q",
+                 "--level", 0.6, "-f", "json")  # fmt: skip
+    assert done.code == 0, done.err
+    (finding,) = json.loads(done.out)["findings"]
+    assert finding["verdict"] in ("adopt", "keep", "tie")
+    log = json.loads(tuner("adoptions", "tiny", "-f", "json").out)
+    assert [(row["candidate"], row["baseline"]) for row in log] == [("round-1 trial 0", "round-1 trial 1")]
+    assert load("tiny").adoptions()["verdict"].tolist() == [finding["verdict"]]
+    assert tuner("report", "tiny").code == 0
+    page = (tmp_path / "runs" / "tiny.html").read_text()
+    assert "Is it better than trials vary?" in page
+    assert "round-1 trial 0 over round-1 trial 1" in page
+    assert tuner("adopt", path, "--candidate", "1/0", "--baseline", "1/1", "--level", 1.5).code == 2
