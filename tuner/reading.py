@@ -18,21 +18,27 @@ from matplotlib.figure import Figure
 from tuner.analysis.adoption import adoption_log
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.checklist import checklist_findings
+from tuner.analysis.conclusions import conclusions_frame
+from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.finding import Finding
+from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
+from tuner.budget.schedules import UNKNOWN_SHAPES
 from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
 from tuner.plots.catalog import PLOTS
+from tuner.plots.schedules import schedules_frame, schedules_plot, trained_rates
 from tuner.plots.sweep import sweep_plot
+from tuner.plots.transfer import transfer_frame, transfer_plot
 from tuner.records import Checkpoint, TrialRecord
 from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
 
-SWEEP_PLOT = "sweep"  # the one plot that is of a campaign and not of a round
+SWEEP_PLOT, TRANSFER_PLOT = "sweep", "transfer"  # of a campaign, and of two rounds
+SCHEDULES_PLOT = "schedules"  # of all rounds over each other, where none is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +89,14 @@ class CampaignRecords:
         return boundary_findings(self.frames(round))
 
     def findings(self, round: int | None = None) -> list[Finding]:
-        """The whole checklist, in the playbook's order."""
-        return checklist_findings(self.frames(round))
+        """The whole checklist, in the playbook's order; then whether the round before is confirmed."""
+        with self._ledger() as ledger:
+            return round_findings(ledger, self.name, round_number(ledger, self.name, round))
+
+    def conclusions(self) -> pd.DataFrame:
+        """What was concluded at which length, and whether it still holds (A30, A45)."""
+        with self._ledger() as ledger:
+            return conclusions_frame(rounds_frames(ledger, self.name))
 
     def plot(self, kind: str, round: int | None = None) -> Figure:
         """A plot by the name it has in `tuner plot`. Raises StorageError for a kind that does not exist."""
@@ -95,9 +107,40 @@ class CampaignRecords:
         if kind == SWEEP_PLOT:
             records = self.sweep()
             return sweep_plot(records.fits, records.outcome), records.fits
+        if kind == TRANSFER_PLOT:
+            return self._transfer(round)
+        if kind == SCHEDULES_PLOT and (trained := self._trained(round)):
+            rates = trained_rates(trained)
+            return schedules_plot(rates), schedules_frame(rates)
         if kind not in PLOTS:
-            raise StorageError(f"there is no plot {kind!r}; there are: {', '.join([*PLOTS, SWEEP_PLOT])}")
+            raise StorageError(
+                f"there is no plot {kind!r}; there are: {', '.join([*PLOTS, SWEEP_PLOT, TRANSFER_PLOT])}"
+            )
         return PLOTS[kind](self.frames(round))
+
+    def _trained(self, round: int | None) -> list[tuple[str, TrialRecord]]:
+        """The best trials of a round with the schedules they had; without a number the best of each round."""
+        with self._ledger() as ledger:
+            numbers = rounds_started(ledger, self.name) if round is None else [round]
+            found: list[tuple[str, TrialRecord]] = []
+            for number in numbers:
+                frames = round_frames(ledger, self.name, number)
+                if frames.study.schedule.name not in UNKNOWN_SHAPES:
+                    best = ranked_trials(frames)["trial"].head(TOP if round else 1)
+                    found += [(frames.study.name, row_of_trial(ledger, self.name, number, int(n))[1]) for n in best]
+        return found
+
+    def _transfer(self, round: int | None) -> tuple[Figure, pd.DataFrame]:
+        """A round beside the one before it. Raises StorageError for a first round."""
+        with self._ledger() as ledger:
+            number = round_number(ledger, self.name, round)
+            earlier = [one for one in rounds_started(ledger, self.name) if one < number]
+            if not earlier:
+                raise StorageError(f"round {number} of {self.name!r} has no round before it to be compared with")
+            before, after = (round_frames(ledger, self.name, one) for one in (earlier[-1], number))
+        table = transfer_frame(before, after)
+        title = f"From {before.study.name} to {after.study.name}"
+        return transfer_plot(table, after.study.objective.metric, title=title), table
 
     def sweep(self) -> SweepRecords:
         """The last sweep: its outcome, its trials. Raises StorageError when none has come to an end."""

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pandas as pd
 import pytest
 from support.study_files import write_study
 
@@ -65,6 +66,26 @@ def test_compute_bound_rounds_grow_and_schedules_keep_their_decay(tuner, tmp_pat
     assert long.fractions()[:5] == short.fractions()[:5], "the warmup keeps its 5 steps"
     assert set(long.fractions()[5:-8]) == {1.0}
     assert "the decay is 2.0% of the longer run" in run.err, "D19"
+    _what_a_second_round_says(tuner, tmp_path)
+
+
+def _what_a_second_round_says(tuner, folder):
+    """The transfer check as it is asked, drawn and remembered."""
+    checked = tuner("check", "tiny", "--round", 2, "-f", "json")
+    found = {(one["question"], one["subject"]): one for one in json.loads(checked.out)["findings"]}
+    assert {("transfer", "winner"), ("transfer", "ranking"), ("longer_training", "round-2")} <= set(found)
+    pairs = found["transfer", "winner"]["evidence"]
+    assert [pair["seeds"] for pair in pairs] == ["same", "same", "fresh", "fresh"]
+    assert "2 same-seed pairs are shown and not counted" in found["transfer", "ranking"]["summary"]
+    kept = json.loads(tuner("conclusions", "tiny", "-f", "json").out)
+    winner = next(row for row in kept if row["conclusion"] == "winner of round-1")
+    assert (winner["drawn_at"], winner["asked_at"]) == (40, 400)
+    assert tuner("plot", "transfer", "tiny", "-o", "transfer.png").code == 0
+    assert tuner("plot", "transfer", "tiny", "--round", 1).code == 2, "there is no round before it"
+    assert tuner("plot", "schedules", "tiny", "-o", "schedules.png").code == 0
+    drawn = pd.read_csv(folder / "schedules.csv")
+    assert drawn.groupby("schedule")["step"].max().tolist() == [39, 399], "the best trial of each round, as trained"
+    assert "What holds at which length" in (folder / "runs" / "tiny.html").read_text()
 
 
 def test_a_cosine_is_stretched(tuner, tmp_path):

@@ -23,6 +23,7 @@ from tuner.analysis.periodicity import periodicity_finding
 from tuner.analysis.regime import regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.training_loss import training_loss_finding
+from tuner.analysis.transfer import VERDICTS as TRANSFER_VERDICTS
 from tuner.analysis.warmup import warmup_finding
 from tuner.design.origin import promoted_from
 from tuner.errors import DeclarationError
@@ -62,7 +63,9 @@ QUESTIONS = (
     Asked("effort", effort_findings, ("equal", "unequal"), searched=True),
     Asked("isolation", isolation_findings, ("leads", "tie"), searched=True),
 )  # fmt: skip
-VERDICTS = tuple(sorted({"inconclusive", "no_curves", *(verdict for asked in QUESTIONS for verdict in asked.verdicts)}))
+VERDICTS = tuple(
+    sorted({"inconclusive", "no_curves", *TRANSFER_VERDICTS, *(one for asked in QUESTIONS for one in asked.verdicts)})
+)
 
 
 def checklist_findings(frames: StudyFrames) -> list[Finding]:

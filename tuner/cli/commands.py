@@ -9,6 +9,7 @@ from tuner.cli import (
     best,
     boundaries,
     check,
+    conclusions,
     export,
     importing,
     launch,
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
     app.command("best-steps")(steps.best_steps)
     app.command("boundaries")(boundaries.boundaries)
     app.command("check")(check.check)
+    app.command("conclusions")(conclusions.conclusions)
     app.command("best")(best.best)
     app.command("adopt")(adopt.adopt)
     app.command("adoptions")(adoptions.adoptions)

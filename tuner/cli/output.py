@@ -15,7 +15,7 @@ from rich.text import Text
 from tuner.analysis.finding import Finding, needing_action
 from tuner.cli.options import Format
 
-_FINE = ("ok", "adopt", "enough", "equal", "sensitive", "saturated", "none")
+_FINE = ("ok", "adopt", "enough", "equal", "sensitive", "saturated", "none", "confirmed", "gained")
 MARKS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
 
 
@@ -102,6 +102,7 @@ def _about(finding: Finding) -> str:
 _NAMED = (
     "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
     "best_steps", "regime", "warmup", "adoption", "periodicity", "insensitivity", "effort", "isolation",
+    "transfer", "longer_training",
 )  # fmt: skip
 
 

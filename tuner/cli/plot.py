@@ -12,7 +12,7 @@ def plot(
     kind: Annotated[
         str,
         typer.Argument(
-            help="best-steps, axes, curves, schedules, isolation, best-of-n, infeasible, parallel or sweep.",
+            help="best-steps, axes, curves, schedules, isolation, best-of-n, infeasible, parallel, sweep or transfer.",
             show_default=False,
         ),
     ],

@@ -40,7 +40,7 @@ def _curves(frames: StudyFrames) -> Drawn:
 
 
 def _schedules(frames: StudyFrames) -> Drawn:
-    """The best trials' schedules; the fraction of the base rate where no learning rate is searched."""
+    """The best trials' schedules as declared; the fraction of the base rate where no learning rate is searched."""
     study = frames.study
     if study.schedule.name in UNKNOWN_SHAPES:
         title = f"{study.name} was trained elsewhere: its schedule is {study.schedule.name}"

@@ -5,7 +5,24 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tuner.budget.schedules import learning_rates as rates_along
 from tuner.plots import theme
+from tuner.records import TrialRecord
+
+
+def base_rate(record: TrialRecord) -> float:
+    """The base learning rate of a trial; 1, and so fractions of it, where the point has none."""
+    rate = record.point.get("learning_rate")
+    return float(rate) if isinstance(rate, int | float) else 1.0
+
+
+def trained_rates(trials: Sequence[tuple[str, TrialRecord]]) -> dict[str, tuple[float, ...]]:
+    """The learning rate at each step of trials as they were trained, by "round-1 trial 7: 0.01"."""
+    return {
+        f"{study} trial {record.number}: {base_rate(record):.3g}": rates_along(record.schedule, base_rate(record))
+        for study, record in trials
+        if record.schedule is not None
+    }
 
 
 def schedules_frame(learning_rates: Mapping[str, Sequence[float]]) -> pd.DataFrame:

@@ -26,6 +26,8 @@ _ASKED: Mapping[str, str] = {
     "effort": "Did each value get as many chances?",
     "isolation": "Which value is best?",
     "adoption": "Is it better than trials vary?",
+    "transfer": "Does it still hold at this length?",
+    "longer_training": "Did training longer help?",
     "sweep": "How many steps fit the training set?",
     "regime": "Is training compute-bound?",
     "declared_regime": "Does the evidence agree with what was declared?",

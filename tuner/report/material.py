@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from tuner.analysis.checklist import checklist_findings, only_promoted
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
+from tuner.analysis.round_findings import confirming_findings
 from tuner.analysis.round_frames import frames_of_rows, round_of, round_rows
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
@@ -44,6 +45,8 @@ _PLOT_OF = {
     "periodicity": "curves",
     "effort": "isolation",
     "isolation": "isolation",
+    "transfer": "transfer",
+    "longer_training": "transfer",
 }
 
 
@@ -126,7 +129,7 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
         frames = _frames(ledger, campaign, row)
         launches = tuple(ledger.launches(row.study_id))
         # A sweep is judged as a whole, never by the checklist of a round.
-        found = tuple(checklist_findings(frames)) if row.study.kind == "round" else ()
+        found = tuple(_findings(ledger, campaign, row, frames)) if row.study.kind == "round" else ()
         mine = of_kind.get(row.study.kind, others)
         mine.append(StudyMaterial(len(mine) + 1, row, frames, found, launches))
     sweep = sweep_records(ledger, campaign)
@@ -142,6 +145,13 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
         _placed(sweep, regime),
         datetime.now(UTC),
     )
+
+
+def _findings(ledger: Ledger, campaign: str, row: StudyRow, frames: StudyFrames) -> list[Finding]:
+    """Its checklist, and what it says of the round before; a widening says nothing of its own about that."""
+    place = round_of(row.study.name)
+    confirming = confirming_findings(ledger, campaign, place[0], frames) if place and place[1] == 0 else []
+    return [*checklist_findings(frames), *confirming]
 
 
 def _frames(ledger: Ledger, campaign: str, row: StudyRow) -> StudyFrames:

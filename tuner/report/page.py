@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tuner.errors import InputError
 from tuner.report.adoptions import adoptions
 from tuner.report.budget import budget
+from tuner.report.conclusions import conclusions
 from tuner.report.final_model import final_model
 from tuner.report.findings import findings
 from tuner.report.material import Material, read_material
@@ -23,7 +24,7 @@ from tuner.storage.store import Ledger
 
 # The answer first, then what it rests on: findings before plots, then the campaign in the order it was run.
 SECTIONS: tuple[Callable[[Material], list[Section]], ...] = (
-    masthead, summary, final_model, adoptions, findings, budget, regime, studies, schedules, provenance,
+    masthead, summary, final_model, adoptions, findings, conclusions, budget, regime, studies, schedules, provenance,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tuner.analysis.curves import ranked_trials
 from tuner.budget.schedules import Schedule, learning_rates
 from tuner.budget.transfer import transfer_report
-from tuner.plots.schedules import schedules_plot
+from tuner.plots.schedules import base_rate, schedules_plot
 from tuner.records import TrialRecord
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, StudyMaterial
@@ -48,12 +48,6 @@ def schedules(material: Material) -> list[Section]:
         compared=tuple(sentence for sentence, _ in reports if sentence),
     )
     return [Section("schedules", "schedules", page, "Schedules")]
-
-
-def base_rate(record: TrialRecord) -> float:
-    """The base learning rate of a trial; 1, and so fractions of it, where the point has none."""
-    rate = record.point.get("learning_rate")
-    return float(rate) if isinstance(rate, int | float) else 1.0
 
 
 def _best(material: Material, study: StudyMaterial) -> TrialRecord | None:

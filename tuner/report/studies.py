@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tuner.analysis.curves import ranked_trials
+from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.design.study import Study
 from tuner.plots.catalog import PLOTS
+from tuner.plots.transfer import transfer_frame, transfer_plot
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, StudyMaterial
 from tuner.report.section import Section
@@ -62,6 +64,14 @@ _SHOWN: Mapping[str, Shown] = {
 }
 
 
+_TRANSFER = Shown(
+    "From the round before",
+    "Left: the promoted points' values at both lengths; hollow and dashed with the seed of their first training, which "
+    "confirms nothing. Right: the best value so far over steps, dotted for the shorter trials (A30, A32).",
+    "No promoted trial is complete yet.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Plot:
     """A plot as it is shown; without an image `absent` says why there is none."""
@@ -92,10 +102,12 @@ class StudyPage:
 
 def studies(material: Material) -> list[Section]:
     """One section a round, in the order of their start."""
-    return [Section("study", one.anchor, _page(one), one.study.name) for one in material.rounds]
+    rounds = material.rounds
+    pages = [_page(one, rounds[place - 1] if place else None) for place, one in enumerate(rounds)]
+    return [Section("study", one.anchor, page, one.study.name) for one, page in zip(rounds, pages, strict=True)]
 
 
-def _page(material: StudyMaterial) -> StudyPage:
+def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     study, frames = material.study, material.frames
     ranked = ranked_trials(frames)
     return StudyPage(
@@ -107,7 +119,8 @@ def _page(material: StudyMaterial) -> StudyPage:
             _plot(material, kind, shown)
             for kind, shown in _SHOWN.items()
             if kind not in _SEARCHED or not material.promoted
-        ),
+        )
+        + _transfer_plots(material, before),
         num_trials=len(frames.trials),
         complete=_complete(material, ranked),
         uncounted=_uncounted(material),
@@ -166,6 +179,16 @@ def _plot(material: StudyMaterial, kind: str, shown: Shown) -> Plot:
     description = f"{shown.title} of {material.study.name}. {shown.caption}"
     image = None if drawn.empty else image_of(figure, description)
     return Plot(f"{material.anchor}-{kind}", shown.title, shown.caption, shown.absent, image)
+
+
+def _transfer_plots(material: StudyMaterial, before: StudyMaterial | None) -> tuple[Plot, ...]:
+    """The promoted points at both lengths; nothing where none came from the round before."""
+    if before is None or transfer_pairs(before.frames, material.frames).empty:
+        return ()
+    drawn, shown = transfer_frame(before.frames, material.frames), _TRANSFER
+    figure = transfer_plot(drawn, material.study.objective.metric)
+    image = None if drawn.empty else image_of(figure, f"{shown.title}. {shown.caption}")
+    return (Plot(f"{material.anchor}-transfer", shown.title, shown.caption, shown.absent, image),)
 
 
 def _complete(material: StudyMaterial, ranked: pd.DataFrame) -> Table:

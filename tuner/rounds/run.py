@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding, needing_action
 from tuner.analysis.regime import contradiction_finding, regime_finding
+from tuner.analysis.round_findings import confirming_findings
 from tuner.analysis.round_frames import round_frames
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
@@ -132,6 +133,8 @@ class Playbook:
         frames = round_frames(self.desk.ledger, self.desk.name, number)
         if number == 1:
             self._check_declared_regime(frames)
+        for finding in confirming_findings(self.desk.ledger, self.desk.name, number, frames):
+            self._add(finding)
         if self.desk.campaign.round(number).space is None:
             return None
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]

@@ -1,0 +1,226 @@
+"""Do the conclusions of a round hold at the next, longer one? confirmed, rejected or unconfirmed (A30, A32, A45, D25).
+
+Only trainings with fresh seeds decide. What was not trained otherwise at the new length stays unconfirmed: it is said
+once, in one finding, and not hidden.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy import stats
+
+from tuner.analysis.best_region import Region, agreement, best_region
+from tuner.analysis.equal_steps import longer_training_finding
+from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.transfer_pairs import (
+    LEVEL,
+    Contrast,
+    Noise,
+    contrast,
+    fresh_values,
+    ranked_parents,
+    transfer_pairs,
+    trial_noise,
+)
+from tuner.design.hyperparameters import Choice, Hyperparameter, Range
+
+VERDICTS = ("confirmed", "rejected", "unconfirmed", "gained", "no_gain")
+MINIMUM_RANKED = 4  # [P] points with fresh seeds below which a rank correlation says nothing
+AGREES, DISAGREES = 0.5, 0.0  # [P] rank correlations from which on, and up to which, ranks are said to (dis)agree
+TOP_SHARE = 1 / 3  # [P] of the points are the top ones whose overlap is counted
+
+_THRESHOLDS = {"level": LEVEL, "minimum_ranked": MINIMUM_RANKED, "agrees": AGREES, "disagrees": DISAGREES}
+_SETTLE = "Settle it with fresh seeds of both before anything rests on it (B32)."
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A round and the longer one after it. tested: parents with complete fresh trainings, best before first."""
+
+    before: StudyFrames
+    after: StudyFrames
+    pairs: pd.DataFrame
+    noise: Noise
+    parents: tuple[int, ...]
+    tested: tuple[int, ...]
+
+    @classmethod
+    def of(cls, before: StudyFrames, after: StudyFrames) -> "Comparison":
+        pairs = transfer_pairs(before, after)
+        parents = ranked_parents(pairs, before.study.objective.direction)
+        tested = tuple(parent for parent in parents if fresh_values(pairs, parent))
+        return cls(before, after, pairs, trial_noise(pairs), tuple(parents), tested)
+
+    @property
+    def sign(self) -> float:
+        return 1.0 if self.before.study.objective.direction == "minimize" else -1.0
+
+    @property
+    def old_steps(self) -> str:
+        return f"{self.before.study.budget.max_train_steps:,}"
+
+    @property
+    def steps(self) -> str:
+        return f"{self.after.study.budget.max_train_steps:,}"
+
+    def contrast(self, first: int, second: int) -> Contrast:
+        """How much better a parent's point is than another's, by fresh seeds at the new length."""
+        direction = self.before.study.objective.direction
+        return contrast(fresh_values(self.pairs, first), fresh_values(self.pairs, second), self.noise, direction)
+
+    def finding(
+        self, subject: str, verdict: str, summary: str, action: str = "", evidence: pd.DataFrame | None = None
+    ) -> Finding:
+        """A weak answer, or an open question; only a conclusion that failed asks for action."""
+        strength: Strength = "none" if verdict == "unconfirmed" else "weak"
+        default = {"confirmed": "Nothing to do.", "unconfirmed": _SETTLE}.get(verdict, "")
+        return Finding(
+            question="transfer",
+            subject=subject,
+            verdict=verdict,
+            strength=strength,
+            summary=summary,
+            evidence=self.pairs if evidence is None else evidence,
+            thresholds=_THRESHOLDS,
+            action=default if verdict in ("confirmed", "unconfirmed") and not action else action,
+            needs_action=verdict == "rejected",
+            caveats=(
+                f"Drawn at {self.old_steps} steps, asked at {self.steps}; open again at any longer length (A30).",
+            ),
+        )
+
+    @property
+    def more_points(self) -> str:
+        return (
+            f"What was concluded stands as drawn at {self.old_steps} steps, unconfirmed at {self.steps}; to test it, "
+            "promote more points with fresh seeds, or add trials to the longer round."
+        )
+
+
+def transfer_findings(before: StudyFrames, after: StudyFrames) -> list[Finding]:
+    """What `after` says of the conclusions of `before`; empty where no trial of it came from there."""
+    comparison = Comparison.of(before, after)
+    if comparison.pairs.empty:
+        return []
+    found = [longer_training_finding(before, after), winner_finding(comparison), ranking_finding(comparison)]
+    judged = [(h.name, _judged(comparison, h)) for h in before.study.hyperparameters]
+    found += [finding for _, finding in judged if finding is not None]
+    return [*found, *_untested(comparison, [name for name, finding in judged if finding is None])]
+
+
+def winner_finding(comparison: Comparison) -> Finding:
+    """Is the winner of the shorter round still better than its rival, by their fresh seeds?"""
+    first, tested = comparison.parents[0], comparison.tested
+    name = comparison.before.study.name
+    if len(tested) < 2 or tested[0] != first:
+        told = f"Trial {first} won {name}; it and a rival have no complete trials with fresh seeds at this length."
+        return comparison.finding("winner", "unconfirmed", told)
+    rival, found = tested[1], comparison.contrast(first, tested[1])
+    told = f"At {comparison.steps} steps trial {first}, the winner of {name}, is {found.words} than trial {rival}."
+    instead = f"Do not carry trial {first} further alone: its rival, trial {rival}, is better at this length."
+    return comparison.finding("winner", found.verdict, told, instead if found.verdict == "rejected" else "")
+
+
+def ranking_finding(comparison: Comparison) -> Finding:
+    """Do points rank as they did? Spearman's correlation and the overlap of the best, over fresh seeds only."""
+    ranked = _ranked_pairs(comparison)
+    same = int(((comparison.pairs["seeds"] == "same") & comparison.pairs["complete"]).sum())
+    aside = f" {same} same-seed pairs are shown and not counted." if same else ""
+    if len(ranked) < MINIMUM_RANKED:
+        told = f"{len(ranked)} points were trained again with fresh seeds; ranks want {MINIMUM_RANKED} or more.{aside}"
+        return comparison.finding("ranking", "unconfirmed", told, comparison.more_points)
+    correlation = float(stats.spearmanr(ranked["value_before"], ranked["value"]).statistic)
+    count = max(1, round(TOP_SHARE * len(ranked)))
+    tops = [set(ranked.nsmallest(count, column)["parent"]) for column in ("value_before", "value")]
+    verdict = "confirmed" if correlation >= AGREES else "rejected" if correlation <= DISAGREES else "unconfirmed"
+    told = (
+        f"Rank correlation of {len(ranked)} points between {comparison.old_steps} and {comparison.steps} steps: "
+        f"{correlation:.2f}; {len(tops[0] & tops[1])} of the best {count} are the same.{aside}"
+    )
+    instead = (
+        "Short trials do not tell here which point is best for long ones: promote more points, or lengthen round 1."
+    )
+    return comparison.finding("ranking", verdict, told, instead if verdict == "rejected" else "")
+
+
+def _ranked_pairs(comparison: Comparison) -> pd.DataFrame:
+    """A row a point with complete fresh trainings: parent, value_before, value (their mean), less is better."""
+    pairs, sign = comparison.pairs, comparison.sign
+    counted = pairs[(pairs["seeds"] == "fresh") & pairs["complete"] & (pairs["rate"] == 1.0)]
+    table = counted.groupby("parent", as_index=False)[["value_before", "value"]].mean()
+    return table.assign(value_before=sign * table["value_before"], value=sign * table["value"])
+
+
+def _judged(comparison: Comparison, hyperparameter: Hyperparameter) -> Finding | None:
+    """What the longer round says of one hyperparameter; None where it tried nothing else."""
+    if isinstance(hyperparameter.domain, Choice):
+        return _choice_finding(comparison, hyperparameter.name)
+    arms = _arms_finding(comparison, hyperparameter) if hyperparameter.short_name == "learning_rate" else None
+    return arms or _region_finding(comparison, hyperparameter.name, hyperparameter.domain)
+
+
+def _region_finding(comparison: Comparison, name: str, domain: Range) -> Finding | None:
+    """The regions of the good trials beside each other; trials that share their parent's luck do not count."""
+    old, new = best_region(comparison.before, name, domain), best_region(_independent(comparison), name, domain)
+    if old is None or new is None:
+        return None
+    rows = [(comparison.before, old), (comparison.after, new)]
+    table = pd.DataFrame([_region_row(frames, region) for frames, region in rows])
+    wide = " Good trials lie nearly everywhere, so it hardly matters." if old.is_wide and new.is_wide else ""
+    told = f"Good trials had {old.words} at {comparison.old_steps} steps; {new.words} at {comparison.steps}.{wide}"
+    verdict = agreement(old, new)
+    action = f"Search around {new.best:.3g} at this length." if verdict == "rejected" else ""
+    return comparison.finding(name, verdict, told, action, table)
+
+
+def _region_row(frames: StudyFrames, region: Region) -> dict[str, object]:
+    return {"study": frames.study.name, "low": region.low, "high": region.high, "best": region.best}
+
+
+def _arms_finding(comparison: Comparison, hyperparameter: Hyperparameter) -> Finding | None:
+    """The winner's other rates against its own, with fresh seeds (D20)."""
+    pairs, first, name = comparison.pairs, comparison.parents[0], hyperparameter.name
+    own = fresh_values(pairs, first)
+    arms = sorted({float(rate) for rate in pairs["rate"] if rate != 1.0 and fresh_values(pairs, first, float(rate))})
+    exists = comparison.before.trials.set_index("trial")[name].notna()
+    if not own or not arms or not exists[first]:
+        return None
+    direction = comparison.before.study.objective.direction
+    found = {arm: contrast(own, fresh_values(pairs, first, arm), comparison.noise, direction) for arm in arms}
+    verdicts = {one.verdict for one in found.values()}
+    verdict = next(one for one in ("rejected", "unconfirmed", "confirmed") if one in verdicts)
+    told = "; ".join(f"{one.words} than at {arm:g} times it" for arm, one in found.items())
+    best = min(found, key=lambda arm: found[arm].difference)
+    instead = f"Take {best:g} times the rate at this length: the best rate usually falls as training gets longer (D20)."
+    action = instead if verdict == "rejected" else ""
+    return comparison.finding(name, verdict, f"At its own rate the winner is {told}.", action)
+
+
+def _choice_finding(comparison: Comparison, name: str) -> Finding | None:
+    """The winner's value against the best point of another value, both chosen by the round before."""
+    values, tested = comparison.before.trials.set_index("trial")[name], comparison.tested
+    others = [parent for parent in tested[1:] if repr(values[parent]) != repr(values[tested[0]])]
+    if not others:
+        return None
+    first, other = tested[0], others[0]
+    found = comparison.contrast(first, other)
+    told = f"At {comparison.steps} steps {values[first]} is {found.words} than {values[other]}."
+    action = f"Take {values[other]} at this length." if found.verdict == "rejected" else ""
+    return comparison.finding(name, found.verdict, told, action)
+
+
+def _independent(comparison: Comparison) -> StudyFrames:
+    """The longer round without trials that share their parent's luck, and without the winner's other rates."""
+    pairs, after = comparison.pairs, comparison.after
+    shared = pairs.loc[(pairs["seeds"] == "same") | (pairs["rate"] != 1.0), "trial"]
+    return StudyFrames(after.study, after.trials[~after.trials["trial"].isin(shared)], after.curves)
+
+
+def _untested(comparison: Comparison, names: list[str]) -> Iterator[Finding]:
+    if names:
+        told = (
+            f"{comparison.after.study.name} trained too few other values of {', '.join(names)} to say anything of them."
+        )
+        yield comparison.finding("best regions", "unconfirmed", told, comparison.more_points, pd.DataFrame())

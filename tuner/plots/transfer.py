@@ -1,0 +1,81 @@
+"""Two rounds beside each other: did points keep their order, and what did the extra steps buy (A30, A32)?"""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.transfer_pairs import transfer_pairs
+from tuner.plots import theme
+
+
+def transfer_frame(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:
+    """Long form, a row a point of a line: panel ("pairs" or "steps"), trial, parent, seeds, rate, step, value.
+
+    "pairs": the parent's best value at the shorter length, then the trial's at the longer one. "steps": the best value
+    so far of parent (trial <NA>) and trial at each evaluation, so that both can be read at an equal step.
+    """
+    pairs = transfer_pairs(before, after)
+    pairs = pairs[pairs["complete"]]
+    short, long = before.study.budget.max_train_steps, after.study.budget.max_train_steps
+    parts = []
+    for row in pairs.to_dict("records"):
+        named: dict[str, Any] = {str(name): row[name] for name in ("trial", "parent", "seeds", "rate")}
+        ends = pd.DataFrame({"step": [short, long], "value": [row["value_before"], row["value"]]})
+        parts.append(ends.assign(panel="pairs", **named))
+        parts.append(_best_so_far(after, int(row["trial"])).assign(panel="steps", **named))
+    for parent in pairs["parent"].unique():
+        mine: dict[str, Any] = {"parent": int(parent), "seeds": "parent", "rate": 1.0, "trial": pd.NA}
+        parts.append(_best_so_far(before, int(parent)).assign(panel="steps", **mine))
+    columns = ["panel", "trial", "parent", "seeds", "rate", "step", "value"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat([part.astype({"trial": "Int64"}) for part in parts], ignore_index=True)[columns]
+
+
+def transfer_plot(table: pd.DataFrame, metric: str, *, title: str = "From a shorter to a longer round") -> Figure:
+    """Left: each point's value at both lengths; right: its best value so far over steps. One colour a parent."""
+    figure = theme.new_figure(9.0, 3.8, title)
+    if table.empty:
+        return theme.empty(figure, "No promoted trial is complete yet.")
+    left, right = figure.subplots(1, 2)
+    theme.style(
+        left, x="steps of the round", y=metric, title="fresh seeds decide; the same seed shares its parent's luck"
+    )
+    theme.style(right, x="step", title="best so far: read both at an equal step")
+    colors = {parent: theme.SERIES[place % len(theme.SERIES)] for place, parent in enumerate(table["parent"].unique())}
+    _draw_pairs(left, table[table["panel"] == "pairs"], colors)
+    _draw_steps(right, table[table["panel"] == "steps"], colors)
+    right.set_xscale("log")
+    theme.legend(left)
+    return figure
+
+
+def _draw_pairs(axes: Axes, pairs: pd.DataFrame, colors: dict[int, str]) -> None:
+    for _, line in pairs.groupby("trial"):
+        row = line.iloc[0]
+        fresh = row["seeds"] == "fresh"
+        arm = "" if row["rate"] == 1.0 else f", {row['rate']:g} x rate"
+        style = "-" if fresh and not arm else ":" if arm else "--"
+        axes.plot(
+            ["shorter", "longer"], line["value"], style, marker="o", color=colors[row["parent"]], linewidth=1.6,
+            markerfacecolor=colors[row["parent"]] if fresh else "white",
+            label=f"trial {row['parent']}, {'fresh seeds' if fresh else 'same seed'}{arm}",
+        )  # fmt: skip
+    steps = sorted(pairs["step"].unique())
+    axes.set_xticks([0, 1], [f"{steps[0]:,}", f"{steps[-1]:,}"])
+    axes.set_xlim(-0.15, 1.15)
+
+
+def _draw_steps(axes: Axes, steps: pd.DataFrame, colors: dict[int, str]) -> None:
+    for (parent, seeds, _), line in steps.groupby(["parent", "seeds", "trial"], dropna=False):
+        dash = {"parent": (0, (1, 1)), "same": "--"}.get(str(seeds), "-")
+        axes.plot(line["step"], line["value"], color=colors[int(str(parent))], linestyle=dash, linewidth=1.4)
+
+
+def _best_so_far(frames: StudyFrames, trial: int) -> pd.DataFrame:
+    curve = frames.curve(trial, frames.study.objective.metric).dropna()
+    smaller = frames.study.objective.direction == "minimize"
+    return curve.assign(value=curve["value"].cummin() if smaller else curve["value"].cummax())
