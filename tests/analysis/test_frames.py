@@ -1,4 +1,5 @@
 import math
+from array import array
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from tuner.design.hyperparameters import log_uniform, uniform
 from tuner.design.objective import Objective, maximize, minimize
 from tuner.design.space import SearchSpace, branches
 from tuner.records import State
+from tuner.storage.curves import Measurements, StoredCurve
 
 NAN, INF = math.nan, math.inf
 
@@ -141,7 +143,7 @@ def test_study_frames_reads_one_study_of_a_ledger():
 
         def measurements(self, study_id):
             asked.append(study_id)
-            return SimpleNamespace(trial_numbers=[0, 0], steps=[10, 20], metrics=[METRIC, METRIC], values=[0.5, 0.25])
+            return Measurements((StoredCurve(0, METRIC, array("q", [10, 20])),), array("d", [0.5, 0.25]))
 
     made = study_frames(Ledger(), "digits", "round-1")
     assert asked == [("digits", "round-1"), 5, 5]

@@ -1,9 +1,11 @@
 """The only door from the Ledger to pandas, and retrospective selection for all trials at once (A10, A12)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import TRIAL_COLUMNS, StudyFrames
 from tuner.design.objective import Objective
@@ -21,12 +23,18 @@ def study_frames(ledger: Ledger, campaign: str, study_name: str) -> StudyFrames:
 def measured_curves(ledger: Ledger, study_id: int) -> pd.DataFrame:
     """The curves of a study as they were measured: trial, step, metric, value."""
     measured = ledger.measurements(study_id)
+    curves = measured.curves
+    lengths = [len(curve.steps) for curve in curves]
+    names = sorted({curve.metric for curve in curves})
+    places = {name: place for place, name in enumerate(names)}
+    codes = np.array([places[curve.metric] for curve in curves], dtype=np.int64)
+    steps = [np.frombuffer(curve.steps, dtype=np.int64) for curve in curves]
     return pd.DataFrame(
         {
-            "trial": np.asarray(measured.trial_numbers, dtype=np.int64),
-            "step": np.asarray(measured.steps, dtype=np.int64),
-            "metric": pd.Series(measured.metrics, dtype="category"),
-            "value": np.asarray(measured.values, dtype=np.float64),
+            "trial": np.repeat(np.array([curve.trial_number for curve in curves], dtype=np.int64), lengths),
+            "step": np.concatenate(steps) if steps else np.empty(0, dtype=np.int64),
+            "metric": pd.Categorical.from_codes(np.repeat(codes, lengths), pd.Index(names, dtype=str)),
+            "value": np.frombuffer(measured.numbers, dtype=np.float64),
         }
     )
 
@@ -68,10 +76,19 @@ def _tidy_curves(curves: pd.DataFrame) -> pd.DataFrame:
     categories = tidy["metric"].cat.categories
     if not categories.is_monotonic_increasing:
         tidy["metric"] = tidy["metric"].cat.reorder_categories(sorted(categories))
-    keys = ["trial", "metric", "step"]
-    codes = [tidy["step"].to_numpy(), tidy["metric"].cat.codes.to_numpy(), tidy["trial"].to_numpy()]
-    tidy = tidy.iloc[np.lexsort(codes)]
-    return tidy[~tidy.duplicated(keys, keep="last")].reset_index(drop=True)
+    keys = [tidy["step"].to_numpy(), tidy["metric"].cat.codes.to_numpy(), tidy["trial"].to_numpy()]
+    if _ascending(keys):  # as the Ledger gives them
+        return tidy
+    tidy = tidy.iloc[np.lexsort(keys)]
+    return tidy[~tidy.duplicated(["trial", "metric", "step"], keep="last")].reset_index(drop=True)
+
+
+def _ascending(keys: Sequence[NDArray[Any]]) -> bool:
+    """Whether every row comes after the one before it, by the last key, then by the one before that."""
+    later = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys:
+        later = (key[1:] > key[:-1]) | ((key[1:] == key[:-1]) & later)
+    return bool(later.all())
 
 
 def _trial_row(record: TrialRecord, names: Sequence[str]) -> Mapping[str, object]:

@@ -1,7 +1,9 @@
 """Where SQLite and PostgreSQL differ; everything else of `storage` is written once."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Double, Table, text
@@ -67,6 +69,20 @@ class Batch:
             raise DBAPIError.instance(self.sql, None, error, driver.Error, dialect=connection.dialect) from error
         finally:
             cursor.close()
+
+
+def column_of(connection: Connection, statement: ClauseElement) -> "array[float]":
+    """The numbers that a statement with constant values yields, one a row; no object is kept for a row."""
+    constants: Any = statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+    driver: Any = connection.dialect.dbapi
+    cursor: Any = connection.connection.cursor()
+    try:
+        cursor.execute(str(constants))
+        return array("d", chain.from_iterable(cursor))
+    except driver.Error as error:
+        raise DBAPIError.instance(str(constants), None, error, driver.Error, dialect=connection.dialect) from error
+    finally:
+        cursor.close()
 
 
 def is_postgresql(connection: Connection) -> bool:

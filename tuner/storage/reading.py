@@ -1,7 +1,7 @@
-"""What the Ledger holds: trials, training curves, checkpoint files."""
+"""What the Ledger holds besides training curves: trials, checkpoint files."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,26 +12,8 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.records import Checkpoint, CheckpointKind, Inherited, Measurement, Prefix, PrefixKey, State, TrialRecord
 from tuner.storage.codec import point_from, schedule_from, steps_from
-from tuner.storage.numbers import FINITE, restored
+from tuner.storage.numbers import restored
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
-
-_PART = 50_000  # measurements at a time: rows of the database are many times larger than what they hold
-
-
-@dataclass(frozen=True, slots=True)
-class Measurements:
-    """Training curves as columns of equal length, one row a measurement.
-
-    Grouped by trial and metric, steps ascending: `pd.DataFrame({"trial": m.trial_numbers, "step": m.steps, ...})`.
-    """
-
-    trial_numbers: list[int]
-    steps: list[int]
-    metrics: list[str]
-    values: list[float]
-
-    def __len__(self) -> int:
-        return len(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +121,6 @@ def checkpoint_files(connection: Connection) -> list[CheckpointFile]:
     """Every file the Ledger points to, by path; others in the checkpoint folder are left over from crashes."""
     rows = connection.execute(select(checkpoint_file).order_by(checkpoint_file.c.path))
     return [CheckpointFile(row.path, row.digest, row.num_bytes) for row in rows]
-
-
-def study_measurements(connection: Connection, study_id: int, metrics: Collection[str] | None) -> Measurements:
-    """The curves of a study, of all metrics or of those named."""
-    mine = trial.c.study_id == study_id
-    numbers = {row.id: row.number for row in connection.execute(select(trial.c.id, trial.c.number).where(mine))}
-    names = {row.id: row.name for row in connection.execute(select(metric.c.id, metric.c.name))}
-    query = select(
-        measurement.c.trial_id, measurement.c.step, measurement.c.metric_id, measurement.c.value_kind,
-        measurement.c.value,
-    ).where(measurement.c.trial_id.in_(select(trial.c.id).where(mine)))  # fmt: skip
-    if metrics is not None:
-        query = query.where(measurement.c.metric_id.in_([number for number, name in names.items() if name in metrics]))
-    query = query.order_by(measurement.c.trial_id, measurement.c.metric_id, measurement.c.step)
-    whole = Measurements([], [], [], [])
-    for part in connection.execution_options(yield_per=_PART).execute(query).partitions():
-        ids, steps, metric_ids, kinds, values = zip(*part, strict=True)
-        whole.trial_numbers.extend(numbers[trial_id] for trial_id in ids)
-        whole.steps.extend(steps)
-        whole.metrics.extend(names[metric_id] for metric_id in metric_ids)
-        whole.values.extend(value if kind == FINITE else float(kind) for kind, value in zip(kinds, values, strict=True))
-    return whole
 
 
 def count_states(connection: Connection, study_id: int) -> dict[State, int]:

@@ -14,12 +14,13 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.failpoints import failpoint
 from tuner.records import Claim, FinishedTrial, Measurement, Prefix, State, TrialRecord, TrialUpdate
-from tuner.storage import claims, reading, recording, recovery, studies
+from tuner.storage import claims, curves, reading, recording, recovery, studies
+from tuner.storage.curves import Measurements
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
 from tuner.storage.finished import insert_finished
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
-from tuner.storage.reading import CheckpointFile, Measurements
+from tuner.storage.reading import CheckpointFile
 from tuner.storage.server import dump_postgresql
 from tuner.storage.studies import LaunchRow, StudyRow
 
@@ -228,9 +229,9 @@ class Ledger:
             return reading.trial_record(connection, study_id, number)
 
     def measurements(self, study_id: int, metrics: Collection[str] | None = None) -> Measurements:
-        """The curves of a study as columns, of all metrics or of those named."""
+        """The curves of a study, of all metrics or of those named."""
         with self._database.reading() as connection:
-            return reading.study_measurements(connection, study_id, metrics)
+            return curves.study_measurements(connection, study_id, metrics)
 
     def prefixes(self, bases: Collection[str]) -> dict[str, list[Prefix]]:
         """Saved states from which other trials may start, by their base digest, the furthest first.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tuner.design.study import Study
 from tuner.records import Checkpoint, State, TrialRecord
-from tuner.storage.reading import Measurements
+from tuner.storage.curves import Measurements
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 

@@ -1,0 +1,108 @@
+"""Training curves out of the Ledger, without a Python object for each row.
+
+Two queries see the same rows in the same order: one groups them into curves (trial, metric and the steps as text,
+which most curves share), the other yields nothing but the numbers, straight into an array. What SQL cannot be trusted
+with (NaN, infinities, -0.0) is rare and put in its place afterwards.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, Text, and_, cast, func, select
+
+from tuner.storage.dialects import column_of
+from tuner.storage.numbers import FINITE
+from tuner.storage.schema import measurement, metric, trial
+
+_PLACE = (measurement.c.trial_id, measurement.c.metric_id)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCurve:
+    """One metric of one trial: the steps at which it was measured, ascending."""
+
+    trial_number: int
+    metric: str
+    steps: "array[int]"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Training curves: `curves` grouped by trial, and the values of all of them one after the other in `numbers`.
+
+    For few rows `trial_numbers`, `steps`, `metrics` and `values` are columns of equal length, one row a measurement.
+    """
+
+    curves: tuple[StoredCurve, ...]
+    numbers: "array[float]"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def trial_numbers(self) -> list[int]:
+        return [curve.trial_number for curve in self.curves for _ in curve.steps]
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for curve in self.curves for step in curve.steps]
+
+    @property
+    def metrics(self) -> list[str]:
+        return [curve.metric for curve in self.curves for _ in curve.steps]
+
+    @property
+    def values(self) -> list[float]:
+        return self.numbers.tolist()
+
+
+def study_measurements(connection: Connection, study_id: int, metrics: Collection[str] | None) -> Measurements:
+    """The curves of a study, of all metrics or of those named."""
+    mine = trial.c.study_id == study_id
+    trials = {row.id: row.number for row in connection.execute(select(trial.c.id, trial.c.number).where(mine))}
+    names = {row.id: row.name for row in connection.execute(select(metric.c.id, metric.c.name))}
+    wanted: ColumnElement[bool] = measurement.c.trial_id.in_(select(trial.c.id).where(mine))
+    if metrics is not None:
+        ids = [number for number, name in names.items() if name in metrics]
+        wanted = and_(wanted, measurement.c.metric_id.in_(ids))
+    numbers = column_of(
+        connection, select(func.coalesce(measurement.c.value, 0.0)).where(wanted).order_by(*_PLACE, measurement.c.step)
+    )
+    steps = _steps_of_curves(connection, wanted)
+    for position, kind in _unusual(connection, wanted, steps):
+        numbers[position] = float(kind)
+    curves = (StoredCurve(trials[trial_id], names[metric_id], mine) for (trial_id, metric_id), mine in steps.items())
+    return Measurements(tuple(curves), numbers)
+
+
+def _steps_of_curves(connection: Connection, wanted: ColumnElement[bool]) -> "dict[tuple[int, int], array[int]]":
+    """The steps of each curve by (trial id, metric id), in the order of the ids."""
+    together = func.aggregate_strings(cast(measurement.c.step, Text), ",")
+    known: dict[str, array[int]] = {}
+    found: dict[tuple[int, int], array[int]] = {}
+    for trial_id, metric_id, text in connection.execute(
+        select(*_PLACE, together).where(wanted).group_by(*_PLACE).order_by(*_PLACE)
+    ):
+        if text not in known:
+            # SQL gives the steps of a group in any order; the values are read in that of the steps.
+            known[text] = array("q", sorted(map(int, text.split(","))))
+        found[trial_id, metric_id] = known[text]
+    return found
+
+
+def _unusual(
+    connection: Connection, wanted: ColumnElement[bool], steps: "dict[tuple[int, int], array[int]]"
+) -> Iterable[tuple[int, str]]:
+    """Where among all values those are that are not finite or -0.0, and what they are."""
+    query = select(*_PLACE, measurement.c.step, measurement.c.value_kind)
+    rows = connection.execute(query.where(wanted, measurement.c.value_kind != FINITE)).all()
+    if not rows:
+        return
+    starts, start = {}, 0
+    for place, mine in steps.items():
+        starts[place] = start
+        start += len(mine)
+    for trial_id, metric_id, step, kind in rows:
+        yield starts[trial_id, metric_id] + bisect_left(steps[trial_id, metric_id], step), kind
