@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.levels import Array, noise_of
@@ -39,10 +40,22 @@ def curve_matrix(frames: StudyFrames, trials: pd.Series, metric: str | None = No
 
     Of the objective's metric, or another one that has its direction. What is not finite, or was not evaluated, is NaN.
     """
-    objective = frames.study.objective
-    measured = frames.curves["metric"] == (metric or objective.metric)
-    mine = frames.curves[measured & frames.curves["trial"].isin(trials)]
-    wide = mine.pivot(index="trial", columns="step", values="value").reindex(trials)
-    values = wide.to_numpy(dtype=np.float64)
-    signed = values if objective.direction == "minimize" else -values
-    return wide.columns.to_numpy(dtype=np.float64), np.where(np.isfinite(signed), signed, np.nan)
+    objective, curves = frames.study.objective, frames.curves
+    places, rows = _rows_of(frames, trials.to_numpy(dtype=np.int64), metric or objective.metric)
+    steps, columns = np.unique(curves["step"].to_numpy(dtype=np.float64)[rows], return_inverse=True)
+    values = curves["value"].to_numpy(dtype=np.float64)[rows]
+    matrix = np.full((len(trials), len(steps)), np.nan)
+    matrix[places, columns] = np.where(np.isfinite(values), values, np.nan)
+    return steps, matrix if objective.direction == "minimize" else -matrix
+
+
+def _rows_of(frames: StudyFrames, trials: NDArray[np.int64], metric: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where the measurements of a metric of some trials are: the place of the trial among them, and the row."""
+    sorted_trials = frames.curves["trial"].to_numpy()
+    starts, ends = (np.searchsorted(sorted_trials, trials, side=side) for side in ("left", "right"))
+    counts = ends - starts
+    places = np.repeat(np.arange(len(trials)), counts)
+    # Of each trial one row after the other: the start of its rows, and how many of them came before.
+    rows = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    of_metric = (frames.curves["metric"].iloc[rows] == metric).to_numpy()
+    return places[of_metric], rows[of_metric]

@@ -44,8 +44,14 @@ class StudyFrames:
 
     def curve(self, trial: int, metric: str) -> pd.DataFrame:
         """Steps and values of one metric of one trial."""
-        mine = self.curves[(self.curves["trial"] == trial) & (self.curves["metric"] == metric)]
+        mine = self.curves[self.curves["trial"] == trial]
+        mine = mine[mine["metric"] == metric]
         return mine[["step", "value"]].reset_index(drop=True)
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """What was measured, of any trial."""
+        return frozenset(self.curves["metric"].unique())
 
     @property
     def complete(self) -> pd.DataFrame:

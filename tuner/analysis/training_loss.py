@@ -38,9 +38,8 @@ def training_loss_frame(frames: StudyFrames) -> pd.DataFrame:
 def training_metric(frames: StudyFrames) -> str:
     """training/loss where it was measured and is minimized, else the selecting metric on the training split."""
     objective = frames.study.objective
-    measured = set(frames.curves["metric"].astype(str).unique())
     own = f"training/{objective.metric.partition('/')[2]}"
-    return "training/loss" if objective.direction == "minimize" and "training/loss" in measured else own
+    return "training/loss" if objective.direction == "minimize" and "training/loss" in frames.metrics else own
 
 
 def training_loss_finding(frames: StudyFrames) -> Finding:

@@ -22,16 +22,16 @@ def check(
     form: OutputFormat = Format.table,
 ) -> None:
     """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
-    from tuner.analysis.checklist import failing
+    from tuner.analysis.checklist import checklist_findings, failing
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.reading import load
 
     verdicts = None if fail_on is None else [word.strip() for word in fail_on.split(",") if word.strip() != "none"]
     failing([], verdicts)  # a word that is no verdict is said before anything is read
     records = load(study, storage)
-    name = records.frames(round_number).study.name
-    findings = records.findings(round_number)
-    emit_findings(records.name, name, findings, form)
+    frames = records.frames(round_number)  # read once: a large study takes seconds, and may grow meanwhile
+    findings = checklist_findings(frames)
+    emit_findings(records.name, frames.study.name, findings, form)
     told = failing(findings, verdicts)
     say(f"{len(findings)} findings, {len(told)} {'need action' if verdicts is None else 'of the chosen verdicts'}")
     if any(finding.verdict.startswith("expand") for finding in findings):

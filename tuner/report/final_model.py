@@ -59,7 +59,8 @@ def _origin(winner: Winner) -> str:
 def _metrics(winner: Winner) -> Table:
     """Every metric of a split at the chosen step, and at the last one."""
     curves = winner.study.frames.curves
-    mine = curves[(curves["trial"] == winner.record.number) & ~curves["metric"].astype(str).str.startswith("batch/")]
+    mine = curves[curves["trial"] == winner.record.number]
+    mine = mine[~mine["metric"].astype(str).str.startswith("batch/")]
     columns = (Column("metric"), Column("chosen step", True), Column("last step", True))
     rows = [
         (str(name), _value(curve[curve["step"] == winner.step]), _value(curve.tail(1)))
