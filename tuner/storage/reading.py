@@ -1,7 +1,7 @@
 """What the Ledger holds besides training curves: trials, checkpoint files."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
