@@ -78,7 +78,7 @@ def main():
     for owner, names in (
         (Ledger, ("record", "claim", "renew", "release", "forget_dead_workers")),
         (CheckpointFolder, ("write_state", "write_weights", "sweep")),
-        (trainer._TrialInTraining, ("_write_checkpoints",)),
+        (trainer.TrialInTraining, ("update", "_keep_up")),
     ):
         for name in names:
             meter.around(owner, name)

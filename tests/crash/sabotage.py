@@ -31,14 +31,19 @@ def pointer_before_file():
     write = checkpoints.write_durably
     sweep = checkpoints.CheckpointFolder.sweep
 
-    def write_later(self, keep):
-        for path, content in later:
-            write(path, content)
+    def write_elsewhere(path, content):
+        later.append(path)
+        return write(path.parent.parent / f"{path.name}.later", content)
+
+    def move_later(self, keep):
+        for path in later:
+            path.parent.mkdir(exist_ok=True)
+            (path.parent.parent / f"{path.name}.later").rename(path)
         later.clear()
         sweep(self, keep)
 
-    checkpoints.write_durably = lambda path, content: later.append((path, content))
-    checkpoints.CheckpointFolder.sweep = write_later
+    checkpoints.write_durably = write_elsewhere
+    checkpoints.CheckpointFolder.sweep = move_later
 
 
 def curve_outside_the_transaction():
@@ -59,8 +64,8 @@ def collection_before_commit():
     """Older checkpoints are deleted before the pointer to the new one is durable."""
     commit = trainer.TrialInTraining._write_checkpoints
 
-    def sweeping(self, *, latest):
-        written = commit(self, latest=latest)
+    def sweeping(self, state):
+        written = commit(self, state)
         self.folder.sweep({checkpoint.file for checkpoint in written})
         return written
 

@@ -24,14 +24,17 @@ class BestKeeper:
         self.count = count
         self.kept: list[Kept] = []
 
-    def offer(self, step: int, value: float, model: torch.nn.Module) -> None:
-        """Copy the model's weights if they are among the best."""
+    def offer(self, step: int, value: float, model: torch.nn.Module, *, reuse: bool = True) -> None:
+        """Copy the model's weights if they are among the best.
+
+        `reuse` the memory of those that they replace; not while somebody else reads it.
+        """
         if len(self.kept) == self.count and not self.objective.better(value, self.kept[-1].value):
             return
         if not self.objective.better(value, float("nan")):
             return
         room = self.kept.pop().weights if len(self.kept) == self.count else None
-        self._insert(Kept(step, value, snapshot(model, room)))
+        self._insert(Kept(step, value, snapshot(model, room if reuse else None)))
 
     def restore(self, step: int, value: float, weights: dict[str, torch.Tensor]) -> None:
         """Put back what an interrupted run had kept."""

@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,19 +48,21 @@ class CheckpointFolder:
         prefix: PrefixKey | None = None,
     ) -> Checkpoint:
         """Save a whole training state with torch's own format. With a `prefix` other trials may start from it."""
-        buffer = io.BytesIO()
-        torch.save(_on_their_own(dict(state)), buffer)
-        return replace(self._write(kind, step, buffer.getvalue(), value), prefix=prefix)
+        content = _on_their_own(dict(state))
+        written = self._write(kind, step, lambda file: torch.save(content, file), value)
+        return replace(written, prefix=prefix)
 
     def write_weights(self, step: int, weights: Mapping[str, torch.Tensor], value: float | None) -> Checkpoint:
         """Save weights alone as safetensors: the best checkpoint, loadable by any tool."""
         content = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
-        return self._write("best", step, content, value)
+        return self._write("best", step, lambda file: file.write(content), value)
 
-    def _write(self, kind: CheckpointKind, step: int, content: bytes, value: float | None) -> Checkpoint:
+    def _write(
+        self, kind: CheckpointKind, step: int, write: Callable[["DigestingFile"], object], value: float | None
+    ) -> Checkpoint:
         name = f"{self.place}/{kind}-{step:09d}-{self.fence}.{SUFFIX[kind]}"
-        write_durably(self.root / name, content)
-        return Checkpoint(kind, step, name, hashlib.sha256(content).hexdigest(), len(content), value)
+        written = write_durably(self.root / name, write)
+        return Checkpoint(kind, step, name, written.digest, written.num_bytes, value)
 
     def remove(self, written: Collection[Checkpoint], *, but: Collection[Checkpoint]) -> None:
         """Delete our own files of a commit that was refused."""
@@ -132,17 +134,52 @@ def _verified(root: Path, checkpoint: Checkpoint) -> bytes:
     return content
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that after any crash there is the old content or the new, never a part."""
+class DigestingFile(io.FileIO):
+    """A new file that is written from its beginning to its end, and digested on the way.
+
+    A full disk is kept as `fault` and not raised: torch's writer in C++, which calls us, would hide it in another
+    error, and a full disk must be known as one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "wb")
+        self.num_bytes = 0
+        self.fault: OSError | None = None
+        self._sha256 = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of what was written so far."""
+        return self._sha256.hexdigest()
+
+    def write(self, content: Any, /) -> int:
+        """Write all of it: the operating system may take less at a time."""
+        whole = left = memoryview(content).cast("B")
+        try:
+            while left and self.fault is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.fault = error
+        self._sha256.update(whole)
+        self.num_bytes += len(whole)
+        return len(whole)
+
+
+def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> DigestingFile:
+    """Write a file so that after any crash there is the old content or the new, never a part.
+
+    Returns the closed file, which knows its digest and size.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with DigestingFile(temporary) as written:
             failpoint("ck-open")
-            file.write(content)
-            file.flush()
+            write(written)
+            if written.fault is not None:
+                raise written.fault
             failpoint("ck-written")
-            os.fsync(file.fileno())
+            os.fsync(written.fileno())
         failpoint("ck-synced")
         temporary.replace(path)
         failpoint("ck-renamed")
@@ -155,6 +192,7 @@ def write_durably(path: Path, content: bytes) -> None:
     finally:
         os.close(folder)
     failpoint("ck-dirsynced")
+    return written
 
 
 def canonical_digest(state: Any) -> str:

@@ -5,8 +5,10 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -15,6 +17,7 @@ from tuner.errors import CorruptCheckpoint, DeviceLost, Infeasible, LeaseLost, T
 from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.randomness import callers_generators_restored
+from tuner.training.saving import BACKGROUND_BYTES, BackgroundSaver, Copies, Write, num_bytes
 from tuner.training.setting import Setting
 from tuner.training.stability import Divergence, diverged_loss, diverged_weights
 from tuner.training.trial_run import TrialRun
@@ -39,6 +42,7 @@ class Trainer:
         self.setting = setting
         self.recorder = recorder
         self.on_step = on_step
+        self.copies = Copies()
 
     def train(self, claim: Claim) -> TrialUpdate:
         """Train a trial to its end, to its divergence, or to where the setting says stop.
@@ -107,7 +111,9 @@ class TrialInTraining:
         self.cut_back_to: int | None = None
         self.checked = 0  # losses already known to be finite
         self.written: tuple[Checkpoint, ...] = ()
+        self.beside: tuple[Checkpoint, ...] = ()  # saved beside the training, and overtaken by a commit
         self.trunks: tuple[Checkpoint, ...] = ()
+        self.saver = BackgroundSaver()
         self.inherited = claim.inherited
         self.committed_at = time.monotonic()
 
@@ -117,6 +123,12 @@ class TrialInTraining:
 
     def go_on(self) -> TrialUpdate:
         """Train on from where the trial stands."""
+        try:
+            return self._go_on()
+        finally:
+            self.saver.close()
+
+    def _go_on(self) -> TrialUpdate:
         evaluation_steps = self.setting.study.budget.evaluation_steps
         for target in (step for step in evaluation_steps if step > self.run.step):
             divergence = self._train_to(target)
@@ -126,24 +138,22 @@ class TrialInTraining:
                 return self._commit(State.RUNNING)
             self.evaluate()
             self.pin()
-            if target < evaluation_steps[-1] and self.commit_is_due():
-                self._commit(State.RUNNING, goes_on=True)
+            if target < evaluation_steps[-1]:
+                self._keep_up()
         return self._commit(State.COMPLETE)
 
     def _train_to(self, target: int) -> Divergence | None:
         """Train to the next evaluation or to a stop; read the losses back in blocks."""
         run = self.run
         while run.step < target:
-            until = min(target, run.step + CHECK_STEPS, self.next_pin)
-            run.advance(until)
+            stopped = run.advance(min(target, run.step + CHECK_STEPS, self.next_pin), self.saver.over)
             divergence = self.check_losses()
-            if divergence is not None or run.step < until:
+            if divergence is not None or stopped:
                 return divergence
             self.trainer.on_step(self.claim, run.step)
             if run.step < target:
                 self.pin()
-                if self.commit_is_due():
-                    self._commit(State.RUNNING, goes_on=True)
+                self._keep_up()
         return None
 
     @property
@@ -153,7 +163,8 @@ class TrialInTraining:
 
     def pin(self) -> None:
         """Leave a trunk where the plan asks for one; the next commit tells of it."""
-        if self.run.step in self.claim.trial.pins and self.run.base:
+        pinned = any(trunk.step == self.run.step for trunk in self.trunks)
+        if self.run.step in self.claim.trial.pins and self.run.base and not pinned:
             self.trunks += (write_trunk(self.folder, self.run),)
 
     def check_losses(self) -> Divergence | None:
@@ -176,18 +187,36 @@ class TrialInTraining:
         measured["batch/gradient_norm"] = run.gradient_norm
         run.losses, self.checked = [], 0
         self.pending += [Measurement(run.step, name, value) for name, value in measured.items()]
-        run.best.offer(run.step, measured[self.setting.study.objective.metric], run.model)
+        value = measured[self.setting.study.objective.metric]
+        run.best.offer(run.step, value, run.model, reuse=not self.saver.busy)
 
     def commit_is_due(self) -> bool:
         """Whether the last commit is so long ago that another one pays."""
         return time.monotonic() - self.committed_at >= self.setting.commit_seconds
 
+    def _keep_up(self) -> None:
+        """In the midst of the training: record what was saved beside it, and save again where that is due."""
+        if self.saver.over():
+            update, self.written = self.saver.result()
+            self._record(replace(update, checkpoints=self._with_previous(self.written)), goes_on=True)
+        if self.saver.busy or not self.commit_is_due():
+            return
+        state = self.run.state()
+        if num_bytes(state) < BACKGROUND_BYTES:
+            self._commit(State.RUNNING, goes_on=True)
+        else:
+            self.committed_at = time.monotonic()
+            self.saver.start(self._told(State.RUNNING, ""), self._writes(self.trainer.copies.of(state)))
+
     def _commit(self, state: State, reason: str = "", *, goes_on: bool = False) -> TrialUpdate:
-        """Files first, then the transaction that points to them, then the deletion of what it no longer names.
+        """Files first, then the transaction that points to them, then the deletion of what it no longer names."""
+        return self._record(self.update(state, reason), goes_on=goes_on)
+
+    def _record(self, update: TrialUpdate, *, goes_on: bool) -> TrialUpdate:
+        """Commit an update whose files are written.
 
         A training that `goes_on` does so without the database, and writes everything at a later commit.
         """
-        update = self.update(state, reason)
         try:
             self.trainer.recorder.record([update])
         except LeaseLost:
@@ -197,21 +226,28 @@ class TrialInTraining:
             if not goes_on or len(self.pending) > MOST_PENDING:
                 raise
             logger.warning("trial %d trains on without the database: %s", self.claim.trial.number, error)
-            self.checkpoints += tuple(checkpoint for checkpoint in self.written if checkpoint not in self.checkpoints)
+            mine = (*self.written, *self.beside)
+            self.checkpoints += tuple(checkpoint for checkpoint in mine if checkpoint not in self.checkpoints)
             return update
         self.committed(update)
         return update
 
     def update(self, state: State, reason: str = "") -> TrialUpdate:
         """What there is to say since the last commit, its checkpoint files written."""
+        if self.saver.busy:  # one save at a time; its files need not be written again
+            _, self.beside = self.saver.result()
         self.written = self._write_checkpoints(state)
         self.committed_at = time.monotonic()
+        checkpoints = self.written if state is not State.RUNNING else self._with_previous(self.written)
+        return replace(self._told(state, reason), checkpoints=checkpoints)
+
+    def _told(self, state: State, reason: str) -> TrialUpdate:
+        """What there is to say, without the files."""
         return TrialUpdate(
             trial_id=self.claim.trial_id,
             fence=self.claim.fence,
             step=self.run.step,
             measurements=tuple(self.pending),
-            checkpoints=self.written if state is not State.RUNNING else self._with_previous(self.written),
             state=state,
             reason=reason,
             numerics=self.run.numerics,
@@ -220,14 +256,15 @@ class TrialInTraining:
         )
 
     def committed(self, update: TrialUpdate) -> None:
-        """An update of this trial stands in the record: files that it does not name may go."""
+        """An update of this trial stands in the record: files that it does not name may go, but for new trunks."""
         checkpoints = tuple(update.checkpoints or ())
-        self.folder.sweep({checkpoint.file for checkpoint in checkpoints})
-        self.pending, self.checkpoints, self.newest, self.cut_back_to = [], checkpoints, self.written, None
+        self.folder.sweep({checkpoint.file for checkpoint in (*checkpoints, *self.trunks)})
+        self.pending = self.pending[len(update.measurements) :]
+        self.checkpoints, self.newest, self.beside, self.cut_back_to = checkpoints, self.written, (), None
 
     def forsaken(self) -> None:
         """The trial is another worker's now: what we wrote for an update that was refused goes again."""
-        self.folder.remove(self.written, but=self.checkpoints)
+        self.folder.remove((*self.written, *self.beside), but=self.checkpoints)
 
     def _with_previous(self, newest: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
         """Two generations: should the newest turn out damaged, the one before it is whole (RELIABILITY 21)."""
@@ -235,20 +272,27 @@ class TrialInTraining:
         return newest + tuple(checkpoint for checkpoint in before if checkpoint not in newest)
 
     def _write_checkpoints(self, state: State) -> tuple[Checkpoint, ...]:
-        known = {(checkpoint.kind, checkpoint.step): checkpoint for checkpoint in self.checkpoints}
-        written = []
-        for kept in self.run.best.kept:
-            written.append(
-                known.get(("best", kept.step)) or self.folder.write_weights(kept.step, kept.weights, kept.value)
-            )
-        if state is not State.INFEASIBLE:
-            latest = known.get(("latest", self.run.step)) or self._write_latest()
-            written.append(replace(latest, prefix=prefix_key(self.run)) if state is State.COMPLETE else latest)
-        return (*written, *self.trunks)
+        writes = self._writes(None if state is State.INFEASIBLE else self.run.state())
+        written = [write() for write in writes]
+        if state is State.COMPLETE:
+            place = next(i for i, checkpoint in enumerate(written) if checkpoint.kind == "latest")
+            written[place] = replace(written[place], prefix=prefix_key(self.run))
+        return tuple(written)
 
-    def _write_latest(self) -> Checkpoint:
-        value = _value_at(self.pending, self.setting.study.objective, self.run.step)
-        return self.folder.write_state("latest", self.run.step, self.run.state(), value)
+    def _writes(self, state: Mapping[str, Any] | None) -> list[Write]:
+        """How each file that there has to be comes about: weights, the state where one is given, trunks."""
+        known = {(checkpoint.kind, checkpoint.step): checkpoint for checkpoint in (*self.checkpoints, *self.beside)}
+        writes: list[Write] = []
+        for kept in self.run.best.kept:
+            there = known.get(("best", kept.step))
+            write = partial(self.folder.write_weights, kept.step, kept.weights, kept.value)
+            writes.append(write if there is None else partial(_same, there))
+        if state is not None:
+            there = known.get(("latest", self.run.step))
+            value = _value_at(self.pending, self.setting.study.objective, self.run.step)
+            write = partial(self.folder.write_state, "latest", self.run.step, state, value)
+            writes.append(write if there is None else partial(_same, there))
+        return writes + [partial(_same, trunk) for trunk in self.trunks]
 
     def resume(self) -> None:
         """Go on from the furthest state of its own that is whole; else from the longest prefix; else from step 0."""
@@ -293,6 +337,10 @@ class TrialInTraining:
             return None
         self.checked = len(self.run.losses)
         return bests
+
+
+def _same(checkpoint: Checkpoint) -> Checkpoint:
+    return checkpoint
 
 
 def _value_at(measurements: list[Measurement], objective: Objective, step: int) -> float | None:

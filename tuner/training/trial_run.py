@@ -1,6 +1,6 @@
 """One trial while it trains: model, optimizer, and everything a checkpoint has to hold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,8 +48,11 @@ class TrialRun:
         known = self.setting.numerics
         return known if self.exact else known[:-1] + ', "exact": false}'
 
-    def advance(self, until: int) -> None:
-        """Train up to step `until`, or to where the setting says stop. No value is read back from the device."""
+    def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
+        """Train up to step `until`, or to where `pause()` asks for a break or the setting says stop (then True).
+
+        No value is read back from the device.
+        """
         workload, point, batches, rates = self.setting.workload, self.point, self.batches, self.rates
         model, optimizer, parameters = self.model, self.optimizer, self.parameters
         augment = workload.augment if self.setting.study.augment and workload.augments else None
@@ -57,8 +60,10 @@ class TrialRun:
         group = optimizer.param_groups[0]
         model.train()
         for step in range(self.step, until):
-            if stop():
+            if pause():
                 break
+            if stop():
+                return True
             batch = batches.at(step)
             if augment is not None:
                 batch = augment(batch, point, torch.Generator(device).manual_seed(step_seed(seed ^ 1, step)))
@@ -73,6 +78,7 @@ class TrialRun:
             optimizer.step()
             self.losses.append(loss.detach())
             self.step = step + 1
+        return False
 
     def read_gradient_norm(self) -> float:
         """The L2 norm of the last gradient (after clipping); kept when there is none, just after a resume."""
