@@ -90,8 +90,12 @@ class CampaignRecords:
 
     def findings(self, round: int | None = None) -> list[Finding]:
         """The whole checklist, in the playbook's order; then whether the round before is confirmed."""
+        return self.findings_about(self.frames(round))
+
+    def findings_about(self, frames: StudyFrames) -> list[Finding]:
+        """All findings about a round that was read before."""
         with self._ledger() as ledger:
-            return round_findings(ledger, self.name, round_number(ledger, self.name, round))
+            return round_findings(ledger, self.name, frames)
 
     def conclusions(self) -> pd.DataFrame:
         """What was concluded at which length, and whether it still holds (A30, A45)."""

@@ -195,6 +195,9 @@ def test_the_sweep_command_prints_its_finding_and_its_exit_code(tuner, tmp_path)
     cut = tuner("sweep", study, "--learning-rates", "1e-3,2e-3,4e-3")
     assert cut.code == 3
     assert "invalid" in cut.out
+    again = tuner("sweep", study, "--learning-rates", "1e-3,2e-3,4e-3", "--again")
+    assert (again.code, again.out) == (3, cut.out), "trained anew, and the same"
+    assert "sweep-3-grid" in studies(tmp_path)
     extended = tuner("sweep", study, "--extend")
     assert extended.code in (0, 3)
     assert tuner("launch", study).code == (0 if extended.code == 0 else 2)

@@ -64,7 +64,15 @@ QUESTIONS = (
     Asked("isolation", isolation_findings, ("leads", "tie"), searched=True),
 )  # fmt: skip
 VERDICTS = tuple(
-    sorted({"inconclusive", "no_curves", *TRANSFER_VERDICTS, *(one for asked in QUESTIONS for one in asked.verdicts)})
+    sorted(
+        {
+            "inconclusive",
+            "no_curves",
+            "stale",
+            *TRANSFER_VERDICTS,
+            *(one for asked in QUESTIONS for one in asked.verdicts),
+        }
+    )
 )
 
 

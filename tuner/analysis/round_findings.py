@@ -2,16 +2,18 @@
 
 from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.finding import Finding
-from tuner.analysis.round_frames import round_frames, rounds_started
+from tuner.analysis.round_frames import round_frames, round_of, rounds_started
+from tuner.analysis.stale import recorded_stale_findings
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer import transfer_findings
 from tuner.storage.store import Ledger
 
 
-def round_findings(ledger: Ledger, campaign: str, number: int) -> list[Finding]:
-    """The checklist of round `number`, then what it says of the conclusions of the round before."""
-    frames = round_frames(ledger, campaign, number)
-    return [*checklist_findings(frames), *confirming_findings(ledger, campaign, number, frames)]
+def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[Finding]:
+    """A stale budget; the checklist of a round; then what the round says of the conclusions of the one before."""
+    place = round_of(frames.study.name)
+    confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
+    return [*recorded_stale_findings(ledger, campaign, frames.study.name), *checklist_findings(frames), *confirming]
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:

@@ -22,7 +22,7 @@ def check(
     form: OutputFormat = Format.table,
 ) -> None:
     """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
-    from tuner.analysis.checklist import checklist_findings, failing
+    from tuner.analysis.checklist import failing
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.reading import load
 
@@ -30,7 +30,7 @@ def check(
     failing([], verdicts)  # a word that is no verdict is said before anything is read
     records = load(study, storage)
     frames = records.frames(round_number)  # read once: a large study takes seconds, and may grow meanwhile
-    findings = checklist_findings(frames)
+    findings = records.findings_about(frames)
     emit_findings(records.name, frames.study.name, findings, form)
     told = failing(findings, verdicts)
     say(f"{len(findings)} findings, {len(told)} {'need action' if verdicts is None else 'of the chosen verdicts'}")

@@ -57,8 +57,14 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
         say(f"note: {warning}")
     with stop_on_signal() as asked:
         working = replace(desk, stop=asked.is_set, watch=watch(quiet))
-        origin = prepared.budget.origin
-        row = launch_study(working, study, prepared.trials, retry_failed=retry_failed, budget_origin=origin)
+        row = launch_study(
+            working,
+            study,
+            prepared.trials,
+            retry_failed=retry_failed,
+            budget_origin=prepared.budget.origin,
+            budget_source=prepared.budget.source,
+        )
     counts = desk.ledger.state_counts(row.study_id)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     say(f"{desk.name} {study.name}: {states}; records in {desk.ledger.safe_url}")

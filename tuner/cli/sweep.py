@@ -1,6 +1,5 @@
 """`tuner sweep`: how many steps does the fastest trial need to fit the training set?"""
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -14,6 +13,9 @@ def sweep(
         str | None, typer.Option(help="A grid of your own: 1e-3,3e-3,1e-2.", show_default=False)
     ] = None,
     extend: Annotated[bool, typer.Option("--extend", help="Extend the grid of a sweep that was invalid.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Sweep anew although it came to an end: model, data or batch changed.")
+    ] = False,
     storage: Storage = None,
     checkpoints: Checkpoints = None,
     device: Device = None,
@@ -29,4 +31,4 @@ def sweep(
     where = Where(study, storage, checkpoints, device, threads, workers=workers)
     with open_desk(where) as desk:
         declared = chosen_sweep(desk, learning_rates, extend)
-        raise typer.Exit(run_and_print(replace(desk), declared, quiet, form))
+        raise typer.Exit(run_and_print(desk, declared, again=again, quiet=quiet, form=form))

@@ -33,10 +33,10 @@ def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
     return replace(declared, learning_rate=last.outcome.extended_grid)
 
 
-def run_and_print(desk: Desk, declared: Sweep, quiet: bool, form: Format) -> int:
+def run_and_print(desk: Desk, declared: Sweep, *, again: bool, quiet: bool, form: Format) -> int:
     """Run a sweep while somebody watches, print its finding, and return the exit code."""
     with stop_on_signal() as asked:
-        outcome = run_sweep(replace(desk, stop=asked.is_set, watch=watch(quiet)), declared)
+        outcome = run_sweep(replace(desk, stop=asked.is_set, watch=watch(quiet)), declared, again=again)
     records = sweep_records(desk.ledger, desk.name)
     if records is None:
         raise StorageError(f"the sweep of {desk.name!r} left no record")

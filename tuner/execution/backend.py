@@ -1,6 +1,6 @@
 """What a backend offers to the strategy above it, and what it tells to whoever watches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -49,6 +49,10 @@ class Backend(Protocol):
 
     def fingerprint(self) -> str:
         """The digest of the workload's code and data."""
+        ...
+
+    def fingerprint_parts(self) -> Mapping[str, str]:
+        """The parts of code and data by name, so that a change can be named."""
         ...
 
     def check(self, study: Study, trial: Trial) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +25,7 @@ from tuner.storage.studies import StudyRow
 from tuner.storage.verify import delete_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import workload_fingerprint
+from tuner.training.fingerprint_parts import workload_parts
 from tuner.training.fused.choice import Choice, largest_group, look_at
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
@@ -84,6 +85,13 @@ class InProcess:
     @cached_property
     def _fingerprint(self) -> str:
         return workload_fingerprint(self.workload, self.data)
+
+    def fingerprint_parts(self) -> Mapping[str, str]:
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> Mapping[str, str]:
+        return workload_parts(self.workload, self.data)
 
     def fingerprint(self) -> str:
         return self._fingerprint

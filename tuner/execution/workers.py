@@ -7,7 +7,7 @@ that die, and tells the listener. Results do not depend on the number of workers
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -44,6 +44,9 @@ class Workers:
 
     def fingerprint(self) -> str:
         return self.local.fingerprint()
+
+    def fingerprint_parts(self) -> Mapping[str, str]:
+        return self.local.fingerprint_parts()
 
     def check(self, study: Study, trial: Trial) -> None:
         self.local.check(study, trial)

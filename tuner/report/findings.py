@@ -26,6 +26,7 @@ _ASKED: Mapping[str, str] = {
     "effort": "Did each value get as many chances?",
     "isolation": "Which value is best?",
     "adoption": "Is it better than trials vary?",
+    "stale_budget": "Was the budget chosen for what is trained now?",
     "transfer": "Does it still hold at this length?",
     "longer_training": "Did training longer help?",
     "sweep": "How many steps fit the training set?",

@@ -8,6 +8,7 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.round_findings import confirming_findings
 from tuner.analysis.round_frames import frames_of_rows, round_of, round_rows
+from tuner.analysis.stale import recorded_stale_findings
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
@@ -151,7 +152,7 @@ def _findings(ledger: Ledger, campaign: str, row: StudyRow, frames: StudyFrames)
     """Its checklist, and what it says of the round before; a widening says nothing of its own about that."""
     place = round_of(row.study.name)
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place and place[1] == 0 else []
-    return [*checklist_findings(frames), *confirming]
+    return [*recorded_stale_findings(ledger, campaign, row.study.name), *checklist_findings(frames), *confirming]
 
 
 def _frames(ledger: Ledger, campaign: str, row: StudyRow) -> StudyFrames:

@@ -35,8 +35,8 @@ def rounds_table(material: Material) -> Table:
 def _origin(material: Material, place: int) -> str:
     study = material.rounds[place]
     recorded = material.ledger.conclusion(material.campaign, CONCLUSION, study.row.study_id)
-    if recorded is not None:
-        return str(recorded.get("origin", ""))
+    if recorded is not None and recorded.get("origin"):
+        return str(recorded["origin"])
     steps = study.study.budget.max_train_steps
     if any(steps == int(given) for one in study.launches for given in _GIVEN.findall(one.command)):
         return "given on the command line"

@@ -15,10 +15,11 @@ from tuner.rounds.plan import round_name
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A number of steps and where it came from, in words."""
+    """A number of steps and where it came from, in words. source: the study it was chosen from, if any."""
 
     steps: int
     origin: str
+    source: str | None = None
 
 
 def budget_of_round(desk: Desk, number: int, regime: str) -> Budget:
@@ -67,7 +68,8 @@ def _first_budget(desk: Desk) -> Budget:
             "compute-bound workload, or give max_train_steps"
         )
     steps = rounded_up(sweep.margin * outcome.steps)
-    return Budget(steps, f"{sweep.margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)")
+    origin = f"{sweep.margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)"
+    return Budget(steps, origin, sweep.frames.study.name)
 
 
 def _refined_budget(desk: Desk, number: int) -> Budget:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.execution.backend import Backend, Watch, silent
 from tuner.records import Price, State
+from tuner.rounds.basis import basis_of
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
 from tuner.storage.claims import worker_id
@@ -85,19 +87,27 @@ def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
 
 
 def launch_study(
-    desk: Desk, study: Study, trials: Sequence[Trial], *, retry_failed: bool = False, budget_origin: str | None = None
+    desk: Desk,
+    study: Study,
+    trials: Sequence[Trial],
+    *,
+    retry_failed: bool = False,
+    budget_origin: str = "",
+    budget_source: str | None = None,
 ) -> StudyRow:
     """Check, write the plan to the Ledger, and train what is not finished yet. Finished trials are not repeated.
 
-    budget_origin: where the study's budget came from, in words; kept at its first start.
+    budget_origin: where the study's budget came from, in words. budget_source: the study it was chosen from. Both are
+    kept at its first start, with what they were chosen under.
     """
     started = started_study(desk, study.name)
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
         desk.backend.check(study, trials[0])
     row = desk.ledger.start_study(desk.name, study, desk.backend.fingerprint())
     _check_fingerprint(desk, row)
-    if started is None and budget_origin is not None:
-        desk.ledger.conclude(desk.name, "budget", {"origin": budget_origin}, row.study_id)
+    if started is None:
+        kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
+        desk.ledger.conclude(desk.name, CONCLUSION, kept, row.study_id)
     desk.ledger.plan_trials(row.study_id, trials)
     if retry_failed:
         desk.ledger.reset(row.study_id, [State.FAILED])
@@ -115,16 +125,22 @@ def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
         desk.backend.run(desk.ledger, row, listener, desk.stop)
 
 
+def _basis(desk: Desk, study: Study) -> dict[str, str]:
+    return basis_of(desk.campaign, desk.backend, study.round or 1)
+
+
 def _num_finished(desk: Desk, row: StudyRow) -> int:
     return sum(count for state, count in desk.ledger.state_counts(row.study_id).items() if state.finished)
 
 
 def _check_fingerprint(desk: Desk, row: StudyRow) -> None:
     if row.fingerprint != desk.backend.fingerprint() and not desk.allow_changed_code:
+        kept = desk.ledger.conclusion(desk.name, CONCLUSION, row.study_id) or {}
+        parts = changed_parts(basis_in(kept), _basis(desk, row.study)) if basis_in(kept) else ""
         raise StudyChanged(
-            f"the code or the data of the workload changed since {row.study.name} of {desk.name!r} was started; its "
-            "trials could not be compared with each other: undo the change, give the campaign another name, or say "
-            "--allow-changed-code if it makes no difference"
+            f"the code or the data of the workload changed since {row.study.name} of {desk.name!r} was started"
+            f"{f' ({parts})' if parts else ''}; its trials could not be compared with each other: undo the change, "
+            "give the campaign another name, or say --allow-changed-code if it makes no difference"
         )
 
 

@@ -1,11 +1,12 @@
 """A round made ready: its budget, its study, its trials, and what there is to say about them before they run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.analysis.roles import role_warnings
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.rounds.basis import basis_of, stale_budget
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
 from tuner.rounds.expand import planned_expansion
 from tuner.rounds.launch import Desk
@@ -35,11 +36,23 @@ def prepared_round(desk: Desk, number: int, max_train_steps: int | None = None) 
         budget = Budget(max_train_steps, "given on the command line")
     else:
         budget = budget_of_round(desk, number, regime)
+    if number > 1 and budget.source is None:  # whatever it was declared, its points or its schedule were chosen there
+        budget = replace(budget, source=round_name(number - 1))
+    stale = _stale_warnings(desk, number, budget)
     if desk.campaign.round(number).space is not None:
         study = study_of_round(desk.campaign, number, budget.steps)
-        return Prepared(study, planned_trials(study), budget, tuple(role_warnings(study)))
+        return Prepared(study, planned_trials(study), budget, (*stale, *role_warnings(study)))
     promoted = promotion(desk, number, budget.steps, carry_over=regime == "compute_bound")
-    return Prepared(promoted.study, promoted.trials, budget, promoted.warnings)
+    return Prepared(promoted.study, promoted.trials, budget, (*stale, *promoted.warnings))
+
+
+def _stale_warnings(desk: Desk, number: int, budget: Budget) -> tuple[str, ...]:
+    """What changed since the budget was chosen, and what to do about it (A7, A16, A17)."""
+    if desk.name not in desk.ledger.campaigns():
+        return ()
+    now = basis_of(desk.campaign, desk.backend, number)
+    found = stale_budget(desk.ledger, desk.name, budget.source, now, round_name(number))
+    return (f"stale budget. {found.summary} {found.action}",) if found else ()
 
 
 def check_rounds(campaign: Campaign) -> None:

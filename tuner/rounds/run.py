@@ -129,7 +129,13 @@ class Playbook:
     def _run_round(self, number: int) -> Question | None:
         prepared = prepared_round(self.desk, number)
         self._announce(number, prepared)
-        launch_study(self.desk, prepared.study, prepared.trials, budget_origin=prepared.budget.origin)
+        launch_study(
+            self.desk,
+            prepared.study,
+            prepared.trials,
+            budget_origin=prepared.budget.origin,
+            budget_source=prepared.budget.source,
+        )
         frames = round_frames(self.desk.ledger, self.desk.name, number)
         if number == 1:
             self._check_declared_regime(frames)

@@ -24,6 +24,7 @@ from tuner.analysis.sweep_outcome import (
 from tuner.analysis.sweep_records import conclude_sweep, sweep_records
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Sweep
+from tuner.design.study import Study
 from tuner.rounds.launch import Desk, launch_study, started_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
@@ -33,13 +34,18 @@ REFINED_WIDTH = 0.05  # [P] an evaluation interval of the refinement, as a share
 SEED_ROOM = 2  # fresh seeds get so many times N steps, since steps to fit vary by up to 2x between seeds
 
 
-def run_sweep(desk: Desk, sweep: Sweep) -> Outcome:
-    """Run a sweep, or go on with it, and store its outcome. Training nothing that is in the Ledger already."""
+def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False) -> Outcome:
+    """Run a sweep, or go on with it, and store its outcome. Training nothing that is in the Ledger already.
+
+    again: train it anew although it came to an end, because what it was run under changed (A16).
+    """
     plan = sweep_plan(desk.campaign, sweep)
     name = _sweep_name(desk, plan)
     concluded = sweep_records(desk.ledger, desk.name)
     if concluded is not None and concluded.name == name:
-        return concluded.outcome
+        if not again:
+            return concluded.outcome
+        name = f"sweep-{len(_known_sweeps(desk)) + 1}"
     _check_switched_off(desk, plan)
     outcome = _Stages(desk, plan, name).outcome()
     conclude_sweep(desk.ledger, desk.name, name, outcome, sweep.margin)
@@ -140,12 +146,17 @@ def _is_coarse(outcome: Outcome) -> bool:
 
 def _sweep_name(desk: Desk, plan: SweepPlan) -> str:
     """The name of this sweep: the same again for the same declaration, the next number for another grid."""
-    known = desk.ledger.studies(desk.name) if desk.name in desk.ledger.campaigns() else []
-    sweeps = {"-".join(row.study.name.split("-")[:2]): row.study for row in known if row.study.kind == "sweep"}
-    for name, study in sweeps.items():
+    sweeps = _known_sweeps(desk)
+    for name, study in reversed(sweeps.items()):
         if dict(study.lineage)["sweep"] == plan.digest:
             return name
     return f"sweep-{len(sweeps) + 1}"
+
+
+def _known_sweeps(desk: Desk) -> dict[str, Study]:
+    """Sweeps by name, in the order of their start, each with one of its studies."""
+    known = desk.ledger.studies(desk.name) if desk.name in desk.ledger.campaigns() else []
+    return {"-".join(row.study.name.split("-")[:2]): row.study for row in known if row.study.kind == "sweep"}
 
 
 def _check_switched_off(desk: Desk, plan: SweepPlan) -> None:

@@ -16,7 +16,7 @@ def workload_fingerprint(workload: Workload, data: Data) -> str:
     """Hex digest of the workload's code and of its training and validation data."""
     digest = hashlib.sha256(code_digest(workload).encode())
     for split in (data.training, data.validation):
-        digest.update(_data_digest(split).encode())
+        digest.update(data_digest(split).encode())
     return digest.hexdigest()
 
 
@@ -64,7 +64,7 @@ def _declares_a_campaign(statement: ast.stmt) -> bool:
     return (called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")) == "Campaign"
 
 
-def _data_digest(split: Split) -> str:
+def data_digest(split: Split) -> str:
     """Digest of all values of tensors in memory; of the length and the first examples of a dataset."""
     digest = hashlib.sha256(f"{split.name} {split.num_examples}".encode())
     tensors = split.tensors if split.tensors is not None else _tensors_of(split.first(8))

@@ -1,0 +1,80 @@
+"""Which part of a workload changed: each change moves the digest of its own part and of no other."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from tuner.training.fingerprint_parts import workload_parts
+from tuner.training.setting import Data
+
+SOURCE = """
+import torch
+from torch import nn
+from tuner import Splits, Workload, minimize
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return torch.relu(self.layer(x))
+
+class Small(Workload):
+    batch_size = 8
+    select_by = minimize("validation/loss")
+    width = 4
+
+    def data(self):
+        x = torch.arange(32.0).reshape(8, 4)
+        return Splits(training=(x[:4],), validation=(x[4:],))
+
+    def model(self, point):
+        return Block()
+
+    def loss(self, model, batch, point):
+        return model(batch[0]).mean()
+
+    def metrics(self, model, batch):
+        return {"loss": model(batch[0]).mean(1)}
+
+    def augment(self, batch, point, generator):
+        return batch
+"""
+
+
+def parts_of(folder, source):
+    path = folder / f"made_{abs(hash(source))}.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    workload = module.Small()
+    return workload_parts(workload, Data.of(workload, torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("torch.relu(self", "torch.tanh(self", {"architecture"}),
+        ("return Block()", "return nn.Sequential(Block())", {"architecture"}),
+        (
+            "loss(self, model, batch, point):\n        return",
+            "loss(self, model, batch, point):\n        return 2 *",
+            {"loss"},
+        ),
+        ("generator):\n        return batch", "generator):\n        return (batch[0] + 1,)", {"augmentation"}),
+        ("training=(x[:4],)", "training=(x[1:5],)", {"training data"}),
+        ("width = 4", "width = 8", {"attribute width"}),
+        ("batch_size = 8", "batch_size = 4", set()),  # declared: told apart by its own name
+        ("class Small", "# a remark\nclass Small", set()),
+    ],
+)
+def test_a_change_moves_the_digest_of_its_own_part(tmp_path, old, new, part):
+    assert old in SOURCE
+    before, after = parts_of(tmp_path, SOURCE), parts_of(tmp_path, SOURCE.replace(old, new))
+    assert {name for name in before if before[name] != after[name]} == part

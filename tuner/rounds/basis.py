@@ -1,0 +1,56 @@
+"""What a budget or a schedule is chosen under, and what changed since the one in use was chosen (A7, A16, A17)."""
+
+from collections.abc import Iterator
+
+from tuner.analysis.finding import Finding
+from tuner.analysis.stale import CONCLUSION, basis_in, stale_finding
+from tuner.design.campaign import Campaign
+from tuner.design.hyperparameters import Domain, Range
+from tuner.design.space import SearchSpace
+from tuner.execution.backend import Backend
+from tuner.storage.store import Ledger
+
+_FAMILIES = ("architecture", "augmentation", "regularization")  # their ranges and values decide how noisy training is
+
+
+def basis_of(campaign: Campaign, backend: Backend, number: int) -> dict[str, str]:
+    """Part to value, as declared today for round `number`: batch size, optimizer, schedule, families, code, data."""
+    family = campaign.schedule
+    decay = "" if family.decay is None else f" {family.decay:g}"
+    declared = {
+        "batch_size": str(campaign.workload.batch_size),
+        "optimizer": campaign.optimizer,
+        "schedule": f"{family.name}{decay} to {family.final:g}, warmup {campaign.warmup_steps}",
+    }
+    space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)
+    return declared | dict(_hyperparameters(space)) | dict(backend.fingerprint_parts())
+
+
+def stale_budget(
+    ledger: Ledger, campaign_name: str, source: str | None, now: dict[str, str], subject: str
+) -> Finding | None:
+    """What changed since the study that a budget was chosen from was started."""
+    known = {row.study.name: row.study_id for row in ledger.studies(campaign_name)} if source else {}
+    if source is None or source not in known:
+        return None
+    kept = ledger.conclusion(campaign_name, CONCLUSION, known[source]) or {}
+    return stale_finding(basis_in(kept), now, source, subject)
+
+
+def _hyperparameters(space: SearchSpace | None) -> Iterator[tuple[str, str]]:
+    if space is None:
+        return
+    for hyperparameter in space:
+        if hyperparameter.family in _FAMILIES:
+            yield f"{hyperparameter.family} {hyperparameter.name}", _words(hyperparameter.domain)
+        elif hyperparameter.name == "optimizer":
+            yield "optimizer choice", _words(hyperparameter.domain)
+    for name, constant in space.fixed:
+        if constant.family in _FAMILIES or name == "optimizer":
+            yield f"{constant.family or 'optimizer'} {name}", repr(constant.value)
+
+
+def _words(domain: Domain) -> str:
+    if isinstance(domain, Range):
+        return f"{domain.low:g} to {domain.high:g}"
+    return ", ".join(map(repr, domain.choices))
