@@ -13,6 +13,7 @@ from tuner.cli import (
     export,
     importing,
     launch,
+    plan,
     plot,
     replay,
     report,
@@ -29,6 +30,7 @@ from tuner.cli import (
 def register(app: typer.Typer) -> None:
     """Add every command to the program."""
     app.command("run")(run.run)
+    app.command("plan")(plan.plan)
     app.command("sweep")(sweep.sweep)
     app.command("launch")(launch.launch)
     app.command("worker")(worker.worker)

@@ -1,0 +1,31 @@
+"""`tuner plan`: the rounds before anything runs."""
+
+from support.study_files import write_study
+
+COMPUTE_BOUND = [
+    ("max_train_steps=60, ", ""),
+    ("sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),", ""),
+]
+
+
+def test_trials_steps_cost_and_relevance_are_shown_and_nothing_is_written(tuner, tmp_path):
+    study = write_study(tmp_path, trials=12, more="production_steps=400,", replace=COMPUTE_BOUND)
+    run = tuner("plan", study)
+    assert run.code == 0, run.err
+    first, final = (line.split() for line in run.out.splitlines()[1:3])
+    assert first[:7] == ["1", "12", "searched", "12", "40", "10%", "480"]
+    assert final[-7:-2] == ["4", "400", "100%", "1,600", "77%"]
+    assert not (tmp_path / "runs").exists()
+    bought = tuner("plan", study, "--total-steps", 4000)
+    assert "round 1: trials=60, max_train_steps=40" in bought.err, "half of 4,000 buys 5 long trials, 4 are declared"
+    four = tuner("plan", study, "--total-steps", 8000, "--rounds", 4)
+    assert "very mature" in four.err, "A44"
+    assert tuner("plan", study, "--total-steps", 100).code == 2
+
+
+def test_where_the_sweep_finds_the_budget_a_total_is_refused(tuner, tmp_path):
+    study = write_study(tmp_path)
+    run = tuner("plan", study, "--total-steps", 1000)
+    assert run.code == 2
+    assert "declare production_steps" in run.err
+    assert "round-1" in tuner("plan", study).out, "priced like a dry run"

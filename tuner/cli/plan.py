@@ -1,0 +1,31 @@
+"""`tuner plan`: rounds, trials, steps, cost and relevance before anything is trained."""
+
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import Device, Storage, StudyFile, Threads
+
+
+def plan(
+    study: StudyFile,
+    total_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Plan trials for so many steps in all, over the declared numbers.", show_default=False
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --total-steps: so many rounds. Default: as declared.", show_default=False),
+    ] = None,
+    storage: Storage = None,
+    device: Device = None,
+    threads: Threads = 1,
+) -> None:
+    """Show the rounds of a campaign: trials, steps, cost, and how relevant their lengths are. Nothing is trained."""
+    from tuner.cli.desks import Where, open_desk
+    from tuner.cli.planning import print_rounds
+
+    with open_desk(Where(study, storage, None, device, threads, dry_run=True)) as desk:
+        print_rounds(desk, total_steps, rounds)

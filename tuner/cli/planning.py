@@ -1,0 +1,73 @@
+"""The table of `tuner plan`."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from tuner.budget.step_budget import StepBudget
+from tuner.cli.output import console, next_step, readable_seconds, say
+from tuner.cli.playing import print_prices
+from tuner.errors import DeclarationError
+from tuner.records import Price
+from tuner.rounds.launch import Desk, plan_study
+from tuner.rounds.lengths import check_transfer, many_rounds_note
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.rounds.planner import PlannedRound, declaration_words, planned_rounds, rounds_for
+from tuner.rounds.prepare import known_regime
+
+
+def print_rounds(desk: Desk, total_steps: int | None, count: int | None) -> None:
+    """The rounds as declared, or for a total of steps. Raises DeclarationError where no such plan exists."""
+    if known_regime(desk) != "compute_bound":
+        if total_steps is not None:
+            raise DeclarationError(
+                "a total of steps is planned for compute-bound campaigns, whose rounds grow to a production length "
+                "(A28); declare production_steps, or leave --total-steps out: the sweep finds the budget"
+            )
+        print_prices(desk)
+        return
+    if count is not None and total_steps is None:
+        raise DeclarationError("--rounds plans rounds for a total of steps; give --total-steps with it")
+    check_transfer(desk.campaign)
+    planned = planned_rounds(desk.campaign) if total_steps is None else rounds_for(desk.campaign, total_steps, count)
+    _print_table(desk, planned)
+    note = many_rounds_note(len(planned))
+    if note is not None:
+        say(f"note: {note}")
+    if total_steps is not None:
+        say("to take this plan, write in the study file:")
+        for one in planned:
+            say(f"  round {one.number}: {declaration_words(one)}")
+    next_step(f"tuner run {desk.study_file or desk.name} --dry-run")
+
+
+def _print_table(desk: Desk, planned: Sequence[PlannedRound]) -> None:
+    study = study_of_round(desk.campaign, 1, planned[0].max_train_steps)
+    price = plan_study(desk, study, planned_trials(study)).price
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ("round", "points", "trials", "steps each", "relevance", "steps", "share", "time")
+    for name in names:
+        table.add_column(name, justify="left" if name == "points" else "right")
+    total = sum(one.steps for one in planned)
+    for one in planned:
+        table.add_row(
+            str(one.number), _points(one), str(one.trials), f"{one.max_train_steps:,}", f"{one.relevance:.0%}",
+            f"{one.steps:,}", f"{one.steps / total:.0%}", readable_seconds(_seconds(desk, one, price)),
+        )  # fmt: skip
+    console().print(table)
+    seconds = sum(_seconds(desk, one, price) for one in planned)
+    say(
+        f"{total:,} steps in all, about {readable_seconds(seconds)} here, one trial after the other; what trials take "
+        "over from shorter ones is not taken off"
+    )
+
+
+def _points(one: PlannedRound) -> str:
+    parts = [(one.searched, "searched"), (one.promoted, "promoted"), (one.fresh, "again with fresh seeds")]
+    parts.append((one.arms, "at other rates"))
+    return ", ".join(f"{count} {what}" for count, what in parts if count)
+
+
+def _seconds(desk: Desk, one: PlannedRound, price: Price) -> float:
+    evaluations = len(StepBudget.with_evaluations(one.max_train_steps, desk.campaign.evaluations).evaluation_steps)
+    return one.trials * (one.max_train_steps * price.step_ms + evaluations * price.evaluation_ms) / 1e3

@@ -1,0 +1,100 @@
+"""Rounds for a total number of steps: how many trials of which length, before anything is trained (A28-A33, A45).
+
+Lengths grow geometrically to the production length. The last round has very few trials (A33); what is left is shared
+equally among the rounds before it, so each step of length halves or thirds the trials that go on, and an idea passes
+from length to length only where it held.
+"""
+
+from dataclasses import dataclass
+
+from tuner.design.campaign import Campaign, Round
+from tuner.errors import DeclarationError
+from tuner.rounds.lengths import FIRST_SHARE, compute_bound_lengths, geometric_lengths
+
+FINAL_SHARE = 0.5  # [P] of a total budget is the most that the last round's long trials take
+FEWEST_SEARCHED = 10  # [P] points below which a search tells little (B19, B21)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRound:
+    """A round before it is trained. relevance: its length as a share of the production length (A29)."""
+
+    number: int
+    max_train_steps: int
+    searched: int
+    promoted: int
+    fresh: int
+    arms: int
+    relevance: float
+
+    @property
+    def trials(self) -> int:
+        return self.searched + self.promoted + self.fresh + self.arms
+
+    @property
+    def steps(self) -> int:
+        """Steps of all its trials, each from scratch."""
+        return self.trials * self.max_train_steps
+
+
+def planned_rounds(campaign: Campaign) -> tuple[PlannedRound, ...]:
+    """The rounds as they are declared. Raises DeclarationError where they do not grow or have no length."""
+    lengths = compute_bound_lengths(campaign)
+    pairs = zip(campaign.rounds, lengths, strict=True)
+    return tuple(_declared(number, one, steps, lengths[-1]) for number, (one, steps) in enumerate(pairs, 1))
+
+
+def rounds_for(campaign: Campaign, total_steps: int, count: int | None = None) -> tuple[PlannedRound, ...]:
+    """`count` rounds (as many as declared) that take at most `total_steps` steps together.
+
+    Raises DeclarationError where the total buys less than a search and one production run.
+    """
+    lengths = compute_bound_lengths(campaign)
+    if count is not None and count != len(lengths):
+        first = lengths[0] if len(lengths) > 1 else max(1, round(FIRST_SHARE * lengths[-1]))
+        lengths = geometric_lengths(first, lengths[-1], count)
+    production, last = lengths[-1], campaign.rounds[-1]
+    most = _declared(len(lengths), last, production, production).trials if last.promote else 1
+    finals = max(1, min(most, int(FINAL_SHARE * total_steps) // production)) if len(lengths) > 1 else 0
+    rest = total_steps - finals * production
+    _check_enough(total_steps, rest, lengths, finals)
+    counts = [rest // max(1, len(lengths) - 1) // steps for steps in lengths[:-1]] or [rest // production]
+    for place in range(1, len(counts)):
+        counts[place] = max(1, min(counts[place], counts[place - 1]))
+    spare = rest - sum(trials * steps for trials, steps in zip(counts, lengths, strict=False))
+    counts[0] += max(0, spare) // lengths[0]
+    planned = [PlannedRound(1, lengths[0], counts[0], 0, 0, 0, lengths[0] / production)]
+    for number, (trials, steps) in enumerate(zip([*counts[1:], finals], lengths[1:], strict=False), 2):
+        promoted, fresh = _split(trials)
+        planned.append(PlannedRound(number, steps, 0, promoted, fresh, 0, steps / production))
+    return tuple(planned)
+
+
+def declaration_words(planned: PlannedRound) -> str:
+    """What to write in the study file for a round."""
+    if not planned.promoted:
+        return f"trials={planned.searched}, max_train_steps={planned.max_train_steps}"
+    return f"promote={planned.promoted}, fresh={planned.fresh}, max_train_steps={planned.max_train_steps}"
+
+
+def _declared(number: int, declared: Round, steps: int, production: int) -> PlannedRound:
+    arms = len(declared.rate_arms) - 1
+    searched, promoted = declared.trials or 0, declared.promote or 0
+    return PlannedRound(number, steps, searched, promoted, declared.num_fresh, arms, steps / production)
+
+
+def _split(trials: int) -> tuple[int, int]:
+    """Promoted points and fresh repetitions of the winner and a rival among so many trials (A32)."""
+    fresh = min(2, trials // 2)
+    return trials - fresh, fresh
+
+
+def _check_enough(total_steps: int, rest: int, lengths: tuple[int, ...], finals: int) -> None:
+    """The first round must be a search, and every round between must train something."""
+    least = FEWEST_SEARCHED * lengths[0] * max(1, len(lengths) - 1)
+    if rest < max(least, max(1, len(lengths) - 1) * max(lengths[:-1], default=lengths[0])):
+        need = max(least, (len(lengths) - 1) * max(lengths[:-1], default=lengths[0])) + finals * lengths[-1]
+        raise DeclarationError(
+            f"{total_steps:,} steps buy no search of {FEWEST_SEARCHED} points of {lengths[0]:,} steps and {finals} "
+            f"runs of {lengths[-1]:,}; that takes {need:,}: raise --total-steps, or lower production_steps (A28)"
+        )
