@@ -1,25 +1,13 @@
 """`--fuse`: trials trained together from the shell, with the records of trials trained one by one."""
 
 import json
-import sqlite3
 
 import pytest
 import torch
+from support.records import CURVES, rows
 from support.study_files import write_study
 
 from tuner.training.fused.trainer import GroupTrainer
-
-CURVES = (
-    "select number, trial.state, metric.name, measurement.step, value_kind, hex(value) from measurement "
-    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 3, 4"
-)
-
-
-def rows(folder, query):
-    connection = sqlite3.connect(folder / "runs" / "tuner.sqlite")
-    found = connection.execute(query).fetchall()
-    connection.close()
-    return found
 
 
 @pytest.mark.parametrize("fuse", ["3", "auto"])

@@ -1,0 +1,29 @@
+"""Round 1 of the digits study on a GPU through the real path: fused and one by one, the same records."""
+
+import json
+from pathlib import Path
+
+import torch
+from support.gpu import ON_GPU
+from support.records import CURVES, rows
+
+pytestmark = ON_GPU
+DIGITS = Path(__file__).parents[2] / "studies" / "digits.py"
+ROUND = ("--round", "1", "--max-train-steps", "100", "--device", "cuda")
+
+
+def test_round_1_of_digits_is_the_same_fused_and_unfused(tuner, tmp_path, monkeypatch):
+    for folder, fuse in (("alone", "off"), ("together", "32"), ("chosen", "auto")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        run = tuner("launch", DIGITS, *ROUND, "--fuse", fuse)
+        assert run.code == 0, run.err
+    torch.use_deterministic_algorithms(False)
+    alone = rows(tmp_path / "alone", CURVES)
+    assert len({number for number, *_ in alone}) == 32
+    assert rows(tmp_path / "together", CURVES) == alone
+    assert rows(tmp_path / "chosen", CURVES) == alone
+    ((data,),) = rows(tmp_path / "together", "select data from conclusion where kind = 'fusion'")
+    assert [told["self_check"] for told in json.loads(data).values()] == ["identical"]
+    ((numerics,),) = rows(tmp_path / "together", "select distinct numerics from trial")
+    assert json.loads(numerics)["device"] == torch.cuda.get_device_name()
