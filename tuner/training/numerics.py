@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import platform
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from tuner.errors import InputError
 
 _NO_SUCH_KERNEL = ".*does not have a deterministic implementation.*"
-_DRIVER = Path("/sys/module/nvidia/version")
+_DRIVER_FILES = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/version"))
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -91,12 +92,17 @@ def numerics(device: torch.device) -> str:
 
 @functools.cache
 def _of_cuda(device: torch.device) -> dict[str, Any]:
-    newest_cuda = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]  # the CPU build has none
-    driver = _DRIVER.read_text().strip() if _DRIVER.is_file() else f"of CUDA {newest_cuda}"
     return {
         "device": torch.cuda.get_device_name(device),
-        "driver": driver,
+        "driver": _driver(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
     }
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, as Linux tells it."""
+    told = next((path.read_text() for path in _DRIVER_FILES if path.is_file()), "")
+    found = re.search(r"\d+\.\d+(\.\d+)?", told)
+    return found[0] if found else "unknown"

@@ -1,7 +1,7 @@
 """Random numbers as functions of (seed, step) or (seed, epoch), so that no generator's state has to be saved."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -43,6 +43,12 @@ def epoch_order(data_seed: int, epoch: int, num_examples: int) -> torch.Tensor:
 @contextmanager
 def callers_generators_restored(device: torch.device) -> Iterator[None]:
     """Leave torch's global generators as they were found: a notebook's random numbers are not ours to change."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    on_host = torch.get_rng_state()
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
         yield
+    finally:
+        torch.set_rng_state(on_host)
+        if on_device is not None:
+            with suppress(torch.AcceleratorError):  # of a device that is lost: the error under way says so
+                torch.cuda.set_rng_state(on_device, device)
