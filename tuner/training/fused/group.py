@@ -1,6 +1,7 @@
 """K trials that train in lockstep. Each keeps its own model, optimizer and records, as views of the stacks here."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from tuner.errors import NotFusible
 from tuner.training.batches import TrainingBatches
 from tuner.training.fused.cuda_graph import CapturedUpdates, Rates
+from tuner.training.fused.lanes import Lanes, replay_in_lanes
 from tuner.training.fused.noise import Noise
 from tuner.training.fused.optimizers import RowOptimizer
 from tuner.training.fused.recording import Batch, Recording, Task, record
@@ -30,6 +32,7 @@ class Group:
         self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
         self._made = [0] * len(runs)  # updates of each trial in this group
         self.graphs = CapturedUpdates()
+        self.lanes = Lanes(self.setting.device) if self.setting.device.type == "cuda" else None
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
         constants, numbers = split_points([run.point for run in runs], self.setting.device)
@@ -108,11 +111,12 @@ class Group:
 
         def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
             losses = self._compute(leaves, recording, masks)
-            for trial in self.live:
-                limit = self.runs[trial].point.get("clip_norm")
-                if limit is not None:
-                    self._clip(trial, limit)
-                self.optimizer.step(trial, at_rates[trial])
+            steps = [partial(self._step, trial, at_rates[trial]) for trial in self.live]
+            if self.lanes is not None and torch.cuda.is_current_stream_capturing():
+                self.lanes.run(steps)
+            else:
+                for step in steps:
+                    step()
             return losses
 
         if self.setting.device.type != "cuda":
@@ -125,10 +129,20 @@ class Group:
     ) -> torch.Tensor:
         """Losses [K] at the present weights; gradients go to their place."""
         parameters, buffers, numbers = self._inputs
-        losses, *gradients = recording.replay(*parameters, *buffers, *numbers, *leaves, *masks)
+        inputs = (*parameters, *buffers, *numbers, *leaves, *masks)
+        if self.lanes is not None and torch.cuda.is_current_stream_capturing():
+            losses, *gradients = replay_in_lanes(recording.graph, self.lanes, inputs)
+        else:
+            losses, *gradients = recording.replay(*inputs)
         for place, gradient in zip(self.gradients, gradients, strict=True):
             place.copy_(gradient)
         return losses  # type: ignore[no-any-return]
+
+    def _step(self, trial: int, rate: float | torch.Tensor) -> None:
+        limit = self.runs[trial].point.get("clip_norm")
+        if limit is not None:
+            self._clip(trial, limit)
+        self.optimizer.step(trial, rate)
 
     def _clip(self, trial: int, limit: float) -> None:
         """As torch.nn.utils.clip_grad_norm_ does it."""

@@ -53,6 +53,11 @@ class Operations:
             return stacked
         return stacked.reshape(stacked.shape[0], *([1] * missing), *stacked.shape[1:])
 
+    def spread(self, value: TrialTensor, shape: Sequence[int]) -> torch.Tensor:
+        """A trial tensor's stacked values repeated to [K, *shape]; the gradient is summed for each trial alone."""
+        spread: torch.Tensor = _Spread.apply(self.aligned(value, len(shape)), tuple(shape), tuple(value.stacked.shape))  # type: ignore[no-untyped-call]
+        return spread
+
     def each(self, value: torch.Tensor | None) -> Any:
         """The value of each trial, in order."""
         if isinstance(value, TrialTensor):
@@ -101,11 +106,12 @@ class Operations:
         results = torch.vmap(once)(*[leaves[place].stacked for place in varying])
         return pytree.tree_map(lambda r: self.trial(r) if isinstance(r, torch.Tensor) else r, results)
 
-    def loop(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
-        """The operation once for each trial, on exactly what that trial alone would hand it."""
+    def loop(self, function: Any, arguments: Any, keywords: dict[str, Any], *, writes: bool = False) -> Any:
+        """The operation once for each trial, on exactly what that trial alone would hand it, to write into even."""
         name = name_of(function)
         leaves, form = pytree.tree_flatten((list(arguments), keywords))
-        parts = [_rows(leaf.stacked) if is_trial(leaf) else None for leaf in leaves]
+        rows = torch.unbind if writes else _rows
+        parts = [rows(leaf.stacked) if is_trial(leaf) else None for leaf in leaves]
         results = []
         for trial in range(self.num_trials):
             mine = [leaf if part is None else part[trial] for leaf, part in zip(leaves, parts, strict=True)]
@@ -122,6 +128,20 @@ class Operations:
             for same in zip(*(leaves for leaves, _ in flat), strict=True)
         ]
         return pytree.tree_unflatten(leaves, flat[0][1])
+
+
+class _Spread(torch.autograd.Function):
+    """Broadcasting whose gradient has the bits of broadcasting in one trial."""
+
+    @staticmethod
+    def forward(context: Any, stacked: torch.Tensor, shape: tuple[int, ...], given: tuple[int, ...]) -> torch.Tensor:
+        context.given, context.aligned = given, stacked.shape
+        return stacked.expand(stacked.shape[0], *shape)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        sums = [gradient.sum_to_size(context.given[1:]) for gradient in gradients[0].unbind(0)]
+        return torch.stack(sums).reshape(context.aligned), None, None
 
 
 def _rows(stacked: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -121,7 +121,7 @@ def _sgd_step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float
         dampening=group["dampening"],
         nesterov=group["nesterov"],
         maximize=False,
-        is_first_step=not rows.begun[trial],
+        is_first_step=bool(group["momentum"]) and not rows.begun[trial],
     )
 
 

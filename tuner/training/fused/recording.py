@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from tuner.errors import NotFusible
@@ -72,12 +73,16 @@ def _only_tensors(leaves: list[Any]) -> tuple[torch.Tensor, ...]:
 class Recording:
     """A graph: (*parameters, *buffers, *numbers, *batch, *masks) to losses [K] and gradients [K, ...] of `trained`."""
 
-    replay: Callable[..., Any]
+    graph: GraphModule
     sites: list[Site]
     trained: list[str]
     ways: dict[str, str]
     num_bytes: int
     recurrent: bool  # oneDNN's recurrent layers keep what their backward needs only where gradients are on
+
+    @property
+    def replay(self) -> Callable[..., Any]:
+        return self.graph.forward
 
 
 def record(task: Task, batch: Batch) -> Recording:
@@ -94,7 +99,7 @@ def record(task: Task, batch: Batch) -> Recording:
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
-    return Recording(graph.forward, sites.known, used, ways, tape.num_bytes, "mkldnn_rnn" in graph.code)
+    return Recording(graph, sites.known, used, ways, tape.num_bytes, "mkldnn_rnn" in graph.code)
 
 
 def _generators(batch: Batch) -> torch.Tensor:

@@ -63,8 +63,8 @@ def batch_norm(
 ) -> Any:
     for statistics in (keywords.get("running_mean", mean), keywords.get("running_var", variance)):
         if statistics is not None and not is_trial(statistics):
-            raise NotFusible("batch_norm would update running statistics that all trials share")
-    return operations.loop(function, (value, mean, variance, *rest), keywords)
+            raise NotFusible(f"{name_of(function)} would update running statistics that all trials share")
+    return operations.loop(function, (value, mean, variance, *rest), keywords, writes=True)
 
 
 def layer_norm(
@@ -121,9 +121,9 @@ _POOLS = [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptiv
 RULES: dict[str, Any] = {
     **dict.fromkeys("sum mean amax amin argmax argmin prod logsumexp all any".split(), reduction),
     **dict.fromkeys("softmax log_softmax".split(), softmax),
-    **dict.fromkeys([*_CONVOLUTIONS, "group_norm", "instance_norm", "rms_norm"], loop),
+    **dict.fromkeys([*_CONVOLUTIONS, "group_norm", "rms_norm"], loop),
     **dict.fromkeys(_POOLS, pooling),
-    "batch_norm": batch_norm,
+    **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     "layer_norm": layer_norm,
     "embedding": embedding,
 }

@@ -36,7 +36,12 @@ def _prepared(operations: Operations, arguments: Any, keywords: dict[str, Any]) 
     tensors = [value for value in given if isinstance(value, torch.Tensor) and not is_number(value)]
     kind = _kind(tensors)
 
+    shapes = [seen_shape(value) for value in tensors]
+    spread = operations.care > 1 and torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+
     def ready(value: Any) -> Any:
+        if spread and is_trial(value) and not value.is_number and seen_shape(value) != spread:
+            return operations.spread(value, spread)
         stacked = operations.aligned(value, dims)
         return stacked.to(kind) if tensors and is_number(value) else stacked
 

@@ -71,7 +71,8 @@ def squeeze(operations: Operations, function: Any, value: TrialTensor, dim: Any 
 
 def expand(operations: Operations, function: Any, value: TrialTensor, *sizes: Any, **keywords: Any) -> Any:
     wanted = _sizes(sizes, keywords)
-    return operations.trial(operations.aligned(value, len(wanted)).expand(value.stacked.shape[0], *wanted))
+    wide = operations.aligned(value, len(wanted)).expand(value.stacked.shape[0], *wanted)
+    return operations.trial(operations.spread(value, wide.shape[1:]) if operations.care > 1 else wide)
 
 
 def expand_as(operations: Operations, function: Any, value: torch.Tensor, other: torch.Tensor) -> Any:
