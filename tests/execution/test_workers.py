@@ -19,7 +19,7 @@ from tuner.execution.backend import Silent
 from tuner.execution.fusing import even_share
 from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.orders import Place
-from tuner.execution.workers import Workers
+from tuner.execution.workers import Workers, devices_of
 from tuner.records import State
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
@@ -276,3 +276,13 @@ def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
     assert shared.rows("select state, count(*) from trial group by state") == [("complete", 6)]
     calm_bench = Bench(calm, trials=6, steps=400)
     assert shared.rows() == calm_bench.rows()
+
+
+def test_each_worker_has_a_gpu_of_its_own_unless_they_are_to_be_shared():
+    assert devices_of(3, None, 4, 1) == ["cuda:0", "cuda:1", "cuda:2"]
+    assert devices_of(4, "cuda", 2, 2) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert devices_of(2, "cuda:3", 4, 1) == ["cuda:3", "cuda:3"], "asked for by name"
+    assert devices_of(2, "cpu", 4, 1) == ["cpu", "cpu"]
+    assert devices_of(2, None, 0, 1) == [None, None]
+    with pytest.raises(InputError, match=r"5 workers, 2 GPUs .* say --workers 2, or --workers-per-gpu 3"):
+        devices_of(5, None, 2, 1)

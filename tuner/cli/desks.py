@@ -32,6 +32,7 @@ class Where:
     workers: int | None = None
     stall_seconds: float = STALL_SECONDS
     fuse: str = "off"
+    workers_per_gpu: int = 1
     create: bool = True
 
 
@@ -67,7 +68,7 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
         fuse=fuse,
         crew=where.workers,
     )
-    with closing(Workers(local, place, where.workers, where.stall_seconds)) as workers:
+    with closing(Workers(local, place, where.workers, where.stall_seconds, where.workers_per_gpu)) as workers:
         yield workers
 
 

@@ -17,6 +17,7 @@ from tuner.cli.options import (
     Threads,
     Verbose,
     Workers,
+    WorkersPerGpu,
 )
 
 
@@ -34,6 +35,7 @@ def launch(
     device: Device = None,
     threads: Threads = 1,
     workers: Workers = None,
+    workers_per_gpu: WorkersPerGpu = 1,
     stall_timeout: StallTimeout = 1800.0,
     fuse: Fuse = "off",
     quiet: Quiet = False,
@@ -44,7 +46,7 @@ def launch(
     from tuner.rounds.launch import plan_study
     from tuner.rounds.prepare import prepared_expansion, prepared_round
 
-    where = Where(study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse)
+    where = Where(study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse, workers_per_gpu)
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         prepared = (
             prepared_expansion(desk, round_number) if expanded else prepared_round(desk, round_number, max_train_steps)

@@ -42,6 +42,7 @@ Workers = Annotated[
         "--workers", "-w", min=1, help="Train in so many processes. Default: in this one.", show_default=False
     ),
 ]
+WorkersPerGpu = Annotated[int, typer.Option(min=1, help="So many worker processes may share a GPU.")]
 Fuse = Annotated[
     str,
     typer.Option(

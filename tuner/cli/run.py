@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads, Workers
+from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads, Workers, WorkersPerGpu
 
 
 def run(
@@ -16,6 +16,7 @@ def run(
     device: Device = None,
     threads: Threads = 1,
     workers: Workers = None,
+    workers_per_gpu: WorkersPerGpu = 1,
     fuse: Fuse = "off",
     quiet: Quiet = False,
 ) -> None:
@@ -23,7 +24,17 @@ def run(
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.playing import play, print_prices
 
-    where = Where(study, storage, checkpoints, device, threads, dry_run=dry_run, workers=workers, fuse=fuse)
+    where = Where(
+        study,
+        storage,
+        checkpoints,
+        device,
+        threads,
+        dry_run=dry_run,
+        workers=workers,
+        workers_per_gpu=workers_per_gpu,
+        fuse=fuse,
+    )
     with open_desk(where) as desk:
         if dry_run:
             print_prices(desk)

@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Format, OutputFormat, Quiet, Storage, StudyFile, Threads, Workers
+from tuner.cli.options import (
+    Checkpoints,
+    Device,
+    Format,
+    OutputFormat,
+    Quiet,
+    Storage,
+    StudyFile,
+    Threads,
+    Workers,
+    WorkersPerGpu,
+)
 
 
 def sweep(
@@ -21,6 +32,7 @@ def sweep(
     device: Device = None,
     threads: Threads = 1,
     workers: Workers = None,
+    workers_per_gpu: WorkersPerGpu = 1,
     quiet: Quiet = False,
     form: OutputFormat = Format.table,
 ) -> None:
@@ -28,7 +40,7 @@ def sweep(
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.sweeping import chosen_sweep, run_and_print
 
-    where = Where(study, storage, checkpoints, device, threads, workers=workers)
+    where = Where(study, storage, checkpoints, device, threads, workers=workers, workers_per_gpu=workers_per_gpu)
     with open_desk(where) as desk:
         declared = chosen_sweep(desk, learning_rates, extend)
         raise typer.Exit(run_and_print(desk, declared, again=again, quiet=quiet, form=form))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads
+from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads, WorkersPerGpu
 
 
 def worker(
@@ -12,6 +12,7 @@ def worker(
     storage: Storage = None,
     checkpoints: Checkpoints = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes on this machine.")] = 1,
+    workers_per_gpu: WorkersPerGpu = 1,
     device: Device = None,
     threads: Threads = 1,
     fuse: Fuse = "off",
@@ -26,6 +27,16 @@ def worker(
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.launching import run_worker
 
-    where = Where(study, storage, checkpoints, device, threads, workers=workers, fuse=fuse, create=False)
+    where = Where(
+        study,
+        storage,
+        checkpoints,
+        device,
+        threads,
+        workers=workers,
+        workers_per_gpu=workers_per_gpu,
+        fuse=fuse,
+        create=False,
+    )
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         run_worker(desk, quiet=quiet)

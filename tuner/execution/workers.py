@@ -33,12 +33,22 @@ DEATHS_AT_START = 3  # workers that die before they are ready, one after the oth
 
 
 class Workers:
-    """Trains in `count` processes. `local` prices and checks in this one; `place` says where workers work."""
+    """Trains in `count` processes. `local` prices and checks in this one; `place` says where workers work.
 
-    def __init__(self, local: InProcess, place: Place, count: int, stall_seconds: float = STALL_SECONDS) -> None:
+    Raises InputError for more workers than the GPUs are to be shared by.
+    """
+
+    def __init__(
+        self,
+        local: InProcess,
+        place: Place,
+        count: int,
+        stall_seconds: float = STALL_SECONDS,
+        workers_per_gpu: int = 1,
+    ) -> None:
         self.local = local
-        self.place = place
-        self.count = count
+        devices = devices_of(count, place.device, torch.cuda.device_count(), workers_per_gpu)
+        self.places = [replace(place, device=device) for device in devices]
         self.stall_seconds = stall_seconds
         self.crew: list[Member] = []
 
@@ -65,7 +75,7 @@ class Workers:
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         if not self.crew:
-            self.crew = [Member(self._place(number)) for number in range(self.count)]
+            self.crew = [Member(place) for place in self.places]
         order = Order(row.campaign, row.study.name, self.fingerprint())
         try:
             shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
@@ -73,12 +83,6 @@ class Workers:
         except BaseException:
             self.close()
             raise
-
-    def _place(self, number: int) -> Place:
-        """Where the worker of this number works: a GPU of its own while there are enough of them."""
-        if self.place.device is not None or not torch.cuda.device_count():
-            return self.place
-        return replace(self.place, device=f"cuda:{number % torch.cuda.device_count()}")
 
     def close(self) -> None:
         """End all workers."""
@@ -210,6 +214,22 @@ class _Shift:
         while any(m.busy and m.process.poll() is None for m in self.crew) and time.monotonic() < end:
             self._hear()
             self._renew()
+
+
+def devices_of(count: int, asked: str | None, num_gpus: int, workers_per_gpu: int) -> list[str | None]:
+    """The device of each worker: a GPU of its own, unless GPUs are to be shared or a single device was asked for.
+
+    Raises InputError when there are not enough GPUs.
+    """
+    if asked not in (None, "cuda") or not num_gpus:
+        return [asked] * count
+    if count > num_gpus * workers_per_gpu:
+        raise InputError(
+            f"{count} workers, {num_gpus} GPU{'s' * (num_gpus > 1)} and {workers_per_gpu} worker"
+            f"{'s' * (workers_per_gpu > 1)} on each do not go together: say --workers {num_gpus * workers_per_gpu}, "
+            f"or --workers-per-gpu {-(-count // num_gpus)} (they share its memory and its time)"
+        )
+    return [f"cuda:{number % num_gpus}" for number in range(count)]
 
 
 def _update(claim: Claim, message: Message) -> TrialUpdate:
