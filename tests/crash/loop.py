@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partialmethod
 from itertools import count
 from pathlib import Path
@@ -33,6 +34,7 @@ from crash.lives import (
     train,
 )
 from crash.sabotage import SABOTAGES, sabotage
+from storage.proxy import Proxy
 
 from tuner.storage.store import Ledger
 
@@ -88,40 +90,100 @@ def double(databases, pairs, seed):
     return {"kills": kills, "wrong": wrong}
 
 
-def at_random(databases, kills, seed):
-    """`kills` SIGKILLs at random moments, two workers on each study, study after study."""
+def at_random(databases, kills, seed, stops=0):
+    """`kills` SIGKILLs at random moments, two workers on each study, study after study.
+
+    On a server every connection is cut each time, and the server itself is killed `stops` times.
+    """
     judge = Judge(databases)
     # A slow machine starts workers more slowly than we kill them, and one trial may be hit any number of times.
     Ledger.claim = partialmethod(Ledger.claim, max_attempts=1_000_000)
-    generator = random.Random(seed)
-    done, wrong, studies = 0, [], 0
-    while done < kills:
+    hunter = Hunter(databases, random.Random(seed), kills // (stops + 1))
+    wrong, studies = [], 0
+    while hunter.killed < kills:
         place, studies = databases.planned(f"random-{studies}"), studies + 1
-        killed, failed = _hunted(place, generator, kills - done)
-        done += killed
-        found = failed + judge.last_life(place)
+        found = hunter.hunt(place, kills) + judge.last_life(place)
         wrong += [f"study {studies}: {one}" for one in found]
         databases.forget(place)
-    return {"kills": done, "studies": studies, "wrong": wrong}
-
-
-def _hunted(place, generator, kills):
-    """Keep two workers on a study, and kill one after the other until a worker finds the study finished.
-
-    Returns how many were killed, and what is wrong with the ends of the others.
-    """
-    slow, workers, killed = Exact(slow=0.001), [], 0
-    while killed < kills:
-        workers += [life(place, slow) for _ in range(2 - len(workers))]
-        time.sleep(generator.uniform(0.05, 0.3))
-        victim = workers.pop(generator.randrange(2))
-        os.kill(victim, signal.SIGKILL)
-        code = ended(victim)
-        killed += code == -signal.SIGKILL
-        if code != -signal.SIGKILL:
+        if len(wrong) >= ENOUGH:
             break
-    codes = [code for code in (*map(ended, workers), code) if code not in (0, -signal.SIGKILL)]
-    return killed, [f"a worker ended with {code}" for code in codes]
+    return {"kills": hunter.killed, "studies": studies, "stops": hunter.stops, "wrong": wrong}
+
+
+class Hunter:
+    """Keeps two workers on a study and kills one after the other; makes trouble for the server in between."""
+
+    def __init__(self, databases, generator, kills_per_stop):
+        self.databases = databases
+        self.generator = generator
+        self.kills_per_stop = kills_per_stop
+        self.killed = self.stops = 0
+
+    def hunt(self, place, kills):
+        """Until a worker finds the study finished, or `kills` are done; returns what is wrong with the ends."""
+        slow, workers, code = Exact(slow=0.001), [], -signal.SIGKILL
+        while code == -signal.SIGKILL and self.killed < kills:
+            workers += [life(place, slow) for _ in range(2 - len(workers))]
+            time.sleep(self.generator.uniform(0.05, 0.3))
+            self._trouble()
+            victim = workers.pop(self.generator.randrange(2))
+            os.kill(victim, signal.SIGKILL)
+            code = ended(victim)
+            self.killed += code == -signal.SIGKILL
+        codes = [code for code in (*map(ended, workers), code) if code not in (0, -signal.SIGKILL)]
+        return [f"a worker ended with {code}" for code in codes]
+
+    def _trouble(self):
+        if not isinstance(self.databases, Postgres):
+            return
+        time.sleep(0.3)  # a server that is away when a worker begins is a wrong address
+        self.databases.cut_connections()
+        if self.killed > (self.stops + 1) * self.kills_per_stop:
+            self.stops += 1
+            self.databases.server.stop("immediate")
+            time.sleep(self.generator.uniform(0.0, 1.0))
+            self.databases.server.start()
+
+
+def unanswered(databases, studies, every):
+    """Two workers, each behind a proxy that drops the answer to one of `every` commits: nothing is doubled."""
+    judge = Judge(databases)
+    doors = [Door(databases.server.port, every) for _ in range(2)]
+    wrong = []
+    for number in range(studies):
+        place = databases.planned(f"unanswered-{number}")
+        workers = [life(replace(place, url=place.url.replace(str(door.target), str(door.port)))) for door in doors]
+        found = [f"a worker ended with {code}" for code in map(ended, workers) if code]
+        attempts = place.query("select max(attempt) from trial")
+        found += [] if attempts == [(1,)] else [f"{attempts} attempts"]
+        wrong += [f"study {number}: {one}" for one in found + judge.wrong(place)]
+    return {"dropped": sum(door.close() for door in doors), "wrong": wrong}
+
+
+class Door:
+    """A proxy in a process of its own, because it has threads, and a process with threads should not be forked."""
+
+    def __init__(self, target, every):
+        self.target = target
+        self.told, telling = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        self.process = child(lambda: self._serve(every, telling))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        self.port = int(os.read(self.told, 16))
+
+    def _serve(self, every, telling):
+        proxy = Proxy(self.target, every)
+        os.write(telling, str(proxy.port).encode())
+        parent = os.getppid()
+        while not signal.sigtimedwait({signal.SIGTERM}, 1.0) and os.getppid() == parent:
+            pass
+        os.write(telling, str(proxy.dropped).encode())
+
+    def close(self):
+        """Close it, and say how many answers were dropped."""
+        os.kill(self.process, signal.SIGTERM)
+        assert ended(self.process) == 0
+        return int(os.read(self.told, 16))
 
 
 def launchers(databases, rounds, seed):
@@ -155,7 +217,7 @@ def zombie(databases):
     judge = Judge(databases)
     wrong = []
     for name in ("ck-written@4", "ck-dirsynced@4", "sweep@4", "tx-committed@5"):
-        place = databases.planned(f"zombie-{name}")
+        place = databases.planned(f"zombie-{name.replace('@', '-')}")
         sleeper = life(place, armed=f"{name}=sigstop")
         os.waitpid(sleeper, os.WUNTRACED)
         place.query("update trial set lease_until = 0 where state = 'running'")
@@ -225,7 +287,19 @@ def sabotaged(databases, first, stride):
 
 MODES = {
     function.__name__: function
-    for function in (names, systematic, beats, double, at_random, launchers, zombie, poison, lost, sabotaged)
+    for function in (
+        names,
+        systematic,
+        beats,
+        double,
+        at_random,
+        unanswered,
+        launchers,
+        zombie,
+        poison,
+        lost,
+        sabotaged,
+    )
 }
 
 

@@ -1,16 +1,15 @@
 """Commits whose answer got lost, deadlocks, cut connections, servers that crash: nothing lost, nothing doubled."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 from sqlalchemy import create_engine, select, text
 from sqlalchemy import update as sql_update
 from storage.conftest import empty_database
 from storage.postgres import Server
+from storage.proxy import Proxy
 
 from tuner import failpoints
 from tuner.design.study import Study
@@ -178,70 +177,6 @@ def test_two_transactions_in_a_deadlock_both_come_to_an_end(
     ledger.close()
 
 
-class Proxy:
-    """A door to the server that, once `deaf`, passes what is asked and drops what is answered."""
-
-    def __init__(self, port: int) -> None:
-        self.target = port
-        self.deaf = False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.sockets = [self.listener]
-        self.threads: list[threading.Thread] = []
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *arguments: socket.socket) -> None:
-        self.threads.append(threading.Thread(target=target, args=arguments, daemon=True))
-        self.threads[-1].start()
-
-    def close(self) -> None:
-        for one in self.sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in self.threads:
-            thread.join(5.0)
-        for one in self.sockets:
-            one.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            target = socket.create_connection(("127.0.0.1", self.target))
-            self.sockets += [client, target]
-            self._start(self._pass_questions, client, target)
-            self._start(self._pass_answers, target, client)
-
-    def _pass_questions(self, client: socket.socket, target: socket.socket) -> None:
-        while piece := _received(client):
-            if b"COMMIT" in piece and self.deaf is None:
-                self.deaf = True
-            with suppress(OSError):
-                target.sendall(piece)
-
-    def _pass_answers(self, target: socket.socket, client: socket.socket) -> None:
-        while piece := _received(target):
-            if self.deaf:
-                self.deaf = False
-                break
-            client.sendall(piece)
-        for one in (client, target):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def drop_the_next_commit(self) -> None:
-        self.deaf = None  # type: ignore[assignment]
-
-
-def _received(connection: socket.socket) -> bytes:
-    try:
-        return connection.recv(65536)
-    except OSError:
-        return b""
-
-
 def test_the_dropped_answer_of_any_commit_doubles_nothing(
     server: Server, postgres: str, study: Study, make_trial: Callable[..., Trial]
 ) -> None:
@@ -249,18 +184,21 @@ def test_the_dropped_answer_of_any_commit_doubles_nothing(
     ledger, study_id = started(postgres.replace(str(server.port), str(proxy.port)), study, make_trial)
     done = []
     for _ in range(4):
-        proxy.drop_the_next_commit()
+        proxy.drop_next()
         (claimed,) = ledger.claim(study_id, worker="host:1:a", lease_seconds=60.0)
         done.append((claimed.trial.number, claimed.attempt))
         for step in (1, 2, 3):
-            proxy.drop_the_next_commit()
+            proxy.drop_next()
             loss = Measurement(step, "validation/loss", step / 7)
             state = State.COMPLETE if step == 3 else State.RUNNING
             ledger.record([TrialUpdate(claimed.trial_id, claimed.fence, step, [loss], state=state)])
     assert done == [(0, 1), (1, 1), (2, 1), (3, 1)]
     assert ledger.measurements(study_id).values == [1 / 7, 2 / 7, 3 / 7] * 4
+    proxy.drop_next()
+    assert len(ledger.trials(study_id)) == 4, "reading is tried again, too"
     ledger.close()
     proxy.close()
+    assert proxy.dropped == 17
 
 
 def test_a_dump_of_the_server_is_a_backup(

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from sqlite3 import Connection as SQLiteConnection
 from typing import Any, TypeVar
@@ -113,17 +113,11 @@ class Database:
         It may have been committed although its answer was lost, so `work` must bear to be done twice.
         Raises Unreachable when the database stays away.
         """
-        end = time.monotonic() + RETRY_SECONDS
-        pause = 0.02
-        while True:
-            try:
-                with self.writing() as connection:
-                    return work(connection)
-            except Unreachable:
-                if time.monotonic() >= end:
-                    raise
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, 0.5)
+        return _again(self.writing, work)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Do `work`, which only reads, in one transaction; again when the answer is lost, for a short while."""
+        return _again(self.reading, work)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -142,6 +136,21 @@ class Database:
                 f"this Ledger was opened in process {self._process} and is used in process {os.getpid()}: a database "
                 "connection does not survive a fork; call open_ledger again in the new process (or start it by spawn)"
             )
+
+
+def _again(transaction: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
+    """What `work` makes of a transaction, tried for a short while."""
+    end = time.monotonic() + RETRY_SECONDS
+    pause = 0.02
+    while True:
+        try:
+            with transaction() as connection:
+                return work(connection)
+        except Unreachable:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(2 * pause, 0.5)
 
 
 def _sqlite_engine(url: URL) -> Engine:

@@ -90,18 +90,15 @@ class Ledger:
 
     def campaigns(self) -> list[str]:
         """Their names, in order."""
-        with self._database.reading() as connection:
-            return studies.campaign_names(connection)
+        return self._database.read(lambda connection: studies.campaign_names(connection))
 
     def studies(self, campaign: str) -> list[StudyRow]:
         """The studies of a campaign in the order of their start. Raises StorageError for an unknown campaign."""
-        with self._database.reading() as connection:
-            return studies.study_rows(connection, campaign)
+        return self._database.read(lambda connection: studies.study_rows(connection, campaign))
 
     def study(self, campaign: str, name: str) -> StudyRow:
         """One study. Raises StorageError, with near matches, when there is none."""
-        with self._database.reading() as connection:
-            return studies.study_row(connection, campaign, name)
+        return self._database.read(lambda connection: studies.study_row(connection, campaign, name))
 
     def start_study(self, campaign: str, study: Study, fingerprint: str) -> StudyRow:
         """Start a study, or go on with it. Raises StudyChanged naming each key that was declared differently.
@@ -125,8 +122,7 @@ class Ledger:
 
     def launches(self, study_id: int) -> list[LaunchRow]:
         """The launches of a study, oldest first."""
-        with self._database.reading() as connection:
-            return studies.launch_rows(connection, study_id)
+        return self._database.read(lambda connection: studies.launch_rows(connection, study_id))
 
     def conclude(self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None) -> None:
         """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds."""
@@ -134,8 +130,7 @@ class Ledger:
 
     def conclusion(self, campaign: str, kind: str, study_id: int | None = None) -> dict[str, object] | None:
         """The newest conclusion of a kind about exactly this campaign or study; None without one."""
-        with self._database.reading() as connection:
-            return studies.newest_conclusion(connection, campaign, kind, study_id)
+        return self._database.read(lambda connection: studies.newest_conclusion(connection, campaign, kind, study_id))
 
     # Trials: planned, claimed, trained
 
@@ -220,41 +215,34 @@ class Ledger:
 
     def trials(self, study_id: int) -> list[TrialRecord]:
         """All trials by number. One whose row cannot be read is FAILED, with that as its reason."""
-        with self._database.reading() as connection:
-            return reading.trial_records(connection, study_id)
+        return self._database.read(lambda connection: reading.trial_records(connection, study_id))
 
     def trial(self, study_id: int, number: int) -> TrialRecord:
         """One trial. Raises StorageError when there is none, or when it cannot be read."""
-        with self._database.reading() as connection:
-            return reading.trial_record(connection, study_id, number)
+        return self._database.read(lambda connection: reading.trial_record(connection, study_id, number))
 
     def measurements(self, study_id: int, metrics: Collection[str] | None = None) -> Measurements:
         """The curves of a study, of all metrics or of those named."""
-        with self._database.reading() as connection:
-            return curves.study_measurements(connection, study_id, metrics)
+        return self._database.read(lambda connection: curves.study_measurements(connection, study_id, metrics))
 
     def prefixes(self, bases: Collection[str]) -> dict[str, list[Prefix]]:
         """Saved states from which other trials may start, by their base digest, the furthest first.
 
         Their measurements are asked for apart, with `measured_until`.
         """
-        with self._database.reading() as connection:
-            return reading.prefixes_of(connection, bases)
+        return self._database.read(lambda connection: reading.prefixes_of(connection, bases))
 
     def measured_until(self, trial_id: int, step: int) -> tuple[Measurement, ...]:
         """The curves of a trial (by its id) up to a step."""
-        with self._database.reading() as connection:
-            return reading.measurements_until(connection, trial_id, step)
+        return self._database.read(lambda connection: reading.measurements_until(connection, trial_id, step))
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
-        with self._database.reading() as connection:
-            return reading.count_states(connection, study_id)
+        return self._database.read(lambda connection: reading.count_states(connection, study_id))
 
     def checkpoint_files(self) -> list[CheckpointFile]:
         """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""
-        with self._database.reading() as connection:
-            return reading.checkpoint_files(connection)
+        return self._database.read(lambda connection: reading.checkpoint_files(connection))
 
     def backup(self, path: Path) -> None:
         """Write a consistent copy by the database's own means, also while others write. Raises StorageError."""
