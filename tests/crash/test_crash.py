@@ -1,42 +1,12 @@
 """Killed at every durable action, at random, woken too late, poisoned, unanswered: the same bits come out."""
 
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 from crash.sabotage import SABOTAGES
 
-LOOP = Path(__file__).with_name("loop.py")
-PACKAGE = LOOP.parents[2]
-MEMORY = Path("/dev/shm")  # kill -9 leaves the page cache alone, so the disk would only cost time
-
-
-@pytest.fixture
-def loop():
-    """Runs a mode of the loop in a process of its own, and returns what it found. No process is left."""
-    folder = Path(tempfile.mkdtemp(prefix="tuner-crash-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
-
-    def run(mode, *numbers, seconds=280, postgresql=False):
-        command = [sys.executable, str(LOOP), str(folder / "studies"), mode, *map(str, numbers)]
-        chosen = environment | ({"TUNER_CRASH_POSTGRESQL": "1"} if postgresql else {})
-        group = subprocess.Popen(
-            command, env=chosen, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        out, err = group.communicate(timeout=seconds)
-        assert group.returncode == 0, err[-2000:]
-        with pytest.raises(ProcessLookupError):
-            os.killpg(group.pid, 0)
-        return json.loads(out)
-
-    yield run
-    shutil.rmtree(folder)
+PACKAGE = Path(__file__).parents[2] / "tuner"
 
 
 @pytest.mark.parametrize("first", [1, 2])
@@ -71,7 +41,7 @@ def test_a_lost_answer_of_any_commit_changes_nothing(loop):
 
 
 def test_every_failpoint_in_the_source_is_passed(loop):
-    source = "".join(path.read_text() for path in (PACKAGE / "tuner").rglob("*.py") if path.name != "failpoints.py")
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "failpoints.py")
     assert set(re.findall(r'failpoint\("([\w-]+)"\)', source)) == set(loop("names")["names"])
     assert source.count("failpoint(") == len(re.findall(r'failpoint\("[\w-]+"\)', source)), "names are literals"
 

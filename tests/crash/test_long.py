@@ -1,0 +1,45 @@
+"""The longer suite: thousands of kills, double faults, a server that is stopped, cut off and not heard (make slow)."""
+
+import pytest
+from storage.postgres import programs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+LONG = {"seconds": 3500}
+on_postgresql = pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
+
+
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_two_thousand_kills_at_random_change_nothing(seed, loop):
+    found = loop("at_random", 200, seed, **LONG)
+    assert (found["kills"], found["wrong"]) == (200, [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_second_kill_during_the_recovery_from_the_first_changes_nothing(seed, loop):
+    assert loop("double", 125, seed, **LONG)["wrong"] == []
+
+
+@on_postgresql
+def test_two_hundred_kills_cut_connections_and_six_stops_of_the_server_change_nothing(loop):
+    found = loop("at_random", 200, 1, 6, postgresql=True, **LONG)
+    assert (found["kills"], found["stops"], found["wrong"]) == (200, 6, [])
+
+
+@on_postgresql
+@pytest.mark.parametrize("every", [2, 3])
+def test_dropped_answers_to_commits_change_nothing(every, loop):
+    found = loop("unanswered", 10, every, postgresql=True, **LONG)
+    assert found["wrong"] == []
+    assert found["dropped"] >= 100
+
+
+@on_postgresql
+@pytest.mark.parametrize("mode", ["zombie", "poison", "lost", "launchers"])
+def test_the_same_holds_on_a_server(mode, loop):
+    numbers = (12, 1) if mode == "launchers" else ()
+    assert loop(mode, *numbers, postgresql=True, **LONG)["wrong"] == []
+
+
+@on_postgresql
+def test_a_kill_at_every_third_pass_of_a_failpoint_changes_nothing_on_a_server(loop):
+    assert loop("systematic", 1, 3, postgresql=True, **LONG)["wrong"] == []
