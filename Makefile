@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check slow bench clean
+.PHONY: demo test check slow soak bench clean
 
 demo: $(STAMP)
 	$(BIN)/tuner run studies/digits.py --yes
@@ -19,6 +19,10 @@ check: $(STAMP)
 
 slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
+
+MINUTES ?= 30
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/soak.py --minutes $(MINUTES)
 
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/step_loop.py
