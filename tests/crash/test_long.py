@@ -22,7 +22,8 @@ def test_a_second_kill_during_the_recovery_from_the_first_changes_nothing(seed, 
 @on_postgresql
 def test_two_hundred_kills_cut_connections_and_six_stops_of_the_server_change_nothing(loop):
     found = loop("at_random", 200, 1, 6, postgresql=True, **LONG)
-    assert (found["kills"], found["stops"], found["wrong"]) == (200, 6, [])
+    assert (found["kills"], found["wrong"]) == (200, [])
+    assert found["stops"] >= 6
 
 
 @on_postgresql
