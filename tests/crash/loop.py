@@ -37,6 +37,7 @@ from crash.sabotage import SABOTAGES, sabotage
 from storage.proxy import Proxy
 
 from tuner.storage.store import Ledger
+from tuner.training import trainer
 
 ENOUGH = 3  # things that are wrong; more would say no more
 HURRIED = {"lease": QUICK_BEATS}
@@ -62,6 +63,12 @@ def systematic(databases, first, stride):
         wrong += [f"kill {k}: {one}" for one in found]
         databases.forget(place)
     raise AssertionError("counting does not end")
+
+
+def aside(databases, first, stride):
+    """The same with every state saved beside the training, by a thread, however small it is."""
+    trainer.BACKGROUND_BYTES = 0
+    return systematic(databases, first, stride)
 
 
 def beats(databases, kills):
@@ -290,6 +297,7 @@ MODES = {
     for function in (
         names,
         systematic,
+        aside,
         beats,
         double,
         at_random,

@@ -16,6 +16,12 @@ def test_a_kill_at_each_pass_of_each_failpoint_changes_nothing(first, loop):
     assert found["kills"] >= 110
 
 
+def test_a_kill_while_a_thread_saves_beside_the_training_changes_nothing(loop):
+    found = loop("aside", 1, 6)
+    assert found["wrong"] == []
+    assert found["kills"] >= 30
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_two_hundred_kills_at_random_with_two_workers_change_nothing(seed, loop):
     assert loop("at_random", 100, seed)["wrong"] == []
