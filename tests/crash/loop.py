@@ -33,6 +33,7 @@ from crash.lives import (
     plan,
     train,
 )
+from crash.power import Disk, synchronous
 from crash.sabotage import SABOTAGES, sabotage
 from storage.proxy import Proxy
 
@@ -219,6 +220,22 @@ def launchers(databases, rounds, seed):
     return {"launchers": 4 * rounds, "wrong": wrong}
 
 
+def power(databases):
+    """At every commit, all that the record names would survive a power cut; nothing that it names is deleted."""
+    place = databases.planned("power")
+    told = place.folder / "told"
+
+    def watched():
+        disk = Disk(place)
+        train(place)
+        told.write_text(json.dumps({"commits": disk.commits, "wrong": disk.wrong[:ENOUGH]}))
+
+    assert ended(child(watched)) == 0
+    found = json.loads(told.read_text())
+    found["wrong"] += [] if synchronous(place) == 2 else ["commits are not synced"]
+    return found
+
+
 def zombie(databases):
     """A worker stopped in the middle of a commit, for longer than its lease, wakes up when its successor is through."""
     judge = Judge(databases)
@@ -303,6 +320,7 @@ MODES = {
         at_random,
         unanswered,
         launchers,
+        power,
         zombie,
         poison,
         lost,

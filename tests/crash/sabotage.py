@@ -1,10 +1,13 @@
 """The program broken on purpose, one promise at a time: the suite that proves the promises must notice each."""
 
+import os
+import stat
 from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 
-from tuner.storage import claims, recording
+from tuner.storage import claims, engine, recording
 from tuner.storage.store import Ledger
 from tuner.training import batches, checkpoints, trainer
 
@@ -101,6 +104,31 @@ def no_repetition():
     recording._refuse_lost = refuse
 
 
+def _sync_only(wanted):
+    """Let the checkpoints' module sync only what is `wanted` by its mode."""
+
+    def sync(descriptor):
+        if wanted(os.fstat(descriptor).st_mode):
+            os.fsync(descriptor)
+
+    checkpoints.os = SimpleNamespace(**{**vars(os), "fsync": sync})
+
+
+def no_sync_of_files():
+    """A checkpoint gets its name before its contents are on the disk."""
+    _sync_only(stat.S_ISDIR)
+
+
+def no_sync_of_folders():
+    """The name of a checkpoint is not on the disk when the Ledger points to it."""
+    _sync_only(stat.S_ISREG)
+
+
+def commits_that_are_not_synced():
+    """SQLite answers before the commit is on the disk."""
+    engine._PRAGMAS = tuple(pragma.replace("FULL", "NORMAL") for pragma in engine._PRAGMAS)
+
+
 EVERY_SEVENTH = ("systematic", (3, 7))
 SABOTAGES = {  # the mode of the loop that must notice it, and its numbers
     "no_fence": ("zombie", ()),
@@ -109,6 +137,9 @@ SABOTAGES = {  # the mode of the loop that must notice it, and its numbers
     "curve_outside_the_transaction": EVERY_SEVENTH,
     "collection_before_commit": EVERY_SEVENTH,
     "loader_on_the_global_generator": EVERY_SEVENTH,
+    "no_sync_of_files": ("power", ()),
+    "no_sync_of_folders": ("power", ()),
+    "commits_that_are_not_synced": ("power", ()),
     "no_attempt_cap": ("poison", ()),
     "no_repetition": ("lost", ()),
 }

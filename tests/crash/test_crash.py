@@ -27,6 +27,12 @@ def test_two_hundred_kills_at_random_with_two_workers_change_nothing(seed, loop)
     assert loop("at_random", 100, seed)["wrong"] == []
 
 
+def test_what_the_record_names_would_survive_a_power_cut(loop):
+    found = loop("power")
+    assert found["wrong"] == []
+    assert found["commits"] > 10
+
+
 @pytest.mark.parametrize("mode", ["zombie", "poison"])
 def test_a_worker_that_wakes_too_late_and_a_trial_that_kills_its_workers(mode, loop):
     assert loop(mode)["wrong"] == []
