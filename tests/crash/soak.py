@@ -180,7 +180,7 @@ class Soak:
         self.wrong["stray"] += max(0, strays - 4 * self.kills)
         counts = ledger.state_counts(row.study_id)
         self.wrong["failed"] += counts[State.FAILED] + counts[State.INFEASIBLE] + counts[State.CANCELLED]
-        self.wrong["running"] += counts[State.RUNNING]
+        self.wrong["running"] += counts[State.RUNNING] - ledger.forget_dead_workers(row.study_id)  # killed at the end
         done = [one.number for one in ledger.trials(row.study_id) if one.state is State.COMPLETE]
         for number in self.generator.sample(done, min(len(done), REPLAYED)):
             self.wrong["other bits"] += replayed(ledger, row, number, Exact()).different > 0
