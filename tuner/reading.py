@@ -21,6 +21,7 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.finding import Finding
+from tuner.analysis.frames import study_frames
 from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.study_frames import StudyFrames
@@ -39,6 +40,7 @@ from tuner.storage.studies import StudyRow
 
 SWEEP_PLOT, TRANSFER_PLOT = "sweep", "transfer"  # of a campaign, and of two rounds
 SCHEDULES_PLOT = "schedules"  # of all rounds over each other, where none is named
+Asked = int | str | None  # which study is meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,11 @@ class Winner:
 
 @dataclass(frozen=True, slots=True)
 class CampaignRecords:
-    """What the storage knows about one campaign. Every method takes `round`; None means the last one launched."""
+    """What the storage knows about one campaign.
+
+    Most methods take `round`: its number, None for the last one, or where they speak of one study alone the name of
+    any in `tuner status`.
+    """
 
     name: str
     storage: str
@@ -71,20 +77,22 @@ class CampaignRecords:
         table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0)
         return f"<div><b>{escape(self.name)}</b>{table}</div>"
 
-    def frames(self, round: int | None = None) -> StudyFrames:
+    def frames(self, round: Asked = None) -> StudyFrames:
         """Declaration, trials and curves of a study."""
         with self._ledger() as ledger:
+            if isinstance(round, str):
+                return study_frames(ledger, self.name, round)
             return round_frames(ledger, self.name, round_number(ledger, self.name, round))
 
-    def trials(self, round: int | None = None) -> pd.DataFrame:
+    def trials(self, round: Asked = None) -> pd.DataFrame:
         """One row a trial: number, state, reason, values, steps, seed and the point."""
         return self.frames(round).trials
 
-    def best_steps(self, round: int | None = None) -> Finding:
+    def best_steps(self, round: Asked = None) -> Finding:
         """Was max_train_steps right? (A13-A15)"""
         return best_steps_finding(self.frames(round))
 
-    def boundaries(self, round: int | None = None) -> list[Finding]:
+    def boundaries(self, round: Asked = None) -> list[Finding]:
         """Was the search space wide enough? One finding for each hyperparameter (B20)."""
         return boundary_findings(self.frames(round))
 
@@ -102,12 +110,17 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return conclusions_frame(rounds_frames(ledger, self.name))
 
-    def plot(self, kind: str, round: int | None = None) -> Figure:
+    def plot(self, kind: str, round: Asked = None) -> Figure:
         """A plot by the name it has in `tuner plot`. Raises StorageError for a kind that does not exist."""
         return self.drawn(kind, round)[0]
 
-    def drawn(self, kind: str, round: int | None = None) -> tuple[Figure, pd.DataFrame]:
+    def drawn(self, kind: str, round: Asked = None) -> tuple[Figure, pd.DataFrame]:
         """A figure and the frame it shows."""
+        if isinstance(round, str) and kind in PLOTS:
+            return PLOTS[kind](self.frames(round))
+        return self._drawn_of_round(kind, None if isinstance(round, str) else round)
+
+    def _drawn_of_round(self, kind: str, round: int | None) -> tuple[Figure, pd.DataFrame]:
         if kind == SWEEP_PLOT:
             records = self.sweep()
             return sweep_plot(records.fits, records.outcome), records.fits
@@ -159,9 +172,11 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return adoption_log(ledger, self.name)
 
-    def best(self, round: int | None = None) -> Winner:
+    def best(self, round: Asked = None) -> Winner:
         """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""
         with self._ledger() as ledger:
+            if isinstance(round, str):
+                return _winner_of(ledger, study_frames(ledger, self.name, round), ledger.study(self.name, round))
             return _winner(ledger, self.name, round_number(ledger, self.name, round))
 
     @contextmanager
@@ -209,13 +224,24 @@ def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
 
 def _winner(ledger: Ledger, campaign: str, number: int) -> Winner:
     frames = round_frames(ledger, campaign, number)
+    row, _ = row_of_trial(ledger, campaign, number, _best_trial(frames, campaign))
+    return _winner_of(ledger, frames, row)
+
+
+def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow) -> Winner:
+    number = _best_trial(frames, row.campaign)
+    best = frames.trials[frames.trials["trial"] == number].iloc[0]
+    record = ledger.trial(row.study_id, number)
+    step = int(best["best_step"])
+    checkpoint = next((c for c in record.checkpoints if c.kind == "best" and c.step == step), None)
+    return Winner(row, record, float(best["best_value"]), step, float(best["last_value"]), checkpoint)
+
+
+def _best_trial(frames: StudyFrames, campaign: str) -> int:
+    """The number of the winner; a smaller one wins a tie. Raises StorageError where no trial is complete."""
     complete = frames.complete
     if complete.empty:
         counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
         raise StorageError(f"{frames.study.name} of {campaign!r} has no complete trial yet ({counts or 'no trials'})")
     ascending = frames.study.objective.direction == "minimize"
-    best = complete.sort_values(["best_value", "trial"], ascending=[ascending, True]).iloc[0]
-    row, record = row_of_trial(ledger, campaign, number, int(best["trial"]))
-    step = int(best["best_step"])
-    checkpoint = next((c for c in record.checkpoints if c.kind == "best" and c.step == step), None)
-    return Winner(row, record, float(best["best_value"]), step, float(best["last_value"]), checkpoint)
+    return int(complete.sort_values(["best_value", "trial"], ascending=[ascending, True])["trial"].iloc[0])

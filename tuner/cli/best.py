@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Format, OutputFormat, RoundNumber, Storage, Study
+from tuner.cli.options import Checkpoints, Format, OutputFormat, RoundNumber, Storage, Study, StudyName
 
 
 def best(
     study: Study,
     round_number: RoundNumber = None,
+    study_name: StudyName = None,
     export: Annotated[
         Path | None, typer.Option(help="Write the chosen checkpoint's weights there (safetensors).", show_default=False)
     ] = None,
@@ -25,7 +26,7 @@ def best(
     from tuner.reading import load
 
     records = load(study, storage)
-    winner = records.best(round_number)
+    winner = records.best(study_name or round_number)
     with opened(storage, create=False) as ledger:
         launches = ledger.launches(winner.row.study_id)
         source = winner.row.study.source

@@ -25,12 +25,13 @@ def check(
     from tuner.analysis.checklist import failing
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.reading import load
+    from tuner.rounds.importances import importances
 
     verdicts = None if fail_on is None else [word.strip() for word in fail_on.split(",") if word.strip() != "none"]
     failing([], verdicts)  # a word that is no verdict is said before anything is read
     records = load(study, storage)
     frames = records.frames(round_number)  # read once: a large study takes seconds, and may grow meanwhile
-    findings = records.findings_about(frames)
+    findings = [*records.findings_about(frames), *importances(frames)]
     emit_findings(records.name, frames.study.name, findings, form)
     told = failing(findings, verdicts)
     say(f"{len(findings)} findings, {len(told)} {'need action' if verdicts is None else 'of the chosen verdicts'}")

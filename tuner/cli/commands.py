@@ -10,6 +10,7 @@ from tuner.cli import (
     boundaries,
     check,
     conclusions,
+    exploit,
     export,
     importing,
     launch,
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
     app.command("check")(check.check)
     app.command("conclusions")(conclusions.conclusions)
     app.command("best")(best.best)
+    app.command("exploit")(exploit.exploit)
     app.command("adopt")(adopt.adopt)
     app.command("adoptions")(adoptions.adoptions)
     app.command("replay")(replay.replay)

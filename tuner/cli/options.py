@@ -31,6 +31,10 @@ Checkpoints = Annotated[
 RoundNumber = Annotated[
     int | None, typer.Option("--round", "-r", help="The round, counted from 1.", show_default=False)
 ]
+StudyName = Annotated[
+    str | None,
+    typer.Option("--study", help="Any study of `tuner status`, instead of a round.", show_default=False),
+]
 OutputFormat = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1; default: CUDA where there is one.", show_default=False)

@@ -101,7 +101,7 @@ def _about(finding: Finding) -> str:
 
 _NAMED = (
     "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
-    "best_steps", "regime", "warmup", "adoption", "periodicity", "insensitivity", "effort", "isolation",
+    "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
     "transfer", "longer_training", "stale_budget",
 )  # fmt: skip
 

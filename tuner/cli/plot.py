@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import RoundNumber, Storage, Study
+from tuner.cli.options import RoundNumber, Storage, Study, StudyName
 
 
 def plot(
@@ -22,6 +22,7 @@ def plot(
         typer.Option("-o", "--out", help="A .png, .svg or .pdf file. Default: KIND.png.", show_default=False),
     ] = None,
     round_number: RoundNumber = None,
+    study_name: StudyName = None,
     storage: Storage = None,
 ) -> None:
     """Draw a plot into a file, and beside it a CSV of what is plotted."""
@@ -32,7 +33,7 @@ def plot(
     target = out or Path(f"{kind}.png")
     if target.suffix not in (".png", ".svg", ".pdf"):
         raise StorageError(f"a plot is written as .png, .svg or .pdf, got {target.name!r}; name the file so")
-    figure, frame = load(study, storage).drawn(kind, round_number)
+    figure, frame = load(study, storage).drawn(kind, study_name or round_number)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=150)
     frame.to_csv(target.with_suffix(".csv"), index=False)

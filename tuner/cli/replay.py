@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Device, RoundNumber, Storage, StudyFile, Threads
+from tuner.cli.options import Device, RoundNumber, Storage, StudyFile, StudyName, Threads
 
 
 def replay(
     study: StudyFile,
     trial: Annotated[int, typer.Option("--trial", "-t", help="The trial's number.", show_default=False)],
     round_number: RoundNumber = None,
+    study_name: StudyName = None,
     storage: Storage = None,
     device: Device = None,
     threads: Threads = 1,
@@ -27,7 +28,10 @@ def replay(
     _, campaign = load_campaign(study)
     with opened(storage, create=False) as ledger:
         name = campaign_name(ledger, str(study))
-        row, _ = row_of_trial(ledger, name, round_meant(ledger, name, round_number), trial)
+        if study_name is not None:
+            row = ledger.study(name, study_name)
+        else:
+            row, _ = row_of_trial(ledger, name, round_meant(ledger, name, round_number), trial)
         outcome = replayed(ledger, row, trial, campaign.workload, device=device, threads=threads)
     print(f"trial {trial}: {outcome.values} values compared, {outcome.different} differ", flush=True)
     if outcome.different:

@@ -16,7 +16,8 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
     """Plain data about the winner, for JSON and for people."""
     study, record = winner.row.study, winner.record
     reproduce = study.source and f"it was trained elsewhere: {study.source}"
-    reproduce = reproduce or f"tuner replay {study_file} --round {study.round} --trial {record.number}"
+    place = f"--round {study.round}" if study.kind == "round" else f"--study {study.name}"
+    reproduce = reproduce or f"tuner replay {study_file} {place} --trial {record.number}"
     return {
         "campaign": winner.row.campaign,
         "study": study.name,

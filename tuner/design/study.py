@@ -22,7 +22,8 @@ class Study:
     `augment` is False in a sweep. `keep_best` checkpoints of each trial are kept besides the latest (B44).
     `optimizer` is None where the search space chooses it. `scientific` names the hyperparameters the goal is about;
     all others that vary are nuisances (B10). `source` says where the trials were run, "" for ours; what an imported
-    study does not know of itself is None, or 0 for `batch_size`.
+    study does not know of itself is None, or 0 for `batch_size`. `sampler` proposes the points of an exploitation,
+    `batch` at a time; both are empty where points are quasi-random or chosen.
     """
 
     name: str
@@ -45,6 +46,8 @@ class Study:
     lineage: tuple[tuple[str, str], ...] = field(default=())
     scientific: tuple[str, ...] = ()
     source: str = ""
+    sampler: str = ""
+    batch: int = 0
 
     @property
     def space(self) -> SearchSpace:
