@@ -133,7 +133,7 @@ def test_a_sweep_needs_to_know_how_to_switch_regularization_off():
         ({"space": {"learning_rate": 1}, "trials": 8}, r"must be a SearchSpace\(...\), got \{'learning_rate': 1\}"),
         ({"space": SearchSpace(width=64), "trials": 8}, "varies nothing; give at least one range"),
         ({"promote": 0}, "promote of round .* must be a whole number of at least 1, got 0"),
-        ({"promote": 3, "trials": 8}, "promotes 3 points and needs no trials=8; leave it out"),
+        ({"promote": 3, "trials": 0}, "trials of round .* must be a whole number of at least 1, got 0"),
         ({"promote": 3, "max_train_steps": 0}, "max_train_steps of round .* at least 1, got 0"),
         ({"promote": 3, "max_train_steps": 1e4}, "max_train_steps of round .* at least 1, got 10000.0"),
         ({"promote": 2, "fresh": 3}, "wants 3 promoted points with fresh seeds and promotes 2"),

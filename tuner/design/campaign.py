@@ -63,8 +63,9 @@ class Round:
     """One goal, and the study that answers it.
 
     goal: the question, in words (B9).
-    trials: how many points are trained.
-    space: what varies; None for a round that takes its points from the round before.
+    trials: how many points are searched. Beside promote=N: around the winner, where what transfers is fixed, what may
+        transfer is narrowed, and the schedule is tuned again (A36).
+    space: what varies; None for a round that takes its points, or its space, from the round before.
     promote: how many of the best points of the round before are trained in this one.
     max_train_steps: the budget; None: from the sweep, the round before, or the production length.
     scientific: names of the hyperparameters the goal is about; all others that vary are nuisances, tuned so that the
@@ -99,10 +100,6 @@ class Round:
                 _check_count(f"{name} of round {self.goal!r}", getattr(self, name))
         if self.space is not None:
             self._check_space(self.space)
-        elif self.trials is not None:
-            raise DeclarationError(
-                f"round {self.goal!r} promotes {self.promote} points and needs no trials={self.trials}; leave it out"
-            )
         check_promoting(self)
 
     @property

@@ -19,6 +19,7 @@ from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import TrialRecord
+from tuner.rounds.around import chosen_trials, study_around, trials_around
 from tuner.rounds.launch import Desk, required_round
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
@@ -46,7 +47,7 @@ class Parent:
 
 
 def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool) -> Promotion:
-    """The best points of round `number - 1` at `max_train_steps`.
+    """The best points of round `number - 1` at `max_train_steps`, and new ones around the winner where it says so.
 
     carry_over: the schedules of a compute-bound workload are lengthened by rule (A40-A43); otherwise the declared
     schedule is made anew for the new length, unless the round says how. Raises StorageError when the round before has
@@ -56,7 +57,8 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
     required_round(desk, number - 1)
     rows = round_rows(desk.ledger, desk.name, number - 1)
     records = {record.number: record for row in rows for record in desk.ledger.trials(row.study_id)}
-    chosen = [records[trial] for trial in best_trials(desk, number - 1, declared.promote or 1)]
+    frames = round_frames(desk.ledger, desk.name, number - 1)
+    chosen = [records[trial] for trial in chosen_trials(frames, declared.promote or 1)]
     study = replace(
         rows[-1].study,
         name=round_name(number),
@@ -72,23 +74,17 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
     parents = [Parent(record, _schedule(study, record, declared, carried)) for record in chosen]
-    trials = tuple(_trials(study, parents, declared))
+    trials = list(_trials(study, parents, declared))
+    if declared.trials is not None:
+        study = study_around(study, chosen[0].point)
+        trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
     warnings = _warnings(parents) if carried else ()
-    return Promotion(replace(study, num_trials=len(trials)), trials, warnings)
-
-
-def best_trials(desk: Desk, number: int, count: int) -> list[int]:
-    """Numbers of the best `count` complete trials of a round, best first; the smaller number on a tie."""
-    frames = round_frames(desk.ledger, desk.name, number)
-    complete = frames.complete
-    ascending = frames.study.objective.direction == "minimize"
-    ranked = complete.sort_values(["best_value", "trial"], ascending=[ascending, True])
-    return [int(trial) for trial in ranked["trial"].head(count)]
+    return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
 
 
 def most_promoted(declared: Round) -> int:
     """How many trials a promoting round has at most, before it is known which points share a trunk."""
-    return (declared.promote or 0) + declared.num_fresh + len(declared.rate_arms) - 1
+    return (declared.promote or 0) + declared.num_fresh + len(declared.rate_arms) - 1 + (declared.trials or 0)
 
 
 def _schedule(study: Study, record: TrialRecord, declared: Round, carried: bool) -> Schedule:

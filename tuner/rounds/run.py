@@ -141,7 +141,8 @@ class Playbook:
             self._check_declared_regime(frames)
         for finding in confirming_findings(self.desk.ledger, self.desk.name, number, frames):
             self._add(finding)
-        if self.desk.campaign.round(number).space is None:
+        declared = self.desk.campaign.round(number)
+        if declared.space is None and declared.trials is None:
             return None
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]
         open_ones = needing_action(boundaries)

@@ -1,0 +1,77 @@
+"""The space around a winner for the next, longer round: what carries over decides what stays free (A36)."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tuner.design.hyperparameters import Constant, Domain, Hyperparameter, Limits, Range, Value
+from tuner.design.space import SearchSpace
+from tuner.errors import DeclarationError
+
+SHARE = 1 / 3  # [P] of a range, on its sampling scale, is left around the winner
+# By how likely a good value carries over to longer training: as it is; as it is but to be confirmed; not at all.
+CARRIED = ("warmup", "initialization")
+CONFIRMED = ("architecture",)
+TUNED_AGAIN = ("schedule",)
+
+
+def narrowed_space(space: SearchSpace, winner: Mapping[str, Value]) -> SearchSpace:
+    """`space` as the next round searches it: values that carry over fixed, ranges that may do narrowed.
+
+    Warmup, initialization and architecture keep the winner's value; the schedule keeps its whole range; all others
+    are narrowed to a third of their range around it, choices fixed. Raises DeclarationError where nothing is left.
+    """
+    varied: list[Hyperparameter] = []
+    fixed: dict[str, Constant] = {name: constant for name, constant in space.fixed if name in winner}
+    for hyperparameter, value in _existing(space, winner):
+        domain = hyperparameter.domain
+        if hyperparameter.family in TUNED_AGAIN:
+            varied.append(hyperparameter)
+        elif hyperparameter.family in (*CARRIED, *CONFIRMED) or not isinstance(domain, Range):
+            fixed[hyperparameter.name] = _constant(value, hyperparameter)
+        else:
+            varied.append(replace(hyperparameter, domain=narrowed_range(domain, float(value))))  # type: ignore[arg-type]
+    if not varied:
+        raise DeclarationError(
+            "nothing is left to search around the winner: every hyperparameter of the round before keeps its value "
+            "(A36); leave trials out, and promote points only"
+        )
+    return SearchSpace.of(tuple(varied), tuple(fixed.items()))
+
+
+def narrowed_range(domain: Range, value: float) -> Range:
+    """A third of the range around a value, moved inside where it would reach over an edge."""
+    place = min(max(domain.unit_of(value), 0.0), 1.0)
+    start = min(max(place - SHARE / 2, 0.0), 1.0 - SHARE)
+    low, high = domain.value_at(start), domain.value_at(start + SHARE)
+    if domain.integer:
+        low, high = _whole(domain, low, high, value)
+    at_low = low == domain.low and domain.limits in ("low", "both")
+    at_high = high == domain.high and domain.limits in ("high", "both")
+    limits: Limits = "both" if at_low and at_high else "low" if at_low else "high" if at_high else "none"
+    return replace(domain, low=low, high=high, limits=limits)
+
+
+def _whole(domain: Range, low: float, high: float, value: float) -> tuple[int, int]:
+    """At least two whole numbers, the value among them."""
+    first, last = math.floor(min(low, value)), math.ceil(max(high, value))
+    if first == last:
+        first, last = max(int(domain.low), first - 1), min(int(domain.high), last + 1)
+    return first, last
+
+
+def _existing(space: SearchSpace, winner: Mapping[str, Value]) -> Iterator[tuple[Hyperparameter, Value]]:
+    """Hyperparameters that exist at the winner: none of other branches."""
+    known = dict(winner)
+    for hyperparameter in space:
+        if hyperparameter.name in known:
+            yield hyperparameter, known[hyperparameter.name]
+
+
+def _constant(value: Value, hyperparameter: Hyperparameter) -> Constant:
+    off, has_off = _off(hyperparameter.domain)
+    return Constant(value, hyperparameter.family, off, has_off)
+
+
+def _off(domain: Domain) -> tuple[Value, bool]:
+    return (domain.off, domain.off is not None) if isinstance(domain, Range) else (domain.off, domain.has_off)
