@@ -40,6 +40,7 @@ class Measurement:
 
 
 CheckpointKind = Literal["latest", "best", "trunk"]
+GROUP_FOLDER = "group-of-trial-"  # how folders of checkpoints begin that several trials share
 
 
 @dataclass(frozen=True, slots=True)

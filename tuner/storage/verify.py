@@ -5,13 +5,13 @@ Nothing here loads a checkpoint; files are read as bytes and compared with what 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.study import Study
-from tuner.records import Checkpoint, State, TrialRecord
+from tuner.records import GROUP_FOLDER, Checkpoint, State, TrialRecord
 from tuner.storage.curves import Measurements
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -30,13 +30,14 @@ class Problem:
 def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
     """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
     records = ledger.trials(row.study_id)
+    digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
     found: list[Problem] = []
     for record in records:
         found += _state_problems(row.study, record)
         found += _curve_problems(row.study, record, curves[record.number])
         for kept in record.checkpoints:
-            found += _file_problems(record, root, kept)
+            found += _file_problems(record, root, kept, digests)
     strays = stray_files(ledger, row.study_id, root, place)
     return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
 
@@ -51,7 +52,12 @@ def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[P
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     running = {f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING}
     known = {file.path for file in ledger.checkpoint_files()}
-    return [path for path in files if str(path.relative_to(root)) not in known and path.parent.name not in running]
+    return [path for path in files if str(path.relative_to(root)) not in known and not _is_in_use(path, running)]
+
+
+def _is_in_use(path: Path, running: Collection[str]) -> bool:
+    """Whether a trial that runs may be about to name this file: its own, or one that a group shares."""
+    return path.parent.name in running or (bool(running) and path.parent.name.startswith(GROUP_FOLDER))
 
 
 def delete_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
@@ -89,7 +95,7 @@ def _curve_problems(study: Study, record: TrialRecord, curve: dict[str, list[int
             yield Problem(record.number, "curve", f"{metric} was measured at step {_listed(beyond)}, where none is due")
 
 
-def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint) -> Iterator[Problem]:
+def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint, digests: dict[Path, str]) -> Iterator[Problem]:
     path = root / kept.file
     if not path.resolve().is_relative_to(root.resolve()):
         yield Problem(record.number, "file", f"{kept.file} lies outside the checkpoint folder {root}")
@@ -99,7 +105,7 @@ def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint) -> Iterato
         yield Problem(
             record.number, "file", f"{path} has {path.stat().st_size} bytes, and {kept.num_bytes} were recorded"
         )
-    elif _sha256(path) != kept.digest:
+    elif _sha256(path, digests) != kept.digest:
         yield Problem(record.number, "file", f"{path} is damaged: its sha256 is not the recorded one")
 
 
@@ -111,9 +117,11 @@ def _curves(measured: Measurements) -> defaultdict[int, dict[str, list[int]]]:
     return curves
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, known: dict[Path, str]) -> str:
+    if path not in known:
+        with path.open("rb") as file:
+            known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return known[path]
 
 
 def _listed(steps: list[int]) -> str:

@@ -21,6 +21,7 @@ import torch
 from tuner.errors import CorruptCheckpoint
 from tuner.failpoints import failpoint
 from tuner.records import Checkpoint, CheckpointKind, PrefixKey
+from tuner.training.stacked_states import state_of_member
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,8 @@ class CheckpointFolder:
 
     def remove(self, written: Collection[Checkpoint], *, but: Collection[Checkpoint]) -> None:
         """Delete our own files of a commit that was refused."""
-        for checkpoint in set(written) - set(but):
-            (self.root / checkpoint.file).unlink(missing_ok=True)
+        for file in {checkpoint.file for checkpoint in written} - {checkpoint.file for checkpoint in but}:
+            (self.root / file).unlink(missing_ok=True)
 
     def sweep(self, keep: Collection[str]) -> None:
         """Delete what we and killed predecessors left behind; `keep` are the names the Ledger knows.
@@ -106,7 +107,8 @@ def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """Load a training state. Raises CorruptCheckpoint when the file is missing, damaged or not what was recorded."""
     content = _verified(root, checkpoint)
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return state_of_member(state, checkpoint.member) if checkpoint.member else state
     except Exception as error:  # a pickle that wants to run code, or no checkpoint at all
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} is no training state: {error}") from error
 

@@ -226,8 +226,7 @@ class TrialInTraining:
             if not goes_on or len(self.pending) > MOST_PENDING:
                 raise
             logger.warning("trial %d trains on without the database: %s", self.claim.trial.number, error)
-            mine = (*self.written, *self.beside)
-            self.checkpoints += tuple(checkpoint for checkpoint in mine if checkpoint not in self.checkpoints)
+            self.not_committed()
             return update
         self.committed(update)
         return update
@@ -262,6 +261,15 @@ class TrialInTraining:
         self.pending = self.pending[len(update.measurements) :]
         self.checkpoints, self.newest, self.beside, self.cut_back_to = checkpoints, self.written, (), None
 
+    def not_committed(self) -> None:
+        """An update did not reach the database; its files are good, and a later update names them."""
+        mine = (*self.written, *self.beside)
+        self.checkpoints += tuple(checkpoint for checkpoint in mine if checkpoint not in self.checkpoints)
+
+    def latest_value(self) -> float | None:
+        """The selection metric at the present step, where it was evaluated since the last commit."""
+        return _value_at(self.pending, self.setting.study.objective, self.run.step)
+
     def forsaken(self) -> None:
         """The trial is another worker's now: what we wrote for an update that was refused goes again."""
         self.folder.remove((*self.written, *self.beside), but=self.checkpoints)
@@ -289,8 +297,7 @@ class TrialInTraining:
             writes.append(write if there is None else partial(_same, there))
         if state is not None:
             there = known.get(("latest", self.run.step))
-            value = _value_at(self.pending, self.setting.study.objective, self.run.step)
-            write = partial(self.folder.write_state, "latest", self.run.step, state, value)
+            write = partial(self.folder.write_state, "latest", self.run.step, state, self.latest_value())
             writes.append(write if there is None else partial(_same, there))
         return writes + [partial(_same, trunk) for trunk in self.trunks]
 

@@ -1,13 +1,26 @@
 """The training loop of a group: the evaluations, checks and commits of a single trial, for all of them at once."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from tuner.errors import LeaseLost, NotFusible
+from tuner.errors import LeaseLost, NotFusible, Unreachable
 from tuner.records import Claim, State, TrialUpdate
 from tuner.training.fused.evaluation import GroupEvaluation
+from tuner.training.fused.group_checkpoints import GroupCheckpoints
 from tuner.training.fused.self_check import exact_group
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.trainer import CHECK_STEPS, Trainer, TrialInTraining, ending, given_up, raise_lost_device
+from tuner.training.trainer import (
+    CHECK_STEPS,
+    MOST_PENDING,
+    Trainer,
+    TrialInTraining,
+    ending,
+    given_up,
+    raise_lost_device,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class GroupTrainer:
@@ -57,12 +70,29 @@ class GroupTrainer:
         return given_up(claim, None, state, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """What is to be recorded of one trial; `update` where it is given up as it stands."""
+
+    trial: int
+    state: State
+    reason: str = ""
+    update: TrialUpdate | None = None
+
+    @property
+    def saves(self) -> bool:
+        """Whether its whole state is saved."""
+        return self.update is None and self.state is not State.INFEASIBLE
+
+
 class _GroupInTraining:
     """Trials on their way together; each stops for itself at its evaluations and where its losses are read back."""
 
     def __init__(self, trainer: Trainer, trainings: list[TrialInTraining]) -> None:
         self.trainer = trainer
         self.trainings = trainings
+        self.everyone = list(trainings)
+        self.checkpoints = GroupCheckpoints(trainer.setting, trainings[0].claim)
         self.evaluation_steps = trainer.setting.study.budget.evaluation_steps
         self.group = exact_group([training.run for training in trainings])
         self.evaluation = GroupEvaluation(self.group)
@@ -105,7 +135,7 @@ class _GroupInTraining:
 
     def _arrive(self, trials: Sequence[int]) -> None:
         """Some trials are at a stop: read back, evaluate, and commit what is finished or due."""
-        updates = self._checked(trials, None)
+        words = self._checked(trials, None)
         healthy = [trial for trial in trials if trial in self.group.live]
         due = [trial for trial in healthy if self.trainings[trial].run.step in self.evaluation_steps]
         measured = self.evaluation.of(due) if due else {}
@@ -113,62 +143,84 @@ class _GroupInTraining:
             training = self.trainings[trial]
             self.trainer.on_step(training.claim, training.run.step)
             if trial in due:
-                updates += self._evaluated(trial, measured.get(trial))
+                words += self._evaluated(trial, measured.get(trial))
             if trial in self.group.live:
                 training.pin()
             self.stops[trial] = self._next_stop(training)
         live = self.group.live
         if live and self.trainings[live[0]].commit_is_due():
-            updates += self._checked(live, State.RUNNING)
-        self._record(updates)
+            words += self._checked(live, State.RUNNING)
+        self._record(words, goes_on=True)
 
-    def _checked(self, trials: Sequence[int], state: State | None) -> list[tuple[int, TrialUpdate]]:
-        """Ends of those that diverged; updates in `state` of the others, where one is given."""
-        updates = []
+    def _checked(self, trials: Sequence[int], state: State | None) -> list[_Word]:
+        """Ends of those that diverged; `state` for the others, where one is given."""
+        words = []
         for trial in list(trials):
-            training = self.trainings[trial]
-            divergence = training.check_losses()
+            divergence = self.trainings[trial].check_losses()
             if divergence is not None:
                 self.group.retire(trial)
-                updates.append((trial, training.update(State.INFEASIBLE, str(divergence))))
+                words.append(_Word(trial, State.INFEASIBLE, str(divergence)))
             elif state is not None:
-                updates.append((trial, training.update(state)))
-        return updates
+                words.append(_Word(trial, state))
+        return words
 
-    def _evaluated(self, trial: int, measured: dict[str, float] | None) -> list[tuple[int, TrialUpdate]]:
+    def _evaluated(self, trial: int, measured: dict[str, float] | None) -> list[_Word]:
         """The trial's end, if this was its last evaluation or if its metrics failed."""
         training = self.trainings[trial]
         try:
             training.evaluate(measured)
         except Exception as error:
             state, reason = ending(error)
-            update = given_up(training.claim, training, state, reason)
+            word = _Word(trial, state, reason, given_up(training.claim, training, state, reason))
         else:
             if training.run.step < self.evaluation_steps[-1]:
                 return []
-            update = training.update(State.COMPLETE)
+            word = _Word(trial, State.COMPLETE)
         self.group.retire(trial)
-        return [(trial, update)]
+        return [word]
 
-    def _record(self, updates: list[tuple[int, TrialUpdate]]) -> None:
-        """Commit all in one transaction; a trial that is not ours any more does not keep the others from theirs."""
+    def _record(self, words: Sequence[_Word], *, goes_on: bool = False) -> None:
+        """Commit all in one transaction; a trial that is not ours any more does not keep the others from theirs.
+
+        While trials go on they do so without the database, and everything is written at a later commit.
+        """
+        self.checkpoints.save([self.trainings[word.trial] for word in words if word.saves])
+        updates = [(word.trial, self._update(word)) for word in words]
         try:
             self.trainer.recorder.record([update for _, update in updates])
         except LeaseLost:
             updates = [pair for pair in updates if self._recorded_alone(*pair)]
+        except Unreachable as error:
+            self._bear(error, updates, goes_on)
+            return
         for trial, update in updates:
             training = self.trainings[trial]
             if update.checkpoints is not None:
                 training.committed(update)
             if update.state.finished or update.state is State.RUNNING:
                 self.ended[training.claim.trial_id] = update
+        self.checkpoints.sweep(self.everyone)
+
+    def _update(self, word: _Word) -> TrialUpdate:
+        return word.update or self.trainings[word.trial].update(word.state, word.reason)
+
+    def _bear(self, error: Unreachable, updates: Sequence[tuple[int, TrialUpdate]], goes_on: bool) -> None:
+        """Go on without the database, or raise the error: where a trial ends, or too much waits to be written."""
+        ends = any(update.state is not State.RUNNING for _, update in updates)
+        if ends or not goes_on or sum(len(one.pending) for one in self.trainings) > MOST_PENDING:
+            raise error
+        logger.warning("%d trials train on without the database: %s", len(updates), error)
+        for trial, _ in updates:
+            self.trainings[trial].not_committed()
 
     def _recorded_alone(self, trial: int, update: TrialUpdate) -> bool:
+        training = self.trainings[trial]
         try:
             self.trainer.recorder.record([update])
         except LeaseLost:
-            self.trainings[trial].forsaken()
-            self.ended.pop(self.trainings[trial].claim.trial_id, None)
+            self.checkpoints.lend(training)
+            training.forsaken()
+            self.ended.pop(training.claim.trial_id, None)
             if trial in self.group.live:
                 self.group.retire(trial)
             return False
