@@ -59,7 +59,7 @@ class Bench:
             local = InProcess(campaign.workload, root, lease=Lease(lease_seconds))
             row = ledger.start_study("tiny", study, local.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
-            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds, fuse, count)
+            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds, fuse=fuse, crew=count)
             with closing(Workers(local, place, count, stall_seconds)) if count else _Local(local) as backend:
                 backend.run(ledger, row, listener or Silent(), stop)
             assert study_problems(ledger, row, root, f"tiny/{study.name}") == []

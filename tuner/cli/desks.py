@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.cli.options import Profile
 from tuner.cli.places import checkpoint_root, exists, opened
 from tuner.design.study_file import load_campaign
 from tuner.design.workload import Workload
@@ -33,6 +34,7 @@ class Where:
     stall_seconds: float = STALL_SECONDS
     fuse: str = "off"
     workers_per_gpu: int = 1
+    profile: Profile = Profile.exact
     create: bool = True
 
 
@@ -53,7 +55,9 @@ def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Des
 def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the command."""
     fuse = parsed_fuse(where.fuse)
-    local = InProcess(workload, root, device=where.device, threads=where.threads, fuse=fuse)
+    local = InProcess(
+        workload, root, device=where.device, threads=where.threads, fuse=fuse, profile=where.profile.value
+    )
     if where.workers is None or where.dry_run:
         yield local
         return
@@ -66,6 +70,7 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
         commit_seconds=local.commit_seconds,
         lease_seconds=local.lease.seconds,
         fuse=fuse,
+        profile=where.profile.value,
         crew=where.workers,
     )
     with closing(Workers(local, place, where.workers, where.stall_seconds, where.workers_per_gpu)) as workers:

@@ -9,6 +9,8 @@ from tuner.cli.options import (
     Fuse,
     LaunchedRound,
     MaxTrainSteps,
+    Profile,
+    ProfileOption,
     Quiet,
     RetryFailed,
     StallTimeout,
@@ -38,6 +40,7 @@ def launch(
     workers_per_gpu: WorkersPerGpu = 1,
     stall_timeout: StallTimeout = 1800.0,
     fuse: Fuse = "off",
+    profile: ProfileOption = Profile.exact,
     quiet: Quiet = False,
 ) -> None:
     """Train the trials of a round. The same command again continues and repeats nothing that is finished."""
@@ -46,7 +49,9 @@ def launch(
     from tuner.rounds.launch import plan_study
     from tuner.rounds.prepare import prepared_expansion, prepared_round
 
-    where = Where(study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse, workers_per_gpu)
+    where = Where(
+        study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse, workers_per_gpu, profile
+    )
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         prepared = (
             prepared_expansion(desk, round_number) if expanded else prepared_round(desk, round_number, max_train_steps)

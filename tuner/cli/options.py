@@ -15,6 +15,13 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class Profile(StrEnum):
+    """What fused trials keep: the bits of each trial alone, or only their values, and more speed."""
+
+    exact = "exact"
+    fast = "fast"
+
+
 Study = Annotated[
     str, typer.Argument(help="A study file, or the name of a campaign in the storage.", show_default=False)
 ]
@@ -51,6 +58,13 @@ Fuse = Annotated[
     str,
     typer.Option(
         help="Train trials together as one stacked model: off, auto, or how many. The results are the same bits."
+    ),
+]
+ProfileOption = Annotated[
+    Profile,
+    typer.Option(
+        "--profile",
+        help="exact: fused trials have the same bits as each alone. fast: equal to rounding; one profile for a study.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

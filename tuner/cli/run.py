@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads, Workers, WorkersPerGpu
+from tuner.cli.options import (
+    Checkpoints,
+    Device,
+    Fuse,
+    Profile,
+    ProfileOption,
+    Quiet,
+    Storage,
+    StudyFile,
+    Threads,
+    Workers,
+    WorkersPerGpu,
+)
 
 
 def run(
@@ -18,6 +30,7 @@ def run(
     workers: Workers = None,
     workers_per_gpu: WorkersPerGpu = 1,
     fuse: Fuse = "off",
+    profile: ProfileOption = Profile.exact,
     quiet: Quiet = False,
 ) -> None:
     """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report."""
@@ -34,6 +47,7 @@ def run(
         workers=workers,
         workers_per_gpu=workers_per_gpu,
         fuse=fuse,
+        profile=profile,
     )
     with open_desk(where) as desk:
         if dry_run:

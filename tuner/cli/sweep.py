@@ -8,7 +8,10 @@ from tuner.cli.options import (
     Checkpoints,
     Device,
     Format,
+    Fuse,
     OutputFormat,
+    Profile,
+    ProfileOption,
     Quiet,
     Storage,
     StudyFile,
@@ -33,6 +36,8 @@ def sweep(
     threads: Threads = 1,
     workers: Workers = None,
     workers_per_gpu: WorkersPerGpu = 1,
+    fuse: Fuse = "off",
+    profile: ProfileOption = Profile.exact,
     quiet: Quiet = False,
     form: OutputFormat = Format.table,
 ) -> None:
@@ -40,7 +45,17 @@ def sweep(
     from tuner.cli.desks import Where, open_desk
     from tuner.cli.sweeping import chosen_sweep, run_and_print
 
-    where = Where(study, storage, checkpoints, device, threads, workers=workers, workers_per_gpu=workers_per_gpu)
+    where = Where(
+        study,
+        storage,
+        checkpoints,
+        device,
+        threads,
+        workers=workers,
+        workers_per_gpu=workers_per_gpu,
+        fuse=fuse,
+        profile=profile,
+    )
     with open_desk(where) as desk:
         declared = chosen_sweep(desk, learning_rates, extend)
         raise typer.Exit(run_and_print(desk, declared, again=again, quiet=quiet, form=form))

@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Checkpoints, Device, Fuse, Quiet, Storage, StudyFile, Threads, WorkersPerGpu
+from tuner.cli.options import (
+    Checkpoints,
+    Device,
+    Fuse,
+    Profile,
+    ProfileOption,
+    Quiet,
+    Storage,
+    StudyFile,
+    Threads,
+    WorkersPerGpu,
+)
 
 
 def worker(
@@ -16,6 +27,7 @@ def worker(
     device: Device = None,
     threads: Threads = 1,
     fuse: Fuse = "off",
+    profile: ProfileOption = Profile.exact,
     allow_changed_code: Annotated[
         bool, typer.Option("--allow-changed-code", help="Work although the workload's code or data changed.")
     ] = False,
@@ -36,6 +48,7 @@ def worker(
         workers=workers,
         workers_per_gpu=workers_per_gpu,
         fuse=fuse,
+        profile=profile,
         create=False,
     )
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:

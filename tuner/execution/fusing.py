@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from tuner.design.shape_group import shape_group_of
 from tuner.errors import InputError, NotFusible
+from tuner.execution.choices import Choices
 from tuner.records import Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.fused.choice import LARGEST, Choice, best_choice, trials_that_fit
+from tuner.training.fused.choice import Choice, best_choice, largest_group, trials_that_fit
 from tuner.training.fused.trainer import GroupTrainer
+from tuner.training.setting import Setting
 from tuner.training.trainer import Trainer, is_out_of_memory
 
 _log = logging.getLogger(__name__)
@@ -26,14 +29,16 @@ Fuse = int | Literal["auto", "off"]
 class Fusing:
     """Trains claimed trials of one study, together where that is asked for and keeps the bits."""
 
-    def __init__(self, fuse: Fuse, ledger: Ledger, row: StudyRow, crew: int = 1, largest: int = LARGEST) -> None:
+    def __init__(self, fuse: Fuse, ledger: Ledger, row: StudyRow, setting: Setting, crew: int = 1) -> None:
         self.fuse = fuse
         self.crew = crew  # processes that train this study
-        self.largest = largest  # group that `auto` may choose
         self.ledger = ledger
         self.row = row
-        self._choices: dict[str, Choice] = {}  # by shape group
+        self.setting = setting
+        self.choices = Choices(ledger, row, setting.numerics)
         self._checked: set[str] = set()
+        self._fitting: dict[str, int] = {}  # trials of a shape group that the memory holds
+        self._groups: set[str] | None = None
 
     def claim_size(self) -> int:
         """How many trials to claim at a time."""
@@ -44,78 +49,79 @@ class Fusing:
         return even_share(counts[State.WAITING], counts[State.RUNNING], most, self.crew)
 
     def _most_trials(self) -> int:
-        if isinstance(self.fuse, int):
-            return self.fuse
-        known = [choice.num_trials for choice in self._choices.values()]
-        return 1 if self.fuse == "off" or (known and max(known) == 1) else self.largest
+        if self.fuse == "off" or isinstance(self.fuse, int):
+            return 1 if self.fuse == "off" else self.fuse
+        if self._groups is None:
+            self._groups = {shape_group_of(self.row.study, one.point) for one in self.ledger.trials(self.row.study_id)}
+        known = [choice.num_trials for group in self._groups if (choice := self.choices.of(group)) is not None]
+        return max(known) if known and len(known) == len(self._groups) else largest_group(self.setting.device)
 
     def train(self, trainer: Trainer, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials; those without an update in the answer were not touched, and are to be handed back."""
         claims = self._only(claims, _of_one_history(claims))
-        if len(claims) == 1:
+        if self.fuse == "off" or len(claims) == 1:
             return [trainer.train(claims[0])]
-        kind = claims[0].trial.shape_group
+        group = claims[0].trial.shape_group
         try:
-            if kind not in self._choices:
-                self._choices[kind] = self._chosen(trainer, claims)
-            size = self._choices[kind].num_trials
-            if size > 1:
-                return self._train_together(trainer, self._only(claims, claims[:size]), kind)
+            choice = self._wanted(claims[0]) if isinstance(self.fuse, int) else self._best(claims)
+            claims = self._only(claims, claims[: choice.num_trials])
+            if choice.num_trials > 1:
+                return self._train_together(trainer, claims, choice)
         except NotFusible as error:
             if isinstance(self.fuse, int):
                 message = f"{error}; --fuse auto trains such trials one by one, --fuse off trains all so"
                 raise NotFusible(message) from error
-            self._choices[kind] = Choice(1, str(error))
-            self._conclude(kind, self._choices[kind])
+            self.choices.keep(group, Choice(1, str(error), probed=True))
             return []
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the tensors
             gc.collect()
-            self._halve(kind, len(claims))
+            self._halve(group, len(claims))
             return []
-        return [trainer.train(self._only(claims, claims[:1])[0])]
+        return [trainer.train(claims[0])]
 
-    def _halve(self, kind: str, most: int) -> None:
+    def _halve(self, group: str, tried: int) -> None:
         """Train fewer trials together from now on: so many do not fit into the memory of the device."""
-        tried = self._choices[kind].num_trials if kind in self._choices else most
-        choice = Choice(tried // 2, f"{tried} trials together ran out of memory")
-        _log.warning("%s; training %d", choice.reason, choice.num_trials)
-        self._choices[kind] = choice
-        self._conclude(kind, choice)
+        _log.warning("%d trials together ran out of memory; training %d", tried, tried // 2)
+        self._fitting[group] = max(1, tried // 2)
+        self.choices.keep(group, Choice(tried // 2, f"{tried} trials together ran out of memory"))
 
     def _only(self, claims: Sequence[Claim], chosen: Sequence[Claim]) -> Sequence[Claim]:
         """Hand the others back at once: they are for other workers, and must not die with this one."""
         self.ledger.release([claim for claim in claims if claim not in chosen])
         return chosen
 
-    def _chosen(self, trainer: Trainer, claims: Sequence[Claim]) -> Choice:
+    def _wanted(self, claim: Claim) -> Choice:
+        """As many as the user says and the memory holds."""
+        group = claim.trial.shape_group
+        wanted = int(self.fuse)
+        if group not in self._fitting:
+            most = self._fitting[group] = trials_that_fit(self.setting, claim.trial, crew=self.crew)
+            if most < wanted:
+                _log.warning("%d trials do not fit into the free memory together; training %d", wanted, most)
+        return Choice(min(wanted, self._fitting[group]), f"--fuse {wanted}")
+
+    def _best(self, claims: Sequence[Claim]) -> Choice:
+        """What was found out before, or what a probe finds; that is kept."""
         trials = [claim.trial for claim in claims]
-        if isinstance(self.fuse, int):
-            most = trials_that_fit(trainer.setting, trials[0])
-            if most < self.fuse:
-                _log.warning("%d trials do not fit into the free memory together; training %d", self.fuse, most)
-            return Choice(min(self.fuse, most), f"--fuse {self.fuse}")
+        known = self.choices.of(trials[0].shape_group)
+        if known is not None:
+            return known
         counts = self.ledger.state_counts(self.row.study_id)
-        ahead = counts.get(State.WAITING, 0) + len(claims)
-        choice = best_choice(trainer.setting, trials, ahead)
-        self._conclude(kind=trials[0].shape_group, choice=choice)
+        choice = best_choice(self.setting, trials, counts[State.WAITING] + counts[State.RUNNING], crew=self.crew)
+        self.choices.keep(trials[0].shape_group, choice)
         return choice
 
-    def _train_together(self, trainer: Trainer, claims: Sequence[Claim], kind: str) -> list[TrialUpdate]:
-        together = GroupTrainer(trainer)
+    def _train_together(self, trainer: Trainer, claims: Sequence[Claim], choice: Choice) -> list[TrialUpdate]:
+        together, group = GroupTrainer(trainer), claims[0].trial.shape_group
         updates = together.train(claims)
-        if kind not in self._checked:
-            self._checked.add(kind)
-            self._conclude(kind, replace(self._choices[kind], ways=together.ways), check="identical")
+        if group not in self._checked and together.ways:
+            self._checked.add(group)
+            check = "identical" if self.setting.profile == "exact" else "equal to rounding"
+            self.choices.keep(group, replace(choice, ways=together.ways), check)
         return updates
-
-    def _conclude(self, kind: str, choice: Choice, check: str = "") -> None:
-        """Write down how this shape group is trained, and whether the self-check found the same bits."""
-        known = self.ledger.conclusion(self.row.campaign, "fusion", self.row.study_id) or {}
-        told = {"trials": choice.num_trials, "reason": choice.reason, "ways": choice.ways, "self_check": check}
-        self.ledger.conclude(self.row.campaign, "fusion", {**known, kind: told}, self.row.study_id)
 
 
 def even_share(waiting: int, running: int, most: int, crew: int) -> int:

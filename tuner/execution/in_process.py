@@ -12,7 +12,7 @@ from pathlib import Path
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
-from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, TunerError, WorkloadError
+from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, StudyChanged, TunerError, WorkloadError
 from tuner.execution.backend import Listener
 from tuner.execution.fusing import Fuse, Fusing
 from tuner.execution.heartbeat import BEATS, heartbeat
@@ -26,8 +26,8 @@ from tuner.storage.verify import delete_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import workload_fingerprint
 from tuner.training.fingerprint_parts import workload_parts
-from tuner.training.fused.choice import Choice, largest_group, look_at
-from tuner.training.numerics import choose_device, numerics, prepare_numerics
+from tuner.training.fused.choice import Choice, look_at
+from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
@@ -65,6 +65,7 @@ class InProcess:
         commit_seconds: float = COMMIT_SECONDS,
         lease: Lease = Lease(),
         fuse: Fuse = "off",
+        profile: Profile = "exact",
         crew: int = 1,
         allow_inexact: bool = False,
     ) -> None:
@@ -74,6 +75,7 @@ class InProcess:
         self.commit_seconds = commit_seconds
         self.lease = lease
         self.fuse = fuse
+        self.profile: Profile = profile
         self.crew = crew
         self.allow_inexact = allow_inexact
         prepare_numerics(self.device, threads)
@@ -111,8 +113,9 @@ class InProcess:
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)
         setting = replace(self._setting(row.study, place, stop), fingerprint=self.fingerprint())
+        check_profile(ledger, row, self.profile)
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
-        fusing = Fusing(self.fuse, ledger, row, self.crew, largest_group(self.device))
+        fusing = Fusing(self.fuse, ledger, row, setting, self.crew)
         told, worker = _Told(listener), worker_id()
         while not stop():
             claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
@@ -129,7 +132,7 @@ class InProcess:
         return saved_steps(self._finder(ledger, study), trials)
 
     def _finder(self, ledger: Ledger, study: Study) -> Finder:
-        return Finder(ledger, study, self.fingerprint(), numerics(self.device), self.allow_inexact)
+        return Finder(ledger, study, self.fingerprint(), numerics(self.device, self.profile), self.allow_inexact)
 
     def _claimed(self, ledger: Ledger, row: StudyRow, worker: str, most_trials: int) -> list[Claim]:
         """The next trials, those of workers that died first."""
@@ -168,6 +171,7 @@ class InProcess:
             checkpoint_root=self.checkpoint_root,
             checkpoint_place=place,
             commit_seconds=self.commit_seconds,
+            profile=self.profile,
             stop=stop,
         )
 
@@ -178,6 +182,21 @@ def checkpoint_place(campaign: str, study_name: str) -> str:
     if plain != campaign:
         plain = f"{plain}-{hashlib.sha256(campaign.encode()).hexdigest()[:8]}".lstrip("-")
     return f"{plain}/{study_name}"
+
+
+def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:
+    """Raise StudyChanged when the trials of a study would not be comparable: trained under another profile."""
+    counts = ledger.state_counts(row.study_id)  # before the conclusion, which others write before they begin
+    begun = sum(count for state, count in counts.items() if state is not State.WAITING)
+    known = ledger.conclusion(row.campaign, "profile", row.study_id)
+    before = known["profile"] if known else ("exact" if begun else profile)
+    if before != profile:
+        raise StudyChanged(
+            f"{row.study.name} of {row.campaign!r} was begun with --profile {before}, and trials of two profiles are "
+            f"not comparable to the last bit: go on with --profile {before}, or give the campaign another name"
+        )
+    if known is None and profile != "exact":
+        ledger.conclude(row.campaign, "profile", {"profile": profile}, row.study_id)
 
 
 def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:

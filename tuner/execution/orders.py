@@ -25,6 +25,7 @@ class Place:
     commit_seconds: float
     lease_seconds: float
     fuse: int | str = "off"
+    profile: str = "exact"
     crew: int = 1  # processes that share the trials
 
 

@@ -82,6 +82,7 @@ def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth, stop:
         commit_seconds=place.commit_seconds,
         lease=Lease(place.lease_seconds, renewed_here=False),
         fuse=parsed_fuse(str(place.fuse)),
+        profile="fast" if place.profile == "fast" else "exact",
         crew=place.crew,
     )
     with open_ledger(place.url, create=False) as ledger:

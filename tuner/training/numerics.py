@@ -7,11 +7,13 @@ import platform
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from tuner.errors import InputError
+
+Profile = Literal["exact", "fast"]
 
 _NO_SUCH_KERNEL = ".*does not have a deterministic implementation.*"
 _DRIVER_FILES = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/version"))
@@ -70,10 +72,10 @@ def allow_unrepeatable() -> None:
     warnings.filterwarnings("ignore", message=_NO_SUCH_KERNEL)
 
 
-def numerics(device: torch.device) -> str:
+def numerics(device: torch.device, profile: Profile = "exact") -> str:
     """The Numerics of this process as canonical JSON: equal strings promise equal bits."""
     known: dict[str, Any] = {
-        "engine": "module",
+        "engine": "module" if profile == "exact" else "fast",
         "torch": torch.__version__,
         "device": "cpu",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

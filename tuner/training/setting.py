@@ -12,7 +12,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Splits, Workload
 from tuner.errors import WorkloadError
 from tuner.training.batches import Split
-from tuner.training.numerics import numerics
+from tuner.training.numerics import Profile, numerics
 
 COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is replayed exactly after a crash
 
@@ -36,9 +36,10 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`stop()` is asked at every step; True means: commit and leave the trial resumable.
+    """`profile` "exact": a trial has the same bits however it is trained; "fast": not in groups, but repeatably.
 
-    `fingerprint`: the digest of the workload's code and data; without one no trial may start from another.
+    `stop()` is asked at every step; True means: commit and leave the trial resumable. `fingerprint`: the digest of
+    the workload's code and data; without one no trial may start from another.
     """
 
     study: Study
@@ -48,12 +49,13 @@ class Setting:
     checkpoint_root: Path
     checkpoint_place: str
     commit_seconds: float = COMMIT_SECONDS
+    profile: Profile = "exact"
     stop: Callable[[], bool] = field(default=lambda: False)
     fingerprint: str = ""
 
     @property
     def numerics(self) -> str:
-        return numerics(self.device)
+        return numerics(self.device, self.profile)
 
     def optimizer_of(self, trial: Trial) -> Value:
         return trial.point.get("optimizer", self.study.optimizer)

@@ -39,7 +39,7 @@ class TrialRun:
         self.step = 0
         self.losses: list[torch.Tensor] = []
         self.gradient_norm = 0.0
-        self.exact = True
+        self.exact = setting.profile == "exact"
         self.base = base_digest(setting.study, trial, setting.fingerprint) if setting.fingerprint else ""
 
     @property

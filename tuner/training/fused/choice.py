@@ -1,8 +1,11 @@
-"""How many trials to stack, and whether that pays: measured, in a moment, on throw-away copies of the trials."""
+"""How many trials to stack, and whether that pays: measured, in a moment, on throw-away copies of the trials.
 
-import os
+What the probe costs is lost where it finds that nothing is gained, so it may take a small part of the work ahead at
+most, and more only when two trials together were seen to be faster than one.
+"""
+
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,42 +14,50 @@ from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
-from tuner.training.fused.self_check import exact_group
+from tuner.training.fused.making import make_group
+from tuner.training.memory import free_bytes
 from tuner.training.numerics import wait_for
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
 
-FIRST, LARGEST = 8, 32  # sizes of group that are tried; beyond, little is gained and caches overflow
-LARGEST_ON_GPU = 256
-PROBE_SECONDS, PROBE_SHARE = 1.0, 0.04  # at most so long, and at most this part of the work that is ahead
-PAYS = 0.97  # of the time that a trial takes alone
+SIZES = (2, 8, 16, 32)  # groups that are tried; beyond, little is gained and caches overflow
+SIZES_ON_GPU = (2, 8, 32, 128, 256)
+PROBE_SECONDS = 1.0  # at most, for each shape group
+PROBE_SHARE, GAIN_SHARE = 0.015, 0.2  # at most these parts of the work ahead, and of what two trials together save
+PAYS = 0.95  # of the time that a trial takes alone
+SLOW_STEP = 0.1  # seconds; such steps are not waiting for Python, and stacking them fills the caches
 TIMED = 5  # steps that are timed
 MEMORY_SHARE = 0.5  # of what is free
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """So many trials train together, because of `reason`; `ways` tells how each operation is run then."""
+    """So many trials train together, because of `reason`; `ways` tells how each operation is run then.
+
+    `seconds`: a step of one trial, trained like that; 0 where it was not measured.
+    """
 
     num_trials: int
     reason: str
     ways: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    probed: bool = False  # whether it holds for other studies with this shape group, too
 
 
-def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int) -> Choice:
-    """Time a step alone and in groups. `ahead`: how many trials are still to be trained."""
+def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Choice:
+    """Time a step alone and in groups. `ahead`: how many trials are to be trained, by `crew` processes."""
     quiet = replace(setting, stop=lambda: False)
     with callers_generators_restored(setting.device):
         alone = _seconds_a_step([TrialRun(quiet, trials[0])])
-        work = alone * ahead * setting.study.budget.max_train_steps
-        until = time.perf_counter() + min(PROBE_SECONDS, PROBE_SHARE * work)
-        if len(trials) < 2 or PROBE_SHARE * work < PROBE_SECONDS / 10:
-            return Choice(1, f"{work:.2g} s of training are too short for a probe")
+        steps = ahead * setting.study.budget.max_train_steps / crew
+        if len(trials) < 2 or alone > SLOW_STEP:
+            reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
+            return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
         try:
-            return _fastest(quiet, trials, alone, until)
+            return _Probe(quiet, trials, alone, steps, crew).fastest()
         except NotFusible as error:
-            return Choice(1, str(error))
+            return Choice(1, str(error), seconds=alone, probed=True)
 
 
 def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
@@ -54,27 +65,59 @@ def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
     quiet = replace(setting, stop=lambda: False)
     with callers_generators_restored(setting.device):
         try:
-            group = exact_group([TrialRun(quiet, trial) for trial in trials])
+            group = make_group([TrialRun(quiet, trial) for trial in trials])
         except NotFusible as error:
             return Choice(1, str(error))
         return Choice(len(trials), "the same bits as each trial alone", dict(group.ways))
 
 
-def _fastest(setting: Setting, trials: Sequence[Trial], alone: float, until: float) -> Choice:
-    best, size = Choice(1, "training together is not faster"), min(FIRST, len(trials))
-    fastest, most = PAYS * alone, trials_that_fit(setting, trials[0])
-    while size <= min(len(trials), largest_group(setting.device), most):
-        began = time.perf_counter()
-        group = exact_group([TrialRun(setting, trial) for trial in trials[:size]])
+class _Probe:
+    """Groups of growing size, until one is not faster than the one before, or the time for probing is over."""
+
+    def __init__(self, setting: Setting, trials: Sequence[Trial], alone: float, steps: float, crew: int) -> None:
+        self.setting = setting
+        self.trials = trials
+        self.alone = alone
+        self.steps = steps  # of single trials, that are ahead of this process
+        self.crew = crew
+        self.best = Choice(1, "training together is not faster", seconds=alone, probed=True)
+        self.spent = 0.0
+
+    def fastest(self) -> Choice:
+        expected = 0.03 + 20 * self.alone  # what a first, small group took for many kinds of models
+        for size in _sizes(self.setting.device):
+            if size > len(self.trials):
+                break
+            if expected + self.spent > self._allowed():
+                return self.best if self.spent else self._too_short()
+            expected = self._tried(size)
+            if self.best.num_trials < size > SIZES[0]:  # two may be too few to gain; eight are not
+                break
+        return self.best
+
+    def _too_short(self) -> Choice:
+        return Choice(1, f"{self.alone * self.steps:.2g} s of training are too short for a probe", seconds=self.alone)
+
+    def _allowed(self) -> float:
+        saved = max(0.0, self.alone - self.best.seconds) * self.steps
+        return min(PROBE_SECONDS, PROBE_SHARE * self.alone * self.steps + GAIN_SHARE * saved)
+
+    def _tried(self, size: int) -> float:
+        """Time a group; returns how long the next size will probably take to be timed."""
+        clock = _clock(self.setting.device)
+        began = clock()
+        group = make_group([TrialRun(self.setting, trial) for trial in self.trials[:size]])
         together = _seconds_a_step(group) / size
-        if together < fastest:
-            reason = f"{alone / together:.2f} times as fast as one by one ({1e6 * together:.0f} us a step of a trial)"
-            best, fastest = Choice(size, reason, dict(group.ways)), together
-        elapsed = time.perf_counter() - began
-        if time.perf_counter() + 2 * elapsed > until:
-            break
-        size *= 2
-    return best
+        if size > _that_fit(group, self.setting, self.crew):
+            raise NotFusible(f"{size} trials do not fit into the memory that is free")
+        if together < min(PAYS * self.alone, self.best.seconds):
+            reason = f"{self.alone / together:.2f} times as fast as one by one ({1e6 * together:.0f} us a trial's step)"
+            self.best = Choice(size, reason, dict(group.ways), together, probed=True)
+        took = clock() - began
+        self.spent += took
+        if size == SIZES[0]:
+            return took * (4.0 if "loop" in group.ways.values() else 2.0)
+        return took * 2.0
 
 
 def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
@@ -86,32 +129,46 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
         else:
             trained[0].advance(trained[0].step + updates)
 
-    runs = trained.runs if isinstance(trained, Group) else trained
-    steps = min(TIMED, len(runs[0].rates) - 1)
-    if steps < 1:
+    run = (trained.runs if isinstance(trained, Group) else trained)[0]
+    clock = _clock(run.setting.device)
+    if len(run.rates) < 2:
         return 0.0
-    device = runs[0].setting.device
-    advance(WARM_UP + 1 if device.type == "cuda" else 1)
-    wait_for(device)
-    began = time.perf_counter()
-    advance(steps)
-    wait_for(device)
-    return (time.perf_counter() - began) / steps
+    advance(WARM_UP + 1 if run.setting.device.type == "cuda" else 1)
+    wait_for(run.setting.device)
+    began = clock()
+    advance(1)
+    wait_for(run.setting.device)
+    first = clock() - began
+    left = min(TIMED, len(run.rates) - 2) if first < SLOW_STEP else 0
+    if left < 1:
+        return first
+    began = clock()
+    advance(left)
+    wait_for(run.setting.device)
+    return min(first, (clock() - began) / left)
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Of this thread, where it does all the work: it tells however busy the machine is with other things."""
+    return time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+
+
+def _sizes(device: torch.device) -> tuple[int, ...]:
+    return SIZES_ON_GPU if device.type == "cuda" else SIZES
 
 
 def largest_group(device: torch.device) -> int:
     """Beyond so many trials little is gained by more."""
-    return LARGEST_ON_GPU if device.type == "cuda" else LARGEST
+    return _sizes(device)[-1]
 
 
-def trials_that_fit(setting: Setting, trial: Trial) -> int:
+def trials_that_fit(setting: Setting, trial: Trial, *, crew: int = 1) -> int:
     """How many trials' values, gradients and optimizer state fit into the memory that is free."""
-    one = Group([TrialRun(setting, trial)])
-    return max(1, int(MEMORY_SHARE * _free_bytes(setting.device) / max(1, one.num_bytes)))
+    with callers_generators_restored(setting.device):
+        return _that_fit(Group([TrialRun(setting, trial)]), setting, crew)
 
 
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + kept
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _that_fit(group: Group, setting: Setting, crew: int) -> int:
+    ratio = setting.evaluation_batch_size / max(1, setting.batch_size_of(group.runs[0].trial))
+    one = (group.num_bytes + max(0.0, ratio / 2 - 1) * group.pass_bytes) / len(group.runs)
+    return max(1, int(MEMORY_SHARE * free_bytes(setting.device) / crew / max(1.0, one)))

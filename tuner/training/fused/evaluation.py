@@ -14,7 +14,6 @@ from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites
 from tuner.training.fused.operations import Operations
 from tuner.training.fused.recording import Batch
-from tuner.training.fused.rules import TABLE
 from tuner.training.fused.rules_python import DropoutOfSharedValues
 from tuner.training.fused.tape import Tape
 from tuner.training.fused.trial_tensor import TrialTensor
@@ -94,10 +93,10 @@ class GroupEvaluation:
         return [*model.parameters.values(), *model.buffers.values(), *(values for _, _, values in model.settings)]
 
     def _recorded(self, batch: Batch, count: int) -> tuple[Any, list[str]]:
-        model, runs = self.group.model, self.group.runs
+        model, runs, task = self.group.model, self.group.runs, self.group.task
         inputs = [tensor.detach() for tensor in self._inputs()]
         tape = Tape([*inputs, *batch.leaves])
-        operations = Operations(len(runs), TABLE, Sites(tape.add_input), care=self.group.task.care)
+        operations = Operations(len(runs), task.rules, Sites(tape.add_input), care=task.care)
         named = dict(zip([*model.parameters, *model.buffers], inputs, strict=False))
         own = [TrialTensor(values, operations, is_number=True) for values in inputs[len(named) :]]
         model.install({name: operations.trial(tensor) for name, tensor in named.items()}, own)

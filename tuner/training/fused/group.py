@@ -1,6 +1,7 @@
 """K trials that train in lockstep. Each keeps its own model, optimizer and records, as views of the stacks here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,10 @@ from tuner.training.batches import TrainingBatches
 from tuner.training.fused.cuda_graph import CapturedUpdates, Rates
 from tuner.training.fused.lanes import Lanes, replay_in_lanes
 from tuner.training.fused.noise import Noise
+from tuner.training.fused.operations import Rules
 from tuner.training.fused.optimizers import RowOptimizer
 from tuner.training.fused.recording import Batch, Recording, Task, record
+from tuner.training.fused.rules import TABLE
 from tuner.training.fused.stacking import StackedModel
 from tuner.training.randomness import step_seed
 from tuner.training.trial_run import TrialRun
@@ -26,7 +29,7 @@ class Group:
     Between two calls of `advance` every run is an ordinary TrialRun: it can be evaluated, saved, or go on alone.
     """
 
-    def __init__(self, runs: Sequence[TrialRun], *, care: int = 0) -> None:
+    def __init__(self, runs: Sequence[TrialRun], *, care: int = 0, rules: Rules = TABLE) -> None:
         self.runs = list(runs)
         self.setting = runs[0].setting
         self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
@@ -36,7 +39,8 @@ class Group:
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
         constants, numbers = split_points([run.point for run in runs], self.setting.device)
-        self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, care)
+        self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, care, rules)
+        self._change: Callable[[Recording], Recording] = lambda recording: recording
         self._recordings: dict[object, tuple[Recording, Noise]] = {}
         self._inputs = (
             list(self.model.parameters.values()),
@@ -56,9 +60,12 @@ class Group:
     @property
     def num_bytes(self) -> int:
         """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss."""
-        own = [*self._changing(), *self.gradients]
-        passes = max(recording.num_bytes for recording, _ in self._recordings.values())
-        return sum(tensor.nbytes for tensor in own) + passes
+        return sum(tensor.nbytes for tensor in (*self._changing(), *self.gradients)) + self.pass_bytes
+
+    @property
+    def pass_bytes(self) -> int:
+        """Memory of all that one pass through the loss computes."""
+        return max(recording.num_bytes for recording, _ in self._recordings.values())
 
     def retire(self, trial: int) -> None:
         """A trial trains no more; its mates do not notice."""
@@ -73,7 +80,7 @@ class Group:
                 break
             batch = self._batch()
             recording, noise = self._recorded(batch)
-            with torch.enable_grad() if recording.recurrent else torch.inference_mode():
+            with _mode(recording):
                 losses.append(self._update(batch, recording, noise))
                 for trial in self.live:
                     self.runs[trial].step += 1
@@ -81,6 +88,11 @@ class Group:
         if losses:
             self._hand_over(losses)
         return len(losses)
+
+    def transform(self, change: Callable[[Recording], Recording]) -> None:
+        """Have every recording, those to come too, changed before it is replayed."""
+        self._change = change
+        self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
 
     def snapshot(self) -> list[torch.Tensor]:
         """Copies of everything that training changes in the stacks."""
@@ -185,7 +197,7 @@ class Group:
         if known is None:
             if len(self._recordings) == MAX_RECORDINGS:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
-            recording = record(self.task, batch)
+            recording = self._change(record(self.task, batch))
             seeds = [run.trial.seed for run in self.runs]
             noise = Noise(seeds, recording.sites, self._inputs[0][0])
             known = self._recordings[batch.signature] = (recording, noise)
@@ -201,6 +213,13 @@ class Group:
         known: dict[int, TrainingBatches] = {}
         for run in self.runs:
             run.batches = known.setdefault(run.trial.data_seed, run.batches)
+
+
+def _mode(recording: Recording) -> AbstractContextManager[Any]:
+    """Without autograd, as far as the kernels of a recording go along with that."""
+    if recording.recurrent:
+        return torch.enable_grad()
+    return torch.inference_mode() if recording.compiled is None else torch.no_grad()
 
 
 def split_points(

@@ -13,6 +13,7 @@ from tuner.training.fused.noise import Sites
 from tuner.training.fused.trial_tensor import TrialTensor, is_trial
 
 Rule = Callable[..., Any]  # rule(operations, function, *arguments, **keywords); NotImplemented: not this case
+Rules = Mapping[str, Rule]
 
 # Asked of the wrapper itself, which knows its shape and type.
 _OF_THE_WRAPPER = frozenset(
@@ -30,7 +31,7 @@ class Operations:
     which keeps the bits by construction.
     """
 
-    def __init__(self, num_trials: int, rules: Mapping[str, Rule], sites: Sites, *, care: int = 0) -> None:
+    def __init__(self, num_trials: int, rules: Rules, sites: Sites, *, care: int = 0) -> None:
         self.num_trials = num_trials
         self.rules = rules
         self.sites = sites

@@ -1,22 +1,23 @@
 """The loss of all trials, forward and backward, recorded as a flat graph that needs neither Python nor autograd."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from tuner.errors import NotFusible
+from tuner.errors import NotFusible, TunerError
 from tuner.training.fused.graph import check_graph, drawing, simplify
 from tuner.training.fused.noise import Site, Sites
-from tuner.training.fused.operations import Operations
+from tuner.training.fused.operations import Operations, Rules
 from tuner.training.fused.rules import TABLE
 from tuner.training.fused.rules_python import DropoutOfSharedValues
 from tuner.training.fused.stacking import StackedModel
 from tuner.training.fused.tape import Tape
 from tuner.training.fused.trial_tensor import TrialTensor
+from tuner.training.trainer import is_out_of_memory, raise_lost_device
 
 Loss = Callable[[Any, Any, Mapping[str, Any]], Any]
 
@@ -31,6 +32,7 @@ class Task:
     constants: Mapping[str, Any]
     numbers: Mapping[str, torch.Tensor]
     care: int = 0
+    rules: Rules = field(default_factory=lambda: TABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,25 @@ class Recording:
     ways: dict[str, str]
     num_bytes: int
     recurrent: bool  # oneDNN's recurrent layers keep what their backward needs only where gradients are on
+    compiled: Callable[..., Any] | None = None  # the same computation, by torch.compile
 
     @property
     def replay(self) -> Callable[..., Any]:
-        return self.graph.forward
+        return self.compiled or self.graph.forward
 
 
 def record(task: Task, batch: Batch) -> Recording:
     """Run the loss of all trials once, forward and backward, and write down what is computed. Raises NotFusible."""
+    try:
+        return _record(task, batch)
+    except Exception as error:  # code that does not bear trial tensors, most of all
+        if isinstance(error, TunerError | OSError) or is_out_of_memory(error):
+            raise
+        raise_lost_device(error)
+        raise NotFusible(f"{type(error).__name__} while the loss was recorded: {error}") from error
+
+
+def _record(task: Task, batch: Batch) -> Recording:
     parameters, buffers, numbers = _inputs(task)
     before = _generators(batch)
     tape = Tape([*parameters, *buffers, *numbers, *batch.leaves])
@@ -135,7 +148,7 @@ def _inputs(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor], list[to
 def _losses(task: Task, inputs: Any, batch: Batch, sites: Sites) -> tuple[torch.Tensor, dict[str, str]]:
     """The losses [K] of all trials by the rules, and how each operation was run."""
     parameters, buffers, numbers = inputs
-    operations = Operations(task.num_trials, TABLE, sites, care=task.care)
+    operations = Operations(task.num_trials, task.rules, sites, care=task.care)
     named = {
         **dict(zip(task.model.parameters, parameters, strict=True)),
         **dict(zip(task.model.buffers, buffers, strict=True)),

@@ -1,6 +1,6 @@
 """Whether a group trains with the bits of the ordinary trainer: a few updates both ways, then everything compared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,8 @@ from tuner.training.trial_run import TrialRun
 
 UPDATES = 2  # the second one is of another batch, so that whatever a recording froze shows
 SAMPLE = 8  # trials of a group that are compared
+ROUNDING = 1e-3  # of a loss: two updates apart by rounding, Adam's first steps included
+Difference = Callable[[TrialRun, TrialRun], str | None]
 
 
 def exact_group(runs: Sequence[TrialRun]) -> Group:
@@ -24,7 +26,7 @@ def exact_group(runs: Sequence[TrialRun]) -> Group:
     raise NotFusible(f"trained together the bits are not those of each trial alone: {difference}")
 
 
-def first_difference(group: Group) -> str | None:
+def first_difference(group: Group, difference_of: Difference | None = None) -> str | None:
     """What differs first between the group and its trials alone; None when nothing does. Changes nothing."""
     runs = group.runs
     chosen = [runs[len(runs) * place // SAMPLE] for place in range(SAMPLE)] if len(runs) > SAMPLE else runs
@@ -34,11 +36,23 @@ def first_difference(group: Group) -> str | None:
     setting, group.setting = group.setting, replace(group.setting, stop=lambda: False)
     try:
         group.advance(updates)
-        differences = [_difference(run, other) for run, other in zip(chosen, alone, strict=True)]
+        differences = [(difference_of or _difference)(run, other) for run, other in zip(chosen, alone, strict=True)]
     finally:
         group.setting = setting
         group.restore(kept)
     return next((difference for difference in differences if difference), None)
+
+
+def far_from_alone(group: Group) -> str | None:
+    """What differs between the group and its trials alone by more than rounding does; None when nothing. As above."""
+    return first_difference(group, _far)
+
+
+def _far(fused: TrialRun, alone: TrialRun) -> str | None:
+    for mine, other in zip(fused.losses[-UPDATES:], alone.losses[-UPDATES:], strict=True):
+        if not torch.allclose(mine, other, rtol=ROUNDING, atol=ROUNDING, equal_nan=True):
+            return f"trial {fused.trial.number}: the loss, {float(mine)!r} instead of {float(other)!r}"
+    return None
 
 
 def _trained_alone(run: TrialRun, updates: int) -> TrialRun:

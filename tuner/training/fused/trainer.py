@@ -8,7 +8,7 @@ from tuner.errors import LeaseLost, NotFusible, Unreachable
 from tuner.records import Claim, State, TrialUpdate
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group_checkpoints import GroupCheckpoints
-from tuner.training.fused.self_check import exact_group
+from tuner.training.fused.making import make_group
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trainer import (
     CHECK_STEPS,
@@ -94,9 +94,8 @@ class _GroupInTraining:
         self.everyone = list(trainings)
         self.checkpoints = GroupCheckpoints(trainer.setting, trainings[0].claim)
         self.evaluation_steps = trainer.setting.study.budget.evaluation_steps
-        self.group = exact_group([training.run for training in trainings])
-        self.evaluation = GroupEvaluation(self.group)
         self.ended: dict[int, TrialUpdate] = {}
+        self._stack()
         self.stops = [self._next_stop(training) for training in trainings]
 
     def to_the_end(self) -> dict[int, TrialUpdate]:
@@ -121,12 +120,17 @@ class _GroupInTraining:
         self.stops = [self.stops[trial] for trial in self.group.live]
         self.trainings = [self.trainings[trial] for trial in self.group.live]
         if len(self.trainings) > 1:
-            self.group = exact_group([training.run for training in self.trainings])
-            self.evaluation = GroupEvaluation(self.group)
+            self._stack()
             return
         (last,) = self.trainings
         self.group.live.clear()
         self.ended[last.claim.trial_id] = last.go_on()
+
+    def _stack(self) -> None:
+        runs = [training.run for training in self.trainings]
+        left = self.evaluation_steps[-1] - min(run.step for run in runs)
+        self.group = make_group(runs, steps=left)
+        self.evaluation = GroupEvaluation(self.group)
 
     def _next_stop(self, training: TrialInTraining) -> int:
         step = training.run.step

@@ -1,0 +1,42 @@
+"""Compiling the recorded graph of a group with torch.compile: faster after some seconds, other bits, repeatable."""
+
+import logging
+import os
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tuner.training.fused.group import Group
+from tuner.training.fused.recording import Recording
+
+_log = logging.getLogger(__name__)
+PAYS_AFTER = 40.0  # seconds of training ahead: compiling takes five to ten
+COMPILERS = ("g++", "clang++")
+
+
+def compile_group(group: Group) -> bool:
+    """Compile what the group computes at each step; says so in the log where there is no compiler for that."""
+    if group.setting.device.type == "cpu" and cpp_compiler() is None:
+        _log.warning(
+            "no C++ compiler (%s, or the one that $CXX names) is found: --profile fast trains without torch.compile, "
+            "which is slower; install one (apt-get install g++) to have it", " or ".join(COMPILERS)
+        )  # fmt: skip
+        return False
+    group.transform(_compiled)
+    return True
+
+
+def cpp_compiler() -> str | None:
+    """The compiler that torch would call."""
+    named = os.environ.get("CXX")
+    return next((found for name in ([named] if named else COMPILERS) if (found := shutil.which(name))), None)
+
+
+def _compiled(recording: Recording) -> Recording:
+    if recording.recurrent:  # its kernels know nothing of compiling
+        return recording
+    options: dict[str, Any] = {"compile_threads": 1}  # no processes that outlive us
+    compiled = torch.compile(recording.replay, fullgraph=True, dynamic=False, options=options)
+    return replace(recording, compiled=compiled)

@@ -1,0 +1,65 @@
+"""Making a group as the profile wants it: with the bits of each trial alone, or as fast as can be."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tuner.errors import NotFusible, TunerError
+from tuner.training.fused import compiling, rules, rules_fast
+from tuner.training.fused.group import Group
+from tuner.training.fused.self_check import exact_group, far_from_alone
+from tuner.training.numerics import wait_for
+from tuner.training.trainer import is_out_of_memory, raise_lost_device
+from tuner.training.trial_run import TrialRun
+
+TIMED = 3  # steps
+
+
+def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
+    """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
+    try:
+        if runs[0].setting.profile == "exact":
+            return exact_group(runs)
+        return _fast_group(runs, steps)
+    except TunerError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error) or isinstance(error, OSError):
+            raise
+        raise_lost_device(error)
+        raise NotFusible(f"{type(error).__name__} while it was tried: {error}") from error
+
+
+def _fast_group(runs: Sequence[TrialRun], steps: int) -> Group:
+    """The faster of the exact and of the fast rules, compiled where so much work is ahead that this pays."""
+    by_exact_rules = _seconds_a_step(_checked(Group(runs, rules=rules.TABLE)))
+    group = _checked(Group(runs, rules=rules_fast.TABLE))
+    took = _seconds_a_step(group)
+    if by_exact_rules < took:
+        group, took = Group(runs, rules=rules.TABLE), by_exact_rules
+    if took * steps > compiling.PAYS_AFTER:
+        compiling.compile_group(group)
+    return group
+
+
+def _checked(group: Group) -> Group:
+    """A group that trains as each trial alone but for rounding."""
+    difference = far_from_alone(group)
+    if difference is not None:
+        raise NotFusible(f"trained together a trial is another than alone, by more than rounding: {difference}")
+    return group
+
+
+def _seconds_a_step(group: Group) -> float:
+    kept = group.snapshot()
+    setting, group.setting = group.setting, replace(group.setting, stop=lambda: False)
+    updates = min(TIMED, *(len(run.rates) - run.step for run in group.runs))
+    wait_for(setting.device)
+    began = time.perf_counter()
+    try:
+        group.advance(updates)
+        wait_for(setting.device)
+    finally:
+        group.setting = setting
+        group.restore(kept)
+    return (time.perf_counter() - began) / updates

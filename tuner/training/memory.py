@@ -1,0 +1,29 @@
+"""How much memory a device has left."""
+
+from pathlib import Path
+
+import torch
+
+_LIMITS = Path("/sys/fs/cgroup")  # of a container, where there is one
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that nobody uses; on the CPU also what the system would give up, within the container's limit."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    free = _number(Path("/proc/meminfo"), "MemAvailable:", 1024) or 2**33  # a guess where nothing tells
+    limit, used = _number(_LIMITS / "memory.max"), _number(_LIMITS / "memory.current")
+    if limit is None or used is None:
+        return free
+    return min(free, max(0, limit - used + (_number(_LIMITS / "memory.stat", "inactive_file") or 0)))
+
+
+def _number(path: Path, word: str = "", unit: int = 1) -> int | None:
+    """The number that follows a word in a file of the system; None where there is none."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    lines = [line.removeprefix(word).split() for line in text.splitlines() if line.startswith(word)]
+    return int(lines[0][0]) * unit if lines and lines[0] and lines[0][0].isdecimal() else None
