@@ -1,14 +1,17 @@
 """Fused trials against the loop a user would write, one trial after the other: ratios of one run.
 
-    PYTHONPATH=tests python tests/benchmarks/fused.py [ROUNDS]
+    PYTHONPATH=tests python tests/benchmarks/fused.py [--rounds 3] [--cases MLP,CNN] [--profile exact]
 
-Thread CPU time per trial-step, one thread, the three ways in turn, medians. The bare loops index a shuffled epoch and
-call loss, backward and a constant-rate AdamW; the fused one is the trainer's own (schedule of each trial, losses kept
-and read back, gradient norms), without evaluation and commits, which are the same work either way.
+CPU time a trial-step, one thread, the three ways in turn, medians. `tuner` is the whole product: claims, the probe of
+`--fuse auto` or a group of K, self-check, training, evaluations, curves and checkpoints in a Ledger on disk. The bare
+loops index a shuffled epoch, call loss, backward and AdamW (torch's default, and its fused kernel), and measure the
+same metrics at the same steps; they record nothing.
 """
 
+import argparse
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +20,14 @@ import torch
 from support.fusible import Encoder, Lm, ResNet, TiedLm
 from torch import nn
 
+from tuner.budget.step_budget import StepBudget
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
+from tuner.execution.backend import Silent
+from tuner.execution.in_process import InProcess
 from tuner.rounds.plan import study_of_round, trial_at
-from tuner.training.fused.self_check import exact_group
-from tuner.training.setting import Data, Setting
+from tuner.storage.store import open_ledger
+from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
 
 name, campaign = load_campaign(Path(__file__).parents[2] / "studies" / "digits.py")
@@ -39,97 +45,115 @@ def mlp(width, dropout=False):
     return type("Mlp", (Digits,), {"model": model})
 
 
-# name: workload, K, goal against the default loop, goal against the same loop with fused AdamW
+# name: workload, K, steps, goal against the default loop, goal against the same loop with fused AdamW
 CASES = {
-    "MLP 64-32-32-10": (mlp(32), 32, 7.0, 4.8),
-    "MLP 64-128-128-10": (mlp(128), 32, 2.8, 2.0),
-    "the same with dropout": (mlp(128, dropout=True), 32, None, None),
-    "residual CNN": (type("Cnn", (Digits,), {"model": lambda self, point: ResNet()}), 8, 1.05, 1.0),
-    "transformer encoder": (type("Vit", (Digits,), {"model": lambda self, point: Encoder()}), 8, 1.3, 1.2),
-    "tied byte LM": (type("Tied", (TiedLm,), {"model": lambda self, point: Lm()}), 8, 2.0, 1.6),
+    "MLP 64-32-32-10": (mlp(32), 32, 1500, 7.0, 4.8),
+    "MLP 64-128-128-10": (mlp(128), 32, 1000, 2.8, 2.0),
+    "MLP with dropout": (mlp(128, dropout=True), 32, 1000, None, None),
+    "residual CNN": (type("Cnn", (Digits,), {"model": lambda self, point: ResNet()}), 8, 300, 1.05, 1.0),
+    "transformer encoder": (type("Vit", (Digits,), {"model": lambda self, point: Encoder()}), 8, 400, 1.3, 1.2),
+    "tied byte LM": (type("Tied", (TiedLm,), {"model": lambda self, point: Lm()}), 8, 800, 2.0, 1.6),
 }
+EVALUATIONS = 10
 
 
-def bare_loop(run, fused):
-    """A trial as a user would train it."""
-    model, workload = run.model, run.setting.workload
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, weight_decay=run.point["weight_decay"], fused=fused or None
-    )
-    model.train()
-    step = 0
-
-    def steps(count):
-        nonlocal step
-        for number in range(step, step + count):
-            optimizer.zero_grad()
-            loss = workload.loss(model, run.batches.at(number % 4000), run.point)
-            loss.backward()
-            optimizer.step()
-        step += count
-
-    return steps
+def study_for(workload, num_trials, steps):
+    study = study_of_round(campaign, 1, steps)
+    budget = StepBudget(steps, steps // EVALUATIONS)
+    return replace(study, batch_size=workload.batch_size, num_trials=num_trials, budget=budget)
 
 
-def fused_loop(group):
-    def steps(count):
-        group.advance(count)
-        for trial in group.runs:
-            torch.stack(trial.losses).tolist()
-            trial.read_gradient_norm()
-            trial.losses = []
-
-    return steps
-
-
-def measured(workload_type, num_trials, rounds):
-    """Medians in microseconds a trial-step by way of training; seconds to build the group; operations that loop."""
-    workload = workload_type()
-    study = replace(study_of_round(campaign, 1, 5000), batch_size=workload.batch_size)
-    device = torch.device("cpu")
-    setting = Setting(study, workload, Data.of(workload, device), device, Path("nowhere"), "bench")
-
-    def run(number):
-        point = Point.of({
+def trials_of(study, num_trials):
+    def point(number):
+        return Point.of({
             "learning_rate": 1e-3 * (1 + number % 7), "weight_decay": 0.01, "dropout": 0.05 + 0.01 * number,
             "label_smoothing": 0.005 * number,
         })  # fmt: skip
-        return TrialRun(setting, trial_at(study, number, point, "by hand"))
 
-    began = time.thread_time()
-    group = exact_group([run(number) for number in range(num_trials)])
-    built = time.thread_time() - began
-    ways = {
-        "default": (bare_loop(run(0), fused=False), 1, 60),
-        "fused": (bare_loop(run(0), fused=True), 1, 60),
-        "tuner": (fused_loop(group), num_trials, 50 if num_trials > 8 else 12),
-    }
-    taken = {kind: [] for kind in ways}
+    return [trial_at(study, number, point(number), "by hand") for number in range(num_trials)]
+
+
+def bare_loop(backend, study, trial, fused):
+    """A trial as a user would train it; microseconds of a step, evaluations included."""
+    setting = Setting(study, backend.workload, backend.data, torch.device("cpu"), Path("nowhere"), "bench")
+    run = TrialRun(setting, trial)
+    model, workload = run.model, backend.workload
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, weight_decay=run.point["weight_decay"], fused=fused or None
+    )
+    steps = min(200, study.budget.max_train_steps)
+    every = study.budget.max_train_steps // EVALUATIONS
+    evaluation = 0.0
+    began = time.process_time()
+    model.train()
+    for number in range(steps):
+        optimizer.zero_grad()
+        loss = workload.loss(model, run.batches.at(number), run.point)
+        loss.backward()
+        optimizer.step()
+    took = time.process_time() - began
+    began = time.process_time()
+    run.evaluate()
+    evaluation = time.process_time() - began
+    return 1e6 * (took / steps + evaluation / every)
+
+
+def product(backend, study, trials):
+    """Microseconds of a step of a trial, from the first claim to the last record."""
+    with tempfile.TemporaryDirectory(dir=".") as folder, open_ledger(f"{folder}/tuner.sqlite") as ledger:
+        backend.checkpoint_root = Path(folder) / "checkpoints"
+        row = ledger.start_study(name, study, backend.fingerprint())
+        ledger.plan_trials(row.study_id, trials)
+        began = time.process_time()
+        backend.run(ledger, row, Silent(), lambda: False)
+        took = time.process_time() - began
+        told = ledger.conclusion(name, "fusion", row.study_id) or {}
+    return 1e6 * took / study.budget.max_train_steps / len(trials), next(iter(told.values()), None)
+
+
+def measured(workload_type, num_trials, steps, rounds, options):
+    """Medians in microseconds a trial-step by way of training; what the Ledger says about the group."""
+    workload = workload_type()
+    study = study_for(workload, num_trials, steps)
+    trials = trials_of(study, num_trials)
+    fuse = "auto" if options.fuse == "auto" else "off" if options.fuse == "off" else num_trials
+    backend = InProcess(workload, Path("."), device="cpu", fuse=fuse, profile=options.profile)
+    taken = {"default": [], "fused": [], "tuner": []}
+    told = None
     for place in range(rounds + 1):
-        for kind, (steps, trials, count) in ways.items():
-            began = time.thread_time()
-            steps(count)
+        values = {kind: bare_loop(backend, study, trials[0], kind == "fused") for kind in ("default", "fused")}
+        values["tuner"], told = product(backend, study, trials)
+        for kind, value in values.items():
             if place:
-                taken[kind].append(1e6 * (time.thread_time() - began) / count / trials)
-    loops = {name for name, way in group.ways.items() if way == "loop"}
-    return {kind: statistics.median(values) for kind, values in taken.items()}, built, loops
+                taken[kind].append(value)
+    return {kind: statistics.median(values) for kind, values in taken.items()}, told
 
 
-def main(rounds: int) -> int:
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", default="")
+    parser.add_argument("--fuse", default="K", help="K: the case's own group; auto; off")
+    parser.add_argument("--profile", default="exact", choices=("exact", "fast"))
+    options = parser.parse_args()
     torch.set_num_threads(1)
     missed = 0
-    for case, (workload, num_trials, *goals) in CASES.items():
-        took, built, loops = measured(workload, num_trials, rounds)
+    for case, (workload, num_trials, steps, *goals) in CASES.items():
+        if not any(word in case for word in options.cases.split(",")):
+            continue
+        took, told = measured(workload, num_trials, steps, options.rounds, options)
         ratios = [took[kind] / took["tuner"] for kind in ("default", "fused")]
         missed += any(goal is not None and ratio < goal for ratio, goal in zip(ratios, goals, strict=True))
+        loops = sorted(word for word, way in (told or {"ways": {}})["ways"].items() if way == "loop")
+        group = f"groups of {told['trials']}, {told['self_check'] or told['reason']}" if told else "one by one"
         print(
-            f"{case:22} K={num_trials:2}  {took['default']:6.0f} / {took['fused']:6.0f} / {took['tuner']:6.0f} us  "
+            f"{case:20} K={num_trials:2}  {took['default']:6.0f} / {took['fused']:6.0f} / {took['tuner']:6.0f} us  "
             f"{ratios[0]:5.2f}x default (goal {goals[0]})  {ratios[1]:5.2f}x fused AdamW (goal {goals[1]})  "
-            f"built in {built:.2f} s, same bits; loops: {', '.join(sorted(loops)) or 'none'}",
+            f"{group}; loops: {', '.join(loops) or 'none'}",
             flush=True,
         )
     return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 7))
+    sys.exit(main())

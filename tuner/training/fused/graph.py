@@ -5,6 +5,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from tuner.errors import NotFusible
+from tuner.training.fused.few_classes import quicken_log_softmax
 
 _ATEN = torch.ops.aten
 _NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
@@ -52,6 +53,7 @@ def simplify(graph: GraphModule) -> None:
     _drop(graph, _NOTHING)
     _turn_weight_gradients(graph)
     _unstack(graph)
+    quicken_log_softmax(graph)
     _sweep(graph)
     graph.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
     graph.graph.lint()

@@ -1,0 +1,126 @@
+"""Wall time of sweep and round 1, from the shell to the last record: one by one, fused, in processes, by other tools.
+
+    PYTHONPATH=tests python tests/benchmarks/end_to_end.py [--studies digits,stdlib_lm] [--runners NAME,...] [--to FILE]
+
+Each runner trains the same trials (points, seeds, schedules, evaluations); start of processes, checks, checkpoints and
+records are part of the time. Rows may be measured piece by piece into one FILE, the table is always of all of it. The
+digits study is swept first; stdlib_lm has no sweep. A runner is a function (Job, folder) in RUNNERS.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.design.study import Study
+from tuner.design.study_file import load_campaign
+from tuner.design.trial import Trial
+from tuner.storage.store import open_ledger
+
+ROOT = Path(__file__).parents[2]
+PROCESSES = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: a study file, and (once `tuner` has planned it) the studies with their trials."""
+
+    name: str
+    swept: bool
+
+    @property
+    def file(self) -> Path:
+        return ROOT / "studies" / f"{self.name}.py"
+
+    @property
+    def campaign(self):
+        return load_campaign(self.file)[1]
+
+    def plan(self) -> list[tuple[Study, list[Trial]]]:
+        """The trials of a run of `tuner`, in the order of its studies, for those that train the same."""
+        with tempfile.TemporaryDirectory() as folder:
+            tuner_command()(self, Path(folder))
+            with open_ledger(f"{folder}/tuner.sqlite", create=False) as ledger:
+                (name,) = ledger.campaigns()
+                return [
+                    (row.study, [
+                        Trial(one.number, one.point, one.seed, one.data_seed, one.schedule, one.origin)
+                        for one in ledger.trials(row.study_id)
+                    ])
+                    for row in ledger.studies(name)
+                ]  # fmt: skip
+
+
+JOBS = {"digits": Job("digits", swept=True), "stdlib_lm": Job("stdlib_lm", swept=False)}
+Runner = Callable[[Job, Path], None]
+
+
+def tuner_command(*options: str) -> Runner:
+    """`tuner sweep` and `tuner launch`, each as from the shell."""
+
+    def run(job: Job, folder: Path) -> None:
+        verbs = [["sweep"], ["launch", "--round", "1"]] if job.swept else [["launch", "--round", "1"]]
+        for verb, *rest in verbs:
+            command = [sys.executable, "-m", "tuner.cli", verb, str(job.file), *rest, *options, "--quiet"]
+            command += ["--storage", str(folder / "tuner.sqlite"), "--device", "cpu"]
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    return run
+
+
+RUNNERS: dict[str, Runner] = {
+    "tuner, one by one": tuner_command("--fuse", "off"),
+    "tuner, fused": tuner_command("--fuse", "auto"),
+    f"tuner, {PROCESSES} processes": tuner_command("--fuse", "off", "--workers", str(PROCESSES)),
+    f"tuner, fused, {PROCESSES} processes": tuner_command("--fuse", "auto", "--workers", str(PROCESSES)),
+}
+
+
+def seconds(runner: Runner, job: Job) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        runner(job, Path(folder))
+        return time.perf_counter() - began
+
+
+def table(rows: list[dict]) -> str:
+    """Runner, and for each job its fastest time and how many times as fast as one by one that is."""
+    jobs = list(dict.fromkeys(row["job"] for row in rows))
+    best = {(row["runner"], row["job"]): row["seconds"] for row in sorted(rows, key=lambda row: -row["seconds"])}
+    base = "tuner, one by one"
+    lines = [f"{'sweep + round 1':34}" + "".join(f"{job:>22}" for job in jobs)]
+    for runner in dict.fromkeys(row["runner"] for row in rows):
+        cells = []
+        for job in jobs:
+            took, alone = best.get((runner, job)), best.get((base, job))
+            ratio = f" {alone / took:5.2f}x" if took and alone else ""
+            cells.append(f"{took:.1f} s{ratio}" if took else "-")
+        lines.append(f"{runner:34}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", default=",".join(JOBS))
+    parser.add_argument("--runners", default=";".join(RUNNERS), help="separated by ;")
+    parser.add_argument("--to", type=Path, default=None)
+    chosen = parser.parse_args()
+    rows = [json.loads(line) for line in chosen.to.read_text().splitlines()] if chosen.to and chosen.to.exists() else []
+    for job in chosen.studies.split(","):
+        for runner in chosen.runners.split(";"):
+            rows.append({"runner": runner, "job": job, "seconds": seconds(RUNNERS[runner], JOBS[job])})
+            if chosen.to:
+                with chosen.to.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
