@@ -9,6 +9,7 @@ wasted at the end either. Nothing here remembers anything: the rate of a step is
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args
 
 from tuner.errors import DeclarationError
@@ -77,7 +78,7 @@ class Schedule:
 
     def fractions(self) -> tuple[float, ...]:
         """All fractions, one per step: what is drawn, compared and stored."""
-        return tuple(piece.fraction(step) for piece in self.pieces for step in range(piece.steps))
+        return _fractions(self)
 
     @property
     def warmup_steps(self) -> int:
@@ -197,6 +198,12 @@ def constant_then_decay(
 def inverse_sqrt(timescale: int | None = None) -> ScheduleFamily:
     """1 / sqrt(1 + s / timescale) after the warmup; `timescale` in steps, by default the warmup's length."""
     return ScheduleFamily("inverse_sqrt", timescale=timescale)
+
+
+@lru_cache(maxsize=16)
+def _fractions(schedule: Schedule) -> tuple[float, ...]:
+    """Kept, because the trials of a study have a schedule in common."""
+    return tuple(piece.fraction(step) for piece in schedule.pieces for step in range(piece.steps))
 
 
 def learning_rates(schedule: Schedule, base: float) -> tuple[float, ...]:

@@ -8,14 +8,14 @@ import torch
 from support.fusible import MUST_FUSE, Mlp, MlpWithDropout, runs_of
 from support.fusing import trained_together
 from support.tiny import setting_for, tiny_study
-from tuner.training.fused.making import make_group
-from tuner.training.fused.rules_fast import TABLE
 
 from tuner.errors import NotFusible
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.fused import compiling
 from tuner.training.fused.group import Group
+from tuner.training.fused.making import make_group
+from tuner.training.fused.rules_fast import TABLE
 from tuner.training.fused.self_check import far_from_alone
 from tuner.training.trial_run import TrialRun
 

@@ -123,12 +123,12 @@ class Group:
 
         def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
             losses = self._compute(leaves, recording, masks)
-            steps = [partial(self._step, trial, at_rates[trial]) for trial in self.live]
+            self.optimizer.count()
             if self.lanes is not None and torch.cuda.is_current_stream_capturing():
-                self.lanes.run(steps)
+                self.lanes.run([partial(self._step, trial, at_rates[trial]) for trial in self.live])
             else:
-                for step in steps:
-                    step()
+                for trial in self.live:
+                    self._step(trial, at_rates[trial])
             return losses
 
         if self.setting.device.type != "cuda":

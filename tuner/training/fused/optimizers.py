@@ -53,6 +53,10 @@ class RowOptimizer:
             by_parameter.append(stack.unbind(0))
         return [[rows[trial] for rows in by_parameter] for trial in range(len(self.parameters))]
 
+    def count(self) -> None:
+        """Another update begins. Those that train no more are counted too: their states are saved already."""
+        self.steps.add_(1.0)
+
     def step(self, trial: int, rate: float | torch.Tensor) -> None:
         """One update of one trial, at the learning rate given: a number, or a float32 scalar on the device."""
         _KERNELS[self._kind](self, trial, self.optimizers[trial].param_groups[0], rate)
@@ -90,7 +94,6 @@ def _has_state(optimizer: torch.optim.Optimizer, parameters: Rows) -> bool:
 
 def _adam_step(kernel: Any) -> Any:
     def step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float | torch.Tensor) -> None:
-        rows.steps[trial].add_(1.0)
         kernel(
             rows.values[trial],
             rows.gradients[trial],
