@@ -6,7 +6,7 @@ from support.fusible import MUST_FUSE, Images, Mlp, MlpWithDropout, OddMlp, Resi
 
 from tuner.errors import NotFusible
 from tuner.training.checkpoints import canonical_digest
-from tuner.training.fused import graph, optimizers, rules
+from tuner.training.fused import few_classes, graph, optimizers, rules
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group import Group
 from tuner.training.fused.self_check import exact_group, first_difference
@@ -201,3 +201,20 @@ def test_evaluating_together_gives_the_bits_of_each_evaluation_or_is_not_done(wo
     for measured in (first, second):
         assert all(repr(measured[trial]) == repr(group.runs[trial].evaluate()) for trial in measured)
     assert len(first) == 3 or "Transformer" in workload.__name__, evaluation.refused
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 9, 10, 15, 16, 31, 33])
+@pytest.mark.parametrize(("trials", "examples"), [(3, 32), (8, 40), (2, 37)])
+def test_log_softmax_with_the_classes_first_has_the_bits_and_the_layout_of_each_trials_own(classes, trials, examples):
+    generator = torch.Generator().manual_seed(classes)
+    for scale in (1e-3, 1.0, 50.0):
+        values, gradient = (scale * torch.randn(trials, examples, classes, generator=generator) for _ in range(2))
+        own = [torch.log_softmax(one, -1) for one in values]
+        found = few_classes.log_softmax(values, 2, False)
+        backward = few_classes.log_softmax_backward(gradient, found, 2, torch.float32)
+        assert found.is_contiguous()
+        assert backward.is_contiguous()
+        for trial in range(trials):
+            assert torch.equal(found[trial], own[trial])
+            back = ATEN._log_softmax_backward_data(gradient[trial], own[trial], 1, torch.float32)
+            assert torch.equal(backward[trial], back)

@@ -27,14 +27,19 @@ def quicken_log_softmax(graph: GraphModule) -> None:
 def log_softmax(values: torch.Tensor, dim: int, half_to_float: bool) -> torch.Tensor:
     if not _is_quick(values, dim):
         return _ATEN._log_softmax(values, dim, half_to_float)  # type: ignore[no-any-return]
-    return _ATEN._log_softmax(_classes_first(values), 0, half_to_float).t().reshape(values.shape)  # type: ignore[no-any-return]
+    return _classes_last(_ATEN._log_softmax(_classes_first(values), 0, half_to_float), values)
 
 
 def log_softmax_backward(gradient: torch.Tensor, output: torch.Tensor, dim: int, kind: torch.dtype) -> torch.Tensor:
     if not (_is_quick(gradient, dim) and _is_quick(output, dim)):
         return _ATEN._log_softmax_backward_data(gradient, output, dim, kind)  # type: ignore[no-any-return]
     found = _ATEN._log_softmax_backward_data(_classes_first(gradient), _classes_first(output), 0, kind)
-    return found.t().reshape(gradient.shape)  # type: ignore[no-any-return]
+    return _classes_last(found, gradient)
+
+
+def _classes_last(found: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """In the order of memory of the ordinary kernel: what sums it up next adds in that order."""
+    return found.t().contiguous().view(like.shape)
 
 
 def _classes_first(values: torch.Tensor) -> torch.Tensor:
