@@ -10,6 +10,7 @@ from tuner.cli.options import Profile
 from tuner.cli.places import checkpoint_root, exists, opened
 from tuner.design.study_file import load_campaign
 from tuner.design.workload import Workload
+from tuner.errors import InputError
 from tuner.execution.backend import Backend
 from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess
@@ -18,6 +19,8 @@ from tuner.execution.workers import STALL_SECONDS, Workers
 from tuner.rounds.launch import Desk
 from tuner.storage.engine import complete_url, default_url
 from tuner.storage.store import Ledger, open_ledger
+
+MOST_WORKERS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Where:
     device: str | None
     threads: int
     dry_run: bool = False
-    workers: int | None = None
+    workers: str | None = None
     stall_seconds: float = STALL_SECONDS
     fuse: str = "off"
     workers_per_gpu: int = 1
@@ -42,6 +45,7 @@ class Where:
 def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Desk]:
     """A desk to work at. A dry run without a storage yet gets an empty one that vanishes with it."""
     parsed_fuse(where.fuse)  # a wrong one is an error before anything else
+    parsed_workers(where.workers)
     name, campaign = load_campaign(where.study_file)
     with _ledger(where) as ledger:
         root = checkpoint_root(ledger, where.checkpoints)
@@ -58,6 +62,7 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
     local = InProcess(
         workload, root, device=where.device, threads=where.threads, fuse=fuse, profile=where.profile.value
     )
+    count = parsed_workers(where.workers)
     if where.workers is None or where.dry_run:
         yield local
         return
@@ -71,10 +76,18 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
         lease_seconds=local.lease.seconds,
         fuse=fuse,
         profile=where.profile.value,
-        crew=where.workers,
     )
-    with closing(Workers(local, place, where.workers, where.stall_seconds, where.workers_per_gpu)) as workers:
+    with closing(Workers(local, place, count, where.stall_seconds, where.workers_per_gpu)) as workers:
         yield workers
+
+
+def parsed_workers(text: str | None) -> int | None:
+    """What --workers says: a number of processes; None for auto and for nothing. Raises InputError."""
+    if text is None or text == "auto":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_WORKERS:
+        raise InputError(f"--workers is auto or a number of processes from 1 to {MOST_WORKERS}, got {text!r}")
+    return int(text)
 
 
 @contextmanager

@@ -48,9 +48,12 @@ Device = Annotated[
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of torch; small models are fastest with one.")]
 Workers = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        "--workers", "-w", min=1, help="Train in so many processes. Default: in this one.", show_default=False
+        "--workers",
+        "-w",
+        help="Train in so many processes, or `auto`: in as many as pay. Default: in this one.",
+        show_default=False,
     ),
 ]
 WorkersPerGpu = Annotated[int, typer.Option(min=1, help="So many worker processes may share a GPU.")]

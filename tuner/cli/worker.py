@@ -45,7 +45,7 @@ def worker(
         checkpoints,
         device,
         threads,
-        workers=workers,
+        workers=str(workers),
         workers_per_gpu=workers_per_gpu,
         fuse=fuse,
         profile=profile,

@@ -18,6 +18,7 @@ from tuner.execution.fusing import Fuse, Fusing
 from tuner.execution.heartbeat import BEATS, heartbeat
 from tuner.execution.patience import PatientRecorder, patiently
 from tuner.execution.prefixes import Finder, saved_steps
+from tuner.execution.processes import num_processes, work_ahead
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
@@ -109,6 +110,11 @@ class InProcess:
 
     def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
         return look_at(self._setting(study, "fusion", _never), trials)
+
+    def processes(self, ledger: Ledger, row: StudyRow) -> int:
+        """How many processes like this one pay for what is left of a study."""
+        ahead = work_ahead(ledger, row, self._setting(row.study, "price", _never), fused=self.fuse != "off")
+        return num_processes(ahead, self.device)
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)

@@ -33,22 +33,25 @@ DEATHS_AT_START = 3  # workers that die before they are ready, one after the oth
 
 
 class Workers:
-    """Trains in `count` processes. `local` prices and checks in this one; `place` says where workers work.
+    """Trains in `count` processes; None: in as many as pay, or in this one where none does.
 
-    Raises InputError for more workers than the GPUs are to be shared by.
+    `local` prices and checks in this process; `place` says where workers work. Raises InputError for more workers
+    than the GPUs are to be shared by.
     """
 
     def __init__(
         self,
         local: InProcess,
         place: Place,
-        count: int,
+        count: int | None,
         stall_seconds: float = STALL_SECONDS,
         workers_per_gpu: int = 1,
     ) -> None:
         self.local = local
-        devices = devices_of(count, place.device, torch.cuda.device_count(), workers_per_gpu)
-        self.places = [replace(place, device=device) for device in devices]
+        self.place = place
+        self.count = count
+        self.workers_per_gpu = workers_per_gpu
+        self._places(count or 1)
         self.stall_seconds = stall_seconds
         self.crew: list[Member] = []
 
@@ -74,8 +77,12 @@ class Workers:
         return self.local.saved_steps(ledger, study, trials)
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
+        count = self.count or len(self.crew) or self.local.processes(ledger, row)
+        if count == 1 and self.count is None:
+            self.local.run(ledger, row, listener, stop)
+            return
         if not self.crew:
-            self.crew = [Member(place) for place in self.places]
+            self.crew = [Member(place) for place in self._places(count)]
         order = Order(row.campaign, row.study.name, self.fingerprint())
         try:
             shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
@@ -83,6 +90,11 @@ class Workers:
         except BaseException:
             self.close()
             raise
+
+    def _places(self, count: int) -> list[Place]:
+        """Where each worker works: every GPU has its share of them."""
+        devices = devices_of(count, self.place.device, torch.cuda.device_count(), self.workers_per_gpu)
+        return [replace(self.place, device=device, crew=count) for device in devices]
 
     def close(self) -> None:
         """End all workers."""

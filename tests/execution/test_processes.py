@@ -1,0 +1,60 @@
+"""`--workers auto`: as many processes as save more than they take to start."""
+
+import os
+
+import pytest
+import torch
+from support.study_files import write_study
+
+from tuner.design.study_file import load_campaign
+from tuner.execution import processes
+from tuner.execution.in_process import InProcess
+from tuner.execution.processes import Ahead, num_processes, work_ahead
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.storage.store import open_ledger
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("trials", "seconds", "cores", "count"),
+    [(32, 100.0, 2, 2), (32, 100.0, 8, 8), (3, 100.0, 8, 3), (32, 6.0, 2, 1), (32, 9.9, 2, 1), (32, 10.1, 2, 2),
+     (1, 1e6, 8, 1), (0, 0.0, 8, 1)],
+)  # fmt: skip
+def test_processes_are_started_where_they_save_more_than_their_start_takes(trials, seconds, cores, count, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert num_processes(Ahead(trials, seconds), CPU) == count
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_work_ahead_is_that_of_the_trials_that_are_left(fused, tmp_path, monkeypatch):
+    file = write_study(tmp_path, trials=6, steps=2000)
+    _, campaign = load_campaign(file)
+    study = study_of_round(campaign, 1, 2000)
+    backend = InProcess(campaign.workload, tmp_path, device="cpu", fuse="auto" if fused else "off")
+    with open_ledger(str(tmp_path / "l.sqlite")) as ledger:
+        row = ledger.start_study("tiny", study, backend.fingerprint())
+        ledger.plan_trials(row.study_id, planned_trials(study))
+        ahead = work_ahead(ledger, row, backend._setting(study, "x", lambda: False), fused=fused)
+        assert ahead.num_trials == 6
+        step = ahead.seconds / 6 / 2000
+        assert 1e-6 < step < 0.1
+        kept = ledger.conclusion("tiny", "fusion", row.study_id)
+        assert (kept is not None) == fused
+        monkeypatch.setattr(processes, "best_choice", lambda *rest, **named: pytest.fail("probed twice"))
+        if fused and next(iter(kept.values()))["trials"] > 1:
+            again = work_ahead(ledger, row, backend._setting(study, "x", lambda: False), fused=True)
+            assert again == ahead
+
+
+def test_a_short_study_with_workers_auto_is_trained_in_this_process(tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path), "--workers", "auto")
+    assert run.code == 0, run.err
+    assert run.err.count("complete, best validation/loss") == 4
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-3", "1000"])
+def test_a_wrong_number_of_workers_is_an_error_that_says_what_is_right(value, tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path), f"--workers={value}")
+    assert run.code == 2
+    assert f"--workers is auto or a number of processes from 1 to 256, got '{value}'" in run.err

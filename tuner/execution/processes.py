@@ -1,0 +1,64 @@
+"""How many worker processes pay for themselves: each has to start, and imports torch, before it helps."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tuner.design.shape_group import shape_group_of
+from tuner.design.trial import Trial
+from tuner.execution.choices import Choices
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+from tuner.training.fused.choice import best_choice, largest_group
+from tuner.training.setting import Setting
+
+START_SECONDS = 5.0  # of a process, until it trains
+MOST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """The work that is left of a study: so many trials, and seconds in one process as they are trained here."""
+
+    num_trials: int
+    seconds: float
+
+
+def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) -> Ahead:
+    """Estimated from a probe, which is made now where the Ledger knows of none."""
+    left = _trials_left(ledger, row)
+    if not left:
+        return Ahead(0, 0.0)
+    alike = [trial for trial in left if trial.shape_group == left[0].shape_group]
+    choices = Choices(ledger, row, setting.numerics)
+    choice = choices.of(left[0].shape_group) if fused else None
+    if choice is None or not choice.seconds:
+        choice = best_choice(setting, alike[: largest_group(setting.device)] if fused else alike[:1], len(left))
+        if fused:
+            choices.keep(left[0].shape_group, choice)
+    return Ahead(len(left), choice.seconds * row.study.budget.max_train_steps * len(left))
+
+
+def _trials_left(ledger: Ledger, row: StudyRow) -> Sequence[Trial]:
+    return [
+        Trial(
+            one.number,
+            one.point,
+            one.seed,
+            one.data_seed,
+            one.schedule,
+            one.origin,
+            shape_group_of(row.study, one.point),
+        )
+        for one in ledger.trials(row.study_id)
+        if not one.state.finished and one.schedule is not None
+    ]
+
+
+def num_processes(ahead: Ahead, device: torch.device) -> int:
+    """As many as there are processors (or GPUs) and trials, if what they save is more than what they take to start."""
+    places = torch.cuda.device_count() if device.type == "cuda" else len(os.sched_getaffinity(0))
+    count = max(1, min(places, ahead.num_trials, MOST))
+    return count if ahead.seconds * (1.0 - 1.0 / count) > START_SECONDS else 1
