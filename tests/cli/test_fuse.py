@@ -80,3 +80,38 @@ def test_a_model_that_cannot_be_fused_is_an_error_that_names_the_operation(tuner
     assert "--fuse auto" in refused.err
     alone = tuner("launch", study, "--fuse", "auto")
     assert alone.code == 0, alone.err
+
+
+def test_a_short_study_with_workers_auto_is_trained_in_this_process(tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path), "--workers", "auto")
+    assert run.code == 0, run.err
+    assert run.err.count("complete, best validation/loss") == 4
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-3", "1000"])
+def test_a_wrong_number_of_workers_is_an_error_that_says_what_is_right(value, tuner, tmp_path):
+    run = tuner("launch", write_study(tmp_path), f"--workers={value}")
+    assert run.code == 2
+    assert f"--workers is auto or a number of processes from 1 to 256, got '{value}'" in run.err
+
+
+def test_trials_of_two_profiles_are_not_mixed(tuner, tmp_path):
+    study = write_study(tmp_path)
+    assert tuner("launch", study, "--fuse", "2", "--profile", "fast").code == 0
+    ((told,),) = rows(tmp_path, "select distinct numerics from trial")
+    assert '"engine": "fast"' in told
+    assert '"exact": false' in told
+    more = tuner("launch", write_study(tmp_path, trials=6), "--fuse", "2")
+    assert more.code == 2
+    assert "was begun with --profile fast" in more.err
+    assert tuner("launch", study, "--fuse", "2", "--profile", "fast").code == 0
+
+
+def test_what_a_probe_found_is_used_by_later_studies(tuner, tmp_path, monkeypatch):
+    study = write_study(tmp_path, steps=3000, trials=4)
+    assert tuner("launch", study, "--fuse", "auto").code == 0
+    told = [json.loads(data) for (data,) in rows(tmp_path, "select data from conclusion where kind = 'fusion'")]
+    monkeypatch.setattr("tuner.execution.fusing.best_choice", lambda *rest, **named: pytest.fail("probed twice"))
+    again = tuner("launch", study, "--round", "2", "--fuse", "auto")
+    assert again.code == 0, again.err
+    assert {one["trials"] for group in told for one in group.values()} & {2, 4}

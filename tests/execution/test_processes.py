@@ -45,16 +45,3 @@ def test_the_work_ahead_is_that_of_the_trials_that_are_left(fused, tmp_path, mon
         if fused and next(iter(kept.values()))["trials"] > 1:
             again = work_ahead(ledger, row, backend._setting(study, "x", lambda: False), fused=True)
             assert again == ahead
-
-
-def test_a_short_study_with_workers_auto_is_trained_in_this_process(tuner, tmp_path):
-    run = tuner("launch", write_study(tmp_path), "--workers", "auto")
-    assert run.code == 0, run.err
-    assert run.err.count("complete, best validation/loss") == 4
-
-
-@pytest.mark.parametrize("value", ["0", "many", "-3", "1000"])
-def test_a_wrong_number_of_workers_is_an_error_that_says_what_is_right(value, tuner, tmp_path):
-    run = tuner("launch", write_study(tmp_path), f"--workers={value}")
-    assert run.code == 2
-    assert f"--workers is auto or a number of processes from 1 to 256, got '{value}'" in run.err
