@@ -1,17 +1,17 @@
 """Synthetic studies with known answers, for the rates of right and wrong verdicts."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import TRIAL_COLUMNS, StudyFrames
-from tuner.budget.schedules import ScheduleFamily, constant, linear
+from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, linear
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Range, integers, log_uniform, uniform
-from tuner.design.objective import Objective
+from tuner.design.objective import Objective, at_most
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
@@ -21,6 +21,15 @@ METRIC = "validation/loss"
 NOISES = (0.0, 0.02, 0.10)
 SHAPES = ("quadratic", "rooted", "logged", "exponential")
 CURVES = ("early_plateau", "overfitting", "peak", "plateau", "still_improving", "censored_by_decay")
+REGIMES = {
+    "still_improving": "compute_bound",
+    "fitted_flat": "not_compute_bound",
+    "fitted_overfitting": "not_compute_bound",
+    "flat": "undecided",
+    "training_only": "undecided",
+    "only_by_decay": "undecided",
+}
+TRAINING = "training/loss"
 
 
 def study(space: SearchSpace, *, steps: int = 1000, evaluations: int = 50, trials: int = 30) -> Study:
@@ -126,7 +135,7 @@ def best_step_case(seed: int, *, trials: int, evaluations: int, noise: float) ->
     space = SearchSpace(h0=log_uniform(1e-4, 1e-1))
     where = study(space, evaluations=evaluations, trials=trials)
     decaying: ScheduleFamily = linear() if rng.random() < 0.3 or kind == "censored_by_decay" else constant()
-    where = Study(**{f: getattr(where, f) for f in where.__slots__} | {"schedule": decaying})
+    where = replace(where, schedule=decaying)
     steps = np.asarray(where.budget.evaluation_steps)
     fractions = steps / where.budget.max_train_steps
     center, rows, values = _center(kind, rng), [], np.empty(trials)
@@ -165,3 +174,62 @@ def _curve(kind: str, fractions: Array, center: float, rng: np.random.Generator,
         gained = float(np.interp(0.75, fractions, curve) - curve[-1])
         return np.asarray(curve - fractions * max(0.0, noise - gained) / 0.25)
     return np.asarray(0.6 / (1 + fractions / 0.05) + 0.4 * (1.0 - np.maximum(0.0, (fractions - 0.7) / 0.3)))
+
+
+@dataclass(frozen=True, slots=True)
+class RegimeCase:
+    frames: StudyFrames
+    truth: str
+    kind: str
+
+
+def regime_case(seed: int, *, trials: int, evaluations: int, noise: float) -> RegimeCase:
+    """Training and validation curves of a known regime; half of the studies decay over their last 20 %.
+
+    What falls only because the rate falls says nothing, so `only_by_decay` always decays.
+    """
+    rng = np.random.default_rng([seed, trials, evaluations, round(100 * noise)])
+    kind = list(REGIMES)[seed % len(REGIMES)]
+    decays = kind == "only_by_decay" or rng.random() < 0.5
+    schedule: ScheduleFamily = constant_then_decay(0.2) if decays else constant()
+    where = study(SearchSpace(h0=log_uniform(1e-4, 1e-1)), evaluations=evaluations, trials=trials)
+    where = replace(where, schedule=schedule, fitted_when=at_most(TRAINING, 0.0))
+    steps = np.asarray(where.budget.evaluation_steps)
+    fractions = steps / where.budget.max_train_steps
+    rows, values = [], np.empty(trials)
+    for trial in range(trials):
+        training, validation = _pair(kind, fractions / 0.8 if decays else fractions, rng, noise)
+        drop = 0.3 * np.clip((fractions - 0.8) / 0.2, 0.0, 1.0) if decays else 0.0
+        fitted = kind.startswith("fitted")
+        training = training if fitted else training + 3.0 - drop
+        moved = np.maximum(training + 0.5 * noise * rng.standard_normal(len(steps)), 1e-3)
+        training = np.where(training > 0.0, moved, 0.0)
+        validation = validation + 3.0 - drop + rng.exponential(0.1) + noise * rng.standard_normal(len(steps))
+        values[trial] = validation.min()
+        for metric, curve in ((TRAINING, training), (METRIC, validation)):
+            rows.append(pd.DataFrame({"trial": trial, "step": steps, "metric": metric, "value": curve}))
+    points = pd.DataFrame({"h0": np.exp(rng.uniform(math.log(1e-4), math.log(1e-1), trials))})
+    return RegimeCase(frames(where, points, values, pd.concat(rows, ignore_index=True)), REGIMES[kind], kind)
+
+
+def _pair(kind: str, fractions: Array, rng: np.random.Generator, noise: float) -> tuple[Array, Array]:
+    """Training and validation without noise; `fractions` of the constant part, which may end before the run."""
+    center = rng.uniform(0.2, 0.6)
+    falling = np.maximum(0.0, 1.0 - fractions / center) ** rng.uniform(1.0, 2.0)
+    sooner = np.maximum(0.0, 1.0 - fractions / (center * rng.uniform(0.5, 1.0)))
+    if kind == "still_improving":
+        return _improving(fractions, rng, noise), _improving(fractions, rng, noise)
+    if kind == "fitted_flat":
+        return falling, sooner
+    if kind == "fitted_overfitting":
+        return falling, sooner + max(1.0, 20.0 * noise) * np.maximum(0.0, fractions - 0.8 * center)
+    if kind == "training_only":
+        return _improving(fractions, rng, noise), sooner
+    return (falling, sooner) if kind == "only_by_decay" else (np.ones_like(fractions), np.ones_like(fractions))
+
+
+def _improving(fractions: Array, rng: np.random.Generator, noise: float) -> Array:
+    """A power law that gains at least two noises in the last quarter."""
+    curve = (1 + fractions / 0.02) ** -rng.uniform(0.3, 0.8)
+    gained = float(np.interp(0.75, fractions, curve) - np.interp(1.0, fractions, curve))
+    return np.asarray(curve - fractions * max(0.0, 2.0 * noise - gained) / 0.25)

@@ -6,16 +6,20 @@ The seeds of `--tune` are for choosing statistics, the others for the table (iss
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.synthetic import NOISES, best_step_case, boundary_case
+from benchmarks.synthetic import NOISES, BestStepCase, RegimeCase, best_step_case, boundary_case, regime_case
 
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.boundaries import boundary_findings
+from tuner.analysis.finding import Finding
+from tuner.analysis.regime import regime_finding
+from tuner.analysis.study_frames import StudyFrames
 
 TABLE_SEED, TUNING_SEED = 1_000_000, 0
 
@@ -55,18 +59,29 @@ def boundary_rates(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def best_step_rates(first_seed: int, studies: int, noises: tuple[float, ...]) -> pd.DataFrame:
+    return _curve_rates(best_step_case, best_steps_finding, (first_seed, studies), noises)
+
+
+def regime_rates(first_seed: int, studies: int, noises: tuple[float, ...]) -> pd.DataFrame:
+    return _curve_rates(regime_case, regime_finding, (first_seed, studies), noises)
+
+
+def _curve_rates(
+    make: Callable[..., BestStepCase | RegimeCase],
+    ask: Callable[[StudyFrames], Finding],
+    seeds: tuple[int, int],
+    noises: tuple[float, ...],
+) -> pd.DataFrame:
+    """How often each verdict was given, for each kind of curve; `seeds`: the first one and how many."""
     rows = []
     for noise in noises:
         for trials in (10, 30):
             for evaluations in (25, 50, 200):
                 verdicts: Counter[tuple[str, str, str]] = Counter()
-                for i in range(studies):
-                    case = best_step_case(first_seed + i, trials=trials, evaluations=evaluations, noise=noise)
-                    verdict = best_steps_finding(case.frames).verdict
-                    outcome = (
-                        "right" if verdict == case.truth else "inconclusive" if verdict == "inconclusive" else "wrong"
-                    )
-                    verdicts[case.kind, outcome, verdict] += 1
+                for seed in range(seeds[0], sum(seeds)):
+                    case = make(seed, trials=trials, evaluations=evaluations, noise=noise)
+                    verdict = ask(case.frames).verdict
+                    verdicts[case.kind, _outcome(verdict, case.truth), verdict] += 1
                 for (kind, outcome, verdict), count in verdicts.items():
                     rows.append(
                         {
@@ -77,8 +92,14 @@ def best_step_rates(first_seed: int, studies: int, noises: tuple[float, ...]) ->
     return pd.DataFrame(rows)
 
 
-def best_step_table(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Percent of studies that were right, wrong, inconclusive."""
+def _outcome(verdict: str, truth: str) -> str:
+    if verdict == truth:
+        return "right"
+    return "open" if verdict in ("inconclusive", "undecided") else "wrong"
+
+
+def curve_table(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Percent of studies whose verdict was right, wrong, or open: inconclusive or undecided."""
     counts = rows.pivot_table(index=by, columns="outcome", values="count", aggfunc="sum", fill_value=0)
     return (100 * counts.div(counts.sum(axis=1), axis=0)).round(1)
 
@@ -94,18 +115,19 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="the seeds that statistics may be chosen by")
     parser.add_argument("--noise", type=float, nargs="*", default=list(NOISES))
     parser.add_argument("--trials", type=int, nargs="*", default=[20, 30, 50, 100])
-    parser.add_argument("--only", choices=["boundaries", "best_steps"])
+    parser.add_argument("--only", choices=["boundaries", "best_steps", "regime"])
     given = parser.parse_args()
     seed = TUNING_SEED if given.tune else TABLE_SEED
-    if given.only != "best_steps":
+    if given.only in (None, "boundaries"):
         rows = boundary_rows(seed, given.studies, tuple(given.noise), tuple(given.trials))
         _show(boundary_rates(rows, ["noise", "trials", "relevant"]))
         _show(boundary_rates(rows, ["shape"]), boundary_rates(rows, ["divergent"]), boundary_rates(rows, ["dims"]))
-    if given.only != "boundaries":
-        steps = best_step_rates(seed, given.studies, tuple(given.noise))
-        _show(best_step_table(steps, ["noise", "trials", "evaluations"]))
-        _show(best_step_table(steps, ["kind"]))
-        _show(steps[steps["outcome"] == "wrong"].groupby(["kind", "verdict"])["count"].sum())
+    for name, rates in (("best_steps", best_step_rates), ("regime", regime_rates)):
+        if given.only in (None, name):
+            counts = rates(seed, given.studies, tuple(given.noise))
+            sys.stdout.write(f"{name}\n")
+            _show(curve_table(counts, ["noise", "trials", "evaluations"]), curve_table(counts, ["kind"]))
+            _show(counts[counts["outcome"] != "right"].groupby(["outcome", "kind", "verdict"])["count"].sum())
 
 
 if __name__ == "__main__":

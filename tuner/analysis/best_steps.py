@@ -60,15 +60,16 @@ def best_steps_finding(frames: StudyFrames) -> Finding:
     """too_long, maybe_too_short, ok, mixed or inconclusive, with what to do about it."""
     table = best_steps_frame(frames)
     verdict, reason = _verdict(frames, table)
+    strength = _strength(frames, table, verdict)
     return Finding(
         question="best_steps",
         subject=frames.study.name,
         verdict=verdict,
-        strength=_strength(frames, table, verdict),
+        strength=strength,
         summary=f"{reason}. {_numbers(table)}",
         evidence=table,
         thresholds=THRESHOLDS | {"shorter_budget": SHORTER_BUDGET, "longer_budget": LONGER_BUDGET},
-        action=_action(frames, table, verdict),
+        action=_action(frames, table, verdict, weak=strength == "weak"),
         needs_action=verdict in ("too_long", "maybe_too_short", "mixed"),
         caveats=tuple(_caveats(frames, table, verdict)),
     )
@@ -141,13 +142,14 @@ def _caveats(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Iterator
         )
 
 
-def _action(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> str:
+def _action(frames: StudyFrames, table: pd.DataFrame, verdict: str, *, weak: bool) -> str:
     budget = frames.study.budget.max_train_steps
     if verdict == "too_long":
         return f"Train {shorter_budget(table, budget)} steps instead of {budget}, and tune the decay again (A14, D15)."
     if verdict in ("maybe_too_short", "mixed"):
+        asked = "Where a better value is worth the steps, train" if weak else "Train"
         return (
-            f"Train trial {table['trial'].iloc[0]} again for {LONGER_BUDGET * budget} steps with its schedule "
+            f"{asked} trial {table['trial'].iloc[0]} again for {LONGER_BUDGET * budget} steps with its schedule "
             "lengthened; take the longer budget only if its best value improves by more than trial noise (A1, A15)."
         )
     if verdict == "ok":

@@ -6,13 +6,22 @@ import pandas as pd
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.evidence import MINIMUM_COMPLETE
 from tuner.analysis.finding import Finding
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 SPARSE = 3  # [P] fewer good trials are sparse (B21)
 TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near the best is good
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-_THRESHOLDS = {"sparse": SPARSE, "tolerance": TOLERANCE, "minimum_complete": MINIMUM_COMPLETE}
+_QUESTION = Question(
+    "enough_points",
+    {"sparse": SPARSE, "tolerance": TOLERANCE, "minimum_complete": MINIMUM_COMPLETE},
+    {
+        "inconclusive": f"Complete at least {MINIMUM_COMPLETE} trials, then ask again.",
+        "sparse": "Train more points (trials=... may grow), or narrow the space around the best one and run again.",
+    },
+    urgent=("sparse",),
+)
 
 
 def best_of_n_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -50,23 +59,11 @@ def enough_points_finding(frames: StudyFrames) -> Finding:
     """enough, sparse or inconclusive; no answer holds for all studies (B21)."""
     complete, good, table = len(frames.complete), num_good(frames), best_of_n_frame(frames)
     verdict = "inconclusive" if complete < MINIMUM_COMPLETE else "sparse" if good < SPARSE else "enough"
-    actions = {
-        "inconclusive": f"Complete at least {MINIMUM_COMPLETE} trials, then ask again.",
-        "sparse": "Train more points (trials=... may grow), or narrow the space around the best one and run again.",
-        "enough": "Nothing to do.",
-    }
-    return Finding(
-        question="enough_points",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="none" if verdict == "inconclusive" else "moderate",
-        summary=f"{good} of {complete} completed trials are good: within {TOLERANCE:.0%} of the way from the best to "
-        f"the median one.{_luck(table)}",
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=verdict == "sparse",
+    summary = (
+        f"{good} of {complete} completed trials are good: within {TOLERANCE:.0%} of the way from the best to the "
+        f"median one.{_luck(table)}"
     )
+    return _QUESTION.answer(frames, verdict, summary, table)
 
 
 def _luck(table: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 _SHOWN_ROWS = 20  # of the evidence, in a notebook
+NOTHING_TO_DO = "Nothing to do."
 Strength = Literal["strong", "moderate", "weak", "none"]
 
 

@@ -8,18 +8,27 @@ from tuner.analysis.evidence import split_metrics
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.good_trials import curve_matrix, good_trials
 from tuner.analysis.levels import Array, Gains, gains_after
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 SHARE = 0.6  # [P] share of the good trials that must gain in the last part to say that they still improve
 
-_THRESHOLDS = {
-    "late": LATE,
-    "share": SHARE,
-    "negligible_in_noises": NEGLIGIBLE_LATE,
-    "minimum_good_trials": MINIMUM_GOOD,
-    "minimum_evaluations": MINIMUM_EVALUATIONS,
-}
+_QUESTION = Question(
+    "improvement",
+    {
+        "late": LATE,
+        "share": SHARE,
+        "negligible_in_noises": NEGLIGIBLE_LATE,
+        "minimum_good_trials": MINIMUM_GOOD,
+        "minimum_evaluations": MINIMUM_EVALUATIONS,
+    },
+    {
+        "still_improving": "The best-step finding says whether a longer run is worth deciding it (A15, B27).",
+        "saturated": "The budget may shrink; the best-step finding says to what (A14, B27).",
+        "inconclusive": f"Complete more trials, each evaluated at least {MINIMUM_EVALUATIONS} times, then ask again.",
+    },
+)
 
 
 def improvement_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -49,21 +58,8 @@ def improvement_finding(frames: StudyFrames) -> Finding:
     if len(validation):
         row = validation.iloc[0]
         verdict = "still_improving" if row["still_improving"] else "saturated" if row["saturated"] else "inconclusive"
-    actions = {
-        "still_improving": "The best-step finding says whether a longer run is worth deciding it (A15, B27).",
-        "saturated": "The budget may shrink; the best-step finding says to what (A14, B27).",
-        "inconclusive": f"Complete more trials, each evaluated at least {MINIMUM_EVALUATIONS} times, then ask again.",
-    }
-    return Finding(
-        question="improvement",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength=_strength(frames, verdict),
-        summary=_summary(table),
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        caveats=_caveats(frames, verdict),
+    return _QUESTION.answer(
+        frames, verdict, _summary(table), table, strength=_strength(frames, verdict), caveats=_caveats(frames, verdict)
     )
 
 
@@ -75,8 +71,6 @@ def _row(metric: str, gains: Gains, budget: int) -> tuple[object, ...]:
 
 
 def _strength(frames: StudyFrames, verdict: str) -> Strength:
-    if verdict == "inconclusive":
-        return "none"
     return "weak" if verdict == "still_improving" and frames.study.schedule.ends_at_zero else "moderate"
 
 

@@ -1,16 +1,30 @@
 """Infeasible trials: how many, and where in the search space (B22)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.positions import unit_positions
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
 
 MANY = 0.5  # [P] a larger share of infeasible trials asks for another space (B22)
 MINIMUM_FINISHED = 5  # [P] fewer finished trials have no share worth the name
 SEPARATED = 0.5  # [P] |P(infeasible above feasible) - 1/2| * 2 beyond this names where they lie
+
+
+_QUESTION = Question(
+    "infeasible",
+    {"many": MANY, "minimum_finished": MINIMUM_FINISHED, "separated": SEPARATED},
+    {
+        "inconclusive": f"Finish at least {MINIMUM_FINISHED} trials, then ask again.",
+        "many_infeasible": "Shrink or reparameterize the space, or look for a bug (B22).",
+    },
+    urgent=("many_infeasible",),
+)
 
 
 def infeasible_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -50,24 +64,17 @@ def infeasible_finding(frames: StudyFrames) -> Finding:
     bad, finished = int((states == "infeasible").sum()), int(states.isin(["infeasible", "complete"]).sum())
     table = infeasible_frame(frames)
     share = bad / finished if finished else 0.0
-    where = _where(table) if bad else ""
     verdict = "inconclusive" if finished < MINIMUM_FINISHED else "many_infeasible" if share > MANY else "ok"
-    actions = {
-        "inconclusive": f"Finish at least {MINIMUM_FINISHED} trials, then ask again.",
-        "many_infeasible": f"Shrink or reparameterize the space{where or ', or look for a bug'} (B22).",
-        "ok": "Nothing to do.",
-    }
-    return Finding(
-        question="infeasible",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="none" if verdict == "inconclusive" else "strong" if finished >= 4 * MINIMUM_FINISHED else "moderate",
-        summary=f"{bad} of {finished} finished trials are infeasible ({share:.0%}){where}.",
-        evidence=table,
-        thresholds={"many": MANY, "minimum_finished": MINIMUM_FINISHED, "separated": SEPARATED},
-        action=actions[verdict],
-        needs_action=verdict == "many_infeasible",
+    where = _where(table) if bad else ""
+    found = _QUESTION.answer(
+        frames,
+        verdict,
+        f"{bad} of {finished} finished trials are infeasible ({share:.0%}){where}.",
+        table,
+        strength="strong" if finished >= 4 * MINIMUM_FINISHED else "moderate",
     )
+    known = found.needs_action and where
+    return replace(found, action=f"Shrink or reparameterize the space{where} (B22).") if known else found
 
 
 def _where(table: pd.DataFrame) -> str:

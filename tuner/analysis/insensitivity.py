@@ -6,6 +6,7 @@ import pandas as pd
 from tuner.analysis.evidence import MINIMUM_COMPLETE, best_with
 from tuner.analysis.finding import Finding
 from tuner.analysis.late_variance import late_noise
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 SAME = 1.0  # [P] noises of an evaluation: a spread of all trials below is none
@@ -13,7 +14,16 @@ DIFFERENT = 2.0  # [P] noises: a larger one is real
 MOST = 200  # [P] trials whose late noise is looked at
 NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 
-_THRESHOLDS = {"same_in_noises": SAME, "different_in_noises": DIFFERENT, "minimum_complete": MINIMUM_COMPLETE}
+_QUESTION = Question(
+    "insensitivity",
+    {"same_in_noises": SAME, "different_in_noises": DIFFERENT, "minimum_complete": MINIMUM_COMPLETE},
+    {
+        "insensitive": "Nothing that was searched matters at this length: fix it at the simplest values, and search "
+        "other hyperparameters or wider ranges.",
+        "inconclusive": "Train one point again with fresh seeds to learn the noise of a trial (B31).",
+    },
+    urgent=("insensitive",),
+)
 
 
 def insensitivity_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -41,26 +51,13 @@ def insensitivity_finding(frames: StudyFrames) -> Finding:
         verdict = "insensitive"
     elif known and ratio >= DIFFERENT:
         verdict = "sensitive"
-    actions = {
-        "insensitive": "Nothing that was searched matters at this length: fix it at the simplest values, and search "
-        "other hyperparameters or wider ranges.",
-        "sensitive": "Nothing to do.",
-        "inconclusive": "Train one point again with fresh seeds to learn the noise of a trial (B31).",
-    }
     row = table.iloc[0]
-    return Finding(
-        question="insensitivity",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="moderate" if verdict != "inconclusive" else "none",
-        summary=f"The best values of {int(row['trials'])} completed trials spread by {row['spread']:.3g} (the better "
-        f"half by {row['good_spread']:.3g}); one evaluation varies by {row['noise']:.3g} late in training.",
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=verdict == "insensitive",
-        caveats=("Seeds may add noise that evaluations of one trial do not show (B31).",) if known else (),
+    summary = (
+        f"The best values of {int(row['trials'])} completed trials spread by {row['spread']:.3g} (the better half by "
+        f"{row['good_spread']:.3g}); one evaluation varies by {row['noise']:.3g} late in training."
     )
+    caveats = ("Seeds may add noise that evaluations of one trial do not show (B31).",) if known else ()
+    return _QUESTION.answer(frames, verdict, summary, table, caveats=caveats)
 
 
 def _spread(values: np.ndarray) -> float:

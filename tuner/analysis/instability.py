@@ -8,6 +8,7 @@ from scipy import stats
 
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.finding import Finding
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
 
@@ -16,9 +17,21 @@ DIVERGENT = 0.8  # [P] share of infeasible trials at and above the first diverge
 CHANCE = 0.01  # [P] and they are more there than below, at this level (Fisher's exact test)
 MINIMUM_INFEASIBLE = 2  # [P] infeasible trials that make a region
 
-_THRESHOLDS = {
-    "near": NEAR, "divergent_share": DIVERGENT, "chance": CHANCE, "minimum_infeasible": MINIMUM_INFEASIBLE,
-}  # fmt: skip
+_QUESTION = Question(
+    "instability",
+    {
+        "near": NEAR,
+        "divergent_share": DIVERGENT,
+        "chance": CHANCE,
+        "minimum_infeasible": MINIMUM_INFEASIBLE,
+    },
+    {
+        "likely_instability": "Look at the training curves just above the best learning rate; then try warmup, "
+        "gradient clipping, or a more stable architecture, before a lower learning rate (B36-B39).",
+        "inconclusive": "Search a learning rate, and complete trials.",
+    },
+    urgent=("likely_instability",),
+)
 _COLUMNS = ["hyperparameter", "best", "divergent_from", "ratio", "infeasible", "trials_above"]
 _NAMES = ("learning_rate", "lr", "learningrate", "base_lr", "max_lr", "peak_lr", "eta")
 
@@ -45,23 +58,7 @@ def instability_finding(frames: StudyFrames) -> Finding:
     near = table[table["ratio"] <= NEAR]
     known = table[table["best"].notna()]
     verdict = "likely_instability" if len(near) else "ok" if len(known) else "inconclusive"
-    actions = {
-        "likely_instability": "Look at the training curves just above the best learning rate; then try warmup, "
-        "gradient clipping, or a more stable architecture, before a lower learning rate (B36-B39).",
-        "ok": "Nothing to do.",
-        "inconclusive": "Search a learning rate, and complete trials.",
-    }
-    return Finding(
-        question="instability",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="none" if verdict == "inconclusive" else "moderate",
-        summary=_summary(table),
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=verdict == "likely_instability",
-    )
+    return _QUESTION.answer(frames, verdict, _summary(table), table)
 
 
 def _rows(frames: StudyFrames) -> Iterator[tuple[object, ...]]:

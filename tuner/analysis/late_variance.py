@@ -6,6 +6,7 @@ import pandas as pd
 from tuner.analysis.evidence import best_with
 from tuner.analysis.finding import Finding
 from tuner.analysis.levels import Array
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 LATE = 0.2  # [P] the last part of the evaluations (B26)
@@ -14,7 +15,15 @@ TOP = 10  # [P] best trials whose distances are looked at
 MINIMUM_TOP = 3  # [P] fewer have no distances
 NOISY = 0.5  # [P] the noise of an evaluation over the typical distance of the top trials from the best
 
-_THRESHOLDS = {"late_part": LATE, "top": TOP, "noisy": NOISY, "minimum_trials": MINIMUM_TOP}
+_QUESTION = Question(
+    "late_variance",
+    {"late_part": LATE, "top": TOP, "noisy": NOISY, "minimum_trials": MINIMUM_TOP},
+    {
+        "noisy": "Treat the top trials as tied: train them again with fresh seeds before one is chosen (B32). A larger "
+        "batch, more validation data, a decaying learning rate or averaged weights reduce the variance (B26).",
+        "inconclusive": f"Complete at least {MINIMUM_TOP} trials, each evaluated at least 20 times.",
+    },
+)
 
 
 def late_noise(curves: Array) -> Array:
@@ -45,23 +54,10 @@ def late_variance_finding(frames: StudyFrames) -> Finding:
     noise = float(table["late_noise"].median()) if known else float("nan")
     gap = float(table["gap"].iloc[1:].median()) if known else float("nan")
     verdict = "inconclusive" if not known else "noisy" if noise > NOISY * gap else "ok"
-    actions = {
-        "noisy": "Treat the top trials as tied: train them again with fresh seeds before one is chosen (B32). A larger "
-        "batch, more validation data, a decaying learning rate or averaged weights reduce the variance (B26).",
-        "ok": "Nothing to do.",
-        "inconclusive": f"Complete at least {MINIMUM_TOP} trials, each evaluated at least 20 times.",
-    }
-    return Finding(
-        question="late_variance",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="moderate" if known else "none",
-        summary=f"Late in training one evaluation varies by {noise:.3g}; the next {len(table) - 1} trials lie "
-        f"{gap:.3g} from the best (median)."
+    summary = (
+        f"Late in training one evaluation varies by {noise:.3g}; the next {len(table) - 1} trials lie {gap:.3g} from "
+        "the best (median)."
         if known
-        else "Too few top trials with enough evaluations late in training.",
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=False,
+        else "Too few top trials with enough evaluations late in training."
     )
+    return _QUESTION.answer(frames, verdict, summary, table)

@@ -4,6 +4,8 @@ Retrospective selection protects the value, not the comparison: a study of overf
 regularizes, even a learning rate that is too small.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -13,13 +15,23 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import curve_matrix, good_trials
 from tuner.analysis.isolation import best_of_each_value
 from tuner.analysis.levels import MIDDLE, Array, material_gain, noise_of, running_mean, slow_noise
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 RISE = 3.0  # [P] noises: a larger rise of smoothed validation from its best is overfitting (A5)
+MINIMUM_STRONG = 3  # [P] trials for a strong verdict
 FEW = 5  # [P] of the good trials, the best ones, are looked at
 MANY = 0.5  # [P] share of them that makes it the study's problem
 
-_THRESHOLDS = {"overfitting_in_noises": RISE, "few_best_trials": FEW, "many": MANY}
+_QUESTION = Question(
+    "overfitting",
+    {"overfitting_in_noises": RISE, "few_best_trials": FEW, "many": MANY},
+    {
+        "overfitting": "Add or tune regularization and run again before configurations are compared (B25).",
+        "inconclusive": "Record the selecting metric on the training and on the validation split, at every evaluation.",
+    },
+    urgent=("overfitting",),
+)
 
 
 def overfitting_rises(training: Array, validation: Array, slow: float = 1.0) -> tuple[Array, NDArray[np.bool_]]:
@@ -61,28 +73,20 @@ def overfitting_finding(frames: StudyFrames) -> Finding:
     share = float(table["overfitting"].mean()) if len(table) else 0.0
     verdict = "inconclusive" if table.empty else "overfitting" if share >= MANY else "ok"
     named = ", ".join(f"trial {trial}" for trial in table.loc[table["overfitting"].astype(bool), "trial"])
-    actions = {
-        "overfitting": "Add or tune regularization and run again before configurations are compared (B25).",
-        "ok": "Nothing to do.",
-        "inconclusive": "Record the selecting metric on the training and on the validation split, at every evaluation.",
-    }
     summary = (
         f"{int(table['overfitting'].sum())} of the {len(table)} best trials overfit{f': {named}' if named else ''}."
         if len(table)
         else "No good trial has curves of the selecting metric on both splits."
     )
-    return Finding(
-        question="overfitting",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="none" if table.empty else "strong" if len(table) >= 3 else "moderate",
-        summary=summary,
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=verdict == "overfitting" and not _about_regularization(frames),
+    found = _QUESTION.answer(
+        frames,
+        verdict,
+        summary,
+        table,
+        strength="strong" if len(table) >= MINIMUM_STRONG else "moderate",
         caveats=tuple(_caveats(frames, verdict, named)),
     )
+    return replace(found, needs_action=found.needs_action and not _about_regularization(frames))
 
 
 def _about_regularization(frames: StudyFrames) -> bool:

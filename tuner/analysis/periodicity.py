@@ -7,6 +7,7 @@ from scipy import stats
 from tuner.analysis.evidence import best_with, split_metrics
 from tuner.analysis.finding import Finding
 from tuner.analysis.levels import WIDE, Array, running_mean
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 TOP = 10  # [P] best trials whose spectra are averaged
@@ -15,7 +16,15 @@ CHANCE = 0.001  # [P] of so strong a peak among all frequencies by chance
 AROUND = 6  # [P] frequencies on each side that a peak is compared with
 MINIMUM_CYCLES = 6  # [P] a period comes at least so many times
 
-_THRESHOLDS = {"chance": CHANCE, "minimum_evaluations": MINIMUM_EVALUATIONS, "minimum_cycles": MINIMUM_CYCLES}
+_QUESTION = Question(
+    "periodicity",
+    {"chance": CHANCE, "minimum_evaluations": MINIMUM_EVALUATIONS, "minimum_cycles": MINIMUM_CYCLES},
+    {
+        "periodic": "Check that examples are shuffled anew in every pass and that splits do not overlap (B43).",
+        "inconclusive": f"Evaluate at least {MINIMUM_EVALUATIONS} times a trial.",
+    },
+    urgent=("periodic",),
+)
 
 
 def periodicity_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -35,23 +44,9 @@ def periodicity_finding(frames: StudyFrames) -> Finding:
     table = periodicity_frame(frames)
     found = table[table["chance"] < CHANCE]
     verdict = "inconclusive" if table.empty else "periodic" if len(found) else "none"
-    actions = {
-        "periodic": "Check that examples are shuffled anew in every pass and that splits do not overlap (B43).",
-        "none": "Nothing to do.",
-        "inconclusive": f"Evaluate at least {MINIMUM_EVALUATIONS} times a trial.",
-    }
     peaks = "; ".join(f"{row['metric']} every {row['period']:.0f} steps" for row in found.to_dict("records"))
-    return Finding(
-        question="periodicity",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="none" if table.empty else "moderate",
-        summary=f"The curves of the best trials repeat: {peaks}." if peaks else "No period stands out.",
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=verdict == "periodic",
-    )
+    summary = f"The curves of the best trials repeat: {peaks}." if peaks else "No period stands out."
+    return _QUESTION.answer(frames, verdict, summary, table)
 
 
 def _peak(curves: Array, interval: float) -> tuple[float, float, float]:

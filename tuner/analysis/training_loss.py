@@ -8,6 +8,7 @@ from tuner.analysis.evidence import MINIMUM_CURVE
 from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import curve_matrix
 from tuner.analysis.levels import MIDDLE, Array, material_gain, noise_of, running_mean
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 RISE = 3.0  # [P] noises of an evaluation: a larger rise from the lowest level to the end is one
@@ -16,10 +17,21 @@ SUSTAINED = 0.10  # [P] of the run: a rise that fills less is a spike
 MANY = 0.5  # [P] share of the completed trials whose training loss rises that looks like a bug
 MINIMUM_TRIALS = 3  # [P] completed trials with training curves
 
-_THRESHOLDS = {
-    "rise_in_noises": RISE, "of_descent": OF_DESCENT, "sustained": SUSTAINED, "many": MANY,
-    "minimum_trials": MINIMUM_TRIALS,
-}  # fmt: skip
+_QUESTION = Question(
+    "training_loss",
+    {
+        "rise_in_noises": RISE,
+        "of_descent": OF_DESCENT,
+        "sustained": SUSTAINED,
+        "many": MANY,
+        "minimum_trials": MINIMUM_TRIALS,
+    },
+    {
+        "rising": "Look for a bug: wrong sign, stale data, a learning rate that grows; divergence is ruled out (B28).",
+        "inconclusive": f"Record training/loss at every evaluation of at least {MINIMUM_TRIALS} trials.",
+    },
+    urgent=("rising",),
+)
 
 
 def training_loss_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -49,23 +61,10 @@ def training_loss_finding(frames: StudyFrames) -> Finding:
     known = len(table) >= MINIMUM_TRIALS
     verdict = "inconclusive" if not known else "rising" if share >= MANY else "ok"
     some = table[table["rising"].astype(bool)] if len(table) else table
-    actions = {
-        "rising": "Look for a bug: wrong sign, stale data, a learning rate that grows; divergence is ruled out (B28).",
-        "ok": "Nothing to do.",
-        "inconclusive": f"Record {training_metric(frames)} at every evaluation of at least {MINIMUM_TRIALS} trials.",
-    }
-    return Finding(
-        question="training_loss",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="strong" if known else "none",
-        summary=f"{training_metric(frames)} gets worse for good in {len(some)} of {len(table)} completed trials"
-        f"{_named(some)}.",
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=verdict == "rising",
+    summary = (
+        f"{training_metric(frames)} gets worse for good in {len(some)} of {len(table)} completed trials{_named(some)}."
     )
+    return _QUESTION.answer(frames, verdict, summary, table, strength="strong")
 
 
 def _judged(curves: Array) -> dict[str, Array]:

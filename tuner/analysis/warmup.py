@@ -5,11 +5,20 @@ import pandas as pd
 from tuner.analysis.best_steps import best_steps_frame, warmup_steps_of
 from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import good_trials
+from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 MANY = 0.2  # [P] share of the good trials whose best step lies inside the warmup
 
-_THRESHOLDS = {"many": MANY}
+_QUESTION = Question(
+    "warmup",
+    {"many": MANY},
+    {
+        "in_warmup": "Look for a too high peak learning rate, or a tiny or noisy validation set (D34).",
+        "inconclusive": "Complete trials, then ask again.",
+    },
+    urgent=("in_warmup",),
+)
 
 
 def warmup_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -26,21 +35,6 @@ def warmup_finding(frames: StudyFrames) -> Finding:
     many = len(table) > 0 and inside / len(table) > MANY
     verdict = "inconclusive" if table.empty else "in_warmup" if many else "ok"
     longest = int(table["warmup_steps"].max()) if len(table) else 0
-    actions = {
-        "in_warmup": "Look for a too high peak learning rate, or a tiny or noisy validation set (D34).",
-        "ok": "Nothing to do.",
-        "inconclusive": "Complete trials, then ask again.",
-    }
     summary = f"The best step of {inside} of {len(table)} good trials lies inside the warmup of {longest:,} steps."
     unknown = "; none is known of this imported study" if frames.study.source else ""
-    return Finding(
-        question="warmup",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="none" if table.empty else "moderate",
-        summary=summary if longest else f"There is no warmup{unknown}.",
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        needs_action=verdict == "in_warmup",
-    )
+    return _QUESTION.answer(frames, verdict, summary if longest else f"There is no warmup{unknown}.", table)
