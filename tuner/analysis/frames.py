@@ -78,7 +78,7 @@ def _tidy_curves(curves: pd.DataFrame) -> pd.DataFrame:
         tidy["metric"] = tidy["metric"].cat.reorder_categories(sorted(categories))
     keys = [tidy["step"].to_numpy(), tidy["metric"].cat.codes.to_numpy(), tidy["trial"].to_numpy()]
     if _ascending(keys):  # as the Ledger gives them
-        return tidy
+        return tidy.reset_index(drop=True)
     tidy = tidy.iloc[np.lexsort(keys)]
     return tidy[~tidy.duplicated(["trial", "metric", "step"], keep="last")].reset_index(drop=True)
 

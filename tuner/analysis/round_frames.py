@@ -16,6 +16,7 @@ from tuner.records import TrialRecord
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
+WIDENING_NUMBERS = 1000  # trials of the k-th widening are numbered from k times this on
 _NAME = re.compile(r"round-(\d+)(?:-wide-(\d+))?")
 
 

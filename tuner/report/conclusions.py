@@ -17,8 +17,7 @@ class ConclusionsPage:
 
 def conclusions(material: Material) -> list[Section]:
     """Nothing before a second round: a conclusion is always drawn at the length of its round, and each card says so."""
-    widest = {study.study.round: study.frames for study in material.rounds}  # the last widening speaks for its round
-    rounds = list(widest.values())
+    rounds = [study.frames for study in material.rounds]
     if len(rounds) < 2:
         return []
     titles = {"drawn_at": "drawn at step", "asked_at": "asked at step"}

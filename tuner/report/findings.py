@@ -1,9 +1,9 @@
 """Every finding as a card: verdict, strength, caveats, action, and the evidence to doubt it with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import NOTHING_TO_DO, Finding
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of
@@ -65,14 +65,17 @@ class StudyCards:
 
 
 def findings(material: Material) -> list[Section]:
-    """All findings about rounds in the playbook's order, the newest round first."""
+    """All findings about rounds, the newest round first: what needs action, then in the playbook's order."""
     groups = tuple(_cards_of(study) for study in material.newest_first if study.findings)
     return [Section("findings", "findings", groups, "Findings")]
 
 
 def _cards_of(study: StudyMaterial) -> StudyCards:
-    cards = tuple(card_of(placed) for placed in study.placed)
-    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, cards)
+    cards = [card_of(placed) for placed in study.placed]
+    # What is about the study as a whole need not name it again below the study's heading.
+    shown = [replace(card, subject="" if card.subject == study.study.name else card.subject) for card in cards]
+    urgent_first = tuple(sorted(shown, key=lambda card: card.tone != "act"))
+    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, urgent_first)
 
 
 def card_of(placed: Placed) -> Card:
@@ -88,7 +91,7 @@ def card_of(placed: Placed) -> Card:
         dots=STRENGTH_DOTS[finding.strength],
         summary=finding.summary,
         caveats=finding.caveats,
-        action=finding.action,
+        action="" if finding.action == NOTHING_TO_DO else finding.action,
         thresholds=tuple((in_words(name), readable(value)) for name, value in finding.thresholds.items()),
         evidence=table_of(finding.evidence),
         plot_anchor=placed.plot_anchor,

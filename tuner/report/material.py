@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tuner.analysis.checklist import checklist_findings, only_promoted
+from tuner.analysis.checklist import only_promoted
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.round_findings import confirming_findings
-from tuner.analysis.round_frames import frames_of_rows, round_of, round_rows
-from tuner.analysis.stale import recorded_stale_findings
+from tuner.analysis.round_findings import round_findings
+from tuner.analysis.round_frames import round_frames, round_of, round_rows, row_of_trial
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.study import Study
+from tuner.records import TrialRecord
 from tuner.report.judged_regime import Regime, regime_of
 from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow, StudyRow
@@ -53,17 +53,25 @@ _PLOT_OF = {
 
 @dataclass(frozen=True, slots=True)
 class StudyMaterial:
-    """A study with its records and its findings. `place` counts from 1 and makes its anchors in the page."""
+    """A study with its records and its findings. `place` counts from 1 and makes its anchors in the page.
+
+    rows: the study as it was launched first, then the widenings of its space (B20), planned ones included.
+    """
 
     place: int
-    row: StudyRow
+    rows: tuple[StudyRow, ...]
     frames: StudyFrames
     findings: tuple[Finding, ...]
     launches: tuple[LaunchRow, ...]
 
     @property
+    def row(self) -> StudyRow:
+        return self.rows[0]
+
+    @property
     def study(self) -> Study:
-        return self.row.study
+        """Declared over the widest space that was searched."""
+        return self.frames.study
 
     @property
     def anchor(self) -> str:
@@ -114,6 +122,12 @@ class Material:
         """All of them, in the order of their start."""
         return tuple(sorted((*self.stages, *self.rounds, *self.others), key=lambda study: study.row.study_id))
 
+    def record(self, study: StudyMaterial, trial: int) -> TrialRecord:
+        """A trial of a study, in whichever widening it was trained."""
+        if study.study.round is None or len(study.rows) == 1:
+            return self.ledger.trial(study.row.study_id, trial)
+        return row_of_trial(self.ledger, self.campaign, study.study.round, trial)[1]
+
     @property
     def last_launch(self) -> LaunchRow | None:
         launches = [launch for study in self.studies for launch in study.launches]
@@ -127,12 +141,9 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
     others: list[StudyMaterial] = []
     of_kind = {"round": rounds, "sweep": stages}
     for row in ledger.studies(campaign):
-        frames = _frames(ledger, campaign, row)
-        launches = tuple(ledger.launches(row.study_id))
-        # A sweep is judged as a whole, never by the checklist of a round.
-        found = tuple(_findings(ledger, campaign, row, frames)) if row.study.kind == "round" else ()
         mine = of_kind.get(row.study.kind, others)
-        mine.append(StudyMaterial(len(mine) + 1, row, frames, found, launches))
+        if not _is_widening(row):
+            mine.append(_study(ledger, campaign, row, len(mine) + 1))
     sweep = sweep_records(ledger, campaign)
     regime = regime_of(ledger.conclusion(campaign, "regime"), sweep, [study.frames for study in rounds])
     return Material(
@@ -148,19 +159,20 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
     )
 
 
-def _findings(ledger: Ledger, campaign: str, row: StudyRow, frames: StudyFrames) -> list[Finding]:
-    """Its checklist, and what it says of the round before; a widening says nothing of its own about that."""
-    place = round_of(row.study.name)
-    confirming = confirming_findings(ledger, campaign, place[0], frames) if place and place[1] == 0 else []
-    return [*recorded_stale_findings(ledger, campaign, row.study.name), *checklist_findings(frames), *confirming]
+def _study(ledger: Ledger, campaign: str, row: StudyRow, place: int) -> StudyMaterial:
+    """A round is one study with its widenings, whose trials fill the wider space, and is judged as one."""
+    numbers = round_of(row.study.name)
+    rows = round_rows(ledger, campaign, numbers[0], planned=True) if numbers else [row]
+    frames = round_frames(ledger, campaign, numbers[0]) if numbers else study_frames(ledger, campaign, row.study.name)
+    launches = tuple(launch for one in rows for launch in ledger.launches(one.study_id))
+    # A sweep is judged as a whole, never by the checklist of a round.
+    found = tuple(round_findings(ledger, campaign, frames)) if row.study.kind == "round" else ()
+    return StudyMaterial(place, tuple(rows), frames, found, launches)
 
 
-def _frames(ledger: Ledger, campaign: str, row: StudyRow) -> StudyFrames:
-    """A widened study together with the trials of its round; every other one by itself."""
-    place = round_of(row.study.name)
-    if place is None or place[1] == 0:
-        return study_frames(ledger, campaign, row.study.name)
-    return frames_of_rows(ledger, round_rows(ledger, campaign, place[0]))
+def _is_widening(row: StudyRow) -> bool:
+    numbers = round_of(row.study.name)
+    return numbers is not None and numbers[1] > 0
 
 
 def _placed(sweep: SweepRecords | None, regime: Regime | None) -> tuple[Placed, ...]:

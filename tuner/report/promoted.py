@@ -15,7 +15,7 @@ def parent_of(material: Material, record: TrialRecord) -> tuple[StudyMaterial, T
     study = next((study for study in material.rounds if study.study.name == origin.study), None)
     if study is None or origin.trial not in set(study.frames.trials["trial"]):
         return None
-    return study, material.ledger.trial(study.row.study_id, origin.trial)
+    return study, material.record(study, origin.trial)
 
 
 def promoted_table(material: Material, study: StudyMaterial) -> Table:
@@ -27,7 +27,7 @@ def promoted_table(material: Material, study: StudyMaterial) -> Table:
 
 def _row(material: Material, study: StudyMaterial, number: int) -> tuple[str, ...]:
     mine = study.frames.trials.set_index("trial").loc[number]
-    found = parent_of(material, material.ledger.trial(study.row.study_id, int(number)))
+    found = parent_of(material, material.record(study, int(number)))
     there = NOTHING
     if found is not None:
         there = readable(found[0].frames.trials.set_index("trial").loc[found[1].number, "best_value"])

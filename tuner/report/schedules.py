@@ -52,7 +52,7 @@ def schedules(material: Material) -> list[Section]:
 
 def _best(material: Material, study: StudyMaterial) -> TrialRecord | None:
     ranked = ranked_trials(study.frames)
-    return material.ledger.trial(study.row.study_id, int(ranked["trial"].iloc[0])) if len(ranked) else None
+    return material.record(study, int(ranked["trial"].iloc[0])) if len(ranked) else None
 
 
 def _transfer(material: Material, study: StudyMaterial, record: TrialRecord) -> tuple[str, tuple[str, ...]]:

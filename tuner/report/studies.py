@@ -1,11 +1,13 @@
 """A section for each round: what was declared, its plots, its trials."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 
 from tuner.analysis.curves import ranked_trials
+from tuner.analysis.round_frames import WIDENING_NUMBERS
 from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.design.study import Study
@@ -112,7 +114,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     ranked = ranked_trials(frames)
     return StudyPage(
         study=study,
-        facts=tuple(_facts(study)),
+        facts=(*_facts(study), *_widenings(material)),
         space=_space(study),
         promoted=material.promoted,
         plots=tuple(
@@ -141,6 +143,20 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
         ("Points", _points(study)),
     ]
+
+
+def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:
+    """What was widened after the first points, and how many trials lie where that is new (B20)."""
+    for place, (before, after) in enumerate(pairwise(material.rows), 1):
+        old = {h.name: h.domain for h in before.study.hyperparameters}
+        wider = [
+            f"{h.name} from {domain_words(old[h.name])} to {domain_words(h.domain)}"
+            for h in after.study.hyperparameters
+            if old.get(h.name, h.domain) != h.domain
+        ]
+        trained = int((material.frames.trials["trial"] // WIDENING_NUMBERS == place).sum())
+        trials = f"{counted(trained, 'trial')} where that is new" if trained else "planned, not trained yet"
+        yield "Widened", f"{'; '.join(wider)}: {trials} ({after.study.name})"
 
 
 def _points(study: Study) -> str:

@@ -56,7 +56,7 @@ def winner_of(material: Material) -> Winner | None:
 def _winner(material: Material, study: StudyMaterial) -> Winner:
     ranked = ranked_trials(study.frames)
     best = ranked.iloc[0]
-    record = material.ledger.trial(study.row.study_id, int(best["trial"]))
+    record = material.record(study, int(best["trial"]))
     step = int(best["best_step"])
     checkpoint = next((one for one in record.checkpoints if one.kind == "best" and one.step == step), None)
     return Winner(

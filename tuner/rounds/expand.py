@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding
-from tuner.analysis.round_frames import round_frames, round_of, round_rows
+from tuner.analysis.round_frames import WIDENING_NUMBERS, round_frames, round_of, round_rows
 from tuner.design.hyperparameters import Range
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
@@ -24,7 +24,6 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
 MINIMUM_NEW = 10  # [P] points in the new region, however narrow it is
-FIRST_NUMBER = 1000  # trials of the k-th widening are numbered from k times this on
 _BATCH = 256
 _MOST_BATCHES = 400
 
@@ -88,7 +87,7 @@ def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansi
     )
     points = _points_outside(study, last)
     study = replace(study, num_trials=len(points))
-    start = place * FIRST_NUMBER
+    start = place * WIDENING_NUMBERS
     trials = [trial_at(study, start + i, point, f"{name} point {index}") for i, (index, point) in enumerate(points)]
     return Expansion(study, tuple(trials), tuple(widened))
 
