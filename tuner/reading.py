@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.adoption import adoption_log
+from tuner.analysis.adoption import adoption_log, last_adopted
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.conclusions import conclusions_frame
@@ -176,8 +176,18 @@ class CampaignRecords:
         """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""
         with self._ledger() as ledger:
             if isinstance(round, str):
-                return _winner_of(ledger, study_frames(ledger, self.name, round), ledger.study(self.name, round))
+                frames, row = study_frames(ledger, self.name, round), ledger.study(self.name, round)
+                return _winner_of(ledger, frames, row, _best_trial(frames, self.name))
             return _winner(ledger, self.name, round_number(ledger, self.name, round))
+
+    def final(self) -> Winner:
+        """What was adopted last; before any adoption the best of the last round. Raises StorageError without one."""
+        with self._ledger() as ledger:
+            adopted = last_adopted(ledger, self.name)
+            if adopted is not None:
+                frames, row = study_frames(ledger, self.name, adopted[0]), ledger.study(self.name, adopted[0])
+                return _winner_of(ledger, frames, row, adopted[1])
+        return self.best()
 
     @contextmanager
     def _ledger(self) -> Iterator[Ledger]:
@@ -224,12 +234,11 @@ def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
 
 def _winner(ledger: Ledger, campaign: str, number: int) -> Winner:
     frames = round_frames(ledger, campaign, number)
-    row, _ = row_of_trial(ledger, campaign, number, _best_trial(frames, campaign))
-    return _winner_of(ledger, frames, row)
+    best = _best_trial(frames, campaign)
+    return _winner_of(ledger, frames, row_of_trial(ledger, campaign, number, best)[0], best)
 
 
-def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow) -> Winner:
-    number = _best_trial(frames, row.campaign)
+def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, number: int) -> Winner:
     best = frames.trials[frames.trials["trial"] == number].iloc[0]
     record = ledger.trial(row.study_id, number)
     step = int(best["best_step"])

@@ -14,6 +14,8 @@ from tuner.design.objective import Objective
 from tuner.design.points import Point
 from tuner.design.trial import Trial
 
+TEST_SCORE = "test_score"  # the conclusion about a campaign that holds the score of its final model
+
 
 class State(StrEnum):
     """The life of a trial: WAITING, RUNNING, then one of the others for good."""

@@ -125,6 +125,16 @@ def adoption_log(ledger: Ledger, campaign: str) -> pd.DataFrame:
     return pd.DataFrame(found, columns=_COLUMNS)
 
 
+def last_adopted(ledger: Ledger, campaign: str) -> tuple[str, int] | None:
+    """The study and the number of the trial that was adopted last; None while nothing was."""
+    log = adoption_log(ledger, campaign)
+    adopted = log[log["verdict"] == "adopt"]
+    if adopted.empty:
+        return None
+    study, _, number = str(adopted["candidate"].iloc[-1]).rpartition(" trial ")
+    return study, int(number)
+
+
 def concluded_findings(ledger: Ledger, campaign: str) -> list[Finding]:
     """The findings behind the log, asked of the records again with the level and the gain that were concluded with."""
     found = []

@@ -19,6 +19,7 @@ from tuner.cli import (
     replay,
     report,
     run,
+    score_test,
     status,
     steps,
     sweep,
@@ -45,6 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command("exploit")(exploit.exploit)
     app.command("adopt")(adopt.adopt)
     app.command("adoptions")(adoptions.adoptions)
+    app.command("score-test")(score_test.score_test)
     app.command("replay")(replay.replay)
     app.command("plot")(plot.plot)
     app.add_typer(importing.importing, name="import")

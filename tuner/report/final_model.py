@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tuner.records import TEST_SCORE
 from tuner.report.material import Material
 from tuner.report.promoted import promoted_table
 from tuner.report.section import Section
@@ -26,6 +27,7 @@ class FinalModel:
     promoted: Table
     better: tuple[str, ...]
     export: str
+    tested: Table
 
 
 def final_model(material: Material) -> list[Section]:
@@ -42,9 +44,20 @@ def final_model(material: Material) -> list[Section]:
         metrics=_metrics(winner),
         promoted=promoted_table(material, study) if study.promoted else Table((), ()),
         better=better_elsewhere(material, study, winner.value),
+        tested=_tested(material),
         export=f"tuner best {study_file(study)} --round {study.study.round} --export model.safetensors",
     )
     return [Section("final_model", "final-model", content, title)]
+
+
+def _tested(material: Material) -> Table:
+    """The score on the test split, where it was made, with the trial it is of; without rows before."""
+    score = material.ledger.conclusion(material.campaign, TEST_SCORE)
+    measured = (score or {}).get("metrics")
+    if score is None or not isinstance(measured, dict):
+        return Table((), ())
+    columns = (Column("metric"), Column(f"{score['study']} trial {score['trial']}, step {score['step']}", True))
+    return Table(columns, tuple((str(name), readable(value)) for name, value in measured.items()))
 
 
 def _origin(winner: Winner) -> str:

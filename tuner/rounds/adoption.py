@@ -6,7 +6,7 @@ trials, so that the same command goes on with it; more replicates extend it.
 
 from dataclasses import dataclass, replace
 
-from tuner.analysis.adoption import KIND, LEVEL, adoption_finding, adoption_log, is_candidate, log_entry
+from tuner.analysis.adoption import KIND, LEVEL, adoption_finding, is_candidate, last_adopted, log_entry
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.round_frames import row_of_trial
@@ -57,11 +57,10 @@ def trial_at_place(ledger: Ledger, campaign: str, place: str) -> Side:
 
 def baseline_place(ledger: Ledger, campaign: str) -> str:
     """The candidate that was adopted last. Raises DeclarationError while nothing was."""
-    log = adoption_log(ledger, campaign)
-    adopted = log[log["verdict"] == "adopt"]
-    if adopted.empty:
+    adopted = last_adopted(ledger, campaign)
+    if adopted is None:
         raise DeclarationError(f"nothing of {campaign!r} was adopted yet: name the baseline, like --baseline 1/0")
-    return str(adopted["candidate"].iloc[-1]).replace(" trial ", "/")
+    return f"{adopted[0]}/{adopted[1]}"
 
 
 def contest(desk: Desk, candidate: Side, baseline: Side, replicates: int) -> Contest:

@@ -1,0 +1,97 @@
+"""The test split: scored once, on request, at the chosen checkpoint of one trial, never by a selection (A12, D31).
+
+The score stands in the Ledger as a conclusion about the campaign. Asked again, it is read and not made: a split that is
+scored for one candidate after another becomes a second validation split.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.design.trial import Trial
+from tuner.design.workload import Workload
+from tuner.errors import DeclarationError, StorageError, StudyChanged
+from tuner.records import TEST_SCORE, Checkpoint, TrialRecord
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+from tuner.training.batches import Split
+from tuner.training.checkpoints import read_weights
+from tuner.training.evaluation import evaluate
+from tuner.training.fingerprint import workload_fingerprint
+from tuner.training.numerics import choose_device, prepare_numerics
+from tuner.training.setting import Data, Setting
+from tuner.training.trial_run import build_model
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The trial that is final, at its chosen checkpoint; `value` is what selected it."""
+
+    row: StudyRow
+    record: TrialRecord
+    checkpoint: Checkpoint | None
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the checkpoints are, and on what the model is evaluated."""
+
+    root: Path
+    device: str | None = None
+    threads: int = 1
+
+
+def recorded_score(ledger: Ledger, campaign: str) -> Mapping[str, object] | None:
+    """The score that was made, or None: study, trial, step, objective, value (on validation), metrics, digest."""
+    return ledger.conclusion(campaign, TEST_SCORE)
+
+
+def scored_once(ledger: Ledger, chosen: Chosen, workload: Workload, machine: Machine) -> Mapping[str, object]:
+    """The score of the campaign: the recorded one, whatever it was made of; else it is made now, and recorded.
+
+    Raises StorageError without the checkpoint, StudyChanged for other code or data than the trial was trained with,
+    DeclarationError for a workload without a test split.
+    """
+    recorded = recorded_score(ledger, chosen.row.campaign)
+    if recorded is not None:
+        return recorded
+    score = _score(chosen, workload, machine)
+    ledger.conclude(chosen.row.campaign, TEST_SCORE, score)
+    return score
+
+
+def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, object]:
+    study, record = chosen.row.study, chosen.record
+    if chosen.checkpoint is None or record.schedule is None:
+        raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step} any more")
+    device = choose_device(machine.device)
+    prepare_numerics(device, machine.threads)
+    data = Data.of(workload, device)
+    if workload_fingerprint(workload, data) != chosen.row.fingerprint:
+        raise StudyChanged(
+            f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started; "
+            "its score would be that of another model: undo the change, then score"
+        )
+    test = workload.data().test
+    if test is None:
+        name = type(workload).__name__
+        raise DeclarationError(
+            f"{name}.data gives no test split; return Splits(training=..., validation=..., test=...)"
+        )
+    setting = Setting(study, workload, data, device, machine.root, "score")
+    trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
+    model = build_model(setting, trial)
+    model.load_state_dict(read_weights(machine.root, chosen.checkpoint))
+    split = Split("test", test, device)
+    return {
+        "study": study.name,
+        "trial": record.number,
+        "step": chosen.step,
+        "objective": study.objective.metric,
+        "value": chosen.value,
+        "metrics": evaluate(workload, model, split, batch_size=setting.evaluation_batch_size),
+        "examples": split.num_examples,
+        "checkpoint": chosen.checkpoint.digest,
+    }
