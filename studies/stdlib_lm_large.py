@@ -21,6 +21,7 @@ campaign = Campaign(
     evaluations=30,
     rounds=[
         Round("Which learning rate, weight decay, momentum and clipping suit short runs?", trials=24, space=SPACE),
-        Round("The final model: the winner and a rival at production length", promote=2),
+        # The decay keeps its share; one as long as that of the short runs would be 2 % of the long one.
+        Round("The final model: the winner and a rival at production length", promote=2, transfer="rescale"),
     ],
 )
