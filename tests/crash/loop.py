@@ -66,10 +66,20 @@ def systematic(databases, first, stride):
     raise AssertionError("counting does not end")
 
 
-def aside(databases, first, stride):
-    """The same with every state saved beside the training, by a thread, however small it is."""
+def aside(databases, kills, seed):
+    """Kills while every state, however small, is saved beside the training by a thread: at random passes, for nobody
+    knows their number.
+    """
     trainer.BACKGROUND_BYTES = 0
-    return systematic(databases, first, stride)
+    judge = Judge(databases)
+    generator, wrong, done = random.Random(seed), [], 0
+    while done < kills and len(wrong) < ENOUGH:
+        place, k = databases.planned(f"kill-{done}"), generator.randint(1, 600)
+        done += ended(life(place, armed=f"*@{k}=kill9")) == -signal.SIGKILL
+        found = broken_promises(place, at_rest=False) + judge.last_life(place)
+        wrong += [f"kill {k}: {one}" for one in found]
+        databases.forget(place)
+    return {"kills": done, "wrong": wrong}
 
 
 def beats(databases, kills):

@@ -16,10 +16,8 @@ def test_a_kill_at_each_pass_of_each_failpoint_changes_nothing(first, loop):
     assert found["kills"] >= 110
 
 
-def test_a_kill_while_a_thread_saves_beside_the_training_changes_nothing(loop):
-    found = loop("aside", 1, 6)
-    assert found["wrong"] == []
-    assert found["kills"] >= 30
+def test_kills_while_a_thread_saves_beside_the_training_change_nothing(loop):
+    assert loop("aside", 12, 1)["wrong"] == []
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -19,6 +19,10 @@ def test_a_second_kill_during_the_recovery_from_the_first_changes_nothing(seed, 
     assert loop("double", 125, seed, **LONG)["wrong"] == []
 
 
+def test_two_hundred_kills_while_a_thread_saves_beside_the_training_change_nothing(loop):
+    assert loop("aside", 200, 2, **LONG)["wrong"] == []
+
+
 @on_postgresql
 def test_two_hundred_kills_cut_connections_and_six_stops_of_the_server_change_nothing(loop):
     found = loop("at_random", 200, 1, 6, postgresql=True, **LONG)
