@@ -1,6 +1,7 @@
 """Worker processes: as many as wanted, the same bits; killed, stalled, poisoned, stopped, orphaned."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -276,6 +277,33 @@ def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
     assert shared.rows("select state, count(*) from trial group by state") == [("complete", 6)]
     calm_bench = Bench(calm, trials=6, steps=400)
     assert shared.rows() == calm_bench.rows()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_launchers_and_workers_killed_at_random_change_nothing(tmp_path):
+    trials, steps, kills, generator = 6, 3000, 12, random.Random(0)
+    Bench(tmp_path / "calm", trials=trials, steps=steps).run(0)
+    rough = Bench(tmp_path / "rough", trials=trials, steps=steps)
+    killed = 0
+    while killed < kills:
+        launcher = start(rough.folder, "launch", "tiny.py", "--workers", 2)
+        while killed < kills and launcher.poll() is None:
+            time.sleep(generator.uniform(1.0, 6.0))
+            family = psutil.Process(launcher.pid).children(recursive=True) if launcher.poll() is None else []
+            victim = generator.choice([*family, psutil.Process(launcher.pid)]) if family else None
+            if victim is not None:
+                victim.kill()
+                killed += 1
+        _, err = launcher.communicate(timeout=120)
+        assert launcher.returncode in (0, -signal.SIGKILL), err
+        if launcher.returncode == 0:
+            break
+    last = start(rough.folder, "launch", "tiny.py", "--workers", 2)
+    _, err = last.communicate(timeout=600)
+    assert last.returncode == 0, err
+    assert killed >= 4
+    assert rough.rows() == Bench(tmp_path / "calm", trials=trials, steps=steps).rows()
 
 
 def test_each_worker_has_a_gpu_of_its_own_unless_they_are_to_be_shared():
