@@ -25,29 +25,30 @@ STUDY = Path(__file__).parents[2] / "studies" / "stdlib_lm.py"
 
 
 class Clock(Silent):
-    """Counts steps from the moment at which all workers train."""
+    """Counts steps from the moment at which all workers train to the moment at which the first has nothing to do."""
 
-    def __init__(self, count):
+    def __init__(self, count, trials):
         self.count = count
-        self.started = 0
-        self.since = None
+        self.left = trials - count + 1  # trials to end until a worker is idle
         self.steps = {}
-        self.first = {}
-        self.last = 0.0
-
-    def trial_started(self, claim):
-        self.started += 1
+        self.begun = self.over = None  # (time, steps)
 
     def trial_stepped(self, claim, step):
-        now = time.monotonic()
         self.steps[claim.trial.number] = step
-        if self.since is None and len(self.steps) == self.count:
-            self.since, self.first = now, dict(self.steps)
-        self.last = now
+        if self.begun is None and len(self.steps) == self.count:
+            self.begun = self._now()
+
+    def trial_ended(self, claim, update):
+        self.left -= 1
+        if self.left == 0:
+            self.over = self._now()
+
+    def _now(self):
+        return time.monotonic(), sum(self.steps.values())
 
     @property
     def rate(self):
-        return (sum(self.steps.values()) - sum(self.first.values())) / (self.last - self.since)
+        return (self.over[1] - self.begun[1]) / (self.over[0] - self.begun[0])
 
 
 def measured(count, trials, steps):
@@ -59,7 +60,7 @@ def measured(count, trials, steps):
             local = InProcess(campaign.workload, Path(root), device="cpu")
             row = ledger.start_study(name, study, local.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
-            clock = Clock(count)
+            clock = Clock(count, trials)
             began = time.monotonic()
             with closing(Workers(local, Place(str(STUDY), url, root, "cpu", 1, 5.0, 120.0), count)) as workers:
                 workers.run(ledger, row, clock, lambda: False)

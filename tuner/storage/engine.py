@@ -4,6 +4,7 @@ SQLite: write-ahead log, every commit on disk (synchronous=FULL), a minute's pat
 IMMEDIATE, so that a transaction that will write is alone from its first statement on.
 """
 
+import logging
 import os
 import random
 import time
@@ -173,6 +174,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _postgresql_engine(url: URL) -> Engine:
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised too, and told in our words
     try:
         return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
     except ImportError as error:
