@@ -13,7 +13,7 @@ from tuner.analysis.best_region import Region, agreement
 from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.equal_steps import equal_steps_frame, longer_training_finding
 from tuner.analysis.frames import frames_of
-from tuner.analysis.transfer import transfer_findings
+from tuner.analysis.transfer import Comparison, transfer_findings, winner_finding
 from tuner.analysis.transfer_pairs import contrast, fresh_values, transfer_pairs, trial_noise
 
 SPACE = SearchSpace(learning_rate=log_uniform(1e-2, 2.0))
@@ -81,6 +81,17 @@ def test_the_winner_is_held_against_its_rival_by_fresh_seeds_and_their_noise(dir
     children = [(0, "same", 0.18), (1, "same", same_rival), (0, "fresh", 0.20), (1, "fresh", rival)]
     after = promoted(before, *[(p, s, sign * v) for p, s, v in children], direction=direction)
     assert verdicts(before, after)["winner"] == verdict
+
+
+def test_of_equal_points_as_many_are_confirmed_or_rejected_as_the_level_says():
+    """An 80 % interval leaves out no difference in 20 % of 300 studies, with a deviation of 2.3 %."""
+    rng, decided = np.random.default_rng(0), 0
+    before = searched([0.2, 0.3])
+    for _ in range(300):
+        values = 0.5 + 0.01 * rng.standard_normal(4)
+        children = [(0, "same", values[0]), (1, "same", values[1]), (0, "fresh", values[2]), (1, "fresh", values[3])]
+        decided += winner_finding(Comparison.of(before, promoted(before, *children))).verdict != "unconfirmed"
+    assert 0.13 < decided / 300 < 0.27
 
 
 def test_a_pair_with_the_same_seed_confirms_nothing():

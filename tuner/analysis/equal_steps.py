@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.transfer_pairs import transfer_pairs, trial_noise
+from tuner.analysis.transfer_pairs import LEVEL, transfer_pairs
 
-GAIN = 2.0  # [P] standard errors of the mean gain that make it more than noise
 MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no spread
 
 
@@ -47,7 +47,7 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
         strength="none" if verdict == "inconclusive" else "weak",
         summary=summary,
         evidence=pairs,
-        thresholds={"gain": GAIN, "minimum_pairs": MINIMUM_PAIRS},
+        thresholds={"level": LEVEL, "minimum_pairs": MINIMUM_PAIRS},
         action="Go on with the longer training."
         if verdict == "gained"
         else "Train more of the points with fresh seeds before paying for longer training (Round(fresh=...)).",
@@ -64,13 +64,12 @@ def _verdict(pairs: pd.DataFrame, short: int, long: int) -> tuple[str, str]:
     if len(fresh) < MINIMUM_PAIRS:
         return "inconclusive", f"{len(fresh)} points were trained for {long:,} steps with fresh seeds: too few to tell."
     gains = fresh["gain"].to_numpy(dtype=np.float64)
-    noise = trial_noise(pairs)
-    spread = max(float(gains.std(ddof=1)), noise.deviation if noise.degrees else 0.0)
-    error = spread / np.sqrt(len(gains))
-    told = f"{long:,} steps in place of {short:,} gained {gains.mean():.3g} ± {error:.2g} over {len(gains)} fresh pairs"
-    if gains.mean() > GAIN * error:
+    error = float(gains.std(ddof=1)) / np.sqrt(len(gains))
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2.0, len(gains) - 1)) * error
+    told = f"{long:,} steps in place of {short:,} gained {gains.mean():.3g} ± {reach:.2g} over {len(gains)} fresh pairs"
+    if gains.mean() > reach:
         return "gained", f"{told}."
-    if gains.mean() < -GAIN * error:
+    if gains.mean() < -reach:
         return "no_gain", f"{told}: the longer trials are worse."
     return "inconclusive", f"{told}, which may be noise."
 
