@@ -36,6 +36,7 @@ def pointer_before_file():
 
     def write_elsewhere(path, content):
         later.append(path)
+        path.parent.mkdir(exist_ok=True, parents=True)
         return write(path.parent.parent / f"{path.name}.later", content)
 
     def move_later(self, keep):

@@ -53,16 +53,29 @@ class CheckpointFolder:
         written = self._write(kind, step, lambda file: torch.save(content, file), value)
         return replace(written, prefix=prefix)
 
-    def write_weights(self, step: int, weights: Mapping[str, torch.Tensor], value: float | None) -> Checkpoint:
-        """Save weights alone as safetensors: the best checkpoint, loadable by any tool."""
+    def write_weights(
+        self, step: int, weights: Mapping[str, torch.Tensor], value: float | None, followed: bool = False
+    ) -> Checkpoint:
+        """Save weights alone as safetensors: the best checkpoint, loadable by any tool.
+
+        `followed`: a state is written right after it, whose fsync of the folder makes both names durable.
+        """
         content = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
-        return self._write("best", step, lambda file: file.write(content), value)
+        return self._write("best", step, lambda file: file.write(content), value, followed=followed)
 
     def _write(
-        self, kind: CheckpointKind, step: int, write: Callable[["DigestingFile"], object], value: float | None
+        self,
+        kind: CheckpointKind,
+        step: int,
+        write: Callable[["DigestingFile"], object],
+        value: float | None,
+        *,
+        followed: bool = False,
     ) -> Checkpoint:
         name = f"{self.place}/{kind}-{step:09d}-{self.fence}.{SUFFIX[kind]}"
         written = write_durably(self.root / name, write)
+        if not followed:
+            sync_folder((self.root / name).parent)
         return Checkpoint(kind, step, name, written.digest, written.num_bytes, value)
 
     def remove(self, written: Collection[Checkpoint], *, but: Collection[Checkpoint]) -> None:
@@ -170,7 +183,7 @@ class DigestingFile(io.FileIO):
 def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> DigestingFile:
     """Write a file so that after any crash there is the old content or the new, never a part.
 
-    Returns the closed file, which knows its digest and size.
+    Which of them is decided by `sync_folder`. Returns the closed file, which knows its digest and size.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -188,13 +201,17 @@ def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> Diges
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    return written
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable: from now on its new files are there after any crash."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
     failpoint("ck-dirsynced")
-    return written
 
 
 def canonical_digest(state: Any) -> str:

@@ -291,14 +291,15 @@ class TrialInTraining:
         """How each file that there has to be comes about: weights, the state where one is given, trunks."""
         known = {(checkpoint.kind, checkpoint.step): checkpoint for checkpoint in (*self.checkpoints, *self.beside)}
         writes: list[Write] = []
+        latest = known.get(("latest", self.run.step))
+        followed = state is not None and latest is None
         for kept in self.run.best.kept:
             there = known.get(("best", kept.step))
-            write = partial(self.folder.write_weights, kept.step, kept.weights, kept.value)
+            write = partial(self.folder.write_weights, kept.step, kept.weights, kept.value, followed)
             writes.append(write if there is None else partial(_same, there))
         if state is not None:
-            there = known.get(("latest", self.run.step))
             write = partial(self.folder.write_state, "latest", self.run.step, state, self.latest_value())
-            writes.append(write if there is None else partial(_same, there))
+            writes.append(write if latest is None else partial(_same, latest))
         return writes + [partial(_same, trunk) for trunk in self.trunks]
 
     def resume(self) -> None:
