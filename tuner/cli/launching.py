@@ -17,16 +17,19 @@ LOOKED_AT = 4  # trials that a dry run stacks
 def print_plan(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "trials", "steps each", "steps", "ms/step", "ms/evaluation", "time", "disk"):
+    for name in ("study", "trials", "steps each", "steps", "saved", "ms/step", "ms/evaluation", "time", "disk"):
         table.add_column(name, justify="left" if name == "study" else "right")
     for plan in plans:
         budget = plan.study.budget
         table.add_row(
             plan.study.name, str(len(plan.trials)), f"{budget.max_train_steps:,}", f"{plan.steps:,}",
-            f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
+            f"{plan.saved_steps:,}", f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
             readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
         )  # fmt: skip
     console().print(table)
+    if saved := sum(plan.saved_steps for plan in plans):
+        share = saved / (saved + sum(plan.steps for plan in plans))
+        say(f"saved: {saved:,} steps ({share:.0%}) are taken over from trials that begin alike, with the same bits")
     say("a dry run: nothing was trained or written; times are for this machine as busy as it is now")
 
 

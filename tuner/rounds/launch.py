@@ -1,5 +1,6 @@
 """Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,27 +40,37 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A study and its trials before anything is trained, with what one trial costs here."""
+    """A study and its trials before anything is trained, with what one trial costs here.
+
+    `saved`: the first steps that each trial (those beyond its length: none) takes over from one trained before.
+    """
 
     study: Study
     trials: tuple[Trial, ...]
     price: Price
+    saved: tuple[int, ...] = ()
+
+    @property
+    def saved_steps(self) -> int:
+        return sum(self.saved)
 
     @property
     def steps(self) -> int:
-        return len(self.trials) * self.study.budget.max_train_steps
+        """Steps that are really trained."""
+        return len(self.trials) * self.study.budget.max_train_steps - self.saved_steps
 
     @property
     def seconds(self) -> float:
         """Estimated training time of all trials, one after the other."""
-        evaluations = len(self.study.budget.evaluation_steps)
-        one = self.study.budget.max_train_steps * self.price.step_ms + evaluations * self.price.evaluation_ms
-        return len(self.trials) * one / 1e3
+        due = self.study.budget.evaluation_steps
+        evaluations = len(self.trials) * len(due) - sum(bisect_right(due, step) for step in self.saved)
+        return (self.steps * self.price.step_ms + evaluations * self.price.evaluation_ms) / 1e3
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Disk for the latest and the best checkpoints of all trials."""
-        return len(self.trials) * (self.price.latest_bytes + self.study.keep_best * self.price.best_bytes)
+        """Disk for the latest, the best and the trunk checkpoints of all trials; a trunk holds the best weights too."""
+        best = self.study.keep_best * self.price.best_bytes
+        return (len(self.trials) + sum(len(trial.pins) for trial in self.trials)) * (self.price.latest_bytes + best)
 
 
 def started_study(desk: Desk, name: str) -> StudyRow | None:
@@ -83,7 +94,8 @@ def required_round(desk: Desk, number: int) -> StudyRow:
 def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
     """Check the workload on its first batch and measure the price of a trial. Writes nothing."""
     desk.backend.check(study, trials[0])
-    return Plan(study, tuple(trials), desk.backend.price(study, trials[0]))
+    saved = desk.backend.saved_steps(desk.ledger, study, trials)
+    return Plan(study, tuple(trials), desk.backend.price(study, trials[0]), tuple(saved))
 
 
 def launch_study(

@@ -55,15 +55,23 @@ def planned_trials(study: Study, start: int = 0) -> tuple[Trial, ...]:
 
 def trial_at(study: Study, number: int, point: Point, origin: str, schedule: Schedule | None = None) -> Trial:
     """A trial of a study. Each has its own seed; all share the order of the batches (D42)."""
+    schedule = schedule or schedule_of(study, point)
     return Trial(
         number=number,
         point=point,
         seed=derived_seed("trial", study.seed, number),
         data_seed=derived_seed("data", study.seed),
-        schedule=schedule or schedule_of(study, point),
+        schedule=schedule,
         origin=origin,
         shape_group=shape_group_of(study, point),
+        pins=pins_of(schedule),
     )
+
+
+def pins_of(schedule: Schedule) -> tuple[int, ...]:
+    """Where a trial leaves a trunk: just before its decay, from where longer schedules go on; none for a warmup."""
+    start = schedule.decay_start
+    return (start,) if start is not None and start > schedule.warmup_steps else ()
 
 
 def schedule_of(study: Study, point: Point) -> Schedule:

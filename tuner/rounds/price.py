@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tuner.budget.step_budget import StepBudget, rounded_up
+from tuner.budget.transfer import lengthened, trunk_steps
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk, Plan, plan_study, started_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
-from tuner.rounds.prepare import declared_regime, prepared_round
+from tuner.rounds.prepare import declared_regime, known_regime, prepared_round
 from tuner.rounds.promotion import most_promoted
 from tuner.rounds.sweep_plan import sweep_plan
 
@@ -30,21 +31,36 @@ def priced_campaign(desk: Desk) -> Iterator[Plan | str]:
             f"here priced at {steps:,}. Rounds take {sweep.margin:g} times the steps to fit, at most these {steps:,}"
         )
         steps = rounded_up(sweep.margin * steps)
+    before: tuple[Trial, ...] = ()
     for number in range(1, len(desk.campaign.rounds) + 1):
-        study, trials = _round(desk, number, steps)
-        yield plan_study(desk, study, trials)
+        prepared = _prepared(desk, number, steps)
+        priced = _promoting(desk, number, steps, before) if prepared is None else plan_study(desk, *prepared)
+        before = priced.trials
+        yield priced
 
 
-def _round(desk: Desk, number: int, steps: int | None) -> tuple[Study, tuple[Trial, ...]]:
-    """A round as it will be; a promoting one with points of the first round in the place of the best ones."""
+def _prepared(desk: Desk, number: int, steps: int | None) -> tuple[Study, tuple[Trial, ...]] | None:
+    """A round as it will be; None for a promoting one whose round before was not trained yet."""
     started = started_study(desk, round_name(number))
     try:
         prepared = prepared_round(desk, number, None if started else steps)
-        return prepared.study, prepared.trials
     except (StorageError, DeclarationError):
         if desk.campaign.round(number).space is not None:
             raise
-    budget = steps or desk.campaign.round(number).max_train_steps or desk.campaign.production_steps or 1
+        return None
+    return prepared.study, prepared.trials
+
+
+def _promoting(desk: Desk, number: int, steps: int | None, before: tuple[Trial, ...]) -> Plan:
+    """A promoting round with points of the round before in the place of its best ones, and what their trunks save."""
+    declared = desk.campaign.round(number)
+    budget = steps or declared.max_train_steps or desk.campaign.production_steps or 1
     first = study_of_round(desk.campaign, 1, budget)
-    study = replace(first, name=round_name(number), num_trials=most_promoted(desk.campaign.round(number)))
-    return study, planned_trials(study)
+    study = replace(first, name=round_name(number), num_trials=most_promoted(declared))
+    plan = plan_study(desk, study, planned_trials(study))
+    if known_regime(desk) != "compute_bound" or declared.transfer == "retune":
+        return plan
+    parents = before[: declared.promote]
+    longer = [replace(one, schedule=lengthened(one.schedule, budget, declared.transfer)) for one in parents]
+    saved = tuple(trunk_steps(one.schedule, more.schedule) for one, more in zip(parents, longer, strict=True))
+    return replace(plan, trials=(*longer, *plan.trials[len(longer) :]), saved=saved)

@@ -20,7 +20,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import TrialRecord
 from tuner.rounds.around import chosen_trials, study_around, trials_around
-from tuner.rounds.launch import Desk, required_round
+from tuner.rounds.launch import Desk, required_round, started_study
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
 
@@ -74,12 +74,26 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
     parents = [Parent(record, _schedule(study, record, declared, carried)) for record in chosen]
+    if any(parent.has_trunk for parent in parents):
+        study = replace(study, budget=_budget(desk, study, rows[-1].study.budget))
     trials = list(_trials(study, parents, declared))
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
     warnings = _warnings(parents) if carried else ()
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
+
+
+def _budget(desk: Desk, study: Study, before: StepBudget) -> StepBudget:
+    """Evaluated first where the shorter round is: what was measured on a trunk is taken over with it.
+
+    As it was started, where it was: versions before evaluated elsewhere.
+    """
+    started = started_study(desk, study.name)
+    steps = study.budget.max_train_steps
+    if started is not None and started.study.budget.max_train_steps == steps:
+        return started.study.budget
+    return before.lengthened(steps, desk.campaign.evaluations) if steps > before.max_train_steps else study.budget
 
 
 def most_promoted(declared: Round) -> int:

@@ -129,10 +129,20 @@ class _Stages:
         return with_seeds(outcome, fit_steps_frame(study_frames(self.desk.ledger, self.desk.name, study.name)))
 
     def _budget(self, steps: int) -> StepBudget:
-        return StepBudget.with_evaluations(steps, self.plan.evaluations)
+        """Evaluated where the shorter probes are, so that a longer trial goes on from the end of a shorter one."""
+        sweep = self.plan.sweep
+        budget = StepBudget.with_evaluations(min(sweep.start_steps, steps), self.plan.evaluations)
+        while budget.max_train_steps < steps:
+            longer = min(2 * budget.max_train_steps, sweep.max_steps)
+            budget = budget.lengthened(longer, self.plan.evaluations)
+        return budget
 
     def _fits(self, stage: str, rates: tuple[float, ...], budget: StepBudget) -> pd.DataFrame:
-        study = self.plan.study(f"{self.name}-{stage}", budget, len(rates))
+        name = f"{self.name}-{stage}"
+        started = started_study(self.desk, name)  # perhaps by a version that evaluated elsewhere
+        if started is not None and started.study.budget.max_train_steps == budget.max_train_steps:
+            budget = started.study.budget
+        study = self.plan.study(name, budget, len(rates))
         launch_study(self.desk, study, self.plan.trials(study, rates))
         return fit_steps_frame(study_frames(self.desk.ledger, self.desk.name, study.name))
 

@@ -1,0 +1,95 @@
+"""What training prefixes save: as a plan shows it before, and as the Ledger says afterwards."""
+
+import re
+
+from support.desks import desk_for
+from support.study_files import write_study
+from support.tiny import Tiny
+from torch import nn
+
+from tuner import Campaign, Round, SearchSpace, Sweep, load, log_uniform
+from tuner.analysis.sweep_outcome import NotFitted
+from tuner.design.origin import promoted_from
+from tuner.rounds.sweep import run_sweep
+from tuner.storage.store import open_ledger
+
+# Round 1: 40 steps, of which the last 8 decay; round 2: 400.
+TRUNK, LENGTH = 32, 400
+MORE = "production_steps=400, warmup_steps=5,"
+COMPUTE_BOUND = [
+    ("max_train_steps=60, ", ""),
+    ("sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),", ""),
+]
+
+
+def saved_of(plan, study):
+    """The column "saved" of a printed plan."""
+    header, *rows = plan.splitlines()
+    place = re.split(r"\s\s+", header.strip()).index("saved")
+    (row,) = (row for row in rows if row.startswith(study))
+    return int(re.split(r"\s\s+", row.strip())[place].replace(",", ""))
+
+
+def test_a_plan_shows_what_the_trunks_of_round_1_save_and_round_2_saves_it(tuner, tmp_path):
+    study = write_study(tmp_path, trials=6, more=MORE, replace=COMPUTE_BOUND)
+    before = tuner("run", study, "--dry-run")
+    assert before.code == 0, before.err
+    assert (saved_of(before.out, "round-1"), saved_of(before.out, "round-2")) == (0, 2 * TRUNK)
+    assert "saved: 64 steps" in before.err
+    assert tuner("launch", study, "--round", "1").code == 0
+    again = tuner("launch", study, "--round", "2", "--dry-run")
+    assert saved_of(again.out, "round-2") == 2 * TRUNK
+    run = tuner("run", study, "--yes")
+    assert run.code == 0, run.err
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite"), create=False) as ledger:
+        records = ledger.trials(ledger.study("tiny", "round-2").study_id)
+    same = [promoted_from(record.origin).seeds == "same" for record in records]
+    assert sum(same) == 2
+    assert [record.inherited.steps for record in records] == [TRUNK if shared else 0 for shared in same]
+    executed = sum(record.step - record.inherited.steps for record in records)
+    assert executed == len(records) * LENGTH - 2 * TRUNK, "the closed form"
+
+
+def test_a_study_without_prefixes_saves_nothing_and_says_nothing(tuner, tmp_path):
+    plan = tuner("launch", write_study(tmp_path), "--dry-run")
+    assert saved_of(plan.out, "round-1") == 0
+    assert "saved:" not in plan.err
+
+
+class NeverFits(Tiny):
+    """Learns nothing, so that a sweep doubles its steps up to the cap. Counts its training steps."""
+
+    augment = Tiny.__mro__[1].augment
+    executed = 0
+
+    def model(self, point):
+        return nn.Linear(6, 2)
+
+    def loss(self, model, batch, point):
+        type(self).executed += 1
+        return 0.0 * super().loss(model, batch, point)
+
+
+def test_a_sweep_that_doubles_its_length_executes_no_step_twice(tmp_path):
+    sweep = Sweep(learning_rate=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1), start_steps=10, max_steps=70, seeds=2)
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
+    campaign = Campaign(NeverFits(), [Round("r", trials=2, space=space)], sweep=sweep, evaluations=5)
+    with desk_for(campaign, tmp_path) as desk:
+        run_sweep(desk, sweep)
+        tried = NeverFits.executed - steps_of(desk)
+        studies = desk.ledger.studies("test")
+        assert [row.study.budget.max_train_steps for row in studies] == [10, 20, 40, 70, 70]
+        longest = {}
+        for row in studies:
+            for record in desk.ledger.trials(row.study_id):
+                rate = record.point["learning_rate"]
+                longest[rate] = max(longest.get(rate, 0), record.step)
+        assert steps_of(desk) == sum(longest.values())
+        assert 0 <= tried < 10, "besides, the workload is tried before it is trained"
+    assert isinstance(load("test", str(tmp_path / "ledger.sqlite")).sweep().outcome, NotFitted)
+
+
+def steps_of(desk):
+    """Steps that the Ledger says were trained."""
+    records = [record for row in desk.ledger.studies("test") for record in desk.ledger.trials(row.study_id)]
+    return sum(record.step - record.inherited.steps for record in records)
