@@ -101,6 +101,8 @@ def _trial_row(record: TrialRecord, names: Sequence[str]) -> Mapping[str, object
         "seed": record.seed,
         "data_seed": record.data_seed,
         "steps": record.step,
+        "inherited": record.inherited.steps,
+        "exact": record.exact,
         "attempt": record.attempt,
         **{name: values.get(name) for name in names},
     }

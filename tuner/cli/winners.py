@@ -30,6 +30,7 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
         "point": dict(record.point),
         "optimizer": record.point.get("optimizer", study.optimizer),
         "seed": record.seed,
+        "exact": record.exact,
         "data_seed": record.data_seed,
         "checkpoint": winner.checkpoint.file if winner.checkpoint else None,
         "revision": launch.revision if launch else {},
@@ -50,6 +51,8 @@ def print_winner(told: dict[str, Any]) -> None:
     if revision:
         changed = " with uncommitted changes" if revision.get("uncommitted") else ""
         out.print(Text(f"  code: commit {revision['commit'][:12]}{changed}"))
+    if not told["exact"]:
+        out.print(Text("  exact=false: trained under more than one set of Numerics, so it replays to other bits"))
     out.print(Text(f"  reproduce: {told['reproduce']}"))
 
 

@@ -34,8 +34,8 @@ from tuner.records import FinishedTrial, Measurement, State
 CURVE_COLUMNS = ("trial", "step", "metric", "value")
 # Of points, besides hyperparameters.
 KNOWN_COLUMNS = (
-    "trial", "state", "reason", "seed", "data_seed", "origin", "steps", "attempt", "best_value", "best_step",
-    "last_value",
+    "trial", "state", "reason", "seed", "data_seed", "origin", "steps", "inherited", "exact", "attempt", "best_value",
+    "best_step", "last_value",
 )  # fmt: skip
 
 

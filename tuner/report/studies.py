@@ -8,6 +8,7 @@ import pandas as pd
 
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.round_frames import WIDENING_NUMBERS
+from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.design.study import Study
@@ -16,6 +17,7 @@ from tuner.plots.transfer import transfer_frame, transfer_plot
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, StudyMaterial
 from tuner.report.section import Section
+from tuner.report.sweeps import trained_steps
 from tuner.report.tables import Column, Table, table_of
 from tuner.report.wording import NOTHING, counted, domain_words, readable, scale_words, schedule_words
 
@@ -114,7 +116,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     ranked = ranked_trials(frames)
     return StudyPage(
         study=study,
-        facts=(*_facts(study), *_widenings(material)),
+        facts=(*_facts(study), *_widenings(material), *_steps(frames)),
         space=_space(study),
         promoted=material.promoted,
         plots=tuple(
@@ -157,6 +159,18 @@ def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:
         trained = int((material.frames.trials["trial"] // WIDENING_NUMBERS == place).sum())
         trials = f"{counted(trained, 'trial')} where that is new" if trained else "planned, not trained yet"
         yield "Widened", f"{'; '.join(wider)}: {trials} ({after.study.name})"
+
+
+def _steps(frames: StudyFrames) -> list[tuple[str, str]]:
+    """What was trained, what was taken over from trials that began alike, and whether all of it is exact."""
+    trials = frames.trials
+    saved, inexact = int(trials["inherited"].sum()), int((~trials["exact"].astype(bool)).sum())
+    share = saved / max(int(trials["steps"].sum()), 1)
+    taken = f"; {counted(saved, 'step')} ({share:.0%}) taken over from trials that began alike" if saved else ""
+    facts = [("Steps", f"{counted(trained_steps(trials), 'step')} trained{taken}")]
+    if inexact:
+        facts.append(("Not exact", f"{counted(inexact, 'trial')} trained under more than one set of Numerics"))
+    return facts
 
 
 def _points(study: Study) -> str:

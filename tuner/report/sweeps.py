@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome, sweep_outcome
 from tuner.report.material import StudyMaterial
@@ -41,15 +43,20 @@ def _stage_row(stage: StudyMaterial) -> tuple[str, ...]:
         name,
         f"{stage.study.budget.max_train_steps:,}",
         f"{len(trials):,}",
-        f"{int(trials['steps'].sum()):,}",
+        f"{trained_steps(trials):,}",
         ", ".join(f"{count} {state}" for state, count in trials["state"].value_counts().items()),
     )
+
+
+def trained_steps(trials: pd.DataFrame) -> int:
+    """Steps that the trials of a study trained themselves; the others were taken over."""
+    return int(trials["steps"].sum() - trials["inherited"].sum())
 
 
 def attempt_line(name: str, stages: Sequence[StudyMaterial]) -> str:
     """A sweep that another one followed, in a line: its grid, and what that grid says by itself."""
     trials = sum(len(stage.frames.trials) for stage in stages)
-    steps = sum(int(stage.frames.trials["steps"].sum()) for stage in stages)
+    steps = sum(trained_steps(stage.frames.trials) for stage in stages)
     cost = f"{counted(trials, 'trial')}, {counted(steps, 'step')}"
     rates = sorted({float(rate) for stage in stages for rate in stage.frames.trials["learning_rate"]})
     span = " to ".join(dict.fromkeys(readable(rate) for rate in (*rates[:1], *rates[-1:])))

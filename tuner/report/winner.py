@@ -67,8 +67,18 @@ def _winner(material: Material, study: StudyMaterial) -> Winner:
         last_value=float(best["last_value"]),
         checkpoint=checkpoint,
         settings=_settings(study, record),
-        doubts=(*_rivals(ranked), *_unfinished(study), *better_elsewhere(material, study, float(best["best_value"]))),
+        doubts=(
+            *_inexact(record),
+            *_rivals(ranked),
+            *_unfinished(study),
+            *better_elsewhere(material, study, float(best["best_value"])),
+        ),
     )
+
+
+def _inexact(record: TrialRecord) -> tuple[str, ...]:
+    told = "It is not exact: it was trained under more than one set of Numerics, and replays to other bits."
+    return () if record.exact else (told,)
 
 
 def _settings(study: StudyMaterial, record: TrialRecord) -> tuple[Setting, ...]:
