@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from tuner.analysis.adoption import adoption_log, last_adopted
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.boundaries import boundary_findings
+from tuner.analysis.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.finding import Finding
@@ -29,6 +30,7 @@ from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.budget.schedules import UNKNOWN_SHAPES
 from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
+from tuner.plots.budget_curve import budget_curve_frame, budget_curve_plot
 from tuner.plots.catalog import PLOTS
 from tuner.plots.schedules import schedules_frame, schedules_plot, trained_rates
 from tuner.plots.sweep import sweep_plot
@@ -38,7 +40,7 @@ from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
 
-SWEEP_PLOT, TRANSFER_PLOT = "sweep", "transfer"  # of a campaign, and of two rounds
+SWEEP_PLOT, BUDGET_CURVE_PLOT, TRANSFER_PLOT = "sweep", "budget-curve", "transfer"  # of a campaign, and of two rounds
 SCHEDULES_PLOT = "schedules"  # of all rounds over each other, where none is named
 Asked = int | str | None  # which study is meant
 
@@ -124,15 +126,18 @@ class CampaignRecords:
         if kind == SWEEP_PLOT:
             records = self.sweep()
             return sweep_plot(records.fits, records.outcome), records.fits
+        if kind == BUDGET_CURVE_PLOT:
+            curve = self.budget_curve()
+            frame = budget_curve_frame(curve)
+            return budget_curve_plot(frame, curve.objective.metric, title=f"What longer runs buy: {curve.point}"), frame
         if kind == TRANSFER_PLOT:
             return self._transfer(round)
         if kind == SCHEDULES_PLOT and (trained := self._trained(round)):
             rates = trained_rates(trained)
             return schedules_plot(rates), schedules_frame(rates)
         if kind not in PLOTS:
-            raise StorageError(
-                f"there is no plot {kind!r}; there are: {', '.join([*PLOTS, SWEEP_PLOT, TRANSFER_PLOT])}"
-            )
+            known = ", ".join([*PLOTS, SWEEP_PLOT, TRANSFER_PLOT, BUDGET_CURVE_PLOT])
+            raise StorageError(f"there is no plot {kind!r}; there are: {known}")
         return PLOTS[kind](self.frames(round))
 
     def _trained(self, round: int | None) -> list[tuple[str, TrialRecord]]:
@@ -158,6 +163,11 @@ class CampaignRecords:
         table = transfer_frame(before, after)
         title = f"From {before.study.name} to {after.study.name}"
         return transfer_plot(table, after.study.objective.metric, title=title), table
+
+    def budget_curve(self) -> BudgetCurve:
+        """The newest budget curve. Raises StorageError when none was trained."""
+        with self._ledger() as ledger:
+            return budget_curve(ledger, self.name)
 
     def sweep(self) -> SweepRecords:
         """The last sweep: its outcome, its trials. Raises StorageError when none has come to an end."""

@@ -53,6 +53,18 @@ class StepBudget:
         longer = StepBudget.with_evaluations(max_train_steps, evaluations)
         return replace(longer, early=(*self.early, (self.max_train_steps, self.evaluate_every)))
 
+    def shortened(self, max_train_steps: int) -> "StepBudget":
+        """A budget that ends earlier and is evaluated where this one is, and at its end."""
+        if not 1 <= max_train_steps <= self.max_train_steps:
+            raise DeclarationError(
+                f"a budget of {self.max_train_steps} steps is shortened to 1..{self.max_train_steps} steps, "
+                f"got {max_train_steps}"
+            )
+        parts = (*self.early, (self.max_train_steps, self.evaluate_every))
+        every = next(distance for until, distance in parts if max_train_steps <= until)
+        early = tuple(part for part in self.early if part[0] < max_train_steps)
+        return StepBudget(max_train_steps, min(every, max_train_steps), early)
+
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
         """The steps after which the model is evaluated, ascending; the last one is `max_train_steps`."""

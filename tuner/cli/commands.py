@@ -8,6 +8,7 @@ from tuner.cli import (
     backup,
     best,
     boundaries,
+    budget_curve,
     check,
     conclusions,
     exploit,
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
     app.command("best-steps")(steps.best_steps)
     app.command("boundaries")(boundaries.boundaries)
     app.command("check")(check.check)
+    app.command("budget-curve")(budget_curve.budget_curve)
     app.command("conclusions")(conclusions.conclusions)
     app.command("best")(best.best)
     app.command("exploit")(exploit.exploit)

@@ -12,7 +12,8 @@ def plot(
     kind: Annotated[
         str,
         typer.Argument(
-            help="best-steps, axes, curves, schedules, isolation, best-of-n, infeasible, parallel, sweep or transfer.",
+            help="best-steps, axes, curves, schedules, isolation, best-of-n, infeasible, parallel, sweep, transfer or "
+            "budget-curve.",
             show_default=False,
         ),
     ],

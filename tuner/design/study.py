@@ -12,7 +12,7 @@ from tuner.design.hyperparameters import Constant, Hyperparameter
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.space import SearchSpace
 
-StudyKind = Literal["sweep", "round", "adoption", "exploitation"]
+StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve"]
 
 
 @dataclass(frozen=True, slots=True)

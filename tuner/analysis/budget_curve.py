@@ -1,0 +1,189 @@
+"""Final value against budget, and what a longer run would buy, with its uncertainty (A2, A28).
+
+The value at n steps is described by a + b z(n), where z is n^-c or, for c = 0, -log n. What c is, nobody knows; so
+every c that fits the lengths about as well as the best one has a say, and the interval holds what all of them say.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.frames import study_frames
+from tuner.analysis.levels import Array
+from tuner.design.objective import Objective
+from tuner.errors import StorageError
+from tuner.storage.store import Ledger
+
+KIND: Literal["budget_curve"] = "budget_curve"  # of its studies, and of the conclusion that names them
+LEVEL = 0.80  # probability of the interval
+WORTH = 0.01  # [P] a doubled budget that gains less than this share of the value buys nothing
+SHAPES = tuple(place / 20 for place in range(61))  # c, from a logarithm to a very early plateau
+
+_THRESHOLDS = {"level": LEVEL, "worth": WORTH}
+
+
+def curve_name(study: str, trial: int, length: int) -> str:
+    """The name of the study that trains a trial's point to one length."""
+    return f"curve-{study}-trial-{trial}-{length}"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCurve:
+    """The lengths of one curve. `table`: as `curve_frame` makes it; `point`: whose point was trained."""
+
+    objective: Objective
+    point: str
+    table: pd.DataFrame
+
+
+def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
+    """The newest curve of a campaign. Raises StorageError where none was trained."""
+    concluded = ledger.conclusion(campaign, KIND)
+    if concluded is None:
+        raise StorageError(f"no budget curve of {campaign!r} was trained yet; run: tuner budget-curve STUDY_FILE")
+    names: Any = concluded["studies"]
+    every = [study_frames(ledger, campaign, name) for name in names]
+    parts = [
+        frames.complete.assign(length=frames.study.budget.max_train_steps)[
+            ["length", "trial", "best_value", "best_step", "last_value", "steps", "inherited"]
+        ]
+        for frames in every
+    ]
+    table = pd.concat(parts).rename(columns={"trial": "seed", "best_value": "value"})
+    study = every[0].study
+    source, trial = study.lineage[0]
+    return BudgetCurve(study.objective, f"{source} {trial}", curve_frame(table))
+
+
+def curve_frame(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a length and seed, ascending: length, seed, value (best over training), trained (steps), ..."""
+    made = table.assign(trained=table["steps"] - table["inherited"])
+    return made.sort_values(["seed", "length"], kind="stable").reset_index(drop=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A value at a length that was not trained, with its interval."""
+
+    length: float
+    value: float
+    low: float
+    high: float
+
+
+def predictions(table: pd.DataFrame, lengths: Array) -> list[Prediction]:
+    """What the value becomes from the longest trained length on (or back), as the change against it.
+
+    Raises ValueError for too few lengths: each shape needs its own slope, and the shapes one number more.
+    """
+    means = table.groupby("length")["value"].mean()
+    longest, at_longest = float(means.index[-1]), float(means.iloc[-1])
+    found = []
+    for length in lengths:
+        center, low, high = _change(table, longest, float(length))
+        found.append(Prediction(float(length), at_longest + center, at_longest + low, at_longest + high))
+    return found
+
+
+def _change(table: pd.DataFrame, start: float, end: float) -> tuple[float, float, float]:
+    """The change of the value between two lengths: by the best shape, and the interval over all that fit."""
+    fits = list(_fits(table))
+    best = min(fits, key=lambda fit: fit.squares)
+    freedom = len(table) - table["seed"].nunique() - 2
+    if freedom < 1:
+        raise ValueError(f"{len(table)} values are too few for a curve")
+    limit = best.squares * (1.0 + float(stats.f.ppf(LEVEL, 1, freedom)) / freedom)
+    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
+    lows, highs = [], []
+    for fit in fits:
+        if fit.squares <= limit + 1e-300:
+            apart = float(_reach(end, fit.shape) - _reach(start, fit.shape))
+            error = quantile * math.sqrt(best.squares / freedom / fit.spread) * abs(apart)
+            lows.append(fit.slope * apart - error)
+            highs.append(fit.slope * apart + error)
+    best_apart = float(_reach(end, best.shape) - _reach(start, best.shape))
+    return best.slope * best_apart, min(lows), max(highs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    shape: float
+    slope: float
+    squares: float  # sum of squared residuals
+    spread: float  # sum of squares of z around the means of its seeds
+
+
+def _fits(table: pd.DataFrame) -> Iterator[_Fit]:
+    """Least squares for each shape; every seed has a level of its own."""
+    seeds = table["seed"]
+    values = (table["value"] - table.groupby(seeds)["value"].transform("mean")).to_numpy(dtype=np.float64)
+    for shape in SHAPES:
+        reach = pd.Series(_reach(table["length"].to_numpy(dtype=np.float64), shape), index=table.index)
+        z = (reach - reach.groupby(seeds).transform("mean")).to_numpy()
+        spread = float(z @ z)
+        slope = float(z @ values) / spread
+        yield _Fit(shape, slope, float(np.square(values - slope * z).sum()), spread)
+
+
+def _reach(length: float | Array, shape: float) -> Array:
+    return np.asarray(-np.log(length) if shape == 0.0 else np.power(length, -shape), dtype=np.float64)
+
+
+def budget_curve_finding(curve: BudgetCurve) -> Finding:
+    """longer_pays, flat, longer_hurts or inconclusive: what twice the longest budget would change."""
+    table, objective = curve.table, curve.objective
+    lengths = sorted(table["length"].unique())
+    try:
+        (doubled,) = predictions(table, np.array([2.0 * lengths[-1]]))
+    except (ValueError, IndexError):
+        return _finding(curve, "inconclusive", f"{len(lengths)} lengths were completed: too few for a curve.")
+    value = float(table.groupby("length")["value"].mean().iloc[-1])
+    sign = 1.0 if objective.direction == "minimize" else -1.0
+    gains = sorted(sign * (value - bound) for bound in (doubled.low, doubled.high))
+    worth = WORTH * abs(value)
+    verdict = (
+        "longer_hurts" if gains[1] < 0 else
+        "flat" if gains[1] < worth else
+        "longer_pays" if gains[0] > 0 else
+        "inconclusive"
+    )  # fmt: skip
+    summary = (
+        f"{objective.metric} is {value:.4g} after {lengths[-1]:,} steps. Twice as many are predicted to give "
+        f"{doubled.value:.4g} ({LEVEL:.0%} interval {doubled.low:.4g} to {doubled.high:.4g})."
+    )
+    return _finding(curve, verdict, summary)
+
+
+_ACTIONS = {
+    "longer_pays": "A longer run buys more; whether it is worth its price is yours to say (A2).",
+    "flat": "A longer run buys next to nothing: spend the steps on other points (A8).",
+    "longer_hurts": "The longest run is not the best: shorten the budget, or regularize more (A15).",
+    "inconclusive": "Train more lengths (--lengths), or each with more seeds (--seeds 3).",
+}
+
+
+def _finding(curve: BudgetCurve, verdict: str, summary: str) -> Finding:
+    table = curve.table
+    seeds, lengths = table["seed"].nunique(), table["length"].nunique()
+    strength: Strength = "none" if verdict == "inconclusive" else "moderate" if seeds >= 3 and lengths >= 5 else "weak"
+    caveats = ["All lengths of a seed branch from one trunk, so their differences are clearer than their level."]
+    if seeds == 1:
+        caveats.append("One seed: what luck contributes to the whole curve is not in the interval; --seeds 3 shows it.")
+    return Finding(
+        question="budget_curve",
+        subject=curve.point,
+        verdict=verdict,
+        strength=strength,
+        summary=summary,
+        evidence=table,
+        thresholds=_THRESHOLDS,
+        action=_ACTIONS[verdict],
+        needs_action=verdict == "longer_hurts",
+        caveats=tuple(caveats),
+    )

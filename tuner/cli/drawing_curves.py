@@ -1,0 +1,52 @@
+"""Choosing what a budget curve trains, training it, and printing what it found."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tuner.analysis.budget_curve import budget_curve, budget_curve_finding
+from tuner.analysis.round_frames import row_of_trial
+from tuner.cli.options import Format
+from tuner.cli.output import emit_findings, exit_code, next_step, say
+from tuner.cli.watching import stop_on_signal, watch
+from tuner.errors import DeclarationError
+from tuner.reading import round_number
+from tuner.rounds.budget_curve import Stage, curve_stages, even_lengths, train_stages
+from tuner.rounds.launch import Desk
+from tuner.rounds.promotion import best_trials
+
+
+def chosen_stages(
+    desk: Desk, number: int | None, trial: int | None, lengths: str | None, num_seeds: int
+) -> tuple[Stage, ...]:
+    """The studies of the curve that the command line asks for. Raises InputError."""
+    place = round_number(desk.ledger, desk.name, number)
+    if trial is None:
+        best = best_trials(desk, place, 1)
+        if not best:
+            raise DeclarationError(f"round {place} has no complete trial yet; give --round, or train it first")
+        trial = best[0]
+    row, record = row_of_trial(desk.ledger, desk.name, place, trial)
+    longest = max(desk.campaign.production_steps or 0, row.study.budget.max_train_steps)
+    return curve_stages(row, record, _parsed(lengths) if lengths else even_lengths(longest), num_seeds)
+
+
+def run_and_print(desk: Desk, stages: Sequence[Stage], quiet: bool, form: Format) -> int:
+    """Train the curve while somebody watches, print its finding, and return the exit code."""
+    lengths = ", ".join(f"{stage.study.budget.max_train_steps:,}" for stage in stages)
+    say(f"{desk.name}: {stages[0].study.lineage[0][0]} {stages[0].study.lineage[0][1]} to {lengths} steps")
+    with stop_on_signal() as asked:
+        train_stages(replace(desk, stop=asked.is_set, watch=watch(quiet)), stages)
+    curve = budget_curve(desk.ledger, desk.name)
+    finding = budget_curve_finding(curve)
+    emit_findings(desk.name, "budget-curve", [finding], form)
+    trained, taken = int(curve.table["trained"].sum()), int(curve.table["inherited"].sum())
+    say(f"{trained:,} steps trained; separate runs would have trained {trained + taken:,}")
+    next_step(f"tuner plot budget-curve {desk.name} -o budget-curve.png")
+    return exit_code([finding])
+
+
+def _parsed(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise DeclarationError(f"--lengths takes steps with commas between, like 200,400,800, got {text!r}") from None
