@@ -4,8 +4,6 @@ The value at n steps is described by a + b z(n), where z is n^-c or, for c = 0, 
 every c that fits the lengths about as well as the best one has a say, and the interval holds what all of them say.
 """
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,51 +82,50 @@ def predictions(table: pd.DataFrame, lengths: Array) -> list[Prediction]:
     """
     means = table.groupby("length")["value"].mean()
     longest, at_longest = float(means.index[-1]), float(means.iloc[-1])
-    found = []
-    for length in lengths:
-        center, low, high = _change(table, longest, float(length))
-        found.append(Prediction(float(length), at_longest + center, at_longest + low, at_longest + high))
-    return found
-
-
-def _change(table: pd.DataFrame, start: float, end: float) -> tuple[float, float, float]:
-    """The change of the value between two lengths: by the best shape, and the interval over all that fit."""
-    fits = list(_fits(table))
-    best = min(fits, key=lambda fit: fit.squares)
-    freedom = len(table) - table["seed"].nunique() - 2
+    fits, freedom = _fits(table), len(table) - table["seed"].nunique() - 2
     if freedom < 1:
         raise ValueError(f"{len(table)} values are too few for a curve")
-    limit = best.squares * (1.0 + float(stats.f.ppf(LEVEL, 1, freedom)) / freedom)
-    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, freedom))
-    lows, highs = [], []
-    for fit in fits:
-        if fit.squares <= limit + 1e-300:
-            apart = float(_reach(end, fit.shape) - _reach(start, fit.shape))
-            error = quantile * math.sqrt(best.squares / freedom / fit.spread) * abs(apart)
-            lows.append(fit.slope * apart - error)
-            highs.append(fit.slope * apart + error)
-    best_apart = float(_reach(end, best.shape) - _reach(start, best.shape))
-    return best.slope * best_apart, min(lows), max(highs)
+    changes = (_change(fits, freedom, longest, float(length)) for length in lengths)
+    return [
+        Prediction(float(length), at_longest + center, at_longest + low, at_longest + high)
+        for length, (center, low, high) in zip(lengths, changes, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
-    shape: float
-    slope: float
-    squares: float  # sum of squared residuals
-    spread: float  # sum of squares of z around the means of its seeds
+class _Fits:
+    """Least squares by shape: slopes, sums of squared residuals, and of squares of z around the means of its seeds."""
+
+    slopes: Array
+    squares: Array
+    spreads: Array
 
 
-def _fits(table: pd.DataFrame) -> Iterator[_Fit]:
-    """Least squares for each shape; every seed has a level of its own."""
-    seeds = table["seed"]
-    values = (table["value"] - table.groupby(seeds)["value"].transform("mean")).to_numpy(dtype=np.float64)
-    for shape in SHAPES:
-        reach = pd.Series(_reach(table["length"].to_numpy(dtype=np.float64), shape), index=table.index)
-        z = (reach - reach.groupby(seeds).transform("mean")).to_numpy()
-        spread = float(z @ z)
-        slope = float(z @ values) / spread
-        yield _Fit(shape, slope, float(np.square(values - slope * z).sum()), spread)
+def _fits(table: pd.DataFrame) -> _Fits:
+    """Of every shape; each seed has a level of its own."""
+    _, seeds = np.unique(table["seed"].to_numpy(), return_inverse=True)
+    counts = np.bincount(seeds)
+
+    def around_seeds(numbers: Array) -> Array:
+        return np.asarray(numbers - (np.bincount(seeds, numbers) / counts)[seeds])
+
+    values = around_seeds(table["value"].to_numpy(dtype=np.float64))
+    lengths = table["length"].to_numpy(dtype=np.float64)
+    z = np.array([around_seeds(_reach(lengths, shape)) for shape in SHAPES])
+    spreads = np.square(z).sum(axis=1)
+    slopes = z @ values / spreads
+    return _Fits(slopes, np.square(values - slopes[:, None] * z).sum(axis=1), spreads)
+
+
+def _change(fits: _Fits, freedom: int, start: float, end: float) -> tuple[float, float, float]:
+    """The change of the value between two lengths: by the best shape, and the interval over all that fit."""
+    best = int(fits.squares.argmin())
+    variance = float(fits.squares[best]) / freedom
+    fitting = fits.squares <= variance * (freedom + float(stats.f.ppf(LEVEL, 1, freedom))) + 1e-300
+    apart = np.array([float(_reach(end, shape) - _reach(start, shape)) for shape in SHAPES])
+    errors = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * np.sqrt(variance / fits.spreads) * np.abs(apart)
+    centers = fits.slopes * apart
+    return float(centers[best]), float((centers - errors)[fitting].min()), float((centers + errors)[fitting].max())
 
 
 def _reach(length: float | Array, shape: float) -> Array:
