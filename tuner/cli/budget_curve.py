@@ -6,6 +6,7 @@ import typer
 
 from tuner.cli.options import (
     AllowChangedCode,
+    AllowInexact,
     Checkpoints,
     Device,
     DryRun,
@@ -37,6 +38,7 @@ def budget_curve(
     seeds: Annotated[int, typer.Option(help="Trainings of each length.")] = 1,
     dry_run: DryRun = False,
     allow_changed_code: AllowChangedCode = False,
+    allow_inexact: AllowInexact = False,
     storage: Storage = None,
     checkpoints: Checkpoints = None,
     device: Device = None,
@@ -52,7 +54,10 @@ def budget_curve(
     from tuner.cli.launching import print_plan
     from tuner.rounds.budget_curve import priced_stages
 
-    where = Where(study, storage, checkpoints, device, threads, dry_run, workers, fuse=fuse, create=False)
+    where = Where(
+        study, storage, checkpoints, device, threads, dry_run, workers, fuse=fuse, create=False,
+        allow_inexact=allow_inexact,
+    )  # fmt: skip
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         stages = chosen_stages(desk, round_number, trial, lengths, seeds)
         if dry_run:

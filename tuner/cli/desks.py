@@ -1,5 +1,6 @@
 """Opening what a command that trains needs: study file, Ledger and backend, in the order in which they can fail."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -15,12 +16,21 @@ from tuner.execution.backend import Backend
 from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess
 from tuner.execution.orders import Place
+from tuner.execution.quota import Quota
 from tuner.execution.workers import STALL_SECONDS, Workers
 from tuner.rounds.launch import Desk
 from tuner.storage.engine import complete_url, default_url
 from tuner.storage.store import Ledger, open_ledger
 
 MOST_WORKERS = 256
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *(|[kmgt]?b|[kmgt]ib)", re.IGNORECASE)
+_UNITS = {"": 1, "b": 1} | {
+    f"{letter}{tail}": base**power
+    for power, letter in enumerate("kmgt", 1)
+    for tail, base in (("b", 1000), ("ib", 1024))
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,8 @@ class Where:
     workers_per_gpu: int = 1
     profile: Profile = Profile.exact
     create: bool = True
+    allow_inexact: bool = False
+    keep_checkpoints: str | None = None
 
 
 @contextmanager
@@ -46,22 +58,26 @@ def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Des
     """A desk to work at. A dry run without a storage yet gets an empty one that vanishes with it."""
     parsed_fuse(where.fuse)  # a wrong one is an error before anything else
     parsed_workers(where.workers)
+    room = None if where.keep_checkpoints is None else parsed_bytes(where.keep_checkpoints)
     name, campaign = load_campaign(where.study_file)
+    quota = None if room is None else Quota(room, max(one.promote or 1 for one in campaign.rounds))
     with _ledger(where) as ledger:
         root = checkpoint_root(ledger, where.checkpoints)
-        with _backend(where, campaign.workload, root) as backend:
+        with _backend(where, campaign.workload, root, quota) as backend:
             yield Desk(
                 name, campaign, ledger, backend, study_file=where.study_file, allow_changed_code=allow_changed_code
             )
 
 
 @contextmanager
-def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
+def _backend(where: Where, workload: Workload, root: Path, quota: Quota | None) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the command."""
     fuse = parsed_fuse(where.fuse)
+    inexact = where.allow_inexact
     local = InProcess(
-        workload, root, device=where.device, threads=where.threads, fuse=fuse, profile=where.profile.value
-    )
+        workload, root, device=where.device, threads=where.threads, fuse=fuse, profile=where.profile.value,
+        allow_inexact=inexact, quota=quota,
+    )  # fmt: skip
     count = parsed_workers(where.workers)
     if where.workers is None or where.dry_run:
         yield local
@@ -76,9 +92,21 @@ def _backend(where: Where, workload: Workload, root: Path) -> Iterator[Backend]:
         lease_seconds=local.lease.seconds,
         fuse=fuse,
         profile=where.profile.value,
+        allow_inexact=inexact,
+        quota_bytes=quota.num_bytes if quota else None,
+        winners=quota.winners if quota else 1,
     )
     with closing(Workers(local, place, count, where.stall_seconds, where.workers_per_gpu)) as workers:
         yield workers
+
+
+def parsed_bytes(text: str) -> int:
+    """A size like 500MB, 2GB or 1.5GiB in bytes. Raises InputError."""
+    found = _SIZE.fullmatch(text.strip())
+    size = float(found[1]) * _UNITS[found[2].lower()] if found else 0.0
+    if size < 1:
+        raise InputError(f"--keep-checkpoints is a size like 500MB, 2GB or 1.5GiB, got {text!r}")
+    return int(size)
 
 
 def parsed_workers(text: str | None) -> int | None:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tuner.analysis.budget_curve import budget_curve, budget_curve_finding
-from tuner.analysis.round_frames import row_of_trial
+from tuner.analysis.round_frames import round_frames, row_of_trial
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, exit_code, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import DeclarationError
 from tuner.reading import round_number
+from tuner.rounds.around import chosen_trials
 from tuner.rounds.budget_curve import Stage, curve_stages, even_lengths, train_stages
 from tuner.rounds.launch import Desk
-from tuner.rounds.promotion import best_trials
 
 
 def chosen_stages(
@@ -21,7 +21,7 @@ def chosen_stages(
     """The studies of the curve that the command line asks for. Raises InputError."""
     place = round_number(desk.ledger, desk.name, number)
     if trial is None:
-        best = best_trials(desk, place, 1)
+        best = chosen_trials(round_frames(desk.ledger, desk.name, place), 1)
         if not best:
             raise DeclarationError(f"round {place} has no complete trial yet; give --round, or train it first")
         trial = best[0]

@@ -2,11 +2,13 @@
 
 from tuner.cli.options import (
     AllowChangedCode,
+    AllowInexact,
     Checkpoints,
     Device,
     DryRun,
     Expanded,
     Fuse,
+    KeepCheckpoints,
     LaunchedRound,
     MaxTrainSteps,
     Profile,
@@ -41,6 +43,8 @@ def launch(
     stall_timeout: StallTimeout = 1800.0,
     fuse: Fuse = "off",
     profile: ProfileOption = Profile.exact,
+    allow_inexact: AllowInexact = False,
+    keep_checkpoints: KeepCheckpoints = None,
     quiet: Quiet = False,
 ) -> None:
     """Train the trials of a round. The same command again continues and repeats nothing that is finished."""
@@ -50,8 +54,9 @@ def launch(
     from tuner.rounds.prepare import prepared_expansion, prepared_round
 
     where = Where(
-        study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse, workers_per_gpu, profile
-    )
+        study, storage, checkpoints, device, threads, dry_run, workers, stall_timeout, fuse, workers_per_gpu, profile,
+        allow_inexact=allow_inexact, keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         prepared = (
             prepared_expansion(desk, round_number) if expanded else prepared_round(desk, round_number, max_train_steps)

@@ -87,3 +87,16 @@ Verbose = Annotated[
 Expanded = Annotated[
     bool, typer.Option("--expanded", help="Train the widened study that `tuner boundaries --expand` wrote.")
 ]
+AllowInexact = Annotated[
+    bool,
+    typer.Option(
+        "--allow-inexact", help="Let trials start from steps trained under other Numerics, and mark them exact=false."
+    ),
+]
+KeepCheckpoints = Annotated[
+    str | None,
+    typer.Option(
+        help="Room for the checkpoints of a study, like 2GB; never deleted: winners, what runs, what is still needed.",
+        show_default=False,
+    ),
+]

@@ -5,9 +5,11 @@ from typing import Annotated
 import typer
 
 from tuner.cli.options import (
+    AllowInexact,
     Checkpoints,
     Device,
     Fuse,
+    KeepCheckpoints,
     Profile,
     ProfileOption,
     Quiet,
@@ -31,6 +33,8 @@ def run(
     workers_per_gpu: WorkersPerGpu = 1,
     fuse: Fuse = "off",
     profile: ProfileOption = Profile.exact,
+    allow_inexact: AllowInexact = False,
+    keep_checkpoints: KeepCheckpoints = None,
     quiet: Quiet = False,
 ) -> None:
     """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report."""
@@ -38,17 +42,9 @@ def run(
     from tuner.cli.playing import play, print_prices
 
     where = Where(
-        study,
-        storage,
-        checkpoints,
-        device,
-        threads,
-        dry_run=dry_run,
-        workers=workers,
-        workers_per_gpu=workers_per_gpu,
-        fuse=fuse,
-        profile=profile,
-    )
+        study, storage, checkpoints, device, threads, dry_run, workers, fuse=fuse, workers_per_gpu=workers_per_gpu,
+        profile=profile, allow_inexact=allow_inexact, keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
     with open_desk(where) as desk:
         if dry_run:
             print_prices(desk)

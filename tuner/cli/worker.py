@@ -5,9 +5,11 @@ from typing import Annotated
 import typer
 
 from tuner.cli.options import (
+    AllowInexact,
     Checkpoints,
     Device,
     Fuse,
+    KeepCheckpoints,
     Profile,
     ProfileOption,
     Quiet,
@@ -31,6 +33,8 @@ def worker(
     allow_changed_code: Annotated[
         bool, typer.Option("--allow-changed-code", help="Work although the workload's code or data changed.")
     ] = False,
+    allow_inexact: AllowInexact = False,
+    keep_checkpoints: KeepCheckpoints = None,
     quiet: Quiet = False,
 ) -> None:
     """Train trials of a campaign that was launched, beside its launcher: here, or on any machine that sees both
@@ -40,16 +44,8 @@ def worker(
     from tuner.cli.launching import run_worker
 
     where = Where(
-        study,
-        storage,
-        checkpoints,
-        device,
-        threads,
-        workers=str(workers),
-        workers_per_gpu=workers_per_gpu,
-        fuse=fuse,
-        profile=profile,
-        create=False,
-    )
+        study, storage, checkpoints, device, threads, workers=str(workers), workers_per_gpu=workers_per_gpu, fuse=fuse,
+        profile=profile, create=False, allow_inexact=allow_inexact, keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         run_worker(desk, quiet=quiet)

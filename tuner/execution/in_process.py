@@ -19,6 +19,7 @@ from tuner.execution.heartbeat import BEATS, heartbeat
 from tuner.execution.patience import PatientRecorder, patiently
 from tuner.execution.prefixes import Finder, saved_steps
 from tuner.execution.processes import num_processes, work_ahead
+from tuner.execution.quota import Quota, keep_within
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
@@ -53,7 +54,7 @@ class InProcess:
     small models lose time with more (and the number decides the bits). fuse: how many trials train as one stacked
     model; "auto" finds out what is fastest, and "off" trains them one by one. The bits are the same. crew: how many
     processes like this one share a study. allow_inexact: trials may start from prefixes that were trained under other
-    Numerics; they are marked.
+    Numerics; they are marked. quota: how much room the checkpoints of a study may take; None: all they need.
     """
 
     def __init__(  # noqa: PLR0913 - keywords with defaults
@@ -69,6 +70,7 @@ class InProcess:
         profile: Profile = "exact",
         crew: int = 1,
         allow_inexact: bool = False,
+        quota: Quota | None = None,
     ) -> None:
         self.workload = workload
         self.checkpoint_root = checkpoint_root
@@ -79,6 +81,7 @@ class InProcess:
         self.profile: Profile = profile
         self.crew = crew
         self.allow_inexact = allow_inexact
+        self.quota = quota
         prepare_numerics(self.device, threads)
 
     @cached_property
@@ -127,12 +130,17 @@ class InProcess:
             claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
             if claims:
                 self._train(fusing, trainer, claims, told)
+                patiently(lambda: self._make_room(ledger, row), stop)
                 continue
             if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
                 delete_strays(ledger, row.study_id, self.checkpoint_root, place)
                 return
             time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+
+    def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
+        if self.quota is not None:
+            keep_within(self.quota, self._finder(ledger, row.study), row, self.checkpoint_root)
 
     def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
         return saved_steps(self._finder(ledger, study), trials)

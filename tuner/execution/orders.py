@@ -27,6 +27,9 @@ class Place:
     fuse: int | str = "off"
     profile: str = "exact"
     crew: int = 1  # processes that share the trials
+    allow_inexact: bool = False
+    quota_bytes: int | None = None
+    winners: int = 1
 
 
 @dataclass(frozen=True, slots=True)

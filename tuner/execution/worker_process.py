@@ -21,6 +21,7 @@ from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, Tune
 from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.orders import Mouth, Order, Place
+from tuner.execution.quota import Quota
 from tuner.records import Claim, TrialUpdate
 from tuner.storage.store import Ledger, open_ledger
 
@@ -84,6 +85,8 @@ def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth, stop:
         fuse=parsed_fuse(str(place.fuse)),
         profile="fast" if place.profile == "fast" else "exact",
         crew=place.crew,
+        allow_inexact=place.allow_inexact,
+        quota=None if place.quota_bytes is None else Quota(place.quota_bytes, place.winners),
     )
     with open_ledger(place.url, create=False) as ledger:
         fingerprint = backend.fingerprint()

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -161,3 +162,22 @@ def measurements_until(connection: Connection, trial_id: int, step: int) -> tupl
     )
     rows = connection.execute(query)
     return tuple(Measurement(row.step, row.name, restored(row.value_kind, row.value)) for row in rows)
+
+
+def unbegun_trials(connection: Connection, study_id: int) -> list[Trial]:
+    """Unfinished trials without a checkpoint, by number; what cannot be read is left out."""
+    has_state = select(checkpoint.c.trial_id).where(checkpoint.c.trial_id == trial.c.id).exists()
+    unfinished = trial.c.state.in_([state.value for state in State if not state.finished])
+    query = select(trial).where(trial.c.study_id == study_id, unfinished, ~has_state).order_by(trial.c.number)
+    found = []
+    for row in connection.execute(query):
+        with suppress(StorageError):
+            found.append(declared_trial(row))
+    return found
+
+
+def checkpoint_bytes(connection: Connection, study_id: int) -> int:
+    """The size of the files of a study, each counted once."""
+    mine = select(checkpoint.c.file_id).join(trial).where(trial.c.study_id == study_id)
+    total = select(func.sum(checkpoint_file.c.num_bytes)).where(checkpoint_file.c.id.in_(mine))
+    return int(connection.scalar(total) or 0)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Text,
+    and_,
     bindparam,
     case,
     delete,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 )
 
 from tuner.errors import LeaseLost, StorageError
-from tuner.records import Checkpoint, Measurement, State, TrialUpdate
+from tuner.records import Checkpoint, CheckpointKind, Measurement, State, TrialUpdate
 from tuner.storage.dialects import Batch, DatabaseTime, insert_into
 from tuner.storage.numbers import restored, stored
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
@@ -219,6 +220,22 @@ def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Ma
 def drop_checkpoints(connection: Connection, trial_ids: Iterable[int]) -> None:
     """Forget the checkpoints of trials, and the files nobody names any more."""
     _delete_unused_files(connection, _forget_checkpoints(connection, trial_ids))
+
+
+def forget_checkpoints(connection: Connection, chosen: Iterable[tuple[int, CheckpointKind, int]]) -> list[str]:
+    """Delete rows of finished trials by (trial, kind, step); returns the paths of files nobody names any more."""
+    finished = select(trial.c.id).where(trial.c.state.in_([state.value for state in State if state.finished]))
+    named = [and_(checkpoint.c.trial_id == one, checkpoint.c.kind == kind, checkpoint.c.step == step)
+             for one, kind, step in chosen]  # fmt: skip
+    forgotten: set[int] = set()
+    for mine in named:
+        deletion = delete(checkpoint).where(mine, checkpoint.c.trial_id.in_(finished)).returning(checkpoint.c.file_id)
+        forgotten |= set(connection.scalars(deletion))
+    paths = {row.id: row.path for row in connection.execute(select(checkpoint_file.c.id, checkpoint_file.c.path).where(
+        checkpoint_file.c.id.in_(forgotten)))}  # fmt: skip
+    _delete_unused_files(connection, forgotten)
+    left = set(connection.scalars(select(checkpoint_file.c.id).where(checkpoint_file.c.id.in_(forgotten))))
+    return [path for file_id, path in sorted(paths.items()) if file_id not in left]
 
 
 def _forget_checkpoints(connection: Connection, trial_ids: Iterable[int]) -> set[int]:

@@ -13,7 +13,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.failpoints import failpoint
-from tuner.records import Claim, FinishedTrial, Measurement, Prefix, State, TrialRecord, TrialUpdate
+from tuner.records import CheckpointKind, Claim, FinishedTrial, Measurement, Prefix, State, TrialRecord, TrialUpdate
 from tuner.storage import claims, curves, reading, recording, recovery, studies
 from tuner.storage.curves import Measurements
 from tuner.storage.engine import Database, parsed_url
@@ -235,6 +235,20 @@ class Ledger:
     def measured_until(self, trial_id: int, step: int) -> tuple[Measurement, ...]:
         """The curves of a trial (by its id) up to a step."""
         return self._database.read(lambda connection: reading.measurements_until(connection, trial_id, step))
+
+    def unfinished(self, study_id: int) -> list[Trial]:
+        """The trials of a study that have no state of their own yet, as they were planned."""
+        with self._database.reading() as connection:
+            return reading.unbegun_trials(connection, study_id)
+
+    def checkpoint_bytes(self, study_id: int) -> int:
+        """The size of all files that checkpoints of a study point to."""
+        with self._database.reading() as connection:
+            return reading.checkpoint_bytes(connection, study_id)
+
+    def forget_checkpoints(self, chosen: Collection[tuple[int, CheckpointKind, int]]) -> list[str]:
+        """Forget checkpoints of finished trials by (trial id, kind, step); returns the files nobody names any more."""
+        return self._database.write(lambda connection: recording.forget_checkpoints(connection, chosen))
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""

@@ -16,6 +16,8 @@ from tuner.storage.curves import Measurements
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
+RETENTION = "retention"  # the conclusion about a study some of whose checkpoints were deleted to save room
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -30,11 +32,12 @@ class Problem:
 def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
     """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
     records = ledger.trials(row.study_id)
+    thinned = ledger.conclusion(row.campaign, RETENTION, row.study_id) is not None
     digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
     found: list[Problem] = []
     for record in records:
-        found += _state_problems(row.study, record)
+        found += _state_problems(row.study, record, thinned)
         found += _curve_problems(row.study, record, curves[record.number])
         for kept in record.checkpoints:
             found += _file_problems(record, root, kept, digests)
@@ -69,7 +72,7 @@ def delete_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
     return len(strays)
 
 
-def _state_problems(study: Study, record: TrialRecord) -> Iterator[Problem]:
+def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterator[Problem]:
     if record.schedule is None:
         yield Problem(record.number, "unreadable", record.reason)
     if record.state is not State.COMPLETE:
@@ -78,7 +81,7 @@ def _state_problems(study: Study, record: TrialRecord) -> Iterator[Problem]:
         yield Problem(
             record.number, "state", f"complete at step {record.step}, and the budget is {study.budget.max_train_steps}"
         )
-    if not any(kept.kind == "latest" and kept.step == record.step for kept in record.checkpoints):
+    if not thinned and not any(kept.kind == "latest" and kept.step == record.step for kept in record.checkpoints):
         yield Problem(record.number, "state", "complete without its last checkpoint")
 
 

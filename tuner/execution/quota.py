@@ -1,0 +1,97 @@
+"""How much room the checkpoints of a study may take, and what is deleted first when they take more.
+
+Deleted, in this order, the worst trial first: the last states of finished trials, their trunks, their best weights.
+Never: anything of a trial that is not finished or is among the winners, nor a state from which a planned trial of the
+campaign would start.
+"""
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuner.design.study import Study
+from tuner.execution.prefixes import Finder
+from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+from tuner.storage.verify import RETENTION
+
+_log = logging.getLogger(__name__)
+ORDER: tuple[CheckpointKind, ...] = ("latest", "trunk", "best")
+Owned = tuple[int, Checkpoint]  # a checkpoint and the id of its trial
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`num_bytes` for all checkpoints of a study. `winners`: so many of its best trials keep all of theirs."""
+
+    num_bytes: int
+    winners: int = 1
+
+
+def keep_within(quota: Quota, finder: Finder, row: StudyRow, root: Path) -> int:
+    """Delete what the quota has no room for; returns how many bytes. A warning where what must stay is too much."""
+    ledger = finder.ledger
+    excess = ledger.checkpoint_bytes(row.study_id) - quota.num_bytes
+    if excess <= 0:
+        return 0
+    chosen: list[Owned] = []
+    needed = needed_states(finder, row.campaign)
+    for trial_id, kept in spare(row.study, ledger.trials(row.study_id), quota.winners, needed):
+        if excess <= 0:
+            break
+        chosen.append((trial_id, kept))
+        excess -= kept.num_bytes
+    if excess > 0:
+        _log.warning("the checkpoints of %s that must stay take %d bytes more than the quota", row.study.name, excess)
+    if chosen:
+        _forget(ledger, row, chosen, root)
+    return sum(kept.num_bytes for _, kept in chosen)
+
+
+def spare(
+    study: Study, records: Sequence[TrialRecord], winners: int, needed: Collection[tuple[int, int]]
+) -> Iterator[Owned]:
+    """What may be deleted, in this order; `needed` are (trial id, step) of states that must stay."""
+    ranked = sorted((record for record in records if record.state.finished), key=lambda one: _rank(study, one))
+    for kind in ORDER:
+        for record in reversed(ranked[winners:]):
+            for kept in record.checkpoints:
+                is_needed = kept.kind != "best" and (record.trial_id, kept.step) in needed
+                rests_on_it = kept.kind == "best" and any(trial == record.trial_id for trial, _ in needed)
+                if kept.kind == kind and not is_needed and not rests_on_it:
+                    yield record.trial_id, kept
+
+
+def needed_states(finder: Finder, campaign: str) -> set[tuple[int, int]]:
+    """(trial id, step) of the states from which the unfinished trials of a campaign would start."""
+    needed: set[tuple[int, int]] = set()
+    for row in finder.ledger.studies(campaign):
+        counts = finder.ledger.state_counts(row.study_id)
+        if counts[State.WAITING] or counts[State.RUNNING]:
+            planned = finder.ledger.unfinished(row.study_id)
+            for prefixes in replace(finder, study=row.study).usable(planned):
+                needed |= {(prefix.trial_id, prefix.step) for prefix in prefixes[:1]}
+    return needed
+
+
+def _rank(study: Study, record: TrialRecord) -> tuple[bool, float, int]:
+    """Complete trials first, the best of them in front; the smaller number on a tie."""
+    values = [kept.value for kept in record.checkpoints if kept.kind == "best" and kept.value is not None]
+    sign = 1.0 if study.objective.direction == "minimize" else -1.0
+    return (
+        record.state is not State.COMPLETE,
+        min((sign * value for value in values), default=float("inf")),
+        record.number,
+    )
+
+
+def _forget(ledger: Ledger, row: StudyRow, chosen: Sequence[Owned], root: Path) -> None:
+    """First the records, then the files: a kill between leaves strays, which are swept."""
+    if ledger.conclusion(row.campaign, RETENTION, row.study_id) is None:
+        ledger.conclude(row.campaign, RETENTION, {"order": list(ORDER)}, row.study_id)
+    for path in ledger.forget_checkpoints([(trial_id, kept.kind, kept.step) for trial_id, kept in chosen]):
+        with suppress(OSError):  # it costs room, and no trial
+            (root / path).unlink()
