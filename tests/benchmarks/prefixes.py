@@ -50,6 +50,7 @@ class Place:
         """Curves, last states and chosen weights of all trials of a study."""
         found: list[object] = []
         for record in self.ledger.trials(row.study_id):
+            curve = self.ledger.measured_until(record.trial_id, record.step)
             found.append([(m.step, m.metric, m.value.hex()) for m in curve])
             for kept in record.checkpoints:
                 if kept.kind != "trunk":
@@ -126,10 +127,11 @@ def doubled_sweep(campaign, folder):
     for record in doubled:
         rate = record.point["learning_rate"]
         longest[rate] = max(longest.get(rate, 0), record.step)
-    every, total = ([record for _, records in rows for record in records], sum(record.step for record in doubled))
-    print(f"sweep ({', '.join(name.removeprefix('sweep-1-') for name, _ in rows)}): probes and grid "
-          f"executed {executed} of {total} steps, each rate's longest run is {sum(longest.values())}; with refinement and seeds "
-          f"{sum(record.step - record.inherited.steps for record in every)} of {sum(r.step for r in every)}")  # fmt: skip
+    every = [record for _, records in rows for record in records]
+    stages = ", ".join(name.removeprefix("sweep-1-") for name, _ in rows)
+    print(f"sweep ({stages}): probes and grid executed {executed} of {sum(record.step for record in doubled)} steps, "
+          f"the longest runs of all rates are {sum(longest.values())}; with refinement and seeds "
+          f"{sum(r.step - r.inherited.steps for r in every)} of {sum(r.step for r in every)}")  # fmt: skip
 
 
 def whole_playbook(name, folder):

@@ -54,10 +54,8 @@ def budget_curve(
     from tuner.cli.launching import print_plan
     from tuner.rounds.budget_curve import priced_stages
 
-    where = Where(
-        study, storage, checkpoints, device, threads, dry_run, workers, fuse=fuse, create=False,
-        allow_inexact=allow_inexact,
-    )  # fmt: skip
+    where = Where(study, storage, checkpoints, device, threads, dry_run, workers, fuse=fuse, create=False,
+                  allow_inexact=allow_inexact)  # fmt: skip
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
         stages = chosen_stages(desk, round_number, trial, lengths, seeds)
         if dry_run:

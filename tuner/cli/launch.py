@@ -58,9 +58,8 @@ def launch(
         allow_inexact=allow_inexact, keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
     with open_desk(where, allow_changed_code=allow_changed_code) as desk:
-        prepared = (
-            prepared_expansion(desk, round_number) if expanded else prepared_round(desk, round_number, max_train_steps)
-        )
+        expansion = prepared_expansion(desk, round_number) if expanded else None
+        prepared = expansion or prepared_round(desk, round_number, max_train_steps)
         if dry_run:
             print_plan(plan_study(desk, prepared.study, prepared.trials))
             if verbose:

@@ -6,6 +6,7 @@ campaign would start.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,23 +33,25 @@ class Quota:
 
 
 def keep_within(quota: Quota, finder: Finder, row: StudyRow, root: Path) -> int:
-    """Delete what the quota has no room for; returns how many bytes. A warning where what must stay is too much."""
+    """Forget what the quota has no room for; returns how many checkpoints. Warns where what must stay is too much."""
     ledger = finder.ledger
     excess = ledger.checkpoint_bytes(row.study_id) - quota.num_bytes
     if excess <= 0:
         return 0
     chosen: list[Owned] = []
-    needed = needed_states(finder, row.campaign)
-    for trial_id, kept in spare(row.study, ledger.trials(row.study_id), quota.winners, needed):
+    records = ledger.trials(row.study_id)
+    users = Counter(kept.file for record in records for kept in record.checkpoints)  # a group's trials share files
+    for trial_id, kept in spare(row.study, records, quota.winners, needed_states(finder, row.campaign)):
         if excess <= 0:
             break
         chosen.append((trial_id, kept))
-        excess -= kept.num_bytes
+        users[kept.file] -= 1
+        excess -= 0 if users[kept.file] else kept.num_bytes
     if excess > 0:
         _log.warning("the checkpoints of %s that must stay take %d bytes more than the quota", row.study.name, excess)
     if chosen:
         _forget(ledger, row, chosen, root)
-    return sum(kept.num_bytes for _, kept in chosen)
+    return len(chosen)
 
 
 def spare(
