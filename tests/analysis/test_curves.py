@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import pandas as pd
 from analysis.handmade import curve, frames_of, record, study
 
 from tuner.analysis.curves import ranked_trials, top_curves_frame
+from tuner.analysis.good_trials import curve_matrix
+from tuner.budget.step_budget import StepBudget
 from tuner.records import State
 
 
@@ -35,3 +39,13 @@ def test_training_and_validation_of_the_selecting_metric_are_shown_and_no_other(
     table = top_curves_frame(three_trials(), top=1)
     assert table["split"].unique().tolist() == ["training", "validation"]
     assert table["metric"].unique().tolist() == ["loss"]
+
+
+def test_a_share_of_a_curve_is_a_share_of_the_budget_where_evaluations_are_denser_at_first():
+    made = replace(study(steps=20, evaluations=4), budget=StepBudget(20, 5).lengthened(80, 4))
+    curves = curve(0, made.budget.evaluation_steps, [0.5] * 7)
+    frames = frames_of(made, [record(0)], curves)
+    assert frames.curve(0, "validation/loss")["step"].tolist() == [5, 10, 15, 20, 40, 60, 80]
+    steps, matrix = curve_matrix(frames, frames.complete["trial"])
+    assert steps.tolist() == [20, 40, 60, 80]
+    assert matrix.shape == (1, 4)

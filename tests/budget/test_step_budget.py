@@ -104,3 +104,11 @@ def test_early_evaluations_that_are_no_shorter_budgets_are_refused(early):
 def test_a_budget_is_not_lengthened_to_fewer_steps():
     with pytest.raises(DeclarationError, match="lengthened to more steps, got 100"):
         StepBudget(100, 10).lengthened(100, 10)
+
+
+def test_even_steps_leave_out_the_denser_evaluations_of_shorter_budgets():
+    assert StepBudget(25, 10).lengthened(110, 4).even_steps == (27, 54, 81, 108, 110)
+    assert StepBudget(110, 25).even_steps == StepBudget(110, 25).evaluation_steps
+    longer = StepBudget(20, 5).lengthened(80, 4)
+    assert longer.evaluation_steps == (5, 10, 15, 20, 40, 60, 80)
+    assert longer.even_steps == (20, 40, 60, 80)

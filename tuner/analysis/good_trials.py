@@ -39,9 +39,13 @@ def curve_matrix(frames: StudyFrames, trials: pd.Series, metric: str | None = No
     """The steps, and the curves of `trials` (rows in their order), negated where the objective is maximized.
 
     Of the objective's metric, or another one that has its direction. What is not finite, or was not evaluated, is NaN.
+    Only evaluations at equal distances: a share of the columns is a share of the budget.
     """
-    objective, curves = frames.study.objective, frames.curves
+    objective, curves, budget = frames.study.objective, frames.curves, frames.study.budget
     places, rows = _rows_of(frames, trials.to_numpy(dtype=np.int64), metric or objective.metric)
+    if budget.early:
+        even = np.isin(curves["step"].to_numpy()[rows], budget.even_steps)
+        places, rows = places[even], rows[even]
     steps, columns = np.unique(curves["step"].to_numpy(dtype=np.float64)[rows], return_inverse=True)
     values = curves["value"].to_numpy(dtype=np.float64)[rows]
     matrix = np.full((len(trials), len(steps)), np.nan)

@@ -44,6 +44,11 @@ class StepBudget:
             raise DeclarationError(f"evaluations must be at least 1, got {evaluations}")
         return cls(max_train_steps, max(1, max_train_steps // evaluations))
 
+    @property
+    def even_steps(self) -> tuple[int, ...]:
+        """The evaluations at equal distances over the whole length (and at its end), without the denser early ones."""
+        return (*range(self.evaluate_every, self.max_train_steps, self.evaluate_every), self.max_train_steps)
+
     def lengthened(self, max_train_steps: int, evaluations: int) -> "StepBudget":
         """A longer budget that is evaluated where this one is, and then about as often as `evaluations` asks."""
         if max_train_steps <= self.max_train_steps:
