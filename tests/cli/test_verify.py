@@ -126,3 +126,19 @@ def test_names_of_people_cannot_leave_the_checkpoint_folder(tuner, tmp_path):
     assert tuner("launch", study).code == 0
     assert set(tmp_path.parent.iterdir()) == before
     assert all(path.is_relative_to(tmp_path / "runs") for path in tmp_path.rglob("*.pt"))
+
+
+def test_a_damaged_file_of_a_group_is_told_for_each_of_its_trials_and_a_stray_one_is_deleted(tuner, tmp_path):
+    assert tuner("launch", write_study(tmp_path, trials=3), "--fuse", "3").code == 0
+    path = next((tmp_path / "runs").rglob("group-of-trial-00000/latest-*.pt"))
+    stray = path.with_name("latest-000000099-1.pt")
+    stray.write_bytes(path.read_bytes())
+    assert stray.name in tuner("verify", "tiny").out
+    assert tuner("verify", "tiny", "--repair").code == 0
+    assert not stray.exists()
+    assert tuner("verify", "tiny").code == 0
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    run = tuner("verify", "tiny", "-f", "json")
+    assert run.code == 3
+    told = [problem for problem in json.loads(run.out) if "sha256" in json.dumps(problem)]
+    assert sorted(problem["trial"] for problem in told) == [0, 1, 2]
