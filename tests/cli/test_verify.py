@@ -133,7 +133,7 @@ def test_a_damaged_file_of_a_group_is_told_for_each_of_its_trials_and_a_stray_on
     path = next((tmp_path / "runs").rglob("group-of-trial-00000/latest-*.pt"))
     stray = path.with_name("latest-000000099-1.pt")
     stray.write_bytes(path.read_bytes())
-    assert stray.name in tuner("verify", "tiny").out
+    assert stray.name in tuner("verify", "tiny", "-f", "json").out
     assert tuner("verify", "tiny", "--repair").code == 0
     assert not stray.exists()
     assert tuner("verify", "tiny").code == 0

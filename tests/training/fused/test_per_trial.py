@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support.fusible import Images, Mlp, MlpWithDropout, Temperature, runs_of
 from support.fusing import trained_together
 from support.tiny import setting_for, tiny_study
@@ -75,6 +76,17 @@ def test_each_trial_has_its_own_initialization_and_noise():
     weights = [run.model[1].weight for run in runs]
     assert not torch.equal(weights[0], weights[1])
     assert_the_same_together(lambda: runs_of(MlpWithDropout(), 3))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, uniform(0.05, 0.2)])
+def test_labels_that_do_not_count_do_not_count_in_a_group(smoothing):
+    class Padded(Mlp):
+        def loss(self, model, batch, point):
+            labels = torch.where(batch[1] < 3, -100, batch[1])
+            return F.cross_entropy(model(batch[0]), labels, label_smoothing=point["label_smoothing"])
+
+    space = SearchSpace(learning_rate=RATE, dropout=0.1, label_smoothing=smoothing)
+    assert_the_same_together(lambda: runs_of(Padded(), 3, space))
 
 
 def test_any_number_may_stand_in_the_loss():

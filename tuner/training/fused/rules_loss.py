@@ -9,6 +9,7 @@ from tuner.errors import NotFusible
 from tuner.training.fused.operations import Operations, name_of
 from tuner.training.fused.trial_tensor import TrialTensor, is_trial, rank, seen_shape
 
+IGNORED = -100  # torch's label for "does not count"
 _DEPRECATED = ("size_average", "ignore_index", "reduce", "reduction", "label_smoothing")
 
 
@@ -37,8 +38,9 @@ def _mean_of_classes(operations: Operations, logits: Any, target: Any, smoothing
     if not is_trial(smoothing):
         return likelihood
     kind = logs.dtype
-    smooth = torch.neg(torch.sum(logs, -1))
-    mean = torch.mean(smooth)
+    ignored = torch.eq(target, IGNORED)
+    smooth = torch.masked_fill(torch.neg(torch.sum(logs, -1)), ignored, 0.0)
+    mean = torch.sum(smooth) / torch.sum(torch.logical_not(ignored))
     kept = operations.trial((1.0 - smoothing.stacked).to(kind))
     spread = operations.trial((smoothing.stacked / seen_shape(logits)[-1]).to(kind))
     return likelihood * kept + mean * spread
@@ -57,10 +59,10 @@ class _MeanNegative(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         (target,) = context.saved_tensors
-        share = gradients[0] / context.shape[1]
-        spread = share.neg().reshape(-1, 1, 1).expand(*target.shape, 1)
+        known = target.ne(IGNORED)
+        share = (gradients[0] / known.sum(1)).neg().unsqueeze(1) * known
         empty = gradients[0].new_zeros(context.shape)
-        return empty.scatter(2, target.unsqueeze(2), spread), None
+        return empty.scatter(2, target.clamp(min=0).unsqueeze(2), share.unsqueeze(2)), None
 
 
 def _mean_negative(logs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
