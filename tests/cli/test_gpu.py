@@ -12,6 +12,16 @@ DIGITS = Path(__file__).parents[2] / "studies" / "digits.py"
 ROUND = ("--round", "1", "--max-train-steps", "100", "--device", "cuda")
 
 
+def test_the_fast_profile_trains_on_a_gpu_and_says_so(tuner, tmp_path):
+    run = tuner("launch", DIGITS, *ROUND, "--fuse", "16", "--profile", "fast")
+    assert run.code == 0, run.err
+    torch.use_deterministic_algorithms(False)
+    ((data,),) = rows(tmp_path, "select data from conclusion where kind = 'fusion'")
+    assert "equal to rounding" in data
+    ((numerics,),) = rows(tmp_path, "select distinct numerics from trial")
+    assert json.loads(numerics)["engine"] == "fast"
+
+
 def test_round_1_of_digits_is_the_same_fused_and_unfused(tuner, tmp_path, monkeypatch):
     for folder, fuse in (("alone", "off"), ("together", "32"), ("chosen", "auto")):
         (tmp_path / folder).mkdir()

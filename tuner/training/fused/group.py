@@ -142,7 +142,7 @@ class Group:
         """Losses [K] at the present weights; gradients go to their place."""
         parameters, buffers, numbers = self._inputs
         inputs = (*parameters, *buffers, *numbers, *leaves, *masks)
-        if self.lanes is not None and torch.cuda.is_current_stream_capturing():
+        if self.lanes is not None and recording.compiled is None and torch.cuda.is_current_stream_capturing():
             losses, *gradients = replay_in_lanes(recording.graph, self.lanes, inputs)
         else:
             losses, *gradients = recording.replay(*inputs)
