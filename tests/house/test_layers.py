@@ -14,7 +14,7 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "budget", "design", "records")
+BASE = ("errors", "budget", "design", "records", "security")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
@@ -22,6 +22,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "design": (("errors", "budget"), ("numpy", "scipy")),
     "records": (("errors", "budget", "design"), ()),
     "failpoints": ((), ()),
+    "security": ((), ()),
     "training": ((*BASE, "failpoints"), ("torch", "numpy", "safetensors")),
     "storage": ((*BASE, "failpoints"), ("sqlalchemy", "pydantic")),
     "execution": ((*BASE, "failpoints", "training", "storage"), ("torch", "ray")),

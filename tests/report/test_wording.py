@@ -10,7 +10,8 @@ import pytest
 from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, cosine, inverse_sqrt, linear
 from tuner.design.hyperparameters import choice, integers, log_uniform
 from tuner.report.tables import table_of
-from tuner.report.wording import counted, domain_words, in_words, readable, scale_words, schedule_words, without_secrets
+from tuner.report.wording import counted, domain_words, in_words, readable, scale_words, schedule_words
+from tuner.security import without_secrets
 
 
 @pytest.mark.parametrize(

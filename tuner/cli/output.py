@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tuner.analysis.finding import Finding, needing_action
 from tuner.cli.options import Format
+from tuner.security import safe_cell
 
 _FINE = ("ok", "adopt", "enough", "equal", "sensitive", "saturated", "none", "confirmed", "gained")
 MARKS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
@@ -43,7 +44,7 @@ def emit_frame(frame: pd.DataFrame, form: Format, title: str = "") -> None:
         records = [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict(orient="records")]
         print(json.dumps(records, indent=2, allow_nan=False))
     elif form is Format.csv:
-        frame = frame.map(_safe_cell)
+        frame = frame.map(safe_cell).rename(columns=safe_cell)
         print(frame.to_csv(index=False), end="")
     else:
         console().print(table_of(frame, title))
@@ -143,8 +144,3 @@ def _plain(value: Any) -> Any:
         return None
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _safe_cell(value: Any) -> Any:
-    """Keep a spreadsheet from running user text as a formula (RELIABILITY 59)."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -30,12 +30,13 @@ def plot(
     from tuner.cli.output import say
     from tuner.errors import StorageError
     from tuner.reading import load
+    from tuner.security import make_private_folder, safe_cell
 
     target = out or Path(f"{kind}.png")
     if target.suffix not in (".png", ".svg", ".pdf"):
         raise StorageError(f"a plot is written as .png, .svg or .pdf, got {target.name!r}; name the file so")
     figure, frame = load(study, storage).drawn(kind, study_name or round_number)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(target.parent)
     figure.savefig(target, dpi=150)
-    frame.to_csv(target.with_suffix(".csv"), index=False)
+    frame.map(safe_cell).rename(columns=safe_cell).to_csv(target.with_suffix(".csv"), index=False)
     say(f"wrote {target} and {target.with_suffix('.csv')}")

@@ -1,5 +1,6 @@
 """What there is to say about a winner."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from rich.text import Text
 from tuner.cli.output import console, readable, say
 from tuner.errors import StorageError
 from tuner.reading import Winner
+from tuner.security import make_private_folder
 from tuner.storage.studies import LaunchRow
 
 
@@ -16,8 +18,8 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
     """Plain data about the winner, for JSON and for people."""
     study, record = winner.row.study, winner.record
     reproduce = study.source and f"it was trained elsewhere: {study.source}"
-    place = f"--round {study.round}" if study.kind == "round" else f"--study {study.name}"
-    reproduce = reproduce or f"tuner replay {study_file} {place} --trial {record.number}"
+    place = f"--round {study.round}" if study.kind == "round" else f"--study {shlex.quote(study.name)}"
+    reproduce = reproduce or f"tuner replay {shlex.quote(str(study_file))} {place} --trial {record.number}"
     return {
         "campaign": winner.row.campaign,
         "study": study.name,
@@ -63,7 +65,7 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step} any more")
     weights = read_weights(root, winner.checkpoint)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(target.parent)
     shutil.copyfile(root / winner.checkpoint.file, target)
     count = sum(tensor.numel() for tensor in weights.values())
     say(f"wrote {target}: {len(weights)} tensors, {count:,} numbers")

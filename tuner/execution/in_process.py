@@ -192,10 +192,15 @@ class InProcess:
 
 def checkpoint_place(campaign: str, study_name: str) -> str:
     """The folder of a study below the checkpoint folder: never the user's text itself (RELIABILITY 56)."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", campaign).strip("-")[:60]
-    if plain != campaign:
-        plain = f"{plain}-{hashlib.sha256(campaign.encode()).hexdigest()[:8]}".lstrip("-")
-    return f"{plain}/{study_name}"
+    return f"{_plain(campaign)}/{_plain(study_name)}"
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
+    if plain == name:
+        return plain
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain}-{digest}".lstrip("-")
 
 
 def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:

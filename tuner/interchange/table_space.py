@@ -7,6 +7,7 @@ from typing import Any
 
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range, Value, default_family
 from tuner.errors import DeclarationError
+from tuner.security import original_cell
 
 LARGEST = 1_000_000  # bytes of a space file
 KINDS = ("float", "int", "choice")
@@ -44,8 +45,8 @@ def value_of(hyperparameter: Hyperparameter, text: object, where: str) -> Value:
     domain = hyperparameter.domain
     if isinstance(domain, Choice):
         known = {str(choice): choice for choice in domain.choices}
-        if str(text) not in known and str(text).startswith("'"):
-            text = str(text)[1:]  # a cell that a spreadsheet would have run
+        if str(text) not in known:
+            text = original_cell(str(text))
         if str(text) not in known:
             raise DeclarationError(f"{where}: {text!r} is not among the choices {', '.join(known)} of the space file")
         return known[str(text)]

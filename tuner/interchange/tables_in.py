@@ -30,6 +30,7 @@ from tuner.interchange.imported import (
 )
 from tuner.interchange.table_space import read_space, value_of
 from tuner.records import FinishedTrial, Measurement, State
+from tuner.security import original_cell
 
 CURVE_COLUMNS = ("trial", "step", "metric", "value")
 # Of points, besides hyperparameters.
@@ -76,12 +77,14 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DeclarationError(f"there is no file {path}")
     try:
         if path.suffix == ".parquet":
-            return pd.read_parquet(path, engine="pyarrow")
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = pd.read_parquet(path, engine="pyarrow")
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ImportError:
         raise DeclarationError(f"{path} is Parquet, which needs pyarrow: pip install 'tuner[parquet]'") from None
     except (ValueError, OSError) as error:
         raise DeclarationError(f"{path} cannot be read as a table: {error!s:.200}") from error
+    return table.rename(columns=lambda name: original_cell(str(name)))
 
 
 def _points(path: Path, hyperparameters: Sequence[Hyperparameter], ignored: Sequence[str]) -> pd.DataFrame:

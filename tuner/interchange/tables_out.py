@@ -8,6 +8,7 @@ import pandas as pd
 from tuner.analysis.study_frames import StudyFrames
 from tuner.errors import DeclarationError, StorageError
 from tuner.interchange.table_space import space_text
+from tuner.security import make_private_folder, safe_cell
 
 FORMATS = ("csv", "parquet")
 
@@ -18,12 +19,12 @@ def export_tables(frames: StudyFrames, folder: Path, form: str) -> list[Path]:
     Raises DeclarationError where pyarrow is missing, StorageError for a folder that cannot be written.
     """
     contents = {
-        folder / f"points.{form}": _bytes(frames.trials.map(_safe), form),
-        folder / f"curves.{form}": _bytes(frames.curves.astype({"metric": str}), form),
+        folder / f"points.{form}": _bytes(_safe(frames.trials), form),
+        folder / f"curves.{form}": _bytes(_safe(frames.curves.astype({"metric": str})), form),
         folder / "space.json": space_text(frames.study.hyperparameters).encode(),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         for path, content in contents.items():
             new = path.with_name(f".{path.name}.new")
             new.write_bytes(content)
@@ -44,6 +45,5 @@ def _bytes(table: pd.DataFrame, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def _safe(value: object) -> object:
-    """Keep a spreadsheet from running user text as a formula (RELIABILITY 59)."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+def _safe(table: pd.DataFrame) -> pd.DataFrame:
+    return table.map(safe_cell).rename(columns=safe_cell)

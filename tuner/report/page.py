@@ -20,6 +20,7 @@ from tuner.report.schedules import schedules
 from tuner.report.section import Section
 from tuner.report.studies import studies
 from tuner.report.summary import masthead, summary
+from tuner.security import make_private_folder
 from tuner.storage.store import Ledger
 
 # The answer first, then what it rests on: findings before plots, then the campaign in the order it was run.
@@ -36,7 +37,7 @@ def write_report(ledger: Ledger, campaign: str, target: Path) -> None:
     page = report_html(ledger, campaign)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(target.parent)
         unfinished.write_text(page, encoding="utf-8", errors="replace")
         unfinished.replace(target)
     except OSError as error:

@@ -7,7 +7,8 @@ from importlib.metadata import version
 from tuner.report.material import Material, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Column, Table
-from tuner.report.wording import NOTHING, in_words, readable, readable_moment, without_secrets
+from tuner.report.wording import NOTHING, in_words, readable, readable_moment
+from tuner.security import without_secrets
 from tuner.storage.studies import LaunchRow
 
 

@@ -1,7 +1,6 @@
 """Values and declarations as a reader wants to see them."""
 
 import math
-import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +12,6 @@ from tuner.design.hyperparameters import Domain, Range
 NOTHING = "–"
 STRENGTH_DOTS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
 _LARGEST_WHOLE = 1e9  # larger whole floats are written with an exponent
-
-_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*:)[^\s/]+@")
-_SECRET_VALUE = re.compile(r"((?:token|password|passwd|secret|api[_-]?key)[\w-]*[=\s:]\s*)\S+", re.IGNORECASE)
 
 
 def readable(value: Any) -> str:
@@ -73,8 +69,3 @@ def schedule_words(family: ScheduleFamily) -> str:
     if family.name in ("linear", "cosine"):
         return f"{family.name} decay {ending}"
     return "constant" if family.name == "constant" else "inverse square root"
-
-
-def without_secrets(text: str) -> str:
-    """Passwords in URLs and after words like token are stars: a command line may hold them (RELIABILITY 60)."""
-    return _SECRET_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))

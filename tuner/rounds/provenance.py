@@ -3,13 +3,14 @@
 import hashlib
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from tuner.security import without_secrets
 
 PACKAGES = ("tuner", "torch", "numpy", "scipy", "pandas", "sqlalchemy")
 
@@ -41,7 +42,7 @@ def environment() -> dict[str, Any]:
 def command_line() -> str:
     """The command as it was given, without passwords in URLs."""
     told = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", told)
+    return without_secrets(told)
 
 
 def _version(package: str) -> str | None:

@@ -1,6 +1,7 @@
 """Declarations as JSON text, read back through pydantic; and how two declarations differ, key by key."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, lru_cache
@@ -65,6 +66,9 @@ def point_text(point: Point) -> str:
 def point_from(text: str) -> Point:
     """The point that was stored, in declared order. Raises StorageError."""
     values = _read(_values_adapter(), text)
+    strange = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
+    if strange:
+        raise StorageError(f"{strange[0]}: a point holds finite numbers, got {values[strange[0]]}")
     return Point(tuple(values.items()))
 
 

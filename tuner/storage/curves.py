@@ -10,10 +10,10 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Text, and_, cast, func, or_, select
 
 from tuner.storage.dialects import column_of
-from tuner.storage.numbers import FINITE
+from tuner.storage.numbers import FINITE, UNUSUAL, restored
 from tuner.storage.schema import measurement, metric, trial
 
 _PLACE = (measurement.c.trial_id, measurement.c.metric_id)
@@ -72,9 +72,18 @@ def study_measurements(connection: Connection, study_id: int, metrics: Collectio
     )
     steps = _steps_of_curves(connection, wanted)
     for position, kind in _unusual(connection, wanted, steps):
-        numbers[position] = float(kind)
+        numbers[position] = restored(kind, None)
     curves = (StoredCurve(trials[trial_id], names[metric_id], mine) for (trial_id, metric_id), mine in steps.items())
     return Measurements(tuple(curves), numbers)
+
+
+def unreadable_values(connection: Connection, study_id: int) -> list[tuple[int, str, int]]:
+    """(trial, metric, step) of what nobody of us stored: read as NaN, and named by `tuner verify`."""
+    kinds = and_(measurement.c.value_kind != FINITE, measurement.c.value_kind.not_in(list(UNUSUAL)))
+    strange = or_(kinds, and_(measurement.c.value_kind == FINITE, measurement.c.value.is_(None)))
+    query = select(trial.c.number, metric.c.name, measurement.c.step).select_from(measurement).join(trial).join(metric)
+    query = query.where(trial.c.study_id == study_id, strange).order_by(trial.c.number, measurement.c.step)
+    return [(number, name, step) for number, name, step in connection.execute(query)]
 
 
 def _steps_of_curves(connection: Connection, wanted: ColumnElement[bool]) -> "dict[tuple[int, int], array[int]]":
@@ -97,7 +106,8 @@ def _unusual(
 ) -> Iterable[tuple[int, str]]:
     """Where among all values those are that are not finite or -0.0, and what they are."""
     query = select(*_PLACE, measurement.c.step, measurement.c.value_kind)
-    rows = connection.execute(query.where(wanted, measurement.c.value_kind != FINITE)).all()
+    unusual = or_(measurement.c.value_kind != FINITE, measurement.c.value.is_(None))
+    rows = connection.execute(query.where(wanted, unusual)).all()
     if not rows:
         return
     starts, start = {}, 0

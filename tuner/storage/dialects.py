@@ -14,6 +14,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
+from tuner.errors import StorageError
+
 _LEDGER_LOCK = 0x74756E6572  # "tuner": one number that only our transactions lock
 
 
@@ -81,8 +83,18 @@ def column_of(connection: Connection, statement: ClauseElement) -> "array[float]
         return array("d", chain.from_iterable(cursor))
     except driver.Error as error:
         raise DBAPIError.instance(str(constants), None, error, driver.Error, dialect=connection.dialect) from error
+    except TypeError as error:  # SQLite keeps any text in a column of numbers
+        raise StorageError(f"the curves hold something that is no number: {error}; restore a backup") from error
     finally:
         cursor.close()
+
+
+def sqlite_damage(connection: Connection) -> list[str]:
+    """What SQLite's own checks say, "ok" left out."""
+    whole = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
+    rows = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    lost = [f"a row of {row[0]} points to a row of {row[2]} that is not there" for row in rows]
+    return [text for text in whole if text != "ok"] + lost
 
 
 def is_postgresql(connection: Connection) -> bool:

@@ -55,13 +55,22 @@ def parsed_url(url: str) -> URL:
     if backend == "sqlite":
         return URL.create("sqlite", database=_absolute(parsed.database or ""))
     if backend in ("postgresql", "postgres"):
-        return parsed.set(drivername="postgresql+psycopg")
+        return _with_password_in_its_place(parsed.set(drivername="postgresql+psycopg"))
     raise StorageError(f"storage is sqlite or postgresql, got {backend!r}; write sqlite:///runs/tuner.sqlite")
 
 
 def complete_url(url: str) -> str:
     """`url` as it is to be given to another process: absolute, and with its password."""
     return parsed_url(url).render_as_string(hide_password=False)
+
+
+def _with_password_in_its_place(url: URL) -> URL:
+    """?password= is taken by the driver too, and would be shown where the password before the @ is hidden."""
+    given = url.query.get("password")
+    if not isinstance(given, str):
+        return url
+    user = url.username or url.query.get("user", "")
+    return url.difference_update_query(["password", "user"]).set(username=str(user), password=given)
 
 
 def _absolute(path: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.errors import StorageError
+from tuner.security import make_private_folder
 
 ALLOW_NETWORK = "TUNER_SQLITE_ON_NETWORK"
 _MOUNTS = Path("/proc/mounts")
@@ -15,12 +16,10 @@ _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gp
 _NETWORK_FUSE = ("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone")
 
 
-def make_private_folder(folder: Path) -> None:
+def make_storage_folder(folder: Path) -> None:
     """Create `folder` and those above it that are missing, readable by their owner only. Raises StorageError."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        for path in reversed(missing):
-            path.mkdir(mode=0o700, exist_ok=True)
+        make_private_folder(folder)
     except OSError as error:
         raise StorageError(
             f"cannot create the folder {folder}: {error.strerror}; give another place with --storage or TUNER_STORAGE"

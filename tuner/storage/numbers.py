@@ -8,6 +8,7 @@ NULL (for -0.0 it is 0.0, which is what sums and orders the same). Every NaN com
 import math
 
 FINITE = "finite"
+UNUSUAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "-0.0": -0.0}
 
 
 def stored(value: float) -> tuple[str, float | None]:
@@ -20,5 +21,5 @@ def stored(value: float) -> tuple[str, float | None]:
 
 
 def restored(kind: str, value: float | None) -> float:
-    """The number that was stored as (kind, value)."""
-    return value if kind == FINITE and value is not None else float(kind)
+    """The number that was stored as (kind, value). What nobody of us stored is no number, and wins nothing."""
+    return value if kind == FINITE and value is not None else UNUSUAL.get(kind, math.nan)

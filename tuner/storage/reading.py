@@ -47,9 +47,18 @@ def declared_trial(row: Row[Any]) -> Trial:
     """What was planned, of a row of `trial`. Raises StorageError naming the trial."""
     try:
         point, schedule, pins = point_from(row.point), schedule_from(row.schedule), steps_from(row.pins)
+        seeds = _whole_numbers(row.seed, row.data_seed, row.step, row.attempt)
     except StorageError as error:
         raise StorageError(f"trial {row.number} is unreadable in the Ledger: {error}") from error
-    return Trial(row.number, point, row.seed, row.data_seed, schedule, row.origin, row.shape_group, pins)
+    return Trial(row.number, point, seeds[0], seeds[1], schedule, row.origin, row.shape_group, pins)
+
+
+def _whole_numbers(*values: object) -> tuple[int, ...]:
+    """Raises StorageError: SQLite keeps any text in a column of numbers."""
+    wrong = [value for value in values if not isinstance(value, int)]
+    if wrong:
+        raise StorageError(f"a whole number was stored, got {wrong[0]!r:.80}")
+    return tuple(value for value in values if isinstance(value, int))
 
 
 def inherited_of(row: Row[Any]) -> Inherited:
@@ -62,7 +71,7 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
     return TrialRecord(
         trial_id=row.id,
         number=row.number,
-        state=State(row.state),
+        state=_state(row),
         reason=row.reason,
         point=declared.point,
         seed=row.seed,
@@ -77,6 +86,14 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
     )
 
 
+def _state(row: Row[Any]) -> State:
+    """Raises StorageError for a state that there is not."""
+    try:
+        return State(row.state)
+    except ValueError as error:
+        raise StorageError(f"trial {row.number} is unreadable in the Ledger: {error}") from error
+
+
 def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
     try:
         return _record(row, checkpoints)
@@ -87,14 +104,19 @@ def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> Tr
             state=State.FAILED,
             reason=str(error),
             point=Point(()),
-            seed=row.seed,
-            data_seed=row.data_seed,
-            origin=row.origin,
-            step=row.step,
-            attempt=row.attempt,
+            seed=_whole(row.seed),
+            data_seed=_whole(row.data_seed),
+            origin=str(row.origin),
+            step=_whole(row.step),
+            attempt=_whole(row.attempt),
             numerics=row.numerics,
             checkpoints=checkpoints,
         )
+
+
+def _whole(value: object) -> int:
+    """A whole number of a row that is unreadable anyway."""
+    return value if isinstance(value, int) else 0
 
 
 def checkpoints_of(connection: Connection, trial_ids: Iterable[int]) -> dict[int, tuple[Checkpoint, ...]]:
@@ -127,8 +149,8 @@ def checkpoint_files(connection: Connection) -> list[CheckpointFile]:
 def count_states(connection: Connection, study_id: int) -> dict[State, int]:
     """How many trials are in each state; every state is there."""
     query = select(trial.c.state, func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)
-    counted = {State(state): count for state, count in connection.execute(query)}
-    return {state: counted.get(state, 0) for state in State}
+    counted = {row[0]: int(row[1]) for row in connection.execute(query)}
+    return {state: counted.get(state.value, 0) for state in State}
 
 
 def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:

@@ -16,8 +16,9 @@ from tuner.failpoints import failpoint
 from tuner.records import CheckpointKind, Claim, FinishedTrial, Measurement, Prefix, State, TrialRecord, TrialUpdate
 from tuner.storage import claims, curves, reading, recording, recovery, studies
 from tuner.storage.curves import Measurements
+from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
-from tuner.storage.filesystem import creation_lock, make_private_folder, refuse_network
+from tuner.storage.filesystem import creation_lock, make_storage_folder, refuse_network
 from tuner.storage.finished import insert_finished
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
 from tuner.storage.reading import CheckpointFile
@@ -50,7 +51,7 @@ def _prepare_file(file: Path, create: bool) -> None:
             f"there is no storage at {file}; `tuner launch` creates it, --storage or TUNER_STORAGE names another"
         )
     refuse_network(file)
-    make_private_folder(file.parent)
+    make_storage_folder(file.parent)
 
 
 class Ledger:
@@ -257,6 +258,18 @@ class Ledger:
     def checkpoint_files(self) -> list[CheckpointFile]:
         """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""
         return self._database.read(lambda connection: reading.checkpoint_files(connection))
+
+    def unreadable_values(self, study_id: int) -> list[tuple[int, str, int]]:
+        """(trial, metric, step) of measurements that were not written by us."""
+        with self._database.reading() as connection:
+            return curves.unreadable_values(connection, study_id)
+
+    def damage(self) -> list[str]:
+        """What the database itself finds wrong with its file: pages, indexes, references. Nothing for a server."""
+        if self._database.file is None:
+            return []
+        with self._database.reading() as connection:
+            return sqlite_damage(connection)
 
     def backup(self, path: Path) -> None:
         """Write a consistent copy by the database's own means, also while others write. Raises StorageError."""

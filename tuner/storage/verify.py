@@ -17,6 +17,9 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
 RETENTION = "retention"  # the conclusion about a study some of whose checkpoints were deleted to save room
+Points = list[tuple[int, float]]  # (step, value)
+Curve = dict[str, Points]  # by metric
+_HAS_A_REASON = (State.INFEASIBLE, State.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,21 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
     thinned = ledger.conclusion(row.campaign, RETENTION, row.study_id) is not None
     digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
-    found: list[Problem] = []
+    found = [Problem(None, "database", text) for text in ledger.damage()]
+    if len(records) < row.study.num_trials:
+        found.append(
+            Problem(None, "missing", f"{row.study.num_trials} trials were planned and {len(records)} are there")
+        )
+    for number, metric, step in ledger.unreadable_values(row.study_id):
+        found.append(
+            Problem(number, "curve", f"{metric} at step {step} is no value that was ever written; read as NaN")
+        )
     for record in records:
+        curve = curves[record.number]
         found += _state_problems(row.study, record, thinned)
-        found += _curve_problems(row.study, record, curves[record.number])
+        found += _curve_problems(row.study, record, curve)
+        if not thinned:
+            found += _best_problems(row.study, record, curve.get(row.study.objective.metric, []))
         for kept in record.checkpoints:
             found += _file_problems(record, root, kept, digests)
     strays = stray_files(ledger, row.study_id, root, place)
@@ -52,7 +66,8 @@ def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[P
     only become anybody's under the fence of a later claim, and then its name would be another.
     """
     folder = root / place
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    inside = folder.is_dir() and folder.resolve().is_relative_to(root.resolve())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()) if inside else []
     running = {f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING}
     known = {file.path for file in ledger.checkpoint_files()}
     return [path for path in files if str(path.relative_to(root)) not in known and not _is_in_use(path, running)]
@@ -75,7 +90,9 @@ def delete_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
 def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterator[Problem]:
     if record.schedule is None:
         yield Problem(record.number, "unreadable", record.reason)
-    if record.state is not State.COMPLETE:
+    if record.state in _HAS_A_REASON and not record.reason:
+        yield Problem(record.number, "state", f"is {record.state.value} and does not say why")
+    if record.state is not State.COMPLETE or study.source:
         return
     if record.step != study.budget.max_train_steps:
         yield Problem(
@@ -85,17 +102,32 @@ def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterato
         yield Problem(record.number, "state", "complete without its last checkpoint")
 
 
-def _curve_problems(study: Study, record: TrialRecord, curve: dict[str, list[int]]) -> Iterator[Problem]:
+def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator[Problem]:
     """Every metric once at every evaluation up to the last committed step, and nothing beyond it."""
     due = [step for step in study.budget.evaluation_steps if step <= record.step]
+    if study.source:  # measured elsewhere, when others thought it right
+        return
     if due and not curve and record.state is State.COMPLETE:
         yield Problem(record.number, "curve", "has no measurements")
-    for metric, steps in curve.items():
-        missing, beyond = sorted(set(due) - set(steps)), sorted(set(steps) - set(due))
+    for metric, points in curve.items():
+        steps = {step for step, _ in points}
+        missing, beyond = sorted(set(due) - steps), sorted(steps - set(due))
         if missing:
             yield Problem(record.number, "curve", f"{metric} is missing at step {_listed(missing)}")
         if beyond:
             yield Problem(record.number, "curve", f"{metric} was measured at step {_listed(beyond)}, where none is due")
+
+
+def _best_problems(study: Study, record: TrialRecord, measured: Points) -> Iterator[Problem]:
+    """The best checkpoint of a finished training is that of the best step of its curve (I5, I8)."""
+    best = study.objective.best(measured)
+    if best is None or record.state is not State.COMPLETE or study.source:
+        return
+    kept = [(one.step, one.value) for one in record.checkpoints if one.kind == "best"]
+    if best not in kept:
+        told = ", ".join(f"{value} at step {step}" for step, value in kept) or "none"
+        text = f"the curve is best at step {best[0]} with {best[1]}, and the best checkpoints are {told}"
+        yield Problem(record.number, "best", text)
 
 
 def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint, digests: dict[Path, str]) -> Iterator[Problem]:
@@ -112,11 +144,12 @@ def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint, digests: d
         yield Problem(record.number, "file", f"{path} is damaged: its sha256 is not the recorded one")
 
 
-def _curves(measured: Measurements) -> defaultdict[int, dict[str, list[int]]]:
-    """Steps by trial and metric."""
-    curves: defaultdict[int, dict[str, list[int]]] = defaultdict(dict)
-    for number, step, metric in zip(measured.trial_numbers, measured.steps, measured.metrics, strict=True):
-        curves[number].setdefault(metric, []).append(step)
+def _curves(measured: Measurements) -> defaultdict[int, Curve]:
+    """Steps and values by trial and metric."""
+    curves: defaultdict[int, Curve] = defaultdict(dict)
+    columns = (measured.trial_numbers, measured.steps, measured.metrics, measured.values)
+    for number, step, metric, value in zip(*columns, strict=True):
+        curves[number].setdefault(metric, []).append((step, value))
     return curves
 
 

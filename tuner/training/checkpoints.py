@@ -18,9 +18,10 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from tuner.errors import CorruptCheckpoint
+from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import Checkpoint, CheckpointKind, PrefixKey
+from tuner.security import make_private_folder
 from tuner.training.stacked_states import state_of_member
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class CheckpointFolder:
         followed: bool = False,
     ) -> Checkpoint:
         name = f"{self.place}/{kind}-{step:09d}-{self.fence}.{SUFFIX[kind]}"
+        if not _is_inside((self.root / name).parent, self.root):
+            raise StorageError(f"{self.root / self.place} leads out of the checkpoint folder; remove the link there")
         written = write_durably(self.root / name, write)
         if not followed:
             sync_folder((self.root / name).parent)
@@ -89,7 +92,7 @@ class CheckpointFolder:
         What cannot be deleted is left for the next time: it costs room, and no trial.
         """
         folder = self.root / self.place
-        if not folder.is_dir():
+        if not folder.is_dir() or not _is_inside(folder, self.root):
             return
         for path in folder.iterdir():
             if f"{self.place}/{path.name}" not in keep and _fence_of(path.name) <= self.fence:
@@ -135,9 +138,14 @@ def read_weights(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} holds no weights: {error}") from error
 
 
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether a path stays below a folder, links followed."""
+    return path.resolve().is_relative_to(root.resolve())
+
+
 def _verified(root: Path, checkpoint: Checkpoint) -> bytes:
     path = root / checkpoint.file
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not _is_inside(path, root):
         raise CorruptCheckpoint(f"checkpoint {checkpoint.file!r} lies outside the checkpoint folder {root}")
     try:
         content = path.read_bytes()
@@ -157,7 +165,7 @@ class DigestingFile(io.FileIO):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "wb")
+        super().__init__(path, "wb", opener=_without_links)
         self.num_bytes = 0
         self.fault: OSError | None = None
         self._sha256 = hashlib.sha256()
@@ -180,12 +188,18 @@ class DigestingFile(io.FileIO):
         return len(whole)
 
 
+def _without_links(path: str, flags: int) -> int:
+    """Open a file for its owner only, and not what a link of its name points to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> DigestingFile:
     """Write a file so that after any crash there is the old content or the new, never a part.
 
     Which of them is decided by `sync_folder`. Returns the closed file, which knows its digest and size.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for made in make_private_folder(path.parent):
+        sync_folder(made.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with DigestingFile(temporary) as written:

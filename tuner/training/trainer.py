@@ -23,9 +23,11 @@ from tuner.training.stability import Divergence, diverged_loss, diverged_weights
 from tuner.training.trial_run import TrialRun
 from tuner.training.trunks import go_on_from, prefix_key, write_trunk
 
-MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
+MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG})
 CHECK_STEPS = 50  # losses are read back and checked at least this often
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# What loading raises when a file is damaged, or holds the state of another model.
+_NOT_A_STATE = (CorruptCheckpoint, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 MOST_PENDING = 200_000  # measurements kept in memory while the database is away
 
 logger = logging.getLogger(__name__)
@@ -339,7 +341,10 @@ class TrialInTraining:
         """Load a state into the fresh run; the best checkpoints that belong to it, None when it is not whole."""
         try:
             bests = go_on_from(self.run, self.setting.checkpoint_root, saved, weights)
-        except (CorruptCheckpoint, LookupError, TypeError, ValueError) as error:
+        except _NOT_A_STATE as error:
+            if is_out_of_memory(error):
+                raise
+            raise_lost_device(error)
             logger.warning("trial %d cannot go on from %s: %s", self.claim.trial.number, saved.file, error)
             self.run = TrialRun(self.setting, self.claim.trial)
             return None

@@ -1,0 +1,34 @@
+"""What data of strangers must not do, and strangers must not see: folders, secrets and cells of spreadsheets."""
+
+import re
+from pathlib import Path
+
+_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*:)\S+@")
+_SECRET_VALUE = re.compile(r"((?:token|password|passwd|secret|api[_-]?key)[\w-]*[=\s:]\s*)[^\s&]+", re.IGNORECASE)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def make_private_folder(folder: Path) -> list[Path]:
+    """Create `folder` and those above it that are missing, for their owner only; returns those, the highest first.
+
+    Raises OSError.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()][::-1]
+    for path in missing:
+        path.mkdir(mode=0o700, exist_ok=True)
+    return missing
+
+
+def without_secrets(text: str) -> str:
+    """Passwords in URLs and after words like token are stars: a command line may hold them (RELIABILITY 38, 60)."""
+    return _SECRET_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
+
+
+def safe_cell(value: object) -> object:
+    """A cell or a heading that a spreadsheet shows and does not run as a formula (RELIABILITY 59)."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
+
+
+def original_cell(value: str) -> str:
+    """The text of a cell that `safe_cell` made."""
+    return value[1:] if value[:1] == "'" and value[1:2] in _FORMULA and len(value) > 1 else value
