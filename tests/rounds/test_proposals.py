@@ -44,7 +44,7 @@ def search_by(sampler):
 @cache  # a Gaussian process takes a second for a proposal
 def searched(sampler):
     search, done = search_by(sampler), []
-    for _ in range(3):
+    for _ in range(2 if sampler == "gp" else 3):
         done.append(tuple(measured(point) for point in proposed_batch(search, explored(), done)))
     return done
 
@@ -61,7 +61,7 @@ def test_a_search_comes_nearer_to_the_optimum_than_the_exploration(sampler):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_batch_knows_all_earlier_ones_and_nothing_of_itself(sampler):
     """Proposed again from the records of the earlier batch: the same points, whatever became of them."""
-    first, second, _ = searched(sampler)
+    first, second = searched(sampler)[:2]
     search = search_by(sampler)
     again = proposed_batch(search, explored(), [first])
     assert again == tuple(known.point for known in second)
