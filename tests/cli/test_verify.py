@@ -56,7 +56,33 @@ BREAKS = {
         lambda folder: change(folder, "delete from checkpoint where kind = 'latest' and trial_id = 1"),
         "complete without its last checkpoint",
     ),
+    "no reason": (
+        lambda folder: change(folder, "update trial set state = 'failed', reason = '' where id = 1"),
+        "is failed and does not say why",
+    ),
+    "another best": (
+        lambda folder: change(folder, "update checkpoint set value = 0.0001 where kind = 'best' and trial_id = 1"),
+        "and the best checkpoints are 0.0001 at step",
+    ),
+    "no best": (
+        lambda folder: change(folder, "delete from checkpoint where kind = 'best' and trial_id = 1"),
+        "and the best checkpoints are none",
+    ),
+    "a value of strangers": (
+        lambda folder: change(folder, "update measurement set value_kind = 'x' where trial_id = 1 and step = 30"),
+        "at step 30 is no value that was ever written",
+    ),
+    "a lost trial": (lambda folder: forget(folder), "2 trials were planned and 1 are there"),
+    "a lost reference": (
+        lambda folder: change(folder, "delete from checkpoint_file where id = 1"),
+        "a row of checkpoint points to a row of checkpoint_file that is not there",
+    ),
 }
+
+
+def forget(folder):
+    for table, column in (("measurement", "trial_id"), ("checkpoint", "trial_id"), ("trial", "id")):
+        change(folder, f"delete from {table} where {column} = 2")
 
 
 def test_a_whole_study_is_said_to_be_whole(tuner, launched):

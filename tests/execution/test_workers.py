@@ -134,6 +134,20 @@ def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_
         assert hurt.rows("select max(attempt) from trial") == [(2,)]
 
 
+def test_a_process_whose_device_died_trains_nothing_more(tmp_path):
+    calm = Bench(tmp_path / "calm")
+    calm.run(0)
+    note = '(__import__("pathlib").Path(__file__).parent / "pids").open("a").write(f"{__import__(\'os\').getpid()}\\n")'
+    deed = 'raise torch.AcceleratorError("CUDA error: device-side assert triggered")'
+    hurt = Bench(tmp_path / "hurt", loss=f"{note}\n        {ONCE.format(deed).strip()}")
+    hurt.run(1)
+    assert hurt.rows() == calm.rows()
+    first, *others = (tmp_path / "hurt" / "pids").read_text().split()
+    assert first not in others
+    assert len(set(others)) == 1
+    assert hurt.rows("select max(attempt), count(*) from trial where state = 'complete'") == [(2, 4)]
+
+
 @pytest.mark.slow
 def test_a_trial_that_takes_down_its_workers_is_given_up_and_the_others_complete(tmp_path):
     deadly = 'if point["dropout"] > 0.4: import os; os.kill(os.getpid(), 9)'

@@ -1,7 +1,10 @@
 """Databases that older versions wrote, as they lay on disk, are read whole and go on (I10)."""
 
 import math
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +61,42 @@ def test_what_was_migrated_is_what_is_created(migrated: Ledger, tmp_path: Path) 
         with old._database.reading() as connection:
             version = connection.exec_driver_sql("SELECT max(version) FROM schema_version").scalar()
     assert version == newest()
+
+
+KILLED = """
+import os, sys
+from tuner.storage import migrations
+from tuner.storage.store import open_ledger
+
+whole = migrations.MIGRATIONS[-1]
+
+def deadly(connection):
+    if sys.argv[2] == "after":
+        whole(connection)
+    os.kill(os.getpid(), 9)
+
+migrations.MIGRATIONS = (*migrations.MIGRATIONS[:-1], deadly)
+open_ledger(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_migration_that_is_killed_leaves_the_old_version_and_the_next_start_migrates(
+    moment: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "old.sqlite"
+    connection = sqlite3.connect(file)
+    connection.executescript((STORED / "version_1.sql").read_text(encoding="utf-8"))
+    connection.close()
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(file), moment], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    connection = sqlite3.connect(file)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (newest() - 1,)
+    connection.close()
+    with open_ledger(str(file)) as ledger, open_ledger(str(tmp_path / "new.sqlite")) as new:
+        assert columns(ledger) == columns(new)
+        assert len(ledger.trials(ledger.study("digits", "round-1").study_id)) == 2
 
 
 def columns(ledger: Ledger) -> dict[str, object]:

@@ -5,8 +5,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
+import torch
 
 from tuner.errors import LeaseLost, StorageError
 from tuner.records import Checkpoint, Claim, Measurement, State, TrialUpdate
@@ -65,6 +69,14 @@ def test_what_is_no_number_is_refused_by_metric_and_step(ledger: Ledger, claim: 
     wrong = Measurement(3, "validation/loss", value)  # type: ignore[arg-type]
     with pytest.raises(StorageError, match=r"validation/loss of trial id \d+ at step 3 must be a number, got"):
         ledger.record([TrialUpdate(claimed.trial_id, claimed.fence, 3, [wrong])])
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), Decimal("0.5"), Fraction(1, 2), torch.tensor(0.5)])
+def test_whatever_is_a_number_is_one(value: object, ledger: Ledger, study_id: int, claim: Claiming) -> None:
+    (claimed,) = claim()
+    measured = Measurement(3, "validation/loss", value)  # type: ignore[arg-type]
+    ledger.record([TrialUpdate(claimed.trial_id, claimed.fence, 3, [measured])])
+    assert ledger.measurements(study_id).values == [0.5]
 
 
 def test_curves_come_back_by_metric(ledger: Ledger, study_id: int, claim: Claiming) -> None:

@@ -1,12 +1,13 @@
 """Files around an SQLite database: private folders, the lock under which it is created, and where it must not lie."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tuner.errors import StorageError
+from tuner.errors import Paused, StorageError
 from tuner.security import make_private_folder
 
 ALLOW_NETWORK = "TUNER_SQLITE_ON_NETWORK"
@@ -32,9 +33,10 @@ def creation_lock(database: Path) -> Iterator[None]:
     try:
         descriptor = os.open(f"{database}.lock", os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
-        raise StorageError(
-            f"cannot write beside the storage {database}: {error.strerror}; the Ledger needs a folder it may write to"
-        ) from error
+        told = f"cannot write beside the storage {database}: {error.strerror}"
+        if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise Paused(f"{told}; mend the disk or make room, then run again to continue") from error
+        raise StorageError(f"{told}; the Ledger needs a folder it may write to") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
