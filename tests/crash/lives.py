@@ -189,7 +189,7 @@ def meaning(place):
 
 
 def _digest(place, kept):
-    read = read_state if kept.kind == "latest" else read_weights
+    read = read_weights if kept.kind == "best" else read_state
     return canonical_digest(read(place.checkpoints, kept))
 
 
