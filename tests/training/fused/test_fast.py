@@ -71,6 +71,7 @@ def test_without_a_compiler_there_is_a_message_and_no_error(monkeypatch, caplog)
 
 @pytest.mark.slow
 @pytest.mark.skipif(compiling.cpp_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its compiler
 def test_a_compiled_group_trains_as_each_trial_alone_but_for_rounding_and_is_repeatable(monkeypatch):
     monkeypatch.setattr(compiling, "PAYS_AFTER", 0.0)
     first, second = fast_runs(MlpWithDropout(), 3), fast_runs(MlpWithDropout(), 3)
@@ -81,3 +82,17 @@ def test_a_compiled_group_trains_as_each_trial_alone_but_for_rounding_and_is_rep
         with torch.no_grad():
             group.advance(4)
     assert digests(first) == digests(second)
+
+
+def test_a_graph_that_cannot_be_compiled_is_replayed_as_it_is(monkeypatch, caplog):
+    def refused(*inputs):
+        raise torch._dynamo.exc.Unsupported("not this one")
+
+    monkeypatch.setattr(torch, "compile", lambda replay, **options: refused)
+    compiled, plain = fast_runs(Mlp(), 2), fast_runs(Mlp(), 2)
+    group = Group(compiled)
+    assert compiling.compile_group(group)
+    group.advance(3)
+    Group(plain).advance(3)
+    assert digests(compiled) == digests(plain)
+    assert caplog.text.count("cannot be compiled, and is trained without that: not this one") == 1

@@ -3,11 +3,13 @@
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from tuner.training.fused.few_classes import with_torchs_own
 from tuner.training.fused.group import Group
 from tuner.training.fused.recording import Recording
 
@@ -38,5 +40,26 @@ def _compiled(recording: Recording) -> Recording:
     if recording.recurrent:  # its kernels know nothing of compiling
         return recording
     options: dict[str, Any] = {"compile_threads": 1}  # no processes that outlive us
-    compiled = torch.compile(recording.replay, fullgraph=True, dynamic=False, options=options)
-    return replace(recording, compiled=compiled)
+    replay = with_torchs_own(recording.graph).forward
+    compiled = torch.compile(replay, fullgraph=True, dynamic=False, options=options)
+    return replace(recording, compiled=_Compiled(compiled, recording))
+
+
+class _Compiled:
+    """A compiled replay. Compiling begins with the first call; where it fails, the graph is replayed as it is."""
+
+    def __init__(self, compiled: Callable[..., Any], recording: Recording) -> None:
+        self._replay = compiled
+        self._plain = recording.replay
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        if self._replay is self._plain:
+            return self._plain(*inputs)
+        try:
+            return self._replay(*inputs)
+        except Exception as error:  # torch's compiler is imported only when it is used
+            if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            _log.warning("a group cannot be compiled, and is trained without that: %s", str(error).split("\n")[0])
+            self._replay = self._plain
+            return self._plain(*inputs)
