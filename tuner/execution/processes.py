@@ -34,10 +34,11 @@ def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) 
     alike = [trial for trial in left if trial.shape_group == left[0].shape_group]
     choices = Choices(ledger, row, setting.numerics)
     choice = choices.of(left[0].shape_group) if fused else None
+    if choice is None and fused:
+        choice = best_choice(setting, alike[: largest_group(setting.device)], len(left))
+        choices.keep(left[0].shape_group, choice)
     if choice is None or not choice.seconds:
-        choice = best_choice(setting, alike[: largest_group(setting.device)] if fused else alike[:1], len(left))
-        if fused:
-            choices.keep(left[0].shape_group, choice)
+        choice = best_choice(setting, alike[:1], len(left))
     return Ahead(len(left), choice.seconds * row.study.budget.max_train_steps * len(left))
 
 

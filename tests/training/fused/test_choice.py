@@ -45,7 +45,7 @@ def test_a_small_model_with_much_work_ahead_trains_in_a_large_group(tmp_path):
 def test_a_short_study_is_not_probed(tmp_path):
     found = probed(Mlp(), tmp_path, budget=StepBudget(50, 25), ahead=2, trials=2)
     assert (found.num_trials, found.probed) == (1, False)
-    assert "too short for a probe" in found.reason
+    assert "too few for a probe" in found.reason
 
 
 def test_steps_that_do_not_wait_for_python_are_left_alone(tmp_path):

@@ -24,7 +24,8 @@ from tuner.training.trial_run import TrialRun
 SIZES = (2, 8, 16, 32)  # groups that are tried; beyond, little is gained and caches overflow
 SIZES_ON_GPU = (2, 8, 32, 128, 256)
 PROBE_SECONDS = 1.0  # at most, for each shape group
-PROBE_SHARE, GAIN_SHARE = 0.015, 0.2  # at most these parts of the work ahead, and of what two trials together save
+PROBE_SHARE, GAIN_SHARE = 0.02, 0.2  # at most these parts of the work ahead, and of what two trials together save
+PROBE_STEPS = 20  # of a trial alone: a first probe takes longer than those
 PAYS = 0.95  # of the time that a trial takes alone
 SLOW_STEP = 0.1  # seconds; such steps are not waiting for Python, and stacking them fills the caches
 TIMED = 5  # steps that are timed
@@ -48,9 +49,11 @@ class Choice:
 def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Choice:
     """Time a step alone and in groups. `ahead`: how many trials are to be trained, by `crew` processes."""
     quiet = replace(setting, stop=lambda: False)
+    steps = ahead * setting.study.budget.max_train_steps / crew
+    if len(trials) > 1 and PROBE_SHARE * steps < PROBE_STEPS:
+        return Choice(1, f"{steps:.0f} steps of training are too few for a probe")
     with callers_generators_restored(setting.device):
         alone = _seconds_a_step([TrialRun(quiet, trials[0])])
-        steps = ahead * setting.study.budget.max_train_steps / crew
         if len(trials) < 2 or alone > SLOW_STEP:
             reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
             return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
@@ -84,7 +87,7 @@ class _Probe:
         self.spent = 0.0
 
     def fastest(self) -> Choice:
-        expected = 0.03 + 20 * self.alone  # what a first, small group took for many kinds of models
+        expected = 0.03 + PROBE_STEPS * self.alone  # what a first, small group took for many kinds of models
         for size in _sizes(self.setting.device):
             if size > len(self.trials):
                 break
