@@ -13,8 +13,8 @@ from tuner.training.setting import Data
 
 
 def workload_fingerprint(workload: Workload, data: Data) -> str:
-    """Hex digest of the workload's code and of its training and validation data."""
-    digest = hashlib.sha256(code_digest(workload).encode())
+    """Hex digest of the workload's code, its settings, and its training and validation data."""
+    digest = hashlib.sha256((code_digest(workload) + settings_text(workload)).encode())
     for split in (data.training, data.validation):
         digest.update(data_digest(split).encode())
     return digest.hexdigest()
@@ -35,6 +35,23 @@ def code_digest(workload: Workload) -> str:
         except (OSError, TypeError):  # typed into an interpreter
             source = f"{type(workload).__qualname__} = {sorted(vars(type(workload)))!r}"
     return hashlib.sha256(normalized_source(source).encode()).hexdigest()
+
+
+def settings_text(workload: Workload) -> str:
+    """The plain values that an instance carries, `Net(width=64, dropout=0.1)`: they make it another workload too.
+
+    Empty where there are none. Tensors, modules and the like are left out: they are data, or come from these values.
+    """
+    plain = {name: value for name, value in sorted(vars(workload).items()) if _is_plain(value)}
+    return repr(plain) if plain else ""
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(key) and _is_plain(held) for key, held in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(held) for held in value)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def normalized_source(source: str) -> str:
