@@ -1,7 +1,7 @@
 """A small part of tests/benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough (issue 7)."""
 
 import pytest
-from benchmarks.verdict_rates import best_step_rates, boundary_rates, boundary_rows
+from benchmarks.verdict_rates import best_step_rates, boundary_rates, boundary_rows, regime_rates
 
 SEED = 5_000_000
 
@@ -20,4 +20,12 @@ def test_best_step_verdicts_are_right(noise):
     rows = best_step_rates(SEED, 6, (noise,))
     shares = rows.groupby("outcome")["count"].sum() / rows["count"].sum()
     assert shares.get("wrong", 0.0) <= 0.03
-    assert shares.get("inconclusive", 0.0) <= 0.15
+    assert shares.get("open", 0.0) <= 0.10
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_regime_verdicts_are_right(noise):
+    rows = regime_rates(SEED, 6, (noise,))
+    shares = rows.groupby("outcome")["count"].sum() / rows["count"].sum()
+    assert shares.get("wrong", 0.0) <= 0.02
+    assert shares.get("open", 0.0) <= 0.10

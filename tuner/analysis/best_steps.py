@@ -22,13 +22,14 @@ from tuner.analysis.budget_verdict import (
     too_little_evidence,
 )
 from tuner.analysis.finding import Finding, Strength
-from tuner.analysis.good_trials import GOOD_AT_LEAST, curve_matrix, good_trials
+from tuner.analysis.good_trials import curve_matrix, good_trials
 from tuner.analysis.levels import Array, earliest_within_noise, gains_after
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 
 SHORTER_BUDGET = 2.5  # [P] times the latest good best step is the budget proposed for too_long (A14, D15)
 LONGER_BUDGET = 2  # [S] times the budget is the decisive experiment for maybe_too_short (A1, D9)
+STRONG = 5  # [P] good trials for a strong verdict
 MINIMUM_CURVE = 3  # evaluations below which a curve has no noise to speak of
 
 
@@ -124,7 +125,7 @@ def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Strengt
         return "none"
     if verdict == "maybe_too_short" and frames.study.schedule.ends_at_zero:
         return "weak"
-    return "strong" if len(table) >= GOOD_AT_LEAST else "moderate"
+    return "strong" if len(table) >= STRONG else "moderate"
 
 
 def _caveats(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Iterator[str]:

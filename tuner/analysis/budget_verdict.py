@@ -17,7 +17,7 @@ CONSISTENT = 0.80  # [P] share of the good trials that "always" and "consistentl
 MINIMUM_GOOD = 3  # [P] fewer good trials decide nothing
 CONFIDENCE = 0.99  # [P] one-sided, of a gain being real or absent
 MEANINGFUL = 0.5  # [P] noises of one evaluation: a smaller mean gain is none
-NEGLIGIBLE_EARLY = 1.5  # [P] noises: a mean gain after EARLY surely below this is absent
+NEGLIGIBLE_EARLY = 2.0  # [P] noises: a mean gain after EARLY surely below this is absent
 NEGLIGIBLE_LATE = 1.0  # [P] noises: the same for the gain after LATE
 
 THRESHOLDS = {

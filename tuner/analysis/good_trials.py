@@ -11,7 +11,7 @@ from tuner.analysis.levels import Array, noise_of
 from tuner.analysis.study_frames import StudyFrames
 
 GOOD_SHARE = 1 / 3  # [P] of the completed trials, by best value, are candidates for good
-GOOD_AT_LEAST = 5  # [P] candidates, where there are as many
+GOOD_AT_LEAST = 7  # [P] candidates, where there are as many: with 5, short curves stay inconclusive too often
 GOOD_IMPROVEMENT = 0.5  # [P] a good trial made at least this share of the best trial's improvement
 _NOISES = 4.0  # [P] but so many noises of an evaluation never tell two trials apart
 
@@ -19,7 +19,7 @@ _NOISES = 4.0  # [P] but so many noises of an evaluation never tell two trials a
 def good_trials(frames: StudyFrames) -> pd.DataFrame:
     """Rows of the good trials, best first.
 
-    The best third of the completed trials (at least 5), without hopeless ones: those that made less than half of
+    The best third of the completed trials (at least 7), without hopeless ones: those that made less than half of
     the improvement that the best trial made over the worst first evaluation.
     """
     ranked = ranked_trials(frames)
