@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from support.tiny import Tiny
+
 from tuner.training.fingerprint import settings_text, workload_fingerprint
 from tuner.training.setting import Data
 
