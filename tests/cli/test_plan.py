@@ -21,6 +21,10 @@ def test_trials_steps_cost_and_relevance_are_shown_and_nothing_is_written(tuner,
     four = tuner("plan", study, "--total-steps", 8000, "--rounds", 4)
     assert "very mature" in four.err, "A44"
     assert tuner("plan", study, "--total-steps", 100).code == 2
+    middle = ('Round("the best", promote=2),', 'Round("longer", promote=3), Round("the best", promote=2),')
+    study = write_study(tmp_path, trials=12, more="production_steps=4000,", replace=[*COMPUTE_BOUND, middle])
+    priced = tuner("run", study, "--dry-run")
+    assert [line.split()[2] for line in priced.out.splitlines()[1:4]] == ["400", "1,265", "4,000"], "the root of 10"
 
 
 def test_where_the_sweep_finds_the_budget_a_total_is_refused(tuner, tmp_path):

@@ -9,6 +9,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk, Plan, plan_study, started_study
+from tuner.rounds.lengths import compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.prepare import declared_regime, known_regime, prepared_round
 from tuner.rounds.promotion import most_promoted
@@ -55,6 +56,8 @@ def _promoting(desk: Desk, number: int, steps: int | None, before: tuple[Trial, 
     """A promoting round with points of the round before in the place of its best ones, and what their trunks save."""
     declared = desk.campaign.round(number)
     budget = steps or declared.max_train_steps or desk.campaign.production_steps or 1
+    if steps is None and known_regime(desk) == "compute_bound":
+        budget = compute_bound_lengths(desk.campaign)[number - 1]
     first = study_of_round(desk.campaign, 1, budget)
     study = replace(first, name=round_name(number), num_trials=most_promoted(declared))
     plan = plan_study(desk, study, planned_trials(study))
