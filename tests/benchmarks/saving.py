@@ -55,7 +55,9 @@ class Beside:
 
     def save(self, training):
         self.step += 1
-        write = partial(self.folder.write_state, "latest", self.step, self.copies.of(training.state()), None)
+        write = partial(
+            self.folder.write_state, "latest", self.step, self.copies.of(training.state(), self.saver.thread), None
+        )
         self.saver.start(TrialUpdate(0, 1, self.step), [write])
 
     def hand_in(self):

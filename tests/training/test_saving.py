@@ -3,6 +3,7 @@
 import errno
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -273,16 +274,23 @@ def state_of(generator):
     return {"wide": wide, "list": [many, (1, "text", None)], "flag": True, "view": wide.permute(3, 2, 1, 0)[1:]}
 
 
-def test_a_copy_means_the_same_and_the_next_one_takes_its_memory():
+@pytest.fixture
+def helper():
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def test_a_copy_means_the_same_and_the_next_one_takes_its_memory(helper):
     generator, copies = torch.Generator().manual_seed(0), Copies()
     places = []
     for _ in range(3):
         state = state_of(generator)
         expected = canonical_digest(state)
-        copy = copies.of(state)
+        copy = copies.of(state, helper)
         state["wide"].zero_()
         assert canonical_digest(copy) == expected
         assert num_bytes(copy) == num_bytes(state) == 4 * (300 + 240 + 1) + 14
         places.append((copy["wide"].data_ptr(), copy["list"][0]["half"].data_ptr()))
     assert len(set(places)) == 1
-    assert canonical_digest(copies.of({"other": torch.arange(3)})) == canonical_digest({"other": torch.arange(3)})
+    for other in ({"other": torch.arange(3)}, {"none": []}, {"two": [torch.ones(2), torch.zeros(5)]}):
+        assert canonical_digest(copies.of(other, helper)) == canonical_digest(other)
