@@ -6,6 +6,7 @@ length in steps (A36, D18); everything else asks (A38, A43). A schedule is never
 """
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal, get_args
 
 from tuner.budget.schedules import Piece, Schedule
@@ -62,8 +63,10 @@ def _lengthened_body(body: tuple[Piece, ...], steps: int, mode: Mode) -> tuple[P
 
 def _rescaled(body: tuple[Piece, ...], steps: int) -> tuple[Piece, ...]:
     old = sum(piece.steps for piece in body)
-    lengths = [max(1, round(piece.steps * steps / old)) for piece in body]
-    lengths[-1] += steps - sum(lengths)
+    ends = [0, *accumulate(piece.steps for piece in body)]
+    # Ends of pieces are rounded, not their lengths: then the sum is exact and no piece gets shorter than it was.
+    places = [(2 * end * steps + old) // (2 * old) for end in ends]
+    lengths = [end - start for start, end in pairwise(places)]
     return tuple(_stretched(piece, length) for piece, length in zip(body, lengths, strict=True))
 
 
