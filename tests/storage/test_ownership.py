@@ -16,7 +16,7 @@ from tuner.storage import claims, recording, store
 from tuner.storage.schema import trial
 from tuner.storage.store import open_ledger
 
-QUICK, LONG = (50, 30), (2000, 60)
+QUICK, PLANTED, LONG = (50, 30), (400, 40), (2000, 60)  # examples and steps; a planted bug ends the search
 MEMORY = Path("/dev/shm")
 
 
@@ -105,5 +105,5 @@ def test_a_planted_bug_is_found(bug, study, make_trial, monkeypatch):
     with open_ledger(f"{folder}/tuner.sqlite") as ledger:
         bug(monkeypatch)
         with pytest.raises((AssertionError, ExceptionGroup)):
-            check(ledger, study, make_trial, *QUICK, phases=(Phase.generate,))
+            check(ledger, study, make_trial, *PLANTED, phases=(Phase.generate,))
     shutil.rmtree(folder)
