@@ -118,11 +118,8 @@ def by_optuna(job, plan, folder):
 
 
 def by_ray(job, plan, folder):
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    ray.init(
-        num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-        runtime_env={"env_vars": environment},
-    )  # fmt: skip
+    os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}  # its workers inherit
+    ray.init(num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         for name, study, trials in plan:
 
@@ -169,4 +166,6 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    import end_to_end_peers  # by its name, by which Ray's workers find it too
+
+    end_to_end_peers.main()
