@@ -4,8 +4,8 @@ import pytest
 import torch
 from support.tiny import Tiny
 
-from tuner.training.fingerprint import settings_text, workload_fingerprint
-from tuner.training.setting import Data
+from tuner.execution.in_process import InProcess
+from tuner.training.fingerprint import instance_settings
 
 
 class Settable(Tiny):
@@ -13,18 +13,42 @@ class Settable(Tiny):
         vars(self).update(settings)
 
 
-def fingerprint(**settings):
-    workload = Settable(**settings)
-    return workload_fingerprint(workload, Data.of(workload, torch.device("cpu")))
+class Counting(Tiny):
+    def __init__(self):
+        self.models = 0
+
+    def data(self):
+        self.examples = 7
+        return super().data()
+
+    def model(self, point):
+        self.models += 1
+        return super().model(point)
+
+
+def made_with(folder, **settings):
+    return InProcess(Settable(**settings), folder, device="cpu")
 
 
 @pytest.mark.parametrize(
     "other", [{"dropout": 0.2}, {"dropout": 0.1, "width": 4}, {"dropout": "0.1"}, {"dropout": [0.1]}, {}]
 )
-def test_an_instance_made_with_other_values_is_another_workload(other):
-    assert fingerprint(dropout=0.1) == fingerprint(dropout=0.1)
-    assert fingerprint(dropout=0.1) != fingerprint(**other)
+def test_an_instance_made_with_other_values_is_another_workload(other, tmp_path):
+    mine = made_with(tmp_path, dropout=0.1).fingerprint()
+    assert mine == made_with(tmp_path, dropout=0.1).fingerprint()
+    assert mine != made_with(tmp_path, **other).fingerprint()
+
+
+def test_the_value_that_differs_is_named(tmp_path):
+    before, after = (made_with(tmp_path, dropout=rate, width=4).fingerprint_parts() for rate in (0.1, 0.2))
+    assert {name for name in before if before[name] != after[name]} == {"attribute dropout"}
+
+
+def test_a_workload_that_counts_its_calls_stays_the_same_one(tmp_path):
+    unused, used = (InProcess(Counting(), tmp_path, device="cpu") for _ in range(2))
+    used.workload.model({})
+    assert used.fingerprint() == unused.fingerprint()
 
 
 def test_what_is_derived_or_data_stays_out():
-    assert settings_text(Settable(cache=torch.zeros(2), layer=torch.nn.Linear(1, 1))) == ""
+    assert instance_settings(Settable(cache=torch.zeros(2), layer=torch.nn.Linear(1, 1))) == {}

@@ -26,7 +26,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.storage.verify import delete_strays
 from tuner.training.determinism import settle_determinism
-from tuner.training.fingerprint import workload_fingerprint
+from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.fingerprint_parts import workload_parts
 from tuner.training.fused.choice import Choice, look_at
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
@@ -73,6 +73,7 @@ class InProcess:
         quota: Quota | None = None,
     ) -> None:
         self.workload = workload
+        self.settings = instance_settings(workload)
         self.checkpoint_root = checkpoint_root
         self.device = choose_device(device)
         self.commit_seconds = commit_seconds
@@ -90,14 +91,15 @@ class InProcess:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return workload_fingerprint(self.workload, self.data)
+        return workload_fingerprint(self.workload, self.data, self.settings)
 
     def fingerprint_parts(self) -> Mapping[str, str]:
         return self._parts
 
     @cached_property
     def _parts(self) -> Mapping[str, str]:
-        return workload_parts(self.workload, self.data)
+        made_with = {f"attribute {name}": text for name, text in self.settings.items()}
+        return workload_parts(self.workload, self.data) | made_with
 
     def fingerprint(self) -> str:
         return self._fingerprint

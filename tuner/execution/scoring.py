@@ -17,7 +17,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.batches import Split
 from tuner.training.checkpoints import read_weights
 from tuner.training.evaluation import evaluate
-from tuner.training.fingerprint import workload_fingerprint
+from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.setting import Data, Setting
 from tuner.training.trial_run import build_model
@@ -68,8 +68,9 @@ def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, ob
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step} any more")
     device = choose_device(machine.device)
     prepare_numerics(device, machine.threads)
+    settings = instance_settings(workload)
     data = Data.of(workload, device)
-    if workload_fingerprint(workload, data) != chosen.row.fingerprint:
+    if workload_fingerprint(workload, data, settings) != chosen.row.fingerprint:
         raise StudyChanged(
             f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started; "
             "its score would be that of another model: undo the change, then score"

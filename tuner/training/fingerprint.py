@@ -4,6 +4,7 @@ import ast
 import hashlib
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from tuner.training.batches import Split
 from tuner.training.setting import Data
 
 
-def workload_fingerprint(workload: Workload, data: Data) -> str:
-    """Hex digest of the workload's code, its settings, and its training and validation data."""
-    digest = hashlib.sha256((code_digest(workload) + settings_text(workload)).encode())
+def workload_fingerprint(workload: Workload, data: Data, settings: Mapping[str, str]) -> str:
+    """Hex digest of the workload's code, its `instance_settings`, and its training and validation data."""
+    text = repr(dict(settings)) if settings else ""
+    digest = hashlib.sha256((code_digest(workload) + text).encode())
     for split in (data.training, data.validation):
         digest.update(data_digest(split).encode())
     return digest.hexdigest()
@@ -37,13 +39,13 @@ def code_digest(workload: Workload) -> str:
     return hashlib.sha256(normalized_source(source).encode()).hexdigest()
 
 
-def settings_text(workload: Workload) -> str:
-    """The plain values that an instance carries, `Net(width=64, dropout=0.1)`: they make it another workload too.
+def instance_settings(workload: Workload) -> dict[str, str]:
+    """The plain values an instance was made with, `Net(width=64, dropout=0.1)`: they make it another workload too.
 
-    Empty where there are none. Tensors, modules and the like are left out: they are data, or come from these values.
+    To be asked before the workload is used, since its methods may count or remember in attributes. Tensors, modules and
+    the like are left out: they are data, or come from these values.
     """
-    plain = {name: value for name, value in sorted(vars(workload).items()) if _is_plain(value)}
-    return repr(plain) if plain else ""
+    return {name: repr(value) for name, value in sorted(vars(workload).items()) if _is_plain(value)}
 
 
 def _is_plain(value: object) -> bool:
