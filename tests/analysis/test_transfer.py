@@ -15,6 +15,7 @@ from tuner.analysis.equal_steps import equal_steps_frame, longer_training_findin
 from tuner.analysis.frames import frames_of
 from tuner.analysis.transfer import Comparison, transfer_findings, winner_finding
 from tuner.analysis.transfer_pairs import contrast, fresh_values, transfer_pairs, trial_noise
+from tuner.plots.transfer import transfer_frame, transfer_plot
 
 SPACE = SearchSpace(learning_rate=log_uniform(1e-2, 2.0))
 
@@ -214,3 +215,21 @@ def test_a_conclusion_is_promoted_rejected_or_open_at_each_length():
 def test_nothing_is_concluded_of_a_campaign_without_rounds():
     assert conclusions_frame([]).empty
     assert conclusions_frame([searched([0.2, 0.3])])["conclusion"].tolist() == ["winner of round-1"]
+
+
+def test_the_plot_pairs_both_lengths_and_names_every_stroke():
+    before = searched([0.3, 0.2, 0.4])
+    after = promoted(before, (1, "same", 0.1), (1, "fresh", 0.12), (1, "fresh", 0.11, 0.5))
+    table = transfer_frame(before, after)
+    pairs = table[table["panel"] == "pairs"].sort_values(["trial", "step"])
+    assert pairs["value"].tolist() == [0.2, 0.1, 0.2, 0.12, 0.2, 0.11]
+    steps = table[(table["panel"] == "steps") & (table["seeds"] == "parent")]
+    assert list(zip(steps["step"], steps["value"], strict=True)) == [(50, 0.4), (100, 0.2)], "the parent, best so far"
+    left, right = transfer_plot(table, "validation/loss").axes
+    named = {text.get_text() for text in right.get_legend().get_texts()}
+    assert named == {
+        f"trial 1, {how}" for how in ("the round before", "same seed", "fresh seeds", "fresh seeds, 0.5 x rate")
+    }
+    assert left.get_legend() is None
+    strokes = {(line.get_color(), line.get_linestyle(), line.get_markerfacecolor()) for line in left.lines}
+    assert len(strokes) == 3, "same seed, fresh seeds and an arm are told apart without colours"

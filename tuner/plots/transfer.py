@@ -10,6 +10,12 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.plots import theme
 
+_STROKES: dict[str, tuple[Any, str]] = {
+    "parent": ((0, (1, 1)), "the round before"),
+    "same": ("--", "same seed"),
+    "fresh": ("-", "fresh seeds"),
+}
+
 
 def transfer_frame(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:
     """Long form, a row a point of a line: panel ("pairs" or "steps"), trial, parent, seeds, rate, step, value.
@@ -49,7 +55,7 @@ def transfer_plot(table: pd.DataFrame, metric: str, *, title: str = "From a shor
     _draw_pairs(left, table[table["panel"] == "pairs"], colors)
     _draw_steps(right, table[table["panel"] == "steps"], colors)
     right.set_xscale("log")
-    theme.legend(left)
+    theme.legend(right)  # where falling curves leave room; colours and strokes are the same on the left
     return figure
 
 
@@ -57,12 +63,10 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, colors: dict[int, str]) -> None
     for _, line in pairs.groupby("trial"):
         row = line.iloc[0]
         fresh = row["seeds"] == "fresh"
-        arm = "" if row["rate"] == 1.0 else f", {row['rate']:g} x rate"
-        style = "-" if fresh and not arm else ":" if arm else "--"
+        style = ":" if row["rate"] != 1.0 else "-" if fresh else "--"
         axes.plot(
             ["shorter", "longer"], line["value"], style, marker="o", color=colors[row["parent"]], linewidth=1.6,
             markerfacecolor=colors[row["parent"]] if fresh else "white",
-            label=f"trial {row['parent']}, {'fresh seeds' if fresh else 'same seed'}{arm}",
         )  # fmt: skip
     steps = sorted(pairs["step"].unique())
     axes.set_xticks([0, 1], [f"{steps[0]:,}", f"{steps[-1]:,}"])
@@ -71,8 +75,13 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, colors: dict[int, str]) -> None
 
 def _draw_steps(axes: Axes, steps: pd.DataFrame, colors: dict[int, str]) -> None:
     for (parent, seeds, _), line in steps.groupby(["parent", "seeds", "trial"], dropna=False):
-        dash = {"parent": (0, (1, 1)), "same": "--"}.get(str(seeds), "-")
-        axes.plot(line["step"], line["value"], color=colors[int(str(parent))], linestyle=dash, linewidth=1.4)
+        dash, told = _STROKES[str(seeds)]
+        rate = line["rate"].iloc[0]
+        arm = "" if rate == 1.0 else f", {rate:g} x rate"
+        axes.plot(
+            line["step"], line["value"], color=colors[int(str(parent))], linestyle=":" if arm else dash, linewidth=1.4,
+            label=f"trial {parent}, {told}{arm}",
+        )  # fmt: skip
 
 
 def _best_so_far(frames: StudyFrames, trial: int) -> pd.DataFrame:
