@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Barrier
 
 import pytest
 from sqlalchemy import text
@@ -17,7 +19,7 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import State
 from tuner.storage.codec import point_from, point_text, study_from, study_text
-from tuner.storage.store import Ledger
+from tuner.storage.store import Ledger, open_ledger
 
 
 def with_space(study: Study, **declared: object) -> Study:
@@ -167,6 +169,22 @@ def test_the_newest_conclusion_of_a_kind_holds(ledger: Ledger, study_id: int) ->
         ledger.conclude("digits", "regime", {"frame": object()})
     with pytest.raises(StorageError, match="there is no campaign 'letters'"):
         ledger.conclude("letters", "regime", {})
+
+
+def test_of_two_who_conclude_once_at_the_same_moment_the_first_is_believed_by_both(
+    ledger: Ledger, study_id: int, url: str
+) -> None:
+    def ask(number: int) -> object:
+        with open_ledger(url) as mine:
+            together.wait()
+            return mine.conclude_once("digits", "test_score", {"by": number})["by"]
+
+    together = Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        answers = set(pool.map(ask, range(8)))
+    assert answers == {(ledger.conclusion("digits", "test_score") or {})["by"]}
+    with pytest.raises(StorageError, match="there is no campaign 'letters'"):
+        ledger.conclude_once("letters", "test_score", {})
 
 
 def test_each_launch_is_written_down(ledger: Ledger, study_id: int) -> None:

@@ -57,9 +57,8 @@ def scored_once(ledger: Ledger, chosen: Chosen, workload: Workload, machine: Mac
     recorded = recorded_score(ledger, chosen.row.campaign)
     if recorded is not None:
         return recorded
-    score = _score(chosen, workload, machine)
-    ledger.conclude(chosen.row.campaign, TEST_SCORE, score)
-    return score
+    # Where two ask at the same moment, the first answer holds for both.
+    return ledger.conclude_once(chosen.row.campaign, TEST_SCORE, _score(chosen, workload, machine))
 
 
 def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, object]:

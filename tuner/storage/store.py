@@ -129,6 +129,10 @@ class Ledger:
         """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds."""
         self._database.write(lambda connection: studies.insert_conclusion(connection, campaign, kind, data, study_id))
 
+    def conclude_once(self, campaign: str, kind: str, data: Mapping[str, object]) -> dict[str, object]:
+        """Keep a conclusion (JSON) about a campaign unless one of its kind stands; returns the one that stands."""
+        return self._database.write(lambda connection: studies.first_conclusion(connection, campaign, kind, data))
+
     def conclusion(self, campaign: str, kind: str, study_id: int | None = None) -> dict[str, object] | None:
         """The newest conclusion of a kind about exactly this campaign or study; None without one."""
         return self._database.read(lambda connection: studies.newest_conclusion(connection, campaign, kind, study_id))

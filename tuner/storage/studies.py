@@ -189,6 +189,18 @@ def insert_conclusion(
     connection.execute(insert(conclusion).values(**values, data=data_text(data), created=DatabaseTime()))
 
 
+def first_conclusion(
+    connection: Connection, campaign_name: str, kind: str, data: Mapping[str, object]
+) -> dict[str, object]:
+    """What was concluded about the campaign; `data` where nothing was. Raises StorageError for an unknown campaign."""
+    # Whoever holds the campaign's row decides: on PostgreSQL two writers would not see each other's conclusion.
+    connection.execute(select(campaign.c.id).where(campaign.c.name == campaign_name).with_for_update())
+    stands = newest_conclusion(connection, campaign_name, kind, None)
+    if stands is None:
+        insert_conclusion(connection, campaign_name, kind, data, None)
+    return stands or dict(data)
+
+
 def newest_conclusion(
     connection: Connection, campaign_name: str, kind: str, study_id: int | None
 ) -> dict[str, object] | None:
