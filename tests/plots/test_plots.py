@@ -122,6 +122,73 @@ def test_the_scale_runs_from_the_better_to_the_worse_end(minimize, expected):
     assert value_limits(table, minimize=minimize) == pytest.approx(expected)
 
 
+def test_the_legend_names_what_is_drawn_in_any_panel_and_nothing_else():
+    """The second trial exists in the second branch's panel alone."""
+    space = SearchSpace(optimizer=branches(sgd={"a": uniform(0, 1)}, adamw={"b": uniform(0, 1)}))
+    points = [{"optimizer": "sgd", "sgd.a": 0.5}, {"optimizer": "adamw", "adamw.b": 0.5}]
+    figure = axes_of(frames_of_values(study(space), points, [0.5, None]))
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"best 3", "infeasible"}
+
+
+def test_without_a_value_there_is_no_scale_to_read():
+    assert axes_of(frames(6, bad_above=0.0)).axes[0].get_yticks().tolist() == []
+
+
+def test_whole_numbers_have_whole_ticks():
+    assert all(float(tick).is_integer() for tick in axes_of(frames()).axes[2].get_xticks())
+
+
+def test_sixty_long_names_can_be_read():
+    """Some are left out, the others slanted and shortened in the middle; the CSV has them whole."""
+    names = [f"an architecture with a long name, variant {place}" for place in range(60)]
+    space = SearchSpace(act=choice(*names))
+    made = frames_of_values(study(space), [{"act": name} for name in names], [float(i) for i in range(60)])
+    for kind in ("axes", "isolation"):
+        figure, table = PLOTS[kind](made)
+        figure.canvas.draw()
+        labels = figure.axes[0].get_xticklabels()
+        assert (len(labels), labels[1].get_text()) == (12, "an archit…variant 5"), kind
+        assert labels[0].get_rotation() == 35
+        assert set(table["value"]) == set(names)
+
+
+def test_a_name_is_no_longer_than_its_axis():
+    name = "weight_of_the_auxiliary_contrastive_loss_of_the_second_decoder_head"
+    made = frames_of_values(study(SearchSpace(**{name: uniform(0, 1)})), [{name: 0.5}], [1.0])
+    shown = axes_of(made).axes[0].get_xlabel()
+    assert len(shown) < 60
+    assert shown.startswith("weight_of_the")
+    assert shown.endswith("decoder_head")
+
+
+def test_the_infeasible_map_shows_the_space_that_was_searched():
+    made = frames(12)
+    made.trials["learning_rate"] = 1e-3
+    axes = PLOTS["infeasible"](made)[0].axes[0]
+    low, high = axes.get_xlim()
+    assert low < 1e-4
+    assert high > 1e-1
+
+
+def test_the_parallel_view_names_the_ends_of_each_axis_and_lists_the_best_first():
+    made = frames()
+    figure, table = PLOTS["parallel"](made)
+    ends = [text.get_text() for text in figure.axes[0].texts]
+    assert ends == ["0.0001", "0.1", "0", "0.5", "1", "4", "$relu", "tanh$"]
+    best = made.complete.sort_values("best_value").iloc[0]
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend[0] == f"trial {best['trial']}: {best['best_value']:.4g}"
+    assert table["rank"].max() == 10
+
+
+def test_boxes_of_the_best_of_n_stand_at_equal_ratios_up_to_all_trials():
+    figure, table = PLOTS["best-of-n"](frames(40))
+    shown = [int(label.get_text()) for label in figure.axes[0].get_xticklabels()]
+    assert shown[:3] == [1, 2, 3]
+    assert shown[-1] == table["n"].max() == 40
+    assert len(shown) <= 16
+
+
 def test_the_rows_plotted_are_those_of_each_branch():
     space = SearchSpace(
         optimizer=branches(

@@ -1,21 +1,22 @@
 """Each varied hyperparameter against the best value over training (B29): where the good points lie (B20)."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.lines import Line2D
 
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.plots import theme
+from tuner.plots.scales import name_ticks, searched_scale
 
 COLUMNS = 3
 SIDEWAYS = 0.03  # points of one choice are drawn a little beside each other
-DECADES_LABELLED = 200.0  # log axes over a smaller factor are labelled at 1, 2, 5
-MARGIN = 0.06  # of the searched range, left free on both sides
 
 
 def axes_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -57,10 +58,22 @@ def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperpa
         axes.tick_params(labelleft=place % columns == 0)
         mine = table[table["hyperparameter"] == hyperparameter.name]
         _panel(axes, mine.assign(position=_scale_x(axes, hyperparameter, mine["value"])), limits)
-    handles, labels = shared.get_legend_handles_labels() if shared else ([], [])
-    made = figure.legend(handles, labels, loc="outside lower left", ncols=4, fontsize=theme.SMALL, frameon=False)
+    if shared is not None and table["rank"].isna().all():
+        shared.set_yticks([])  # nothing has a value, so the scale says nothing
+    made = figure.legend(**_drawn_marks(figure), loc="outside lower left", ncols=4, fontsize=theme.SMALL, frameon=False)
     theme.plain(made.get_texts())
     return figure
+
+
+def _drawn_marks(figure: Figure) -> dict[str, Any]:
+    """The marks that stand in any panel, each once."""
+    marks: dict[str, Line2D] = {}
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            label = str(line.get_label())
+            if not label.startswith("_") and len(np.asarray(line.get_xdata())):
+                marks.setdefault(label, line)
+    return {"handles": list(marks.values()), "labels": list(marks)}
 
 
 def value_limits(table: pd.DataFrame, *, minimize: bool) -> tuple[float, float]:
@@ -92,7 +105,7 @@ def _panel(axes: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> Non
         transform=at_edge, label="off the scale",
     )  # fmt: skip
     axes.plot(
-        infeasible["position"], [edge] * len(infeasible), "x", color="#CC0000", markersize=6, markeredgewidth=1.6,
+        infeasible["position"], [edge] * len(infeasible), "x", color=theme.RED, markersize=6, markeredgewidth=1.6,
         transform=at_edge, label="infeasible",
     )  # fmt: skip
     stars = complete[top]
@@ -107,23 +120,8 @@ def _scale_x(axes: Axes, hyperparameter: Hyperparameter, values: pd.Series) -> p
     domain = hyperparameter.domain
     if not isinstance(domain, Range):
         names = [str(choice) for choice in domain.choices]
-        axes.set_xticks(range(len(names)), names)
-        theme.plain(axes.get_xticklabels())
-        axes.set_xlim(-0.5, len(names) - 0.5)
+        name_ticks(axes, names)
         beside = pd.Series([SIDEWAYS * (place % 9 - 4) for place in range(len(values))], index=values.index)
         return values.map(lambda value: names.index(str(value))).astype(float) + beside
-    if domain.log:
-        axes.set_xscale("log")
-        if domain.high / domain.low < DECADES_LABELLED:
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        room = (domain.high / domain.low) ** MARGIN
-        axes.set_xlim(domain.low / room, domain.high * room)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        width = MARGIN * (domain.high - domain.low)
-        axes.set_xlim(domain.low - width, domain.high + width)
-    for bound in (domain.low, domain.high):
-        axes.axvline(bound, color=theme.GRAY, linestyle="--", linewidth=0.9, zorder=1)
+    searched_scale(axes, "x", domain)
     return values.astype(float)

@@ -6,16 +6,20 @@ from matplotlib.figure import Figure
 
 from tuner.plots import theme
 
-MOST_BOXES = 25
+MOST_BOXES = 16
 
 
 def best_of_n_plot(table: pd.DataFrame, metric: str, *, title: str = "Best of n trials") -> Figure:
-    """`table`: as `analysis.enough_points.best_of_n_frame` makes it. Boxes: quartiles; whiskers: 5 % and 95 %."""
+    """`table`: as `analysis.enough_points.best_of_n_frame` makes it. Boxes: quartiles; whiskers: 5 % and 95 %.
+
+    Some n, at about equal ratios: luck shrinks fast at first and slowly then.
+    """
     figure = theme.new_figure(7.0, 3.6, title)
     if len(table) < 2:
         return theme.empty(figure, "No more than one completed trial yet.")
-    places = np.unique(np.linspace(0, len(table) - 1, min(MOST_BOXES, len(table))).round().astype(int))
-    shown = table.iloc[places]
+    counts = table["n"].to_numpy(dtype=np.float64)
+    wanted = np.geomspace(counts[0], counts[-1], MOST_BOXES)
+    shown = table.iloc[np.unique(np.abs(counts[:, None] - wanted).argmin(axis=0))]
     axes = figure.add_subplot()
     theme.style(axes, x="n, trials drawn anew from those that completed", y=f"best {metric}")
     boxes = [
@@ -23,10 +27,10 @@ def best_of_n_plot(table: pd.DataFrame, metric: str, *, title: str = "Best of n 
          "whislo": min(row["q05"], row["q95"]), "whishi": max(row["q05"], row["q95"])}
         for row in shown.to_dict("records")
     ]  # fmt: skip
-    width = 0.6 * float(np.diff(shown["n"]).min())
     axes.bxp(
-        boxes, positions=shown["n"].tolist(), widths=width, showfliers=False, patch_artist=True,
+        boxes, positions=range(len(shown)), widths=0.6, showfliers=False, patch_artist=True,
         boxprops={"facecolor": theme.SKY, "edgecolor": theme.BLUE}, medianprops={"color": theme.BLACK},
         manage_ticks=False,
     )  # fmt: skip
+    axes.set_xticks(range(len(shown)), [f"{n:,}" for n in shown["n"]])
     return figure

@@ -1,5 +1,7 @@
 """Best step of each good trial as a fraction of the budget, with the bands of A14 and A15 (A13, D10, D12)."""
 
+import math
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from tuner.analysis.budget_verdict import EARLY, LATE
 from tuner.plots import theme
 
+MOST_NAMED = 30  # trials whose numbers are written
 CROWD = 60  # more trials than this are drawn as small marks without the lines between
 
 
@@ -25,7 +28,7 @@ def best_steps_plot(table: pd.DataFrame, *, max_train_steps: int, title: str = "
     _bands(axes)
     ranks = pd.Series(range(len(table)), index=table.index)
     censored = table["censored"].astype(bool)
-    size = 7.0 if len(table) <= CROWD else 2.5
+    size, edge = (7.0, 1.4) if len(table) <= CROWD else (3.5, 0.7)
     if len(table) <= CROWD:
         axes.vlines(ranks, table["earliest_fraction"], table["fraction"], color=theme.GRAY, linewidth=0.8)
     axes.plot(
@@ -36,12 +39,12 @@ def best_steps_plot(table: pd.DataFrame, *, max_train_steps: int, title: str = "
         if mask.any():
             axes.plot(
                 ranks[mask], table.loc[mask, "fraction"], "o", color=theme.BLUE, markerfacecolor=fill, markersize=size,
-                markeredgewidth=1.4, label=label, clip_on=False, zorder=3,
+                markeredgewidth=edge, label=label, clip_on=False, zorder=3,
             )  # fmt: skip
     axes.set_ylim(0.0, 1.02)
     axes.set_xlim(-0.6, len(table) - 0.4)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    every = max(1, len(table) // 30)
+    every = math.ceil(len(table) / MOST_NAMED)
     axes.set_xticks(ranks[::every].to_list(), [str(trial) for trial in table["trial"][::every]])
     theme.legend(axes, above=True, columns=3)
     return figure

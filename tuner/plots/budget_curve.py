@@ -43,6 +43,9 @@ def budget_curve_plot(table: pd.DataFrame, metric: str, *, title: str = "Final v
         axes.axvline(trained["length"].max(), color=theme.GRAY, linestyle=":", linewidth=1)
     for place, (seed, mine) in enumerate(trained.groupby("seed")):
         color = theme.SERIES[(place + 1) % len(theme.SERIES)]
-        axes.plot(mine["length"], mine["value"], "o-", color=color, markersize=5, label=f"seed {seed}")
+        marker = theme.MARKERS[place % len(theme.MARKERS)]
+        axes.plot(
+            mine["length"], mine["value"], "-", color=color, marker=marker, markersize=5, label=f"seed {seed:.0f}"
+        )
     theme.legend(axes)
     return figure

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tuner.plots import theme
+from tuner.plots.scales import value_scale
 
-WIDE_SPAN = 30.0  # positive values over more than this factor are drawn on a log axis
 _LINES = {"training": (theme.VERMILLION, "--", 1.2), "validation": (theme.BLUE, "-", 1.6)}
 
 
@@ -27,7 +27,7 @@ def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the bes
         axes.tick_params(labelleft=place == 0)
         if place == 0:
             theme.legend(axes)
-            _scale_y(axes, table["value"].to_numpy(dtype=np.float64))
+            value_scale(axes, table["value"].to_numpy(dtype=np.float64))
     return figure
 
 
@@ -46,9 +46,3 @@ def _panel(axes: Axes, curves: pd.DataFrame) -> None:
         chosen["step"], chosen["value"], "D", color=theme.ORANGE, markeredgecolor=theme.BLACK, markersize=7, zorder=3,
         linestyle="none", label="chosen checkpoint",
     )  # fmt: skip
-
-
-def _scale_y(axes: Axes, values: np.ndarray) -> None:
-    finite = values[np.isfinite(values)]
-    if finite.size and finite.min() > 0 and finite.max() / finite.min() > WIDE_SPAN:
-        axes.set_yscale("log")

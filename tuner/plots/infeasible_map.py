@@ -1,4 +1,6 @@
-"""Where infeasible trials lie: each pair of the hyperparameters that separate them best (B22)."""
+"""Where infeasible trials lie, over the two hyperparameters that separate them best (B22)."""
+
+from typing import Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,8 +10,7 @@ from tuner.analysis.infeasible import infeasible_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme
-
-CROSS = "#CC0000"
+from tuner.plots.scales import searched_scale
 
 
 def infeasible_map_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -21,14 +22,14 @@ def infeasible_map_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def infeasible_map(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Infeasible trials") -> Figure:
-    """`table`: as `infeasible_map_frame` makes it. Crosses: infeasible; circles: complete."""
+    """`table`: as `infeasible_map_frame` makes it. Crosses: infeasible; circles: complete; dashed: the search."""
     figure = theme.new_figure(5.4, 4.2, title)
     names = [name for name in table.columns if name not in ("trial", "state")]
     if table.empty or not names:
         return theme.empty(figure, "No finished trials, or no numbers that vary.")
     axes = figure.add_subplot()
     theme.style(axes, x=names[0], y=names[1] if len(names) > 1 else "trial")
-    for state, marker, color in (("complete", "o", theme.BLUE), ("infeasible", "x", CROSS)):
+    for state, marker, color in (("complete", "o", theme.BLUE), ("infeasible", "x", theme.RED)):
         part = table[table["state"] == state]
         axes.plot(
             part[names[0]].astype(float), part[names[-1] if len(names) > 1 else "trial"].astype(float), marker,
@@ -42,7 +43,8 @@ def infeasible_map(table: pd.DataFrame, frames: StudyFrames, *, title: str = "In
 
 def _scales(axes: Axes, names: list[str], frames: StudyFrames) -> None:
     domains = {h.name: h.domain for h in frames.study.hyperparameters}
-    for name, scale in zip(names, (axes.set_xscale, axes.set_yscale), strict=False):
+    whiches: tuple[Literal["x", "y"], ...] = ("x", "y")
+    for name, which in zip(names, whiches, strict=False):
         domain = domains[name]
-        if isinstance(domain, Range) and domain.log:
-            scale("log")
+        if isinstance(domain, Range):
+            searched_scale(axes, which, domain)

@@ -6,9 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tuner.plots import theme
+from tuner.plots.scales import name_ticks
 
 COLUMNS = 3
-MOST_LABELS = 6  # more values are written slanted
+CROWD = 20  # more values than this have no counts beside their marks; the CSV has them
 
 
 def isolation_plot(
@@ -32,12 +33,11 @@ def isolation_plot(
         mine = table[table["hyperparameter"] == name].reset_index(drop=True)
         there = mine[mine["best_value"].notna()]
         axes.plot(there.index, there["best_value"], "D", color=theme.BLUE, markersize=7, linestyle="none")
-        for position, row in there.iterrows():
+        for position, row in there.iterrows() if len(there) <= CROWD else ():
             axes.annotate(
                 str(row["complete"]), (float(str(position)), row["best_value"]), xytext=(7, 4),
                 textcoords="offset points", fontsize=theme.SMALL, color=theme.GRAY,
             )  # fmt: skip
-        axes.set_xticks(range(len(mine)), mine["value"].tolist(), rotation=30 if len(mine) > MOST_LABELS - 2 else 0)
-        theme.plain(axes.get_xticklabels())
-        axes.set_xlim(-0.6, len(mine) - 0.4)
+        axes.tick_params(labelleft=place % columns == 0)
+        name_ticks(axes, mine["value"].tolist())
     return figure

@@ -46,5 +46,5 @@ def schedules_plot(learning_rates: Mapping[str, Sequence[float]], *, title: str 
         axes.plot(range(len(rates)), rates, color=color, linestyle=dash, linewidth=1.8, label=name)
     axes.set_ylim(bottom=0.0)
     axes.set_xlim(0.0, max(len(rates) for rates in learning_rates.values()))
-    theme.legend(axes)
+    theme.legend(axes, above=True, columns=3)
     return figure

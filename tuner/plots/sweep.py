@@ -17,7 +17,6 @@ from tuner.plots import theme
 EDGE = 0.955  # height of the marks without a number, as a fraction of the axes
 ROOM = 1.35  # factor left free below the fastest and above the slowest steps
 HEADROOM = 2.2  # and for the marks on the top edge
-CROSS = "#CC0000"
 
 
 def sweep_plot(fits: pd.DataFrame, outcome: Outcome, *, title: str = "Steps to fit the training set") -> Figure:
@@ -71,7 +70,7 @@ def _draw_winner(axes: Axes, outcome: Outcome, low: float) -> None:
     axes.vlines([rate], max(outcome.low, low), outcome.high, color=theme.BLACK, linewidth=2.2, zorder=4)
     axes.plot(
         [rate], [outcome.high], "*", color=theme.ORANGE, markeredgecolor=theme.BLACK, markersize=15, zorder=5,
-        linestyle="none", label=f"fastest: {rate:g}",
+        linestyle="none", label=f"fastest: {rate:.3g}",
     )  # fmt: skip
 
 
@@ -97,7 +96,7 @@ def _draw_without_number(axes: Axes, fits: pd.DataFrame) -> None:
     unfitted = fits[fits["first_fit"].isna() & (fits["state"] == "complete")]
     diverged = fits[fits["state"] == "infeasible"]
     for part, marker, color, label in (
-        (unfitted, "^", theme.BLUE, "not fitted (value reached)"), (diverged, "x", CROSS, "diverged"),
+        (unfitted, "^", theme.BLUE, "not fitted (value reached)"), (diverged, "x", theme.RED, "diverged"),
     ):  # fmt: skip
         if len(part):
             axes.plot(

@@ -10,10 +10,13 @@ from matplotlib.text import Text
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
-GRAY, PALE = "#767676", "#E8E8E8"
+GRAY, PALE, RED = "#767676", "#E8E8E8", "#CC0000"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SMALL, NORMAL, LARGE = 8, 9, 11
+DPI = 110
+PER_INCH, PER_INCH_LARGE = 12.0, 8.5  # characters of a label, and of a title
 
 
 class Picture(Figure):
@@ -21,21 +24,23 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=110)
+        self.savefig(buffer, format="png", dpi=DPI)
         return buffer.getvalue()
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
     """An empty figure in inches, with a title that is plain text whatever it holds."""
-    figure = Picture(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    title = short(title, int(PER_INCH_LARGE * width))
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", x=0.01, ha="left", parse_math=False)
     return figure
 
 
 def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
-    """Labels as plain text, two spines, a pale grid behind the data."""
-    axes.set_xlabel(x, fontsize=NORMAL, parse_math=False)
-    axes.set_ylabel(y, fontsize=NORMAL, parse_math=False)
+    """Labels as plain text, no longer than the axes, two spines, a pale grid behind the data."""
+    width, height = inches(axes)
+    axes.set_xlabel(short(x, int(PER_INCH * width)), fontsize=NORMAL, parse_math=False)
+    axes.set_ylabel(short(y, int(PER_INCH * height)), fontsize=NORMAL, parse_math=False)
     axes.set_title(title, fontsize=NORMAL, loc="left", parse_math=False)
     axes.tick_params(labelsize=SMALL, color=GRAY)
     for side in ("top", "right"):
@@ -46,16 +51,29 @@ def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     axes.set_axisbelow(True)
 
 
+def inches(axes: Axes) -> tuple[float, float]:
+    """Width and height, before the layout makes room for labels."""
+    return axes.bbox.width / DPI, axes.bbox.height / DPI
+
+
+def short(text: str, most: int) -> str:
+    """At most so many characters: what is longer loses its middle, because names differ at their ends."""
+    half = max(1, (most - 1) // 2)
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
 def plain(texts: Sequence[Text]) -> None:
     """A dollar sign in a name is a dollar sign."""
     for text in texts:
         text.set_parse_math(False)
 
 
-def legend(axes: Axes, *, above: bool = False, columns: int = 1) -> None:
-    """Inside where there is room, or in lines above the axes."""
+def legend(axes: Axes, *, above: bool = False, beside: bool = False, columns: int = 1) -> None:
+    """Inside where there is room, in lines above the axes, or in a column at their right."""
     if above:
         made = axes.legend(fontsize=SMALL, frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    elif beside:
+        made = axes.legend(fontsize=SMALL, frameon=False, ncols=columns, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     else:
         made = axes.legend(fontsize=SMALL, framealpha=0.9, edgecolor=PALE, ncols=columns)
     plain(made.get_texts())

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.plots import theme
+from tuner.plots.scales import value_scale
 
 _STROKES: dict[str, tuple[Any, str]] = {
     "parent": ((0, (1, 1)), "the round before"),
@@ -42,8 +44,11 @@ def transfer_frame(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:
 
 
 def transfer_plot(table: pd.DataFrame, metric: str, *, title: str = "From a shorter to a longer round") -> Figure:
-    """Left: each point's value at both lengths; right: its best value so far over steps. One colour a parent."""
-    figure = theme.new_figure(9.0, 3.8, title)
+    """Left: each point's value at both lengths; right: its best value so far over steps.
+
+    A parent has a colour and a mark of its own; what is hollow and dashed kept its parent's seed.
+    """
+    figure = theme.new_figure(11.0, 3.8, title)
     if table.empty:
         return theme.empty(figure, "No promoted trial is complete yet.")
     left, right = figure.subplots(1, 2)
@@ -51,36 +56,44 @@ def transfer_plot(table: pd.DataFrame, metric: str, *, title: str = "From a shor
         left, x="steps of the round", y=metric, title="fresh seeds decide; the same seed shares its parent's luck"
     )
     theme.style(right, x="step", title="best so far: read both at an equal step")
-    colors = {parent: theme.SERIES[place % len(theme.SERIES)] for place, parent in enumerate(table["parent"].unique())}
-    _draw_pairs(left, table[table["panel"] == "pairs"], colors)
-    _draw_steps(right, table[table["panel"] == "steps"], colors)
+    looks = {
+        int(parent): (theme.SERIES[place % len(theme.SERIES)], theme.MARKERS[place % len(theme.MARKERS)])
+        for place, parent in enumerate(table["parent"].unique())
+    }
+    _draw_pairs(left, table[table["panel"] == "pairs"], looks)
+    steps = table[table["panel"] == "steps"]
+    _draw_steps(right, steps, looks)
     right.set_xscale("log")
-    theme.legend(right)  # where falling curves leave room; colours and strokes are the same on the left
+    value_scale(right, steps["value"].to_numpy(dtype=np.float64))
+    theme.legend(right, beside=True)  # colours, marks and strokes are the same on the left
     return figure
 
 
-def _draw_pairs(axes: Axes, pairs: pd.DataFrame, colors: dict[int, str]) -> None:
+def _draw_pairs(axes: Axes, pairs: pd.DataFrame, looks: dict[int, tuple[str, str]]) -> None:
     for _, line in pairs.groupby("trial"):
         row = line.iloc[0]
         fresh = row["seeds"] == "fresh"
         style = ":" if row["rate"] != 1.0 else "-" if fresh else "--"
+        color, marker = looks[int(row["parent"])]
         axes.plot(
-            ["shorter", "longer"], line["value"], style, marker="o", color=colors[row["parent"]], linewidth=1.6,
-            markerfacecolor=colors[row["parent"]] if fresh else "white",
+            ["shorter", "longer"], line["value"], style, marker=marker, color=color, linewidth=1.6,
+            markerfacecolor=color if fresh else "white",
         )  # fmt: skip
     steps = sorted(pairs["step"].unique())
     axes.set_xticks([0, 1], [f"{steps[0]:,}", f"{steps[-1]:,}"])
     axes.set_xlim(-0.15, 1.15)
 
 
-def _draw_steps(axes: Axes, steps: pd.DataFrame, colors: dict[int, str]) -> None:
+def _draw_steps(axes: Axes, steps: pd.DataFrame, looks: dict[int, tuple[str, str]]) -> None:
     for (parent, seeds, _), line in steps.groupby(["parent", "seeds", "trial"], dropna=False):
         dash, told = _STROKES[str(seeds)]
         rate = line["rate"].iloc[0]
         arm = "" if rate == 1.0 else f", {rate:g} x rate"
+        color, marker = looks[int(str(parent))]
         axes.plot(
-            line["step"], line["value"], color=colors[int(str(parent))], linestyle=":" if arm else dash, linewidth=1.4,
-            label=f"trial {parent}, {told}{arm}",
+            line["step"], line["value"], color=color, linestyle=":" if arm else dash, linewidth=1.4, marker=marker,
+            markersize=4, markevery=0.15, label=f"trial {parent}, {told}{arm}",
+            markerfacecolor=color if seeds == "fresh" else "white",
         )  # fmt: skip
 
 

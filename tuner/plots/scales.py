@@ -1,0 +1,60 @@
+"""The axis of a hyperparameter or a metric: its scale, the searched bounds, and ticks that can be read."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from tuner.design.hyperparameters import Range
+from tuner.plots import theme
+
+DECADES_LABELLED = 200.0  # log axes over a smaller factor are labelled at 1, 2, 5
+MARGIN = 0.06  # of the searched range, left free on both sides
+WIDE_SPAN = 30.0  # positive values over more than this factor are drawn on a log axis
+MOST_NAMES = 12  # of more names along an axis only some are written
+NAME_LENGTH = 20  # characters of a slanted name
+NAME_INCHES = 0.07  # of a character
+
+
+def searched_scale(axes: Axes, which: Literal["x", "y"], domain: Range) -> None:
+    """Set an axis to the sampling scale of a hyperparameter; dashed lines are the bounds of the search."""
+    axis, line = (axes.xaxis, axes.axvline) if which == "x" else (axes.yaxis, axes.axhline)
+    if domain.log:
+        axes.set(**{f"{which}scale": "log"})
+        if domain.high / domain.low < DECADES_LABELLED:
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+        room = (domain.high / domain.low) ** MARGIN
+        limits = (domain.low / room, domain.high * room)
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=5, integer=domain.integer))
+        width = MARGIN * (domain.high - domain.low)
+        limits = (domain.low - width, domain.high + width)
+    axes.set(**{f"{which}lim": limits})
+    for bound in (domain.low, domain.high):
+        line(bound, color=theme.GRAY, linestyle="--", linewidth=0.9, zorder=1)
+
+
+def name_ticks(axes: Axes, names: Sequence[str]) -> None:
+    """Names at 0, 1, 2, ... along the x axis: slanted and shortened where they would overlap, some left out of many."""
+    every = math.ceil(len(names) / MOST_NAMES)
+    shown = list(names[::every])
+    slanted = NAME_INCHES * sum(len(name) + 2 for name in shown) > theme.inches(axes)[0]
+    texts = [theme.short(name, NAME_LENGTH) for name in shown] if slanted else shown
+    axes.set_xticks(range(0, len(names), every), texts)
+    if slanted:
+        for label in axes.get_xticklabels():
+            label.set(rotation=35, ha="right", rotation_mode="anchor")
+    theme.plain(axes.get_xticklabels())
+    axes.set_xlim(-0.6, len(names) - 0.4)
+
+
+def value_scale(axes: Axes, values: np.ndarray) -> None:
+    """A log axis for positive values over a wide span."""
+    finite = values[np.isfinite(values)]
+    if finite.size and finite.min() > 0 and finite.max() / finite.min() > WIDE_SPAN:
+        axes.set_yscale("log")
