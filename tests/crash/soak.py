@@ -33,6 +33,7 @@ from tuner.execution.in_process import InProcess, checkpoint_place
 from tuner.execution.replay import replayed
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import study_problems
 
@@ -40,6 +41,7 @@ STUDY = tiny_study(num_trials=20_000, budget=StepBudget(4, 2), keep_best=1)
 WORKERS = 4
 KILL_SECONDS = 5.0
 REPLAYED = 60  # finished trials that are trained again, uninterrupted, and compared bit for bit
+ALWAYS = 1_000_000  # attempts: one trial may be hit any number of times
 SETTLED = 0.2  # of the time, after which nothing may grow
 
 
@@ -60,7 +62,7 @@ def work(place, times=None):
     def timed(self, *arguments, **options):
         began = time.perf_counter()
         try:
-            return claim(self, *arguments, **{**options, "max_attempts": 1_000_000})
+            return claim(self, *arguments, **{**options, "max_attempts": ALWAYS})
         finally:
             if times is not None:
                 times.write(f"{1e3 * (time.perf_counter() - began)}\n")
@@ -180,11 +182,22 @@ class Soak:
         self.wrong["stray"] += max(0, strays - 4 * self.kills)
         counts = ledger.state_counts(row.study_id)
         self.wrong["failed"] += counts[State.FAILED] + counts[State.INFEASIBLE] + counts[State.CANCELLED]
-        self.wrong["running"] += counts[State.RUNNING] - ledger.forget_dead_workers(row.study_id)  # killed at the end
-        done = [one.number for one in ledger.trials(row.study_id) if one.state is State.COMPLETE]
+        records = ledger.trials(row.study_id)
+        self.wrong["running"] += not _whoever_comes_takes_over(ledger, row.study_id, records)
+        done = [one.number for one in records if one.state is State.COMPLETE]
         for number in self.generator.sample(done, min(len(done), REPLAYED)):
             self.wrong["other bits"] += replayed(ledger, row, number, Exact()).different > 0
         self.wrong += Counter()  # forgets zeros
+
+
+def _whoever_comes_takes_over(ledger, study_id, records):
+    """Whether trials of workers that were killed near the end are, all of them, the first that anybody gets."""
+    running = [one.number for one in records if one.state is State.RUNNING]
+    ledger.forget_dead_workers(study_id)
+    terms = {"worker": worker_id(), "lease_seconds": 60.0, "max_trials": max(1, len(running)), "max_attempts": ALWAYS}
+    claims = ledger.claim(study_id, **terms)
+    ledger.release(claims)
+    return sorted(claim.trial.number for claim in claims)[: len(running)] == sorted(running)
 
 
 def _slope(samples, name):

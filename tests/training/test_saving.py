@@ -1,6 +1,7 @@
 """Checkpoints written beside the training: the same bits, one at a time, complete only when it is true."""
 
 import errno
+import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training import trainer as trainers
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
-from tuner.training.saving import Copies, num_bytes
+from tuner.training.saving import BackgroundSaver, Copies, num_bytes
 from tuner.training.trainer import Trainer
 
 STUDY = tiny_study()
@@ -39,6 +40,7 @@ class Writes:
     def __init__(self, monkeypatch):
         self.seconds, self.fault, self.step, self.wait_for_step = 0.0, None, 0, 0
         self.threads, self.together, self.now, self.done = [], 0, 0, 0
+        self.asked = []
         for name in ("write_state", "write_weights"):
             method = getattr(CheckpointFolder, name)
             monkeypatch.setattr(CheckpointFolder, name, partial_method(self, method))
@@ -47,6 +49,7 @@ class Writes:
         self.now += 1
         self.together = max(self.together, self.now)
         self.threads.append(threading.current_thread().name)
+        self.asked.append(given[:2])
         time.sleep(self.seconds)
         if beside():
             wait(lambda: self.step >= self.wait_for_step)
@@ -211,6 +214,33 @@ def test_a_trunk_that_is_left_while_something_older_is_saved_stays(writes, tmp_p
     assert named[0] == [("best", 5), ("latest", 5)], "a trunk beyond the curve is not named yet"
     assert [step for kind, step in named[-1] if kind == "trunk"] == [7, 9, 14]
     assert all(read_state(tmp_path, kept)["step"] == kept.step for kept in recorder.checkpoints if kept.kind != "best")
+
+
+def test_a_trunk_is_left_once_though_a_save_is_over_before_the_next_step(writes, tmp_path, monkeypatch):
+    start, seen = BackgroundSaver.start, set()
+
+    def started_and_over(self, update, files):
+        start(self, update, files)
+        if update.step not in seen:
+            seen.add(update.step)
+            wait(self.over)
+
+    monkeypatch.setattr(BackgroundSaver, "start", started_and_over)
+    recorder = CuttingRecorder()
+    train(tmp_path, recorder, trial=replace(TRIAL, pins=(7,)), fingerprint="code and data")
+    assert writes.asked.count(("trunk", 7)) == 1
+    assert [kept.step for kept in recorder.checkpoints if kept.kind == "trunk"] == [7]
+
+
+def test_a_limit_on_the_size_of_files_is_the_machines_and_not_the_trials(tmp_path):
+    recorder, (soft, hard) = CuttingRecorder(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            train(tmp_path, recorder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert State.FAILED not in [update.state for update in recorder.updates]
 
 
 @pytest.mark.parametrize("last_step", [7, 24])
