@@ -40,6 +40,7 @@ ONCE = """
         else:
             {}
         """
+DATA = "generator = torch.Generator().manual_seed(0)"
 
 
 class Bench:
@@ -132,6 +133,22 @@ def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_
         assert hurt.rows() == calm.rows()
         assert any(told.startswith(reason) for _, _, told in heard.ended), heard.ended
         assert hurt.rows("select max(attempt) from trial") == [(2,)]
+
+
+def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, caplog):
+    bench, mark = Bench(tmp_path, trials=1), tmp_path / "hung"
+    hang = f"""
+        import os, pathlib, time
+        mark = pathlib.Path({str(mark)!r})
+        if os.getpid() != {os.getpid()} and not mark.exists():
+            mark.touch()
+            time.sleep(600)
+        """
+    bench.file.write_text(bench.file.read_text().replace(DATA, f"{hang.strip()}\n        {DATA}"))
+    bench.run(1, stall_seconds=8.0)
+    assert mark.exists()
+    assert "stalled: no sign of life for 8 s" in caplog.text
+    assert bench.rows("select state, attempt from trial") == [("complete", 1)]
 
 
 def test_a_process_whose_device_died_trains_nothing_more(tmp_path):

@@ -80,7 +80,9 @@ RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train FAILED 
 AllowChangedCode = Annotated[
     bool, typer.Option("--allow-changed-code", help="Go on although the workload's code or data changed.")
 ]
-StallTimeout = Annotated[float, typer.Option(min=1.0, help="Seconds without a step after which a worker is replaced.")]
+StallTimeout = Annotated[
+    float, typer.Option(min=1.0, help="Seconds without a step, or a sign of life, after which a worker is replaced.")
+]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
 ]

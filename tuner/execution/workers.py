@@ -4,6 +4,7 @@ The coordinator trains nothing: it renews the leases of its workers, watches whe
 that die, and tells the listener. Results do not depend on the number of workers.
 """
 
+import logging
 import select
 import signal
 import time
@@ -26,6 +27,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fused.choice import Choice
 
+_log = logging.getLogger(__name__)
 STALL_SECONDS = 1800.0
 POLL_SECONDS = 0.2
 _INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
@@ -133,9 +135,10 @@ class _Shift:
             for member in self.crew:
                 if member.busy and self._is_dead(member):
                     self._replace(member, order, f"lost: its worker {_ending(member.process.returncode)}")
-                elif member.claims and time.monotonic() - member.moved > self.stall_seconds:
+                elif member.busy and time.monotonic() - member.moved > self.stall_seconds:
                     member.kill()
-                    self._replace(member, order, f"stalled: no step for {self.stall_seconds:g} s")
+                    awaited = "step" if member.claims else "sign of life"
+                    self._replace(member, order, f"stalled: no {awaited} for {self.stall_seconds:g} s")
             self._renew()
         if self.somebody_stopped:
             raise Interrupted("a worker was told to stop and has saved; run the same command again to go on")
@@ -199,6 +202,7 @@ class _Shift:
 
     def _replace(self, member: Member, order: Order, reason: str) -> None:
         """Hand back what a dead worker held, its attempt counted, and start another."""
+        _log.warning("a worker is replaced, %s", reason)
         if not member.ready:
             self.deaths_at_start += 1
         if self.deaths_at_start >= DEATHS_AT_START:
