@@ -1,5 +1,6 @@
 """What data of strangers must not do, and strangers must not see: folders, secrets and cells of spreadsheets."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def make_private_folder(folder: Path) -> list[Path]:
     for path in missing:
         path.mkdir(mode=0o700, exist_ok=True)
     return missing
+
+
+def plain_name(name: str) -> str:
+    """A name for a file or folder made from the user's text and never that text itself (RELIABILITY 56).
+
+    Different texts have different names: what is not plain letters, digits, "_" and "-" ends with a digest.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
+    if plain == name:
+        return plain
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{plain}-{digest}".lstrip("-")
 
 
 def without_secrets(text: str) -> str:

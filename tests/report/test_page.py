@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tuner.cli.places import report_path
 from tuner.design.hyperparameters import choice, log_uniform
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
@@ -132,6 +133,21 @@ def test_the_page_is_written_whole_and_leaves_nothing_else_behind(
     text = target.read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
     assert text.rstrip().endswith("</html>")
+
+
+def test_campaigns_whose_names_end_alike_have_pages_of_their_own(
+    ledger: Ledger, tmp_path: Path, declared: Declare
+) -> None:
+    names = ("digits", "mine/digits", "../digits", "digits ")
+    for name in names:
+        ledger.start_study(name, declared(trials=1), "fingerprint")
+        write_report(ledger, name, report_path(ledger, name))
+    pages = {name: report_path(ledger, name) for name in names}
+    assert pages["digits"].name == "digits.html"
+    assert {page.parent for page in pages.values()} == {ledger.folder}
+    assert sorted(ledger.folder.glob("*.html")) == sorted(pages.values())
+    titles = [re.findall("<title>(.*?)</title>", page.read_text(encoding="utf-8")) for page in pages.values()]
+    assert titles == [[f"{name} · tuning report"] for name in names]
 
 
 def test_a_page_that_cannot_be_written_is_an_error_that_names_the_way_out(

@@ -1,8 +1,12 @@
 """Commits whose answer got lost, deadlocks, cut connections, servers that crash: nothing lost, nothing doubled."""
 
+import math
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, select, text
@@ -201,12 +205,49 @@ def test_the_dropped_answer_of_any_commit_doubles_nothing(
     assert proxy.dropped == 17
 
 
-def test_a_dump_of_the_server_is_a_backup(
-    postgres: str, study: Study, make_trial: Callable[..., Trial], tmp_path
-) -> None:  # type: ignore[no-untyped-def]
-    ledger, _ = started(postgres, study, make_trial)
+def test_a_dump_of_the_server_is_restored_into_an_empty_database(
+    server: Server, postgres: str, study: Study, make_trial: Callable[..., Trial], tmp_path: Path
+) -> None:
+    ledger, study_id = started(postgres, study, make_trial)
+    held = ledger.claim(study_id, worker="host:1:a", lease_seconds=60.0, max_trials=2)
+    losses = [Measurement(step, "validation/loss", value) for step, value in ((1, 0.1 + 0.2), (2, math.nan), (3, -0.0))]
+    kept = [Checkpoint("latest", 3, "latest-3.pt", "digest", 8)]
+    ledger.record([TrialUpdate(held[0].trial_id, held[0].fence, 3, losses, kept, state=State.COMPLETE)])
+    ledger.conclude("digits", "regime", {"regime": "compute_bound"}, study_id)
     ledger.backup(tmp_path / "dump")
-    assert (tmp_path / "dump").read_bytes().startswith(b"PGDMP")
-    with ledger._database.reading() as connection:
-        assert connection.scalar(select(trial.c.number).limit(1)) == 0
+    with restored(server, tmp_path / "dump") as url, open_ledger(url, create=False) as copy:
+        assert meaning(copy, study_id) == meaning(ledger, study_id)
+        assert copy.state_counts(study_id) == {**dict.fromkeys(State, 0), **COUNTS}
+        copy.record([TrialUpdate(held[1].trial_id, held[1].fence, 3, losses[:1])])  # it goes on
+        assert copy.claim(study_id, worker="host:2:b", lease_seconds=60.0)[0].trial.number == 2
     ledger.close()
+
+
+COUNTS = {State.COMPLETE: 1, State.RUNNING: 1, State.WAITING: 2}
+
+
+@contextmanager
+def restored(server: Server, dump: Path) -> Iterator[str]:
+    """A new database with what a dump holds, brought back by the server's own program."""
+    engine = create_engine(parsed_url(server.url), isolation_level="AUTOCOMMIT")
+    address = f"{server.url.rpartition('/')[0]}/restored"
+    with engine.connect() as connection:
+        connection.execute(text("create database restored"))
+        command = [str(server.bin / "pg_restore"), "--exit-on-error", "-d", address, str(dump)]
+        subprocess.run(command, check=True)
+        yield address
+        connection.execute(text("drop database restored with (force)"))
+    engine.dispose()
+
+
+def meaning(ledger: Ledger, study_id: int) -> object:
+    """All that can be read about a study; values to the bit."""
+    curves = ledger.measurements(study_id)
+    columns = zip(curves.trial_numbers, curves.metrics, curves.steps, curves.values, strict=True)
+    return (
+        ledger.study("digits", "round-1"),
+        ledger.trials(study_id),
+        [(number, metric, step, value.hex()) for number, metric, step, value in columns],
+        ledger.conclusion("digits", "regime", study_id),
+        ledger.launches(study_id),
+    )

@@ -1,7 +1,11 @@
 """What the trainer measures, keeps and refuses."""
 
 import math
+import resource
+import weakref
 
+import numpy as np
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,6 +189,43 @@ def test_out_of_memory_is_the_points_fault_and_frees_the_memory(tmp_path):
     update, _ = train(tiny_study(), tmp_path, Hungry())
     assert update.state is State.INFEASIBLE
     assert "out of memory" in update.reason
+
+
+@pytest.mark.parametrize(
+    ("ask", "reason"),
+    [
+        (lambda: torch.empty(2**32, dtype=torch.uint8), "can't allocate memory"),
+        (lambda: np.empty(2**32, dtype=np.uint8), "Unable to allocate 4.00 GiB"),
+        (lambda: bytearray(2**32), "MemoryError"),
+    ],
+)
+def test_a_trial_beyond_the_memory_of_the_process_is_infeasible_and_the_next_one_trains(ask, reason, tmp_path):
+    """RLIMIT_AS stands for a machine whose memory is at its end (RELIABILITY 49)."""
+    models = []
+
+    class Hungry(Plain):
+        def model(self, point):
+            model = super().model(point)
+            models.append(weakref.ref(model))
+            return model
+
+        def loss(self, model, batch, point):
+            if len(models) == 1:
+                ask()
+            return super().loss(model, batch, point)
+
+    used, limits = psutil.Process().memory_info().vms, resource.getrlimit(resource.RLIMIT_AS)
+    workload = Hungry()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
+    try:
+        first, _ = train(tiny_study(), tmp_path / "first", workload)
+        second, _ = train(tiny_study(), tmp_path / "second", workload)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert first.state is State.INFEASIBLE
+    assert reason in first.reason
+    assert models[0]() is None, "an error that is kept would keep the trial's memory"
+    assert second.state is State.COMPLETE
 
 
 def test_an_epoch_has_every_example_once_and_each_epoch_its_own_order():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tuner.errors import DeclarationError, StorageError
+from tuner.security import plain_name
 from tuner.storage.engine import default_url, parsed_url
 from tuner.storage.store import Ledger, open_ledger
 
@@ -28,6 +29,11 @@ def checkpoint_root(ledger: Ledger, given: Path | None) -> Path:
             "every worker sees"
         )
     return ledger.folder / "checkpoints"
+
+
+def report_path(ledger: Ledger, campaign: str) -> Path:
+    """Where the report of a campaign goes: beside the storage, in a file of its own."""
+    return (ledger.folder or Path("runs")) / f"{plain_name(campaign)}.html"
 
 
 def study_file_of(ledger: Ledger, study_id: int, given: str) -> Path:

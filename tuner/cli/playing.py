@@ -2,12 +2,12 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 
 from rich.text import Text
 
 from tuner.cli.launching import print_plan
 from tuner.cli.output import console, next_step, say
+from tuner.cli.places import report_path
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.study import Study
 from tuner.errors import StorageError
@@ -30,7 +30,7 @@ def play(desk: Desk, *, yes: bool, quiet: bool) -> int:
 
     with stop_on_signal() as asked:
         ending = Playbook(replace(desk, stop=asked.is_set, watch=watch_and_note), yes=yes, tell=tell).run()
-    page = report_path(desk)
+    page = report_path(desk.ledger, desk.name)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
         write_report(desk.ledger, desk.name, page)
         say(f"wrote {page}")
@@ -40,11 +40,6 @@ def play(desk: Desk, *, yes: bool, quiet: bool) -> int:
         return 3
     next_step(f"open {page}", f"tuner best {desk.name} --export model.safetensors")
     return 0
-
-
-def report_path(desk: Desk) -> Path:
-    """Where the report of a campaign goes: beside the storage."""
-    return (desk.ledger.folder or Path("runs")) / f"{Path(desk.name).name}.html"
 
 
 def print_prices(desk: Desk) -> None:

@@ -17,13 +17,12 @@ def report(
 ) -> None:
     """Write a self-contained HTML page: findings first, then plots, curves and the table of trials."""
     from tuner.cli.output import say
-    from tuner.cli.places import opened
+    from tuner.cli.places import opened, report_path
     from tuner.reading import load
     from tuner.report.page import write_report
 
     records = load(study, storage)
     with opened(storage, create=False) as ledger:
-        folder = ledger.folder or Path()
-        target = out or folder / f"{Path(records.name).name}.html"
+        target = out or report_path(ledger, records.name)
         write_report(ledger, records.name, target)
     say(f"wrote {target}")

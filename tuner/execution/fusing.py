@@ -73,7 +73,7 @@ class Fusing:
                 raise NotFusible(message) from error
             self.choices.keep(group, Choice(1, str(error), probed=True))
             return []
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they hold the tensors

@@ -1,7 +1,5 @@
 """The backend that trains in this process, one trial after the other."""
 
-import hashlib
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -21,6 +19,7 @@ from tuner.execution.prefixes import Finder, saved_steps
 from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
 from tuner.records import Claim, Price, State, TrialUpdate
+from tuner.security import plain_name
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -193,16 +192,8 @@ class InProcess:
 
 
 def checkpoint_place(campaign: str, study_name: str) -> str:
-    """The folder of a study below the checkpoint folder: never the user's text itself (RELIABILITY 56)."""
-    return f"{_plain(campaign)}/{_plain(study_name)}"
-
-
-def _plain(name: str) -> str:
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
-    if plain == name:
-        return plain
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{plain}-{digest}".lstrip("-")
+    """The folder of a study below the checkpoint folder."""
+    return f"{plain_name(campaign)}/{plain_name(study_name)}"
 
 
 def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:

@@ -83,9 +83,9 @@ def raise_lost_device(error: Exception) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """The allocator's error, the driver's, cuBLAS's, or the host's."""
+    """The allocator's error, the driver's, cuBLAS's, or the host's: torch's, or that of Python and NumPy."""
     said = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in said for sign in _OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY)
 
 
 def given_up(claim: Claim, training: "TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
