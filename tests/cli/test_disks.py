@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import sqlite3
 import subprocess
@@ -75,6 +76,18 @@ def test_a_disk_that_is_full_and_one_that_is_read_only_pause_the_launch(launch, 
     check_paused(run.code, run.err, small_disk)
     assert "ead-only" in run.err
     check_goes_on(launch(small_disk), small_disk, 4)
+
+
+def test_a_disk_without_room_for_three_checkpoints_is_known_before_anything_is_written(tuner, small_disk, tmp_path):
+    write_study(tmp_path)
+    fill(small_disk, leave=0)
+    run = tuner("launch", "tiny.py", "--checkpoints", small_disk / "checkpoints")
+    assert run.code == 75
+    assert re.search(r"disk has 0\.000 MB free, and 3 checkpoints of 0\.00\d MB each .* --checkpoints", run.err), (
+        run.err
+    )
+    assert rows(tmp_path / "runs", "select * from trial") == []
+    assert tuner("launch", "tiny.py", "--checkpoints", small_disk / "checkpoints", "--dry-run").code == 0
 
 
 def test_a_limit_on_the_size_of_files_pauses_the_launch(launch, tmp_path):

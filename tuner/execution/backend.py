@@ -59,6 +59,10 @@ class Backend(Protocol):
         """Try one batch; raises WorkloadError. Nothing is written."""
         ...
 
+    def check_room(self, study: Study, trial: Trial) -> None:
+        """Raise Paused when the disk has no room for a few checkpoints of this trial. Nothing is written."""
+        ...
+
     def check_switched_off(self, study: Study, trial: Trial) -> None:
         """Raise WorkloadError when training at this point is still random: regularized or augmented (D2)."""
         ...

@@ -30,6 +30,7 @@ from tuner.training.fingerprint_parts import workload_parts
 from tuner.training.fused.choice import Choice, look_at
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
+from tuner.training.room import check_room
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
 
@@ -105,6 +106,9 @@ class InProcess:
 
     def check(self, study: Study, trial: Trial) -> None:
         check_workload(self._setting(study, "check", _never), trial)
+
+    def check_room(self, study: Study, trial: Trial) -> None:
+        check_room(self._setting(study, "check", _never), trial)
 
     def check_switched_off(self, study: Study, trial: Trial) -> None:
         check_switched_off(self._setting(study, "check", _never), trial)

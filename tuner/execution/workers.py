@@ -66,6 +66,9 @@ class Workers:
     def check(self, study: Study, trial: Trial) -> None:
         self.local.check(study, trial)
 
+    def check_room(self, study: Study, trial: Trial) -> None:
+        self.local.check_room(study, trial)
+
     def check_switched_off(self, study: Study, trial: Trial) -> None:
         self.local.check_switched_off(study, trial)
 

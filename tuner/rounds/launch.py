@@ -115,6 +115,7 @@ def launch_study(
     started = started_study(desk, study.name)
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
         desk.backend.check(study, trials[0])
+        desk.backend.check_room(study, trials[0])
     row = desk.ledger.start_study(desk.name, study, desk.backend.fingerprint())
     _check_fingerprint(desk, row)
     if started is None:

@@ -21,6 +21,13 @@ def make_optimizer(
     return _MAKERS[str(name)](trained, point, learning_rate, fused_is_right(trained))
 
 
+def num_slots(optimizer: torch.optim.Optimizer) -> int:
+    """How many tensors as large as a parameter an optimizer keeps for it once it has made a step."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return int(optimizer.defaults["momentum"] != 0.0)
+    return 2  # Adam's two means
+
+
 def fused_is_right(parameters: Iterable[torch.nn.Parameter]) -> bool:
     """Whether torch's fused kernels may be used.
 

@@ -1,0 +1,63 @@
+"""The room that checkpoints take, known before a trial is trained."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+from support.tiny import Tiny, setting_for, tiny_study
+from torch import nn
+
+from tuner import SearchSpace, log_uniform
+from tuner.errors import Paused
+from tuner.rounds.plan import planned_trials
+from tuner.training import room
+from tuner.training.preflight import measured_price
+from tuner.training.room import check_room
+
+Usage = namedtuple("Usage", "total used free")
+SPACES = {
+    ("sgd", 0.0): 1,
+    ("sgd", 0.9): 2,
+    ("adam", None): 3,
+    ("adamw", None): 3,
+}  # the optimizer, its momentum: how many times the parameters a state holds
+
+
+class Large(Tiny):
+    """A million parameters in float32 and a buffer of half of them: 4 MB and 2 MB."""
+
+    def model(self, point):
+        model = nn.Sequential(nn.Linear(6, 2), nn.Linear(2, 2))
+        model.register_parameter("table", nn.Parameter(torch.zeros(1_000_000)))
+        model.register_buffer("kept", torch.zeros(500_000))
+        return model
+
+    def loss(self, model, batch, point):
+        return super().loss(model, batch, point) + 0.0 * model.table.sum()
+
+
+def declared(optimizer, momentum):
+    given = {} if momentum is None else {"momentum": momentum}
+    return tiny_study(optimizer=optimizer, space=SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), **given))
+
+
+@pytest.mark.parametrize(("optimizer", "momentum"), SPACES)
+def test_a_disk_must_hold_three_checkpoints_before_a_trial_is_trained(optimizer, momentum, tmp_path, monkeypatch):
+    study = declared(optimizer, momentum)
+    setting, trial = setting_for(study, tmp_path / "runs" / "checkpoints", Large()), planned_trials(study)[0]
+    one = (4 * SPACES[optimizer, momentum] + 2) + (4 + 2)  # the state and the best weights, MB
+    looked_at = []
+
+    def disk_with(free):
+        monkeypatch.setattr(room.shutil, "disk_usage", lambda path: looked_at.append(path) or Usage(0, 0, free))
+
+    disk_with(3_000_000 * one + 10_000)
+    check_room(setting, trial)
+    disk_with(3_000_000 * one - 10_000)
+    told = rf"{3 * one - 0.01:.3f} MB free, and 3 checkpoints of {one}\.00\d MB .* --checkpoints"
+    with pytest.raises(Paused, match=told):
+        check_room(setting, trial)
+    assert set(looked_at) == {tmp_path}, "the folder is not there yet, and is not made"
+    assert list(tmp_path.iterdir()) == []
+    price = measured_price(setting, trial)
+    assert price.latest_bytes + price.best_bytes == pytest.approx(1e6 * one, rel=1e-3), "what a trained one takes"

@@ -1,0 +1,40 @@
+"""Whether the disk has room for checkpoints, asked before a trial is trained (RELIABILITY 19)."""
+
+import shutil
+from pathlib import Path
+
+from tuner.design.trial import Trial
+from tuner.errors import Paused
+from tuner.training.best import snapshot
+from tuner.training.optimizers import num_slots
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.saving import num_bytes
+from tuner.training.setting import Setting
+from tuner.training.trial_run import TrialRun
+
+CHECKPOINTS = 3  # the newest, the one before it, and the one that is being written
+
+
+def check_room(setting: Setting, trial: Trial) -> None:
+    """Raise Paused when the folder of the checkpoints has no room for three of this trial's. Writes nothing."""
+    with callers_generators_restored(setting.device):
+        size = checkpoint_bytes(TrialRun(setting, trial))
+    there = _existing(setting.checkpoint_root)
+    free = shutil.disk_usage(there).free
+    if free < CHECKPOINTS * size:
+        raise Paused(
+            f"{there} has {free / 1e6:,.3f} MB free, and {CHECKPOINTS} checkpoints of {size / 1e6:,.3f} MB each must "
+            "fit before a trial of this model is trained; make room there or name another disk with --checkpoints, "
+            "then run the same command again to continue"
+        )
+
+
+def checkpoint_bytes(run: TrialRun) -> int:
+    """The tensors of a trial's checkpoint, as it is once the optimizer has made a step, and of its best weights."""
+    slots = num_slots(run.optimizer) * sum(parameter.nbytes for parameter in run.parameters)
+    return num_bytes(run.state()) + slots + num_bytes(snapshot(run.model))
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there already."""
+    return next(path for path in (folder, *folder.resolve().parents) if path.exists())
