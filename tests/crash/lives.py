@@ -80,6 +80,10 @@ class Sqlite:
 
     def empty(self, name):
         (self.folder / name).mkdir(parents=True)
+        return self.there(name)
+
+    def there(self, name):
+        """The study of that name, which was made before."""
         return Place(self.folder / name, f"sqlite:///{self.folder / name}/tuner.sqlite")
 
     def planned(self, name):

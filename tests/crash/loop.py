@@ -230,19 +230,30 @@ def launchers(databases, rounds, seed):
     return {"launchers": 4 * rounds, "wrong": wrong}
 
 
-def power(databases):
-    """At every commit, all that the record names would survive a power cut; nothing that it names is deleted."""
-    place = databases.planned("power")
-    told = place.folder / "told"
+def power(databases, first, stride):
+    """The power goes out at any moment: what the record names is there, and from every `stride`-th state in which the
+    disk may be left a study ends with the same bits.
+    """
+    place, told = databases.planned("power"), databases.folder / "told"
+    judge = Judge(databases)
 
     def watched():
         disk = Disk(place)
         train(place)
-        told.write_text(json.dumps({"commits": disk.commits, "wrong": disk.wrong[:ENOUGH]}))
+        wrong = disk.wrong()[:ENOUGH]
+        left = disk.leave(first, stride, lambda number: databases.empty(f"cut-{number}"))
+        told.write_text(json.dumps({"states": len(disk.states), "recovered": left, "wrong": wrong}))
 
     assert ended(child(watched)) == 0
     found = json.loads(told.read_text())
     found["wrong"] += [] if synchronous(place) == 2 else ["commits are not synced"]
+    for number in range(found["recovered"]):
+        place = databases.there(f"cut-{number}")
+        wrong = broken_promises(place, at_rest=False) + judge.last_life(place)
+        found["wrong"] += [f"state {first + number * stride}: {one}" for one in wrong]
+        databases.forget(place)
+        if len(found["wrong"]) >= ENOUGH:
+            break
     return found
 
 

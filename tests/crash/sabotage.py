@@ -131,6 +131,7 @@ def commits_that_are_not_synced():
 
 
 EVERY_SEVENTH = ("systematic", (3, 7))
+AT_COMMITS = ("power", (0, 10_000))
 SABOTAGES = {  # the mode of the loop that must notice it, and its numbers
     "no_fence": ("zombie", ()),
     "no_fence_in_names": ("zombie", ()),
@@ -138,9 +139,9 @@ SABOTAGES = {  # the mode of the loop that must notice it, and its numbers
     "curve_outside_the_transaction": EVERY_SEVENTH,
     "collection_before_commit": EVERY_SEVENTH,
     "loader_on_the_global_generator": EVERY_SEVENTH,
-    "no_sync_of_files": ("power", ()),
-    "no_sync_of_folders": ("power", ()),
-    "commits_that_are_not_synced": ("power", ()),
+    "no_sync_of_files": AT_COMMITS,
+    "no_sync_of_folders": AT_COMMITS,
+    "commits_that_are_not_synced": AT_COMMITS,
     "no_attempt_cap": ("poison", ()),
     "no_repetition": ("lost", ()),
 }

@@ -23,6 +23,11 @@ def test_two_hundred_kills_while_a_thread_saves_beside_the_training_change_nothi
     assert loop("aside", 200, 2, **LONG)["wrong"] == []
 
 
+def test_a_study_ends_with_the_same_bits_from_every_state_in_which_a_power_cut_leaves_the_disk(loop):
+    found = loop("power", 0, 1, **LONG)
+    assert (found["wrong"], found["recovered"]) == ([], found["states"])
+
+
 @on_postgresql
 def test_two_hundred_kills_cut_connections_and_six_stops_of_the_server_change_nothing(loop):
     found = loop("at_random", 200, 1, 6, postgresql=True, **LONG)
