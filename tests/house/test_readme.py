@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = README.split("## The playbook, and where each part lives")[1].split("\n## ")[0]
 
 
+@cache
 def registered():
     if not app.registered_commands:
         commands.register(app)

@@ -4,24 +4,13 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import (
-    AllowChangedCode,
-    Checkpoints,
-    Device,
-    DryRun,
-    Format,
-    Fuse,
-    OutputFormat,
-    Quiet,
-    Storage,
-    StudyFile,
-    Threads,
-    Workers,
-)
+from tuner.cli.options import DryRun, Format, OutputFormat
+from tuner.cli.where import Where, trains
 
 
+@trains
 def adopt(
-    study: StudyFile,
+    where: Where,
     candidate: Annotated[
         str | None,
         typer.Option(help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round.", show_default=False),
@@ -33,30 +22,21 @@ def adopt(
     level: Annotated[float, typer.Option(help="Probability of the interval of the difference.")] = 0.8,
     minimum_gain: Annotated[float, typer.Option(help="What the candidate's added complexity has to earn.")] = 0.0,
     dry_run: DryRun = False,
-    allow_changed_code: AllowChangedCode = False,
-    storage: Storage = None,
-    checkpoints: Checkpoints = None,
-    device: Device = None,
-    threads: Threads = 1,
-    workers: Workers = None,
-    fuse: Fuse = "off",
-    quiet: Quiet = False,
     form: OutputFormat = Format.table,
 ) -> None:
     """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE."""
     from tuner.cli.contests import hold_contest, price_contest, sides_of
-    from tuner.cli.desks import Where, open_desk
+    from tuner.cli.desks import open_desk
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.rounds.adoption import check_level, contest
 
     check_level(level)
-    where = Where(study, storage, checkpoints, device, threads, dry_run, workers, fuse=fuse, create=False)
-    with open_desk(where, allow_changed_code=allow_changed_code) as desk:
+    with open_desk(where, dry_run=dry_run, create=False) as desk:
         made = contest(desk, *sides_of(desk, candidate, baseline), replicates)
         if dry_run:
             price_contest(desk, made)
             return
-        finding = hold_contest(desk, made, level=level, minimum_gain=minimum_gain, quiet=quiet)
+        finding = hold_contest(desk, made, level=level, minimum_gain=minimum_gain, quiet=where.quiet)
         emit_findings(desk.name, made.study.name, [finding], form)
         say(f"{finding.verdict.upper()}: in the log of adoptions of {desk.name}")
         next_step(f"tuner adoptions {desk.name}", f"tuner report {desk.name}")

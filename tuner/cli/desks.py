@@ -3,12 +3,11 @@
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
-from tuner.cli.options import Profile
 from tuner.cli.places import checkpoint_root, exists, opened
+from tuner.cli.where import Where
 from tuner.design.study_file import load_campaign
 from tuner.design.workload import Workload
 from tuner.errors import InputError
@@ -17,14 +16,12 @@ from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess
 from tuner.execution.orders import Place
 from tuner.execution.quota import Quota
-from tuner.execution.workers import STALL_SECONDS, Workers
+from tuner.execution.workers import Workers
 from tuner.rounds.launch import Desk
 from tuner.storage.engine import complete_url, default_url
 from tuner.storage.store import Ledger, open_ledger
 
 MOST_WORKERS = 256
-
-
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(|[kmgt]?b|[kmgt]ib)", re.IGNORECASE)
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{tail}": base**power
@@ -33,70 +30,58 @@ _UNITS = {"": 1, "b": 1} | {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
-    """What the command line said about study file, storage and machine."""
-
-    study_file: Path
-    storage: str | None
-    checkpoints: Path | None
-    device: str | None
-    threads: int
-    dry_run: bool = False
-    workers: str | None = None
-    stall_seconds: float = STALL_SECONDS
-    fuse: str = "off"
-    workers_per_gpu: int = 1
-    profile: Profile = Profile.exact
-    create: bool = True
-    allow_inexact: bool = False
-    keep_checkpoints: str | None = None
-
-
 @contextmanager
-def open_desk(where: Where, *, allow_changed_code: bool = False) -> Iterator[Desk]:
-    """A desk to work at. A dry run without a storage yet gets an empty one that vanishes with it."""
+def open_desk(where: Where, *, dry_run: bool = False, create: bool = True) -> Iterator[Desk]:
+    """A desk to work at. `create`: a storage, if there is none; a dry run gets an empty one that vanishes with it."""
     parsed_fuse(where.fuse)  # a wrong one is an error before anything else
     parsed_workers(where.workers)
     room = None if where.keep_checkpoints is None else parsed_bytes(where.keep_checkpoints)
-    name, campaign = load_campaign(where.study_file)
+    name, campaign = load_campaign(where.study)
     quota = None if room is None else Quota(room, max(one.promote or 1 for one in campaign.rounds))
-    with _ledger(where) as ledger:
+    with _ledger(where.storage, dry_run, create) as ledger:
         root = checkpoint_root(ledger, where.checkpoints)
-        with _backend(where, campaign.workload, root, quota) as backend:
+        local = _local(where, campaign.workload, root, quota)
+        with nullcontext(local) if dry_run else _backend(where, local, root, quota) as backend:
             yield Desk(
-                name, campaign, ledger, backend, study_file=where.study_file, allow_changed_code=allow_changed_code
+                name, campaign, ledger, backend, study_file=where.study, allow_changed_code=where.allow_changed_code
             )
 
 
+def _local(where: Where, workload: Workload, root: Path, quota: Quota | None) -> InProcess:
+    return InProcess(
+        workload,
+        root,
+        device=where.device,
+        threads=where.threads,
+        fuse=parsed_fuse(where.fuse),
+        profile=where.profile.value,
+        allow_inexact=where.allow_inexact,
+        quota=quota,
+    )
+
+
 @contextmanager
-def _backend(where: Where, workload: Workload, root: Path, quota: Quota | None) -> Iterator[Backend]:
+def _backend(where: Where, local: InProcess, root: Path, quota: Quota | None) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the command."""
-    fuse = parsed_fuse(where.fuse)
-    inexact = where.allow_inexact
-    local = InProcess(
-        workload, root, device=where.device, threads=where.threads, fuse=fuse, profile=where.profile.value,
-        allow_inexact=inexact, quota=quota,
-    )  # fmt: skip
     count = parsed_workers(where.workers)
-    if where.workers is None or where.dry_run:
+    if where.workers is None:
         yield local
         return
     place = Place(
-        study_file=str(where.study_file.resolve()),
+        study_file=str(where.study.resolve()),
         url=complete_url(where.storage or default_url()),
         checkpoint_root=str(root.resolve()),
         device=where.device,
         threads=where.threads,
         commit_seconds=local.commit_seconds,
         lease_seconds=local.lease.seconds,
-        fuse=fuse,
+        fuse=parsed_fuse(where.fuse),
         profile=where.profile.value,
-        allow_inexact=inexact,
+        allow_inexact=where.allow_inexact,
         quota_bytes=quota.num_bytes if quota else None,
         winners=quota.winners if quota else 1,
     )
-    with closing(Workers(local, place, count, where.stall_seconds, where.workers_per_gpu)) as workers:
+    with closing(Workers(local, place, count, where.stall_timeout, where.workers_per_gpu)) as workers:
         yield workers
 
 
@@ -119,10 +104,10 @@ def parsed_workers(text: str | None) -> int | None:
 
 
 @contextmanager
-def _ledger(where: Where) -> Iterator[Ledger]:
+def _ledger(storage: str | None, dry_run: bool, create: bool) -> Iterator[Ledger]:
     with ExitStack() as open_things:
-        if where.dry_run and not exists(where.storage):
+        if dry_run and not exists(storage):
             folder = open_things.enter_context(tempfile.TemporaryDirectory())
             yield open_things.enter_context(open_ledger(str(Path(folder) / "empty.sqlite")))
         else:
-            yield open_things.enter_context(opened(where.storage, create=where.create and not where.dry_run))
+            yield open_things.enter_context(opened(storage, create=create and not dry_run))
