@@ -1,6 +1,7 @@
 """Expand and relaunch: the widened study has points only where the space is new, and the check speaks of both."""
 
 import math
+import shutil
 
 import pytest
 from support.shell import tuner
@@ -13,6 +14,7 @@ from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Round
 from tuner.design.hyperparameters import choice, fixed, integers, log_uniform, uniform
 from tuner.design.objective import minimize
+from tuner.design.origin import promoted_from
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
@@ -148,6 +150,25 @@ def test_expand_and_relaunch_by_the_command_line(tuner, tmp_path):
     number = best.split("trial ")[1].split()[0]
     assert tuner("replay", path, "--round", 1, "--trial", number).code == 0, "the same bits"
     assert tuner("report", "tiny").code == 0
+
+
+def test_the_whole_playbook_asks_first_and_widens_as_often_as_it_may(tuner, tmp_path):
+    seeded = ("        return nn.Sequential(", "        torch.manual_seed(0)\n        return nn.Sequential(")
+    unswept = ("sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),", "")
+    path = write_study(tmp_path, trials=24, low=1e-4, high=3e-3, replace=[seeded, unswept])
+    asked = tuner("run", path)
+    assert (asked.code, f"tuner run {path} --expand 1" in asked.err) == (3, True), asked.err
+    other = shutil.copytree(tmp_path / "runs", tmp_path / "other") / "tuner.sqlite"
+    widened = tuner("run", path, "--expand", 1, "--yes")
+    assert widened.code == 0, widened.err
+    assert "round 1 is widened" in widened.err
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite"), create=False) as ledger:
+        assert [row.study.name for row in ledger.studies("tiny")] == ["round-1", "round-1-wide-1", "round-2"]
+        promoted = ledger.trials(ledger.study("tiny", "round-2").study_id)[0]
+    assert promoted_from(promoted.origin).trial >= 1000, "the best point lies where the space is new"
+    assert tuner("run", path, "--yes", "--storage", other).code == 0
+    again = tuner("run", path, "--yes", "--expand", 1, "--storage", other)
+    assert (again.code, "is widened" in again.err) == (0, False), "round 2 rests on what round 1 was"
 
 
 # Roles

@@ -19,7 +19,7 @@ from tuner.rounds.price import priced_campaign
 from tuner.rounds.run import Playbook, Question
 
 
-def play(desk: Desk, *, yes: bool, quiet: bool) -> int:
+def play(desk: Desk, *, yes: bool, expand: int, quiet: bool) -> int:
     """Run what is left of the playbook, write the report, and return the exit code."""
     tell = (lambda text: None) if quiet else say
     seen: list[str] = []
@@ -29,7 +29,8 @@ def play(desk: Desk, *, yes: bool, quiet: bool) -> int:
         return watch(quiet)(study, finished)
 
     with stop_on_signal() as asked:
-        ending = Playbook(replace(desk, stop=asked.is_set, watch=watch_and_note), yes=yes, tell=tell).run()
+        at_work = replace(desk, stop=asked.is_set, watch=watch_and_note)
+        ending = Playbook(at_work, yes=yes, tell=tell, expand=expand).run()
     page = report_path(desk.ledger, desk.name)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
         write_report(desk.ledger, desk.name, page)
@@ -77,4 +78,6 @@ def _ask(question: Question, desk: Desk) -> None:
     for finding in question.findings:
         say(f"  {finding.subject}: {finding.action}")
     say(f"  --yes would: {question.proposal}")
+    if question.instead:
+        say(f"  the other way, wider ranges first: {question.instead}")
     next_step(f"tuner run {desk.study_file or desk.name} --yes")

@@ -12,6 +12,9 @@ from tuner.cli.where import Where, trains
 def run(
     where: Where,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the proposed action of every question.")] = False,
+    expand: Annotated[
+        int, typer.Option(min=0, help="How often a round is widened where its best points press against a range.")
+    ] = 0,
     dry_run: DryRun = False,
 ) -> None:
     """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report."""
@@ -22,4 +25,4 @@ def run(
         if dry_run:
             print_prices(desk)
             return
-        raise typer.Exit(play(desk, yes=yes, quiet=where.quiet))
+        raise typer.Exit(play(desk, yes=yes, expand=expand, quiet=where.quiet))

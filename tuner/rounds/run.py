@@ -12,17 +12,18 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding, needing_action
 from tuner.analysis.regime import contradiction_finding, regime_finding
 from tuner.analysis.round_findings import confirming_findings
-from tuner.analysis.round_frames import round_frames
+from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
+from tuner.rounds.expand import expand_round
 from tuner.rounds.launch import Desk, launch_study
 from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
-from tuner.rounds.prepare import Prepared, declared_regime, prepared_round
+from tuner.rounds.prepare import Prepared, declared_regime, prepared_expansion, prepared_round
 from tuner.rounds.sweep import run_sweep, settled_outcome
 
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
@@ -30,11 +31,12 @@ MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a person has to decide: the findings behind it, and what `--yes` would do."""
+    """What a person has to decide: the findings behind it, what `--yes` would do, and a command that does otherwise."""
 
     text: str
     findings: tuple[Finding, ...]
     proposal: str
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,15 @@ Tell = Callable[[str], None]
 
 
 class Playbook:
-    """One run of the playbook. `tell` is told what happens; `yes` takes the proposed action of every question."""
+    """One run of the playbook. `tell` is told what happens; `yes` takes the proposed action of every question.
 
-    def __init__(self, desk: Desk, *, yes: bool, tell: Tell) -> None:
+    expand: how often the space of a round is widened where its best points press against a range (B20).
+    """
+
+    def __init__(self, desk: Desk, *, yes: bool, tell: Tell, expand: int = 0) -> None:
         self.desk = desk
         self.yes = yes
+        self.expand = expand
         self.tell = tell
         self.findings: list[Finding] = []
 
@@ -136,14 +142,37 @@ class Playbook:
             budget_origin=prepared.budget.origin,
             budget_source=prepared.budget.source,
         )
+        declared = self.desk.campaign.round(number)
+        searched = declared.space is not None or declared.trials is not None
+        if searched and self.expand and not self._was_answered(number):
+            self._widen(number)
         frames = round_frames(self.desk.ledger, self.desk.name, number)
         if number == 1:
             self._check_declared_regime(frames)
         for finding in confirming_findings(self.desk.ledger, self.desk.name, number, frames):
             self._add(finding)
-        declared = self.desk.campaign.round(number)
-        if declared.space is None and declared.trials is None:
-            return None
+        return self._judge_boundaries(number, frames) if searched else None
+
+    def _widen(self, number: int) -> None:
+        """Widen a round's ranges while its best points press against them, and train what is new."""
+        ledger, name = self.desk.ledger, self.desk.name
+        if self._widenings(number):
+            self._train_widening(number)  # what an interruption left of it
+        while self._widenings(number) < self.expand:
+            if not needing_action(boundary_findings(round_frames(ledger, name, number))):
+                break
+            made, _ = expand_round(ledger, name, number)
+            self.tell(f"round {number} is widened, {len(made.trials)} new points: {'; '.join(made.widened)}")
+            self._train_widening(number)
+
+    def _widenings(self, number: int) -> int:
+        return len(round_rows(self.desk.ledger, self.desk.name, number, planned=True)) - 1
+
+    def _train_widening(self, number: int) -> None:
+        prepared = prepared_expansion(self.desk, number)
+        launch_study(self.desk, prepared.study, prepared.trials, budget_origin=prepared.budget.origin)
+
+    def _judge_boundaries(self, number: int, frames: StudyFrames) -> Question | None:
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]
         open_ones = needing_action(boundaries)
         if not open_ones or number == len(self.desk.campaign.rounds):
@@ -152,8 +181,8 @@ class Playbook:
         question = Question(
             f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
             tuple(open_ones),
-            f"go on to round {number + 1} with the best points found; to widen the range instead, change it in the "
-            "study file and give the campaign another name",
+            f"go on to round {number + 1} with the best points found",
+            f"tuner run {self.desk.study_file or self.desk.name} --expand {self._widenings(number) + 1}",
         )
         if self.yes:
             self.tell(f"taking the proposed action: {question.proposal}")
