@@ -28,6 +28,7 @@ from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.fingerprint_parts import workload_parts
 from tuner.training.fused.choice import Choice, look_at
+from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
 from tuner.training.room import check_room
@@ -84,6 +85,7 @@ class InProcess:
         self.allow_inexact = allow_inexact
         self.quota = quota
         prepare_numerics(self.device, threads)
+        keep_freed_memory()
 
     @cached_property
     def data(self) -> Data:

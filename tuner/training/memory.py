@@ -1,10 +1,28 @@
-"""How much memory a device has left."""
+"""Memory: how much a device has left, and keeping what was used once."""
 
+import ctypes
+import sys
 from pathlib import Path
 
 import torch
 
 _LIMITS = Path("/sys/fs/cgroup")  # of a container, where there is one
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_KEPT = 2**30
+_LARGEST = 32 * 2**20  # glibc takes no more
+
+
+def keep_freed_memory() -> None:
+    """Have this process use freed memory again, where the C library can be told so (glibc).
+
+    Left alone it hands the activations of a step back to the system, which clears every page of the next step's anew:
+    a tenth of the time of a small convolutional network or transformer.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGEST)
+        mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 def free_bytes(device: torch.device) -> int:

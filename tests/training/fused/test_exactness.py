@@ -6,7 +6,7 @@ from support.fusible import MUST_FUSE, Images, Mlp, MlpWithDropout, OddMlp, Resi
 
 from tuner.errors import NotFusible
 from tuner.training.checkpoints import canonical_digest
-from tuner.training.fused import few_classes, graph, optimizers, rules
+from tuner.training.fused import graph, optimizers, quick_kernels, rules
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group import Group
 from tuner.training.fused.self_check import exact_group, first_difference
@@ -210,11 +210,31 @@ def test_log_softmax_with_the_classes_first_has_the_bits_and_the_layout_of_each_
     for scale in (1e-3, 1.0, 50.0):
         values, gradient = (scale * torch.randn(trials, examples, classes, generator=generator) for _ in range(2))
         own = [torch.log_softmax(one, -1) for one in values]
-        found = few_classes.log_softmax(values, 2, False)
-        backward = few_classes.log_softmax_backward(gradient, found, 2, torch.float32)
+        found = quick_kernels.log_softmax(values, 2, False)
+        backward = quick_kernels.log_softmax_backward(gradient, found, 2, torch.float32)
         assert found.is_contiguous()
         assert backward.is_contiguous()
         for trial in range(trials):
             assert torch.equal(found[trial], own[trial])
             back = ATEN._log_softmax_backward_data(gradient[trial], own[trial], 1, torch.float32)
             assert torch.equal(backward[trial], back)
+
+
+@pytest.mark.parametrize("examples", [2, 16, 17, 32, 64, 100, 256, 300])
+def test_the_mean_by_blocks_has_the_bits_of_each_trials_own_loss(examples):
+    generator = torch.Generator().manual_seed(examples)
+    logs = torch.log_softmax(4.0 * torch.randn(5, examples, 10, generator=generator), -1)
+    target = torch.randint(0, 10, (5, examples), generator=generator)
+    target[1, examples // 2] = -100  # does not count
+    for rows in (slice(0, 5), slice(2, 5)):  # with such a label, and without
+        pairs = zip(logs[rows], target[rows], strict=True)
+        own = torch.stack([torch.nn.functional.nll_loss(one, labels) for one, labels in pairs])
+        assert torch.equal(quick_kernels.mean_negative(logs[rows], target[rows]), own)
+    assert quick_kernels._adds_in_blocks(5, examples) == (examples <= 256)
+
+
+def test_recorded_losses_of_one_mean_for_each_trial_are_computed_at_once():
+    recording, _ = next(iter(Group(runs_of(Mlp(), 3))._recordings.values()))
+    targets = [node.target for node in recording.quick.graph.nodes]
+    assert quick_kernels.mean_negative in targets
+    assert torch.ops.aten.nll_loss_forward.default not in targets

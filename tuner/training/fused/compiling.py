@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from tuner.training.fused.few_classes import with_torchs_own
 from tuner.training.fused.group import Group
 from tuner.training.fused.recording import Recording
 
@@ -40,8 +39,7 @@ def _compiled(recording: Recording) -> Recording:
     if recording.recurrent:  # its kernels know nothing of compiling
         return recording
     options: dict[str, Any] = {"compile_threads": 1}  # no processes that outlive us
-    replay = with_torchs_own(recording.graph).forward
-    compiled = torch.compile(replay, fullgraph=True, dynamic=False, options=options)
+    compiled = torch.compile(recording.graph.forward, fullgraph=True, dynamic=False, options=options)
     return replace(recording, compiled=_Compiled(compiled, recording))
 
 

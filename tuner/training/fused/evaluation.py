@@ -13,6 +13,7 @@ from tuner.training.fused.graph import check_graph, simplify
 from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites
 from tuner.training.fused.operations import Operations
+from tuner.training.fused.quick_kernels import quickened
 from tuner.training.fused.recording import Batch
 from tuner.training.fused.rules_python import DropoutOfSharedValues
 from tuner.training.fused.tape import Tape
@@ -110,4 +111,4 @@ class GroupEvaluation:
         graph = tape.finished([values.stacked for values in metrics.values()])
         check_graph(graph, 0)
         simplify(graph)
-        return graph.forward, list(metrics)
+        return quickened(graph).forward, list(metrics)

@@ -5,7 +5,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from tuner.errors import NotFusible
-from tuner.training.fused.few_classes import quicken_log_softmax
+from tuner.training.fused.quick_kernels import writes
 
 _ATEN = torch.ops.aten
 _NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
@@ -16,7 +16,7 @@ def check_graph(graph: GraphModule, num_own: int) -> None:
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
     shared = set(inputs[num_own:])
     for node in graph.graph.nodes:
-        if _writes(node) and isinstance(node.args[0], Node) and base_of(node.args[0]) in shared:
+        if writes(node) and isinstance(node.args[0], Node) and base_of(node.args[0]) in shared:
             raise NotFusible(f"{_name(node)} writes into the batch or into a hyperparameter")
 
 
@@ -53,7 +53,6 @@ def simplify(graph: GraphModule) -> None:
     _drop(graph, _NOTHING)
     _turn_weight_gradients(graph)
     _unstack(graph)
-    quicken_log_softmax(graph)
     _sweep(graph)
     graph.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
     graph.graph.lint()
@@ -113,10 +112,6 @@ def _unstack(graph: GraphModule) -> None:
 def _sweep(graph: GraphModule) -> None:
     """Take out what nobody uses, but never what writes into a buffer."""
     for node in reversed(list(graph.graph.nodes)):
-        if node.op != "call_function" or node.users or _writes(node):
+        if node.op != "call_function" or node.users or writes(node):
             continue
         graph.graph.erase_node(node)
-
-
-def _writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable

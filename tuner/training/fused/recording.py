@@ -12,6 +12,7 @@ from tuner.errors import NotFusible, TunerError
 from tuner.training.fused.graph import check_graph, drawing, simplify
 from tuner.training.fused.noise import Site, Sites
 from tuner.training.fused.operations import Operations, Rules
+from tuner.training.fused.quick_kernels import quickened
 from tuner.training.fused.rules import TABLE
 from tuner.training.fused.rules_python import DropoutOfSharedValues
 from tuner.training.fused.stacking import StackedModel
@@ -76,6 +77,7 @@ class Recording:
     """A graph: (*parameters, *buffers, *numbers, *batch, *masks) to losses [K] and gradients [K, ...] of `trained`."""
 
     graph: GraphModule
+    quick: GraphModule  # the same, by quicker kernels where there are some
     sites: list[Site]
     trained: list[str]
     ways: dict[str, str]
@@ -85,7 +87,7 @@ class Recording:
 
     @property
     def replay(self) -> Callable[..., Any]:
-        return self.compiled or self.graph.forward
+        return self.compiled or self.quick.forward
 
 
 def record(task: Task, batch: Batch) -> Recording:
@@ -112,7 +114,8 @@ def _record(task: Task, batch: Batch) -> Recording:
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
-    return Recording(graph, sites.known, used, ways, tape.num_bytes, "mkldnn_rnn" in graph.code)
+    recurrent = "mkldnn_rnn" in graph.code
+    return Recording(graph, quickened(graph), sites.known, used, ways, tape.num_bytes, recurrent)
 
 
 def _generators(batch: Batch) -> torch.Tensor:
