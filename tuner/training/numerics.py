@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from tuner.errors import InputError
+from tuner.training.denormals import flushes_denormals
 
 Profile = Literal["exact", "fast"]
 
@@ -81,6 +82,7 @@ def numerics(device: torch.device, profile: Profile = "exact") -> str:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        "denormals": "zero" if flushes_denormals(device) else "kept",
         "precision": str(torch.get_default_dtype()).removeprefix("torch."),
     }
     if device.type == "cuda":

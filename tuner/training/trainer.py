@@ -16,6 +16,7 @@ from tuner.design.objective import Objective
 from tuner.errors import CorruptCheckpoint, DeviceLost, Infeasible, LeaseLost, TunerError, Unreachable
 from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder
+from tuner.training.denormals import denormals_as_zero
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import BACKGROUND_BYTES, BackgroundSaver, Copies, Write, num_bytes
 from tuner.training.setting import Setting
@@ -53,7 +54,7 @@ class Trainer:
         Errors of the user's code end the trial; errors of the machine are raised, and the trial goes on later.
         """
         training: TrialInTraining | None = None
-        with callers_generators_restored(self.setting.device):
+        with callers_generators_restored(self.setting.device), denormals_as_zero(self.setting.device):
             try:
                 training = TrialInTraining(self, claim)
                 return training.to_the_end()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tuner.errors import LeaseLost, NotFusible, Unreachable
 from tuner.records import Claim, State, TrialUpdate
+from tuner.training.denormals import denormals_as_zero
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group_checkpoints import GroupCheckpoints
 from tuner.training.fused.making import make_group
@@ -37,7 +38,7 @@ class GroupTrainer:
         Raises NotFusible when they cannot be trained together with the bits of each alone; then what was
         committed stands, and the trials can go on otherwise. Errors of the machine are raised.
         """
-        with callers_generators_restored(self.setting.device):
+        with callers_generators_restored(self.setting.device), denormals_as_zero(self.setting.device):
             try:
                 return self._trained(claims)
             except Exception as error:
