@@ -51,6 +51,5 @@ def snapshot(model: torch.nn.Module, into: dict[str, torch.Tensor] | None = None
     state = model.state_dict()
     if into is None:
         return {name: tensor.detach().clone() for name, tensor in state.items()}
-    for name, tensor in state.items():
-        into[name].copy_(tensor.detach())
+    torch._foreach_copy_([into[name] for name in state], [tensor.detach() for tensor in state.values()])
     return into
