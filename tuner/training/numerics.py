@@ -5,7 +5,9 @@ import json
 import os
 import platform
 import re
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +61,11 @@ def wait_for(device: torch.device) -> None:
     """Until all that was given to the device is computed: before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """Of this thread, where it does all the work: it tells however busy the machine is with other things."""
+    return time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def is_repeatable(device: torch.device) -> bool:

@@ -4,8 +4,7 @@ What the probe costs is lost where it finds that nothing is gained, so it may ta
 most, and more only when two trials together were seen to be faster than one.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +15,7 @@ from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
 from tuner.training.fused.making import make_group
 from tuner.training.memory import free_bytes
-from tuner.training.numerics import wait_for
+from tuner.training.numerics import clock_of, wait_for
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
@@ -107,7 +106,7 @@ class _Probe:
 
     def _tried(self, size: int) -> float:
         """Time a group; returns how long the next size will probably take to be timed."""
-        clock = _clock(self.setting.device)
+        clock = clock_of(self.setting.device)
         began = clock()
         group = make_group([TrialRun(self.setting, trial) for trial in self.trials[:size]])
         together = _seconds_a_step(group) / size
@@ -133,7 +132,7 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
             trained[0].advance(trained[0].step + updates)
 
     run = (trained.runs if isinstance(trained, Group) else trained)[0]
-    clock = _clock(run.setting.device)
+    clock = clock_of(run.setting.device)
     if len(run.rates) < 2:
         return 0.0
     advance(WARM_UP + 1 if run.setting.device.type == "cuda" else 1)
@@ -149,11 +148,6 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
     advance(left)
     wait_for(run.setting.device)
     return min(first, (clock() - began) / left)
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Of this thread, where it does all the work: it tells however busy the machine is with other things."""
-    return time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _sizes(device: torch.device) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from tuner.errors import NotFusible
 from tuner.training.batches import Split
-from tuner.training.fused.graph import check_graph, simplify
+from tuner.training.fused.graph import check_graph, reuse_memory, simplify
 from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites
 from tuner.training.fused.operations import Operations
@@ -18,26 +17,34 @@ from tuner.training.fused.recording import Batch
 from tuner.training.fused.rules_python import DropoutOfSharedValues
 from tuner.training.fused.tape import Tape
 from tuner.training.fused.trial_tensor import TrialTensor
+from tuner.training.numerics import clock_of
 
 SAMPLE = 8  # trials whose first evaluation is compared
+CACHED_BYTES = 4 << 20  # of the largest value of the trials that are evaluated at once
 Measured = dict[str, float]
 Sums = dict[str, list[torch.Tensor]]
 
 
 class GroupEvaluation:
-    """Runs the metrics on the stacked model. Trusted only after a comparison with the ordinary evaluation."""
+    """Runs the metrics on the stacked model. Trusted only after a comparison with the ordinary evaluation.
+
+    A few trials at a time: the values of many leave the caches, because a split is larger than a batch.
+    """
 
     def __init__(self, group: Group) -> None:
         self.group = group
         self.refused = ""  # why each trial is evaluated for itself
+        self._clock = clock_of(group.setting.device)
         self._alone: float | None = None  # seconds of a trial's own evaluation
+        self._saved = 0.0  # seconds, so far
+        self._at_once = 0  # trials; 0: not known yet
         self._recordings: dict[object, tuple[Any, list[str]]] = {}
 
     def of(self, trials: Sequence[int]) -> dict[int, Measured]:
         """What each of these trials would measure; empty where they had better be evaluated one by one."""
         if self.refused or 2 * len(trials) < len(self.group.runs):
             return {}
-        began = time.perf_counter()
+        began = self._clock()
         try:
             measured = self._measured()
         except Exception as error:  # whatever it is, the ordinary evaluation will show it
@@ -45,16 +52,17 @@ class GroupEvaluation:
             return {}
         if self._alone is None:
             return self._compared(trials, measured)
-        if time.perf_counter() - began > len(trials) * self._alone:
+        self._saved += len(trials) * self._alone - (self._clock() - began)
+        if self._saved < 0.0:
             self.refused = "not faster than each trial alone"
         return {trial: measured[trial] for trial in trials}
 
     def _compared(self, trials: Sequence[int], measured: list[Measured]) -> dict[int, Measured]:
         """The measurements, if some of the trials measure the same for themselves."""
         sample = trials[:: -(-len(trials) // SAMPLE)]
-        began = time.perf_counter()
+        began = self._clock()
         alone = [self.group.runs[trial].evaluate() for trial in sample]
-        self._alone = (time.perf_counter() - began) / len(sample)
+        self._alone = (self._clock() - began) / len(sample)
         if any(repr(one) != repr(measured[trial]) for trial, one in zip(sample, alone, strict=True)):
             self.refused = "other bits than those of each trial alone"
             return {}
@@ -71,44 +79,68 @@ class GroupEvaluation:
         """The means of all metrics over a split, for each trial, added up as `evaluate` does."""
         sums: Sums = {}
         total = 0
-        with torch.no_grad():
+        with torch.inference_mode():
             for batch, count in split.in_order(size, limit):
-                for name, values in self._metrics(Batch.shared(batch), count).items():
-                    parts = [row.sum() for row in values.to(torch.float64).unbind(0)]
+                for name, parts in self._sums(Batch.shared(batch), count).items():
                     known = sums.get(name)
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
                 total += count
-        means = (torch.stack([torch.stack(parts) for parts in sums.values()], dim=1) / total).tolist()
+            means = (torch.stack([torch.stack(parts) for parts in sums.values()], dim=1) / total).tolist()
         return [{f"{split.name}/{name}": mean for name, mean in zip(sums, row, strict=True)} for row in means]
 
-    def _metrics(self, batch: Batch, count: int) -> dict[str, torch.Tensor]:
-        """Metrics by name, [K, examples]."""
-        if batch.signature not in self._recordings:
-            self._recordings[batch.signature] = self._recorded(batch, count)
-        replay, names = self._recordings[batch.signature]
-        with torch.inference_mode():
-            return dict(zip(names, replay(*self._inputs(), *batch.leaves), strict=True))
+    def _sums(self, batch: Batch, count: int) -> Sums:
+        """The sum of each metric over a batch, for each trial."""
+        replay, names = self._recorded(batch, count)
+        inputs, trials, at_once = self._inputs(), len(self.group.runs), self._at_once
+        sums: Sums = {name: [] for name in names}
+        for first in range(0, trials, at_once):
+            begin = min(first, trials - at_once)  # the last ones together with some that were there before
+            values = replay(*[tensor[begin : begin + at_once] for tensor in inputs], *batch.leaves)
+            for name, each in zip(names, values, strict=True):
+                sums[name] += [row.sum() for row in each.to(torch.float64).unbind(0)][first - begin :]
+        return sums
 
     def _inputs(self) -> list[torch.Tensor]:
         model = self.group.model
         return [*model.parameters.values(), *model.buffers.values(), *(values for _, _, values in model.settings)]
 
     def _recorded(self, batch: Batch, count: int) -> tuple[Any, list[str]]:
-        model, runs, task = self.group.model, self.group.runs, self.group.task
-        inputs = [tensor.detach() for tensor in self._inputs()]
+        """The metrics as a graph for so many trials as are evaluated at once, and their names."""
+        if not self._at_once:
+            trials = len(self.group.runs)
+            self._at_once = trials
+            if self.group.setting.device.type == "cpu":
+                tape, _ = self._run(batch, count, 1)
+                self._at_once = evenly(trials, max(1, CACHED_BYTES // max(1, tape.largest)))
+        if batch.signature not in self._recordings:
+            tape, metrics = self._run(batch, count, self._at_once)
+            graph = tape.finished([values.stacked for values in metrics.values()])
+            check_graph(graph, 0)
+            simplify(graph)
+            reuse_memory(graph)
+            self._recordings[batch.signature] = quickened(graph).forward, list(metrics)
+        return self._recordings[batch.signature]
+
+    def _run(self, batch: Batch, count: int, trials: int) -> tuple[Tape, dict[str, TrialTensor]]:
+        """The metrics of the first trials, and all that is computed on the way to them."""
+        model, task = self.group.model, self.group.task
+        inputs = [tensor.detach()[:trials] for tensor in self._inputs()]
         tape = Tape([*inputs, *batch.leaves])
-        operations = Operations(len(runs), task.rules, Sites(tape.add_input), care=task.care)
+        operations = Operations(trials, task.rules, Sites(tape.add_input), care=task.care)
         named = dict(zip([*model.parameters, *model.buffers], inputs, strict=False))
         own = [TrialTensor(values, operations, is_number=True) for values in inputs[len(named) :]]
         model.install({name: operations.trial(tensor) for name, tensor in named.items()}, own)
         model.template.eval()
-        with tape, DropoutOfSharedValues(operations):
+        with torch.inference_mode(False), torch.no_grad(), tape, DropoutOfSharedValues(operations):
             given = pytree.tree_unflatten(list(batch.leaves), batch.form)
             metrics = self.group.setting.workload.metrics(model.template, given)
         for name, values in metrics.items():
             if not isinstance(values, TrialTensor) or tuple(values.shape) != (count,):
                 raise NotFusible(f"the metric {name!r} is not one value for each example of each trial")
-        graph = tape.finished([values.stacked for values in metrics.values()])
-        check_graph(graph, 0)
-        simplify(graph)
-        return quickened(graph).forward, list(metrics)
+        return tape, metrics
+
+
+def evenly(trials: int, most: int) -> int:
+    """How many at a time, about as many as may be, so that few have to be taken twice."""
+    most = min(trials, most)
+    return min(range(most // 2 + 1, most + 1), key=lambda size: (-(-trials // size) * size, -size))

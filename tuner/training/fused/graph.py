@@ -9,6 +9,7 @@ from tuner.training.fused.quick_kernels import writes
 
 _ATEN = torch.ops.aten
 _NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
+_PRODUCTS = (_ATEN.baddbmm.default, _ATEN.bmm.default, _ATEN.addmm.default, _ATEN.mm.default)
 
 
 def check_graph(graph: GraphModule, num_own: int) -> None:
@@ -57,6 +58,21 @@ def simplify(graph: GraphModule) -> None:
     graph.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
     graph.graph.lint()
     graph.recompile()
+
+
+def reuse_memory(graph: GraphModule) -> None:
+    """Let a relu write where its argument stands, if nobody else reads that; for graphs without a backward pass."""
+    for node in graph.graph.nodes:
+        if node.target is _ATEN.relu.default and _read_once(node.args[0]):
+            node.target = _ATEN.relu_.default
+    graph.recompile()
+
+
+def _read_once(node: Node) -> bool:
+    """Whether a value is that of a matrix product, and used in one place alone."""
+    while len(node.users) == 1 and node.op == "call_function" and _is_view(node):
+        node = node.args[0]  # type: ignore[assignment]
+    return len(node.users) == 1 and node.target in _PRODUCTS
 
 
 def _drop(graph: GraphModule, targets: tuple[object, ...]) -> None:

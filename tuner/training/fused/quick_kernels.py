@@ -1,7 +1,8 @@
 """Torch's kernels of small classification losses, in another order of memory: the same bits, several times faster.
 
 Log-softmax: torch's kernel for the last dimension takes a row at a time; rows shorter than a vector register leave
-most of it empty. With the classes first, one register holds that many rows: the same additions in the same order.
+most of it empty. With the classes first, one register holds that many rows: the same additions in the same order. Rows
+are put in to fill the last one.
 
 The mean of the negative log-likelihoods: torch adds up the examples of one trial in blocks of 16, one after the
 other. Those blocks are columns of a matrix, whose rows are added in order for all trials at once.
@@ -85,17 +86,21 @@ def log_softmax_backward(gradient: torch.Tensor, output: torch.Tensor, dim: int,
 def _classes_first(values: torch.Tensor) -> torch.Tensor:
     """[..., classes] as [classes, rows] in that order of memory. As three dimensions: torch's copy of two is slower."""
     classes = values.shape[-1]
-    return values.reshape(_ROWS, -1, classes).permute(2, 0, 1).contiguous().view(classes, -1)
+    flat = values.reshape(-1, classes)
+    if missing := -len(flat) % _ROWS:
+        flat = torch.nn.functional.pad(flat, (0, 0, 0, missing))
+    return flat.reshape(_ROWS, -1, classes).permute(2, 0, 1).contiguous().view(classes, -1)
 
 
 def _classes_last(found: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """In the order of memory of the ordinary kernel: what sums it up next adds in that order."""
-    return found.view(len(found), _ROWS, -1).permute(1, 2, 0).contiguous().view(like.shape)
+    rows = found.view(len(found), _ROWS, -1).permute(1, 2, 0).contiguous().view(-1, len(found))
+    return rows[: like.numel() // len(found)].view(like.shape)
 
 
 def _is_quick(values: torch.Tensor, dim: int) -> bool:
     classes = values.shape[-1]
-    if classes > _FEW or dim not in (-1, values.dim() - 1) or (values.numel() // classes) % _ROWS:
+    if classes > _FEW or dim not in (-1, values.dim() - 1) or not values.numel():
         return False
     return values.dtype is torch.float32 and values.device.type == "cpu" and _agrees(classes)
 

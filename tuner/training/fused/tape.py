@@ -50,6 +50,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in self._alive}
         return sum(storages.values())
 
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest value that was computed."""
+        return max((tensor.untyped_storage().nbytes() for tensor in self._alive), default=0)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")
