@@ -5,11 +5,11 @@
 
 The digits study (MLP 64-128-128-10), and as many training steps as 16 runs of 500 for each side. Optuna: two processes
 of one thread on its fastest storage that processes can share (a journal file), multivariate TPE with Hyperband, a
-bare loop with fused AdamW, validation loss reported each 25 steps. Playbook: one process of one thread, round 1 of 65
-trials of 100 steps trained fused, round 2 of the best three at 500, with the Ledger, curves and checkpoints on. Both
-have the same model, data, search space and schedule, and about as many evaluations in all (ours are of two splits;
-`--evaluations 50` is what the product does unless told otherwise). Clocks start when both are imported and the data is
-loaded.
+bare loop with fused AdamW, validation loss reported each 25 steps. Playbook: two worker processes of one thread, as of
+`--workers 2 --fuse 33`; round 1 of 65 trials of 100 steps, round 2 of the best three at 500, with the Ledger, curves
+and checkpoints on, and 50 evaluations of both splits a trial, which is what the product does unless told otherwise
+(`--evaluations 5` would be about as many as Optuna's). Both have the same model, data, search space and schedule.
+Clocks start when the processes are there, torch is imported and the data is loaded.
 
 The quality to reach is the median, over the seeds, of the validation loss that Optuna has at its end. A run that does
 not reach it counts with its full time.
@@ -20,10 +20,12 @@ import json
 import logging
 import math
 import multiprocessing
+import select
 import statistics
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +37,10 @@ from tuner.design.campaign import Round
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess
+from tuner.execution.in_process import LEASE_SECONDS, InProcess
+from tuner.execution.member import Member
+from tuner.execution.orders import Place
+from tuner.execution.workers import Workers
 from tuner.records import State
 from tuner.rounds.launch import Desk, launch_study
 from tuner.rounds.plan import schedule_of, study_of_round
@@ -43,10 +48,10 @@ from tuner.rounds.prepare import prepared_round
 from tuner.storage.store import open_ledger
 from tuner.training.batches import TrainingBatches
 from tuner.training.evaluation import evaluate
-from tuner.training.setting import Data
+from tuner.training.setting import COMMIT_SECONDS, Data
 
 LENGTH, RUNS, EVERY = 500, 16, 25
-SHORT, PROMOTED, FUSE, EVALUATIONS = 100, 3, 33, 5
+SHORT, PROMOTED, FUSE, EVALUATIONS, WORKERS = 100, 3, 33, 50, 2
 STUDY = Path(__file__).parents[2] / "studies" / "digits.py"
 
 
@@ -90,20 +95,38 @@ class Watched:
         return None
 
 
-def playbook(seed, evaluations):
+def playbook(seed, evaluations, workers):
     campaign = campaign_of(seed, evaluations)
     with tempfile.TemporaryDirectory() as folder, open_ledger(f"{folder}/tuner.sqlite") as ledger:
-        backend = InProcess(campaign.workload, Path(folder) / "checkpoints", device="cpu", fuse=FUSE)
-        backend.fingerprint()  # the data is loaded
-        watch = Watch()
-        desk = Desk("digits", campaign, ledger, backend, watch=Watched(watch))
-        for number in (1, 2):
-            prepared = prepared_round(desk, number)
-            launch_study(
-                desk, prepared.study, prepared.trials, budget_origin=prepared.budget.origin,
-                budget_source=prepared.budget.source,
-            )  # fmt: skip
-        return {"seconds": time.perf_counter() - watch.began, "trace": watch.trace, "steps": watch.steps}
+        local = InProcess(campaign.workload, Path(folder) / "checkpoints", device="cpu", fuse=FUSE)
+        local.fingerprint()  # the data is loaded
+        place = Place(
+            str(STUDY), f"{folder}/tuner.sqlite", str(local.checkpoint_root), "cpu", 1, COMMIT_SECONDS, LEASE_SECONDS,
+            fuse=FUSE, crew=workers,
+        )  # fmt: skip
+        with closing(Workers(local, place, workers)) as crew:
+            backend = crew if workers > 1 else local
+            if workers > 1:
+                crew.crew = started(place, workers)
+            watch = Watch()
+            desk = Desk("digits", campaign, ledger, backend, watch=Watched(watch))
+            for number in (1, 2):
+                prepared = prepared_round(desk, number)
+                launch_study(
+                    desk, prepared.study, prepared.trials, budget_origin=prepared.budget.origin,
+                    budget_source=prepared.budget.source,
+                )  # fmt: skip
+            return {"seconds": time.perf_counter() - watch.began, "trace": watch.trace, "steps": watch.steps}
+
+
+def started(place, workers):
+    """Worker processes that have said that they are ready."""
+    crew = [Member(place) for _ in range(workers)]
+    for member in crew:
+        while not member.ready:
+            select.select([member.descriptor], [], [])
+            member.ready = any(message["is"] == "ready" for message in member.messages())
+    return crew
 
 
 def searched(journal):
@@ -166,7 +189,7 @@ def train(trial, campaign, data, spent):
     return optuna.trial.TrialState.COMPLETE, best
 
 
-def hyperband(seed, _):
+def hyperband(seed, *_):
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         journal = f"{folder}/journal"
@@ -219,6 +242,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=EVALUATIONS, help="of a playbook trial; the product's: 50")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes of the playbook")
+    parser.add_argument("--only", choices=("playbook", "hyperband"))
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
     if not given.show:
@@ -227,7 +252,9 @@ def main():
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         for seed in range(given.first, given.first + given.seeds):
             for method in (hyperband, playbook):
-                row = {"method": method.__name__, "seed": seed, **method(seed, given.evaluations)}
+                if given.only not in (None, method.__name__):
+                    continue
+                row = {"method": method.__name__, "seed": seed, **method(seed, given.evaluations, given.workers)}
                 with given.results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
     show(given.results)

@@ -46,4 +46,6 @@ def total_norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
         return torch.zeros(())
     if any((one.dtype, one.device) != (listed[0].dtype, listed[0].device) for one in listed):
         return torch.nn.utils.get_total_norm(listed)
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(listed)))  # the same, and no sorting by device
+    norms = torch._foreach_norm(listed)  # what torch does, without sorting them by device
+    total: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
