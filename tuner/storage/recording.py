@@ -1,8 +1,9 @@
 """Writing down what trials have to say: states, measurements and pointers to checkpoints of many trials at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -56,19 +57,41 @@ _END = _OURS.values(
 )
 
 
+_ASKED: Mapping[str, Callable[[TrialUpdate], Any]] = {
+    "b_id": attrgetter("trial_id"),
+    "b_fence": attrgetter("fence"),
+    "b_step": attrgetter("step"),
+    "b_numerics": attrgetter("numerics"),
+    "b_inherited_steps": lambda one: None if one.inherited is None else one.inherited.steps,
+    "b_inherited_from": lambda one: None if one.inherited is None else one.inherited.trial_id,
+    "b_state": lambda one: one.state.value,
+    "b_reason": lambda one: one.reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode(),
+    "b_given_back": lambda one: int(one.state is State.WAITING),
+    "b_finished": lambda one: int(one.state.finished),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Batches:
-    """What is executed for every update or measurement."""
+    """What is executed for every update, measurement or file."""
 
     go_on: Batch
     end: Batch
     measure: Batch
+    files: Batch
 
 
 @lru_cache(maxsize=16)
 def _batches(dialect: Dialect) -> _Batches:
     measure = Batch.of(insert_into(dialect, measurement).on_conflict_do_nothing(), dialect)
-    return _Batches(Batch.of(_GO_ON, dialect), Batch.of(_END, dialect), measure)
+    files = insert_into(dialect, checkpoint_file).values(
+        path=bindparam("b_path"), digest=bindparam("b_digest"), num_bytes=bindparam("b_bytes")
+    )
+    new = files.excluded
+    files = files.on_conflict_do_update(
+        index_elements=["path"], set_={"digest": new.digest, "num_bytes": new.num_bytes}
+    )
+    return _Batches(Batch.of(_GO_ON, dialect), Batch.of(_END, dialect), measure, Batch.of(files, dialect))
 
 
 def record_updates(connection: Connection, updates: Sequence[TrialUpdate], metric_ids: Mapping[str, int]) -> None:
@@ -89,25 +112,10 @@ def _write_states(connection: Connection, updates: Sequence[TrialUpdate]) -> Non
     written = 0
     for batch, ours in ((batches.go_on, going_on), (batches.end, ending)):
         if ours:
-            written += batch.run(connection, [_row(one, batch.names) for one in ours])
+            asked = [_ASKED[name] for name in batch.names]
+            written += batch.run(connection, [tuple([ask(one) for ask in asked]) for one in ours])
     if written != len(updates):
         _refuse_lost(connection, updates)
-
-
-def _row(one: TrialUpdate, names: Sequence[str]) -> tuple[Any, ...]:
-    values: dict[str, Any] = {
-        "b_id": one.trial_id,
-        "b_fence": one.fence,
-        "b_step": one.step,
-        "b_numerics": one.numerics,
-        "b_inherited_steps": None if one.inherited is None else one.inherited.steps,
-        "b_inherited_from": None if one.inherited is None else one.inherited.trial_id,
-        "b_state": one.state.value,
-        "b_reason": one.reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode(),
-        "b_given_back": int(one.state is State.WAITING),
-        "b_finished": int(one.state.finished),
-    }
-    return tuple(values[name] for name in names)
 
 
 def _refuse_lost(connection: Connection, updates: Sequence[TrialUpdate]) -> None:
@@ -182,21 +190,21 @@ def _replace_checkpoints(connection: Connection, replaced: Mapping[int, Sequence
     before = _forget_checkpoints(connection, replaced)
     named = [(trial_id, i, kept) for trial_id, kepts in replaced.items() for i, kept in enumerate(kepts)]
     files = {kept.file: kept for _, _, kept in named}
-    file_ids = {path: _file_id(connection, kept) for path, kept in sorted(files.items())}
+    file_ids = _file_ids(connection, files)
     if named:
         connection.execute(insert(checkpoint), [_checkpoint_row(*one, file_ids) for one in named])
     _delete_unused_files(connection, before - set(file_ids.values()))
 
 
-def _file_id(connection: Connection, kept: Checkpoint) -> int:
-    """The row of a file; one that was written anew under its old name gets its new digest."""
-    insertion = insert_into(connection.dialect, checkpoint_file)
-    insertion = insertion.values(path=kept.file, digest=kept.digest, num_bytes=kept.num_bytes)
-    new = insertion.excluded
-    insertion = insertion.on_conflict_do_update(
-        index_elements=["path"], set_={"digest": new.digest, "num_bytes": new.num_bytes}
-    )
-    return int(connection.execute(insertion.returning(checkpoint_file.c.id)).scalar_one())
+def _file_ids(connection: Connection, files: Mapping[str, Checkpoint]) -> dict[str, int]:
+    """The rows of files, by path; one that was written anew under its old name gets its new digest."""
+    if not files:
+        return {}
+    batch = _batches(connection.dialect).files
+    rows = [{"b_path": path, "b_digest": kept.digest, "b_bytes": kept.num_bytes} for path, kept in files.items()]
+    batch.run(connection, [tuple(row[name] for name in batch.names) for row in sorted(rows, key=itemgetter("b_path"))])
+    known = select(checkpoint_file.c.path, checkpoint_file.c.id).where(checkpoint_file.c.path.in_(list(files)))
+    return {row.path: row.id for row in connection.execute(known)}
 
 
 def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Mapping[str, int]) -> dict[str, Any]:
