@@ -1,6 +1,7 @@
 """What the tests of `storage` run in other processes: `python processes.py COMMAND URL [STUDY_ID]`."""
 
 import sys
+import time
 
 from tuner.records import Checkpoint, Measurement, State, TrialUpdate
 from tuner.storage.claims import worker_id
@@ -23,6 +24,7 @@ def drain(url: str, study_id: int) -> None:
             loss = Measurement(1, "validation/loss", float(claim.trial.number))
             ledger.record([TrialUpdate(claim.trial_id, claim.fence, 1, [loss], state=State.COMPLETE)])
             say(claim.trial.number)
+            time.sleep(0.001)  # on a busy machine one process could be through before the others begin
 
 
 def record(url: str, study_id: int) -> None:
