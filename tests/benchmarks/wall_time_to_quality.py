@@ -146,6 +146,7 @@ def optuna_worker(journal, seed, number, spent, ready, results):
         sampler=optuna.samplers.TPESampler(seed=2 * seed + number, multivariate=True),
         pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=LENGTH // EVERY, reduction_factor=3),
     )
+    torch.optim.AdamW([torch.zeros(1)])  # torch imports its compiler with the first optimizer
     ready.wait()
     began, trace = time.perf_counter(), []
     while spent.value < RUNS * LENGTH:
