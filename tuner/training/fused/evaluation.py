@@ -20,7 +20,7 @@ from tuner.training.fused.trial_tensor import TrialTensor
 from tuner.training.numerics import clock_of
 
 SAMPLE = 8  # trials whose first evaluation is compared
-CACHED_BYTES = 4 << 20  # of the largest value of the trials that are evaluated at once
+CACHED_BYTES = 2 << 20  # of the largest value of the trials that are evaluated at once
 Measured = dict[str, float]
 Sums = dict[str, list[torch.Tensor]]
 

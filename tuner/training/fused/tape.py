@@ -25,6 +25,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._nodes: dict[int, Node] = {}
         self._alive: list[torch.Tensor] = []  # an id is one tensor's only as long as that tensor lives
         self._last_input: Node | None = None
+        self.largest = 0  # bytes of the largest value that was computed
         for tensor in inputs:
             self.add_input(tensor)
 
@@ -50,11 +51,6 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in self._alive}
         return sum(storages.values())
 
-    @property
-    def largest(self) -> int:
-        """Bytes of the largest value that was computed."""
-        return max((tensor.untyped_storage().nbytes() for tensor in self._alive), default=0)
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")
@@ -64,6 +60,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self.graph.call_function(func, given, named)
         if isinstance(result, torch.Tensor):
             self._know(result, node)
+            self.largest = max(self.largest, result.nbytes)
         elif isinstance(result, list | tuple):
             for place, part in enumerate(result):
                 if isinstance(part, torch.Tensor):
