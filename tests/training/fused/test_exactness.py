@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from support.fusible import MUST_FUSE, Images, Mlp, MlpWithDropout, OddMlp, Residual, runs_of
+from support.fusible import (
+    MUST_FUSE,
+    Images,
+    Mlp,
+    MlpWithDropout,
+    OddMlp,
+    Residual,
+    TransformerEncoder,
+    runs_of,
+)
 
 from tuner.errors import NotFusible
 from tuner.training.checkpoints import canonical_digest
@@ -182,7 +191,7 @@ def test_the_self_check_sees_an_optimizer_on_one_flat_row(monkeypatch):
             for target, part in zip(targets, row.split(sizes), strict=True):
                 target.copy_(part.view_as(target))
 
-    monkeypatch.setitem(optimizers._KERNELS, torch.optim.AdamW, optimizers._adam_step(flat))
+    monkeypatch.setitem(optimizers._KERNELS, torch.optim.AdamW, optimizers._adam(flat))
     assert first_difference(Group(runs_of(OddMlp(), 8), care=1)) is not None
 
 
@@ -268,3 +277,10 @@ def test_recorded_losses_of_one_mean_for_each_trial_are_computed_at_once():
     targets = [node.target for node in recording.quick.graph.nodes]
     assert quick_kernels.mean_negative in targets
     assert torch.ops.aten.nll_loss_forward.default not in targets
+
+
+def test_the_gradient_of_what_is_taken_apart_is_put_together_and_not_added_up():
+    recording, _ = next(iter(Group(runs_of(TransformerEncoder(), 2))._recordings.values()))
+    graph = recording.graph.graph
+    split = [node for node in graph.nodes if node.target is ATEN.select_backward.default]
+    assert len(split) == 1, "of x[:, 0]: the three parts of attention's projection are beside each other"

@@ -1,5 +1,7 @@
 """A recorded graph: what it must not hold, and what it need not."""
 
+from typing import Any
+
 import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
@@ -54,6 +56,7 @@ def simplify(graph: GraphModule) -> None:
     _drop(graph, _NOTHING)
     _turn_weight_gradients(graph)
     _unstack(graph)
+    _join_parts(graph)
     _sweep(graph)
     graph.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
     graph.graph.lint()
@@ -123,6 +126,34 @@ def _unstack(graph: GraphModule) -> None:
         for user in list(node.users):
             user.replace_all_uses_with(stack.args[0][user.args[1]])
             graph.graph.erase_node(user)
+
+
+def _join_parts(graph: GraphModule) -> None:
+    """The gradient of a tensor that is taken apart along a dimension: its parts beside each other.
+
+    Autograd puts each part among zeros and adds these up. Adding zero once more makes +0 of -0, as that does.
+    """
+    for node in reversed(list(graph.graph.nodes)):
+        if node.target is not _ATEN.add.Tensor or any(user.target is _ATEN.add.Tensor for user in node.users):
+            continue
+        parts = _summands(node)
+        if any(part.target is not _ATEN.select_backward.default for part in parts):
+            continue
+        (*shape, dim), *others = {(*part.args[1], part.args[2]) for part in parts}
+        if others or sorted(part.args[3] for part in parts) != list(range(shape[dim])):
+            continue
+        ordered = [part.args[0] for part in sorted(parts, key=lambda part: part.args[3])]
+        with graph.graph.inserting_before(node):
+            stack = graph.graph.call_function(_ATEN.stack.default, (ordered, dim))
+            joined = graph.graph.call_function(_ATEN.add.Tensor, (stack, 0.0))
+        node.replace_all_uses_with(joined)
+
+
+def _summands(node: Any) -> list[Any]:
+    """The nodes that a sum of sums adds up, where nobody else reads the sums in between."""
+    if node.target is not _ATEN.add.Tensor or node.kwargs or not all(isinstance(arg, Node) for arg in node.args):
+        return [node]
+    return [each for arg in node.args for each in (_summands(arg) if len(arg.users) == 1 else [arg])]
 
 
 def _sweep(graph: GraphModule) -> None:

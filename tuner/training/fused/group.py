@@ -32,6 +32,8 @@ class Group:
     def __init__(self, runs: Sequence[TrialRun], *, care: int = 0, rules: Rules = TABLE) -> None:
         self.runs = list(runs)
         self.setting = runs[0].setting
+        self._augmented = self.setting.study.augment and self.setting.workload.augments
+        self._limits = [run.point.get("clip_norm") for run in runs]
         self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
         self._made = [0] * len(runs)  # updates of each trial in this group
         self.graphs = CapturedUpdates()
@@ -47,7 +49,7 @@ class Group:
             list(self.model.buffers.values()),
             [*numbers.values(), *(values for _, _, values in self.model.settings)],
         )
-        recording, _ = self._recorded(self._batch())
+        recording, _ = self._recorded(self._batch(self._is_shared()))
         self.trained = recording.trained
         self.gradients = [torch.zeros_like(self.model.parameters[name]) for name in self.trained]
         self.optimizer = RowOptimizer([run.optimizer for run in runs], self._used(), self.gradients)
@@ -75,10 +77,11 @@ class Group:
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
         losses = []
+        shared = self._is_shared()
         for _ in range(updates):
             if self.setting.stop():
                 break
-            batch = self._batch()
+            batch = self._batch(shared)
             recording, noise = self._recorded(batch)
             with _mode(recording):
                 losses.append(self._update(batch, recording, noise))
@@ -151,7 +154,7 @@ class Group:
         return losses  # type: ignore[no-any-return]
 
     def _step(self, trial: int, rate: float | torch.Tensor) -> None:
-        limit = self.runs[trial].point.get("clip_norm")
+        limit = self._limits[trial]
         if limit is not None:
             self._clip(trial, limit)
         self.optimizer.step(trial, rate)
@@ -174,20 +177,24 @@ class Group:
                 parameter.grad = gradient
             self.optimizer.write_back(trial, run.rates[run.step - 1])
 
-    def _batch(self) -> Batch:
-        """The next batch: shared where all trials have the same, else each trial's own."""
+    def _is_shared(self) -> bool:
+        """Whether all live trials have the same batches from here on."""
         runs = [self.runs[trial] for trial in self.live]
-        augmented = self.setting.study.augment and self.setting.workload.augments
-        if not augmented and len({(id(run.batches), run.step) for run in runs}) == 1:
-            return Batch.shared(runs[0].batches.at(runs[0].step))
-        last = {trial: self._own_batch(self.runs[trial], augmented) for trial in self.live}
+        return not self._augmented and len({(id(run.batches), run.step) for run in runs}) == 1
+
+    def _batch(self, shared: bool) -> Batch:
+        """The next batch: of all trials, or each trial's own."""
+        if shared:
+            first = self.runs[self.live[0]]
+            return Batch.shared(first.batches.at(first.step))
+        last = {trial: self._own_batch(self.runs[trial]) for trial in self.live}
         spare = last[self.live[0]]
         return Batch.of_each([last.get(trial, spare) for trial in range(len(self.runs))])
 
-    def _own_batch(self, run: TrialRun, augmented: bool) -> Any:
+    def _own_batch(self, run: TrialRun) -> Any:
         step = min(run.step, len(run.rates) - 1)
         batch = run.batches.at(step)
-        if not augmented:
+        if not self._augmented:
             return batch
         generator = torch.Generator(self.setting.device).manual_seed(step_seed(run.trial.seed ^ 1, step))
         return self.setting.workload.augment(batch, run.point, generator)

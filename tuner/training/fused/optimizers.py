@@ -4,7 +4,7 @@ One call for each parameter of each trial would keep the bits as well; one call 
 kernel computes the last elements of a tensor differently.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class RowOptimizer:
         self._kind = type(first)
         for name in _ADAM if self._kind is not torch.optim.SGD else ("momentum_buffer",):
             self.states[name] = self._stacked(name)
+        self._kernels = [_KERNELS[self._kind](self, trial) for trial in range(len(self.optimizers))]
 
     def _stacked(self, name: str) -> list[Rows]:
         """The state of every trial as views of one stack for each parameter; zeros where there is none yet."""
@@ -59,7 +60,7 @@ class RowOptimizer:
 
     def step(self, trial: int, rate: float | torch.Tensor) -> None:
         """One update of one trial, at the learning rate given: a number, or a float32 scalar on the device."""
-        _KERNELS[self._kind](self, trial, self.optimizers[trial].param_groups[0], rate)
+        self._kernels[trial](rate)
         self.begun[trial] = True
 
     def write_back(self, trial: int, rate: float) -> None:
@@ -92,44 +93,51 @@ def _has_state(optimizer: torch.optim.Optimizer, parameters: Rows) -> bool:
     return any(optimizer.state.get(parameter) for parameter in parameters)
 
 
-def _adam_step(kernel: Any) -> Any:
-    def step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float | torch.Tensor) -> None:
-        kernel(
+def _adam(kernel: Any) -> Any:
+    def kernel_of(rows: RowOptimizer, trial: int) -> Callable[[Any], None]:
+        group = rows.optimizers[trial].param_groups[0]
+        tensors: tuple[Rows, ...] = (
             rows.values[trial],
             rows.gradients[trial],
             rows.states["exp_avg"][trial],
             rows.states["exp_avg_sq"][trial],
             [],
             rows.counters[trial],
+        )
+        beta1, beta2 = group["betas"]
+        settings = {"beta1": beta1, "beta2": beta2, "weight_decay": group["weight_decay"], "eps": group["eps"]}
+
+        def update(rate: float | torch.Tensor) -> None:
+            kernel(*tensors, lr=rate, **settings, amsgrad=False, maximize=False)
+
+        return update
+
+    return kernel_of
+
+
+def _sgd(rows: RowOptimizer, trial: int) -> Callable[[Any], None]:
+    group = rows.optimizers[trial].param_groups[0]
+    buffers = rows.states["momentum_buffer"][trial] if group["momentum"] else []
+    settings = {name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")}
+
+    def update(rate: float | torch.Tensor) -> None:
+        first = bool(group["momentum"]) and not rows.begun[trial]
+        torch._fused_sgd_(
+            rows.values[trial],
+            rows.gradients[trial],
+            buffers,
             lr=rate,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
+            **settings,
             maximize=False,
+            is_first_step=first,
         )
 
-    return step
+    return update
 
 
-def _sgd_step(rows: RowOptimizer, trial: int, group: dict[str, Any], rate: float | torch.Tensor) -> None:
-    torch._fused_sgd_(
-        rows.values[trial],
-        rows.gradients[trial],
-        rows.states["momentum_buffer"][trial] if group["momentum"] else [],
-        weight_decay=group["weight_decay"],
-        momentum=group["momentum"],
-        lr=rate,
-        dampening=group["dampening"],
-        nesterov=group["nesterov"],
-        maximize=False,
-        is_first_step=bool(group["momentum"]) and not rows.begun[trial],
-    )
-
-
+# For each kind of optimizer: one trial's kernel, which takes the learning rate.
 _KERNELS: dict[Any, Any] = {
-    torch.optim.AdamW: _adam_step(torch._fused_adamw_),
-    torch.optim.Adam: _adam_step(torch._fused_adam_),
-    torch.optim.SGD: _sgd_step,
+    torch.optim.AdamW: _adam(torch._fused_adamw_),
+    torch.optim.Adam: _adam(torch._fused_adam_),
+    torch.optim.SGD: _sgd,
 }
