@@ -133,7 +133,7 @@ def timed(group, device, seconds):
 
 
 def measured(setting, sizes, seconds, limits):
-    """A row for each size of group."""
+    """A row for each size of group, as soon as it is there."""
     device = setting.device
     prepare_numerics(device, 1)
     one = make_run(setting, 0)
@@ -142,7 +142,7 @@ def measured(setting, sizes, seconds, limits):
     floor = floor_of(one, limits)
     one.advance(20)
     alone = 5 / seconds_a_call(lambda: one.advance(one.step + 5), device, seconds)
-    care, rows = 0, []
+    care = 0
     for size in sizes:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -153,17 +153,17 @@ def measured(setting, sizes, seconds, limits):
         group = group or Group([make_run(setting, number) for number in range(size)])
         build = time.perf_counter() - began
         rate = size * timed(group, device, seconds)
-        rows.append({
+        row = {
             "trials": size, "alone": alone, "together": rate, "ratio": rate / alone, "floor_share": rate * floor,
             "exact": exact, "care": group.task.care, "wrong": wrong, "build_s": build, "graph": group.graphs.in_use,
             "no_graph_because": group.graphs.refused,
             "peak_mb": torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None,
-        })  # fmt: skip
+        }  # fmt: skip
         if exact and group.task.care:
             quick = Group([make_run(setting, number) for number in range(size)])
-            rows[-1]["to_rounding"] = size * timed(quick, device, seconds) / alone
-        show(rows[-1])
-    return rows
+            row["to_rounding"] = size * timed(quick, device, seconds) / alone
+        show(row)
+        yield row
 
 
 def show(row):
@@ -198,9 +198,11 @@ def main():
         study = replace(study_of_round(campaign, 1, 100_000), batch_size=workload.batch_size)
         setting = Setting(study, workload, Data.of(workload, device), device, Path("nowhere"), "bench")
         print(f"{case}:", flush=True)
-        told["cases"][case] = measured(setting, given.sizes, given.seconds, limits)
-        if given.json:
-            Path(given.json).write_text(json.dumps(told, indent=1))
+        rows = told["cases"][case] = []
+        for row in measured(setting, given.sizes, given.seconds, limits):
+            rows.append(row)
+            if given.json:
+                Path(given.json).write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":

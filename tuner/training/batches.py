@@ -85,6 +85,11 @@ class TrainingBatches:
         self._order = torch.empty(0, dtype=torch.int64)
         self._ordered: tuple[torch.Tensor, ...] | None = None
 
+    @property
+    def uniform(self) -> bool:
+        """Whether all batches are tuples of tensors of one form; a dataset's may be anything."""
+        return self.split.tensors is not None
+
     def at(self, step: int) -> Any:
         """The batch of update number `step`."""
         epoch, position = divmod(step, self.batches_per_epoch)

@@ -21,7 +21,7 @@ class Backwards:
 
 
 def inputs_of(group):
-    batch = group._batch()
+    batch = group._batch(shared=True)
     recording, noise = group._recorded(batch)
     parameters, buffers, numbers = group._inputs
     masks = noise.draw([0] * len(group.runs)) if noise.sites else []

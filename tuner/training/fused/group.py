@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,15 @@ from tuner.training.randomness import step_seed
 from tuner.training.trial_run import TrialRun
 
 MAX_RECORDINGS = 4  # forms of batches in one study; more mean that something is baked in that changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """An update: the recording of what it computes, the batch as leaves, and where dropout comes from."""
+
+    leaves: tuple[torch.Tensor, ...]
+    recording: Recording
+    noise: Noise
 
 
 class Group:
@@ -77,14 +87,13 @@ class Group:
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
         losses = []
-        shared = self._is_shared()
+        shared, work = self._is_shared(), None
         for _ in range(updates):
             if self.setting.stop():
                 break
-            batch = self._batch(shared)
-            recording, noise = self._recorded(batch)
-            with _mode(recording):
-                losses.append(self._update(batch, recording, noise))
+            work = self._work(shared, work)
+            with _mode(work.recording):
+                losses.append(self._update(work))
                 for trial in self.live:
                     self.runs[trial].step += 1
                     self._made[trial] += 1
@@ -119,13 +128,21 @@ class Group:
         states = [stack for stacks in optimizer.stacks.values() for stack in stacks]
         return [*self.model.parameters.values(), *self.model.buffers.values(), optimizer.steps, *states]
 
-    def _update(self, batch: Batch, recording: Recording, noise: Noise) -> torch.Tensor:
+    def _work(self, shared: bool, last: _Work | None) -> _Work:
+        """What the next update computes, and from which batch."""
+        first = self.runs[self.live[0]]
+        if last is not None and shared and first.batches.uniform:
+            return _Work(first.batches.at(first.step), last.recording, last.noise)
+        batch = self._batch(shared)
+        return _Work(batch.leaves, *self._recorded(batch))
+
+    def _update(self, work: _Work) -> torch.Tensor:
         """One update of the live trials; losses [K] at the weights before it."""
-        masks = noise.draw([run.step for run in self.runs]) if noise.sites else []
+        masks = work.noise.draw([run.step for run in self.runs]) if work.noise.sites else []
         rates = [run.rates[min(run.step, len(run.rates) - 1)] for run in self.runs]
 
         def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
-            losses = self._compute(leaves, recording, masks)
+            losses = self._compute(leaves, work.recording, masks)
             self.optimizer.count()
             if self.lanes is not None and torch.cuda.is_current_stream_capturing():
                 self.lanes.run([partial(self._step, trial, at_rates[trial]) for trial in self.live])
@@ -135,9 +152,9 @@ class Group:
             return losses
 
         if self.setting.device.type != "cuda":
-            return apply(batch.leaves, rates)
-        key = (batch.signature, tuple(self.live), tuple(self.optimizer.begun))
-        return self.graphs.update(key, batch.leaves, rates, apply, self._changing())
+            return apply(work.leaves, rates)
+        key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
+        return self.graphs.update(key, work.leaves, rates, apply, self._changing())
 
     def _compute(
         self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
