@@ -98,6 +98,25 @@ def test_a_physical_limit_is_no_edge():
     assert 'limits="low"' in finding.action
 
 
+def test_a_gain_towards_a_closed_edge_stands_beside_the_reason_why_it_is_closed():
+    """ "Nothing is gained towards an edge" would contradict the gain of +0.42 in the next sentence."""
+    limited = SearchSpace(dropout=uniform(0.0, 0.5, limits="low"))
+    (finding,) = boundary_findings(frames_for(limited, lambda p: p["dropout"]))
+    assert finding.evidence.set_index("edge")["gain"]["low"] > 0.1
+    assert finding.summary.startswith("Nothing is gained towards the high edge; the low edge is a declared limit. Gain")
+    (finding,) = boundary_findings(frames_for(LEARNING_RATE, decades_from(1e-3)))
+    assert finding.summary.startswith("Nothing is gained towards an edge. Gain")
+
+
+def test_an_edge_that_gains_over_its_neighbours_but_not_over_the_best_is_said_to_be_worse():
+    """Two valleys: the deep one inside, a shallow one at the high edge."""
+    space = SearchSpace(h=uniform(0.0, 1.0))
+    frames = frames_for(space, lambda p: min((p["h"] - 0.3) ** 2, 0.05 + (p["h"] - 1.0) ** 2), count=60)
+    (finding,) = boundary_findings(frames)
+    assert finding.verdict == "ok"
+    assert finding.summary.startswith("The optimum lies inside: its value is surely better than at the high edge. Gain")
+
+
 def test_a_choice_has_no_edge():
     space = SearchSpace(activation=choice("relu", "tanh"), learning_rate=log_uniform(1e-5, 1e-1))
     found = verdicts(frames_for(space, lambda p: decades_from(1e-3)(p) + (p["activation"] == "tanh"), count=30))

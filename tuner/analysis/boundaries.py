@@ -128,8 +128,24 @@ def _verdict(edges: pd.DataFrame) -> tuple[str, str]:
         verdict = f"expand_{row['edge']}"
         return verdict, f"The objective still improves towards the {row['edge']} edge, {row['bound']:g}."
     if (open_edges["negligible"] | open_edges["worse"]).all() and real.empty:
-        return "ok", "Nothing is gained towards an edge."
+        return "ok", _inside(edges, open_edges)
     return "inconclusive", "The trials do not say whether the objective still improves towards an edge."
+
+
+def _inside(edges: pd.DataFrame, open_edges: pd.DataFrame) -> str:
+    """Why no edge has to move; what is gained towards a closed one needs its reason beside it."""
+    gaining = open_edges[open_edges["gain"] > NEGLIGIBLE]["edge"].tolist()
+    if gaining:
+        reason = f"The optimum lies inside: its value is surely better than at the {' and the '.join(gaining)} edge"
+    else:
+        reason = (
+            f"Nothing is gained towards {'an' if len(open_edges) == 2 else 'the ' + open_edges['edge'].iloc[0]} edge"
+        )
+    closed = [
+        f"the {row['edge']} edge is {'a declared limit' if row['physical'] else 'bounded by instability'}"
+        for row in edges[edges["physical"] | edges["unstable"]].to_dict("records")
+    ]
+    return f"{'; '.join([reason, *closed])}."
 
 
 def _numbers(edges: pd.DataFrame) -> str:
