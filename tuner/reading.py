@@ -32,7 +32,7 @@ from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
 from tuner.plots.budget_curve import budget_curve_frame, budget_curve_plot
 from tuner.plots.catalog import PLOTS
-from tuner.plots.schedules import schedules_frame, schedules_plot, trained_rates
+from tuner.plots.schedules import schedules_frame, schedules_plot, trained_schedules
 from tuner.plots.sweep import sweep_plot
 from tuner.plots.transfer import transfer_frame, transfer_plot
 from tuner.records import Checkpoint, TrialRecord
@@ -133,8 +133,8 @@ class CampaignRecords:
         if kind == TRANSFER_PLOT:
             return self._transfer(round)
         if kind == SCHEDULES_PLOT and (trained := self._trained(round)):
-            rates = trained_rates(trained)
-            return schedules_plot(rates), schedules_frame(rates)
+            table = schedules_frame(trained_schedules(trained))
+            return schedules_plot(table), table
         if kind not in PLOTS:
             known = ", ".join([*PLOTS, SWEEP_PLOT, TRANSFER_PLOT, BUDGET_CURVE_PLOT])
             raise StorageError(f"there is no plot {kind!r}; there are: {known}")

@@ -8,10 +8,10 @@ import pytest
 from analysis.handmade import METRIC, SPACE, curve, frames_of_curves, record, study
 
 from tuner.analysis.frames import frames_of, selected_steps, study_frames
-from tuner.analysis.study_frames import TRIAL_COLUMNS
 from tuner.design.hyperparameters import log_uniform, uniform
 from tuner.design.objective import Objective, maximize, minimize
 from tuner.design.space import SearchSpace, branches
+from tuner.design.trial import TRIAL_COLUMNS
 from tuner.records import State
 from tuner.storage.curves import Measurements, StoredCurve
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.study_frames import TRIAL_COLUMNS, StudyFrames
+from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, linear
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Range, integers, log_uniform, uniform
@@ -15,6 +15,7 @@ from tuner.design.objective import Objective, at_most
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
+from tuner.design.trial import TRIAL_COLUMNS
 
 Array = NDArray[np.float64]
 METRIC = "validation/loss"

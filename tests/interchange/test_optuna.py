@@ -9,6 +9,7 @@ from tuner.interchange.imported import metric_name, write_imported
 from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
 from tuner.interchange.optuna_out import export_to_optuna
 from tuner.records import State
+from tuner.report.page import report_html
 from tuner.storage.store import open_ledger
 
 
@@ -96,6 +97,54 @@ def test_what_is_no_study_here_is_one_clear_error(optuna_url, tmp_path):
         imported_from_optuna(f"sqlite:///{tmp_path}/nothing/here.db", "mine", OptunaTerms())
     with pytest.raises(DeclarationError, match="beyond --max-train-steps 20"):
         imported_from_optuna(optuna_url, "mine", OptunaTerms(max_train_steps=20))
+
+
+def test_values_that_are_none_of_the_curves_are_said(tmp_path):
+    """An objective that reports its loss and returns its accuracy: the curves decide, and nobody would notice."""
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="s", storage=url, direction="maximize")
+    for _ in range(3):
+        trial = study.ask()
+        trial.report(0.25, 1)
+        study.tell(trial, 90.0 + trial.suggest_float("x", 0.0, 1.0))
+    assert any(
+        "the value of 3 trials is none of their" in n for n in imported_from_optuna(url, "s", OptunaTerms()).notes
+    )
+
+
+@pytest.mark.parametrize("name", ["trial", "best_value", "state"])
+def test_a_name_that_every_table_has_is_refused_with_a_way_out(tmp_path, name):
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="s", storage=url)
+    trial = study.ask()
+    study.tell(trial, trial.suggest_float(name, 0.0, 1.0) + trial.suggest_float("x", 0.0, 1.0))
+    with pytest.raises(DeclarationError, match=f"'{name}' cannot name a hyperparameter.*--ignore {name}"):
+        imported_from_optuna(url, "s", OptunaTerms())
+    with pytest.raises(DeclarationError, match="--ignore y names nothing there"):
+        imported_from_optuna(url, "s", OptunaTerms(ignored=("y",)))
+
+
+def test_one_kind_of_trial_only_is_a_study_too(tmp_path):
+    """Only failed ones; only running ones are none; a steps axis in tokens is long and costs nothing."""
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    for name in ("failed", "running", "tokens"):
+        study = optuna.create_study(study_name=name, storage=url)
+        for _ in range(3):
+            trial = study.ask()
+            trial.suggest_float("x", 0.0, 1.0)
+            if name == "failed":
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            elif name == "tokens":
+                trial.report(0.5, 1)
+                trial.report(0.25, 10**12)
+                study.tell(trial, 0.25)
+    assert {one.state for one in imported_from_optuna(url, "failed", OptunaTerms()).trials} == {State.FAILED}
+    with pytest.raises(StorageError, match="no finished trial among 3"):
+        imported_from_optuna(url, "running", OptunaTerms())
+    frames = stored(tmp_path, imported_from_optuna(url, "tokens", OptunaTerms()))
+    assert frames.trials["best_step"].tolist() == [10**12] * 3
+    with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
+        assert "Schedules</h2>" not in report_html(ledger, "mine"), "nobody knows how the rate fell"
 
 
 def test_a_database_of_another_version_says_how_to_upgrade(tmp_path):

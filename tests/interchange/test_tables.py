@@ -41,6 +41,14 @@ def write(folder, *, curves=None, points=None, space=None):
     return paths
 
 
+def space(**changes):
+    return json.dumps(SPACE | changes)
+
+
+def within(parent, value):
+    return {"kind": "int", "low": 1, "high": 9, "parent": parent, "parent_value": value}
+
+
 def stored(folder, imported, name="mine"):
     with open_ledger(str(folder / "tuner.sqlite")) as ledger:
         write_imported(ledger, name, imported)
@@ -57,8 +65,8 @@ def test_tables_are_a_study_and_every_rule_is_said(tmp_path):
     assert restarted[80] == 2.0 / 80, "of a step logged twice the later row holds (D33)"
     assert frames.trials["act"].tolist() == ["relu", "=tanh", "NA", "relu", "NA"], "NA is a name here"
     notes = " ".join(imported.notes)
-    for told in ("3 repeated or rewound steps in 1 trials", "1 trials were cut short", "1 trials end without",
-                 "1 trials have no curve"):  # fmt: skip
+    for told in ("3 repeated or rewound steps in 1 trials", "1 trials did not reach their end",
+                 "1 trials are infeasible", "1 trials have no curve"):  # fmt: skip
         assert told in notes
 
 
@@ -99,11 +107,84 @@ def test_a_logged_learning_rate_decides_the_schedule(tmp_path):
         ({"curves": lambda c: c.assign(step=500)}, "measured at step 500, beyond --max-train-steps 100"),
         ({"curves": lambda c: c.assign(metric="acc")}, "has no metric 'val_loss'"),
         ({"curves": lambda c: c.rename(columns={"step": "epoch"})}, "has no column step"),
+        ({"points": lambda p: p.head(0)}, "has no rows"),
+        ({"points": lambda p: p.assign(width=1.5)}, "trial 0, width: 1.5 is not whole"),
+        ({"curves": lambda c: c.assign(step="1e30")}, r"must be a whole number from 0 to 2\^53: '1e30'"),
+        ({"curves": lambda c: c.assign(trial="1e19")}, r"must be a whole number from 0 to 2\^53: '1e19'"),
+        ({"curves": lambda c: c.assign(value="0,5")}, "is no number: '0,5'; write it like 0.001"),
+        ({"curves": lambda c: c.assign(metric="")}, "row 2 has no metric"),
+        ({"curves": lambda c: pd.concat([c, c.assign(metric="loss")])}, "val_loss and loss are both validation/loss"),
+        ({"curves": lambda c: c.rename(columns={"metric": "value"})}, "has two columns 'value'"),
+        ({"space": space(width={"kind": "int", "low": 9, "high": 1})}, "low < high, got 9 and 1"),
+        ({"space": space(width={"kind": "float", "low": 0, "high": 1, "log": True})}, "positive lower bound, got 0"),
+        ({"space": space(act={"kind": "choice", "choices": "relu"})}, "choices is a list"),
+        ({"space": space(act={"kind": "choice", "choices": [1, "1"]})}, "look the same in a table"),
+        ({"space": space(width={"kind": "int", "low": 1, "high": 9, "parent": "opt"})}, "needs 'parent_value'"),
+        ({"space": space(width=within("opt", "relu"))}, "no choice of that name .* choices: act"),
+        ({"space": space(width=within("act", "gelu"))}, "exists where act = 'gelu'"),
+        ({"space": space(width=within("act", "relu"))}, "trial 1 has width, which exists only where act = relu"),
+        (
+            {"space": space(state={"kind": "int", "low": 1, "high": 9}), "points": lambda p: p.assign(state=3)},
+            "'state' cannot name a hyperparameter.*--ignore state",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_error_that_names_it(tmp_path, changes, message):
     with pytest.raises(DeclarationError, match=message):
         imported_from_tables(*write(tmp_path, **changes), TERMS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "No columns to parse.*UTF-8 text with a heading and commas"),
+        ("trial;step;metric;value\n1;10;val_loss;0,5\n", "cannot be read as a table"),
+        ("trial\tstep\tmetric\tvalue\n", "it has: trial\tstep"),
+        ("trial,step,metric,value\n1,2\n", "row 2 has no metric"),
+        ("trial,step,metric,value\n1,2,3,4,5\n", "Expected 4 fields in line 2, saw 5"),
+        ("Zürich".encode("utf-16"), "UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_no_such_table_says_what_one_is(tmp_path, content, message):
+    files = write(tmp_path)
+    files[0].write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DeclarationError, match=message) as caught:
+        imported_from_tables(*files, TERMS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_other_line_ends_and_any_order_of_rows_are_read_alike(tmp_path):
+    plain = stored(tmp_path, imported_from_tables(*write(tmp_path), TERMS))
+    (tmp_path / "other").mkdir()
+    files = write(tmp_path / "other", curves=lambda c: c.sort_values("step", ascending=False, kind="stable"))
+    for file in files:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    other = stored(tmp_path, imported_from_tables(*files, TERMS), "other")
+    pd.testing.assert_frame_equal(other.curves, plain.curves)
+    pd.testing.assert_frame_equal(other.trials, plain.trials.assign(origin=other.trials["origin"]))
+
+
+def test_the_states_that_the_points_give_decide_and_the_notes_say_so(tmp_path):
+    """Trial 2 ends at step 50 of 100; an empty cell is a value that is not known."""
+    states = ["infeasible", "", "complete", "running", "failed"]
+    files = write(tmp_path, points=lambda p: p.assign(state=states, width=["", 3, 3, 3, 3]))
+    imported = imported_from_tables(*files, TERMS)
+    assert [one.state.value for one in imported.trials] == [
+        "infeasible", "infeasible", "complete", "cancelled", "failed"]  # fmt: skip
+    told = " ".join(imported.notes)
+    for note in ("1 trials did not reach their end", "2 trials are infeasible", "width is empty in 1 trials",
+                 "1 trials are complete by the points, though their curves end before the budget"):  # fmt: skip
+        assert note in told
+
+
+def test_what_overflows_has_diverged(tmp_path):
+    huge = imported_from_tables(*write(tmp_path, curves=lambda c: c.assign(value=-1e308)), TERMS)
+    assert {one.state.value for one in huge.trials} == {"infeasible", "failed"}
+
+
+def test_an_ignored_name_that_is_nowhere_is_an_error(tmp_path):
+    with pytest.raises(DeclarationError, match="--ignore depth names nothing there; there are: act, learning_rate, w"):
+        imported_from_tables(*write(tmp_path), TableTerms("val_loss", "minimize", 100, ignored=("depth",)))
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from tuner.analysis.best_steps import best_steps_frame
 from tuner.analysis.frames import frames_of
+from tuner.budget.schedules import constant_then_decay, linear
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace, branches
@@ -237,13 +238,20 @@ def test_positive_curves_over_a_wide_span_are_drawn_on_a_log_axis():
 
 
 def test_schedules_are_drawn_over_each_other():
-    rates = {"round 1": [0.1, 0.05, 0.0], "round 2": [0.1, 0.1, 0.1, 0.05, 0.0]}
-    figure = schedules_plot(rates)
-    assert list(line(figure, "round 2").get_ydata()) == rates["round 2"]
+    """Linear to zero in two steps: 1, 1/2; in four: 1, 3/4, 1/2, 1/4, times the base rate."""
+    table = schedules_frame({"round 1": (linear().schedule(2), 0.1), "round 2": (linear().schedule(4), 0.2)})
+    assert table[table["schedule"] == "round 1"]["learning_rate"].tolist() == pytest.approx([0.1, 0.05])
+    assert table["step"].tolist() == [0, 1, 0, 1, 2, 3]
+    figure = schedules_plot(table)
+    assert list(line(figure, "round 2").get_ydata()) == pytest.approx([0.2, 0.15, 0.1, 0.05])
     assert line(figure, "round 1").get_linestyle() != line(figure, "round 2").get_linestyle()
-    table = schedules_frame(rates)
-    assert table[table["schedule"] == "round 1"]["learning_rate"].tolist() == rates["round 1"]
-    assert table["step"].tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+def test_a_schedule_of_a_billion_steps_is_drawn_by_some_of_them_and_the_ends_of_its_pieces():
+    long = constant_then_decay(0.2).schedule(10**9, 1000)
+    table = schedules_frame({"long": (long, 1.0)}).set_index("step")["learning_rate"]
+    assert len(table) < 2010
+    assert (table[999], table[1000], table[10**9 - 1]) == (1.0, 1.0, pytest.approx(5e-9))
 
 
 @pytest.mark.parametrize("kind", PLOTS)

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.study_frames import TRIAL_COLUMNS, StudyFrames
+from tuner.analysis.study_frames import StudyFrames
 from tuner.design.objective import Objective
 from tuner.design.study import Study
+from tuner.design.trial import TRIAL_COLUMNS
 from tuner.records import TrialRecord
 from tuner.storage.store import Ledger
 

@@ -7,22 +7,17 @@ import pandas as pd
 
 from tuner.design.study import Study
 
-# Columns of `trials` that are no hyperparameters.
-TRIAL_COLUMNS = (
-    "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",
-    "best_value", "best_step", "last_value",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class StudyFrames:
     """`study` and its records.
 
-    trials: one row a trial, sorted by number. Columns: trial (number), state ("complete", ...), reason, origin,
-        seed, data_seed, steps (last recorded step), inherited (those of them taken over from another trial), exact
-        (trained under one set of Numerics), attempt, best_value and best_step (retrospective selection by
-        the study's objective; NaN and <NA> where no finite value exists), last_value (at the last evaluation), then
-        one column for every hyperparameter by canonical name, NaN/None where it does not exist in that branch.
+    trials: one row a trial, sorted by number. Columns: `design.trial.TRIAL_COLUMNS`, which are trial (number), state
+        ("complete", ...), reason, origin, seed, data_seed, steps (last recorded step), inherited (those of them taken
+        over from another trial), exact (trained under one set of Numerics), attempt, best_value and best_step
+        (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
+        the last evaluation); then one column for every hyperparameter by canonical name, NaN/None where it does not
+        exist in that branch.
     curves: long form, one row a measurement: trial, step, metric, value; sorted by trial, metric, step.
     """
 

@@ -14,6 +14,7 @@ from tuner.design.hyperparameters import (
     Value,
     default_family,
 )
+from tuner.design.trial import TRIAL_COLUMNS
 from tuner.errors import DeclarationError
 
 # A budget in disguise (A11, D1), and the random seed (B14): never searched. Compared as lower-case letters only.
@@ -252,6 +253,15 @@ def refuse_name(name: str) -> None:
     if meant is not None and name != meant:
         raise DeclarationError(f"{name} is not known to the trainer and would change nothing; write {meant}")
     refuse_budget_or_seed(name)
+    refuse_column(name)
+
+
+def refuse_column(name: str) -> None:
+    """Raise DeclarationError for what a table of trials has already, and for no name at all."""
+    if name in TRIAL_COLUMNS or not name.strip():
+        raise DeclarationError(
+            f"{name!r} cannot name a hyperparameter: every table of trials has such a column; rename it"
+        )
 
 
 def refuse_budget_or_seed(name: str) -> None:

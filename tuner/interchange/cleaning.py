@@ -1,5 +1,6 @@
 """Curves as they were logged, made curves by rule (D13, D27, D33): nothing is dropped in silence."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import pandas as pd
 from tuner.design.objective import Objective
 from tuner.records import State
 
+LARGEST = 1e300
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -17,6 +20,11 @@ class Ended:
     state: State
     reason: str
     step: int
+
+
+def without_overflow(value: float) -> float:
+    """Infinite beyond LARGEST: such a loss has diverged, and differences of such numbers are not finite."""
+    return math.copysign(math.inf, value) if abs(value) > LARGEST else value
 
 
 def without_repeats(curves: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -59,19 +67,26 @@ def ends_by_curve(
     return ends
 
 
-def note_ends(ends: Mapping[int, Ended], curves: pd.DataFrame, objective: Objective, notes: list[str]) -> None:
-    """What was decided by rule about the ends of trials."""
-    cut = sum(end.state is State.CANCELLED for end in ends.values())
-    diverged = sum(end.state is State.INFEASIBLE for end in ends.values())
+def note_ends(
+    ends: Mapping[int, Ended], by_curve: Mapping[int, Ended], curves: pd.DataFrame, objective: Objective
+) -> list[str]:
+    """What was decided by rule about the ends of trials; `by_curve`: as their curves alone would say."""
+    states = [end.state for end in ends.values()]
     whole = [trial for trial, end in ends.items() if end.state is State.COMPLETE]
+    short = sum(trial in by_curve and by_curve[trial].state is State.CANCELLED for trial in whole)
     mine = curves[(curves["metric"] == objective.metric) & curves["trial"].isin(whole)]
     holes = mine.loc[~np.isfinite(mine["value"].to_numpy()), "trial"].nunique()
-    if cut:
-        notes.append(f"{cut} trials were cut short and count as cancelled: no verdict speaks about them (D13)")
-    if diverged:
-        notes.append(f"{diverged} trials end without a finite value and count as infeasible (D27)")
-    if holes:
-        notes.append(f"{holes} complete trials have values that are not finite on the way; they are passed over (D27)")
+    notes = [
+        (states.count(State.CANCELLED), "trials did not reach their end and count as cancelled: no verdict speaks "
+         "about them (D13)"),
+        (states.count(State.INFEASIBLE), "trials are infeasible: they end without a finite value, or the points say so "
+         "(D27)"),
+        (short, "trials are complete by the points, though their curves end before the budget"),
+        (holes, "complete trials have values that are not finite on the way; they are passed over (D27)"),
+        (sum(trial not in by_curve for trial in ends), f"trials have no curve of {objective.metric}; they count as "
+         "failed unless the points say otherwise"),
+    ]  # fmt: skip
+    return [f"{count} {told}" for count, told in notes if count]
 
 
 def schedule_by_curve(curves: pd.DataFrame, metrics: tuple[str, ...]) -> str | None:

@@ -1,6 +1,6 @@
 """A study that was run elsewhere, ready to be written into the Ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.budget.schedules import ScheduleFamily
@@ -8,7 +8,7 @@ from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.objective import Objective
 from tuner.design.points import Point
-from tuner.design.space import refuse_budget_or_seed
+from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError
@@ -56,6 +56,7 @@ def imported_study(
     for hyperparameter in hyperparameters:
         try:
             refuse_budget_or_seed(hyperparameter.short_name)
+            refuse_column(hyperparameter.name)
         except DeclarationError as error:
             raise DeclarationError(f"{error}; to import the study without it: --ignore {hyperparameter.name}") from None
     if schedule not in SCHEDULES:
@@ -78,6 +79,13 @@ def imported_study(
         round=1,
         source=source,
     )
+
+
+def refuse_unknown(ignored: Sequence[str], known: Collection[str]) -> None:
+    """Raise DeclarationError for an `--ignore` that leaves nothing out."""
+    for name in ignored:
+        if name not in known:
+            raise DeclarationError(f"--ignore {name} names nothing there; there are: {', '.join(sorted(known))}")
 
 
 def imported_trial(study: Study, number: int, values: Mapping[str, object]) -> Trial:

@@ -16,8 +16,8 @@ from tuner.design.hyperparameters import Range
 from tuner.design.objective import Objective
 from tuner.design.study import Study
 from tuner.errors import DeclarationError, StorageError, TunerError
-from tuner.interchange.cleaning import interval_of
-from tuner.interchange.imported import Imported, imported_study, imported_trial, metric_name
+from tuner.interchange.cleaning import interval_of, without_overflow
+from tuner.interchange.imported import Imported, imported_study, imported_trial, metric_name, refuse_unknown
 from tuner.interchange.optuna_space import hyperparameters_of, point_values
 from tuner.records import FinishedTrial, Measurement, State
 
@@ -81,6 +81,7 @@ def imported_from_optuna(url: str, name: str, terms: OptunaTerms) -> Imported:
     objective = Objective(metric_name(terms.objective), direction)  # type: ignore[arg-type]
     shift = _shift(finished, notes)
     budget = _budget(finished, shift, terms.max_train_steps, notes)
+    refuse_unknown(terms.ignored, {name for trial in finished for name in trial.params})
     hyperparameters, parents = hyperparameters_of(finished, terms.ignored, notes)
     declared = imported_study(hyperparameters, budget, objective, terms.schedule, f"Optuna study {name}")
     known = {h.name for h in hyperparameters}
@@ -151,11 +152,13 @@ def _trial(
     study: Study, trial: FrozenTrial, values: Mapping[str, object], shift: int, ended: tuple[State, str]
 ) -> FinishedTrial:
     measured = [
-        Measurement(step + shift, study.objective.metric, float(value))
+        Measurement(step + shift, study.objective.metric, without_overflow(float(value)))
         for step, value in sorted(trial.intermediate_values.items())
     ]
     if not measured and trial.value is not None and trial.state is TrialState.COMPLETE:
-        measured = [Measurement(study.budget.max_train_steps, study.objective.metric, float(trial.value))]
+        measured = [
+            Measurement(study.budget.max_train_steps, study.objective.metric, without_overflow(float(trial.value)))
+        ]
     number = int(trial.user_attrs.get(NUMBER, trial.number))
     _check_values(study, number, values)
     step = measured[-1].step if measured else 0
@@ -178,6 +181,19 @@ def _note_states(trials: Sequence[FrozenTrial], made: Sequence[FinishedTrial], n
     infeasible = sum(one.state is State.INFEASIBLE for one in made)
     if infeasible:
         notes.append(f"{infeasible} trials are infeasible: not finite, or a violated constraint (D27, D37)")
+    other = sum(_is_of_another_metric(trial) for trial in trials)
+    if other:
+        notes.append(
+            f"the value of {other} trials is none of their intermediate values; the curves decide here, so if they are "
+            "of another metric than the value, import both as tables"
+        )
     bare = sum(one.state is State.COMPLETE and not t.intermediate_values for t, one in zip(trials, made, strict=True))
     if bare and bare < len(made):
         notes.append(f"{bare} complete trials have no intermediate values; their value stands at the last step")
+
+
+def _is_of_another_metric(trial: FrozenTrial) -> bool:
+    value, curve = trial.value, trial.intermediate_values.values()
+    if value is None or not curve or not math.isfinite(value):
+        return False
+    return not any(math.isclose(value, each, rel_tol=1e-6) for each in curve)

@@ -21,12 +21,15 @@ def read_space(path: Path) -> list[Hyperparameter]:
     if path.stat().st_size > LARGEST:
         raise DeclarationError(f"{path} is larger than {LARGEST:,} bytes; a space file lists hyperparameters")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
         raise DeclarationError(f"{path} is no JSON: {error}") from error
     if not isinstance(data, dict) or not data:
         raise DeclarationError(f'{path} must be {{"name": {{"kind": "float", "low": ..., "high": ...}}, ...}}')
-    return [_hyperparameter(path, name, declared) for name, declared in data.items()]
+    found = [_hyperparameter(path, name, declared) for name, declared in data.items()]
+    for hyperparameter in found:
+        _check_parent(path, hyperparameter, found)
+    return found
 
 
 def space_text(hyperparameters: tuple[Hyperparameter, ...]) -> str:
@@ -59,6 +62,8 @@ def value_of(hyperparameter: Hyperparameter, text: object, where: str) -> Value:
             f"{where}: {number:g} lies outside {domain.low:g}..{domain.high:g}; the space file must hold the range "
             "that was searched"
         )
+    if domain.integer and number != round(number):
+        raise DeclarationError(f"{where}: {number:g} is not whole, and the space file says int")
     return int(number) if domain.integer else number
 
 
@@ -71,19 +76,38 @@ def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
         raise DeclarationError(f"{where} has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
     try:
         domain = _domain(declared)
+        condition = (declared["parent"], declared["parent_value"]) if "parent" in declared else None
     except KeyError as error:
         raise DeclarationError(f"{where} needs {error}") from None
     except (DeclarationError, TypeError) as error:
         raise DeclarationError(f"{where}: {error}") from error
     family = declared.get("family") or default_family(name.rpartition(".")[2])
-    condition = (declared["parent"], declared["parent_value"]) if "parent" in declared else None
     return Hyperparameter(name, domain, family, condition)
+
+
+def _check_parent(path: Path, hyperparameter: Hyperparameter, all_there: list[Hyperparameter]) -> None:
+    if hyperparameter.condition is None:
+        return
+    parent, value = hyperparameter.condition
+    domains = {one.name: one.domain for one in all_there if one.condition is None}
+    domain = domains.get(parent)
+    if not isinstance(domain, Choice) or value not in domain.choices or not isinstance(value, str):
+        known = ", ".join(name for name, one in domains.items() if isinstance(one, Choice)) or "none"
+        raise DeclarationError(
+            f"{path}: {hyperparameter.name} exists where {parent} = {value!r}, and no choice of that name has such a "
+            f"text among its choices; choices: {known}"
+        )
 
 
 def _domain(declared: Mapping[str, Any]) -> Range | Choice:
     kind = declared["kind"]
     if kind == "choice":
-        return Choice(tuple(declared["choices"]))
+        choices = declared["choices"]
+        if not isinstance(choices, list):
+            raise DeclarationError(f'choices is a list like ["relu", "tanh"], got {choices!r}')
+        if len({str(choice) for choice in choices}) < len(choices):
+            raise DeclarationError(f"two of the choices {choices} look the same in a table; name them apart")
+        return Choice(tuple(choices))
     if kind not in KINDS:
         raise DeclarationError(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
     log, limits = declared.get("log", False), declared.get("limits", "none")

@@ -1,7 +1,7 @@
 """Tables as a study: curves in long form (trial, step, metric, value), points with a column a hyperparameter."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from tuner.budget.step_budget import StepBudget
-from tuner.design.hyperparameters import Hyperparameter, Value
+from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.objective import Objective
 from tuner.design.study import Study
+from tuner.design.trial import TRIAL_COLUMNS
 from tuner.errors import DeclarationError
 from tuner.interchange.cleaning import (
     Ended,
@@ -19,6 +20,7 @@ from tuner.interchange.cleaning import (
     interval_of,
     note_ends,
     schedule_by_curve,
+    without_overflow,
     without_repeats,
 )
 from tuner.interchange.imported import (
@@ -27,17 +29,14 @@ from tuner.interchange.imported import (
     imported_study,
     imported_trial,
     metric_name,
+    refuse_unknown,
 )
 from tuner.interchange.table_space import read_space, value_of
 from tuner.records import FinishedTrial, Measurement, State
 from tuner.security import original_cell
 
 CURVE_COLUMNS = ("trial", "step", "metric", "value")
-# Of points, besides hyperparameters.
-KNOWN_COLUMNS = (
-    "trial", "state", "reason", "seed", "data_seed", "origin", "steps", "inherited", "exact", "attempt", "best_value",
-    "best_step", "last_value",
-)  # fmt: skip
+LARGEST = 2**53  # whole numbers beyond are not exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,10 @@ def imported_from_tables(curves_file: Path, points_file: Path, space_file: Path,
     """Read a study. Raises DeclarationError naming file, column and value of what does not fit."""
     notes: list[str] = []
     objective = Objective(metric_name(terms.objective), terms.direction)  # type: ignore[arg-type]
-    hyperparameters = [h for h in read_space(space_file) if h.name not in terms.ignored]
+    declared = read_space(space_file)
+    hyperparameters = [h for h in declared if h.name not in terms.ignored]
     points = _points(points_file, hyperparameters, terms.ignored)
+    refuse_unknown(terms.ignored, {*(h.name for h in declared), *map(str, points)} - {"trial"})
     curves = without_repeats(_curves(curves_file), notes)
     _check_trials(curves, points, curves_file, points_file)
     _check_metric(curves, objective, terms.objective, curves_file)
@@ -66,8 +67,9 @@ def imported_from_tables(curves_file: Path, points_file: Path, space_file: Path,
     schedule = terms.schedule or schedule_by_curve(curves, LEARNING_RATE_METRICS) or "unknown"
     study = imported_study(hyperparameters, budget, objective, schedule, curves_file.name)
     ends = ends_by_curve(curves, objective, budget.max_train_steps, budget.evaluate_every)
-    note_ends(ends, curves, objective, notes)
-    trials = _trials(study, points, curves, ends, notes)
+    trials = _trials(study, points, curves, ends)
+    notes += note_ends({t.trial.number: Ended(t.state, t.reason, t.step) for t in trials}, ends, curves, objective)
+    notes += _note_empty(study, trials)
     return Imported(replace(study, num_trials=len(trials)), tuple(trials), tuple(notes))
 
 
@@ -78,24 +80,38 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path, engine="pyarrow")
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        else:  # the heading is read as a row, so that pandas renames nothing
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
+            table = rows.iloc[1:].reset_index(drop=True).set_axis(rows.iloc[0].astype(str).tolist(), axis=1)
     except ImportError:
         raise DeclarationError(f"{path} is Parquet, which needs pyarrow: pip install 'tuner[parquet]'") from None
     except (ValueError, OSError) as error:
-        raise DeclarationError(f"{path} cannot be read as a table: {error!s:.200}") from error
-    return table.rename(columns=lambda name: original_cell(str(name)))
+        reason = " ".join(f"{error!s:.200}".split())
+        raise DeclarationError(
+            f"{path} cannot be read as a table: {reason}; a table is UTF-8 text with a heading and commas between cells"
+        ) from error
+    table = table.rename(columns=lambda name: original_cell(str(name)))
+    if table.columns.duplicated().any():
+        raise DeclarationError(f"{path} has two columns {table.columns[table.columns.duplicated()][0]!r}; rename one")
+    return table
+
+
+def _check_columns(table: pd.DataFrame, wanted: Sequence[str], path: Path) -> None:
+    missing = [name for name in wanted if name not in table]
+    if missing:
+        raise DeclarationError(
+            f"{path} has no column {', '.join(missing)}; it has: {', '.join(map(str, table.columns))} (a heading, and "
+            "commas between cells)"
+        )
 
 
 def _points(path: Path, hyperparameters: Sequence[Hyperparameter], ignored: Sequence[str]) -> pd.DataFrame:
     table = read_table(path)
     names = [h.name for h in hyperparameters]
-    missing = [name for name in ("trial", *names) if name not in table]
-    if missing:
-        raise DeclarationError(
-            f"{path} has no column {', '.join(missing)}; it has: {', '.join(map(str, table.columns))}"
-        )
-    unknown = [column for column in table if column not in (*KNOWN_COLUMNS, *names, *ignored)]
+    _check_columns(table, ("trial", *names), path)
+    if table.empty:
+        raise DeclarationError(f"{path} has no rows; it holds one for each trial")
+    unknown = [column for column in table if column not in (*TRIAL_COLUMNS, *names, *ignored)]
     if unknown:
         raise DeclarationError(
             f"{path} has columns that the space file does not: {', '.join(map(str, unknown))}; add them to the space "
@@ -110,15 +126,26 @@ def _points(path: Path, hyperparameters: Sequence[Hyperparameter], ignored: Sequ
 
 def _curves(path: Path) -> pd.DataFrame:
     table = read_table(path)
-    missing = [name for name in CURVE_COLUMNS if name not in table]
-    if missing:
-        raise DeclarationError(f"{path} has no column {', '.join(missing)}; curves have: {', '.join(CURVE_COLUMNS)}")
+    _check_columns(table, CURVE_COLUMNS, path)
     table = table[list(CURVE_COLUMNS)].copy()
     table["trial"] = _whole(table["trial"], f"{path}: trial")
     table["step"] = _whole(table["step"], f"{path}: step")
-    table["value"] = _numbers(table["value"], f"{path}: value")
-    table["metric"] = table["metric"].astype(str).map(metric_name)
+    table["value"] = _numbers(table["value"], f"{path}: value").map(without_overflow)
+    table["metric"] = _metrics(table["metric"], path)
     return table
+
+
+def _metrics(column: pd.Series, path: Path) -> pd.Series:
+    """Metrics under the names they have here; two of one name would overwrite each other."""
+    text = column.fillna("").astype(str).str.strip()
+    if (text == "").any():
+        raise DeclarationError(f"{path}: row {int((text == '').to_numpy().argmax()) + 2} has no metric")
+    ours = {name: metric_name(name) for name in text.unique()}
+    for name, mine in ours.items():
+        twin = next(other for other, its in ours.items() if its == mine)
+        if twin != name:
+            raise DeclarationError(f"{path}: {twin} and {name} are both {mine} here; keep one of them")
+    return text.map(ours)
 
 
 def _numbers(column: pd.Series, where: str) -> pd.Series:
@@ -130,16 +157,18 @@ def _numbers(column: pd.Series, where: str) -> pd.Series:
     wrong = numbers.isna() & ~text.str.lower().str.lstrip("+-").isin(["nan"])
     if wrong.any():
         place = int(np.flatnonzero(wrong.to_numpy())[0])
-        raise DeclarationError(f"{where} in row {place + 2} is no number: {text.iloc[place]!r}")
+        raise DeclarationError(f"{where} in row {place + 2} is no number: {text.iloc[place]!r}; write it like 0.001")
     return numbers.astype(float)
 
 
 def _whole(column: pd.Series, where: str) -> pd.Series:
     numbers = _numbers(column, where)
-    wrong = ~np.isfinite(numbers) | (numbers != numbers.round()) | (numbers < 0)
+    wrong = ~np.isfinite(numbers) | (numbers != numbers.round()) | (numbers < 0) | (numbers > LARGEST)
     if wrong.any():
         place = int(np.flatnonzero(wrong.to_numpy())[0])
-        raise DeclarationError(f"{where} in row {place + 2} must be a whole number from 0: {column.iloc[place]!r}")
+        raise DeclarationError(
+            f"{where} in row {place + 2} must be a whole number from 0 to 2^53: {column.iloc[place]!r}"
+        )
     return numbers.astype(np.int64)
 
 
@@ -164,30 +193,37 @@ def _check_steps(curves: pd.DataFrame, max_train_steps: int, path: Path) -> None
         )
 
 
-def _trials(
-    study: Study, points: pd.DataFrame, curves: pd.DataFrame, ends: Mapping[int, Ended], notes: list[str]
-) -> list[FinishedTrial]:
+def _trials(study: Study, points: pd.DataFrame, curves: pd.DataFrame, ends: Mapping[int, Ended]) -> list[FinishedTrial]:
     by_trial = {int(str(trial)): part for trial, part in curves.groupby("trial")}
+    missing = Ended(State.FAILED, f"no measurement of {study.objective.metric}", 0)
     made = []
-    without = 0
     for row in points.to_dict("records"):
         number = int(row["trial"])
-        values: dict[str, Value] = {}
-        for hyperparameter in study.hyperparameters:
-            value = value_of(hyperparameter, row[hyperparameter.name], f"trial {number}, {hyperparameter.name}")
-            if value is not None:
-                values[hyperparameter.name] = value
-        missing = Ended(State.FAILED, f"no measurement of {study.objective.metric}", 0)
-        without += number not in ends
         end = _declared_end(row, ends.get(number, missing))
-        measured = _measurements(by_trial.get(number))
-        made.append(
-            FinishedTrial(imported_trial(study, number, dict(values)), end.state, end.reason, end.step, measured)
-        )
-    if without:
-        notes.append(f"{without} trials have no curve of {study.objective.metric}; they count as failed unless the "
-                     "points say otherwise")  # fmt: skip
+        trial = imported_trial(study, number, _point(study, number, row))
+        made.append(FinishedTrial(trial, end.state, end.reason, end.step, _measurements(by_trial.get(number))))
     return made
+
+
+def _point(study: Study, number: int, row: Mapping[Hashable, object]) -> dict[str, object]:
+    """The values of a row. Raises DeclarationError for what is not in the space, or not in this branch of it."""
+    read = {h.name: value_of(h, row[h.name], f"trial {number}, {h.name}") for h in study.hyperparameters}
+    values: dict[str, object] = {name: value for name, value in read.items() if value is not None}
+    for h in study.hyperparameters:
+        if h.name in values and h.condition and values.get(h.condition[0]) != h.condition[1]:
+            raise DeclarationError(
+                f"trial {number} has {h.name}, which exists only where {' = '.join(h.condition)}; leave the cell empty"
+            )
+    return values
+
+
+def _note_empty(study: Study, trials: Sequence[FinishedTrial]) -> list[str]:
+    counts = {
+        h.name: sum(h.name not in dict(one.trial.point.values_by_name) for one in trials)
+        for h in study.hyperparameters
+        if h.condition is None
+    }
+    return [f"{name} is empty in {count} trials: it is not known there" for name, count in counts.items() if count]
 
 
 def _declared_end(row: Mapping[object, object], found: Ended) -> Ended:

@@ -60,8 +60,10 @@ def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperpa
         _panel(axes, mine.assign(position=_scale_x(axes, hyperparameter, mine["value"])), limits)
     if shared is not None and table["rank"].isna().all():
         shared.set_yticks([])  # nothing has a value, so the scale says nothing
-    made = figure.legend(**_drawn_marks(figure), loc="outside lower left", ncols=4, fontsize=theme.SMALL, frameon=False)
-    theme.plain(made.get_texts())
+    marks = _drawn_marks(figure)
+    if marks["labels"]:
+        made = figure.legend(**marks, loc="outside lower left", ncols=4, fontsize=theme.SMALL, frameon=False)
+        theme.plain(made.get_texts())
     return figure
 
 

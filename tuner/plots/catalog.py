@@ -10,7 +10,7 @@ from tuner.analysis.curves import TOP, ranked_trials, top_curves_frame
 from tuner.analysis.enough_points import best_of_n_frame
 from tuner.analysis.isolation import isolation_frame, scientific_names
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import UNKNOWN_SHAPES, learning_rates
+from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
 from tuner.plots.axes import axes_frame, axes_plot
 from tuner.plots.best_of_n import best_of_n_plot
 from tuner.plots.best_steps import best_steps_plot
@@ -44,14 +44,15 @@ def _schedules(frames: StudyFrames) -> Drawn:
     study = frames.study
     if study.schedule.name in UNKNOWN_SHAPES:
         title = f"{study.name} was trained elsewhere: its schedule is {study.schedule.name}"
-        return schedules_plot({}, title=title), schedules_frame({})
+        return schedules_plot(schedules_frame({}), title=title), schedules_frame({})
     column = next((name for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"), None)
-    rates: dict[str, tuple[float, ...]] = {}
+    based: dict[str, tuple[Schedule, float]] = {}
     for row in ranked_trials(frames).head(TOP).to_dict("records"):
         base = float(row[column]) if column else 1.0
         name = f"trial {row['trial']}: {base:.3g}" if column else study.schedule.name
-        rates[name] = learning_rates(study.schedule.schedule(study.budget.max_train_steps, study.warmup_steps), base)
-    return schedules_plot(rates, title=f"Learning rate schedules of {study.name}"), schedules_frame(rates)
+        based[name] = study.schedule.schedule(study.budget.max_train_steps, study.warmup_steps), base
+    table = schedules_frame(based)
+    return schedules_plot(table, title=f"Learning rate schedules of {study.name}"), table
 
 
 def _isolation(frames: StudyFrames) -> Drawn:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from tuner.analysis.curves import ranked_trials
-from tuner.budget.schedules import Schedule, learning_rates
+from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
 from tuner.budget.transfer import transfer_report
-from tuner.plots.schedules import base_rate, schedules_plot
+from tuner.plots.schedules import base_rate, schedules_frame, schedules_plot
 from tuner.records import TrialRecord
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, StudyMaterial
@@ -29,19 +29,21 @@ class SchedulesPage:
 
 
 def schedules(material: Material) -> list[Section]:
-    """Nothing before a round has a complete trial."""
-    best = [(study, _best(material, study)) for study in material.rounds]
+    """Nothing before a round has a complete trial, nor where it is not known how the rate fell."""
+    known = [study for study in material.rounds if study.study.schedule.name not in UNKNOWN_SHAPES]
+    best = [(study, _best(material, study)) for study in known]
     drawn = [(study, record, record.schedule) for study, record in best if record is not None and record.schedule]
     if not drawn:
         return []
-    rates = {
-        f"{study.study.name} trial {record.number}": learning_rates(schedule, base_rate(record))
-        for study, record, schedule in drawn
+    based = {
+        f"{study.study.name} trial {record.number}": (schedule, base_rate(record)) for study, record, schedule in drawn
     }
     promoted = [(study, record) for study, record, _ in drawn if study.promoted]
     reports = [_transfer(material, study, record) for study, record in promoted]
     page = SchedulesPage(
-        plot=image_of(schedules_plot(rates), f"Learning rate schedules of the best trials. {_CAPTION}"),
+        plot=image_of(
+            schedules_plot(schedules_frame(based)), f"Learning rate schedules of the best trials. {_CAPTION}"
+        ),
         caption=_CAPTION,
         pieces=_pieces(drawn),
         warnings=tuple(warning for _, warnings in reports for warning in warnings),
