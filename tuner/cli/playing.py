@@ -14,6 +14,7 @@ from tuner.errors import StorageError
 from tuner.execution.backend import Listener
 from tuner.reading import load
 from tuner.report.page import write_report
+from tuner.rounds.importances import importances
 from tuner.rounds.launch import Desk, Plan
 from tuner.rounds.price import priced_campaign
 from tuner.rounds.run import Playbook, Question
@@ -33,7 +34,7 @@ def play(desk: Desk, *, yes: bool, expand: int, quiet: bool) -> int:
         ending = Playbook(at_work, yes=yes, tell=tell, expand=expand).run()
     page = report_path(desk.ledger, desk.name)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
-        write_report(desk.ledger, desk.name, page)
+        write_report(desk.ledger, desk.name, page, importances)
         say(f"wrote {page}")
     _print_winner(desk)
     if ending.question is not None:

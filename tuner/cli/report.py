@@ -20,9 +20,10 @@ def report(
     from tuner.cli.places import opened, report_path
     from tuner.reading import load
     from tuner.report.page import write_report
+    from tuner.rounds.importances import importances
 
     records = load(study, storage)
     with opened(storage, create=False) as ledger:
         target = out or report_path(ledger, records.name)
-        write_report(ledger, records.name, target)
+        write_report(ledger, records.name, target, importances)
     say(f"wrote {target}")

@@ -23,6 +23,8 @@ _ASKED: Mapping[str, str] = {
     "warmup": "Do best steps lie inside the warmup?",
     "periodicity": "Do the curves repeat?",
     "insensitivity": "Does anything matter?",
+    "importance": "Which hyperparameters matter most?",
+    "budget_curve": "What would a longer run buy?",
     "effort": "Did each value get as many chances?",
     "isolation": "Which value is best?",
     "adoption": "Is it better than trials vary?",

@@ -1,5 +1,6 @@
 """What a report is made of: read once, so that all sections speak of the same moment."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,6 +17,13 @@ from tuner.records import TrialRecord
 from tuner.report.judged_regime import Regime, regime_of
 from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow, StudyRow
+
+Asks = Callable[[StudyFrames], Sequence[Finding]]  # further questions about a round
+
+
+def nothing_more(frames: StudyFrames) -> list[Finding]:
+    """The checklist is all that is asked."""
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +50,11 @@ _PLOT_OF = {
     "improvement": "curves",
     "training_loss": "curves",
     "best_steps": "best-steps",
+    "regime": "curves",
     "warmup": "best-steps",
     "periodicity": "curves",
+    "insensitivity": "axes",
+    "importance": "axes",
     "effort": "isolation",
     "isolation": "isolation",
     "transfer": "transfer",
@@ -134,7 +145,7 @@ class Material:
         return max(launches, key=lambda launch: launch.started, default=None)
 
 
-def read_material(ledger: Ledger, campaign: str) -> Material:
+def read_material(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> Material:
     """Everything about a campaign. Raises StorageError for an unknown one."""
     rounds: list[StudyMaterial] = []
     stages: list[StudyMaterial] = []
@@ -143,7 +154,7 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
     for row in ledger.studies(campaign):
         mine = of_kind.get(row.study.kind, others)
         if not _is_widening(row):
-            mine.append(_study(ledger, campaign, row, len(mine) + 1))
+            mine.append(_study(ledger, campaign, row, len(mine) + 1, also))
     sweep = sweep_records(ledger, campaign)
     regime = regime_of(ledger.conclusion(campaign, "regime"), sweep, [study.frames for study in rounds])
     return Material(
@@ -159,14 +170,14 @@ def read_material(ledger: Ledger, campaign: str) -> Material:
     )
 
 
-def _study(ledger: Ledger, campaign: str, row: StudyRow, place: int) -> StudyMaterial:
+def _study(ledger: Ledger, campaign: str, row: StudyRow, place: int, also: Asks) -> StudyMaterial:
     """A round is one study with its widenings, whose trials fill the wider space, and is judged as one."""
     numbers = round_of(row.study.name)
     rows = round_rows(ledger, campaign, numbers[0], planned=True) if numbers else [row]
     frames = round_frames(ledger, campaign, numbers[0]) if numbers else study_frames(ledger, campaign, row.study.name)
     launches = tuple(launch for one in rows for launch in ledger.launches(one.study_id))
     # A sweep is judged as a whole, never by the checklist of a round.
-    found = tuple(round_findings(ledger, campaign, frames)) if row.study.kind == "round" else ()
+    found = (*round_findings(ledger, campaign, frames), *also(frames)) if row.study.kind == "round" else ()
     return StudyMaterial(place, tuple(rows), frames, found, launches)
 
 

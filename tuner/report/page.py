@@ -10,10 +10,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tuner.errors import InputError
 from tuner.report.adoptions import adoptions
 from tuner.report.budget import budget
+from tuner.report.budget_curve import budget_curves
 from tuner.report.conclusions import conclusions
+from tuner.report.exploitation import exploitations
 from tuner.report.final_model import final_model
 from tuner.report.findings import findings
-from tuner.report.material import Material, read_material
+from tuner.report.material import Asks, Material, nothing_more, read_material
 from tuner.report.provenance import provenance
 from tuner.report.regime import regime
 from tuner.report.schedules import schedules
@@ -25,16 +27,19 @@ from tuner.storage.store import Ledger
 
 # The answer first, then what it rests on: findings before plots, then the campaign in the order it was run.
 SECTIONS: tuple[Callable[[Material], list[Section]], ...] = (
-    masthead, summary, final_model, adoptions, findings, conclusions, budget, regime, studies, schedules, provenance,
+    masthead, summary, final_model, adoptions, findings, conclusions, budget, regime, studies,
+    exploitations, budget_curves, schedules, provenance,
 )  # fmt: skip
 
 
-def write_report(ledger: Ledger, campaign: str, target: Path) -> None:
+def write_report(ledger: Ledger, campaign: str, target: Path, also: Asks = nothing_more) -> None:
     """Write the page of a campaign; what stood at `target` is replaced in one step.
+
+    `also` asks of each round what needs more than this package knows (importances need Optuna).
 
     Raises StorageError for an unknown campaign, InputError where the page cannot be written.
     """
-    page = report_html(ledger, campaign)
+    page = report_html(ledger, campaign, also)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         make_private_folder(target.parent)
@@ -47,9 +52,9 @@ def write_report(ledger: Ledger, campaign: str, target: Path) -> None:
             unfinished.unlink()
 
 
-def report_html(ledger: Ledger, campaign: str) -> str:
+def report_html(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> str:
     """The page as text. Raises StorageError for an unknown campaign."""
-    material = read_material(ledger, campaign)
+    material = read_material(ledger, campaign, also)
     sections = [section for maker in SECTIONS for section in maker(material)]
     return _templates().get_template("page.html.jinja").render(title=campaign, sections=sections)
 

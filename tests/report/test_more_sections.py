@@ -1,0 +1,123 @@
+"""A widened round, exploitation, the budget curve and importances in the page."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from report.conftest import fill_round, finish, start, study_of
+
+from tuner.analysis.budget_curve import KIND, curve_name
+from tuner.analysis.finding import Finding
+from tuner.analysis.round_frames import WIDENING_NUMBERS
+from tuner.analysis.study_frames import StudyFrames
+from tuner.budget.step_budget import StepBudget
+from tuner.design.quasi_random import quasi_random_points
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.report.exploitation import exploitations
+from tuner.report.material import read_material
+from tuner.report.page import report_html
+from tuner.report.studies import studies
+from tuner.storage.store import Ledger
+
+OpenPage = Callable[[Ledger, str], Any]
+
+
+def widened(study: Study) -> Study:
+    """round-1 with learning rates up to 0.5, six more points."""
+    space = study.space.widened("learning_rate", 1e-4, 0.5)
+    return replace(study, name="round-1-wide-1", hyperparameters=space.hyperparameters, num_trials=6)
+
+
+def plan(ledger: Ledger, campaign: str, study: Study) -> int:
+    row = ledger.start_study(campaign, study, "fingerprint")
+    points = quasi_random_points(study.space, seed=99, start=0, count=study.num_trials)
+    schedule = study.schedule.schedule(study.budget.max_train_steps, study.warmup_steps)
+    first = WIDENING_NUMBERS
+    ledger.plan_trials(
+        row.study_id, [Trial(first + n, point, n, 17, schedule, "quasi-random") for n, point in enumerate(points)]
+    )
+    return row.study_id
+
+
+def test_a_widened_round_is_one_section_judged_over_the_wider_space(ledger: Ledger, page: OpenPage) -> None:
+    """B20: the union of old and new points, drawn on the new range; 30 trials before and 6 where it is new."""
+    first = study_of()
+    fill_round(ledger, "digits", first)
+    study_id = plan(ledger, "digits", widened(first))
+    material = read_material(ledger, "digits")
+    told = "learning_rate from 0.0001 to 0.1 to 0.0001 to 0.5"
+    (section,) = studies(material)
+    assert ("Widened", f"{told}: planned, not trained yet (round-1-wide-1)") in section.content.facts  # type: ignore[attr-defined]
+    assert len(material.rounds[0].frames.trials) == 30
+    assert material.rounds[0].study.hyperparameters[0].domain == first.hyperparameters[0].domain, "not searched yet"
+    finish(ledger, ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=6), first)
+    opened = page(ledger, "digits")
+    assert opened.anchors.count("study-1") == 1
+    assert "study-2" not in opened.anchors
+    assert f"{told}: 6 trials where that is new (round-1-wide-1)" in opened.text
+    (study,) = read_material(ledger, "digits").rounds
+    assert len(study.frames.trials) == 36
+    (rate,) = [one for one in study.findings if one.question == "boundary" and one.subject == "learning_rate"]
+    assert rate.evidence.set_index("edge")["bound"].to_dict() == {"low": 1e-4, "high": 0.5}
+
+
+def test_every_finding_about_a_round_has_a_plot_or_is_about_none(ledger: Ledger) -> None:
+    fill_round(ledger, "digits", study_of())
+    (study,) = read_material(ledger, "digits").rounds
+    assert {one.finding.question for one in study.placed if not one.plot_anchor} == set()
+
+
+def test_an_exploited_round_is_compared_with_what_was_proposed(ledger: Ledger, page: OpenPage) -> None:
+    first = replace(study_of(), num_trials=12)
+    fill_round(ledger, "digits", first)
+    assert exploitations(read_material(ledger, "digits")) == []
+    study = replace(
+        first, name="round-1-exploit-tpe", kind="exploitation", num_trials=8, round=None, sampler="tpe", batch=4,
+        lineage=(("round-1", "12 trials"),),
+    )  # fmt: skip
+    study_id = start(ledger, "digits", study)
+    (waiting,) = exploitations(read_material(ledger, "digits"))
+    assert waiting.content.plots == ()  # type: ignore[attr-defined]
+    finish(ledger, ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=5), study)
+    material = read_material(ledger, "digits")
+    (section,) = exploitations(material)
+    proposed, before = material.others[0].frames.complete, material.rounds[0].frames.complete
+    bests = [f"{frame['best_value'].min():.4g}" for frame in (before, proposed)]
+    (row,) = section.content.table.rows  # type: ignore[attr-defined]
+    assert row == ("round-1-exploit-tpe", "round-1", "tpe", "5", "8", *bests, "validation/error_rate")
+    assert [name for name, _ in section.content.plots] == ["round-1-exploit-tpe"]  # type: ignore[attr-defined]
+    assert "exploitation" in page(ledger, "digits").anchors
+
+
+def test_a_budget_curve_is_drawn_with_its_finding(ledger: Ledger, page: OpenPage) -> None:
+    first = replace(study_of(), num_trials=1)
+    fill = [curve_name("round-1", 0, length) for length in (250, 500, 1000)]
+    for name, length in zip(fill, (250, 500, 1000), strict=True):
+        study = replace(
+            first, name=name, kind=KIND, round=None, budget=StepBudget.with_evaluations(length, 50),
+            lineage=(("round-1", "trial 0"),),
+        )  # fmt: skip
+        study_id = start(ledger, "digits", study)
+        if length == 250:
+            ledger.conclude("digits", KIND, {"studies": fill[:1]})
+            assert "What longer runs buy" not in page(ledger, "digits").text, "no length is trained yet"
+        finish(ledger, ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=1), study)
+    ledger.conclude("digits", KIND, {"studies": fill})
+    opened = page(ledger, "digits")
+    assert "What would a longer run buy?" in opened.text
+    assert "round-1 trial 0" in opened.text
+    assert "budget-curve-plot" in opened.anchors
+    assert "#budget-curve-plot" in opened.attributes("a", "href")
+
+
+def test_what_else_is_asked_of_a_round_stands_among_its_findings(filled: Ledger) -> None:
+    """The page itself knows no Optuna; whoever writes it may ask for importances."""
+
+    def importances(frames: StudyFrames) -> list[Finding]:
+        return [Finding("importance", frames.study.name, "known", "weak", "dropout 0.7", pd.DataFrame(), {}, "")]
+
+    html = report_html(filled, "digits", importances)
+    assert "Which hyperparameters matter most?" in html
+    assert "dropout 0.7" in html
