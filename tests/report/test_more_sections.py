@@ -12,7 +12,9 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.round_frames import WIDENING_NUMBERS
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import StepBudget
+from tuner.design.hyperparameters import log_uniform
 from tuner.design.quasi_random import quasi_random_points
+from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.report.exploitation import exploitations
@@ -22,6 +24,7 @@ from tuner.report.studies import studies
 from tuner.storage.store import Ledger
 
 OpenPage = Callable[[Ledger, str], Any]
+SMALL = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), momentum=0.9)  # drawn quickly
 
 
 def widened(study: Study) -> Study:
@@ -43,7 +46,7 @@ def plan(ledger: Ledger, campaign: str, study: Study) -> int:
 
 def test_a_widened_round_is_one_section_judged_over_the_wider_space(ledger: Ledger, page: OpenPage) -> None:
     """B20: the union of old and new points, drawn on the new range; 30 trials before and 6 where it is new."""
-    first = study_of()
+    first = study_of(SMALL)
     fill_round(ledger, "digits", first)
     study_id = plan(ledger, "digits", widened(first))
     material = read_material(ledger, "digits")
@@ -70,7 +73,7 @@ def test_every_finding_about_a_round_has_a_plot_or_is_about_none(ledger: Ledger)
 
 
 def test_an_exploited_round_is_compared_with_what_was_proposed(ledger: Ledger, page: OpenPage) -> None:
-    first = replace(study_of(), num_trials=12)
+    first = replace(study_of(SMALL), num_trials=12)
     fill_round(ledger, "digits", first)
     assert exploitations(read_material(ledger, "digits")) == []
     study = replace(
