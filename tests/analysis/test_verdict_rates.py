@@ -1,6 +1,7 @@
 """A small part of tests/benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough (issue 7)."""
 
 import pytest
+from benchmarks.checklist_cases import QUESTIONS, Size, checklist_case
 from benchmarks.verdict_rates import best_step_rates, boundary_rates, boundary_rows, regime_rates
 
 SEED = 5_000_000
@@ -29,3 +30,13 @@ def test_regime_verdicts_are_right(noise):
     shares = rows.groupby("outcome")["count"].sum() / rows["count"].sum()
     assert shares.get("wrong", 0.0) <= 0.02
     assert shares.get("open", 0.0) <= 0.10
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_other_questions_are_seldom_answered_wrongly(question):
+    """Seeds that no threshold was chosen by; `python tests/benchmarks/verdict_rates.py` has the whole table."""
+    size = Size(30, 50, 0.02)
+    cases = [checklist_case(question, seed, size) for seed in range(SEED, SEED + 24)]
+    verdicts = [(QUESTIONS[question][1](case.frames).verdict, case.truth) for case in cases]
+    assert {truth for _, truth in verdicts} <= {verdict for verdict, _ in verdicts}, "every verdict is given"
+    assert sum(verdict not in (truth, "inconclusive", "tie") for verdict, truth in verdicts) <= 1

@@ -13,6 +13,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.checklist_cases import QUESTIONS, Size, checklist_case
 from benchmarks.synthetic import NOISES, BestStepCase, RegimeCase, best_step_case, boundary_case, regime_case
 
 from tuner.analysis.best_steps import best_steps_finding
@@ -66,6 +67,31 @@ def regime_rates(first_seed: int, studies: int, noises: tuple[float, ...]) -> pd
     return _curve_rates(regime_case, regime_finding, (first_seed, studies), noises)
 
 
+def checklist_rates(first_seed: int, studies: int, noises: tuple[float, ...], questions: list[str]) -> pd.DataFrame:
+    """The other questions of the checklist: a row a study."""
+    rows = []
+    for question in questions:
+        for size in _sizes(question, noises):
+            for seed in range(first_seed, first_seed + studies):
+                case = checklist_case(question, seed, size)
+                verdict = QUESTIONS[question][1](case.frames).verdict
+                cell = (question, size.noise, size.trials, size.evaluations, case.kind)
+                rows.append((*cell, verdict, _outcome(verdict, case.truth), 1))
+    columns = ["question", "noise", "trials", "evaluations", "kind", "verdict", "outcome", "count"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _sizes(question: str, noises: tuple[float, ...]) -> list[Size]:
+    """Few evaluations resolve no period; what rests on no curve is asked three times as often."""
+    evaluations = {"instability": (50, 51, 52), "isolation": (50, 51, 52), "periodicity": (50, 100, 200)}
+    return [
+        Size(trials, count, noise)
+        for noise in noises
+        for trials in (10, 30, 100)
+        for count in evaluations.get(question, (25, 50, 200))
+    ]
+
+
 def _curve_rates(
     make: Callable[..., BestStepCase | RegimeCase],
     ask: Callable[[StudyFrames], Finding],
@@ -95,11 +121,11 @@ def _curve_rates(
 def _outcome(verdict: str, truth: str) -> str:
     if verdict == truth:
         return "right"
-    return "open" if verdict in ("inconclusive", "undecided") else "wrong"
+    return "open" if verdict in ("inconclusive", "undecided", "tie") else "wrong"
 
 
 def curve_table(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Percent of studies whose verdict was right, wrong, or open: inconclusive or undecided."""
+    """Percent of studies whose verdict was right, wrong, or open: inconclusive, undecided, or a tie."""
     counts = rows.pivot_table(index=by, columns="outcome", values="count", aggfunc="sum", fill_value=0)
     return (100 * counts.div(counts.sum(axis=1), axis=0)).round(1)
 
@@ -115,7 +141,7 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="the seeds that statistics may be chosen by")
     parser.add_argument("--noise", type=float, nargs="*", default=list(NOISES))
     parser.add_argument("--trials", type=int, nargs="*", default=[20, 30, 50, 100])
-    parser.add_argument("--only", choices=["boundaries", "best_steps", "regime"])
+    parser.add_argument("--only", choices=["boundaries", "best_steps", "regime", *QUESTIONS])
     given = parser.parse_args()
     seed = TUNING_SEED if given.tune else TABLE_SEED
     if given.only in (None, "boundaries"):
@@ -128,6 +154,11 @@ def main() -> None:
             sys.stdout.write(f"{name}\n")
             _show(curve_table(counts, ["noise", "trials", "evaluations"]), curve_table(counts, ["kind"]))
             _show(counts[counts["outcome"] != "right"].groupby(["outcome", "kind", "verdict"])["count"].sum())
+    asked = [question for question in QUESTIONS if given.only in (None, question)]
+    if asked:
+        counts = checklist_rates(seed, given.studies, tuple(given.noise), asked)
+        _show(curve_table(counts, ["question", "trials"]), curve_table(counts, ["question", "noise"]))
+        _show(curve_table(counts, ["question", "kind"]), counts.groupby("question").size())
 
 
 if __name__ == "__main__":

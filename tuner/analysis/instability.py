@@ -28,11 +28,13 @@ _QUESTION = Question(
     {
         "likely_instability": "Look at the training curves just above the best learning rate; then try warmup, "
         "gradient clipping, or a more stable architecture, before a lower learning rate (B36-B39).",
-        "inconclusive": "Search a learning rate, and complete trials.",
+        "inconclusive": "Complete more trials just above the best learning rate.",
     },
     urgent=("likely_instability",),
 )
-_COLUMNS = ["hyperparameter", "best", "divergent_from", "ratio", "infeasible", "trials_above"]
+_COLUMNS = [
+    "hyperparameter", "best", "divergent_from", "ratio", "ratio_low", "infeasible", "trials_above", "sure",
+]  # fmt: skip
 _NAMES = ("learning_rate", "lr", "learningrate", "base_lr", "max_lr", "peak_lr", "eta")
 
 
@@ -46,8 +48,9 @@ def instability_frame(frames: StudyFrames) -> pd.DataFrame:
     """One row a learning rate (one a branch): where it diverges, and how far above the best that is.
 
     Columns: hyperparameter, best (of the best trial that has it), divergent_from (the lowest learning rate from which
-    on nearly all trials are infeasible; NaN where there is no such region), ratio (of the two), infeasible and
-    trials_above (counts in that region).
+    on nearly all trials are infeasible; NaN where there is no such region), ratio (of the two), ratio_low (of the
+    highest rate that completed below it: the edge lies between), infeasible and trials_above (counts in that region),
+    sure (that they are more there than below).
     """
     return pd.DataFrame(list(_rows(frames)), columns=_COLUMNS)
 
@@ -55,9 +58,13 @@ def instability_frame(frames: StudyFrames) -> pd.DataFrame:
 def instability_finding(frames: StudyFrames) -> Finding:
     """likely_instability, ok, or inconclusive where no learning rate is searched or nothing completed."""
     table = instability_frame(frames)
-    near = table[table["ratio"] <= NEAR]
+    sure = table["sure"].astype(bool)
     known = table[table["best"].notna()]
-    verdict = "likely_instability" if len(near) else "ok" if len(known) else "inconclusive"
+    verdict = "ok" if len(known) else "inconclusive"
+    if (sure & (table["ratio"] <= NEAR)).any():
+        verdict = "likely_instability"
+    elif (table["ratio_low"] <= NEAR).any():
+        verdict = "inconclusive"
     return _QUESTION.answer(frames, verdict, _summary(table), table)
 
 
@@ -70,25 +77,29 @@ def _rows(frames: StudyFrames) -> Iterator[tuple[object, ...]]:
             continue
         mine, best = finished[finished[name].notna()], ranked.loc[ranked[name].notna(), name]
         top = float(best.iloc[0]) if len(best) else float("nan")
-        start, bad, above = _region(mine[name].to_numpy(dtype=np.float64), (mine["state"] == "infeasible").to_numpy())
-        yield name, top, start, start / top, bad, above
+        rates, infeasible = mine[name].to_numpy(dtype=np.float64), (mine["state"] == "infeasible").to_numpy()
+        start, bad, above, sure = _region(rates, infeasible)
+        stable = rates[~infeasible & (rates < start)]
+        yield name, top, start, start / top, (stable.max() if len(stable) else start) / top, bad, above, sure
 
 
-def _region(rates: np.ndarray, infeasible: np.ndarray) -> tuple[float, int, int]:
-    """The lowest rate from which on nearly all are infeasible, how many are, and of how many; NaN without one."""
+def _region(rates: np.ndarray, infeasible: np.ndarray) -> tuple[float, int, int, bool]:
+    """The lowest rate from which on nearly all are infeasible, how many are, of how many, and whether that is sure.
+
+    NaN where the highest rates are not infeasible.
+    """
     order = np.argsort(-rates, kind="stable")
     bad = np.cumsum(infeasible[order])
     above = np.arange(1, len(order) + 1)
-    fits = infeasible[order] & (bad / above >= DIVERGENT) & (bad >= MINIMUM_INFEASIBLE)
+    fits = infeasible[order] & (bad / above >= DIVERGENT)
     if not fits.any():
-        return float("nan"), 0, 0
+        return float("nan"), 0, 0, False
     last = int(np.flatnonzero(fits)[-1])
     in_region, size = int(bad[last]), last + 1
     elsewhere = int(infeasible.sum()) - in_region
     counts = [[in_region, size - in_region], [elsewhere, len(rates) - size - elsewhere]]
-    if stats.fisher_exact(counts, alternative="greater").pvalue >= CHANCE:
-        return float("nan"), 0, 0
-    return float(rates[order][last]), in_region, size
+    sure = in_region >= MINIMUM_INFEASIBLE and stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
+    return float(rates[order][last]), in_region, size, bool(sure)
 
 
 def _summary(table: pd.DataFrame) -> str:
@@ -96,7 +107,7 @@ def _summary(table: pd.DataFrame) -> str:
         return "No completed trial has a learning rate that was searched."
     parts = []
     for row in table[table["best"].notna()].to_dict("records"):
-        if np.isnan(row["ratio"]):
+        if np.isnan(row["ratio"]) or not (row["sure"] or row["ratio_low"] <= NEAR):
             parts.append(f"{row['hyperparameter']} diverges nowhere in particular (best {row['best']:.3g})")
         else:
             parts.append(

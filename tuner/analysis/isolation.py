@@ -18,9 +18,11 @@ from tuner.design.hyperparameters import Hyperparameter, Range
 BUCKETS = 5  # [P] of equal width on the sampling scale, for a continuous hyperparameter
 MOST_WHOLE = 8  # [P] a range of whole numbers with no more values is not cut into buckets
 MINIMUM_EACH = 5  # [P] completed trials of a value below which its best says little
-LEADS = 0.95  # [P] chance of winning a draw of equally many trials each that makes a value the leader
-CHANCES_FLOOR = 0.05  # [P] a value that wins less often is surely not the best
-_DRAWS = 4000
+# [P] The chance of winning a draw of equally many trials each that makes a value the leader: e^-6, that of missing the
+# best six of many, so that no less than those six are better than all others. For two equal values: 2 / 2^6 = 3 %.
+LEADS = 0.9975
+CHANCES_FLOOR = 0.0025  # [P] a value that wins less often is surely not the best
+_DRAWS = 8000
 
 _THRESHOLDS = {
     "buckets": BUCKETS, "minimum_each": MINIMUM_EACH, "leads": LEADS, "surely_not_best": CHANCES_FLOOR,

@@ -12,8 +12,9 @@ from tuner.analysis.study_frames import StudyFrames
 
 TOP = 10  # [P] best trials whose spectra are averaged
 MINIMUM_EVALUATIONS = 40  # [P] fewer resolve no period
-CHANCE = 0.001  # [P] of so strong a peak among all frequencies by chance
+CHANCE = 0.0001  # [P] of so strong a peak among all frequencies by chance; slow noise makes it look smaller than it is
 AROUND = 6  # [P] frequencies on each side that a peak is compared with
+BEGINNING = 0.2  # [P] of the run: the descent there is no noise
 MINIMUM_CYCLES = 6  # [P] a period comes at least so many times
 
 _QUESTION = Question(
@@ -45,13 +46,16 @@ def periodicity_finding(frames: StudyFrames) -> Finding:
     found = table[table["chance"] < CHANCE]
     verdict = "inconclusive" if table.empty else "periodic" if len(found) else "none"
     peaks = "; ".join(f"{row['metric']} every {row['period']:.0f} steps" for row in found.to_dict("records"))
-    summary = f"The curves of the best trials repeat: {peaks}." if peaks else "No period stands out."
+    longest = int((1.0 - BEGINNING) * frames.study.budget.max_train_steps / MINIMUM_CYCLES)
+    summary = (
+        f"The curves of the best trials repeat: {peaks}." if peaks else f"No period up to {longest:,} steps stands out."
+    )
     return _QUESTION.answer(frames, verdict, summary, table)
 
 
 def _peak(curves: Array, interval: float) -> tuple[float, float, float]:
     rest = curves - running_mean(curves, WIDE)
-    rest = rest[:, rest.shape[1] // 5 :]  # the descent at the beginning is no noise
+    rest = rest[:, int(BEGINNING * rest.shape[1]) :]
     rest = rest - rest.mean(axis=1, keepdims=True)
     spread = rest.std(axis=1, keepdims=True)
     rest = np.divide(rest, spread, out=np.zeros_like(rest), where=spread > 0)
