@@ -27,7 +27,9 @@ def test_read_a_study_runs_and_shows_its_plots(tuner, tmp_path, monkeypatch):
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=os.fspath(tmp_path))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 4, "sweep, best steps, axes, curves"
+    assert len(pictures) == 5, "sweep, best steps, axes, isolation, curves"
+    shown = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert sum("evidence, " in html for html in shown) == 2, "best steps and a boundary, as findings show themselves"
     assert not [output for output in outputs if output["output_type"] == "error"]
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme
 
-DECADES_LABELLED = 200.0  # log axes over a smaller factor are labelled at 1, 2, 5
+DECADES_LABELLED = 50.0  # log axes over a smaller factor are labelled at 1, 2, 5
 MARGIN = 0.06  # of the searched range, left free on both sides
 WIDE_SPAN = 30.0  # positive values over more than this factor are drawn on a log axis
 MOST_NAMES = 12  # of more names along an axis only some are written
