@@ -177,6 +177,13 @@ def test_the_states_that_the_points_give_decide_and_the_notes_say_so(tmp_path):
         assert note in told
 
 
+@pytest.mark.parametrize(("last", "state"), [(100, "complete"), (90, "complete"), (80, "cancelled")])
+def test_a_trial_may_end_one_evaluation_before_the_budget(tmp_path, last, state):
+    """Steps counted from 0 end at 90 of 100; two evaluations short is cut short (D13)."""
+    files = write(tmp_path, curves=lambda c: c[(c["trial"] != 0) | (c["step"] <= last)])
+    assert imported_from_tables(*files, TERMS).trials[0].state.value == state
+
+
 def test_what_overflows_has_diverged(tmp_path):
     huge = imported_from_tables(*write(tmp_path, curves=lambda c: c.assign(value=-1e308)), TERMS)
     assert {one.state.value for one in huge.trials} == {"infeasible", "failed"}
