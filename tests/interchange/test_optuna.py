@@ -2,12 +2,15 @@ import math
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tuner.analysis.round_frames import round_frames
+from tuner.design.hyperparameters import Range
 from tuner.errors import DeclarationError, StorageError
 from tuner.interchange.imported import metric_name, write_imported
 from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
 from tuner.interchange.optuna_out import export_to_optuna
+from tuner.interchange.optuna_space import domain_of
 from tuner.records import State
 from tuner.report.page import report_html
 from tuner.storage.store import open_ledger
@@ -110,6 +113,43 @@ def test_values_that_are_none_of_the_curves_are_said(tmp_path):
     assert any(
         "the value of 3 trials is none of their" in n for n in imported_from_optuna(url, "s", OptunaTerms()).notes
     )
+
+
+def added(tmp_path, trials):
+    """A study of trials as Optuna would have stored them."""
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="s", storage=url)
+    for one in trials:
+        study.add_trial(optuna.trial.create_trial(**one))
+    return imported_from_optuna(url, "s", OptunaTerms())
+
+
+def test_a_violated_constraint_is_infeasible_and_a_kept_one_is_not(tmp_path):
+    """Optuna: above 0 is violated."""
+    known = {"params": {"x": 0.5}, "distributions": {"x": FloatDistribution(0.0, 1.0)}, "value": 1.0}
+    made = added(tmp_path, [known | {"system_attrs": {"constraints": (value,)}} for value in (-1.0, 0.0, 0.5)])
+    assert [one.state.value for one in made.trials] == ["complete", "complete", "infeasible"]
+
+
+def test_a_trial_that_stopped_early_without_being_pruned_was_cut_short(tmp_path):
+    """D13: its best may lie later; the other reported up to step 20, one of two."""
+    known = {"params": {"x": 0.5}, "distributions": {"x": FloatDistribution(0.0, 1.0)}, "value": 0.5}
+    curves = [dict.fromkeys(range(1, last + 1), 0.5) for last in (20, 19, 10)]
+    made = added(tmp_path, [known | {"intermediate_values": curve} for curve in curves])
+    assert [one.state.value for one in made.trials] == ["complete", "complete", "cancelled"]
+    assert made.trials[2].reason == "cut short: last reported at step 10 of 20"
+
+
+def test_the_hull_of_ranges_is_logarithmic_and_whole_only_where_all_are():
+    log, linear = FloatDistribution(1e-4, 1.0, log=True), FloatDistribution(0.1, 2.0)
+    hull = domain_of([log, linear], "x")
+    assert isinstance(hull, Range)
+    assert (hull.low, hull.high, hull.log, hull.integer) == (1e-4, 2.0, False, False)
+    whole = domain_of([IntDistribution(1, 4), IntDistribution(2, 8)], "x")
+    assert isinstance(whole, Range)
+    assert (whole.low, whole.high, whole.integer) == (1, 8, True)
+    with pytest.raises(DeclarationError, match="x is a number in some trials and a choice in others"):
+        domain_of([linear, CategoricalDistribution(("a", "b"))], "x")
 
 
 @pytest.mark.parametrize("name", ["trial", "best_value", "state"])

@@ -101,7 +101,8 @@ def test_infeasible_trials_are_crosses_at_the_top_and_do_not_change_the_scale():
     crosses = line(figure, "infeasible")
     assert crosses.get_marker() == "x"
     assert len(crosses.get_xdata()) == bad.sum()
-    assert all(0.9 < height < 1.0 for height in crosses.get_ydata())  # of the axes, not of the data
+    assert all(0.9 < height < 1.0 for height in crosses.get_ydata())
+    assert crosses.get_transform() == figure.axes[0].get_xaxis_transform(), "heights of the axes, not of the data"
 
 
 def test_crosses_of_a_maximized_metric_stand_at_the_worse_edge_the_bottom():
@@ -169,6 +170,23 @@ def test_the_infeasible_map_shows_the_space_that_was_searched():
     low, high = axes.get_xlim()
     assert low < 1e-4
     assert high > 1e-1
+
+
+def test_what_failed_is_not_on_the_map_of_infeasible_trials():
+    """D44: a bug is not the point's fault."""
+    made = frames(12, bad_above=1e-2)
+    bad = made.trials["state"] == "infeasible"
+    made.trials.loc[bad[::-1].idxmax(), "state"] = "failed"
+    _, table = PLOTS["infeasible"](made)
+    assert table["state"].value_counts().to_dict() == {"complete": int((~bad).sum()), "infeasible": int(bad.sum()) - 1}
+
+
+def test_the_number_beside_a_best_value_counts_the_trials_it_is_the_best_of():
+    """D40: two of relu's three are infeasible."""
+    space = SearchSpace(act=choice("relu", "tanh"))
+    points = [{"act": act} for act in ("relu", "tanh", "relu", "tanh", "relu")]
+    figure, _ = PLOTS["isolation"](frames_of_values(study(space), points, [0.5, 0.4, None, 0.6, None]))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2"]
 
 
 def test_the_parallel_view_names_the_ends_of_each_axis_and_lists_the_best_first():

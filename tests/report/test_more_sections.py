@@ -18,7 +18,8 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.report.exploitation import exploitations
-from tuner.report.material import read_material
+from tuner.report.findings import findings
+from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
 from tuner.report.studies import studies
 from tuner.storage.store import Ledger
@@ -70,6 +71,14 @@ def test_every_finding_about_a_round_has_a_plot_or_is_about_none(ledger: Ledger)
     fill_round(ledger, "digits", study_of())
     (study,) = read_material(ledger, "digits").rounds
     assert {one.finding.question for one in study.placed if not one.plot_anchor} == set()
+
+
+def test_what_needs_action_comes_first_and_what_is_open_is_not_called_fine(grown: Material) -> None:
+    for group in findings(grown)[0].content:  # type: ignore[attr-defined]
+        tones = [card.tone for card in group.cards]
+        assert tones == sorted(tones, key=lambda tone: tone != "act")
+        assert {card.tone for card in group.cards if card.strength == "none"} <= {"open", "act"}
+    assert {"act", "open", "fine"} <= {card.tone for group in findings(grown)[0].content for card in group.cards}  # type: ignore[attr-defined]
 
 
 def test_an_exploited_round_is_compared_with_what_was_proposed(ledger: Ledger, page: OpenPage) -> None:
