@@ -20,6 +20,7 @@ from tuner.plots.best_steps import best_steps_plot
 from tuner.plots.catalog import PLOTS
 from tuner.plots.curves import curves_plot
 from tuner.plots.schedules import schedules_frame, schedules_plot
+from tuner.plots.transfer import transfer_plot
 from tuner.records import State
 
 FRACTIONS = np.arange(1, 51) / 50
@@ -253,6 +254,29 @@ def test_positive_curves_over_a_wide_span_are_drawn_on_a_log_axis():
     )
     assert curves_plot(table).axes[0].get_yscale() == "log"
     assert curves_plot(table.assign(value=[1.0, -1.0])).axes[0].get_yscale() == "linear"
+
+
+def test_a_spike_of_1e30_does_not_flatten_a_curve():
+    table = pd.DataFrame(
+        {"rank": 1, "trial": 0, "split": "validation", "metric": "loss", "step": range(1, 10),
+         "value": [0.5, 1e30, *np.linspace(0.4, 0.3, 7)], "chosen": False}
+    )  # fmt: skip
+    axes = curves_plot(table).axes[0]
+    assert axes.get_yscale() == "linear"
+    assert 0.5 < axes.get_ylim()[1] < 1.0
+
+
+def test_the_legend_of_two_rounds_has_a_line_a_parent_and_a_line_a_stroke():
+    """Not one for each of 3 x 20 lines, which left no room for the axes."""
+    ends = [
+        {"panel": panel, "trial": parent, "parent": parent, "seeds": "fresh", "rate": 1.0, "step": step, "value": 0.5}
+        for parent in range(20)
+        for panel in ("pairs", "steps")
+        for step in (500, 1000)
+    ]
+    figure = transfer_plot(pd.DataFrame(ends), "validation/loss")
+    texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert texts == [*(f"trial {n}" for n in range(12)), "and 8 more", "the round before", "same seed", "fresh seeds"]
 
 
 def test_schedules_are_drawn_over_each_other():

@@ -42,8 +42,7 @@ def budget_curve_plot(table: pd.DataFrame, metric: str, *, title: str = "Final v
         axes.plot(predicted["length"], predicted["value"], "--", color=theme.BLUE, label=f"fit, {LEVEL:.0%} interval")
         axes.axvline(trained["length"].max(), color=theme.GRAY, linestyle=":", linewidth=1)
     for place, (seed, mine) in enumerate(trained.groupby("seed")):
-        color = theme.SERIES[(place + 1) % len(theme.SERIES)]
-        marker = theme.MARKERS[place % len(theme.MARKERS)]
+        color, marker = theme.look(place + 1)
         axes.plot(
             mine["length"], mine["value"], "-", color=color, marker=marker, markersize=5, label=f"seed {seed:.0f}"
         )

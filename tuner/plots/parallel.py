@@ -49,10 +49,10 @@ def parallel_plot(table: pd.DataFrame, *, title: str = "The best trials across a
         place = int(str(rank)) - 1
         ordered = line.set_index("hyperparameter")["position"].reindex(names)
         told = f"trial {line['trial'].iloc[0]}: {line['best_value'].iloc[0]:.4g}"
+        color, marker = theme.look(place)
         axes.plot(
-            range(len(names)), ordered.to_numpy(dtype=np.float64), markersize=5,
-            marker=theme.MARKERS[place % len(theme.MARKERS)],
-            color=theme.SERIES[place % len(theme.SERIES)], linestyle=theme.DASHES[place % len(theme.DASHES)],
+            range(len(names)), ordered.to_numpy(dtype=np.float64), markersize=5, marker=marker, color=color,
+            linestyle=theme.DASHES[place % len(theme.DASHES)],
             linewidth=2.2 if place == 0 else 1.1, label=told, zorder=3.0 - 0.1 * place,
         )  # fmt: skip
     name_ticks(axes, names)

@@ -13,6 +13,7 @@ from tuner.plots import theme
 
 DECADES_LABELLED = 50.0  # log axes over a smaller factor are labelled at 1, 2, 5
 MARGIN = 0.06  # of the searched range, left free on both sides
+FAR = 1e6  # medians: a spike beyond does not flatten a curve
 WIDE_SPAN = 30.0  # positive values over more than this factor are drawn on a log axis
 MOST_NAMES = 12  # of more names along an axis only some are written
 NAME_LENGTH = 20  # characters of a slanted name
@@ -54,7 +55,12 @@ def name_ticks(axes: Axes, names: Sequence[str]) -> None:
 
 
 def value_scale(axes: Axes, values: np.ndarray) -> None:
-    """A log axis for positive values over a wide span."""
+    """A log axis for positive values over a wide span; what lies far above nearly all others leaves the axes."""
     finite = values[np.isfinite(values)]
-    if finite.size and finite.min() > 0 and finite.max() / finite.min() > WIDE_SPAN:
+    kept = finite[np.abs(finite) <= FAR * np.median(np.abs(finite))] if finite.size else finite
+    if kept.size and kept.min() > 0 and kept.max() / kept.min() > WIDE_SPAN:
         axes.set_yscale("log")
+    if 0 < kept.size < finite.size:
+        room = 0.05 * float(np.ptp(kept)) or 1.0
+        low, high = float(kept.min()), float(kept.max())
+        axes.set_ylim(low / 1.2 if axes.get_yscale() == "log" else low - room, high + room)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
@@ -51,6 +52,11 @@ def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     axes.set_axisbelow(True)
 
 
+def look(place: int) -> tuple[str, str]:
+    """Colour and mark of the series at a place; the first 49 differ."""
+    return SERIES[place % len(SERIES)], MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
+
+
 def inches(axes: Axes) -> tuple[float, float]:
     """Width and height, before the layout makes room for labels."""
     return axes.bbox.width / DPI, axes.bbox.height / DPI
@@ -68,12 +74,16 @@ def plain(texts: Sequence[Text]) -> None:
         text.set_parse_math(False)
 
 
-def legend(axes: Axes, *, above: bool = False, beside: bool = False, columns: int = 1) -> None:
+def legend(
+    axes: Axes, *, above: bool = False, beside: bool = False, columns: int = 1, handles: Sequence[Line2D] | None = None
+) -> None:
     """Inside where there is room, in lines above the axes, or in a column at their right."""
     if above:
         made = axes.legend(fontsize=SMALL, frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     elif beside:
-        made = axes.legend(fontsize=SMALL, frameon=False, ncols=columns, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        made = axes.legend(
+            fontsize=SMALL, frameon=False, ncols=columns, loc="upper left", bbox_to_anchor=(1.01, 1.0), handles=handles
+        )
     else:
         made = axes.legend(fontsize=SMALL, framealpha=0.9, edgecolor=PALE, ncols=columns)
     plain(made.get_texts())

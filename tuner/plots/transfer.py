@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.plots import theme
 from tuner.plots.scales import value_scale
 
+MOST_PARENTS = 12  # in the legend
+_ARM = "-."  # another base rate than the parent's
 _STROKES: dict[str, tuple[Any, str]] = {
     "parent": ((0, (1, 1)), "the round before"),
     "same": ("--", "same seed"),
@@ -56,24 +59,32 @@ def transfer_plot(table: pd.DataFrame, metric: str, *, title: str = "From a shor
         left, x="steps of the round", y=metric, title="fresh seeds decide; the same seed shares its parent's luck"
     )
     theme.style(right, x="step", title="best so far: read both at an equal step")
-    looks = {
-        int(parent): (theme.SERIES[place % len(theme.SERIES)], theme.MARKERS[place % len(theme.MARKERS)])
-        for place, parent in enumerate(table["parent"].unique())
-    }
+    looks = {int(parent): theme.look(place) for place, parent in enumerate(table["parent"].unique())}
     _draw_pairs(left, table[table["panel"] == "pairs"], looks)
     steps = table[table["panel"] == "steps"]
     _draw_steps(right, steps, looks)
     right.set_xscale("log")
     value_scale(right, steps["value"].to_numpy(dtype=np.float64))
-    theme.legend(right, beside=True)  # colours, marks and strokes are the same on the left
+    _explain(right, looks, sorted(set(steps["rate"]) - {1.0}))
     return figure
+
+
+def _explain(axes: Axes, looks: dict[int, tuple[str, str]], arms: list[float]) -> None:
+    """Colours and marks are parents, strokes are seeds, in both panels."""
+    shown = list(looks.items())[:MOST_PARENTS]
+    marks = [Line2D([], [], color=c, marker=m, linestyle="none", label=f"trial {parent}") for parent, (c, m) in shown]
+    if len(looks) > len(shown):
+        marks.append(Line2D([], [], linestyle="none", label=f"and {len(looks) - len(shown)} more"))
+    strokes = [*_STROKES.values(), *((_ARM, f"{rate:g} x rate") for rate in arms)]
+    lines = [Line2D([], [], color=theme.BLACK, linestyle=dash, label=told) for dash, told in strokes]
+    theme.legend(axes, beside=True, handles=[*marks, *lines])
 
 
 def _draw_pairs(axes: Axes, pairs: pd.DataFrame, looks: dict[int, tuple[str, str]]) -> None:
     for _, line in pairs.groupby("trial"):
         row = line.iloc[0]
         fresh = row["seeds"] == "fresh"
-        style = ":" if row["rate"] != 1.0 else "-" if fresh else "--"
+        style = _ARM if row["rate"] != 1.0 else "-" if fresh else "--"
         color, marker = looks[int(row["parent"])]
         axes.plot(
             ["shorter", "longer"], line["value"], style, marker=marker, color=color, linewidth=1.6,
@@ -86,13 +97,11 @@ def _draw_pairs(axes: Axes, pairs: pd.DataFrame, looks: dict[int, tuple[str, str
 
 def _draw_steps(axes: Axes, steps: pd.DataFrame, looks: dict[int, tuple[str, str]]) -> None:
     for (parent, seeds, _), line in steps.groupby(["parent", "seeds", "trial"], dropna=False):
-        dash, told = _STROKES[str(seeds)]
-        rate = line["rate"].iloc[0]
-        arm = "" if rate == 1.0 else f", {rate:g} x rate"
+        dash = _ARM if line["rate"].iloc[0] != 1.0 else _STROKES[str(seeds)][0]
         color, marker = looks[int(str(parent))]
         axes.plot(
-            line["step"], line["value"], color=color, linestyle=":" if arm else dash, linewidth=1.4, marker=marker,
-            markersize=4, markevery=0.15, label=f"trial {parent}, {told}{arm}",
+            line["step"], line["value"], color=color, linestyle=dash, linewidth=1.4, marker=marker,
+            markersize=4, markevery=0.15,
             markerfacecolor=color if seeds == "fresh" else "white",
         )  # fmt: skip
 
