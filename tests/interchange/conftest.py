@@ -35,10 +35,12 @@ def optuna_url(tmp_path_factory):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        memory = optuna.storages.InMemoryStorage()  # thousands of commits less; copied as a whole
         study = optuna.create_study(
-            study_name="mine", storage=url, direction="minimize", sampler=optuna.samplers.RandomSampler(seed=1)
+            study_name="mine", storage=memory, direction="minimize", sampler=optuna.samplers.RandomSampler(seed=1)
         )
         study.optimize(objective, n_trials=30, catch=(ValueError,))
         study.enqueue_trial({"learning_rate": 1e-2, "dropout": 0.1})
+        optuna.copy_study(from_study_name="mine", from_storage=memory, to_storage=url)
         optuna.create_study(study_name="two", storage=url, directions=["minimize", "maximize"])
     return url
