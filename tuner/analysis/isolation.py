@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.levels import Array
 from tuner.analysis.positions import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Hyperparameter, Range
@@ -22,7 +23,7 @@ MINIMUM_EACH = 5  # [P] completed trials of a value below which its best says li
 # best six of many, so that no less than those six are better than all others. For two equal values: 2 / 2^6 = 3 %.
 LEADS = 0.9975
 CHANCES_FLOOR = 0.0025  # [P] a value that wins less often is surely not the best
-_DRAWS = 8000
+MOST_NODES = 8  # of the integral: exact for ties of 15 values
 
 _THRESHOLDS = {
     "buckets": BUCKETS, "minimum_each": MINIMUM_EACH, "leads": LEADS, "surely_not_best": CHANCES_FLOOR,
@@ -162,16 +163,36 @@ def _is_whole(domain: Range) -> bool:
     return domain.integer and domain.high - domain.low < MOST_WHOLE
 
 
-def _chances(scores: list[np.ndarray]) -> list[float]:
-    """How often each value is best when as many trials of each are drawn, with replacement, as the fewest have."""
+def _chances(scores: list[Array]) -> list[float]:
+    """How often each value is best when as many trials of each are drawn, with replacement, as the fewest have.
+
+    Exact: the best of n draws lies above x with chance (share above x)^n. Who is level with k others wins in one of
+    k + 1 cases, which is the integral of t^k.
+    """
     there = [i for i, one in enumerate(scores) if len(one)]
     chances = [0.0] * len(scores)
     if not there:
         return chances
     count = min(len(scores[i]) for i in there)
-    rng = np.random.default_rng(0)
-    bests = np.stack([rng.choice(scores[i], (_DRAWS, count)).min(axis=1) for i in there])
-    winners = bests == bests.min(axis=0)
+    values = np.unique(np.concatenate([scores[i] for i in there]))
+    above, at = np.empty((len(there), len(values))), np.empty((len(there), len(values)))
     for row, i in enumerate(there):
-        chances[i] = float((winners[row] / winners.sum(axis=0)).mean())
+        ordered = np.sort(scores[i])
+        lower, upper = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+        above[row] = (1.0 - upper / len(ordered)) ** count
+        at[row] = (1.0 - lower / len(ordered)) ** count - above[row]
+    won = np.zeros(len(there))
+    for node, weight in zip(*np.polynomial.legendre.leggauss(min(MOST_NODES, len(there))), strict=True):
+        others = _products_of_others(above + 0.5 * (node + 1.0) * at)
+        won += 0.5 * weight * (at * others).sum(axis=1)
+    for row, i in enumerate(there):
+        chances[i] = float(won[row])
     return chances
+
+
+def _products_of_others(factors: Array) -> Array:
+    """For each row the product of all others, column by column."""
+    one = np.ones((1, factors.shape[1]))
+    before = np.cumprod(np.vstack([one, factors[:-1]]), axis=0)
+    after = np.cumprod(np.vstack([one, factors[:0:-1]]), axis=0)[::-1]
+    return np.asarray(before * after)
