@@ -16,17 +16,15 @@ from support.fusible import (
 from tuner.errors import NotFusible
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.fused import graph, optimizers, quick_kernels, rules
-from tuner.training.fused.evaluation import GroupEvaluation, evenly
+from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group import Group
-from tuner.training.fused.noise import Noise, Site
 from tuner.training.fused.self_check import exact_group, first_difference
-from tuner.training.randomness import step_seed
 
 ATEN = torch.ops.aten
 STEPS = 6
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -38,15 +36,31 @@ def digests(runs):
     return [canonical_digest(run.state()) for run in runs]
 
 
-@pytest.mark.parametrize("workload", MUST_FUSE)
-def test_a_model_that_must_fuse_does_and_keeps_its_bits(workload):
-    runs, alone = runs_of(workload(), 3), runs_of(workload(), 3)
+@pytest.fixture(scope="module", params=MUST_FUSE)
+def trained(request):
+    """A group of three trials of a model after some steps, and the same trials trained alone."""
+    runs, alone = runs_of(request.param(), 3), runs_of(request.param(), 3)
     group = exact_group(runs)
     group.advance(STEPS)
     for run in alone:
         run.advance(STEPS)
-    assert digests(runs) == digests(alone)
+    return request.param, group, alone
+
+
+def test_a_model_that_must_fuse_does_and_keeps_its_bits(trained):
+    _, group, alone = trained
+    assert digests(group.runs) == digests(alone)
     assert "vmap" not in group.ways.values()
+
+
+def test_evaluating_together_gives_the_bits_of_each_evaluation_or_is_not_done(trained):
+    workload, group, _ = trained
+    evaluation = GroupEvaluation(group)
+    trials = list(range(3))
+    first, second = evaluation.of(trials), evaluation.of(trials)
+    for measured in (first, second):
+        assert all(repr(measured[trial]) == repr(group.runs[trial].evaluate()) for trial in measured)
+    assert len(first) == 3 or "Transformer" in workload.__name__, evaluation.refused
 
 
 @pytest.mark.parametrize("num_trials", [1, 2, 8, 16])
@@ -201,45 +215,6 @@ def test_the_self_check_sees_a_wrong_rule(monkeypatch):
     )
     with pytest.raises(NotFusible, match="trial"):
         exact_group(runs_of(Mlp(), 2))
-
-
-@pytest.mark.parametrize("workload", MUST_FUSE)
-def test_evaluating_together_gives_the_bits_of_each_evaluation_or_is_not_done(workload):
-    group = Group(runs_of(workload(), 3))
-    evaluation = GroupEvaluation(group)
-    trials = list(range(3))
-    first, second = evaluation.of(trials), evaluation.of(trials)
-    for measured in (first, second):
-        assert all(repr(measured[trial]) == repr(group.runs[trial].evaluate()) for trial in measured)
-    assert len(first) == 3 or "Transformer" in workload.__name__, evaluation.refused
-
-
-@pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_a_group_is_evaluated_a_few_trials_at_a_time_and_the_last_few_overlap(at_once, monkeypatch):
-    monkeypatch.setattr("tuner.training.fused.evaluation.CACHED_BYTES", 0)
-    monkeypatch.setattr("tuner.training.fused.evaluation.evenly", lambda trials, most: at_once)
-    group = Group(runs_of(MlpWithDropout(), 4))
-    group.advance(2)
-    evaluation = GroupEvaluation(group)
-    for _ in range(2):
-        measured = evaluation.of(range(4))
-        assert [repr(measured[trial]) for trial in range(4)] == [repr(run.evaluate()) for run in group.runs]
-
-
-def test_trials_at_a_time_are_about_as_many_as_may_be_and_few_are_taken_twice():
-    assert [evenly(33, 4), evenly(32, 5), evenly(5, 8), evenly(7, 4), evenly(3, 1)] == [3, 4, 5, 4, 1]
-
-
-@pytest.mark.parametrize("rate", [0.0, 1e-4, 0.3, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("shape", [(64, 33), (5, 1024)])
-def test_masks_drawn_from_random_words_are_torchs_own_also_transposed(shape, rate):
-    values = torch.ones(shape).t()
-    noise = Noise([3, 4], [Site(tuple(values.shape), values.stride(), (rate, rate))], values)
-    (masks,) = noise.draw([7, 8])
-    for mask, seed, step in zip(masks, (3, 4), (7, 8), strict=True):
-        torch.default_generator.manual_seed(step_seed(seed, step))
-        assert torch.equal(mask, torch.nn.functional.dropout(values, rate, training=True))
-    assert noise._words[0] is not None, "the quick way is tried"
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5, 9, 10, 15, 16, 31, 33])

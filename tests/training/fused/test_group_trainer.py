@@ -1,5 +1,6 @@
 """Trials trained together leave what each leaves alone: curves, best steps, checkpoints, reasons, bit for bit."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,20 @@ class Calm(Tiny):
 def assert_same(together, alone, folders, trials):
     for trial in trials:
         assert meaning(together, folders[0], trial) == meaning(alone, folders[1], trial), f"trial {trial.number}"
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """For an optimizer four trials, what each left alone and where: trained once for all tests."""
+
+    @functools.cache
+    def trained(optimizer):
+        study = tiny_study(optimizer=optimizer, space=SPACES[optimizer], num_trials=4)
+        folder = tmp_path_factory.mktemp(optimizer)
+        trials = planned_trials(study)
+        return study, trials, trained_alone(setting_for(study, folder), trials), folder
+
+    return trained
 
 
 @pytest.mark.parametrize("workload", [Tiny, Calm])
@@ -66,17 +81,15 @@ def test_trials_with_batches_of_their_own_may_train_together(tmp_path):
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 5, 6, 13, 23])
 @pytest.mark.parametrize("optimizer", SPACES)
-def test_a_group_that_was_stopped_goes_on_alone_or_in_another_group(optimizer, stop, tmp_path):
-    study = tiny_study(optimizer=optimizer, space=SPACES[optimizer], num_trials=4)
-    trials = planned_trials(study)
-    alone = trained_alone(setting_for(study, tmp_path / "alone"), trials)
+def test_a_group_that_was_stopped_goes_on_alone_or_in_another_group(optimizer, stop, one_by_one, tmp_path):
+    study, trials, alone, alone_folder = one_by_one(optimizer)
     folder = tmp_path / "stopped"
     recorder = trained_together(setting_for(study, folder, stop=StopAt(stop + 1)), trials)
     assert {recorder.of(trial)[-1].step for trial in trials} == {stop}
     trained_alone(setting_for(study, folder), trials[:1], recorder)
     trained_together(setting_for(study, folder), [trials[3], trials[1]], recorder)
     trained_together(setting_for(study, folder), trials[2:3], recorder)
-    assert_same(recorder, alone, (folder, tmp_path / "alone"), trials)
+    assert_same(recorder, alone, (folder, alone_folder), trials)
 
 
 @pytest.mark.parametrize("stops", [(3, 11, 17), (0, 5, 22)])
