@@ -10,6 +10,7 @@ other. Those blocks are columns of a matrix, whose rows are added in order for a
 Whether both ways give the same bits on this machine is tried, for each size, before it is trusted.
 """
 
+import copy
 import functools
 import operator
 
@@ -26,19 +27,19 @@ _MOST_EXAMPLES = 16 * _BLOCK  # more are added up in blocks of blocks
 
 def quickened(graph: GraphModule) -> GraphModule:
     """A copy of a recorded graph that computes these by the quicker of both ways."""
-    copy = GraphModule(graph, graph.graph)
-    for node in list(copy.graph.nodes):
+    quick = GraphModule(graph, copy.deepcopy(graph.graph))  # a module shares the graph that it is given
+    for node in list(quick.graph.nodes):
         if node.target is _ATEN._log_softmax.default:
             node.target = log_softmax
         elif node.target is _ATEN._log_softmax_backward_data.default:
             node.target = log_softmax_backward
         elif node.target is _ATEN.stack.default and (found := _stacked_means(node)) is not None:
-            with copy.graph.inserting_before(node):
-                node.replace_all_uses_with(copy.graph.call_function(mean_negative, found))
-    copy.graph.eliminate_dead_code(lambda node: node.op != "call_function" or writes(node))
-    copy.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
-    copy.recompile()
-    return copy
+            with quick.graph.inserting_before(node):
+                node.replace_all_uses_with(quick.graph.call_function(mean_negative, found))
+    quick.graph.eliminate_dead_code(lambda node: node.op != "call_function" or writes(node))
+    quick.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
+    quick.recompile()
+    return quick
 
 
 def writes(node: Node) -> bool:
