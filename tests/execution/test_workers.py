@@ -19,6 +19,8 @@ from tuner.errors import InputError, Interrupted, WorkloadError
 from tuner.execution.backend import Silent
 from tuner.execution.fusing import even_share
 from tuner.execution.in_process import InProcess, Lease
+from tuner.execution.member import worker_environment
+from tuner.execution.nursery import Nursery
 from tuner.execution.orders import Place
 from tuner.execution.workers import Workers, devices_of
 from tuner.records import State
@@ -100,14 +102,34 @@ class Heard(Silent):
         self.ended.append((claim.trial.number, update.state, update.reason))
 
 
+class Kept(Nursery):
+    """A nursery that outlives the workers of a test: importing torch once is enough for all of them."""
+
+    def close(self):
+        if self._process is None or self._process.poll() is not None:
+            super().close()
+
+    @property
+    def pid(self):
+        return self._process and self._process.pid
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    kept = Kept(worker_environment(1))
+    yield kept
+    kept.kill()
+
+
 def children():
     return psutil.Process().children(recursive=True)
 
 
 @pytest.fixture(autouse=True)
-def no_process_is_left():
+def no_process_is_left(nursery, monkeypatch):
+    monkeypatch.setattr(Workers, "_nursery", lambda self: nursery)
     yield
-    assert children() == []
+    assert [child.pid for child in children()] in ([], [nursery.pid])
 
 
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path):
@@ -125,11 +147,11 @@ def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_
     calm.run(0)
     deaths = {
         "killed": ("import os; os.kill(os.getpid(), 9)", "lost: its worker was killed by signal 9"),
-        "stalled": ("import time; time.sleep(600)", "stalled: no step for 8 s"),
+        "stalled": ("import time; time.sleep(600)", "stalled: no step for 5 s"),
     }
     for name, (deed, reason) in deaths.items():
         heard, hurt = Heard(), Bench(tmp_path / name, loss=ONCE.format(deed).strip())
-        hurt.run(1, listener=heard, stall_seconds=8.0)
+        hurt.run(1, listener=heard, stall_seconds=5.0)
         assert hurt.rows() == calm.rows()
         assert any(told.startswith(reason) for _, _, told in heard.ended), heard.ended
         assert hurt.rows("select max(attempt) from trial") == [(2,)]
@@ -145,10 +167,31 @@ def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, cap
             time.sleep(600)
         """
     bench.file.write_text(bench.file.read_text().replace(DATA, f"{hang.strip()}\n        {DATA}"))
-    bench.run(1, stall_seconds=8.0)
+    bench.run(1, stall_seconds=5.0)
     assert mark.exists()
-    assert "stalled: no sign of life for 8 s" in caplog.text
+    assert "stalled: no sign of life for 5 s" in caplog.text
     assert bench.rows("select state, attempt from trial") == [("complete", 1)]
+
+
+def test_workers_are_forked_and_a_nursery_that_is_killed_is_replaced_with_all_of_them(tmp_path, nursery):
+    calm, hurt, heard = Bench(tmp_path / "calm"), Bench(tmp_path / "hurt"), Heard()
+    calm.run(0)
+    killed = []
+
+    def kill():
+        if heard.steps and not killed:
+            assert {child.ppid() for child in children()} == {os.getpid(), nursery.pid}
+            killed.append(nursery.pid)
+            os.kill(nursery.pid, signal.SIGKILL)
+        return False
+
+    hurt.run(2, listener=heard, stop=kill)
+    assert hurt.rows() == calm.rows()
+    assert nursery.pid not in killed
+    assert killed
+    told = {reason for _, state, reason in heard.ended if state is State.RUNNING}
+    assert all(reason.startswith("lost: its worker was killed by signal 9") for reason in told), told
+    assert told
 
 
 def test_a_process_whose_device_died_trains_nothing_more(tmp_path):
@@ -282,7 +325,7 @@ def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
     launcher = start(tmp_path, "launch", "tiny.py", "--workers", 2)
     wait_for(lambda: training(tmp_path))
     family = psutil.Process(launcher.pid).children(recursive=True)
-    assert len(family) == 2
+    assert len(family) == 3, "two workers and the process that forked them"
     launcher.kill()
     launcher.communicate()
     _, alive = psutil.wait_procs(family, timeout=2.0)

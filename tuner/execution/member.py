@@ -11,33 +11,36 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from tuner.execution.nursery import Born, Nursery
 from tuner.execution.orders import Message, Order, Place, line_of
 from tuner.records import Claim
 
 STOP_SECONDS = 60.0  # to finish a step and save
+BIRTH_SECONDS = 120.0  # until the first word: time enough to import torch on a busy machine
 
 
 class Member:
-    """A worker process: what it holds, when it last moved. A new process takes the place of one that died."""
+    """A worker process: what it holds, when it last moved. A new process takes the place of one that died.
 
-    def __init__(self, place: Place) -> None:
+    It is forked by the `nursery`, where there is one.
+    """
+
+    def __init__(self, place: Place, nursery: Nursery | None = None) -> None:
         self.place = place
+        self.nursery = nursery
         self.claims: dict[int, Claim] = {}  # by the trial's number
         self.busy = False
         self.ready = False
+        self.born = False
         self.moved = time.monotonic()
         self._rest = b""
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tuner.execution.worker_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(self.place.threads),
-        )
+    def _start(self) -> subprocess.Popen[bytes] | Born:
+        process = self.nursery.bear() if self.nursery else _started(self.place)
         os.set_blocking(_piped(process.stdout).fileno(), False)
-        self.process, self._rest, self.ready, self.moved = process, b"", False, time.monotonic()
+        self.process, self._rest, self.moved = process, b"", time.monotonic()
+        self.ready = self.born = False
         self._tell(line_of(self.place))
         return process
 
@@ -69,8 +72,12 @@ class Member:
                 self._rest += piece
         *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
-            self.moved = time.monotonic()
+            self.born, self.moved = True, time.monotonic()
             yield json.loads(line)
+
+    def is_stalled(self, seconds: float) -> bool:
+        """Whether it works and has not moved for so long. Birth, which imports torch, may take longer."""
+        return self.busy and time.monotonic() - self.moved > max(seconds, 0.0 if self.born else BIRTH_SECONDS)
 
     def ask_to_stop(self) -> None:
         if self.process.poll() is None:
@@ -104,7 +111,16 @@ def _piped(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _started(place: Place) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner.execution.worker_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=worker_environment(place.threads),
+    )
+
+
+def worker_environment(threads: int) -> dict[str, str]:
     """Threads are set before torch is imported: waiting OpenMP threads would take the cores from the others."""
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]

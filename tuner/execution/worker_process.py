@@ -33,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Work until there are no orders any more, or somebody says stop."""
-    _die_with_the_parent()
+    die_with_the_parent()
     mouth = Mouth(os.dup(1))
     os.dup2(2, 1)  # what user code prints must not get between our messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which says SIGTERM to us
@@ -61,7 +61,8 @@ def _family(error: TunerError) -> str:
     return "device" if isinstance(error, DeviceLost) else "paused"
 
 
-def _die_with_the_parent() -> None:
+def die_with_the_parent() -> None:
+    """Have the kernel end this process when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -7,6 +7,7 @@ that die, and tells the listener. Results do not depend on the number of workers
 import logging
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,8 @@ from tuner.errors import InputError, Interrupted, Paused, StorageError, StudyCha
 from tuner.execution.backend import Listener
 from tuner.execution.heartbeat import BEATS, renew
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
-from tuner.execution.member import STOP_SECONDS, Member
+from tuner.execution.member import STOP_SECONDS, Member, worker_environment
+from tuner.execution.nursery import Nursery
 from tuner.execution.orders import Message, Order, Place
 from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
 from tuner.storage.store import Ledger
@@ -56,6 +58,7 @@ class Workers:
         self._places(count or 1)
         self.stall_seconds = stall_seconds
         self.crew: list[Member] = []
+        self.nursery: Nursery | None = None
 
     def fingerprint(self) -> str:
         return self.local.fingerprint()
@@ -87,7 +90,8 @@ class Workers:
             self.local.run(ledger, row, listener, stop)
             return
         if not self.crew:
-            self.crew = [Member(place) for place in self._places(count)]
+            self.nursery = self.nursery or self._nursery()
+            self.crew = [Member(place, self.nursery) for place in self._places(count)]
         order = Order(row.campaign, row.study.name, self.fingerprint())
         try:
             shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
@@ -101,6 +105,11 @@ class Workers:
         devices = devices_of(count, self.place.device, torch.cuda.device_count(), self.workers_per_gpu)
         return [replace(self.place, device=device, crew=count) for device in devices]
 
+    def _nursery(self) -> Nursery | None:
+        """Workers on the CPU are forked, where the system can: on Linux."""
+        forks = sys.platform == "linux" and self.local.device.type == "cpu"
+        return Nursery(worker_environment(self.place.threads)) if forks else None
+
     def close(self) -> None:
         """End all workers."""
         crew, self.crew = self.crew, []
@@ -109,6 +118,8 @@ class Workers:
                 member.kill()
         for member in crew:
             member.close()
+        if self.nursery is not None:
+            self.nursery.close()
 
 
 class _Shift:
@@ -137,8 +148,8 @@ class _Shift:
             self._hear()
             for member in self.crew:
                 if member.busy and self._is_dead(member):
-                    self._replace(member, order, f"lost: its worker {_ending(member.process.returncode)}")
-                elif member.busy and time.monotonic() - member.moved > self.stall_seconds:
+                    self._replace(member, order, f"lost: its worker {_ending(member.process.returncode or 0)}")
+                elif member.is_stalled(self.stall_seconds):
                     member.kill()
                     awaited = "step" if member.claims else "sign of life"
                     self._replace(member, order, f"stalled: no {awaited} for {self.stall_seconds:g} s")
