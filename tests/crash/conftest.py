@@ -2,11 +2,14 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,27 +19,54 @@ PACKAGE = LOOP.parents[2]
 MEMORY = Path("/dev/shm")  # kill -9 leaves the page cache alone, so the disk would only cost time
 
 
+class Loop:
+    """The process that forks for each mode: it imports torch once for all tests."""
+
+    def __init__(self):
+        environment = os.environ | {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen([sys.executable, str(LOOP)], env=environment, bufsize=0, **pipes)
+
+    def run(self, folder, mode, numbers, seconds, postgresql):
+        """What a mode found. None of its processes is left."""
+        asked = {"folder": str(folder), "mode": mode, "numbers": numbers, "postgresql": postgresql}
+        self.process.stdin.write(json.dumps(asked).encode() + b"\n")
+        end = time.monotonic() + seconds
+        group = int(self._line(end))
+        try:
+            code = int(self._line(end))
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            self._line(end + 60.0)
+            raise
+        assert code == 0, (folder / "errors").read_text()[-2000:]
+        with pytest.raises(ProcessLookupError):
+            os.killpg(group, 0)
+        return json.loads((folder / "result").read_text())
+
+    def _line(self, end):
+        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
+        assert ready, "the loop takes too long"
+        return self.process.stdout.readline()
+
+
+@pytest.fixture(scope="session")
+def loops():
+    started = Loop()
+    yield started
+    started.process.stdin.close()
+    started.process.wait()
+    started.process.stdout.close()
+
+
 @pytest.fixture
-def loop():
-    """Runs a mode of the loop in a process of its own, and returns what it found. No process is left."""
+def loop(loops):
+    """Runs a mode of the loop in a process of its own, and returns what it found."""
     folder = Path(tempfile.mkdtemp(prefix="tuner-crash-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
 
     def run(mode, *numbers, seconds=280, postgresql=False):
-        command = [sys.executable, str(LOOP), str(folder / "studies"), mode, *map(str, numbers)]
-        chosen = environment | ({"TUNER_CRASH_POSTGRESQL": "1"} if postgresql else {})
-        group = subprocess.Popen(
-            command, env=chosen, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        try:
-            out, err = group.communicate(timeout=seconds)
-        except BaseException:
-            os.killpg(group.pid, signal.SIGKILL)
-            raise
-        assert group.returncode == 0, err[-2000:]
-        with pytest.raises(ProcessLookupError):
-            os.killpg(group.pid, 0)
-        return json.loads(out)
+        return loops.run(folder, mode, numbers, seconds, postgresql)
 
     yield run
     shutil.rmtree(folder)

@@ -1,9 +1,10 @@
 """Kill, resume, compare: lives of a worker that end at a failpoint, at random, or too late.
 
-    python loop.py FOLDER MODE [NUMBER ...]      MODE: a function below, with its numbers
+    echo '{"folder": "/tmp/x", "mode": "lost", "numbers": [], "postgresql": false}' | python loop.py
 
-A script and not a test, because a life is a fork. Prints one JSON object; `wrong` is what the promises forbid.
-TUNER_CRASH_POSTGRESQL: studies lie in databases of a PostgreSQL server and not in SQLite files.
+A script and not a test, because a life is a fork: it has imported torch and computed nothing. Each line asks for a
+mode, a function below with its numbers; answered are its process group and its exit code, and the folder's `result`
+holds what it found: `wrong` is what the promises forbid. Studies lie in SQLite files or on a PostgreSQL server.
 """
 
 import json
@@ -12,6 +13,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partialmethod
 from itertools import count
@@ -350,15 +352,29 @@ MODES = {
 }
 
 
-def main():
-    folder, mode, *numbers = sys.argv[1:]
-    kind = Postgres if os.environ.get("TUNER_CRASH_POSTGRESQL") else Sqlite
-    databases = kind(Path(folder))
+def carry_out(asked):
+    """Run a mode in a process group of its own; what it found is written into the folder."""
+    os.setpgid(0, 0)
+    folder = Path(asked["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    os.dup2(os.open(folder / "errors", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), 2)
+    databases = (Postgres if asked["postgresql"] else Sqlite)(folder / "studies")
     try:
-        result = MODES[mode](databases, *map(int, numbers))
+        result = MODES[asked["mode"]](databases, *asked["numbers"])
     finally:
         databases.close()
-    sys.stdout.write(json.dumps(result) + "\n")
+    (folder / "result").write_text(json.dumps(result))
+
+
+def main():
+    for line in sys.stdin:
+        group = child(lambda: carry_out(json.loads(line)))  # noqa: B023
+        with suppress(PermissionError, ProcessLookupError):  # it did so itself
+            os.setpgid(group, group)
+        sys.stdout.write(f"{group}\n")
+        sys.stdout.flush()
+        sys.stdout.write(f"{ended(group)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
