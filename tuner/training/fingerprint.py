@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+@lru_cache(maxsize=8)
 def normalized_source(source: str) -> str:
     """What the code means to Python: no comments, no docstrings, no formatting, no `Campaign(...)`."""
     tree = ast.parse(source)
