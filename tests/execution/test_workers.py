@@ -16,6 +16,7 @@ from support.study_files import write_study
 
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, Interrupted, WorkloadError
+from tuner.execution import member, workers
 from tuner.execution.backend import Silent
 from tuner.execution.fusing import even_share
 from tuner.execution.in_process import InProcess, Lease
@@ -157,7 +158,9 @@ def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_
         assert hurt.rows("select max(attempt) from trial") == [(2,)]
 
 
-def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, caplog):
+def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(member, "READY_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "DEATHS_AT_START", 1000)  # a busy machine starts workers slowly
     bench, mark = Bench(tmp_path, trials=1), tmp_path / "hung"
     hang = f"""
         import os, pathlib, time
@@ -167,9 +170,9 @@ def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, cap
             time.sleep(600)
         """
     bench.file.write_text(bench.file.read_text().replace(DATA, f"{hang.strip()}\n        {DATA}"))
-    bench.run(1, stall_seconds=5.0)
+    bench.run(1, stall_seconds=3.0)
     assert mark.exists()
-    assert "stalled: no sign of life for 5 s" in caplog.text
+    assert "stalled: no sign of life for 3 s" in caplog.text
     assert bench.rows("select state, attempt from trial") == [("complete", 1)]
 
 

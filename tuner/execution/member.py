@@ -16,7 +16,7 @@ from tuner.execution.orders import Message, Order, Place, line_of
 from tuner.records import Claim
 
 STOP_SECONDS = 60.0  # to finish a step and save
-BIRTH_SECONDS = 120.0  # until the first word: time enough to import torch on a busy machine
+READY_SECONDS = 120.0  # time enough to import torch and to read the data on a busy machine
 
 
 class Member:
@@ -31,7 +31,6 @@ class Member:
         self.claims: dict[int, Claim] = {}  # by the trial's number
         self.busy = False
         self.ready = False
-        self.born = False
         self.moved = time.monotonic()
         self._rest = b""
         self.process = self._start()
@@ -39,8 +38,7 @@ class Member:
     def _start(self) -> subprocess.Popen[bytes] | Born:
         process = self.nursery.bear() if self.nursery else _started(self.place)
         os.set_blocking(_piped(process.stdout).fileno(), False)
-        self.process, self._rest, self.moved = process, b"", time.monotonic()
-        self.ready = self.born = False
+        self.process, self._rest, self.ready, self.moved = process, b"", False, time.monotonic()
         self._tell(line_of(self.place))
         return process
 
@@ -72,12 +70,12 @@ class Member:
                 self._rest += piece
         *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
-            self.born, self.moved = True, time.monotonic()
+            self.moved = time.monotonic()
             yield json.loads(line)
 
     def is_stalled(self, seconds: float) -> bool:
-        """Whether it works and has not moved for so long. Birth, which imports torch, may take longer."""
-        return self.busy and time.monotonic() - self.moved > max(seconds, 0.0 if self.born else BIRTH_SECONDS)
+        """Whether it works and has not moved for so long. Until it is ready it may take longer than for a step."""
+        return self.busy and time.monotonic() - self.moved > max(seconds, 0.0 if self.ready else READY_SECONDS)
 
     def ask_to_stop(self) -> None:
         if self.process.poll() is None:
