@@ -1,9 +1,10 @@
 """A long, rough day: four workers, thousands of tiny trials, a kill every five seconds. Is anything lost, or growing?
 
-    python tests/crash/soak.py [--minutes 30] [--postgresql]
+    python tests/crash/soak.py [--minutes 30] [--trials 20000] [--postgresql]
 
 On PostgreSQL every kill also cuts all connections, and the server is killed twice. The first worker is never killed:
-its memory, its open files and the time of its claims are what must not grow. Prints a line of JSON; exit code 1 when
+its memory, its open files and the time of its claims are what must not grow. (At the end of a study all of its trials
+are read once: with 20,000 of them that is a step of 30 MB, and not a leak.) Prints a line of JSON; exit code 1 when
 something is wrong.
 """
 
@@ -37,7 +38,7 @@ from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import study_problems
 
-STUDY = tiny_study(num_trials=20_000, budget=StepBudget(4, 2), keep_best=1)
+STUDY = tiny_study(budget=StepBudget(4, 2), keep_best=1)
 WORKERS = 4
 KILL_SECONDS = 5.0
 REPLAYED = 60  # finished trials that are trained again, uninterrupted, and compared bit for bit
@@ -45,13 +46,10 @@ ALWAYS = 1_000_000  # attempts: one trial may be hit any number of times
 SETTLED = 0.2  # of the time, after which nothing may grow
 
 
-def study_named(number):
-    return replace(STUDY, name=f"soak-{number}", seed=STUDY.seed + number)
-
-
-def plan(place, number):
+def plan(place, number, trials):
     with open_ledger(place.url) as ledger:
-        row = ledger.start_study(CAMPAIGN, study_named(number), "code and data")
+        study = replace(STUDY, name=f"soak-{number}", seed=STUDY.seed + number, num_trials=trials)
+        row = ledger.start_study(CAMPAIGN, study, "code and data")
         ledger.plan_trials(row.study_id, planned_trials(row.study))
 
 
@@ -85,8 +83,9 @@ def work(place, times=None):
 class Soak:
     """Workers, what happens to them, and what is measured meanwhile."""
 
-    def __init__(self, databases, minutes):
+    def __init__(self, databases, minutes, trials):
         self.databases = databases
+        self.trials = trials
         self.place = databases.empty("soak")
         self.end = time.monotonic() + 60 * minutes
         self.began = time.monotonic()
@@ -117,7 +116,7 @@ class Soak:
 
     def _plan(self):
         number, self.studies = self.studies, self.studies + 1
-        assert ended(child(lambda: plan(self.place, number))) == 0
+        assert ended(child(lambda: plan(self.place, number, self.trials))) == 0
 
     def _note(self, code, *, killed=False):
         self.kills += code == -signal.SIGKILL
@@ -147,7 +146,7 @@ class Soak:
             "own_mb": psutil.Process().memory_info().rss / 2**20,
             "wal_mb": log.stat().st_size / 2**20 if log.exists() else 0.0,
         })  # fmt: skip
-        if states.get("waiting", 0) < 2000:
+        if states.get("waiting", 0) < min(2000, self.trials):
             self._plan()
 
     def _result(self):
@@ -216,12 +215,13 @@ def _rate(samples):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--trials", type=int, default=20_000, help="of each study")
     parser.add_argument("--postgresql", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tuner-soak-") as folder:
         databases = (Postgres if asked.postgresql else Sqlite)(Path(folder) / "studies")
         try:
-            result = Soak(databases, asked.minutes).run()
+            result = Soak(databases, asked.minutes, asked.trials).run()
         finally:
             databases.close()
     sys.stdout.write(json.dumps(result) + "\n")
