@@ -64,6 +64,10 @@ class Place:
     def checkpoints(self):
         return self.folder / "checkpoints"
 
+    def door(self, process):
+        """The file that says that a process has opened the Ledger."""
+        return self.folder / f"open-{process}"
+
     def query(self, statement):
         """Rows, or nothing for what changes something, past the Ledger."""
         engine = create_engine(parsed_url(self.url))
@@ -149,6 +153,7 @@ def train(place, workload=None, *, armed="", **options):
     """Train what is left, as `tuner launch` does. Returns the names of the failpoints that were passed."""
     passed = failpoints.arm(armed)
     with open_ledger(place.url, create=False) as ledger:
+        place.door(os.getpid()).touch()
         backend = InProcess(workload or Exact(), place.checkpoints, commit_seconds=0.0, **options)
         backend.run(ledger, ledger.study(CAMPAIGN, STUDY.name), Silent(), lambda: False)
     return passed.trace

@@ -145,7 +145,7 @@ class Hunter:
         while code == -signal.SIGKILL and self.killed < kills:
             workers += [life(place, slow) for _ in range(2 - len(workers))]
             time.sleep(self.generator.uniform(0.05, 0.3))
-            self._trouble()
+            self._trouble(place, workers)
             victim = workers.pop(self.generator.randrange(2))
             os.kill(victim, signal.SIGKILL)
             code = ended(victim)
@@ -153,10 +153,12 @@ class Hunter:
         codes = [code for code in (*map(ended, workers), code) if code not in (0, -signal.SIGKILL)]
         return [f"a worker ended with {code}" for code in codes]
 
-    def _trouble(self):
+    def _trouble(self, place, workers):
         if not isinstance(self.databases, Postgres):
             return
-        time.sleep(0.3)  # a server that is away when a worker begins is a wrong address
+        end = time.monotonic() + 30.0  # a server that is away when a worker begins is a wrong address
+        while not all(place.door(worker).exists() for worker in workers) and time.monotonic() < end:
+            time.sleep(0.02)
         self.databases.cut_connections()
         if self.killed > (self.stops + 1) * self.kills_per_stop:
             self.stops += 1
