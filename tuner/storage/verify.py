@@ -5,7 +5,7 @@ Nothing here loads a checkpoint; files are read as bytes and compared with what 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +68,15 @@ def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[P
     folder = root / place
     inside = folder.is_dir() and folder.resolve().is_relative_to(root.resolve())
     files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()) if inside else []
+    if not _unknown(files, ledger, root):
+        return []  # as nearly always, and found without reading every trial
     running = {f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING}
+    return [path for path in _unknown(files, ledger, root) if not _is_in_use(path, running)]
+
+
+def _unknown(files: Sequence[Path], ledger: Ledger, root: Path) -> list[Path]:
     known = {file.path for file in ledger.checkpoint_files()}
-    return [path for path in files if str(path.relative_to(root)) not in known and not _is_in_use(path, running)]
+    return [path for path in files if str(path.relative_to(root)) not in known]
 
 
 def _is_in_use(path: Path, running: Collection[str]) -> bool:
