@@ -25,6 +25,7 @@ from tuner.execution import worker_process
 
 LOST = -signal.SIGKILL  # what a worker ends with whose nursery ended: the kernel kills it
 AGES = 1e6  # seconds
+CLOSE_SECONDS = 60.0  # it may still import torch
 
 
 class Nursery:
@@ -69,7 +70,11 @@ class Nursery:
         if self._channel is not None:
             self._channel.close()
         if self._process is not None:
-            self._process.wait()
+            try:
+                self._process.wait(CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._channel = self._process = None
 
 
@@ -150,8 +155,8 @@ class _Forks:
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.fates: dict[int, int] = {}  # by process id
-        self.bell, ringing = os.pipe2(os.O_NONBLOCK)
-        signal.set_wakeup_fd(ringing)
+        self.bell, self.ringing = os.pipe2(os.O_NONBLOCK)
+        signal.set_wakeup_fd(self.ringing)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
     def serve(self) -> bool:
@@ -171,8 +176,8 @@ class _Forks:
         """Whether this is the child."""
         pid = os.fork()
         if pid:
-            os.write(fate, b"%d\n" % pid)
             self.fates[pid] = fate
+            self._tell(pid, pid)
             os.close(orders)
             os.close(words)
             return False
@@ -181,7 +186,8 @@ class _Forks:
             signal.signal(number, signal.SIG_DFL)
         os.dup2(orders, 0)
         os.dup2(words, 1)
-        for descriptor in (orders, words, fate, self.bell, self.channel.detach(), *self.fates.values()):
+        ours = (self.channel.detach(), self.bell, self.ringing, *self.fates.values())
+        for descriptor in (orders, words, fate, *ours):
             os.close(descriptor)
         return True
 
@@ -191,10 +197,12 @@ class _Forks:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
-                fate = self.fates.pop(pid)
-                with suppress(BrokenPipeError):
-                    os.write(fate, b"%d\n" % os.waitstatus_to_exitcode(status))
-                os.close(fate)
+                self._tell(pid, os.waitstatus_to_exitcode(status))
+                os.close(self.fates.pop(pid))
+
+    def _tell(self, pid: int, number: int) -> None:
+        with suppress(BrokenPipeError):  # nobody wants to know
+            os.write(self.fates[pid], b"%d\n" % number)
 
 
 if __name__ == "__main__":

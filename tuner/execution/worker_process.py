@@ -40,7 +40,10 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     mouth.say("alive")
-    place = Place(**json.loads(sys.stdin.readline()))
+    told = sys.stdin.readline()
+    if not told:
+        return  # the parent is gone already
+    place = Place(**json.loads(told))
     orders: queue.Queue[Order | None] = queue.Queue()
     threading.Thread(target=_listen, args=(sys.stdin, orders), daemon=True).start()
     try:
