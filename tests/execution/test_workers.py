@@ -119,7 +119,7 @@ class Kept(Nursery):
 def nursery():
     kept = Kept(worker_environment(1))
     yield kept
-    kept.kill()
+    Nursery.close(kept)
 
 
 def children():

@@ -63,6 +63,7 @@ class Nursery:
         """End it at once, and with it all its workers."""
         if self._process is not None:
             self._process.kill()
+            self._process.wait()
         self.close()
 
     def close(self) -> None:
