@@ -173,6 +173,24 @@ def test_the_infeasible_map_shows_the_space_that_was_searched():
     assert high > 1e-1
 
 
+def test_what_exists_in_one_branch_only_breaks_no_line_and_counts_no_point_elsewhere():
+    space = SearchSpace(
+        optimizer=branches(sgd={"rate": uniform(0, 1), "momentum": uniform(0, 1)}, adamw={"rate": uniform(0, 1)}),
+        width=uniform(0, 1),
+    )
+    points = [
+        {"optimizer": "sgd", "sgd.rate": 0.2, "sgd.momentum": 0.3, "width": 0.4},
+        {"optimizer": "adamw", "adamw.rate": 0.6, "width": 0.8},
+    ]
+    made = frames_of_values(study(space), points, [0.1, 0.2])
+    names = [hyperparameter.name for hyperparameter in space]
+    drawn = PLOTS["parallel"](made)[0].axes[0].lines
+    assert [names[place] for place in drawn[1].get_xdata()] == ["optimizer", "adamw.rate", "width"]
+    assert drawn[1].get_ydata().tolist() == [1.0, 0.6, 0.8]
+    legend = PLOTS["infeasible"](made)[0].axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["complete (1)", "infeasible (0)"], "with an sgd.rate"
+
+
 def test_what_failed_is_not_on_the_map_of_infeasible_trials():
     """D44: a bug is not the point's fault."""
     made = frames(12, bad_above=1e-2)

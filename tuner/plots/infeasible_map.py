@@ -30,7 +30,7 @@ def infeasible_map(table: pd.DataFrame, frames: StudyFrames, *, title: str = "In
     axes = figure.add_subplot()
     theme.style(axes, x=names[0], y=names[1] if len(names) > 1 else "trial")
     for state, marker, color in (("complete", "o", theme.BLUE), ("infeasible", "x", theme.RED)):
-        part = table[table["state"] == state]
+        part = table[(table["state"] == state) & table[names].notna().all(axis=1)]  # where they exist
         axes.plot(
             part[names[0]].astype(float), part[names[-1] if len(names) > 1 else "trial"].astype(float), marker,
             color=color, markersize=6, markeredgewidth=1.6, linestyle="none", label=f"{state} ({len(part)})",

@@ -47,11 +47,11 @@ def parallel_plot(table: pd.DataFrame, *, title: str = "The best trials across a
     theme.style(axes, y="position in the searched range")
     for rank, line in table.groupby("rank"):
         place = int(str(rank)) - 1
-        ordered = line.set_index("hyperparameter")["position"].reindex(names)
+        known = line[line["position"].notna()]  # a line passes over what does not exist in its branch
         told = f"trial {line['trial'].iloc[0]}: {line['best_value'].iloc[0]:.4g}"
         color, marker = theme.look(place)
         axes.plot(
-            range(len(names)), ordered.to_numpy(dtype=np.float64), markersize=5, marker=marker, color=color,
+            known["hyperparameter"].map(names.index), known["position"], markersize=5, marker=marker, color=color,
             linestyle=theme.DASHES[place % len(theme.DASHES)],
             linewidth=2.2 if place == 0 else 1.1, label=told, zorder=3.0 - 0.1 * place,
         )  # fmt: skip
