@@ -36,7 +36,8 @@ from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
 
 LEASE_SECONDS = 120.0
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
+FIRST_POLL_SECONDS = 0.02
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
 
@@ -132,17 +133,20 @@ class InProcess:
         check_profile(ledger, row, self.profile)
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
         fusing = Fusing(self.fuse, ledger, row, setting, self.crew)
-        told, worker = _Told(listener), worker_id()
+        told, worker, waited = _Told(listener), worker_id(), 0.0
         while not stop():
             claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
             if claims:
                 self._train(fusing, trainer, claims, told)
                 patiently(lambda: self._make_room(ledger, row), stop)
+                waited = 0.0
                 continue
             if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
                 delete_strays(ledger, row.study_id, self.checkpoint_root, place)
                 return
-            time.sleep(POLL_SECONDS)  # another worker has the rest; should it die, its trials come to us
+            pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
+            time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
+            waited += pause
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
