@@ -60,7 +60,7 @@ WorkersPerGpu = Annotated[int, typer.Option(min=1, help="So many worker processe
 Fuse = Annotated[
     str,
     typer.Option(
-        help="Train trials together as one stacked model: off, auto, or how many. The results are the same bits."
+        help="Train trials together as one stacked model: auto, off, or how many. The results are the same bits."
     ),
 ]
 ProfileOption = Annotated[

@@ -23,6 +23,8 @@ from tuner.design.study import Study
 from tuner.execution.backend import Listener, Silent, Watch
 from tuner.records import Claim, State, TrialUpdate
 
+MOST_BARS = 8  # of trials
+
 
 class Lines:
     """One line per finished trial."""
@@ -51,7 +53,10 @@ class Lines:
 
 
 class Bars:
-    """A bar for the study and one for each trial in training, with steps per second and the time left."""
+    """A bar for the study and one for each trial in training, with steps per second and the time left.
+
+    Of many that train together the first few have a bar.
+    """
 
     def __init__(self, study: Study, finished: int, progress: Progress) -> None:
         self.study = study
@@ -66,7 +71,10 @@ class Bars:
     def trial_started(self, claim: Claim) -> None:
         self._forget(claim)
         first = max((checkpoint.step for checkpoint in claim.checkpoints if checkpoint.kind == "latest"), default=0)
-        bar = self.progress.add_task(f"  trial {claim.trial.number}", total=self.steps, completed=first, note="")
+        shown = len(self.trials) < MOST_BARS
+        bar = self.progress.add_task(
+            f"  trial {claim.trial.number}", total=self.steps, completed=first, note="", visible=shown
+        )
         self.trials[claim.trial_id] = (bar, time.monotonic(), first)
 
     def trial_stepped(self, claim: Claim, step: int) -> None:

@@ -36,7 +36,7 @@ class Where:
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
     stall_timeout: StallTimeout = 1800.0
-    fuse: Fuse = "off"
+    fuse: Fuse = "auto"
     profile: ProfileOption = Profile.exact
     keep_checkpoints: KeepCheckpoints = None
     allow_changed_code: AllowChangedCode = False
