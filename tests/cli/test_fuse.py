@@ -20,6 +20,8 @@ def test_fused_trials_leave_the_records_of_single_ones(fuse, tuner, tmp_path, mo
         assert run.code == 0, run.err
         assert run.err.count("complete, best validation/loss") == 4
     assert rows(tmp_path / "together", CURVES) == rows(tmp_path / "alone", CURVES)
+    kept = rows(tmp_path / "together", "select count(*) from conclusion where kind = 'fusion'")
+    assert kept == [(int(fuse != "auto"),)], "a study too short for a probe is trained as if nothing was asked for"
 
 
 def test_a_group_that_runs_out_of_memory_goes_on_as_smaller_ones(tuner, tmp_path, monkeypatch, caplog):

@@ -16,7 +16,14 @@ from tuner.execution.choices import Choices
 from tuner.records import Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.fused.choice import Choice, best_choice, largest_group, trials_that_fit
+from tuner.training.fused.choice import (
+    FEWEST_STEPS,
+    Choice,
+    best_choice,
+    largest_group,
+    steps_ahead,
+    trials_that_fit,
+)
 from tuner.training.fused.trainer import GroupTrainer
 from tuner.training.setting import Setting
 from tuner.training.trainer import Trainer, is_out_of_memory
@@ -39,6 +46,7 @@ class Fusing:
         self._checked: set[str] = set()
         self._fitting: dict[str, int] = {}  # trials of a shape group that the memory holds
         self._groups: set[str] | None = None
+        self._short = False  # too short for a probe
 
     def claim_size(self) -> int:
         """How many trials to claim at a time."""
@@ -52,9 +60,14 @@ class Fusing:
         if self.fuse == "off" or isinstance(self.fuse, int):
             return 1 if self.fuse == "off" else self.fuse
         if self._groups is None:
-            self._groups = {shape_group_of(self.row.study, one.point) for one in self.ledger.trials(self.row.study_id)}
+            trials = self.ledger.trials(self.row.study_id)
+            self._groups = {shape_group_of(self.row.study, one.point) for one in trials}
+            left = sum(not one.state.finished for one in trials)
+            self._short = steps_ahead(self.setting, left, self.crew) < FEWEST_STEPS
         known = [choice.num_trials for group in self._groups if (choice := self.choices.of(group)) is not None]
-        return max(known) if known and len(known) == len(self._groups) else largest_group(self.setting.device)
+        if known and len(known) == len(self._groups):
+            return max(known)
+        return 1 if self._short else largest_group(self.setting.device)
 
     def train(self, trainer: Trainer, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials; those without an update in the answer were not touched, and are to be handed back."""

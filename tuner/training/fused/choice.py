@@ -24,6 +24,7 @@ SIZES = (2, 8, 16, 32)  # groups that are tried; beyond, little is gained and ca
 SIZES_ON_GPU = (2, 8, 32, 128, 256)
 PROBE_SECONDS = 1.0  # at most, for each shape group
 PROBE_SHARE, GAIN_SHARE = 0.02, 0.2  # at most these parts of the work ahead, and of what two trials together save
+FEWEST_STEPS = 2000  # ahead; of fewer a probe could take its small part for such models alone as gain little from it
 PROBE_STEPS = 20  # of a trial alone: a first probe takes longer than those
 PAYS = 0.95  # of the time that a trial takes alone
 SLOW_STEP = 0.1  # seconds; such steps are not waiting for Python, and stacking them fills the caches
@@ -48,8 +49,8 @@ class Choice:
 def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Choice:
     """Time a step alone and in groups. `ahead`: how many trials are to be trained, by `crew` processes."""
     quiet = replace(setting, stop=lambda: False)
-    steps = ahead * setting.study.budget.max_train_steps / crew
-    if len(trials) > 1 and PROBE_SHARE * steps < PROBE_STEPS:
+    steps = steps_ahead(setting, ahead, crew)
+    if len(trials) > 1 and steps < FEWEST_STEPS:
         return Choice(1, f"{steps:.0f} steps of training are too few for a probe")
     with callers_generators_restored(setting.device):
         alone = _seconds_a_step([TrialRun(quiet, trials[0])])
@@ -60,6 +61,11 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
             return _Probe(quiet, trials, alone, steps, crew).fastest()
         except NotFusible as error:
             return Choice(1, str(error), seconds=alone, probed=True)
+
+
+def steps_ahead(setting: Setting, trials: int, crew: int) -> float:
+    """How many steps each of `crew` processes has to train for so many trials."""
+    return trials * setting.study.budget.max_train_steps / crew
 
 
 def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
