@@ -5,12 +5,14 @@
 Each runner trains the same trials (points, seeds, schedules, evaluations); start of processes, checks, checkpoints and
 records are part of the time. Rows may be measured piece by piece into one FILE, the table is always of all of it. The
 digits study is swept first; stdlib_lm has no sweep, and its round 1 is trained for a quarter of its 800 steps, so that
-no row takes minutes. A runner is a function (Job, folder) in RUNNERS.
+no row takes minutes. Beside the wall time stands the CPU time of all processes of a runner, which a busy machine
+hardly changes. A runner is a function (Job, folder) in RUNNERS.
 """
 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -86,26 +88,34 @@ RUNNERS: dict[str, Runner] = {
 }
 
 
-def seconds(runner: Runner, job: Job) -> float:
+def measured(work: Callable[[Path], None]) -> dict[str, float]:
+    """Seconds that some work takes in a folder of its own: by the clock, and of all processors together."""
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        runner(job, Path(folder))
-        return time.perf_counter() - began
+        began, before = time.perf_counter(), cpu_seconds()
+        work(Path(folder))
+        return {"seconds": time.perf_counter() - began, "cpu": cpu_seconds() - before}
+
+
+def cpu_seconds() -> float:
+    """Of this process and of all its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def table(rows: list[dict]) -> str:
-    """Runner, and for each job its fastest time and how many times as fast as one by one that is."""
+    """Runner, and for each job its fastest time, how many times as fast as one by one that is, and the CPU time."""
     jobs = list(dict.fromkeys(row["job"] for row in rows))
-    best = {(row["runner"], row["job"]): row["seconds"] for row in sorted(rows, key=lambda row: -row["seconds"])}
+    best = {(row["runner"], row["job"]): row for row in sorted(rows, key=lambda row: -row["seconds"])}
     base = "tuner, one by one"
-    lines = [f"{'sweep + round 1':34}" + "".join(f"{job:>22}" for job in jobs)]
+    lines = [f"{'sweep + round 1':34}" + "".join(f"{job:>32}" for job in jobs)]
     for runner in dict.fromkeys(row["runner"] for row in rows):
         cells = []
         for job in jobs:
             took, alone = best.get((runner, job)), best.get((base, job))
-            ratio = f" {alone / took:5.2f}x" if took and alone else ""
-            cells.append(f"{took:.1f} s{ratio}" if took else "-")
-        lines.append(f"{runner:34}" + "".join(f"{cell:>22}" for cell in cells))
+            ratio = f" {alone['seconds'] / took['seconds']:5.2f}x" if took and alone else ""
+            used = f" (CPU {took['cpu']:.1f} s)" if took and "cpu" in took else ""
+            cells.append(f"{took['seconds']:.1f} s{ratio}{used}" if took else "-")
+        lines.append(f"{runner:34}" + "".join(f"{cell:>32}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -118,7 +128,8 @@ def main() -> None:
     rows = [json.loads(line) for line in chosen.to.read_text().splitlines()] if chosen.to and chosen.to.exists() else []
     for job in chosen.studies.split(","):
         for runner in chosen.runners.split(";"):
-            rows.append({"runner": runner, "job": job, "seconds": seconds(RUNNERS[runner], JOBS[job])})
+            took = measured(lambda folder, runner=runner, job=job: RUNNERS[runner](JOBS[job], folder))
+            rows.append({"runner": runner, "job": job, **took})
             if chosen.to:
                 with chosen.to.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")

@@ -16,14 +16,12 @@ import multiprocessing
 import os
 import pickle
 import sys
-import tempfile
-import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import optuna
 import torch
-from end_to_end import JOBS, table
+from end_to_end import JOBS, measured, table
 
 from tuner.budget.schedules import learning_rates
 from tuner.training.batches import TrainingBatches
@@ -156,10 +154,9 @@ def main():
             if key == "ray" and ray is None:
                 print("Ray is not installed, skipped")
                 continue
-            with tempfile.TemporaryDirectory() as folder:
-                began = time.perf_counter()
-                work(job, plan, folder)
-                row = {"runner": runner, "job": job, "seconds": time.perf_counter() - began}
+            row = {"runner": runner, "job": job, **measured(partial(work, job, plan))}
+            if key == "ray":
+                del row["cpu"]  # its processes are not our children
             with chosen.file.open("a") as file:
                 file.write(json.dumps(row) + "\n")
     print(table([json.loads(line) for line in chosen.file.read_text().splitlines()]))
