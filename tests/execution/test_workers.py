@@ -122,12 +122,15 @@ def nursery():
     Nursery.close(kept)
 
 
+@pytest.fixture(scope="module")
 def children():
-    return psutil.Process().children(recursive=True)
+    """Our processes, but for those that tests of other files left to be used again."""
+    others = set(psutil.Process().children(recursive=True))
+    return lambda: [child for child in psutil.Process().children(recursive=True) if child not in others]
 
 
 @pytest.fixture(autouse=True)
-def no_process_is_left(nursery, monkeypatch):
+def no_process_is_left(children, nursery, monkeypatch):
     monkeypatch.setattr(Workers, "_nursery", lambda self: nursery)
     yield
     assert [child.pid for child in children()] in ([], [nursery.pid])
@@ -176,7 +179,7 @@ def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, cap
     assert bench.rows("select state, attempt from trial") == [("complete", 1)]
 
 
-def test_workers_are_forked_and_a_nursery_that_is_killed_is_replaced_with_all_of_them(tmp_path, nursery):
+def test_workers_are_forked_and_a_nursery_that_is_killed_is_replaced_with_all_of_them(tmp_path, nursery, children):
     calm, hurt, heard = Bench(tmp_path / "calm"), Bench(tmp_path / "hurt"), Heard()
     calm.run(0)
     killed = []
@@ -383,7 +386,7 @@ def test_launchers_and_workers_killed_at_random_change_nothing(tmp_path):
     assert rough.rows() == Bench(tmp_path / "calm", trials=trials, steps=steps).rows()
 
 
-def test_threads_and_their_patience_are_set_before_torch_is_imported(tmp_path):
+def test_threads_and_their_patience_are_set_before_torch_is_imported(tmp_path, children):
     bench = Bench(tmp_path / "study", trials=1)
     seen = {}
 
