@@ -26,7 +26,7 @@ PROBE_SECONDS = 1.0  # at most, for each shape group
 PROBE_SHARE, GAIN_SHARE = 0.02, 0.2  # at most these parts of the work ahead, and of what two trials together save
 FEWEST_STEPS = 2000  # ahead; of fewer a probe could take its small part for such models alone as gain little from it
 PROBE_STEPS = 20  # of a trial alone: a first probe takes longer than those
-PAYS = 0.95  # of the time that a trial takes alone
+PAYS = 0.9  # of the time that a trial takes alone: a probe times a few steps, and errs
 SLOW_STEP = 0.1  # seconds; such steps are not waiting for Python, and stacking them fills the caches
 TIMED = 5  # steps that are timed
 MEMORY_SHARE = 0.5  # of what is free
@@ -89,6 +89,7 @@ class _Probe:
         self.steps = steps  # of single trials, that are ahead of this process
         self.crew = crew
         self.best = Choice(1, "training together is not faster", seconds=alone, probed=True)
+        self.step = alone  # the shortest found so far, of one trial
         self.spent = 0.0
 
     def fastest(self) -> Choice:
@@ -107,15 +108,21 @@ class _Probe:
         return Choice(1, f"{self.alone * self.steps:.2g} s of training are too short for a probe", seconds=self.alone)
 
     def _allowed(self) -> float:
-        saved = max(0.0, self.alone - self.best.seconds) * self.steps
+        saved = max(0.0, self.alone - self.step) * self.steps
         return min(PROBE_SECONDS, PROBE_SHARE * self.alone * self.steps + GAIN_SHARE * saved)
 
     def _tried(self, size: int) -> float:
-        """Time a group; returns how long the next size will probably take to be timed."""
+        """Time a group; returns how long the next size will probably take to be timed.
+
+        Every group is recorded anew, which counts as a part of its steps: many small groups of few steps do not pay.
+        """
         clock = clock_of(self.setting.device)
         began = clock()
         group = make_group([TrialRun(self.setting, trial) for trial in self.trials[:size]])
-        together = _seconds_a_step(group) / size
+        recorded = clock() - began
+        step = _seconds_a_step(group) / size
+        together = step + recorded / (size * self.setting.study.budget.max_train_steps)
+        self.step = min(self.step, step)
         if size > _that_fit(group, self.setting, self.crew):
             raise NotFusible(f"{size} trials do not fit into the memory that is free")
         if together < min(PAYS * self.alone, self.best.seconds):
