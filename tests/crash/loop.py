@@ -1,6 +1,6 @@
 """Kill, resume, compare: lives of a worker that end at a failpoint, at random, or too late.
 
-    echo '{"folder": "/tmp/x", "mode": "lost", "numbers": [], "postgresql": false}' | python loop.py
+    echo '{"folder": "FOLDER", "mode": "lost", "numbers": [], "postgresql": false}' | python loop.py
 
 A script and not a test, because a life is a fork: it has imported torch and computed nothing. Each line asks for a
 mode, a function below with its numbers; answered are its process group and its exit code, and the folder's `result`

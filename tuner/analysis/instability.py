@@ -28,7 +28,7 @@ _QUESTION = Question(
     {
         "likely_instability": "Look at the training curves just above the best learning rate; then try warmup, "
         "gradient clipping, or a more stable architecture, before a lower learning rate (B36-B39).",
-        "inconclusive": "Complete more trials just above the best learning rate.",
+        "inconclusive": "Search a learning rate, and complete more trials just above the best one.",
     },
     urgent=("likely_instability",),
 )

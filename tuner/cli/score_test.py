@@ -34,8 +34,7 @@ def score_test(
     if form is Format.json:
         print(json.dumps(dict(score), indent=2))
     else:
-        measured = pd.Series(score["metrics"])
-        emit_frame(pd.DataFrame({"metric": measured.index, "value": measured.array}), form)
+        emit_frame(pd.Series(score["metrics"], name="value").rename_axis("metric").reset_index(), form)
     about = f"{score['study']} trial {score['trial']} at step {score['step']}"
     if before is None:
         say(f"scored {about}, {score['examples']} examples; recorded: the test split is not scored again")
