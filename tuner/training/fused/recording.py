@@ -142,9 +142,10 @@ def _gradients(
 
 def _inputs(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Parameters to differentiate by, and copies of what a run would change, so that recording changes nothing."""
-    parameters = [parameter.detach().requires_grad_() for parameter in task.model.parameters.values()]
-    buffers = [buffer.clone() for buffer in task.model.buffers.values()]
-    settings = [values for _, _, values in task.model.settings]
+    model = task.model
+    parameters = [value.detach().requires_grad_(name in model.trained) for name, value in model.parameters.items()]
+    buffers = [buffer.clone() for buffer in model.buffers.values()]
+    settings = [values for _, _, values in model.settings]
     return parameters, buffers, [*task.numbers.values(), *settings]
 
 

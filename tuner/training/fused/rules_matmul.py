@@ -2,7 +2,7 @@
 
 They follow what torch itself makes of a call (`addmm` with a bias, folding of leading dimensions), because the way
 decides the bits. Very small batched products are computed by a plain loop in torch and not by the library: those,
-and products of views that cannot be folded, are computed trial by trial.
+and products of views that torch does not fold, are computed trial by trial.
 """
 
 import math
@@ -23,6 +23,8 @@ def linear(operations: Operations, function: Any, value: Any, weight: Any, bias:
     if len(shape) == 1 or operations.care or rows * width_in * width_out < _SMALL:
         return operations.loop(function, (value, weight, bias), {})
     inputs = _folded(operations.stacked(value))
+    if inputs is None and is_trial(weight) and weight.stacked.requires_grad:
+        inputs = operations.stacked(value.reshape(rows, width_in))  # torch copies them, too
     if inputs is None:
         return operations.loop(function, (value, weight, bias), {})
     matrix = operations.stacked(weight).transpose(1, 2)
@@ -108,9 +110,28 @@ def attention(operations: Operations, function: Any, query: Any, key: Any, value
         return operations.loop(function, (query, key, value), {"attn_mask": mask, **options})
     if mask is not None and mask.dim() > 2:
         return operations.loop(function, (query, key, value), {"attn_mask": mask, **options})
-    first, second, third = (operations.stacked(part).flatten(0, 1) for part in (query, key, value))
+    first, second, third = _as_examples(*(operations.stacked(part) for part in (query, key, value)))
     result = F.scaled_dot_product_attention(first, second, third, attn_mask=mask, **options)
-    return operations.trial(result.reshape(operations.num_trials, -1, *result.shape[1:]))
+    return operations.trial(result.reshape(operations.num_trials, *seen_shape(query)[:-1], seen_shape(value)[-1]))
+
+
+def _as_examples(*parts: torch.Tensor) -> list[torch.Tensor]:
+    """[K, examples, heads, ...] in four dimensions: more examples, or more heads where only that takes no copy.
+
+    A GPU chooses its kernel by the number of heads, too: there they stay as they are.
+    """
+    for place in (0,) if parts[0].is_cuda else (0, 1):
+        try:
+            return [_joined(part, place) for part in parts]
+        except RuntimeError:  # the strides do not allow it
+            continue
+    return [part.flatten(0, 1) for part in parts]
+
+
+def _joined(stacked: torch.Tensor, place: int) -> torch.Tensor:
+    """Two neighbouring dimensions as one, without a copy. Raises RuntimeError where the strides do not allow it."""
+    first, second = stacked.shape[place : place + 2]
+    return stacked.view(*stacked.shape[:place], first * second, *stacked.shape[place + 2 :])
 
 
 def _attention_with_dropout(operations: Operations, parts: Any, mask: Any, rate: Any, options: dict[str, Any]) -> Any:
