@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from tuner.design.study import Study
 from tuner.errors import Paused, StorageError
-from tuner.storage import filesystem, migrations
+from tuner.storage import filesystem, migrations, studies
 from tuner.storage.engine import default_url, parsed_url
 from tuner.storage.store import Ledger, open_ledger
 
@@ -89,6 +89,17 @@ def test_what_was_written_is_there_when_opened_again(url: str, study: Study) -> 
         ledger.start_study("digits", study, "f")
     with open_ledger(url, create=False) as ledger:
         assert ledger.campaigns() == ["digits"]
+
+
+def test_a_transaction_that_reads_sees_one_state_while_others_write(url: str, study: Study) -> None:
+    with open_ledger(url) as reader, open_ledger(url) as writer:
+        row = writer.start_study("digits", study, "f")
+        with reader._database.reading() as connection:
+            before = studies.newest_conclusion(connection, "digits", "regime", row.study_id)
+            writer.conclude("digits", "regime", {"number": 1}, row.study_id)
+            assert studies.newest_conclusion(connection, "digits", "regime", row.study_id) == before
+        assert before is None
+        assert reader.conclusion("digits", "regime", row.study_id) == {"number": 1}
 
 
 def test_a_file_that_is_no_database_is_left_alone(file: Path) -> None:
@@ -184,7 +195,7 @@ def test_a_full_disk_pauses_and_loses_nothing(file: Path, study: Study) -> None:
         ledger.start_study("digits", study, "f")
         with ledger._database.reading() as connection:
             pages = connection.scalar(text("PRAGMA page_count"))
-            connection.execute(text(f"PRAGMA max_page_count = {pages}"))  # of the one pooled connection
+            connection.execute(text(f"PRAGMA max_page_count = {pages + 16}"))  # of the one pooled connection
         written: list[int] = []
         with pytest.raises(Paused, match="the disk is full; make room, then run again to continue"):
             conclude_until_full(ledger, written)
