@@ -13,7 +13,6 @@ a guard once more.
 """
 
 import gc
-import importlib
 import os
 import select
 import signal
@@ -146,7 +145,6 @@ def main() -> None:
     worker_process.die_with_the_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # they are the coordinator's, which passes them on
         signal.signal(number, signal.SIG_IGN)
-    importlib.import_module("torch._dynamo")  # which the first optimizer imports, in a second
     gc.collect()
     gc.freeze()  # what was imported stays shared
     if _Forks(socket.socket(fileno=os.dup(0))).serve():

@@ -11,6 +11,7 @@ from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import BestKeeper
+from tuner.training.compiler import plain_step
 from tuner.training.evaluation import evaluate
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer
@@ -57,7 +58,7 @@ class TrialRun:
         model, optimizer, parameters = self.model, self.optimizer, self.parameters
         augment = workload.augment if self.setting.study.augment and workload.augments else None
         clip_norm, seed, device, stop = point.get("clip_norm"), self.trial.seed, self.setting.device, self.setting.stop
-        group = optimizer.param_groups[0]
+        group, make_update = optimizer.param_groups[0], plain_step(optimizer)
         model.train()
         for step in range(self.step, until):
             if pause():
@@ -75,7 +76,7 @@ class TrialRun:
             if clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
             group["lr"] = rates[step]
-            optimizer.step()
+            make_update()
             self.losses.append(loss.detach())
             self.step = step + 1
         return False

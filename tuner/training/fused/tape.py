@@ -29,6 +29,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in inputs:
             self.add_input(tensor)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled while a tape runs; else torch would import its compiler here, in a second
+
     def add_input(self, tensor: torch.Tensor) -> None:
         """Let a tensor be given anew at each replay, after the inputs known so far."""
         name = f"given_{len(self._alive)}"

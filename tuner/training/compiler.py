@@ -1,0 +1,46 @@
+"""torch's compiler, left out until something is compiled: importing it takes a second of each process.
+
+torch wraps what it does not want to be compiled, and imports its compiler at the first call to say so. But nothing is
+compiled before the compiler is there, and then these functions are wrapped as torch does it.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_CACHED = "__dynamo_disable"  # where torch keeps a function that it has wrapped (torch/_compile.py)
+_OF_OPTIMIZERS = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
+
+
+def spare_compiler(wrapped: Any) -> None:
+    """Have a function that torch keeps out of what it compiles work without importing `torch._dynamo`."""
+    plain = getattr(wrapped, "__wrapped__", None)
+    if plain is None or hasattr(plain, _CACHED):
+        return
+
+    def call(*args: Any, **named: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return plain(*args, **named)
+        if hasattr(plain, _CACHED):
+            delattr(plain, _CACHED)
+        return wrapped(*args, **named)
+
+    setattr(plain, _CACHED, call)
+
+
+def plain_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
+    """`optimizer.step` without what torch wraps around it for hooks, its profiler and its compiler."""
+    step = inspect.unwrap(type(optimizer).step)
+
+    def without_gradients() -> object:
+        with torch.no_grad():
+            return step(optimizer)
+
+    return without_gradients
+
+
+for _name in _OF_OPTIMIZERS:
+    spare_compiler(getattr(torch.optim.Optimizer, _name))
