@@ -81,7 +81,8 @@ def _backend(where: Where, local: InProcess, root: Path, quota: Quota | None) ->
         quota_bytes=quota.num_bytes if quota else None,
         winners=quota.winners if quota else 1,
     )
-    with closing(Workers(local, place, count, where.stall_timeout, where.workers_per_gpu)) as workers:
+    crew = Workers(local, place, count, where.stall_timeout, where.workers_per_gpu, where.nursery)
+    with closing(crew) as workers:
         yield workers
 
 

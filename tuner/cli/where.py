@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
+from tuner.cli.early import early_nursery
 from tuner.cli.options import (
     AllowChangedCode,
     AllowInexact,
@@ -22,11 +23,12 @@ from tuner.cli.options import (
     Workers,
     WorkersPerGpu,
 )
+from tuner.execution.nursery import Nursery
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What the command line said about study file, storage and machine; each field is an option."""
+    """What the command line said about study file, storage and machine; each field but the last is an option."""
 
     study: StudyFile
     storage: Storage = None
@@ -42,6 +44,7 @@ class Where:
     allow_changed_code: AllowChangedCode = False
     allow_inexact: AllowInexact = False
     quiet: Quiet = False
+    nursery: Nursery | None = field(default=None, metadata={"option": False})
 
 
 def trains(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,17 +53,20 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     shared = [
         inspect.Parameter(
-            field.name,
+            one.name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
+            default=inspect.Parameter.empty if one.default is MISSING else one.default,
+            annotation=hints[one.name],
         )
-        for field in fields(Where)
+        for one in fields(Where)
+        if one.metadata.get("option", True)
     ]
 
     def with_options(**given: Any) -> None:
         where = Where(**{parameter.name: given.pop(parameter.name) for parameter in shared})
-        command(where, **given)
+        workers = None if given.get("dry_run") else where.workers
+        with early_nursery(workers, where.device, where.threads) as nursery:
+            command(replace(where, nursery=nursery), **given)
 
     parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
     with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__

@@ -8,10 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
-from tuner.execution.nursery import Born, Nursery
+from tuner.execution.nursery import Born, Nursery, worker_environment
 from tuner.execution.orders import Message, Order, Place, line_of
 from tuner.records import Claim
 
@@ -116,16 +115,3 @@ def _started(place: Place) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         env=worker_environment(place.threads),
     )
-
-
-def worker_environment(threads: int) -> dict[str, str]:
-    """Threads are set before torch is imported: waiting OpenMP threads would take the cores from the others."""
-    package = str(Path(__file__).parents[2])
-    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    ours = {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
-    }
-    return os.environ | ours

@@ -12,7 +12,6 @@ multiprocessing's forkserver would import the user's main module again in every 
 a guard once more.
 """
 
-import gc
 import os
 import select
 import signal
@@ -21,9 +20,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
-
-from tuner.execution import worker_process
 
 LOST = -signal.SIGKILL  # what a worker ends with whose nursery ended: the kernel kills it
 AGES = 1e6  # seconds
@@ -31,7 +29,10 @@ CLOSE_SECONDS = 60.0  # it may still import torch
 
 
 class Nursery:
-    """The nursery as its coordinator sees it, started with the first worker; `environment` is that of all of them."""
+    """The nursery as its coordinator sees it; `environment` is that of all workers.
+
+    It starts with the first worker, or before that with `open`, so that it imports torch while the coordinator does.
+    """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment)
@@ -40,7 +41,7 @@ class Nursery:
 
     def bear(self) -> "Born":
         """Ask for another worker. One that dies at once, or with its nursery, is found ended."""
-        channel = self._opened()
+        channel = self.open()
         orders_end, orders = os.pipe()
         words, words_end = os.pipe()
         fate, fate_end = os.pipe()
@@ -51,12 +52,13 @@ class Nursery:
             os.close(descriptor)
         return Born(os.fdopen(orders, "wb"), os.fdopen(words, "rb", 0), os.fdopen(fate, "rb", 0), self.kill)
 
-    def _opened(self) -> socket.socket:
+    def open(self) -> socket.socket:
+        """Start its process where none runs; the channel to it."""
         if self._channel is not None and self._process is not None and self._process.poll() is None:
             return self._channel
         self.close()
         self._channel, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "tuner.execution.nursery"]
+        command = [sys.executable, "-m", "tuner.execution.nursery_process"]
         with theirs:
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=self._environment)  # noqa: S603
         return self._channel
@@ -140,72 +142,14 @@ class Born:
         return self.returncode
 
 
-def main() -> None:
-    """Fork whenever the coordinator asks, and tell how the workers end, until it is gone."""
-    worker_process.die_with_the_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are the coordinator's, which passes them on
-        signal.signal(number, signal.SIG_IGN)
-    gc.collect()
-    gc.freeze()  # what was imported stays shared
-    if _Forks(socket.socket(fileno=os.dup(0))).serve():
-        worker_process.main()
-
-
-class _Forks:
-    """The nursery in its own process: the children it has, and where to tell the end of each."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel = channel
-        self.fates: dict[int, int] = {}  # by process id
-        self.bell, self.ringing = os.pipe2(os.O_NONBLOCK)
-        signal.set_wakeup_fd(self.ringing)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
-
-    def serve(self) -> bool:
-        """True in each child, which is to work; False in the nursery, in the end."""
-        while True:
-            ready, _, _ = select.select([self.channel.fileno(), self.bell], [], [])
-            if self.bell in ready:
-                self._bury()
-            if self.channel.fileno() in ready:
-                asked, ends, _, _ = socket.recv_fds(self.channel, 1, 3)
-                if not asked:
-                    return False
-                if self._fork(*ends):
-                    return True
-
-    def _fork(self, orders: int, words: int, fate: int) -> bool:
-        """Whether this is the child."""
-        pid = os.fork()
-        if pid:
-            self.fates[pid] = fate
-            self._tell(pid, pid)
-            os.close(orders)
-            os.close(words)
-            return False
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        os.dup2(orders, 0)
-        os.dup2(words, 1)
-        ours = (self.channel.detach(), self.bell, self.ringing, *self.fates.values())
-        for descriptor in (orders, words, fate, *ours):
-            os.close(descriptor)
-        return True
-
-    def _bury(self) -> None:
-        """Tell of those that ended."""
-        os.read(self.bell, 4096)
-        with suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = ended
-                self._tell(pid, os.waitstatus_to_exitcode(status))
-                os.close(self.fates.pop(pid))
-
-    def _tell(self, pid: int, number: int) -> None:
-        with suppress(BrokenPipeError):  # nobody wants to know
-            os.write(self.fates[pid], b"%d\n" % number)
-
-
-if __name__ == "__main__":
-    main()
+def worker_environment(threads: int) -> dict[str, str]:
+    """Threads are set before torch is imported: waiting OpenMP threads would take the cores from the others."""
+    package = str(Path(__file__).parents[2])
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    ours = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+    }
+    return os.environ | ours

@@ -16,8 +16,6 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
-import torch
-
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TunerError
 from tuner.execution.fusing import parsed_fuse
@@ -97,7 +95,6 @@ def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth, stop:
     )
     with open_ledger(place.url, create=False) as ledger:
         fingerprint = backend.fingerprint()
-        torch.optim.SGD([torch.zeros(1)])  # with the first optimizer torch imports its compiler: part of the start
         mouth.say("ready", campaign=name)
         while (order := orders.get()) is not None:
             if order.fingerprint != fingerprint:

@@ -21,8 +21,8 @@ from tuner.errors import InputError, Interrupted, Paused, StorageError, StudyCha
 from tuner.execution.backend import Listener
 from tuner.execution.heartbeat import BEATS, renew
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
-from tuner.execution.member import STOP_SECONDS, Member, worker_environment
-from tuner.execution.nursery import Nursery
+from tuner.execution.member import STOP_SECONDS, Member
+from tuner.execution.nursery import Nursery, worker_environment
 from tuner.execution.orders import Message, Order, Place
 from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
 from tuner.storage.store import Ledger
@@ -39,8 +39,8 @@ DEATHS_AT_START = 3  # workers that die before they are ready, one after the oth
 class Workers:
     """Trains in `count` processes; None: in as many as pay, or in this one where none does.
 
-    `local` prices and checks in this process; `place` says where workers work. Raises InputError for more workers
-    than the GPUs are to be shared by.
+    `local` prices and checks in this process; `place` says where workers work; a `nursery` may have been opened before
+    torch was imported here. Raises InputError for more workers than the GPUs are to be shared by.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Workers:
         count: int | None,
         stall_seconds: float = STALL_SECONDS,
         workers_per_gpu: int = 1,
+        nursery: Nursery | None = None,
     ) -> None:
         self.local = local
         self.place = place
@@ -58,7 +59,7 @@ class Workers:
         self._places(count or 1)
         self.stall_seconds = stall_seconds
         self.crew: list[Member] = []
-        self.nursery: Nursery | None = None
+        self.nursery = nursery if self._forks else None
 
     def fingerprint(self) -> str:
         return self.local.fingerprint()
@@ -107,8 +108,11 @@ class Workers:
 
     def _nursery(self) -> Nursery | None:
         """Workers on the CPU are forked, where the system can: on Linux."""
-        forks = sys.platform == "linux" and self.local.device.type == "cpu"
-        return Nursery(worker_environment(self.place.threads)) if forks else None
+        return Nursery(worker_environment(self.place.threads)) if self._forks else None
+
+    @property
+    def _forks(self) -> bool:
+        return sys.platform == "linux" and self.local.device.type == "cpu"
 
     def close(self) -> None:
         """End all workers."""

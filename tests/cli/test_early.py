@@ -1,0 +1,42 @@
+"""What is begun while the command still imports torch: a process that workers are forked from."""
+
+import os
+
+import psutil
+import pytest
+
+from tuner.cli.early import early_nursery
+
+
+def nurseries():
+    """The nurseries of this process, by their command line."""
+    return [child for child in psutil.Process().children() if "tuner.execution.nursery_process" in child.cmdline()]
+
+
+@pytest.fixture(autouse=True)
+def none_is_left():
+    known = nurseries()
+    yield
+    assert nurseries() == known
+
+
+@pytest.mark.parametrize(("workers", "device"), [(None, "cpu"), ("auto", "cpu"), ("2", "cuda"), ("two", "cpu")])
+def test_no_process_is_started_that_may_not_be_needed(workers, device):
+    known = nurseries()
+    with early_nursery(workers, device, threads=1) as nursery:
+        assert nursery is None
+        assert nurseries() == known
+
+
+def test_the_process_has_the_threads_of_its_workers_and_is_gone_when_the_command_fails():
+    known = nurseries()
+
+    def command():
+        with early_nursery("2", "cpu", threads=3):
+            (started,) = set(nurseries()) - set(known)
+            assert started.environ()["OMP_NUM_THREADS"] == "3"
+            assert started.ppid() == os.getpid()
+            raise RuntimeError("wrong study file")
+
+    with pytest.raises(RuntimeError, match="wrong study file"):
+        command()

@@ -1,0 +1,25 @@
+"""Begun before this process imports torch, so that both import it at once: what worker processes are forked from."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tuner.execution.nursery import Nursery, worker_environment
+
+_GPU = Path("/dev/nvidiactl")  # there where a driver is; workers on a GPU are not forked
+
+
+@contextmanager
+def early_nursery(workers: str | None, device: str | None, threads: int) -> Iterator[Nursery | None]:
+    """A nursery for the number of workers that the command line asks for, where they will be forked."""
+    on_cpu = device == "cpu" or (device is None and not _GPU.exists())
+    if workers is None or not workers.isdecimal() or sys.platform != "linux" or not on_cpu:
+        yield None
+        return
+    nursery = Nursery(worker_environment(threads))
+    nursery.open()
+    try:
+        yield nursery
+    finally:
+        nursery.kill()

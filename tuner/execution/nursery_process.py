@@ -1,0 +1,81 @@
+"""The nursery in its own process: it has imported all that a worker needs, and forks whenever it is asked to."""
+
+import gc
+import os
+import select
+import signal
+import socket
+from contextlib import suppress
+
+from tuner.execution import worker_process
+
+
+def main() -> None:
+    """Fork whenever the coordinator asks, and tell how the workers end, until it is gone."""
+    worker_process.die_with_the_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are the coordinator's, which passes them on
+        signal.signal(number, signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()  # what was imported stays shared
+    if _Forks(socket.socket(fileno=os.dup(0))).serve():
+        worker_process.main()
+
+
+class _Forks:
+    """The nursery in its own process: the children it has, and where to tell the end of each."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.fates: dict[int, int] = {}  # by process id
+        self.bell, self.ringing = os.pipe2(os.O_NONBLOCK)
+        signal.set_wakeup_fd(self.ringing)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    def serve(self) -> bool:
+        """True in each child, which is to work; False in the nursery, in the end."""
+        while True:
+            ready, _, _ = select.select([self.channel.fileno(), self.bell], [], [])
+            if self.bell in ready:
+                self._bury()
+            if self.channel.fileno() in ready:
+                asked, ends, _, _ = socket.recv_fds(self.channel, 1, 3)
+                if not asked:
+                    return False
+                if self._fork(*ends):
+                    return True
+
+    def _fork(self, orders: int, words: int, fate: int) -> bool:
+        """Whether this is the child."""
+        pid = os.fork()
+        if pid:
+            self.fates[pid] = fate
+            self._tell(pid, pid)
+            os.close(orders)
+            os.close(words)
+            return False
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(orders, 0)
+        os.dup2(words, 1)
+        ours = (self.channel.detach(), self.bell, self.ringing, *self.fates.values())
+        for descriptor in (orders, words, fate, *ours):
+            os.close(descriptor)
+        return True
+
+    def _bury(self) -> None:
+        """Tell of those that ended."""
+        os.read(self.bell, 4096)
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                self._tell(pid, os.waitstatus_to_exitcode(status))
+                os.close(self.fates.pop(pid))
+
+    def _tell(self, pid: int, number: int) -> None:
+        with suppress(BrokenPipeError):  # nobody wants to know
+            os.write(self.fates[pid], b"%d\n" % number)
+
+
+if __name__ == "__main__":
+    main()
