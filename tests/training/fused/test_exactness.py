@@ -103,7 +103,7 @@ class Item(Mlp):
 
 class BranchOnAHyperparameter(Mlp):
     def loss(self, model, batch, point):
-        return super().loss(model, batch, point) * (2.0 if point["dropout"] > 0.2 else 1.0)
+        return super().loss(model, batch, point) * (2.0 if point["dropout"] > 0.4 else 1.0)
 
 
 class OwnNoise(Mlp):
@@ -150,7 +150,7 @@ REFUSED = {
     NoiseOfEachTrial: "randn_like: random numbers",
     WritesIntoTheBatch: "mul_ writes into the batch",
     WritesTrialsIntoTheBatch: "writes values of a single trial into a tensor that all trials share",
-    BakedNumber: "the bits are not those of each trial alone: trial 0: the loss",
+    BakedNumber: "the code changes BakedNumber.calls to 2, at each step",
     NotAScalar: r"not one number for each trial, but \(32,\)",
 }
 

@@ -14,7 +14,7 @@ from tuner.training.fused.noise import Sites
 from tuner.training.fused.operations import Operations
 from tuner.training.fused.quick_kernels import quickened
 from tuner.training.fused.recording import Batch
-from tuner.training.fused.rules_python import DropoutOfSharedValues
+from tuner.training.fused.rules_python import SharedValues
 from tuner.training.fused.tape import Tape
 from tuner.training.fused.trial_tensor import TrialTensor
 from tuner.training.numerics import clock_of
@@ -102,7 +102,7 @@ class GroupEvaluation:
 
     def _inputs(self) -> list[torch.Tensor]:
         model = self.group.model
-        return [*model.parameters.values(), *model.buffers.values(), *(values for _, _, values in model.settings)]
+        return [*model.parameters.values(), *model.buffers.values(), *(own.values for own in model.settings)]
 
     def _recorded(self, batch: Batch, count: int) -> tuple[Any, list[str]]:
         """The metrics as a graph for so many trials as are evaluated at once, and their names."""
@@ -124,16 +124,17 @@ class GroupEvaluation:
     def _run(self, batch: Batch, count: int, trials: int) -> tuple[Tape, dict[str, TrialTensor]]:
         """The metrics of the first trials, and all that is computed on the way to them."""
         model, task = self.group.model, self.group.task
-        inputs = [tensor.detach()[:trials] for tensor in self._inputs()]
+        with torch.inference_mode(False):
+            inputs = [tensor[:trials].clone() for tensor in self._inputs()]  # whatever is written into changes nothing
         tape = Tape([*inputs, *batch.leaves])
         operations = Operations(trials, task.rules, Sites(tape.add_input), care=task.care)
         named = dict(zip([*model.parameters, *model.buffers], inputs, strict=False))
-        own = [TrialTensor(values, operations, is_number=True) for values in inputs[len(named) :]]
-        model.install({name: operations.trial(tensor) for name, tensor in named.items()}, own)
+        model.install(named, inputs[len(named) :], operations)
         model.template.eval()
-        with torch.inference_mode(False), torch.no_grad(), tape, DropoutOfSharedValues(operations):
+        with torch.inference_mode(False), torch.no_grad(), tape, SharedValues(operations):
             given = pytree.tree_unflatten(list(batch.leaves), batch.form)
             metrics = self.group.setting.workload.metrics(model.template, given)
+            model.write_back(named, operations)
         for name, values in metrics.items():
             if not isinstance(values, TrialTensor) or tuple(values.shape) != (count,):
                 raise NotFusible(f"the metric {name!r} is not one value for each example of each trial")

@@ -57,8 +57,9 @@ class Group:
         self._inputs = (
             list(self.model.parameters.values()),
             list(self.model.buffers.values()),
-            [*numbers.values(), *(values for _, _, values in self.model.settings)],
+            [*numbers.values(), *(own.values for own in self.model.settings)],
         )
+        self.trained: list[str] = []  # names of the parameters that the loss depends on
         recording, _ = self._recorded(self._batch(self._is_shared()))
         self.trained = recording.trained
         self.gradients = [torch.zeros_like(self.model.parameters[name]) for name in self.trained]
@@ -83,6 +84,10 @@ class Group:
         """A trial trains no more; its mates do not notice."""
         self.live.remove(trial)
         self.graphs.forget()
+
+    def reclaim(self, trial: int) -> None:
+        """Take over what the evaluation of a trial's own module may have replaced in it."""
+        self.model.reclaim(trial, self.runs[trial].model)
 
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
@@ -222,6 +227,8 @@ class Group:
             if len(self._recordings) == MAX_RECORDINGS:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
             recording = self._change(record(self.task, batch))
+            if self._recordings and recording.trained != self.trained:
+                raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
             seeds = [run.trial.seed for run in self.runs]
             noise = Noise(seeds, recording.sites, self._inputs[0][0])
             known = self._recordings[batch.signature] = (recording, noise)

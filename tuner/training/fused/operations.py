@@ -2,7 +2,8 @@
 
 import functools
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ class Operations:
 
     def _without_rule(self, function: Any, name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
         if name.endswith("_") and not name.endswith("__"):
-            raise NotFusible(f"the in-place operation {name} has no rule for several trials")
+            return self._in_place(name, arguments, keywords)
         if name not in _LOOP_ONLY and self.care == 0:
             try:
                 result = self._mapped(function, arguments, keywords)
@@ -92,6 +93,17 @@ class Operations:
                 self.ways[name] = "vmap"
                 return result
         return self.loop(function, arguments, keywords)
+
+    def _in_place(self, name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
+        """By the operation of the same name that is not in place; what it gives is put in the place."""
+        target, ordinary = arguments[0], getattr(torch.Tensor, name[:-1], None)
+        if not isinstance(target, TrialTensor):
+            raise NotFusible(f"{name} writes values of a single trial into a tensor that all trials share")
+        result = self.run(ordinary, arguments, keywords) if callable(ordinary) else None
+        if not isinstance(result, TrialTensor) or result.stacked.shape != target.stacked.shape:
+            raise NotFusible(f"the in-place operation {name} has no rule for several trials")
+        target.stacked.copy_(result.stacked)
+        return target
 
     def _mapped(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
         leaves, form = pytree.tree_flatten((arguments, keywords))
@@ -104,7 +116,8 @@ class Operations:
             given, named = pytree.tree_unflatten(filled, form)
             return function(*given, **named)
 
-        results = torch.vmap(once)(*[leaves[place].stacked for place in varying])
+        with _vmap_by_rules():
+            results = torch.vmap(once)(*[leaves[place].stacked for place in varying])
         return pytree.tree_map(lambda r: self.trial(r) if isinstance(r, torch.Tensor) else r, results)
 
     def loop(self, function: Any, arguments: Any, keywords: dict[str, Any], *, writes: bool = False) -> Any:
@@ -129,6 +142,18 @@ class Operations:
             for same in zip(*(leaves for leaves, _ in flat), strict=True)
         ]
         return pytree.tree_unflatten(leaves, flat[0][1])
+
+
+@contextmanager
+def _vmap_by_rules() -> Iterator[None]:
+    """Without vmap's own loops: they warn, and ours keep each trial's own call."""
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
 
 
 class _Spread(torch.autograd.Function):

@@ -1,20 +1,23 @@
 """The loss of all trials, forward and backward, recorded as a flat graph that needs neither Python nor autograd."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from tuner.errors import NotFusible, TunerError
+from tuner.training.fused.counting import changed, remembered
 from tuner.training.fused.graph import check_graph, drawing, simplify
 from tuner.training.fused.noise import Site, Sites
 from tuner.training.fused.operations import Operations, Rules
 from tuner.training.fused.quick_kernels import quickened
 from tuner.training.fused.rules import TABLE
-from tuner.training.fused.rules_python import DropoutOfSharedValues
+from tuner.training.fused.rules_python import SharedValues
 from tuner.training.fused.stacking import StackedModel
 from tuner.training.fused.tape import Tape
 from tuner.training.fused.trial_tensor import TrialTensor
@@ -93,12 +96,25 @@ class Recording:
 def record(task: Task, batch: Batch) -> Recording:
     """Run the loss of all trials once, forward and backward, and write down what is computed. Raises NotFusible."""
     try:
-        return _record(task, batch)
+        return _settled(task, batch)
     except Exception as error:  # code that does not bear trial tensors, most of all
         if isinstance(error, TunerError | OSError) or is_out_of_memory(error):
             raise
         raise_lost_device(error)
         raise NotFusible(f"{type(error).__name__} while the loss was recorded: {error}") from error
+
+
+def _settled(task: Task, batch: Batch) -> Recording:
+    """What is recorded when everything is ready that code makes at its first call and remembers."""
+    owner, model = getattr(task.loss, "__self__", None), task.model.template
+    change = ""
+    for _ in range(2):
+        before = remembered(owner, model)
+        recording = _record(task, batch)
+        change = changed(before, remembered(owner, model))
+        if not change:
+            return recording
+    raise NotFusible(f"the code changes {change}, at each step, which a recording would freeze")
 
 
 def _record(task: Task, batch: Batch) -> Recording:
@@ -109,8 +125,8 @@ def _record(task: Task, batch: Batch) -> Recording:
     with tape:
         losses, ways = _losses(task, (parameters, buffers, numbers), batch, sites)
         used, gradients = _gradients(task, losses, parameters)
-    if not torch.equal(before, _generators(batch)):
-        raise NotFusible(f"{drawing(tape.graph)}: random numbers besides dropout, from torch's global generator")
+    if _generators(batch) != before:
+        raise NotFusible(f"{drawing(tape.graph)}: random numbers besides dropout, from a global generator")
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
@@ -118,12 +134,16 @@ def _record(task: Task, batch: Batch) -> Recording:
     return Recording(graph, quickened(graph), sites.known, used, ways, tape.num_bytes, recurrent)
 
 
-def _generators(batch: Batch) -> torch.Tensor:
-    """The states of the global generators that an operation could draw from."""
-    states = [torch.get_rng_state()]
-    for device in {leaf.device for leaf in batch.leaves if leaf.is_cuda}:
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states)
+def _generators(batch: Batch) -> list[object]:
+    """The states of the global generators that the loss could draw from: torch's, NumPy's, Python's."""
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(leaf.device) for leaf in batch.leaves if leaf.is_cuda)]
+    of_numpy = np.random.get_state(legacy=False)["state"]
+    return [
+        *(state.numpy().tobytes() for state in states),
+        of_numpy["pos"],
+        of_numpy["key"].tobytes(),
+        random.getstate(),
+    ]
 
 
 def _gradients(
@@ -143,10 +163,9 @@ def _gradients(
 def _inputs(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Parameters to differentiate by, and copies of what a run would change, so that recording changes nothing."""
     model = task.model
-    parameters = [value.detach().requires_grad_(name in model.trained) for name, value in model.parameters.items()]
+    parameters = [each.clone().requires_grad_(name in model.trained) for name, each in model.parameters.items()]
     buffers = [buffer.clone() for buffer in model.buffers.values()]
-    settings = [values for _, _, values in model.settings]
-    return parameters, buffers, [*task.numbers.values(), *settings]
+    return parameters, buffers, [*task.numbers.values(), *(own.values for own in model.settings)]
 
 
 def _losses(task: Task, inputs: Any, batch: Batch, sites: Sites) -> tuple[torch.Tensor, dict[str, str]]:
@@ -157,14 +176,15 @@ def _losses(task: Task, inputs: Any, batch: Batch, sites: Sites) -> tuple[torch.
         **dict(zip(task.model.parameters, parameters, strict=True)),
         **dict(zip(task.model.buffers, buffers, strict=True)),
     }
-    own = [TrialTensor(values, operations, is_number=True) for values in numbers]
-    task.model.install({name: operations.trial(value) for name, value in named.items()}, own[len(task.numbers) :])
-    point = {**task.constants, **dict(zip(task.numbers, own, strict=False))}
+    task.model.install(named, numbers[len(task.numbers) :], operations)
+    own = zip(task.numbers, numbers, strict=False)
+    point = {**task.constants, **{name: TrialTensor(each, operations, is_number=True) for name, each in own}}
     pairs = zip(batch.leaves, batch.varying, strict=True)
     seen = [operations.trial(leaf) if varying else leaf for leaf, varying in pairs]
     task.model.template.train()
-    with DropoutOfSharedValues(operations):
+    with SharedValues(operations):
         loss = task.loss(task.model.template, pytree.tree_unflatten(seen, batch.form), point)
+    task.model.write_back(named, operations)
     if not isinstance(loss, TrialTensor) or loss.dim() != 0:
         shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise NotFusible(f"the loss is not one number for each trial, but {shape}")

@@ -18,10 +18,17 @@ _RANDOM = """rand_like randn_like randint_like bernoulli bernoulli_ normal_ unif
  alpha_dropout"""
 
 
-def refuse_value(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
-    name = name_of(function)
+def python_value(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    """Of a hyperparameter, where all trials agree on it: `if point["dropout"] > 0.0`. Everything else is refused."""
+    name, value = name_of(function), arguments[0]
+    if is_number(value):
+        with _disable_current_modes():
+            known = {function(each, *arguments[1:], **keywords) for each in value.stacked.unbind(0)}
+        if len(known) == 1:
+            return known.pop()
     what = "branches on" if name in ("__bool__", "is_nonzero", "equal", "allclose") else "reads"
-    raise NotFusible(f"{name}: the code {what} the value of a tensor that differs between trials")
+    which = "that differs between trials" if is_trial(value) else "which a recording would freeze"
+    raise NotFusible(f"{name}: the code {what} the value of a tensor {which}")
 
 
 def refuse_noise(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -84,8 +91,19 @@ def _rates(operations: Operations, rate: Any) -> list[float]:
         return list(rate.stacked.tolist()) if is_trial(rate) else [float(rate)] * operations.num_trials
 
 
-class DropoutOfSharedValues(TorchFunctionMode):
-    """Dropout of what all trials share, a batch say: no trial tensor would notice it, yet each has its own mask."""
+def one_hot(operations: Operations, function: Any, value: torch.Tensor, num_classes: int = -1) -> Any:
+    """Without torch's look at the values: which classes there are must be told."""
+    if num_classes < 0:
+        return NotImplemented
+    classes = torch.arange(num_classes, device=value.device)
+    return torch.eq(value.unsqueeze(-1), classes).long()
+
+
+class SharedValues(TorchFunctionMode):
+    """Rules for values that all trials share, a batch say, where a recording would not notice what is done to them.
+
+    Dropout: each trial has its own mask. A Python value made from a tensor: a recording would freeze it.
+    """
 
     def __init__(self, operations: Operations) -> None:
         super().__init__()
@@ -93,13 +111,18 @@ class DropoutOfSharedValues(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
-        if name_of(func) in _DROPOUTS and args and not is_trial(args[0]) and isinstance(args[0], torch.Tensor):
-            return dropout(self.operations, func, *args, **keywords)
-        return func(*args, **keywords)
+        rule = _OF_SHARED.get(name_of(func)) if args and type(args[0]) is torch.Tensor else None
+        result = NotImplemented if rule is None else rule(self.operations, func, *args, **keywords)
+        return func(*args, **keywords) if result is NotImplemented else result
 
 
+_OF_SHARED: dict[str, Any] = {
+    **dict.fromkeys(_DROPOUTS, dropout),
+    **dict.fromkeys(("tolist", "numpy", "__array__"), python_value),
+    "one_hot": one_hot,
+}
 RULES: dict[str, Any] = {
-    **dict.fromkeys(_LEAVE_TORCH.split(), refuse_value),
+    **dict.fromkeys(_LEAVE_TORCH.split(), python_value),
     **dict.fromkeys(_RANDOM.split(), refuse_noise),
     **dict.fromkeys(("backward", "register_hook"), refuse_backward),
     **dict.fromkeys(_DROPOUTS, dropout),
@@ -108,4 +131,5 @@ RULES: dict[str, Any] = {
     "get:requires_grad": requires_grad,
     "is_contiguous": is_contiguous,
     "stride": stride,
+    "one_hot": one_hot,
 }

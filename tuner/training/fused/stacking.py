@@ -8,10 +8,21 @@ from typing import Any
 import torch
 
 from tuner.errors import NotFusible
+from tuner.training.fused.likeness import attributes, check_alike
+from tuner.training.fused.operations import Operations
+from tuner.training.fused.trial_tensor import TrialTensor, seen_shape
 
 Place = tuple[torch.nn.Module, str]  # a module and the name it knows a tensor by
 
-_SKIPPED = frozenset({"_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs"})
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a module itself holds and each trial has its own of: a number or a tensor, stacked to [K, ...]."""
+
+    module: torch.nn.Module
+    name: str
+    values: torch.Tensor
+    is_number: bool
 
 
 @dataclass(slots=True)
@@ -26,15 +37,12 @@ class StackedModel:
     buffers: dict[str, torch.Tensor]
     places: dict[str, list[Place]]
     trained: tuple[str, ...]  # names of the parameters that have gradients
-    settings: list[tuple[torch.nn.Module, str, torch.Tensor]] = field(default_factory=list)
+    settings: list[Own] = field(default_factory=list)
 
     @classmethod
     def of(cls, models: Sequence[torch.nn.Module]) -> "StackedModel":
         """Stack the models and make their tensors views of the stacks. Raises NotFusible when they differ."""
-        forms = [form_of(model) for model in models]
-        differing = [key for key, value in forms[0].items() if any(form.get(key) != value for form in forms)]
-        if differing or any(len(form) != len(forms[0]) for form in forms):
-            raise NotFusible(f"the models of the trials are not alike: {', '.join(differing[:3]) or 'other modules'}")
+        check_alike(models)
         template = copy.deepcopy(models[0])
         made = cls(
             template,
@@ -46,30 +54,38 @@ class StackedModel:
         made.settings = _settings(template, models)
         return made
 
-    def install(self, tensors: Mapping[str, torch.Tensor], settings: Sequence[Any]) -> None:
-        """Put tensors (trial tensors, while recording) into the template, tied ones everywhere."""
+    def install(
+        self, tensors: Mapping[str, torch.Tensor], settings: Sequence[torch.Tensor], operations: Operations
+    ) -> None:
+        """Put stacked tensors into the template as trial tensors, tied ones everywhere."""
         for name, tensor in tensors.items():
+            trial = TrialTensor(tensor, operations)
             for module, key in self.places[name]:
-                (module._parameters if key in module._parameters else module._buffers)[key] = tensor  # type: ignore[assignment]
-        for (module, key, _), value in zip(self.settings, settings, strict=True):
-            module.__dict__[key] = value
+                (module._parameters if key in module._parameters else module._buffers)[key] = trial  # type: ignore[assignment]
+        for own, values in zip(self.settings, settings, strict=True):
+            own.module.__dict__[own.name] = TrialTensor(values, operations, is_number=own.is_number)
         for module in self.template.modules():
             if isinstance(module, torch.nn.RNNBase):
                 module._flat_weights = [module._parameters[name] for name in module._flat_weights_names]
 
+    def write_back(self, tensors: Mapping[str, torch.Tensor], operations: Operations) -> None:
+        """Where the model has put a new tensor in the place of a buffer, let the buffer have its values."""
+        for name, buffer in ((name, tensors[name]) for name in self.buffers):
+            module, key = self.places[name][0]
+            new: Any = module._buffers[key]
+            if isinstance(new, TrialTensor) and new.stacked is buffer:
+                continue
+            if not isinstance(new, torch.Tensor) or (seen_shape(new), new.dtype) != (buffer.shape[1:], buffer.dtype):
+                raise NotFusible(f"the buffer {name} becomes a tensor of another form")
+            buffer.copy_(operations.stacked(new).detach())
 
-def form_of(model: torch.nn.Module) -> dict[str, object]:
-    """What must be equal for models to be stacked: names, shapes and types of tensors, the modules' settings."""
-    form: dict[str, object] = {}
-    for kind, named in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
-        for name, tensor in named:
-            form[f"{kind} {name}"] = (tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
-    for name, module in model.named_modules():
-        form[f"module {name}"] = type(module)
-        for key, value in vars(module).items():
-            if key not in _SKIPPED and isinstance(value, bool | int | str | tuple):
-                form[f"{name}.{key}".lstrip(".")] = value
-    return form
+    def reclaim(self, trial: int, model: torch.nn.Module) -> None:
+        """Let buffers that the trial's own module has put in the place of others be views of its row again."""
+        for name, buffer in model.named_buffers():
+            row = self.buffers[name][trial]
+            if buffer.data_ptr() != row.data_ptr():
+                row.copy_(buffer)
+                buffer.data = row
 
 
 def _stacked(tensors: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -93,17 +109,19 @@ def _places(template: torch.nn.Module) -> dict[str, list[Place]]:
     return places
 
 
-def _settings(
-    template: torch.nn.Module, models: Sequence[torch.nn.Module]
-) -> list[tuple[torch.nn.Module, str, torch.Tensor]]:
-    """Floats that a module holds and that differ between trials: a dropout rate, a temperature."""
+def _settings(template: torch.nn.Module, models: Sequence[torch.nn.Module]) -> list[Own]:
+    """Numbers and tensors that a module itself holds and that differ between trials: a dropout rate, frequencies."""
     found = []
     device = next((parameter.device for parameter in template.parameters()), None)
     others = [list(model.modules()) for model in models]
     for place, module in enumerate(template.modules()):
-        for key, value in vars(module).items():
-            if isinstance(value, float):
-                values = [vars(modules[place])[key] for modules in others]
-                if any(each != value for each in values):
-                    found.append((module, key, torch.tensor(values, dtype=torch.float64, device=device)))
+        for key, value in attributes(module):
+            if not isinstance(value, float | torch.Tensor):
+                continue
+            values = [vars(modules[place])[key] for modules in others]
+            if isinstance(value, torch.Tensor) and not all(torch.equal(each, value) for each in values):
+                found.append(Own(module, key, torch.stack(values), is_number=False))
+            elif isinstance(value, float) and any(each != value for each in values):
+                stacked = torch.tensor(values, dtype=torch.float64, device=device)
+                found.append(Own(module, key, stacked, is_number=True))
     return found

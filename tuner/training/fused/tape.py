@@ -10,6 +10,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuner.errors import NotFusible
+from tuner.training.fused.graph import base_of
+from tuner.training.fused.operations import name_of
+from tuner.training.fused.quick_kernels import writes
+
+_ATEN = torch.ops.aten
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -22,6 +27,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.constants: dict[str, torch.Tensor] = {}
+        self._given: set[Node] = set()  # values that depend on the inputs; all others are the same at each replay
         self._nodes: dict[int, Node] = {}
         self._alive: list[torch.Tensor] = []  # an id is one tensor's only as long as that tensor lives
         self._last_input: Node | None = None
@@ -42,6 +48,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self.graph.inserting_after(self._last_input):
                 node = self.graph.placeholder(name)
         self._last_input = node
+        self._given.add(node)
         self._know(tensor, node)
 
     def finished(self, outputs: Sequence[torch.Tensor]) -> GraphModule:
@@ -56,12 +63,16 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return sum(storages.values())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")
         keywords = kwargs or {}
-        result = func(*args, **keywords)
+        if keywords.get("generator") is not None:
+            raise NotFusible(f"{name_of(func)}: random numbers of a generator that a recording would freeze")
         given, named = pytree.tree_map(self._as_node, (tuple(args), dict(keywords)))
         node = self.graph.call_function(func, given, named)
+        depends = not self._given.isdisjoint(node.all_input_nodes)
+        if depends:
+            _check(func, args, keywords)
+            self._given |= {node, *_written(node)}
+        result = func(*args, **keywords)
         if isinstance(result, torch.Tensor):
             self._know(result, node)
             self.largest = max(self.largest, result.nbytes)
@@ -69,6 +80,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for place, part in enumerate(result):
                 if isinstance(part, torch.Tensor):
                     self._know(part, self.graph.call_function(operator.getitem, (node, place)))
+                    self._given |= {self._nodes[id(part)]} if depends else set()
         return result
 
     def _know(self, tensor: torch.Tensor, node: Node) -> None:
@@ -85,3 +97,22 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.constants[name] = tensor
             self._know(tensor, self.graph.get_attr(name))
         return self._nodes[id(tensor)]
+
+
+def _written(node: Node) -> list[Node]:
+    """What an operation writes into."""
+    return [node.args[0], base_of(node.args[0])] if writes(node) and isinstance(node.args[0], Node) else []
+
+
+def _check(func: Any, arguments: Any, keywords: dict[str, Any]) -> None:
+    """Refuse what makes a Python value or a size of the values of tensors: a recording would freeze it."""
+    if func is _ATEN._local_scalar_dense.default:
+        raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")
+    tags = getattr(func, "tags", ())
+    sized = torch.Tag.dynamic_output_shape in tags and (func is not _ATEN.index.Tensor or _is_masked(arguments[1]))
+    if sized or torch.Tag.data_dependent_output in tags:
+        raise NotFusible(f"{name_of(func)}: the code needs the values of a tensor, which a recording would freeze")
+
+
+def _is_masked(indices: Any) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)

@@ -174,6 +174,7 @@ class _GroupInTraining:
         training = self.trainings[trial]
         try:
             training.evaluate(measured)
+            self.group.reclaim(trial)
         except Exception as error:
             state, reason = ending(error)
             word = _Word(trial, state, reason, given_up(training.claim, training, state, reason))

@@ -1,0 +1,43 @@
+"""What code remembers in Python from one step to the next: a recording would freeze it."""
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_DEPTH, _FEW = 3, 100  # so deep, and in so short lists, it is looked for
+_OTHERS = (torch.Tensor, torch.nn.Module, type, types.FunctionType, types.MethodType, types.ModuleType)
+
+
+def remembered(owner: object, model: torch.nn.Module) -> dict[str, object]:
+    """The numbers and texts that a workload, a model and its modules hold, by where they stand."""
+    found = dict(_plain(owner, type(owner).__name__, _DEPTH))
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key != "training":
+                found |= _plain(value, f"{name}.{key}".strip("."), _DEPTH)
+    return found
+
+
+def _plain(value: Any, name: str, depth: int) -> Iterator[tuple[str, object]]:
+    if isinstance(value, bool | int | float | str):
+        yield name, value
+    elif depth and not isinstance(value, _OTHERS):
+        for key, each in _inside(value):
+            yield from _plain(each, f"{name}{key}", depth - 1)
+
+
+def _inside(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list | tuple) and len(value) <= _FEW:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return ((f"[{key!r}]", each) for key, each in pairs)
+    return ((f".{key}", each) for key, each in getattr(value, "__dict__", {}).items())
+
+
+def changed(before: dict[str, object], after: dict[str, object]) -> str:
+    """What is new or another than before, and how; empty where nothing is."""
+    for name, value in after.items():
+        if before.get(name, before) != value:
+            return f"{name} to {value!r}"
+    return ""

@@ -1,0 +1,141 @@
+"""Whether models are alike but for the values of their tensors, looked at in Python: one stands for all of them.
+
+Numbers and tensors that a module itself holds may differ: each trial is given its own. Whatever else a forward pass
+could read (functions and what they close over, lists, dicts, objects of settings) has to be the same.
+"""
+
+import functools
+import types
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tuner.errors import NotFusible
+
+_OF_TORCH = frozenset({"_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs"})
+_OF_CLASSES = frozenset({"__dict__", "__weakref__", "__doc__", "__slotnames__"})  # Python's own, the last by a copy
+Attribute = tuple[str, Any]
+
+
+def check_alike(models: Sequence[torch.nn.Module]) -> None:
+    """Raise NotFusible, naming what differs first, when one model cannot stand for all."""
+    for other in models[1:]:
+        difference = _first_difference(models[0], other)
+        if difference:
+            raise NotFusible(f"the models of the trials are not alike: {difference}")
+
+
+def attributes(module: torch.nn.Module) -> Iterator[Attribute]:
+    """What a module holds besides parameters, buffers and modules of its own; hooks without their handles' numbers."""
+    for key, value in vars(module).items():
+        if "_hooks" in key and isinstance(value, dict):
+            if value:
+                yield key, list(value.values())
+        elif key not in _OF_TORCH:
+            yield key, value
+
+
+def _form(tensor: torch.Tensor) -> object:
+    return type(tensor), tensor.shape, tensor.dtype, tensor.requires_grad
+
+
+def _first_difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
+    forms = _forms(first), _forms(other)
+    differing = [name for name in forms[0] | forms[1] if forms[0].get(name) != forms[1].get(name)]
+    if differing:
+        return differing[0]
+    alike = _Likeness(_names(first), _names(other))
+    for (name, mine), theirs in zip(first.named_modules(), other.modules(), strict=True):
+        if not alike(type(mine), type(theirs)):
+            return f"module {name}"
+        own, others = dict(attributes(mine)), dict(attributes(theirs))
+        for key in own | others:
+            if key not in own or key not in others or not _goes_with(alike, own[key], others[key]):
+                return f"{name}.{key}".strip(".")
+    return ""
+
+
+def _goes_with(alike: "_Likeness", one: Any, other: Any) -> bool:
+    """Whether two attributes are alike, or each trial can be given its own: both numbers, or tensors of one form."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return _form(one) == _form(other)
+    return (type(one) is float and type(other) is float) or alike(one, other)
+
+
+def _forms(model: torch.nn.Module) -> dict[str, object]:
+    """Parameters, buffers and modules by name, the forms of tensors with them."""
+    tensors = [("parameter", model.named_parameters()), ("buffer", model.named_buffers())]
+    forms = {f"{kind} {name}": _form(tensor) for kind, named in tensors for name, tensor in named}
+    return forms | {f"module {name}": None for name, _ in model.named_modules()}
+
+
+def _names(model: torch.nn.Module) -> dict[int, str]:
+    """By id, what a model knows its own modules and tensors by."""
+    named = [*model.named_modules(), *model.named_parameters(), *model.named_buffers()]
+    return {id(value): f"{type(value).__name__} {name}" for name, value in named}
+
+
+class _Likeness:
+    """Compares values of two models; a part of the model itself is like the part of the same name."""
+
+    def __init__(self, mine: Mapping[int, str], theirs: Mapping[int, str]) -> None:
+        self.mine = mine
+        self.theirs = theirs
+        self.known: dict[tuple[int, int], tuple[Any, Any]] = {}  # alike, or being compared; kept alive for their ids
+
+    def __call__(self, one: Any, other: Any) -> bool:
+        if one is other or (id(one), id(other)) in self.known:
+            return True
+        if id(one) in self.mine or id(other) in self.theirs:
+            return self.mine.get(id(one)) == self.theirs.get(id(other))
+        if isinstance(one, type) and isinstance(other, type):
+            return self._same_class(one, other)
+        if not self(type(one), type(other)):
+            return False
+        self.known[id(one), id(other)] = one, other
+        return self._same_value(one, other)
+
+    def _same_value(self, one: Any, other: Any) -> bool:
+        if isinstance(one, torch.Tensor):
+            return _form(one) == _form(other) and torch.equal(one, other)
+        if isinstance(one, np.ndarray):
+            return one.dtype == other.dtype and np.array_equal(one, other)
+        if isinstance(one, list | tuple):
+            return len(one) == len(other) and all(map(self, one, other))
+        if isinstance(one, Mapping):
+            return self([*one.keys(), *one.values()], [*other.keys(), *other.values()])
+        parts = _parts(one)
+        return bool(one == other) if parts is None else self(parts, _parts(other))
+
+    def _same_class(self, one: type, other: type) -> bool:
+        """Classes made anew for each model, by a parametrization or in a function, are compared by what they hold."""
+        if (one.__module__, one.__qualname__) != (other.__module__, other.__qualname__):
+            return False
+        self.known[id(one), id(other)] = one, other
+        held = [{key: value for key, value in vars(each).items() if key not in _OF_CLASSES} for each in (one, other)]
+        return self(held[0], held[1]) and self(one.__bases__, other.__bases__)
+
+
+def _parts(value: Any) -> Any:
+    """What decides how a function or an object acts; None for what cannot be looked into."""
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+        return [value.__code__, value.__defaults__, value.__kwdefaults__, cells]
+    for kind, names in _INSIDE.items():
+        if isinstance(value, kind):
+            return [getattr(value, name) for name in names]
+    compares_itself = "__eq__" in vars(type(value))
+    return None if compares_itself else getattr(value, "__dict__", None)
+
+
+_INSIDE: dict[type, tuple[str, ...]] = {
+    types.MethodType: ("__func__", "__self__"),
+    functools.partial: ("func", "args", "keywords"),
+    property: ("fget", "fset"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    weakref.ReferenceType: (),
+}
