@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from tuner.errors import NotFusible
 from tuner.training.batches import Split
-from tuner.training.fused.graph import check_graph, reuse_memory, simplify
+from tuner.training.fused.graph import check_graph, simplify
 from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites
 from tuner.training.fused.operations import Operations
@@ -117,7 +117,6 @@ class GroupEvaluation:
             graph = tape.finished([values.stacked for values in metrics.values()])
             check_graph(graph, 0)
             simplify(graph)
-            reuse_memory(graph)
             self._recordings[batch.signature] = quickened(graph).forward, list(metrics)
         return self._recordings[batch.signature]
 

@@ -7,11 +7,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
 
 from tuner.errors import NotFusible
-from tuner.training.fused.quick_kernels import writes
 
 _ATEN = torch.ops.aten
 _NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
-_PRODUCTS = (_ATEN.baddbmm.default, _ATEN.bmm.default, _ATEN.addmm.default, _ATEN.mm.default)
 
 
 def check_graph(graph: GraphModule, num_own: int) -> None:
@@ -39,16 +37,22 @@ def _name(node: Node) -> str:
 
 def base_of(node: Node) -> Node:
     """The node whose memory a view shows."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], Node) and _is_view(node):
+    while node.op == "call_function" and node.args and isinstance(node.args[0], Node) and is_view(node):
         node = node.args[0]
     return node
 
 
-def _is_view(node: Node) -> bool:
+def is_view(node: Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return getattr(node.target, "__name__", "") == "getitem"
+    if node.target is _ATEN._unsafe_view.default:  # torch says that it is none, for autograd's sake
+        return True
     returned = node.target._schema.returns
     return any(result.alias_info is not None and not result.alias_info.is_write for result in returned)
+
+
+def writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def simplify(graph: GraphModule) -> None:
@@ -61,21 +65,6 @@ def simplify(graph: GraphModule) -> None:
     graph.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
     graph.graph.lint()
     graph.recompile()
-
-
-def reuse_memory(graph: GraphModule) -> None:
-    """Let a relu write where its argument stands, if nobody else reads that; for graphs without a backward pass."""
-    for node in graph.graph.nodes:
-        if node.target is _ATEN.relu.default and _read_once(node.args[0]):
-            node.target = _ATEN.relu_.default
-    graph.recompile()
-
-
-def _read_once(node: Node) -> bool:
-    """Whether a value is that of a matrix product, and used in one place alone."""
-    while len(node.users) == 1 and node.op == "call_function" and _is_view(node):
-        node = node.args[0]  # type: ignore[assignment]
-    return len(node.users) == 1 and node.target in _PRODUCTS
 
 
 def _drop(graph: GraphModule, targets: tuple[object, ...]) -> None:
@@ -146,6 +135,7 @@ def _join_parts(graph: GraphModule) -> None:
         with graph.graph.inserting_before(node):
             stack = graph.graph.call_function(_ATEN.stack.default, (ordered, dim))
             joined = graph.graph.call_function(_ATEN.add.Tensor, (stack, 0.0))
+        stack.meta, joined.meta = dict(node.meta), dict(node.meta)
         node.replace_all_uses_with(joined)
 
 

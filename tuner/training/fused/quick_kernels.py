@@ -18,6 +18,9 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
 
+from tuner.training.fused.graph import writes
+from tuner.training.fused.overwriting import write_over
+
 _ATEN = torch.ops.aten
 _FEW = 32  # classes; more fill a register
 _ROWS = 32  # so many at a time fill one register or several, on every CPU
@@ -37,13 +40,10 @@ def quickened(graph: GraphModule) -> GraphModule:
             with quick.graph.inserting_before(node):
                 node.replace_all_uses_with(quick.graph.call_function(mean_negative, found))
     quick.graph.eliminate_dead_code(lambda node: node.op != "call_function" or writes(node))
+    write_over(quick.graph)
     quick.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
     quick.recompile()
     return quick
-
-
-def writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _stacked_means(stack: Node) -> tuple[Node, Node] | None:

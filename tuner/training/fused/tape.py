@@ -10,9 +10,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuner.errors import NotFusible
-from tuner.training.fused.graph import base_of
+from tuner.training.fused.graph import base_of, writes
 from tuner.training.fused.operations import name_of
-from tuner.training.fused.quick_kernels import writes
 
 _ATEN = torch.ops.aten
 
@@ -86,6 +85,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _know(self, tensor: torch.Tensor, node: Node) -> None:
         if id(tensor) not in self._nodes:  # else it was written into, and is the same value's place as before
             self._nodes[id(tensor)] = node
+            node.meta["layout"] = tensor.shape, tensor.stride(), tensor.dtype
             self._alive.append(tensor)
 
     def _as_node(self, value: Any) -> Any:
