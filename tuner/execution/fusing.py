@@ -76,7 +76,7 @@ class Fusing:
             return [trainer.train(claims[0])]
         group = claims[0].trial.shape_group
         try:
-            choice = self._wanted(claims[0]) if isinstance(self.fuse, int) else self._best(claims)
+            choice = self._wanted(claims) if isinstance(self.fuse, int) else self._best(claims)
             claims = self._only(claims, claims[: choice.num_trials])
             if choice.num_trials > 1:
                 return self._train_together(trainer, claims, choice)
@@ -106,12 +106,14 @@ class Fusing:
         self.ledger.release([claim for claim in claims if claim not in chosen])
         return chosen
 
-    def _wanted(self, claim: Claim) -> Choice:
+    def _wanted(self, claims: Sequence[Claim]) -> Choice:
         """As many as the user says and the memory holds."""
-        group = claim.trial.shape_group
+        group = claims[0].trial.shape_group
         wanted = int(self.fuse)
         if group not in self._fitting:
-            most = self._fitting[group] = trials_that_fit(self.setting, claim.trial, crew=self.crew)
+            most = self._fitting[group] = trials_that_fit(
+                self.setting, [claim.trial for claim in claims], crew=self.crew
+            )
             if most < wanted:
                 _log.warning("%d trials do not fit into the free memory together; training %d", wanted, most)
         return Choice(min(wanted, self._fitting[group]), f"--fuse {wanted}")

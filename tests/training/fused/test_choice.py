@@ -96,11 +96,11 @@ def test_the_free_memory_bounds_a_group_and_workers_share_it(tmp_path, monkeypat
     study = tiny_study(num_trials=4, batch_size=32, space=runs_space())
     setting, trial = setting_for(study, tmp_path, Mlp()), planned_trials(study)[0]
     monkeypatch.setattr(choice, "free_bytes", lambda device: 2**40)
-    roomy = trials_that_fit(setting, trial)
+    roomy = trials_that_fit(setting, [trial])
     one = choice.MEMORY_SHARE * 2**40 / roomy
     monkeypatch.setattr(choice, "free_bytes", lambda device: 20.5 * one)
-    assert trials_that_fit(setting, trial) == 10
-    assert trials_that_fit(setting, trial, crew=2) == 5
+    assert trials_that_fit(setting, [trial]) == 10
+    assert trials_that_fit(setting, [trial], crew=2) == 5
     parameters = 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10
     assert one > 4 * 4 * parameters, "values, gradients and two moments, and what a pass computes"
     found = probed(Mlp(), tmp_path)

@@ -4,6 +4,7 @@ What the probe costs is lost where it finds that nothing is gained, so it may ta
 most, and more only when two trials together were seen to be faster than one.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,12 +15,14 @@ from tuner.errors import NotFusible
 from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
 from tuner.training.fused.making import make_group
+from tuner.training.fused.refusal import refusal
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import clock_of, wait_for
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
 
+logger = logging.getLogger(__name__)
 SIZES = (2, 8, 16, 32)  # groups that are tried; beyond, little is gained and caches overflow
 SIZES_ON_GPU = (2, 8, 32, 128, 256)
 PROBE_SECONDS = 1.0  # at most, for each shape group
@@ -52,15 +55,34 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
     steps = steps_ahead(setting, ahead, crew)
     if len(trials) > 1 and steps < FEWEST_STEPS:
         return Choice(1, f"{steps:.0f} steps of training are too few for a probe")
+    alone = 0.0
     with callers_generators_restored(setting.device):
-        alone = _seconds_a_step([TrialRun(quiet, trials[0])])
-        if len(trials) < 2 or alone > SLOW_STEP:
-            reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
-            return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
         try:
+            first = runs_of(quiet, trials, 1)
+            if not first:
+                return Choice(1, "no model of these trials can be made")
+            alone = _seconds_a_step(first)
+            if len(trials) < 2 or alone > SLOW_STEP:
+                reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
+                return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
             return _Probe(quiet, trials, alone, steps, crew).fastest()
-        except NotFusible as error:
-            return Choice(1, str(error), seconds=alone, probed=True)
+        except Exception as error:
+            reason = str(refusal(error, "while it was tried"))
+    logger.warning("these trials are trained one by one: %s", reason)
+    return Choice(1, reason, seconds=alone, probed=True)
+
+
+def runs_of(setting: Setting, trials: Sequence[Trial], count: int) -> list[TrialRun]:
+    """The first `count` trials or fewer, ready to train; without those whose model cannot be made."""
+    runs: list[TrialRun] = []
+    for trial in trials:
+        if len(runs) == count:
+            break
+        try:
+            runs.append(TrialRun(setting, trial))
+        except Exception as error:
+            refusal(error, "while the model was made")  # raises what is not the model's
+    return runs
 
 
 def steps_ahead(setting: Setting, trials: int, crew: int) -> float:
@@ -91,6 +113,7 @@ class _Probe:
         self.best = Choice(1, "training together is not faster", seconds=alone, probed=True)
         self.step = alone  # the shortest found so far, of one trial
         self.spent = 0.0
+        self.full = False  # there are no more trials, or no more memory, for a larger group
 
     def fastest(self) -> Choice:
         expected = 0.03 + PROBE_STEPS * self.alone  # what a first, small group took for many kinds of models
@@ -100,6 +123,8 @@ class _Probe:
             if expected + self.spent > self._allowed():
                 return self.best if self.spent else self._too_short()
             expected = self._tried(size)
+            if self.full:
+                break
             if self.best.num_trials < size > SIZES[0]:  # two may be too few to gain; eight are not
                 break
         return self.best
@@ -118,14 +143,18 @@ class _Probe:
         """
         clock = clock_of(self.setting.device)
         began = clock()
-        group = make_group([TrialRun(self.setting, trial) for trial in self.trials[:size]])
+        runs = runs_of(self.setting, self.trials, size)
+        if len(runs) < size:
+            self.full = True
+            return 0.0
+        group = make_group(runs)
         recorded = clock() - began
         step = _seconds_a_step(group) / size
         together = step + recorded / (size * self.setting.study.budget.max_train_steps)
         self.step = min(self.step, step)
         if size > _that_fit(group, self.setting, self.crew):
-            raise NotFusible(f"{size} trials do not fit into the memory that is free")
-        if together < min(PAYS * self.alone, self.best.seconds):
+            self.full = True
+        elif together < min(PAYS * self.alone, self.best.seconds):
             reason = f"{self.alone / together:.2f} times as fast as one by one ({1e6 * together:.0f} us a trial's step)"
             self.best = Choice(size, reason, dict(group.ways), together, probed=True)
         took = clock() - began
@@ -172,10 +201,14 @@ def largest_group(device: torch.device) -> int:
     return _sizes(device)[-1]
 
 
-def trials_that_fit(setting: Setting, trial: Trial, *, crew: int = 1) -> int:
-    """How many trials' values, gradients and optimizer state fit into the memory that is free."""
+def trials_that_fit(setting: Setting, trials: Sequence[Trial], *, crew: int = 1) -> int:
+    """How many such trials' values, gradients and optimizer state fit into the memory that is free.
+
+    All, where no model can be made: those trials end as soon as they begin.
+    """
     with callers_generators_restored(setting.device):
-        return _that_fit(Group([TrialRun(setting, trial)]), setting, crew)
+        first = runs_of(setting, trials, 1)
+        return _that_fit(Group(first), setting, crew) if first else len(trials)
 
 
 def _that_fit(group: Group, setting: Setting, crew: int) -> int:

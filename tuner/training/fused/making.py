@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tuner.errors import NotFusible, TunerError
+from tuner.errors import NotFusible
 from tuner.training.fused import compiling, rules, rules_fast
 from tuner.training.fused.group import Group
+from tuner.training.fused.refusal import refusal
 from tuner.training.fused.self_check import exact_group, far_from_alone
 from tuner.training.numerics import wait_for
-from tuner.training.trainer import is_out_of_memory, raise_lost_device
 from tuner.training.trial_run import TrialRun
 
 TIMED = 3  # steps
@@ -21,13 +21,8 @@ def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
         if runs[0].setting.profile == "exact":
             return exact_group(runs)
         return _fast_group(runs, steps)
-    except TunerError:
-        raise
     except Exception as error:
-        if is_out_of_memory(error) or isinstance(error, OSError):
-            raise
-        raise_lost_device(error)
-        raise NotFusible(f"{type(error).__name__} while it was tried: {error}") from error
+        raise refusal(error, "while it was tried") from error
 
 
 def _fast_group(runs: Sequence[TrialRun], steps: int) -> Group:

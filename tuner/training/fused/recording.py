@@ -10,18 +10,18 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from tuner.errors import NotFusible, TunerError
+from tuner.errors import NotFusible
 from tuner.training.fused.counting import changed, remembered
 from tuner.training.fused.graph import check_graph, drawing, simplify
 from tuner.training.fused.noise import Site, Sites
 from tuner.training.fused.operations import Operations, Rules
 from tuner.training.fused.quick_kernels import quickened
+from tuner.training.fused.refusal import refusal
 from tuner.training.fused.rules import TABLE
 from tuner.training.fused.rules_python import SharedValues
 from tuner.training.fused.stacking import StackedModel
 from tuner.training.fused.tape import Tape
 from tuner.training.fused.trial_tensor import TrialTensor
-from tuner.training.trainer import is_out_of_memory, raise_lost_device
 
 Loss = Callable[[Any, Any, Mapping[str, Any]], Any]
 
@@ -98,10 +98,7 @@ def record(task: Task, batch: Batch) -> Recording:
     try:
         return _settled(task, batch)
     except Exception as error:  # code that does not bear trial tensors, most of all
-        if isinstance(error, TunerError | OSError) or is_out_of_memory(error):
-            raise
-        raise_lost_device(error)
-        raise NotFusible(f"{type(error).__name__} while the loss was recorded: {error}") from error
+        raise refusal(error, "while the loss was recorded") from error
 
 
 def _settled(task: Task, batch: Batch) -> Recording:

@@ -97,21 +97,32 @@ def pooling(operations: Operations, function: Any, value: TrialTensor, *rest: An
     return operations.trial(pooled.reshape(trials, examples, *pooled.shape[1:]))
 
 
-def embedding(
-    operations: Operations, function: Any, indices: torch.Tensor, weight: torch.Tensor, *rest: Any, **named: Any
+def embedding(  # noqa: PLR0913 - torch's arguments
+    operations: Operations,
+    function: Any,
+    indices: torch.Tensor,
+    weight: torch.Tensor,
+    padding_idx: int | None = None,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
 ) -> Any:
-    """The tables of all trials under each other, looked up with shifted indices."""
-    if any(option not in (None, False, 2.0) for option in (*rest, *named.values())):
-        if len(rest) > 1 or set(named) - {"padding_idx"}:
-            raise NotFusible("embedding with max_norm, scale_grad_by_freq or sparse gradients")
-        return operations.loop(function, (indices, weight, *rest), named)
+    """The tables of all trials under each other, looked up with shifted indices.
+
+    Indices of each trial's own are looked up alone: one that is out of range must not meet a mate's table.
+    """
+    if max_norm is not None or sparse:
+        raise NotFusible("embedding with max_norm or sparse gradients")
+    if is_trial(indices) or padding_idx is not None or scale_grad_by_freq:
+        rest = (padding_idx, max_norm, norm_type, scale_grad_by_freq)
+        return operations.loop(function, (indices, weight, *rest), {})
     if not is_trial(weight):
         return operations.trial(F.embedding(operations.stacked(indices), weight))
     stacked = operations.stacked(weight)
     trials, rows, width = stacked.shape
-    looked_up = operations.stacked(indices)
     shift = torch.arange(0, trials * rows, rows, device=stacked.device)
-    shifted = looked_up + shift.reshape(trials, *([1] * rank(indices)))
+    shifted = operations.stacked(indices) + shift.reshape(trials, *([1] * rank(indices)))
     return operations.trial(F.embedding(shifted, stacked.reshape(trials * rows, width)))
 
 

@@ -10,6 +10,7 @@ from tuner.training.denormals import denormals_as_zero
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group_checkpoints import GroupCheckpoints
 from tuner.training.fused.making import make_group
+from tuner.training.fused.refusal import refusal
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trainer import (
     CHECK_STEPS,
@@ -108,6 +109,8 @@ class _GroupInTraining:
             except NotFusible:
                 self._record(self._checked(self.group.live, State.RUNNING))
                 raise
+            except Exception as error:  # of a batch that user code cannot bear; half an update may have been made
+                raise refusal(error, "while it was trained") from error
             if made < distance:
                 self._record(self._checked(self.group.live, State.RUNNING))
                 break

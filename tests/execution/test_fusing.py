@@ -1,0 +1,108 @@
+"""Trials whose model or loss fails, trained together: each ends as it would alone, and no mate of it notices."""
+
+import pytest
+from support.fusible import SPACE, MlpWithDropout
+from support.tiny import tiny_study
+
+from tuner import Splits
+from tuner.budget.step_budget import StepBudget
+from tuner.errors import Infeasible, NotFusible, WorkloadError
+from tuner.execution import fusing
+from tuner.execution.backend import Silent
+from tuner.execution.in_process import InProcess
+from tuner.rounds.plan import planned_trials
+from tuner.storage.store import open_ledger
+from tuner.training.fused import choice
+from tuner.training.randomness import epoch_order
+
+MANY = 0.3  # the rates of the trials are 0.42, 0.35, 0.28, 0.21: the first two are beyond
+
+
+class Rejects(MlpWithDropout):
+    def model(self, point):
+        if point["dropout"] > MANY:
+            raise Infeasible("so much dropout")
+        return super().model(point)
+
+
+class Breaks(MlpWithDropout):
+    def model(self, point):
+        if point["dropout"] > MANY:
+            raise ValueError("so much dropout")
+        return super().model(point)
+
+
+class LossBreaks(MlpWithDropout):
+    def loss(self, model, batch, point):
+        if point["dropout"] > MANY:
+            raise ValueError("so much dropout")
+        return super().loss(model, batch, point)
+
+
+class LossRejects(MlpWithDropout):
+    def loss(self, model, batch, point):
+        raise Infeasible("whatever it is")
+
+
+class LateLabel(MlpWithDropout):
+    """A label beyond the classes in the fourth batch."""
+
+    def data(self):
+        splits = super().data()
+        labels = splits.training[1].clone()
+        labels[epoch_order(planned_trials(study())[0].data_seed, 0, len(labels))[3 * 32]] = 10
+        return Splits(training=(splits.training[0], labels), validation=splits.validation)
+
+    def metrics(self, model, batch):
+        return super().metrics(model, (batch[0], batch[1].clamp(max=9)))
+
+
+def study():
+    budget = StepBudget(8, 2)
+    return tiny_study(space=SPACE, num_trials=4, batch_size=32, budget=budget, fitted_when=None)
+
+
+def ends(workload, fuse, folder):
+    """State, reason without its place, last step and all measurements of each trial."""
+    with open_ledger(f"sqlite:///{folder}.sqlite") as ledger:
+        backend = InProcess(workload, folder, device="cpu", fuse=fuse)
+        row = ledger.start_study("tiny", study(), backend.fingerprint())
+        ledger.plan_trials(row.study_id, planned_trials(study()))
+        backend.run(ledger, row, Silent(), lambda: False)
+        return [
+            (one.state, one.reason.split(" (")[0], one.step, ledger.measured_until(one.trial_id, 99))
+            for one in ledger.trials(row.study_id)
+        ]
+
+
+@pytest.fixture
+def _always_probing(monkeypatch):
+    for module in (fusing, choice):
+        monkeypatch.setattr(module, "FEWEST_STEPS", 0)
+    monkeypatch.setattr(choice, "PROBE_SHARE", 1e9)
+    monkeypatch.setattr(choice, "PAYS", 1e9)
+
+
+@pytest.mark.usefixtures("_always_probing")
+@pytest.mark.parametrize("fuse", [2, "auto"])
+@pytest.mark.parametrize("workload", [Rejects, Breaks])
+def test_a_model_that_fails_ends_its_own_trial(workload, fuse, tmp_path):
+    alone = ends(workload(), "off", tmp_path / "alone")
+    assert "so much dropout" in alone[0][1]
+    assert ends(workload(), fuse, tmp_path / "together") == alone
+
+
+@pytest.mark.usefixtures("_always_probing")
+@pytest.mark.parametrize("workload", [LossBreaks, LossRejects])
+def test_a_loss_that_fails_is_trained_one_by_one_and_named(workload, tmp_path, caplog):
+    alone = ends(workload(), "off", tmp_path / "alone")
+    assert ends(workload(), "auto", tmp_path / "auto") == alone
+    assert caplog.text.count("these trials are trained one by one") == 1
+    with pytest.raises(NotFusible, match=r"while the loss was recorded.*--fuse auto trains such trials one by one"):
+        ends(workload(), 2, tmp_path / "two")
+
+
+@pytest.mark.parametrize(("fuse", "error"), [("off", WorkloadError), ("auto", WorkloadError), (2, NotFusible)])
+def test_a_batch_that_user_code_cannot_bear_is_named_however_late(fuse, error, tmp_path):
+    with pytest.raises(error, match=r"IndexError: Target 10|while it was trained: index 10 is out of bounds"):
+        ends(LateLabel(), fuse, tmp_path / "one")
