@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.records import State
@@ -12,6 +13,7 @@ from tuner.rounds.launch import Desk, Plan, launch_study, work_on
 from tuner.rounds.prepare import Prepared
 
 LOOKED_AT = 4  # trials that a dry run stacks
+MUCH_EVALUATION = 1 / 3  # of a study's time
 
 
 def print_plan(*plans: Plan) -> None:
@@ -30,6 +32,13 @@ def print_plan(*plans: Plan) -> None:
     if saved := sum(plan.saved_steps for plan in plans):
         share = saved / (saved + sum(plan.steps for plan in plans))
         say(f"saved: {saved:,} steps ({share:.0%}) are taken over from trials that begin alike, with the same bits")
+    for plan in plans:
+        if plan.evaluation_seconds > MUCH_EVALUATION * plan.seconds > 0.0:
+            say(
+                f"evaluations take {plan.evaluation_seconds / plan.seconds:.0%} of the time of {plan.study.name}: a "
+                "smaller training_evaluation_examples of the workload, or fewer evaluations of the Campaign (from "
+                f"{MINIMUM_EVALUATIONS} on verdicts can be read), makes it shorter"
+            )
     say("a dry run: nothing was trained or written; times are for this machine as busy as it is now")
 
 

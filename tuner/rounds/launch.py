@@ -61,10 +61,15 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Estimated training time of all trials, one after the other."""
+        """Estimated time of all trials, one after the other, evaluations included."""
+        return self.steps * self.price.step_ms / 1e3 + self.evaluation_seconds
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Estimated time of all evaluations."""
         due = self.study.budget.evaluation_steps
         evaluations = len(self.trials) * len(due) - sum(bisect_right(due, step) for step in self.saved)
-        return (self.steps * self.price.step_ms + evaluations * self.price.evaluation_ms) / 1e3
+        return evaluations * self.price.evaluation_ms / 1e3
 
     @property
     def checkpoint_bytes(self) -> int:
