@@ -20,7 +20,7 @@ def none_is_left():
     assert nurseries() == known
 
 
-@pytest.mark.parametrize(("workers", "device"), [(None, "cpu"), ("auto", "cpu"), ("2", "cuda"), ("two", "cpu")])
+@pytest.mark.parametrize(("workers", "device"), [(None, "cpu"), ("auto", "cuda:1"), ("2", "cuda"), ("two", "cpu")])
 def test_no_process_is_started_that_may_not_be_needed(workers, device):
     known = nurseries()
     with early_nursery(workers, device, threads=1) as nursery:
@@ -28,11 +28,12 @@ def test_no_process_is_started_that_may_not_be_needed(workers, device):
         assert nurseries() == known
 
 
-def test_the_process_has_the_threads_of_its_workers_and_is_gone_when_the_command_fails():
+@pytest.mark.parametrize("workers", ["2", "auto"])
+def test_the_process_has_the_threads_of_its_workers_and_is_gone_when_the_command_fails(workers):
     known = nurseries()
 
     def command():
-        with early_nursery("2", "cpu", threads=3):
+        with early_nursery(workers, "cpu", threads=3):
             (started,) = set(nurseries()) - set(known)
             assert started.environ()["OMP_NUM_THREADS"] == "3"
             assert started.ppid() == os.getpid()

@@ -1,8 +1,8 @@
 """What a dry run says about time, by hand: 2 trials of 100 steps of 1 ms, 50 evaluations each."""
 
 import pytest
-
 from support.tiny import tiny_study
+
 from tuner.budget.step_budget import StepBudget
 from tuner.cli.launching import print_plan
 from tuner.records import Price

@@ -1,15 +1,22 @@
 """`--workers auto`: as many processes as save more than they take to start."""
 
 import os
+from contextlib import closing
 
+import psutil
 import pytest
 import torch
 from support.study_files import write_study
 
 from tuner.design.study_file import load_campaign
 from tuner.execution import processes
+from tuner.execution.backend import Silent
 from tuner.execution.in_process import InProcess
+from tuner.execution.nursery import Nursery, worker_environment
+from tuner.execution.orders import Place
 from tuner.execution.processes import Ahead, num_processes, work_ahead
+from tuner.execution.workers import Workers
+from tuner.records import State
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
 
@@ -45,3 +52,21 @@ def test_the_work_ahead_is_that_of_the_trials_that_are_left(fused, tmp_path, mon
         if fused and next(iter(kept.values()))["trials"] > 1:
             again = work_ahead(ledger, row, backend._setting(study, "x", lambda: False), fused=True)
             assert again == ahead
+
+
+def test_a_nursery_that_is_not_needed_is_not_kept_while_this_process_trains(tmp_path):
+    file = write_study(tmp_path, trials=2, steps=30)
+    _, campaign = load_campaign(file)
+    study = study_of_round(campaign, 1, 30)
+    url, local = str(tmp_path / "l.sqlite"), InProcess(campaign.workload, tmp_path, device="cpu")
+    place = Place(str(file), f"sqlite:///{url}", str(tmp_path), "cpu", 1, 0.0, 60.0)
+    nursery = Nursery(worker_environment(1))
+    nursery.open()
+    with closing(Workers(local, place, None, nursery=nursery)) as workers, open_ledger(url) as ledger:
+        row = ledger.start_study("tiny", study, local.fingerprint())
+        ledger.plan_trials(row.study_id, planned_trials(study))
+        children = psutil.Process().children()
+        workers.run(ledger, row, Silent(), lambda: False)
+        assert ledger.state_counts(row.study_id)[State.COMPLETE] == 2
+        gone = [child for child in children if not child.is_running()]
+    assert len(gone) == 1

@@ -88,6 +88,8 @@ class Workers:
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         count = self.count or len(self.crew) or self.local.processes(ledger, row)
         if count == 1 and self.count is None:
+            if self.nursery is not None:
+                self.nursery.kill()  # it may hold memory for long, and another is soon there
             self.local.run(ledger, row, listener, stop)
             return
         if not self.crew:
