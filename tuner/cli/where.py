@@ -44,7 +44,7 @@ class Where:
     allow_changed_code: AllowChangedCode = False
     allow_inexact: AllowInexact = False
     quiet: Quiet = False
-    nursery: Nursery | None = field(default=None, metadata={"option": False})
+    nursery: Nursery | None = field(default=None, compare=False, metadata={"option": False})
 
 
 def trains(command: Callable[..., None]) -> Callable[..., None]:

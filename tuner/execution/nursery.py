@@ -1,8 +1,8 @@
 """Worker processes that are born with torch imported: one process imports it once, and forks for each worker.
 
-A worker started by itself needs 2.7 s of a core before it can do anything. One that is forked begins at once and shares
-what was imported: on 2 cores, 4 workers train after 3.3 s instead of 5.9 and hold 460 MB together instead of 1,070; 2
-workers train after 2.9 s, as before, and hold 370 MB instead of 570. Who replaces a dead one does not import again.
+A worker started by itself needs 2 s of a core before it can do anything. One that is forked begins at once and shares
+what was imported: 4 workers hold 460 MB together instead of 1,070, 2 hold 370 MB instead of 570. Who replaces a dead
+one does not import again.
 
 The nursery computes nothing and has no thread, device or database connection, so that a fork of it is whole; a GPU's
 context does not survive a fork, and its workers are processes of their own. The nursery ends with its coordinator, and
