@@ -2,6 +2,7 @@
 
     PYTHONPATH=tests python tests/benchmarks/fused.py [--rounds 3] [--cases MLP,CNN] [--profile exact]
     PYTHONPATH=tests python tests/benchmarks/fused.py --cores 2 [--rounds 3] [--cases 32-32,128-128]
+    PYTHONPATH=tests python tests/benchmarks/fused.py --fast-steps [--rounds 3]
 
 One core: CPU time a trial-step, one thread, the three ways in turn, medians. `tuner` is the whole product: claims, the
 probe of `--fuse auto` or a group of K, self-check, training, evaluations, curves and checkpoints in a Ledger on disk.
@@ -12,6 +13,9 @@ many steps, and measure the same metrics at the same steps; they record nothing.
 Two cores: wall time a trial-step, on a machine that does nothing else. `tuner` is `--workers 2 --fuse K`; "steady" is
 the time in which both train, "with the start" all from the start of the processes to the last record. The plain loop
 is run by one process, or by two at once.
+
+Fast steps: CPU time of a trial-step of 16 MLPs under `--profile fast`, compiled, against the plain loops; steps alone,
+without evaluations and Ledger, because compiling takes as long as such short studies.
 """
 
 import argparse
@@ -39,6 +43,7 @@ from tuner.execution.orders import Place
 from tuner.execution.workers import Workers
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
+from tuner.training.fused.making import make_group
 from tuner.training.setting import Data, Setting
 from tuner.training.trial_run import TrialRun
 
@@ -72,6 +77,8 @@ TWO_CORES = {
     "MLP 64-32-32-10 ": (64, 32, 3000, 1, 13.0, 9.0),
     "MLP 64-128-128-10": (64, 32, 1500, 2, 2.8, 2.0),
 }
+FAST = {"MLP 64-32-32-10": (11.0,), "MLP 64-128-128-10": (3.8,)}  # name: goal against the default loop
+FAST_TRIALS, FAST_STEPS = 16, 300
 EVALUATIONS = 10
 CPU = torch.device("cpu")
 HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # where a worker finds this file and `support`
@@ -93,8 +100,8 @@ def trials_of(study, num_trials):
     return [trial_at(study, number, point(number), "by hand") for number in range(num_trials)]
 
 
-def bare_loop(case, fused):
-    """A trial as a user would train it; microseconds of CPU and of wall time a step, evaluations included."""
+def bare_loop(case, fused, evaluates=True):
+    """A trial as a user would train it; microseconds of CPU and of wall time a step, with the evaluations."""
     torch.set_num_threads(1)
     workload_type, num_trials, steps, *_ = CASES[case]
     workload = workload_type()
@@ -112,7 +119,7 @@ def bare_loop(case, fused):
         loss = workload.loss(model, run.batches.at(number), run.point)
         loss.backward()
         optimizer.step()
-        if (number + 1) % (steps // EVALUATIONS) == 0:
+        if evaluates and (number + 1) % (steps // EVALUATIONS) == 0:
             run.evaluate()
     took = time.process_time() - began[0], time.perf_counter() - began[1]
     return [1e6 * seconds / steps for seconds in took]
@@ -215,6 +222,35 @@ def on_two_cores(options, pool):
     return missed
 
 
+def fast_steps(case):
+    """Microseconds of CPU of a trial-step of a compiled group of MLPs."""
+    workload = CASES[case][0]()
+    study = study_for(workload, FAST_TRIALS, 10**6)  # so many steps ahead that compiling pays
+    setting = Setting(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench", profile="fast")
+    group = make_group([TrialRun(setting, trial) for trial in trials_of(study, FAST_TRIALS)], steps=10**6)
+    group.advance(10)
+    began = time.process_time()
+    group.advance(FAST_STEPS)
+    return 1e6 * (time.process_time() - began) / FAST_STEPS / FAST_TRIALS
+
+
+def by_fast_steps(options, pool):
+    missed = 0
+    for case, goals in chosen(FAST, options):
+        rows = []
+        for _ in range(options.rounds):
+            loops = [pool.submit(bare_loop, case, fused, False).result()[0] for fused in (False, True)]
+            rows.append([*loops, fast_steps(case)])
+        default, fused, ours = (statistics.median(column) for column in zip(*rows, strict=True))
+        missed += below((default / ours,), goals)
+        print(
+            f"{case:20} K={FAST_TRIALS}, fast, compiled: {default:.0f} / {fused:.0f} / {ours:.1f} us  "
+            f"{default / ours:5.2f}x default (goal {goals[0]})  {fused / ours:5.2f}x fused AdamW",
+            flush=True,
+        )
+    return missed
+
+
 def chosen(cases, options):
     return [(case, row) for case, row in cases.items() if any(word in case for word in options.cases.split(","))]
 
@@ -230,10 +266,12 @@ def main():
     parser.add_argument("--cores", type=int, default=1, choices=(1, 2))
     parser.add_argument("--fuse", default="K", help="K: the case's own group; auto; off")
     parser.add_argument("--profile", default="exact", choices=("exact", "fast"))
+    parser.add_argument("--fast-steps", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with ProcessPoolExecutor(options.cores, mp_context=multiprocessing.get_context("spawn")) as pool:
-        missed = on_one_core(options, pool) if options.cores == 1 else on_two_cores(options, pool)
+        measure = by_fast_steps if options.fast_steps else on_one_core if options.cores == 1 else on_two_cores
+        missed = measure(options, pool)
     return 1 if missed else 0
 
 
