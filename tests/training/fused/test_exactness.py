@@ -63,6 +63,23 @@ def test_evaluating_together_gives_the_bits_of_each_evaluation_or_is_not_done(tr
     assert len(first) == 3 or "Transformer" in workload.__name__, evaluation.refused
 
 
+def test_a_model_that_torch_evaluates_by_another_kernel_is_not_tried():
+    evaluation = GroupEvaluation(Group(runs_of(TransformerEncoder(), 2)))
+    assert evaluation.of([0, 1]) == {}
+    assert "_transformer_encoder_layer_fwd" in evaluation.refused
+    assert not evaluation._recordings
+
+
+def test_where_an_evaluation_together_has_other_bits_those_of_each_trial_alone_are_used(monkeypatch):
+    group = Group(runs_of(Mlp(), 3))
+    alone = {trial: run.evaluate() for trial, run in enumerate(group.runs)}
+    together = GroupEvaluation._measured
+    monkeypatch.setattr(GroupEvaluation, "_measured", lambda self: together(self)[::-1])
+    evaluation = GroupEvaluation(group)
+    assert evaluation.of([0, 1, 2]) == alone
+    assert "other bits" in evaluation.refused
+
+
 @pytest.mark.parametrize("num_trials", [1, 2, 8, 16])
 @pytest.mark.parametrize("workload", [Mlp, MlpWithDropout, Residual])
 def test_the_bits_do_not_depend_on_the_size_of_the_group(workload, num_trials):

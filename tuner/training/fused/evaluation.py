@@ -1,17 +1,19 @@
 """Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuner.errors import NotFusible
 from tuner.training.batches import Split
 from tuner.training.fused.graph import check_graph, simplify
 from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites
-from tuner.training.fused.operations import Operations
+from tuner.training.fused.operations import Operations, name_of
 from tuner.training.fused.quick_kernels import quickened
 from tuner.training.fused.recording import Batch
 from tuner.training.fused.rules_python import SharedValues
@@ -21,6 +23,8 @@ from tuner.training.numerics import clock_of
 
 SAMPLE = 8  # trials whose first evaluation is compared
 CACHED_BYTES = 2 << 20  # of the largest value of the trials that are evaluated at once
+FEW = 2  # examples, enough to see which kernels run
+OF_EVALUATION = frozenset({"_transformer_encoder_layer_fwd", "_native_multi_head_attention"})
 Measured = dict[str, float]
 Sums = dict[str, list[torch.Tensor]]
 
@@ -46,6 +50,9 @@ class GroupEvaluation:
             return {}
         began = self._clock()
         try:
+            if self._alone is None and (kernel := self._kernel_of_its_own()):
+                self.refused = f"torch evaluates by {kernel}, whose bits no other kernel has"
+                return {}
             measured = self._measured()
         except Exception as error:  # whatever it is, the ordinary evaluation will show it
             self.refused = f"{type(error).__name__}: {error}"
@@ -65,8 +72,15 @@ class GroupEvaluation:
         self._alone = (self._clock() - began) / len(sample)
         if any(repr(one) != repr(measured[trial]) for trial, one in zip(sample, alone, strict=True)):
             self.refused = "other bits than those of each trial alone"
-            return {}
+            return dict(zip(sample, alone, strict=True))
         return {trial: measured[trial] for trial in trials}
+
+    def _kernel_of_its_own(self) -> str:
+        """The kernel by which torch evaluates a part of this model, but trains none, if there is one."""
+        setting, model = self.group.setting, copy.deepcopy(self.group.runs[0].model).eval()  # some count their calls
+        with torch.no_grad(), _Watch() as watch:
+            setting.workload.metrics(model, setting.data.validation.first(FEW))
+        return next(iter(watch.names & OF_EVALUATION), "")
 
     def _measured(self) -> list[Measured]:
         setting = self.group.setting
@@ -138,6 +152,22 @@ class GroupEvaluation:
             if not isinstance(values, TrialTensor) or tuple(values.shape) != (count,):
                 raise NotFusible(f"the metric {name!r} is not one value for each example of each trial")
         return tape, metrics
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as for a tape: torch need not import its compiler for this
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(name_of(func))
+        return func(*args, **(kwargs or {}))
 
 
 def evenly(trials: int, most: int) -> int:
