@@ -26,13 +26,14 @@ class Site:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     rates: tuple[float, ...]
+    dtype: torch.dtype
     in_kernel: bool = False
 
     def empty(self, like: torch.Tensor) -> torch.Tensor:
         """A mask for all trials that keeps everything."""
         size = (len(self.rates), *self.shape)
         strides = (math.prod(self.shape), *self.strides)
-        return torch.empty_strided(size, strides, dtype=like.dtype, device=like.device).fill_(1.0)
+        return torch.empty_strided(size, strides, dtype=self.dtype, device=like.device).fill_(1.0)
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Sites:
 
     def mask(self, noise: torch.Tensor, rates: Sequence[float], *, in_kernel: bool = False) -> torch.Tensor:
         """A mask [K, ...] that keeps everything, for the next call; `noise` is like what one trial would draw."""
-        site = Site(tuple(noise.shape), tuple(noise.stride()), tuple(rates), in_kernel)
+        site = Site(tuple(noise.shape), tuple(noise.stride()), tuple(rates), noise.dtype, in_kernel)
         with _disable_current_modes():
             mask = site.empty(noise)
         self.found(mask)
@@ -115,7 +116,7 @@ def _draw(mask: torch.Tensor, rate: float, generator: torch.Generator, words: to
 
 def _room_for_words(mask: torch.Tensor) -> torch.Tensor | None:
     """Room for random words, where dropout from them is the same as `bernoulli_`; it takes half the time."""
-    if mask.is_cuda or mask.numel() < _MANY or not _words_agree():
+    if mask.is_cuda or mask.dtype is not torch.float32 or mask.numel() < _MANY or not _words_agree():
         return None
     return torch.empty_like(mask, dtype=torch.int64, memory_format=torch.preserve_format)
 

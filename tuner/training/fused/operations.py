@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 
 from tuner.errors import NotFusible
 from tuner.training.fused.noise import Sites
-from tuner.training.fused.trial_tensor import TrialTensor, is_trial
+from tuner.training.fused.trial_tensor import TrialTensor, is_trial, values_of
 
+WRITES = "writes values of a single trial into a tensor that all trials share; make it by x.new_zeros() or the like"
 Rule = Callable[..., Any]  # rule(operations, function, *arguments, **keywords); NotImplemented: not this case
 Rules = Mapping[str, Rule]
 
@@ -21,6 +22,7 @@ _OF_THE_WRAPPER = frozenset(
     "size dim numel ndimension nelement element_size is_floating_point is_complex __len__ __hash__ is_tensor "
     "is_same_size get_device is_signed".split()
 )
+_VIEWS = frozenset({"get:real", "get:imag"})  # attributes that are tensors
 _ALIGNED = 256  # bytes, the most that cuBLAS asks about
 _LOOP_ONLY = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu", "ctc_loss"})  # vmap has no rule, or other bits
 
@@ -38,6 +40,7 @@ class Operations:
         self.sites = sites
         self.care = care
         self.ways: dict[str, str] = {}
+        self._opened: set[Any] = set()  # functions of torch that are run as what they call
 
     def trial(self, stacked: torch.Tensor) -> TrialTensor:
         return TrialTensor(stacked, self)
@@ -74,11 +77,15 @@ class Operations:
             if result is not NotImplemented:
                 self.ways.setdefault(name, "rule")
                 return result
-        if name.startswith("get:") or name in _OF_THE_WRAPPER:
+        if name in _OF_THE_WRAPPER or (name.startswith("get:") and name not in _VIEWS):
             with torch._C.DisableTorchFunctionSubclass():
                 return function(*arguments, **keywords)
-        if _is_composite(function):
-            return _opened(function)(*arguments, **keywords)
+        if _is_composite(function) and function not in self._opened:
+            self._opened.add(function)
+            try:
+                return _opened(function)(*arguments, **keywords)
+            finally:
+                self._opened.remove(function)
         return self._without_rule(function, name, arguments, keywords)
 
     def _without_rule(self, function: Any, name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
@@ -98,7 +105,7 @@ class Operations:
         """By the operation of the same name that is not in place; what it gives is put in the place."""
         target, ordinary = arguments[0], getattr(torch.Tensor, name[:-1], None)
         if not isinstance(target, TrialTensor):
-            raise NotFusible(f"{name} writes values of a single trial into a tensor that all trials share")
+            raise NotFusible(f"{name} {WRITES}")
         result = self.run(ordinary, arguments, keywords) if callable(ordinary) else None
         if not isinstance(result, TrialTensor) or result.stacked.shape != target.stacked.shape:
             raise NotFusible(f"the in-place operation {name} has no rule for several trials")
@@ -124,23 +131,32 @@ class Operations:
         """The operation once for each trial, on exactly what that trial alone would hand it, to write into even."""
         name = name_of(function)
         leaves, form = pytree.tree_flatten((list(arguments), keywords))
-        rows = torch.unbind if writes else _rows
-        parts = [rows(leaf.stacked) if is_trial(leaf) else None for leaf in leaves]
+        parts = [self._parts(leaf, writes) if is_trial(leaf) else None for leaf in leaves]
         results = []
         for trial in range(self.num_trials):
             mine = [leaf if part is None else part[trial] for leaf, part in zip(leaves, parts, strict=True)]
             given, named = pytree.tree_unflatten(mine, form)
             results.append(function(*given, **named))
         self.ways[name] = "loop"
-        return self.gathered(results)
+        return self._gathered(results, name)
 
-    def gathered(self, results: list[Any]) -> Any:
+    def _parts(self, value: TrialTensor, writes: bool) -> Sequence[Any]:
+        """What each trial alone would hand to an operation; a Python float for a number."""
+        if value.is_number:
+            return values_of(value)
+        return value.stacked.unbind(0) if writes else _rows(value.stacked)
+
+    def _gathered(self, results: list[Any], name: str) -> Any:
         """The results of the single trials as one, their tensors stacked."""
         flat = [pytree.tree_flatten(result) for result in results]
-        leaves = [
-            self.trial(torch.stack(same)) if isinstance(same[0], torch.Tensor) else same[0]
-            for same in zip(*(leaves for leaves, _ in flat), strict=True)
-        ]
+        leaves: list[Any] = []
+        for first, *others in zip(*(leaves for leaves, _ in flat), strict=True):
+            if isinstance(first, torch.Tensor):
+                leaves.append(self.trial(torch.stack([first, *others])))
+            elif any(other != first for other in others):
+                raise NotFusible(f"{name}: a Python value that differs between trials")
+            else:
+                leaves.append(first)
         return pytree.tree_unflatten(leaves, flat[0][1])
 
 

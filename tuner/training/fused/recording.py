@@ -57,6 +57,8 @@ class Batch:
         """The trials' own batches, which must have one form."""
         flat = [pytree.tree_flatten(batch) for batch in batches]
         leaves = [_only_tensors(leaves) for leaves, _ in flat]
+        if len({(form, *(leaf.shape for leaf in each)) for (_, form), each in zip(flat, leaves, strict=True)}) > 1:
+            raise NotFusible("the batches of the trials have different forms")
         stacked = tuple(torch.stack(same) for same in zip(*leaves, strict=True))
         return cls(stacked, (True,) * len(stacked), flat[0][1])
 

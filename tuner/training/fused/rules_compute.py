@@ -56,15 +56,16 @@ def batch_norm(
     operations: Operations,
     function: Any,
     value: Any,
-    mean: Any = None,
-    variance: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
     *rest: Any,
     **keywords: Any,
 ) -> Any:
-    for statistics in (keywords.get("running_mean", mean), keywords.get("running_var", variance)):
+    """Running statistics are written into."""
+    for statistics in (running_mean, running_var):
         if statistics is not None and not is_trial(statistics):
             raise NotFusible(f"{name_of(function)} would update running statistics that all trials share")
-    return operations.loop(function, (value, mean, variance, *rest), keywords, writes=True)
+    return operations.loop(function, (value, running_mean, running_var, *rest), keywords, writes=True)
 
 
 def layer_norm(
@@ -117,8 +118,6 @@ def embedding(  # noqa: PLR0913 - torch's arguments
     if is_trial(indices) or padding_idx is not None or scale_grad_by_freq:
         rest = (padding_idx, max_norm, norm_type, scale_grad_by_freq)
         return operations.loop(function, (indices, weight, *rest), {})
-    if not is_trial(weight):
-        return operations.trial(F.embedding(operations.stacked(indices), weight))
     stacked = operations.stacked(weight)
     trials, rows, width = stacked.shape
     shift = torch.arange(0, trials * rows, rows, device=stacked.device)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tuner.errors import NotFusible
-from tuner.training.fused.operations import Operations, name_of
+from tuner.training.fused.operations import WRITES, Operations, name_of
 from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial, rank, seen_shape
 
 _ARITHMETIC = """add sub subtract mul multiply div divide true_divide floor_divide remainder fmod rsub __add__
@@ -25,6 +25,10 @@ _FUNCTIONS = """pow __pow__ exp expm1 log log1p log2 rsqrt sin cos tanh sigmoid 
  hardswish hardsigmoid logsigmoid softsign tanhshrink erf lerp addcmul addcdiv xlogy atan2""".split()
 _IN_PLACE = """add_ sub_ mul_ div_ relu_ clamp_ copy_ zero_ fill_ neg_ masked_fill_ __iadd__ __isub__ __imul__
  __itruediv__ hardtanh_ leaky_relu_""".split()
+_BY_TENSOR = """add sub subtract mul multiply div divide true_divide floor_divide remainder fmod rsub __add__
+ __radd__ __sub__ __mul__ __rmul__ __truediv__ __floordiv__ __mod__ __gt__ __lt__ __ge__ __le__ __eq__ __ne__ eq ne
+ gt lt ge le""".split()  # a tensor in the place of a number has the bits of the number
+_SINGLE = 4  # bytes
 _DIVISIONS = ("div", "divide", "true_divide", "__truediv__")
 _VECTOR = 32  # elements that torch's vectorized loops take at a time, for float32 on the widest CPUs
 
@@ -59,12 +63,22 @@ def _only_numbers(arguments: Any, keywords: dict[str, Any]) -> bool:
 
 
 def arithmetic(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    if _takes_python_numbers(function, arguments, keywords):
+        return operations.loop(function, arguments, keywords)
     given, named = _prepared(operations, arguments, keywords)
     if name_of(function) in _DIVISIONS and len(given) == 2 and _divides_on_cuda(*arguments):
         result = given[0] * given[1].reciprocal()  # as torch's CUDA kernel divides by a Python number
     else:
         result = function(*given, **named)
     return TrialTensor(result, operations, is_number=_only_numbers(arguments, keywords))
+
+
+def _takes_python_numbers(function: Any, arguments: Any, keywords: dict[str, Any]) -> bool:
+    """Whether a hyperparameter stands where torch wants a number, or would round one otherwise than a tensor."""
+    if not any(map(is_number, (*arguments, *keywords.values()))) or _only_numbers(arguments, keywords):
+        return False
+    tensors = [value for value in arguments if isinstance(value, torch.Tensor) and not is_number(value)]
+    return name_of(function) not in _BY_TENSOR or bool(keywords) or _kind(tensors).itemsize < _SINGLE
 
 
 def _divides_on_cuda(value: Any, divisor: Any) -> bool:
@@ -75,14 +89,8 @@ def transcendental(operations: Operations, function: Any, *arguments: Any, **key
     tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
     elements = max(math.prod(seen_shape(tensor)) for tensor in tensors)
     if not _only_numbers(arguments, keywords) and (elements % _VECTOR or operations.care > 1):
-        return operations.loop(function, _rounded(operations, arguments), keywords)
+        return operations.loop(function, arguments, keywords)
     return arithmetic(operations, function, *arguments, **keywords)
-
-
-def _rounded(operations: Operations, arguments: Any) -> list[Any]:
-    """Numbers as tensors of the type of those they meet, so that a loop may hand one to each trial."""
-    kind = _kind([value for value in arguments if isinstance(value, torch.Tensor) and not is_number(value)])
-    return [operations.trial(value.stacked.to(kind)) if is_number(value) else value for value in arguments]
 
 
 def reflected(ordinary: Any) -> Any:
@@ -101,8 +109,14 @@ def reflected(ordinary: Any) -> Any:
 
 
 def in_place(operations: Operations, function: Any, target: Any, *arguments: Any, **keywords: Any) -> Any:
+    if is_number(target):
+        return operations.run(
+            getattr(torch.Tensor, name_of(function).removeprefix("__i").strip("_")), (target, *arguments), {}
+        )
     if not is_trial(target):
-        raise NotFusible(f"{name_of(function)} writes values of a single trial into a tensor that all trials share")
+        raise NotFusible(f"{name_of(function)} {WRITES}")
+    if any(map(is_number, (*arguments, *keywords.values()))):
+        return NotImplemented
     given, named = _prepared(operations, (target, *arguments), keywords)
     function(target.stacked, *given[1:], **named)
     return target

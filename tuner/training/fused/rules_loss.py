@@ -5,9 +5,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tuner.errors import NotFusible
-from tuner.training.fused.operations import Operations, name_of
-from tuner.training.fused.trial_tensor import TrialTensor, is_trial, rank, seen_shape
+from tuner.training.fused.operations import Operations
+from tuner.training.fused.rules_compute import loop
+from tuner.training.fused.trial_tensor import is_trial, rank, seen_shape
 
 IGNORED = -100  # torch's label for "does not count"
 _DEPRECATED = ("size_average", "ignore_index", "reduce", "reduction", "label_smoothing")
@@ -22,11 +22,7 @@ def cross_entropy(
     plain = weight is None and options.get("reduction", "mean") == "mean" and options.get("ignore_index", -100) == -100
     if rank(logits) == 2 and plain and not target.is_floating_point() and (is_trial(smoothing) or smoothing == 0.0):
         return _mean_of_classes(operations, logits, target, smoothing)
-    if is_trial(smoothing):
-        raise NotFusible(
-            "cross_entropy: a label smoothing of each trial needs [examples, classes] and the mean over them"
-        )
-    if options.get("reduction") == "none" and weight is None and smoothing == 0.0:
+    if options.get("reduction") == "none" and weight is None and not is_trial(smoothing) and smoothing == 0.0:
         return _of_each_example(operations, logits, target, options.get("ignore_index", -100))
     return operations.loop(function, (logits, target, weight), options)
 
@@ -80,14 +76,7 @@ def _of_each_example(operations: Operations, logits: Any, target: Any, ignored: 
     return operations.trial(losses.reshape(operations.num_trials, -1, *losses.shape[1:]))
 
 
-def other_loss(operations: Operations, function: Any, *arguments: Any, **named: Any) -> Any:
-    """Losses that average in their own kernel: each trial's call."""
-    if any(isinstance(value, TrialTensor) and value.is_number for value in (*arguments, *named.values())):
-        raise NotFusible(f"{name_of(function)}: a setting of each trial's own")
-    return operations.loop(function, arguments, named)
-
-
 _LOSSES = """nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits
  kl_div multi_margin_loss soft_margin_loss poisson_nll_loss gaussian_nll_loss hinge_embedding_loss""".split()
 
-RULES: dict[str, Any] = {"cross_entropy": cross_entropy, **dict.fromkeys(_LOSSES, other_loss)}
+RULES: dict[str, Any] = {"cross_entropy": cross_entropy, **dict.fromkeys(_LOSSES, loop)}

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tuner.errors import NotFusible
-from tuner.training.fused.operations import Operations, name_of
+from tuner.training.fused.operations import WRITES, Operations, name_of
 from tuner.training.fused.trial_tensor import TrialTensor, inner, inner_all, is_trial, rank, seen_shape
 
 _FAR = 2**62  # how ATen writes "to the end"
@@ -106,7 +106,12 @@ def iterate(operations: Operations, function: Any, value: TrialTensor) -> Any:
     return iter(unbind(operations, function, value))
 
 
-def unfold(operations: Operations, function: Any, value: TrialTensor, dimension: int, size: int, step: int) -> Any:
+def unfold(
+    operations: Operations, function: Any, value: TrialTensor, dimension: int, size: int = 0, step: int = 0, **_: Any
+) -> Any:
+    """The method; the function of torch.nn of the same name is another."""
+    if function is not torch.Tensor.unfold:
+        return NotImplemented
     return operations.trial(value.stacked.unfold(inner(dimension, rank(value)), size, step))
 
 
@@ -130,7 +135,7 @@ def get_item(operations: Operations, function: Any, value: torch.Tensor, index: 
 def set_item(operations: Operations, function: Any, value: torch.Tensor, index: Any, new: Any) -> None:
     parts = index if isinstance(index, tuple) else (index,)
     if not isinstance(value, TrialTensor):
-        raise NotFusible("__setitem__ writes values of a single trial into a tensor that all trials share")
+        raise NotFusible(f"__setitem__ {WRITES}")
     if any(is_trial(part) for part in parts):
         raise NotFusible("__setitem__ at places that differ between trials")
     value.stacked[(slice(None), *parts)] = new.stacked if isinstance(new, TrialTensor) else new
@@ -150,15 +155,14 @@ def index_select(operations: Operations, function: Any, value: Any, dim: int, in
 def pad(
     operations: Operations,
     function: Any,
-    value: TrialTensor,
+    padded: TrialTensor,
     pad: Any,
     mode: str = "constant",
-    fill: Any = None,
-    **named: Any,
+    value: Any = None,
 ) -> Any:
-    if mode != "constant" or named.get("mode", mode) != "constant" or is_trial(fill):
+    if mode != "constant" or is_trial(value):
         return NotImplemented
-    return operations.trial(torch.nn.functional.pad(value.stacked, pad, "constant", named.get("value", fill)))
+    return operations.trial(torch.nn.functional.pad(padded.stacked, pad, "constant", value))
 
 
 RULES: dict[str, Any] = {

@@ -69,7 +69,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self.graph.call_function(func, given, named)
         depends = not self._given.isdisjoint(node.all_input_nodes)
         if depends:
-            _check(func, args, keywords)
+            self._check(func, args)
             self._given |= {node, *_written(node)}
         result = func(*args, **keywords)
         if isinstance(result, torch.Tensor):
@@ -81,6 +81,18 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._know(part, self.graph.call_function(operator.getitem, (node, place)))
                     self._given |= {self._nodes[id(part)]} if depends else set()
         return result
+
+    def _check(self, func: Any, arguments: Any) -> None:
+        """Refuse what makes a Python value or a size of the values of tensors: a recording would freeze it."""
+        if func is _ATEN._local_scalar_dense.default:
+            raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")
+        tags = getattr(func, "tags", ())
+        sized = torch.Tag.dynamic_output_shape in tags and any(map(self._is_given, _masks(func, arguments)))
+        if sized or torch.Tag.data_dependent_output in tags:
+            raise NotFusible(f"{name_of(func)}: the code needs the values of a tensor, which a recording would freeze")
+
+    def _is_given(self, value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and self._node_of(value) in self._given
 
     def _know(self, tensor: torch.Tensor, node: Node) -> None:
         if id(tensor) not in self._nodes:  # else it was written into, and is the same value's place as before
@@ -104,15 +116,8 @@ def _written(node: Node) -> list[Node]:
     return [node.args[0], base_of(node.args[0])] if writes(node) and isinstance(node.args[0], Node) else []
 
 
-def _check(func: Any, arguments: Any, keywords: dict[str, Any]) -> None:
-    """Refuse what makes a Python value or a size of the values of tensors: a recording would freeze it."""
-    if func is _ATEN._local_scalar_dense.default:
-        raise NotFusible("item: the code reads the value of a tensor, which a recording would freeze")
-    tags = getattr(func, "tags", ())
-    sized = torch.Tag.dynamic_output_shape in tags and (func is not _ATEN.index.Tensor or _is_masked(arguments[1]))
-    if sized or torch.Tag.data_dependent_output in tags:
-        raise NotFusible(f"{name_of(func)}: the code needs the values of a tensor, which a recording would freeze")
-
-
-def _is_masked(indices: Any) -> bool:
-    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+def _masks(func: Any, arguments: Any) -> Any:
+    """What decides the size of a result."""
+    if func is _ATEN.index.Tensor:
+        return [index for index in arguments[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
+    return arguments[1:2] if func is _ATEN.masked_select.default else arguments

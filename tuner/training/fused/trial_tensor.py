@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 class Runs(Protocol):
@@ -22,6 +23,7 @@ class TrialTensor(torch.Tensor):
     stacked: torch.Tensor
     operations: Runs
     is_number: bool
+    _is_param: bool
 
     @staticmethod
     def __new__(cls, stacked: torch.Tensor, operations: Runs, *, is_number: bool = False) -> "TrialTensor":
@@ -59,6 +61,12 @@ def is_trial(value: object) -> bool:
 def is_number(value: object) -> bool:
     """Whether a value stands for a Python float that differs between trials."""
     return type(value) is TrialTensor and value.is_number
+
+
+def values_of(number: TrialTensor) -> list[Any]:
+    """The Python value of each trial; nothing of this is recorded."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        return list(number.stacked.tolist())
 
 
 def rank(value: object) -> int:
