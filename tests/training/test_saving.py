@@ -4,7 +4,7 @@ import errno
 import resource
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +14,7 @@ from support.tiny import CuttingRecorder, StopAt, Tiny, setting_for, tiny_study
 from training.test_resume import AwayRecorder, meaning, trained
 
 from tuner.errors import LeaseLost
-from tuner.records import State
+from tuner.records import State, TrialUpdate
 from tuner.rounds.plan import planned_trials
 from tuner.training import trainer as trainers
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
@@ -128,6 +128,7 @@ def test_complete_is_said_when_the_files_are_there_and_training_does_not_wait_fo
     class Counting(Tiny):
         def loss(self, model, batch, point):
             steps.append(writes.now)
+            time.sleep(0.002)  # the thread that saves must get its turn
             return super().loss(model, batch, point)
 
     recorder = train(tmp_path, Watching(), workload=Counting())
@@ -219,8 +220,8 @@ def test_a_trunk_that_is_left_while_something_older_is_saved_stays(writes, tmp_p
 def test_a_trunk_is_left_once_though_a_save_is_over_before_the_next_step(writes, tmp_path, monkeypatch):
     start, seen = BackgroundSaver.start, set()
 
-    def started_and_over(self, update, files):
-        start(self, update, files)
+    def started_and_over(self, update, files, copied):
+        start(self, update, files, copied)
         if update.step not in seen:
             seen.add(update.step)
             wait(self.over)
@@ -299,9 +300,20 @@ def test_small_states_are_written_at_once(writes, tmp_path, monkeypatch):
 
 
 def state_of(generator):
+    """A state of every kind of tensor, and the optimizer of a part of it."""
     wide = torch.randn(4, 3, 5, 5, generator=generator).to(memory_format=torch.channels_last)
     many = {"half": torch.randn(7, generator=generator).bfloat16(), "none": torch.empty(0), "step": torch.tensor(3.0)}
-    return {"wide": wide, "list": [many, (1, "text", None)], "flag": True, "view": wide.permute(3, 2, 1, 0)[1:]}
+    state = {"wide": wide, "list": [many, (1, "text", None)], "flag": True, "view": wide.permute(3, 2, 1, 0)[1:]}
+    weight = torch.nn.Parameter(torch.randn(5, generator=generator))
+    optimizer = torch.optim.Adam([weight])
+    step(optimizer)
+    return state | {"optimizer": optimizer.state_dict()}, optimizer
+
+
+def step(optimizer):
+    (weight,) = optimizer.param_groups[0]["params"]
+    weight.grad = torch.ones(5)
+    optimizer.step()
 
 
 @pytest.fixture
@@ -314,13 +326,41 @@ def test_a_copy_means_the_same_and_the_next_one_takes_its_memory(helper):
     generator, copies = torch.Generator().manual_seed(0), Copies()
     places = []
     for _ in range(3):
-        state = state_of(generator)
+        state, optimizer = state_of(generator)
         expected = canonical_digest(state)
-        copy = copies.of(state, helper)
+        copy, copied = copies.of(state, optimizer, helper)
         state["wide"].zero_()
+        copied.result()
         assert canonical_digest(copy) == expected
-        assert num_bytes(copy) == num_bytes(state) == 4 * (300 + 240 + 1) + 14
-        places.append((copy["wide"].data_ptr(), copy["list"][0]["half"].data_ptr()))
+        assert num_bytes(copy) == num_bytes(state) == 4 * (300 + 240 + 1) + 14 + 4 * (5 + 5 + 1)
+        moment = copy["optimizer"]["state"][0]["exp_avg"]
+        places.append((copy["wide"].data_ptr(), copy["list"][0]["half"].data_ptr(), moment.data_ptr()))
     assert len(set(places)) == 1
     for other in ({"other": torch.arange(3)}, {"none": []}, {"two": [torch.ones(2), torch.zeros(5)]}):
-        assert canonical_digest(copies.of(other, helper)) == canonical_digest(other)
+        copy, copied = copies.of(other | {"optimizer": {}}, optimizer, helper)
+        assert canonical_digest(copy) == canonical_digest(other | {"optimizer": {}})
+
+
+def test_an_update_waits_until_the_state_of_its_optimizer_is_copied_and_the_next_one_does_not(helper):
+    """The helper is busy when the copy is asked for, and still when the next update comes."""
+    free, copies = threading.Event(), Copies()
+    state, optimizer = state_of(torch.Generator().manual_seed(0))
+    expected = canonical_digest(state)
+    helper.submit(free.wait, 20.0)
+    copy, copied = copies.of(state, optimizer, helper)
+    threading.Timer(0.05, free.set).start()
+    step(optimizer)
+    assert copied.done()
+    assert canonical_digest(copy) == expected != canonical_digest(state)
+    step(optimizer)
+    assert canonical_digest(copy) == expected
+
+
+def test_a_copy_that_failed_is_never_written():
+    saver, copied, written = BackgroundSaver(), Future(), []
+    copied.set_exception(MemoryError("no room"))
+    saver.start(TrialUpdate(1, 1, 1), [lambda: written.append(1)], copied)
+    with pytest.raises(MemoryError, match="no room"):
+        saver.result()
+    saver.close()
+    assert written == []

@@ -1,47 +1,66 @@
-"""Saving a training state beside the training: a quick copy here, and a thread that writes it to the disk.
+"""Saving a training state beside the training: a quick copy, and a thread that writes it to the disk.
 
-A copy into memory that is used again costs a small part of what serializing, hashing and fsync cost. It pays for
-large states only: a small one is written faster than a thread is asked to.
+A copy into memory that is used again costs a small part of what serializing, hashing and fsync cost. The training
+waits for that of the model only: what the optimizer alone changes is still as it was until the next update. It pays
+for large states: a small one is written faster than a thread is asked to.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from tuner.records import Checkpoint, TrialUpdate
 
 BACKGROUND_BYTES = 4 << 20  # states from this size on are written by the thread: 4 MiB take about 10 ms to write
 
 Write = Callable[[], Checkpoint]
+Copied = Future[None]  # has a result once the copy is whole
 
 
 class Copies:
-    """Copies of states, each in the memory of the one before it: fresh memory costs five times the copy."""
+    """Copies of training states, each in the memory of the one before it: fresh memory costs five times the copy."""
 
     def __init__(self) -> None:
-        self._room: list[torch.Tensor] = []
+        self._rooms: dict[str, list[torch.Tensor]] = {}
+        self._waiting: RemovableHandle | None = None
 
-    def of(self, state: Any, helper: Executor) -> Any:
-        """The same state with its tensors copied to the CPU, half of them by the `helper`; good until the next call."""
-        tensors = list(tensors_in(state))
-        self._room += [torch.empty(0)] * (len(tensors) - len(self._room))
-        for place, tensor in enumerate(tensors):
-            if not _fits(self._room[place], tensor):
-                self._room[place] = torch.empty_like(tensor, device="cpu")
-        del self._room[len(tensors) :]
-        middle = _middle(tensors)
-        if 0 < middle < len(tensors):
-            half = helper.submit(torch._foreach_copy_, self._room[middle:], tensors[middle:])
-            torch._foreach_copy_(self._room[:middle], tensors[:middle])
-            half.result()
-        elif tensors:
-            torch._foreach_copy_(self._room, tensors)
-        return _with_tensors(state, iter(self._room))
+    def of(self, state: Mapping[str, Any], optimizer: Optimizer, helper: Executor) -> tuple[dict[str, Any], Copied]:
+        """The same state with its tensors on the CPU, good until the next call, and when it is whole.
+
+        What `optimizer` alone changes (two thirds of a state of Adam) the `helper` copies during the next step, whose
+        update waits for that. Not so from a device: what runs there could be recorded at that moment.
+        """
+        tensors = {part: list(tensors_in(value)) for part, value in state.items()}
+        rooms = {part: self._room(part, needed) for part, needed in tensors.items()}
+        for part in tensors.keys() - {"optimizer"}:
+            _copy(rooms[part], tensors[part])
+        copied = helper.submit(_copy, rooms["optimizer"], tensors["optimizer"])  # not before: it may share our core
+        if self._waiting is not None:
+            self._waiting.remove()
+        self._waiting = optimizer.register_step_pre_hook(lambda *_: copied.result())
+        if any(tensor.is_cuda for tensor in tensors["optimizer"]):
+            copied.result()
+        return {part: _with_tensors(value, iter(rooms[part])) for part, value in state.items()}, copied
+
+    def _room(self, part: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Memory of the form of these tensors, the same as for the last state where that has it."""
+        before = self._rooms.get(part, [])
+        empty = [None] * (len(tensors) - len(before))
+        self._rooms[part] = [
+            room if room is not None and _fits(room, tensor) else torch.empty_like(tensor, device="cpu")
+            for room, tensor in zip([*before, *empty], tensors, strict=False)
+        ]
+        return self._rooms[part]
+
+
+def _copy(room: list[torch.Tensor], tensors: list[torch.Tensor]) -> None:
+    if tensors:
+        torch._foreach_copy_(room, tensors)
 
 
 def num_bytes(state: Any) -> int:
@@ -64,14 +83,6 @@ def _with_tensors(state: Any, tensors: Iterator[torch.Tensor]) -> Any:
     if isinstance(state, dict):
         return {key: _with_tensors(item, tensors) for key, item in state.items()}
     return type(state)(_with_tensors(item, tensors) for item in state) if isinstance(state, list | tuple) else state
-
-
-def _middle(tensors: Sequence[torch.Tensor]) -> int:
-    """Where half of the bytes are passed; 0 on a device, whose copies have one bus."""
-    if any(tensor.is_cuda for tensor in tensors):
-        return 0
-    sizes = list(accumulate(tensor.nbytes for tensor in tensors))
-    return bisect_left(sizes, sizes[-1] / 2) + 1 if sizes else 0
 
 
 def _fits(room: torch.Tensor, tensor: torch.Tensor) -> bool:
@@ -101,11 +112,16 @@ class BackgroundSaver:
             self._pool = ThreadPoolExecutor(1, "tuner checkpoint")
         return self._pool
 
-    def start(self, update: TrialUpdate, writes: Sequence[Write]) -> None:
-        """Begin to write; `update` is what shall be recorded once the files are there."""
+    def start(self, update: TrialUpdate, writes: Sequence[Write], copied: Copied) -> None:
+        """Write once all is `copied`; `update` is what shall be recorded when the files are there."""
         if self.busy:
             raise RuntimeError("a save begins before the one before it has ended")
-        self._saving = update, self.thread.submit(lambda: tuple(write() for write in writes))
+
+        def written() -> tuple[Checkpoint, ...]:
+            copied.result()
+            return tuple(write() for write in writes)
+
+        self._saving = update, self.thread.submit(written)
 
     def result(self) -> tuple[TrialUpdate, tuple[Checkpoint, ...]]:
         """Wait for the save; its update and its files. Raises what went wrong."""

@@ -209,9 +209,8 @@ class TrialInTraining:
             self._commit(State.RUNNING, goes_on=True)
         else:
             self.committed_at = time.monotonic()
-            self.saver.start(
-                self._told(State.RUNNING, ""), self._writes(self.trainer.copies.of(state, self.saver.thread))
-            )
+            copy, copied = self.trainer.copies.of(state, self.run.optimizer, self.saver.thread)
+            self.saver.start(self._told(State.RUNNING, ""), self._writes(copy), copied)
 
     def _commit(self, state: State, reason: str = "", *, goes_on: bool = False) -> TrialUpdate:
         """Files first, then the transaction that points to them, then the deletion of what it no longer names."""
