@@ -5,7 +5,8 @@ import torch
 from support.tiny import Tiny
 
 from tuner.execution.in_process import InProcess
-from tuner.training.fingerprint import instance_settings
+from tuner.training.batches import Split
+from tuner.training.fingerprint import data_digest, instance_settings
 
 
 class Settable(Tiny):
@@ -48,6 +49,25 @@ def test_a_workload_that_counts_its_calls_stays_the_same_one(tmp_path):
     unused, used = (InProcess(Counting(), tmp_path, device="cpu") for _ in range(2))
     used.workload.model({})
     assert used.fingerprint() == unused.fingerprint()
+
+
+class Nested:
+    """A dataset whose examples hold more than tensors of floats."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        inner = {"half": torch.full((2,), index, dtype=torch.bfloat16), "name": f"{self.name}-{index}"}
+        return {"x": torch.zeros(3), "inner": inner, "pair": (index, 0.5)}
+
+
+def test_any_examples_of_a_dataset_have_a_digest():
+    split, same, other = (Split("training", Nested(name), torch.device("cpu")) for name in ("a", "a", "b"))
+    assert data_digest(split) == data_digest(same) != data_digest(other)
 
 
 def test_what_is_derived_or_data_stays_out():

@@ -4,10 +4,12 @@ import ast
 import hashlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tuner.design.workload import Workload
 from tuner.training.batches import Split
@@ -88,15 +90,22 @@ def _declares_a_campaign(statement: ast.stmt) -> bool:
 def data_digest(split: Split) -> str:
     """Digest of all values of tensors in memory; of the length and the first examples of a dataset."""
     digest = hashlib.sha256(f"{split.name} {split.num_examples}".encode())
-    tensors = split.tensors if split.tensors is not None else _tensors_of(split.first(8))
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous()
-        digest.update(f"{flat.dtype} {tuple(flat.shape)}".encode())
-        digest.update(flat.numpy().tobytes())
+    for leaf in _leaves(split.tensors if split.tensors is not None else split.first(8)):
+        if isinstance(leaf, torch.Tensor):
+            flat = leaf.detach().cpu().contiguous()
+            digest.update(f"{flat.dtype} {tuple(flat.shape)}".encode())
+            digest.update(flat.flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(repr(leaf).encode())
     return digest.hexdigest()
 
 
-def _tensors_of(batch: Any) -> tuple[Any, ...]:
+def _leaves(batch: Any) -> Iterator[Any]:
+    """What a batch holds, in dicts and sequences of any depth."""
     if isinstance(batch, dict):
-        return tuple(batch[key] for key in sorted(batch))
-    return batch if isinstance(batch, tuple) else (batch,)
+        batch = [batch[key] for key in sorted(batch)]
+    if isinstance(batch, tuple | list):
+        for part in batch:
+            yield from _leaves(part)
+    else:
+        yield batch

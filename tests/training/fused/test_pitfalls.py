@@ -239,3 +239,19 @@ def test_a_branch_on_a_hyperparameter_that_all_trials_take_alike_is_no_differenc
 
     group = exact_group(runs_of(Sure(), 3, SPACE))
     assert len(group.runs) == 3
+
+
+def test_what_a_loss_puts_into_the_workload_is_of_no_group():
+    class Centring(Mlp):
+        centre = None
+
+        def loss(self, model, batch, point):
+            logits = model(batch[0])
+            shift = 0.0 if self.centre is None else self.centre
+            self.centre = logits.detach().mean(0)
+            return F.cross_entropy(logits - shift, batch[1])
+
+    made = Centring()
+    with pytest.raises(NotFusible, match="not those of each trial alone"):
+        exact_group(runs_of(made, 2, SPACE))
+    assert type(made.centre) is torch.Tensor, "of the trials that the comparison trained alone"

@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,18 @@ def remembered(owner: object, model: torch.nn.Module) -> dict[str, object]:
             if key != "training":
                 found |= _plain(value, f"{name}.{key}".strip("."), _DEPTH)
     return found
+
+
+@contextmanager
+def left_as_it_was(owner: object) -> Iterator[None]:
+    """What the code of a workload puts into it meanwhile is taken out again: it belongs to no trial."""
+    held = getattr(owner, "__dict__", {})
+    before = dict(held)
+    try:
+        yield
+    finally:
+        held.clear()
+        held.update(before)
 
 
 def _plain(value: Any, name: str, depth: int) -> Iterator[tuple[str, object]]:

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuner.errors import NotFusible
 from tuner.training.batches import Split
+from tuner.training.fused.counting import left_as_it_was
 from tuner.training.fused.graph import check_graph, simplify
 from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites
@@ -144,14 +145,16 @@ class GroupEvaluation:
         named = dict(zip([*model.parameters, *model.buffers], inputs, strict=False))
         model.install(named, inputs[len(named) :], operations)
         model.template.eval()
-        with torch.inference_mode(False), torch.no_grad(), tape, SharedValues(operations):
+        workload = self.group.setting.workload
+        with torch.inference_mode(False), torch.no_grad(), tape, SharedValues(operations), left_as_it_was(workload):
             given = pytree.tree_unflatten(list(batch.leaves), batch.form)
-            metrics = self.group.setting.workload.metrics(model.template, given)
+            metrics = workload.metrics(model.template, given)
             model.write_back(named, operations)
-        for name, values in metrics.items():
-            if not isinstance(values, TrialTensor) or tuple(values.shape) != (count,):
-                raise NotFusible(f"the metric {name!r} is not one value for each example of each trial")
-        return tape, metrics
+            stacked = {name: operations.trial(operations.stacked(values)) for name, values in metrics.items()}
+        for name, values in stacked.items():
+            if tuple(values.shape) != (count,):
+                raise NotFusible(f"the metric {name!r} is not one value for each example")
+        return tape, stacked
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from tuner.errors import NotFusible
-from tuner.training.fused.counting import changed, remembered
+from tuner.training.fused.counting import changed, left_as_it_was, remembered
 from tuner.training.fused.graph import check_graph, drawing, simplify
 from tuner.training.fused.noise import Site, Sites
 from tuner.training.fused.operations import Operations, Rules
@@ -106,13 +106,13 @@ def record(task: Task, batch: Batch) -> Recording:
 def _settled(task: Task, batch: Batch) -> Recording:
     """What is recorded when everything is ready that code makes at its first call and remembers."""
     owner, model = getattr(task.loss, "__self__", None), task.model.template
-    change = ""
-    for _ in range(2):
-        before = remembered(owner, model)
-        recording = _record(task, batch)
-        change = changed(before, remembered(owner, model))
-        if not change:
-            return recording
+    with left_as_it_was(owner):
+        for _ in range(2):
+            before = remembered(owner, model)
+            recording = _record(task, batch)
+            change = changed(before, remembered(owner, model))
+            if not change:
+                return recording
     raise NotFusible(f"the code changes {change}, at each step, which a recording would freeze")
 
 
