@@ -18,6 +18,7 @@ from tuner.records import State, TrialUpdate
 from tuner.rounds.plan import planned_trials
 from tuner.training import trainer as trainers
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
+from tuner.training.compiler import plain_step
 from tuner.training.saving import BackgroundSaver, Copies, num_bytes
 from tuner.training.trainer import Trainer
 
@@ -313,7 +314,7 @@ def state_of(generator):
 def step(optimizer):
     (weight,) = optimizer.param_groups[0]["params"]
     weight.grad = torch.ones(5)
-    optimizer.step()
+    plain_step(optimizer)()  # as trials are trained
 
 
 @pytest.fixture

@@ -32,14 +32,17 @@ def spare_compiler(wrapped: Any) -> None:
 
 
 def plain_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """`optimizer.step` without what torch wraps around it for hooks, its profiler and its compiler."""
+    """`optimizer.step` with the hooks before it, but without what torch wraps around it for its profiler and compiler."""
     step = inspect.unwrap(type(optimizer).step)
+    hooks = optimizer._optimizer_step_pre_hooks
 
-    def without_gradients() -> object:
+    def hooked() -> object:
+        for hook in hooks.values():
+            hook(optimizer, (), {})
         with torch.no_grad():
             return step(optimizer)
 
-    return without_gradients
+    return hooked
 
 
 for _name in _OF_OPTIMIZERS:
