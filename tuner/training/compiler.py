@@ -32,7 +32,7 @@ def spare_compiler(wrapped: Any) -> None:
 
 
 def plain_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """`optimizer.step` with the hooks before it, but without what torch wraps around it for its profiler and compiler."""
+    """`optimizer.step` with the hooks before it, without what torch wraps around it for its profiler and compiler."""
     step = inspect.unwrap(type(optimizer).step)
     hooks = optimizer._optimizer_step_pre_hooks
 
