@@ -6,6 +6,10 @@ rule is known, by vmap or by a loop over the trials for that operation alone. Wh
 form of batch, forward and backward, into a flat graph that is then replayed without autograd. A comparison with the
 ordinary trainer, bit for bit, decides whether a group may train like that at all.
 
-`trial_tensor` and `operations` are the idea; `rules_*` say how each kind of operation is run; `recording` makes
-the graph; `group` is the state of K trials; `trainer` is the loop.
+`trial_tensor` and `operations` are the idea; `rules_*` say how each kind of operation is run; `stacking` makes one
+model of K, which `likeness` allows; `recording` makes the graph, on a `tape`; `group` is the state of K trials;
+`trainer` is the loop.
+
+What would go wrong without a sound is refused by name: `tape` and `counting` find what a recording would freeze,
+`likeness` what one model cannot stand for, `self_check` the rest. `refusal` tells such reasons from the machine's.
 """

@@ -99,11 +99,7 @@ def _turn_weight_gradients(graph: GraphModule) -> None:
 
 def _unstack(graph: GraphModule) -> None:
     """What is stacked only to be taken apart again stays apart, unless somebody writes into it."""
-    written = {
-        base_of(node.args[0])
-        for node in graph.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable and node.args
-    }
+    written = {base_of(node.args[0]) for node in graph.graph.nodes if writes(node) and isinstance(node.args[0], Node)}
     for node in list(graph.graph.nodes):
         if node.target is not _ATEN.unbind.int or node.args[1:] not in ((), (0,)):
             continue

@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from tuner.training.fused.graph import base_of
+from tuner.training.fused.graph import base_of, writes
 
 LANES = 16
 
@@ -68,7 +68,7 @@ def levels_of(graph: Graph) -> list[list[Node]]:
     What shares memory with something that is written into stays in its order.
     """
     nodes = _of_kind(graph, "call_function")
-    written = {base_of(node.args[0]) for node in nodes if _writes(node) and isinstance(node.args[0], Node)}
+    written = {base_of(node.args[0]) for node in nodes if writes(node) and isinstance(node.args[0], Node)}
     level: dict[Node, int] = {}
     touched: dict[Node, int] = {}  # the last level that touched a memory that is written into
     for node in nodes:
@@ -80,10 +80,6 @@ def levels_of(graph: Graph) -> list[list[Node]]:
     for node in nodes:
         levels[level[node]].append(node)
     return levels
-
-
-def _writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable and bool(node.args)
 
 
 def _of_kind(graph: Graph, kind: str) -> list[Node]:

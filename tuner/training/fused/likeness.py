@@ -8,6 +8,7 @@ import functools
 import types
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ Attribute = tuple[str, Any]
 
 def check_alike(models: Sequence[torch.nn.Module]) -> None:
     """Raise NotFusible, naming what differs first, when one model cannot stand for all."""
-    for other in models[1:]:
-        difference = _first_difference(models[0], other)
+    looks = [_Look.at(model) for model in models]
+    for other in looks[1:]:
+        difference = _first_difference(looks[0], other)
         if difference:
             raise NotFusible(f"the models of the trials are not alike: {difference}")
 
@@ -42,16 +44,36 @@ def _form(tensor: torch.Tensor) -> object:
     return type(tensor), tensor.shape, tensor.dtype, tensor.requires_grad
 
 
-def _first_difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
-    forms = _forms(first), _forms(other)
-    differing = [name for name in forms[0] | forms[1] if forms[0].get(name) != forms[1].get(name)]
-    if differing:
-        return differing[0]
-    alike = _Likeness(_names(first), _names(other))
-    for (name, mine), theirs in zip(first.named_modules(), other.modules(), strict=True):
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is compared of a model: the forms of its tensors by name, and each module's attributes.
+
+    `names`: by id, what the model knows its own modules and tensors by.
+    """
+
+    forms: dict[str, object]
+    modules: list[tuple[str, torch.nn.Module, dict[str, Any]]]
+    names: dict[int, str]
+
+    @classmethod
+    def at(cls, model: torch.nn.Module) -> "_Look":
+        parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+        modules = [(name, module, dict(attributes(module))) for name, module in model.named_modules()]
+        forms: dict[str, object] = {f"parameter {name}": _form(each) for name, each in parameters.items()}
+        forms |= {f"buffer {name}": _form(each) for name, each in buffers.items()}
+        forms |= {f"module {name}": name for name, _, _ in modules}
+        names = {id(each): f"tensor {name}" for name, each in (parameters | buffers).items()}
+        return cls(forms, modules, names | {id(module): f"module {name}" for name, module, _ in modules})
+
+
+def _first_difference(first: _Look, other: _Look) -> str:
+    for name in first.forms | other.forms:
+        if first.forms.get(name) != other.forms.get(name):
+            return name
+    alike = _Likeness(first.names, other.names)
+    for (name, mine, own), (_, theirs, others) in zip(first.modules, other.modules, strict=True):
         if not alike(type(mine), type(theirs)):
             return f"module {name}"
-        own, others = dict(attributes(mine)), dict(attributes(theirs))
         for key in own | others:
             if key not in own or key not in others or not _goes_with(alike, own[key], others[key]):
                 return f"{name}.{key}".strip(".")
@@ -63,19 +85,6 @@ def _goes_with(alike: "_Likeness", one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return _form(one) == _form(other)
     return (type(one) is float and type(other) is float) or alike(one, other)
-
-
-def _forms(model: torch.nn.Module) -> dict[str, object]:
-    """Parameters, buffers and modules by name, the forms of tensors with them."""
-    tensors = [("parameter", model.named_parameters()), ("buffer", model.named_buffers())]
-    forms = {f"{kind} {name}": _form(tensor) for kind, named in tensors for name, tensor in named}
-    return forms | {f"module {name}": None for name, _ in model.named_modules()}
-
-
-def _names(model: torch.nn.Module) -> dict[int, str]:
-    """By id, what a model knows its own modules and tensors by."""
-    named = [*model.named_modules(), *model.named_parameters(), *model.named_buffers()]
-    return {id(value): f"{type(value).__name__} {name}" for name, value in named}
 
 
 class _Likeness:

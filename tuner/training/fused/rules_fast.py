@@ -127,9 +127,7 @@ _TRANSCENDENTAL = [name for name, rule in rules.TABLE.items() if rule is rules_e
 
 TABLE: dict[str, Any] = {
     **rules.TABLE,
-    **dict.fromkeys(
-        (name for name, rule in rules.TABLE.items() if rule is rules_elementwise.transcendental), elementwise
-    ),
+    **dict.fromkeys(_TRANSCENDENTAL, elementwise),
     **dict.fromkeys([f"conv{n}d" for n in (1, 2, 3)], convolution),
     "batch_norm": batch_norm,
     "layer_norm": layer_norm,

@@ -10,13 +10,13 @@ from tuner.training.fused.rules_compute import loop
 from tuner.training.fused.trial_tensor import is_trial, rank, seen_shape
 
 IGNORED = -100  # torch's label for "does not count"
-_DEPRECATED = ("size_average", "ignore_index", "reduce", "reduction", "label_smoothing")
+_AFTER_WEIGHT = ("size_average", "ignore_index", "reduce", "reduction", "label_smoothing")
 
 
 def cross_entropy(
     operations: Operations, function: Any, logits: Any, target: Any, weight: Any = None, *rest: Any, **named: Any
 ) -> Any:
-    options = dict(zip(_DEPRECATED, rest, strict=False)) | named
+    options = dict(zip(_AFTER_WEIGHT, rest, strict=False)) | named
     weight = options.pop("weight", weight)
     smoothing = options.get("label_smoothing", 0.0)
     plain = weight is None and options.get("reduction", "mean") == "mean" and options.get("ignore_index", -100) == -100

@@ -73,6 +73,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._given |= {node, *_written(node)}
         result = func(*args, **keywords)
         if isinstance(result, torch.Tensor):
+            if result.layout is not torch.strided:
+                raise NotFusible(f"{name_of(func)}: tensors that are not strided, sparse ones say")
             self._know(result, node)
             self.largest = max(self.largest, result.nbytes)
         elif isinstance(result, list | tuple):
