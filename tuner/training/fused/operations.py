@@ -131,7 +131,9 @@ class Operations:
         """The operation once for each trial, on exactly what that trial alone would hand it, to write into even."""
         name = name_of(function)
         leaves, form = pytree.tree_flatten((list(arguments), keywords))
-        parts = [self._parts(leaf, writes) if is_trial(leaf) else None for leaf in leaves]
+        # From the last to the first, because autograd goes back through what was made last first: the gradients of a
+        # tensor that stands in several places are then added up in the order of one trial.
+        parts = [self._parts(leaf, writes) if is_trial(leaf) else None for leaf in reversed(leaves)][::-1]
         results = []
         for trial in range(self.num_trials):
             mine = [leaf if part is None else part[trial] for leaf, part in zip(leaves, parts, strict=True)]
