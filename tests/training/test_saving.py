@@ -16,6 +16,7 @@ from training.test_resume import AwayRecorder, meaning, trained
 from tuner.errors import LeaseLost
 from tuner.records import State, TrialUpdate
 from tuner.rounds.plan import planned_trials
+from tuner.training import saving
 from tuner.training import trainer as trainers
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
 from tuner.training.compiler import plain_step
@@ -175,7 +176,7 @@ class InStep(Tiny):
         self.writes.step += 1
         if self.writes.step > self.until:
             wait(lambda: self.writes.done >= 2)
-            time.sleep(0.001)
+            time.sleep(0.003)
         return super().loss(model, batch, point)
 
 
@@ -192,6 +193,20 @@ class Dying(CuttingRecorder):
         super().record(updates)
 
 
+@pytest.fixture
+def slow_helper(monkeypatch):
+    """The thread that saves takes its time to copy, too: longer than nine steps of the training, the first time."""
+    copy, delays = saving._copy, iter([0.2])
+
+    def slowly(room, tensors):
+        if beside():
+            time.sleep(next(delays, 0.0))
+        copy(room, tensors)
+
+    monkeypatch.setattr(saving, "_copy", slowly)
+
+
+@pytest.mark.usefixtures("slow_helper")
 def test_what_is_saved_late_is_the_state_of_its_own_step(writes, tmp_path):
     """Between the copy at step 5 and the writing of it the weights change, and better ones take a place of the best."""
     study = tiny_study(keep_best=1)
