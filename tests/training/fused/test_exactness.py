@@ -193,11 +193,11 @@ def test_the_self_check_sees_weight_gradients_in_another_order(monkeypatch):
 
     def turn_and_reverse(recorded):
         turn(recorded)
-        for node in list(recorded.graph.nodes):
+        for node in list(recorded.nodes):
             if node.target is ATEN.bmm.default and graph._is_transpose(node.args[0]):
-                with recorded.graph.inserting_before(node):
+                with recorded.inserting_before(node):
                     flipped = [
-                        recorded.graph.call_function(ATEN.flip.default, (part, [dim]))
+                        recorded.call_function(ATEN.flip.default, (part, [dim]))
                         for part, dim in zip(node.args, (2, 1), strict=True)
                     ]
                 node.args = tuple(flipped)

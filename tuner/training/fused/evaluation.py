@@ -132,7 +132,7 @@ class GroupEvaluation:
             graph = tape.finished([values.stacked for values in metrics.values()])
             check_graph(graph, 0)
             simplify(graph)
-            self._recordings[batch.signature] = quickened(graph).forward, list(metrics)
+            self._recordings[batch.signature] = quickened(graph, tape.constants).forward, list(metrics)
         return self._recordings[batch.signature]
 
     def _run(self, batch: Batch, count: int, trials: int) -> tuple[Tape, dict[str, TrialTensor]]:

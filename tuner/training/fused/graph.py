@@ -3,8 +3,7 @@
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.graph import CodeGen
+from torch.fx import Graph, Node
 
 from tuner.errors import NotFusible
 
@@ -12,11 +11,11 @@ _ATEN = torch.ops.aten
 _NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
 
 
-def check_graph(graph: GraphModule, num_own: int) -> None:
+def check_graph(graph: Graph, num_own: int) -> None:
     """Refuse writes into what trials share: inputs after the first `num_own`."""
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
     shared = set(inputs[num_own:])
-    for node in graph.graph.nodes:
+    for node in graph.nodes:
         if writes(node) and isinstance(node.args[0], Node) and base_of(node.args[0]) in shared:
             raise NotFusible(f"{_name(node)} writes into the batch or into a hyperparameter")
 
@@ -55,52 +54,50 @@ def writes(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def simplify(graph: GraphModule) -> None:
+def simplify(graph: Graph) -> None:
     """Take out what changes no bit, and give weight gradients the order of the single trial's product."""
     _drop(graph, _NOTHING)
     _turn_weight_gradients(graph)
     _unstack(graph)
     _join_parts(graph)
     _sweep(graph)
-    graph.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
-    graph.graph.lint()
-    graph.recompile()
+    graph.lint()
 
 
-def _drop(graph: GraphModule, targets: tuple[object, ...]) -> None:
-    for node in list(graph.graph.nodes):
+def _drop(graph: Graph, targets: tuple[object, ...]) -> None:
+    for node in list(graph.nodes):
         if node.op == "call_function" and node.target in targets:
             node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
+            graph.erase_node(node)
 
 
 def _is_transpose(node: object) -> bool:
     return isinstance(node, Node) and node.target is _ATEN.transpose.int and tuple(node.args[1:]) == (1, 2)
 
 
-def _turn_weight_gradients(graph: GraphModule) -> None:
+def _turn_weight_gradients(graph: Graph) -> None:
     """(X^T dY)^T becomes dY^T X: what autograd computes for one linear layer, and without a transposing copy."""
-    for node in list(graph.graph.nodes):
+    for node in list(graph.nodes):
         product = node.args[0] if _is_transpose(node) else None
         if not isinstance(product, Node) or product.target is not _ATEN.bmm.default or len(product.users) != 1:
             continue
         left, right = product.args
         if not _is_transpose(left):
             continue
-        with graph.graph.inserting_before(node):
-            turned = graph.graph.call_function(_ATEN.transpose.int, (right, 1, 2))
-            direct = graph.graph.call_function(_ATEN.bmm.default, (turned, left.args[0]))  # type: ignore[union-attr]
+        with graph.inserting_before(node):
+            turned = graph.call_function(_ATEN.transpose.int, (right, 1, 2))
+            direct = graph.call_function(_ATEN.bmm.default, (turned, left.args[0]))  # type: ignore[union-attr]
         node.replace_all_uses_with(direct)
         for user in list(direct.users):
             if user.target is _ATEN.clone.default:  # it asked for contiguous memory, which this is
                 user.replace_all_uses_with(direct)
-                graph.graph.erase_node(user)
+                graph.erase_node(user)
 
 
-def _unstack(graph: GraphModule) -> None:
+def _unstack(graph: Graph) -> None:
     """What is stacked only to be taken apart again stays apart, unless somebody writes into it."""
-    written = {base_of(node.args[0]) for node in graph.graph.nodes if writes(node) and isinstance(node.args[0], Node)}
-    for node in list(graph.graph.nodes):
+    written = {base_of(node.args[0]) for node in graph.nodes if writes(node) and isinstance(node.args[0], Node)}
+    for node in list(graph.nodes):
         if node.target is not _ATEN.unbind.int or node.args[1:] not in ((), (0,)):
             continue
         stack = node.args[0]
@@ -110,15 +107,15 @@ def _unstack(graph: GraphModule) -> None:
             continue
         for user in list(node.users):
             user.replace_all_uses_with(stack.args[0][user.args[1]])
-            graph.graph.erase_node(user)
+            graph.erase_node(user)
 
 
-def _join_parts(graph: GraphModule) -> None:
+def _join_parts(graph: Graph) -> None:
     """The gradient of a tensor that is taken apart along a dimension: its parts beside each other.
 
     Autograd puts each part among zeros and adds these up. Adding zero once more makes +0 of -0, as that does.
     """
-    for node in reversed(list(graph.graph.nodes)):
+    for node in reversed(list(graph.nodes)):
         if node.target is not _ATEN.add.Tensor or any(user.target is _ATEN.add.Tensor for user in node.users):
             continue
         parts = _summands(node)
@@ -128,9 +125,9 @@ def _join_parts(graph: GraphModule) -> None:
         if others or sorted(part.args[3] for part in parts) != list(range(shape[dim])):
             continue
         ordered = [part.args[0] for part in sorted(parts, key=lambda part: part.args[3])]
-        with graph.graph.inserting_before(node):
-            stack = graph.graph.call_function(_ATEN.stack.default, (ordered, dim))
-            joined = graph.graph.call_function(_ATEN.add.Tensor, (stack, 0.0))
+        with graph.inserting_before(node):
+            stack = graph.call_function(_ATEN.stack.default, (ordered, dim))
+            joined = graph.call_function(_ATEN.add.Tensor, (stack, 0.0))
         stack.meta, joined.meta = dict(node.meta), dict(node.meta)
         node.replace_all_uses_with(joined)
 
@@ -142,9 +139,9 @@ def _summands(node: Any) -> list[Any]:
     return [each for arg in node.args for each in (_summands(arg) if len(arg.users) == 1 else [arg])]
 
 
-def _sweep(graph: GraphModule) -> None:
+def _sweep(graph: Graph) -> None:
     """Take out what nobody uses, but never what writes into a buffer."""
-    for node in reversed(list(graph.graph.nodes)):
+    for node in reversed(list(graph.nodes)):
         if node.op != "call_function" or node.users or writes(node):
             continue
-        graph.graph.erase_node(node)
+        graph.erase_node(node)

@@ -15,8 +15,7 @@ import functools
 import operator
 
 import torch
-from torch.fx import GraphModule, Node
-from torch.fx.graph import CodeGen
+from torch.fx import Graph, GraphModule, Node
 
 from tuner.training.fused.graph import writes
 from tuner.training.fused.overwriting import write_over
@@ -28,22 +27,20 @@ _BLOCK = 16  # examples that torch adds up before it begins another sum
 _MOST_EXAMPLES = 16 * _BLOCK  # more are added up in blocks of blocks
 
 
-def quickened(graph: GraphModule) -> GraphModule:
-    """A copy of a recorded graph that computes these by the quicker of both ways."""
-    quick = GraphModule(graph, copy.deepcopy(graph.graph))  # a module shares the graph that it is given
-    for node in list(quick.graph.nodes):
+def quickened(recorded: Graph, constants: dict[str, torch.Tensor]) -> GraphModule:
+    """What a recorded graph computes, with its constants, by the quicker of both ways."""
+    quick = copy.deepcopy(recorded)  # a module keeps the graph that it is given
+    for node in list(quick.nodes):
         if node.target is _ATEN._log_softmax.default:
             node.target = log_softmax
         elif node.target is _ATEN._log_softmax_backward_data.default:
             node.target = log_softmax_backward
         elif node.target is _ATEN.stack.default and (found := _stacked_means(node)) is not None:
-            with quick.graph.inserting_before(node):
-                node.replace_all_uses_with(quick.graph.call_function(mean_negative, found))
-    quick.graph.eliminate_dead_code(lambda node: node.op != "call_function" or writes(node))
-    write_over(quick.graph)
-    quick.graph.set_codegen(CodeGen())  # inputs one by one, and not as lists to be taken apart at each step
-    quick.recompile()
-    return quick
+            with quick.inserting_before(node):
+                node.replace_all_uses_with(quick.call_function(mean_negative, found))
+    quick.eliminate_dead_code(lambda node: node.op != "call_function" or writes(node))
+    write_over(quick)
+    return GraphModule(constants, quick)
 
 
 def _stacked_means(stack: Node) -> tuple[Node, Node] | None:

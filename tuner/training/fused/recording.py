@@ -129,8 +129,9 @@ def _record(task: Task, batch: Batch) -> Recording:
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
-    recurrent = "mkldnn_rnn" in graph.code
-    return Recording(graph, quickened(graph), sites.known, used, ways, tape.num_bytes, recurrent)
+    module, quick = GraphModule(tape.constants, graph), quickened(graph, tape.constants)
+    recurrent = "mkldnn_rnn" in module.code
+    return Recording(module, quick, sites.known, used, ways, tape.num_bytes, recurrent)
 
 
 def _generators(batch: Batch) -> list[object]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -50,10 +50,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._given.add(node)
         self._know(tensor, node)
 
-    def finished(self, outputs: Sequence[torch.Tensor]) -> GraphModule:
-        """The graph from the inputs to these outputs."""
+    def finished(self, outputs: Sequence[torch.Tensor]) -> Graph:
+        """The graph from the inputs to these outputs; its other values are the tape's constants."""
         self.graph.output([self._node_of(tensor) for tensor in outputs])
-        return GraphModule(self.constants, self.graph)
+        return self.graph
 
     @property
     def num_bytes(self) -> int:
