@@ -83,6 +83,12 @@ def _always_probing(monkeypatch):
     monkeypatch.setattr(choice, "PAYS", 1e9)
 
 
+def test_a_look_ahead_leaves_out_trials_whose_model_fails(tmp_path):
+    look = InProcess(Breaks(), tmp_path, device="cpu").fusion(study(), planned_trials(study()))
+    assert look.num_trials == 2
+    assert look.ways["linear"] == "rule"
+
+
 @pytest.mark.usefixtures("_always_probing")
 @pytest.mark.parametrize("fuse", [2, "auto"])
 @pytest.mark.parametrize("workload", [Rejects, Breaks])

@@ -32,6 +32,7 @@ PROBE_STEPS = 20  # of a trial alone: a first probe takes longer than those
 PAYS = 0.8  # of the time that a trial takes alone: of less, evaluations and caches leave nothing
 SLOW_STEP = 0.1  # seconds; such steps are not waiting for Python, and stacking them fills the caches
 TIMED = 5  # steps that are timed
+NO_MODEL = "no model of these trials can be made"
 MEMORY_SHARE = 0.5  # of what is free
 
 
@@ -60,7 +61,7 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
         try:
             first = runs_of(quiet, trials, 1)
             if not first:
-                return Choice(1, "no model of these trials can be made")
+                return Choice(1, NO_MODEL)
             alone = _seconds_a_step(first)
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
@@ -95,10 +96,12 @@ def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
     quiet = replace(setting, stop=lambda: False)
     with callers_generators_restored(setting.device):
         try:
-            group = make_group([TrialRun(quiet, trial) for trial in trials])
+            runs = runs_of(quiet, trials, len(trials))
+            if not runs:
+                return Choice(1, NO_MODEL)
+            return Choice(len(runs), "the same bits as each trial alone", dict(make_group(runs).ways))
         except NotFusible as error:
             return Choice(1, str(error))
-        return Choice(len(trials), "the same bits as each trial alone", dict(group.ways))
 
 
 class _Probe:
