@@ -72,7 +72,7 @@ def typed(model, hidden):
 
 
 def doubled(model, hidden):
-    return F.dropout(hidden.double(), 0.2, model.training).float()
+    return F.dropout(hidden.double(), 0.3, model.training).float()
 
 
 def half(model, hidden):
@@ -232,6 +232,9 @@ REFUSED = {
         into_zeros
     ),
     "__format__: the code reads the value": Case(lambda model, hidden: hidden + len(f"{hidden.mean():.3f}")),
+    "storage_offset: a Python value that differs between trials": Case(
+        lambda model, hidden: hidden * (1.0 + hidden.storage_offset())
+    ),
     "__int__: the code reads the value": Case(lambda model, hidden: hidden[:, : int(hidden.mean())]),
     "_local_scalar_dense: the code reads the value": Case(
         loss=lambda logits, batch, point: logits.mean() * torch.ones(2).new_full((2,), point["x"]).sum()
