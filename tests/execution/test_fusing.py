@@ -1,8 +1,9 @@
 """Trials whose model or loss fails, trained together: each ends as it would alone, and no mate of it notices."""
 
 import pytest
-from support.fusible import SPACE, MlpWithDropout
-from support.tiny import tiny_study
+from support.fusible import SPACE, Mlp, MlpWithDropout
+from support.tiny import setting_for, tiny_study
+from torch import nn
 
 from tuner import Splits
 from tuner.budget.step_budget import StepBudget
@@ -13,6 +14,7 @@ from tuner.execution.in_process import InProcess
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
 from tuner.training.fused import choice
+from tuner.training.fused import trainer as group_trainer
 from tuner.training.randomness import epoch_order
 
 MANY = 0.3  # the rates of the trials are 0.42, 0.35, 0.28, 0.21: the first two are beyond
@@ -112,3 +114,29 @@ def test_a_loss_that_fails_is_trained_one_by_one_and_named(workload, tmp_path, c
 def test_a_batch_that_user_code_cannot_bear_is_named_however_late(fuse, error, tmp_path):
     with pytest.raises(error, match=r"IndexError: Target 10|while it was trained: index 10 is out of bounds"):
         ends(LateLabel(), fuse, tmp_path / "one")
+
+
+class Leaves(Mlp):
+    """Without a module where most have one, and with it where not: two kinds of models in one shape group."""
+
+    def model(self, point):
+        rate = point["dropout"] if point["dropout"] < MANY else 0.0
+        middle = nn.Dropout(rate) if rate > 0.0 else nn.Identity()
+        return nn.Sequential(nn.Linear(64, 32), middle, nn.Linear(32, 10))
+
+
+def test_models_of_two_kinds_train_in_two_groups(tmp_path, monkeypatch):
+    sizes = []
+    make = group_trainer.make_group
+    monkeypatch.setattr(group_trainer, "make_group", lambda runs, **rest: sizes.append(len(runs)) or make(runs, **rest))
+    assert ends(Leaves(), 4, tmp_path / "together") == ends(Leaves(), "off", tmp_path / "alone")
+    assert sizes == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("order", "count", "chosen"), [((0, 2, 3, 1), 2, [2, 3]), ((0, 2, 3), 3, [2, 3]), ((1, 2), 2, [1])]
+)
+def test_a_probe_takes_models_of_one_kind_and_no_more_than_it_needs(order, count, chosen, tmp_path):
+    trials = planned_trials(study())
+    runs = choice.runs_of(setting_for(study(), tmp_path, Leaves()), [trials[place] for place in order], count)
+    assert [run.trial.number for run in runs] == chosen

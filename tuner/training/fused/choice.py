@@ -5,7 +5,7 @@ most, and more only when two trials together were seen to be faster than one.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,6 +14,7 @@ from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
+from tuner.training.fused.likeness import largest_kind
 from tuner.training.fused.making import make_group
 from tuner.training.fused.refusal import refusal
 from tuner.training.memory import free_bytes
@@ -74,16 +75,19 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
 
 
 def runs_of(setting: Setting, trials: Sequence[Trial], count: int) -> list[TrialRun]:
-    """The first `count` trials or fewer, ready to train; without those whose model cannot be made."""
+    """`count` trials or fewer with models that are alike, ready to train; without those whose model cannot be made."""
     runs: list[TrialRun] = []
-    for trial in trials:
-        if len(runs) == count:
-            break
-        try:
-            runs.append(TrialRun(setting, trial))
-        except Exception as error:
-            refusal(error, "while the model was made")  # raises what is not the model's
-    return runs
+
+    def models() -> Iterator[torch.nn.Module]:
+        for trial in trials:
+            try:
+                runs.append(TrialRun(setting, trial))
+            except Exception as error:
+                refusal(error, "while the model was made")  # raises what is not the model's
+            else:
+                yield runs[-1].model
+
+    return [runs[place] for place in largest_kind(models(), count)]
 
 
 def steps_ahead(setting: Setting, trials: int, crew: int) -> float:

@@ -7,7 +7,7 @@ could read (functions and what they close over, lists, dicts, objects of setting
 import functools
 import types
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,21 @@ def check_alike(models: Sequence[torch.nn.Module]) -> None:
         difference = _first_difference(looks[0], other)
         if difference:
             raise NotFusible(f"the models of the trials are not alike: {difference}")
+
+
+def largest_kind(models: Iterable[torch.nn.Module], enough: int) -> list[int]:
+    """Places of models that are alike: as soon as there are so many, or at the end the most that are."""
+    kinds: list[tuple[_Look, list[int]]] = []
+    for place, model in enumerate(models):
+        look = _Look.at(model)
+        mates = next((mates for first, mates in kinds if not _first_difference(first, look)), None)
+        if mates is None:
+            mates = []
+            kinds.append((look, mates))
+        mates.append(place)
+        if len(mates) == enough:
+            return mates
+    return max((mates for _, mates in kinds), key=len, default=[])
 
 
 def attributes(module: torch.nn.Module) -> Iterator[Attribute]:

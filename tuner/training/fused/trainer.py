@@ -9,6 +9,7 @@ from tuner.records import Claim, State, TrialUpdate
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group_checkpoints import GroupCheckpoints
+from tuner.training.fused.likeness import largest_kind
 from tuner.training.fused.making import make_group
 from tuner.training.fused.refusal import refusal
 from tuner.training.randomness import callers_generators_restored
@@ -36,6 +37,8 @@ class GroupTrainer:
     def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials to their ends, or to where the setting says stop; the last update of each, in order.
 
+        Without an update are those whose models are not like those of most: they are for another group.
+
         Raises NotFusible when they cannot be trained together with the bits of each alone; then what was
         committed stands, and the trials can go on otherwise. Errors of the machine are raised.
         """
@@ -54,10 +57,13 @@ class GroupTrainer:
         last = self.setting.study.budget.max_train_steps
         ended |= {item.claim.trial_id: item.go_on() for item in ready if item.run.step == last}
         left = [item for item in ready if item.run.step < last]
-        if left:
+        left = [left[place] for place in largest_kind((item.run.model for item in left), len(left))]
+        if len(left) > 1:
             group = _GroupInTraining(self.trainer, left)
             self.ways = dict(group.group.ways)
             ended |= group.to_the_end()
+        elif left:
+            ended[left[0].claim.trial_id] = left[0].go_on()
         return [ended[claim.trial_id] for claim in claims if claim.trial_id in ended]
 
     def _start(self, claim: Claim) -> TrialInTraining | TrialUpdate:
