@@ -5,7 +5,7 @@ waits for that of the model only: what the optimizer alone changes is still as i
 for large states: a small one is written faster than a thread is asked to.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -33,18 +33,21 @@ class Copies:
         """The same state with its tensors on the CPU, good until the next call, and when it is whole.
 
         What `optimizer` alone changes (two thirds of a state of Adam) the `helper` copies during the next step, whose
-        update waits for that. Not so from a device: what runs there could be recorded at that moment.
+        update waits for that. Not so from a device, whose work is ordered for each thread by itself.
         """
         tensors = {part: list(tensors_in(value)) for part, value in state.items()}
         rooms = {part: self._room(part, needed) for part, needed in tensors.items()}
-        for part in tensors.keys() - {"optimizer"}:
-            _copy(rooms[part], tensors[part])
-        copied = helper.submit(_copy, rooms["optimizer"], tensors["optimizer"])  # not before: it may share our core
+        late = set() if any(tensor.is_cuda for tensor in tensors["optimizer"]) else {"optimizer"}
+
+        def copy(parts: Set[str]) -> None:
+            for part in parts:
+                _copy(rooms[part], tensors[part])
+
+        copy(tensors.keys() - late)
+        copied = helper.submit(copy, late)  # not before: it may share our core
         if self._waiting is not None:
             self._waiting.remove()
         self._waiting = optimizer.register_step_pre_hook(lambda *_: copied.result())
-        if any(tensor.is_cuda for tensor in tensors["optimizer"]):
-            copied.result()
         return {part: _with_tensors(value, iter(rooms[part])) for part, value in state.items()}, copied
 
     def _room(self, part: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
