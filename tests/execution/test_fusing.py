@@ -140,3 +140,16 @@ def test_a_probe_takes_models_of_one_kind_and_no_more_than_it_needs(order, count
     trials = planned_trials(study())
     runs = choice.runs_of(setting_for(study(), tmp_path, Leaves()), [trials[place] for place in order], count)
     assert [run.trial.number for run in runs] == chosen
+
+
+@pytest.mark.usefixtures("_always_probing")
+@pytest.mark.parametrize("fuse", [3, "auto"])
+def test_trials_of_which_no_two_are_alike_are_trained_one_by_one_and_what_differs_is_said_once(fuse, tmp_path, caplog):
+    class Unlike(Mlp):
+        def model(self, point):
+            model = super().model(point)
+            model.rates = [point["dropout"]]
+            return model
+
+    assert ends(Unlike(), fuse, tmp_path / "together") == ends(Unlike(), "off", tmp_path / "alone")
+    assert caplog.text.count("one by one: the models of the trials are not alike: rates") == 1

@@ -46,6 +46,7 @@ class Fusing:
         self._checked: set[str] = set()
         self._fitting: dict[str, int] = {}  # trials of a shape group that the memory holds
         self._groups: set[str] | None = None
+        self._unlike = False  # whether it was said that models are not alike
         self._short = False  # too short for a probe
 
     def claim_size(self) -> int:
@@ -84,6 +85,7 @@ class Fusing:
             if isinstance(self.fuse, int):
                 message = f"{error}; --fuse auto trains such trials one by one, --fuse off trains all so"
                 raise NotFusible(message) from error
+            _log.warning("these trials are trained one by one: %s", error)
             self.choices.keep(group, Choice(1, str(error), probed=True))
             return []
         except (RuntimeError, MemoryError) as error:
@@ -132,6 +134,9 @@ class Fusing:
     def _train_together(self, trainer: Trainer, claims: Sequence[Claim], choice: Choice) -> list[TrialUpdate]:
         together, group = GroupTrainer(trainer), claims[0].trial.shape_group
         updates = together.train(claims)
+        if together.unlike and not self._unlike:
+            self._unlike = True
+            _log.warning("trials are trained one by one: %s", together.unlike)
         if group not in self._checked and together.ways:
             self._checked.add(group)
             check = "identical" if self.setting.profile == "exact" else "equal to rounding"

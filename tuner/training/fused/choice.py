@@ -14,7 +14,7 @@ from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
-from tuner.training.fused.likeness import largest_kind
+from tuner.training.fused.likeness import check_alike, largest_kind
 from tuner.training.fused.making import make_group
 from tuner.training.fused.refusal import refusal
 from tuner.training.memory import free_bytes
@@ -152,6 +152,8 @@ class _Probe:
         began = clock()
         runs = runs_of(self.setting, self.trials, size)
         if len(runs) < size:
+            if len(runs) == 1:
+                check_alike([TrialRun(self.setting, trial).model for trial in self.trials[:size]])
             self.full = True
             return 0.0
         group = make_group(runs)

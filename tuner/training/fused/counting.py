@@ -1,12 +1,17 @@
 """What code remembers in Python from one step to the next: a recording would freeze it."""
 
+import copy
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 
+from tuner.errors import NotFusible
+from tuner.training.trial_run import TrialRun
+
+_EXAMPLES = 2
 _DEPTH, _FEW = 3, 100  # so deep, and in so short lists, it is looked for
 _OTHERS = (torch.Tensor, torch.nn.Module, type, types.FunctionType, types.MethodType, types.ModuleType)
 
@@ -31,6 +36,19 @@ def left_as_it_was(owner: object) -> Iterator[None]:
     finally:
         held.clear()
         held.update(before)
+
+
+def check_evaluation(run: TrialRun) -> None:
+    """Raise NotFusible where an evaluation changes what a model remembers in Python, and training may read."""
+    workload, model, change = run.setting.workload, copy.deepcopy(run.model).eval(), ""
+    with torch.no_grad(), left_as_it_was(workload), suppress(Exception):  # an error shows when it is evaluated
+        batch = run.setting.data.validation.first(_EXAMPLES)
+        workload.metrics(model, batch)
+        before = remembered(None, model)
+        workload.metrics(model, batch)
+        change = changed(before, remembered(None, model))
+    if change:
+        raise NotFusible(f"each evaluation changes {change}, which a recording would freeze")
 
 
 def _plain(value: Any, name: str, depth: int) -> Iterator[tuple[str, object]]:

@@ -23,11 +23,16 @@ Attribute = tuple[str, Any]
 
 def check_alike(models: Sequence[torch.nn.Module]) -> None:
     """Raise NotFusible, naming what differs first, when one model cannot stand for all."""
+    difference = difference_of(models)
+    if difference:
+        raise NotFusible(difference)
+
+
+def difference_of(models: Sequence[torch.nn.Module]) -> str:
+    """What differs first between models; empty where they are alike."""
     looks = [_Look.at(model) for model in models]
-    for other in looks[1:]:
-        difference = _first_difference(looks[0], other)
-        if difference:
-            raise NotFusible(f"the models of the trials are not alike: {difference}")
+    found = (_first_difference(looks[0], other) for other in looks[1:])
+    return next((f"the models of the trials are not alike: {name}" for name in found if name), "")
 
 
 def largest_kind(models: Iterable[torch.nn.Module], enough: int) -> list[int]:

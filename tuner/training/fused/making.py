@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tuner.errors import NotFusible
 from tuner.training.fused import compiling, rules, rules_fast
+from tuner.training.fused.counting import check_evaluation
 from tuner.training.fused.group import Group
 from tuner.training.fused.refusal import refusal
 from tuner.training.fused.self_check import exact_group, far_from_alone
@@ -18,6 +19,7 @@ TIMED = 3  # steps
 def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
     """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
     try:
+        check_evaluation(runs[0])
         if runs[0].setting.profile == "exact":
             return exact_group(runs)
         return _fast_group(runs, steps)

@@ -9,7 +9,7 @@ from tuner.records import Claim, State, TrialUpdate
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group_checkpoints import GroupCheckpoints
-from tuner.training.fused.likeness import largest_kind
+from tuner.training.fused.likeness import difference_of, largest_kind
 from tuner.training.fused.making import make_group
 from tuner.training.fused.refusal import refusal
 from tuner.training.randomness import callers_generators_restored
@@ -32,6 +32,7 @@ class GroupTrainer:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.setting = trainer.setting
+        self.unlike = ""  # what differs between the models, where no two are alike
         self.ways: dict[str, str] = {}  # how the operations of the last group were run
 
     def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
@@ -57,12 +58,14 @@ class GroupTrainer:
         last = self.setting.study.budget.max_train_steps
         ended |= {item.claim.trial_id: item.go_on() for item in ready if item.run.step == last}
         left = [item for item in ready if item.run.step < last]
-        left = [left[place] for place in largest_kind((item.run.model for item in left), len(left))]
+        models = [item.run.model for item in left]
+        left = [left[place] for place in largest_kind(models, len(left))]
         if len(left) > 1:
             group = _GroupInTraining(self.trainer, left)
             self.ways = dict(group.group.ways)
             ended |= group.to_the_end()
         elif left:
+            self.unlike = difference_of(models)
             ended[left[0].claim.trial_id] = left[0].go_on()
         return [ended[claim.trial_id] for claim in claims if claim.trial_id in ended]
 
