@@ -65,8 +65,8 @@ def selected_steps(curves: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     sign = 1.0 if objective.direction == "minimize" else -1.0
     # Rows are sorted by step, and idxmin names the first of equal values: the earlier step.
     winners = finite.loc[(sign * finite["value"]).groupby(finite["trial"]).idxmin()].set_index("trial")
-    selected = mine.groupby("trial")[["value"]].tail(1).set_index(mine.groupby("trial")["trial"].tail(1))
-    selected = selected.rename(columns={"value": "last_value"})
+    last = mine.drop_duplicates("trial", keep="last").set_index("trial")
+    selected = last[["value"]].rename(columns={"value": "last_value"})
     selected["best_value"] = winners["value"].reindex(selected.index)
     selected["best_step"] = winners["step"].reindex(selected.index).astype("Int64")
     return selected
