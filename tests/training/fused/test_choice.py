@@ -12,6 +12,7 @@ from tuner.budget.step_budget import StepBudget
 from tuner.rounds.plan import planned_trials
 from tuner.training.fused import choice
 from tuner.training.fused.choice import best_choice, trials_that_fit
+from tuner.training.fused.making import make_group
 
 LONG = StepBudget(100_000, 50_000)
 
@@ -120,3 +121,14 @@ def test_a_group_that_was_interrupted_in_the_probe_leaves_no_trace(tmp_path):
     best_choice(replace(setting, stop=lambda: True), planned_trials(study), 64)
     assert torch.equal(torch.get_rng_state(), before)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("workload", "trials", "first"), [(Mlp, 16, 4), (Mlp, 3, 3), (Gru, 8, 2)])
+def test_the_first_group_is_large_enough_to_gain_and_small_where_each_trial_is_recorded(
+    workload, trials, first, tmp_path, monkeypatch
+):
+    tried = []
+    monkeypatch.setattr(choice, "make_group", lambda runs: tried.append(len(runs)) or make_group(runs))
+    probed(workload(), tmp_path, trials=trials)
+    assert tried[0] == first
+    assert tried == sorted(set(tried))

@@ -1,7 +1,7 @@
 """How many trials to stack, and whether that pays: measured, in a moment, on throw-away copies of the trials.
 
 What the probe costs is lost where it finds that nothing is gained, so it may take a small part of the work ahead at
-most, and more only when two trials together were seen to be faster than one.
+most, and more only when a few trials together were seen to be faster than one.
 """
 
 import logging
@@ -24,12 +24,13 @@ from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
 
 logger = logging.getLogger(__name__)
-SIZES = (2, 8, 16, 32)  # groups that are tried; beyond, little is gained and caches overflow
+SIZES = (4, 8, 16, 32)  # groups that are tried: two gain too little to show it, of more than 32 caches overflow
+SIZES_OF_RECURRENT = (2, 8, 16, 32)  # recorded trial by trial and moment by moment, which takes long
 SIZES_ON_GPU = (2, 8, 32, 128, 256)
 PROBE_SECONDS = 1.0  # at most, for each shape group
-PROBE_SHARE, GAIN_SHARE = 0.02, 0.2  # at most these parts of the work ahead, and of what two trials together save
+PROBE_SHARE, GAIN_SHARE = 0.02, 0.2  # at most these parts of the work ahead, and of what a first group saves
 FEWEST_STEPS = 2000  # ahead; of fewer a probe could take its small part for such models alone as gain little from it
-PROBE_STEPS = 20  # of a trial alone: a first probe takes longer than those
+PROBE_STEPS = 10  # alone, of each trial of a first group: its probe takes longer than those
 PAYS = 0.8  # of the time that a trial takes alone: of less, evaluations and caches leave nothing
 SLOW_STEP = 0.1  # seconds; such steps are not waiting for Python, and stacking them fills the caches
 TIMED = 5  # steps that are timed
@@ -67,7 +68,7 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
                 return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
-            return _Probe(quiet, trials, alone, steps, crew).fastest()
+            return _Probe(quiet, trials, alone, steps, crew).fastest(_sizes(setting.device, first[0].model))
         except Exception as error:
             reason = str(refusal(error, "while it was tried"))
     logger.warning("these trials are trained one by one: %s", reason)
@@ -122,17 +123,16 @@ class _Probe:
         self.spent = 0.0
         self.full = False  # there are no more trials, or no more memory, for a larger group
 
-    def fastest(self) -> Choice:
-        expected = 0.03 + PROBE_STEPS * self.alone  # what a first, small group took for many kinds of models
-        for size in _sizes(self.setting.device):
-            if size > len(self.trials):
-                break
+    def fastest(self, all_sizes: Sequence[int]) -> Choice:
+        sizes = [size for size in all_sizes if size <= len(self.trials)] or [len(self.trials)]
+        expected = 0.03 + PROBE_STEPS * sizes[0] * self.alone  # what it took for many kinds of models
+        for size, following in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
             if expected + self.spent > self._allowed():
                 return self.best if self.spent else self._too_short()
-            expected = self._tried(size)
+            expected = self._tried(size, following / size)
             if self.full:
                 break
-            if self.best.num_trials < size > SIZES[0]:  # two may be too few to gain; eight are not
+            if self.best.num_trials < size > sizes[0]:  # the first may be too small to gain; others are not
                 break
         return self.best
 
@@ -143,8 +143,8 @@ class _Probe:
         saved = max(0.0, self.alone - self.step) * self.steps
         return min(PROBE_SECONDS, PROBE_SHARE * self.alone * self.steps + GAIN_SHARE * saved)
 
-    def _tried(self, size: int) -> float:
-        """Time a group; returns how long the next size will probably take to be timed.
+    def _tried(self, size: int, growth: float) -> float:
+        """Time a group; returns how long the next, so many times as large, will probably take to be timed.
 
         Every group is recorded anew, which counts as a part of its steps: many small groups of few steps do not pay.
         """
@@ -168,8 +168,7 @@ class _Probe:
             self.best = Choice(size, reason, dict(group.ways), together, probed=True)
         took = clock() - began
         self.spent += took
-        # The next size is four times the first, later twice the last; recording takes less than its part of that.
-        return 2.0 * recorded + (4.0 if size == SIZES[0] else 2.0) * (took - recorded)
+        return min(growth, 2.0) * recorded + growth * (took - recorded)  # a larger graph is not longer
 
 
 def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
@@ -200,8 +199,11 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
     return min(first, (clock() - began) / left)
 
 
-def _sizes(device: torch.device) -> tuple[int, ...]:
-    return SIZES_ON_GPU if device.type == "cuda" else SIZES
+def _sizes(device: torch.device, model: torch.nn.Module | None = None) -> tuple[int, ...]:
+    if device.type == "cuda":
+        return SIZES_ON_GPU
+    recurrent = model is not None and any(isinstance(module, torch.nn.RNNBase) for module in model.modules())
+    return SIZES_OF_RECURRENT if recurrent else SIZES
 
 
 def largest_group(device: torch.device) -> int:
