@@ -30,7 +30,7 @@ SIZES_ON_GPU = (2, 8, 32, 128, 256)
 PROBE_SECONDS = 1.0  # at most, for each shape group
 PROBE_SHARE, GAIN_SHARE = 0.02, 0.2  # at most these parts of the work ahead, and of what a first group saves
 FEWEST_STEPS = 2000  # ahead; of fewer a probe could take its small part for such models alone as gain little from it
-PROBE_STEPS = 10  # alone, of each trial of a first group: its probe takes longer than those
+PROBE_STEPS, PROBE_STEPS_OF_RECURRENT = 10, 75  # alone, of each trial of a first group: its probe takes longer
 PAYS = 0.8  # of the time that a trial takes alone: of less, evaluations and caches leave nothing
 SLOW_STEP = 0.1  # seconds; such steps are not waiting for Python, and stacking them fills the caches
 TIMED = 5  # steps that are timed
@@ -68,7 +68,7 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
                 return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
-            return _Probe(quiet, trials, alone, steps, crew).fastest(_sizes(setting.device, first[0].model))
+            return _Probe(quiet, trials, alone, steps, crew).fastest(is_recurrent(first[0].model))
         except Exception as error:
             reason = str(refusal(error, "while it was tried"))
     logger.warning("these trials are trained one by one: %s", reason)
@@ -123,9 +123,11 @@ class _Probe:
         self.spent = 0.0
         self.full = False  # there are no more trials, or no more memory, for a larger group
 
-    def fastest(self, all_sizes: Sequence[int]) -> Choice:
+    def fastest(self, recurrent: bool) -> Choice:
+        all_sizes = _sizes(self.setting.device, recurrent=recurrent)
         sizes = [size for size in all_sizes if size <= len(self.trials)] or [len(self.trials)]
-        expected = 0.03 + PROBE_STEPS * sizes[0] * self.alone  # what it took for many kinds of models
+        steps = sizes[0] * (PROBE_STEPS_OF_RECURRENT if recurrent else PROBE_STEPS)
+        expected = 0.03 + steps * self.alone  # what it took for many kinds of models
         for size, following in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
             if expected + self.spent > self._allowed():
                 return self.best if self.spent else self._too_short()
@@ -199,10 +201,13 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
     return min(first, (clock() - began) / left)
 
 
-def _sizes(device: torch.device, model: torch.nn.Module | None = None) -> tuple[int, ...]:
+def is_recurrent(model: torch.nn.Module) -> bool:
+    return any(isinstance(module, torch.nn.RNNBase) for module in model.modules())
+
+
+def _sizes(device: torch.device, *, recurrent: bool = False) -> tuple[int, ...]:
     if device.type == "cuda":
         return SIZES_ON_GPU
-    recurrent = model is not None and any(isinstance(module, torch.nn.RNNBase) for module in model.modules())
     return SIZES_OF_RECURRENT if recurrent else SIZES
 
 
