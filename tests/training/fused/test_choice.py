@@ -17,14 +17,6 @@ from tuner.training.fused.making import make_group
 LONG = StepBudget(100_000, 50_000)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def probed(workload, tmp_path, *, trials=16, budget=LONG, ahead=64, **changes):
     study = tiny_study(num_trials=trials, batch_size=workload.batch_size, budget=budget, space=runs_space())
     return best_choice(setting_for(study, tmp_path, workload), planned_trials(study), ahead, **changes)

@@ -14,14 +14,6 @@ ATEN = torch.ops.aten
 ATTENTION = ATEN._scaled_dot_product_flash_attention_for_cpu.default
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class SequenceFirst(nn.Module):
     """Hands [length, examples, width] to a layer, as attention does: rows that lie in another order."""
 

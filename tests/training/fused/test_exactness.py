@@ -24,14 +24,6 @@ ATEN = torch.ops.aten
 STEPS = 6
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def digests(runs):
     return [canonical_digest(run.state()) for run in runs]
 

@@ -68,7 +68,7 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
                 return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
-            return _Probe(quiet, trials, alone, steps, crew).fastest(is_recurrent(first[0].model))
+            return _Probe(quiet, trials, alone, steps, crew).fastest(_is_recurrent(first[0].model))
         except Exception as error:
             reason = str(refusal(error, "while it was tried"))
     logger.warning("these trials are trained one by one: %s", reason)
@@ -201,7 +201,7 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
     return min(first, (clock() - began) / left)
 
 
-def is_recurrent(model: torch.nn.Module) -> bool:
+def _is_recurrent(model: torch.nn.Module) -> bool:
     return any(isinstance(module, torch.nn.RNNBase) for module in model.modules())
 
 
