@@ -1,11 +1,13 @@
 """Launching from the shell: to the end, again, interrupted, changed, broken."""
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support.study_files import write_study
@@ -18,6 +20,13 @@ def rows(folder, query):
     return found
 
 
+STOPPING = [
+    ("from tuner import *", "from tuner import *\nfrom tuner.failpoints import failpoint"),
+    (
+        "logits = model(batch[0])\n        wrong",
+        'failpoint("evaluated")\n        logits = model(batch[0])\n        wrong',
+    ),
+]
 CURVES = (
     "select number, metric.name, measurement.step, value_kind, value from measurement "
     "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 2, 3"
@@ -152,66 +161,68 @@ def test_more_trials_extend_the_study(tuner, tmp_path):
     assert rows(tmp_path, "select count(*) from trial where state = 'complete'") == [(5,)]
 
 
-def start(study, folder, *more):
+def start(study, folder, *more, **environment):
     command = [sys.executable, "-m", "tuner.cli", "launch", str(study), *more]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
 
 
-def finish(study, folder):
-    process = start(study, folder)
+def finish(study, folder, *more):
+    process = start(study, folder, *more)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
 
 
-def wait_for(condition, seconds=60):
+def wait_until_stopped(process, seconds=60):
+    """Wait until the process stopped itself at a failpoint: where it is then, no clock decides."""
+    status = Path(f"/proc/{process.pid}/stat")
     end = time.monotonic() + seconds
-    while not condition():
+    while status.read_text().rpartition(")")[2].split()[0] != "T":
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
-def running(folder):
-    if not (folder / "runs" / "tuner.sqlite").exists():
-        return False
-    try:
-        return rows(folder, "select count(*) from trial where state = 'complete'")[0][0] >= 1
-    except sqlite3.OperationalError:
-        return False
+def stoppable(folder):
+    """Write a study that passes a failpoint at each evaluation, and return the folder."""
+    folder.mkdir()
+    write_study(folder, trials=4, steps=400, replace=STOPPING)
+    return folder
 
 
+@pytest.fixture(scope="module")
+def calm_curves(tmp_path_factory):
+    """Curves of that study when nothing interrupts it."""
+    folder = stoppable(tmp_path_factory.mktemp("undisturbed") / "calm")
+    finish("tiny.py", folder, "--fuse", "off")
+    return rows(folder, CURVES)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the state of a process from /proc")
+@pytest.mark.parametrize(("fuse", "place", "complete"), [("off", "evaluated@100", 2), ("4", "evaluated@3", 0)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_a_state_from_which_the_same_result_comes(number, tuner, tmp_path):
-    calm, hurried = tmp_path / "calm", tmp_path / "hurried"
-    for folder in (calm, hurried):
-        folder.mkdir()
-        write_study(folder, trials=4, steps=2000)
-    process = start("tiny.py", hurried)
-    wait_for(lambda: running(hurried))
+def test_ctrl_c_leaves_a_state_from_which_the_same_result_comes(number, fuse, place, complete, calm_curves, tmp_path):
+    folder = stoppable(tmp_path / "hurried")
+    process = start("tiny.py", folder, "--fuse", fuse, TUNER_FAILPOINTS=f"{place}=sigstop")
+    wait_until_stopped(process)
     process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    states = dict(rows(hurried, "select state, count(*) from trial group by state"))
+    states = dict(rows(folder, "select state, count(*) from trial group by state"))
     assert states.get("running", 0) == 0
-    assert states["complete"] < 4
-    finish("tiny.py", hurried)
-    finish("tiny.py", calm)
-    assert rows(hurried, CURVES) == rows(calm, CURVES)
-    assert rows(hurried, "select max(attempt) from trial") == [(1,)], "an interruption is no attempt"
+    assert states.get("complete", 0) == complete
+    finish("tiny.py", folder, "--fuse", fuse)
+    assert rows(folder, CURVES) == calm_curves
+    assert rows(folder, "select max(attempt) from trial") == [(1,)], "an interruption is no attempt"
 
 
-def test_kill_9_loses_at_most_what_was_not_committed(tmp_path):
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    for folder in (calm, killed):
-        folder.mkdir()
-        write_study(folder, trials=3, steps=3000)
-    for _ in range(2):
-        process = start("tiny.py", killed)
-        wait_for(lambda: running(killed))
-        time.sleep(0.5)
-        process.kill()
-        process.communicate()
-    finish("tiny.py", killed)
-    finish("tiny.py", calm)
-    assert rows(killed, CURVES) == rows(calm, CURVES)
-    assert rows(killed, "select count(*), state from trial group by state") == [(3, "complete")]
+def test_kill_9_loses_at_most_what_was_not_committed(calm_curves, tmp_path):
+    folder = stoppable(tmp_path / "killed")
+    for place in ("evaluated@70", "evaluated@50"):
+        process = start("tiny.py", folder, "--fuse", "off", TUNER_FAILPOINTS=f"{place}=kill9")
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    finish("tiny.py", folder, "--fuse", "off")
+    assert rows(folder, CURVES) == calm_curves
+    assert rows(folder, "select count(*), state from trial group by state") == [(4, "complete")]
