@@ -1,36 +1,11 @@
-"""Launching from the shell: to the end, again, interrupted, changed, broken."""
+"""Launching from the shell: to the end, again, changed, broken."""
 
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
+from support.records import rows
 from support.study_files import write_study
-
-
-def rows(folder, query):
-    with sqlite3.connect(folder / "runs" / "tuner.sqlite") as connection:
-        found = connection.execute(query).fetchall()
-    connection.close()
-    return found
-
-
-STOPPING = [
-    ("from tuner import *", "from tuner import *\nfrom tuner.failpoints import failpoint"),
-    (
-        "logits = model(batch[0])\n        wrong",
-        'failpoint("evaluated")\n        logits = model(batch[0])\n        wrong',
-    ),
-]
-CURVES = (
-    "select number, metric.name, measurement.step, value_kind, value from measurement "
-    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 2, 3"
-)
 
 
 def test_a_round_is_trained_and_the_same_command_again_repeats_nothing(tuner, tmp_path):
@@ -159,70 +134,3 @@ def test_more_trials_extend_the_study(tuner, tmp_path):
     assert tuner("launch", write_study(tmp_path, trials=5)).code == 0
     assert rows(tmp_path, "select number, point from trial order by number")[:3] == points
     assert rows(tmp_path, "select count(*) from trial where state = 'complete'") == [(5,)]
-
-
-def start(study, folder, *more, **environment):
-    command = [sys.executable, "-m", "tuner.cli", "launch", str(study), *more]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
-
-
-def finish(study, folder, *more):
-    process = start(study, folder, *more)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-
-
-def wait_until_stopped(process, seconds=60):
-    """Wait until the process stopped itself at a failpoint: where it is then, no clock decides."""
-    status = Path(f"/proc/{process.pid}/stat")
-    end = time.monotonic() + seconds
-    while status.read_text().rpartition(")")[2].split()[0] != "T":
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-def stoppable(folder):
-    """Write a study that passes a failpoint at each evaluation, and return the folder."""
-    folder.mkdir()
-    write_study(folder, trials=4, steps=400, replace=STOPPING)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def calm_curves(tmp_path_factory):
-    """Curves of that study when nothing interrupts it."""
-    folder = stoppable(tmp_path_factory.mktemp("undisturbed") / "calm")
-    finish("tiny.py", folder, "--fuse", "off")
-    return rows(folder, CURVES)
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the state of a process from /proc")
-@pytest.mark.parametrize(("fuse", "place", "complete"), [("off", "evaluated@100", 2), ("4", "evaluated@3", 0)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_a_state_from_which_the_same_result_comes(number, fuse, place, complete, calm_curves, tmp_path):
-    folder = stoppable(tmp_path / "hurried")
-    process = start("tiny.py", folder, "--fuse", fuse, TUNER_FAILPOINTS=f"{place}=sigstop")
-    wait_until_stopped(process)
-    process.send_signal(number)
-    process.send_signal(signal.SIGCONT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    states = dict(rows(folder, "select state, count(*) from trial group by state"))
-    assert states.get("running", 0) == 0
-    assert states.get("complete", 0) == complete
-    finish("tiny.py", folder, "--fuse", fuse)
-    assert rows(folder, CURVES) == calm_curves
-    assert rows(folder, "select max(attempt) from trial") == [(1,)], "an interruption is no attempt"
-
-
-def test_kill_9_loses_at_most_what_was_not_committed(calm_curves, tmp_path):
-    folder = stoppable(tmp_path / "killed")
-    for place in ("evaluated@70", "evaluated@50"):
-        process = start("tiny.py", folder, "--fuse", "off", TUNER_FAILPOINTS=f"{place}=kill9")
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-    finish("tiny.py", folder, "--fuse", "off")
-    assert rows(folder, CURVES) == calm_curves
-    assert rows(folder, "select count(*), state from trial group by state") == [(4, "complete")]

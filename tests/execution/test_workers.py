@@ -1,5 +1,6 @@
 """Worker processes: as many as wanted, the same bits; killed, stalled, poisoned, stopped, orphaned."""
 
+import json
 import os
 import random
 import signal
@@ -104,7 +105,17 @@ class Heard(Silent):
 
 
 class Kept(Nursery):
-    """A nursery that outlives the workers of a test: importing torch once is enough for all of them."""
+    """A nursery that outlives the workers of a test: importing torch once is enough for all of them.
+
+    Each hears of Ctrl-C as soon as it is there, as all processes of a terminal do.
+    """
+
+    def open(self):
+        known = self._process
+        channel = super().open()
+        if self._process is not known:
+            self._process.send_signal(signal.SIGINT)
+        return channel
 
     def close(self):
         if self._process is None or self._process.poll() is not None:
@@ -134,6 +145,16 @@ def no_process_is_left(children, nursery, monkeypatch):
     monkeypatch.setattr(Workers, "_nursery", lambda self: nursery)
     yield
     assert [child.pid for child in children()] in ([], [nursery.pid])
+
+
+def test_ctrl_c_ends_no_nursery_that_still_imports(nursery):
+    worker = nursery.bear()
+    told = worker.stdout.readline()
+    worker.kill()
+    worker.wait()
+    for end in (worker.stdin, worker.stdout):
+        end.close()
+    assert json.loads(told) == {"is": "alive"}
 
 
 def test_results_do_not_depend_on_the_number_of_workers(tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tuner.cli.app import main
+from tuner.cli.app import run as run_command
 
 
 @dataclass
@@ -23,9 +23,8 @@ def tuner(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["tuner", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = run_command()
         printed = capsys.readouterr()
-        return Run(ended.value.code or 0, printed.out, printed.err)
+        return Run(code, printed.out, printed.err)
 
     return run

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from tuner import __version__
+from tuner.cli.process import EXIT_INTERRUPTED
 from tuner.errors import InputError, Interrupted, Paused, TunerError
 
-EXIT_FAULT, EXIT_INPUT, EXIT_FINDING, EXIT_PAUSED, EXIT_INTERRUPTED = 1, 2, 3, 75, 130
+EXIT_FAULT, EXIT_INPUT, EXIT_FINDING, EXIT_PAUSED = 1, 2, 3, 75
 
 app = typer.Typer(
     name="tuner",
@@ -39,8 +40,8 @@ def options(
     """Global options."""
 
 
-def main() -> None:
-    """Run the command given in `sys.argv` and exit with its code."""
+def run() -> int:
+    """Run the command given in `sys.argv`; its exit code. Raises KeyboardInterrupt for a signal that is no error."""
     from tuner.cli import commands
 
     commands.register(app)
@@ -51,11 +52,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        sys.exit(_report(error))
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _report(error)
+    if code == EXIT_INTERRUPTED:  # what typer makes of it
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
 
 
 def _report(error: Exception) -> int:

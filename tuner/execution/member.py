@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO
 
-from tuner.execution.nursery import Born, Nursery, worker_environment
+from tuner.execution.nursery import Born, Nursery, ctrl_c_withheld, worker_environment
 from tuner.execution.orders import Message, Order, Place, line_of
 from tuner.records import Claim
 
@@ -109,9 +109,10 @@ def _piped(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def _started(place: Place) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuner.execution.worker_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=worker_environment(place.threads),
-    )
+    with ctrl_c_withheld():
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner.execution.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=worker_environment(place.threads),
+        )

@@ -18,8 +18,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -59,7 +59,7 @@ class Nursery:
         self.close()
         self._channel, theirs = socket.socketpair()
         command = [sys.executable, "-m", "tuner.execution.nursery_process"]
-        with theirs:
+        with theirs, ctrl_c_withheld():
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=self._environment)  # noqa: S603
         return self._channel
 
@@ -140,6 +140,19 @@ class Born:
         if self.returncode is not None:
             self._fate.close()
         return self.returncode
+
+
+@contextmanager
+def ctrl_c_withheld() -> Iterator[None]:
+    """A process that is started here is born with SIGINT blocked, until it says that it ignores it.
+
+    Ctrl-C reaches every process of a terminal, and one that still imports would die of it with a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def worker_environment(threads: int) -> dict[str, str]:

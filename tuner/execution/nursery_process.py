@@ -15,6 +15,7 @@ def main() -> None:
     worker_process.die_with_the_parent()
     for number in (signal.SIGINT, signal.SIGTERM):  # they are the coordinator's, which passes them on
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     gc.collect()
     gc.freeze()  # what was imported stays shared
     if _Forks(socket.socket(fileno=os.dup(0))).serve():

@@ -35,6 +35,7 @@ def main() -> None:
     mouth = Mouth(os.dup(1))
     os.dup2(2, 1)  # what user code prints must not get between our messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which says SIGTERM to us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     mouth.say("alive")
