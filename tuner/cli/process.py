@@ -5,6 +5,7 @@ its work, and from then on with the code of that work. While trials train `watch
 """
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         ending.code = EXIT_INTERRUPTED
         print("interrupted; run the same command again to go on", file=sys.stderr)
+    gc.freeze()  # else Python searches all of torch for cycles before it ends: 0.4 s
     sys.exit(ending.code)
 
 

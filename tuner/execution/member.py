@@ -86,9 +86,12 @@ class Member:
             self.process.kill()
         self.process.wait()
 
-    def close(self) -> None:
-        """Say farewell; what does not end then is ended."""
+    def dismiss(self) -> None:
+        """Say farewell: it may end."""
         self._tell(b"{}\n")
+
+    def close(self) -> None:
+        """Wait for the end of one that was dismissed; what does not end is ended."""
         try:
             self.process.wait(timeout=0.0 if self.busy else 5.0)
         except subprocess.TimeoutExpired:

@@ -5,6 +5,7 @@ the kernel on Linux, and everywhere because its standard input ends.
 """
 
 import ctypes
+import gc
 import json
 import os
 import queue
@@ -54,6 +55,7 @@ def main() -> None:
     except Exception as error:  # text and never the object: it may not survive the journey
         sys.stderr.write(traceback.format_exc())
         mouth.say("fault", kind="fault", text=f"{type(error).__name__}: {error}")
+    gc.freeze()  # as in the command: nothing is searched for cycles at the end
 
 
 def _family(error: TunerError) -> str:

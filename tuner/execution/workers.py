@@ -122,6 +122,8 @@ class Workers:
         for member in crew:
             if member.busy:
                 member.kill()
+        for member in crew:  # all of them before the first wait: they end at once
+            member.dismiss()
         for member in crew:
             member.close()
         if self.nursery is not None:
