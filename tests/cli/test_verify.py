@@ -101,6 +101,16 @@ def test_every_broken_promise_is_found(name, tuner, launched):
     assert tuner("verify", "tiny", "--repair").code == 3, "nothing of this is safe to repair"
 
 
+def test_a_trial_that_diverged_where_an_evaluation_was_due_keeps_its_promises(tuner, tmp_path):
+    # 20 evaluations: one after each step. Steps of 1e18 in 146 weights: their squares soon add up to more than 3e38.
+    assert tuner("launch", write_study(tmp_path, trials=1, steps=20, low=0.9e18, high=1e18)).code == 0
+    (row,) = json.loads(tuner("trials", "tiny", "-f", "json").out)
+    assert row["reason"].startswith(f"diverged at step {row['steps']}: the norm of the weights")
+    assert row["best_step"] >= 1, "it was evaluated before"
+    run = tuner("verify", "tiny")
+    assert run.code == 0, run.out
+
+
 def test_a_stray_file_is_found_and_deleted_on_request(tuner, launched):
     folder = next(launched.rglob("trial-00001"))
     (folder / "step-999.pt").write_bytes(b"x")

@@ -109,15 +109,19 @@ def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterato
 
 
 def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator[Problem]:
-    """Every metric once at every evaluation up to the last committed step, and nothing beyond it."""
+    """Every metric once at every evaluation up to the last committed step, and nothing beyond it.
+
+    A trial whose last update made it infeasible may have ended before the evaluation that was due at that step.
+    """
     due = [step for step in study.budget.evaluation_steps if step <= record.step]
+    unsure = {record.step} if record.state is State.INFEASIBLE else set()
     if study.source:  # measured elsewhere, when others thought it right
         return
     if due and not curve and record.state is State.COMPLETE:
         yield Problem(record.number, "curve", "has no measurements")
     for metric, points in curve.items():
         steps = {step for step, _ in points}
-        missing, beyond = sorted(set(due) - steps), sorted(steps - set(due))
+        missing, beyond = sorted(set(due) - unsure - steps), sorted(steps - set(due))
         if missing:
             yield Problem(record.number, "curve", f"{metric} is missing at step {_listed(missing)}")
         if beyond:
