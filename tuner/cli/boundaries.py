@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study
+from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study, Thresholds
 
 
 def boundaries(
@@ -13,6 +13,7 @@ def boundaries(
     expand: Annotated[
         bool, typer.Option("--expand", help="Write the next study, with the ranges widened and points only there.")
     ] = False,
+    verbose: Thresholds = False,
     storage: Storage = None,
     form: OutputFormat = Format.table,
 ) -> None:
@@ -25,7 +26,7 @@ def boundaries(
     records = load(study, storage)
     frames = records.frames(round_number)
     findings = boundary_findings(frames)
-    emit_findings(records.name, frames.study.name, findings, form)
+    emit_findings(records.name, frames.study.name, findings, form, verbose)
     if expand:
         write_expansion(storage, records.name, frames.study.round or 1)
         return

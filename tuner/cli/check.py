@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study
+from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study, Thresholds
 
 
 def check(
@@ -18,12 +18,13 @@ def check(
             show_default=False,
         ),
     ] = None,
+    verbose: Thresholds = False,
     storage: Storage = None,
     form: OutputFormat = Format.table,
 ) -> None:
     """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
     from tuner.analysis.checklist import failing
-    from tuner.cli.output import emit_findings, next_step, say
+    from tuner.cli.output import about, emit_findings, next_step, say
     from tuner.reading import load
     from tuner.rounds.importances import importances
 
@@ -32,9 +33,11 @@ def check(
     records = load(study, storage)
     frames = records.frames(round_number)  # read once: a large study takes seconds, and may grow meanwhile
     findings = [*records.findings_about(frames), *importances(frames)]
-    emit_findings(records.name, frames.study.name, findings, form)
+    emit_findings(records.name, frames.study.name, findings, form, verbose)
     told = failing(findings, verdicts)
-    say(f"{len(findings)} findings, {len(told)} {'need action' if verdicts is None else 'of the chosen verdicts'}")
+    what = "need action" if verdicts is None else "of the chosen verdicts"
+    named = ", ".join(f"{about(finding)} {finding.verdict}" for finding in told)
+    say(f"{len(findings)} findings, {len(told)} {what}{': ' * bool(told)}{named}")
     if any(finding.verdict.startswith("expand") for finding in findings):
         next_step(f"tuner boundaries {records.name} --expand")
     next_step(f"tuner report {records.name}")

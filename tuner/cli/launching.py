@@ -19,13 +19,12 @@ MUCH_EVALUATION = 1 / 3  # of a study's time
 def print_plan(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "trials", "steps each", "steps", "saved", "ms/step", "ms/evaluation", "time", "disk"):
+    for name in ("study", "trials", "steps each", "steps", "ms/step", "ms/evaluation", "time", "disk"):
         table.add_column(name, justify="left" if name == "study" else "right")
     for plan in plans:
-        budget = plan.study.budget
         table.add_row(
-            plan.study.name, str(len(plan.trials)), f"{budget.max_train_steps:,}", f"{plan.steps:,}",
-            f"{plan.saved_steps:,}", f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
+            plan.study.name, str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}", f"{plan.steps:,}",
+            f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
             readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
         )  # fmt: skip
     console().print(table)

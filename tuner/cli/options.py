@@ -86,6 +86,7 @@ StallTimeout = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
 ]
+Thresholds = Annotated[bool, typer.Option("--verbose", "-v", help="With the thresholds behind each verdict.")]
 Expanded = Annotated[
     bool, typer.Option("--expanded", help="Train the widened study that `tuner boundaries --expand` wrote.")
 ]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from tuner.analysis.finding import Finding, needing_action
+from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
 from tuner.cli.options import Format
+from tuner.cli.tables import fitting, natural_width, table_of
 from tuner.security import safe_cell
 
 _FINE = ("ok", "adopt", "enough", "equal", "sensitive", "saturated", "none", "confirmed", "gained")
@@ -38,8 +38,8 @@ def next_step(*commands: str) -> None:
         say(f"next: {command}")
 
 
-def emit_frame(frame: pd.DataFrame, form: Format, title: str = "") -> None:
-    """Print a frame as a table, as JSON records or as CSV."""
+def emit_frame(frame: pd.DataFrame, form: Format, title: str = "", spare: Sequence[str] = ()) -> None:
+    """Print a frame as a table, as JSON records or as CSV; of a table too wide for the terminal `spare` goes first."""
     if form is Format.json:
         records = [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict(orient="records")]
         print(json.dumps(records, indent=2, allow_nan=False))
@@ -47,22 +47,26 @@ def emit_frame(frame: pd.DataFrame, form: Format, title: str = "") -> None:
         frame = frame.map(safe_cell).rename(columns=safe_cell)
         print(frame.to_csv(index=False), end="")
     else:
-        console().print(table_of(frame, title))
+        _print_table(frame, title, spare)
 
 
-def table_of(frame: pd.DataFrame, title: str = "") -> Table:
-    """A rich table; user text is never read as markup."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name in frame.columns:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        table.add_column(Text(str(name)), justify="right" if numeric else "left", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(Text(readable(value)) for value in row))
-    return table
+def _print_table(frame: pd.DataFrame, title: str, spare: Sequence[str]) -> None:
+    """Whole where nobody reads on a terminal: a row is a line there."""
+    if not sys.stdout.isatty():
+        whole = Console(width=max(natural_width(frame), len(title)), highlight=False)
+        whole.print(table_of(frame, title), crop=False)
+        return
+    out = console()
+    shown, left_out = fitting(frame, out.width, spare)
+    out.print(table_of(shown, title, folded=True))
+    if left_out:
+        say(f"no room for {', '.join(left_out)}: widen the terminal, or -f csv")
 
 
-def emit_findings(campaign: str, study: str, findings: Sequence[Finding], form: Format) -> None:
-    """Print findings; JSON has the documented form."""
+def emit_findings(
+    campaign: str, study: str, findings: Sequence[Finding], form: Format, thresholds: bool = False
+) -> None:
+    """Print findings; JSON has the documented form, text the thresholds only where they are asked for."""
     if form is Format.json:
         round_number = int(study.split("-")[1]) if study.startswith("round-") else None
         whole = {"study": campaign, "round": round_number, "findings": [finding.to_json() for finding in findings]}
@@ -76,25 +80,26 @@ def emit_findings(campaign: str, study: str, findings: Sequence[Finding], form: 
         emit_frame(pd.DataFrame(rows), form)
     else:
         for finding in findings:
-            _print_finding(finding)
+            _print_finding(finding, thresholds)
 
 
-def _print_finding(finding: Finding) -> None:
+def _print_finding(finding: Finding, thresholds: bool) -> None:
     out = console()
     colour = "yellow" if finding.needs_action else ("green" if finding.verdict in _FINE else "cyan")
-    head = Text(f"{_about(finding)}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
+    mark = "⚠ " if finding.needs_action else ""
+    head = Text(f"{mark}{about(finding)}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
     out.print(head + Text(f"  {MARKS[finding.strength]} {finding.strength}", style="dim"))
     out.print(Text(f"  {finding.summary}"))
     for caveat in finding.caveats:
         out.print(Text(f"  note: {caveat}", style="dim"))
-    if finding.action:
+    if finding.action and finding.action != NOTHING_TO_DO:
         out.print(Text(f"  → {finding.action}"))
-    if finding.thresholds:
+    if thresholds and finding.thresholds:
         used = ", ".join(f"{name} {value:g}" for name, value in finding.thresholds.items())
         out.print(Text(f"  thresholds: {used}", style="dim"))
 
 
-def _about(finding: Finding) -> str:
+def about(finding: Finding) -> str:
     """A hyperparameter by its name; of a whole study the question says more."""
     asked = finding.question.replace("_", " ")
     return f"{asked} of {finding.subject}" if finding.question in _NAMED else finding.subject
@@ -110,15 +115,6 @@ _NAMED = (
 def exit_code(findings: Sequence[Finding]) -> int:
     """3 when somebody should act, else 0."""
     return 3 if needing_action(findings) else 0
-
-
-def readable(value: Any) -> str:
-    """A value as a person reads it: four significant digits, a dash for nothing."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
 
 
 def readable_seconds(seconds: float) -> str:

@@ -2,11 +2,15 @@
 
 import typer
 
-from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study
+from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study, Thresholds
 
 
 def best_steps(
-    study: Study, round_number: RoundNumber = None, storage: Storage = None, form: OutputFormat = Format.table
+    study: Study,
+    round_number: RoundNumber = None,
+    verbose: Thresholds = False,
+    storage: Storage = None,
+    form: OutputFormat = Format.table,
 ) -> None:
     """Say where in training the best checkpoints lie, and whether the step budget was right (exit code 3: act)."""
     from tuner.analysis.best_steps import best_steps_finding
@@ -16,6 +20,6 @@ def best_steps(
     records = load(study, storage)
     frames = records.frames(round_number)
     finding = best_steps_finding(frames)
-    emit_findings(records.name, frames.study.name, [finding], form)
+    emit_findings(records.name, frames.study.name, [finding], form, verbose)
     next_step(f"tuner plot best-steps {records.name} -o best-steps.png")
     raise typer.Exit(exit_code([finding]))

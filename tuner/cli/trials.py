@@ -15,10 +15,14 @@ def trials(
     from tuner.reading import load
 
     frames = load(study, storage).frames(study_name or round_number)
-    first = ["trial", "state", "reason"]
     values = ["best_value", "best_step", "last_value", "steps", "seed"]
-    rest = ["origin"] if form is Format.table else ["inherited", "exact", "data_seed", "origin", "attempt"]
-    if form is Format.table:  # what is as always is not worth a column
-        values += ["inherited"] * bool(frames.trials["inherited"].any())
-        values += ["exact"] * bool(not frames.trials["exact"].all())
-    emit_frame(frames.trials[first + frames.hyperparameters + values + rest], form)
+    if form is not Format.table:
+        more = ["inherited", "exact", "data_seed", "origin", "attempt"]
+        emit_frame(frames.trials[["trial", "state", "reason", *frames.hyperparameters, *values, *more]], form)
+        return
+    unusual = ["inherited"] * bool(frames.trials["inherited"].any())  # what is as always is not worth a column
+    unusual += ["exact"] * bool(not frames.trials["exact"].all())
+    reason = ["reason"] * bool(frames.trials["reason"].any())
+    point = frames.hyperparameters
+    shown = ["trial", "state", "best_value", *point, *values[1:], *unusual, "origin", *reason]
+    emit_frame(frames.trials[shown], form, spare=("origin", "seed", "last_value", *unusual, "steps", "best_step"))

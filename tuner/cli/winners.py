@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
-from tuner.cli.output import console, readable, say
+from tuner.cli.output import console, say
+from tuner.cli.tables import readable
 from tuner.errors import StorageError
 from tuner.reading import Winner
 from tuner.security import make_private_folder

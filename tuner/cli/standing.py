@@ -1,0 +1,34 @@
+"""How far studies are, as rows."""
+
+import pandas as pd
+
+from tuner.records import State
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+
+def standing(ledger: Ledger, names: list[str]) -> pd.DataFrame:
+    """A row for each study of these campaigns: trials by state, budget, share of the steps that are done."""
+    return pd.DataFrame([_row(ledger, row) for name in names for row in ledger.studies(name)])
+
+
+def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
+    counts = ledger.state_counts(row.study_id)
+    records = ledger.trials(row.study_id)
+    budget = row.study.budget.max_train_steps
+    planned = len(records) * budget
+    return {
+        "campaign": row.campaign, "study": row.study.name, "goal": row.study.goal, "trials": len(records),
+        **{state.value: count for state, count in counts.items()},
+        "max_train_steps": budget,
+        "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
+    }  # fmt: skip
+
+
+def for_people(frame: pd.DataFrame) -> pd.DataFrame:
+    """The states in words, those without trials left out; a goal that several studies share said once."""
+    states = [state.value for state in State]
+    words = [", ".join(f"{row[state]} {state}" for state in states if row[state]) for _, row in frame.iterrows()]
+    goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
+    told = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done"})
+    return told[["campaign", "study", "trials", "states", "max_train_steps", "done", "goal"]]
