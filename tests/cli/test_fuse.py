@@ -20,6 +20,7 @@ def test_fused_trials_leave_the_records_of_single_ones(fuse, tuner, tmp_path, mo
         run = tuner("launch", write_study(place), "--fuse", option)
         assert run.code == 0, run.err
         assert run.err.count("complete, best validation/loss") == 4
+        assert ("trials were trained 3 at a time as one model" in run.err) == (option == "3")
     assert rows(tmp_path / "together", CURVES) == rows(tmp_path / "alone", CURVES)
     kept = rows(tmp_path / "together", "select count(*) from conclusion where kind = 'fusion'")
     assert kept == [(int(fuse != "auto"),)], "a study too short for a probe is trained as if nothing was asked for"

@@ -1,6 +1,7 @@
 """Launching with progress, and the price of a launch before it."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 from rich.table import Table
@@ -8,9 +9,11 @@ from rich.table import Table
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.watching import stop_on_signal, watch
+from tuner.execution.choices import Choices
 from tuner.records import State
 from tuner.rounds.launch import Desk, Plan, launch_study, work_on
 from tuner.rounds.prepare import Prepared
+from tuner.storage.studies import StudyRow
 
 LOOKED_AT = 4  # trials that a dry run stacks
 MUCH_EVALUATION = 1 / 3  # of a study's time
@@ -78,6 +81,8 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
         )
     counts = desk.ledger.state_counts(row.study_id)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    for words in _how_trained(desk, row):
+        say(words)
     say(f"{desk.name} {study.name}: {states}; records in {desk.ledger.safe_url}")
     if counts.get(State.FAILED):
         say("some trials FAILED, not because of their point: `tuner trials` gives the reasons, --retry-failed repeats")
@@ -85,6 +90,17 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
         f"tuner best-steps {desk.name} --round {study.round}", f"tuner boundaries {desk.name} --round {study.round}"
     )
     sys.stderr.flush()
+
+
+def _how_trained(desk: Desk, row: StudyRow) -> Iterator[str]:
+    """Whether trials trained together, and why, for each of their shapes."""
+    made = Choices(desk.ledger, row, numerics="").made()
+    for group, choice in sorted(made.items()):
+        kind, *parts = group.split()  # the optimizer, and what trials of one shape share or vary
+        which = f" ({' '.join([kind, *(part for part in parts if '=' in part)])})" if len(made) > 1 else ""
+        how = f"{choice.num_trials} at a time as one model" if choice.num_trials > 1 else "one by one"
+        why = "" if choice.reason.startswith("--fuse") else f": {choice.reason}"
+        yield f"trials were trained {how}{which}{why}"
 
 
 def run_worker(desk: Desk, *, quiet: bool) -> None:

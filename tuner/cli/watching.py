@@ -27,29 +27,27 @@ MOST_BARS = 8  # of trials
 
 
 class Lines:
-    """One line per finished trial."""
+    """One line per finished trial, with the time since the study was begun: true of trials that train together, too."""
 
     def __init__(self, study: Study, finished: int) -> None:
         self.study = study
         self.finished = finished
-        self.started: dict[int, float] = {}  # by trial: several may train at once
+        self.began = time.monotonic()
 
     def trial_started(self, claim: Claim) -> None:
-        self.started[claim.trial_id] = time.monotonic()
+        """Nothing is finished yet."""
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
         """Lines do not move."""
 
     def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
-        began = self.started.pop(claim.trial_id, time.monotonic())
         if update.state is State.RUNNING:
             if update.reason:
                 say(f"{self.study.name}  trial {claim.trial.number} {update.reason}; it will be tried again")
             return
         self.finished += 1
-        seconds = readable_seconds(time.monotonic() - began)
         place = f"{self.study.name} {self.finished}/{self.study.num_trials}"
-        say(f"{place}  {described(self.study, claim, update)}  {seconds}")
+        say(f"{place}  {described(self.study, claim, update)}, after {readable_seconds(time.monotonic() - self.began)}")
 
 
 class Bars:

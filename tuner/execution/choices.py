@@ -7,7 +7,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fused.choice import Choice
 
-KIND = "fusion"
+_KIND = "fusion"
 
 
 class Choices:
@@ -30,6 +30,10 @@ class Choices:
                 self._known[group] = _choice(told)
         return self._known.get(group)
 
+    def made(self) -> dict[str, Choice]:
+        """The choices that were made for this study, by shape group."""
+        return {group: _choice(one) for group, one in self._told(self.row.study_id).items()}
+
     def keep(self, group: str, choice: Choice, check: str = "") -> None:
         """Remember a choice, and whether the self-check found the same bits."""
         self._known[group] = choice
@@ -37,12 +41,14 @@ class Choices:
             "trials": choice.num_trials, "reason": choice.reason, "ways": choice.ways, "seconds": choice.seconds,
             "self_check": check, "numerics": self.numerics,
         }  # fmt: skip
-        self.ledger.conclude(self.row.campaign, KIND, {**self._told(self.row.study_id), group: told}, self.row.study_id)
+        self.ledger.conclude(
+            self.row.campaign, _KIND, {**self._told(self.row.study_id), group: told}, self.row.study_id
+        )
         if choice.probed:
-            self.ledger.conclude(self.row.campaign, KIND, {**self._told(None), group: told})
+            self.ledger.conclude(self.row.campaign, _KIND, {**self._told(None), group: told})
 
     def _told(self, study_id: int | None) -> dict[str, Any]:
-        return dict(self.ledger.conclusion(self.row.campaign, KIND, study_id) or {})
+        return dict(self.ledger.conclusion(self.row.campaign, _KIND, study_id) or {})
 
 
 def _choice(told: Mapping[str, Any]) -> Choice:

@@ -11,23 +11,27 @@ from tuner.design.trial import Trial
 from tuner.execution.choices import Choices
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.fused.choice import best_choice, largest_group
+from tuner.training.fused.choice import best_choice, evaluation_seconds, largest_group
 from tuner.training.setting import Setting
 
 START_SECONDS = {"cpu": 3.0, "cuda": 5.0}  # until workers train: on a CPU they are forked
+ENOUGH_SECONDS = 10.0  # of steps: two processes save more than they take to start, whatever evaluations add
 MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """The work that is left of a study: so many trials, and seconds in one process as they are trained here."""
+    """The work that is left of a study: so many trials, and seconds in one process, evaluations included."""
 
     num_trials: int
     seconds: float
 
 
 def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) -> Ahead:
-    """Estimated from a probe, which is made now where the Ledger knows of none."""
+    """Estimated from a probe, which is made now where the Ledger knows of none.
+
+    Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
+    """
     left = _trials_left(ledger, row)
     if not left:
         return Ahead(0, 0.0)
@@ -39,7 +43,12 @@ def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) 
         choices.keep(left[0].shape_group, choice)
     if choice is None or not choice.seconds:
         choice = best_choice(setting, alike[:1], len(left))
-    return Ahead(len(left), choice.seconds * row.study.budget.max_train_steps * len(left))
+    budget = row.study.budget
+    steps = choice.seconds * budget.max_train_steps * len(left)
+    if steps > ENOUGH_SECONDS:
+        return Ahead(len(left), steps)
+    evaluations = len(budget.evaluation_steps) * len(left)
+    return Ahead(len(left), steps + evaluations * evaluation_seconds(setting, left))
 
 
 def _trials_left(ledger: Ledger, row: StudyRow) -> Sequence[Trial]:

@@ -121,12 +121,16 @@ def measured_price(setting: Setting, trial: Trial) -> Price:
             blocks = [_timed(lambda: run.advance(run.step + steps), setting) / steps for _ in range(TIMED_BLOCKS)]
         else:
             blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setting)]
-        evaluation = _timed(run.evaluate, setting)
-        if evaluation < SLOW_EVALUATION:  # the first one also warms up
-            evaluation = _timed(run.evaluate, setting)
+        evaluation = timed_evaluation(run)
         latest = sum(t.numel() * t.element_size() for t in _tensors(run.state()))
         best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values())
     return Price(1e3 * median(blocks), 1e3 * evaluation, latest, best)
+
+
+def timed_evaluation(run: TrialRun) -> float:
+    """Seconds of an evaluation of a trial for itself."""
+    seconds = _timed(run.evaluate, run.setting)
+    return _timed(run.evaluate, run.setting) if seconds < SLOW_EVALUATION else seconds  # the first one also warms up
 
 
 def _timed(work: Callable[[], object], setting: Setting) -> float:

@@ -19,6 +19,7 @@ from tuner.training.fused.making import make_group
 from tuner.training.fused.refusal import refusal
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import clock_of, wait_for
+from tuner.training.preflight import timed_evaluation
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
@@ -73,6 +74,13 @@ def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: 
             reason = str(refusal(error, "while it was tried"))
     logger.warning("these trials are trained one by one: %s", reason)
     return Choice(1, reason, seconds=alone, probed=True)
+
+
+def evaluation_seconds(setting: Setting, trials: Sequence[Trial]) -> float:
+    """Seconds of an evaluation of one such trial alone; 0 where no model can be made."""
+    with callers_generators_restored(setting.device):
+        first = runs_of(replace(setting, stop=lambda: False), trials, 1)
+        return timed_evaluation(first[0]) if first else 0.0
 
 
 def runs_of(setting: Setting, trials: Sequence[Trial], count: int) -> list[TrialRun]:
