@@ -142,14 +142,34 @@ def test_a_probe_takes_models_of_one_kind_and_no_more_than_it_needs(order, count
     assert [run.trial.number for run in runs] == chosen
 
 
-@pytest.mark.usefixtures("_always_probing")
-@pytest.mark.parametrize("fuse", [3, "auto"])
-def test_trials_of_which_no_two_are_alike_are_trained_one_by_one_and_what_differs_is_said_once(fuse, tmp_path, caplog):
-    class Unlike(Mlp):
-        def model(self, point):
-            model = super().model(point)
-            model.rates = [point["dropout"]]
-            return model
+class Unlike(Mlp):
+    def model(self, point):
+        model = super().model(point)
+        model.rates = [point["dropout"]]
+        return model
 
-    assert ends(Unlike(), fuse, tmp_path / "together") == ends(Unlike(), "off", tmp_path / "alone")
+
+@pytest.mark.usefixtures("_always_probing")
+def test_trials_of_which_no_two_are_alike_are_trained_one_by_one_and_what_differs_is_said_once(tmp_path, caplog):
+    assert ends(Unlike(), "auto", tmp_path / "together") == ends(Unlike(), "off", tmp_path / "alone")
     assert caplog.text.count("one by one: the models of the trials are not alike: rates") == 1
+
+
+def test_a_number_of_trials_is_refused_before_any_is_trained_where_no_two_are_alike(tmp_path):
+    with pytest.raises(NotFusible, match="the models of the trials are not alike: rates; --fuse auto trains such"):
+        ends(Unlike(), 3, tmp_path)
+    with open_ledger(f"sqlite:///{tmp_path}.sqlite") as ledger:
+        (row,) = ledger.studies("tiny")
+        assert [(one.state.value, one.step) for one in ledger.trials(row.study_id)] == [("waiting", 0)] * 4
+
+
+class OneAlone(Mlp):
+    """The last trial is of a kind of its own."""
+
+    def model(self, point):
+        model = super().model(point)
+        return nn.Sequential(model, nn.Identity()) if point["dropout"] < 0.25 else model
+
+
+def test_a_last_trial_without_mates_is_trained_alone(tmp_path):
+    assert ends(OneAlone(), 2, tmp_path / "together") == ends(OneAlone(), "off", tmp_path / "alone")

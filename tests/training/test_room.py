@@ -9,6 +9,7 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform
 from tuner.errors import Paused
+from tuner.execution import in_process
 from tuner.rounds.plan import planned_trials
 from tuner.training import room
 from tuner.training.preflight import measured_price
@@ -57,7 +58,22 @@ def test_a_disk_must_hold_three_checkpoints_before_a_trial_is_trained(optimizer,
     told = rf"{3 * one - 0.01:.3f} MB free, and 3 checkpoints of {one}\.00\d MB .* --checkpoints"
     with pytest.raises(Paused, match=told):
         check_room(setting, trial)
+    disk_with(7 * (3_000_000 * one + 10_000))
+    check_room(setting, trial, 7)
+    with pytest.raises(Paused, match=f"3 checkpoints of {one}.* MB for each of them must fit before 8 such trials"):
+        check_room(setting, trial, 8)
     assert set(looked_at) == {tmp_path}, "the folder is not there yet, and is not made"
     assert list(tmp_path.iterdir()) == []
     price = measured_price(setting, trial)
     assert price.latest_bytes + price.best_bytes == pytest.approx(1e6 * one, rel=1e-3), "what a trained one takes"
+
+
+@pytest.mark.parametrize(
+    ("fuse", "processes", "at_once"), [("off", 1, 1), ("auto", 2, 2), (3, 1, 3), (3, 2, 4), (16, 1, 4)]
+)
+def test_room_is_asked_for_the_trials_that_train_at_once(fuse, processes, at_once, tmp_path, monkeypatch):
+    study, asked = tiny_study(num_trials=4), []
+    monkeypatch.setattr(in_process, "check_room", lambda setting, trial, count: asked.append(count))
+    backend = in_process.InProcess(Tiny(), tmp_path, device="cpu", fuse=fuse)
+    backend.check_room(study, planned_trials(study)[0], processes)
+    assert asked == [at_once], "at most the four trials of the study"

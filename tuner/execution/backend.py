@@ -60,7 +60,7 @@ class Backend(Protocol):
         ...
 
     def check_room(self, study: Study, trial: Trial) -> None:
-        """Raise Paused when the disk has no room for a few checkpoints of this trial. Nothing is written."""
+        """Raise Paused when the disk has no room for a few checkpoints of such trials. Nothing is written."""
         ...
 
     def check_switched_off(self, study: Study, trial: Trial) -> None:

@@ -11,15 +11,18 @@ from dataclasses import replace
 from typing import Literal
 
 from tuner.design.shape_group import shape_group_of
+from tuner.design.study import Study
+from tuner.design.trial import Trial
 from tuner.errors import InputError, NotFusible
 from tuner.execution.choices import Choices
-from tuner.records import Claim, State, TrialUpdate
+from tuner.records import Claim, State, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fused.choice import (
     FEWEST_STEPS,
     Choice,
     best_choice,
+    check_some_alike,
     largest_group,
     steps_ahead,
     trials_that_fit,
@@ -30,6 +33,7 @@ from tuner.training.trainer import Trainer, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 MOST_TRIALS = 1024  # of one group
+MOST_COMPARED = 64  # of a shape, where no two models are alike
 Fuse = int | Literal["auto", "off"]
 
 
@@ -113,12 +117,22 @@ class Fusing:
         group = claims[0].trial.shape_group
         wanted = int(self.fuse)
         if group not in self._fitting:
+            self._check_alike(group)
             most = self._fitting[group] = trials_that_fit(
                 self.setting, [claim.trial for claim in claims], crew=self.crew
             )
             if most < wanted:
                 _log.warning("%d trials do not fit into the free memory together; training %d", wanted, most)
         return Choice(min(wanted, self._fitting[group]), f"--fuse {wanted}")
+
+    def _check_alike(self, group: str) -> None:
+        """Raise NotFusible where no two trials of a shape have models that are alike.
+
+        Asked of all, the finished too, so that a last one without mates is no error.
+        """
+        records = self.ledger.trials(self.row.study_id)
+        trials = [trial for trial in trials_of(self.row.study, records) if trial.shape_group == group]
+        check_some_alike(self.setting, trials[:MOST_COMPARED])
 
     def _best(self, claims: Sequence[Claim]) -> Choice:
         """What was found out before, or what a probe finds; that is kept."""
@@ -142,6 +156,23 @@ class Fusing:
             check = "identical" if self.setting.profile == "exact" else "equal to rounding"
             self.choices.keep(group, replace(choice, ways=together.ways), check)
         return updates
+
+
+def trials_of(study: Study, records: Sequence[TrialRecord]) -> list[Trial]:
+    """What is to be trained by what the Ledger says of trials; without those that cannot be read."""
+    return [
+        Trial(
+            one.number,
+            one.point,
+            one.seed,
+            one.data_seed,
+            one.schedule,
+            one.origin,
+            shape_group_of(study, one.point),
+        )
+        for one in records
+        if one.schedule is not None
+    ]
 
 
 def even_share(waiting: int, running: int, most: int, crew: int) -> int:

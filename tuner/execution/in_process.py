@@ -110,8 +110,10 @@ class InProcess:
     def check(self, study: Study, trial: Trial) -> None:
         check_workload(self._setting(study, "check", _never), trial)
 
-    def check_room(self, study: Study, trial: Trial) -> None:
-        check_room(self._setting(study, "check", _never), trial)
+    def check_room(self, study: Study, trial: Trial, processes: int = 1) -> None:
+        together = self.fuse if isinstance(self.fuse, int) else 1  # of "auto" it is not known yet
+        at_once = min(study.num_trials, together * processes)
+        check_room(self._setting(study, "check", _never), trial, at_once)
 
     def check_switched_off(self, study: Study, trial: Trial) -> None:
         check_switched_off(self._setting(study, "check", _never), trial)

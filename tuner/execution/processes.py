@@ -1,14 +1,12 @@
 """How many worker processes pay for themselves: each has to start and to read the data before it helps."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from tuner.design.shape_group import shape_group_of
-from tuner.design.trial import Trial
 from tuner.execution.choices import Choices
+from tuner.execution.fusing import trials_of
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fused.choice import best_choice, evaluation_seconds, largest_group
@@ -32,7 +30,7 @@ def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) 
 
     Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
     """
-    left = _trials_left(ledger, row)
+    left = trials_of(row.study, [one for one in ledger.trials(row.study_id) if not one.state.finished])
     if not left:
         return Ahead(0, 0.0)
     alike = [trial for trial in left if trial.shape_group == left[0].shape_group]
@@ -49,22 +47,6 @@ def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) 
         return Ahead(len(left), steps)
     evaluations = len(budget.evaluation_steps) * len(left)
     return Ahead(len(left), steps + evaluations * evaluation_seconds(setting, left))
-
-
-def _trials_left(ledger: Ledger, row: StudyRow) -> Sequence[Trial]:
-    return [
-        Trial(
-            one.number,
-            one.point,
-            one.seed,
-            one.data_seed,
-            one.schedule,
-            one.origin,
-            shape_group_of(row.study, one.point),
-        )
-        for one in ledger.trials(row.study_id)
-        if not one.state.finished and one.schedule is not None
-    ]
 
 
 def num_processes(ahead: Ahead, device: torch.device) -> int:

@@ -71,7 +71,7 @@ class Workers:
         self.local.check(study, trial)
 
     def check_room(self, study: Study, trial: Trial) -> None:
-        self.local.check_room(study, trial)
+        self.local.check_room(study, trial, self.count or 1)
 
     def check_switched_off(self, study: Study, trial: Trial) -> None:
         self.local.check_switched_off(study, trial)

@@ -15,17 +15,22 @@ from tuner.training.trial_run import TrialRun
 CHECKPOINTS = 3  # the newest, the one before it, and the one that is being written
 
 
-def check_room(setting: Setting, trial: Trial) -> None:
-    """Raise Paused when the folder of the checkpoints has no room for three of this trial's. Writes nothing."""
+def check_room(setting: Setting, trial: Trial, at_once: int = 1) -> None:
+    """Raise Paused when the folder of the checkpoints has no room for three of each trial that trains at once.
+
+    Writes nothing. A group writes those of all its trials as one file.
+    """
     with callers_generators_restored(setting.device):
         size = checkpoint_bytes(TrialRun(setting, trial))
     there = _existing(setting.checkpoint_root)
     free = shutil.disk_usage(there).free
-    if free < CHECKPOINTS * size:
+    if free < CHECKPOINTS * at_once * size:
+        whose = "a trial of this model is trained" if at_once == 1 else f"{at_once} such trials are trained at once"
+        each = "each" if at_once == 1 else "for each of them"
         raise Paused(
-            f"{there} has {free / 1e6:,.3f} MB free, and {CHECKPOINTS} checkpoints of {size / 1e6:,.3f} MB each must "
-            "fit before a trial of this model is trained; make room there or name another disk with --checkpoints, "
-            "then run the same command again to continue"
+            f"{there} has {free / 1e6:,.3f} MB free, and {CHECKPOINTS} checkpoints of {size / 1e6:,.3f} MB {each} must "
+            f"fit before {whose}; make room there or name another disk with --checkpoints, then run the same command "
+            "again to continue"
         )
 
 

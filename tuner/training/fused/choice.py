@@ -7,6 +7,7 @@ most, and more only when a few trials together were seen to be faster than one.
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import torch
 
@@ -16,6 +17,7 @@ from tuner.training.fused.cuda_graph import WARM_UP
 from tuner.training.fused.group import Group
 from tuner.training.fused.likeness import check_alike, largest_kind
 from tuner.training.fused.making import make_group
+from tuner.training.fused.obstacles import check_obstacles
 from tuner.training.fused.refusal import refusal
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import clock_of, wait_for
@@ -88,15 +90,33 @@ def runs_of(setting: Setting, trials: Sequence[Trial], count: int) -> list[Trial
     runs: list[TrialRun] = []
 
     def models() -> Iterator[torch.nn.Module]:
-        for trial in trials:
-            try:
-                runs.append(TrialRun(setting, trial))
-            except Exception as error:
-                refusal(error, "while the model was made")  # raises what is not the model's
-            else:
-                yield runs[-1].model
+        for run in _made(setting, trials):
+            runs.append(run)
+            yield run.model
 
     return [runs[place] for place in largest_kind(models(), count)]
+
+
+def _made(setting: Setting, trials: Sequence[Trial]) -> Iterator[TrialRun]:
+    """Those trials whose model can be made."""
+    for trial in trials:
+        try:
+            run = TrialRun(setting, trial)
+        except Exception as error:
+            refusal(error, "while the model was made")  # raises what is not the model's
+        else:
+            yield run
+
+
+def check_some_alike(setting: Setting, trials: Sequence[Trial]) -> None:
+    """Raise NotFusible, naming what differs first, where no two of these trials have models that are alike."""
+    quiet = replace(setting, stop=lambda: False)
+    with callers_generators_restored(setting.device):
+        models = [run.model for run in islice(_made(quiet, trials), 2)]
+        for model in models:
+            check_obstacles(model)
+        if len(models) > 1 and len(runs_of(quiet, trials, 2)) == 1:
+            check_alike(models)
 
 
 def steps_ahead(setting: Setting, trials: int, crew: int) -> float:
@@ -109,6 +129,7 @@ def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
     quiet = replace(setting, stop=lambda: False)
     with callers_generators_restored(setting.device):
         try:
+            check_some_alike(setting, trials)
             runs = runs_of(quiet, trials, len(trials))
             if not runs:
                 return Choice(1, NO_MODEL)
@@ -162,8 +183,7 @@ class _Probe:
         began = clock()
         runs = runs_of(self.setting, self.trials, size)
         if len(runs) < size:
-            if len(runs) == 1:
-                check_alike([TrialRun(self.setting, trial).model for trial in self.trials[:size]])
+            check_some_alike(self.setting, self.trials)
             self.full = True
             return 0.0
         group = make_group(runs)

@@ -96,7 +96,24 @@ def _first_difference(first: _Look, other: _Look) -> str:
             return f"module {name}"
         for key in own | others:
             if key not in own or key not in others or not _goes_with(alike, own[key], others[key]):
-                return f"{name}.{key}".strip(".")
+                return f"{name}.{key}".strip(".") + _advice(own.get(key))
+    return ""
+
+
+def _advice(value: Any) -> str:
+    """What to do about tensors and modules that stand where torch does not look for them."""
+    held = list(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(held, list | tuple):
+        return ""
+    kind = type(value).__name__
+    if any(isinstance(each, torch.nn.Module) for each in held):
+        return f", a {kind} of modules, which torch neither trains nor saves: write nn.ModuleList or nn.ModuleDict"
+    if any(isinstance(each, torch.nn.Parameter) for each in held):
+        return (
+            f", a {kind} of parameters, which torch neither trains nor saves: write nn.ParameterList or ParameterDict"
+        )
+    if any(isinstance(each, torch.Tensor) for each in held):
+        return f", a {kind} of tensors: hold each by register_buffer, or in an attribute of its own"
     return ""
 
 

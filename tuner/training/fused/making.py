@@ -8,6 +8,7 @@ from tuner.errors import NotFusible
 from tuner.training.fused import compiling, rules, rules_fast
 from tuner.training.fused.counting import check_evaluation
 from tuner.training.fused.group import Group
+from tuner.training.fused.obstacles import check_obstacles
 from tuner.training.fused.refusal import refusal
 from tuner.training.fused.self_check import exact_group, far_from_alone
 from tuner.training.numerics import wait_for
@@ -19,6 +20,7 @@ TIMED = 3  # steps
 def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
     """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
     try:
+        check_obstacles(runs[0].model)
         check_evaluation(runs[0])
         if runs[0].setting.profile == "exact":
             return exact_group(runs)

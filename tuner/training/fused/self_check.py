@@ -7,6 +7,7 @@ import torch
 
 from tuner.errors import NotFusible
 from tuner.training.fused.group import Group
+from tuner.training.fused.obstacles import other_bits
 from tuner.training.trial_run import TrialRun
 
 UPDATES = 2  # the second one is of another batch, so that whatever a recording froze shows
@@ -23,7 +24,7 @@ def exact_group(runs: Sequence[TrialRun]) -> Group:
         difference = first_difference(group)
         if difference is None:
             return group
-    raise NotFusible(f"trained together the bits are not those of each trial alone: {difference}")
+    raise NotFusible(other_bits(runs[0], str(difference)))
 
 
 def first_difference(group: Group, difference_of: Difference | None = None) -> str | None:

@@ -1,0 +1,69 @@
+"""What in a model keeps it from being fused, in words that say what to change: looked for before anything is tried."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from tuner.errors import NotFusible
+from tuner.training.fused.counting import left_as_it_was
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.trial_run import TrialRun
+
+_ON_GRADIENTS = ("_backward_hooks", "_backward_pre_hooks")  # of modules
+_ON_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def check_obstacles(model: torch.nn.Module) -> None:
+    """Raise NotFusible, naming the part of the model, for TorchScript, compiled modules and hooks on gradients.
+
+    Gradients of trials together come from a recording, which calls no hook; TorchScript cannot be looked into.
+    """
+    found = next(_obstacles(model), "")
+    if found:
+        raise NotFusible(found)
+
+
+def _obstacles(model: torch.nn.Module) -> Iterator[str]:
+    for name, module in model.named_modules():
+        part = f"module {name}" if name else "the model"
+        if isinstance(module, torch.jit.ScriptModule):
+            yield f"{part} is TorchScript, whose inside cannot be recorded: use the module that it was made from"
+        if type(module).__name__ == "OptimizedModule":
+            yield f"{part} is made by torch.compile: use the module itself; --profile fast compiles trials together"
+        if any(getattr(module, kind, None) for kind in _ON_GRADIENTS):
+            yield f"{part} has a backward hook, which a recording does not call: change the value in forward instead"
+    for name, parameter in model.named_parameters():
+        if any(getattr(parameter, kind, None) for kind in _ON_TENSORS):
+            yield (
+                f"parameter {name} has a hook on its gradient, which a recording does not call: scale the value in "
+                "forward or the loss instead, or clip by the hyperparameter clip_norm"
+            )
+
+
+def other_bits(run: TrialRun, difference: str) -> str:
+    """Why a group is refused whose bits are not those of its trials alone."""
+    why = " (the loss runs under torch.autocast, whose casts fall otherwise there)" if _casts(run) else ""
+    return f"trained together the bits are not those of each trial alone{why}: {difference}"
+
+
+def _casts(run: TrialRun) -> bool:
+    """Whether an operation of the loss runs under autocast. Changes nothing."""
+    workload, watch = run.setting.workload, _Watch(run.setting.device.type)
+    model = copy.deepcopy(run.model)
+    with callers_generators_restored(run.setting.device), left_as_it_was(workload), watch:
+        workload.loss(model, run.batches.at(run.step), run.point)
+    return watch.casts
+
+
+class _Watch(TorchFunctionMode):
+    def __init__(self, device_type: str) -> None:
+        super().__init__()
+        self.device_type = device_type
+        self.casts = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.casts = self.casts or torch.is_autocast_enabled(self.device_type)
+        return func(*args, **(kwargs or {}))
