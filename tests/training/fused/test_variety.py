@@ -12,6 +12,7 @@ from tuner.errors import NotFusible
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.fused.self_check import exact_group
 
+STEPS = 8
 SPACE = SearchSpace(
     learning_rate=log_uniform(1e-3, 1e-2), dropout=uniform(0.1, 0.5), label_smoothing=uniform(0.0, 0.2), x=uniform(1, 3)
 )
@@ -87,6 +88,19 @@ def set_parts(model, hidden):
     return new
 
 
+def counted_in_a_new_tensor(model, hidden):
+    seen = torch.tensor([0.5, 0.0])
+    seen[1] = 2.0
+    seen += 1.0
+    return hidden * seen.sum()
+
+
+def without_diagonal(model, hidden):
+    alike = hidden @ hidden.t()
+    alike.diagonal().zero_()
+    return hidden + alike.mean()
+
+
 def one_in_many(model, hidden):
     return model.norm(hidden.view(-1, 8, 4)).flatten(1)
 
@@ -105,6 +119,9 @@ MODELS = {
     "dropout in float64": (doubled, nothing),
     "dropout in bfloat16": (half, lambda m: setattr(m, "c", nn.Linear(32, 32))),
     "parts are set": (set_parts, nothing),
+    "a new tensor is written into": (counted_in_a_new_tensor, nothing),
+    "a diagonal is written into": (without_diagonal, nothing),
+    "seldom a feature of a single example": (lambda model, hidden: F.dropout1d(hidden, 1e-3, model.training), nothing),
     "instance norm": (one_in_many, lambda m: setattr(m, "norm", nn.InstanceNorm1d(8, affine=True))),
     "spectral norm": (
         lambda model, hidden: model.c(hidden),
@@ -155,7 +172,25 @@ def three_times(logits, batch, point):
     return F.cross_entropy(mixed, batch[1]) + torch.lerp(logits, 2.0 * logits, point["dropout"]).exp().mean()
 
 
+def products_of_vectors(logits, batch, point):
+    """Values that no gradient depends on: their last bit shows in the loss alone, and that only now and then."""
+    matrix = logits[:10]
+    return F.cross_entropy(logits, batch[1]) + 1e-3 * (
+        torch.trace(matrix) + torch.dot(logits[0], logits[1]) + torch.mv(matrix, logits[0]).sum()
+    )
+
+
+def numbers_put_into_a_tensor(logits, batch, point):
+    scaled = 1.0 * logits
+    scaled[:, 0] = point["x"]
+    scaled[:, 1:3] *= point["x"]
+    return F.cross_entropy(scaled, batch[1])
+
+
 LOSSES = {
+    "products of vectors": products_of_vectors,
+    "numbers put into a tensor": numbers_put_into_a_tensor,
+    "smoothing in bfloat16": lambda logits, batch, point: smoothed()(logits.bfloat16(), batch, point),
     "three times": three_times,
     "focal": focal,
     "huber": lambda logits, batch, point: F.huber_loss(logits, target(batch), delta=point["x"]),
@@ -189,9 +224,9 @@ class Case(Images):
 
 def assert_the_same_bits(case):
     together, alone = runs_of(case, 3, SPACE), runs_of(case, 3, SPACE)
-    exact_group(together).advance(3)
+    exact_group(together).advance(STEPS)
     for run in alone:
-        run.advance(3)
+        run.advance(STEPS)
     for one, other in zip(together, alone, strict=True):
         assert canonical_digest(one.state()) == canonical_digest(other.state())
 

@@ -2,7 +2,7 @@
 
 The user's module and loss run on trial tensors: each shows the shape of one trial and holds all values, `[K, ...]`.
 Every torch function they meet is run once for all trials, by a rule that keeps the bits of the single run; where no
-rule is known, by vmap or by a loop over the trials for that operation alone. What that does is recorded once per
+rule is known, by a loop over the trials for that operation alone. What that does is recorded once per
 form of batch, forward and backward, into a flat graph that is then replayed without autograd. A comparison with the
 ordinary trainer, bit for bit, decides whether a group may train like that at all.
 

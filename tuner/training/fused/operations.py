@@ -1,9 +1,8 @@
-"""How one torch function is run for all trials: by its rule, by vmap, or by a loop over the trials."""
+"""How one torch function is run for all trials: by its rule, or by a loop over the trials."""
 
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ _OF_THE_WRAPPER = frozenset(
 )
 _VIEWS = frozenset({"get:real", "get:imag"})  # attributes that are tensors
 _ALIGNED = 256  # bytes, the most that cuBLAS asks about
-_LOOP_ONLY = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu", "ctc_loss"})  # vmap has no rule, or other bits
+ANY = "*"  # in a table: the rule of what has none of its own
 
 
 class Operations:
@@ -71,6 +70,8 @@ class Operations:
 
     def run(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
         name = name_of(function)
+        if isinstance(keywords.get("out"), torch.Tensor) and not is_trial(keywords["out"]):
+            raise NotFusible(f"{name} {WRITES}")
         rule = self.rules.get(name)
         if rule is not None:
             result = rule(self, function, *arguments, **keywords)
@@ -91,15 +92,12 @@ class Operations:
     def _without_rule(self, function: Any, name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
         if name.endswith("_") and not name.endswith("__"):
             return self._in_place(name, arguments, keywords)
-        if name not in _LOOP_ONLY and self.care == 0:
-            try:
-                result = self._mapped(function, arguments, keywords)
-            except (RuntimeError, ValueError, TypeError, NotImplementedError):
-                result = None  # vmap cannot; a loop over the trials can
-            if result is not None:
-                self.ways[name] = "vmap"
-                return result
-        return self.loop(function, arguments, keywords)
+        rule = self.rules.get(ANY)
+        result = NotImplemented if rule is None else rule(self, function, *arguments, **keywords)
+        if result is NotImplemented:
+            return self.loop(function, arguments, keywords)
+        self.ways[name] = "vmap"
+        return result
 
     def _in_place(self, name: str, arguments: Any, keywords: dict[str, Any]) -> Any:
         """By the operation of the same name that is not in place; what it gives is put in the place."""
@@ -111,21 +109,6 @@ class Operations:
             raise NotFusible(f"the in-place operation {name} has no rule for several trials")
         target.stacked.copy_(result.stacked)
         return target
-
-    def _mapped(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
-        leaves, form = pytree.tree_flatten((arguments, keywords))
-        varying = [place for place, leaf in enumerate(leaves) if is_trial(leaf)]
-
-        def once(*values: torch.Tensor) -> Any:
-            filled = list(leaves)
-            for place, value in zip(varying, values, strict=True):
-                filled[place] = value
-            given, named = pytree.tree_unflatten(filled, form)
-            return function(*given, **named)
-
-        with _vmap_by_rules():
-            results = torch.vmap(once)(*[leaves[place].stacked for place in varying])
-        return pytree.tree_map(lambda r: self.trial(r) if isinstance(r, torch.Tensor) else r, results)
 
     def loop(self, function: Any, arguments: Any, keywords: dict[str, Any], *, writes: bool = False) -> Any:
         """The operation once for each trial, on exactly what that trial alone would hand it, to write into even."""
@@ -160,18 +143,6 @@ class Operations:
             else:
                 leaves.append(first)
         return pytree.tree_unflatten(leaves, flat[0][1])
-
-
-@contextmanager
-def _vmap_by_rules() -> Iterator[None]:
-    """Without vmap's own loops: they warn, and ours keep each trial's own call."""
-    functorch: Any = torch._C._functorch
-    before = functorch._is_vmap_fallback_enabled()
-    functorch._set_vmap_fallback_enabled(False)
-    try:
-        yield
-    finally:
-        functorch._set_vmap_fallback_enabled(before)
 
 
 class _Spread(torch.autograd.Function):

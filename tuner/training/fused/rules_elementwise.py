@@ -28,7 +28,7 @@ _IN_PLACE = """add_ sub_ mul_ div_ relu_ clamp_ copy_ zero_ fill_ neg_ masked_fi
 _BY_TENSOR = """add sub subtract mul multiply div divide true_divide floor_divide remainder fmod rsub __add__
  __radd__ __sub__ __mul__ __rmul__ __truediv__ __floordiv__ __mod__ __gt__ __lt__ __ge__ __le__ __eq__ __ne__ eq ne
  gt lt ge le""".split()  # a tensor in the place of a number has the bits of the number
-_SINGLE = 4  # bytes
+SINGLE = 4  # bytes
 _DIVISIONS = ("div", "divide", "true_divide", "__truediv__")
 _VECTOR = 32  # elements that torch's vectorized loops take at a time, for float32 on the widest CPUs
 
@@ -78,7 +78,7 @@ def _takes_python_numbers(function: Any, arguments: Any, keywords: dict[str, Any
     if not any(map(is_number, (*arguments, *keywords.values()))) or _only_numbers(arguments, keywords):
         return False
     tensors = [value for value in arguments if isinstance(value, torch.Tensor) and not is_number(value)]
-    return name_of(function) not in _BY_TENSOR or bool(keywords) or _kind(tensors).itemsize < _SINGLE
+    return name_of(function) not in _BY_TENSOR or bool(keywords) or _kind(tensors).itemsize < SINGLE
 
 
 def _divides_on_cuda(value: Any, divisor: Any) -> bool:

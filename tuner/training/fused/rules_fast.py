@@ -3,13 +3,16 @@
 Nothing loops here that the exact rules let loop for the sake of bits alone. What has no rule here keeps its exact one.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils import _pytree as pytree
 
 from tuner.training.fused import rules, rules_compute, rules_elementwise, rules_loss, rules_matmul
-from tuner.training.fused.operations import Operations, name_of
+from tuner.training.fused.operations import ANY, Operations, name_of
 from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial, rank, seen_shape
 
 
@@ -123,6 +126,41 @@ def elementwise(operations: Operations, function: Any, *arguments: Any, **keywor
     return rules_elementwise.arithmetic(operations, function, *arguments, **keywords)
 
 
+def mapped(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
+    """By vmap, which often has a kernel for all at once. Its bits are not each trial's own: a dot product's, say."""
+    if name_of(function) in _NOT_MAPPED:
+        return NotImplemented
+    leaves, form = pytree.tree_flatten((arguments, keywords))
+    varying = [place for place, leaf in enumerate(leaves) if is_trial(leaf)]
+
+    def once(*values: torch.Tensor) -> Any:
+        filled = list(leaves)
+        for place, value in zip(varying, values, strict=True):
+            filled[place] = value
+        given, named = pytree.tree_unflatten(filled, form)
+        return function(*given, **named)
+
+    try:
+        with _vmap_by_rules():
+            results = torch.vmap(once)(*[leaves[place].stacked for place in varying])
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        return NotImplemented  # vmap cannot; a loop over the trials can
+    return pytree.tree_map(lambda r: operations.trial(r) if isinstance(r, torch.Tensor) else r, results)
+
+
+@contextmanager
+def _vmap_by_rules() -> Iterator[None]:
+    """Without vmap's own loops: they warn, and ours keep each trial's own call."""
+    functorch: Any = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
+
+
+_NOT_MAPPED = frozenset({"gru", "lstm", "rnn_tanh", "rnn_relu", "ctc_loss"})  # vmap has no rule, or wrong values
 _TRANSCENDENTAL = [name for name, rule in rules.TABLE.items() if rule is rules_elementwise.transcendental]
 
 TABLE: dict[str, Any] = {
@@ -134,4 +172,5 @@ TABLE: dict[str, Any] = {
     "linear": linear,
     **dict.fromkeys(("matmul", "__matmul__", "mm", "bmm"), matmul),
     "cross_entropy": cross_entropy,
+    ANY: mapped,
 }

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from tuner.training.fused.operations import Operations
 from tuner.training.fused.rules_compute import loop
+from tuner.training.fused.rules_elementwise import SINGLE
 from tuner.training.fused.trial_tensor import is_trial, rank, seen_shape
 
 IGNORED = -100  # torch's label for "does not count"
@@ -20,7 +21,9 @@ def cross_entropy(
     weight = options.pop("weight", weight)
     smoothing = options.get("label_smoothing", 0.0)
     plain = weight is None and options.get("reduction", "mean") == "mean" and options.get("ignore_index", -100) == -100
-    if rank(logits) == 2 and plain and not target.is_floating_point() and (is_trial(smoothing) or smoothing == 0.0):
+    single = logits.dtype.itemsize >= SINGLE  # else torch rounds less in between than tensors of half as many bits
+    plain = plain and (single if is_trial(smoothing) else smoothing == 0.0)
+    if rank(logits) == 2 and plain and not target.is_floating_point():
         return _mean_of_classes(operations, logits, target, smoothing)
     if options.get("reduction") == "none" and weight is None and not is_trial(smoothing) and smoothing == 0.0:
         return _of_each_example(operations, logits, target, options.get("ignore_index", -100))

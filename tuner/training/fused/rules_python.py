@@ -15,6 +15,8 @@ from tuner.training.fused.trial_tensor import TrialTensor, is_number, is_trial, 
 _LEAVE_TORCH = """item __bool__ tolist numpy __float__ __int__ __index__ __contains__ __array__ _local_scalar_dense
  is_nonzero equal allclose"""
 _DROPOUTS = ("dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "feature_dropout")
+# Dropouts of whole features, and the dimensions of an input that is a single example there.
+_WHOLE = {"dropout1d": 2, "dropout2d": 0, "dropout3d": 4, "feature_dropout": 0}
 _RANDOM = """rand_like randn_like randint_like bernoulli bernoulli_ normal_ uniform_ random_ multinomial rrelu
  alpha_dropout"""
 
@@ -103,13 +105,14 @@ def dropout(  # noqa: PLR0913 - torch's arguments, of both functions
     if not training or (not is_trial(p) and p == 0.0):
         return value
     stacked = operations.stacked(value)
-    whole = name_of(function) not in ("dropout", "dropout_")  # whole features
+    whole = _WHOLE.get(name_of(function))
     with _disable_current_modes():
         noise = torch.empty_like(stacked[0].detach())
-        if whole:
-            noise = noise.new_empty(*noise.shape[:2], *([1] * (noise.dim() - 2)))
+        if whole is not None:
+            drawn = 1 if noise.dim() == whole else 2
+            noise = noise.new_empty(*noise.shape[:drawn], *([1] * (noise.dim() - drawn)))
     rates = _rates(operations, p)
-    if stacked.is_cuda and not whole:
+    if stacked.is_cuda and whole is None:
         mask = operations.sites.mask(noise, rates, in_kernel=True)
         return operations.trial(DroppedInKernel.apply(stacked, mask, rates))  # type: ignore[no-untyped-call]
     mask = operations.sites.mask(noise, rates)

@@ -115,12 +115,20 @@ def unfold(
     return operations.trial(value.stacked.unfold(inner(dimension, rank(value)), size, step))
 
 
-def triangle(operations: Operations, function: Any, value: TrialTensor, *rest: Any, **keywords: Any) -> Any:
+def last_dims(operations: Operations, function: Any, value: TrialTensor, *rest: Any, **keywords: Any) -> Any:
+    """For what looks at the last dimensions, or at each number alone."""
     return operations.trial(function(value.stacked, *rest, **keywords))
 
 
+def diagonal(
+    operations: Operations, function: Any, value: TrialTensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Any:
+    dims = rank(value)
+    return operations.trial(value.stacked.diagonal(offset, inner(dim1, dims), inner(dim2, dims)))
+
+
 def get_item(operations: Operations, function: Any, value: torch.Tensor, index: Any) -> Any:
-    """Slices, integers and one run of shared index tensors; anything else is left to vmap or the loop."""
+    """Slices, integers and one run of shared index tensors; anything else is left to the loop."""
     parts = index if isinstance(index, tuple) else (index,)
     if not isinstance(value, TrialTensor) or any(is_trial(part) for part in parts):
         return NotImplemented
@@ -138,7 +146,8 @@ def set_item(operations: Operations, function: Any, value: torch.Tensor, index: 
         raise NotFusible(f"__setitem__ {WRITES}")
     if any(is_trial(part) for part in parts):
         raise NotFusible("__setitem__ at places that differ between trials")
-    value.stacked[(slice(None), *parts)] = new.stacked if isinstance(new, TrialTensor) else new
+    place = (slice(None), *parts)
+    value.stacked[place] = operations.aligned(new, value.stacked[place].dim() - 1)
 
 
 def gather(operations: Operations, function: Any, value: Any, dim: int, index: Any, **keywords: Any) -> Any:
@@ -174,7 +183,8 @@ RULES: dict[str, Any] = {
     **dict.fromkeys(("expand", "broadcast_to"), expand),
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), join),
     **dict.fromkeys(("split", "chunk", "split_with_sizes", "tensor_split"), split),
-    **dict.fromkeys(("tril", "triu"), triangle),
+    **dict.fromkeys(("tril", "triu", "view_as_real", "view_as_complex", "get:real", "get:imag"), last_dims),
+    "diagonal": diagonal,
     "flatten": flatten,
     "permute": permute,
     "unsqueeze": unsqueeze,
