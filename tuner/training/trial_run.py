@@ -71,6 +71,8 @@ class TrialRun:
             seed_global_generators(step_seed(seed, step), device)
             for parameter in parameters:
                 parameter.grad = None
+            if not model.training:  # the last loss left it so; a trial that is resumed here would not know
+                model.train()
             loss = workload.loss(model, batch, point)
             loss.backward()
             if clip_norm is not None:

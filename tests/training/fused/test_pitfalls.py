@@ -14,11 +14,14 @@ from support.fusing import meaning, trained_alone, trained_together
 from support.tiny import setting_for, tiny_study
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from tuner import SearchSpace, Splits, log_uniform, uniform
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import NotFusible
 from tuner.rounds.plan import planned_trials
+from tuner.training.checkpoints import canonical_digest
+from tuner.training.compiler import spare_compiler
 from tuner.training.fused.group import Group
 from tuner.training.fused.making import make_group
 from tuner.training.fused.self_check import exact_group
@@ -187,7 +190,43 @@ class DrawsByItsOwn(Draws):
         return torch.rand((), generator=torch.Generator().manual_seed(1)) + 1.0
 
 
+def a_tensor(model, point):
+    model.calls = torch.zeros(())
+
+
+def add_in_place(model, hidden):
+    model.calls += model.training
+    return hidden * (1.0 + (model.calls > 6))
+
+
+def put_another(model, hidden):
+    model.calls = model.calls + model.training
+    return hidden * (1.0 + (model.calls > 6))
+
+
+def evaluations_add_in_place(model, hidden):
+    model.calls += not model.training
+    return hidden * (1.0 + (model.calls > 6))
+
+
+def evaluations_put_another(model, hidden):
+    model.calls = model.calls if model.training else model.calls + 1
+    return hidden * (1.0 + (model.calls > 6))
+
+
+spare_compiler(checkpoint)
+
+
+def late_dropout(model, hidden):
+    return checkpoint(lambda x: F.dropout(x, 1e-6, model.training), hidden, use_reentrant=False)
+
+
 REFUSED = {
+    workload(add_in_place, a_tensor): "add_ writes into a tensor that is no parameter or buffer of the model",
+    workload(put_another, a_tensor): "the code changes the tensor calls, at each step",
+    workload(evaluations_add_in_place, a_tensor): "add_ writes into a tensor that is no parameter or buffer",
+    workload(evaluations_put_another, a_tensor): "each evaluation changes the tensor calls, which a recording",
+    workload(late_dropout): "dropout: drawn a second time for the gradients",
     workload(count_evaluations): "each evaluation changes evaluated to 2, which a recording would freeze",
     workload(count_in_python): "the code changes calls to 2, at each step",
     CountsTheMask: "index: the code needs the values of a tensor",
@@ -199,7 +238,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("made", REFUSED, ids=lambda made: made.__name__)
+@pytest.mark.parametrize("made", REFUSED, ids=REFUSED.values())
 def test_what_would_be_frozen_is_refused_by_name(made):
     with pytest.raises(NotFusible, match=REFUSED[made]):
         make_group(runs_of(made(), 2))
@@ -225,6 +264,28 @@ def test_models_that_differ_in_python_alone_are_no_group(kind):
     made = workload(use, acts(DIFFERING[kind]))
     with pytest.raises(NotFusible, match="the models of the trials are not alike: act"):
         Group(runs_of(made(), 12))
+
+
+def test_a_loss_that_leaves_the_model_in_eval_mode_trains_on_in_training_mode():
+    """Alone as well: a trial that was stopped and resumed at any step would begin in training mode."""
+
+    class Leaves(Images):
+        def model(self, point):
+            return nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 10))
+
+        def loss(self, model, batch, point):
+            loss = super().loss(model, batch, point)
+            model.eval()
+            return loss
+
+    together, alone, halting = (runs_of(Leaves(), 2, SPACE) for _ in range(3))
+    exact_group(together).advance(4)
+    for run, other in zip(alone, halting, strict=True):
+        run.advance(4)
+        for step in range(1, 5):
+            other.advance(step)
+    digests = [[canonical_digest(run.state()) for run in runs] for runs in (together, alone, halting)]
+    assert digests[0] == digests[1] == digests[2]
 
 
 def test_classes_made_anew_for_each_model_may_be_alike():
@@ -259,6 +320,6 @@ def test_what_a_loss_puts_into_the_workload_is_of_no_group():
             return F.cross_entropy(logits - shift, batch[1])
 
     made = Centring()
-    with pytest.raises(NotFusible, match="not those of each trial alone"):
+    with pytest.raises(NotFusible, match=r"the code changes the tensor Centring\.centre, at each step"):
         exact_group(runs_of(made, 2, SPACE))
-    assert type(made.centre) is torch.Tensor, "of the trials that the comparison trained alone"
+    assert made.centre is None, "nothing of the group is left in it"

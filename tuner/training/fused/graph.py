@@ -8,16 +8,22 @@ from torch.fx import Graph, Node
 from tuner.errors import NotFusible
 
 _ATEN = torch.ops.aten
+FRESH = "fresh"  # the copy of a constant, as the code makes a new one each time
 _NOTHING = (_ATEN.detach.default, _ATEN.alias.default)
 
 
 def check_graph(graph: Graph, num_own: int) -> None:
-    """Refuse writes into what trials share: inputs after the first `num_own`."""
+    """Refuse writes into what trials share: inputs after the first `num_own`, and tensors that the code holds."""
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     shared = set(inputs[num_own:])
     for node in graph.nodes:
-        if writes(node) and isinstance(node.args[0], Node) and base_of(node.args[0]) in shared:
+        if not (writes(node) and isinstance(node.args[0], Node)):
+            continue
+        base = base_of(node.args[0])
+        if base in shared:
             raise NotFusible(f"{_name(node)} writes into the batch or into a hyperparameter")
+        if base.op == "get_attr":
+            raise NotFusible(f"{_name(node)} writes into a tensor that is no parameter or buffer of the model")
 
 
 def drawing(graph: Graph) -> str:
@@ -57,6 +63,7 @@ def writes(node: Node) -> bool:
 def simplify(graph: Graph) -> None:
     """Take out what changes no bit, and give weight gradients the order of the single trial's product."""
     _drop(graph, _NOTHING)
+    _share_constants(graph)
     _turn_weight_gradients(graph)
     _unstack(graph)
     _join_parts(graph)
@@ -67,6 +74,15 @@ def simplify(graph: Graph) -> None:
 def _drop(graph: Graph, targets: tuple[object, ...]) -> None:
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in targets:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _share_constants(graph: Graph) -> None:
+    """A number that the code makes a tensor of is made anew at each replay only where it is written into."""
+    written = {base_of(node.args[0]) for node in graph.nodes if writes(node) and isinstance(node.args[0], Node)}
+    for node in list(graph.nodes):
+        if FRESH in node.meta and node not in written:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 

@@ -67,8 +67,13 @@ class Group:
 
     @property
     def ways(self) -> Mapping[str, str]:
-        """How each operation is run: by a rule, by vmap, or by a loop over the trials."""
+        """How each operation is run: by a rule, by a loop over the trials, or (fast) by vmap."""
         return {name: way for recording, _ in self._recordings.values() for name, way in recording.ways.items()}
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Tensors that the loss reads and the code holds, besides parameters and buffers, by name."""
+        return frozenset().union(*(recording.read for recording, _ in self._recordings.values()))
 
     @property
     def num_bytes(self) -> int:

@@ -21,12 +21,11 @@ def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
     """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
     try:
         check_obstacles(runs[0].model)
-        check_evaluation(runs[0])
-        if runs[0].setting.profile == "exact":
-            return exact_group(runs)
-        return _fast_group(runs, steps)
+        group = exact_group(runs) if runs[0].setting.profile == "exact" else _fast_group(runs, steps)
+        check_evaluation(runs[0], group.read)
     except Exception as error:
         raise refusal(error, "while it was tried") from error
+    return group
 
 
 def _fast_group(runs: Sequence[TrialRun], steps: int) -> Group:

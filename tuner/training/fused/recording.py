@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ class Recording:
     num_bytes: int
     recurrent: bool  # oneDNN's recurrent layers keep what their backward needs only where gradients are on
     compiled: Callable[..., Any] | None = None  # the same computation, by torch.compile
+    read: frozenset[str] = frozenset()  # tensors that the code holds besides parameters and buffers, by name
 
     @property
     def replay(self) -> Callable[..., Any]:
@@ -110,9 +111,11 @@ def _settled(task: Task, batch: Batch) -> Recording:
         for _ in range(2):
             before = remembered(owner, model)
             recording = _record(task, batch)
-            change = changed(before, remembered(owner, model))
+            constants = {id(tensor) for tensor in recording.graph.state_dict(keep_vars=True).values()}
+            change = changed(before, remembered(owner, model), constants)
             if not change:
-                return recording
+                read = frozenset(name for name, value in before.items() if id(value) in constants)
+                return replace(recording, read=read)
     raise NotFusible(f"the code changes {change}, at each step, which a recording would freeze")
 
 
@@ -123,7 +126,10 @@ def _record(task: Task, batch: Batch) -> Recording:
     sites = Sites(tape.add_input)
     with tape:
         losses, ways = _losses(task, (parameters, buffers, numbers), batch, sites)
+        sites_of_loss = len(sites.known)
         used, gradients = _gradients(task, losses, parameters)
+    if len(sites.known) != sites_of_loss:
+        raise NotFusible("dropout: drawn a second time for the gradients, by a checkpoint of activations say")
     if _generators(batch) != before:
         raise NotFusible(f"{drawing(tape.graph)}: random numbers besides dropout, from a global generator")
     graph = tape.finished([losses, *gradients])

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuner.errors import NotFusible
-from tuner.training.fused.graph import base_of, writes
+from tuner.training.fused.graph import FRESH, base_of, writes
 from tuner.training.fused.operations import name_of
 
 _ATEN = torch.ops.aten
@@ -66,7 +66,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if keywords.get("generator") is not None:
             raise NotFusible(f"{name_of(func)}: random numbers of a generator that a recording would freeze")
         given, named = pytree.tree_map(self._as_node, (tuple(args), dict(keywords)))
+        is_constant = func is _ATEN.lift_fresh.default  # torch.tensor(...): the code makes a new one each time
+        func = _ATEN.clone.default if is_constant else func
         node = self.graph.call_function(func, given, named)
+        node.meta.update({FRESH: True} if is_constant else {})
         depends = not self._given.isdisjoint(node.all_input_nodes)
         if depends:
             self._check(func, args)
