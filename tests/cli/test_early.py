@@ -1,6 +1,7 @@
 """What is begun while the command still imports torch: a process that workers are forked from."""
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ def none_is_left():
 @pytest.mark.parametrize(("workers", "device"), [(None, "cpu"), ("auto", "cuda:1"), ("2", "cuda"), ("two", "cpu")])
 def test_no_process_is_started_that_may_not_be_needed(workers, device):
     known = nurseries()
-    with early_nursery(workers, device, threads=1) as nursery:
+    with early_nursery(workers, device, threads=1, study=Path("study.py")) as nursery:
         assert nursery is None
         assert nurseries() == known
 
@@ -33,7 +34,7 @@ def test_the_process_has_the_threads_of_its_workers_and_is_gone_when_the_command
     known = nurseries()
 
     def command():
-        with early_nursery(workers, "cpu", threads=3):
+        with early_nursery(workers, "cpu", threads=3, study=Path("study.py")):
             (started,) = set(nurseries()) - set(known)
             assert started.environ()["OMP_NUM_THREADS"] == "3"
             assert started.ppid() == os.getpid()

@@ -72,7 +72,7 @@ def test_a_nursery_that_is_not_needed_is_not_kept_while_this_process_trains(tmp_
     study = study_of_round(campaign, 1, 30)
     url, local = str(tmp_path / "l.sqlite"), InProcess(campaign.workload, tmp_path, device="cpu")
     place = Place(str(file), f"sqlite:///{url}", str(tmp_path), "cpu", 1, 0.0, 60.0)
-    nursery = Nursery(worker_environment(1))
+    nursery = Nursery(worker_environment(1), str(file))
     nursery.open()
     with closing(Workers(local, place, None, nursery=nursery)) as workers, open_ledger(url) as ledger:
         row = ledger.start_study("tiny", study, local.fingerprint())

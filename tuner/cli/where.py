@@ -65,7 +65,7 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(**given: Any) -> None:
         where = Where(**{parameter.name: given.pop(parameter.name) for parameter in shared})
         workers = None if given.get("dry_run") else where.workers
-        with early_nursery(workers, where.device, where.threads) as nursery:
+        with early_nursery(workers, where.device, where.threads, where.study) as nursery:
             command(replace(where, nursery=nursery), **given)
 
     parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]

@@ -1,4 +1,4 @@
-"""Worker processes that are born with torch imported: one process imports it once, and forks for each worker.
+"""Worker processes that are born with everything imported: one process does it once, and forks for each worker.
 
 A worker started by itself needs 2 s of a core before it can do anything. One that is forked begins at once and shares
 what was imported: 4 workers hold 460 MB together instead of 1,070, 2 hold 370 MB instead of 570. Who replaces a dead
@@ -29,13 +29,14 @@ CLOSE_SECONDS = 60.0  # it may still import torch
 
 
 class Nursery:
-    """The nursery as its coordinator sees it; `environment` is that of all workers.
+    """The nursery as its coordinator sees it; `environment` is that of all workers, `study_file` what they will load.
 
     It starts with the first worker, or before that with `open`, so that it imports torch while the coordinator does.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], study_file: str) -> None:
         self._environment = dict(environment)
+        self._study_file = study_file
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
@@ -58,7 +59,7 @@ class Nursery:
             return self._channel
         self.close()
         self._channel, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "tuner.execution.nursery_process"]
+        command = [sys.executable, "-m", "tuner.execution.nursery_process", self._study_file]
         with theirs, ctrl_c_withheld():
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=self._environment)  # noqa: S603
         return self._channel

@@ -5,9 +5,11 @@ import os
 import select
 import signal
 import socket
+import sys
 from contextlib import suppress
 
 from tuner.execution import worker_process
+from tuner.execution.ahead import import_ahead
 
 
 def main() -> None:
@@ -16,10 +18,18 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # they are the coordinator's, which passes them on
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _import_ahead(sys.argv[1:])
     gc.collect()
     gc.freeze()  # what was imported stays shared
     if _Forks(socket.socket(fileno=os.dup(0))).serve():
         worker_process.main()
+
+
+def _import_ahead(arguments: list[str]) -> None:
+    """Import what the study imports. A package that starts a thread cannot be forked: begin again without."""
+    os.dup2(2, 1)  # what it prints is no data
+    if arguments and not import_ahead(arguments[0]):
+        os.execv(sys.executable, [sys.executable, "-m", "tuner.execution.nursery_process"])  # noqa: S606
 
 
 class _Forks:

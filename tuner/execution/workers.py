@@ -110,7 +110,7 @@ class Workers:
 
     def _nursery(self) -> Nursery | None:
         """Workers on the CPU are forked, where the system can: on Linux."""
-        return Nursery(worker_environment(self.place.threads)) if self._forks else None
+        return Nursery(worker_environment(self.place.threads), self.place.study_file) if self._forks else None
 
     @property
     def _forks(self) -> bool:
