@@ -114,6 +114,7 @@ class Group:
     def transform(self, change: Callable[[Recording], Recording]) -> None:
         """Have every recording, those to come too, changed before it is replayed."""
         self._change = change
+        self.graphs.forget()  # they compute what the recordings were
         self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
 
     def snapshot(self) -> list[torch.Tensor]:
@@ -164,7 +165,7 @@ class Group:
         if self.setting.device.type != "cuda":
             return apply(work.leaves, rates)
         key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
-        return self.graphs.update(key, work.leaves, rates, apply, self._changing())
+        return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients])
 
     def _compute(
         self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
