@@ -4,6 +4,7 @@ A kernel that works through rows one by one gives each row the same bits however
 Convolution and normalization choose their way by the number of channels; those loop over the trials.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from tuner.errors import NotFusible
 from tuner.training.fused.operations import Operations, name_of
 from tuner.training.fused.trial_tensor import TrialTensor, inner, inner_all, is_trial, rank
+
+_SPLIT = 32768  # values; torch divides as many and more between its threads
 
 
 def reduction(
@@ -23,18 +26,30 @@ def reduction(
         return NotImplemented
     reduce = getattr(torch, name_of(function))
     options = {name: option for name, option in keywords.items() if option is not None}
+    if _is_of_all(dim, rank(value)) and not _is_a_row(value):
+        return NotImplemented
     if dim is None or (isinstance(dim, list | tuple) and not dim):
         flat = value.stacked.reshape(value.stacked.shape[0], -1)
-        return operations.trial(reduce(flat, 1, **options)) if _is_one_block(value) else NotImplemented
+        return operations.trial(reduce(flat, 1, **options))
     result = reduce(value.stacked, inner_all(dim, rank(value)), keepdim=keepdim, **options)
     if isinstance(result, torch.Tensor):
         return operations.trial(result)
     return type(result)([operations.trial(part) for part in result])
 
 
-def _is_one_block(value: TrialTensor) -> bool:
-    """Whether each trial's values lie in memory in their order: then a full reduction runs through them as one row."""
-    return value.stacked.shape[0] == 0 or value.stacked[0].is_contiguous()
+def _is_of_all(dim: Any, dims: int) -> bool:
+    return dim is None or (isinstance(dim, list | tuple) and len(dim) in (0, dims))
+
+
+def _is_a_row(value: TrialTensor) -> bool:
+    """Whether a reduction of all of a trial's values runs through them as through a row of a matrix.
+
+    Only if they lie in memory in their order, and are not split between threads, or over a GPU. It gives but one
+    number, whose bits could be the same at a few updates by chance.
+    """
+    stacked = value.stacked
+    split = stacked.is_cuda or (torch.get_num_threads() > 1 and math.prod(stacked.shape[1:]) >= _SPLIT)
+    return stacked.shape[0] == 0 or (stacked[0].is_contiguous() and not split)
 
 
 def softmax(
