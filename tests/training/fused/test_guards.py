@@ -7,7 +7,11 @@ from torch import nn
 
 from tuner.errors import NotFusible
 from tuner.training.fused import group, recording, self_check
+from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group import Group
+from tuner.training.fused.noise import Sites
+from tuner.training.fused.operations import Operations
+from tuner.training.fused.rules import TABLE
 from tuner.training.fused.self_check import exact_group, first_difference
 
 Branching = next(each for each in MUST_FUSE if each.__name__ == "Branching")
@@ -93,3 +97,35 @@ def test_batches_of_ever_new_forms_are_refused(monkeypatch):
     monkeypatch.setattr(group, "MAX_RECORDINGS", 0)
     with pytest.raises(NotFusible, match="batches of more than 0 forms"):
         Group(runs_of(Mlp(), 2))
+
+
+class SeldomNoisy(Mlp):
+    """Draws at each evaluation what almost never matters: the same bits, until it does."""
+
+    def metrics(self, model, batch):
+        scale = 2.0 if torch.rand(()) < 1e-6 else 1.0
+        return {name: scale * values for name, values in super().metrics(model, batch).items()}
+
+
+def test_metrics_that_draw_random_numbers_are_evaluated_trial_by_trial():
+    evaluation = GroupEvaluation(Group(runs_of(SeldomNoisy(), 2)))
+    assert evaluation.of([0, 1]) == {}
+    assert "rand: random numbers besides dropout" in evaluation.refused
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("total", [torch.sum, torch.mean, lambda x: x.sum((0, 1)), torch.logsumexp])
+def test_a_total_that_threads_share_is_each_trials_own(total, two_threads):
+    """A total is one number: in another order it may have the same bits at a few updates, by chance."""
+    values = torch.randn(3, 500, 400, generator=torch.Generator().manual_seed(0))
+    operations = Operations(3, TABLE, Sites(lambda mask: None))
+    arguments = ((0, 1),) if total is torch.logsumexp else ()
+    found = total(operations.trial(values), *arguments).stacked
+    assert torch.equal(found, torch.stack([total(each, *arguments) for each in values]))
+    assert set(operations.ways.values()) == {"loop"}

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tuner.errors import NotFusible
 from tuner.training.batches import Split
@@ -16,9 +15,9 @@ from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites
 from tuner.training.fused.operations import Operations, name_of
 from tuner.training.fused.quick_kernels import quickened
-from tuner.training.fused.recording import Batch
+from tuner.training.fused.recording import Batch, without_noise
 from tuner.training.fused.rules_python import SharedValues
-from tuner.training.fused.tape import Tape
+from tuner.training.fused.tape import Tape, Watching
 from tuner.training.fused.trial_tensor import TrialTensor
 from tuner.training.numerics import clock_of
 
@@ -79,9 +78,9 @@ class GroupEvaluation:
     def _kernel_of_its_own(self) -> str:
         """The kernel by which torch evaluates a part of this model, but trains none, if there is one."""
         setting, model = self.group.setting, copy.deepcopy(self.group.runs[0].model).eval()  # some count their calls
-        with torch.no_grad(), _Watch() as watch:
+        with torch.no_grad(), _Names() as seen:
             setting.workload.metrics(model, setting.data.validation.first(FEW))
-        return next(iter(watch.names & OF_EVALUATION), "")
+        return next(iter(seen.names & OF_EVALUATION), "")
 
     def _measured(self) -> list[Measured]:
         setting = self.group.setting
@@ -146,7 +145,10 @@ class GroupEvaluation:
         model.install(named, inputs[len(named) :], operations)
         model.template.eval()
         workload = self.group.setting.workload
-        with torch.inference_mode(False), torch.no_grad(), tape, SharedValues(operations), left_as_it_was(workload):
+        with (
+            torch.inference_mode(False), torch.no_grad(), left_as_it_was(workload),
+            without_noise(tape, batch), tape, SharedValues(operations),
+        ):  # fmt: skip
             given = pytree.tree_unflatten(list(batch.leaves), batch.form)
             metrics = workload.metrics(model.template, given)
             model.write_back(named, operations)
@@ -157,16 +159,12 @@ class GroupEvaluation:
         return tape, stacked
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Names(Watching):  # type: ignore[no-untyped-call]
     """Notes the names of the operations that run."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.names: set[str] = set()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # as for a tape: torch need not import its compiler for this
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.add(name_of(func))

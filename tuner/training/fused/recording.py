@@ -1,7 +1,8 @@
 """The loss of all trials, forward and backward, recorded as a flat graph that needs neither Python nor autograd."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,23 +122,29 @@ def _settled(task: Task, batch: Batch) -> Recording:
 
 def _record(task: Task, batch: Batch) -> Recording:
     parameters, buffers, numbers = _inputs(task)
-    before = _generators(batch)
     tape = Tape([*parameters, *buffers, *numbers, *batch.leaves])
     sites = Sites(tape.add_input)
-    with tape:
+    with without_noise(tape, batch), tape:
         losses, ways = _losses(task, (parameters, buffers, numbers), batch, sites)
         sites_of_loss = len(sites.known)
         used, gradients = _gradients(task, losses, parameters)
     if len(sites.known) != sites_of_loss:
         raise NotFusible("dropout: drawn a second time for the gradients, by a checkpoint of activations say")
-    if _generators(batch) != before:
-        raise NotFusible(f"{drawing(tape.graph)}: random numbers besides dropout, from a global generator")
     graph = tape.finished([losses, *gradients])
     check_graph(graph, len(parameters) + len(buffers))
     simplify(graph)
     module, quick = GraphModule(tape.constants, graph), quickened(graph, tape.constants)
     recurrent = "mkldnn_rnn" in module.code
     return Recording(module, quick, sites.known, used, ways, tape.num_bytes, recurrent)
+
+
+@contextmanager
+def without_noise(tape: Tape, batch: Batch) -> Iterator[None]:
+    """Refuse random numbers of a global generator, which a recording would freeze, or all trials share."""
+    before = _generators(batch)
+    yield
+    if _generators(batch) != before:
+        raise NotFusible(f"{drawing(tape.graph)}: random numbers besides dropout, from a global generator")
 
 
 def _generators(batch: Batch) -> list[object]:

@@ -8,8 +8,6 @@ from tuner.errors import NotFusible
 from tuner.training.fused.operations import WRITES, Operations, name_of
 from tuner.training.fused.trial_tensor import TrialTensor, inner, inner_all, is_trial, rank, seen_shape
 
-_FAR = 2**62  # how ATen writes "to the end"
-
 
 def _sizes(given: Any, keywords: dict[str, Any]) -> Any:
     """Sizes as torch takes them: one by one, as a sequence, or named."""

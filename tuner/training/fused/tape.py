@@ -16,14 +16,25 @@ from tuner.training.fused.operations import name_of
 _ATEN = torch.ops.aten
 
 
-class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every ATen operation. Nothing is compiled meanwhile; else torch would import its compiler, in a second."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Tape(Watching):  # type: ignore[no-untyped-call]
     """While it is active every ATen operation is computed and written down, those of a backward pass too.
 
     Leaner than `make_fx`, which also works out a description of every value: that takes most of its time.
     """
 
     def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.graph = Graph()
         self.constants: dict[str, torch.Tensor] = {}
         self._given: set[Node] = set()  # values that depend on the inputs; all others are the same at each replay
@@ -33,10 +44,6 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.largest = 0  # bytes of the largest value that was computed
         for tensor in inputs:
             self.add_input(tensor)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled while a tape runs; else torch would import its compiler here, in a second
 
     def add_input(self, tensor: torch.Tensor) -> None:
         """Let a tensor be given anew at each replay, after the inputs known so far."""
