@@ -108,6 +108,35 @@ def test_an_optimizer_chosen_by_a_space_must_be_known_too(optimizer):
         Campaign(Toy(), [Round("Which optimizer?", trials=8, space=space)])
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "declared", "told"),
+    [
+        ("adamw", {"momentum": uniform(0, 0.9)}, "momentum would change nothing: it is read by sgd only"),
+        ("sgd", {"epsilon": 1e-8}, "epsilon would change nothing: it is read by adam and adamw only.* with sgd;"),
+        ("sgd", {"optimizer": branches(sgd={}, adam={"momentum": uniform(0, 0.9)})}, "adam.momentum would change"),
+        ("adamw", {"optimizer": "sgd", "one_minus_beta1": log_uniform(0.01, 1)}, "one_minus_beta1 would change"),
+        ("sgd", {"momentum": 0.9, "one_minus_momentum": log_uniform(0.01, 1)}, "say the same"),
+    ],
+)
+def test_what_no_optimizer_of_a_round_reads_is_refused(optimizer, declared, told):
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), **declared)
+    with pytest.raises(DeclarationError, match=told):
+        Campaign(Toy(), [Round("Which?", trials=8, space=space)], optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "declared"),
+    [
+        ("sgd", {"one_minus_momentum": log_uniform(0.01, 1), "nesterov": choice(False, True)}),
+        ("adamw", {"optimizer": choice("sgd", "adamw"), "momentum": uniform(0, 0.9), "epsilon": 1e-8}),
+        ("adamw", {"optimizer": branches(sgd={"momentum": uniform(0, 0.9)}, adamw={})}),
+    ],
+)
+def test_what_one_optimizer_of_a_round_reads_is_taken(optimizer, declared):
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), **declared)
+    Campaign(Toy(), [Round("Which?", trials=8, space=space)], optimizer=optimizer)
+
+
 def test_a_sweep_needs_to_know_when_the_training_set_is_fitted():
     with pytest.raises(DeclarationError, match=r"fitted, and Toy does not say; write fitted_when = at_most\("):
         Campaign(toy(fitted_when=None), [FIRST], sweep=Sweep())

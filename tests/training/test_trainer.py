@@ -343,6 +343,7 @@ def test_each_optimizer_takes_its_settings_from_the_point(tmp_path):
     assert adam.defaults["betas"] == (0.8, 0.999)
     assert (adam.defaults["eps"], adam.defaults["weight_decay"], adam.defaults["fused"]) == (1e-6, 0.3, True)
     sgd = make_optimizer("sgd", weights, {"momentum": 0.9, "nesterov": True}, 0.1)
+    assert make_optimizer("sgd", weights, {"one_minus_momentum": 0.25}, 0.1).defaults["momentum"] == 0.75
     assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["weight_decay"]) == (0.9, True, 0.0)
 
 

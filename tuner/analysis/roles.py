@@ -5,7 +5,14 @@ from collections.abc import Iterator, Sequence
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.study import Study
 
-_OPTIMIZER_NUMBERS = ("learning_rate", "momentum", "one_minus_beta1", "one_minus_beta2", "epsilon")
+_OPTIMIZER_NUMBERS = (
+    "learning_rate",
+    "momentum",
+    "one_minus_momentum",
+    "one_minus_beta1",
+    "one_minus_beta2",
+    "epsilon",
+)
 
 
 def role_warnings(study: Study) -> list[str]:

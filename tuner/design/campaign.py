@@ -7,14 +7,14 @@ from typing import Literal, get_args
 
 from tuner.budget.schedules import ScheduleFamily, constant_then_decay
 from tuner.budget.transfer import Transfer
-from tuner.design.hyperparameters import Choice, Value, log_grid
+from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.objective import FitCriterion, Objective
+from tuner.design.optimizers import check_optimizer, check_settings, space_optimizers
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError
 
 Regime = Literal["compute_bound", "not_compute_bound", "undecided"]
-OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,7 @@ class Campaign:
             raise DeclarationError("a campaign needs at least one round: rounds=[Round('...', trials=32, space=...)]")
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
-        for optimizer in self._optimizers():
-            check_optimizer(optimizer)
+        self._check_optimizers()
         if not isinstance(self.schedule, ScheduleFamily):
             raise DeclarationError(f"schedule is made by constant(), linear(), cosine(), ..., got {self.schedule!r}")
         if self.regime is not None and self.regime not in get_args(Regime):
@@ -208,11 +207,12 @@ class Campaign:
             if one.space is not None:
                 one.space.off_values()
 
-    def _optimizers(self) -> list[object]:
-        declared: list[object] = [self.optimizer]
-        for one in self.rounds:
-            declared += _space_optimizers(one.space)
-        return declared
+    def _check_optimizers(self) -> None:
+        check_optimizer(self.optimizer)
+        for space in (one.space for one in self.rounds if one.space is not None):
+            for optimizer in space_optimizers(space):
+                check_optimizer(optimizer)
+            check_settings(space, self.optimizer)
 
     def round(self, number: int) -> Round:
         """Round `number`, counted from 1. Raises DeclarationError for one that is not declared."""
@@ -263,22 +263,6 @@ def _check_arms(where: str, arms: object) -> None:
 def _check_count(name: str, count: object, at_least: int = 1) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < at_least:
         raise DeclarationError(f"{name} must be a whole number of at least {at_least}, got {count!r}")
-
-
-def check_optimizer(name: object) -> None:
-    """Raise DeclarationError for an optimizer the trainer does not know."""
-    if name not in OPTIMIZERS:
-        raise DeclarationError(f"optimizer is one of {', '.join(OPTIMIZERS)}, got {name!r}")
-
-
-def _space_optimizers(space: SearchSpace | None) -> list[object]:
-    if space is None:
-        return []
-    declared: list[object] = [constant.value for name, constant in space.fixed if name == "optimizer"]
-    for hyperparameter in space:
-        if hyperparameter.name == "optimizer" and isinstance(hyperparameter.domain, Choice):
-            declared += hyperparameter.domain.choices
-    return declared
 
 
 def _check_workload(workload: Workload) -> None:

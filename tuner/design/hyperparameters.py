@@ -20,6 +20,7 @@ TRAINER_FAMILIES: dict[str, Family] = {
     "optimizer": "optimizer",
     "learning_rate": "optimizer",
     "momentum": "optimizer",
+    "one_minus_momentum": "optimizer",
     "nesterov": "optimizer",
     "one_minus_beta1": "optimizer",
     "one_minus_beta2": "optimizer",

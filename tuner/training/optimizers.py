@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tuner.design.campaign import check_optimizer
+from tuner.design.optimizers import check_optimizer
 
 
 def make_optimizer(
@@ -44,7 +44,7 @@ def _sgd(parameters: list[torch.nn.Parameter], point: Mapping[str, Any], rate: f
     return torch.optim.SGD(
         parameters,
         lr=rate,
-        momentum=point.get("momentum", 0.0),
+        momentum=point.get("momentum", 1.0 - point.get("one_minus_momentum", 1.0)),
         nesterov=bool(point.get("nesterov", False)),
         weight_decay=point.get("weight_decay", 0.0),
         fused=fused,

@@ -37,6 +37,7 @@ VARYING = {
     "one_minus_beta2": (Mlp, "adam", log_uniform(1e-3, 0.1)),
     "epsilon": (Mlp, "adamw", log_uniform(1e-8, 1e-3)),
     "momentum": (Mlp, "sgd", uniform(0.5, 0.95)),
+    "one_minus_momentum": (Mlp, "sgd", log_uniform(0.05, 0.5)),
     "clip_norm": (Mlp, "adamw", uniform(0.1, 1.0)),
     "label_smoothing": (Mlp, "adamw", uniform(0.0, 0.2)),
     "dropout": (MlpWithDropout, "adamw", uniform(0.1, 0.5)),
