@@ -128,6 +128,18 @@ def test_a_dry_run_prices_every_stage_and_writes_nothing(tuner, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_prices_declared_lengths_and_what_is_left(tuner, tmp_path):
+    study = write_study(tmp_path)
+    before = tuner("run", study, "--dry-run")
+    rows = [line.split()[:3] for line in before.out.splitlines()[1:]]
+    assert rows == [["sweep", "12", "200"], ["round-1", "4", "60"], ["round-2", "4", "60"]], "10 rates and 2 seeds"
+    assert "Rounds take" in before.err, "round 2 declares no length"
+    assert tuner("launch", study).code == 0
+    after = tuner("launch", study, "--dry-run")
+    assert after.out.splitlines()[1].split()[:4] == ["round-1", "0", "60", "0"]
+    assert "round-1: 4 more trials are finished" in after.err
+
+
 def test_an_invalid_sweep_asks_and_yes_extends_it(tuner, tmp_path):
     low_grid = ("log_grid(1e-3, 1.0)", "log_grid(1e-3, 4e-3)")
     study = write_study(tmp_path, replace=[NO_BUDGET, low_grid])
@@ -190,6 +202,8 @@ def test_nothing_that_says_how_long_to_train_is_an_error_at_once(tuner, tmp_path
 def test_the_sweep_command_prints_its_finding_and_its_exit_code(tuner, tmp_path):
     study = write_study(tmp_path, replace=[NO_BUDGET])
     run = tuner("sweep", study, "-f", "json")
+    priced = tuner("run", study, "--dry-run")
+    assert [line.split()[0] for line in priced.out.splitlines()[1:]] == ["round-1", "round-2"], "the sweep is made"
     assert run.code == 0, run.err
     assert json.loads(run.out)["findings"][0]["verdict"] == "fitted"
     cut = tuner("sweep", study, "--learning-rates", "1e-3,2e-3,4e-3")

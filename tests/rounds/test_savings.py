@@ -23,8 +23,10 @@ COMPUTE_BOUND = [
 
 
 def saved_of(plan, study):
-    """The column "saved" of a printed plan."""
+    """The column "saved" of a printed plan; without one nothing is saved."""
     header, *rows = plan.splitlines()
+    if "saved" not in header:
+        return 0
     place = re.split(r"\s\s+", header.strip()).index("saved")
     (row,) = (row for row in rows if row.startswith(study))
     return int(re.split(r"\s\s+", row.strip())[place].replace(",", ""))

@@ -21,16 +21,22 @@ MUCH_EVALUATION = 1 / 3  # of a study's time
 
 def print_plan(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
+    saves = any(plan.saved_steps for plan in plans)  # a column less leaves room on a narrow terminal
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "trials", "steps each", "steps", "ms/step", "ms/evaluation", "time", "disk"):
-        table.add_column(name, justify="left" if name == "study" else "right")
+    names = ("trials", "steps each", "steps", *["saved"] * saves, "ms/step", "ms/evaluation", "time", "disk")
+    table.add_column("study", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
     for plan in plans:
         table.add_row(
             plan.study.name, str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}", f"{plan.steps:,}",
-            f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
+            *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
             readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
         )  # fmt: skip
     console().print(table)
+    for plan in plans:
+        if plan.finished:
+            say(f"{plan.study.name}: {plan.finished} more trials are finished, and nothing of them is repeated")
     if saved := sum(plan.saved_steps for plan in plans):
         share = saved / (saved + sum(plan.steps for plan in plans))
         say(f"saved: {saved:,} steps ({share:.0%}) are taken over from trials that begin alike, with the same bits")
@@ -41,7 +47,10 @@ def print_plan(*plans: Plan) -> None:
                 "smaller training_evaluation_examples of the workload, or fewer evaluations of the Campaign (from "
                 f"{MINIMUM_EVALUATIONS} on verdicts can be read), makes it shorter"
             )
-    say("a dry run: nothing was trained or written; times are for this machine as busy as it is now")
+    say(
+        "a dry run: nothing was trained or written; times are for one trial after the other, on this machine as busy "
+        "as it is now: trials that train together (--fuse), or in several processes (--workers), take less"
+    )
 
 
 def print_fusion(desk: Desk, prepared: Prepared) -> None:

@@ -42,13 +42,15 @@ class Desk:
 class Plan:
     """A study and its trials before anything is trained, with what one trial costs here.
 
-    `saved`: the first steps that each trial (those beyond its length: none) takes over from one trained before.
+    `trials`: those to be trained; `finished`: so many more need not be. `saved`: the first steps that each trial (those
+    beyond its length: none) takes over from one trained before.
     """
 
     study: Study
     trials: tuple[Trial, ...]
     price: Price
     saved: tuple[int, ...] = ()
+    finished: int = 0
 
     @property
     def saved_steps(self) -> int:
@@ -97,10 +99,14 @@ def required_round(desk: Desk, number: int) -> StudyRow:
 
 
 def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
-    """Check the workload on its first batch and measure the price of a trial. Writes nothing."""
+    """Check the workload on its first batch and measure the price of the trials that are left. Writes nothing."""
     desk.backend.check(study, trials[0])
-    saved = desk.backend.saved_steps(desk.ledger, study, trials)
-    return Plan(study, tuple(trials), desk.backend.price(study, trials[0]), tuple(saved))
+    started = started_study(desk, study.name)
+    known = desk.ledger.trials(started.study_id) if started else ()
+    finished = {record.number for record in known if record.state.finished}
+    left = tuple(trial for trial in trials if trial.number not in finished)
+    saved = desk.backend.saved_steps(desk.ledger, study, left) if left else ()
+    return Plan(study, left, desk.backend.price(study, trials[0]), tuple(saved), len(trials) - len(left))
 
 
 def launch_study(
