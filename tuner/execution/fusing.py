@@ -18,6 +18,7 @@ from tuner.execution.choices import Choices
 from tuner.records import Claim, State, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.endings import is_out_of_memory
 from tuner.training.fused.choice import (
     FEWEST_STEPS,
     Choice,
@@ -29,7 +30,7 @@ from tuner.training.fused.choice import (
 )
 from tuner.training.fused.trainer import GroupTrainer
 from tuner.training.setting import Setting
-from tuner.training.trainer import Trainer, is_out_of_memory
+from tuner.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 MOST_TRIALS = 1024  # of one group

@@ -1,10 +1,8 @@
 """The training loop of one trial: train to the next evaluation, evaluate, keep the best, commit by the clock."""
 
-import errno
 import logging
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,10 +11,11 @@ from typing import Any
 import torch
 
 from tuner.design.objective import Objective
-from tuner.errors import CorruptCheckpoint, DeviceLost, Infeasible, LeaseLost, TunerError, Unreachable
+from tuner.errors import CorruptCheckpoint, LeaseLost, Unreachable
 from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.denormals import denormals_as_zero
+from tuner.training.endings import ending, is_out_of_memory, raise_lost_device
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import BACKGROUND_BYTES, BackgroundSaver, Copies, Write, num_bytes
 from tuner.training.setting import Setting
@@ -24,9 +23,7 @@ from tuner.training.stability import Divergence, diverged_loss, diverged_weights
 from tuner.training.trial_run import TrialRun
 from tuner.training.trunks import go_on_from, prefix_key, write_trunk
 
-MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG})
 CHECK_STEPS = 50  # losses are read back and checked at least this often
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 # What loading raises when a file is damaged, or holds the state of another model.
 _NOT_A_STATE = (CorruptCheckpoint, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 MOST_PENDING = 200_000  # measurements kept in memory while the database is away
@@ -64,29 +61,6 @@ class Trainer:
         update = given_up(claim, training, state, reason)
         self.recorder.record([update])
         return update
-
-
-def ending(error: Exception) -> tuple[State, str]:
-    """How a trial ends by an error of the user's code. Raises the error again when it is the machine's."""
-    if isinstance(error, Infeasible):
-        return State.INFEASIBLE, str(error)
-    if _is_the_machines_fault(error):
-        raise error
-    raise_lost_device(error)
-    return State.INFEASIBLE if is_out_of_memory(error) else State.FAILED, _one_line(error)
-
-
-def raise_lost_device(error: Exception) -> None:
-    """Raise DeviceLost for a device-side assert, ECC error or illegal access: this process can use it no more."""
-    is_lost = isinstance(error, getattr(torch, "AcceleratorError", ()))
-    if is_lost and not is_out_of_memory(error):
-        raise DeviceLost(_one_line(error)) from None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """The allocator's error, the driver's, cuBLAS's, or the host's: torch's, or that of Python and NumPy."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY)
 
 
 def given_up(claim: Claim, training: "TrialInTraining | None", state: State, reason: str) -> TrialUpdate:
@@ -360,14 +334,3 @@ def _same(checkpoint: Checkpoint) -> Checkpoint:
 
 def _value_at(measurements: list[Measurement], objective: Objective, step: int) -> float | None:
     return next((m.value for m in measurements if m.step == step and m.metric == objective.metric), None)
-
-
-def _is_the_machines_fault(error: Exception) -> bool:
-    """Full or read-only disks and the like (I11); a missing file of the user's is not among them."""
-    return isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRORS)
-
-
-def _one_line(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"

@@ -4,6 +4,7 @@ import functools
 from dataclasses import replace
 
 import pytest
+import torch
 from support.fusing import TrialsRecorder, meaning, trained_alone, trained_together
 from support.tiny import StopAt, Tiny, setting_for, tiny_study
 
@@ -149,3 +150,31 @@ def test_a_trial_that_another_worker_took_leaves_the_group_and_the_others_go_on(
     recorder = trained_together(setting_for(study, tmp_path / "t", commit_seconds=0.0), trials, OneIsLost())
     assert recorder.of(trials[1]) == []
     assert_same(recorder, alone, (tmp_path / "t", tmp_path / "alone"), [trials[0], trials[2]])
+
+
+class Greedy(Calm):
+    """Runs out of memory where a third model is made, or at every evaluation."""
+
+    def __init__(self, *, models):
+        self.models = models
+
+    def model(self, point):
+        self.models -= 1
+        if self.models < 0:
+            raise torch.OutOfMemoryError("a model too many")
+        return super().model(point)
+
+
+class GreedyWhenEvaluated(Calm):
+    def metrics(self, model, batch):
+        raise torch.OutOfMemoryError("an evaluation too large")
+
+
+@pytest.mark.parametrize("workload", [Greedy(models=2), GreedyWhenEvaluated()])
+def test_memory_that_ends_for_a_group_is_no_trials_fault(workload, tmp_path):
+    """Fewer at a time may fit: those that share the memory must not be judged by it."""
+    study = tiny_study(num_trials=3)
+    recorder = TrialsRecorder()
+    with pytest.raises(torch.OutOfMemoryError):
+        trained_together(setting_for(study, tmp_path, workload), planned_trials(study), recorder)
+    assert not [update for update in recorder.updates if update.state.finished]

@@ -1,7 +1,7 @@
 """An error on the way to a group is one of three: a reason to train one by one, the machine's, or no memory."""
 
 from tuner.errors import NotFusible
-from tuner.training.trainer import ending, is_out_of_memory
+from tuner.training.endings import ending, is_out_of_memory
 
 
 def refusal(error: Exception, when: str) -> NotFusible:

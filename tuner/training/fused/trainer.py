@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tuner.errors import LeaseLost, NotFusible, Unreachable
 from tuner.records import Claim, State, TrialUpdate
 from tuner.training.denormals import denormals_as_zero
+from tuner.training.endings import ending, is_out_of_memory, raise_lost_device
 from tuner.training.fused.evaluation import GroupEvaluation
 from tuner.training.fused.group_checkpoints import GroupCheckpoints
 from tuner.training.fused.likeness import difference_of, largest_kind
@@ -18,9 +19,7 @@ from tuner.training.trainer import (
     MOST_PENDING,
     Trainer,
     TrialInTraining,
-    ending,
     given_up,
-    raise_lost_device,
 )
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,9 @@ class GroupTrainer:
                 raise
 
     def _trained(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
-        started = [self._start(claim) for claim in claims]
+        started: list[TrialInTraining | TrialUpdate] = []
+        for claim in claims:
+            started.append(self._start(claim, mates=any(isinstance(one, TrialInTraining) for one in started)))
         ready = [item for item in started if isinstance(item, TrialInTraining)]
         ended = {item.trial_id: item for item in started if isinstance(item, TrialUpdate)}
         self.trainer.recorder.record(list(ended.values()))
@@ -69,12 +70,17 @@ class GroupTrainer:
             ended[left[0].claim.trial_id] = left[0].go_on()
         return [ended[claim.trial_id] for claim in claims if claim.trial_id in ended]
 
-    def _start(self, claim: Claim) -> TrialInTraining | TrialUpdate:
-        """A trial ready to go on from its checkpoint, or its end where the model rejects the point."""
+    def _start(self, claim: Claim, *, mates: bool) -> TrialInTraining | TrialUpdate:
+        """A trial ready to go on from its checkpoint, or its end where the model rejects the point.
+
+        Raises the error when the memory ends that it shares with `mates`: alone it may have enough.
+        """
         try:
             training = TrialInTraining(self.trainer, claim)
             training.resume()
         except Exception as error:
+            if mates and is_out_of_memory(error):
+                raise
             state, reason = ending(error)
         else:
             return training
@@ -182,12 +188,17 @@ class _GroupInTraining:
         return words
 
     def _evaluated(self, trial: int, measured: dict[str, float] | None) -> list[_Word]:
-        """The trial's end, if this was its last evaluation or if its metrics failed."""
+        """The trial's end, if this was its last evaluation or if its metrics failed.
+
+        Raises the error when the memory ends, which it shares with its mates.
+        """
         training = self.trainings[trial]
         try:
             training.evaluate(measured)
             self.group.reclaim(trial)
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             state, reason = ending(error)
             word = _Word(trial, state, reason, given_up(training.claim, training, state, reason))
         else:

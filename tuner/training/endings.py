@@ -1,0 +1,46 @@
+"""What an error says of a trial: its own fault, the point's, or the machine's."""
+
+import errno
+import traceback
+
+import torch
+
+from tuner.errors import DeviceLost, Infeasible, TunerError
+from tuner.records import State
+
+MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG})
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def ending(error: Exception) -> tuple[State, str]:
+    """How a trial ends by an error of the user's code. Raises the error again when it is the machine's."""
+    if isinstance(error, Infeasible):
+        return State.INFEASIBLE, str(error)
+    if _is_the_machines_fault(error):
+        raise error
+    raise_lost_device(error)
+    return State.INFEASIBLE if is_out_of_memory(error) else State.FAILED, _one_line(error)
+
+
+def raise_lost_device(error: Exception) -> None:
+    """Raise DeviceLost for a device-side assert, ECC error or illegal access: this process can use it no more."""
+    is_lost = isinstance(error, getattr(torch, "AcceleratorError", ()))
+    if is_lost and not is_out_of_memory(error):
+        raise DeviceLost(_one_line(error)) from None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """The allocator's error, the driver's, cuBLAS's, or the host's: torch's, or that of Python and NumPy."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in said for sign in _OUT_OF_MEMORY)
+
+
+def _is_the_machines_fault(error: Exception) -> bool:
+    """Full or read-only disks and the like (I11); a missing file of the user's is not among them."""
+    return isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRORS)
+
+
+def _one_line(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
