@@ -56,7 +56,7 @@ def train(job, study, trial, report):
         model.parameters(), lr=rates[0], betas=betas, weight_decay=point.get("weight_decay", 0.0), fused=True
     )
     batches = TrainingBatches(data.training, study.batch_size, trial.data_seed)
-    size, limit = max(workload.evaluation_batch_size, study.batch_size), workload.training_evaluation_examples
+    size = max(workload.evaluation_batch_size, study.batch_size)
     stops = set(study.budget.evaluation_steps)
     for step, rate in enumerate(rates):
         model.train()
@@ -67,7 +67,7 @@ def train(job, study, trial, report):
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
         if step + 1 in stops:
-            measured = evaluate(workload, model, data.training, batch_size=size, limit=limit)
+            measured = evaluate(workload, model, data.training_sample, batch_size=size)
             measured |= evaluate(workload, model, data.validation, batch_size=size)
             report(step + 1, measured[study.objective.metric])
             if not math.isfinite(measured[study.objective.metric]):

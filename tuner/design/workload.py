@@ -34,7 +34,8 @@ class Workload:
     select_by: the validation metric that picks checkpoints and ranks trials, `minimize("validation/loss")`.
     fitted_when: when the training set counts as fitted, `at_most("training/error_rate", 0.0)`; needed by a sweep.
     evaluation_batch_size: examples in one evaluation batch; at least `batch_size` is used.
-    training_evaluation_examples: evaluate the training split on its first so many examples; None: on all (D6).
+    training_evaluation_examples: evaluate the training split on so many of its examples, drawn at random once for
+        all; None: on all (D6, B42). A sweep judges by them whether the training set is fitted.
     """
 
     batch_size: int

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import Subset, default_collate
 
 from tuner.errors import WorkloadError
 from tuner.training.randomness import epoch_order
@@ -54,11 +54,22 @@ class Split:
         """The first `count` examples as one batch."""
         return self.take(torch.arange(min(count, self.num_examples)))
 
-    def in_order(self, batch_size: int, limit: int | None = None) -> Iterator[tuple[Any, int]]:
+    def sample(self, count: int | None) -> "Split":
+        """Always the same `count` examples, drawn at random (B42), in their own order.
+
+        The split itself if it has no more, or with None.
+        """
+        if count is None or count >= self.num_examples:
+            return self
+        drawn = torch.randperm(self.num_examples, generator=torch.Generator().manual_seed(0))[:count].sort().values
+        if self.tensors is not None:
+            return Split(self.name, self.take(drawn), self.device)
+        return Split(self.name, Subset(self.dataset, drawn.tolist()), self.device)  # type: ignore[arg-type]
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Any, int]]:
         """Batches of the split in its own order, each with its number of examples; the last may be short."""
-        count = self.num_examples if limit is None else min(limit, self.num_examples)
-        for start in range(0, count, batch_size):
-            stop = min(start + batch_size, count)
+        for start in range(0, self.num_examples, batch_size):
+            stop = min(start + batch_size, self.num_examples)
             if self.tensors is not None:
                 yield tuple(tensor[start:stop] for tensor in self.tensors), stop - start
             else:

@@ -9,10 +9,8 @@ from tuner.errors import WorkloadError
 from tuner.training.batches import Split
 
 
-def evaluate(
-    workload: Workload, model: torch.nn.Module, split: Split, *, batch_size: int, limit: int | None = None
-) -> dict[str, float]:
-    """Mean of every metric over the first `limit` examples (all by default), in eval mode, named "split/metric".
+def evaluate(workload: Workload, model: torch.nn.Module, split: Split, *, batch_size: int) -> dict[str, float]:
+    """Mean of every metric over the split, in eval mode, named "split/metric".
 
     Sums are kept in float64 on the device and read back once. The model is left in eval mode.
     """
@@ -20,7 +18,7 @@ def evaluate(
     sums: dict[str, torch.Tensor] = {}
     total = 0
     with torch.no_grad():
-        for batch, count in split.in_order(batch_size, limit):
+        for batch, count in split.in_order(batch_size):
             for name, values in checked_metrics(workload, model, batch, count).items():
                 part = values.detach().to(torch.float64).sum()
                 sums[name] = sums[name] + part if name in sums else part

@@ -19,10 +19,11 @@ COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is repla
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The splits on the device."""
+    """The splits on the device. `training_sample`: what is evaluated of the training split."""
 
     training: Split
     validation: Split
+    training_sample: Split
 
     @classmethod
     def of(cls, workload: Workload, device: torch.device) -> "Data":
@@ -31,7 +32,8 @@ class Data:
         if not isinstance(splits, Splits):
             name = type(workload).__name__
             raise WorkloadError(f"{name}.data must return Splits(training=..., validation=...), got {type(splits)}")
-        return cls(Split("training", splits.training, device), Split("validation", splits.validation, device))
+        training, validation = (Split(name, getattr(splits, name), device) for name in ("training", "validation"))
+        return cls(training, validation, training.sample(workload.training_evaluation_examples))
 
 
 @dataclass(frozen=True, slots=True)

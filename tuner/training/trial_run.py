@@ -93,9 +93,9 @@ class TrialRun:
     def evaluate(self) -> dict[str, float]:
         """Metrics of the training split (in eval mode, without penalty terms) and of the validation split."""
         setting, workload = self.setting, self.setting.workload
-        size, limit = setting.evaluation_batch_size, workload.training_evaluation_examples
+        size = setting.evaluation_batch_size
         seed_global_generators(step_seed(self.trial.seed ^ 2, self.step), setting.device)  # metrics may draw, too
-        measured = evaluate(workload, self.model, setting.data.training, batch_size=size, limit=limit)
+        measured = evaluate(workload, self.model, setting.data.training_sample, batch_size=size)
         return measured | evaluate(workload, self.model, setting.data.validation, batch_size=size)
 
     def state(self) -> dict[str, Any]:

@@ -84,17 +84,16 @@ class GroupEvaluation:
 
     def _measured(self) -> list[Measured]:
         setting = self.group.setting
-        size, limit = setting.evaluation_batch_size, setting.workload.training_evaluation_examples
-        first = self._of_split(setting.data.training, size, limit)
-        second = self._of_split(setting.data.validation, size, None)
+        first = self._of_split(setting.data.training_sample, setting.evaluation_batch_size)
+        second = self._of_split(setting.data.validation, setting.evaluation_batch_size)
         return [one | other for one, other in zip(first, second, strict=True)]
 
-    def _of_split(self, split: Split, size: int, limit: int | None) -> list[Measured]:
+    def _of_split(self, split: Split, size: int) -> list[Measured]:
         """The means of all metrics over a split, for each trial, added up as `evaluate` does."""
         sums: Sums = {}
         total = 0
         with torch.inference_mode():
-            for batch, count in split.in_order(size, limit):
+            for batch, count in split.in_order(size):
                 for name, parts in self._sums(Batch.shared(batch), count).items():
                     known = sums.get(name)
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
