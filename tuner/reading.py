@@ -25,9 +25,11 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
+from tuner.analysis.standing import in_words, standing
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.budget.schedules import UNKNOWN_SHAPES
+from tuner.design.hyperparameters import Value
 from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
 from tuner.plots.budget_curve import budget_curve_frame, budget_curve_plot
@@ -45,7 +47,7 @@ SCHEDULES_PLOT = "schedules"  # of all rounds over each other, where none is nam
 Asked = int | str | None  # which study is meant
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Winner:
     """The best trial of a study: its record, the step and value that selection found, and that checkpoint."""
 
@@ -56,8 +58,21 @@ class Winner:
     last_value: float
     checkpoint: Checkpoint | None
 
+    @property
+    def point(self) -> dict[str, Value]:
+        """The values of its hyperparameters."""
+        return dict(self.record.point)
 
-@dataclass(frozen=True, slots=True)
+    def __repr__(self) -> str:
+        study = self.row.study
+        values = "".join(f"\n  {name} = {value!r}" for name, value in self.point.items())
+        return (
+            f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
+            f"{self.value:.4g} at step {self.step} of {study.budget.max_train_steps}{values}"
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class CampaignRecords:
     """What the storage knows about one campaign.
 
@@ -68,16 +83,18 @@ class CampaignRecords:
     name: str
     storage: str
 
+    def __repr__(self) -> str:
+        return f"the records of {self.name} in {self.storage}\n{in_words(self.status()).to_string(index=False)}"
+
     def _repr_html_(self) -> str:
         """How a notebook shows it: its studies, with how many trials are in which state."""
-        with self._ledger() as ledger:
-            rows = [
-                {"study": row.study.name, "goal": row.study.goal, "steps": row.study.budget.max_train_steps}
-                | {state.value: count for state, count in ledger.state_counts(row.study_id).items()}
-                for row in ledger.studies(self.name)
-            ]
-        table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0)
+        table = in_words(self.status()).to_html(index=False, escape=True, border=0)
         return f"<div><b>{escape(self.name)}</b>{table}</div>"
+
+    def status(self) -> pd.DataFrame:
+        """One row a study: trials by state, budget, share of the steps that are done."""
+        with self._ledger() as ledger:
+            return standing(ledger, [self.name])
 
     def frames(self, round: Asked = None) -> StudyFrames:
         """Declaration, trials and curves of a study."""
@@ -98,7 +115,7 @@ class CampaignRecords:
         """Was the search space wide enough? One finding for each hyperparameter (B20)."""
         return boundary_findings(self.frames(round))
 
-    def findings(self, round: int | None = None) -> list[Finding]:
+    def check(self, round: int | None = None) -> list[Finding]:
         """The whole checklist, in the playbook's order; then whether the round before is confirmed."""
         return self.findings_about(self.frames(round))
 
@@ -233,7 +250,8 @@ def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
     rounds = rounds_started(ledger, campaign)
     if not rounds:
         names = [row.study.name for row in ledger.studies(campaign)]
-        raise StorageError(f"no round of {campaign!r} was launched yet; there are: {', '.join(names) or 'none'}")
+        others = f"; its other studies: {', '.join(names)} (--study names one)" if names else ""
+        raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch STUDY_FILE --round 1{others}")
     return rounds[-1]
 
 

@@ -7,6 +7,8 @@ import pytest
 from support.records import rows
 from support.study_files import write_study
 
+from tuner.reading import load
+
 
 def test_a_round_is_trained_and_the_same_command_again_repeats_nothing(tuner, tmp_path):
     study = write_study(tmp_path)
@@ -104,6 +106,14 @@ def test_status_counts_trials_by_state(tuner, tmp_path):
     tuner("launch", write_study(tmp_path))
     (row,) = json.loads(tuner("status", "-f", "json").out)
     assert (row["campaign"], row["study"], row["complete"], row["steps_done"]) == ("tiny", "round-1", 4, "100%")
+    lines = tuner("status").out.splitlines()
+    assert lines[1].split() == ["tiny", "round-1", "4", "4", "complete", "60", "100%", "a", "test"], (
+        "none is infeasible"
+    )
+    records = load("tiny", str(tmp_path / "runs" / "tuner.sqlite"))
+    assert "4 complete" in repr(records)
+    best = records.best(round=1)
+    assert repr(best).splitlines()[1] == f"  learning_rate = {best.point['learning_rate']!r}"
 
 
 def test_a_changed_declaration_is_an_error_that_names_the_keys(tuner, tmp_path):

@@ -10,10 +10,15 @@ import pandas as pd
 
 _SHOWN_ROWS = 20  # of the evidence, in a notebook
 NOTHING_TO_DO = "Nothing to do."
+_OF_A_STUDY = (
+    "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
+    "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
+    "transfer", "longer_training", "stale_budget",
+)  # fmt: skip
 Strength = Literal["strong", "moderate", "weak", "none"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Finding:
     """An answer that never overclaims: with its strength, its evidence, the thresholds used and the next action.
 
@@ -34,6 +39,17 @@ class Finding:
     action: str
     needs_action: bool = False
     caveats: tuple[str, ...] = field(default=())
+
+    @property
+    def about(self) -> str:
+        """A hyperparameter by its name; of a whole study the question says more."""
+        asked = self.question.replace("_", " ")
+        return f"{asked} of {self.subject}" if self.question in _OF_A_STUDY else self.subject
+
+    def __repr__(self) -> str:
+        """As `tuner check` says it; the evidence is a frame of its own."""
+        mark, notes = "⚠ " * self.needs_action, "".join(f"\n  note: {caveat}" for caveat in self.caveats)
+        return f"{mark}{self.about}: {self.verdict} ({self.strength})\n  {self.summary}{notes}\n  → {self.action}"
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: verdict, strength, summary, caveats, action, and the evidence folded away."""

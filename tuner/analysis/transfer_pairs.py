@@ -45,7 +45,7 @@ class Contrast:
     @property
     def words(self) -> str:
         if math.isinf(self.low):
-            return f"better by {self.difference:.3g}, from one training each and nothing that tells their noise"
+            return f"better by {self.difference:.3g} (one training each: no interval)"
         return f"better by {self.difference:.3g} ({LEVEL:.0%} interval {self.low:.3g} to {self.high:.3g})"
 
 

@@ -24,7 +24,7 @@ def check(
 ) -> None:
     """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
     from tuner.analysis.checklist import failing
-    from tuner.cli.output import about, emit_findings, next_step, say
+    from tuner.cli.output import emit_findings, next_step, say
     from tuner.reading import load
     from tuner.rounds.importances import importances
 
@@ -36,7 +36,7 @@ def check(
     emit_findings(records.name, frames.study.name, findings, form, verbose)
     told = failing(findings, verdicts)
     what = "need action" if verdicts is None else "of the chosen verdicts"
-    named = ", ".join(f"{about(finding)} {finding.verdict}" for finding in told)
+    named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
     say(f"{len(findings)} findings, {len(told)} {what}{': ' * bool(told)}{named}")
     if any(finding.verdict.startswith("expand") for finding in findings):
         next_step(f"tuner boundaries {records.name} --expand")

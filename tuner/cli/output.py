@@ -87,7 +87,7 @@ def _print_finding(finding: Finding, thresholds: bool) -> None:
     out = console()
     colour = "yellow" if finding.needs_action else ("green" if finding.verdict in _FINE else "cyan")
     mark = "⚠ " if finding.needs_action else ""
-    head = Text(f"{mark}{about(finding)}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
+    head = Text(f"{mark}{finding.about}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
     out.print(head + Text(f"  {MARKS[finding.strength]} {finding.strength}", style="dim"))
     out.print(Text(f"  {finding.summary}"))
     for caveat in finding.caveats:
@@ -97,19 +97,6 @@ def _print_finding(finding: Finding, thresholds: bool) -> None:
     if thresholds and finding.thresholds:
         used = ", ".join(f"{name} {value:g}" for name, value in finding.thresholds.items())
         out.print(Text(f"  thresholds: {used}", style="dim"))
-
-
-def about(finding: Finding) -> str:
-    """A hyperparameter by its name; of a whole study the question says more."""
-    asked = finding.question.replace("_", " ")
-    return f"{asked} of {finding.subject}" if finding.question in _NAMED else finding.subject
-
-
-_NAMED = (
-    "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
-    "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
-    "transfer", "longer_training", "stale_budget",
-)  # fmt: skip
 
 
 def exit_code(findings: Sequence[Finding]) -> int:

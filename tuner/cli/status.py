@@ -13,11 +13,11 @@ def status(
     form: OutputFormat = Format.table,
 ) -> None:
     """Show the studies in the storage: trials by state, steps done, budget."""
+    from tuner.analysis.standing import in_words, standing
     from tuner.cli.output import emit_frame
     from tuner.cli.places import opened
-    from tuner.cli.standing import for_people, standing
     from tuner.reading import campaign_name
 
     with opened(storage, create=False) as ledger:
         frame = standing(ledger, [campaign_name(ledger, study)] if study else ledger.campaigns())
-    emit_frame(for_people(frame) if form is Format.table and len(frame) else frame, form, spare=("goal", "trials"))
+    emit_frame(in_words(frame) if form is Format.table and len(frame) else frame, form, spare=("goal", "trials"))

@@ -206,7 +206,7 @@ class Playbook:
     def _announce(self, number: int, prepared: Prepared) -> None:
         study = prepared.study
         self.tell(
-            f"round {number}: {study.goal} {len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps "
+            f"round {number}: {study.goal} - {len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps "
             f"({prepared.budget.origin})"
         )
         for warning in prepared.warnings:
@@ -215,5 +215,5 @@ class Playbook:
     def _add(self, finding: Finding) -> Finding:
         self.findings.append(finding)
         mark = "!" if finding.needs_action else " "
-        self.tell(f"{mark} {finding.subject}: {finding.verdict}. {finding.summary}")
+        self.tell(f"{mark} {finding.about}: {finding.verdict}. {finding.summary}")
         return finding

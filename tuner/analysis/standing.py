@@ -1,4 +1,4 @@
-"""How far studies are, as rows."""
+"""How far studies are: a row for each, in numbers or in words."""
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
     }  # fmt: skip
 
 
-def for_people(frame: pd.DataFrame) -> pd.DataFrame:
+def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     """The states in words, those without trials left out; a goal that several studies share said once."""
     states = [state.value for state in State]
     words = [", ".join(f"{row[state]} {state}" for state in states if row[state]) for _, row in frame.iterrows()]
