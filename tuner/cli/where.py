@@ -24,6 +24,7 @@ from tuner.cli.options import (
     WorkersPerGpu,
 )
 from tuner.execution.nursery import Nursery
+from tuner.execution.orders import STALL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Where:
     threads: Threads = 1
     workers: Workers = None
     workers_per_gpu: WorkersPerGpu = 1
-    stall_timeout: StallTimeout = 1800.0
+    stall_timeout: StallTimeout = STALL_SECONDS
     fuse: Fuse = "auto"
     profile: ProfileOption = Profile.exact
     keep_checkpoints: KeepCheckpoints = None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Message = dict[str, Any]
+STALL_SECONDS = 1800.0  # a worker that makes no step for so long is replaced
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,13 @@ from tuner.execution.heartbeat import BEATS, renew
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.member import STOP_SECONDS, Member
 from tuner.execution.nursery import Nursery, worker_environment
-from tuner.execution.orders import Message, Order, Place
+from tuner.execution.orders import STALL_SECONDS, Message, Order, Place
 from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fused.choice import Choice
 
 _log = logging.getLogger(__name__)
-STALL_SECONDS = 1800.0
 POLL_SECONDS = 0.2
 _INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
 DEATHS_AT_START = 3  # workers that die before they are ready, one after the other
