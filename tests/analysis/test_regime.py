@@ -12,6 +12,7 @@ from analysis.handmade import curve, record, study
 from numpy.typing import NDArray
 
 from tuner.analysis.frames import frames_of
+from tuner.analysis.overfitting import overfitting_frame
 from tuner.analysis.regime import contradiction_finding, regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Reason
@@ -91,6 +92,18 @@ def test_fitted_and_overfitting_curves_are_not_compute_bound():
     assert (validation["gain"] < -5).all()
     assert sorted(finding.evidence["fitted_at"].unique()) == [100, 160, 200]
     assert any("Overfitting in trial" in caveat for caveat in finding.caveats)
+
+
+def test_the_regime_calls_overfitting_what_the_question_about_overfitting_does():
+    """Waves of validation, each trial's own: neighbouring evaluations share them, and a rise of one says nothing."""
+    waves = [0.3 + 0.1 * np.sin(2 * np.pi * (3.4 * X + shift)) for shift in (0.0, 0.2, 0.45, 0.6, 0.85)]
+    frames = regime_frames(noisy([(np.maximum(0.0, 1 - X / 0.4), wave) for wave in waves], 0.005))
+    regime, asked = regime_finding(frames).evidence, overfitting_frame(frames)
+    rows = regime[regime["metric"] == "validation/loss"].set_index("trial")
+    assert asked["trial"].isin(rows.index).all()
+    asked = asked.set_index("trial").loc[rows.index]
+    assert rows["overfitting"].tolist() == asked["overfitting"].tolist()
+    assert rows["rise"].tolist() == asked["rise"].tolist()
 
 
 def test_fitted_curves_with_flat_validation_are_not_compute_bound():

@@ -199,6 +199,17 @@ def test_what_longer_training_gained_is_judged_by_fresh_pairs(values, verdict):
     assert longer_training_finding(before, after).verdict == verdict
 
 
+def test_a_round_that_is_no_longer_is_not_asked_what_longer_training_gained():
+    before = searched([0.2, 0.22], steps=100)
+    children = [(0, "fresh", 0.1), (1, "fresh", 0.12)]
+    longer, equal = (transfer_findings(before, promoted(before, *children, steps=steps)) for steps in (200, 100))
+    assert {one.question for one in longer} - {one.question for one in equal} == {"longer_training"}
+    assert all("luck of seeds" in one.caveats[0] for one in equal)
+    assert {one.caveats[0] for one in longer if one.question == "transfer"} == {
+        "Drawn at 100 steps, asked at 200; open again at any longer length (A30)."
+    }
+
+
 # --- what holds at which length
 
 

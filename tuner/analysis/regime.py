@@ -20,7 +20,7 @@ from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.fit_steps import fit_interval
 from tuner.analysis.good_trials import curve_matrix, good_trials
 from tuner.analysis.levels import MIDDLE, Array, gains_after
-from tuner.analysis.overfitting import RISE, overfitting_rises
+from tuner.analysis.overfitting import RISE, overfitting_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
@@ -150,7 +150,7 @@ def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
     table["from_step"], table["to_step"] = np.repeat(splits * last_step, 2).round().astype(int), last_step
     table["fitted_at"] = pd.array([None if math.isnan(at) else int(at) for at in np.repeat(fitted_at, 2)], "Int64")
     fitted = bool(seen.any()) or isinstance(outcome, Fitted | Invalid)
-    table = _with_overfitting(frames, trials, table)
+    table = _with_overfitting(frames, table)
     return _Evidence(table, gains[0], gains[1], fitted, last_step, decaying)
 
 
@@ -226,13 +226,13 @@ def _table(frames: StudyFrames, trials: pd.DataFrame, gains: list[_Gains]) -> pd
     )
 
 
-def _with_overfitting(frames: StudyFrames, trials: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Adds rise and overfitting: over the whole run, validation rises from its best while training does not (A5)."""
-    training, validation = (_curves(frames, metric, trials)[1] for metric in _metrics(frames))
-    rise, overfitting = overfitting_rises(training, validation)
-    is_validation = table["metric"].str.startswith("validation/").to_numpy()
-    table["rise"] = np.where(is_validation, np.repeat(rise, 2), np.nan)
-    table["overfitting"] = is_validation & np.repeat(overfitting, 2)
+def _with_overfitting(frames: StudyFrames, table: pd.DataFrame) -> pd.DataFrame:
+    """Adds rise and overfitting, as the finding about overfitting has them: two answers must not differ (A5)."""
+    known = overfitting_frame(frames).set_index("trial")
+    overfits = set(known.index[known["overfitting"].astype(bool)])
+    is_validation = table["metric"].str.startswith("validation/")
+    table["rise"] = table["trial"].map(known["rise"]).where(is_validation).astype(float)
+    table["overfitting"] = is_validation & table["trial"].isin(overfits)
     return table
 
 

@@ -65,6 +65,12 @@ class Comparison:
     def steps(self) -> str:
         return f"{self.after.study.budget.max_train_steps:,}"
 
+    @property
+    def asked_at(self) -> str:
+        if self.steps == self.old_steps:
+            return f"Drawn and asked at {self.steps} steps: about the luck of seeds; a longer length may differ."
+        return f"Drawn at {self.old_steps} steps, asked at {self.steps}; open again at any longer length (A30)."
+
     def contrast(self, first: int, second: int) -> Contrast:
         """How much better a parent's point is than another's, by fresh seeds at the new length."""
         direction = self.before.study.objective.direction
@@ -86,9 +92,7 @@ class Comparison:
             thresholds=_THRESHOLDS,
             action=default if verdict in ("confirmed", "unconfirmed") and not action else action,
             needs_action=verdict == "rejected",
-            caveats=(
-                f"Drawn at {self.old_steps} steps, asked at {self.steps}; open again at any longer length (A30).",
-            ),
+            caveats=(self.asked_at,),
         )
 
     @property
@@ -104,7 +108,9 @@ def transfer_findings(before: StudyFrames, after: StudyFrames) -> list[Finding]:
     comparison = Comparison.of(before, after)
     if comparison.pairs.empty:
         return []
-    found = [longer_training_finding(before, after), winner_finding(comparison), ranking_finding(comparison)]
+    longer = after.study.budget.max_train_steps > before.study.budget.max_train_steps
+    found = [longer_training_finding(before, after)] * longer
+    found += [winner_finding(comparison), ranking_finding(comparison)]
     judged = [(h.name, _judged(comparison, h)) for h in before.study.hyperparameters]
     found += [finding for _, finding in judged if finding is not None]
     return [*found, *_untested(comparison, [name for name, finding in judged if finding is None])]
