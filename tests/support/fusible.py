@@ -35,6 +35,19 @@ class Mlp(Images):
         return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
+class Regression(Images):
+    """One number for each example: torch multiplies by a matrix of one column as by a vector."""
+
+    def model(self, point):
+        return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def loss(self, model, batch, point):
+        return F.mse_loss(model(batch[0]).squeeze(1), batch[1].float())
+
+    def metrics(self, model, batch):
+        return {"loss": (model(batch[0]).squeeze(1) - batch[1].float()).square()}
+
+
 class MlpWithDropout(Images):
     def model(self, point):
         p = point["dropout"]
@@ -228,7 +241,7 @@ class Temperature(Mlp):
 
 MUST_FUSE = [
     Mlp, MlpWithDropout, OddMlp, Residual, TransformerEncoder, SdpaTransformer, TiedLm, Branching, Gru, Lstm,
-    Temperature, TransformerEncoderWithDropout,
+    Temperature, TransformerEncoderWithDropout, Regression,
 ]  # fmt: skip
 
 SPACE = SearchSpace(

@@ -8,6 +8,7 @@ from support.fusible import (
     Mlp,
     MlpWithDropout,
     OddMlp,
+    Regression,
     Residual,
     TransformerEncoder,
     runs_of,
@@ -43,6 +44,11 @@ def test_a_model_that_must_fuse_does_and_keeps_its_bits(trained):
     _, group, alone = trained
     assert digests(group.runs) == digests(alone)
     assert "vmap" not in group.ways.values()
+
+
+def test_layers_of_one_output_alone_loop_over_the_trials():
+    group = exact_group(runs_of(Regression(), 3))
+    assert (group.task.care, group.ways["linear"]) == (0, "loop")
 
 
 def test_evaluating_together_gives_the_bits_of_each_evaluation_or_is_not_done(trained):

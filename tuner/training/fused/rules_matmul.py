@@ -1,11 +1,13 @@
 """Rules of matrix products: one batched product where it has the bits of the single ones.
 
 They follow what torch itself makes of a call (`addmm` with a bias, folding of leading dimensions), because the way
-decides the bits. Very small batched products are computed by a plain loop in torch and not by the library: those,
-and products of views that torch does not fold, are computed trial by trial.
+decides the bits. Very small batched products are computed by a plain loop in torch and not by the library, and a
+matrix of one row or column is multiplied as a vector: those, and products of views that torch does not fold, are
+computed trial by trial.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ _SMALL = 400  # rows x inner x columns below which torch's batched product is an
 def linear(operations: Operations, function: Any, value: Any, weight: Any, bias: Any = None) -> Any:
     shape, (width_out, width_in) = seen_shape(value), seen_shape(weight)
     rows = math.prod(shape[:-1])
-    if len(shape) == 1 or operations.care or rows * width_in * width_out < _SMALL:
+    if len(shape) == 1 or operations.care or _is_small((rows, width_in, width_out)):
         return operations.loop(function, (value, weight, bias), {})
     inputs = _folded(operations.stacked(value))
     if inputs is None and is_trial(weight) and weight.stacked.requires_grad:
@@ -62,19 +64,20 @@ def matmul(operations: Operations, function: Any, left: Any, right: Any) -> Any:
     return operations.loop(function, (left, right), {})
 
 
-def _is_small(left: Any, right: Any) -> bool:
-    return math.prod(seen_shape(left)[-2:]) * seen_shape(right)[-1] < _SMALL
+def _is_small(sizes: Sequence[int]) -> bool:
+    """Of rows, inner dimension and columns."""
+    return math.prod(sizes) < _SMALL or 1 in sizes
 
 
 def _batched(operations: Operations, function: Any, left: Any, right: Any) -> Any:
-    if _is_small(left, right):
+    if _is_small((*seen_shape(left), seen_shape(right)[1])):
         return operations.loop(function, (left, right), {})
     return operations.trial(torch.bmm(operations.stacked(left), operations.stacked(right)))
 
 
 def _with_matrix(operations: Operations, function: Any, left: Any, right: Any) -> Any:
     rows = _folded(operations.stacked(left))
-    if rows is None or _is_small(left, right) or not is_trial(right):
+    if rows is None or _is_small((*rows.shape[1:], seen_shape(right)[1])) or not is_trial(right):
         return operations.loop(function, (left, right), {})
     product = torch.bmm(rows, operations.stacked(right))
     return operations.trial(product.view(operations.num_trials, *seen_shape(left)[:-1], seen_shape(right)[-1]))
