@@ -7,13 +7,12 @@ import os
 import re
 import sqlite3
 import stat
-import subprocess
 import sys
 import time
-from contextlib import suppress
 
 import psutil
 import pytest
+from support.processes import PATIENCE, started
 from support.study_files import write_study
 
 NAME = "=cmd()|'; DROP TABLE trial; -- <script>alert(1)</script> $x_{$ ../../up"
@@ -142,19 +141,23 @@ def test_a_password_on_the_command_line_reaches_no_record(tuner, tmp_path, monke
 
 
 def test_nothing_listens_while_workers_train(tmp_path):
-    study = write_study(tmp_path, trials=2, steps=20_000)
-    command = [sys.executable, "-m", "tuner.cli", "launch", str(study), "--workers", "2"]
-    launcher = psutil.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    listening, looked = [], 0
-    end = time.monotonic() + 120.0
-    while launcher.poll() is None and looked < 10 and time.monotonic() < end:
-        family = [launcher, *launcher.children(recursive=True)]
-        for process in family:
-            with suppress(psutil.Error):
-                listening += [found.laddr for found in process.net_connections("inet") if not found.raddr]
-        looked += (tmp_path / "runs" / "checkpoints").exists() and len(family) >= 3
+    """Each worker notes that it trains, and is still at its first step when it is looked at."""
+    step = "return F.cross_entropy(model(batch[0]), batch[1])"
+    note = f"""
+        if "tuner.execution.nursery_process" in __import__("sys").orig_argv:
+            __import__("pathlib").Path(__file__).with_name(f"{{__import__('os').getpid()}}.trains").touch()
+            __import__("time").sleep(600)
+        {step}"""
+    write_study(tmp_path, trials=2, replace=[(step, note.strip())])
+    launcher = started(tmp_path, "launch", "tiny.py", "--workers", "2")
+    family, end = psutil.Process(launcher.pid), time.monotonic() + PATIENCE
+    while len(list(tmp_path.glob("*.trains"))) < 2:
+        assert launcher.poll() is None, launcher.communicate()[1]
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+    processes = [family, *family.children(recursive=True)]
+    listening = [found.laddr for one in processes for found in one.net_connections("inet") if not found.raddr]
     launcher.kill()
-    launcher.wait()
-    assert looked == 10, "the workers were seen at their work"
+    launcher.communicate()
+    assert len(processes) == 4, "the command, what its workers are forked from, and two of them"
     assert listening == []
