@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from storage.postgres import Server, programs
 
 from tuner.budget.schedules import Schedule, constant_then_decay
@@ -118,6 +118,18 @@ def claim(ledger: Ledger, study_id: int) -> Callable[..., list[Claim]]:
         return ledger.claim(study_id, worker=worker, lease_seconds=lease_seconds, max_trials=max_trials, **terms)
 
     return take
+
+
+@pytest.fixture
+def pause(ledger: Ledger) -> Callable[[float], None]:
+    """Let so many seconds pass for all leases, whatever a clock says: they become that much older."""
+
+    def older(seconds: float) -> None:
+        with ledger._database.writing() as connection:
+            aging = "UPDATE trial SET lease_until = lease_until - :seconds"
+            connection.execute(text(aging), {"seconds": seconds})
+
+    return older
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """What the tests of `storage` run in other processes: `python processes.py COMMAND URL [STUDY_ID]`."""
 
+import subprocess
 import sys
-import time
 
 from tuner.records import Checkpoint, Measurement, State, TrialUpdate
 from tuner.storage.claims import worker_id
-from tuner.storage.store import open_ledger
+from tuner.storage.store import Ledger, open_ledger
 
 
 def say(what: object) -> None:
@@ -14,17 +14,47 @@ def say(what: object) -> None:
 
 
 def drain(url: str, study_id: int) -> None:
-    """Claim and finish trials until none is left; print their numbers."""
+    """Finish a trial when a line comes, and after another one all that are left; print their numbers."""
     with open_ledger(url) as ledger:
         say("ready")
         sys.stdin.readline()
-        worker = worker_id()
-        while claims := ledger.claim(study_id, worker=worker, lease_seconds=60.0):
-            (claim,) = claims
-            loss = Measurement(1, "validation/loss", float(claim.trial.number))
-            ledger.record([TrialUpdate(claim.trial_id, claim.fence, 1, [loss], state=State.COMPLETE)])
-            say(claim.trial.number)
-            time.sleep(0.001)  # on a busy machine one process could be through before the others begin
+        finish_one(ledger, study_id)
+        sys.stdin.readline()
+        while finish_one(ledger, study_id):
+            pass
+
+
+def finish_one(ledger: Ledger, study_id: int) -> bool:
+    """Claim and finish a trial; False where none is left."""
+    for claim in ledger.claim(study_id, worker=worker_id(), lease_seconds=60.0):
+        loss = Measurement(1, "validation/loss", float(claim.trial.number))
+        ledger.record([TrialUpdate(claim.trial_id, claim.fence, 1, [loss], state=State.COMPLETE)])
+        say(claim.trial.number)
+        return True
+    return False
+
+
+def drained_by(workers: list[subprocess.Popen[str]]) -> list[list[int]]:
+    """The trials that each of some processes drained together. Each has its first before any has its second."""
+    assert [_heard(worker) for worker in workers] == ["ready"] * len(workers)
+    _tell(workers)
+    firsts = [_heard(worker) for worker in workers]
+    _tell(workers)
+    others = [worker.communicate(timeout=1500)[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * len(workers)
+    return [[int(number) for number in (first, *rest)] for first, rest in zip(firsts, others, strict=True)]
+
+
+def _heard(worker: subprocess.Popen[str]) -> str:
+    assert worker.stdout is not None
+    return worker.stdout.readline().strip()
+
+
+def _tell(workers: list[subprocess.Popen[str]]) -> None:
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
 
 
 def record(url: str, study_id: int) -> None:

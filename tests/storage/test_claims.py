@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from storage.processes import drained_by
 
 from tuner.design.trial import Trial
 from tuner.errors import LeaseLost, StorageError
@@ -17,7 +18,8 @@ from tuner.storage.store import Ledger, open_ledger
 
 Claiming = Callable[..., list[Claim]]
 Updating = Callable[..., TrialUpdate]
-SHORT = 0.05  # seconds of a lease that is meant to run out
+Pausing = Callable[[float], None]
+LEASE = 60.0  # seconds
 
 
 def checkpoint(kind: str, step: int, file: str | None = None) -> Checkpoint:
@@ -50,18 +52,18 @@ def test_only_one_shape_group_is_claimed_at_once(
 
 
 def test_a_lease_that_ran_out_hands_the_trial_on(claim: Claiming) -> None:
-    (old,) = claim(lease_seconds=SHORT)
-    time.sleep(2 * SHORT)
+    (old,) = claim(lease_seconds=0.05)
+    time.sleep(0.1)
     (new,) = claim(worker="host:2:b")
     assert (new.trial_id, new.fence, new.attempt) == (old.trial_id, old.fence + 1, 2)
 
 
 def test_an_old_fence_is_refused_and_its_whole_batch_with_it(
-    ledger: Ledger, study_id: int, claim: Claiming, update: Updating
+    ledger: Ledger, study_id: int, claim: Claiming, update: Updating, pause: Pausing
 ) -> None:
-    (old,) = claim(lease_seconds=SHORT)
-    (ours,) = claim()
-    time.sleep(2 * SHORT)
+    (old,) = claim()
+    (ours,) = claim(lease_seconds=10 * LEASE)
+    pause(2 * LEASE)
     claim(worker="host:2:b")
     with pytest.raises(LeaseLost, match=r"trial 0 is running with fence 2 \(worker host:2:b\), and ours is 1"):
         ledger.record([update(ours, 10, 0.5), update(old, 10, 0.5)])
@@ -85,19 +87,21 @@ def test_an_unknown_trial_is_named(ledger: Ledger) -> None:
         ledger.record([TrialUpdate(999, 1, 1)])
 
 
-def test_recording_and_renewing_lengthen_the_lease(ledger: Ledger, claim: Claiming, update: Updating) -> None:
-    recorded, renewed, _idle = claim(3, lease_seconds=3.0)
+def test_recording_and_renewing_lengthen_the_lease(
+    ledger: Ledger, claim: Claiming, update: Updating, pause: Pausing
+) -> None:
+    recorded, renewed, _idle = claim(3)
     for step in range(1, 4):
-        time.sleep(1.2)
+        pause(0.4 * LEASE)
         ledger.record([update(recorded, step, 0.5)])
         assert ledger.renew([renewed]) == [renewed]
     assert numbers(claim(9)) == [2, 3]
 
 
-def test_a_renewal_says_which_claims_are_still_ours(ledger: Ledger, claim: Claiming) -> None:
-    lost = claim(2, lease_seconds=SHORT)
-    kept = claim()
-    time.sleep(2 * SHORT)
+def test_a_renewal_says_which_claims_are_still_ours(ledger: Ledger, claim: Claiming, pause: Pausing) -> None:
+    lost = claim(2)
+    kept = claim(lease_seconds=10 * LEASE)
+    pause(2 * LEASE)
     claim(worker="host:2:b")
     assert ledger.renew([*lost, *kept]) == [lost[1], *kept]
 
@@ -125,23 +129,25 @@ def test_a_trial_can_be_handed_back_together_with_its_last_words(
     assert ledger.measurements(study_id).values == [0.5]
 
 
-def test_a_trial_that_takes_every_worker_down_is_given_up(ledger: Ledger, study_id: int, claim: Claiming) -> None:
+def test_a_trial_that_takes_every_worker_down_is_given_up(
+    ledger: Ledger, study_id: int, claim: Claiming, pause: Pausing
+) -> None:
     for _ in range(2):
-        assert numbers(claim(lease_seconds=SHORT, max_attempts=2)) == [0]
-        time.sleep(2 * SHORT)
+        assert numbers(claim(max_attempts=2)) == [0]
+        pause(2 * LEASE)
     assert numbers(claim(max_attempts=2)) == [1]
     given_up = ledger.trial(study_id, 0)
     assert (given_up.state, given_up.reason) == (State.FAILED, "quarantined after 2 attempts")
 
 
 def test_a_curve_is_cut_back_to_where_its_trial_resumes(
-    ledger: Ledger, study_id: int, claim: Claiming, update: Updating
+    ledger: Ledger, study_id: int, claim: Claiming, update: Updating, pause: Pausing
 ) -> None:
-    resumed, restarted, untouched = claim(3, lease_seconds=SHORT)
+    resumed, restarted, untouched = claim(3)
     kept = [checkpoint("best", 30), checkpoint("trunk", 10), checkpoint("latest", 20)]
     for step in (10, 20, 30):
         ledger.record([update(resumed, step, 1.0 / step, checkpoints=kept), update(restarted, step, 1.0 / step)])
-    time.sleep(2 * SHORT)
+    pause(2 * LEASE)
     again = claim(2)
     assert [claimed.checkpoints for claimed in again] == [tuple(kept), ()]
     assert [record.step for record in ledger.trials(study_id)[:2]] == [20, 0]
@@ -151,11 +157,11 @@ def test_a_curve_is_cut_back_to_where_its_trial_resumes(
 
 
 def test_a_trunk_is_resumed_from_where_there_is_nothing_later(
-    ledger: Ledger, study_id: int, claim: Claiming, update: Updating
+    ledger: Ledger, study_id: int, claim: Claiming, update: Updating, pause: Pausing
 ) -> None:
-    (claimed,) = claim(lease_seconds=SHORT)
+    (claimed,) = claim()
     ledger.record([update(claimed, 10, 0.5, checkpoints=[checkpoint("trunk", 10)]), update(claimed, 20, 0.4)])
-    time.sleep(2 * SHORT)
+    pause(2 * LEASE)
     claim()
     assert ledger.measurements(study_id).steps == [10]
 
@@ -233,20 +239,8 @@ def test_four_processes_drain_two_hundred_trials_each_once(
     process: Callable[..., subprocess.Popen[str]],
 ) -> None:
     ledger.plan_trials(study_id, [make_trial(number) for number in range(200)])
-    workers = [process("drain", url, study_id) for _ in range(4)]
-    for worker in workers:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "ready\n"
-    outputs = []
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    for worker in workers:
-        outputs.append(worker.communicate(timeout=120)[0])
-        assert worker.returncode == 0
-    assert sorted(int(line) for output in outputs for line in output.splitlines()) == list(range(200))
-    assert sum(bool(output) for output in outputs) > 1
+    drained = drained_by([process("drain", url, study_id) for _ in range(4)])
+    assert sorted(number for numbers in drained for number in numbers) == list(range(200))
     assert ledger.state_counts(study_id)[State.COMPLETE] == 200
     assert ledger.measurements(study_id).values == [float(number) for number in range(200)]
 

@@ -125,15 +125,17 @@ def test_cut_connections_and_crashes_lose_and_double_nothing(
 
     def disturb() -> None:
         engine = create_engine(parsed_url(postgres), isolation_level="AUTOCOMMIT")
-        for _ in range(8):
-            with engine.connect() as connection:
-                others = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
-                connection.execute(text(f"{others} and datname = current_database()"))
-            time.sleep(0.1)
-        engine.dispose()
-        server.stop("immediate")
-        server.start()
-        through.set()
+        try:
+            for _ in range(8):
+                with engine.connect() as connection:
+                    others = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+                    connection.execute(text(f"{others} and datname = current_database()"))
+                time.sleep(0.1)
+            engine.dispose()
+            server.stop("immediate")
+            server.start()
+        finally:
+            through.set()
 
     troublemaker = threading.Thread(target=disturb)
     troublemaker.start()
@@ -167,7 +169,7 @@ def test_two_transactions_in_a_deadlock_both_come_to_an_end(
                 mine = (trial.c.study_id == study_id) & (trial.c.number == number)
                 connection.execute(sql_update(trial).where(mine).values(attempt=trial.c.attempt + 1))
                 if len(tries) <= 2 and number == first:
-                    both.wait(5.0)
+                    both.wait(60.0)
 
         ledger._database.write(work)
 
