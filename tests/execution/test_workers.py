@@ -17,11 +17,11 @@ from support.study_files import write_study
 
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, Interrupted, WorkloadError
-from tuner.execution import member, workers
+from tuner.execution import member
 from tuner.execution.backend import Silent
 from tuner.execution.fusing import even_share
 from tuner.execution.in_process import InProcess, Lease
-from tuner.execution.member import worker_environment
+from tuner.execution.member import Member, worker_environment
 from tuner.execution.nursery import Nursery
 from tuner.execution.orders import Place
 from tuner.execution.workers import Workers, devices_of
@@ -30,6 +30,7 @@ from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
 
+STALL_SECONDS = 60.0
 LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
 CURVES = (
     "select number, metric.name, measurement.step, value_kind, value from measurement "
@@ -57,7 +58,7 @@ class Bench:
         self.url = f"sqlite:///{folder}/runs/tuner.sqlite"
         self.rest = rest
 
-    def run(self, count, *, stop=lambda: False, listener=None, stall_seconds=60.0, lease_seconds=120.0, fuse="off"):
+    def run(self, count, *, stop=lambda: False, listener=None, lease_seconds=120.0, fuse="off", when_read=lambda: None):
         _, campaign = load_campaign(self.file)
         study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
         root = self.folder / "runs" / "checkpoints"
@@ -65,10 +66,16 @@ class Bench:
             local = InProcess(campaign.workload, root, lease=Lease(lease_seconds))
             row = ledger.start_study("tiny", study, local.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
+            when_read()
             place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds, fuse=fuse, crew=count)
-            with closing(Workers(local, place, count, stall_seconds)) if count else _Local(local) as backend:
+            with closing(Workers(local, place, count, STALL_SECONDS)) if count else _Local(local) as backend:
                 backend.run(ledger, row, listener or Silent(), stop)
             assert study_problems(ledger, row, root, f"tiny/{study.name}") == []
+
+    def rates(self):
+        """The dropout of each trial."""
+        _, campaign = load_campaign(self.file)
+        return [trial.point["dropout"] for trial in planned_trials(study_of_round(campaign, 1, 20))]
 
     def rows(self, query=CURVES):
         with sqlite3.connect(self.folder / "runs" / "tuner.sqlite") as connection:
@@ -167,24 +174,40 @@ def test_results_do_not_depend_on_the_number_of_workers(tmp_path):
     assert len({worker for (worker,) in two.rows("select distinct started from trial")}) == 4
 
 
-def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_path):
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let a worker seem to have stalled as soon as a file is there that says so, and not before, nor twice."""
+
+    whole = Member.is_stalled
+
+    def about(mark, told):
+        def is_stalled(member, seconds):
+            assert seconds == STALL_SECONDS
+            return mark.exists() and not told() and whole(member, 0.0)
+
+        monkeypatch.setattr(Member, "is_stalled", is_stalled)
+
+    return about
+
+
+def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_path, impatient):
     calm = Bench(tmp_path / "calm")
     calm.run(0)
     deaths = {
         "killed": ("import os; os.kill(os.getpid(), 9)", "lost: its worker was killed by signal 9"),
-        "stalled": ("import time; time.sleep(600)", "stalled: no step for 5 s"),
+        "stalled": ("import time; time.sleep(600)", "stalled: no step for 60 s"),
     }
     for name, (deed, reason) in deaths.items():
         heard, hurt = Heard(), Bench(tmp_path / name, loss=ONCE.format(deed).strip())
-        hurt.run(1, listener=heard, stall_seconds=5.0)
+        impatient(hurt.folder / ("done" if name == "stalled" else "never"), lambda heard=heard: heard.ended)
+        hurt.run(1, listener=heard)
         assert hurt.rows() == calm.rows()
-        assert any(told.startswith(reason) for _, _, told in heard.ended), heard.ended
-        assert hurt.rows("select max(attempt) from trial") == [(2,)]
+        assert heard.ended[0][2].startswith(reason)
+        assert hurt.rows("select attempt, count(*) from trial group by attempt order by 1") == [(1, 3), (2, 1)]
 
 
-def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, caplog, monkeypatch):
+def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, caplog, monkeypatch, impatient):
     monkeypatch.setattr(member, "READY_SECONDS", 0.0)
-    monkeypatch.setattr(workers, "DEATHS_AT_START", 1000)  # a busy machine starts workers slowly
     bench, mark = Bench(tmp_path, trials=1), tmp_path / "hung"
     hang = f"""
         import os, pathlib, time
@@ -194,31 +217,37 @@ def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, cap
             time.sleep(600)
         """
     bench.file.write_text(bench.file.read_text().replace(DATA, f"{hang.strip()}\n        {DATA}"))
-    bench.run(1, stall_seconds=3.0)
-    assert mark.exists()
-    assert "stalled: no sign of life for 3 s" in caplog.text
+    impatient(mark, lambda: caplog.messages)
+    bench.run(1)
+    assert caplog.messages == ["a worker is replaced, stalled: no sign of life for 60 s"]
     assert bench.rows("select state, attempt from trial") == [("complete", 1)]
 
 
 def test_workers_are_forked_and_a_nursery_that_is_killed_is_replaced_with_all_of_them(tmp_path, nursery, children):
-    calm, hurt, heard = Bench(tmp_path / "calm"), Bench(tmp_path / "hurt"), Heard()
+    """The last two trials, one for each worker, wait for the kill."""
+    calm, heard, killed = Bench(tmp_path / "calm"), Heard(), []
     calm.run(0)
-    killed = []
+    wait = """
+        go = __import__("pathlib").Path(__file__).with_name("go")
+        while float(point["dropout"]) in {} and not go.exists():
+            __import__("time").sleep(0.01)
+        """
+    hurt = Bench(tmp_path / "hurt", loss=wait.format(calm.rates()[2:]).strip())
 
     def kill():
-        if heard.steps and not killed:
+        if {number for number, _ in heard.started} >= {2, 3} and not killed:
             assert {child.ppid() for child in children()} == {os.getpid(), nursery.pid}
             killed.append(nursery.pid)
             os.kill(nursery.pid, signal.SIGKILL)
+            (hurt.folder / "go").touch()
         return False
 
     hurt.run(2, listener=heard, stop=kill)
     assert hurt.rows() == calm.rows()
     assert nursery.pid not in killed
-    assert killed
-    told = {reason for _, state, reason in heard.ended if state is State.RUNNING}
-    assert all(reason.startswith("lost: its worker was killed by signal 9") for reason in told), told
-    assert told
+    lost = [(number, reason) for number, state, reason in heard.ended if state is State.RUNNING]
+    assert sorted(number for number, _ in lost) == [2, 3]
+    assert all(reason.startswith("lost: its worker was killed by signal 9") for _, reason in lost)
 
 
 def test_a_process_whose_device_died_trains_nothing_more(tmp_path):
@@ -250,9 +279,7 @@ def test_a_trial_that_takes_down_its_workers_is_given_up_and_the_others_complete
 @pytest.mark.slow
 def test_a_trial_that_takes_down_its_workers_takes_no_mates_with_it(tmp_path):
     bench = Bench(tmp_path, trials=5, steps=20)
-    _, campaign = load_campaign(bench.file)
-    rates = [trial.point["dropout"] for trial in planned_trials(study_of_round(campaign, 1, 20))]
-    deadly = f'if point["dropout"] == {rates[2]!r}: import os; os.kill(os.getpid(), 9)\n        return nn.Seq'
+    deadly = f'if point["dropout"] == {bench.rates()[2]!r}: import os; os.kill(os.getpid(), 9)\n        return nn.Seq'
     bench.file.write_text(bench.file.read_text().replace("return nn.Seq", deadly))
     bench.run(1, fuse=8)
     assert bench.rows("select number from trial where state != 'complete'") == [(2,)]
@@ -311,13 +338,9 @@ def test_errors_of_workers_reach_the_coordinator(tmp_path):
     with pytest.raises(WorkloadError, match="3 trials in a row failed alike"):
         broken.run(2)
     changed = Bench(tmp_path / "changed")
-
-    def change():
-        changed.file.write_text(changed.file.read_text().replace("ReLU", "GELU"))
-        return False
-
+    text = changed.file.read_text().replace("ReLU", "GELU")
     with pytest.raises(InputError, match="changed while it was trained"):
-        changed.run(1, stop=change)
+        changed.run(1, when_read=lambda: changed.file.write_text(text))
 
 
 def start(folder, *command):
