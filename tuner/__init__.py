@@ -17,12 +17,18 @@ from tuner.errors import Infeasible
 
 __version__ = "0.1.0"
 
-_LATE = {"load": "tuner.reading", "CampaignRecords": "tuner.reading"}  # pandas and matplotlib come with these
+
+def load(study: str, storage: str | None = None) -> Any:
+    """The `CampaignRecords` of a campaign, by its name or its study file; `storage`: a path or URL.
+
+    Raises StorageError when it was not launched. pandas and matplotlib come with it, and not with `import *`.
+    """
+    return import_module("tuner.reading").load(study, storage)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
+    if name == "CampaignRecords":
+        return import_module("tuner.reading").CampaignRecords
     raise AttributeError(f"module 'tuner' has no attribute {name!r}")
 
 
