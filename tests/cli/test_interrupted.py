@@ -105,7 +105,7 @@ if place == "threads":
 elif place == "exit":
     atexit.register(pause)
 else:
-    pauses = Pauses()
+    sys.pauses = Pauses()  # of what it takes apart, the last
 main()
 """
 

@@ -38,11 +38,28 @@ def writes(monkeypatch):
     return Writes(monkeypatch)
 
 
+@pytest.fixture
+def quick_disk(monkeypatch):
+    """Every save is over when training goes on: the first one at each step, for at once there is time for another."""
+    start, seen = BackgroundSaver.start, set()
+
+    def started_and_over(self, update, files, copied):
+        start(self, update, files, copied)
+        if update.step not in seen:
+            seen.add(update.step)
+            wait(self.over)
+
+    monkeypatch.setattr(BackgroundSaver, "start", started_and_over)
+
+
 class Writes:
     def __init__(self, monkeypatch):
         self.seconds, self.fault, self.step, self.wait_for_step = 0.0, None, 0, 0
         self.threads, self.together, self.now, self.done = [], 0, 0, 0
         self.asked = []
+        self.savers = []
+        start = BackgroundSaver.start
+        monkeypatch.setattr(BackgroundSaver, "start", lambda *given: self.savers.append(given[0]) or start(*given))
         for name in ("write_state", "write_weights"):
             method = getattr(CheckpointFolder, name)
             monkeypatch.setattr(CheckpointFolder, name, partial_method(self, method))
@@ -62,6 +79,16 @@ class Writes:
         finally:
             self.now -= 1
             self.done += 1
+
+    def wait_for_the_first(self):
+        """Until a save is begun, from the step on before which the first one is started."""
+        self.step += 1
+        if self.step > 5:
+            wait(lambda: self.threads)
+
+    def wait_for_all(self):
+        """Until what was started has a result, and nobody writes."""
+        wait(lambda: self.done >= 2 and all(not saver.busy or saver.over() for saver in self.savers))
 
 
 def partial_method(writes, method):
@@ -116,7 +143,7 @@ def test_a_trial_stopped_again_and_again_while_it_is_saved_ends_with_the_same_bi
 
 
 def test_complete_is_said_when_the_files_are_there_and_training_does_not_wait_for_them(whole, writes, tmp_path):
-    writes.seconds = 0.2
+    writes.wait_for_step = 20
     steps, told = [], []
 
     class Watching(CuttingRecorder):
@@ -129,32 +156,31 @@ def test_complete_is_said_when_the_files_are_there_and_training_does_not_wait_fo
 
     class Counting(Tiny):
         def loss(self, model, batch, point):
+            writes.wait_for_the_first()
             steps.append(writes.now)
-            time.sleep(0.002)  # the thread that saves must get its turn
             return super().loss(model, batch, point)
 
     recorder = train(tmp_path, Watching(), workload=Counting())
     assert told[-1] == (State.COMPLETE, 24)
-    assert sum(steps) > 10, "most steps are made while the disk is busy"
+    assert steps[5:19] == [1] * 14, "the disk was busy"
     assert writes.together == 1
     assert meaning(recorder, tmp_path) == whole
 
 
+@pytest.mark.usefixtures("quick_disk")
 def test_what_fails_beside_the_training_is_raised_at_the_next_step(writes, tmp_path):
     writes.fault = OSError(errno.ENOSPC, "No space left on device")
     steps = []
 
     class Counting(Tiny):
         def loss(self, model, batch, point):
-            if writes.threads:
-                time.sleep(0.05)  # time enough for the other thread to fail
-                steps.append(1)
+            steps.append(len(writes.threads))
             return super().loss(model, batch, point)
 
     recorder = CuttingRecorder()
     with pytest.raises(OSError, match="No space left"):
         train(tmp_path, recorder, workload=Counting())
-    assert len(steps) <= 1
+    assert steps == [0] * 5
     assert [update.state for update in recorder.updates] == []
     writes.fault = None
     assert recorder.claim(TRIAL).checkpoints == ()
@@ -175,8 +201,7 @@ class InStep(Tiny):
     def loss(self, model, batch, point):
         self.writes.step += 1
         if self.writes.step > self.until:
-            wait(lambda: self.writes.done >= 2)
-            time.sleep(0.003)
+            self.writes.wait_for_all()
         return super().loss(model, batch, point)
 
 
@@ -233,16 +258,8 @@ def test_a_trunk_that_is_left_while_something_older_is_saved_stays(writes, tmp_p
     assert all(read_state(tmp_path, kept)["step"] == kept.step for kept in recorder.checkpoints if kept.kind != "best")
 
 
-def test_a_trunk_is_left_once_though_a_save_is_over_before_the_next_step(writes, tmp_path, monkeypatch):
-    start, seen = BackgroundSaver.start, set()
-
-    def started_and_over(self, update, files, copied):
-        start(self, update, files, copied)
-        if update.step not in seen:
-            seen.add(update.step)
-            wait(self.over)
-
-    monkeypatch.setattr(BackgroundSaver, "start", started_and_over)
+@pytest.mark.usefixtures("quick_disk")
+def test_a_trunk_is_left_once_though_a_save_is_over_before_the_next_step(writes, tmp_path):
     recorder = CuttingRecorder()
     train(tmp_path, recorder, trial=replace(TRIAL, pins=(7,)), fingerprint="code and data")
     assert writes.asked.count(("trunk", 7)) == 1
@@ -277,6 +294,7 @@ def test_a_trial_that_is_lost_while_it_is_saved_takes_its_files_back(last_step, 
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.usefixtures("quick_disk")
 @pytest.mark.parametrize("answer_lost", [False, True])
 def test_training_goes_on_while_the_database_is_away(answer_lost, whole, writes, tmp_path):
     class Away(AwayRecorder):
@@ -285,14 +303,9 @@ def test_training_goes_on_while_the_database_is_away(answer_lost, whole, writes,
                 self.away = ()
             super().record(updates)
 
-    class Slow(Tiny):
-        def loss(self, model, batch, point):
-            time.sleep(0.005)
-            return super().loss(model, batch, point)
-
     recorder = Away({1, 2}, answer_lost=answer_lost)
-    assert meaning(train(tmp_path, recorder, workload=Slow()), tmp_path) == whole
-    assert recorder.calls > 1
+    assert meaning(train(tmp_path, recorder), tmp_path) == whole
+    assert recorder.calls > 3
 
 
 def test_an_error_of_the_users_code_ends_the_trial_and_the_thread(writes, tmp_path):
@@ -300,6 +313,7 @@ def test_an_error_of_the_users_code_ends_the_trial_and_the_thread(writes, tmp_pa
 
     class Failing(Tiny):
         def loss(self, model, batch, point):
+            writes.wait_for_the_first()
             if writes.threads:
                 raise ValueError("a bug")
             return super().loss(model, batch, point)
