@@ -135,7 +135,7 @@ class Kept(Nursery):
 
 @pytest.fixture(scope="module")
 def nursery():
-    kept = Kept(worker_environment(1))
+    kept = Kept(worker_environment(1), os.devnull)  # of no one study: it imports torch
     yield kept
     Nursery.close(kept)
 
