@@ -1,10 +1,10 @@
-"""Progress of a launch: bars on a terminal, one line per finished trial anywhere else; and Ctrl-C."""
+"""Progress of a launch: bars on a terminal, lines anywhere else; and Ctrl-C."""
 
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
@@ -24,30 +24,58 @@ from tuner.execution.backend import Listener, Silent, Watch
 from tuner.records import Claim, State, TrialUpdate
 
 MOST_BARS = 8  # of trials
+SILENT_SECONDS = 60.0  # after which lines say how far trials are
 
 
 class Lines:
-    """One line per finished trial, with the time since the study was begun: true of trials that train together, too."""
+    """One line per finished trial, with the time since the study was begun: true of trials that train together, too.
 
-    def __init__(self, study: Study, finished: int) -> None:
+    Where no trial ends for a minute, a line says how far they are and how long it may still take.
+    """
+
+    def __init__(self, study: Study, finished: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.study = study
         self.finished = finished
-        self.began = time.monotonic()
+        self.clock = clock
+        self.began = self.told = clock()
+        self.reached: dict[int, int] = {}  # by trial in training: its last step
+        self.steps = 0  # made since the study was begun here
 
     def trial_started(self, claim: Claim) -> None:
-        """Nothing is finished yet."""
+        self.reached[claim.trial_id] = _first_step(claim)
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
-        """Lines do not move."""
+        self.steps += step - self.reached.get(claim.trial_id, step)
+        self.reached[claim.trial_id] = step
+        if self.clock() - self.told >= SILENT_SECONDS:
+            self._tell(f"{self._place()}  {self._progress()}")
 
     def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
+        self.reached.pop(claim.trial_id, None)
         if update.state is State.RUNNING:
             if update.reason:
-                say(f"{self.study.name}  trial {claim.trial.number} {update.reason}; it will be tried again")
+                self._tell(f"{self.study.name}  trial {claim.trial.number} {update.reason}; it will be tried again")
             return
         self.finished += 1
-        place = f"{self.study.name} {self.finished}/{self.study.num_trials}"
-        say(f"{place}  {described(self.study, claim, update)}, after {readable_seconds(time.monotonic() - self.began)}")
+        passed = readable_seconds(self.clock() - self.began)
+        self._tell(f"{self._place()}  {described(self.study, claim, update)}, after {passed}")
+
+    def _tell(self, line: str) -> None:
+        self.told = self.clock()
+        say(line)
+
+    def _place(self) -> str:
+        return f"{self.study.name} {self.finished}/{self.study.num_trials}"
+
+    def _progress(self) -> str:
+        """How far the trials in training are, how fast, and the time for all that are left at that rate."""
+        length = self.study.budget.max_train_steps
+        low, high = min(self.reached.values()), max(self.reached.values())
+        between = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        rate = self.steps / (self.clock() - self.began)
+        left = (self.study.num_trials - self.finished) * length - sum(self.reached.values())
+        time_left = f", about {readable_seconds(left / rate)} left" if rate else ""
+        return f"{len(self.reached)} in training at step {between} of {length:,}; {rate:,.0f} steps/s{time_left}"
 
 
 class Bars:
@@ -68,7 +96,7 @@ class Bars:
 
     def trial_started(self, claim: Claim) -> None:
         self._forget(claim)
-        first = max((checkpoint.step for checkpoint in claim.checkpoints if checkpoint.kind == "latest"), default=0)
+        first = _first_step(claim)
         shown = len(self.trials) < MOST_BARS
         bar = self.progress.add_task(
             f"  trial {claim.trial.number}", total=self.steps, completed=first, note="", visible=shown
@@ -99,6 +127,11 @@ class Bars:
         if claim.trial_id in self.trials:
             self.progress.remove_task(self.trials.pop(claim.trial_id)[0])
         self.reached.pop(claim.trial_id, None)
+
+
+def _first_step(claim: Claim) -> int:
+    """Where a trial goes on, or 0."""
+    return max((checkpoint.step for checkpoint in claim.checkpoints if checkpoint.kind == "latest"), default=0)
 
 
 def described(study: Study, claim: Claim, update: TrialUpdate) -> str:
