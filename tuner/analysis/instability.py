@@ -108,11 +108,11 @@ def _summary(table: pd.DataFrame) -> str:
     parts = []
     for row in table[table["best"].notna()].to_dict("records"):
         if np.isnan(row["ratio"]) or not (row["sure"] or row["ratio_low"] <= NEAR):
-            parts.append(f"{row['hyperparameter']} diverges nowhere in particular (best {row['best']:.3g})")
+            parts.append(f"no {row['hyperparameter']} near the best, {row['best']:.3g}, makes trials diverge")
         else:
             parts.append(
                 f"the best {row['hyperparameter']}, {row['best']:.3g}, lies a factor of {row['ratio']:.2g} below "
                 f"{row['divergent_from']:.3g}, from where {row['infeasible']} of {row['trials_above']} trials diverge"
             )
-    text = "; ".join(parts)
+    text = "; ".join(parts)  # begins with a word of ours, never with a name
     return text[0].upper() + text[1:] + "."

@@ -99,5 +99,5 @@ def _caveats(frames: StudyFrames, verdict: str, named: str) -> list[str]:
     if verdict == "overfitting" and _about_regularization(frames):
         return ["Regularization is what this round is about, so this is an answer and no problem (B25)."]
     if verdict == "ok" and named:
-        return [f"{named} overfits: look at its curve before it is taken further (A5)."]
+        return [f"Overfitting in {named}: look at the curve before such a trial is taken further (A5)."]
     return []

@@ -1,13 +1,10 @@
 """Each varied hyperparameter against the best value over training (B29): where the good points lie (B20)."""
 
 import math
-from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.study_frames import StudyFrames
@@ -60,22 +57,8 @@ def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperpa
         _panel(axes, mine.assign(position=_scale_x(axes, hyperparameter, mine["value"])), limits)
     if shared is not None and table["rank"].isna().all():
         shared.set_yticks([])  # nothing has a value, so the scale says nothing
-    marks = _drawn_marks(figure)
-    if marks["labels"]:
-        made = figure.legend(**marks, loc="outside lower left", ncols=4, fontsize=theme.SMALL, frameon=False)
-        theme.plain(made.get_texts())
+    theme.legend_below(figure)
     return figure
-
-
-def _drawn_marks(figure: Figure) -> dict[str, Any]:
-    """The marks that stand in any panel, each once."""
-    marks: dict[str, Line2D] = {}
-    for axes in figure.axes:
-        for line in axes.get_lines():
-            label = str(line.get_label())
-            if not label.startswith("_") and len(np.asarray(line.get_xdata())):
-                marks.setdefault(label, line)
-    return {"handles": list(marks.values()), "labels": list(marks)}
 
 
 def value_limits(table: pd.DataFrame, *, minimize: bool) -> tuple[float, float]:

@@ -26,8 +26,8 @@ def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the bes
         )  # fmt: skip
         axes.tick_params(labelleft=place == 0)
         if place == 0:
-            theme.legend(axes)
             value_scale(axes, table["value"].to_numpy(dtype=np.float64))
+    theme.legend_below(figure)
     return figure
 
 

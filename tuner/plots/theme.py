@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -87,6 +88,21 @@ def legend(
     else:
         made = axes.legend(fontsize=SMALL, framealpha=0.9, edgecolor=PALE, ncols=columns)
     plain(made.get_texts())
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend under all panels, with the marks that stand in any of them, each once."""
+    marks: dict[str, Line2D] = {}
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            label = str(line.get_label())
+            if not label.startswith("_") and len(np.asarray(line.get_xdata())):
+                marks.setdefault(label, line)
+    if marks:
+        made = figure.legend(
+            list(marks.values()), list(marks), loc="outside lower left", ncols=4, fontsize=SMALL, frameon=False
+        )
+        plain(made.get_texts())
 
 
 def empty(figure: Figure, reason: str) -> Figure:
