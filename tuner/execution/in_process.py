@@ -1,5 +1,6 @@
 """The backend that trains in this process, one trial after the other."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -34,7 +35,9 @@ from tuner.training.preflight import check_switched_off, check_workload, measure
 from tuner.training.room import check_room
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
+from tuner.training.unread import unread
 
+_log = logging.getLogger(__name__)
 LEASE_SECONDS = 120.0
 POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
 FIRST_POLL_SECONDS = 0.02
@@ -85,6 +88,7 @@ class InProcess:
         self.crew = crew
         self.allow_inexact = allow_inexact
         self.quota = quota
+        self._asked: set[str] = set()  # studies whose hyperparameters were looked after
         prepare_numerics(self.device, threads)
         keep_freed_memory()
 
@@ -109,6 +113,12 @@ class InProcess:
 
     def check(self, study: Study, trial: Trial) -> None:
         check_workload(self._setting(study, "check", _never), trial)
+        if study.kind == "round" and study.name not in self._asked:  # a sweep switches off what it does not need
+            self._asked.add(study.name)
+            for name in unread(self._setting(study, "check", _never), trial):
+                _log.warning(
+                    "nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name
+                )
 
     def check_room(self, study: Study, trial: Trial, processes: int = 1) -> None:
         together = self.fuse if isinstance(self.fuse, int) else 1  # of "auto" it is not known yet

@@ -37,7 +37,8 @@ def check_workload(setting: Setting, trial: Trial) -> None:
             raise
         except KeyError as error:
             raise WorkloadError(
-                f"{name} asks its point for {error}, which the search space does not declare"
+                f"{name} asks its point for {error}, which the search space does not declare; there are: "
+                f"{', '.join(trial.point)}"
             ) from error
         except Exception as error:
             raise WorkloadError(f"{name} failed on its first batch with {type(error).__name__}: {error}") from error

@@ -1,0 +1,72 @@
+"""Hyperparameters that nothing reads: searched, they would change nothing, and the search would not notice."""
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from tuner.design.hyperparameters import TRAINER_FAMILIES
+from tuner.design.prefix import is_of_the_schedule
+from tuner.design.trial import Trial
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.setting import Setting
+from tuner.training.trial_run import TrialRun
+
+
+def unread(setting: Setting, trial: Trial) -> list[str]:
+    """Names in the trial's point that neither the trainer nor the workload reads for a first batch. Writes nothing.
+
+    The workload may read them elsewhere, or in other trials: a reason to look, and no error.
+    """
+    point = _Noting(TrialRun(setting, trial).point)
+    with callers_generators_restored(setting.device), suppress(Exception):  # errors are the check's to tell
+        _first_loss(setting, trial, point)
+        names = {name: name.rpartition(".")[2] for name in trial.point}
+        read = point.read | set(TRAINER_FAMILIES)
+        return [name for name, short in names.items() if not {name, short} & read and not is_of_the_schedule(name)]
+    return []
+
+
+def _first_loss(setting: Setting, trial: Trial, point: "_Noting") -> None:
+    run, workload = TrialRun(setting, trial), setting.workload
+    model, batch = workload.model(point), run.batches.at(0)
+    if setting.study.augment and workload.augments:
+        batch = workload.augment(batch, point, torch.Generator(setting.device).manual_seed(0))
+    workload.loss(model.to(setting.device).train(), batch, point)
+    workload.metrics(model.eval(), batch)
+
+
+class _Noting(dict[str, Any]):
+    """A point that remembers what was asked of it; who takes it whole may have read everything."""
+
+    def __init__(self, values: Any) -> None:
+        super().__init__(values)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        self.read.add(str(name))
+        return super().__contains__(name)
+
+    def __iter__(self) -> Any:
+        self.read |= set(super().keys())
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        self.read |= set(super().keys())
+        return super().keys()
+
+    def items(self) -> Any:
+        self.read |= set(super().keys())
+        return super().items()
+
+    def values(self) -> Any:
+        self.read |= set(super().keys())
+        return super().values()
