@@ -12,4 +12,4 @@ def adoptions(study: Study, storage: Storage = None, form: OutputFormat = Format
     log = records.adoptions()
     emit_frame(log, form)
     if log.empty:
-        say(f"no adoption of {records.name} yet; run: tuner adopt STUDY_FILE --candidate 2/0 --baseline 1/0")
+        say(f"no adoption of {records.name} yet; run: tuner adopt STUDY_FILE --candidate 2/0 --baseline 2/1")

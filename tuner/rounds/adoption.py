@@ -59,7 +59,9 @@ def baseline_place(ledger: Ledger, campaign: str) -> str:
     """The candidate that was adopted last. Raises DeclarationError while nothing was."""
     adopted = last_adopted(ledger, campaign)
     if adopted is None:
-        raise DeclarationError(f"nothing of {campaign!r} was adopted yet: name the baseline, like --baseline 1/0")
+        raise DeclarationError(
+            f"nothing of {campaign!r} was adopted yet: name the baseline, like --baseline 2/1, of the candidate's round"
+        )
     return f"{adopted[0]}/{adopted[1]}"
 
 
@@ -121,8 +123,13 @@ def _check_comparable(candidate: Side, baseline: Side) -> None:
     one, other = candidate.row.study, baseline.row.study
     for key in _SHARED:
         if getattr(one, key) != getattr(other, key):
+            mine, theirs = _told(one, key), _told(other, key)
             raise DeclarationError(
-                f"{candidate.place} and {baseline.place} differ in {key} ({getattr(one, key)} and "
-                f"{getattr(other, key)}) and cannot be compared by one study; name trials of one length, as the next "
-                f"round trains them: promote both, or name two of {round_name(one.round or 1)}"
+                f"{candidate.place} and {baseline.place} differ in {key} ({mine} and {theirs}) and cannot be compared "
+                f"by one study; name two of {round_name(one.round or 1)}, where points of the round before were "
+                "trained again, or promote both to the next"
             )
+
+
+def _told(study: Study, key: str) -> str:
+    return f"{study.budget.max_train_steps} steps" if key == "budget" else str(getattr(study, key))
