@@ -14,8 +14,9 @@ EXIT_FAULT, EXIT_INPUT, EXIT_FINDING, EXIT_PAUSED = 1, 2, 3, 75
 app = typer.Typer(
     name="tuner",
     help="The Deep Learning Tuning Playbook as a program.\n\n"
-    "tuner run studies/digits.py        the whole playbook, from nothing to a report\n\n"
-    "tuner launch studies/digits.py --round 1 --dry-run        what a round would cost",
+    "tuner run STUDY_FILE --dry-run    check a study file, and what it would cost\n\n"
+    "tuner run STUDY_FILE --yes        the whole playbook, and a report\n\n"
+    "tuner status                      what is there",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
