@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -53,7 +54,8 @@ def _casts(run: TrialRun) -> bool:
     """Whether an operation of the loss runs under autocast. Changes nothing."""
     workload, watch = run.setting.workload, _Watch(run.setting.device.type)
     model = copy.deepcopy(run.model)
-    with callers_generators_restored(run.setting.device), left_as_it_was(workload), watch:
+    # An augmentation is left out, and a loss may miss it; then what was seen until there has to do.
+    with callers_generators_restored(run.setting.device), left_as_it_was(workload), suppress(Exception), watch:
         workload.loss(model, run.batches.at(run.step), run.point)
     return watch.casts
 
