@@ -137,7 +137,7 @@ class Operations:
         leaves: list[Any] = []
         for first, *others in zip(*(leaves for leaves, _ in flat), strict=True):
             if isinstance(first, torch.Tensor):
-                leaves.append(self.trial(torch.stack([first, *others])))
+                leaves.append(self.trial(_stacked_alike([first, *others])))
             elif any(other != first for other in others):
                 raise NotFusible(f"{name}: a Python value that differs between trials")
             else:
@@ -157,6 +157,30 @@ class _Spread(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         sums = [gradient.sum_to_size(context.given[1:]) for gradient in gradients[0].unbind(0)]
         return torch.stack(sums).reshape(context.aligned), None, None
+
+
+def _stacked_alike(results: list[torch.Tensor]) -> torch.Tensor:
+    """[K, ...] whose rows lie in memory as each trial's own result does: a sum adds up in that order.
+
+    So with the dimensions in their order, what is repeated only repeated, and gaps where there are some.
+    """
+    first = results[0]
+    if first.is_contiguous():
+        return torch.stack(results)
+    strides = first.stride()
+    order = sorted(range(first.dim()), key=lambda dim: -strides[dim])
+    once = tuple(slice(None) if stride else slice(0, 1) for stride in strides)
+    parts = [result[once].permute(order) for result in results]
+    stacked = torch.stack(parts)
+    if parts[0].stride(-1) > 1:
+        stacked = torch.stack([stacked, stacked], -1)[..., 0]
+    elif not parts[0].is_contiguous():
+        stacked = torch.nn.functional.pad(stacked, (0, 1))[..., :-1]
+    stacked = stacked.permute(0, *(1 + order.index(dim) for dim in range(first.dim())))
+    if stacked.shape[1:] == first.shape:
+        return stacked
+    repeated: torch.Tensor = _Spread.apply(stacked, tuple(first.shape), tuple(stacked.shape))  # type: ignore[no-untyped-call]
+    return repeated
 
 
 def _rows(stacked: torch.Tensor) -> Sequence[torch.Tensor]:

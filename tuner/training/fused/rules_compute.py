@@ -140,6 +140,16 @@ def embedding(  # noqa: PLR0913 - torch's arguments
     return operations.trial(F.embedding(shifted, stacked.reshape(trials * rows, width)))
 
 
+def cosine_similarity(
+    operations: Operations, function: Any, first: Any, second: Any, dim: int = 1, eps: float = 1e-8
+) -> Any:
+    """Torch's own formula on the stacks: its gradients reach a tensor in several parts, added up as in one trial."""
+    if operations.care > 1 or rank(first) != rank(second) or rank(first) < 2:
+        return NotImplemented
+    values = function(operations.stacked(first), operations.stacked(second), inner(dim, rank(first)), eps)
+    return operations.trial(values)
+
+
 _CONVOLUTIONS = [f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)]
 _POOLS = [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
 
@@ -150,5 +160,6 @@ RULES: dict[str, Any] = {
     **dict.fromkeys(_POOLS, pooling),
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     "layer_norm": layer_norm,
+    "cosine_similarity": cosine_similarity,
     "embedding": embedding,
 }

@@ -145,7 +145,7 @@ def set_item(operations: Operations, function: Any, value: torch.Tensor, index: 
     if any(is_trial(part) for part in parts):
         raise NotFusible("__setitem__ at places that differ between trials")
     place = (slice(None), *parts)
-    value.stacked[place] = operations.aligned(new, value.stacked[place].dim() - 1)
+    value.stacked[place] = operations.aligned(new, value.stacked[place].dim() - 1) if is_trial(new) else new
 
 
 def gather(operations: Operations, function: Any, value: Any, dim: int, index: Any, **keywords: Any) -> Any:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tuner.errors import NotFusible
 from tuner.training.fused.graph import FRESH, base_of, writes
 from tuner.training.fused.operations import name_of
+from tuner.training.fused.trial_tensor import TrialTensor
 
 _ATEN = torch.ops.aten
 
@@ -70,8 +71,7 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
-        if keywords.get("generator") is not None:
-            raise NotFusible(f"{name_of(func)}: random numbers of a generator that a recording would freeze")
+        _check_call(func, types, keywords)
         given, named = pytree.tree_map(self._as_node, (tuple(args), dict(keywords)))
         is_constant = func is _ATEN.lift_fresh.default  # torch.tensor(...): the code makes a new one each time
         func = _ATEN.clone.default if is_constant else func
@@ -121,6 +121,14 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
             self.constants[name] = tensor
             self._know(tensor, self.graph.get_attr(name))
         return self._nodes[id(tensor)]
+
+
+def _check_call(func: Any, types: Any, keywords: Any) -> None:
+    """Refuse what was called past the rules, and random numbers that the code has a generator of its own for."""
+    if keywords.get("generator") is not None:
+        raise NotFusible(f"{name_of(func)}: random numbers of a generator that a recording would freeze")
+    if TrialTensor in types and func is not _ATEN._local_scalar_dense.default:
+        raise NotFusible(f"{name_of(func)}: called where no rule is asked, by TorchScript or code in C++ say")
 
 
 def _written(node: Node) -> list[Node]:
