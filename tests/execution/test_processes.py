@@ -45,7 +45,7 @@ def test_the_work_ahead_is_that_of_the_trials_that_are_left(fused, tmp_path, mon
         ahead = work_ahead(ledger, row, backend._setting(study, "x", lambda: False), fused=fused)
         assert ahead.num_trials == 6
         step = ahead.seconds / 6 / 2000
-        assert 1e-6 < step < 0.1
+        assert 0.0 < step < 10.0, "seconds, on any machine"
         kept = ledger.conclusion("tiny", "fusion", row.study_id)
         assert (kept is not None) == fused
         monkeypatch.setattr(processes, "best_choice", lambda *rest, **named: pytest.fail("probed twice"))

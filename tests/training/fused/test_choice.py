@@ -1,6 +1,5 @@
 """How many trials train together: by what a short probe measures, within the memory, and never at a loss."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,9 @@ from tuner.budget.step_budget import StepBudget
 from tuner.rounds.plan import planned_trials
 from tuner.training.fused import choice
 from tuner.training.fused.choice import best_choice, trials_that_fit
+from tuner.training.fused.group import Group
 from tuner.training.fused.making import make_group
+from tuner.training.trial_run import TrialRun
 
 LONG = StepBudget(100_000, 50_000)
 
@@ -26,13 +27,71 @@ def runs_space():
     return runs_of(Mlp(), 1)[0].setting.study.space
 
 
-def test_a_small_model_with_much_work_ahead_trains_in_a_large_group(tmp_path):
-    began = time.thread_time()
+class VirtualClock:
+    """Tells what steps and recordings are said to take: a step of a trial alone, of a group by its size, a recording.
+
+    The steps themselves are made.
+    """
+
+    def __init__(self, alone, group, recording):
+        self.now, self.alone, self.group, self.recording = 0.0, alone, group, recording
+
+    def advancing(self, advance, seconds):
+        """The same method of a run or a group, of which this clock says what its steps took."""
+
+        def timed(trained, asked):
+            first = trained.runs[0] if isinstance(trained, Group) else trained
+            began, then = first.step, self.now
+            result = advance(trained, asked)
+            self.now = then + (first.step - began) * seconds(trained)
+            return result
+
+        return timed
+
+    def recorded(self, runs):
+        then = self.now
+        group = make_group(runs)  # which makes steps to compare
+        self.now = then + self.recording
+        return group
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Puts a virtual clock in the place of the real one, whose verdict would depend on the machine."""
+
+    def made(*, alone=1e-4, group=lambda size: 1e-4 + 1e-5 * size, recording=1e-2):
+        clock = VirtualClock(alone, group, recording)
+        monkeypatch.setattr(choice, "clock_of", lambda device: lambda: clock.now)
+        monkeypatch.setattr(TrialRun, "advance", clock.advancing(TrialRun.advance, lambda run: clock.alone))
+        monkeypatch.setattr(
+            Group, "advance", clock.advancing(Group.advance, lambda group: clock.group(len(group.runs)))
+        )
+        monkeypatch.setattr(choice, "make_group", clock.recorded)
+        return clock
+
+    return made
+
+
+def test_a_small_model_with_much_work_ahead_trains_in_a_large_group(clock, tmp_path):
+    clock()
     found = probed(Mlp(), tmp_path)
-    assert found.num_trials >= 8
+    assert found.num_trials == 16
     assert found.ways["linear"] == "rule"
-    assert "times as fast as one by one" in found.reason
-    assert time.thread_time() - began < 3 * choice.PROBE_SECONDS
+    # 100 us alone; of 16 together 260 / 16 = 16.25 us each, and of the recording 0.01 s / (16 * 100,000 steps)
+    assert found.reason == "6.15 times as fast as one by one (16 us a trial's step)"
+    assert found.seconds == pytest.approx(16.25e-6 + 6.25e-9)
+
+
+def test_larger_groups_are_tried_until_one_is_not_faster(clock, tmp_path):
+    clock(group=lambda size: 1e-4 + 1e-5 * size + 1e-5 * max(0, size - 8) ** 2)
+    assert probed(Mlp(), tmp_path).num_trials == 8
+
+
+def test_a_probe_ends_before_the_next_group_takes_it_beyond_its_time(clock, tmp_path):
+    """Of recordings that take 0.45 s two would fit into a second, but the second is expected to take 0.9 s."""
+    slow = clock(recording=0.45)
+    assert probed(Mlp(), tmp_path).num_trials == 4
+    assert slow.now < choice.PROBE_SECONDS
 
 
 def test_a_short_study_is_not_probed(tmp_path):
@@ -41,25 +100,20 @@ def test_a_short_study_is_not_probed(tmp_path):
     assert "too few for a probe" in found.reason
 
 
-def test_steps_that_do_not_wait_for_python_are_left_alone(tmp_path):
-    class Slow(Mlp):
-        def loss(self, model, batch, point):
-            end = time.thread_time() + 2 * choice.SLOW_STEP
-            while time.thread_time() < end:
-                pass
-            return super().loss(model, batch, point)
-
-    began = time.thread_time()
-    found = probed(Slow(), tmp_path)
-    assert found.num_trials == 1
-    assert "gain nothing from each other" in found.reason
-    assert time.thread_time() - began < 10 * choice.SLOW_STEP
-
-
-def test_a_probe_that_loses_keeps_trials_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(choice, "PAYS", 1e-3)
+def test_steps_that_do_not_wait_for_python_are_left_alone(clock, tmp_path):
+    slow = clock(alone=2 * choice.SLOW_STEP)
     found = probed(Mlp(), tmp_path)
-    assert (found.num_trials, found.reason, found.probed) == (1, "training together is not faster", True)
+    assert found.num_trials == 1
+    assert found.reason == "steps of 0.2 s gain nothing from each other"
+    assert slow.now == pytest.approx(4 * choice.SLOW_STEP), "one to warm up, and one"
+
+
+@pytest.mark.parametrize(("share", "trials"), [(0.81, 1), (0.79, 4)])
+def test_a_group_has_to_be_faster_by_a_fifth(share, trials, clock, tmp_path):
+    clock(group=lambda size: share * 1e-4 * size + 1e-7 * (size - 4) ** 2, recording=0.0)
+    found = probed(Mlp(), tmp_path)
+    assert (found.num_trials, found.probed) == (trials, True)
+    assert (found.reason == "training together is not faster") == (trials == 1)
 
 
 def test_what_cannot_be_fused_is_found_out_and_kept(tmp_path):
@@ -100,10 +154,12 @@ def test_the_free_memory_bounds_a_group_and_workers_share_it(tmp_path, monkeypat
     assert found.num_trials < 16
 
 
-def test_a_model_that_loops_is_chosen_by_its_time(tmp_path):
+@pytest.mark.parametrize(("share", "trials"), [(1.0, 1), (0.5, 8)])
+def test_a_model_that_loops_is_chosen_by_its_time(share, trials, clock, tmp_path):
+    clock(group=lambda size: share * 1e-4 * size - 1e-6 * size**2)
     found = probed(Gru(), tmp_path, trials=8)
-    assert found.probed
-    assert found.num_trials == 1 or found.ways["gru"] == "loop"
+    assert (found.num_trials, found.probed) == (trials, True)
+    assert trials == 1 or found.ways["gru"] == "loop"
 
 
 def test_a_group_that_was_interrupted_in_the_probe_leaves_no_trace(tmp_path):
@@ -117,8 +173,9 @@ def test_a_group_that_was_interrupted_in_the_probe_leaves_no_trace(tmp_path):
 
 @pytest.mark.parametrize(("workload", "trials", "first"), [(Mlp, 16, 4), (Mlp, 3, 3), (Gru, 8, 2)])
 def test_the_first_group_is_large_enough_to_gain_and_small_where_each_trial_is_recorded(
-    workload, trials, first, tmp_path, monkeypatch
+    workload, trials, first, clock, tmp_path, monkeypatch
 ):
+    clock()
     tried = []
     monkeypatch.setattr(choice, "make_group", lambda runs: tried.append(len(runs)) or make_group(runs))
     probed(workload(), tmp_path, trials=trials)
