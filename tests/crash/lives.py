@@ -1,7 +1,7 @@
 """A tiny study, the lives of workers that train it, and what must be true of it between them and in the end.
 
 A life is a fork (0.1 s instead of the 2 s of importing torch), so nothing here may train in the parent: a process
-that trained should not be forked.
+that trained should not be forked. What a process makes once, and each life would make anew, is made here.
 """
 
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch._dynamo  # which every optimizer imports, in 1.5 s
+import torch.utils.serialization  # which the first checkpoint imports
 from sqlalchemy import create_engine, text
 from storage.postgres import Server
 from support.tiny import Tiny, tiny_study
@@ -24,6 +24,7 @@ from tuner.budget.step_budget import StepBudget
 from tuner.execution.backend import Silent
 from tuner.execution.in_process import InProcess, Lease, checkpoint_place
 from tuner.rounds.plan import planned_trials
+from tuner.storage import codec
 from tuner.storage.engine import parsed_url
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
@@ -51,6 +52,11 @@ class Exact(Tiny):
 
 
 code_digest(Exact())  # remembered, so that no life has to read the source again
+codec.study_from(codec.study_text(STUDY))
+for _trial in planned_trials(STUDY):
+    codec.point_from(codec.point_text(_trial.point))
+    codec.schedule_from(codec.schedule_text(_trial.schedule))
+    codec.steps_from(codec.steps_text(_trial.pins))
 
 
 @dataclass(frozen=True)

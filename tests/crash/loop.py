@@ -87,7 +87,7 @@ def aside(databases, kills, seed):
 def beats(databases, kills):
     """A kill -9 at each of the first heartbeats, which come in the middle of anything."""
     judge = Judge(databases)
-    wrong, slow = [], Exact(slow=0.005)
+    wrong, slow = [], Exact(slow=0.02)  # half a second a trial: many more beats than kills
     for k in range(1, kills + 1):
         place = databases.planned(f"beat-{k}")
         code = ended(life(place, slow, armed=f"heartbeat@{k}=kill9", **HURRIED))
