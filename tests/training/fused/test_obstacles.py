@@ -1,5 +1,7 @@
 """What in a model is in the way of fusing is said in the words of its author, with what to change."""
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,10 @@ class Listed(nn.Module):
 HELD = {
     "a list of parameters": (lambda: [nn.Parameter(torch.randn(3))], "held, a list of parameters, .*nn.ParameterList"),
     "a tuple of modules": (lambda: (nn.Linear(2, 2),), "held, a tuple of modules, .*nn.ModuleList"),
+    "a dict of numbers": (
+        lambda: {"rate": random.random()},
+        "held, a dict: hold a number .* in an attribute of its own",
+    ),
     "a dict of tensors": (lambda: {"a": torch.randn(3)}, "held, a dict of tensors: .*register_buffer"),
 }
 

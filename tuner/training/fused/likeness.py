@@ -114,6 +114,8 @@ def _advice(value: Any) -> str:
         )
     if any(isinstance(each, torch.Tensor) for each in held):
         return f", a {kind} of tensors: hold each by register_buffer, or in an attribute of its own"
+    if any(type(each) is float for each in held):
+        return f", a {kind}: hold a number that differs between trials in an attribute of its own"
     return ""
 
 
