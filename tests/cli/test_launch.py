@@ -110,6 +110,10 @@ def test_status_counts_trials_by_state(tuner, tmp_path):
     assert lines[1].split() == ["tiny", "round-1", "4", "4", "complete", "60", "100%", "a", "test"], (
         "none is infeasible"
     )
+    ranked = json.loads(tuner("trials", "tiny", "--top", "3", "-f", "json").out)
+    values = sorted(one["best_value"] for one in json.loads(tuner("trials", "tiny", "-f", "json").out))
+    assert [one["best_value"] for one in ranked] == values[:3], "a loss: the smallest first"
+    assert "values are validation/loss, to minimize" in tuner("trials", "tiny").err
     records = load("tiny", str(tmp_path / "runs" / "tuner.sqlite"))
     assert "4 complete" in repr(records)
     best = records.best(round=1)

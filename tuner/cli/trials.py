@@ -1,5 +1,9 @@
 """`tuner trials`: every trial with its point and what became of it."""
 
+from typing import Annotated
+
+import typer
+
 from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study, StudyName
 
 
@@ -7,22 +11,29 @@ def trials(
     study: Study,
     round_number: RoundNumber = None,
     study_name: StudyName = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Only so many complete trials, best first.", show_default=False)
+    ] = None,
     storage: Storage = None,
     form: OutputFormat = Format.table,
 ) -> None:
     """List the trials of a round: number, state, reason, point, best and last value, steps (those taken over), seed."""
-    from tuner.cli.output import emit_frame
+    from tuner.analysis.curves import ranked_trials
+    from tuner.cli.output import emit_frame, say
     from tuner.reading import load
 
     frames = load(study, storage).frames(study_name or round_number)
+    table = frames.trials if top is None else ranked_trials(frames).head(top)
     values = ["best_value", "best_step", "last_value", "steps", "seed"]
     if form is not Format.table:
         more = ["inherited", "exact", "data_seed", "origin", "attempt"]
-        emit_frame(frames.trials[["trial", "state", "reason", *frames.hyperparameters, *values, *more]], form)
+        emit_frame(table[["trial", "state", "reason", *frames.hyperparameters, *values, *more]], form)
         return
-    unusual = ["inherited"] * bool(frames.trials["inherited"].any())  # what is as always is not worth a column
-    unusual += ["exact"] * bool(not frames.trials["exact"].all())
-    reason = ["reason"] * bool(frames.trials["reason"].any())
+    unusual = ["inherited"] * bool(table["inherited"].any())  # what is as always is not worth a column
+    unusual += ["exact"] * bool(not table["exact"].all())
+    reason = ["reason"] * bool(table["reason"].any())
     point = frames.hyperparameters
     shown = ["trial", "state", "best_value", *point, *values[1:], *unusual, "origin", *reason]
-    emit_frame(frames.trials[shown], form, spare=("origin", "seed", "last_value", *unusual, "steps", "best_step"))
+    emit_frame(table[shown], form, spare=("origin", "seed", "last_value", *unusual, "steps", "best_step"))
+    objective = frames.study.objective
+    say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: over training")
