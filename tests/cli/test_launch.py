@@ -1,13 +1,31 @@
 """Launching from the shell: to the end, again, changed, broken."""
 
 import json
+import shutil
 import sqlite3
 
 import pytest
 from support.records import rows
+from support.shell import run_in
 from support.study_files import write_study
 
 from tuner.reading import load
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which the round was launched; not to be written to."""
+    folder = tmp_path_factory.mktemp("launched")
+    write_study(folder)
+    with pytest.MonkeyPatch.context() as patched:
+        assert run_in(folder, patched, "launch", "tiny.py") == 0
+    return folder
+
+
+@pytest.fixture
+def launched(trained, tmp_path):
+    """The same in the folder of a test."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
 
 
 def test_a_round_is_trained_and_the_same_command_again_repeats_nothing(tuner, tmp_path):
@@ -32,8 +50,7 @@ def test_a_dry_run_prices_the_round_and_writes_nothing(tuner, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["tiny.py"]
 
 
-def test_the_trials_come_out_as_a_table_and_as_json(tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_the_trials_come_out_as_a_table_and_as_json(tuner, launched, tmp_path):
     table = json.loads(tuner("trials", "tiny", "-f", "json").out)
     assert [row["trial"] for row in table] == [0, 1, 2, 3]
     assert set(table[0]) >= {
@@ -52,8 +69,7 @@ def test_the_trials_come_out_as_a_table_and_as_json(tuner, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["best-steps", "boundaries"])
-def test_a_verdict_as_json_has_the_documented_form(verb, tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_a_verdict_as_json_has_the_documented_form(verb, tuner, launched, tmp_path):
     run = tuner(verb, "tiny", "--round", 1, "-f", "json")
     assert run.code in (0, 3)
     told = json.loads(run.out)
@@ -62,8 +78,7 @@ def test_a_verdict_as_json_has_the_documented_form(verb, tuner, tmp_path):
     assert all(keys <= set(finding) for finding in told["findings"])
 
 
-def test_the_winner_is_named_with_a_command_that_reproduces_it_bit_for_bit(tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_the_winner_is_named_with_a_command_that_reproduces_it_bit_for_bit(tuner, launched, tmp_path):
     told = json.loads(tuner("best", "tiny", "-f", "json").out)
     values = {row["trial"]: row["best_value"] for row in json.loads(tuner("trials", "tiny", "-f", "json").out)}
     assert told["best_value"] == min(values.values()) == values[told["trial"]]
@@ -74,18 +89,16 @@ def test_the_winner_is_named_with_a_command_that_reproduces_it_bit_for_bit(tuner
     assert "0 differ" in replayed.out
 
 
-def test_replay_notices_a_curve_that_is_not_reproduced(tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_replay_notices_a_curve_that_is_not_reproduced(tuner, launched, tmp_path):
     with sqlite3.connect(tmp_path / "runs" / "tuner.sqlite") as connection:
         connection.execute("update measurement set value = value * 1.0000001 where trial_id = 1 and step = 60")
     connection.close()
     assert tuner("replay", tmp_path / "tiny.py", "--trial", 0).code == 3
 
 
-def test_the_winners_weights_are_exported_and_load_into_the_model(tuner, tmp_path):
+def test_the_winners_weights_are_exported_and_load_into_the_model(tuner, launched, tmp_path):
     from safetensors.torch import load_file
 
-    tuner("launch", write_study(tmp_path))
     assert tuner("best", "tiny", "--export", "model.safetensors").code == 0
     weights = load_file(tmp_path / "model.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == {
@@ -94,16 +107,14 @@ def test_the_winners_weights_are_exported_and_load_into_the_model(tuner, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["best-steps", "axes", "curves", "schedules"])
-def test_a_plot_is_a_picture_and_its_numbers(kind, tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_a_plot_is_a_picture_and_its_numbers(kind, tuner, launched, tmp_path):
     run = tuner("plot", kind, "tiny", "-o", "plots/picture.png")
     assert run.code == 0, run.err
     assert (tmp_path / "plots" / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "plots" / "picture.csv").read_text().count("\n") > 1
 
 
-def test_status_counts_trials_by_state(tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_status_counts_trials_by_state(tuner, launched, tmp_path):
     (row,) = json.loads(tuner("status", "-f", "json").out)
     assert (row["campaign"], row["study"], row["complete"], row["steps_done"]) == ("tiny", "round-1", 4, "100%")
     lines = tuner("status").out.splitlines()
@@ -120,8 +131,7 @@ def test_status_counts_trials_by_state(tuner, tmp_path):
     assert repr(best).splitlines()[1] == f"  learning_rate = {best.point['learning_rate']!r}"
 
 
-def test_a_changed_declaration_is_an_error_that_names_the_keys(tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_a_changed_declaration_is_an_error_that_names_the_keys(tuner, launched, tmp_path):
     before = rows(tmp_path, "select declaration from study")
     changed = tuner("launch", write_study(tmp_path, high=0.5))
     assert changed.code == 2
@@ -132,8 +142,7 @@ def test_a_changed_declaration_is_an_error_that_names_the_keys(tuner, tmp_path):
     assert rows(tmp_path, "select declaration from study") == before
 
 
-def test_changed_code_is_an_error_unless_it_is_said_to_make_no_difference(tuner, tmp_path):
-    tuner("launch", write_study(tmp_path))
+def test_changed_code_is_an_error_unless_it_is_said_to_make_no_difference(tuner, launched, tmp_path):
     changed = write_study(tmp_path, replace=[("nn.ReLU()", "nn.GELU()")])
     refused = tuner("launch", changed)
     assert refused.code == 2

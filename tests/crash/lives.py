@@ -209,8 +209,15 @@ def meaning(place):
 
 
 def _digest(place, kept):
-    read = read_weights if kept.kind == "best" else read_state
-    return canonical_digest(read(place.checkpoints, kept))
+    """What a checkpoint means; the same bytes under the same record are read once for all studies."""
+    key = (kept.kind == "best", kept.digest, (place.checkpoints / kept.file).read_bytes())
+    if key not in _read:
+        read = read_weights if kept.kind == "best" else read_state
+        _read[key] = canonical_digest(read(place.checkpoints, kept))
+    return _read[key]
+
+
+_read = {}
 
 
 def broken_promises(place, *, at_rest):

@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from support.shell import run_in
 from support.study_files import write_study
 
 from tuner.analysis.budget_curve import BudgetCurve, budget_curve_finding, predictions
@@ -23,12 +25,21 @@ COMPUTE_BOUND = [
 MORE = "production_steps=100, regime='compute_bound', warmup_steps=5,"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which round 1 was launched; not to be written to."""
+    folder = tmp_path_factory.mktemp("launched")
+    write_study(folder, trials=3, more=MORE, replace=COMPUTE_BOUND)
+    with pytest.MonkeyPatch.context() as patched:
+        assert run_in(folder, patched, "launch", "tiny.py", "--round", "1") == 0
+    return folder
+
+
 @pytest.fixture
-def launched(tuner, tmp_path):
-    study = write_study(tmp_path, trials=3, more=MORE, replace=COMPUTE_BOUND)
-    done = tuner("launch", study, "--round", "1")
-    assert done.code == 0, done.err
-    return study
+def launched(trained, tmp_path):
+    """A study whose round 1 was launched, in a folder of its own."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "tiny.py"
 
 
 def curves(folder, name="tiny"):

@@ -15,6 +15,14 @@ class Run:
     err: str
 
 
+def run_in(folder, patched, *arguments):
+    """The exit code of a command in a folder, for fixtures that several tests share; `patched`: a MonkeyPatch."""
+    patched.chdir(folder)
+    patched.delenv("TUNER_STORAGE", raising=False)
+    patched.setattr(sys, "argv", ["tuner", *map(str, arguments)])
+    return run_command()
+
+
 @pytest.fixture
 def tuner(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
