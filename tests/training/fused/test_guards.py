@@ -129,3 +129,22 @@ def test_a_total_that_threads_share_is_each_trials_own(total, two_threads):
     found = total(operations.trial(values), *arguments).stacked
     assert torch.equal(found, torch.stack([total(each, *arguments) for each in values]))
     assert set(operations.ways.values()) == {"loop"}
+
+
+VIEWS = {
+    "repeated": lambda x: torch.meshgrid(x[0], x[1], indexing="ij")[0],
+    "transposed back": lambda x: torch.rot90(x).mT,
+    "with gaps": lambda x: torch.hsplit(x, 2)[1],
+    "every other": lambda x: torch.as_strided(x, (10, 5), (10, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+def test_what_a_loop_gives_is_added_up_in_the_order_of_each_trials_own(kind):
+    """A mean goes through memory in its order, so copies in another would give other sums."""
+    for seed in range(5):
+        values = torch.randn(3, 10, 10, generator=torch.Generator().manual_seed(seed))
+        operations = Operations(3, TABLE, Sites(lambda mask: None))
+        found = VIEWS[kind](operations.trial(values)).mean().stacked
+        assert torch.equal(found, torch.stack([VIEWS[kind](each).mean() for each in values]))
+        assert "loop" in operations.ways.values()

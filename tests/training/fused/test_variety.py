@@ -187,14 +187,6 @@ def numbers_put_into_a_tensor(logits, batch, point):
     return F.cross_entropy(scaled, batch[1])
 
 
-def means_of_views(logits, batch, point):
-    """What is summed up lies in memory otherwise than row by row, and its mean has no part in any gradient's bits."""
-    rows, columns = torch.meshgrid(logits[0], logits[1], indexing="ij")
-    halves = torch.hsplit(logits, 2)
-    views = (rows, columns, halves[1], logits.mT, logits.rot90())
-    return F.cross_entropy(logits, batch[1]) + 1e-3 * sum(view.mean() for view in views)
-
-
 def similar(logits, batch, point):
     return F.cross_entropy(logits * F.cosine_similarity(logits, logits.flip(0)).unsqueeze(1), batch[1])
 
@@ -206,7 +198,6 @@ def marked(logits, batch, point):
 
 
 LOSSES = {
-    "means of views": means_of_views,
     "similarity": similar,
     "a constant at a shared mask": marked,
     "products of vectors": products_of_vectors,
