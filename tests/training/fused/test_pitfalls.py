@@ -221,7 +221,19 @@ def late_dropout(model, hidden):
     return checkpoint(lambda x: F.dropout(x, 1e-6, model.training), hidden, use_reentrant=False)
 
 
+def hooked(model, point):
+    """The hook counts in the model that it was made with, whichever copy calls it."""
+    model.calls = 0
+
+    def count(module, given, gone):
+        model.calls += model.training
+        return gone * (2.0 if model.calls > 40 else 1.0)
+
+    model.a.register_forward_hook(count)
+
+
 REFUSED = {
+    workload(remember, hooked): r"the code changes a\._forward_hooks\[0\]'s model\.calls to",
     workload(add_in_place, a_tensor): "add_ writes into a tensor that is no parameter or buffer of the model",
     workload(put_another, a_tensor): "the code changes the tensor calls, at each step",
     workload(evaluations_add_in_place, a_tensor): "add_ writes into a tensor that is no parameter or buffer",

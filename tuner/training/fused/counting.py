@@ -24,7 +24,7 @@ _DEPTH, _FEW = 3, 100  # so deep, and in so short lists, it is looked for
 _PLAIN = (bool, int, float, str, types.NoneType)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
-_OTHERS = (torch.nn.Module, type, types.FunctionType, types.MethodType, types.ModuleType)
+_OTHERS = (torch.nn.Module, type, types.MethodType, types.ModuleType)
 _NOT_OF_USERS = frozenset({"torch", "tuner", "builtins"})
 
 
@@ -106,6 +106,15 @@ def _plain(value: Any, name: str, depth: int) -> Iterator[tuple[str, object]]:
             yield from _plain(each, f"{name}{key}", depth - 1)
 
 
+def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """The variables that a function, a hook say, has from where it was made: what a whole model holds perhaps."""
+    for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not set yet
+            value = cell.cell_contents
+            pairs = attributes(value) if isinstance(value, torch.nn.Module) else [("", value)]
+            yield from ((f"'s {variable}.{key}".strip("."), each) for key, each in pairs)
+
+
 def _state_of(generator: Any) -> str:
     """A word for where a generator stands."""
     state: object
@@ -124,6 +133,9 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         if len(value) <= _FEW and not isinstance(value, set | frozenset):
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             yield from ((f"[{key!r}]", each) for key, each in pairs)
+        return
+    if isinstance(value, types.FunctionType):
+        yield from _closed_over(value)
         return
     slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ()) if hasattr(value, name)]
     names = {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})

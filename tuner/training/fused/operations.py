@@ -104,7 +104,8 @@ class Operations:
         target, ordinary = arguments[0], getattr(torch.Tensor, name[:-1], None)
         if not isinstance(target, TrialTensor):
             raise NotFusible(f"{name} {WRITES}")
-        result = self.run(ordinary, arguments, keywords) if callable(ordinary) else None
+        before = self.trial(target.stacked.clone())  # a loop takes it apart, which what is written into must not be
+        result = self.run(ordinary, (before, *arguments[1:]), keywords) if callable(ordinary) else None
         if not isinstance(result, TrialTensor) or result.stacked.shape != target.stacked.shape:
             raise NotFusible(f"the in-place operation {name} has no rule for several trials")
         target.stacked.copy_(result.stacked)

@@ -2,7 +2,7 @@
 
 Arithmetic is rounded exactly, wherever an element lies in memory. Functions like exp are not: torch computes the
 last elements of a tensor, those that do not fill its vector registers, by another routine. So these run stacked
-only where a trial's elements fill them, and in a loop over the trials where not.
+only where a trial's elements fill them, and in a loop over the trials where not. Complex numbers always loop.
 """
 
 import math
@@ -63,7 +63,7 @@ def _only_numbers(arguments: Any, keywords: dict[str, Any]) -> bool:
 
 
 def arithmetic(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
-    if _takes_python_numbers(function, arguments, keywords):
+    if _are_complex(arguments) or _takes_python_numbers(function, arguments, keywords):
         return operations.loop(function, arguments, keywords)
     given, named = _prepared(operations, arguments, keywords)
     if name_of(function) in _DIVISIONS and len(given) == 2 and _divides_on_cuda(*arguments):
@@ -71,6 +71,11 @@ def arithmetic(operations: Operations, function: Any, *arguments: Any, **keyword
     else:
         result = function(*given, **named)
     return TrialTensor(result, operations, is_number=_only_numbers(arguments, keywords))
+
+
+def _are_complex(arguments: Any) -> bool:
+    """Even their products and moduli are sums of rounded parts."""
+    return any(isinstance(value, torch.Tensor) and value.dtype.is_complex for value in arguments)
 
 
 def _takes_python_numbers(function: Any, arguments: Any, keywords: dict[str, Any]) -> bool:
@@ -115,7 +120,7 @@ def in_place(operations: Operations, function: Any, target: Any, *arguments: Any
         )
     if not is_trial(target):
         raise NotFusible(f"{name_of(function)} {WRITES}")
-    if any(map(is_number, (*arguments, *keywords.values()))):
+    if _are_complex((target, *arguments)) or any(map(is_number, (*arguments, *keywords.values()))):
         return NotImplemented
     given, named = _prepared(operations, (target, *arguments), keywords)
     function(target.stacked, *given[1:], **named)
