@@ -2,40 +2,21 @@
 
 import json
 import os
-import random
 import signal
-import sqlite3
-import subprocess
-import sys
-import time
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import psutil
 import pytest
-from support.study_files import write_study
+from support.bench import STALL_SECONDS, Bench, Heard
 
-from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, Interrupted, WorkloadError
 from tuner.execution import member
-from tuner.execution.backend import Silent
 from tuner.execution.fusing import even_share
-from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.member import Member, worker_environment
 from tuner.execution.nursery import Nursery
-from tuner.execution.orders import Place
 from tuner.execution.workers import Workers, devices_of
 from tuner.records import State
-from tuner.rounds.plan import planned_trials, study_of_round
-from tuner.storage.store import open_ledger
-from tuner.storage.verify import study_problems
 
-STALL_SECONDS = 60.0
-LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
-CURVES = (
-    "select number, metric.name, measurement.step, value_kind, value from measurement "
-    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 2, 3"
-)
 # Done once, by the worker that makes the file first; the others train as always.
 ONCE = """
         try:
@@ -46,69 +27,6 @@ ONCE = """
             {}
         """
 DATA = "generator = torch.Generator().manual_seed(0)"
-
-
-class Bench:
-    """A study file in a folder, its Ledger, and a crew of workers."""
-
-    def __init__(self, folder, *, steps=60, trials=4, loss="", **rest):
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-        self.file = write_study(folder, steps=steps, trials=trials, replace=[(LOSS, loss + "\n        " + LOSS)])
-        self.url = f"sqlite:///{folder}/runs/tuner.sqlite"
-        self.rest = rest
-
-    def run(self, count, *, stop=lambda: False, listener=None, lease_seconds=120.0, fuse="off", when_read=lambda: None):
-        _, campaign = load_campaign(self.file)
-        study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
-        root = self.folder / "runs" / "checkpoints"
-        with open_ledger(self.url) as ledger:
-            local = InProcess(campaign.workload, root, lease=Lease(lease_seconds))
-            row = ledger.start_study("tiny", study, local.fingerprint())
-            ledger.plan_trials(row.study_id, planned_trials(study))
-            when_read()
-            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds, fuse=fuse, crew=count)
-            with closing(Workers(local, place, count, STALL_SECONDS)) if count else _Local(local) as backend:
-                backend.run(ledger, row, listener or Silent(), stop)
-            assert study_problems(ledger, row, root, f"tiny/{study.name}") == []
-
-    def rates(self):
-        """The dropout of each trial."""
-        _, campaign = load_campaign(self.file)
-        return [trial.point["dropout"] for trial in planned_trials(study_of_round(campaign, 1, 20))]
-
-    def rows(self, query=CURVES):
-        with sqlite3.connect(self.folder / "runs" / "tuner.sqlite") as connection:
-            found = connection.execute(query).fetchall()
-        connection.close()
-        return found
-
-
-class _Local:
-    def __init__(self, backend):
-        self.backend = backend
-
-    def __enter__(self):
-        return self.backend
-
-    def __exit__(self, *error):
-        pass
-
-
-class Heard(Silent):
-    """A listener that remembers."""
-
-    def __init__(self):
-        self.started, self.ended, self.steps = [], [], []
-
-    def trial_started(self, claim):
-        self.started.append((claim.trial.number, claim.attempt))
-
-    def trial_stepped(self, claim, step):
-        self.steps.append((claim.trial.number, step))
-
-    def trial_ended(self, claim, update):
-        self.ended.append((claim.trial.number, update.state, update.reason))
 
 
 class Kept(Nursery):
@@ -341,93 +259,6 @@ def test_errors_of_workers_reach_the_coordinator(tmp_path):
     text = changed.file.read_text().replace("ReLU", "GELU")
     with pytest.raises(InputError, match="changed while it was trained"):
         changed.run(1, when_read=lambda: changed.file.write_text(text))
-
-
-def start(folder, *command):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "tuner.cli", *map(str, command)]
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def training(folder, fence=1, count=2):
-    """Whether `count` trials are in training, claimed for the `fence`-th time."""
-    try:
-        with sqlite3.connect(f"file:{folder}/runs/tuner.sqlite?mode=ro", uri=True) as connection:
-            (found,) = connection.execute(
-                "select count(*) from trial where state = 'running' and fence = ?", [fence]
-            ).fetchone()
-        connection.close()
-        return found == count
-    except sqlite3.OperationalError:
-        return False
-
-
-@pytest.mark.slow
-def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
-    write_study(tmp_path, trials=3, steps=20000)
-    launcher = start(tmp_path, "launch", "tiny.py", "--workers", 2)
-    wait_for(lambda: training(tmp_path))
-    family = psutil.Process(launcher.pid).children(recursive=True)
-    assert len(family) == 3, "two workers and the process that forked them"
-    launcher.kill()
-    launcher.communicate()
-    _, alive = psutil.wait_procs(family, timeout=2.0)
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
-    helper = start(tmp_path, "worker", "tiny.py", "--workers", 2)
-    wait_for(lambda: training(tmp_path, fence=2))
-    helper.send_signal(signal.SIGTERM)
-    _, err = helper.communicate(timeout=60)
-    assert helper.returncode == 130, err
-    assert "Traceback" not in err
-
-
-@pytest.mark.slow
-def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
-    calm, shared = tmp_path / "calm", Bench(tmp_path / "shared", trials=6, steps=400)
-    Bench(calm, trials=6, steps=400).run(0)
-    launcher = start(shared.folder, "launch", "tiny.py", "--workers", 1)
-    wait_for(lambda: training(shared.folder, count=1))
-    helper = start(shared.folder, "worker", "tiny.py")
-    for one in (launcher, helper):
-        _, err = one.communicate(timeout=120)
-        assert one.returncode == 0, err
-    assert shared.rows("select state, count(*) from trial group by state") == [("complete", 6)]
-    calm_bench = Bench(calm, trials=6, steps=400)
-    assert shared.rows() == calm_bench.rows()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_launchers_and_workers_killed_at_random_change_nothing(tmp_path):
-    trials, steps, kills, generator = 6, 3000, 12, random.Random(0)
-    Bench(tmp_path / "calm", trials=trials, steps=steps).run(0)
-    rough = Bench(tmp_path / "rough", trials=trials, steps=steps)
-    killed = 0
-    while killed < kills:
-        launcher = start(rough.folder, "launch", "tiny.py", "--workers", 2)
-        while killed < kills and launcher.poll() is None:
-            time.sleep(generator.uniform(1.0, 6.0))
-            family = psutil.Process(launcher.pid).children(recursive=True) if launcher.poll() is None else []
-            victim = generator.choice([*family, psutil.Process(launcher.pid)]) if family else None
-            if victim is not None:
-                victim.kill()
-                killed += 1
-        _, err = launcher.communicate(timeout=120)
-        assert launcher.returncode in (0, 75, -signal.SIGKILL), err  # 75: three workers were killed as they started
-        if launcher.returncode == 0:
-            break
-    last = start(rough.folder, "launch", "tiny.py", "--workers", 2)
-    _, err = last.communicate(timeout=600)
-    assert last.returncode == 0, err
-    assert killed >= 4
-    assert rough.rows() == Bench(tmp_path / "calm", trials=trials, steps=steps).rows()
 
 
 def test_threads_and_their_patience_are_set_before_torch_is_imported(tmp_path, children):

@@ -1,0 +1,102 @@
+"""Launchers and workers from the shell: orphaned, joined by hand, killed at random."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support.bench import Bench
+from support.study_files import write_study
+
+
+def start(folder, *command):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "tuner.cli", *map(str, command)]
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def training(folder, fence=1, count=2):
+    """Whether `count` trials are in training, claimed for the `fence`-th time."""
+    try:
+        with sqlite3.connect(f"file:{folder}/runs/tuner.sqlite?mode=ro", uri=True) as connection:
+            (found,) = connection.execute(
+                "select count(*) from trial where state = 'running' and fence = ?", [fence]
+            ).fetchone()
+        connection.close()
+        return found == count
+    except sqlite3.OperationalError:
+        return False
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
+    write_study(tmp_path, trials=3, steps=20000)
+    launcher = start(tmp_path, "launch", "tiny.py", "--workers", 2)
+    wait_for(lambda: training(tmp_path))
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    assert len(family) == 3, "two workers and the process that forked them"
+    launcher.kill()
+    launcher.communicate()
+    _, alive = psutil.wait_procs(family, timeout=2.0)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    helper = start(tmp_path, "worker", "tiny.py", "--workers", 2)
+    wait_for(lambda: training(tmp_path, fence=2))
+    helper.send_signal(signal.SIGTERM)
+    _, err = helper.communicate(timeout=60)
+    assert helper.returncode == 130, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
+    calm, shared = tmp_path / "calm", Bench(tmp_path / "shared", trials=6, steps=400)
+    Bench(calm, trials=6, steps=400).run(0)
+    launcher = start(shared.folder, "launch", "tiny.py", "--workers", 1)
+    wait_for(lambda: training(shared.folder, count=1))
+    helper = start(shared.folder, "worker", "tiny.py")
+    for one in (launcher, helper):
+        _, err = one.communicate(timeout=120)
+        assert one.returncode == 0, err
+    assert shared.rows("select state, count(*) from trial group by state") == [("complete", 6)]
+    calm_bench = Bench(calm, trials=6, steps=400)
+    assert shared.rows() == calm_bench.rows()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_launchers_and_workers_killed_at_random_change_nothing(tmp_path):
+    trials, steps, kills, generator = 6, 3000, 12, random.Random(0)
+    Bench(tmp_path / "calm", trials=trials, steps=steps).run(0)
+    rough = Bench(tmp_path / "rough", trials=trials, steps=steps)
+    killed = 0
+    while killed < kills:
+        launcher = start(rough.folder, "launch", "tiny.py", "--workers", 2)
+        while killed < kills and launcher.poll() is None:
+            time.sleep(generator.uniform(1.0, 6.0))
+            family = psutil.Process(launcher.pid).children(recursive=True) if launcher.poll() is None else []
+            victim = generator.choice([*family, psutil.Process(launcher.pid)]) if family else None
+            if victim is not None:
+                victim.kill()
+                killed += 1
+        _, err = launcher.communicate(timeout=120)
+        assert launcher.returncode in (0, 75, -signal.SIGKILL), err  # 75: three workers were killed as they started
+        if launcher.returncode == 0:
+            break
+    last = start(rough.folder, "launch", "tiny.py", "--workers", 2)
+    _, err = last.communicate(timeout=600)
+    assert last.returncode == 0, err
+    assert killed >= 4
+    assert rough.rows() == Bench(tmp_path / "calm", trials=trials, steps=steps).rows()

@@ -1,0 +1,72 @@
+"""A study in a folder and worker processes that train it."""
+
+import sqlite3
+from contextlib import closing, nullcontext
+
+from support.study_files import write_study
+from tuner.design.study_file import load_campaign
+from tuner.execution.backend import Silent
+from tuner.execution.in_process import InProcess, Lease
+from tuner.execution.orders import Place
+from tuner.execution.workers import Workers
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.storage.store import open_ledger
+from tuner.storage.verify import study_problems
+
+STALL_SECONDS = 60.0
+LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
+CURVES = (
+    "select number, metric.name, measurement.step, value_kind, value from measurement "
+    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 2, 3"
+)
+
+
+class Bench:
+    """A study file in a folder, its Ledger, and a crew of workers."""
+
+    def __init__(self, folder, *, steps=60, trials=4, loss=""):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        self.file = write_study(folder, steps=steps, trials=trials, replace=[(LOSS, loss + "\n        " + LOSS)])
+        self.url = f"sqlite:///{folder}/runs/tuner.sqlite"
+
+    def run(self, count, *, stop=lambda: False, listener=None, lease_seconds=120.0, fuse="off", when_read=lambda: None):
+        _, campaign = load_campaign(self.file)
+        study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
+        root = self.folder / "runs" / "checkpoints"
+        with open_ledger(self.url) as ledger:
+            local = InProcess(campaign.workload, root, lease=Lease(lease_seconds))
+            row = ledger.start_study("tiny", study, local.fingerprint())
+            ledger.plan_trials(row.study_id, planned_trials(study))
+            when_read()
+            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds, fuse=fuse, crew=count)
+            with closing(Workers(local, place, count, STALL_SECONDS)) if count else nullcontext(local) as backend:
+                backend.run(ledger, row, listener or Silent(), stop)
+            assert study_problems(ledger, row, root, f"tiny/{study.name}") == []
+
+    def rates(self):
+        """The dropout of each trial."""
+        _, campaign = load_campaign(self.file)
+        return [trial.point["dropout"] for trial in planned_trials(study_of_round(campaign, 1, 20))]
+
+    def rows(self, query=CURVES):
+        with sqlite3.connect(self.folder / "runs" / "tuner.sqlite") as connection:
+            found = connection.execute(query).fetchall()
+        connection.close()
+        return found
+
+
+class Heard(Silent):
+    """A listener that remembers."""
+
+    def __init__(self):
+        self.started, self.ended, self.steps = [], [], []
+
+    def trial_started(self, claim):
+        self.started.append((claim.trial.number, claim.attempt))
+
+    def trial_stepped(self, claim, step):
+        self.steps.append((claim.trial.number, step))
+
+    def trial_ended(self, claim, update):
+        self.ended.append((claim.trial.number, update.state, update.reason))
