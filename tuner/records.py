@@ -159,6 +159,11 @@ class Claim:
     prefixes: tuple[Prefix, ...] = ()
     inherited: Inherited = Inherited()
 
+    @property
+    def first_step(self) -> int:
+        """Where the trial goes on by its own latest checkpoint; 0 without one."""
+        return max((kept.step for kept in self.checkpoints if kept.kind == "latest"), default=0)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingCurve:

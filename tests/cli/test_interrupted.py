@@ -51,7 +51,7 @@ def gone_on(tuner, monkeypatch, tmp_path):
 
 
 @both_signals
-@pytest.mark.parametrize(("fuse", "place", "complete"), [("off", "evaluated@100", 2), ("4", "evaluated@3", 0)])
+@pytest.mark.parametrize(("fuse", "place", "complete"), [("off", "evaluated@100", 2), ("4", "evaluated@12", 0)])
 def test_ctrl_c_leaves_a_state_from_which_the_same_result_comes(number, fuse, place, complete, gone_on, tmp_path):
     folder = stoppable(tmp_path / "hurried")
     code, err = signalled(launched(folder, fuse, TUNER_FAILPOINTS=f"{place}=sigstop"), number)
@@ -60,6 +60,7 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_result_comes(number, fuse, pl
     states = dict(rows(folder, "select state, count(*) from trial group by state"))
     assert states.get("running", 0) == 0
     assert states.get("complete", 0) == complete
+    assert rows(folder, "select max(step) from trial where state <> 'complete'")[0][0] > 0, "it was training"
     found, calm = gone_on(folder, fuse)
     assert found == calm
     assert rows(folder, "select max(attempt) from trial") == [(1,)], "an interruption is no attempt"

@@ -1,24 +1,15 @@
 """Launchers and workers from the shell: orphaned, joined by hand, killed at random."""
 
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 from support.bench import Bench
+from support.processes import started
 from support.study_files import write_study
-
-
-def start(folder, *command):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "tuner.cli", *map(str, command)]
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition, seconds=60):
@@ -44,7 +35,7 @@ def training(folder, fence=1, count=2):
 @pytest.mark.slow
 def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
     write_study(tmp_path, trials=3, steps=20000)
-    launcher = start(tmp_path, "launch", "tiny.py", "--workers", 2)
+    launcher = started(tmp_path, "launch", "tiny.py", "--workers", 2)
     wait_for(lambda: training(tmp_path))
     family = psutil.Process(launcher.pid).children(recursive=True)
     assert len(family) == 3, "two workers and the process that forked them"
@@ -52,7 +43,7 @@ def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
     launcher.communicate()
     _, alive = psutil.wait_procs(family, timeout=2.0)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
-    helper = start(tmp_path, "worker", "tiny.py", "--workers", 2)
+    helper = started(tmp_path, "worker", "tiny.py", "--workers", 2)
     wait_for(lambda: training(tmp_path, fence=2))
     helper.send_signal(signal.SIGTERM)
     _, err = helper.communicate(timeout=60)
@@ -64,9 +55,9 @@ def test_workers_end_with_their_launcher_and_others_take_over(tmp_path):
 def test_a_launcher_and_a_worker_started_by_hand_share_a_study(tmp_path):
     calm, shared = tmp_path / "calm", Bench(tmp_path / "shared", trials=6, steps=400)
     Bench(calm, trials=6, steps=400).run(0)
-    launcher = start(shared.folder, "launch", "tiny.py", "--workers", 1)
+    launcher = started(shared.folder, "launch", "tiny.py", "--workers", 1)
     wait_for(lambda: training(shared.folder, count=1))
-    helper = start(shared.folder, "worker", "tiny.py")
+    helper = started(shared.folder, "worker", "tiny.py")
     for one in (launcher, helper):
         _, err = one.communicate(timeout=120)
         assert one.returncode == 0, err
@@ -83,7 +74,7 @@ def test_launchers_and_workers_killed_at_random_change_nothing(tmp_path):
     rough = Bench(tmp_path / "rough", trials=trials, steps=steps)
     killed = 0
     while killed < kills:
-        launcher = start(rough.folder, "launch", "tiny.py", "--workers", 2)
+        launcher = started(rough.folder, "launch", "tiny.py", "--workers", 2)
         while killed < kills and launcher.poll() is None:
             time.sleep(generator.uniform(1.0, 6.0))
             family = psutil.Process(launcher.pid).children(recursive=True) if launcher.poll() is None else []
@@ -95,7 +86,7 @@ def test_launchers_and_workers_killed_at_random_change_nothing(tmp_path):
         assert launcher.returncode in (0, 75, -signal.SIGKILL), err  # 75: three workers were killed as they started
         if launcher.returncode == 0:
             break
-    last = start(rough.folder, "launch", "tiny.py", "--workers", 2)
+    last = started(rough.folder, "launch", "tiny.py", "--workers", 2)
     _, err = last.communicate(timeout=600)
     assert last.returncode == 0, err
     assert killed >= 4

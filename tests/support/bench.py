@@ -1,8 +1,8 @@
 """A study in a folder and worker processes that train it."""
 
-import sqlite3
 from contextlib import closing, nullcontext
 
+from support.records import CURVES, rows
 from support.study_files import write_study
 from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Silent
@@ -15,10 +15,6 @@ from tuner.storage.verify import study_problems
 
 STALL_SECONDS = 60.0
 LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
-CURVES = (
-    "select number, metric.name, measurement.step, value_kind, value from measurement "
-    "join trial on trial.id = trial_id join metric on metric.id = metric_id order by 1, 2, 3"
-)
 
 
 class Bench:
@@ -50,10 +46,7 @@ class Bench:
         return [trial.point["dropout"] for trial in planned_trials(study_of_round(campaign, 1, 20))]
 
     def rows(self, query=CURVES):
-        with sqlite3.connect(self.folder / "runs" / "tuner.sqlite") as connection:
-            found = connection.execute(query).fetchall()
-        connection.close()
-        return found
+        return rows(self.folder, query)
 
 
 class Heard(Silent):

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from tuner.cli.output import console, readable_seconds, say
+from tuner.cli.process import STOPPING
 from tuner.design.study import Study
 from tuner.execution.backend import Listener, Silent, Watch
 from tuner.records import Claim, State, TrialUpdate
@@ -42,7 +43,7 @@ class Lines:
         self.steps = 0  # made since the study was begun here
 
     def trial_started(self, claim: Claim) -> None:
-        self.reached[claim.trial_id] = _first_step(claim)
+        self.reached[claim.trial_id] = claim.first_step
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
         self.steps += step - self.reached.get(claim.trial_id, step)
@@ -96,7 +97,7 @@ class Bars:
 
     def trial_started(self, claim: Claim) -> None:
         self._forget(claim)
-        first = _first_step(claim)
+        first = claim.first_step
         shown = len(self.trials) < MOST_BARS
         bar = self.progress.add_task(
             f"  trial {claim.trial.number}", total=self.steps, completed=first, note="", visible=shown
@@ -127,11 +128,6 @@ class Bars:
         if claim.trial_id in self.trials:
             self.progress.remove_task(self.trials.pop(claim.trial_id)[0])
         self.reached.pop(claim.trial_id, None)
-
-
-def _first_step(claim: Claim) -> int:
-    """Where a trial goes on, or 0."""
-    return max((checkpoint.step for checkpoint in claim.checkpoints if checkpoint.kind == "latest"), default=0)
 
 
 def described(study: Study, claim: Claim, update: TrialUpdate) -> str:
@@ -175,7 +171,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
         asked.set()
         say("stopping: saving where we are (once more ends at once)")
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in STOPPING}
     try:
         yield asked
     finally:

@@ -131,10 +131,9 @@ class Teller:
             self.mouth.say("alive")
 
     def trial_started(self, claim: Claim) -> None:
-        step = max((kept.step for kept in claim.checkpoints if kept.kind == "latest"), default=0)
         self.mouth.say(
             "started", trial=claim.trial.number, trial_id=claim.trial_id, fence=claim.fence, attempt=claim.attempt,
-            step=step,
+            step=claim.first_step,
         )  # fmt: skip
 
     def trial_stepped(self, claim: Claim, step: int) -> None:

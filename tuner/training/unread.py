@@ -1,5 +1,7 @@
 """Hyperparameters that nothing reads: searched, they would change nothing, and the search would not notice."""
 
+from collections import UserDict
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -18,17 +20,18 @@ def unread(setting: Setting, trial: Trial) -> list[str]:
 
     The workload may read them elsewhere, or in other trials: a reason to look, and no error.
     """
-    point = _Noting(TrialRun(setting, trial).point)
     with callers_generators_restored(setting.device), suppress(Exception):  # errors are the check's to tell
-        _first_loss(setting, trial, point)
+        run = TrialRun(setting, trial)
+        point = _Noting(run.point)
+        _first_loss(run, point)
         names = {name: name.rpartition(".")[2] for name in trial.point}
         read = point.read | set(TRAINER_FAMILIES)
         return [name for name, short in names.items() if not {name, short} & read and not is_of_the_schedule(name)]
     return []
 
 
-def _first_loss(setting: Setting, trial: Trial, point: "_Noting") -> None:
-    run, workload = TrialRun(setting, trial), setting.workload
+def _first_loss(run: TrialRun, point: "_Noting") -> None:
+    setting, workload = run.setting, run.setting.workload
     model, batch = workload.model(point), run.batches.at(0)
     if setting.study.augment and workload.augments:
         batch = workload.augment(batch, point, torch.Generator(setting.device).manual_seed(0))
@@ -36,8 +39,8 @@ def _first_loss(setting: Setting, trial: Trial, point: "_Noting") -> None:
     workload.metrics(model.eval(), batch)
 
 
-class _Noting(dict[str, Any]):
-    """A point that remembers what was asked of it; who takes it whole may have read everything."""
+class _Noting(UserDict[str, Any]):
+    """A point that remembers what was asked of it; who goes through all of it may have read everything."""
 
     def __init__(self, values: Any) -> None:
         super().__init__(values)
@@ -47,26 +50,10 @@ class _Noting(dict[str, Any]):
         self.read.add(name)
         return super().__getitem__(name)
 
-    def get(self, name: str, default: Any = None) -> Any:
-        self.read.add(name)
-        return super().get(name, default)
-
     def __contains__(self, name: object) -> bool:
         self.read.add(str(name))
         return super().__contains__(name)
 
-    def __iter__(self) -> Any:
-        self.read |= set(super().keys())
+    def __iter__(self) -> Iterator[str]:
+        self.read |= set(self.data)
         return super().__iter__()
-
-    def keys(self) -> Any:
-        self.read |= set(super().keys())
-        return super().keys()
-
-    def items(self) -> Any:
-        self.read |= set(super().keys())
-        return super().items()
-
-    def values(self) -> Any:
-        self.read |= set(super().keys())
-        return super().values()

@@ -74,7 +74,7 @@ def arithmetic(operations: Operations, function: Any, *arguments: Any, **keyword
 
 
 def _are_complex(arguments: Any) -> bool:
-    """Even their products and moduli are sums of rounded parts."""
+    """Their products and quotients are sums of rounded parts."""
     return any(isinstance(value, torch.Tensor) and value.dtype.is_complex for value in arguments)
 
 
