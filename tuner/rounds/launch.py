@@ -127,12 +127,13 @@ def launch_study(
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
         desk.backend.check(study, trials[0])
         desk.backend.check_room(study, trials[0])
-    row = desk.ledger.start_study(desk.name, study, desk.backend.fingerprint())
+    if started is not None:
+        _check_fingerprint(desk, started)
+    kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
+    row = desk.ledger.start_study(
+        desk.name, study, desk.backend.fingerprint(), trials=trials, concluded={CONCLUSION: kept}
+    )
     _check_fingerprint(desk, row)
-    if started is None:
-        kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
-        desk.ledger.conclude(desk.name, CONCLUSION, kept, row.study_id)
-    desk.ledger.plan_trials(row.study_id, trials)
     if retry_failed:
         desk.ledger.reset(row.study_id, [State.FAILED])
     finished = _num_finished(desk, row)

@@ -3,18 +3,19 @@
 To change a table: change it in `schema`, and append the function that does the same to a filled database.
 """
 
+import secrets
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, func, insert, inspect, select, text
+from sqlalchemy import Column, Connection, func, insert, inspect, select, text, update
 from sqlalchemy.schema import CreateColumn
 
 from tuner.errors import StorageError
 from tuner.storage.dialects import DatabaseTime, lock_schema
 from tuner.storage.engine import Database
-from tuner.storage.schema import checkpoint, metadata, schema_version, trial
+from tuner.storage.schema import checkpoint, metadata, schema_version, storage, study, trial
 
 Migration = Callable[[Connection], None]
 FIRST = 1
@@ -30,12 +31,26 @@ def add_prefixes(connection: Connection) -> None:
     index.create(connection)
 
 
+def add_identities(connection: Connection) -> None:
+    """Version 3: what the storage is and what a study was made of; how far a trial ever came."""
+    storage.create(connection)
+    insert_identity(connection)
+    _add_column(connection, study.c.identity)
+    _add_column(connection, trial.c.farthest)
+    connection.execute(update(trial).values(farthest=trial.c.step))
+
+
+def insert_identity(connection: Connection) -> None:
+    """Give a database that has none its own random identity."""
+    connection.execute(insert(storage).values(id=1, identity=secrets.token_hex(16), created=DatabaseTime()))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.execute(text(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (add_prefixes,)  # the first leads from version 1 to 2
+MIGRATIONS: tuple[Migration, ...] = (add_prefixes, add_identities)  # the first leads from version 1 to 2
 
 
 def newest() -> int:
@@ -57,6 +72,7 @@ def create_or_migrate(database: Database, *, create: bool) -> None:
                 "or give another --storage"
             )
         metadata.create_all(connection)
+        insert_identity(connection)
         _stamp(connection, newest())
         return newest()
 

@@ -37,6 +37,19 @@ schema_version = Table(
     comment="the newest row is the version of these tables",
 )
 
+storage = Table(
+    "storage",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="1: there is one row"),
+    Column(
+        "identity", Text, nullable=False, comment="random; checkpoint folders name the storage they belong to by it"
+    ),
+    Column("copy_of", Text, comment="identity of the storage that this is a copy of; NULL: it is none, or adopted"),
+    Column("checkpoints", Text, comment="default checkpoint folder, beside the SQLite file; NULL: not chosen yet"),
+    Column("created", Double, nullable=False),
+    comment="what this database is; no row: a restored dump, which is a copy",
+)
+
 campaign = Table(
     "campaign",
     metadata,
@@ -56,6 +69,7 @@ study = Table(
     Column("round", Integer, comment="counted from 1; NULL for a sweep"),
     Column("declaration", Text, nullable=False, comment="JSON of design.study.Study"),
     Column("fingerprint", Text, nullable=False, comment="digest of code and data at the first start"),
+    Column("identity", Text, comment="JSON: what the fingerprint stands for, by part; NULL: made by tuner 0.1"),
     Column("created", Double, nullable=False),
     UniqueConstraint("campaign_id", "name"),
     comment="a search space, a budget and a number of points",
@@ -76,7 +90,8 @@ trial = Table(
     Column("origin", Text, nullable=False, comment="where the point came from"),
     Column("shape_group", Text, nullable=False, comment="trials of one group can be trained as one stacked model"),
     Column("step", BigInteger, nullable=False, comment="the last committed step"),
-    Column("attempt", Integer, nullable=False, comment="claims so far, without those given back"),
+    Column("farthest", BigInteger, nullable=False, server_default="0", comment="the farthest step ever committed"),
+    Column("attempt", Integer, nullable=False, comment="claims since `farthest` grew, without those given back"),
     Column("fence", BigInteger, nullable=False, comment="grows with every claim; an older one may not write"),
     Column("worker", Text, comment="host:pid:random of the owner"),
     Column("lease_seconds", Double, comment="what a renewal adds to the database's clock"),

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from sqlalchemy import Connection
@@ -101,12 +101,26 @@ class Ledger:
         """One study. Raises StorageError, with near matches, when there is none."""
         return self._database.read(lambda connection: studies.study_row(connection, campaign, name))
 
-    def start_study(self, campaign: str, study: Study, fingerprint: str) -> StudyRow:
-        """Start a study, or go on with it. Raises StudyChanged naming each key that was declared differently.
+    def start_study(
+        self,
+        campaign: str,
+        study: Study,
+        fingerprint: str,
+        *,
+        identity: Mapping[str, object] | None = None,
+        trials: Sequence[Trial] = (),
+        concluded: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+    ) -> StudyRow:
+        """Start a study with its trials and conclusions in one transaction, or go on with it.
 
-        Only the number of trials may grow. The fingerprint is kept from the first start, and not compared.
+        identity: what the fingerprint stands for, by part (JSON). trials: planned as WAITING; numbers that exist are
+        left alone. concluded: conclusions (JSON) about the study by kind; kinds that it has already are left alone. So
+        the same call completes a study that was written in part. Raises StudyChanged naming each key that was declared
+        differently; only the number of trials may grow. Fingerprint and identity are kept from the first start, and
+        not compared.
         """
-        return self._database.write(lambda connection: studies.start_study(connection, campaign, study, fingerprint))
+        start = studies.Start(study, fingerprint, identity, tuple(trials), dict(concluded))
+        return self._database.write(lambda connection: studies.start_study(connection, campaign, start))
 
     def add_launch(
         self,

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -29,13 +29,31 @@ LONGEST_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class StudyRow:
-    """A study as the Ledger holds it; `fingerprint` is the digest of code and data at its first start."""
+    """A study as the Ledger holds it; `fingerprint` is the digest of code and data at its first start.
+
+    `identity`: what the fingerprint stands for, by part; None for a study of tuner 0.1, whose fingerprint covers less.
+    """
 
     study_id: int
     campaign: str
     study: Study
     fingerprint: str
     created: float
+    identity: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """All that is written when a study starts: its declaration, what it was made of, its trials, what is known of it.
+
+    `concluded`: conclusions (JSON) by kind.
+    """
+
+    study: Study
+    fingerprint: str
+    identity: Mapping[str, object] | None = None
+    trials: tuple[Trial, ...] = ()
+    concluded: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +104,21 @@ def study_row(connection: Connection, campaign_name: str, name: str) -> StudyRow
     return _study_row(row, campaign_name)
 
 
-def start_study(connection: Connection, campaign_name: str, declared: Study, fingerprint: str) -> StudyRow:
-    """Insert a study, or compare it with the one that was started under this name. Raises StudyChanged."""
+def start_study(connection: Connection, campaign_name: str, start: Start) -> StudyRow:
+    """Insert a study, or compare it with the one that was started under this name; then add what it lacks.
+
+    Raises StudyChanged.
+    """
+    row = _inserted_or_continued(connection, campaign_name, start)
+    insert_trials(connection, row.study_id, start.trials)
+    for kind, data in start.concluded.items():
+        if newest_conclusion(connection, campaign_name, kind, row.study_id) is None:
+            insert_conclusion(connection, campaign_name, kind, data, row.study_id)
+    return row
+
+
+def _inserted_or_continued(connection: Connection, campaign_name: str, start: Start) -> StudyRow:
+    declared = start.study
     new_campaign = insert_into(connection.dialect, campaign).on_conflict_do_nothing()
     connection.execute(new_campaign.values(name=checked_name("campaign", campaign_name), created=DatabaseTime()))
     campaign_id = _campaign_id(connection, campaign_name)
@@ -97,7 +128,8 @@ def start_study(connection: Connection, campaign_name: str, declared: Study, fin
         kind=declared.kind,
         round=declared.round,
         declaration=study_text(declared),
-        fingerprint=fingerprint,
+        fingerprint=start.fingerprint,
+        identity=None if start.identity is None else data_text(start.identity),
         created=DatabaseTime(),
     )
     inserted = connection.scalar(new_study.on_conflict_do_nothing().returning(study.c.id))
@@ -235,7 +267,8 @@ def _study_row(row: Row[Any], campaign_name: str) -> StudyRow:
         declared = study_from(row.declaration)
     except StorageError as error:
         raise StorageError(f"study {row.name!r} of {campaign_name!r} is unreadable in the Ledger: {error}") from error
-    return StudyRow(row.id, campaign_name, declared, row.fingerprint, row.created)
+    identity = None if row.identity is None else data_from(row.identity)
+    return StudyRow(row.id, campaign_name, declared, row.fingerprint, row.created, identity)
 
 
 def _unknown(what: str, name: str, known: Sequence[str], where: str) -> str:
