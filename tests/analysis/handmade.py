@@ -15,6 +15,7 @@ from tuner.design.points import Point
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.records import State, TrialRecord
+from tuner.rounds.plan import schedule_of
 
 METRIC = "validation/loss"
 SPACE = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1))
@@ -34,6 +35,11 @@ def study(
     return replace(made, objective=objective, schedule=schedule or constant(), warmup_steps=warmup_steps)
 
 
+def trained(study: Study, record: TrialRecord) -> TrialRecord:
+    """The record with the schedule that the study's declaration and its point make."""
+    return replace(record, schedule=schedule_of(study, record.point))
+
+
 def record(number: int, point: Mapping[str, object] | None = None, state: State = State.COMPLETE) -> TrialRecord:
     values = Point.of(point if point is not None else {"learning_rate": 1e-3})  # type: ignore[arg-type]
     return TrialRecord(number, number, state, "", values, 7, 8, "by hand", 1000, 1, None)
@@ -48,7 +54,8 @@ def frames_of_curves(
 ) -> StudyFrames:
     """One trial a curve, each measured at the first evaluation steps of the study."""
     steps = study.budget.evaluation_steps
-    records = [record(number, state=(states or {}).get(number, State.COMPLETE)) for number in range(len(curves))]
+    ended = [(states or {}).get(number, State.COMPLETE) for number in range(len(curves))]
+    records = [trained(study, record(number, state=state)) for number, state in enumerate(ended)]
     parts = [curve(number, steps[: len(values)], values) for number, values in enumerate(curves)]
     return frames_of(study, records, pd.concat(parts, ignore_index=True))
 
@@ -58,7 +65,7 @@ def frames_of_values(
 ) -> StudyFrames:
     """One trial a point, measured once at the end; None makes it infeasible."""
     records = [
-        record(number, point, State.INFEASIBLE if value is None else State.COMPLETE)
+        trained(study, record(number, point, State.INFEASIBLE if value is None else State.COMPLETE))
         for number, (point, value) in enumerate(zip(points, values, strict=True))
     ]
     last = study.budget.max_train_steps

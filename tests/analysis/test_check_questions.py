@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study
+from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study, trained
 
 from tuner.analysis.checklist import QUESTIONS, VERDICTS, checklist_findings, failing
 from tuner.analysis.effort import effort_findings
@@ -36,7 +36,8 @@ def frames_of_splits(training, validation, declared=None):
     parts = []
     for number, pair in enumerate(zip(training, validation, strict=True)):
         parts += [curve(number, steps, values, metric) for metric, values in zip(BOTH, pair, strict=True)]
-    return frames_of(declared, [record(n) for n in range(len(training))], pd.concat(parts, ignore_index=True))
+    records = [trained(declared, record(n)) for n in range(len(training))]
+    return frames_of(declared, records, pd.concat(parts, ignore_index=True))
 
 
 def noise(rng, sigma=0.01, count=6):

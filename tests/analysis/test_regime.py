@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import curve, record, study
+from analysis.handmade import curve, record, study, trained
 from numpy.typing import NDArray
 
 from tuner.analysis.frames import frames_of
@@ -38,7 +38,7 @@ def regime_frames(pairs: Sequence[Pair], schedule: ScheduleFamily | None = None,
         for trial, pair in enumerate(pairs)
         for metric, values in zip(("training/loss", "validation/loss"), pair, strict=True)
     ]
-    records = [record(trial, {"learning_rate": 0.01 * (trial + 1)}) for trial in range(len(pairs))]
+    records = [trained(where, record(trial, {"learning_rate": 0.01 * (trial + 1)})) for trial in range(len(pairs))]
     return frames_of(where, records, pd.concat(parts, ignore_index=True))
 
 
@@ -144,7 +144,8 @@ def test_a_loss_that_falls_because_the_rate_falls_is_no_evidence():
 
 def test_the_judged_part_ends_where_the_first_trial_begins_to_decay():
     frames = regime_frames([(power_law(0.5), power_law(0.5) + 1)] * 2, constant_then_decay(0.2))
-    frames = replace(frames, trials=frames.trials.assign(decay_fraction=[0.1, 0.4]))
+    decays = {trial: constant_then_decay(share).schedule(1000) for trial, share in enumerate((0.1, 0.4))}
+    frames = replace(frames, schedules=decays)
     assert regime_finding(frames).evidence["to_step"].unique().tolist() == [600]
 
 

@@ -58,7 +58,8 @@ def frames(study: Study, points: pd.DataFrame, values: Array, curves: pd.DataFra
     for name in points:
         table[name] = points[name].to_numpy()
     empty = pd.DataFrame({"trial": [], "step": [], "metric": [], "value": []})
-    return StudyFrames(study, table, empty if curves is None else curves)
+    schedule = study.schedule.schedule(study.budget.max_train_steps, study.warmup_steps)
+    return StudyFrames(study, table, empty if curves is None else curves, dict.fromkeys(range(len(values)), schedule))
 
 
 @dataclass(frozen=True, slots=True)

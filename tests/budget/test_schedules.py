@@ -172,8 +172,11 @@ def test_a_decay_starts_where_the_trunk_ends():
 
 
 def test_best_steps_are_late_by_construction_only_where_the_rate_ends_near_zero():
-    assert [family.ends_at_zero for family in (linear(), cosine(0.05), constant_then_decay(0.2))] == [True] * 3
-    assert [family.ends_at_zero for family in (constant(), cosine(0.5), inverse_sqrt(100))] == [False] * 3
+    late = [linear(), cosine(0.05), constant_then_decay(0.2)]
+    assert [family.schedule(100, 10).ends_at_zero for family in late] == [True] * 3
+    assert [family.schedule(100, 10).ends_at_zero for family in (constant(), cosine(0.5), inverse_sqrt(100))] == [
+        False
+    ] * 3
 
 
 @pytest.mark.parametrize("step", [-1, 100, 1000])

@@ -1,7 +1,7 @@
 """Values and declarations in words."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -39,17 +39,36 @@ def test_a_value_is_written_for_a_reader(value: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("family", "words"),
     [
-        (constant(), "constant"),
-        (linear(), "linear decay to zero"),
-        (cosine(0.1), "cosine decay to 0.1 of the base rate"),
-        (constant_then_decay(0.2), "constant, then a linear decay over the last 20% to zero"),
-        (constant_then_decay(1500, shape="one_minus_sqrt"),
-         "constant, then a one minus sqrt decay over the last 1,500 steps to zero"),
-        (inverse_sqrt(), "inverse square root"),
+        (constant(), "constant for 2,000 steps"),
+        (linear(), "linear decay over 2,000 steps to zero"),
+        (cosine(0.1), "cosine decay over 2,000 steps to 0.1 of the base rate"),
+        (constant_then_decay(0.2), "constant for 1,600 steps, linear decay over 400 steps to zero"),
+        (
+            constant_then_decay(1500, shape="one_minus_sqrt"),
+            "constant for 500 steps, one minus square root decay over 1,500 steps to zero",
+        ),
+        (inverse_sqrt(), "inverse square root decay over 2,000 steps"),
     ],
-)  # fmt: skip
+)
 def test_a_schedule_is_a_phrase(family: ScheduleFamily, words: str) -> None:
-    assert schedule_words(family) == words
+    assert schedule_words(family, [family.schedule(2000)] * 3) == words
+
+
+def test_different_schedules_are_told_by_their_ranges_of_steps() -> None:
+    family = constant_then_decay(0.2)
+    decays = [constant_then_decay(share).schedule(100, 10) for share in (0.2, 0.5)]
+    assert schedule_words(family, decays) == (
+        "warmup over 10 steps, constant for 40 to 70 steps, linear decay over 20 to 50 steps to zero"
+    )
+    assert schedule_words(family, [decays[0], family.schedule(100)]) == "2 different schedules"
+    assert schedule_words(family, []) == "no trial yet"
+
+
+@pytest.mark.parametrize(("name", "word"), [("unknown", "not known"), ("decaying", "falling")])
+def test_a_schedule_that_is_not_known_is_not_described(name: Literal["unknown", "decaying"], word: str) -> None:
+    words = schedule_words(ScheduleFamily(name), [linear().schedule(100)])
+    assert word in words
+    assert "linear" not in words
 
 
 def test_a_range_and_its_scale_are_words() -> None:

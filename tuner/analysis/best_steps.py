@@ -123,16 +123,18 @@ def _numbers(table: pd.DataFrame) -> str:
 def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Strength:
     if verdict == "inconclusive":
         return "none"
-    if verdict == "maybe_too_short" and frames.study.schedule.ends_at_zero:
+    if verdict == "maybe_too_short" and frames.ends_at_zero(table["trial"]) is not False:
         return "weak"
     return "strong" if len(table) >= STRONG else "moderate"
 
 
 def _caveats(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Iterator[str]:
-    if verdict in ("maybe_too_short", "mixed") and frames.study.schedule.ends_at_zero:
+    ends_at_zero = frames.ends_at_zero(table["trial"])
+    if verdict in ("maybe_too_short", "mixed") and ends_at_zero is not False:
         yield (
-            "The learning rate decays to (almost) zero, so the best step is late almost by construction (D9): "
-            "only a longer run decides."
+            "A learning rate that decays to (almost) zero makes late best steps expected (D9)"
+            f"{'' if ends_at_zero else ', and the schedule of these trials is not known'}: train one trial longer to "
+            "find out."
         )
     if verdict == "too_long" and (table["fraction"] > EARLY).any():
         yield "Later raw best steps are noise on a plateau; the first step within noise drives this verdict (D10)."
@@ -165,7 +167,6 @@ def _last_steps(steps: Array, curves: Array) -> Array:
 
 
 def warmup_steps_of(frames: StudyFrames, trials: pd.DataFrame) -> Array:
-    """The warmup of each trial, as searched or as declared."""
-    if "warmup_steps" in trials:
-        return np.asarray(trials["warmup_steps"].fillna(0), dtype=np.float64)
-    return np.full(len(trials), float(frames.study.warmup_steps))
+    """The warmup that each trial was trained with, in steps; 0 where its schedule is not known."""
+    schedules = (frames.schedules.get(trial) for trial in trials["trial"])
+    return np.array([schedule.warmup_steps if schedule else 0 for schedule in schedules], dtype=np.float64)

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import StudyFrames
+from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
 from tuner.design.objective import Objective
 from tuner.design.study import Study
 from tuner.design.trial import TRIAL_COLUMNS
@@ -52,7 +53,14 @@ def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame)
     selected = selected_steps(tidy, study.objective).reindex(table["trial"])
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array
-    return StudyFrames(study, table, tidy)
+    return StudyFrames(study, table, tidy, _schedules(study, trials))
+
+
+def _schedules(study: Study, trials: Sequence[TrialRecord]) -> dict[int, Schedule]:
+    """As trained; of trials that were trained elsewhere only where the import was told the schedule."""
+    if study.schedule.name in UNKNOWN_SHAPES:
+        return {}
+    return {record.number: record.schedule for record in trials if record.schedule is not None}
 
 
 def selected_steps(curves: pd.DataFrame, objective: Objective) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from tuner.analysis.budget_verdict import LATE, MINIMUM_GOOD, NEGLIGIBLE_LATE, PooledGain, pooled_gain
 from tuner.analysis.evidence import split_metrics
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import curve_matrix, good_trials
 from tuner.analysis.levels import Array, Gains, gains_after
 from tuner.analysis.question import Question
@@ -58,8 +58,14 @@ def improvement_finding(frames: StudyFrames) -> Finding:
     if len(validation):
         row = validation.iloc[0]
         verdict = "still_improving" if row["still_improving"] else "saturated" if row["saturated"] else "inconclusive"
+    falls = frames.ends_at_zero(good_trials(frames)["trial"]) if verdict == "still_improving" else False
     return _QUESTION.answer(
-        frames, verdict, _summary(table), table, strength=_strength(frames, verdict), caveats=_caveats(frames, verdict)
+        frames,
+        verdict,
+        _summary(table),
+        table,
+        strength="moderate" if falls is False else "weak",
+        caveats=_caveats(falls),
     )
 
 
@@ -68,10 +74,6 @@ def _row(metric: str, gains: Gains, budget: int) -> tuple[object, ...]:
     units: Array = gains.gain * gains.scale / ((1.0 - LATE) * budget) * 1000.0
     improving = pooled.real and pooled.positive >= SHARE
     return metric, len(gains.gain), float(gains.gain.mean()), float(units.mean()), improving, pooled.absent
-
-
-def _strength(frames: StudyFrames, verdict: str) -> Strength:
-    return "weak" if verdict == "still_improving" and frames.study.schedule.ends_at_zero else "moderate"
 
 
 def _summary(table: pd.DataFrame) -> str:
@@ -84,10 +86,9 @@ def _summary(table: pd.DataFrame) -> str:
     ) + "."  # fmt: skip
 
 
-def _caveats(frames: StudyFrames, verdict: str) -> tuple[str, ...]:
-    if verdict == "still_improving" and frames.study.schedule.ends_at_zero:
-        return (
-            "The learning rate falls in this part, or may fall, and a loss falls with it (D47): only a longer run "
-            "decides.",
-        )
-    return ()
+def _caveats(falls: bool | None) -> tuple[str, ...]:
+    """`falls`: whether the learning rate decays to zero; None where its schedule is not known."""
+    if falls is False:
+        return ()
+    rate = "The learning rate falls" if falls else "The learning rate may fall (its schedule is not known)"
+    return (f"{rate} in this part of the run, and a loss falls with the rate (D47): only a longer run decides.",)

@@ -6,9 +6,8 @@ constant: a loss that falls because the rate falls says nothing about more steps
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -53,6 +52,9 @@ THRESHOLDS = {
 }
 
 
+Rate = Literal["constant", "falling", "unknown"]
+
+
 @dataclass(frozen=True, slots=True)
 class _Gains:
     """What the last part gained on one split, a number a trial, in noises of an evaluation (`levels.gains_after`).
@@ -89,14 +91,14 @@ class _Gains:
 
 @dataclass(frozen=True, slots=True)
 class _Evidence:
-    """What a verdict rests on. `last_step`: the end of the judged part; `decaying`: the rate falls inside it."""
+    """What a verdict rests on. `last_step`: the end of the judged part; `rate`: what the learning rate does in it."""
 
     table: pd.DataFrame
     training: _Gains
     validation: _Gains
     fitted: bool
     last_step: int
-    decaying: bool
+    rate: Rate
 
 
 def regime_finding(frames: StudyFrames, outcome: Outcome | None = None) -> Finding:
@@ -143,7 +145,7 @@ def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
     if seen.any():
         # Once the set can be fitted the question is what came afterwards, which the other trials cannot say.
         trials, fitted_at = trials[seen], fitted_at[seen]
-    last_step, decaying = _judged_part(frames, trials)
+    last_step, rate = _judged_part(frames, trials)
     splits = _splits(fitted_at / last_step)
     gains = [_gains(*_curves(frames, metric, trials), last_step, splits) for metric in _metrics(frames)]
     table = _table(frames, trials, gains)
@@ -151,7 +153,7 @@ def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
     table["fitted_at"] = pd.array([None if math.isnan(at) else int(at) for at in np.repeat(fitted_at, 2)], "Int64")
     fitted = bool(seen.any()) or isinstance(outcome, Fitted | Invalid)
     table = _with_overfitting(frames, table)
-    return _Evidence(table, gains[0], gains[1], fitted, last_step, decaying)
+    return _Evidence(table, gains[0], gains[1], fitted, last_step, rate)
 
 
 def _metrics(frames: StudyFrames) -> tuple[str, str]:
@@ -184,20 +186,17 @@ def _fitted_at(frames: StudyFrames, trials: pd.Series) -> Array:
     return np.array([math.nan if criterion is None else first_fit(int(trial), criterion) for trial in trials])
 
 
-def _judged_part(frames: StudyFrames, trials: pd.DataFrame) -> tuple[int, bool]:
-    """Where the judged part ends, and whether the rate falls inside it: all trials' constant part, if long enough."""
+def _judged_part(frames: StudyFrames, trials: pd.DataFrame) -> tuple[int, Rate]:
+    """Where the judged part ends, and what the learning rate does in it.
+
+    All trials' part at a constant rate as they were trained, if it is long enough; else the whole budget.
+    """
     budget = frames.study.budget.max_train_steps
-    ends = [_decay_start(frames, row) for row in trials.to_dict("records")]
-    return (min(ends), False) if min(ends) >= CONSTANT_SHARE * budget else (budget, True)
-
-
-def _decay_start(frames: StudyFrames, trial: Mapping[Any, Any]) -> int:
-    """The first step of a trial's decay; the budget where its rate never falls."""
-    study = frames.study
-    fraction, warmup = trial.get("decay_fraction"), trial.get("warmup_steps", study.warmup_steps)
-    family = study.schedule if pd.isna(fraction) else replace(study.schedule, decay=float(fraction))
-    start = family.schedule(study.budget.max_train_steps, 0 if pd.isna(warmup) else int(warmup)).decay_start
-    return study.budget.max_train_steps if start is None else start
+    schedules = frames.known_schedules(trials["trial"])
+    if len(schedules) < len(trials):
+        return budget, "falling" if frames.study.schedule.name == "decaying" else "unknown"
+    ends = [budget if schedule.decay_start is None else schedule.decay_start for schedule in schedules]
+    return (min(ends), "constant") if min(ends) >= CONSTANT_SHARE * budget else (budget, "falling")
 
 
 def _splits(fitted: Array) -> Array:
@@ -254,7 +253,7 @@ def _verdict(evidence: _Evidence) -> tuple[str, Strength, str]:
         return "undecided", "none", f"The training set was fitted, and validation may still gain afterwards. {numbers}."
     if training.improving and validation.improving:
         sure = num >= ENOUGH and bool((training.surely & validation.surely).all())
-        strength = "weak" if evidence.decaying else "strong" if sure else few
+        strength = "weak" if evidence.rate != "constant" else "strong" if sure else few
         return "compute_bound", strength, f"Training and validation still improve, and nothing was fitted. {numbers}."
     flat = "neither" if not (training.improving or validation.improving) else "only one of them"
     return "undecided", "none", f"The training set was not fitted, and {flat} surely improves. {numbers}."
@@ -266,11 +265,13 @@ def counted(num: int) -> str:
 
 def _caveats(frames: StudyFrames, evidence: _Evidence, verdict: str) -> list[str]:
     found = []
-    if evidence.decaying and verdict != "not_compute_bound":
-        found.append(
-            "The learning rate falls over most of the run, and a loss falls with it (D47): only a run of twice the "
-            "steps, with its schedule re-derived, decides."
+    if evidence.rate != "constant" and verdict != "not_compute_bound":
+        rate = (
+            "The learning rate falls over most of the run, and a loss falls with the rate (D47)"
+            if evidence.rate == "falling"
+            else "The schedule of these trials is not known; where a learning rate falls, a loss falls with it (D47)"
         )
+        found.append(f"{rate}: only a run of twice the steps, with its schedule re-derived, decides.")
     if frames.study.fitted_when is None:
         found.append("No fit criterion is declared, so nobody can tell whether the training set was fitted (A18).")
     if evidence.table["overfitting"].any():

@@ -1,10 +1,12 @@
 """A study as two frames: what every question of `analysis` is asked of, wherever the study was run."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from html import escape
 
 import pandas as pd
 
+from tuner.budget.schedules import Schedule
 from tuner.design.study import Study
 
 
@@ -19,11 +21,15 @@ class StudyFrames:
         the last evaluation); then one column for every hyperparameter by canonical name, NaN/None where it does not
         exist in that branch.
     curves: long form, one row a measurement: trial, step, metric, value; sorted by trial, metric, step.
+    schedules: the learning rate schedule that each trial was trained with, by number. Nobody derives it again from the
+        declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. A trial
+        that was trained elsewhere has none where its schedule is not known.
     """
 
     study: Study
     trials: pd.DataFrame
     curves: pd.DataFrame
+    schedules: Mapping[int, Schedule] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: what it is, how its trials ended, and the best of them."""
@@ -54,6 +60,17 @@ class StudyFrames:
         """Trials that ran their whole budget and have a finite best value: what verdicts speak about (D11)."""
         trials = self.trials
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
+
+    def known_schedules(self, trials: Iterable[int]) -> list[Schedule]:
+        """The schedules of these trials, as far as they are known."""
+        return [self.schedules[trial] for trial in trials if trial in self.schedules]
+
+    def ends_at_zero(self, trials: Iterable[int]) -> bool | None:
+        """Whether the rate of some of these trials decays to (almost) zero; None where nothing is known of it."""
+        if self.study.schedule.name == "decaying":  # trained elsewhere, and its log shows that the rate falls
+            return True
+        known = self.known_schedules(trials)
+        return any(schedule.ends_at_zero for schedule in known) if known else None
 
     @property
     def hyperparameters(self) -> list[str]:

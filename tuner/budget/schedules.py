@@ -19,6 +19,7 @@ DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
 FamilyName = Literal["constant", "linear", "cosine", "constant_then_decay", "inverse_sqrt", "decaying", "unknown"]
 # Of trials that were run elsewhere: only that the rate falls is known, or not even that. Nothing is trained with these.
 UNKNOWN_SHAPES = ("decaying", "unknown")
+NEAR_ZERO = 0.1  # [P] of the base rate
 
 # How much of the way from `start` to `end` is done at relative progress p in [0, 1).
 _PROGRESS: dict[str, Callable[[float], float]] = {
@@ -94,6 +95,12 @@ class Schedule:
             position += piece.steps
         return None
 
+    @property
+    def ends_at_zero(self) -> bool:
+        """Whether the rate decays to less than a tenth of the base rate, which makes best steps late (D9)."""
+        last = self.pieces[-1]
+        return last.decays and last.shape != "inverse_sqrt" and last.end < NEAR_ZERO
+
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFamily:
@@ -161,11 +168,6 @@ class ScheduleFamily:
         """The length of the declared decay in a run of `max_train_steps`, at least 1 step."""
         decay = self.decay if self.decay is not None else 0.0
         return decay if isinstance(decay, int) else max(1, round(decay * max_train_steps))
-
-    @property
-    def ends_at_zero(self) -> bool:
-        """Whether the rate decays to (almost) nothing, which makes best steps late by construction (D9)."""
-        return self.name not in ("constant", "inverse_sqrt") and self.final < 0.1
 
 
 def constant() -> ScheduleFamily:

@@ -1,6 +1,8 @@
 """The plots of a study by the names of `tuner plot KIND`: each gives its Figure and the frame that is plotted."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -40,19 +42,27 @@ def _curves(frames: StudyFrames) -> Drawn:
 
 
 def _schedules(frames: StudyFrames) -> Drawn:
-    """The best trials' schedules as declared; the fraction of the base rate where no learning rate is searched."""
+    """The best trials' schedules as they were trained; fractions of the base rate where a point has no rate."""
     study = frames.study
     if study.schedule.name in UNKNOWN_SHAPES:
         title = f"{study.name} was trained elsewhere: its schedule is {study.schedule.name}"
         return schedules_plot(schedules_frame({}), title=title), schedules_frame({})
-    column = next((name for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"), None)
     based: dict[str, tuple[Schedule, float]] = {}
     for row in ranked_trials(frames).head(TOP).to_dict("records"):
-        base = float(row[column]) if column else 1.0
-        name = f"trial {row['trial']}: {base:.3g}" if column else study.schedule.name
-        based[name] = study.schedule.schedule(study.budget.max_train_steps, study.warmup_steps), base
+        base = _base_rate(frames, row)
+        if row["trial"] in frames.schedules:
+            based[f"trial {row['trial']}: {base:.3g}"] = frames.schedules[row["trial"]], base
     table = schedules_frame(based)
     return schedules_plot(table, title=f"Learning rate schedules of {study.name}"), table
+
+
+def _base_rate(frames: StudyFrames, row: Mapping[Hashable, Any]) -> float:
+    """The learning rate of a trial's point: searched, of the branch that the trial is in, or fixed; else 1."""
+    searched = [row[name] for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"]
+    branches = {f"{row['optimizer']}.learning_rate"} if "optimizer" in row else set()
+    fixed = [one.value for name, one in frames.study.fixed if name in branches | {"learning_rate"}]
+    known = [rate for rate in (*searched, *fixed) if isinstance(rate, int | float) and not math.isnan(rate)]
+    return float(known[0]) if known else 1.0
 
 
 def _isolation(frames: StudyFrames) -> Drawn:

@@ -116,7 +116,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     ranked = ranked_trials(frames)
     return StudyPage(
         study=study,
-        facts=(*_facts(study), *_widenings(material), *_steps(frames)),
+        facts=(*_facts(frames), *_widenings(material), *_steps(frames)),
         space=_space(study),
         promoted=material.promoted,
         plots=tuple(
@@ -131,15 +131,14 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     )
 
 
-def _facts(study: Study) -> list[tuple[str, str]]:
-    budget = study.budget
-    warmup = f"warmup of {counted(study.warmup_steps, 'step')}, " if study.warmup_steps else ""
+def _facts(frames: StudyFrames) -> list[tuple[str, str]]:
+    study, budget = frames.study, frames.study.budget
     return [
         (
             "Budget",
             f"{counted(budget.max_train_steps, 'step')}, evaluated every {counted(budget.evaluate_every, 'step')}",
         ),
-        ("Schedule", warmup + schedule_words(study.schedule)),
+        ("Schedule", schedule_words(study.schedule, frames.schedules.values())),
         ("Optimizer", study.optimizer or ("unknown" if study.source else "searched")),
         ("Batch size", f"{study.batch_size:,}" if study.batch_size else "unknown"),
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),

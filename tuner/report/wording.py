@@ -1,16 +1,18 @@
 """Values and declarations as a reader wants to see them."""
 
 import math
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
-from tuner.budget.schedules import ScheduleFamily
+from tuner.budget.schedules import Piece, Schedule, ScheduleFamily
 from tuner.design.hyperparameters import Domain, Range
 
 NOTHING = "–"
 STRENGTH_DOTS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
+_DECAYS = {"linear": "linear", "cosine": "cosine", "one_minus_sqrt": "one minus square root"}
 _LARGEST_WHOLE = 1e9  # larger whole floats are written with an exponent
 
 
@@ -60,12 +62,32 @@ def scale_words(domain: Domain) -> str:
     return f"{'log' if domain.log else 'linear'}{', integer' if domain.integer else ''}"
 
 
-def schedule_words(family: ScheduleFamily) -> str:
-    """A schedule family as a phrase."""
-    ending = f"to {family.final:g} of the base rate" if family.final else "to zero"
-    if family.name == "constant_then_decay":
-        length = f"{family.decay:.0%}" if isinstance(family.decay, float) else f"{family.decay:,} steps"
-        return f"constant, then a {in_words(family.decay_shape)} decay over the last {length} {ending}"
-    if family.name in ("linear", "cosine"):
-        return f"{family.name} decay {ending}"
-    return "constant" if family.name == "constant" else "inverse square root"
+def schedule_words(family: ScheduleFamily, trained: Iterable[Schedule]) -> str:
+    """The schedules that trials were trained with, as one phrase; the pieces of different ones as ranges of steps.
+
+    `family`: what was declared; it says whether the schedules of trials from elsewhere are known.
+    """
+    if family.name == "decaying":
+        return "falling, as its log shows; the shape is not known"
+    if family.name == "unknown":
+        return "not known: the trials were trained elsewhere"
+    different = list(dict.fromkeys(trained))
+    if len({tuple(piece.shape for piece in schedule.pieces) for schedule in different}) != 1:
+        return f"{len(different)} different schedules" if different else "no trial yet"
+    return ", ".join(_piece_words(alike) for alike in zip(*(one.pieces for one in different), strict=True))
+
+
+def _piece_words(pieces: Sequence[Piece]) -> str:
+    """One piece of schedules that have it in common."""
+    lengths, ends = [piece.steps for piece in pieces], sorted({piece.end for piece in pieces})
+    steps = counted(max(lengths), "step")
+    over = steps if min(lengths) == max(lengths) else f"{min(lengths):,} to {steps}"
+    shape = pieces[0].shape
+    if shape == "warmup":
+        return f"warmup over {over}"
+    if shape == "constant":
+        return f"constant for {over}"
+    if shape == "inverse_sqrt":
+        return f"inverse square root decay over {over}"
+    goal = " or ".join(f"{end:g} of the base rate" if end else "zero" for end in ends)
+    return f"{_DECAYS[shape]} decay over {over} to {goal}"
