@@ -161,6 +161,8 @@ class Ending:
 
     def _watch(self, news: "queue.SimpleQueue[bool]") -> None:
         """In a thread of its own: say what happens, and end what does not end in time."""
+        if hasattr(signal, "pthread_sigmask"):  # they wake the main thread, which may wait for something
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         if not news.get():
             return
         limit = self._save_seconds

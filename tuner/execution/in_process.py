@@ -162,7 +162,7 @@ class InProcess:
                 pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
                 time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
                 waited += pause
-        raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
         if self.quota is not None:
