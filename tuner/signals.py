@@ -42,6 +42,14 @@ HANDING_OVER_SECONDS = 2.0  # so much earlier a worker process gives up than the
 TOGETHER_SECONDS = 0.2  # the processes of a job are signalled one after the other, all within this time
 
 
+class ToldToEnd(KeyboardInterrupt):
+    """A signal asked for an end.
+
+    Not KeyboardInterrupt itself: where one passes through code that was run from text, as that of data classes, Python
+    kills itself with SIGINT in the end, whatever the exit code.
+    """
+
+
 class Ending:
     """How this process ends when it is told to.
 
@@ -118,7 +126,7 @@ class Ending:
         """Within the block there is something to save: a signal only asks for it (`is_set`).
 
         give_back: called, perhaps by another thread and more than once, where that is cut short. Raises
-        KeyboardInterrupt at the end of a block that was told to end and did not raise anything itself.
+        ToldToEnd at the end of a block that was told to end and did not raise anything itself.
         """
         self._in_hand.append(give_back)
         try:
@@ -130,7 +138,7 @@ class Ending:
         finally:
             self._in_hand.pop()
         if self._told_at is not None:
-            raise KeyboardInterrupt
+            raise ToldToEnd
 
     def forget(self) -> None:
         """Give signals their first meaning again: in what user code forks, for its data say."""
@@ -146,12 +154,12 @@ class Ending:
             self._told_at = time.monotonic()
             self._news.put(True)
             if not self._in_hand:
-                raise KeyboardInterrupt
+                raise ToldToEnd
         elif self._insists(number):
             if self._insisted or not self._in_hand:
                 self._exit()
             self._insisted = True
-            raise KeyboardInterrupt
+            raise ToldToEnd
 
     def _insists(self, number: int) -> bool:
         if not self._obeys_insistence or self._told_at is None or number == getattr(signal, "SIGXCPU", None):

@@ -9,17 +9,17 @@ import psutil
 from support.processes import PATIENCE, started, told
 from support.study_files import write_study
 
-# Each process that trains waits at its 40th loss until the test lets it go on.
+# Each process waits at its 40th loss, or at some batch of an evaluation, until the test lets it go on.
 GATE = """
-        import os, pathlib, time
         calls.append(0)
-        folder = pathlib.Path(__file__).parent
-        if len(calls) == 40:
-            (folder / f"here-{os.getpid()}").touch()
+        folder = Path(__file__).parent
+        if len(calls) == {}:
+            (folder / f"here-{{os.getpid()}}").touch()
             while not (folder / "go").exists():
                 time.sleep(0.01)
         """
 LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
+METRICS = "logits = model(batch[0])\n        wrong"
 # `tuner`, but who insists is heard after so many seconds, and what is not saved after so many is given up.
 PROGRAM = """
 from tuner import signals
@@ -34,11 +34,11 @@ WHOLE = 1e6  # seconds: for ever
 class Job:
     """A launch in a folder, and all of its processes once those that train wait at their gates."""
 
-    def __init__(self, folder, *options, insist=WHOLE, save=WHOLE, gate=GATE, **environment):
+    def __init__(self, folder, *options, insist=WHOLE, save=WHOLE, batch=None):
         self.folder = folder
-        write_gated(folder, gate)
+        write_gated(folder, batch)
         program = ("-c", PROGRAM.format(insist, save))
-        self.launch = started(folder, "launch", "tiny.py", *options, program=program, **environment)
+        self.launch = started(folder, "launch", "tiny.py", *options, program=program)
         self.step = psutil.Process(self.launch.pid)
 
     def gated(self, count):
@@ -75,9 +75,18 @@ class Job:
         return code, err
 
 
-def write_gated(folder, gate=GATE):
+def write_gated(folder, batch=None):
+    """A study whose processes wait at a loss, or at this batch of their evaluations, which have eight."""
     folder.mkdir(exist_ok=True)
-    replace = [("\n\nclass Tiny", "\ncalls = []\n\n\nclass Tiny"), (LOSS, gate.strip() + "\n        " + LOSS)]
+    replace = [
+        ("\n\nclass Tiny", "\nimport os\nimport time\nfrom pathlib import Path\n\ncalls = []\n\n\nclass Tiny"),
+        ("    batch_size = 8", "    batch_size, evaluation_batch_size = 8, 10"),
+    ]
+    if batch is None:
+        replace.append((LOSS, f"{GATE.format(40).strip()}\n        {LOSS}"))
+    else:
+        gate = GATE.format(batch).replace("calls.append(0)", "calls.extend([0] * (len(batch[0]) == 10))").strip()
+        replace.append((METRICS, f"{gate}\n        {METRICS}"))
     write_study(folder, trials=4, steps=200, replace=replace)
 
 

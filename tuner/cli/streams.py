@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from typing import Any, TextIO, cast
 
 from tuner import signals
@@ -13,11 +14,14 @@ def lasting(stream: TextIO) -> TextIO:
     What nobody can read is no reason to end a training, nor to end with another exit code. A reader that ends for
     itself (`| head`) is an error as everywhere.
     """
-    return cast(TextIO, _Lasting(stream))
+    closed = cast(TextIO | None, stream) is None  # by `command >&-`: what is printed goes nowhere
+    return stream if closed else cast(TextIO, _Lasting(stream))
 
 
 class _Lasting:
     """As much of a stream as has to be another; the rest is the stream's."""
+
+    _stream: TextIO = sys.__stderr__ or sys.stderr  # of a copy that is being made
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

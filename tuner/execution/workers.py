@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import torch
 
+from tuner import signals
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import InputError, Interrupted, Paused, StorageError, StudyChanged, TunerError, WorkloadError
@@ -25,7 +26,6 @@ from tuner.execution.member import Member
 from tuner.execution.nursery import Nursery, worker_environment
 from tuner.execution.orders import STALL_SECONDS, Message, Order, Place
 from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
-from tuner.signals import ENDING, SAVE_SECONDS, soon
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.fused.choice import Choice
@@ -99,7 +99,7 @@ class Workers:
         order = Order(row.campaign, row.study.name, self.fingerprint())
         try:
             shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
-            with ENDING.in_hand(shift.give_back):
+            with signals.ENDING.in_hand(shift.give_back):
                 shift.work(order, stop)
         except BaseException:
             self.close()
@@ -160,7 +160,6 @@ class _Shift:
             self._leave_out_pauses()
         if self.somebody_stopped or any(member.busy for member in self.crew):
             self._stop()
-            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def _look_after(self, member: Member, order: Order, stop: Callable[[], bool]) -> None:
         """Replace a worker that died or stalled; one that a signal ended, or dies together with us, ends the work."""
@@ -168,7 +167,7 @@ class _Shift:
             return
         if member.busy and self._is_dead(member):
             code = member.process.returncode or 0
-            if member.was_told_to_end or (code >= 0 and soon(stop)):
+            if member.was_told_to_end or (code >= 0 and signals.soon(stop)):
                 self.somebody_stopped = True
             else:
                 self._replace(member, order, f"lost: its worker {_ending(code)}")
@@ -268,21 +267,32 @@ class _Shift:
             renew(self.ledger, [claim for member in self.crew for claim in member.claims.values()])
 
     def _stop(self) -> None:
-        """Let every worker finish its step and save; what is not saved in time is handed back as it was committed."""
+        """Let every worker finish its step and save; what is not saved in time is handed back as it was committed.
+
+        Raises Interrupted in the end.
+        """
         self.stopping = True
         for member in self.crew:
             member.ask_to_stop()
-        end = time.monotonic() + SAVE_SECONDS
+        end = time.monotonic() + signals.SAVE_SECONDS - signals.HANDING_OVER_SECONDS / 2
         while any(member.busy and not self._is_dead(member) for member in self.crew) and time.monotonic() < end:
             self._hear()
             self._renew()
+        given_up = sum(len(member.claims) for member in self.crew)
         self.give_back()
+        if given_up:
+            raise Interrupted(
+                f"stopped, {given_up} trials without a last save, for which {signals.SAVE_SECONDS:g} s were not enough; "
+                "run the same command again to go on from the last commit"
+            )
+        raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def give_back(self) -> None:
         """End the workers that are not through, and hand back what they held; no attempt is counted."""
         for member in self.crew:
             if member.busy:
-                member.kill()
+                with suppress(OSError, ValueError):  # two threads may be at it
+                    member.kill()
         held = [claim for member in self.crew for claim in member.claims.values()]
         if held:
             self.ledger.release(held)
