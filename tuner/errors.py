@@ -14,7 +14,7 @@ TunerError
 ├── Paused                the infrastructure gave way (disk full, ...); run again to continue    exit code 75
 │   ├── Unreachable           the database does not answer now; what was not written is kept and tried again
 │   └── DeviceLost            the accelerator's context is dead: this process can train nothing any more
-└── Interrupted           Ctrl-C or SIGTERM; run again to continue                               exit code 130
+└── Interrupted           a signal asked for an end; run again to continue                       exit code 130
 """
 
 

@@ -10,11 +10,11 @@ import psutil
 PATIENCE = 120.0  # seconds, of a machine that is busy with something else
 
 
-def started(folder, *arguments, program=("-m", "tuner.cli"), **environment):
+def started(folder, *arguments, program=("-m", "tuner.cli"), stdin=subprocess.PIPE, **environment):
     """`tuner` with these arguments, in a folder."""
     command = [sys.executable, *program, *map(str, arguments)]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, cwd=folder, text=True, env=os.environ | environment, **pipes)
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, cwd=folder, text=True, env=os.environ | environment, stdin=stdin, **pipes)
 
 
 def wait_until_stopped(process):

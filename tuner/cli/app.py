@@ -8,6 +8,7 @@ import typer
 from tuner import __version__
 from tuner.cli.process import EXIT_INTERRUPTED
 from tuner.errors import InputError, Interrupted, Paused, TunerError
+from tuner.signals import ENDING
 
 EXIT_FAULT, EXIT_INPUT, EXIT_FINDING, EXIT_PAUSED = 1, 2, 3, 75
 
@@ -61,6 +62,9 @@ def run() -> int:
 
 def _report(error: Exception) -> int:
     """Say what went wrong in one message, and return the exit code for it."""
+    if ENDING.is_set() and not isinstance(error, Interrupted | Paused):  # made of the interruption by other code
+        print(f"interrupted; run the same command again to go on (meanwhile: {_named(error)})", file=sys.stderr)
+        return EXIT_INTERRUPTED
     if isinstance(error, InputError):
         print(f"error: {error}", file=sys.stderr)
         return EXIT_INPUT
@@ -77,5 +81,9 @@ def _report(error: Exception) -> int:
     if shown is not None:  # a usage error of the command line itself
         shown()
         return int(getattr(error, "exit_code", EXIT_INPUT))
-    print(f"unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+    print(f"unexpected {_named(error)} (--debug shows where)", file=sys.stderr)
     return EXIT_FAULT
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

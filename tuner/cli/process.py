@@ -1,30 +1,29 @@
 """The process that runs one command: whenever a signal comes, it ends with an exit code that tells what was done.
 
-Where nothing is trained there is nothing to save: Ctrl-C and SIGTERM end a command at once, with 130 until it has done
-its work, and from then on with the code of that work. While trials train `watching.stop_on_signal` takes over.
+Where nothing is trained there is nothing to save: each signal of `tuner.signals` ends a command at once, with 130 until
+it has done its work, and from then on with the code of that work. While trials train they are saved first.
 """
 
 import atexit
 import gc
 import os
-import signal
 import sys
-from contextlib import suppress
-from types import FrameType
 from typing import NoReturn
 
-EXIT_INTERRUPTED = 130
-STOPPING = (signal.SIGINT, signal.SIGTERM)  # what asks a command to end
+from tuner import signals
+from tuner.cli.streams import lasting
+
+EXIT_INTERRUPTED = signals.EXIT_CODE
 
 
 def main() -> NoReturn:
     """Run the command given in `sys.argv` and exit with its code."""
-    atexit.register(_be_deaf)  # before all others, so that it is called last
-    os.register_at_fork(after_in_child=_forget)
-    ending = _Ending()
-    for number in STOPPING:
-        signal.signal(number, ending)
+    atexit.register(signals.be_deaf)  # before all others, so that it is called last
+    os.register_at_fork(after_in_child=signals.ENDING.forget)
+    ending = signals.ENDING
+    sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     try:
+        ending.listen(_tell)
         from tuner.cli.app import run  # where a signal is heard already
 
         ending.code = run()
@@ -35,28 +34,5 @@ def main() -> NoReturn:
     sys.exit(ending.code)
 
 
-class _Ending:
-    """What a signal does: the first one interrupts the command; where its exit code is known, that is the end."""
-
-    code: int | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.code is None:
-            self.code = EXIT_INTERRUPTED
-            raise KeyboardInterrupt
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, RuntimeError):  # nobody reads it, or it is just being written to
-                stream.flush()
-        os._exit(self.code)
-
-
-def _be_deaf() -> None:
-    """Python takes itself apart: it would give signals back their first meaning, a death without an exit code."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _forget() -> None:
-    """What user code forks, for its data say, is no command and ends like any process that is told to."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

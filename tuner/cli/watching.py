@@ -1,12 +1,9 @@
-"""Progress of a launch: bars on a terminal, lines anywhere else; and Ctrl-C."""
+"""Progress of a launch: bars on a terminal, lines anywhere else; and signals that end it."""
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from types import FrameType
 
 from rich.progress import (
     BarColumn,
@@ -18,8 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tuner import signals
 from tuner.cli.output import console, readable_seconds, say
-from tuner.cli.process import STOPPING
 from tuner.design.study import Study
 from tuner.execution.backend import Listener, Silent, Watch
 from tuner.records import Claim, State, TrialUpdate
@@ -161,19 +158,7 @@ def _bars(study: Study, finished: int) -> Iterator[Listener]:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM asks trials to stop at their next step and save; the second one ends at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        say("stopping: saving where we are (once more ends at once)")
-
-    before = {number: signal.signal(number, ask) for number in STOPPING}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def stop_on_signal() -> Iterator[signals.Ending]:
+    """Within the block a signal that means to end asks trials to stop at their next step and to save."""
+    with signals.ENDING.listening(say) as ending:
+        yield ending

@@ -21,6 +21,7 @@ from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.security import plain_name
+from tuner.signals import ENDING
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -146,20 +147,22 @@ class InProcess:
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
         fusing = Fusing(self.fuse, ledger, row, setting, self.crew)
         told, worker, waited = _Told(listener), worker_id(), 0.0
-        while not stop():
-            claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
-            if claims:
-                self._train(fusing, trainer, claims, told)
-                patiently(lambda: self._make_room(ledger, row), stop)
-                waited = 0.0
-                continue
-            if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
-                delete_strays(ledger, row.study_id, self.checkpoint_root, place)
-                return
-            pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
-            time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
-            waited += pause
-        raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+        held: list[Claim] = []
+        with ENDING.in_hand(lambda: ledger.release(held)):
+            while not stop():
+                held[:] = claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
+                if claims:
+                    self._train(fusing, trainer, claims, told)
+                    patiently(lambda: self._make_room(ledger, row), stop)
+                    waited = 0.0
+                    continue
+                if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
+                    delete_strays(ledger, row.study_id, self.checkpoint_root, place)
+                    return
+                pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
+                time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
+                waited += pause
+            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
         if self.quota is not None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO
 
-from tuner.execution.nursery import Born, Nursery, ctrl_c_withheld, worker_environment
-from tuner.execution.orders import Message, Order, Place, line_of
+from tuner import signals
+from tuner.execution.nursery import Born, Nursery, worker_environment
+from tuner.execution.orders import STOP, Message, Order, Place, line_of
 from tuner.records import Claim
 
-STOP_SECONDS = 60.0  # to finish a step and save
 READY_SECONDS = 120.0  # time enough to import torch and to read the data on a busy machine
 
 
@@ -77,8 +76,14 @@ class Member:
         return self.busy and time.monotonic() - self.moved > max(seconds, 0.0 if self.ready else READY_SECONDS)
 
     def ask_to_stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        """Have it save and end. Said as an order, because it may ignore signals, and need not be born yet."""
+        self._tell(line_of(STOP))
+
+    @property
+    def was_told_to_end(self) -> bool:
+        """Whether a signal ended it that asks for an end; as it did where it could not save in time."""
+        code = self.process.returncode
+        return code == signals.EXIT_CODE or (code is not None and -code in signals.STOPPING)
 
     def kill(self) -> None:
         """End it at once, and wait until it is gone."""
@@ -112,7 +117,7 @@ def _piped(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def _started(place: Place) -> subprocess.Popen[bytes]:
-    with ctrl_c_withheld():
+    with signals.withheld():
         return subprocess.Popen(
             [sys.executable, "-m", "tuner.execution.worker_process"],
             stdin=subprocess.PIPE,

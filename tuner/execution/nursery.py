@@ -18,12 +18,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-LOST = -signal.SIGKILL  # what a worker ends with whose nursery ended: the kernel kills it
+from tuner.signals import withheld
+
+LOST = -9  # what a worker ends with whose nursery ended: the kernel kills it
 AGES = 1e6  # seconds
 CLOSE_SECONDS = 60.0  # it may still import torch
 
@@ -60,7 +62,7 @@ class Nursery:
         self.close()
         self._channel, theirs = socket.socketpair()
         command = [sys.executable, "-m", "tuner.execution.nursery_process", self._study_file]
-        with theirs, ctrl_c_withheld():
+        with theirs, withheld():
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=self._environment)  # noqa: S603
         return self._channel
 
@@ -141,19 +143,6 @@ class Born:
         if self.returncode is not None:
             self._fate.close()
         return self.returncode
-
-
-@contextmanager
-def ctrl_c_withheld() -> Iterator[None]:
-    """A process that is started here is born with SIGINT blocked, until it says that it ignores it.
-
-    Ctrl-C reaches every process of a terminal, and one that still imports would die of it with a traceback.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def worker_environment(threads: int) -> dict[str, str]:

@@ -7,7 +7,9 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from types import FrameType
 
+from tuner import signals
 from tuner.execution import worker_process
 from tuner.execution.ahead import import_ahead
 
@@ -15,9 +17,6 @@ from tuner.execution.ahead import import_ahead
 def main() -> None:
     """Fork whenever the coordinator asks, and tell how the workers end, until it is gone."""
     worker_process.die_with_the_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are the coordinator's, which passes them on
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _import_ahead(sys.argv[1:])
     gc.collect()
     gc.freeze()  # what was imported stays shared
@@ -41,6 +40,9 @@ class _Forks:
         self.bell, self.ringing = os.pipe2(os.O_NONBLOCK)
         signal.set_wakeup_fd(self.ringing)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        for number in signals.heard():
+            signal.signal(number, self._pass_on)
+        signals.unblock()  # what came while this process was starting met no worker
 
     def serve(self) -> bool:
         """True in each child, which is to work; False in the nursery, in the end."""
@@ -57,22 +59,29 @@ class _Forks:
 
     def _fork(self, orders: int, words: int, fate: int) -> bool:
         """Whether this is the child."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)  # a child hears them once it knows what to do
         pid = os.fork()
         if pid:
             self.fates[pid] = fate
+            signals.unblock()
             self._tell(pid, pid)
             os.close(orders)
             os.close(words)
             return False
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(orders, 0)
         os.dup2(words, 1)
         ours = (self.channel.detach(), self.bell, self.ringing, *self.fates.values())
         for descriptor in (orders, words, fate, *ours):
             os.close(descriptor)
         return True
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        """A signal that asks for an end is for the workers: each saves, and the coordinator hears of it from them."""
+        for pid in self.fates:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _bury(self) -> None:
         """Tell of those that ended."""

@@ -1,6 +1,6 @@
 """What a coordinator and its worker processes say to each other: lines of JSON, never pickles.
 
-Orders go down the worker's standard input: first `Place`, then a study at a time; its end means that the
+Orders go down the worker's standard input: first `Place`, then a study at a time, or `STOP`; its end means that the
 coordinator is gone. Messages come up a pipe of their own: {"is": "started", ...}.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Message = dict[str, Any]
+STOP: Message = {"stop": True}  # an order: save, and end
 STALL_SECONDS = 1800.0  # a worker that makes no step for so long is replaced
 
 

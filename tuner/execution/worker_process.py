@@ -21,9 +21,10 @@ from tuner.design.study_file import load_campaign
 from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TunerError
 from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess, Lease
-from tuner.execution.orders import Mouth, Order, Place
+from tuner.execution.orders import STOP, Mouth, Order, Place
 from tuner.execution.quota import Quota
 from tuner.records import Claim, TrialUpdate
+from tuner.signals import ENDING, HANDING_OVER_SECONDS, SAVE_SECONDS, silent
 from tuner.storage.store import Ledger, open_ledger
 
 ALIVE_SECONDS = 1.0
@@ -35,20 +36,18 @@ def main() -> None:
     die_with_the_parent()
     mouth = Mouth(os.dup(1))
     os.dup2(2, 1)  # what user code prints must not get between our messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's, which says SIGTERM to us
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    mouth.say("alive")
-    told = sys.stdin.readline()
-    if not told:
-        return  # the parent is gone already
-    place = Place(**json.loads(told))
-    orders: queue.Queue[Order | None] = queue.Queue()
-    threading.Thread(target=_listen, args=(sys.stdin, orders), daemon=True).start()
+    os.register_at_fork(after_in_child=ENDING.forget)
     try:
-        _work(place, orders, mouth, stop)
-    except Interrupted:
+        ENDING.listen(silent, save_seconds=SAVE_SECONDS - HANDING_OVER_SECONDS, alone=False)
+        mouth.say("alive")
+        told = sys.stdin.readline()
+        if not told:
+            return  # the parent is gone already
+        place = Place(**json.loads(told))
+        orders: queue.Queue[Order | None] = queue.Queue()
+        threading.Thread(target=_listen, args=(sys.stdin, orders), daemon=True).start()
+        _work(place, orders, mouth)
+    except (Interrupted, KeyboardInterrupt):
         mouth.say("stopped")
     except TunerError as error:
         mouth.say("fault", kind=_family(error), name=type(error).__name__, text=str(error))
@@ -72,16 +71,19 @@ def die_with_the_parent() -> None:
 
 
 def _listen(stream: TextIO, orders: "queue.Queue[Order | None]") -> None:
-    """Pass orders on; the end of the stream without a farewell is the end of the parent."""
+    """Pass orders on; that to stop is for now. The end of the stream without a farewell is the end of the parent."""
     for line in stream:
         told = json.loads(line)
+        if told == STOP:
+            ENDING.tell()
+            continue
         orders.put(Order(**told) if told else None)
         if not told:
             return
     os._exit(1)
 
 
-def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth, stop: threading.Event) -> None:
+def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth) -> None:
     name, campaign = load_campaign(Path(place.study_file))
     backend = InProcess(
         campaign.workload,
@@ -102,16 +104,16 @@ def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth, stop:
         while (order := orders.get()) is not None:
             if order.fingerprint != fingerprint:
                 raise StudyChanged(f"{place.study_file} changed while it was trained; undo that, and launch again")
-            _train(ledger, backend, order, mouth, stop)
+            _train(ledger, backend, order, mouth)
             mouth.say("idle")
 
 
-def _train(ledger: Ledger, backend: InProcess, order: Order, mouth: Mouth, stop: threading.Event) -> None:
+def _train(ledger: Ledger, backend: InProcess, order: Order, mouth: Mouth) -> None:
     teller = Teller(mouth)
 
     def asked() -> bool:
         teller.breathe()
-        return stop.is_set()
+        return ENDING.is_set()
 
     backend.run(ledger, ledger.study(order.campaign, order.study), teller, asked)
 

@@ -15,13 +15,14 @@ from dataclasses import replace
 
 import torch
 
+from tuner import signals
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import InputError, Interrupted, Paused, StorageError, StudyChanged, TunerError, WorkloadError
 from tuner.execution.backend import Listener
 from tuner.execution.heartbeat import BEATS, renew
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
-from tuner.execution.member import STOP_SECONDS, Member
+from tuner.execution.member import Member
 from tuner.execution.nursery import Nursery, worker_environment
 from tuner.execution.orders import STALL_SECONDS, Message, Order, Place
 from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
@@ -31,6 +32,7 @@ from tuner.training.fused.choice import Choice
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
+PAUSE_SECONDS = 5.0  # between two looks at the workers: this process did not run
 _INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
 DEATHS_AT_START = 3  # workers that die before they are ready, one after the other
 
@@ -97,7 +99,8 @@ class Workers:
         order = Order(row.campaign, row.study.name, self.fingerprint())
         try:
             shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
-            shift.work(order, stop)
+            with signals.ENDING.in_hand(shift.give_back):
+                shift.work(order, stop)
         except BaseException:
             self.close()
             raise
@@ -143,26 +146,43 @@ class _Shift:
         self.failures: list[str] = []
         self.deaths_at_start = 0
         self.somebody_stopped = False
-        self.renewed = time.monotonic()
+        self.stopping = False  # whether all were asked to
+        self.renewed = self.looked = time.monotonic()
 
     def work(self, order: Order, stop: Callable[[], bool]) -> None:
         for member in self.crew:
             member.order(order)
-        while any(member.busy for member in self.crew):
-            if stop():
-                self._stop()
-                raise Interrupted("stopped; everything up to the last step is saved, run the same command again")
+        while any(member.busy for member in self.crew) and not (stop() or self.somebody_stopped):
             self._hear()
             for member in self.crew:
-                if member.busy and self._is_dead(member):
-                    self._replace(member, order, f"lost: its worker {_ending(member.process.returncode or 0)}")
-                elif member.is_stalled(self.stall_seconds):
-                    member.kill()
-                    awaited = "step" if member.claims else "sign of life"
-                    self._replace(member, order, f"stalled: no {awaited} for {self.stall_seconds:g} s")
+                self._look_after(member, order, stop)
             self._renew()
+            self._leave_out_pauses()
+        if self.somebody_stopped or any(member.busy for member in self.crew):
+            self._stop()
+
+    def _look_after(self, member: Member, order: Order, stop: Callable[[], bool]) -> None:
+        """Replace a worker that died or stalled; one that a signal ended, or dies together with us, ends the work."""
         if self.somebody_stopped:
-            raise Interrupted("a worker was told to stop and has saved; run the same command again to go on")
+            return
+        if member.busy and self._is_dead(member):
+            code = member.process.returncode or 0
+            if member.was_told_to_end or (code >= 0 and signals.soon(stop)):
+                self.somebody_stopped = True
+            else:
+                self._replace(member, order, f"lost: its worker {_ending(code)}")
+        elif member.is_stalled(self.stall_seconds):
+            member.kill()
+            awaited = "step" if member.claims else "sign of life"
+            self._replace(member, order, f"stalled: no {awaited} for {self.stall_seconds:g} s")
+
+    def _leave_out_pauses(self) -> None:
+        """Who stopped this process for a while (Ctrl-Z) stopped its workers, too: they have not stalled."""
+        now = time.monotonic()
+        pause, self.looked = now - self.looked, now
+        if pause > PAUSE_SECONDS:
+            for member in self.crew:
+                member.moved += pause
 
     def _is_dead(self, member: Member) -> bool:
         """Whether it ended in the middle of its work. Its last words are heard first."""
@@ -195,7 +215,7 @@ class _Shift:
             claim = member.claims.pop(message["trial"])
             update = _update(claim, message)
             self.listener.trial_ended(claim, update)
-            if update.state.finished:
+            if update.state.finished and not self.stopping:
                 stop_at_the_same_failure(update, self.failures)
         elif kind in ("idle", "stopped"):
             member.busy, member.claims = False, {}
@@ -206,6 +226,9 @@ class _Shift:
     def _fault(self, message: Message) -> None:
         """Raise what a worker could not deal with; one whose device is lost ends, and is replaced."""
         kind, text = message["kind"], message["text"]
+        if self.stopping:  # what a signal ended beside the worker may have failed it
+            _log.warning("a worker that was told to stop: %s", text)
+            return
         if kind == "input":
             raise _INPUT_ERRORS.get(message["name"], InputError)(text)
         if kind == "paused":
@@ -244,13 +267,35 @@ class _Shift:
             renew(self.ledger, [claim for member in self.crew for claim in member.claims.values()])
 
     def _stop(self) -> None:
-        """Let every worker finish its step and save."""
+        """Let every worker finish its step and save; what is not saved in time is handed back as it was committed.
+
+        Raises Interrupted in the end.
+        """
+        self.stopping = True
         for member in self.crew:
             member.ask_to_stop()
-        end = time.monotonic() + STOP_SECONDS
-        while any(m.busy and m.process.poll() is None for m in self.crew) and time.monotonic() < end:
+        end = time.monotonic() + signals.SAVE_SECONDS - signals.HANDING_OVER_SECONDS / 2
+        while any(member.busy and not self._is_dead(member) for member in self.crew) and time.monotonic() < end:
             self._hear()
             self._renew()
+        given_up = sum(len(member.claims) for member in self.crew)
+        self.give_back()
+        if given_up:
+            raise Interrupted(
+                f"stopped, {given_up} trials without a last save, for which {signals.SAVE_SECONDS:g} s were not enough; "
+                "run the same command again to go on from the last commit"
+            )
+        raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+
+    def give_back(self) -> None:
+        """End the workers that are not through, and hand back what they held; no attempt is counted."""
+        for member in self.crew:
+            if member.busy:
+                with suppress(OSError, ValueError):  # two threads may be at it
+                    member.kill()
+        held = [claim for member in self.crew for claim in member.claims.values()]
+        if held:
+            self.ledger.release(held)
 
 
 def devices_of(count: int, asked: str | None, num_gpus: int, workers_per_gpu: int) -> list[str | None]:

@@ -111,10 +111,11 @@ def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterato
 def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator[Problem]:
     """Every metric once at every evaluation up to the last committed step, and nothing beyond it.
 
-    A trial whose last update made it infeasible may have ended before the evaluation that was due at that step.
+    A trial whose last update made it infeasible may have ended before the evaluation that was due at that step, and one
+    that is not finished may have been stopped within it.
     """
     due = [step for step in study.budget.evaluation_steps if step <= record.step]
-    unsure = {record.step} if record.state is State.INFEASIBLE else set()
+    unsure = {record.step} if record.state is State.INFEASIBLE or not record.state.finished else set()
     if study.source:  # measured elsewhere, when others thought it right
         return
     if due and not curve and record.state is State.COMPLETE:

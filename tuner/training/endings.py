@@ -5,21 +5,30 @@ import traceback
 
 import torch
 
-from tuner.errors import DeviceLost, Infeasible, TunerError
+from tuner.errors import DeviceLost, Infeasible, Interrupted, TunerError
 from tuner.records import State
+from tuner.signals import ENDING
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG})
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def ending(error: Exception) -> tuple[State, str]:
-    """How a trial ends by an error of the user's code. Raises the error again when it is the machine's."""
+    """How a trial ends by an error of the user's code. Raises the error again when it is the machine's.
+
+    Raises Interrupted where this process was told to end: the signal may have ended a process of the user's code, too,
+    which loads data say. An error that is the trial's own comes again.
+    """
     if isinstance(error, Infeasible):
         return State.INFEASIBLE, str(error)
     if _is_the_machines_fault(error):
         raise error
     raise_lost_device(error)
-    return State.INFEASIBLE if is_out_of_memory(error) else State.FAILED, _one_line(error)
+    if is_out_of_memory(error):
+        return State.INFEASIBLE, _one_line(error)
+    if ENDING.is_set_soon():
+        raise Interrupted(f"stopped; meanwhile the workload failed with {_one_line(error)}") from error
+    return State.FAILED, _one_line(error)
 
 
 def raise_lost_device(error: Exception) -> None:

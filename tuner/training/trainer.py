@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tuner.design.objective import Objective
-from tuner.errors import CorruptCheckpoint, LeaseLost, Unreachable
+from tuner.errors import CorruptCheckpoint, Interrupted, LeaseLost, Unreachable
 from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.denormals import denormals_as_zero
@@ -92,6 +92,7 @@ class TrialInTraining:
         self.trunks: tuple[Checkpoint, ...] = ()
         self.saver = BackgroundSaver()
         self.inherited = claim.inherited
+        self.owes_evaluation = False  # it was stopped in the midst of the one at its step
         self.committed_at = time.monotonic()
 
     def to_the_end(self) -> TrialUpdate:
@@ -107,13 +108,17 @@ class TrialInTraining:
 
     def _go_on(self) -> TrialUpdate:
         evaluation_steps = self.setting.study.budget.evaluation_steps
-        for target in (step for step in evaluation_steps if step > self.run.step):
+        done = self.run.step - self.owes_evaluation
+        for target in (step for step in evaluation_steps if step > done):
             divergence = self._train_to(target)
             if divergence is not None:
                 return self._commit(State.INFEASIBLE, str(divergence))
             if self.run.step < target:
                 return self._commit(State.RUNNING)
-            self.evaluate()
+            try:
+                self.evaluate()
+            except Interrupted:
+                return self._commit(State.RUNNING)
             self.pin()
             if target < evaluation_steps[-1]:
                 self._keep_up()
@@ -156,13 +161,16 @@ class TrialInTraining:
         return divergence or diverged_weights(run.read_gradient_norm(), run.parameters, run.step)
 
     def evaluate(self, measured: dict[str, float] | None = None) -> None:
-        """Take down the metrics at this step (evaluated here, unless they are given) and keep the best weights."""
+        """Take down the metrics at this step (evaluated here, unless they are given) and keep the best weights.
+
+        Raises Interrupted, with nothing changed, where the setting says stop.
+        """
         run = self.run
         measured = run.evaluate() if measured is None else measured
         batch_losses = torch.stack(run.losses).tolist()
         measured["batch/loss"] = math.fsum(batch_losses) / len(batch_losses)
         measured["batch/gradient_norm"] = run.gradient_norm
-        run.losses, self.checked = [], 0
+        run.losses, self.checked, self.owes_evaluation = [], 0, False
         self.pending += [Measurement(run.step, name, value) for name, value in measured.items()]
         value = measured[self.setting.study.objective.metric]
         run.best.offer(run.step, value, run.model, reuse=not self.saver.busy)
@@ -301,6 +309,8 @@ class TrialInTraining:
         bests = self._loaded(saved, [checkpoint for checkpoint in mine if checkpoint.kind == "best"])
         if bests is None:
             return False
+        at_evaluation = self.run.step in self.setting.study.budget.evaluation_steps
+        self.owes_evaluation = at_evaluation and bool(self.run.losses)  # an evaluation clears them
         self.trunks = tuple(checkpoint for checkpoint in mine if checkpoint.kind == "trunk")
         self.newest = tuple(dict.fromkeys((*bests, saved, *self.trunks)))
         self.checkpoints = self.newest + tuple(c for c in mine if c.step < saved.step and c not in self.newest)

@@ -91,12 +91,15 @@ class TrialRun:
         return self.gradient_norm
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the training split (in eval mode, without penalty terms) and of the validation split."""
+        """Metrics of the training split (in eval mode, without penalty terms) and of the validation split.
+
+        Raises Interrupted where the setting says stop.
+        """
         setting, workload = self.setting, self.setting.workload
-        size = setting.evaluation_batch_size
+        size, stop = setting.evaluation_batch_size, setting.stop
         seed_global_generators(step_seed(self.trial.seed ^ 2, self.step), setting.device)  # metrics may draw, too
-        measured = evaluate(workload, self.model, setting.data.training_sample, batch_size=size)
-        return measured | evaluate(workload, self.model, setting.data.validation, batch_size=size)
+        measured = evaluate(workload, self.model, setting.data.training_sample, batch_size=size, stop=stop)
+        return measured | evaluate(workload, self.model, setting.data.validation, batch_size=size, stop=stop)
 
     def state(self) -> dict[str, Any]:
         """Everything the rest of the trial depends on: plain containers and tensors only."""

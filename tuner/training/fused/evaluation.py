@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from tuner.errors import NotFusible
+from tuner.errors import Interrupted, NotFusible
 from tuner.training.batches import Split
+from tuner.training.evaluation import check_going_on
 from tuner.training.fused.counting import left_as_it_was
 from tuner.training.fused.graph import check_graph, simplify
 from tuner.training.fused.group import Group
@@ -54,6 +55,8 @@ class GroupEvaluation:
                 self.refused = f"torch evaluates by {kernel}, whose bits no other kernel has"
                 return {}
             measured = self._measured()
+        except Interrupted:
+            raise
         except Exception as error:  # whatever it is, the ordinary evaluation will show it
             self.refused = f"{type(error).__name__}: {error}"
             return {}
@@ -94,6 +97,7 @@ class GroupEvaluation:
         total = 0
         with torch.inference_mode():
             for batch, count in split.in_order(size):
+                check_going_on(self.group.setting.stop)
                 for name, parts in self._sums(Batch.shared(batch), count).items():
                     known = sums.get(name)
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]

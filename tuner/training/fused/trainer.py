@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.errors import LeaseLost, NotFusible, Unreachable
+from tuner.errors import Interrupted, LeaseLost, NotFusible, Unreachable
 from tuner.records import Claim, State, TrialUpdate
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import ending, is_out_of_memory, raise_lost_device
@@ -78,6 +78,9 @@ class GroupTrainer:
         try:
             training = TrialInTraining(self.trainer, claim)
             training.resume()
+            if training.owes_evaluation and training.run.step < self.setting.study.budget.max_train_steps:
+                training.evaluate()
+                training.pin()
         except Exception as error:
             if mates and is_out_of_memory(error):
                 raise
@@ -129,7 +132,8 @@ class _GroupInTraining:
             if made < distance:
                 self._record(self._checked(self.group.live, State.RUNNING))
                 break
-            self._arrive([t for t in self.group.live if self.trainings[t].run.step == self.stops[t]])
+            if not self._arrive([t for t in self.group.live if self.trainings[t].run.step == self.stops[t]]):
+                break
             if 0 < len(self.group.live) <= len(self.trainings) // 2:
                 self._compact()
         return self.ended
@@ -156,10 +160,23 @@ class _GroupInTraining:
         target = next((each for each in self.evaluation_steps if each > step), step)
         return min(target, step + CHECK_STEPS, training.next_pin)
 
-    def _arrive(self, trials: Sequence[int]) -> None:
-        """Some trials are at a stop: read back, evaluate, and commit what is finished or due."""
+    def _arrive(self, trials: Sequence[int]) -> bool:
+        """Some trials are at a stop: read back, evaluate, and commit what is finished or due. Whether all go on."""
         words = self._checked(trials, None)
         healthy = [trial for trial in trials if trial in self.group.live]
+        try:
+            self._evaluate(healthy, words)
+        except Interrupted:
+            self._record(words + self._checked(self.group.live, State.RUNNING))
+            return False
+        live = self.group.live
+        if live and self.trainings[live[0]].commit_is_due():
+            words += self._checked(live, State.RUNNING)
+        self._record(words, goes_on=True)
+        return True
+
+    def _evaluate(self, healthy: Sequence[int], words: list[_Word]) -> None:
+        """Evaluate those of the healthy trials that are due, and add to `words` what is to be recorded of them."""
         due = [trial for trial in healthy if self.trainings[trial].run.step in self.evaluation_steps]
         measured = self.evaluation.of(due) if due else {}
         for trial in healthy:
@@ -170,10 +187,6 @@ class _GroupInTraining:
             if trial in self.group.live:
                 training.pin()
             self.stops[trial] = self._next_stop(training)
-        live = self.group.live
-        if live and self.trainings[live[0]].commit_is_due():
-            words += self._checked(live, State.RUNNING)
-        self._record(words, goes_on=True)
 
     def _checked(self, trials: Sequence[int], state: State | None) -> list[_Word]:
         """Ends of those that diverged; `state` for the others, where one is given."""
