@@ -18,9 +18,10 @@ from tuner.storage import claims, curves, reading, recording, recovery, studies
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
-from tuner.storage.filesystem import creation_lock, make_storage_folder, refuse_network
+from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
 from tuner.storage.finished import insert_finished
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
+from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.server import dump_postgresql
 from tuner.storage.studies import LaunchRow, StudyRow
@@ -35,17 +36,25 @@ def open_ledger(url: str, *, create: bool = True) -> "Ledger":
     file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
     if file is not None:
         _prepare_file(file, create)
-    database = Database(parsed)
-    try:
-        with creation_lock(file) if file is not None else nullcontext():
+    with creation_lock(file) if file is not None else nullcontext():
+        if file is not None and create:
+            create_empty(file)
+        database = Database(parsed)
+        try:
             create_or_migrate(database, create=create)
-    except BaseException:
-        database.close()
-        raise
+        except BaseException:
+            database.close()
+            raise
     return Ledger(database)
 
 
 def _prepare_file(file: Path, create: bool) -> None:
+    saved = saved_copies(file) if not file.exists() else []
+    if saved:
+        raise StorageError(
+            f"there is no storage at {file}, and {saved[-1]} holds what was recorded there before it was deleted: put "
+            f"it back (mv {saved[-1]} {file}); or delete it, to begin with nothing"
+        )
     if not create and not file.is_file():
         raise StorageError(
             f"there is no storage at {file}; `tuner launch` creates it, --storage or TUNER_STORAGE names another"
