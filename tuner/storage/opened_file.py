@@ -7,6 +7,7 @@ log (-wal) and its index (-shm) are watched, too: a process that finds others at
 
 import filecmp
 import os
+import re
 import sqlite3
 import stat
 import tempfile
@@ -34,7 +35,9 @@ def connect_to(path: str | Path, seconds: float) -> sqlite3.Connection:
 
 def saved_copies(path: Path) -> list[Path]:
     """Copies that were saved beside a file when it was deleted or replaced while it was open, the newest last."""
-    return sorted(path.parent.glob(f"{path.name}.saved*"), key=lambda copy: copy.stat().st_mtime)
+    name = re.compile(rf"{re.escape(path.name)}\.saved(-\d+)?")
+    found = [one for one in path.parent.glob("*.saved*") if name.fullmatch(one.name)]
+    return sorted(found, key=lambda copy: copy.stat().st_mtime)
 
 
 class OpenedFile:
@@ -100,7 +103,7 @@ class OpenedFile:
         where = self._open_at()
         there = _kind_of(self.path)
         is_at_its_path = where is not None and self._places[str(self.path)] == _place_of(self.path)
-        others = [name for name in self._places if name != str(self.path) and Path(name).exists()]
+        others = [name for name, place in self._places.items() if _place_of(name) not in (None, place)]
         whole = self._log_copied_back() if where is not None and not (is_at_its_path and others) else False
         if whole and is_at_its_path:
             return (
