@@ -15,7 +15,10 @@ TROUBLE = [
         '        file = Path("runs/tuner.sqlite" + end)\n'
         '        file.unlink() if what == "delete" else file.rename("moved.sqlite" + end)\n',
     ),
-    ("        logits = model(batch[0])\n        wrong", "        trouble()\n        logits = model(batch[0])\n        wrong"),
+    (
+        "        logits = model(batch[0])\n        wrong",
+        "        trouble()\n        logits = model(batch[0])\n        wrong",
+    ),
 ]
 
 

@@ -116,7 +116,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction that writes: all of it is durable afterwards, in the file of that name, or nothing happened."""
+        """One transaction that writes: all of it is durable afterwards, in the file there, or nothing happened."""
         self._refuse_fork()
         with self._told():
             with self._engine.begin() as connection:

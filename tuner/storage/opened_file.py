@@ -71,7 +71,7 @@ class OpenedFile:
             return
         self._keeper.execute("SELECT 1 FROM sqlite_master").fetchall()  # holds the log from now on
         names = [f"{self._real}{end}" for end in ("-wal", "-shm")]
-        found = {name: place for name in names if (place := _place_of(name)) is not None}
+        found: dict[str, _Place | None] = {name: place for name in names if (place := _place_of(name)) is not None}
         self._places, self._log_is_watched = self._places | found, True
 
     def connected(self, seconds: float) -> sqlite3.Connection:

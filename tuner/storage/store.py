@@ -13,7 +13,17 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.failpoints import failpoint
-from tuner.records import CheckpointKind, Claim, FinishedTrial, Measurement, Prefix, State, TrialRecord, TrialUpdate
+from tuner.records import (
+    RETENTION,
+    CheckpointKind,
+    Claim,
+    FinishedTrial,
+    Measurement,
+    Prefix,
+    State,
+    TrialRecord,
+    TrialUpdate,
+)
 from tuner.storage import claims, curves, reading, recording, recovery, studies
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
@@ -149,12 +159,28 @@ class Ledger:
         return self._database.read(lambda connection: studies.launch_rows(connection, study_id))
 
     def conclude(self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None) -> None:
-        """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds."""
+        """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds.
+
+        Nothing is written where that one says the same.
+        """
         self._database.write(lambda connection: studies.insert_conclusion(connection, campaign, kind, data, study_id))
 
-    def conclude_once(self, campaign: str, kind: str, data: Mapping[str, object]) -> dict[str, object]:
-        """Keep a conclusion (JSON) about a campaign unless one of its kind stands; returns the one that stands."""
-        return self._database.write(lambda connection: studies.first_conclusion(connection, campaign, kind, data))
+    def conclude_once(
+        self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None
+    ) -> dict[str, object]:
+        """Keep a conclusion (JSON) about a campaign or study, unless one of its kind stands; returns what stands."""
+        return self._database.write(
+            lambda connection: studies.first_conclusion(connection, campaign, kind, data, study_id)
+        )
+
+    def add_to_conclusions(
+        self, campaign: str, kind: str, more: Mapping[str, object], about: Collection[int | None]
+    ) -> None:
+        """Add keys to the newest conclusions of a kind about studies (by id) and the campaign (None).
+
+        One transaction; what others add at the same moment is kept.
+        """
+        self._database.write(lambda connection: studies.add_to_conclusions(connection, campaign, kind, more, about))
 
     def conclusion(self, campaign: str, kind: str, study_id: int | None = None) -> dict[str, object] | None:
         """The newest conclusion of a kind about exactly this campaign or study; None without one."""
@@ -165,6 +191,20 @@ class Ledger:
     def plan_trials(self, study_id: int, trials: Sequence[Trial]) -> int:
         """Plan trials as WAITING; numbers that exist are left alone. Returns how many were new."""
         return self._database.write(lambda connection: studies.insert_trials(connection, study_id, trials))
+
+    def import_study(self, campaign: str, study: Study, fingerprint: str, finished: Sequence[FinishedTrial]) -> int:
+        """Write a study that was trained elsewhere with its trials, in one transaction; or the trials that are new.
+
+        Returns how many were new. Raises StudyChanged where another study has the name.
+        """
+        self._learn_metrics({measured.metric for one in finished for measured in one.measurements})
+        start = studies.Start(study, fingerprint)
+
+        def written(connection: Connection) -> int:
+            row = studies.start_study(connection, campaign, start)
+            return insert_finished(connection, row.study_id, finished, self._metric_ids)
+
+        return self._database.write(written)
 
     def record_finished(self, study_id: int, finished: Sequence[FinishedTrial]) -> int:
         """Write trials that were trained elsewhere, all or none; numbers that exist are left alone.
@@ -274,9 +314,19 @@ class Ledger:
         with self._database.reading() as connection:
             return reading.checkpoint_bytes(connection, study_id)
 
-    def forget_checkpoints(self, chosen: Collection[tuple[int, CheckpointKind, int]]) -> list[str]:
-        """Forget checkpoints of finished trials by (trial id, kind, step); returns the files nobody names any more."""
-        return self._database.write(lambda connection: recording.forget_checkpoints(connection, chosen))
+    def forget_checkpoints(
+        self, row: StudyRow, chosen: Collection[tuple[int, CheckpointKind, int]], why: Mapping[str, object]
+    ) -> list[str]:
+        """Forget checkpoints of finished trials by (trial id, kind, step); returns the files nobody names any more.
+
+        why: what is concluded about the study (kind RETENTION) in the same transaction, so that nobody misses them.
+        """
+
+        def forgotten(connection: Connection) -> list[str]:
+            studies.insert_conclusion(connection, row.campaign, RETENTION, why, row.study_id)
+            return recording.forget_checkpoints(connection, chosen)
+
+        return self._database.write(forgotten)
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
