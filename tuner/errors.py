@@ -13,6 +13,7 @@ TunerError
 ├── CorruptCheckpoint     a checkpoint file that is not what was recorded
 ├── Paused                the infrastructure gave way (disk full, ...); run again to continue    exit code 75
 │   ├── Unreachable           the database does not answer now; what was not written is kept and tried again
+│   ├── RecordsGone           the SQLite file was deleted, replaced or moved while it was open; what it held is saved
 │   └── DeviceLost            the accelerator's context is dead: this process can train nothing any more
 └── Interrupted           a signal asked for an end; run again to continue                       exit code 130
 """
@@ -68,6 +69,10 @@ class Paused(TunerError):
 
 class Unreachable(Paused):
     """The database does not answer, or its answer was lost: the write may or may not have happened."""
+
+
+class RecordsGone(Paused):
+    """The SQLite file is not at its path any more, or is another one; the message says where the records are now."""
 
 
 class DeviceLost(Paused):

@@ -15,6 +15,7 @@ from tuner.design.points import Point
 from tuner.design.trial import Trial
 
 TEST_SCORE = "test_score"  # the conclusion about a campaign that holds the score of its final model
+RETENTION = "retention"  # the conclusion about a study some of whose checkpoints were deleted to save room
 
 
 class State(StrEnum):

@@ -88,7 +88,7 @@ def test_wrong_contests_are_refused(campaign, tmp_path, places, replicates, told
         with pytest.raises(DeclarationError, match=told):
             contest(desk, *(trial_at_place(desk.ledger, "test", place) for place in places), replicates)
         with pytest.raises(DeclarationError, match="nothing of 'test' was adopted yet"):
-            baseline_place(desk.ledger, "test")
+            baseline_place(desk.ledger, "test", "round-1/0")
 
 
 def test_trials_of_two_lengths_are_not_compared(campaign, tmp_path):

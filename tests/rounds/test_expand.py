@@ -2,11 +2,13 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from support.shell import tuner
 from support.study_files import write_study
 
+from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.roles import role_warnings
 from tuner.analysis.round_frames import round_frames, round_of, row_of_trial
 from tuner.budget.schedules import constant
@@ -21,7 +23,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import FinishedTrial, Measurement, State, TrialUpdate
-from tuner.rounds.expand import expand_round, inside, planned_expansion
+from tuner.rounds.expand import expand_round, expansion, inside, planned_expansion
 from tuner.storage.store import open_ledger
 
 __all__ = ["tuner"]
@@ -68,8 +70,6 @@ def finish(ledger, row):
 
 
 def verdict(frames, name="learning_rate"):
-    from tuner.analysis.boundaries import boundary_findings
-
     return next(finding.verdict for finding in boundary_findings(frames) if finding.subject == name)
 
 
@@ -102,9 +102,12 @@ def test_the_check_after_it_speaks_about_both(ledger):
 
 
 def test_expanding_again_waits_for_the_trials_and_then_finds_nothing_to_widen(ledger):
-    _, row = expand_round(ledger, "tiny", 1)
-    with pytest.raises(StorageError, match="15 trials waiting"):
+    made, row = expand_round(ledger, "tiny", 1)
+    assert expand_round(ledger, "tiny", 1) == (made, row), "nothing was begun: it is the same"
+    claims = ledger.claim(row.study_id, worker="t", lease_seconds=1e6)
+    with pytest.raises(StorageError, match="15 trials that have not ended"):
         expand_round(ledger, "tiny", 1)
+    ledger.release(claims)
     assert len(planned_expansion(ledger, "tiny", 1)[1]) == 15
     finish(ledger, row)
     with pytest.raises(DeclarationError, match=r"no range of round-1 is to be widened"):
@@ -200,3 +203,30 @@ def test_rules_of_thumb_about_roles(space, scientific, told):
     """B3, B12; the last one breaks none."""
     warnings = role_warnings(study(SearchSpace(**space), scientific=scientific))
     assert [told in warning for warning in warnings] == ([True] if told else [])
+
+
+# A study that was found without its trials
+
+
+def test_a_widened_study_without_its_trials_is_completed_by_each_of_its_commands(ledger):
+    """What a version that wrote both in two transactions left where it was killed between them."""
+    made, _ = expand_round(ledger, "tiny", 1)
+    with ledger._database.writing() as connection:
+        connection.exec_driver_sql("delete from trial where number >= 1000")
+    assert planned_expansion(ledger, "tiny", 1) == (made.study, made.trials)
+    with ledger._database.writing() as connection:
+        connection.exec_driver_sql("delete from trial where number >= 1000")
+    again, row = expand_round(ledger, "tiny", 1)
+    assert again == made
+    assert [record.number for record in ledger.trials(row.study_id)] == list(range(1000, 1015))
+    with ledger._database.writing() as connection:
+        connection.exec_driver_sql("delete from trial where number = 1003")
+    assert planned_expansion(ledger, "tiny", 1) == (made.study, made.trials)
+
+
+def test_a_range_whose_next_bound_is_its_bound_is_not_widened(ledger):
+    """The study would have no new point, and who looked for one looked at 100,000."""
+    (finding,) = (one for one in boundary_findings(round_frames(ledger, "tiny", 1)) if one.subject == "learning_rate")
+    closed = replace(finding, evidence=finding.evidence.assign(next_bound=finding.evidence["bound"]))
+    with pytest.raises(DeclarationError, match=r"no range of round-1 is to be widened"):
+        expansion(study(), study(), [closed])

@@ -127,12 +127,19 @@ def adoption_log(ledger: Ledger, campaign: str) -> pd.DataFrame:
 
 def last_adopted(ledger: Ledger, campaign: str) -> tuple[str, int] | None:
     """The study and the number of the trial that was adopted last; None while nothing was."""
+    adopted = last_adoption(ledger, campaign)
+    return adopted and adopted[0]
+
+
+def last_adoption(ledger: Ledger, campaign: str) -> tuple[tuple[str, int], tuple[str, int]] | None:
+    """What was adopted last and over what, each as study and number of a trial; None while nothing was."""
     log = adoption_log(ledger, campaign)
     adopted = log[log["verdict"] == "adopt"]
     if adopted.empty:
         return None
-    study, _, number = str(adopted["candidate"].iloc[-1]).rpartition(" trial ")
-    return study, int(number)
+    sides = (str(adopted[side].iloc[-1]).rpartition(" trial ") for side in ("candidate", "baseline"))
+    candidate, baseline = ((study, int(number)) for study, _, number in sides)
+    return candidate, baseline
 
 
 def concluded_findings(ledger: Ledger, campaign: str) -> list[Finding]:

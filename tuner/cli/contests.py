@@ -16,8 +16,9 @@ def sides_of(desk: Desk, candidate: str | None, baseline: str | None) -> tuple[S
     if candidate is None:
         winner = load(desk.name, str(desk.ledger.safe_url)).best()
         candidate = f"{winner.row.study.name}/{winner.record.number}"
-    baseline = baseline or baseline_place(desk.ledger, desk.name)
-    return trial_at_place(desk.ledger, desk.name, candidate), trial_at_place(desk.ledger, desk.name, baseline)
+    side = trial_at_place(desk.ledger, desk.name, candidate)
+    baseline = baseline or baseline_place(desk.ledger, desk.name, side.place)
+    return side, trial_at_place(desk.ledger, desk.name, baseline)
 
 
 def price_contest(desk: Desk, made: Contest) -> None:

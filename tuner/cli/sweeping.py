@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+from tuner.analysis.fit_steps import fit_steps_frame
+from tuner.analysis.frames import study_frames
+from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid
-from tuner.analysis.sweep_records import sweep_records
+from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, emit_frame, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
@@ -15,7 +18,10 @@ from tuner.rounds.sweep import run_sweep
 
 
 def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
-    """The declared sweep, with the grid the command line asks for. Raises DeclarationError."""
+    """The declared sweep, with the grid the command line asks for. Raises DeclarationError.
+
+    extend: an extension that has come to an end is the answer, when the same command is given again.
+    """
     declared = desk.campaign.sweep or Sweep()
     if learning_rates is not None:
         if extend:
@@ -26,11 +32,26 @@ def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
     if not extend:
         return declared
     last = sweep_records(desk.ledger, desk.name)
-    if last is None or not isinstance(last.outcome, Invalid):
-        raise DeclarationError(
-            "there is no invalid sweep to extend; run `tuner sweep` first, or give a grid with --learning-rates"
-        )
-    return replace(declared, learning_rate=last.outcome.extended_grid)
+    if last is not None and isinstance(last.outcome, Invalid):
+        return replace(declared, learning_rate=last.outcome.extended_grid)
+    if last is not None and _is_extension(desk, last):
+        return replace(declared, learning_rate=_rates(last.frames))
+    raise DeclarationError(
+        "there is no invalid sweep to extend; run `tuner sweep` first, or give a grid with --learning-rates"
+    )
+
+
+def _is_extension(desk: Desk, last: SweepRecords) -> bool:
+    """Whether the grid of a sweep is that of an earlier one and more."""
+    names = [row.study.name for row in desk.ledger.studies(desk.name)]
+    grids = [name for name in names if name.startswith("sweep-") and name.endswith("-grid")]
+    mine = set(_rates(last.frames))
+    return any(set(_rates(study_frames(desk.ledger, desk.name, name))) < mine for name in grids)
+
+
+def _rates(frames: StudyFrames) -> tuple[float, ...]:
+    """The learning rates of a sweep's grid, ascending."""
+    return tuple(sorted(fit_steps_frame(frames)["learning_rate"]))
 
 
 def run_and_print(desk: Desk, declared: Sweep, *, again: bool, quiet: bool, form: Format) -> int:

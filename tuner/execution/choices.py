@@ -41,11 +41,8 @@ class Choices:
             "trials": choice.num_trials, "reason": choice.reason, "ways": choice.ways, "seconds": choice.seconds,
             "self_check": check, "numerics": self.numerics,
         }  # fmt: skip
-        self.ledger.conclude(
-            self.row.campaign, _KIND, {**self._told(self.row.study_id), group: told}, self.row.study_id
-        )
-        if choice.probed:
-            self.ledger.conclude(self.row.campaign, _KIND, {**self._told(None), group: told})
+        about = (self.row.study_id, None) if choice.probed else (self.row.study_id,)
+        self.ledger.add_to_conclusions(self.row.campaign, _KIND, {group: told}, about)
 
     def _told(self, study_id: int | None) -> dict[str, Any]:
         return dict(self.ledger.conclusion(self.row.campaign, _KIND, study_id) or {})

@@ -3,9 +3,9 @@
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from tuner.errors import TunerError
+from tuner.errors import RecordsGone, TunerError
 from tuner.records import Claim
 from tuner.storage.store import Ledger
 
@@ -19,8 +19,9 @@ def heartbeat(ledger: Ledger, claims: list[Claim], seconds: float) -> Iterator[N
     through = threading.Event()
 
     def beat() -> None:
-        while not through.wait(seconds):
-            renew(ledger, claims)
+        with suppress(RecordsGone):  # the next commit of the training says it
+            while not through.wait(seconds):
+                renew(ledger, claims)
 
     thread = threading.Thread(target=beat, name="tuner heartbeat", daemon=True)
     thread.start()
@@ -32,8 +33,10 @@ def heartbeat(ledger: Ledger, claims: list[Claim], seconds: float) -> Iterator[N
 
 
 def renew(ledger: Ledger, claims: list[Claim]) -> None:
-    """One beat: the fence protects what a missed one would have."""
+    """One beat: the fence protects what a missed one would have. Raises RecordsGone."""
     try:
         ledger.renew(claims)
+    except RecordsGone:
+        raise
     except TunerError as error:
         logger.warning("a lease could not be renewed: %s", error)

@@ -222,18 +222,21 @@ def checkpoint_place(campaign: str, study_name: str) -> str:
 
 
 def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:
-    """Raise StudyChanged when the trials of a study would not be comparable: trained under another profile."""
+    """Raise StudyChanged when the trials of a study would not be comparable: trained under another profile.
+
+    The first who begins decides, in one transaction; of two who begin at once with two profiles one is refused.
+    """
     counts = ledger.state_counts(row.study_id)  # before the conclusion, which others write before they begin
     begun = sum(count for state, count in counts.items() if state is not State.WAITING)
+    chosen = {"profile": "exact" if begun else profile}  # tuner 0.1 concluded nothing of an exact study
     known = ledger.conclusion(row.campaign, "profile", row.study_id)
-    before = known["profile"] if known else ("exact" if begun else profile)
+    known = known or ledger.conclude_once(row.campaign, "profile", chosen, row.study_id)
+    before = known["profile"]
     if before != profile:
         raise StudyChanged(
             f"{row.study.name} of {row.campaign!r} was begun with --profile {before}, and trials of two profiles are "
             f"not comparable to the last bit: go on with --profile {before}, or give the campaign another name"
         )
-    if known is None and profile != "exact":
-        ledger.conclude(row.campaign, "profile", {"profile": profile}, row.study_id)
 
 
 def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:

@@ -17,7 +17,6 @@ from tuner.execution.prefixes import Finder
 from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.storage.verify import RETENTION
 
 _log = logging.getLogger(__name__)
 ORDER: tuple[CheckpointKind, ...] = ("latest", "trunk", "best")
@@ -93,8 +92,7 @@ def _rank(study: Study, record: TrialRecord) -> tuple[bool, float, int]:
 
 def _forget(ledger: Ledger, row: StudyRow, chosen: Sequence[Owned], root: Path) -> None:
     """First the records, then the files: a kill between leaves strays, which are swept."""
-    if ledger.conclusion(row.campaign, RETENTION, row.study_id) is None:
-        ledger.conclude(row.campaign, RETENTION, {"order": list(ORDER)}, row.study_id)
-    for path in ledger.forget_checkpoints([(trial_id, kept.kind, kept.step) for trial_id, kept in chosen]):
+    named = [(trial_id, kept.kind, kept.step) for trial_id, kept in chosen]
+    for path in ledger.forget_checkpoints(row, named, {"order": list(ORDER)}):
         with suppress(OSError):  # it costs room, and no trial
             (root / path).unlink()

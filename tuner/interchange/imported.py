@@ -96,9 +96,9 @@ def imported_trial(study: Study, number: int, values: Mapping[str, object]) -> T
 
 
 def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
-    """Write the study down under a name; trials that were imported before are left alone. Returns how many are new.
+    """Write the study down under a name, all or nothing; trials that were imported before are left alone.
 
-    Raises StudyChanged where another study has the name.
+    Returns how many are new. Raises StudyChanged where another study has the name.
     """
-    row = ledger.start_study(campaign, imported.study, f"imported from {imported.study.source}")
-    return ledger.record_finished(row.study_id, imported.trials)
+    origin = f"imported from {imported.study.source}"
+    return ledger.import_study(campaign, imported.study, origin, imported.trials)

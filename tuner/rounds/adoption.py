@@ -6,7 +6,7 @@ trials, so that the same command goes on with it; more replicates extend it.
 
 from dataclasses import dataclass, replace
 
-from tuner.analysis.adoption import KIND, LEVEL, adoption_finding, is_candidate, last_adopted, log_entry
+from tuner.analysis.adoption import KIND, LEVEL, adoption_finding, is_candidate, last_adoption, log_entry
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.round_frames import row_of_trial
@@ -55,14 +55,18 @@ def trial_at_place(ledger: Ledger, campaign: str, place: str) -> Side:
     return Side(row, ledger.trial(row.study_id, int(number)))
 
 
-def baseline_place(ledger: Ledger, campaign: str) -> str:
-    """The candidate that was adopted last. Raises DeclarationError while nothing was."""
-    adopted = last_adopted(ledger, campaign)
+def baseline_place(ledger: Ledger, campaign: str, candidate: str) -> str:
+    """What was adopted last; where that is the `candidate` itself, what it was adopted over: the same contest again.
+
+    Raises DeclarationError while nothing was adopted.
+    """
+    adopted = last_adoption(ledger, campaign)
     if adopted is None:
         raise DeclarationError(
             f"nothing of {campaign!r} was adopted yet: name the baseline, like --baseline 2/1, of the candidate's round"
         )
-    return f"{adopted[0]}/{adopted[1]}"
+    new, old = (f"{study}/{number}" for study, number in adopted)
+    return old if new == candidate else new
 
 
 def contest(desk: Desk, candidate: Side, baseline: Side, replicates: int) -> Contest:
@@ -100,9 +104,7 @@ def run_contest(desk: Desk, made: Contest, *, level: float = LEVEL, minimum_gain
     row = launch_study(desk, made.study, made.trials, budget_origin=f"as {made.study.lineage[0][0]}")
     frames = study_frames(desk.ledger, desk.name, made.study.name)
     finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
-    entry = log_entry(frames, finding)
-    if desk.ledger.conclusion(desk.name, KIND, row.study_id) != entry:
-        desk.ledger.conclude(desk.name, KIND, entry, row.study_id)
+    desk.ledger.conclude(desk.name, KIND, log_entry(frames, finding), row.study_id)
     return finding
 
 

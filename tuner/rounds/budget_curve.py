@@ -69,9 +69,7 @@ def priced_stages(desk: Desk, stages: Sequence[Stage]) -> list[Plan]:
 def train_stages(desk: Desk, stages: Sequence[Stage]) -> None:
     """Train what is left, the trunk first, and note which lengths belong together."""
     rows = [launch_study(desk, stage.study, stage.trials, budget_origin="a length of the curve") for stage in stages]
-    told = {"studies": [row.study.name for row in rows]}
-    if desk.ledger.conclusion(desk.name, KIND) != told:
-        desk.ledger.conclude(desk.name, KIND, told)
+    desk.ledger.conclude(desk.name, KIND, {"studies": [row.study.name for row in rows]})
 
 
 def _check(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int) -> None:

@@ -1,16 +1,19 @@
 """How long the trials of a round train: declared, or from the sweep, the production length or the round before."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tuner.analysis.best_steps import proposed_budget
 from tuner.analysis.round_frames import round_frames
+from tuner.analysis.stale import CONCLUSION
 from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.budget.step_budget import rounded_up
-from tuner.errors import DeclarationError
+from tuner.errors import DeclarationError, InputError
 from tuner.rounds.launch import Desk, required_round, started_study
 from tuner.rounds.lengths import check_growth, compute_bound_lengths
 from tuner.rounds.plan import round_name
+from tuner.storage.studies import StudyRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,21 @@ def budget_of_round(desk: Desk, number: int, regime: str) -> Budget:
             return _compute_bound_budget(desk, number)
         return Budget(declared.max_train_steps, "declared in the study file")
     started = started_study(desk, round_name(number))
-    if started is not None:
-        return Budget(started.study.budget.max_train_steps, "as it was started")
+    if started is not None and desk.ledger.conclusion(desk.name, CONCLUSION, started.study_id) is not None:
+        return _as_started(started)
+    if started is not None:  # by tuner 0.1, and killed before it wrote down where the budget came from
+        with suppress(InputError):
+            chosen = _chosen_budget(desk, number, regime)
+            return chosen if chosen.steps == started.study.budget.max_train_steps else _as_started(started)
+        return _as_started(started)
+    return _chosen_budget(desk, number, regime)
+
+
+def _as_started(started: StudyRow) -> Budget:
+    return Budget(started.study.budget.max_train_steps, "as it was started")
+
+
+def _chosen_budget(desk: Desk, number: int, regime: str) -> Budget:
     if regime == "compute_bound":
         return _compute_bound_budget(desk, number)
     return _first_budget(desk) if number == 1 else _refined_budget(desk, number)

@@ -5,7 +5,7 @@ box count as sampled, because the questions are asked of both together (`analysi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.boundaries import boundary_findings
@@ -38,31 +38,36 @@ class Expansion:
 
 
 def expand_round(ledger: Ledger, campaign: str, number: int) -> tuple[Expansion, StudyRow]:
-    """Plan the widened study of a round from its boundary findings. The same findings again make the same study.
+    """Plan the widened study of a round from its boundary findings, with its trials in one transaction.
 
-    Raises DeclarationError where nothing is to be widened, StorageError where the last widening was not trained.
+    Asked again before any of its trials was begun, it is the same study, and gets the trials that it lacks. Raises
+    DeclarationError where nothing is to be widened, StorageError where the last widening was not trained to its end.
     """
     rows = round_rows(ledger, campaign, number, planned=True)
     last = rows[-1]
-    if len(rows) > 1 and ledger.state_counts(last.study_id)[State.WAITING]:
-        raise StorageError(
-            f"{last.study.name} of {campaign!r} has {ledger.state_counts(last.study_id)[State.WAITING]} trials "
-            f"waiting; train them first: tuner launch STUDY_FILE --round {number} --expanded"
-        )
     if last.study.source:
         raise DeclarationError(
             f"{campaign!r} was trained elsewhere and cannot be launched here; `tuner boundaries {campaign}` proposes "
             "the wider ranges to search there"
         )
-    made = expansion(rows[0].study, last.study, boundary_findings(round_frames(ledger, campaign, number)))
-    row = ledger.start_study(campaign, made.study, rows[0].fingerprint)
-    ledger.plan_trials(row.study_id, made.trials)
-    return made, row
+    counts = ledger.state_counts(last.study_id)
+    begun = sum(count for state, count in counts.items() if state is not State.WAITING)
+    left = last.study.num_trials - sum(count for state, count in counts.items() if state.finished)
+    if len(rows) > 1 and not begun:
+        made = _written(rows[-2].study, last.study)
+    elif len(rows) > 1 and left:
+        raise StorageError(
+            f"{last.study.name} of {campaign!r} has {left} trials that have not ended; train them first: "
+            f"tuner launch STUDY_FILE --round {number} --expanded"
+        )
+    else:
+        made = expansion(rows[0].study, last.study, boundary_findings(round_frames(ledger, campaign, number)))
+    return made, ledger.start_study(campaign, made.study, rows[0].fingerprint, trials=made.trials)
 
 
 def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansion:
     """The next widening of a round's study, from the newest one and the findings about all of them."""
-    space, widened = last.space, []
+    space = last.space
     for finding in findings:
         if not finding.verdict.startswith("expand_"):
             continue
@@ -73,8 +78,7 @@ def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansi
             continue
         bound = int(row["next_bound"]) if old.integer else float(row["next_bound"])
         space = space.widened(finding.subject, *((bound, old.high) if edge == "low" else (old.low, bound)))
-        widened.append(f"{finding.subject}: {edge} {row['bound']:g} → {bound:g}")
-    if not widened:
+    if space == last.space:  # a study in which nothing is new would have no trial
         raise DeclarationError(f"no range of {first.name} is to be widened: no boundary finding says expand")
     place = (round_of(last.name) or (0, 0))[1] + 1
     name = f"{first.name}-wide-{place}"
@@ -85,15 +89,35 @@ def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansi
         seed=derived_seed("study", first.seed, name),
         lineage=((last.name, "all trials"),),
     )
-    points = _points_outside(study, last)
-    study = replace(study, num_trials=len(points))
-    start = place * WIDENING_NUMBERS
-    trials = [trial_at(study, start + i, point, f"{name} point {index}") for i, (index, point) in enumerate(points)]
-    return Expansion(study, tuple(trials), tuple(widened))
+    wanted = max(MINIMUM_NEW, math.ceil(last.num_trials * (_growth(study, last) - 1.0)))
+    return _written(last, replace(study, num_trials=len(_points_outside(study, last, wanted))))
+
+
+def _written(old: Study, study: Study) -> Expansion:
+    """The expansion that a widened study stands for: all of it follows from the study and the one before it."""
+    start = (round_of(study.name) or (0, 0))[1] * WIDENING_NUMBERS
+    trials = [
+        trial_at(study, start + place, point, f"{study.name} point {index}")
+        for place, (index, point) in enumerate(_points_outside(study, old, study.num_trials))
+    ]
+    return Expansion(study, tuple(trials), tuple(_widened(old, study)))
+
+
+def _widened(old: Study, study: Study) -> Iterator[str]:
+    """What became wider, in words."""
+    for hyperparameter in study.hyperparameters:
+        wide, narrow = hyperparameter.domain, old.space[hyperparameter.name].domain
+        if isinstance(wide, Range) and isinstance(narrow, Range):
+            for edge, before, bound in (("low", narrow.low, wide.low), ("high", narrow.high, wide.high)):
+                if before != bound:
+                    yield f"{hyperparameter.name}: {edge} {before:g} → {bound:g}"
 
 
 def planned_expansion(ledger: Ledger, campaign: str, number: int) -> tuple[Study, tuple[Trial, ...]]:
-    """The newest widened study of a round with its trials. Raises StorageError where there is none."""
+    """The newest widened study of a round with all its trials, also those that were not written with it.
+
+    Raises StorageError where there is none.
+    """
     rows = round_rows(ledger, campaign, number, planned=True)
     if len(rows) < 2:
         raise StorageError(
@@ -101,16 +125,18 @@ def planned_expansion(ledger: Ledger, campaign: str, number: int) -> tuple[Study
             "--expand"
         )
     row = rows[-1]
-    trials = [
-        trial_at(row.study, record.number, record.point, record.origin, record.schedule)
-        for record in ledger.trials(row.study_id)
-    ]
-    return row.study, tuple(trials)
+    records = ledger.trials(row.study_id)
+    known = {
+        record.number: trial_at(row.study, record.number, record.point, record.origin, record.schedule)
+        for record in records
+    }
+    if len(known) == row.study.num_trials:
+        return row.study, tuple(known.values())
+    return row.study, tuple(known.get(one.number, one) for one in _written(rows[-2].study, row.study).trials)
 
 
-def _points_outside(study: Study, old: Study) -> list[tuple[int, Point]]:
-    """As many points of the wide space outside the old box as keep its density, with their index."""
-    wanted = max(MINIMUM_NEW, math.ceil(old.num_trials * (_growth(study, old) - 1.0)))
+def _points_outside(study: Study, old: Study, wanted: int) -> list[tuple[int, Point]]:
+    """So many points of the wide space outside the old box, with their index."""
     found: list[tuple[int, Point]] = []
     for batch in range(_MOST_BATCHES):
         points = quasi_random_points(study.space, seed=study.seed, start=batch * _BATCH, count=_BATCH)

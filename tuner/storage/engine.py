@@ -7,20 +7,21 @@ IMMEDIATE, so that a transaction that will write is alone from its first stateme
 import logging
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from sqlite3 import Connection as SQLiteConnection
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tuner.errors import StorageError, Unreachable
+from tuner.errors import Paused, RecordsGone, StorageError, TunerError, Unreachable
 from tuner.failpoints import failpoint
 from tuner.storage.faults import translated
+from tuner.storage.opened_file import OpenedFile
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds to wait for somebody else's write
@@ -84,13 +85,22 @@ def _absolute(path: str) -> str:
 
 
 class Database:
-    """An engine for one process; its transactions speak our errors."""
+    """An engine for one process; its transactions speak our errors.
+
+    An SQLite file must exist. It is looked at in every transaction: raises RecordsGone where it is another one by now.
+    """
 
     def __init__(self, url: URL) -> None:
         self.safe_url = url.render_as_string(hide_password=True)
         self._process = os.getpid()
         self._answered = False
-        self._engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgresql_engine(url)
+        self._opened: OpenedFile | None = None
+        if url.get_backend_name() == "sqlite":
+            with translated(self.safe_url):
+                self._opened = OpenedFile(Path(url.database or ""))
+            self._engine = _sqlite_engine(url, self._opened)
+        else:
+            self._engine = _postgresql_engine(url)
         isolation = {"isolation_level": "REPEATABLE READ"} if self.file is None else {}
         self._reader = self._engine.execution_options(**isolation)
 
@@ -102,21 +112,22 @@ class Database:
     @property
     def file(self) -> Path | None:
         """The SQLite file; None for a server."""
-        url = self._engine.url
-        return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+        return None if self._opened is None else self._opened.path
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One transaction that writes: all of it is durable afterwards, or nothing happened."""
+        """One transaction that writes: all of it is durable afterwards, in the file there, or nothing happened."""
         self._refuse_fork()
-        with translated(self.safe_url, answered_before=self._answered):
+        with self._told():
             with self._engine.begin() as connection:
                 self._begin(connection, "BEGIN IMMEDIATE")
+                self._look()
                 failpoint("tx-begun")
                 yield connection
                 failpoint("tx-written")
             self._answered = True
             failpoint("tx-committed")
+            self._look()
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in one transaction; again after a deadlock or a lost answer, for a short while.
@@ -134,9 +145,35 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """One transaction that reads one state of everything, and hinders nobody."""
         self._refuse_fork()
-        with translated(self.safe_url, answered_before=self._answered), self._reader.begin() as connection:
+        with self._told(), self._reader.begin() as connection:
             self._begin(connection, "BEGIN")
+            self._look()
             yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Faults in our words. Of a file that is not at its path any more the records are saved first."""
+        try:
+            with translated(self.safe_url, answered_before=self._answered):
+                yield
+        except (Paused, StorageError) as error:
+            if self._opened is None or (self._opened.is_there() and not isinstance(error, RecordsGone)):
+                raise
+            raise self._opened.gone(self._alone) from None
+
+    def _look(self) -> None:
+        """Raise RecordsGone where the SQLite file is not the opened one any more."""
+        if self._opened is not None:
+            self._opened.watch_log()
+            self._opened.look()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other writers out, as far as that can be had."""
+        with ExitStack() as held:
+            with suppress(DBAPIError, TunerError, sqlite3.Error):
+                self._begin(held.enter_context(self._engine.connect()), "BEGIN IMMEDIATE")
+            yield
 
     def _begin(self, connection: Connection, statement: str) -> None:
         """Begin a transaction in SQLite; a server's driver begins it itself, with the first statement."""
@@ -147,6 +184,8 @@ class Database:
     def close(self) -> None:
         if os.getpid() == self._process:
             self._engine.dispose()
+            if self._opened is not None:
+                self._opened.close()
 
     def _refuse_fork(self) -> None:
         if os.getpid() != self._process:
@@ -171,13 +210,13 @@ def _again(transaction: Callable[[], AbstractContextManager[Connection]], work: 
         pause = min(2 * pause, 0.5)
 
 
-def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": PATIENCE})
+def _sqlite_engine(url: URL, opened: OpenedFile) -> Engine:
+    engine = create_engine(url, creator=lambda: opened.connected(PATIENCE))
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: SQLiteConnection, _entry: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
     for pragma in _PRAGMAS:
         connection.execute(pragma).close()

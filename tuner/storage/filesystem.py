@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tuner.errors import Paused, StorageError
@@ -27,16 +27,29 @@ def make_storage_folder(folder: Path) -> None:
         ) from error
 
 
-@contextmanager
-def creation_lock(database: Path) -> Iterator[None]:
-    """Hold the file lock beside `database`: one process at a time creates or migrates it. Gone with its process."""
+def create_empty(database: Path) -> None:
+    """Create the file where there is none. One that is there is not touched: closing it would end SQLite's locks."""
+    with suppress(FileExistsError):
+        os.close(_created(database, database, os.O_EXCL, 0o644))
+
+
+def _created(path: Path, database: Path, flags: int, mode: int) -> int:
+    """The descriptor of a file of a database. Raises Paused or StorageError."""
     try:
-        descriptor = os.open(f"{database}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        return os.open(path, os.O_CREAT | os.O_RDWR | flags, mode)
+    except FileExistsError:
+        raise
     except OSError as error:
         told = f"cannot write beside the storage {database}: {error.strerror}"
         if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise Paused(f"{told}; mend the disk or make room, then run again to continue") from error
         raise StorageError(f"{told}; the Ledger needs a folder it may write to") from error
+
+
+@contextmanager
+def creation_lock(database: Path) -> Iterator[None]:
+    """Hold the file lock beside `database`: one process at a time creates or migrates it. Gone with its process."""
+    descriptor = _created(Path(f"{database}.lock"), database, 0, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

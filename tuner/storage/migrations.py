@@ -14,7 +14,8 @@ from sqlalchemy.schema import CreateColumn
 
 from tuner.errors import StorageError
 from tuner.storage.dialects import DatabaseTime, lock_schema
-from tuner.storage.engine import Database
+from tuner.storage.engine import PATIENCE, Database
+from tuner.storage.opened_file import connect_to
 from tuner.storage.schema import checkpoint, metadata, schema_version, storage, study, trial
 
 Migration = Callable[[Connection], None]
@@ -122,7 +123,7 @@ def _back_up(file: Path, version: int) -> None:
 def copy_sqlite(source: Path, target: Path) -> None:
     """A consistent copy, also while others write (copying the file is not: its log would be missing)."""
     target.touch(mode=0o600)
-    reader, writer = sqlite3.connect(source), sqlite3.connect(target)
+    reader, writer = connect_to(source, PATIENCE), sqlite3.connect(target)
     try:
         reader.backup(writer)
     finally:

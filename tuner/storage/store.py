@@ -13,14 +13,25 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.failpoints import failpoint
-from tuner.records import CheckpointKind, Claim, FinishedTrial, Measurement, Prefix, State, TrialRecord, TrialUpdate
+from tuner.records import (
+    RETENTION,
+    CheckpointKind,
+    Claim,
+    FinishedTrial,
+    Measurement,
+    Prefix,
+    State,
+    TrialRecord,
+    TrialUpdate,
+)
 from tuner.storage import claims, curves, reading, recording, recovery, studies
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
-from tuner.storage.filesystem import creation_lock, make_storage_folder, refuse_network
+from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
 from tuner.storage.finished import insert_finished
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
+from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.server import dump_postgresql
 from tuner.storage.studies import LaunchRow, StudyRow
@@ -35,17 +46,25 @@ def open_ledger(url: str, *, create: bool = True) -> "Ledger":
     file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
     if file is not None:
         _prepare_file(file, create)
-    database = Database(parsed)
-    try:
-        with creation_lock(file) if file is not None else nullcontext():
+    with creation_lock(file) if file is not None else nullcontext():
+        if file is not None and create:
+            create_empty(file)
+        database = Database(parsed)
+        try:
             create_or_migrate(database, create=create)
-    except BaseException:
-        database.close()
-        raise
+        except BaseException:
+            database.close()
+            raise
     return Ledger(database)
 
 
 def _prepare_file(file: Path, create: bool) -> None:
+    saved = saved_copies(file) if not file.exists() else []
+    if saved:
+        raise StorageError(
+            f"there is no storage at {file}, and {saved[-1]} holds what was recorded there before it was deleted: put "
+            f"it back (mv {saved[-1]} {file}); or delete it, to begin with nothing"
+        )
     if not create and not file.is_file():
         raise StorageError(
             f"there is no storage at {file}; `tuner launch` creates it, --storage or TUNER_STORAGE names another"
@@ -140,12 +159,28 @@ class Ledger:
         return self._database.read(lambda connection: studies.launch_rows(connection, study_id))
 
     def conclude(self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None) -> None:
-        """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds."""
+        """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds.
+
+        Nothing is written where that one says the same.
+        """
         self._database.write(lambda connection: studies.insert_conclusion(connection, campaign, kind, data, study_id))
 
-    def conclude_once(self, campaign: str, kind: str, data: Mapping[str, object]) -> dict[str, object]:
-        """Keep a conclusion (JSON) about a campaign unless one of its kind stands; returns the one that stands."""
-        return self._database.write(lambda connection: studies.first_conclusion(connection, campaign, kind, data))
+    def conclude_once(
+        self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None
+    ) -> dict[str, object]:
+        """Keep a conclusion (JSON) about a campaign or study, unless one of its kind stands; returns what stands."""
+        return self._database.write(
+            lambda connection: studies.first_conclusion(connection, campaign, kind, data, study_id)
+        )
+
+    def add_to_conclusions(
+        self, campaign: str, kind: str, more: Mapping[str, object], about: Collection[int | None]
+    ) -> None:
+        """Add keys to the newest conclusions of a kind about studies (by id) and the campaign (None).
+
+        One transaction; what others add at the same moment is kept.
+        """
+        self._database.write(lambda connection: studies.add_to_conclusions(connection, campaign, kind, more, about))
 
     def conclusion(self, campaign: str, kind: str, study_id: int | None = None) -> dict[str, object] | None:
         """The newest conclusion of a kind about exactly this campaign or study; None without one."""
@@ -156,6 +191,20 @@ class Ledger:
     def plan_trials(self, study_id: int, trials: Sequence[Trial]) -> int:
         """Plan trials as WAITING; numbers that exist are left alone. Returns how many were new."""
         return self._database.write(lambda connection: studies.insert_trials(connection, study_id, trials))
+
+    def import_study(self, campaign: str, study: Study, fingerprint: str, finished: Sequence[FinishedTrial]) -> int:
+        """Write a study that was trained elsewhere with its trials, in one transaction; or the trials that are new.
+
+        Returns how many were new. Raises StudyChanged where another study has the name.
+        """
+        self._learn_metrics({measured.metric for one in finished for measured in one.measurements})
+        start = studies.Start(study, fingerprint)
+
+        def written(connection: Connection) -> int:
+            row = studies.start_study(connection, campaign, start)
+            return insert_finished(connection, row.study_id, finished, self._metric_ids)
+
+        return self._database.write(written)
 
     def record_finished(self, study_id: int, finished: Sequence[FinishedTrial]) -> int:
         """Write trials that were trained elsewhere, all or none; numbers that exist are left alone.
@@ -265,9 +314,19 @@ class Ledger:
         with self._database.reading() as connection:
             return reading.checkpoint_bytes(connection, study_id)
 
-    def forget_checkpoints(self, chosen: Collection[tuple[int, CheckpointKind, int]]) -> list[str]:
-        """Forget checkpoints of finished trials by (trial id, kind, step); returns the files nobody names any more."""
-        return self._database.write(lambda connection: recording.forget_checkpoints(connection, chosen))
+    def forget_checkpoints(
+        self, row: StudyRow, chosen: Collection[tuple[int, CheckpointKind, int]], why: Mapping[str, object]
+    ) -> list[str]:
+        """Forget checkpoints of finished trials by (trial id, kind, step); returns the files nobody names any more.
+
+        why: what is concluded about the study (kind RETENTION) in the same transaction, so that nobody misses them.
+        """
+
+        def forgotten(connection: Connection) -> list[str]:
+            studies.insert_conclusion(connection, row.campaign, RETENTION, why, row.study_id)
+            return recording.forget_checkpoints(connection, chosen)
+
+        return self._database.write(forgotten)
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""

@@ -1,11 +1,11 @@
 """Campaigns and their studies: started, compared with their declaration, planned, concluded."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -216,28 +216,53 @@ def launch_rows(connection: Connection, study_id: int) -> list[LaunchRow]:
 def insert_conclusion(
     connection: Connection, campaign_name: str, kind: str, data: Mapping[str, object], study_id: int | None
 ) -> None:
-    """Raises StorageError for an unknown campaign."""
+    """Nothing where the newest says the same: a command that is repeated concludes it again.
+
+    Raises StorageError for an unknown campaign.
+    """
     values = {"campaign_id": _campaign_id(connection, campaign_name), "study_id": study_id, "kind": kind}
-    connection.execute(insert(conclusion).values(**values, data=data_text(data), created=DatabaseTime()))
+    told = data_text(data)
+    if connection.scalar(_newest(campaign_name, kind, study_id)) != told:
+        connection.execute(insert(conclusion).values(**values, data=told, created=DatabaseTime()))
 
 
 def first_conclusion(
-    connection: Connection, campaign_name: str, kind: str, data: Mapping[str, object]
+    connection: Connection, campaign_name: str, kind: str, data: Mapping[str, object], study_id: int | None
 ) -> dict[str, object]:
-    """What was concluded about the campaign; `data` where nothing was. Raises StorageError for an unknown campaign."""
-    # Whoever holds the campaign's row decides: on PostgreSQL two writers would not see each other's conclusion.
-    connection.execute(select(campaign.c.id).where(campaign.c.name == campaign_name).with_for_update())
-    stands = newest_conclusion(connection, campaign_name, kind, None)
+    """What was concluded; `data` where nothing was. Raises StorageError for an unknown campaign."""
+    _lock_conclusions(connection, campaign_name)
+    stands = newest_conclusion(connection, campaign_name, kind, study_id)
     if stands is None:
-        insert_conclusion(connection, campaign_name, kind, data, None)
+        insert_conclusion(connection, campaign_name, kind, data, study_id)
     return stands or dict(data)
+
+
+def add_to_conclusions(
+    connection: Connection, campaign_name: str, kind: str, more: Mapping[str, object], about: Iterable[int | None]
+) -> None:
+    """Add keys to the newest conclusions about studies, or (None) the campaign. Raises StorageError."""
+    _lock_conclusions(connection, campaign_name)
+    for study_id in about:
+        known = newest_conclusion(connection, campaign_name, kind, study_id) or {}
+        insert_conclusion(connection, campaign_name, kind, {**known, **more}, study_id)
+
+
+def _lock_conclusions(connection: Connection, campaign_name: str) -> None:
+    """Whoever holds the campaign's row decides: on PostgreSQL two writers would not see each other's conclusion."""
+    connection.execute(select(campaign.c.id).where(campaign.c.name == campaign_name).with_for_update())
 
 
 def newest_conclusion(
     connection: Connection, campaign_name: str, kind: str, study_id: int | None
 ) -> dict[str, object] | None:
     """What was concluded last about a study, or (study_id None) about the campaign; None: nothing yet."""
-    query = (
+    text = connection.scalar(_newest(campaign_name, kind, study_id))
+    return None if text is None else data_from(text)
+
+
+def _newest(campaign_name: str, kind: str, study_id: int | None) -> Select[Any]:
+    """The JSON of what was concluded last."""
+    return (
         select(conclusion.c.data)
         .join(campaign)
         .where(campaign.c.name == campaign_name, conclusion.c.kind == kind)
@@ -245,8 +270,6 @@ def newest_conclusion(
         .order_by(conclusion.c.id.desc())
         .limit(1)
     )
-    text = connection.scalar(query)
-    return None if text is None else data_from(text)
 
 
 def _campaign_id(connection: Connection, name: str) -> int:

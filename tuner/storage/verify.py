@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.study import Study
-from tuner.records import GROUP_FOLDER, Checkpoint, State, TrialRecord
+from tuner.records import GROUP_FOLDER, RETENTION, Checkpoint, State, TrialRecord
 from tuner.storage.curves import Measurements
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
-RETENTION = "retention"  # the conclusion about a study some of whose checkpoints were deleted to save room
 Points = list[tuple[int, float]]  # (step, value)
 Curve = dict[str, Points]  # by metric
 _HAS_A_REASON = (State.INFEASIBLE, State.FAILED)
