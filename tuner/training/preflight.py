@@ -15,6 +15,7 @@ from tuner.errors import TunerError, WorkloadError
 from tuner.records import Price
 from tuner.training.best import snapshot
 from tuner.training.evaluation import checked_metrics
+from tuner.training.extra_state import load_weights
 from tuner.training.numerics import wait_for
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Setting
@@ -92,10 +93,10 @@ def check_switched_off(setting: Setting, trial: Trial) -> None:
                 f"{name}.model keeps dropout on ({', '.join(left[:3])}) with every regularizer at its off value; a "
                 "sweep trains without (A23): let the model read its rate from the point"
             )
-        buffers = {key: value.clone() for key, value in run.model.state_dict().items()}
+        as_built = snapshot(run.model)
         losses = []
         for seed in (1, 2):
-            run.model.load_state_dict(buffers)
+            load_weights(run.model, as_built, setting.device)
             run.model.train()
             seed_global_generators(seed, setting.device)
             losses.append(float(setting.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
