@@ -1,7 +1,7 @@
 """Modules that make their parameters when they see a first batch (`nn.LazyLinear`): given one, before all else.
 
-The optimizer needs parameters, and their first values have to be a function of the trial's seed alone, however the trial
-is trained. So the batch is always the first examples of the training split, on the CPU, under a seed of its own.
+The optimizer needs parameters, and their first values have to be a function of the trial's seed alone, however the
+trial is trained. So the batch is always the first examples of the training split, on the CPU, under a seed of its own.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ def settle_lazy(
     """
     if not _lazy_tensors(model):
         return
-    data = training.dataset if training.tensors is None else training.tensors
-    batch = Split(training.name, data, _CPU).first(_EXAMPLES)
+    data = training.tensors and tuple(tensor[:_EXAMPLES] for tensor in training.tensors)
+    batch = Split(training.name, data or training.dataset, _CPU).first(_EXAMPLES)
     with suppress(Exception):  # a loss that wants to be in train mode, say; errors show there
         _forward(model.eval(), workload, batch, point, seed)
     if _lazy_tensors(model):
