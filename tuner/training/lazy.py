@@ -4,7 +4,7 @@ The optimizer needs parameters, and their first values have to be a function of 
 trial is trained. So the batch is always the first examples of the training split, on the CPU, under a seed of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from typing import Any
 
@@ -35,10 +35,10 @@ def settle_lazy(
     batch = Split(training.name, data or training.dataset, _CPU).first(_EXAMPLES)
     with suppress(Exception):  # a loss that wants to be in train mode, say; errors show there
         _forward(model.eval(), workload, batch, point, seed)
-    if _lazy_tensors(model):
+    if missing := _lazy_tensors(model):
         made = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
         _forward(model.train(), workload, batch, point, seed)
-        _as_before(model, made)
+        _as_before(model, made, {name.rpartition(".")[0] for name in missing})
     model.train()  # as a fresh module is
     left = _lazy_tensors(model)
     if left:
@@ -58,12 +58,11 @@ def _forward(model: torch.nn.Module, workload: Workload, batch: Any, point: Mapp
         workload.loss(model, batch, point)
 
 
-def _as_before(model: torch.nn.Module, made: Mapping[str, torch.Tensor]) -> None:
-    """Undo what a pass in train mode did to running means: it is no step of the training."""
-    for name, module in model.named_modules():
-        reset = getattr(module, "reset_running_stats", None)
-        is_new = not any(key.rpartition(".")[0] == name for key in made)
-        if callable(reset) and is_new:
+def _as_before(model: torch.nn.Module, made: Mapping[str, torch.Tensor], new: Set[str]) -> None:
+    """Undo what a pass in train mode did to running means, those of `new` modules too: it is no step."""
+    for name in new:
+        reset = getattr(model.get_submodule(name), "reset_running_stats", None)
+        if callable(reset):
             reset()
     for name, buffer in model.named_buffers():
         if name in made:

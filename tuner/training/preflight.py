@@ -29,6 +29,7 @@ from tuner.training.whole_update import check_saving, generators_restored, stage
 logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
+_OPTIMIZERS = "configure_optimizers"
 SLOW_CHECK = 5.0  # seconds; a look that takes longer says so
 SLOW_EVALUATION = 1.0  # seconds; such a one is not repeated
 
@@ -82,6 +83,18 @@ def _check_metrics(setting: Setting, model: torch.nn.Module, name: str) -> None:
                 f"{metric!r} is {values.tolist()} for an untrained model; a metric that is not finite can neither "
                 "select a checkpoint nor show a fit (D27)"
             )
+
+
+def warn_of_ignored(setting: Setting, trial: Trial) -> None:
+    """Say that a model's own optimizers, as Lightning has them, are not used."""
+    with generators_restored(setting):
+        model = build_model(setting, trial)
+    if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
+        logger.warning(
+            "%s.model has %s, which is not called: each trial is trained by %s, with the learning rate, weight decay "
+            "and schedule of its point; declare optimizer= and schedule= in the Campaign",
+            type(setting.workload).__name__, _OPTIMIZERS, setting.optimizer_of(trial),
+        )  # fmt: skip
 
 
 def check_switched_off(setting: Setting, trial: Trial) -> None:
