@@ -104,7 +104,9 @@ def spoiled_by_data(frames: StudyFrames) -> str:
         return ""
     steps = diverged["reason"].str.extract(_DIVERGED)[0].astype(int)
     named = diverged["reason"].str.extract(_EXAMPLE)
-    if not (named[0].notna().all() or _at_the_same_examples(frames, diverged, steps) or _any_rate(frames, steps)):
+    if not (
+        named[0].notna().all() or _at_the_same_examples(frames, diverged, steps) or _any_rate(frames, diverged, steps)
+    ):
         return ""
     least, most = steps.min(), steps.max()
     where = f"at step {least}" if least == most else f"at steps {least} to {most}"
@@ -147,10 +149,14 @@ def _at_the_same_examples(frames: StudyFrames, diverged: pd.DataFrame, steps: pd
     return bool(together and (steps.min() == 1 or steps.min() > EARLY or _spread(frames) >= APART))
 
 
-def _any_rate(frames: StudyFrames, steps: pd.Series) -> bool:
-    """Whether trials of rates that are far apart diverge as late at the higher rates as at the lower ones."""
+def _any_rate(frames: StudyFrames, diverged: pd.DataFrame, steps: pd.Series) -> bool:
+    """Whether trials of rates that are far apart diverge as late at the higher rates as at the lower ones.
+
+    Asked where trials have orders of their own: in a common one they would meet an example together.
+    """
     rates = _rates(frames)[steps.index]
-    if len(steps) < MINIMUM_FINISHED or _spread(frames) < APART or rates.isna().any():
+    in_common = diverged["data_seed"].nunique() < len(diverged)
+    if in_common or len(steps) < MINIMUM_FINISHED or _spread(frames) < APART or rates.isna().any():
         return False
     later = np.sign(np.subtract.outer(rates.to_numpy(), rates.to_numpy()) * np.subtract.outer(*[steps.to_numpy()] * 2))
     return bool(later.sum() >= -UNRELATED * len(steps) * (len(steps) - 1))
