@@ -279,6 +279,11 @@ def _best_trial(frames: StudyFrames, campaign: str) -> int:
     complete = frames.complete
     if complete.empty:
         counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
-        raise StorageError(f"{frames.study.name} of {campaign!r} has no complete trial yet ({counts or 'no trials'})")
+        silent = (
+            " with a finite " + frames.study.objective.metric if (frames.trials["state"] == "complete").any() else ""
+        )
+        raise StorageError(
+            f"{frames.study.name} of {campaign!r} has no complete trial{silent} yet ({counts or 'no trials'})"
+        )
     ascending = frames.study.objective.direction == "minimize"
     return int(complete.sort_values(["best_value", "trial"], ascending=[ascending, True])["trial"].iloc[0])

@@ -1,12 +1,19 @@
-import pytest
-from analysis.handmade import frames_of_values, study
+from dataclasses import replace
 
-from tuner.analysis.infeasible import infeasible_finding, infeasible_frame
-from tuner.design.hyperparameters import log_uniform, uniform
+import pandas as pd
+import pytest
+from analysis.handmade import frames_of_curves, frames_of_values, record, study
+
+from tuner.analysis.frames import frames_of
+from tuner.analysis.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
+from tuner.design.hyperparameters import choice, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
+from tuner.records import State
 
 SPACE = SearchSpace(learning_rate=log_uniform(1e-4, 1.0), dropout=uniform(0.0, 0.5))
+RATES = SearchSpace(learning_rate=log_uniform(1e-3, 1e3))
+SIZES = SearchSpace(learning_rate=log_uniform(1e-3, 1e3), batch_size=choice(8, 32))
 
 
 def frames_with_threshold(threshold: float, count: int = 40):
@@ -48,3 +55,72 @@ def test_failed_trials_say_nothing_about_the_space():
     frames.trials.loc[frames.trials["state"] == "infeasible", "state"] = "failed"
     finding = infeasible_finding(frames)
     assert "0 of 30 finished trials are infeasible (0%)." in finding.summary
+
+
+def diverged(rates, steps, *, held="", batch_sizes=None, data_seeds=None, space=RATES):
+    """Trials that all diverged: at these rates, in these steps."""
+    records = []
+    for number, (rate, step) in enumerate(zip(rates, steps, strict=True)):
+        point = {"learning_rate": rate} | ({"batch_size": batch_sizes[number]} if batch_sizes else {})
+        reason = f"diverged at step {step}: the loss became nan{held}"
+        made = replace(record(number, point, State.INFEASIBLE), reason=reason)
+        records.append(replace(made, data_seed=data_seeds[number]) if data_seeds else made)
+    nothing = pd.DataFrame({"trial": [], "step": [], "metric": [], "value": []})
+    return frames_of(study(space), records, nothing)
+
+
+HELD = "; its batch holds training example 100, which has nan in tensor 1"
+WIDE = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
+
+
+def test_trials_that_diverge_at_one_step_whatever_the_rate_point_at_the_data():
+    finding = infeasible_finding(diverged(WIDE, [24] * 6, held=HELD))
+    assert finding.verdict == "many_infeasible"
+    assert "6 of 6 trials diverged at step 24, whatever the learning rate (0.001 to 0.3)" in finding.summary
+    assert "Training example 100 has nan in tensor 1." in finding.summary
+    assert finding.action.startswith("Mend the data or the loss")
+    assert "hrink" not in finding.action
+
+
+@pytest.mark.parametrize(
+    ("frames", "points"),
+    [
+        (diverged(WIDE, [24] * 6), True),
+        (diverged(WIDE[:3], [24] * 3), True),  # three are enough where they agree
+        (diverged(WIDE[:2], [24] * 2), False),
+        (diverged([0.1, 0.2, 0.3], [1] * 3), True),  # before the first update: no rate has done anything yet
+        (diverged([100.0, 200.0, 400.0], [3] * 3), False),  # all far too high
+        # One example, at place 190 of the order: update 24 of batches of 8, update 6 of batches of 32.
+        (diverged(WIDE, [24, 6] * 3, batch_sizes=[8, 32] * 3, space=SIZES), True),
+        (diverged(WIDE, [24, 12] * 3, batch_sizes=[8, 32] * 3, space=SIZES), False),
+        # Every trial has an order of its own.
+        (diverged(WIDE, [5, 19, 2, 11, 7, 16], data_seeds=range(6)), True),
+        (diverged(WIDE, [5, 19, 2, 11, 7, 16], data_seeds=range(6), held=HELD), True),
+        (diverged(WIDE, [190, 110, 70, 30, 11, 3]), False),  # the higher the rate, the sooner: the rate's fault
+    ],
+)
+def test_what_points_at_the_data_and_what_at_the_rate(frames, points):
+    assert bool(spoiled_by_data(frames)) is points
+
+
+def test_one_trial_that_got_through_clears_the_data():
+    frames = diverged(WIDE, [24] * 6, held=HELD)
+    frames.trials.loc[0, ["state", "reason", "best_value"]] = ["complete", "", 0.5]
+    assert spoiled_by_data(frames) == ""
+
+
+def test_trials_that_ran_out_of_memory_say_nothing_about_the_data():
+    frames = diverged(WIDE, [24] * 6, held=HELD)
+    frames.trials.loc[0, "reason"] = "OutOfMemoryError: CUDA out of memory"
+    assert spoiled_by_data(frames).startswith("5 of 5 trials diverged")
+
+
+@pytest.mark.parametrize("state", [State.INFEASIBLE, State.COMPLETE])
+def test_a_metric_that_was_never_finite_points_at_the_metric(state):
+    """Older versions called such trials complete; their records are read alike."""
+    curves = [[float("nan")] * 5] * 6
+    frames = frames_of_curves(study(RATES), curves, dict.fromkeys(range(6), state))
+    finding = infeasible_finding(frames)
+    assert (finding.verdict, finding.needs_action) == ("many_infeasible", True)
+    assert "6 of 6 finished trials are infeasible (100%)" in finding.summary
+    assert "6 of 6 trials measured no finite validation/loss" in finding.summary

@@ -13,6 +13,10 @@ from tuner.design.hyperparameters import Range
 
 MANY = 0.5  # [P] a larger share of infeasible trials asks for another space (B22)
 MINIMUM_FINISHED = 5  # [P] fewer finished trials have no share worth the name
+FEWEST_ALIKE = 3  # [P] trials that all ended alike point at what they share
+APART = 10.0  # [P] rates whose largest is so many times the smallest do not diverge alike because of the rate
+EARLY = 10  # [P] steps within which rates that are all far too high may diverge together
+UNRELATED = 0.3  # [P] Kendall's tau of rate and step of divergence above minus this: the rate is not the cause
 SEPARATED = 0.5  # [P] |P(infeasible above feasible) - 1/2| * 2 beyond this names where they lie
 
 
@@ -61,20 +65,106 @@ def infeasible_frame(frames: StudyFrames) -> pd.DataFrame:
 def infeasible_finding(frames: StudyFrames) -> Finding:
     """ok, many_infeasible or inconclusive; failed and cancelled trials say nothing about the space (D44)."""
     states = frames.trials["state"]
-    bad, finished = int((states == "infeasible").sum()), int(states.isin(["infeasible", "complete"]).sum())
+    silent = (states == "complete") & frames.trials["best_value"].isna()  # of versions that called such trials complete
+    bad, finished = int(((states == "infeasible") | silent).sum()), int(states.isin(["infeasible", "complete"]).sum())
+    spoiled = spoiled_by_data(frames)
     table = infeasible_frame(frames)
     share = bad / finished if finished else 0.0
     verdict = "inconclusive" if finished < MINIMUM_FINISHED else "many_infeasible" if share > MANY else "ok"
+    verdict = "many_infeasible" if spoiled else verdict
     where = _where(table) if bad else ""
     found = _QUESTION.answer(
         frames,
         verdict,
-        f"{bad} of {finished} finished trials are infeasible ({share:.0%}){where}.",
+        f"{bad} of {finished} finished trials are infeasible ({share:.0%}){where}. {spoiled}".strip(),
         table,
         strength="strong" if finished >= 4 * MINIMUM_FINISHED else "moderate",
     )
+    if spoiled:
+        return replace(found, action="Mend the data or the loss, then launch again; the space may be right.")
     known = found.needs_action and where
     return replace(found, action=f"Shrink or reparameterize the space{where} (B22).") if known else found
+
+
+def spoiled_by_data(frames: StudyFrames) -> str:
+    """What points at the data or the loss, where all trials ended alike whatever their point; empty otherwise.
+
+    Either no trial ever measured a finite value of the objective, or all diverged: each at a batch that holds a value
+    which is not finite; at the same examples, as trials do that share their order; or no sooner at a higher rate.
+    """
+    ended = frames.trials[frames.trials["state"].isin(["infeasible", "complete"])]
+    ended = ended[~ended["reason"].str.contains("memory", case=False)]
+    if len(ended) < FEWEST_ALIKE:
+        return ""
+    metric = frames.study.objective.metric
+    diverged = ended[ended["reason"].str.match(_DIVERGED)]
+    if diverged.empty and ended["best_value"].isna().all() and _measured(frames):
+        return f"{len(ended)} of {len(ended)} trials measured no finite {metric}: {_NOT_THE_SPACE} {_LOOK_AT_METRICS}"
+    if len(diverged) < len(ended):
+        return ""
+    steps = diverged["reason"].str.extract(_DIVERGED)[0].astype(int)
+    named = diverged["reason"].str.extract(_EXAMPLE)
+    if not (
+        named[0].notna().all() or _at_the_same_examples(frames, diverged, steps) or _any_rate(frames, diverged, steps)
+    ):
+        return ""
+    least, most = steps.min(), steps.max()
+    where = f"at step {least}" if least == most else f"at steps {least} to {most}"
+    examples = [f"Training example {number} has {held}." for number, held in named.dropna().to_numpy()]
+    look = examples[0] if examples else _LOOK_AT_BATCH
+    return f"{len(ended)} of {len(ended)} trials diverged {where}{_whatever(frames)}: {_NOT_THE_SPACE} {look}"
+
+
+_DIVERGED = r"diverged at step (\d+)"
+_EXAMPLE = r"training example (\d+), which has (.+)$"
+_NOT_THE_SPACE = "this points at the data or the loss, not at the space."
+_LOOK_AT_BATCH = "Look at the examples of that batch, and at what the loss does with them."
+_LOOK_AT_METRICS = "Look at the validation examples, and at what metrics() does with them."
+
+
+def _measured(frames: StudyFrames) -> bool:
+    return bool((frames.curves["metric"] == frames.study.objective.metric).any())
+
+
+def _rates(frames: StudyFrames) -> pd.Series:
+    """The learning rate of each trial, whatever its optimizer; NaN where it is not among the hyperparameters."""
+    names = [name for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"]
+    return frames.trials[names].astype(float).max(axis=1) if names else pd.Series(np.nan, frames.trials.index)
+
+
+def _whatever(frames: StudyFrames) -> str:
+    rates = _rates(frames).dropna()
+    if rates.nunique() < 2:
+        return ""
+    return f", whatever the learning rate ({rates.min():.3g} to {rates.max():.3g})"
+
+
+def _at_the_same_examples(frames: StudyFrames, diverged: pd.DataFrame, steps: pd.Series) -> bool:
+    """Whether one place in a common order of the examples lies in the batch at which each trial diverged.
+
+    Rates that are all far too high may diverge in the same early step, too: those have to be far apart.
+    """
+    sizes = diverged["batch_size"].astype(float) if "batch_size" in diverged else float(frames.study.batch_size)
+    together = diverged["data_seed"].nunique() == 1 and ((steps - 1) * sizes).max() < (steps * sizes).min()
+    return bool(together and (steps.min() == 1 or steps.min() > EARLY or _spread(frames) >= APART))
+
+
+def _any_rate(frames: StudyFrames, diverged: pd.DataFrame, steps: pd.Series) -> bool:
+    """Whether trials of rates that are far apart diverge as late at the higher rates as at the lower ones.
+
+    Asked where trials have orders of their own: in a common one they would meet an example together.
+    """
+    rates = _rates(frames)[steps.index]
+    in_common = diverged["data_seed"].nunique() < len(diverged)
+    if in_common or len(steps) < MINIMUM_FINISHED or _spread(frames) < APART or rates.isna().any():
+        return False
+    later = np.sign(np.subtract.outer(rates.to_numpy(), rates.to_numpy()) * np.subtract.outer(*[steps.to_numpy()] * 2))
+    return bool(later.sum() >= -UNRELATED * len(steps) * (len(steps) - 1))
+
+
+def _spread(frames: StudyFrames) -> float:
+    rates = _rates(frames).dropna()
+    return float(rates.max() / rates.min()) if len(rates) and rates.min() > 0 else 1.0
 
 
 def _where(table: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from tuner.cli.output import console, next_step, readable_bytes, readable_second
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.execution.choices import Choices
 from tuner.records import State
-from tuner.rounds.launch import Desk, Plan, launch_study, work_on
+from tuner.rounds.launch import Desk, Plan, check_study, launch_study, work_on
 from tuner.rounds.prepare import Prepared
 from tuner.storage.studies import StudyRow
 
@@ -73,7 +73,7 @@ def print_fusion(desk: Desk, prepared: Prepared) -> None:
 def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> None:
     """Train what is left of a study while somebody watches, and say where it stands."""
     study = prepared.study
-    desk.backend.check(study, prepared.trials[0])  # before the first word, so that an error stands alone
+    check_study(desk, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{desk.name} {study.name}: {study.goal}")
     say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin}")
     for warning in prepared.warnings:

@@ -1,7 +1,6 @@
 """What there is to say about a winner."""
 
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from tuner.cli.output import console, say
 from tuner.cli.tables import readable
 from tuner.errors import StorageError
 from tuner.reading import Winner
-from tuner.security import make_private_folder
 from tuner.storage.studies import LaunchRow
 
 
@@ -61,12 +59,15 @@ def print_winner(told: dict[str, Any]) -> None:
 
 def export_weights(winner: Winner, root: Path, target: Path) -> None:
     """Copy the chosen checkpoint, verified, to where the user wants it."""
-    from tuner.training.checkpoints import read_weights
+    from tuner.training import checkpoints
 
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step} any more")
-    weights = read_weights(root, winner.checkpoint)
-    make_private_folder(target.parent)
-    shutil.copyfile(root / winner.checkpoint.file, target)
+    weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)
     count = sum(tensor.numel() for tensor in weights.values())
     say(f"wrote {target}: {len(weights)} tensors, {count:,} numbers")
+    if beside is not None:
+        say(
+            f"wrote {beside}: what a safetensors file cannot hold, extra state say; load both: model.load_state_dict("
+            f"safetensors.torch.load_file({str(target)!r}) | torch.load({str(beside)!r}))"
+        )

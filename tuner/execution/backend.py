@@ -56,7 +56,14 @@ class Backend(Protocol):
         ...
 
     def check(self, study: Study, trial: Trial) -> None:
-        """Try one batch; raises WorkloadError. Nothing is written."""
+        """Try one whole update, once a study and process; raises WorkloadError. Nothing is written."""
+        ...
+
+    def look_at_validation(self, study: Study, trial: Trial, most_seconds: float | None = None) -> bool:
+        """Whether each validation example has a finite selection metric; raises WorkloadError where one has none.
+
+        False where looking at all of them would take more than `most_seconds`. Nothing is written.
+        """
         ...
 
     def check_room(self, study: Study, trial: Trial) -> None:

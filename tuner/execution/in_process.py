@@ -29,10 +29,11 @@ from tuner.storage.verify import delete_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.fingerprint_parts import workload_parts
+from tuner.training.finite import check_validation, warn_of_training
 from tuner.training.fused.choice import Choice, look_at
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
-from tuner.training.preflight import check_switched_off, check_workload, measured_price
+from tuner.training.preflight import check_switched_off, check_workload, measured_price, warn_of_ignored
 from tuner.training.room import check_room
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
@@ -90,6 +91,9 @@ class InProcess:
         self.allow_inexact = allow_inexact
         self.quota = quota
         self._asked: set[str] = set()  # studies whose hyperparameters were looked after
+        self._checked: set[tuple[object, ...]] = set()  # studies whose first update was tried
+        self._looked: set[str] = set()  # metrics that were finite for each validation example
+        self._said = False  # what there is to say about the workload
         prepare_numerics(self.device, threads)
         keep_freed_memory()
 
@@ -113,13 +117,34 @@ class InProcess:
         return self._fingerprint
 
     def check(self, study: Study, trial: Trial) -> None:
-        check_workload(self._setting(study, "check", _never), trial)
+        """Once a study and optimizer in this process: all of its trials train alike."""
+        settled = study.name, study.budget.max_train_steps, trial.point.get("optimizer", study.optimizer)
+        if settled in self._checked:
+            return
+        setting = self._setting(study, "check", _never)
+        settle_determinism(setting, trial)
+        check_workload(setting, trial)
+        self._checked.add(settled)
+        self._say_first(setting, trial)
         if study.kind == "round" and study.name not in self._asked:  # a sweep switches off what it does not need
             self._asked.add(study.name)
             for name in unread(self._setting(study, "check", _never), trial):
                 _log.warning(
                     "nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name
                 )
+
+    def _say_first(self, setting: Setting, trial: Trial) -> None:
+        """What there is to say about a workload once, before anything is trained."""
+        if not self._said:
+            self._said = True
+            warn_of_training(setting, trial)
+            warn_of_ignored(setting, trial)
+
+    def look_at_validation(self, study: Study, trial: Trial, most_seconds: float | None = None) -> bool:
+        metric = study.objective.metric
+        if metric not in self._looked and check_validation(self._setting(study, "check", _never), trial, most_seconds):
+            self._looked.add(metric)
+        return metric in self._looked
 
     def check_room(self, study: Study, trial: Trial, processes: int = 1) -> None:
         together = self.fuse if isinstance(self.fuse, int) else 1  # of "auto" it is not known yet

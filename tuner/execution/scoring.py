@@ -17,6 +17,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.batches import Split
 from tuner.training.checkpoints import read_weights
 from tuner.training.evaluation import evaluate
+from tuner.training.extra_state import load_weights
 from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.setting import Data, Setting
@@ -83,7 +84,7 @@ def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, ob
     setting = Setting(study, workload, data, device, machine.root, "score")
     trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
     model = build_model(setting, trial)
-    model.load_state_dict(read_weights(machine.root, chosen.checkpoint))
+    load_weights(model, read_weights(machine.root, chosen.checkpoint), device)
     split = Split("test", test, device)
     return {
         "study": study.name,

@@ -71,6 +71,9 @@ class Workers:
     def check(self, study: Study, trial: Trial) -> None:
         self.local.check(study, trial)
 
+    def look_at_validation(self, study: Study, trial: Trial, most_seconds: float | None = None) -> bool:
+        return self.local.look_at_validation(study, trial, most_seconds)
+
     def check_room(self, study: Study, trial: Trial) -> None:
         self.local.check_room(study, trial, self.count or 1)
 

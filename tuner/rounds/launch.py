@@ -1,10 +1,13 @@
 """Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
 
+import logging
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.analysis.frames import study_frames
+from tuner.analysis.infeasible import FEWEST_ALIKE, spoiled_by_data
 from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
@@ -18,6 +21,10 @@ from tuner.rounds.provenance import command_line, environment, revision
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+
+logger = logging.getLogger(__name__)
+FINITE = "finite validation"  # the conclusion that each validation example has a finite selection metric
+DRY_LOOK_SECONDS = 10.0  # a dry run looks at all validation examples where that takes no longer
 
 
 def _never() -> bool:
@@ -99,8 +106,8 @@ def required_round(desk: Desk, number: int) -> StudyRow:
 
 
 def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
-    """Check the workload on its first batch and measure the price of the trials that are left. Writes nothing."""
-    desk.backend.check(study, trials[0])
+    """Check the workload by a whole update and measure the price of the trials that are left. Writes nothing."""
+    check_study(desk, study, trials, DRY_LOOK_SECONDS)
     started = started_study(desk, study.name)
     known = desk.ledger.trials(started.study_id) if started else ()
     finished = {record.number for record in known if record.state.finished}
@@ -124,14 +131,16 @@ def launch_study(
     kept at its first start, with what they were chosen under.
     """
     started = started_study(desk, study.name)
+    finite: dict[str, Mapping[str, object]] = {}
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
-        desk.backend.check(study, trials[0])
+        check_study(desk, study, trials)
         desk.backend.check_room(study, trials[0])
+        finite = {FINITE: _validation(desk, study)}
     if started is not None:
         _check_fingerprint(desk, started)
     kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
     row = desk.ledger.start_study(
-        desk.name, study, desk.backend.fingerprint(), trials=trials, concluded={CONCLUSION: kept}
+        desk.name, study, desk.backend.fingerprint(), trials=trials, concluded={CONCLUSION: kept, **finite}
     )
     _check_fingerprint(desk, row)
     if retry_failed:
@@ -148,6 +157,46 @@ def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
     _record_launch(desk, row)
     with desk.watch(row.study, finished) as listener:
         desk.backend.run(desk.ledger, row, listener, desk.stop)
+    _say_if_data_spoil(desk, row)
+
+
+def _say_if_data_spoil(desk: Desk, row: StudyRow) -> None:
+    """Where every trial ended alike, whatever its point: it is not the space that has to be changed."""
+    counts = desk.ledger.state_counts(row.study_id)
+    if counts[State.COMPLETE] or counts[State.INFEASIBLE] < FEWEST_ALIKE:
+        return
+    spoiled = spoiled_by_data(study_frames(desk.ledger, desk.name, row.study.name))
+    if spoiled:
+        logger.warning("%s: %s", row.study.name, spoiled)
+
+
+def check_study(desk: Desk, study: Study, trials: Sequence[Trial], most_seconds: float | None = None) -> None:
+    """Try the first trial of each optimizer, and look once at every validation example. Writes nothing.
+
+    Once a process; validation data that were looked at are remembered with the study. A look that would take more
+    than `most_seconds` is only priced. Raises WorkloadError.
+    """
+    first: dict[object, Trial] = {}
+    for trial in trials:
+        first.setdefault(trial.point.get("optimizer"), trial)
+    for trial in first.values():
+        desk.backend.check(study, trial)
+    if not _known_to_be_finite(desk, study):
+        desk.backend.look_at_validation(study, trials[0], most_seconds)
+
+
+def _validation(desk: Desk, study: Study) -> dict[str, object]:
+    """What was looked at for values that are not finite: these validation data, by this metric."""
+    return {"validation data": desk.backend.fingerprint_parts().get("validation data"), "by": study.objective.metric}
+
+
+def _known_to_be_finite(desk: Desk, study: Study) -> bool:
+    """Whether a study of this campaign was launched before with the same validation data and metric."""
+    if desk.name not in desk.ledger.campaigns():
+        return False
+    asked = _validation(desk, study)
+    rows = desk.ledger.studies(desk.name)
+    return any(desk.ledger.conclusion(desk.name, FINITE, row.study_id) == asked for row in rows)
 
 
 def _basis(desk: Desk, study: Study) -> dict[str, str]:

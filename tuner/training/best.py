@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from tuner.design.objective import Objective
+from tuner.training.extra_state import state_dict_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,13 @@ class BestKeeper:
 
 
 def snapshot(model: torch.nn.Module, into: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """A copy of the model's state dict; into the memory of an older copy where there is one."""
-    state = model.state_dict()
-    if into is None:
-        return {name: tensor.detach().clone() for name, tensor in state.items()}
-    torch._foreach_copy_([into[name] for name in state], [tensor.detach() for tensor in state.values()])
+    """A copy of the model's state dict, as `state_dict_of` has it; into the memory of an older copy where that fits."""
+    state = state_dict_of(model)
+    if into is None or _forms(into) != _forms(state):
+        return {name: tensor.clone() for name, tensor in state.items()}
+    torch._foreach_copy_([into[name] for name in state], list(state.values()))
     return into
+
+
+def _forms(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    return {name: (tensor.shape, tensor.dtype, tensor.device) for name, tensor in state.items()}

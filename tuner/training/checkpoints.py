@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import Checkpoint, CheckpointKind, PrefixKey
 from tuner.security import make_private_folder
+from tuner.training.extra_state import is_bytes, value_of
 from tuner.training.stacked_states import state_of_member
 
 logger = logging.getLogger(__name__)
@@ -50,8 +52,7 @@ class CheckpointFolder:
         prefix: PrefixKey | None = None,
     ) -> Checkpoint:
         """Save a whole training state with torch's own format. With a `prefix` other trials may start from it."""
-        content = _on_their_own(dict(state))
-        written = self._write(kind, step, lambda file: torch.save(content, file), value)
+        written = self._write(kind, step, lambda file: write_state_to(file, state), value)
         return replace(written, prefix=prefix)
 
     def write_weights(
@@ -61,7 +62,7 @@ class CheckpointFolder:
 
         `followed`: a state is written right after it, whose fsync of the folder makes both names durable.
         """
-        content = safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
+        content = weights_as_file(weights)
         return self._write("best", step, lambda file: file.write(content), value, followed=followed)
 
     def _write(
@@ -104,6 +105,46 @@ class CheckpointFolder:
                 failpoint("swept")
 
 
+def write_state_to(file: Any, state: Mapping[str, Any]) -> None:
+    """Write a training state into an open file."""
+    torch.save(_on_their_own(dict(state)), file)
+
+
+def state_in(content: bytes) -> dict[str, Any]:
+    """The training state in the bytes of a file. Raises what torch raises for anything that is none."""
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
+
+
+def weights_as_file(weights: Mapping[str, torch.Tensor]) -> bytes:
+    """Weights in the format of safetensors. Raises what safetensors raises for a tensor that it cannot hold."""
+    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
+
+
+def weights_in(content: bytes) -> dict[str, torch.Tensor]:
+    """The weights in the bytes of a file. Raises what safetensors raises for anything that is none."""
+    return safetensors.torch.load(content)
+
+
+def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> tuple[dict[str, torch.Tensor], Path | None]:
+    """Write the weights of a best checkpoint to `target`, for any tool to load; returns them.
+
+    What a safetensors file cannot hold (extra state of a module, sparse tensors) is written beside it with torch's own
+    format; then the path of that second file is returned, too. Raises CorruptCheckpoint.
+    """
+    weights = read_weights(root, checkpoint)
+    make_private_folder(target.parent)
+    others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
+    if not others:
+        shutil.copyfile(root / checkpoint.file, target)
+        return weights, None
+    weights = {name: one for name, one in weights.items() if name not in others}
+    target.write_bytes(weights_as_file(weights))
+    beside = target.with_name(f"{target.stem}.extra_state.pt")
+    torch.save(others, beside)
+    return weights, beside
+
+
 def _fence_of(name: str) -> int:
     """The fence of the claim under which a file was written; 0 for what is no checkpoint of ours."""
     found = re.fullmatch(r"\.?(?:latest|best|trunk)-\d{9}-(\d+)\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name)
@@ -123,7 +164,7 @@ def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """Load a training state. Raises CorruptCheckpoint when the file is missing, damaged or not what was recorded."""
     content = _verified(root, checkpoint)
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = state_in(content)
         return state_of_member(state, checkpoint.member) if checkpoint.member else state
     except Exception as error:  # a pickle that wants to run code, or no checkpoint at all
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} is no training state: {error}") from error
@@ -133,7 +174,7 @@ def read_weights(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Load the weights of a best checkpoint. Raises CorruptCheckpoint."""
     content = _verified(root, checkpoint)
     try:
-        return safetensors.torch.load(content)
+        return weights_in(content)
     except Exception as error:  # safetensors raises classes of its own
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} holds no weights: {error}") from error
 

@@ -1,8 +1,9 @@
-"""One look at a workload before anything is trained or written: every mistake a first batch can show.
+"""One look at a workload before anything is trained or written: every mistake that one whole update can show.
 
 Also where the price of a study is measured: milliseconds of a step and of an evaluation, bytes of a checkpoint.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,55 +12,62 @@ from statistics import median
 import torch
 
 from tuner.design.trial import Trial
-from tuner.errors import TunerError, WorkloadError
+from tuner.errors import Infeasible, WorkloadError
 from tuner.records import Price
 from tuner.training.best import snapshot
+from tuner.training.denormals import denormals_as_zero
+from tuner.training.endings import is_out_of_memory
 from tuner.training.evaluation import checked_metrics
+from tuner.training.extra_state import load_weights
+from tuner.training.fused.counting import left_as_it_was
 from tuner.training.numerics import wait_for
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Setting
-from tuner.training.trial_run import TrialRun
+from tuner.training.trial_run import TrialRun, build_model
+from tuner.training.whole_update import check_saving, generators_restored, stage, try_update
 
+logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
+_OPTIMIZERS = "configure_optimizers"
+SLOW_CHECK = 5.0  # seconds; a look that takes longer says so
 SLOW_EVALUATION = 1.0  # seconds; such a one is not repeated
 
 
 def check_workload(setting: Setting, trial: Trial) -> None:
-    """Build the trial's model and try one batch of each split. Raises WorkloadError; writes nothing."""
-    name = type(setting.workload).__name__
-    with callers_generators_restored(setting.device):
+    """Try one whole update of a throw-away copy, an evaluation, and saving and loading it. Writes nothing.
+
+    The generators and what the workload holds are left as they were found. Costs four updates, a batch of each split
+    evaluated and a checkpoint in memory; a point that the model rejects, or that needs more memory than there is, is
+    left to its trial. Raises WorkloadError naming the stage that failed.
+    """
+    setting, workload = replace(setting, stop=lambda: False), setting.workload
+    began = time.perf_counter()
+    with generators_restored(setting), denormals_as_zero(setting.device), left_as_it_was(workload):
         try:
-            run = TrialRun(setting, trial)
-            _check_loss(run, name)
-            _check_metrics(setting, run, name)
-        except TunerError:
-            raise
-        except KeyError as error:
-            raise WorkloadError(
-                f"{name} asks its point for {error}, which the search space does not declare; there are: "
-                f"{', '.join(trial.point)}"
-            ) from error
+            with stage(f"{type(workload).__name__}.model", dict(trial.point)):
+                run = TrialRun(setting, trial)
+            try_update(run)
+            fresh = build_model(setting, trial)
+            _check_metrics(setting, fresh, type(workload).__name__)
+            check_saving(run)
+        except Infeasible as error:
+            logger.warning("the model rejects the first point, so nothing was tried with it: %s", error)
         except Exception as error:
-            raise WorkloadError(f"{name} failed on its first batch with {type(error).__name__}: {error}") from error
+            if not is_out_of_memory(error):
+                raise
+            logger.warning("the first point needs more memory than there is: %s", str(error).partition("\n")[0])
+    took = time.perf_counter() - began
+    if took > SLOW_CHECK:
+        logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
 
 
-def _check_loss(run: TrialRun, name: str) -> None:
-    run.model.train()
-    loss = run.setting.workload.loss(run.model, run.batches.at(0), run.point)
-    if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
-        got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise WorkloadError(f"{name}.loss must return a scalar tensor, got {got}; average or sum over the batch")
-    if not loss.requires_grad:
-        raise WorkloadError(f"{name}.loss does not depend on the model's parameters; is it computed under no_grad?")
-
-
-def _check_metrics(setting: Setting, run: TrialRun, name: str) -> None:
-    run.model.eval()
-    with torch.no_grad():
+def _check_metrics(setting: Setting, model: torch.nn.Module, name: str) -> None:
+    model.eval()
+    with torch.no_grad(), stage(f"{name}.metrics"):
         for split in (setting.data.training, setting.data.validation):
             count = min(2, split.num_examples)
-            metrics = checked_metrics(setting.workload, run.model, split.first(count), count)
+            metrics = checked_metrics(setting.workload, model, split.first(count), count)
     wanted = [setting.study.objective.metric]
     if setting.study.fitted_when is not None:
         wanted.append(setting.study.fitted_when.metric)
@@ -77,6 +85,18 @@ def _check_metrics(setting: Setting, run: TrialRun, name: str) -> None:
             )
 
 
+def warn_of_ignored(setting: Setting, trial: Trial) -> None:
+    """Say that a model's own optimizers, as Lightning has them, are not used."""
+    with generators_restored(setting):
+        model = build_model(setting, trial)
+    if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
+        logger.warning(
+            "%s.model has %s, which is not called: each trial is trained by %s, with the learning rate, weight decay "
+            "and schedule of its point; declare optimizer= and schedule= in the Campaign",
+            type(setting.workload).__name__, _OPTIMIZERS, setting.optimizer_of(trial),
+        )  # fmt: skip
+
+
 def check_switched_off(setting: Setting, trial: Trial) -> None:
     """Raise WorkloadError when the training loss of one batch depends on random numbers (A22, A23, D2).
 
@@ -92,10 +112,10 @@ def check_switched_off(setting: Setting, trial: Trial) -> None:
                 f"{name}.model keeps dropout on ({', '.join(left[:3])}) with every regularizer at its off value; a "
                 "sweep trains without (A23): let the model read its rate from the point"
             )
-        buffers = {key: value.clone() for key, value in run.model.state_dict().items()}
+        as_built = snapshot(run.model)
         losses = []
         for seed in (1, 2):
-            run.model.load_state_dict(buffers)
+            load_weights(run.model, as_built, setting.device)
             run.model.train()
             seed_global_generators(seed, setting.device)
             losses.append(float(setting.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))

@@ -39,9 +39,29 @@ def diverged_weights(gradient_norm: float, parameters: Iterable[torch.Tensor], s
     return None
 
 
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float) -> None:
+    """Scale all gradients so that their norm is at most `limit`, as `torch.nn.utils.clip_grad_norm_` does it.
+
+    That function takes no sparse gradients; here they count with their coalesced values.
+    """
+    parameters = list(parameters)
+    if not any(parameter.grad is not None and parameter.grad.is_sparse for parameter in parameters):
+        torch.nn.utils.clip_grad_norm_(parameters, limit)
+        return
+    values = [dense_values(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    factor = torch.clamp(limit / (torch.nn.utils.get_total_norm(values) + 1e-6), max=1.0)
+    for value in values:
+        value.mul_(factor)
+
+
+def dense_values(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself; of a coalesced sparse one its values, in the same memory. All others are coalesced first."""
+    return tensor.coalesce().values() if tensor.is_sparse else tensor
+
+
 def total_norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
     """The L2 norm of all entries together; 0 for no tensors."""
-    listed = [tensor.detach() for tensor in tensors]
+    listed = [dense_values(tensor.detach()) for tensor in tensors]
     if not listed:
         return torch.zeros(())
     if any((one.dtype, one.device) != (listed[0].dtype, listed[0].device) for one in listed):

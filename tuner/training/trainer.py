@@ -16,6 +16,7 @@ from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Rec
 from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import ending, is_out_of_memory, raise_lost_device
+from tuner.training.finite import what_spoiled
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import BACKGROUND_BYTES, BackgroundSaver, Copies, Write, num_bytes
 from tuner.training.setting import Setting
@@ -122,7 +123,13 @@ class TrialInTraining:
             self.pin()
             if target < evaluation_steps[-1]:
                 self._keep_up()
-        return self._commit(State.COMPLETE)
+        return self._commit(*self.end())
+
+    def end(self) -> tuple[State, str]:
+        """How a trial ends that was trained to its last step: without one finite value it can be no result (D27)."""
+        if self.run.best.kept:
+            return State.COMPLETE, ""
+        return State.INFEASIBLE, f"{self.setting.study.objective.metric} was never finite, at no evaluation"
 
     def _train_to(self, target: int) -> Divergence | None:
         """Train to the next evaluation or to a stop; read the losses back in blocks."""
@@ -158,7 +165,8 @@ class TrialInTraining:
         values = torch.stack(new).tolist()
         self.checked = len(run.losses)
         divergence = diverged_loss(values, run.step - len(new))
-        return divergence or diverged_weights(run.read_gradient_norm(), run.parameters, run.step)
+        divergence = divergence or diverged_weights(run.read_gradient_norm(), run.parameters, run.step)
+        return divergence and replace(divergence, what=divergence.what + what_spoiled(run, divergence.step))
 
     def evaluate(self, measured: dict[str, float] | None = None) -> None:
         """Take down the metrics at this step (evaluated here, unless they are given) and keep the best weights.

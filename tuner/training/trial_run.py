@@ -13,11 +13,13 @@ from tuner.training.batches import TrainingBatches
 from tuner.training.best import BestKeeper
 from tuner.training.compiler import plain_step
 from tuner.training.evaluation import evaluate
+from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
+from tuner.training.lazy import settle_lazy
 from tuner.training.numerics import is_repeatable
-from tuner.training.optimizers import make_optimizer
+from tuner.training.optimizers import make_optimizer, settle_sparse
 from tuner.training.randomness import seed_global_generators, step_seed
 from tuner.training.setting import Setting
-from tuner.training.stability import total_norm
+from tuner.training.stability import clip_gradients, total_norm
 
 
 class TrialRun:
@@ -75,8 +77,9 @@ class TrialRun:
                 model.train()
             loss = workload.loss(model, batch, point)
             loss.backward()
+            settle_sparse(optimizer, parameters)
             if clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+                clip_gradients(parameters, clip_norm)
             group["lr"] = rates[step]
             make_update()
             self.losses.append(loss.detach())
@@ -105,7 +108,7 @@ class TrialRun:
         """Everything the rest of the trial depends on: plain containers and tensors only."""
         return {
             "step": self.step,
-            "model": {name: tensor.detach() for name, tensor in _all_tensors(self.model).items()},
+            "model": tensors_of(self.model),
             "optimizer": self.optimizer.state_dict(),
             "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "gradient_norm": self.gradient_norm,
@@ -113,13 +116,13 @@ class TrialRun:
             "numerics": self.setting.numerics,
             "exact": self.exact,
             "base": self.base,
+            **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
     def load(self, state: Mapping[str, Any], best_weights: Mapping[int, dict[str, torch.Tensor]]) -> None:
         """Go on from a saved state. `best_weights`: the weights of each kept step."""
-        with torch.no_grad():
-            for name, tensor in _all_tensors(self.model).items():
-                tensor.copy_(state["model"][name])
+        set_tensors(self.model, state["model"], self.setting.device)
+        has_extra = set_extra_state(self.model, state.get("extra", {}), self.setting.device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
         self.losses = list(state["losses"].to(self.setting.device))
@@ -128,7 +131,7 @@ class TrialRun:
             weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
             self.best.restore(step, value, weights)
         alike = state["numerics"] == self.setting.numerics and is_repeatable(self.setting.device)
-        self.exact = bool(state["exact"]) and alike
+        self.exact = bool(state["exact"]) and alike and has_extra  # an older version did not save extra state
         if state.get("base") != self.base:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
@@ -136,10 +139,12 @@ class TrialRun:
 def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
     seed_global_generators(derived_seed("initialization", trial.seed), torch.device("cpu"))
-    model = setting.workload.model(dict(_with_short_names(trial)))
+    point = dict(_with_short_names(trial))
+    model = setting.workload.model(point)
     if not isinstance(model, torch.nn.Module):
         name = type(setting.workload).__name__
         raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
+    settle_lazy(model, setting.workload, setting.data.training, point, trial.seed)
     return model.to(setting.device)
 
 
@@ -155,9 +160,3 @@ def _with_short_names(trial: Trial) -> dict[str, Any]:
     """
     shown = {name: value for name, value in trial.point.values_by_name if not is_of_the_schedule(name)}
     return {name.rpartition(".")[2]: value for name, value in shown.items()} | shown
-
-
-def _all_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name, also those a state dict leaves out."""
-    tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
-    return tensors | dict(model.named_buffers())

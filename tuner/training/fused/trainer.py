@@ -217,7 +217,7 @@ class _GroupInTraining:
         else:
             if training.run.step < self.evaluation_steps[-1]:
                 return []
-            word = _Word(trial, State.COMPLETE)
+            word = _Word(trial, *training.end())
         self.group.retire(trial)
         return [word]
 

@@ -1,0 +1,69 @@
+"""Modules that make their parameters when they see a first batch (`nn.LazyLinear`): given one, before all else.
+
+The optimizer needs parameters, and their first values have to be a function of the trial's seed alone, however the
+trial is trained. So the batch is always the first examples of the training split, on the CPU, under a seed of its own.
+"""
+
+from collections.abc import Mapping, Set
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch.nn.parameter import is_lazy
+
+from tuner.design.seeds import derived_seed
+from tuner.design.workload import Workload
+from tuner.errors import WorkloadError
+from tuner.training.batches import Split
+from tuner.training.randomness import seed_global_generators
+
+_EXAMPLES = 2  # as few as batch norm takes
+_CPU = torch.device("cpu")
+
+
+def settle_lazy(
+    model: torch.nn.Module, workload: Workload, training: Split, point: Mapping[str, Any], seed: int
+) -> None:
+    """Have a model on the CPU make the parameters that it has not made yet. Does nothing to other models.
+
+    The loss is computed in eval mode, which leaves running means as they are; only where that does not reach all parts,
+    in train mode. Raises WorkloadError, naming the parameters that even then were not made.
+    """
+    if not _lazy_tensors(model):
+        return
+    data = training.tensors and tuple(tensor[:_EXAMPLES] for tensor in training.tensors)
+    batch = Split(training.name, data or training.dataset, _CPU).first(_EXAMPLES)
+    with suppress(Exception):  # a loss that wants to be in train mode, say; errors show there
+        _forward(model.eval(), workload, batch, point, seed)
+    if missing := _lazy_tensors(model):
+        made = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
+        _forward(model.train(), workload, batch, point, seed)
+        _as_before(model, made, {name.rpartition(".")[0] for name in missing})
+    model.train()  # as a fresh module is
+    left = _lazy_tensors(model)
+    if left:
+        raise WorkloadError(
+            f"{type(workload).__name__}.model has parameters that a first batch does not make: {', '.join(left[:3])}; "
+            "the loss never calls their modules: call them, or write the module with its sizes given"
+        )
+
+
+def _lazy_tensors(model: torch.nn.Module) -> list[str]:
+    return [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
+
+
+def _forward(model: torch.nn.Module, workload: Workload, batch: Any, point: Mapping[str, Any], seed: int) -> None:
+    seed_global_generators(derived_seed("lazy initialization", seed), _CPU)
+    with torch.no_grad():
+        workload.loss(model, batch, point)
+
+
+def _as_before(model: torch.nn.Module, made: Mapping[str, torch.Tensor], new: Set[str]) -> None:
+    """Undo what a pass in train mode did to running means, those of `new` modules too: it is no step."""
+    for name in new:
+        reset = getattr(model.get_submodule(name), "reset_running_stats", None)
+        if callable(reset):
+            reset()
+    for name, buffer in model.named_buffers():
+        if name in made:
+            buffer.copy_(made[name])

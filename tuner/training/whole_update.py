@@ -1,0 +1,283 @@
+"""One whole update of a throw-away trial, its state saved and loaded again: what training does, before anything trains.
+
+The live copy makes two updates and is saved; a fresh one loads what was saved; then both make one more update from the
+same batch. Where they differ, something that decides the bits is not in the checkpoint, and a resumed trial would
+silently be another than one that ran through. Costs two models, at most four updates and one checkpoint in memory.
+"""
+
+import copy
+import io
+import logging
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from tuner.errors import TunerError, WorkloadError
+from tuner.training.batches import TrainingBatches
+from tuner.training.best import snapshot
+from tuner.training.checkpoints import canonical_digest, state_in, weights_as_file, weights_in, write_state_to
+from tuner.training.compiler import plain_step
+from tuner.training.extra_state import as_bytes, extra_state_of, state_dict_of, tensors_of, value_of
+from tuner.training.fused.counting import left_as_it_was, remembered
+from tuner.training.memory import free_bytes
+from tuner.training.numerics import is_repeatable
+from tuner.training.optimizers import settle_sparse
+from tuner.training.randomness import callers_generators_restored, seed_global_generators, step_seed
+from tuner.training.saving import num_bytes
+from tuner.training.setting import Setting
+from tuner.training.stability import clip_gradients, diverged_weights
+from tuner.training.trial_run import TrialRun
+
+logger = logging.getLogger(__name__)
+UPDATES = 2  # before the state is saved: what the first one leaves behind, the second one may read
+ROOM = 4  # a state is tried only where so many times its bytes are free
+COPIED = 1 << 20  # elements of a tensor that stands in an attribute, up to which it is compared
+NAMED = 3  # of what differs, so many are named
+_CLOSE = "register_buffer for tensors, get_extra_state and set_extra_state of the module for anything else"
+
+
+@contextmanager
+def generators_restored(setting: Setting) -> Iterator[None]:
+    """Leave the global generators of torch, numpy and Python as they were found."""
+    in_python, in_numpy = random.getstate(), np.random.get_state()
+    try:
+        with callers_generators_restored(setting.device):
+            yield
+    finally:
+        random.setstate(in_python)
+        np.random.set_state(in_numpy)
+
+
+@contextmanager
+def stage(what: str, point: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Whatever goes wrong within is a WorkloadError that names this stage.
+
+    With a `point`, which user code is given: a name that the point lacks is told as that.
+    """
+    try:
+        yield
+    except (TunerError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, KeyError) and point is not None and error.args and error.args[0] not in point:
+            owner = what.partition(".")[0]
+            raise WorkloadError(
+                f"{owner} asks its point for {error}, which the search space does not declare; there are: "
+                f"{', '.join(point)}"
+            ) from error
+        raise WorkloadError(f"{what} failed with {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def try_update(run: TrialRun) -> None:
+    """The first update of a fresh trial, stage by stage. Raises WorkloadError naming the stage that failed."""
+    setting, workload, point = run.setting, run.setting.workload, run.point
+    name = type(workload).__name__
+    with stage("the first batch of the training split"):
+        batch = run.batches.at(0)
+    if setting.study.augment and workload.augments:
+        with stage(f"{name}.augment", point):
+            generator = torch.Generator(setting.device).manual_seed(step_seed(run.trial.seed ^ 1, 0))
+            batch = workload.augment(batch, point, generator)
+    seed_global_generators(step_seed(run.trial.seed, 0), setting.device)
+    run.model.train()
+    with stage(f"{name}.loss", point):
+        loss = workload.loss(run.model, batch, point)
+    _check_loss(loss, name)
+    with stage("the backward pass of the loss"):
+        loss.backward()
+    with stage("the optimizer's step"):
+        settle_sparse(run.optimizer, run.parameters)
+    if point.get("clip_norm") is not None:
+        with stage("clipping the gradient by clip_norm"):
+            clip_gradients(run.parameters, point["clip_norm"])
+    with stage("the optimizer's step"):
+        run.optimizer.param_groups[0]["lr"] = run.rates[0]
+        plain_step(run.optimizer)()
+    with stage("the norm of gradient and weights"):
+        diverged_weights(run.read_gradient_norm(), run.parameters, 1)
+    run.losses.append(loss.detach())
+    run.step = 1
+
+
+def _check_loss(loss: object, name: str) -> None:
+    if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
+        got = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise WorkloadError(f"{name}.loss must return a scalar tensor, got {got}; average or sum over the batch")
+    if not loss.requires_grad:
+        raise WorkloadError(f"{name}.loss does not depend on the model's parameters; is it computed under no_grad?")
+
+
+def check_saving(run: TrialRun) -> None:
+    """Save a trial that has made its first update, load it into a fresh one, and compare how both go on.
+
+    Raises WorkloadError for what cannot be saved, and for what changes in training and is not saved.
+    """
+    with left_as_it_was(run.setting.workload):
+        before = _values(remembered(run.setting.workload, run.model))
+        run.batches = _Kept(run.batches)
+        run.advance(min(UPDATES, len(run.rates) - 1))
+        _check_entries(run)
+        _check_weights(run)
+        if ROOM * num_bytes(run.state()) > free_bytes(run.setting.device):
+            logger.warning("the model is too large for a second one in memory: whether it can be resumed is not tried")
+            return
+        saved, held = _saved(run), _values(remembered(None, run.model))
+        extra = {name: one.clone() for name, one in extra_state_of(run.model).items()}
+        moved = _changed(before, _values(remembered(run.setting.workload, run.model)))
+        _go_on(run)
+    restored = _restored(run, saved)
+    _check_loaded(restored, saved)
+    if run.step == restored.step or not is_repeatable(run.setting.device):
+        return  # a trial of one update; a device on which nothing is the same twice
+    lost = _changed(_values(remembered(None, restored.model)), held)
+    lost += [f"the extra state of {name}" for name, one in extra.items() if not _equal_extra(one, restored, name)]
+    with left_as_it_was(run.setting.workload):
+        _go_on(restored)
+    difference = _difference(run, restored)
+    if difference:
+        _refuse(run, restored, saved, difference, lost or moved)
+
+
+def _check_entries(run: TrialRun) -> None:
+    """Raise WorkloadError for an entry of the state dict that is no tensor and could not be read again."""
+    with stage("the model's state_dict"):
+        entries = run.model.state_dict()
+    for name, value in entries.items():
+        if isinstance(value, torch.Tensor):
+            continue
+        try:
+            value_of(as_bytes(value), run.setting.device)
+        except Exception as error:
+            raise WorkloadError(
+                f"{name!r} in the model's state_dict cannot be saved ({type(error).__name__}: it holds more than plain "
+                f"values): {str(value)[:60]}; return numbers, texts, lists, dicts, sets or tensors from get_extra_state"
+            ) from error
+
+
+def _check_weights(run: TrialRun) -> None:
+    """The weights as the best checkpoint would hold them, written and read in memory."""
+    with stage("saving the weights, which the best checkpoint holds,"):
+        read = weights_in(weights_as_file(snapshot(run.model)))
+    _check_same_bits(state_dict_of(run.model), read, "its weights, saved and read,")
+
+
+def _saved(run: TrialRun) -> dict[str, Any]:
+    """The state of a trial, written and read as a checkpoint is."""
+    file = io.BytesIO()
+    with stage("saving the state of a trial"):
+        state = {**run.state(), "best": []}
+        write_state_to(file, state)
+        read = state_in(file.getvalue())
+    _check_same_bits(state, read, "its state, saved and read,")
+    return read
+
+
+def _check_same_bits(before: object, after: object, what: str) -> None:
+    if canonical_digest(before) != canonical_digest(after):
+        raise WorkloadError(f"{what} does not have the same bits; a tensor of a type that cannot be saved exactly?")
+
+
+def _restored(run: TrialRun, saved: Mapping[str, Any]) -> TrialRun:
+    """A fresh trial that went on from a saved state, with the batches that the live one had."""
+    with stage("loading a saved state into a fresh model"):
+        fresh = TrialRun(run.setting, run.trial)
+        fresh.load(copy.deepcopy(dict(saved)), {})
+        fresh.batches = run.batches
+    return fresh
+
+
+def _check_loaded(restored: TrialRun, saved: Mapping[str, Any]) -> None:
+    now = restored.state()
+    for part in ("model", "optimizer", "losses"):
+        _check_same_bits(saved[part], now[part], f"the {part} of a loaded state")
+
+
+def _go_on(run: TrialRun) -> None:
+    """One more update, under the same random numbers whoever makes it: what differs then is the state."""
+    if run.step < len(run.rates):
+        random.seed(0)
+        np.random.seed(0)
+        seed_global_generators(0, run.setting.device)
+        run.advance(run.step + 1)
+
+
+def _difference(live: TrialRun, restored: TrialRun) -> str:
+    one, other = live.losses[-1], restored.losses[-1]
+    if not _same(one, other):
+        return f"the loss of its next update is {float(other)!r} instead of {float(one)!r}"
+    mine, theirs = tensors_of(live.model), tensors_of(restored.model)
+    first = next((name for name, value in mine.items() if not _same(value, theirs.get(name))), "")
+    return first and f"{first} is another after its next update"
+
+
+def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], difference: str, suspects: list[str]) -> None:
+    """Raise, unless the same state goes on in two ways by itself: then it is no matter of what was saved."""
+    if not suspects:
+        again = _restored(live, saved)
+        with left_as_it_was(live.setting.workload):
+            _go_on(again)
+        if _difference(restored, again):
+            logger.warning("the same state and batch do not give the same update twice: something draws at random")
+            return
+    named = f" ({', '.join(suspects[:NAMED])})" if suspects else ""
+    raise WorkloadError(
+        f"a trial that is saved after {live.step - 1} updates and resumed is another than one that runs through: "
+        f"{difference}; something changes in training that no checkpoint holds{named}: use {_CLOSE}"
+    )
+
+
+def _values(held: Mapping[str, object]) -> dict[str, object]:
+    """What is remembered, with copies of the tensors; large ones are left out."""
+    small = {name: one for name, one in held.items() if not isinstance(one, torch.Tensor) or one.numel() <= COPIED}
+    return {name: one.detach().clone() if isinstance(one, torch.Tensor) else one for name, one in small.items()}
+
+
+def _changed(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """Names of what is new or another than before."""
+    return [name for name, value in after.items() if name not in before or not _same(value, before[name])]
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal bits, but that any NaN is as good as another."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if (one.shape, one.dtype, one.layout) != (other.shape, other.dtype, other.layout):
+            return False
+        if one.layout is not torch.strided:
+            return bool(torch.equal(one.to_dense(), other.to_dense()))
+        return bool(torch.equal(one.detach().nan_to_num(7e33), other.detach().nan_to_num(7e33)))
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return False
+    return bool(one == other) or (one != one and other != other)
+
+
+def _equal_extra(saved: torch.Tensor, restored: TrialRun, name: str) -> bool:
+    """Whether a module says the same extra state as before; where that cannot be told, it is taken for the same."""
+    device = restored.setting.device
+    with suppress(Exception):
+        return _same(value_of(saved, device), value_of(extra_state_of(restored.model)[name], device))
+    return True
+
+
+class _Kept(TrainingBatches):
+    """The batches of a trial, asked of the data once and given to each who trains on them as a copy."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        vars(self).update(vars(batches))
+        self._batches = batches
+        self._known: dict[int, Any] = {}
+
+    def at(self, step: int) -> Any:
+        if step not in self._known:
+            self._known[step] = self._batches.at(step)
+        try:
+            return copy.deepcopy(self._known[step])
+        except Exception:  # an object of the user's that cannot be copied
+            return self._known[step]
