@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -65,6 +66,11 @@ class Workers:
 
     def fingerprint_parts(self) -> Mapping[str, str]:
         return self.local.fingerprint_parts()
+
+    def work_in(self, root: Path) -> None:
+        """Write checkpoints to this folder from now on, here and in workers that start later."""
+        self.local.work_in(root)
+        self.place = replace(self.place, checkpoint_root=str(root.resolve()))
 
     def check(self, study: Study, trial: Trial) -> None:
         self.local.check(study, trial)

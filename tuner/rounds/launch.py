@@ -24,9 +24,16 @@ def _never() -> bool:
     return False
 
 
+def _unclaimed() -> None:
+    """Leave the checkpoint folder to the backend, which claims the one it was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every part of the strategy works with: a campaign, where its records are, who trains, who watches."""
+    """What every part of the strategy works with: a campaign, where its records are, who trains, who watches.
+
+    claim_folder: makes the checkpoint folder this storage's own; called before anything is written.
+    """
 
     name: str
     campaign: Campaign
@@ -36,6 +43,7 @@ class Desk:
     stop: Callable[[], bool] = _never
     study_file: Path | None = None
     allow_changed_code: bool = False
+    claim_folder: Callable[[], None] = _unclaimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,7 @@ def launch_study(
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
         desk.backend.check(study, trials[0])
         desk.backend.check_room(study, trials[0])
+        desk.claim_folder()
     if started is not None:
         _check_fingerprint(desk, started)
     kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
@@ -145,6 +154,7 @@ def launch_study(
 def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
     """Train what is left of a study that is planned. Raises StudyChanged for other code than it was started with."""
     _check_fingerprint(desk, row)
+    desk.claim_folder()
     _record_launch(desk, row)
     with desk.watch(row.study, finished) as listener:
         desk.backend.run(desk.ledger, row, listener, desk.stop)
