@@ -159,6 +159,9 @@ class Unknowing:
     def checkpoint_files(self):
         return []
 
+    def fences_by_folder(self):
+        return {}
+
 
 def test_strays_are_looked_for_in_the_folder_of_the_study_alone(tmp_path):
     root, outside = tmp_path / "checkpoints", tmp_path / "outside"
@@ -169,6 +172,7 @@ def test_strays_are_looked_for_in_the_folder_of_the_study_alone(tmp_path):
     (root / "tiny" / "stray.pt").write_text("x")
     assert stray_files(Unknowing(), 1, root, "../outside") == []
     assert clear_strays(Unknowing(), 1, root, "tiny") == 2, "the stray file and the link itself"
+    assert {path.name for path in root.rglob(".trash/*/tiny/*")} == {"elsewhere", "stray.pt"}
     assert (outside / "diary.txt").exists()
 
 

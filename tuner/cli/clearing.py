@@ -25,9 +25,9 @@ def say_some(lines: Sequence[str]) -> None:
         say(f"  and {len(lines) - SHOWN} more")
 
 
-def list_files(files: Sequence[Path], what: str, why: str) -> None:
+def list_files(files: Sequence[Path], what: str, why: str, before: str = "") -> None:
     """Say how many files there are, how large they are, and which."""
-    say(f"{counted(files, what)} ({readable_bytes(total_bytes(files))}) {why}:")
+    say(f"{before}{counted(files, what)} ({readable_bytes(total_bytes(files))}) {why}:")
     say_some([str(path) for path in files])
 
 
@@ -62,6 +62,4 @@ def say_adoption(ledger: Ledger, plan: Adoption) -> None:
         say(f"- {counted(list(plan.lost), 'recorded checkpoint file')} cannot be had, and the trials go on without:")
         say_some([f"{path} {reason}" for path, reason in sorted(plan.lost.items())])
     if plan.unknown:
-        list_files(
-            plan.unknown, "- checkpoint file", "in the folder that no record of this storage names, to the trash"
-        )
+        list_files(plan.unknown, "checkpoint file", "that no record of this storage names, moved to the trash", "- ")

@@ -39,7 +39,9 @@ def neighbour_at(file: Path) -> Neighbour | None:
         with file.open("rb") as opened:
             if opened.read(len(_MAGIC)) != _MAGIC:
                 return None
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as connection:
+        whole = not Path(f"{file.resolve()}-wal").exists()  # nobody has it open: then reading leaves no file beside it
+        url = f"{file.resolve().as_uri()}?{'immutable=1' if whole else 'mode=ro'}"
+        with closing(sqlite3.connect(url, uri=True, timeout=5.0)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"schema_version", "checkpoint_file", "trial"} <= tables:
                 return None
@@ -76,14 +78,14 @@ def original_of(identity: str, recorded: Site, here: Path) -> Neighbour | None:
 def others_that_name(names: Collection[str], root: Path, here: Path | None) -> list[Neighbour]:
     """Storages beside a checkpoint folder, or beside ours, whose records name one of its files too.
 
-    A storage that chose another folder does not count, nor does what a migration or `tuner backup` kept of ours.
+    A storage that chose another folder does not count, nor do a backup and what a migration keeps.
     """
     folders = dict.fromkeys([root.parent.resolve(), *([here.parent.resolve()] if here else [])])
     ours = here.stat().st_ino if here else None
     found = []
     for file in (file for folder in folders for file in _files_in(folder)):
-        kept = here and re.fullmatch(rf"{re.escape(here.name)}\.version-\d+", file.name)
-        if kept or file.stat().st_ino == ours:
+        kept = re.fullmatch(r"(.+)\.version-\d+", file.name)
+        if (kept and file.with_name(kept[1]).exists()) or file.stat().st_ino == ours:
             continue
         other = neighbour_at(file)
         if other is not None and other.copy_of is None and other.paths & set(names) and _may_own(other, root):

@@ -5,6 +5,7 @@ its first write. Commands that read take `folder_to_read`, and claim nothing.
 """
 
 import enum
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from tuner.storage.neighbours import original_of, others_that_name
 from tuner.storage.owner import Owner, folder_key, read_owner, write_owner
 from tuner.storage.store import Ledger
 
+_log = logging.getLogger(__name__)
 DEFAULT = "checkpoints"
 ADOPT = "tuner adopt-storage"
 
@@ -118,11 +120,11 @@ def refuse_if_lost(root: Path, identity: str) -> None:
 
 
 def whose_folder(ledger: Ledger, root: Path) -> str:
-    """Words for who reads a folder that is not this storage's own; "" where it is, or is nobody's."""
-    owner, here = read_owner(root), ledger.identity()
-    if here is None or here.copy_of is not None:
-        return _copy_text(ledger, root, owner, here)
-    return "" if owner is None or owner.identity == here.identity else _taken_text(ledger, root, owner, here)
+    """Words for who reads a folder that this storage may not claim; "" where it may."""
+    try:
+        return look(ledger, root).text
+    except StorageError as error:  # an owner file that cannot be read
+        return str(error)
 
 
 def look(ledger: Ledger, root: Path) -> Look:
@@ -174,6 +176,10 @@ def _claimed(ledger: Ledger, found: Look) -> bool:
     """Write ourselves into the owner file; False when somebody else was quicker."""
     if found.standing is Standing.APART and found.owner is not None:
         ledger.become_copy(found.owner.identity)
+        _log.warning(
+            "%s and %s are copies of %s and its checkpoint folder: they are a storage of their own from now on",
+            ledger.safe_url, found.root, found.owner.site.address,
+        )  # fmt: skip
     generation = ledger.next_generation()  # first in the storage: it may count further than the folder, never less
     here = ledger.identity()
     if here is None:
@@ -248,6 +254,8 @@ def _copy_text(ledger: Ledger, root: Path, owner: Owner | None, here: Identity |
     how = "is a copy of another storage"
     if here is None:
         how = "was restored from a dump, and so is a copy of another storage"
+    elif here.copy_of and owner and owner.identity == here.identity:
+        return f"{ledger.safe_url} is a copy whose adoption was interrupted: `{ADOPT}` with the same options goes on"
     elif owner and owner.identity == here.identity:
         how = f"is taken for a copy of {owner.site.address}, whose identity it has"
     whose = f"; the checkpoint folder {root} belongs to the storage {owner.site.address}" if owner else ""
@@ -266,8 +274,10 @@ def _older_text(ledger: Ledger, root: Path, why: str) -> str:
 
 
 def _unclear_text(ledger: Ledger, root: Path, contents: Contents, others: list[str]) -> str:
-    if others:
-        why = f"the records of {' and '.join([ledger.safe_url, *others])} both name files in it"
+    if others and contents.named:
+        why = f"the records of {' and of '.join([ledger.safe_url, *others])} name files in it"
+    elif others:
+        why = f"the records of {' and of '.join(others)} name files in it, and those of {ledger.safe_url} none"
     else:
         why = (
             f"{len(contents.foreign)} of its files, {contents.foreign[0]} for one, were never written by "
