@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shlex
 import sqlite3
+import subprocess
 
 import pytest
 from support.study_files import write_study
@@ -111,7 +114,7 @@ def test_a_trial_that_diverged_where_an_evaluation_was_due_keeps_its_promises(tu
     assert run.code == 0, run.out
 
 
-def test_a_stray_file_is_found_and_deleted_on_request(tuner, launched):
+def test_a_stray_file_is_found_and_moved_to_the_trash_on_request(tuner, launched):
     folder = next(launched.rglob("trial-00001"))
     (folder / "step-999.pt").write_bytes(b"x")
     run = tuner("verify", "tiny", "-f", "json")
@@ -120,8 +123,14 @@ def test_a_stray_file_is_found_and_deleted_on_request(tuner, launched):
     assert (row["kind"], row["trial"]) == ("stray", None)
     repaired = tuner("verify", "tiny", "--repair")
     assert repaired.code == 0, repaired.out
-    assert "1 stray files deleted" in repaired.err
     assert not (folder / "step-999.pt").exists()
+    listed, moved = repaired.err.index(str(folder / "step-999.pt")), repaired.err.index("1 file moved to")
+    assert listed < moved
+    (back,) = re.findall(r"to get them back: +(.*)", repaired.err)
+    subprocess.run(shlex.split(back), check=True)
+    assert (folder / "step-999.pt").read_bytes() == b"x"
+    assert tuner("verify", "tiny", "--repair").code == 0
+    assert tuner("verify", "tiny").code == 0, "the trash is no stray"
 
 
 def test_a_backup_holds_the_records_and_is_private(tuner, launched, tmp_path):

@@ -14,7 +14,7 @@ from support.tiny import CuttingRecorder, StopAt, Tiny, setting_for, tiny_study
 from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.records import Checkpoint, State
 from tuner.rounds.plan import planned_trials
-from tuner.storage.verify import delete_strays, stray_files
+from tuner.storage.verify import clear_strays, stray_files
 from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
 from tuner.training.trainer import Trainer
 
@@ -159,6 +159,9 @@ class Unknowing:
     def checkpoint_files(self):
         return []
 
+    def fences_by_folder(self):
+        return {}
+
 
 def test_strays_are_looked_for_in_the_folder_of_the_study_alone(tmp_path):
     root, outside = tmp_path / "checkpoints", tmp_path / "outside"
@@ -168,7 +171,8 @@ def test_strays_are_looked_for_in_the_folder_of_the_study_alone(tmp_path):
     (root / "tiny" / "elsewhere").symlink_to(outside)
     (root / "tiny" / "stray.pt").write_text("x")
     assert stray_files(Unknowing(), 1, root, "../outside") == []
-    assert delete_strays(Unknowing(), 1, root, "tiny") == 2, "the stray file and the link itself"
+    assert clear_strays(Unknowing(), 1, root, "tiny") == 2, "the stray file and the link itself"
+    assert {path.name for path in root.rglob(".trash/*/tiny/*")} == {"elsewhere", "stray.pt"}
     assert (outside / "diary.txt").exists()
 
 

@@ -211,4 +211,4 @@ def test_one_finite_value_is_enough_for_a_result(tmp_path):
     values = [m.value for update in recorder.of(trial) for m in update.measurements if m.metric == "validation/loss"]
     finite = sum(map(math.isfinite, values))
     assert recorder.state(trial) is (State.COMPLETE if finite else State.INFEASIBLE)
-    assert 0 < finite
+    assert finite > 0

@@ -12,12 +12,15 @@ def backup(
     file: Annotated[Path, typer.Argument(help="The copy; it must not exist yet.", show_default=False)],
     storage: Storage = None,
 ) -> None:
-    """Copy the records: SQLite by its backup interface, PostgreSQL by pg_dump. Checkpoint files are not copied."""
+    """Copy the records: SQLite by its backup interface, PostgreSQL by pg_dump. Checkpoint files are not copied.
+
+    The copy can be read like the original. It trains and repairs nothing until `tuner adopt-storage` was called for it.
+    """
     from tuner.cli.output import next_step, say
     from tuner.cli.places import opened
 
     with opened(storage, create=False) as ledger:
         ledger.backup(file)
         is_file = ledger.folder is not None
-    say(f"wrote {file}; the checkpoint files are not in it")
+    say(f"wrote {file}; the checkpoint files are not in it; to train with it one day: tuner adopt-storage")
     next_step(f"tuner status --storage {file}" if is_file else f"pg_restore --clean -d DATABASE {file}")

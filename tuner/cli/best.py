@@ -21,9 +21,10 @@ def best(
     form: OutputFormat = Format.table,
 ) -> None:
     """Name the best trial by retrospective selection: its point, its step, and the command that reproduces it."""
-    from tuner.cli.places import checkpoint_root, opened, study_file_of
+    from tuner.cli.places import opened, study_file_of
     from tuner.cli.winners import described_winner, export_weights, print_winner
     from tuner.reading import load
+    from tuner.storage.ownership import folder_to_read
 
     records = load(study, storage)
     winner = records.best(study_name or round_number)
@@ -37,4 +38,4 @@ def best(
         else:
             print(json.dumps(told, indent=2))
         if export is not None:
-            export_weights(winner, checkpoint_root(ledger, checkpoints), export)
+            export_weights(winner, folder_to_read(ledger, checkpoints), export)

@@ -4,6 +4,7 @@ import typer
 
 from tuner.cli import (
     adopt,
+    adopt_storage,
     adoptions,
     backup,
     best,
@@ -56,3 +57,4 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report.report)
     app.command("verify")(verify.verify)
     app.command("backup")(backup.backup)
+    app.command("adopt-storage")(adopt_storage.adopt_storage)

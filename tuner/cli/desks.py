@@ -4,14 +4,14 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
-from tuner.cli.places import checkpoint_root, exists, opened
+from tuner.cli.places import exists, opened
 from tuner.cli.where import Where
 from tuner.design.study_file import load_campaign
 from tuner.design.workload import Workload
 from tuner.errors import InputError
-from tuner.execution.backend import Backend
 from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess
 from tuner.execution.orders import Place
@@ -19,6 +19,7 @@ from tuner.execution.quota import Quota
 from tuner.execution.workers import Workers
 from tuner.rounds.launch import Desk
 from tuner.storage.engine import complete_url, default_url
+from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
 
 MOST_WORKERS = 256
@@ -39,11 +40,17 @@ def open_desk(where: Where, *, dry_run: bool = False, create: bool = True) -> It
     name, campaign = load_campaign(where.study)
     quota = None if room is None else Quota(room, max(one.promote or 1 for one in campaign.rounds))
     with _ledger(where.storage, dry_run, create) as ledger:
-        root = checkpoint_root(ledger, where.checkpoints)
+        root = (folder_to_read if dry_run else allowed_folder)(ledger, where.checkpoints)
         local = _local(where, campaign.workload, root, quota)
         with nullcontext(local) if dry_run else _backend(where, local, root, quota) as backend:
             yield Desk(
-                name, campaign, ledger, backend, study_file=where.study, allow_changed_code=where.allow_changed_code
+                name,
+                campaign,
+                ledger,
+                backend,
+                study_file=where.study,
+                allow_changed_code=where.allow_changed_code,
+                claim_folder=cache(lambda: backend.work_in(claimed_folder(ledger, where.checkpoints))),
             )
 
 
@@ -61,7 +68,7 @@ def _local(where: Where, workload: Workload, root: Path, quota: Quota | None) ->
 
 
 @contextmanager
-def _backend(where: Where, local: InProcess, root: Path, quota: Quota | None) -> Iterator[Backend]:
+def _backend(where: Where, local: InProcess, root: Path, quota: Quota | None) -> Iterator[InProcess | Workers]:
     """What trains: this process, or worker processes that end with the command."""
     count = parsed_workers(where.workers)
     if where.workers is None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tuner.errors import DeclarationError, StorageError
+from tuner.errors import DeclarationError
 from tuner.security import plain_name
 from tuner.storage.engine import default_url, parsed_url
 from tuner.storage.store import Ledger, open_ledger
@@ -17,18 +17,6 @@ def exists(storage: str | None) -> bool:
     """Whether the storage is there already: a file that exists, or any other database."""
     file = parsed_url(storage or default_url())
     return file.get_backend_name() != "sqlite" or Path(file.database or "").exists()
-
-
-def checkpoint_root(ledger: Ledger, given: Path | None) -> Path:
-    """Where checkpoints are: as given, or beside the SQLite file."""
-    if given is not None:
-        return given
-    if ledger.folder is None:
-        raise StorageError(
-            f"{ledger.safe_url} is no file that checkpoints could lie beside; say --checkpoints FOLDER, a place that "
-            "every worker sees"
-        )
-    return ledger.folder / "checkpoints"
 
 
 def report_path(ledger: Ledger, campaign: str) -> Path:

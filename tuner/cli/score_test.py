@@ -19,17 +19,18 @@ def score_test(
     import pandas as pd
 
     from tuner.cli.output import emit_frame, say
-    from tuner.cli.places import checkpoint_root, opened
+    from tuner.cli.places import opened
     from tuner.design.study_file import load_campaign
     from tuner.execution.scoring import Chosen, Machine, recorded_score, scored_once
     from tuner.reading import load
+    from tuner.storage.ownership import folder_to_read
 
     records = load(str(study), storage)
     final = records.final()
     chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.value)
     with opened(storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
-        machine = Machine(checkpoint_root(ledger, checkpoints), device, threads)
+        machine = Machine(folder_to_read(ledger, checkpoints), device, threads)
         score = scored_once(ledger, chosen, load_campaign(study)[1].workload, machine)
     if form is Format.json:
         print(json.dumps(dict(score), indent=2))

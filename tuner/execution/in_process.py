@@ -20,12 +20,13 @@ from tuner.execution.prefixes import Finder, saved_steps
 from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
 from tuner.records import Claim, Price, State, TrialUpdate
-from tuner.security import plain_name
 from tuner.signals import ENDING
 from tuner.storage.claims import worker_id
+from tuner.storage.identity import checkpoint_place
+from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.storage.verify import delete_strays
+from tuner.storage.verify import clear_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.fingerprint_parts import workload_parts
@@ -160,6 +161,10 @@ class InProcess:
     def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
         return look_at(self._setting(study, "fusion", _never), trials)
 
+    def work_in(self, root: Path) -> None:
+        """Write checkpoints to this folder from now on."""
+        self.checkpoint_root = root
+
     def processes(self, ledger: Ledger, row: StudyRow) -> int:
         """How many processes like this one pay for what is left of a study."""
         ahead = work_ahead(ledger, row, self._setting(row.study, "price", _never), fused=self.fuse != "off")
@@ -167,6 +172,7 @@ class InProcess:
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)
+        identity = ensure_claimed(ledger, self.checkpoint_root)
         setting = replace(self._setting(row.study, place, stop), fingerprint=self.fingerprint())
         check_profile(ledger, row, self.profile)
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
@@ -175,6 +181,7 @@ class InProcess:
         held: list[Claim] = []
         with ENDING.in_hand(lambda: ledger.release(held)):
             while not stop():
+                refuse_if_lost(self.checkpoint_root, identity)
                 held[:] = claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
                 if claims:
                     self._train(fusing, trainer, claims, told)
@@ -182,7 +189,7 @@ class InProcess:
                     waited = 0.0
                     continue
                 if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
-                    delete_strays(ledger, row.study_id, self.checkpoint_root, place)
+                    clear_strays(ledger, row.study_id, self.checkpoint_root, place)
                     return
                 pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
                 time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
@@ -239,11 +246,6 @@ class InProcess:
             profile=self.profile,
             stop=stop,
         )
-
-
-def checkpoint_place(campaign: str, study_name: str) -> str:
-    """The folder of a study below the checkpoint folder."""
-    return f"{plain_name(campaign)}/{plain_name(study_name)}"
 
 
 def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:

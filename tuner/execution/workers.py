@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -67,6 +68,11 @@ class Workers:
 
     def fingerprint_parts(self) -> Mapping[str, str]:
         return self.local.fingerprint_parts()
+
+    def work_in(self, root: Path) -> None:
+        """Write checkpoints to this folder from now on, here and in workers that start later."""
+        self.local.work_in(root)
+        self.place = replace(self.place, checkpoint_root=str(root.resolve()))
 
     def check(self, study: Study, trial: Trial) -> None:
         self.local.check(study, trial)
@@ -285,7 +291,7 @@ class _Shift:
         self.give_back()
         if given_up:
             raise Interrupted(
-                f"stopped, {given_up} trials without a last save, for which {signals.SAVE_SECONDS:g} s were not enough; "
+                f"stopped; {given_up} trials have no last save, {signals.SAVE_SECONDS:g} s were not enough for it; "
                 "run the same command again to go on from the last commit"
             )
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")

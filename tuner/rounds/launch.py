@@ -31,9 +31,16 @@ def _never() -> bool:
     return False
 
 
+def _unclaimed() -> None:
+    """Leave the checkpoint folder to the backend, which claims the one it was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every part of the strategy works with: a campaign, where its records are, who trains, who watches."""
+    """What every part of the strategy works with: a campaign, where its records are, who trains, who watches.
+
+    claim_folder: makes the checkpoint folder this storage's own; called before anything is written.
+    """
 
     name: str
     campaign: Campaign
@@ -43,6 +50,7 @@ class Desk:
     stop: Callable[[], bool] = _never
     study_file: Path | None = None
     allow_changed_code: bool = False
+    claim_folder: Callable[[], None] = _unclaimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,7 @@ def launch_study(
         check_study(desk, study, trials)
         desk.backend.check_room(study, trials[0])
         finite = {FINITE: _validation(desk, study)}
+        desk.claim_folder()
     if started is not None:
         _check_fingerprint(desk, started)
     kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
@@ -154,6 +163,7 @@ def launch_study(
 def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
     """Train what is left of a study that is planned. Raises StudyChanged for other code than it was started with."""
     _check_fingerprint(desk, row)
+    desk.claim_folder()
     _record_launch(desk, row)
     with desk.watch(row.study, finished) as listener:
         desk.backend.run(desk.ledger, row, listener, desk.stop)

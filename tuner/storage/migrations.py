@@ -6,6 +6,7 @@ To change a table: change it in `schema`, and append the function that does the 
 import secrets
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,23 @@ def _back_up(file: Path, version: int) -> None:
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
-    """A consistent copy, also while others write (copying the file is not: its log would be missing)."""
-    target.touch(mode=0o600)
-    reader, writer = connect_to(source, PATIENCE), sqlite3.connect(target)
+    """A consistent copy, also while others write (copying the file is not: its log would be missing).
+
+    It has an identity of its own and knows that it is a copy, and gets its name when it is whole.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary.touch(mode=0o600)
     try:
-        reader.backup(writer)
+        with closing(connect_to(source, PATIENCE)) as reader, closing(sqlite3.connect(temporary)) as writer:
+            reader.backup(writer)
+            _mark_copy(writer)
+        temporary.replace(target)
     finally:
-        reader.close()
-        writer.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _mark_copy(copied: sqlite3.Connection) -> None:
+    """Files of versions before 3 have no identity: they get one when they are opened."""
+    if copied.execute("SELECT 1 FROM sqlite_master WHERE name = 'storage'").fetchone():
+        copied.execute("UPDATE storage SET copy_of = identity, identity = ?", [secrets.token_hex(16)])
+        copied.commit()

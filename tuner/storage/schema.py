@@ -46,6 +46,13 @@ storage = Table(
     ),
     Column("copy_of", Text, comment="identity of the storage that this is a copy of; NULL: it is none, or adopted"),
     Column("checkpoints", Text, comment="default checkpoint folder, beside the SQLite file; NULL: not chosen yet"),
+    Column(
+        "generation",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="commands that claimed a checkpoint folder",
+    ),
     Column("created", Double, nullable=False),
     comment="what this database is; no row: a restored dump, which is a copy",
 )

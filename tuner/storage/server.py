@@ -11,13 +11,16 @@ from tuner.errors import StorageError
 
 
 def dump_postgresql(url: URL, path: Path) -> None:
-    """Write a dump that pg_restore reads. The password goes by the environment, where `ps` does not show it."""
+    """Write a dump that pg_restore reads, without the row that says who the storage is: what is restored is a copy.
+
+    The password goes by the environment, where `ps` does not show it.
+    """
     program = shutil.which("pg_dump")
     if program is None:
         raise StorageError("a backup of PostgreSQL needs its program pg_dump (Debian: postgresql-client)")
     address = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
     environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
-    command = [program, "--format=custom", f"--file={path}", f"--dbname={address}"]
+    command = [program, "--format=custom", "--exclude-table-data=storage", f"--file={path}", f"--dbname={address}"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if ended.returncode:
         path.unlink(missing_ok=True)

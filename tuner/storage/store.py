@@ -24,12 +24,13 @@ from tuner.records import (
     TrialRecord,
     TrialUpdate,
 )
-from tuner.storage import claims, curves, reading, recording, recovery, studies
+from tuner.storage import claims, curves, identity, reading, recording, recovery, studies
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
 from tuner.storage.finished import insert_finished
+from tuner.storage.identity import Identity, Site
 from tuner.storage.migrations import copy_sqlite, create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
@@ -102,9 +103,49 @@ class Ledger:
         return self._database.safe_url
 
     @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a server."""
+        return self._database.file
+
+    @property
     def folder(self) -> Path | None:
         """The folder of the SQLite file; None for a server."""
         return self._database.file and self._database.file.parent
+
+    # What it is, and which checkpoint folders are its own
+
+    def identity(self) -> Identity | None:
+        """Who this storage is; None where it was restored from a dump, and does not know."""
+        return self._database.read(identity.identity_of)
+
+    def site(self) -> Site:
+        """Where the database lies now."""
+        safe_url, file = self.safe_url, self._database.file
+        return self._database.read(lambda connection: identity.site_of(connection, safe_url, file))
+
+    def has_beside(self, key: str) -> bool:
+        """Whether another database with this key (`Site.key`) is on the same PostgreSQL server."""
+        return self._database.read(lambda connection: identity.database_exists(connection, key))
+
+    def next_generation(self) -> int:
+        """Count one more command that writes to a checkpoint folder, and return the count."""
+        return self._database.write(identity.next_generation)
+
+    def choose_checkpoints(self, folder: str) -> None:
+        """Keep the default checkpoint folder, relative to the folder of the SQLite file."""
+        self._database.write(lambda connection: identity.choose_checkpoints(connection, folder))
+
+    def become_copy(self, original: str, *, anew: bool = True) -> None:
+        """Be a copy of the storage with the identity `original` until `end_copy`; anew: with a new identity."""
+        self._database.write(lambda connection: identity.become_copy(connection, original, anew=anew))
+
+    def end_copy(self) -> None:
+        """Be no copy any more."""
+        self._database.write(identity.end_copy)
+
+    def fences_by_folder(self) -> dict[str, int]:
+        """The highest fence given out for each trial, by the folder of its checkpoints below the checkpoint folder."""
+        return self._database.read(identity.fences_by_folder)
 
     # Campaigns and studies
 

@@ -4,6 +4,7 @@ Nothing here loads a checkpoint; files are read as bytes and compared with what 
 """
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -13,9 +14,11 @@ from pathlib import Path
 from tuner.design.study import Study
 from tuner.records import GROUP_FOLDER, RETENTION, Checkpoint, State, TrialRecord
 from tuner.storage.curves import Measurements
+from tuner.storage.folder_files import move_to_trash, new_trash, was_written_here
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
+_log = logging.getLogger(__name__)
 Points = list[tuple[int, float]]  # (step, value)
 Curve = dict[str, Points]  # by metric
 _HAS_A_REASON = (State.INFEASIBLE, State.FAILED)
@@ -83,12 +86,19 @@ def _is_in_use(path: Path, running: Collection[str]) -> bool:
     return path.parent.name in running or (bool(running) and path.parent.name.startswith(GROUP_FOLDER))
 
 
-def delete_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
-    """Delete what nobody needs; returns how many files."""
+def clear_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
+    """Delete what workers of this storage left behind, and move all else to the trash; returns how many files."""
     strays = stray_files(ledger, study_id, root, place)
-    for path in strays:
+    fences = ledger.fences_by_folder() if strays else {}
+    left = [path for path in strays if was_written_here(path.relative_to(root).as_posix(), fences)]
+    for path in left:
         with suppress(OSError):  # it costs room, and no trial
             path.unlink()
+    others = sorted(set(strays) - set(left))
+    if others:
+        trash = new_trash(root)
+        moved = move_to_trash(root, others, trash)
+        _log.warning("%d files that no worker of this storage wrote were moved to %s", len(moved), trash)
     return len(strays)
 
 

@@ -1,0 +1,127 @@
+"""The owner file of a checkpoint folder: which storage may write and delete there.
+
+It appears whole or not at all, and only one of two storages that claim a folder at the same moment creates it.
+"""
+
+import errno
+import json
+import os
+import secrets
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import Paused, StorageError
+from tuner.security import make_private_folder
+from tuner.storage.folder_files import OWNER_FILE
+from tuner.storage.identity import Site
+
+NOTE = "tuner: this folder belongs to one storage; others are refused (tuner adopt-storage -h)"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What the owner file says. site: where the storage was when it last claimed the folder.
+
+    folder, folder_key: where the folder was then, and what tells it from a copy of it. generation: see `Identity`.
+    """
+
+    identity: str
+    site: Site
+    folder: str
+    folder_key: str
+    generation: int
+
+
+def read_owner(root: Path) -> Owner | None:
+    """The owner of a folder; None without one. Raises StorageError for an owner file that cannot be read."""
+    path = root / OWNER_FILE
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            told = json.loads(file.read(100_000))
+        site = Site(str(told["address"]), str(told["host"]), str(told["key"]))
+        return Owner(str(told["storage"]), site, str(told["folder"]), str(told["folder_key"]), int(told["generation"]))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{path}, which says whose the checkpoint folder is, cannot be read ({type(error).__name__}: {error}); put "
+            "it back, or let `tuner adopt-storage` write it again"
+        ) from error
+
+
+def folder_key(root: Path) -> str:
+    """What tells a folder from a copy of it: the inodes of the folder and of its owner file."""
+    return f"{root.stat().st_ino}:{(root / OWNER_FILE).stat().st_ino}"
+
+
+def write_owner(root: Path, identity: str, site: Site, generation: int, *, new: bool) -> bool:
+    """Write the owner file durably. new: only where there is none; False when somebody else was quicker.
+
+    Raises Paused for a full or broken disk, StorageError for a folder that may not be written.
+    """
+    try:
+        return _write(root, identity, site, generation, new)
+    except OSError as error:
+        told = f"cannot write to the checkpoint folder {root}: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+            raise Paused(f"{told}; make room or mend the disk, then run the same command again to continue") from error
+        raise StorageError(f"{told}; name another folder with --checkpoints") from error
+
+
+def _write(root: Path, identity: str, site: Site, generation: int, new: bool) -> bool:
+    make_private_folder(root)
+    temporary = root / f"{OWNER_FILE}.{secrets.token_hex(4)}.tmp"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            told = {
+                "note": NOTE,
+                "storage": identity,
+                "address": site.address,
+                "host": site.host,
+                "key": site.key,
+                "folder": str(root.resolve()),
+                "folder_key": f"{root.stat().st_ino}:{os.fstat(file.fileno()).st_ino}",
+                "generation": generation,
+                "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
+            json.dump(told, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        if not new:
+            temporary.replace(root / OWNER_FILE)
+        elif not _named(temporary, root / OWNER_FILE):
+            return False
+        _sync(root)
+        return True
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _named(temporary: Path, name: Path) -> bool:
+    """Give the file its name, unless another has it: whole, and in one step."""
+    try:
+        os.link(temporary, name)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:  # a filesystem without hard links: one creates the name, and then replaces its own file
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        except FileExistsError:
+            return False
+        temporary.replace(name)
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
