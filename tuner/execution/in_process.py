@@ -32,6 +32,7 @@ from tuner.training.fused.choice import Choice, look_at
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price
+from tuner.training.random_examples import random_example
 from tuner.training.room import check_room
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
@@ -89,6 +90,7 @@ class InProcess:
         self.allow_inexact = allow_inexact
         self.quota = quota
         self._asked: set[str] = set()  # studies whose hyperparameters were looked after
+        self._told_of_validation = False
         prepare_numerics(self.device, threads)
         keep_freed_memory()
 
@@ -113,12 +115,21 @@ class InProcess:
 
     def check(self, study: Study, trial: Trial) -> None:
         check_workload(self._setting(study, "check", _never), trial)
+        self._tell_of_validation()
         if study.kind == "round" and study.name not in self._asked:  # a sweep switches off what it does not need
             self._asked.add(study.name)
             for name in unread(self._setting(study, "check", _never), trial):
                 _log.warning(
                     "nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name
                 )
+
+    def _tell_of_validation(self) -> None:
+        if not self._told_of_validation and random_example(self.data.validation) is not None:
+            _log.warning(
+                "the validation split draws random numbers: each of its examples is drawn once for all, and is the "
+                "same at every evaluation"
+            )
+        self._told_of_validation = True
 
     def check_room(self, study: Study, trial: Trial, processes: int = 1) -> None:
         together = self.fuse if isinstance(self.fuse, int) else 1  # of "auto" it is not known yet

@@ -27,6 +27,7 @@ class Split:
         self.device = device
         self.tensors = _tensors(data, device)
         self.dataset = None if self.tensors is not None else _dataset(name, data)
+        self.repeatable = self.dataset is None  # whether that is known
         self._fetcher = Fetcher(self.dataset, device)
         self.num_examples = self._count()
 

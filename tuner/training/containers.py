@@ -3,6 +3,7 @@
 import copy
 from collections import UserDict
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ def moved(batch: Any, device: torch.device) -> Any:
 
 
 def leaves(batch: Any) -> Iterator[Any]:
-    """What a batch holds, at any depth. The parts of a mapping come in the order of their keys, as far as they have one."""
+    """What a batch holds, at any depth, in the order of their names where it is a mapping."""
     parts = _parts(batch)
     if parts is None:
         yield batch
@@ -142,26 +143,25 @@ def _rebuilt(like: Any, keys: Sequence[Key], values: list[Any]) -> Any:
 
 
 def _mapping_like(like: Mapping[Any, Any], held: dict[Any, Any]) -> Any:
-    kind: Any = type(like)
-    if kind is dict:
+    if type(like) is dict:
         return held
     if isinstance(like, dict | UserDict):
-        made: Any = copy.copy(like)  # with its attributes, and the default of a defaultdict
-        for key, value in held.items():
-            made[key] = value
-        return made
+        return _updated(copy.copy(like), held)  # with its attributes, and the default of a defaultdict
+    kind: Any = type(like)
     for arguments, named in (((held,), {}), ((), held)):
-        try:
+        with suppress(TypeError):
             made = kind(*arguments, **named)
-        except TypeError:
-            continue
-        if isinstance(made, Mapping) and made.keys() == held.keys():
-            return made
+            if made.keys() == held.keys():
+                return made
     if isinstance(like, MutableMapping):
-        made = copy.deepcopy(like)
-        for key, value in held.items():
-            made[key] = value
-        return made
+        return _updated(copy.deepcopy(like), held)
     raise WorkloadError(
-        f"no {kind.__name__} can be made of a batch: it takes neither a dict nor keywords; let the dataset return a dict"
+        f"no batch can be made of examples of the type {kind.__name__}, which takes neither a dict nor keywords; let "
+        "the dataset return a dict"
     )
+
+
+def _updated(mapping: Any, held: dict[Any, Any]) -> Any:
+    for key, value in held.items():
+        mapping[key] = value
+    return mapping

@@ -10,6 +10,7 @@ import random
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator
 
 from tuner.errors import WorkloadError
 
@@ -31,7 +32,7 @@ class HostGenerators:
     """Both generators of this process. Only one training at a time may use them, as they are the process's own."""
 
     def __init__(self) -> None:
-        self._of_python = _python_places(random._inst) if _python_is_known() else (_PythonState(), _Nothing())  # type: ignore[attr-defined]
+        self._of_python = _python_places(random._inst) if _python_is_known() else (_PythonState(), _Nothing())
         self._of_numpy: tuple[_Place, _Place] = (_NumpyState(), _Nothing())
         self._numpys: object = None
         self._seed: int | None = None  # None: not known, or not by one number
@@ -46,7 +47,7 @@ class HostGenerators:
             and numpy.value == at[1]
             and python_words.value == at[2]
             and numpy_words.value == at[3]
-            and np.random.get_bit_generator() is self._numpys
+            and get_bit_generator() is self._numpys
         )
 
     def seed(self, value: int, word: int | None = None) -> None:
@@ -59,8 +60,8 @@ class HostGenerators:
             np.random.seed((value ^ _HALF) & _WORD if word is None else word)
         except TypeError as error:  # of a generator that was put there by np.random.set_bit_generator
             raise WorkloadError(f"{error}: {_WAY_OUT}") from error
-        if np.random.get_bit_generator() is not self._numpys:  # at first, or where the user's code changed it
-            self._numpys = np.random.get_bit_generator()
+        if get_bit_generator() is not self._numpys:  # at first, or where the user's code changed it
+            self._numpys = get_bit_generator()
             known = _numpy_is_known(self._numpys)
             self._of_numpy = _numpy_places(self._numpys) if known else (_NumpyState(), _Nothing())
         self._seed = value if word is None else None

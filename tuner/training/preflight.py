@@ -16,6 +16,7 @@ from tuner.records import Price
 from tuner.training.best import snapshot
 from tuner.training.evaluation import checked_metrics
 from tuner.training.numerics import wait_for
+from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun
@@ -33,6 +34,8 @@ def check_workload(setting: Setting, trial: Trial) -> None:
             run = TrialRun(setting, trial)
             _check_loss(run, name)
             _check_metrics(setting, run, name)
+            check_repeatable(setting.data.training)
+            check_repeatable(setting.data.validation)
         except TunerError:
             raise
         except KeyError as error:
@@ -81,9 +84,16 @@ def check_switched_off(setting: Setting, trial: Trial) -> None:
     """Raise WorkloadError when the training loss of one batch depends on random numbers (A22, A23, D2).
 
     At their off values neither dropout nor augmentation nor noise may be left: two losses of the same weights and
-    the same examples, drawn with different seeds, must be the same bits.
+    the same examples, drawn with different seeds, must be the same bits. Neither may a dataset draw random numbers.
     """
     name = type(setting.workload).__name__
+    drawn = random_example(setting.data.training)
+    if drawn is not None:
+        raise WorkloadError(
+            f"the training split of {name} draws random numbers: its example {drawn} is another one in each epoch, and "
+            "a sweep trains without augmentation (A22), because it asks for the steps that fit the training set; move "
+            "what is random from the dataset into augment(), which a sweep leaves out"
+        )
     with callers_generators_restored(setting.device):
         run = TrialRun(setting, trial)
         left = [kind for kind, module in run.model.named_modules() if getattr(module, "p", 0) and _is_dropout(module)]

@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as leaves, and its form: `varying[i]` says whether leaf i is [K, ...] with each trial's own, or shared by all."""
+    """A batch as leaves and a form. `varying[i]`: whether leaf i is [K, ...], with each trial's own, or of all."""
 
     leaves: tuple[torch.Tensor, ...]
     varying: tuple[bool, ...]
