@@ -12,12 +12,18 @@ from typing import Any
 
 from tuner.design.objective import FitCriterion, Objective
 
-Batch = Any  # what one entry of Splits yields: a tuple of tensors [examples, ...], or what a dataset collates to
+Batch = Any  # of one entry of Splits: a tuple of tensors [examples, ...], or what a dataset's examples collate to
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
     """The data, split. Each split is a tuple of tensors [examples, ...] held in memory, or a map-style dataset.
+
+    A dataset's examples are tensors, arrays, numbers or texts in tuples, named tuples, dataclasses or mappings, nested
+    at will; a batch has the type of its examples. `__getitem__` may draw random numbers (crop, flip, noise) from
+    torch's, NumPy's and Python's global generators: they are seeded for each example from (data seed, epoch, index),
+    so that every epoch has its own and a trial can be resumed with the same bits. What is evaluated is drawn once for
+    all. A generator that the dataset holds itself is refused, because nobody can seed it.
 
     The test split never decides anything: it is scored once, on request, at the very end.
     """
@@ -49,7 +55,7 @@ class Workload:
         raise NotImplementedError(f"{type(self).__name__}.data must return Splits(training=..., validation=...)")
 
     def model(self, point: Mapping[str, Any]) -> Any:
-        """A fresh torch module for a point; its initialization draws from torch's global generator."""
+        """A fresh torch module for a point; its initialization draws from the global generators."""
         raise NotImplementedError(f"{type(self).__name__}.model must return a torch.nn.Module")
 
     def loss(self, model: Any, batch: Batch, point: Mapping[str, Any]) -> Any:

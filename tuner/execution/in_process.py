@@ -35,6 +35,7 @@ from tuner.training.fused.choice import Choice, look_at
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price, warn_of_ignored
+from tuner.training.random_examples import random_example
 from tuner.training.room import check_room
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
@@ -140,6 +141,11 @@ class InProcess:
             self._said = True
             warn_of_training(setting, trial)
             warn_of_ignored(setting, trial)
+            if random_example(self.data.validation) is not None:
+                _log.warning(
+                    "the validation split draws random numbers: each of its examples is drawn once for all, and is "
+                    "the same at every evaluation"
+                )
 
     def look_at_validation(self, study: Study, trial: Trial, most_seconds: float | None = None) -> bool:
         metric = study.objective.metric

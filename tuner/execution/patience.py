@@ -23,7 +23,7 @@ def patiently(call: Callable[[], T], stop: Callable[[], bool], patience: float =
         except Unreachable:
             if stop() or time.monotonic() >= end:
                 raise
-        time.sleep(pause * random.uniform(0.5, 1.5))
+        time.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))  # the other generator is that of users' code
         pause = min(2 * pause, LONGEST_PAUSE)
 
 

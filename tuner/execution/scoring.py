@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError, StorageError, StudyChanged
@@ -20,6 +21,7 @@ from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import load_weights
 from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.numerics import choose_device, prepare_numerics
+from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Data, Setting
 from tuner.training.trial_run import build_model
 
@@ -83,16 +85,19 @@ def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, ob
         )
     setting = Setting(study, workload, data, device, machine.root, "score")
     trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
-    model = build_model(setting, trial)
-    load_weights(model, read_weights(machine.root, chosen.checkpoint), device)
     split = Split("test", test, device)
+    with callers_generators_restored(device):
+        model = build_model(setting, trial)
+        load_weights(model, read_weights(machine.root, chosen.checkpoint), device)
+        seed_global_generators(derived_seed("score", trial.seed), device)  # metrics may draw
+        metrics = evaluate(workload, model, split, batch_size=setting.evaluation_batch_size)
     return {
         "study": study.name,
         "trial": record.number,
         "step": chosen.step,
         "objective": study.objective.metric,
         "value": chosen.value,
-        "metrics": evaluate(workload, model, split, batch_size=setting.evaluation_batch_size),
+        "metrics": metrics,
         "examples": split.num_examples,
         "checkpoint": chosen.checkpoint.digest,
     }

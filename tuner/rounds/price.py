@@ -14,7 +14,7 @@ from tuner.rounds.lengths import compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.prepare import declared_regime, known_regime, prepared_round
 from tuner.rounds.promotion import most_promoted
-from tuner.rounds.sweep import settled_outcome
+from tuner.rounds.sweep import check_sweep, settled_outcome
 from tuner.rounds.sweep_plan import sweep_plan
 
 
@@ -37,6 +37,7 @@ def priced_campaign(desk: Desk) -> Iterator[Plan | str]:
 
 def _priced_sweep(desk: Desk, sweep: Sweep) -> Iterator[Plan | str]:
     plan = sweep_plan(desk.campaign, sweep)
+    check_sweep(desk, plan)
     steps = 2 * sweep.start_steps
     study = plan.study("sweep", StepBudget.with_evaluations(steps, plan.evaluations), len(plan.rates) + sweep.seeds)
     trials = plan.trials(study, plan.rates)

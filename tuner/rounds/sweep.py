@@ -46,7 +46,7 @@ def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False) -> Outcome:
         if not again:
             return concluded.outcome
         name = f"sweep-{len(_known_sweeps(desk)) + 1}"
-    _check_switched_off(desk, plan)
+    check_sweep(desk, plan)
     outcome = _Stages(desk, plan, name).outcome()
     conclude_sweep(desk.ledger, desk.name, name, outcome, sweep.margin)
     return outcome
@@ -58,6 +58,14 @@ def settled_outcome(desk: Desk, sweep: Sweep) -> Outcome | None:
     if last is None or isinstance(last.outcome, Invalid):
         return None
     return last.outcome if started_study(desk, f"{_sweep_name(desk, sweep_plan(desk.campaign, sweep))}-grid") else None
+
+
+def check_sweep(desk: Desk, plan: SweepPlan) -> None:
+    """Raise WorkloadError when the workload still regularizes or augments at its off values (A22, A23, D2)."""
+    study = plan.study("sweep", StepBudget.with_evaluations(plan.sweep.start_steps, plan.evaluations), 1)
+    trial = plan.trials(study, plan.rates[:1])[0]
+    desk.backend.check(study, trial)
+    desk.backend.check_switched_off(study, trial)
 
 
 class _Stages:
@@ -167,11 +175,3 @@ def _known_sweeps(desk: Desk) -> dict[str, Study]:
     """Sweeps by name, in the order of their start, each with one of its studies."""
     known = desk.ledger.studies(desk.name) if desk.name in desk.ledger.campaigns() else []
     return {"-".join(row.study.name.split("-")[:2]): row.study for row in known if row.study.kind == "sweep"}
-
-
-def _check_switched_off(desk: Desk, plan: SweepPlan) -> None:
-    """Raise when the workload still regularizes or augments at its off values (A22, A23, D2)."""
-    study = plan.study("sweep", StepBudget.with_evaluations(plan.sweep.start_steps, plan.evaluations), 1)
-    trial = plan.trials(study, plan.rates[:1])[0]
-    desk.backend.check(study, trial)
-    desk.backend.check_switched_off(study, trial)

@@ -206,7 +206,7 @@ def _again(transaction: Callable[[], AbstractContextManager[Connection]], work: 
         except Unreachable:
             if time.monotonic() >= end:
                 raise
-        time.sleep(pause * random.uniform(0.5, 1.5))
+        time.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))  # the other generator is that of users' code
         pause = min(2 * pause, 0.5)
 
 

@@ -4,22 +4,31 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import Subset, default_collate
+from torch.utils.data import Subset
 
 from tuner.errors import WorkloadError
-from tuner.training.randomness import epoch_order
+from tuner.training.containers import collated, moved
+from tuner.training.fetching import Fetcher
+from tuner.training.randomness import epoch_order, epoch_seed, examples_seed
 
 GATHER_LIMIT = 64 * 2**20  # bytes of a split up to which a whole epoch is put in order at once
+ONCE_FOR_ALL = examples_seed("every evaluation")  # what an example draws that is evaluated, digested or looked at
 
 
 class Split:
-    """One split of the data: `take(indices)` gives a batch on the device."""
+    """One split of the data: `take(indices)` gives a batch on the device.
+
+    A dataset may draw random numbers for an example from torch's, Python's and NumPy's global generators: they are
+    seeded for each, and left as they were. `take` without a seed gives the same examples at every call.
+    """
 
     def __init__(self, name: str, data: Any, device: torch.device) -> None:
         self.name = name
         self.device = device
         self.tensors = _tensors(data, device)
         self.dataset = None if self.tensors is not None else _dataset(name, data)
+        self.repeatable = self.dataset is None  # whether that is known
+        self._fetcher = Fetcher(self.dataset, device)
         self.num_examples = self._count()
 
     def _count(self) -> int:
@@ -40,15 +49,15 @@ class Split:
             return None
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
-    def take(self, indices: torch.Tensor) -> Any:
-        """The examples at `indices` (int64 [n]), collated, on the device."""
+    def take(self, indices: torch.Tensor, seed: int = ONCE_FOR_ALL) -> Any:
+        """The examples at `indices` (int64 [n]), collated, on the device.
+
+        seed: what a dataset draws for them, an `epoch_seed`; of no meaning to tensors.
+        """
         if self.tensors is not None:
             indices = indices.to(self.device)
             return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
-        dataset: Any = self.dataset
-        wanted = indices.tolist()
-        fetched = dataset.__getitems__(wanted) if hasattr(dataset, "__getitems__") else [dataset[i] for i in wanted]
-        return _moved(default_collate(fetched), self.device)
+        return moved(collated(self._fetcher.examples(indices.tolist(), seed)), self.device)
 
     def first(self, count: int) -> Any:
         """The first `count` examples as one batch."""
@@ -79,7 +88,8 @@ class Split:
 class TrainingBatches:
     """The training batch of any step: a function of (data_seed, step) alone.
 
-    Each epoch has its own order; what is left over at its end is dropped, so that all batches have one size.
+    Each epoch has its own order, and random numbers of its own for each example of a dataset; what is left over at its
+    end is dropped, so that all batches have one size.
     """
 
     def __init__(self, split: Split, batch_size: int, data_seed: int) -> None:
@@ -92,6 +102,7 @@ class TrainingBatches:
         self.batch_size = batch_size
         self.data_seed = data_seed
         self.batches_per_epoch = split.num_examples // batch_size
+        self._examples = examples_seed(data_seed)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
         self._ordered: tuple[torch.Tensor, ...] | None = None
@@ -109,13 +120,14 @@ class TrainingBatches:
         start = position * self.batch_size
         if self._ordered is not None:
             return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
-        return self.split.take(self._order[start : start + self.batch_size])
+        return self.split.take(self._order[start : start + self.batch_size], epoch_seed(self._examples, epoch))
 
     def fetched(self, step: int) -> Any:
-        """The batch of a step, asked of the split again: shows whether a dataset changes its examples."""
+        """The batch of a step, asked of the split again."""
         epoch, position = divmod(step, self.batches_per_epoch)
         order = epoch_order(self.data_seed, epoch, self.split.num_examples)
-        return self.split.take(order[position * self.batch_size : (position + 1) * self.batch_size])
+        wanted = order[position * self.batch_size : (position + 1) * self.batch_size]
+        return self.split.take(wanted, epoch_seed(self._examples, epoch))
 
     def _open_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -140,13 +152,3 @@ def _dataset(name: str, data: Any) -> Any:
         f"the {name} split is a {type(data).__name__}; give a tuple of tensors [examples, ...] or a map-style "
         "dataset with __len__ and __getitem__"
     )
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, dict):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        return tuple(_moved(value, device) for value in batch)
-    return batch

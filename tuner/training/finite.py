@@ -16,10 +16,10 @@ from tuner.errors import WorkloadError
 from tuner.training.batches import Split
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.evaluation import checked_metrics
-from tuner.training.randomness import epoch_order, seed_global_generators, step_seed
+from tuner.training.randomness import callers_generators_restored, epoch_order, seed_global_generators, step_seed
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun, build_model
-from tuner.training.whole_update import generators_restored, stage
+from tuner.training.whole_update import stage
 
 logger = logging.getLogger(__name__)
 SLOW_LOOK = 3.0  # seconds; a look at a whole split that takes longer says so before
@@ -47,7 +47,7 @@ def check_validation(setting: Setting, trial: Trial, most_seconds: float | None 
     """
     name, split = type(setting.workload).__name__, setting.data.validation
     metric = setting.study.objective.metric.partition("/")[2]
-    with generators_restored(setting), denormals_as_zero(setting.device):
+    with callers_generators_restored(setting.device), denormals_as_zero(setting.device):
         model = build_model(setting, trial).eval()
         seed_global_generators(step_seed(trial.seed ^ 2, 0), setting.device)
         with torch.no_grad(), stage(f"{name}.metrics"):
@@ -103,7 +103,7 @@ def warn_of_training(setting: Setting, trial: Trial) -> None:
     found = spoiled_examples(setting.data.training)
     if found is None:
         return
-    with generators_restored(setting), denormals_as_zero(setting.device), torch.no_grad():
+    with callers_generators_restored(setting.device), denormals_as_zero(setting.device), torch.no_grad():
         run = TrialRun(setting, trial)
         others = torch.arange(min(run.batches.batch_size, setting.data.training.num_examples))
         batch = setting.data.training.take(torch.cat([torch.tensor([found.first]), others[others != found.first]]))

@@ -21,10 +21,11 @@ from tuner.training.evaluation import checked_metrics
 from tuner.training.extra_state import load_weights
 from tuner.training.fused.counting import left_as_it_was
 from tuner.training.numerics import wait_for
+from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Setting
 from tuner.training.trial_run import TrialRun, build_model
-from tuner.training.whole_update import check_saving, generators_restored, stage, try_update
+from tuner.training.whole_update import check_saving, stage, try_update
 
 logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
@@ -43,13 +44,15 @@ def check_workload(setting: Setting, trial: Trial) -> None:
     """
     setting, workload = replace(setting, stop=lambda: False), setting.workload
     began = time.perf_counter()
-    with generators_restored(setting), denormals_as_zero(setting.device), left_as_it_was(workload):
+    with callers_generators_restored(setting.device), denormals_as_zero(setting.device), left_as_it_was(workload):
         try:
             with stage(f"{type(workload).__name__}.model", dict(trial.point)):
                 run = TrialRun(setting, trial)
             try_update(run)
             fresh = build_model(setting, trial)
             _check_metrics(setting, fresh, type(workload).__name__)
+            check_repeatable(setting.data.training)
+            check_repeatable(setting.data.validation)
             check_saving(run)
         except Infeasible as error:
             logger.warning("the model rejects the first point, so nothing was tried with it: %s", error)
@@ -87,7 +90,7 @@ def _check_metrics(setting: Setting, model: torch.nn.Module, name: str) -> None:
 
 def warn_of_ignored(setting: Setting, trial: Trial) -> None:
     """Say that a model's own optimizers, as Lightning has them, are not used."""
-    with generators_restored(setting):
+    with callers_generators_restored(setting.device):
         model = build_model(setting, trial)
     if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
         logger.warning(
@@ -101,9 +104,16 @@ def check_switched_off(setting: Setting, trial: Trial) -> None:
     """Raise WorkloadError when the training loss of one batch depends on random numbers (A22, A23, D2).
 
     At their off values neither dropout nor augmentation nor noise may be left: two losses of the same weights and
-    the same examples, drawn with different seeds, must be the same bits.
+    the same examples, drawn with different seeds, must be the same bits. Neither may a dataset draw random numbers.
     """
     name = type(setting.workload).__name__
+    drawn = random_example(setting.data.training)
+    if drawn is not None:
+        raise WorkloadError(
+            f"the training split of {name} draws random numbers: its example {drawn} is another one in each epoch, and "
+            "a sweep trains without augmentation (A22), because it asks for the steps that fit the training set; move "
+            "what is random from the dataset into augment(), which a sweep leaves out"
+        )
     with callers_generators_restored(setting.device):
         run = TrialRun(setting, trial)
         left = [kind for kind, module in run.model.named_modules() if getattr(module, "p", 0) and _is_dropout(module)]

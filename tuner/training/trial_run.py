@@ -14,10 +14,11 @@ from tuner.training.best import BestKeeper
 from tuner.training.compiler import plain_step
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
+from tuner.training.host_generators import HOST
 from tuner.training.lazy import settle_lazy
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer, settle_sparse
-from tuner.training.randomness import seed_global_generators, step_seed
+from tuner.training.randomness import seed_global_generators, seed_torch_generators, step_seed
 from tuner.training.setting import Setting
 from tuner.training.stability import clip_gradients, total_norm
 
@@ -26,6 +27,9 @@ class TrialRun:
     """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device.
 
     `base` stands for all that decides its bits but the schedule; "" where that is not known (see `design.prefix`).
+    `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
+    step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
+    it, so that a step draws the same wherever a trial was resumed.
     """
 
     def __init__(self, setting: Setting, trial: Trial) -> None:
@@ -42,6 +46,8 @@ class TrialRun:
         self.step = 0
         self.losses: list[torch.Tensor] = []
         self.gradient_norm = 0.0
+        self.draws = False
+        self._augmentation_draws = False  # it is called again where that is seen, so nothing depends on it
         self.exact = setting.profile == "exact"
         self.base = base_digest(setting.study, trial, setting.fingerprint) if setting.fingerprint else ""
 
@@ -56,9 +62,8 @@ class TrialRun:
 
         No value is read back from the device.
         """
-        workload, point, batches, rates = self.setting.workload, self.point, self.batches, self.rates
+        workload, point, batch_at, rates = self.setting.workload, self.point, self.batch_at, self.rates
         model, optimizer, parameters = self.model, self.optimizer, self.parameters
-        augment = workload.augment if self.setting.study.augment and workload.augments else None
         clip_norm, seed, device, stop = point.get("clip_norm"), self.trial.seed, self.setting.device, self.setting.stop
         group, make_update = optimizer.param_groups[0], plain_step(optimizer)
         model.train()
@@ -67,10 +72,12 @@ class TrialRun:
                 break
             if stop():
                 return True
-            batch = batches.at(step)
-            if augment is not None:
-                batch = augment(batch, point, torch.Generator(device).manual_seed(step_seed(seed ^ 1, step)))
-            seed_global_generators(step_seed(seed, step), device)
+            batch = batch_at(step)
+            seed_torch_generators(step_seed(seed, step), device)
+            if self.draws:
+                HOST.seed(step_seed(seed ^ 5, step))
+            else:
+                HOST.rest()
             for parameter in parameters:
                 parameter.grad = None
             if not model.training:  # the last loss left it so; a trial that is resumed here would not know
@@ -82,9 +89,29 @@ class TrialRun:
                 clip_gradients(parameters, clip_norm)
             group["lr"] = rates[step]
             make_update()
+            self.draws = self.draws or HOST.touched
             self.losses.append(loss.detach())
             self.step = step + 1
         return False
+
+    def batch_at(self, step: int) -> Any:
+        """The batch of an update, augmented where the study says so. A function of (seeds, step) alone."""
+        if not (self.setting.study.augment and self.setting.workload.augments):
+            return self.batches.at(step)
+        if not self._augmentation_draws:
+            HOST.rest()
+            batch = self._augmented(step)
+            if not HOST.touched:
+                return batch
+            self._augmentation_draws = True
+        HOST.seed(step_seed(self.trial.seed ^ 4, step))
+        return self._augmented(step)
+
+    def _augmented(self, step: int) -> Any:
+        batch, device = self.batches.at(step), self.setting.device
+        seed_torch_generators(step_seed(self.trial.seed ^ 3, step), device)
+        generator = torch.Generator(device).manual_seed(step_seed(self.trial.seed ^ 1, step))
+        return self.setting.workload.augment(batch, self.point, generator)
 
     def read_gradient_norm(self) -> float:
         """The L2 norm of the last gradient (after clipping); kept when there is none, just after a resume."""
@@ -114,6 +141,7 @@ class TrialRun:
             "gradient_norm": self.gradient_norm,
             "best": [(kept.step, kept.value) for kept in self.best.kept],
             "numerics": self.setting.numerics,
+            "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
@@ -127,6 +155,7 @@ class TrialRun:
         self.step = int(state["step"])
         self.losses = list(state["losses"].to(self.setting.device))
         self.gradient_norm = float(state["gradient_norm"])
+        self.draws = bool(state.get("draws", False))
         for step, value in state["best"]:
             weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
             self.best.restore(step, value, weights)

@@ -8,12 +8,10 @@ silently be another than one that ran through. Costs two models, at most four up
 import copy
 import io
 import logging
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import numpy as np
 import torch
 
 from tuner.errors import TunerError, WorkloadError
@@ -23,12 +21,12 @@ from tuner.training.checkpoints import canonical_digest, state_in, weights_as_fi
 from tuner.training.compiler import plain_step
 from tuner.training.extra_state import as_bytes, extra_state_of, state_dict_of, tensors_of, value_of
 from tuner.training.fused.counting import left_as_it_was, remembered
+from tuner.training.host_generators import HOST
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import settle_sparse
-from tuner.training.randomness import callers_generators_restored, seed_global_generators, step_seed
+from tuner.training.randomness import seed_torch_generators, step_seed
 from tuner.training.saving import num_bytes
-from tuner.training.setting import Setting
 from tuner.training.stability import clip_gradients, diverged_weights
 from tuner.training.trial_run import TrialRun
 
@@ -38,18 +36,6 @@ ROOM = 4  # a state is tried only where so many times its bytes are free
 COPIED = 1 << 20  # elements of a tensor that stands in an attribute, up to which it is compared
 NAMED = 3  # of what differs, so many are named
 _CLOSE = "register_buffer for tensors, get_extra_state and set_extra_state of the module for anything else"
-
-
-@contextmanager
-def generators_restored(setting: Setting) -> Iterator[None]:
-    """Leave the global generators of torch, numpy and Python as they were found."""
-    in_python, in_numpy = random.getstate(), np.random.get_state()
-    try:
-        with callers_generators_restored(setting.device):
-            yield
-    finally:
-        random.setstate(in_python)
-        np.random.set_state(in_numpy)
 
 
 @contextmanager
@@ -84,9 +70,9 @@ def try_update(run: TrialRun) -> None:
         batch = run.batches.at(0)
     if setting.study.augment and workload.augments:
         with stage(f"{name}.augment", point):
-            generator = torch.Generator(setting.device).manual_seed(step_seed(run.trial.seed ^ 1, 0))
-            batch = workload.augment(batch, point, generator)
-    seed_global_generators(step_seed(run.trial.seed, 0), setting.device)
+            batch = run.batch_at(0)
+    seed_torch_generators(step_seed(run.trial.seed, 0), setting.device)
+    HOST.rest()
     run.model.train()
     with stage(f"{name}.loss", point):
         loss = workload.loss(run.model, batch, point)
@@ -103,6 +89,7 @@ def try_update(run: TrialRun) -> None:
         plain_step(run.optimizer)()
     with stage("the norm of gradient and weights"):
         diverged_weights(run.read_gradient_norm(), run.parameters, 1)
+    run.draws = HOST.touched
     run.losses.append(loss.detach())
     run.step = 1
 
@@ -203,9 +190,6 @@ def _check_loaded(restored: TrialRun, saved: Mapping[str, Any]) -> None:
 def _go_on(run: TrialRun) -> None:
     """One more update, under the same random numbers whoever makes it: what differs then is the state."""
     if run.step < len(run.rates):
-        random.seed(0)
-        np.random.seed(0)
-        seed_global_generators(0, run.setting.device)
         run.advance(run.step + 1)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from tuner.errors import Interrupted, NotFusible
 from tuner.training.batches import Split
@@ -152,7 +151,7 @@ class GroupEvaluation:
             torch.inference_mode(False), torch.no_grad(), left_as_it_was(workload),
             without_noise(tape, batch), tape, SharedValues(operations),
         ):  # fmt: skip
-            given = pytree.tree_unflatten(list(batch.leaves), batch.form)
+            given = batch.form.filled(iter(batch.leaves))
             metrics = workload.metrics(model.template, given)
             model.write_back(named, operations)
             stacked = {name: operations.trial(operations.stacked(values)) for name, values in metrics.items()}

@@ -18,7 +18,6 @@ from tuner.training.fused.optimizers import RowOptimizer
 from tuner.training.fused.recording import Batch, Recording, Task, record
 from tuner.training.fused.rules import TABLE
 from tuner.training.fused.stacking import StackedModel
-from tuner.training.randomness import step_seed
 from tuner.training.trial_run import TrialRun
 
 MAX_RECORDINGS = 4  # forms of batches in one study; more mean that something is baked in that changes
@@ -220,12 +219,7 @@ class Group:
         return Batch.of_each([last.get(trial, spare) for trial in range(len(self.runs))])
 
     def _own_batch(self, run: TrialRun) -> Any:
-        step = min(run.step, len(run.rates) - 1)
-        batch = run.batches.at(step)
-        if not self._augmented:
-            return batch
-        generator = torch.Generator(self.setting.device).manual_seed(step_seed(run.trial.seed ^ 1, step))
-        return self.setting.workload.augment(batch, run.point, generator)
+        return run.batch_at(min(run.step, len(run.rates) - 1))
 
     def _recorded(self, batch: Batch) -> tuple[Recording, Noise]:
         known = self._recordings.get(batch.signature)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.fx import GraphModule
-from torch.utils import _pytree as pytree
 
 from tuner.errors import NotFusible
+from tuner.training.containers import Form, taken_apart
 from tuner.training.fused.counting import changed, left_as_it_was, remembered
 from tuner.training.fused.graph import check_graph, drawing, simplify
 from tuner.training.fused.noise import Site, Sites
@@ -42,21 +42,21 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as leaves: `varying[i]` says whether leaf i is [K, ...] with each trial's own, or shared by all."""
+    """A batch as leaves and a form. `varying[i]`: whether leaf i is [K, ...], with each trial's own, or of all."""
 
     leaves: tuple[torch.Tensor, ...]
     varying: tuple[bool, ...]
-    form: Any
+    form: Form
 
     @classmethod
     def shared(cls, batch: Any) -> "Batch":
-        leaves, form = pytree.tree_flatten(batch)
+        leaves, form = taken_apart(batch)
         return cls(_only_tensors(leaves), (False,) * len(leaves), form)
 
     @classmethod
     def of_each(cls, batches: Sequence[Any]) -> "Batch":
         """The trials' own batches, which must have one form."""
-        flat = [pytree.tree_flatten(batch) for batch in batches]
+        flat = [taken_apart(batch) for batch in batches]
         leaves = [_only_tensors(leaves) for leaves, _ in flat]
         if len({(form, *(leaf.shape for leaf in each)) for (_, form), each in zip(flat, leaves, strict=True)}) > 1:
             raise NotFusible("the batches of the trials have different forms")
@@ -196,7 +196,7 @@ def _losses(task: Task, inputs: Any, batch: Batch, sites: Sites) -> tuple[torch.
     seen = [operations.trial(leaf) if varying else leaf for leaf, varying in pairs]
     task.model.template.train()
     with SharedValues(operations):
-        loss = task.loss(task.model.template, pytree.tree_unflatten(seen, batch.form), point)
+        loss = task.loss(task.model.template, batch.form.filled(iter(seen)), point)
     task.model.write_back(named, operations)
     if not isinstance(loss, TrialTensor) or loss.dim() != 0:
         shape = tuple(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
