@@ -21,7 +21,7 @@ from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.security import plain_name
-from tuner.storage.claims import worker_id
+from tuner.storage.living import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.storage.verify import delete_strays

@@ -15,7 +15,7 @@ from tuner.records import Price, State
 from tuner.rounds.basis import basis_of
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
-from tuner.storage.claims import worker_id
+from tuner.storage.living import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
