@@ -6,10 +6,8 @@ from typing import Annotated
 import typer
 
 from tuner import __version__
-from tuner.cli.process import EXIT_INTERRUPTED
-from tuner.errors import InputError, Interrupted, Paused, TunerError
-
-EXIT_FAULT, EXIT_INPUT, EXIT_FINDING, EXIT_PAUSED = 1, 2, 3, 75
+from tuner.cli.exit_codes import Exit, exit_codes_in_short
+from tuner.errors import InputError, Interrupted, Paused, TrialsFailed, TunerError
 
 app = typer.Typer(
     name="tuner",
@@ -17,6 +15,7 @@ app = typer.Typer(
     "tuner run STUDY_FILE --dry-run    check a study file, and what it would cost\n\n"
     "tuner run STUDY_FILE --yes        the whole playbook, and a report\n\n"
     "tuner status                      what is there",
+    epilog=f"Exit codes:\n\n{exit_codes_in_short()}",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -54,7 +53,7 @@ def run() -> int:
         if debug:
             raise
         return _report(error)
-    if code == EXIT_INTERRUPTED:  # what typer makes of it
+    if code == Exit.INTERRUPTED:  # what typer makes of it
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
@@ -63,19 +62,22 @@ def _report(error: Exception) -> int:
     """Say what went wrong in one message, and return the exit code for it."""
     if isinstance(error, InputError):
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+        return Exit.INPUT
+    if isinstance(error, TrialsFailed):
+        print(f"failed: {error}", file=sys.stderr)
+        return Exit.FAILED
     if isinstance(error, Paused):
         print(f"paused: {error}", file=sys.stderr)
-        return EXIT_PAUSED
+        return Exit.PAUSED
     if isinstance(error, Interrupted):
         print(f"interrupted: {error}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return Exit.INTERRUPTED
     if isinstance(error, TunerError):
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAULT
+        return Exit.FAULT
     shown = getattr(error, "show", None)
     if shown is not None:  # a usage error of the command line itself
         shown()
-        return int(getattr(error, "exit_code", EXIT_INPUT))
+        return int(getattr(error, "exit_code", Exit.INPUT))
     print(f"unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
-    return EXIT_FAULT
+    return Exit.FAULT

@@ -13,7 +13,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-EXIT_INTERRUPTED = 130
+from tuner.cli.exit_codes import Exit
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)  # what asks a command to end
 
 
@@ -29,7 +30,7 @@ def main() -> NoReturn:
 
         ending.code = run()
     except KeyboardInterrupt:
-        ending.code = EXIT_INTERRUPTED
+        ending.code = Exit.INTERRUPTED
         print("interrupted; run the same command again to go on", file=sys.stderr)
     gc.freeze()  # else Python searches all of torch for cycles before it ends: 0.4 s
     sys.exit(ending.code)
@@ -42,7 +43,7 @@ class _Ending:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.code is None:
-            self.code = EXIT_INTERRUPTED
+            self.code = Exit.INTERRUPTED
             raise KeyboardInterrupt
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, RuntimeError):  # nobody reads it, or it is just being written to
