@@ -9,6 +9,7 @@ TunerError
 │   ├── NotFusible            a model or loss that cannot be trained as one stacked model
 │   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
 ├── Infeasible            raised by a user's model or loss to reject a point
+├── TrialsFailed          trials FAILED, and what was asked for rests on them; see their reasons  exit code 4
 ├── LeaseLost             another worker owns this trial now; nothing of ours may be written
 ├── CorruptCheckpoint     a checkpoint file that is not what was recorded
 ├── Paused                the infrastructure gave way (disk full, ...); run again to continue    exit code 75
@@ -53,6 +54,10 @@ class StorageError(InputError):
 
 class Infeasible(TunerError):
     """Raise it in `Workload.model` or `loss` to reject a point; the trial ends as INFEASIBLE with the message."""
+
+
+class TrialsFailed(TunerError):
+    """Trials FAILED, and what was asked for cannot rest on the others; the message lists trials and reasons."""
 
 
 class LeaseLost(TunerError):

@@ -111,7 +111,8 @@ class TrialUpdate:
     `checkpoints` is the complete list the trial owns from now on: files it no longer names may be deleted
     after the commit. `state` RUNNING renews the lease; any other state ends our ownership of the trial.
     `cut_back_to`: forget what was measured after that step (-1: all of it) before writing, because the training
-    went on from there and not from where the Ledger thought. `inherited` None: as it was.
+    went on from there and not from where the Ledger thought. `inherited` None: as it was. `set_back`: this claim lost
+    steps so and is not yet beyond the farthest step known when it was made: until then it makes no progress.
     """
 
     trial_id: int
@@ -124,6 +125,7 @@ class TrialUpdate:
     numerics: str | None = None
     cut_back_to: int | None = None
     inherited: Inherited | None = None
+    set_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,8 @@ class Recorder(Protocol):
 class Claim:
     """The right to train a trial: `fence` guards every write, `checkpoints` say where to go on from.
 
-    Without any, the trial may start from one of `prefixes`, the longest first.
+    Without any, the trial may start from one of `prefixes`, the longest first. `farthest`: the farthest step that was
+    ever committed of it.
     """
 
     trial_id: int
@@ -159,6 +162,7 @@ class Claim:
     checkpoints: tuple[Checkpoint, ...] = ()
     prefixes: tuple[Prefix, ...] = ()
     inherited: Inherited = Inherited()
+    farthest: int = 0
 
     @property
     def first_step(self) -> int:
@@ -180,7 +184,7 @@ class TrainingCurve:
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial as the Ledger holds it. `attempt` counts claims; `step` is the last committed one.
+    """A trial as the Ledger holds it. `attempt` counts claims since it last got on; `step` is the last committed one.
 
     Of its steps it trained all but those `inherited`.
     """

@@ -61,9 +61,10 @@ def test_ctrl_c_leaves_a_state_from_which_the_same_result_comes(number, fuse, pl
     assert states.get("running", 0) == 0
     assert states.get("complete", 0) == complete
     assert rows(folder, "select max(step) from trial where state <> 'complete'")[0][0] > 0, "it was training"
+    waiting = "select max(attempt) from trial where state = 'waiting'"
+    assert rows(folder, waiting) == [(0,)], "an interruption is no attempt"
     found, calm = gone_on(folder, fuse)
     assert found == calm
-    assert rows(folder, "select max(attempt) from trial") == [(1,)], "an interruption is no attempt"
 
 
 def test_kill_9_loses_at_most_what_was_not_committed(gone_on, tmp_path):

@@ -176,8 +176,8 @@ def unanswered(databases, studies, every):
         place = databases.planned(f"unanswered-{number}")
         workers = [life(replace(place, url=place.url.replace(str(door.target), str(door.port)))) for door in doors]
         found = [f"a worker ended with {code}" for code in map(ended, workers) if code]
-        attempts = place.query("select max(attempt) from trial")
-        found += [] if attempts == [(1,)] else [f"{attempts} attempts"]
+        claims = place.query("select max(fence) from trial")
+        found += [] if claims == [(1,)] else [f"{claims} claims"]
         wrong += [f"study {number}: {one}" for one in found + judge.wrong(place)]
     return {"dropped": sum(door.close() for door in doors), "wrong": wrong}
 
@@ -291,7 +291,8 @@ def poison(databases):
     while ended(life(place, Exact(poison=True))) and lives < 12:
         lives += 1
     states = set(place.query("select state, reason from trial"))
-    wrong = [] if states == {("failed", "quarantined after 5 attempts")} else [f"states {sorted(states)}"]
+    told = "quarantined after 5 attempts, none of which got beyond step 0"
+    wrong = [] if states == {("failed", told)} else [f"states {sorted(states)}"]
     wrong += [] if lives == 5 * STUDY.num_trials + 1 else [f"{lives} lives"]
     return {"lives": lives, "wrong": wrong}
 
@@ -311,8 +312,8 @@ def lost(databases):
 
         code = ended(child(losing))
         found = [f"ended with {code}"] if code else []
-        attempts = place.query("select max(attempt) from trial")
-        found += [] if attempts == [(1,)] else [f"{attempts} attempts"]
+        claims = place.query("select max(fence) from trial")
+        found += [] if claims == [(1,)] else [f"{claims} claims"]
         wrong += [f"commit {k}: {one}" for one in found + judge.wrong(place)]
         if code or not reached.exists():
             return {"commits": k - 1, "wrong": wrong}

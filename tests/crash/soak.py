@@ -34,7 +34,7 @@ from tuner.execution.in_process import InProcess, checkpoint_place
 from tuner.execution.replay import replayed
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
-from tuner.storage.claims import worker_id
+from tuner.storage.living import worker_id
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import study_problems
 

@@ -28,12 +28,17 @@ class Known:
 
     state: State = State.WAITING
     fence: int = 0
-    attempt: int = 0
+    attempt: int = 0  # claims since it got on
+    farthest: int = 0
     step: int = 0
     left: float = 0.0  # seconds of its lease
     worker: str | None = None
     curve: list[int] = field(default_factory=list)
     saved: int = -1  # the step of its checkpoint
+
+    def reach(self, step):
+        if step > self.farthest:
+            self.farthest, self.attempt = step, 1
 
 
 class Ownership(RuleBasedStateMachine):
@@ -90,6 +95,7 @@ class Ownership(RuleBasedStateMachine):
         if twice and owned:
             self._record(claimed, step, State.RUNNING, saved)
         if owned:
+            one.reach(step)
             one.step, one.left, one.curve = step, LEASE, [*one.curve, step]
             one.saved = step if saved else one.saved
 
@@ -102,6 +108,7 @@ class Ownership(RuleBasedStateMachine):
         step = one.step + 10 if owned else 1000
         self._record(claimed, step, state, saved=False)
         if owned:
+            one.reach(step)
             one.step, one.curve = step, [*one.curve, step]
             self._end(one, state)
 

@@ -13,7 +13,6 @@ from storage.processes import drained_by
 from tuner.design.trial import Trial
 from tuner.errors import LeaseLost, StorageError
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
-from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger, open_ledger
 
 Claiming = Callable[..., list[Claim]]
@@ -137,7 +136,8 @@ def test_a_trial_that_takes_every_worker_down_is_given_up(
         pause(2 * LEASE)
     assert numbers(claim(max_attempts=2)) == [1]
     given_up = ledger.trial(study_id, 0)
-    assert (given_up.state, given_up.reason) == (State.FAILED, "quarantined after 2 attempts")
+    told = "quarantined after 2 attempts, none of which got beyond step 0"
+    assert (given_up.state, given_up.reason) == (State.FAILED, told)
 
 
 def test_a_curve_is_cut_back_to_where_its_trial_resumes(
@@ -166,44 +166,46 @@ def test_a_trunk_is_resumed_from_where_there_is_nothing_later(
     assert ledger.measurements(study_id).steps == [10]
 
 
-def test_a_dead_worker_of_this_host_is_forgotten_at_once(ledger: Ledger, study_id: int, claim: Claiming) -> None:
-    host, _, _ = worker_id().split(":")
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    claim(worker=f"{host}:{gone.pid}:a")
-    claim(worker=f"{host}:{os.getpid()}:b")
-    claim(worker=f"elsewhere:{gone.pid}:c")
-    claim(worker="no worker id")
-    assert ledger.forget_dead_workers(study_id) == 1
-    assert ledger.forget_dead_workers(study_id) == 0
-    assert numbers(claim(9)) == [0]
-
-
-def test_reset_trials_start_afresh(ledger: Ledger, study_id: int, claim: Claiming, update: Updating) -> None:
-    shared = [checkpoint("latest", 10, "shared.pt")]
-    failed, complete, other = claim(3)
+def test_retried_trials_go_on_from_their_state_or_begin_afresh(
+    ledger: Ledger, study_id: int, claim: Claiming, update: Updating
+) -> None:
+    saved, bare, complete = claim(3)
+    ledger.record([update(saved, 10, 0.5, checkpoints=[checkpoint("latest", 10)], numerics="cpu")])
     ledger.record(
         [
-            update(failed, 10, 0.5, State.FAILED, reason="KeyError\0\ud800", checkpoints=shared, numerics="cpu"),
-            update(complete, 10, 0.5, State.COMPLETE, checkpoints=shared),
-            update(other, 10, 0.5, State.FAILED, checkpoints=[checkpoint("best", 10)]),
+            update(saved, 15, 0.4, State.FAILED, reason="KeyError\0\ud800"),
+            update(bare, 5, 0.5, State.FAILED, reason="KeyError", numerics="cpu"),
+            update(complete, 10, 0.5, State.COMPLETE),
         ]
     )
     assert ledger.trial(study_id, 0).reason == "KeyError\\0\\ud800"
-    assert ledger.reset(study_id, [State.FAILED], numbers=[0, 1]) == 1
+    assert ledger.retry(study_id, numbers=[0, 2]) == [0], "what is complete stays so"
+    again = ledger.trial(study_id, 0)
+    assert (again.state, again.attempt, again.step, again.reason, again.numerics) == (State.WAITING, 0, 10, "", "cpu")
+    assert again.checkpoints == (checkpoint("latest", 10),)
+    assert ledger.measured_until(again.trial_id, 99) == ledger.measured_until(again.trial_id, 10) != ()
+    assert ledger.retry(study_id) == [1]
+    anew = ledger.trial(study_id, 1)
+    assert (anew.state, anew.step, anew.numerics, anew.checkpoints) == (State.WAITING, 0, None, ())
+    assert ledger.measured_until(anew.trial_id, 99) == ()
+    (again_claimed,) = claim()
+    assert (again_claimed.fence, again_claimed.checkpoints, again_claimed.farthest) == (2, again.checkpoints, 15)
+    ledger.record([update(again_claimed, 12, state=State.FAILED)])
+    assert ledger.retry(study_id, afresh=True) == [0]
     fresh = ledger.trial(study_id, 0)
-    assert (fresh.state, fresh.attempt, fresh.step, fresh.reason, fresh.numerics) == (State.WAITING, 0, 0, "", None)
-    assert fresh.checkpoints == ()
-    assert [file.path for file in ledger.checkpoint_files()] == ["best-10.pt", "shared.pt"]
-    assert set(ledger.measurements(study_id).trial_numbers) == {1, 2}
-    assert ledger.reset(study_id, [State.FAILED, State.COMPLETE]) == 2
+    assert (fresh.step, fresh.numerics, fresh.checkpoints) == (0, None, ())
+    assert ledger.measured_until(fresh.trial_id, 99) == ()
     assert ledger.checkpoint_files() == []
-    assert claim()[0].fence == 2
 
 
-def test_a_trial_in_work_cannot_be_reset(ledger: Ledger, study_id: int) -> None:
-    with pytest.raises(StorageError, match="only finished trials can be reset, got running"):
-        ledger.reset(study_id, [State.RUNNING])
+def test_a_failed_trial_that_cannot_be_read_stays_failed(
+    ledger: Ledger, study_id: int, claim: Claiming, update: Updating
+) -> None:
+    ledger.record([update(claimed, 1, state=State.FAILED, reason="KeyError") for claimed in claim(2)])
+    with ledger._database.writing() as connection:
+        connection.execute(text("UPDATE trial SET point = 'no JSON' WHERE number = 0"))
+    assert ledger.retry(study_id) == [1]
+    assert ledger.state_counts(study_id)[State.FAILED] == 1
 
 
 @pytest.mark.parametrize("terms", [{"max_trials": 0}, {"max_attempts": 0}, {"lease_seconds": 0.0}])

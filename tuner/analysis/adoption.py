@@ -59,7 +59,9 @@ def is_candidate(number: int) -> bool:
 
 
 def adoption_frame(frames: StudyFrames) -> pd.DataFrame:
-    """Two rows, candidate and baseline: from, replicates, diverged, unfinished, median, mean, sd, worst, best."""
+    """Two rows, candidate and baseline: from, replicates, diverged, unfinished (failed among them), failed, median,
+    mean, sd, worst, best.
+    """
     ascending = frames.study.objective.direction == "minimize"
     rows = []
     for side, even in (("candidate", True), ("baseline", False)):
@@ -74,6 +76,7 @@ def adoption_frame(frames: StudyFrames) -> pd.DataFrame:
                 "replicates": len(values),
                 "diverged": int((mine["state"] == "infeasible").sum()),
                 "unfinished": int(mine["state"].isin(["waiting", "running", "failed", "cancelled"]).sum()),
+                "failed": int((mine["state"] == "failed").sum()),
                 "median": float(np.median(values)) if len(values) else math.nan,
                 "mean": float(values.mean()) if len(values) else math.nan,
                 "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
@@ -108,7 +111,7 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
         evidence=table.assign(gain=[difference.gain, math.nan], low=[difference.low, math.nan],
                               high=[difference.high, math.nan]),
         thresholds={"level": level, "minimum_gain": minimum_gain},
-        action=_ACTIONS[verdict],
+        action=_RETRY if verdict == "inconclusive" and table["failed"].any() else _ACTIONS[verdict],
         caveats=_caveats(table, difference, minimum_gain),
     )  # fmt: skip
 
@@ -176,7 +179,7 @@ def _values(frames: StudyFrames, even: bool) -> NDArray[np.float64]:
 
 def _verdict(table: pd.DataFrame, difference: Difference, minimum_gain: float) -> str:
     candidate, baseline = table.iloc[0], table.iloc[1]
-    if candidate["diverged"] > baseline["diverged"]:
+    if candidate["diverged"] > baseline["diverged"] + baseline["unfinished"]:
         return "keep"
     if math.isnan(difference.gain) or table["unfinished"].any():
         return "inconclusive"
@@ -193,6 +196,7 @@ _ACTIONS = {
     "each look at the growing records is another chance to be wrong.",
     "inconclusive": "Finish at least two replicates of each: the same command goes on.",
 }
+_RETRY = "Remove the cause of the FAILED replicates, then the same command with --retry-failed."
 
 
 def _summary(frames: StudyFrames, table: pd.DataFrame, difference: Difference, level: float) -> str:
@@ -215,6 +219,11 @@ def _caveats(table: pd.DataFrame, difference: Difference, minimum_gain: float) -
         f"{row['diverged']} replicates of the {row['side']} diverged; the numbers speak of the others"
         for _, row in table.iterrows()
         if row["diverged"]
+    ]
+    found += [
+        f"{row['failed']} replicates of the {row['side']} FAILED: no verdict rests on the others alone"
+        for _, row in table.iterrows()
+        if row["failed"]
     ]
     if difference.low > 0.0 and difference.gain < minimum_gain:
         found.append(f"The gain is real, but smaller than the {minimum_gain:g} that its complexity has to earn")

@@ -33,11 +33,15 @@ def curve_name(study: str, trial: int, length: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BudgetCurve:
-    """The lengths of one curve. `table`: as `curve_frame` makes it; `point`: whose point was trained."""
+    """The lengths of one curve. `table`: as `curve_frame` makes it; `point`: whose point was trained.
+
+    `failed`: (length, seed) of the trials that FAILED, of which the table has no row.
+    """
 
     objective: Objective
     point: str
     table: pd.DataFrame
+    failed: tuple[tuple[int, int], ...] = ()
 
 
 def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
@@ -56,7 +60,12 @@ def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
     table = pd.concat(parts).rename(columns={"trial": "seed", "best_value": "value"})
     study = every[0].study
     source, trial = study.lineage[0]
-    return BudgetCurve(study.objective, f"{source} {trial}", curve_frame(table))
+    failed = tuple(
+        (frames.study.budget.max_train_steps, int(seed))
+        for frames in every
+        for seed in frames.trials.loc[frames.trials["state"] == "failed", "trial"]
+    )
+    return BudgetCurve(study.objective, f"{source} {trial}", curve_frame(table), failed)
 
 
 def curve_frame(table: pd.DataFrame) -> pd.DataFrame:
@@ -136,6 +145,9 @@ def budget_curve_finding(curve: BudgetCurve) -> Finding:
     """longer_pays, flat, longer_hurts or inconclusive: what twice the longest budget would change."""
     table, objective = curve.table, curve.objective
     lengths = sorted(table["length"].unique())
+    if curve.failed:
+        told = ", ".join(f"{length:,} steps (seed {seed})" for length, seed in sorted(curve.failed))
+        return _finding(curve, "inconclusive", f"Trials FAILED, so the curve lacks {told}: no prediction is given.")
     try:
         (doubled,) = predictions(table, np.array([2.0 * lengths[-1]]))
     except (ValueError, IndexError):
@@ -165,6 +177,9 @@ _ACTIONS = {
 }
 
 
+_RETRY = "Remove the cause of the FAILED trials, then the same command with --retry-failed."
+
+
 def _finding(curve: BudgetCurve, verdict: str, summary: str) -> Finding:
     table = curve.table
     seeds, lengths = table["seed"].nunique(), table["length"].nunique()
@@ -180,7 +195,7 @@ def _finding(curve: BudgetCurve, verdict: str, summary: str) -> Finding:
         summary=summary,
         evidence=table,
         thresholds=_THRESHOLDS,
-        action=_ACTIONS[verdict],
+        action=_RETRY if curve.failed else _ACTIONS[verdict],
         needs_action=verdict == "longer_hurts",
         caveats=tuple(caveats),
     )

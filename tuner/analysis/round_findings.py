@@ -1,6 +1,7 @@
 """All that is asked of a round: its checklist, and whether it confirms the round before it."""
 
 from tuner.analysis.checklist import checklist_findings
+from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.round_frames import round_frames, round_of, rounds_started
 from tuner.analysis.stale import recorded_stale_findings
@@ -10,10 +11,11 @@ from tuner.storage.store import Ledger
 
 
 def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[Finding]:
-    """A stale budget; the checklist of a round; then what the round says of the conclusions of the one before."""
+    """Failed trials; a stale budget; a round's checklist; then what it says of the conclusions of the one before."""
     place = round_of(frames.study.name)
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
-    return [*recorded_stale_findings(ledger, campaign, frames.study.name), *checklist_findings(frames), *confirming]
+    stale = recorded_stale_findings(ledger, campaign, frames.study.name)
+    return [*failed_findings(frames), *stale, *checklist_findings(frames), *confirming]
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:

@@ -1,14 +1,18 @@
 """The last sweep of a campaign as the Ledger holds it: its outcome, its trials, and what followed from it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from tuner.analysis.failed import MOST_LISTED, first_line
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Outcome, outcome_from_json, outcome_to_json
+from tuner.errors import TrialsFailed
+from tuner.records import State
 from tuner.storage.store import Ledger
 
 CONCLUSION = "sweep"  # the kind under which the Ledger keeps it
@@ -46,6 +50,39 @@ def sweep_records(ledger: Ledger, campaign: str) -> SweepRecords | None:
 def conclude_sweep(ledger: Ledger, campaign: str, name: str, outcome: Outcome, margin: float) -> None:
     """Keep the outcome of a sweep."""
     ledger.conclude(campaign, CONCLUSION, outcome_to_json(outcome) | {"name": name, "margin": margin})
+
+
+def failed_rates(ledger: Ledger, campaign: str, name: str) -> list[str]:
+    """The FAILED trials of a sweep in any of its stages, with rate and reason, a line each."""
+    found = []
+    for row in ledger.studies(campaign):
+        stage = row.study.name
+        if stage.startswith(f"{name}-") and ledger.state_counts(row.study_id)[State.FAILED]:
+            found += failed_of(fit_steps_frame(study_frames(ledger, campaign, stage)), stage)
+    return found
+
+
+def failed_of(fits: pd.DataFrame, stage: str) -> list[str]:
+    """The FAILED trials among those of one stage (`fit_steps_frame`), with rate and reason, a line each."""
+    failed = fits[fits["state"] == "failed"]
+    return [
+        f"{stage} trial {row['trial']}, learning rate {row['learning_rate']:g}: {first_line(str(row['reason']))}"
+        for row in failed.to_dict("records")
+    ]
+
+
+def refuse_failed_rates(failed: Sequence[str], study: object) -> None:
+    """Raise TrialsFailed where there are any: a rate that FAILED may be the fastest, so no number rests on the others.
+
+    study: the study file or the campaign's name, for the way out.
+    """
+    if failed:
+        told = "\n".join(f"  {line}" for line in (*failed[:MOST_LISTED], *["  ..."] * (len(failed) > MOST_LISTED)))
+        raise TrialsFailed(
+            f"{len(failed)} learning rates of the sweep FAILED, so it gives no number of steps (a rate that FAILED is "
+            f"not a rate that did not fit):\n{told}\nremove the cause, then train them again: tuner sweep {study} "
+            "--retry-failed"
+        )
 
 
 def _telling_study(ledger: Ledger, campaign: str, name: str) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import DryRun, Format, OutputFormat
+from tuner.cli.options import DryRun, Format, OutputFormat, RetryFailed
 from tuner.cli.where import Where, trains
 
 
@@ -22,11 +22,15 @@ def adopt(
     level: Annotated[float, typer.Option(help="Probability of the interval of the difference.")] = 0.8,
     minimum_gain: Annotated[float, typer.Option(help="What the candidate's added complexity has to earn.")] = 0.0,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE."""
+    """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE (exit code 4: trials
+    failed).
+    """
     from tuner.cli.contests import hold_contest, price_contest, sides_of
     from tuner.cli.desks import open_desk
+    from tuner.cli.launching import told_failures
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.rounds.adoption import check_level, contest
 
@@ -36,7 +40,11 @@ def adopt(
         if dry_run:
             price_contest(desk, made)
             return
-        finding = hold_contest(desk, made, level=level, minimum_gain=minimum_gain, quiet=where.quiet)
+        finding = hold_contest(
+            desk, made, level=level, minimum_gain=minimum_gain, retry_failed=retry_failed, quiet=where.quiet
+        )
         emit_findings(desk.name, made.study.name, [finding], form)
         say(f"{finding.verdict.upper()}: in the log of adoptions of {desk.name}")
+        code = told_failures(desk, [desk.ledger.study(desk.name, made.study.name)])
         next_step(f"tuner adoptions {desk.name}", f"tuner report {desk.name}")
+        raise typer.Exit(code)

@@ -6,11 +6,9 @@ from typing import Annotated
 import typer
 
 from tuner import __version__
-from tuner.cli.process import EXIT_INTERRUPTED
-from tuner.errors import InputError, Interrupted, Paused, TunerError
+from tuner.cli.exit_codes import Exit, exit_codes_in_short
+from tuner.errors import InputError, Interrupted, Paused, TrialsFailed, TunerError
 from tuner.signals import ENDING
-
-EXIT_FAULT, EXIT_INPUT, EXIT_FINDING, EXIT_PAUSED = 1, 2, 3, 75
 
 app = typer.Typer(
     name="tuner",
@@ -18,6 +16,7 @@ app = typer.Typer(
     "tuner run STUDY_FILE --dry-run    check a study file, and what it would cost\n\n"
     "tuner run STUDY_FILE --yes        the whole playbook, and a report\n\n"
     "tuner status                      what is there",
+    epilog=f"Exit codes:\n\n{exit_codes_in_short()}",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -55,7 +54,7 @@ def run() -> int:
         if debug:
             raise
         return _report(error)
-    if code == EXIT_INTERRUPTED:  # what typer makes of it
+    if code == Exit.INTERRUPTED:  # what typer makes of it
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
@@ -64,25 +63,28 @@ def _report(error: Exception) -> int:
     """Say what went wrong in one message, and return the exit code for it."""
     if ENDING.is_set() and not isinstance(error, Interrupted | Paused):  # made of the interruption by other code
         print(f"interrupted; run the same command again to go on (meanwhile: {_named(error)})", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return Exit.INTERRUPTED
     if isinstance(error, InputError):
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
+        return Exit.INPUT
+    if isinstance(error, TrialsFailed):
+        print(f"failed: {error}", file=sys.stderr)
+        return Exit.FAILED
     if isinstance(error, Paused):
         print(f"paused: {error}", file=sys.stderr)
-        return EXIT_PAUSED
+        return Exit.PAUSED
     if isinstance(error, Interrupted):
         print(f"interrupted: {error}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return Exit.INTERRUPTED
     if isinstance(error, TunerError):
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAULT
+        return Exit.FAULT
     shown = getattr(error, "show", None)
     if shown is not None:  # a usage error of the command line itself
         shown()
-        return int(getattr(error, "exit_code", EXIT_INPUT))
+        return int(getattr(error, "exit_code", Exit.INPUT))
     print(f"unexpected {_named(error)} (--debug shows where)", file=sys.stderr)
-    return EXIT_FAULT
+    return Exit.FAULT
 
 
 def _named(error: Exception) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import DryRun, Format, OutputFormat, RoundNumber
+from tuner.cli.options import DryRun, Format, OutputFormat, RetryFailed, RoundNumber
 from tuner.cli.where import Where, trains
 
 
@@ -24,9 +24,12 @@ def budget_curve(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each length.")] = 1,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Train one point to several lengths from one trunk, and say what a longer run would buy (exit code 3: act)."""
+    """Train one point to several lengths from one trunk, and say what a longer run would buy (exit codes 3: act,
+    4: trials failed).
+    """
     from tuner.cli.desks import open_desk
     from tuner.cli.drawing_curves import chosen_stages, run_and_print
     from tuner.cli.launching import print_plan
@@ -37,4 +40,4 @@ def budget_curve(
         if dry_run:
             print_plan(*priced_stages(desk, stages))
             return
-        raise typer.Exit(run_and_print(desk, stages, where.quiet, form))
+        raise typer.Exit(run_and_print(desk, stages, retry_failed=retry_failed, quiet=where.quiet, form=form))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.exit_codes import Exit
 from tuner.cli.options import Format, OutputFormat, RoundNumber, Storage, Study, Thresholds
 
 
@@ -41,4 +42,4 @@ def check(
     if any(finding.verdict.startswith("expand") for finding in findings):
         next_step(f"tuner boundaries {records.name} --expand")
     next_step(f"tuner report {records.name}")
-    raise typer.Exit(3 if told else 0)
+    raise typer.Exit(Exit.FINDING if told else Exit.FINE)

@@ -26,10 +26,12 @@ def price_contest(desk: Desk, made: Contest) -> None:
     print_plan(plan_study(desk, made.study, made.trials))
 
 
-def hold_contest(desk: Desk, made: Contest, *, level: float, minimum_gain: float, quiet: bool) -> Finding:
+def hold_contest(
+    desk: Desk, made: Contest, *, level: float, minimum_gain: float, retry_failed: bool, quiet: bool
+) -> Finding:
     """Train what is left while somebody watches."""
     say(f"{desk.name} {made.study.name}: {made.study.goal}")
     say(f"{len(made.trials)} trials of {made.study.budget.max_train_steps:,} steps, with fresh seeds")
     with stop_on_signal() as asked:
         working = replace(desk, stop=asked.is_set, watch=watch(quiet))
-        return run_contest(working, made, level=level, minimum_gain=minimum_gain)
+        return run_contest(working, made, level=level, minimum_gain=minimum_gain, retry_failed=retry_failed)

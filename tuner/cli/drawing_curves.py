@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tuner.analysis.budget_curve import budget_curve, budget_curve_finding
 from tuner.analysis.round_frames import round_frames, row_of_trial
+from tuner.cli.launching import told_failures
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, exit_code, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
@@ -30,19 +31,21 @@ def chosen_stages(
     return curve_stages(row, record, _parsed(lengths) if lengths else even_lengths(longest), num_seeds)
 
 
-def run_and_print(desk: Desk, stages: Sequence[Stage], quiet: bool, form: Format) -> int:
+def run_and_print(desk: Desk, stages: Sequence[Stage], *, retry_failed: bool, quiet: bool, form: Format) -> int:
     """Train the curve while somebody watches, print its finding, and return the exit code."""
     lengths = ", ".join(f"{stage.study.budget.max_train_steps:,}" for stage in stages)
     say(f"{desk.name}: {stages[0].study.lineage[0][0]} {stages[0].study.lineage[0][1]} to {lengths} steps")
     with stop_on_signal() as asked:
-        train_stages(replace(desk, stop=asked.is_set, watch=watch(quiet)), stages)
+        rows = train_stages(replace(desk, stop=asked.is_set, watch=watch(quiet)), stages, retry_failed=retry_failed)
     curve = budget_curve(desk.ledger, desk.name)
     finding = budget_curve_finding(curve)
     emit_findings(desk.name, "budget-curve", [finding], form)
     trained, taken = int(curve.table["trained"].sum()), int(curve.table["inherited"].sum())
     say(f"{trained:,} steps trained; separate runs would have trained {trained + taken:,}")
-    next_step(f"tuner plot budget-curve {desk.name} -o budget-curve.png")
-    return exit_code([finding])
+    failed = told_failures(desk, rows)
+    if len(curve.table):
+        next_step(f"tuner plot budget-curve {desk.name} -o budget-curve.png")
+    return failed or exit_code([finding])
 
 
 def _parsed(text: str) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """`tuner launch`: train a round, or go on with it."""
 
+import typer
+
 from tuner.cli.options import DryRun, Expanded, LaunchedRound, MaxTrainSteps, RetryFailed, Verbose
 from tuner.cli.where import Where, trains
 
@@ -14,7 +16,9 @@ def launch(
     retry_failed: RetryFailed = False,
     expanded: Expanded = False,
 ) -> None:
-    """Train the trials of a round. The same command again continues and repeats nothing that is finished."""
+    """Train the trials of a round. The same command again continues and repeats nothing that is finished (exit code 4:
+    trials failed).
+    """
     from tuner.cli.desks import open_desk
     from tuner.cli.launching import print_fusion, print_plan, run_launch
     from tuner.rounds.launch import plan_study
@@ -28,4 +32,4 @@ def launch(
             if verbose:
                 print_fusion(desk, prepared)
         else:
-            run_launch(desk, prepared, retry_failed=retry_failed, quiet=where.quiet)
+            raise typer.Exit(run_launch(desk, prepared, retry_failed=retry_failed, quiet=where.quiet))

@@ -1,12 +1,14 @@
 """Launching with progress, and the price of a launch before it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rich.table import Table
 
+from tuner.analysis.failed import failures, listed
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.cli.exit_codes import Exit
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.execution.choices import Choices
@@ -70,8 +72,23 @@ def print_fusion(desk: Desk, prepared: Prepared) -> None:
     say(f"trials of this study can be fused ({choice.reason}); loop: once for each trial; shape group: {kind}")
 
 
-def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> None:
-    """Train what is left of a study while somebody watches, and say where it stands."""
+def told_failures(desk: Desk, rows: Sequence[StudyRow]) -> Exit:
+    """List the trials of some studies that FAILED, with their reasons, and say whether any did by an exit code."""
+    failed = failures(desk.ledger, rows)
+    if not failed:
+        return Exit.FINE
+    say(f"{len(failed)} trials FAILED, not because of their point:")
+    for line in listed(failed):
+        say(f"  {line}")
+    say(
+        "remove the cause, then repeat the command with --retry-failed: they go on from their last saved state; "
+        "running again without a change will not help"
+    )
+    return Exit.FAILED
+
+
+def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> Exit:
+    """Train what is left of a study while somebody watches, say where it stands, and return the exit code."""
     study = prepared.study
     check_study(desk, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{desk.name} {study.name}: {study.goal}")
@@ -93,12 +110,14 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
     for words in _how_trained(desk, row):
         say(words)
     say(f"{desk.name} {study.name}: {states}; records in {desk.ledger.safe_url}")
-    if counts.get(State.FAILED):
-        say("some trials FAILED, not because of their point: `tuner trials` gives the reasons, --retry-failed repeats")
-    next_step(
-        f"tuner best-steps {desk.name} --round {study.round}", f"tuner boundaries {desk.name} --round {study.round}"
-    )
+    code = told_failures(desk, [row])
+    about = f"{desk.name} --round {study.round}"
+    if counts[State.COMPLETE]:
+        next_step(f"tuner best-steps {about}", f"tuner boundaries {about}")
+    elif code is Exit.FAILED:
+        next_step(f"tuner trials {about}")
     sys.stderr.flush()
+    return code
 
 
 def _how_trained(desk: Desk, row: StudyRow) -> Iterator[str]:
@@ -112,8 +131,8 @@ def _how_trained(desk: Desk, row: StudyRow) -> Iterator[str]:
         yield f"trials were trained {how}{which}{why}"
 
 
-def run_worker(desk: Desk, *, quiet: bool) -> None:
-    """Train what is left of every study that was launched, while somebody watches."""
+def run_worker(desk: Desk, *, quiet: bool) -> Exit:
+    """Train what is left of every study that was launched, while somebody watches; the exit code."""
     rows = desk.ledger.studies(desk.name)
     trained = 0
     with stop_on_signal() as asked:
@@ -126,3 +145,4 @@ def run_worker(desk: Desk, *, quiet: bool) -> None:
             working = replace(desk, stop=asked.is_set, watch=watch(quiet))
             work_on(working, row, finished)
     say(f"{desk.name}: nothing is left to train in {len(rows)} studies" if not trained else f"{desk.name}: done")
+    return told_failures(desk, rows)

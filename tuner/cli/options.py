@@ -76,7 +76,13 @@ LaunchedRound = Annotated[int, typer.Option("--round", "-r", help="The round, co
 MaxTrainSteps = Annotated[
     int | None, typer.Option(min=1, help="Step budget of every trial, over the declared one.", show_default=False)
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train FAILED trials again.")]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Train FAILED trials again, from their last saved state; after a change of code from step 0.",
+    ),
+]
 AllowChangedCode = Annotated[
     bool, typer.Option("--allow-changed-code", help="Go on although the workload's code or data changed.")
 ]

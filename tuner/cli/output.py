@@ -11,7 +11,10 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
+from tuner.analysis.study_frames import StudyFrames
+from tuner.cli.exit_codes import Exit
 from tuner.cli.options import Format
 from tuner.cli.tables import fitting, natural_width, table_of
 from tuner.security import safe_cell
@@ -99,9 +102,15 @@ def _print_finding(finding: Finding, thresholds: bool) -> None:
         out.print(Text(f"  thresholds: {used}", style="dim"))
 
 
+def say_failed(frames: StudyFrames) -> None:
+    """How many trials of a study FAILED, where a single question is answered without them."""
+    for finding in failed_findings(frames):
+        say(f"note: {finding.summary}")
+
+
 def exit_code(findings: Sequence[Finding]) -> int:
-    """3 when somebody should act, else 0."""
-    return 3 if needing_action(findings) else 0
+    """FINDING when somebody should act, else FINE."""
+    return Exit.FINDING if needing_action(findings) else Exit.FINE
 
 
 def readable_seconds(seconds: float) -> str:

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from tuner.cli.launching import print_plan
+from tuner.cli.exit_codes import Exit
+from tuner.cli.launching import print_plan, told_failures
 from tuner.cli.output import console, next_step, say
 from tuner.cli.places import report_path
 from tuner.cli.watching import stop_on_signal, watch
@@ -20,8 +21,11 @@ from tuner.rounds.price import priced_campaign
 from tuner.rounds.run import Playbook, Question
 
 
-def play(desk: Desk, *, yes: bool, expand: int, quiet: bool) -> int:
-    """Run what is left of the playbook, write the report, and return the exit code."""
+def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool) -> Exit:
+    """Run what is left of the playbook, write the report, and return the exit code.
+
+    A question comes before failed trials: until it is answered nothing more is trained.
+    """
     tell = (lambda text: None) if quiet else say
     seen: list[str] = []
 
@@ -31,17 +35,18 @@ def play(desk: Desk, *, yes: bool, expand: int, quiet: bool) -> int:
 
     with stop_on_signal() as asked:
         at_work = replace(desk, stop=asked.is_set, watch=watch_and_note)
-        ending = Playbook(at_work, yes=yes, tell=tell, expand=expand).run()
+        ending = Playbook(at_work, yes=yes, tell=tell, expand=expand, retry_failed=retry_failed).run()
     page = report_path(desk.ledger, desk.name)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
         write_report(desk.ledger, desk.name, page, importances)
         say(f"wrote {page}")
     _print_winner(desk)
+    code = told_failures(desk, ending.rounds)
     if ending.question is not None:
         _ask(ending.question, desk)
-        return 3
+        return Exit.FINDING
     next_step(f"open {page}", f"tuner best {desk.name} --export model.safetensors")
-    return 0
+    return code
 
 
 def print_prices(desk: Desk) -> None:

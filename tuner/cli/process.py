@@ -11,9 +11,8 @@ import sys
 from typing import NoReturn
 
 from tuner import signals
+from tuner.cli.exit_codes import Exit
 from tuner.cli.streams import lasting
-
-EXIT_INTERRUPTED = signals.EXIT_CODE
 
 
 def main() -> NoReturn:
@@ -28,7 +27,7 @@ def main() -> NoReturn:
 
         ending.code = run()
     except KeyboardInterrupt:
-        ending.code = EXIT_INTERRUPTED
+        ending.code = Exit.INTERRUPTED
         print("interrupted; run the same command again to go on", file=sys.stderr)
     gc.freeze()  # else Python searches all of torch for cycles before it ends: 0.4 s
     sys.exit(ending.code)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.exit_codes import Exit
 from tuner.cli.options import Device, RoundNumber, Storage, StudyFile, StudyName, Threads
 
 
@@ -36,5 +37,5 @@ def replay(
     print(f"trial {trial}: {outcome.values} values compared, {outcome.different} differ", flush=True)
     if outcome.different:
         say(f"first difference: {outcome.first_difference}; recorded Numerics: {outcome.recorded_numerics}")
-        raise typer.Exit(3)
+        raise typer.Exit(Exit.FINDING)
     say("the same bits as recorded")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import DryRun
+from tuner.cli.options import DryRun, RetryFailed
 from tuner.cli.where import Where, trains
 
 
@@ -16,8 +16,11 @@ def run(
         int, typer.Option(min=0, help="How often a round is widened where its best points press against a range.")
     ] = 0,
     dry_run: DryRun = False,
+    retry_failed: RetryFailed = False,
 ) -> None:
-    """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report."""
+    """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report (exit codes 3: a question
+    waits for an answer, 4: trials failed; where both hold, 3, and the failed trials are listed above the question).
+    """
     from tuner.cli.desks import open_desk
     from tuner.cli.playing import play, print_prices
 
@@ -25,4 +28,4 @@ def run(
         if dry_run:
             print_prices(desk)
             return
-        raise typer.Exit(play(desk, yes=yes, expand=expand, quiet=where.quiet))
+        raise typer.Exit(play(desk, yes=yes, expand=expand, retry_failed=retry_failed, quiet=where.quiet))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.options import Format, OutputFormat
+from tuner.cli.options import Format, OutputFormat, RetryFailed
 from tuner.cli.where import Where, trains
 
 
@@ -18,12 +18,17 @@ def sweep(
     again: Annotated[
         bool, typer.Option("--again", help="Sweep anew although it came to an end: model, data or batch changed.")
     ] = False,
+    retry_failed: RetryFailed = False,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Sweep constant learning rates without regularization and find the step budget (exit code 3: no number)."""
+    """Sweep constant learning rates without regularization and find the step budget (exit codes 3: no number, 4: a rate
+    failed twice, so there is none).
+    """
     from tuner.cli.desks import open_desk
     from tuner.cli.sweeping import chosen_sweep, run_and_print
 
     with open_desk(where) as desk:
         declared = chosen_sweep(desk, learning_rates, extend)
-        raise typer.Exit(run_and_print(desk, declared, again=again, quiet=where.quiet, form=form))
+        raise typer.Exit(
+            run_and_print(desk, declared, again=again, retry_failed=retry_failed, quiet=where.quiet, form=form)
+        )

@@ -8,6 +8,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
+from tuner.cli.exit_codes import Exit
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, emit_frame, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
@@ -54,10 +55,11 @@ def _rates(frames: StudyFrames) -> tuple[float, ...]:
     return tuple(sorted(fit_steps_frame(frames)["learning_rate"]))
 
 
-def run_and_print(desk: Desk, declared: Sweep, *, again: bool, quiet: bool, form: Format) -> int:
+def run_and_print(desk: Desk, declared: Sweep, *, again: bool, retry_failed: bool, quiet: bool, form: Format) -> Exit:
     """Run a sweep while somebody watches, print its finding, and return the exit code."""
     with stop_on_signal() as asked:
-        outcome = run_sweep(replace(desk, stop=asked.is_set, watch=watch(quiet)), declared, again=again)
+        at_work = replace(desk, stop=asked.is_set, watch=watch(quiet))
+        outcome = run_sweep(at_work, declared, again=again, retry_failed=retry_failed)
     records = sweep_records(desk.ledger, desk.name)
     if records is None:
         raise StorageError(f"the sweep of {desk.name!r} left no record")
@@ -67,11 +69,11 @@ def run_and_print(desk: Desk, declared: Sweep, *, again: bool, quiet: bool, form
     file = desk.study_file or desk.name
     if isinstance(outcome, Fitted):
         next_step(f"tuner launch {file} --round 1", f"tuner plot sweep {desk.name}")
-        return 0
+        return Exit.FINE
     if isinstance(outcome, Invalid):
         next_step(f"tuner sweep {file} --extend")
     say("no number of steps: see the action above")
-    return 3
+    return Exit.FINDING
 
 
 def _grid(text: str) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.exit_codes import Exit
 from tuner.cli.options import Checkpoints, Format, OutputFormat, Storage, Study
 
 
@@ -54,4 +55,4 @@ def verify(
         say(f"{name}: every file, digest, curve and state is as recorded")
         return
     emit_frame(pd.DataFrame(found, columns=["study", "trial", "kind", "problem"]), form)
-    raise typer.Exit(3)
+    raise typer.Exit(Exit.FINDING)

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import typer
+
 from tuner.cli.where import Where, trains
 
 
@@ -15,4 +17,4 @@ def worker(where: Where) -> None:
 
     # In a process of its own, so that its lease is renewed whatever the training does.
     with open_desk(replace(where, workers=where.workers or "1"), create=False) as desk:
-        run_worker(desk, quiet=where.quiet)
+        raise typer.Exit(run_worker(desk, quiet=where.quiet))

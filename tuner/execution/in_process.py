@@ -11,7 +11,7 @@ from pathlib import Path
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
-from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, StudyChanged, TunerError, WorkloadError
+from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, StudyChanged, TrialsFailed, TunerError
 from tuner.execution.backend import Listener
 from tuner.execution.fusing import Fuse, Fusing
 from tuner.execution.heartbeat import BEATS, heartbeat
@@ -21,8 +21,8 @@ from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.signals import ENDING
-from tuner.storage.claims import worker_id
 from tuner.storage.identity import checkpoint_place
+from tuner.storage.living import worker_id
 from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -273,15 +273,15 @@ def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:
 
 
 def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
-    """Raise WorkloadError when trials in a row fail alike; `failures` remembers the last ones."""
+    """Raise TrialsFailed when trials in a row fail alike; `failures` remembers the last ones."""
     if update.state is not State.FAILED:
         failures.clear()
         return
     failures.append(update.reason.split(":")[0])
     if len(failures) >= SAME_FAILURES and len(set(failures)) == 1:
-        raise WorkloadError(
+        raise TrialsFailed(
             f"{len(failures)} trials in a row failed alike, the last with: {update.reason}; "
-            "mend the workload and launch again with --retry-failed"
+            "mend the workload, then the same command with --retry-failed"
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tuner.design.study_file import load_campaign
-from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TunerError
+from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TrialsFailed, TunerError
 from tuner.execution.fusing import parsed_fuse
 from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.orders import STOP, Mouth, Order, Place
@@ -61,6 +61,8 @@ def _family(error: TunerError) -> str:
     """Which kind of error the coordinator shall raise."""
     if isinstance(error, InputError):
         return "input"
+    if isinstance(error, TrialsFailed):
+        return "failed"
     return "device" if isinstance(error, DeviceLost) else "paused"
 
 

@@ -19,7 +19,16 @@ import torch
 from tuner import signals
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import InputError, Interrupted, Paused, StorageError, StudyChanged, TunerError, WorkloadError
+from tuner.errors import (
+    InputError,
+    Interrupted,
+    Paused,
+    StorageError,
+    StudyChanged,
+    TrialsFailed,
+    TunerError,
+    WorkloadError,
+)
 from tuner.execution.backend import Listener
 from tuner.execution.heartbeat import BEATS, renew
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
@@ -240,6 +249,8 @@ class _Shift:
             return
         if kind == "input":
             raise _INPUT_ERRORS.get(message["name"], InputError)(text)
+        if kind == "failed":
+            raise TrialsFailed(text)
         if kind == "paused":
             raise Paused(text)
         if kind == "fault":

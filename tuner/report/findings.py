@@ -13,6 +13,7 @@ from tuner.report.wording import STRENGTH_DOTS, in_words, readable
 _ASKED: Mapping[str, str] = {
     "best_steps": "Was the step budget right?",
     "boundary": "Was its range wide enough?",
+    "failed_trials": "Did trials fail?",
     "infeasible": "Did too many points fail to train?",
     "enough_points": "Were there enough points?",
     "instability": "Is the best learning rate at the edge of stability?",

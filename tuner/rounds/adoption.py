@@ -98,10 +98,13 @@ def _replicate(study: Study, number: int, side: Side) -> Trial:
     return replace(trial, data_seed=derived_seed("data", study.seed, number))
 
 
-def run_contest(desk: Desk, made: Contest, *, level: float = LEVEL, minimum_gain: float = 0.0) -> Finding:
+def run_contest(
+    desk: Desk, made: Contest, *, level: float = LEVEL, minimum_gain: float = 0.0, retry_failed: bool = False
+) -> Finding:
     """Train what is left of the contest, answer, and keep the answer in the log of adoptions."""
     check_level(level)
-    row = launch_study(desk, made.study, made.trials, budget_origin=f"as {made.study.lineage[0][0]}")
+    origin = f"as {made.study.lineage[0][0]}"
+    row = launch_study(desk, made.study, made.trials, budget_origin=origin, retry_failed=retry_failed)
     frames = study_frames(desk.ledger, desk.name, made.study.name)
     finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
     desk.ledger.conclude(desk.name, KIND, log_entry(frames, finding), row.study_id)

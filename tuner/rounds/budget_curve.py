@@ -15,7 +15,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
-from tuner.rounds.launch import Desk, Plan, launch_study, plan_study
+from tuner.rounds.launch import Desk, Options, Plan, launch_study, plan_study
 from tuner.rounds.plan import schedule_of, trial_at
 from tuner.storage.studies import StudyRow
 
@@ -66,10 +66,12 @@ def priced_stages(desk: Desk, stages: Sequence[Stage]) -> list[Plan]:
     ]
 
 
-def train_stages(desk: Desk, stages: Sequence[Stage]) -> None:
-    """Train what is left, the trunk first, and note which lengths belong together."""
-    rows = [launch_study(desk, stage.study, stage.trials, budget_origin="a length of the curve") for stage in stages]
+def train_stages(desk: Desk, stages: Sequence[Stage], *, retry_failed: bool = False) -> list[StudyRow]:
+    """Train what is left, the trunk first, and note which lengths belong together; returns their studies."""
+    options: Options = {"budget_origin": "a length of the curve", "retry_failed": retry_failed}
+    rows = [launch_study(desk, stage.study, stage.trials, **options) for stage in stages]
     desk.ledger.conclude(desk.name, KIND, {"studies": [row.study.name for row in rows]})
+    return rows
 
 
 def _check(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int) -> None:

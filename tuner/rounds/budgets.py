@@ -7,7 +7,7 @@ from tuner.analysis.best_steps import proposed_budget
 from tuner.analysis.round_frames import round_frames
 from tuner.analysis.stale import CONCLUSION
 from tuner.analysis.sweep_outcome import Fitted
-from tuner.analysis.sweep_records import sweep_records
+from tuner.analysis.sweep_records import failed_rates, refuse_failed_rates, sweep_records
 from tuner.budget.step_budget import rounded_up
 from tuner.errors import DeclarationError, InputError
 from tuner.rounds.launch import Desk, required_round, started_study
@@ -77,6 +77,7 @@ def _first_budget(desk: Desk) -> Budget:
             "round 1 has no step budget: run `tuner sweep` first, declare max_train_steps on the round, or give "
             "--max-train-steps"
         )
+    refuse_failed_rates(failed_rates(desk.ledger, desk.name, sweep.name), desk.study_file or desk.name)
     outcome = sweep.outcome
     if not isinstance(outcome, Fitted):
         raise DeclarationError(

@@ -2,29 +2,40 @@
 
 import logging
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, TypedDict, Unpack, cast
 
+from tuner.analysis.failed import failures, listed
 from tuner.analysis.frames import study_frames
 from tuner.analysis.infeasible import FEWEST_ALIKE, spoiled_by_data
 from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
 from tuner.design.campaign import Campaign
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError, StudyChanged
+from tuner.errors import StorageError, StudyChanged, TrialsFailed
 from tuner.execution.backend import Backend, Watch, silent
 from tuner.records import Price, State
 from tuner.rounds.basis import basis_of
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
-from tuner.storage.claims import worker_id
+from tuner.storage.living import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
 logger = logging.getLogger(__name__)
 FINITE = "finite validation"  # the conclusion that each validation example has a finite selection metric
 DRY_LOOK_SECONDS = 10.0  # a dry run looks at all validation examples where that takes no longer
+SECOND_TRY: Final = "second_try"  # the conclusion about a study that names the FAILED trials it trained once more
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `launch_study`."""
+
+    retry_failed: bool
+    budget_origin: str
+    budget_source: str | None
 
 
 def _never() -> bool:
@@ -105,12 +116,27 @@ def started_study(desk: Desk, name: str) -> StudyRow | None:
 def required_round(desk: Desk, number: int) -> StudyRow:
     """The study of a round that must have been launched. Raises StorageError with the command that launches it."""
     row = started_study(desk, round_name(number))
+    if row is not None:
+        refuse_all_failed(desk, row)
     if row is None or not desk.ledger.state_counts(row.study_id).get(State.COMPLETE):
         raise StorageError(
             f"round {number} of {desk.name!r} has no complete trial, and the next round starts from its results; "
             f"launch it first: tuner launch {desk.study_file or desk.name} --round {number}"
         )
     return row
+
+
+def refuse_all_failed(desk: Desk, row: StudyRow) -> None:
+    """Raise TrialsFailed for a study of which no trial completed because trials FAILED: nothing can rest on it."""
+    counts = desk.ledger.state_counts(row.study_id)
+    if counts[State.COMPLETE] or not counts[State.FAILED]:
+        return
+    told = "\n".join(f"  {line}" for line in listed(failures(desk.ledger, [row])))
+    again = f" --round {row.study.round} --retry-failed" if row.study.round else " --retry-failed"
+    raise TrialsFailed(
+        f"no trial of {row.study.name} completed, because {counts[State.FAILED]} FAILED:\n{told}\nremove the cause, "
+        f"then train them again: tuner launch {desk.study_file or desk.name}{again}"
+    )
 
 
 def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
@@ -153,11 +179,38 @@ def launch_study(
     )
     _check_fingerprint(desk, row)
     if retry_failed:
-        desk.ledger.reset(row.study_id, [State.FAILED])
+        retry(desk, row)
     finished = _num_finished(desk, row)
     if finished < study.num_trials:
         work_on(desk, row, finished)
     return row
+
+
+def launch_surely(desk: Desk, study: Study, trials: Sequence[Trial], **options: Unpack[Options]) -> StudyRow:
+    """`launch_study`, where a number will rest on every trial: those that FAILED are trained once more.
+
+    A machine that is killed again and again gives up trials that are not to blame. Once in the life of a study, so that
+    trials that are to blame come to an end.
+    """
+    row = launch_study(desk, study, trials, **options)
+    kept = desk.ledger.conclusion(desk.name, SECOND_TRY, row.study_id) or {"trials": []}
+    before = {int(str(number)) for number in cast(list[object], kept["trials"])}
+    failed = {record.number for record in desk.ledger.trials(row.study_id) if record.state is State.FAILED} - before
+    again = retry(desk, row, failed) if failed else []
+    if again:
+        desk.ledger.conclude(desk.name, SECOND_TRY, {"trials": sorted({*before, *again})}, row.study_id)
+        logger.warning("%s: trials %s FAILED and are trained once more", study.name, ", ".join(map(str, again)))
+        work_on(desk, row, _num_finished(desk, row))
+    return row
+
+
+def retry(desk: Desk, row: StudyRow, numbers: Collection[int] | None = None) -> list[int]:
+    """Let FAILED trials wait again; returns their numbers.
+
+    They go on from their last saved state, but begin anew where the code is not that which the study was started with:
+    no trial is trained half by one code and half by another.
+    """
+    return desk.ledger.retry(row.study_id, numbers, afresh=row.fingerprint != desk.backend.fingerprint())
 
 
 def work_on(desk: Desk, row: StudyRow, finished: int) -> None:

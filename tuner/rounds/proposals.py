@@ -196,9 +196,18 @@ def _started(search: Search, first: Sequence[Known], seed: int) -> CMA:
 
 
 def _ranked_values(direction: Direction, batch: Sequence[Known]) -> list[float]:
-    """Values to minimize. Only their order counts, so what is infeasible or failed comes last by its rank."""
+    """Values to minimize. Only their order counts: what is infeasible comes last by its rank.
+
+    What is feasible and has no value FAILED: it says nothing about its point, so it stands in the middle.
+    """
     sign = 1.0 if direction == "minimize" else -1.0
-    return [sign * known.value if known.value is not None and known.feasible else math.inf for known in batch]
+    ranked = sorted(sign * one.value if one.value is not None else math.inf for one in batch if _says_something(one))
+    middle = ranked[len(ranked) // 2] if ranked else 0.0
+    return [math.inf if not one.feasible else middle if one.value is None else sign * one.value for one in batch]
+
+
+def _says_something(known: Known) -> bool:
+    return known.value is not None or not known.feasible
 
 
 def _units(space: SearchSpace, point: Mapping[str, Value]) -> np.ndarray:

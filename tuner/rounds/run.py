@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tuner.analysis.boundaries import boundary_findings
+from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import Finding, needing_action
 from tuner.analysis.regime import contradiction_finding, regime_finding
 from tuner.analysis.round_findings import confirming_findings
@@ -20,11 +21,12 @@ from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.expand import expand_round
-from tuner.rounds.launch import Desk, launch_study
+from tuner.rounds.launch import Desk, launch_surely, refuse_all_failed
 from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepare import Prepared, declared_regime, prepared_expansion, prepared_round
 from tuner.rounds.sweep import run_sweep, settled_outcome
+from tuner.storage.studies import StudyRow
 
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 
@@ -41,10 +43,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended: through, or at a question."""
+    """How a run ended: through, or at a question. `rounds`: the studies of its rounds, whose trials may have FAILED."""
 
     findings: tuple[Finding, ...]
     question: Question | None = None
+    rounds: tuple[StudyRow, ...] = ()
 
 
 Tell = Callable[[str], None]
@@ -53,25 +56,31 @@ Tell = Callable[[str], None]
 class Playbook:
     """One run of the playbook. `tell` is told what happens; `yes` takes the proposed action of every question.
 
-    expand: how often the space of a round is widened where its best points press against a range (B20).
+    expand: how often the space of a round is widened where its best points press against a range (B20). retry_failed:
+    train FAILED trials of every stage again; those of a stage are anyway, once.
     """
 
-    def __init__(self, desk: Desk, *, yes: bool, tell: Tell, expand: int = 0) -> None:
+    def __init__(self, desk: Desk, *, yes: bool, tell: Tell, expand: int = 0, retry_failed: bool = False) -> None:
         self.desk = desk
+        self.retry_failed = retry_failed
+        self.rounds: list[StudyRow] = []
         self.yes = yes
         self.expand = expand
         self.tell = tell
         self.findings: list[Finding] = []
 
     def run(self) -> Ending:
-        """Go through all stages that are left. Raises InputError, Paused or Interrupted."""
+        """Go through all stages that are left.
+
+        Raises InputError, Paused, Interrupted, or TrialsFailed where a stage has no answer because trials FAILED.
+        """
         self._warn_about_rounds()
         question = self._find_regime()
         for number in range(1, len(self.desk.campaign.rounds) + 1):
             if question is not None:
                 break
             question = self._run_round(number)
-        return Ending(tuple(self.findings), question)
+        return Ending(tuple(self.findings), question, tuple(self.rounds))
 
     def _warn_about_rounds(self) -> None:
         note = many_rounds_note(len(self.desk.campaign.rounds))
@@ -97,7 +106,7 @@ class Playbook:
 
     def _sweep_until_valid(self, sweep: Sweep) -> tuple[Outcome, Question | None]:
         for _ in range(MAX_EXTENSIONS + 1):
-            outcome = settled_outcome(self.desk, sweep) or run_sweep(self.desk, sweep)
+            outcome = settled_outcome(self.desk, sweep) or run_sweep(self.desk, sweep, retry_failed=self.retry_failed)
             finding = self._add(sweep_finding(outcome, self._sweep().fits))
             if not isinstance(outcome, Invalid):
                 break
@@ -135,18 +144,14 @@ class Playbook:
     def _run_round(self, number: int) -> Question | None:
         prepared = prepared_round(self.desk, number)
         self._announce(number, prepared)
-        launch_study(
-            self.desk,
-            prepared.study,
-            prepared.trials,
-            budget_origin=prepared.budget.origin,
-            budget_source=prepared.budget.source,
-        )
+        self._launch(prepared)
         declared = self.desk.campaign.round(number)
         searched = declared.space is not None or declared.trials is not None
         if searched and self.expand and not self._was_answered(number):
             self._widen(number)
         frames = round_frames(self.desk.ledger, self.desk.name, number)
+        for finding in failed_findings(frames):
+            self._add(finding)
         if number == 1:
             self._check_declared_regime(frames)
         for finding in confirming_findings(self.desk.ledger, self.desk.name, number, frames):
@@ -169,8 +174,20 @@ class Playbook:
         return len(round_rows(self.desk.ledger, self.desk.name, number, planned=True)) - 1
 
     def _train_widening(self, number: int) -> None:
-        prepared = prepared_expansion(self.desk, number)
-        launch_study(self.desk, prepared.study, prepared.trials, budget_origin=prepared.budget.origin)
+        self._launch(prepared_expansion(self.desk, number))
+
+    def _launch(self, prepared: Prepared) -> None:
+        """Train what is left of a round. Raises TrialsFailed where none of its trials completed because of failures."""
+        row = launch_surely(
+            self.desk,
+            prepared.study,
+            prepared.trials,
+            budget_origin=prepared.budget.origin,
+            budget_source=prepared.budget.source,
+            retry_failed=self.retry_failed,
+        )
+        self.rounds.append(row)
+        refuse_all_failed(self.desk, row)
 
     def _judge_boundaries(self, number: int, frames: StudyFrames) -> Question | None:
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]

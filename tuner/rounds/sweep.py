@@ -5,8 +5,11 @@
 3. `refined`: the fastest rates again, evaluated more often, where the interval is wider than 10 % (D5).
 4. `seeds`: the fastest rate with fresh seeds, for the spread (A26).
 
-Each stage is a study in the Ledger, so an interrupted sweep goes on where it was.
+Each stage is a study in the Ledger, so an interrupted sweep goes on where it was. A rate that FAILED is not one that
+did not fit: it is trained once more, and where it fails again the sweep has no answer (TrialsFailed names it).
 """
+
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -21,11 +24,18 @@ from tuner.analysis.sweep_outcome import (
     sweep_outcome,
     with_seeds,
 )
-from tuner.analysis.sweep_records import conclude_sweep, sweep_records
+from tuner.analysis.sweep_records import (
+    conclude_sweep,
+    failed_of,
+    failed_rates,
+    refuse_failed_rates,
+    sweep_records,
+)
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Sweep
 from tuner.design.study import Study
-from tuner.rounds.launch import Desk, launch_study, started_study
+from tuner.design.trial import Trial
+from tuner.rounds.launch import Desk, launch_surely, started_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
 PROBE_EVERY = 3  # every third rate of the grid is probed: about one a decade
@@ -34,20 +44,21 @@ REFINED_WIDTH = 0.05  # [P] an evaluation interval of the refinement, as a share
 SEED_ROOM = 2  # fresh seeds get so many times N steps, since steps to fit vary by up to 2x between seeds
 
 
-def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False) -> Outcome:
+def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> Outcome:
     """Run a sweep, or go on with it, and store its outcome. Training nothing that is in the Ledger already.
 
-    again: train it anew although it came to an end, because what it was run under changed (A16).
+    again: train it anew although it came to an end, because what it was run under changed (A16). Raises TrialsFailed
+    where a rate FAILED twice.
     """
     plan = sweep_plan(desk.campaign, sweep)
     name = _sweep_name(desk, plan)
     concluded = sweep_records(desk.ledger, desk.name)
     if concluded is not None and concluded.name == name:
-        if not again:
+        if not again and not failed_rates(desk.ledger, desk.name, name):
             return concluded.outcome
-        name = f"sweep-{len(_known_sweeps(desk)) + 1}"
+        name = f"sweep-{len(_known_sweeps(desk)) + 1}" if again else name
     check_sweep(desk, plan)
-    outcome = _Stages(desk, plan, name).outcome()
+    outcome = _Stages(desk, plan, name, retry_failed=retry_failed).outcome()
     conclude_sweep(desk.ledger, desk.name, name, outcome, sweep.margin)
     return outcome
 
@@ -55,7 +66,7 @@ def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False) -> Outcome:
 def settled_outcome(desk: Desk, sweep: Sweep) -> Outcome | None:
     """The outcome of a later sweep that took the place of this one, which was run and was not valid; else None."""
     last = sweep_records(desk.ledger, desk.name)
-    if last is None or isinstance(last.outcome, Invalid):
+    if last is None or isinstance(last.outcome, Invalid) or failed_rates(desk.ledger, desk.name, last.name):
         return None
     return last.outcome if started_study(desk, f"{_sweep_name(desk, sweep_plan(desk.campaign, sweep))}-grid") else None
 
@@ -71,8 +82,9 @@ def check_sweep(desk: Desk, plan: SweepPlan) -> None:
 class _Stages:
     """The stages of one sweep, each a study of its own."""
 
-    def __init__(self, desk: Desk, plan: SweepPlan, name: str) -> None:
+    def __init__(self, desk: Desk, plan: SweepPlan, name: str, *, retry_failed: bool = False) -> None:
         self.desk = desk
+        self.retry_failed = retry_failed
         self.plan = plan
         self.name = name
 
@@ -133,8 +145,7 @@ class _Stages:
         """The fastest rate with fresh seeds: the trial that won is left out, it was selected for being fast (B32)."""
         budget = StepBudget(SEED_ROOM * outcome.max_steps, max(1, int(REFINED_WIDTH * outcome.high)))
         study = self.plan.study(f"{self.name}-seeds", budget, self.plan.sweep.seeds)
-        launch_study(self.desk, study, self.plan.seed_trials(study, outcome.learning_rate))
-        return with_seeds(outcome, fit_steps_frame(study_frames(self.desk.ledger, self.desk.name, study.name)))
+        return with_seeds(outcome, self._trained(study, self.plan.seed_trials(study, outcome.learning_rate)))
 
     def _budget(self, steps: int) -> StepBudget:
         """Evaluated where the shorter probes are, so that a longer trial goes on from the end of a shorter one."""
@@ -151,8 +162,15 @@ class _Stages:
         if started is not None and started.study.budget.max_train_steps == budget.max_train_steps:
             budget = started.study.budget
         study = self.plan.study(name, budget, len(rates))
-        launch_study(self.desk, study, self.plan.trials(study, rates))
-        return fit_steps_frame(study_frames(self.desk.ledger, self.desk.name, study.name))
+        return self._trained(study, self.plan.trials(study, rates))
+
+    def _trained(self, study: Study, trials: Sequence[Trial]) -> pd.DataFrame:
+        """The fits of a stage. Raises TrialsFailed where a trial of it FAILED, the second time too."""
+        desk = self.desk
+        launch_surely(desk, study, trials, retry_failed=self.retry_failed)
+        fits = fit_steps_frame(study_frames(desk.ledger, desk.name, study.name))
+        refuse_failed_rates(failed_of(fits, study.name), desk.study_file or desk.name)
+        return fits
 
 
 def _is_coarse(outcome: Outcome) -> bool:

@@ -1,8 +1,5 @@
 """Who trains what: claims with lease and fence, their renewal and release. Leases are in the database's time."""
 
-import os
-import secrets
-import socket
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +13,7 @@ from sqlalchemy import (
     Select,
     bindparam,
     func,
+    literal,
     select,
     update,
 )
@@ -25,7 +23,7 @@ from tuner.errors import StorageError
 from tuner.records import Checkpoint, Claim, State
 from tuner.storage.dialects import DatabaseTime
 from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of
-from tuner.storage.recording import cut_back, owned
+from tuner.storage.recording import cut_back, given_back, owned
 from tuner.storage.schema import trial
 
 RESUMABLE = ("latest", "trunk")  # the kinds of checkpoint that hold the whole state of a training
@@ -92,11 +90,6 @@ class Terms:
             raise StorageError(f"a lease lasts a positive number of seconds, got {self.lease_seconds}")
 
 
-def worker_id() -> str:
-    """A name for this process that is never given twice: host:pid:random."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
 def claim_trials(connection: Connection, study_id: int, terms: Terms) -> list[Claim]:
     """Take trials that nobody owns; each curve is cut back to where its training resumes."""
     trials: dict[int, Trial] = {}
@@ -109,9 +102,9 @@ def claim_trials(connection: Connection, study_id: int, terms: Terms) -> list[Cl
     checkpoints = checkpoints_of(connection, begun) if begun else {}
     cut_back(connection, {trial_id: resume_step(checkpoints.get(trial_id, ())) for trial_id in begun})
     steps = {trial_id: max(0, resume_step(checkpoints.get(trial_id, ()))) for trial_id in trials}
-    inherited = {row.id: inherited_of(row) for row in rows}
+    found = {row.id: row for row in rows}
     return [
-        Claim(trial_id, fence, trials[trial_id], attempt, checkpoints.get(trial_id, ()), inherited=inherited[trial_id])
+        _claim(found[trial_id], trials[trial_id], fence, attempt, checkpoints.get(trial_id, ()))
         for trial_id, (fence, attempt) in _take(connection, steps, terms).items()
     ]
 
@@ -129,9 +122,9 @@ def renew_leases(connection: Connection, claims: Sequence[Claim]) -> list[Claim]
 
 def release_trials(connection: Connection, claims: Sequence[Claim], *, count_attempt: bool, reason: str = "") -> int:
     """Hand trials back to WAITING, and say how many were still ours."""
-    given_back = 0 if count_attempt else 1
+    attempt = trial.c.attempt if count_attempt else given_back(trial.c.attempt, literal(1))
     release = update(trial).where(*owned())
-    release = release.values(state=State.WAITING.value, reason=reason, attempt=trial.c.attempt - given_back, **NOBODY)
+    release = release.values(state=State.WAITING.value, reason=reason, attempt=attempt, **NOBODY)
     return sum(connection.execute(release, _key(claim)).rowcount for claim in _sorted(claims))
 
 
@@ -143,13 +136,11 @@ def unheard_claims(
     rows = connection.execute(mine.where(trial.c.worker == worker).order_by(trial.c.number)).all()
     rows = [row for row in rows if (row.id, row.fence) not in given]
     checkpoints = checkpoints_of(connection, [row.id for row in rows]) if rows else {}
-    return [
-        Claim(
-            row.id, row.fence, declared_trial(row), row.attempt, checkpoints.get(row.id, ()),
-            inherited=inherited_of(row),
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [_claim(row, declared_trial(row), row.fence, row.attempt, checkpoints.get(row.id, ())) for row in rows]
+
+
+def _claim(row: Row[Any], declared: Trial, fence: int, attempt: int, checkpoints: tuple[Checkpoint, ...]) -> Claim:
+    return Claim(row.id, fence, declared, attempt, checkpoints, inherited=inherited_of(row), farthest=row.farthest)
 
 
 def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[Any]]:
@@ -167,13 +158,15 @@ def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[
 
 
 def _worth_trying(connection: Connection, rows: Iterable[Row[Any]], max_attempts: int) -> dict[int, Trial]:
-    """The declared trials by id. Those that took down every worker, or cannot be read, become FAILED instead."""
+    """The declared trials by id. Those that make no progress, or cannot be read, become FAILED; their state stays."""
     worth: dict[int, Trial] = {}
     for row in rows:
         try:
             if row.attempt >= max_attempts:
                 last = f"; the last one: {row.reason}" if row.reason else ""
-                raise StorageError(f"quarantined after {row.attempt} attempts{last}")
+                raise StorageError(
+                    f"quarantined after {row.attempt} attempts, none of which got beyond step {row.farthest}{last}"
+                )
             worth[row.id] = declared_trial(row)
         except StorageError as error:
             hopeless = update(trial).where(trial.c.id == row.id)

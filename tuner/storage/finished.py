@@ -14,7 +14,13 @@ from tuner.storage.studies import insert_trials
 _END = (
     update(trial)
     .where(trial.c.id == bindparam("b_id"))
-    .values(state=bindparam("b_state"), reason=bindparam("b_reason"), step=bindparam("b_step"), finished=DatabaseTime())
+    .values(
+        state=bindparam("b_state"),
+        reason=bindparam("b_reason"),
+        step=bindparam("b_step"),
+        farthest=bindparam("b_step"),
+        finished=DatabaseTime(),
+    )
 )
 
 

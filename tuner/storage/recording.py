@@ -7,9 +7,11 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Dialect,
+    Integer,
     Text,
     and_,
     bindparam,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     null,
+    or_,
     select,
     update,
 )
@@ -37,19 +40,34 @@ def owned() -> tuple[ColumnElement[bool], ...]:
     return trial.c.id == bindparam("b_id"), trial.c.fence == bindparam("b_fence"), trial.c.state == _RUNNING
 
 
+def given_back(attempt: ColumnElement[int], count: ColumnElement[int]) -> ColumnElement[int]:
+    """`attempt` less `count`, and never below 0."""
+    return case((attempt > count, attempt - count), else_=literal_column("0"))
+
+
 _OURS = update(trial).where(*owned())
+_REACHED = bindparam("b_step", type_=BigInteger)
+_IS_FARTHER = trial.c.farthest < _REACHED
+# Steps lost with a damaged checkpoint may be trained again as progress, but not by the claim that lost them: a trial
+# that loses them at each claim and then dies would never be given up.
+_ATTEMPT = case(
+    (and_(_IS_FARTHER, bindparam("b_set_back", type_=Integer) == literal_column("0")), literal_column("1")),
+    else_=trial.c.attempt,
+)
+_LOSES_STEPS = bindparam("b_loses_steps", type_=Integer) == literal_column("1")
 _STEP: dict[str, Any] = {
     "step": bindparam("b_step"),
+    "farthest": case((or_(_IS_FARTHER, _LOSES_STEPS), _REACHED), else_=trial.c.farthest),
     "numerics": func.coalesce(bindparam("b_numerics"), trial.c.numerics),
     "inherited_steps": func.coalesce(bindparam("b_inherited_steps"), trial.c.inherited_steps),
     "inherited_from": func.coalesce(bindparam("b_inherited_from"), trial.c.inherited_from),
 }
-_GO_ON = _OURS.values(**_STEP, lease_until=DatabaseTime() + trial.c.lease_seconds)
+_GO_ON = _OURS.values(**_STEP, attempt=_ATTEMPT, lease_until=DatabaseTime() + trial.c.lease_seconds)
 _END = _OURS.values(
     **_STEP,
     state=bindparam("b_state"),
     reason=bindparam("b_reason"),
-    attempt=trial.c.attempt - bindparam("b_given_back"),
+    attempt=given_back(_ATTEMPT, bindparam("b_given_back", type_=Integer)),
     finished=case((bindparam("b_finished") == literal_column("1"), DatabaseTime()), else_=null()),
     worker=null(),
     lease_seconds=null(),
@@ -64,6 +82,8 @@ _ASKED: Mapping[str, Callable[[TrialUpdate], Any]] = {
     "b_numerics": attrgetter("numerics"),
     "b_inherited_steps": lambda one: None if one.inherited is None else one.inherited.steps,
     "b_inherited_from": lambda one: None if one.inherited is None else one.inherited.trial_id,
+    "b_set_back": lambda one: int(one.set_back),
+    "b_loses_steps": lambda one: int(one.cut_back_to is not None),
     "b_state": lambda one: one.state.value,
     "b_reason": lambda one: one.reason.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode(),
     "b_given_back": lambda one: int(one.state is State.WAITING),

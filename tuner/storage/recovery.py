@@ -1,69 +1,64 @@
-"""Trials that somebody left behind: leases of dead workers, and finished trials that shall be trained again."""
+"""Trials that somebody left behind: leases of dead workers, and FAILED trials that shall be tried again."""
 
-import os
-import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, select, update
 
 from tuner.errors import StorageError
 from tuner.records import State
-from tuner.storage.claims import NOBODY
+from tuner.storage.claims import NOBODY, resume_step
+from tuner.storage.living import dead_workers
+from tuner.storage.reading import checkpoints_of, declared_trial
 from tuner.storage.recording import cut_back, drop_checkpoints, owned
 from tuner.storage.schema import trial
 
+_AGAIN = {"state": State.WAITING.value, "reason": "", "attempt": 0, "finished": None, **NOBODY}
+_AFRESH = {"farthest": 0, "numerics": None, "inherited_steps": 0, "inherited_from": None, "started": None}
+
 
 def expire_dead_workers(connection: Connection, study_id: int) -> int:
-    """End the leases of workers on this host whose process is gone."""
+    """End the leases of workers that are known here to be dead; of any other worker the lease decides."""
     running = and_(trial.c.study_id == study_id, trial.c.state == State.RUNNING.value, trial.c.lease_until > 0.0)
-    rows = connection.execute(select(trial.c.id, trial.c.fence, trial.c.worker).where(running))
-    dead = [{"b_id": row.id, "b_fence": row.fence} for row in rows if _is_dead_here(row.worker)]
+    rows = connection.execute(select(trial.c.id, trial.c.fence, trial.c.worker).where(running)).all()
+    dead = dead_workers({row.worker for row in rows if row.worker})
+    keys = [{"b_id": row.id, "b_fence": row.fence} for row in rows if row.worker in dead]
     expire = update(trial).where(*owned()).values(lease_until=0.0)
-    return sum(connection.execute(expire, key).rowcount for key in dead)
+    return sum(connection.execute(expire, key).rowcount for key in keys)
 
 
-def reset_trials(
-    connection: Connection, study_id: int, states: Collection[State], numbers: Collection[int] | None
-) -> int:
-    """Make finished trials WAITING as if they had never been claimed; only their fence goes on growing."""
-    unfinished = sorted(state.value for state in states if not state.finished)
-    if unfinished:
-        raise StorageError(f"only finished trials can be reset, got {', '.join(unfinished)}; release them instead")
-    chosen = and_(trial.c.study_id == study_id, trial.c.state.in_([state.value for state in states]))
+def retry_failed(connection: Connection, study_id: int, numbers: Collection[int] | None, *, afresh: bool) -> list[int]:
+    """Make FAILED trials WAITING, with all their attempts; returns their numbers.
+
+    They go on from their last saved state, or `afresh` as if they had never been claimed. A trial whose row cannot be
+    read stays FAILED.
+    """
+    chosen = and_(trial.c.study_id == study_id, trial.c.state == State.FAILED.value)
     if numbers is not None:
         chosen = and_(chosen, trial.c.number.in_(list(numbers)))
-    found = connection.scalars(select(trial.c.id).where(chosen).with_for_update()).all()
-    drop_checkpoints(connection, found)
-    cut_back(connection, dict.fromkeys(found, -1))
-    fresh = (
-        update(trial)
-        .where(trial.c.id.in_(found))
-        .values(
-            state=State.WAITING.value,
-            reason="",
-            attempt=0,
-            step=0,
-            numerics=None,
-            inherited_steps=0,
-            inherited_from=None,
-            started=None,
-            finished=None,
-            **NOBODY,
-        )
-    )
-    connection.execute(fresh)
-    return len(found)
+    failed = connection.execute(select(trial).where(chosen).order_by(trial.c.number).with_for_update()).all()
+    rows = [row for row in failed if _is_readable(row)]
+    ids = [row.id for row in rows]
+    if afresh:
+        drop_checkpoints(connection, ids)
+    _wait_again(connection, ids, {one: resume_step(kept) for one, kept in checkpoints_of(connection, ids).items()})
+    return [row.number for row in rows]
 
 
-def _is_dead_here(worker: str | None) -> bool:
-    """Whether a worker of this host has no process any more; of other hosts nothing is known."""
-    host, _, rest = (worker or "").rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdecimal():
-        return False
+def _wait_again(connection: Connection, ids: Sequence[int], steps: dict[int, int]) -> None:
+    """steps: the last saved step of those trials that have one; the others begin anew."""
+    cut_back(connection, {one: steps.get(one, -1) for one in ids})
+    anew = [one for one in ids if steps.get(one, -1) < 0]
+    connection.execute(update(trial).where(trial.c.id.in_(ids)).values(**_AGAIN))
+    connection.execute(update(trial).where(trial.c.id.in_(anew)).values(**_AFRESH))
+    if ids:
+        stands = update(trial).where(trial.c.id == bindparam("b_id")).values(step=bindparam("b_step"))
+        connection.execute(stands, [{"b_id": one, "b_step": max(0, steps.get(one, 0))} for one in ids])
+
+
+def _is_readable(row: Row[Any]) -> bool:
     try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
+        declared_trial(row)
+    except StorageError:
         return False
-    return False
+    return True

@@ -97,10 +97,12 @@ trial = Table(
     Column("origin", Text, nullable=False, comment="where the point came from"),
     Column("shape_group", Text, nullable=False, comment="trials of one group can be trained as one stacked model"),
     Column("step", BigInteger, nullable=False, comment="the last committed step"),
-    Column("farthest", BigInteger, nullable=False, server_default="0", comment="the farthest step ever committed"),
+    Column(
+        "farthest", BigInteger, nullable=False, server_default="0", comment="the farthest step committed and not lost"
+    ),
     Column("attempt", Integer, nullable=False, comment="claims since `farthest` grew, without those given back"),
     Column("fence", BigInteger, nullable=False, comment="grows with every claim; an older one may not write"),
-    Column("worker", Text, comment="host:pid:random of the owner"),
+    Column("worker", Text, comment="the owner, by its name (see living)"),
     Column("lease_seconds", Double, comment="what a renewal adds to the database's clock"),
     Column("lease_until", Double, comment="a RUNNING trial past this is anybody's"),
     Column("numerics", Text, comment="what decides the bits besides the declaration"),

@@ -271,7 +271,7 @@ class Ledger:
 
         All are of one shape group: the one given, or that of the first. Measurements beyond the checkpoint from
         which a trial resumes are deleted, because they will be replayed. A trial claimed `max_attempts` times
-        becomes FAILED instead.
+        since it last got beyond its farthest committed step becomes FAILED instead, and keeps its state and its curve.
         """
         terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts)
         tries = count()
@@ -313,12 +313,17 @@ class Ledger:
         )
 
     def forget_dead_workers(self, study_id: int) -> int:
-        """End the leases of workers of this host whose process is gone; returns how many trials they held."""
+        """End the leases of workers that are known here to be dead; returns how many trials they held."""
         return self._database.write(lambda connection: recovery.expire_dead_workers(connection, study_id))
 
-    def reset(self, study_id: int, states: Collection[State], numbers: Collection[int] | None = None) -> int:
-        """Make finished trials WAITING again, without attempts, curves and checkpoints; returns how many."""
-        return self._database.write(lambda connection: recovery.reset_trials(connection, study_id, states, numbers))
+    def retry(self, study_id: int, numbers: Collection[int] | None = None, *, afresh: bool = False) -> list[int]:
+        """Let FAILED trials (all, or those of these numbers) wait again with new attempts; returns their numbers.
+
+        They go on from their last saved state, or `afresh` from nothing. What cannot be read stays FAILED.
+        """
+        return self._database.write(
+            lambda connection: recovery.retry_failed(connection, study_id, numbers, afresh=afresh)
+        )
 
     # What came out
 

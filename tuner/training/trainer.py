@@ -87,6 +87,7 @@ class TrialInTraining:
         self.checkpoints: tuple[Checkpoint, ...] = ()  # all that the Ledger may know
         self.newest: tuple[Checkpoint, ...] = ()  # those of the last commit; the others are of the one before it
         self.cut_back_to: int | None = None
+        self.lost_steps = False  # of those that the Ledger names: they are trained again
         self.checked = 0  # losses already known to be finite
         self.written: tuple[Checkpoint, ...] = ()
         self.beside: tuple[Checkpoint, ...] = ()  # saved beside the training, and overtaken by a commit
@@ -246,6 +247,7 @@ class TrialInTraining:
             numerics=self.run.numerics,
             cut_back_to=self.cut_back_to,
             inherited=self.inherited,
+            set_back=self.lost_steps and self.run.step <= self.claim.farthest,
         )
 
     def committed(self, update: TrialUpdate) -> None:
@@ -305,8 +307,10 @@ class TrialInTraining:
         for saved in states:
             if self._resumed_from(saved):
                 self.cut_back_to = None if saved.step == states[0].step else saved.step
+                self.lost_steps = self.cut_back_to is not None
                 return
         self.cut_back_to = -1 if states else None
+        self.lost_steps = self.cut_back_to is not None
         self.inherited = next((started for p in self.claim.prefixes if (started := self._started_from(p))), Inherited())
         if self.claim.prefixes and not self.inherited.steps:
             logger.warning("trial %d starts from its first step: every prefix is lost", self.claim.trial.number)
