@@ -186,7 +186,10 @@ class Ending:
         for give_back in tuple(self._in_hand):
             with suppress(Exception):
                 give_back()
-        self._say(f"interrupted: not saved in {limit:g} s; run the same command again to go on from the last commit")
+        if self._in_hand:
+            self._say(
+                f"interrupted: not saved in {limit:g} s; run the same command again to go on from the last commit"
+            )
         self._exit()
 
     def _say(self, text: str) -> None:

@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from tuner.signals import withheld
+from tuner.signals import ENDING, withheld
 
 LOST = -9  # what a worker ends with whose nursery ended: the kernel kills it
 AGES = 1e6  # seconds
@@ -79,7 +79,7 @@ class Nursery:
             self._channel.close()
         if self._process is not None:
             try:
-                self._process.wait(CLOSE_SECONDS)
+                self._process.wait(0.0 if ENDING.is_set() else CLOSE_SECONDS)  # its workers have ended
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -302,8 +302,8 @@ class _Shift:
         self.give_back()
         if given_up:
             raise Interrupted(
-                f"stopped; {given_up} trials have no last save, {signals.SAVE_SECONDS:g} s were not enough for it; "
-                "run the same command again to go on from the last commit"
+                f"stopped, {given_up} trials without their last steps, for which {signals.SAVE_SECONDS:g} s "
+                "were not enough; run the same command again to go on from the last commit"
             )
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
