@@ -1,10 +1,18 @@
 """What a launch says of data, models and optimizers before it trains, and of trials that all end alike."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from support.records import rows
+from support.tiny import tiny_study
 
+from tuner import SearchSpace, choice, log_uniform
+from tuner.design.points import Point
+from tuner.rounds.launch import check_study
+from tuner.rounds.plan import trial_at
+
+BOTH = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), optimizer=choice("sgd", "adamw"))
 STUDY = """
 import torch
 import torch.nn.functional as F
@@ -109,6 +117,21 @@ def test_one_launch_tries_one_update_once(tuner, tmp_path, monkeypatch):
     monkeypatch.setattr(in_process, "check_workload", lambda *given: tried.append(1) or check(*given))
     assert tuner("launch", written(tmp_path, trials=1), "--round", 1).code == 0
     assert len(tried) == 1
+
+
+def test_the_first_trial_of_each_optimizer_is_tried():
+    """A gradient that suits one optimizer need not suit another."""
+    tried = []
+    known = {
+        "check": lambda study, trial: tried.append(trial.point["optimizer"]),
+        "look_at_validation": lambda *_: True,
+    }
+    backend = SimpleNamespace(**known, fingerprint_parts=dict)
+    desk = SimpleNamespace(name="w", backend=backend, ledger=SimpleNamespace(campaigns=list))
+    points = [Point.of({"optimizer": name}) for name in ("sgd", "sgd", "adamw", "sgd")]
+    study = tiny_study(space=BOTH)
+    assert check_study(desk, study, [trial_at(study, 0, point, "by hand") for point in points])
+    assert tried == ["sgd", "adamw"]
 
 
 @pytest.mark.parametrize("how", [[], ["--dry-run"]])
