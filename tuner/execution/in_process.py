@@ -26,9 +26,9 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.storage.verify import delete_strays
 from tuner.training.determinism import settle_determinism
+from tuner.training.endings import is_out_of_memory
 from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.fingerprint_parts import workload_parts
-from tuner.training.endings import is_out_of_memory
 from tuner.training.finite import check_validation, warn_of_training
 from tuner.training.fused.choice import Choice, look_at
 from tuner.training.memory import keep_freed_memory
