@@ -193,7 +193,7 @@ def test_a_trial_whose_metric_was_never_finite_is_infeasible_alone_and_together(
         for trial in trials:
             last = recorder.of(trial)[-1]
             assert (last.state, last.step) == (State.INFEASIBLE, 24)
-            assert last.reason == "validation/loss was never finite, at no evaluation"
+            assert last.reason == "validation/loss was not finite at any evaluation"
 
 
 class FiniteOnce(Regression):

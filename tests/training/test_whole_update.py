@@ -88,6 +88,9 @@ class NoWayBack(Tiny):
         return Backward.apply(super().loss(model, batch, point))
 
 
+_ONLY = nn.Linear(6, 2)
+
+
 class BadAugment(Tiny):
     def augment(self, batch, point, generator):
         raise OSError("no such noise")
@@ -106,6 +109,7 @@ REFUSED = {
     "backward": (NoWayBack(), r"the backward pass of the loss failed with RuntimeError: no way back"),
     "augment": (BadAugment(), r"BadAugment.augment failed with OSError: no such noise"),
     "point": (ForLater(), r"ForLater asks its point for 'width', which the search space does not declare"),
+    "same module": (Odd(lambda: _ONLY), r"Odd.model returns the same module at each call"),
     "lazy": (Odd(HalfLazy), r"parameters that a first batch does not make: left.weight, left.bias"),
     "lazy shape": (Odd(lambda: nn.Sequential(nn.LazyConv2d(3, 1))), r"Odd.model failed with"),
 }  # fmt: skip
