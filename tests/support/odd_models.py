@@ -77,6 +77,16 @@ class Annealed(Base):
         self.calls = state["calls"]
 
 
+class Labelled(Base):
+    """Extra state that never changes."""
+
+    def get_extra_state(self):
+        return {"classes": ["left", "right"]}
+
+    def set_extra_state(self, state):
+        assert state == self.get_extra_state()
+
+
 class ExtraTensor(Annealed):
     def get_extra_state(self):
         return torch.tensor(self.calls)
@@ -230,6 +240,7 @@ WORKS = {
     "sparse function": Odd(Functional),
     "extra state": Odd(Annealed),
     "extra tensor": Odd(ExtraTensor, "adamw"),
+    "labelled": Odd(Labelled),
     "growing": Odd(Growing),
     "sparse buffer": Odd(Adjacent),
     "complex": Odd(Complex, "adamw", clip_norm=0.1),

@@ -140,11 +140,11 @@ def test_a_look_that_takes_too_long_is_priced_and_left_to_the_launch(tmp_path, c
     [
         (
             Regression(label(33)),
-            "a batch with training example 33 (counted from 0) is nan: it holds nan in tensor 1; 1",
+            "with training example 33 (counted from 0) is nan: it holds nan in tensor 1; 1 of",
         ),
         (
             Regression(label(slice(50, 52), -math.inf)),
-            "example 50 (counted from 0) is inf: it holds inf in tensor 1; 2",
+            "example 50 (counted from 0) is inf: it holds inf in tensor 1; 2 of",
         ),
         (OfDataset(pixel(1)), "example 1 (counted from 0) is nan: it holds nan in tensor 'features'; 1 of 60"),
     ],
@@ -193,7 +193,7 @@ def test_a_trial_whose_metric_was_never_finite_is_infeasible_alone_and_together(
         for trial in trials:
             last = recorder.of(trial)[-1]
             assert (last.state, last.step) == (State.INFEASIBLE, 24)
-            assert last.reason == "validation/loss was never finite, at no evaluation"
+            assert last.reason == "validation/loss was not finite at any evaluation"
 
 
 class FiniteOnce(Regression):
@@ -209,6 +209,5 @@ def test_one_finite_value_is_enough_for_a_result(tmp_path):
     trial = planned_trials(study)[0]
     recorder = trained_alone(setting_for(study, tmp_path, FiniteOnce()), [trial])
     values = [m.value for update in recorder.of(trial) for m in update.measurements if m.metric == "validation/loss"]
-    finite = sum(map(math.isfinite, values))
-    assert recorder.state(trial) is (State.COMPLETE if finite else State.INFEASIBLE)
-    assert finite > 0
+    assert 0 < sum(map(math.isfinite, values)) < len(values)
+    assert recorder.state(trial) is State.COMPLETE

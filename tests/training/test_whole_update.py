@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from support.fusing import TrialsRecorder, meaning, trained_alone
+from support.fusing import TrialsRecorder, meaning, trained_alone, trained_together
 from support.odd_models import (
     WORKS,
     Counting,
@@ -23,13 +23,13 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform
 from tuner.budget.step_budget import StepBudget
-from tuner.errors import WorkloadError
+from tuner.errors import NotFusible, WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training.optimizers import make_optimizer, settle_sparse
 from tuner.training.preflight import check_workload
 from tuner.training.stability import clip_gradients, total_norm
-from tuner.training.trial_run import build_model
+from tuner.training.trial_run import TrialRun, build_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 
@@ -40,7 +40,8 @@ def study_of(workload, **changes):
 
 
 @pytest.mark.parametrize("name", WORKS)
-def test_an_odd_model_passes_and_a_resumed_trial_has_the_bits_of_a_whole_one(name, tmp_path, caplog):
+def test_an_odd_model_passes_and_a_resumed_trial_has_the_bits_of_a_whole_one(name, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("tuner.training.preflight.SLOW_CHECK", float("inf"))  # however busy the machine is
     workload = WORKS[name]
     study = study_of(workload)
     trial = planned_trials(study)[0]
@@ -87,6 +88,9 @@ class NoWayBack(Tiny):
         return Backward.apply(super().loss(model, batch, point))
 
 
+_ONLY = nn.Linear(6, 2)
+
+
 class BadAugment(Tiny):
     def augment(self, batch, point, generator):
         raise OSError("no such noise")
@@ -105,6 +109,7 @@ REFUSED = {
     "backward": (NoWayBack(), r"the backward pass of the loss failed with RuntimeError: no way back"),
     "augment": (BadAugment(), r"BadAugment.augment failed with OSError: no such noise"),
     "point": (ForLater(), r"ForLater asks its point for 'width', which the search space does not declare"),
+    "same module": (Odd(lambda: _ONLY), r"Odd.model returns the same module at each call"),
     "lazy": (Odd(HalfLazy), r"parameters that a first batch does not make: left.weight, left.bias"),
     "lazy shape": (Odd(lambda: nn.Sequential(nn.LazyConv2d(3, 1))), r"Odd.model failed with"),
 }  # fmt: skip
@@ -182,3 +187,29 @@ def test_memory_that_ends_in_the_check_is_left_to_the_trial(tmp_path, caplog):
     study = tiny_study()
     check_workload(setting_for(study, tmp_path, Hungry()), planned_trials(study)[0])
     assert "the first point needs more memory than there is" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["labelled", "lazy", "sparse with momentum"])
+def test_odd_models_that_can_be_stacked_have_the_bits_of_each_alone(name, tmp_path):
+    workload = WORKS[name]
+    study = study_of(workload)
+    trials = planned_trials(study)
+    if name.startswith("sparse"):
+        with pytest.raises(NotFusible, match="sparse gradients, which a stack of trials does not: write sparse=False"):
+            trained_together(setting_for(study, tmp_path, workload), trials)
+        return
+    alone = trained_alone(setting_for(study, tmp_path / "alone", workload), trials)
+    together = trained_together(setting_for(study, tmp_path / "together", workload), trials)
+    for trial in trials:
+        assert meaning(together, tmp_path / "together", trial) == meaning(alone, tmp_path / "alone", trial)
+
+
+def test_a_state_of_an_older_version_without_extra_state_is_marked(tmp_path):
+    workload = WORKS["extra state"]
+    study = study_of(workload)
+    setting, trial = setting_for(study, tmp_path, workload), planned_trials(study)[0]
+    run, other = TrialRun(setting, trial), TrialRun(setting, trial)
+    run.advance(3)
+    old = {name: part for name, part in run.state().items() if name != "extra"}
+    other.load(old, {})
+    assert not other.exact

@@ -11,7 +11,7 @@ from pathlib import Path
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
-from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, StudyChanged, TrialsFailed, TunerError
+from tuner.errors import DeviceLost, Infeasible, Interrupted, LeaseLost, Paused, StudyChanged, TrialsFailed, TunerError
 from tuner.execution.backend import Listener
 from tuner.execution.fusing import Fuse, Fusing
 from tuner.execution.heartbeat import BEATS, heartbeat
@@ -28,6 +28,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.storage.verify import clear_strays
 from tuner.training.determinism import settle_determinism
+from tuner.training.endings import is_out_of_memory
 from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.fingerprint_parts import workload_parts
 from tuner.training.finite import check_validation, warn_of_training
@@ -149,14 +150,23 @@ class InProcess:
 
     def look_at_validation(self, study: Study, trial: Trial, most_seconds: float | None = None) -> bool:
         metric = study.objective.metric
-        if metric not in self._looked and check_validation(self._setting(study, "check", _never), trial, most_seconds):
+        if metric in self._looked:
+            return True
+        try:
+            looked = check_validation(self._setting(study, "check", _never), trial, most_seconds)
+        except Exception as error:
+            if isinstance(error, Infeasible) or is_out_of_memory(error):
+                return False  # of this point alone, and its trial will say so
+            raise
+        if looked:
             self._looked.add(metric)
-        return metric in self._looked
+        return looked
 
     def check_room(self, study: Study, trial: Trial, processes: int = 1) -> None:
         together = self.fuse if isinstance(self.fuse, int) else 1  # of "auto" it is not known yet
         at_once = min(study.num_trials, together * processes)
-        check_room(self._setting(study, "check", _never), trial, at_once)
+        with suppress(Infeasible):  # a point that the model rejects needs no room
+            check_room(self._setting(study, "check", _never), trial, at_once)
 
     def check_switched_off(self, study: Study, trial: Trial) -> None:
         check_switched_off(self._setting(study, "check", _never), trial)

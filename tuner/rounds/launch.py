@@ -167,10 +167,10 @@ def launch_study(
     started = started_study(desk, study.name)
     finite: dict[str, Mapping[str, object]] = {}
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
-        check_study(desk, study, trials)
+        looked = check_study(desk, study, trials)
         desk.backend.check_room(study, trials[0])
-        finite = {FINITE: _validation(desk, study)}
         desk.claim_folder()
+        finite = {FINITE: _validation(desk, study)} if looked else {}
     if started is not None:
         _check_fingerprint(desk, started)
     kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
@@ -233,19 +233,18 @@ def _say_if_data_spoil(desk: Desk, row: StudyRow) -> None:
         logger.warning("%s: %s", row.study.name, spoiled)
 
 
-def check_study(desk: Desk, study: Study, trials: Sequence[Trial], most_seconds: float | None = None) -> None:
+def check_study(desk: Desk, study: Study, trials: Sequence[Trial], most_seconds: float | None = None) -> bool:
     """Try the first trial of each optimizer, and look once at every validation example. Writes nothing.
 
     Once a process; validation data that were looked at are remembered with the study. A look that would take more
-    than `most_seconds` is only priced. Raises WorkloadError.
+    than `most_seconds` is only priced. Returns whether all validation examples were seen. Raises WorkloadError.
     """
     first: dict[object, Trial] = {}
     for trial in trials:
         first.setdefault(trial.point.get("optimizer"), trial)
     for trial in first.values():
         desk.backend.check(study, trial)
-    if not _known_to_be_finite(desk, study):
-        desk.backend.look_at_validation(study, trials[0], most_seconds)
+    return _known_to_be_finite(desk, study) or desk.backend.look_at_validation(study, trials[0], most_seconds)
 
 
 def _validation(desk: Desk, study: Study) -> dict[str, object]:

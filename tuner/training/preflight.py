@@ -50,6 +50,11 @@ def check_workload(setting: Setting, trial: Trial) -> None:
                 run = TrialRun(setting, trial)
             try_update(run)
             fresh = build_model(setting, trial)
+            if fresh is run.model:
+                raise WorkloadError(
+                    f"{type(workload).__name__}.model returns the same module at each call, so that a trial would go "
+                    "on from the weights of another; make a new one each time"
+                )
             _check_metrics(setting, fresh, type(workload).__name__)
             check_repeatable(setting.data.training)
             check_repeatable(setting.data.validation)

@@ -130,7 +130,7 @@ class TrialInTraining:
         """How a trial ends that was trained to its last step: without one finite value it can be no result (D27)."""
         if self.run.best.kept:
             return State.COMPLETE, ""
-        return State.INFEASIBLE, f"{self.setting.study.objective.metric} was never finite, at no evaluation"
+        return State.INFEASIBLE, f"{self.setting.study.objective.metric} was not finite at any evaluation"
 
     def _train_to(self, target: int) -> Divergence | None:
         """Train to the next evaluation or to a stop; read the losses back in blocks."""

@@ -17,7 +17,7 @@ import torch
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
-from tuner.training.checkpoints import canonical_digest, state_in, weights_as_file, weights_in, write_state_to
+from tuner.training.checkpoints import state_in, weights_as_file, weights_in, write_state_to
 from tuner.training.compiler import plain_step
 from tuner.training.extra_state import as_bytes, extra_state_of, state_dict_of, tensors_of, value_of
 from tuner.training.fused.counting import left_as_it_was, remembered
@@ -168,8 +168,22 @@ def _saved(run: TrialRun) -> dict[str, Any]:
 
 
 def _check_same_bits(before: object, after: object, what: str) -> None:
-    if canonical_digest(before) != canonical_digest(after):
+    if not _same_bits(before, after):
         raise WorkloadError(f"{what} does not have the same bits; a tensor of a type that cannot be saved exactly?")
+
+
+def _same_bits(one: Any, other: Any) -> bool:
+    """Whether two states are equal bit for bit, containers and numbers too."""
+    if isinstance(one, torch.Tensor):
+        if not isinstance(other, torch.Tensor) or (one.shape, one.dtype) != (other.shape, other.dtype):
+            return False
+        mine, theirs = (each.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for each in (one, other))
+        return torch.equal(mine, theirs)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(_same_bits(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same_bits, one, other))
+    return repr(one) == repr(other)
 
 
 def _restored(run: TrialRun, saved: Mapping[str, Any]) -> TrialRun:

@@ -34,6 +34,8 @@ def _obstacles(model: torch.nn.Module) -> Iterator[str]:
             yield f"{part} is TorchScript, whose inside cannot be recorded: use the module that it was made from"
         if type(module).__name__ == "OptimizedModule":
             yield f"{part} is made by torch.compile: use the module itself; --profile fast compiles trials together"
+        if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) and module.sparse:
+            yield f"{part} has sparse gradients, which a stack of trials does not: write sparse=False"
         if any(getattr(module, kind, None) for kind in _ON_GRADIENTS):
             yield f"{part} has a backward hook, which a recording does not call: change the value in forward instead"
     for name, parameter in model.named_parameters():
