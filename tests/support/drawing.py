@@ -4,9 +4,9 @@ import random
 
 import numpy as np
 import torch
-from support.tiny import Tiny
 from torch.utils.data import Dataset, Subset
 
+from support.tiny import Tiny
 from tuner import Splits
 
 
