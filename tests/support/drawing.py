@@ -71,6 +71,15 @@ class Reseeding(Drawing):
         return self.x[index] + level * torch.randn(6), self.y[index]
 
 
+class SeedingLast(Drawing):
+    """Draws from torch's generator, and then seeds it, as if nothing had been drawn."""
+
+    def __getitem__(self, index):
+        drawn = torch.randn(6)
+        torch.manual_seed(0)
+        return self.x[index] + drawn, self.y[index]
+
+
 class OfDrawing(Tiny):
     """Tiny, by datasets made of its tensors."""
 
@@ -88,6 +97,7 @@ MAKES = {
     "batched": Batched,
     "subset": lambda tensors: Subset(Batched(tensors), range(len(tensors[0]) - 1, -1, -1)),
     "reseeding": Reseeding,
+    "seeding last": SeedingLast,
 }
 
 

@@ -49,15 +49,17 @@ class Split:
             return None
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
-    def take(self, indices: torch.Tensor, seed: int = ONCE_FOR_ALL) -> Any:
+    def take(self, indices: torch.Tensor, seed: int = ONCE_FOR_ALL, *, undisturbed: bool = True) -> Any:
         """The examples at `indices` (int64 [n]), collated, on the device.
 
-        seed: what a dataset draws for them, an `epoch_seed`; of no meaning to tensors.
+        seed: what a dataset draws for them, an `epoch_seed`; of no meaning to tensors. undisturbed: the global
+        generators are left as they were; not to do so saves time where they are seeded next anyway.
         """
         if self.tensors is not None:
             indices = indices.to(self.device)
             return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
-        return moved(collated(self._fetcher.examples(indices.tolist(), seed)), self.device)
+        fetch = self._fetcher.undisturbed if undisturbed else self._fetcher.examples
+        return moved(collated(fetch(indices.tolist(), seed)), self.device)
 
     def first(self, count: int) -> Any:
         """The first `count` examples as one batch."""
@@ -89,7 +91,7 @@ class TrainingBatches:
     """The training batch of any step: a function of (data_seed, step) alone.
 
     Each epoch has its own order, and random numbers of its own for each example of a dataset; what is left over at its
-    end is dropped, so that all batches have one size.
+    end is dropped, so that all batches have one size. A dataset leaves the global generators anywhere.
     """
 
     def __init__(self, split: Split, batch_size: int, data_seed: int) -> None:
@@ -120,7 +122,8 @@ class TrainingBatches:
         start = position * self.batch_size
         if self._ordered is not None:
             return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
-        return self.split.take(self._order[start : start + self.batch_size], epoch_seed(self._examples, epoch))
+        wanted = self._order[start : start + self.batch_size]
+        return self.split.take(wanted, epoch_seed(self._examples, epoch), undisturbed=False)
 
     def fetched(self, step: int) -> Any:
         """The batch of a step, asked of the split again."""

@@ -1,5 +1,6 @@
 """Examples of a map-style dataset, whose random numbers are a function of (data_seed, epoch, index) alone."""
 
+import ctypes
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +10,11 @@ import torch
 from tuner.training.host_generators import AT_REST, HOST
 from tuner.training.randomness import cuda_generator, example_seeds
 
+_NEXT = 16  # bytes into the state of torch's CPU generator: the number of the word that is drawn next; 0 when seeded
+
 
 class Fetcher:
-    """Fetches examples, and leaves the global generators as they were.
+    """Fetches examples.
 
     A dataset that never draws costs a look at the generators per batch. One that was seen to draw is seeded for each
     example from then on, and the batch at which this was seen is fetched again. So it makes no difference to any
@@ -22,41 +25,53 @@ class Fetcher:
         self.dataset = dataset
         self.draws = False
         self._batched = callable(getattr(dataset, "__getitems__", None))
-        on_device = [cuda_generator(device)] if device.type == "cuda" else []
-        self._generators = [(generator, _state_at_rest(generator.device)) for generator in on_device]
-        self._generators.insert(0, (torch.default_generator, _state_at_rest(torch.device("cpu"))))
+        self._on_device = cuda_generator(device) if device.type == "cuda" else None
 
     def examples(self, indices: Sequence[int], seed: int) -> list[Any]:
-        """The examples at `indices`, with what they draw at a `randomness.epoch_seed`."""
-        before = HOST.state(), [generator.get_state() for generator, _ in self._generators]
+        """The examples at `indices`, with what they draw at a `randomness.epoch_seed`.
+
+        Leaves the global generators anywhere; see `undisturbed`.
+        """
+        if not self.draws:
+            HOST.rest()
+            torch.default_generator.manual_seed(AT_REST)
+            if self._on_device is not None:
+                self._on_device.manual_seed(AT_REST)
+            examples = self._fetched(indices)
+            if not self._touched():
+                return examples
+            self.draws = True
+        return self._seeded(indices, seed)
+
+    def undisturbed(self, indices: Sequence[int], seed: int) -> list[Any]:
+        """The same, with the global generators left as they were."""
+        on_host, of_torch = HOST.state(), torch.default_generator.get_state()
+        on_device = [] if self._on_device is None else [(self._on_device, self._on_device.get_state())]
         try:
-            if not self.draws:
-                examples = self._at_rest(indices)
-                if not self._touched():
-                    return examples
-                self.draws = True
-            return self._seeded(indices, seed)
+            return self.examples(indices, seed)
         finally:
-            HOST.restore(before[0])
-            for (generator, _), state in zip(self._generators, before[1], strict=True):
+            HOST.restore(on_host)
+            torch.default_generator.set_state(of_torch)
+            for generator, state in on_device:
                 generator.set_state(state)
 
-    def _at_rest(self, indices: Sequence[int]) -> list[Any]:
-        HOST.rest()
-        for generator, _ in self._generators:
-            generator.manual_seed(AT_REST)
-        return self._fetched(indices)
-
     def _touched(self) -> bool:
-        return HOST.touched or any(_bytes(generator) != at_rest for generator, at_rest in self._generators)
+        if HOST.touched or (
+            self._on_device is not None and _bytes(self._on_device) != _at_rest(self._on_device.device)
+        ):
+            return True
+        if not _position_is_known():
+            return _bytes(torch.default_generator) != _at_rest(torch.device("cpu"))
+        return _position(torch.default_generator) != 0 or torch.default_generator.initial_seed() != AT_REST
 
     def _seeded(self, indices: Sequence[int], seed: int) -> list[Any]:
         """One by one, those of a dataset that fetches whole batches too: each draws from its own seeds."""
         examples: list[Any] = []
         for index in indices:
             of_torch, of_python, of_numpy = example_seeds(seed, index)
-            for generator, _ in self._generators:
-                generator.manual_seed(of_torch)
+            torch.default_generator.manual_seed(of_torch)
+            if self._on_device is not None:
+                self._on_device.manual_seed(of_torch)
             HOST.seed(of_python, of_numpy)
             examples += self._fetched([index])
         return examples
@@ -64,11 +79,31 @@ class Fetcher:
     def _fetched(self, indices: Sequence[int]) -> list[Any]:
         if self._batched:
             return self.dataset.__getitems__(list(indices))  # type: ignore[no-any-return]
-        return [self.dataset[index] for index in indices]
+        dataset = self.dataset
+        return [dataset[index] for index in indices]
+
+
+def _position(generator: torch.Generator) -> int:
+    """Which word of its state torch's CPU generator draws next: 0 only when it was seeded and nothing was drawn."""
+    state = generator.get_state()
+    return ctypes.c_uint64.from_address(state.data_ptr() + _NEXT).value
 
 
 @functools.cache
-def _state_at_rest(device: torch.device) -> bytes:
+def _position_is_known() -> bool:
+    """Whether this version of torch keeps the position where `_position` looks for it."""
+    generator, seen = torch.Generator(), []
+    for seed in (3, AT_REST):
+        generator.manual_seed(seed)
+        seen.append(_position(generator))
+        for count in (1, 1, 622, 1, 623):
+            torch.empty(count, dtype=torch.int32).random_(generator=generator)
+            seen.append(_position(generator))
+    return seen == 2 * [0, 1, 2, 624, 1, 624]
+
+
+@functools.cache
+def _at_rest(device: torch.device) -> bytes:
     return _bytes(torch.Generator(device).manual_seed(AT_REST))
 
 

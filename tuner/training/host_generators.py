@@ -12,15 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.random.mtrand import get_bit_generator
 
-from tuner.errors import WorkloadError
-
 AT_REST = 0x5EED_0000_7E57_CA5E  # the seed at which they wait while nothing is known to draw from them
 _WORD = 0xFFFF_FFFF
 _HALF = 0x8000_0000
-_WAY_OUT = (
-    "NumPy's global generator was replaced by np.random.set_bit_generator, and trials cannot be repeated without its "
-    "seed; leave the one in place that NumPy begins with, and use np.random.default_rng(index) for another kind"
-)
 
 
 class _Place(Protocol):
@@ -56,14 +50,13 @@ class HostGenerators:
         NumPy's is never seeded as torch's, which is a generator of the same kind and would draw the same numbers.
         """
         random.seed(value)
-        try:
-            np.random.seed((value ^ _HALF) & _WORD if word is None else word)
-        except TypeError as error:  # of a generator that was put there by np.random.set_bit_generator
-            raise WorkloadError(f"{error}: {_WAY_OUT}") from error
+        np.random.seed((value ^ _HALF) & _WORD if word is None else word)
         if get_bit_generator() is not self._numpys:  # at first, or where the user's code changed it
             self._numpys = get_bit_generator()
             known = _numpy_is_known(self._numpys)
             self._of_numpy = _numpy_places(self._numpys) if known else (_NumpyState(), _Nothing())
+        if not isinstance(self._numpys, np.random.MT19937):  # its seed leaves the second of a pair of normal numbers
+            np.random.set_state({**np.random.get_state(legacy=False), "has_gauss": 0, "gauss": 0.0})
         self._seed = value if word is None else None
         (python, python_words), (numpy, numpy_words) = self._of_python, self._of_numpy
         self._at = python.value, numpy.value, python_words.value, numpy_words.value
@@ -77,7 +70,7 @@ class HostGenerators:
         """What `restore` takes: the seed where they are untouched, which costs nothing; else the states themselves."""
         if self._seed is not None and not self.touched:
             return self._seed
-        return random.getstate(), np.random.get_state()
+        return random.getstate(), np.random.get_state(legacy=False)
 
     def restore(self, state: Any) -> None:
         """Bring them back to where they were when `state` was asked."""
@@ -139,8 +132,13 @@ class _NumpyState:
 
     @property
     def value(self) -> Any:
-        state: Any = np.random.get_state(legacy=False)
-        return state["state"]["key"].tobytes(), state["state"]["pos"], state["has_gauss"], state["gauss"]
+        return _comparable(np.random.get_state(legacy=False))
+
+
+def _comparable(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _comparable(value) for key, value in state.items()}
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 class _Nothing:

@@ -98,19 +98,20 @@ class TrialRun:
         """The batch of an update, augmented where the study says so. A function of (seeds, step) alone."""
         if not (self.setting.study.augment and self.setting.workload.augments):
             return self.batches.at(step)
-        if not self._augmentation_draws:
-            HOST.rest()
-            batch = self._augmented(step)
-            if not HOST.touched:
-                return batch
+        batch = self._augmented(step) if not self._augmentation_draws else None
+        if self._augmentation_draws or HOST.touched:
             self._augmentation_draws = True
-        HOST.seed(step_seed(self.trial.seed ^ 4, step))
-        return self._augmented(step)
+            batch = self._augmented(step)
+        return batch
 
     def _augmented(self, step: int) -> Any:
-        batch, device = self.batches.at(step), self.setting.device
-        seed_torch_generators(step_seed(self.trial.seed ^ 3, step), device)
-        generator = torch.Generator(device).manual_seed(step_seed(self.trial.seed ^ 1, step))
+        batch, device, seed = self.batches.at(step), self.setting.device, self.trial.seed
+        if self._augmentation_draws:
+            HOST.seed(step_seed(seed ^ 4, step))
+        else:
+            HOST.rest()
+        seed_torch_generators(step_seed(seed ^ 3, step), device)
+        generator = torch.Generator(device).manual_seed(step_seed(seed ^ 1, step))
         return self.setting.workload.augment(batch, self.point, generator)
 
     def read_gradient_norm(self) -> float:
