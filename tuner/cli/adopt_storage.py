@@ -48,6 +48,8 @@ def adopt_storage(
             return
         say_adoption(ledger, plan)
         if not yes:
+            if plan.lost:
+                next_step("where they lie elsewhere: the same command with --from FOLDER")
             next_step("the same command with --yes does it")
             raise typer.Exit(3)
         begin_adoption(ledger, plan)
