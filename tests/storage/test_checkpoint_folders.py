@@ -1,5 +1,6 @@
 """A checkpoint folder belongs to one storage: claimed once, refused to others, and nothing of others is deleted."""
 
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from storage.conftest import empty_database
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError
+from tuner.errors import Paused, StorageError
 from tuner.failpoints import arm, disarm
 from tuner.records import Checkpoint, State, TrialUpdate
 from tuner.storage.adoption import begin_adoption, bring_files, end_adoption, planned_adoption
@@ -180,7 +181,56 @@ def test_a_worker_stops_when_its_folder_was_given_to_another_storage(tmp_path: P
             refuse_if_lost(root, here.identity)
 
 
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (errno.ENOSPC, Paused, "make room or mend the disk, then run the same command again"),
+        (errno.EACCES, StorageError, "name another folder with --checkpoints"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_named_and_left_as_it_was(
+    number: int, error: type[Exception], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
+        monkeypatch.setattr("tuner.storage.owner.os.fsync", refuse)
+        with pytest.raises(error, match=f"cannot write to the checkpoint folder .*{words}"):
+            claimed_folder(ledger, None)
+        monkeypatch.undo()
+        assert list((tmp_path / "checkpoints").iterdir()) == []
+        (tmp_path / "file").touch()
+        with pytest.raises(StorageError, match=r"cannot write to the checkpoint folder .*/file: Not a directory"):
+            claimed_folder(ledger, tmp_path / "file")
+
+
 # Copies
+
+
+@pytest.mark.parametrize(
+    ("told", "is_ours"),
+    [
+        ({"host": "another"}, True),  # the same file in a container with another name
+        ({"key": "1", "address": "/gone/tuner.sqlite"}, True),  # moved
+        ({"key": "1", "host": "another", "folder_key": "1:1"}, True),  # folder and file copied to another machine
+        ({"key": "1", "host": "another"}, False),  # a shared folder, and a file copied to another machine
+    ],
+)
+def test_a_file_that_is_elsewhere_now_is_ours_unless_its_original_may_still_be_there(
+    told: dict[str, str], is_ours: bool, tmp_path: Path, lab: Lab
+) -> None:
+    with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
+        root = claimed_folder(ledger, None)
+        lab.train(ledger, root, 1)
+        owner = json.loads((root / OWNER_FILE).read_text())
+        (root / OWNER_FILE).write_text(json.dumps(owner | told))  # in place: the inode stays
+        if is_ours:
+            assert claimed_folder(ledger, None) == root
+            assert read_owner(root).site == ledger.site()  # type: ignore[union-attr]
+        else:
+            with pytest.raises(StorageError, match="is taken for a copy"):
+                claimed_folder(ledger, None)
 
 
 def test_a_backup_of_a_file_is_a_copy_and_claims_nothing(tmp_path: Path, lab: Lab) -> None:
@@ -290,6 +340,9 @@ def test_a_restored_dump_is_a_copy_also_in_the_same_database(
     root, dump = tmp_path / "shared", tmp_path / "dump"
     with open_ledger(url) as ledger:
         lab.train(ledger, root, 2)
+        with ledger._database.writing() as connection:
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS theirs"))
+            connection.execute(text("CREATE TABLE IF NOT EXISTS theirs.storage AS SELECT 7 AS rows"))
         ledger.backup(dump)
         lab.train(ledger, root, 2)
         claimed_folder(ledger, root)
@@ -297,6 +350,9 @@ def test_a_restored_dump_is_a_copy_also_in_the_same_database(
     subprocess.run(["pg_restore", "--clean", "-d", url, str(dump)], check=True, capture_output=True)
     with open_ledger(url, create=False) as restored:
         assert restored.identity() is None
+        with restored._database.writing() as connection:
+            assert connection.scalar(text("SELECT rows FROM theirs.storage")) == 7, "only our table is left out"
+            connection.execute(text("DROP SCHEMA theirs CASCADE"))
         assert [trial.state for trial in restored.trials(lab.study_id(restored))] == [State.COMPLETE] * 2
         with pytest.raises(StorageError, match=r"was restored from a dump.*`tuner adopt-storage`"):
             claimed_folder(restored, root)

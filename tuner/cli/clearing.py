@@ -1,13 +1,18 @@
-"""Files that leave a checkpoint folder: what is said before, and how they come back."""
+"""A checkpoint folder put in order: what is said before a file leaves it, and how the file comes back."""
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.cli.output import readable_bytes, say
-from tuner.storage.adoption import Adoption
+import pandas as pd
+
+from tuner.cli.output import next_step, readable_bytes, say
+from tuner.storage.adoption import Adoption, begin_adoption, bring_files, end_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
+from tuner.storage.identity import checkpoint_place
+from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
 from tuner.storage.store import Ledger
+from tuner.storage.verify import stray_files, study_problems
 
 SHOWN = 10  # files that are named one by one
 
@@ -63,3 +68,47 @@ def say_adoption(ledger: Ledger, plan: Adoption) -> None:
         say_some([f"{path} {reason}" for path, reason in sorted(plan.lost.items())])
     if plan.unknown:
         list_files(plan.unknown, "checkpoint file", "that no record of this storage names, moved to the trash", "- ")
+
+
+def adopt(ledger: Ledger, plan: Adoption) -> None:
+    """Do what was planned, and say what to do next."""
+    begin_adoption(ledger, plan)
+    bring_files(plan)
+    if plan.unknown:
+        move_with_words(plan.root, plan.unknown)
+    end_adoption(ledger, plan)
+    say(f"done: {ledger.safe_url} is a storage of its own, with the checkpoint folder {plan.root}")
+    where = ("--storage", str(ledger.file)) if ledger.file else ("--checkpoints", str(plan.root))
+    next_step(*(shlex.join(["tuner", "verify", name, *where]) for name in ledger.campaigns()))
+
+
+def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair: bool) -> tuple[Path, bool]:
+    """The folder to verify, and whether the storage may repair it; repair: strays go to the trash, the dead are freed.
+
+    Raises StorageError for a repair in a folder that is another storage's.
+    """
+    root = (claimed_folder if repair else folder_to_read)(ledger, given)
+    told = whose_folder(ledger, root)
+    if told:
+        say(f"note: {told}")
+    if repair:
+        rows = ledger.studies(campaign)
+        places = {row.study_id: checkpoint_place(campaign, row.study.name) for row in rows}
+        strays = [path for key, place in places.items() for path in stray_files(ledger, key, root, place)]
+        if strays:
+            list_files(strays, "stray file", "that no record names")
+            move_with_words(root, strays)
+        freed = sum(ledger.forget_dead_workers(row.study_id) for row in rows)
+        say(f"{campaign}: {counted(strays, 'stray file')} moved to the trash, {freed} trials of dead workers freed")
+    return root, not told
+
+
+def problems_of(ledger: Ledger, campaign: str, root: Path, *, is_ours: bool) -> pd.DataFrame:
+    """What is wrong with each study of a campaign. Strays in a folder that is another storage's are that one's."""
+    found = [
+        (row.study.name, one.trial, one.kind, one.text)
+        for row in ledger.studies(campaign)
+        for one in study_problems(ledger, row, root, checkpoint_place(campaign, row.study.name))
+        if is_ours or one.kind != "stray"
+    ]
+    return pd.DataFrame(found, columns=["study", "trial", "kind", "problem"])

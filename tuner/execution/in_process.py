@@ -188,7 +188,7 @@ class InProcess:
 
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)
-        identity = ensure_claimed(ledger, self.checkpoint_root)
+        identity = patiently(lambda: ensure_claimed(ledger, self.checkpoint_root), stop)
         setting = replace(self._setting(row.study, place, stop), fingerprint=self.fingerprint())
         check_profile(ledger, row, self.profile)
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)

@@ -6,7 +6,6 @@ The copy stays a copy until the last step, so after a kill at any moment the sam
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tuner.failpoints import failpoint
 from tuner.security import make_private_folder
 from tuner.storage.folder_files import OWNER_FILE, checkpoint_names, difference, differences
 from tuner.storage.neighbours import neighbour_at
-from tuner.storage.owner import Owner, read_owner, write_owner
+from tuner.storage.owner import Owner, owner_or_none, write_owner
 from tuner.storage.ownership import Standing, look
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.store import Ledger
@@ -48,7 +47,7 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoptio
     Recorded files that are not in `root` are looked for in `source`. Raises StorageError where the folder has nothing
     to do with the storage, or trials are being trained into it.
     """
-    owner, names, known = _owner(root), checkpoint_names(root), ledger.checkpoint_files()
+    owner, names, known = owner_or_none(root), checkpoint_names(root), ledger.checkpoint_files()
     if _is_settled(ledger, root):
         return Adoption(root, source, owner, needed=False)
     not_here = differences(root, known)
@@ -118,13 +117,6 @@ def end_adoption(ledger: Ledger, plan: Adoption) -> None:
     ledger.end_copy()
 
 
-def _owner(root: Path) -> Owner | None:
-    """The owner; None also for an owner file that cannot be read, which is to be written again."""
-    with suppress(StorageError):
-        return read_owner(root)
-    return None
-
-
 def _is_settled(ledger: Ledger, root: Path) -> bool:
     """Whether there is nothing to adopt: the folder is the storage's own."""
     try:
@@ -135,7 +127,7 @@ def _is_settled(ledger: Ledger, root: Path) -> bool:
 
 def _shares_identity(ledger: Ledger, folder: Path) -> bool:
     """Whether a folder belongs to our identity, and yet not to us: it is that of our original, or of a later state."""
-    owner, here = _owner(folder), ledger.identity()
+    owner, here = owner_or_none(folder), ledger.identity()
     if here is None:
         return True
     return owner is not None and owner.identity == here.identity and look(ledger, folder).standing is not Standing.OURS

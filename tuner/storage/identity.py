@@ -92,6 +92,13 @@ def site_of(connection: Connection, safe_url: str, file: Path | None) -> Site:
     return Site(safe_url, "", f"{system}:{number}" if allowed else "")
 
 
+def identity_table(connection: Connection) -> str:
+    """The name of the table `storage` with its schema, as PostgreSQL's programs take it; others may have one too."""
+    schema = text("SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                  "WHERE c.oid = to_regclass('storage')")  # fmt: skip
+    return f"{connection.scalar(schema)}.storage"
+
+
 def database_exists(connection: Connection, key: str) -> bool:
     """Whether a database with this key is on the same PostgreSQL server as the one of the connection."""
     number = key.rpartition(":")[2]

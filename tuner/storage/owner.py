@@ -39,7 +39,7 @@ def read_owner(root: Path) -> Owner | None:
     """The owner of a folder; None without one. Raises StorageError for an owner file that cannot be read."""
     path = root / OWNER_FILE
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             told = json.loads(file.read(100_000))
         site = Site(str(told["address"]), str(told["host"]), str(told["key"]))
         return Owner(str(told["storage"]), site, str(told["folder"]), str(told["folder_key"]), int(told["generation"]))
@@ -50,6 +50,13 @@ def read_owner(root: Path) -> Owner | None:
             f"{path}, which says whose the checkpoint folder is, cannot be read ({type(error).__name__}: {error}); put "
             "it back, or let `tuner adopt-storage` write it again"
         ) from error
+
+
+def owner_or_none(root: Path) -> Owner | None:
+    """The owner; None also where the owner file cannot be read."""
+    with suppress(StorageError):
+        return read_owner(root)
+    return None
 
 
 def folder_key(root: Path) -> str:

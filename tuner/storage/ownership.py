@@ -6,7 +6,6 @@ its first write. Commands that read take `folder_to_read`, and claim nothing.
 
 import enum
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tuner.security import plain_name
 from tuner.storage.folder_files import Contents, checkpoint_names, sorted_out
 from tuner.storage.identity import Identity, Site
 from tuner.storage.neighbours import original_of, others_that_name
-from tuner.storage.owner import Owner, folder_key, read_owner, write_owner
+from tuner.storage.owner import Owner, folder_key, owner_or_none, read_owner, write_owner
 from tuner.storage.store import Ledger
 
 _log = logging.getLogger(__name__)
@@ -63,15 +62,9 @@ def folder_to_read(ledger: Ledger, given: Path | None) -> Path:
         return given
     here = ledger.identity()
     names = _default_names(ledger, here)
-    ours = (root for root in names if here is not None and _owner_or_none(root) == here.identity)
+    owners = [(root, owner_or_none(root)) for root in names]
+    ours = (root for root, owner in owners if owner and here and owner.identity == here.identity)
     return next(ours, names[0])
-
-
-def _owner_or_none(root: Path) -> str | None:
-    with suppress(StorageError):
-        owner = read_owner(root)
-        return None if owner is None else owner.identity
-    return None
 
 
 def allowed_folder(ledger: Ledger, given: Path | None) -> Path:
@@ -110,13 +103,12 @@ def ensure_claimed(ledger: Ledger, root: Path) -> str:
 
 def refuse_if_lost(root: Path, identity: str) -> None:
     """Raise StorageError when a folder that was claimed is another storage's in the meantime."""
-    with suppress(OSError):
-        owner = read_owner(root)
-        if owner is not None and owner.identity != identity:
-            raise StorageError(
-                f"the checkpoint folder {root} was given to the storage {owner.site.address} while trials were trained "
-                "into it; nothing more is written there: name another folder with --checkpoints FOLDER"
-            )
+    owner = owner_or_none(root)  # what cannot be read now may be a hiccup of the disk
+    if owner is not None and owner.identity != identity:
+        raise StorageError(
+            f"the checkpoint folder {root} was given to the storage {owner.site.address} while trials were trained "
+            "into it; nothing more is written there: name another folder with --checkpoints FOLDER"
+        )
 
 
 def whose_folder(ledger: Ledger, root: Path) -> str:
@@ -224,10 +216,7 @@ def _original(ledger: Ledger, owner: Owner, site: Site) -> bool:
 
 def _is_there(owner: Owner) -> bool:
     """Whether the folder that a copied owner file speaks of is still there, and has the same owner."""
-    try:
-        original = read_owner(Path(owner.folder))
-    except StorageError:
-        return False
+    original = owner_or_none(Path(owner.folder))
     return original is not None and original.identity == owner.identity
 
 

@@ -10,8 +10,8 @@ from sqlalchemy import URL
 from tuner.errors import StorageError
 
 
-def dump_postgresql(url: URL, path: Path) -> None:
-    """Write a dump that pg_restore reads, without the row that says who the storage is: what is restored is a copy.
+def dump_postgresql(url: URL, path: Path, identity: str) -> None:
+    """Write a dump that pg_restore reads, without the rows of the table `identity`: what is restored is a copy.
 
     The password goes by the environment, where `ps` does not show it.
     """
@@ -20,7 +20,7 @@ def dump_postgresql(url: URL, path: Path) -> None:
         raise StorageError("a backup of PostgreSQL needs its program pg_dump (Debian: postgresql-client)")
     address = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
     environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
-    command = [program, "--format=custom", "--exclude-table-data=storage", f"--file={path}", f"--dbname={address}"]
+    command = [program, "--format=custom", f"--exclude-table-data={identity}", f"--file={path}", f"--dbname={address}"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if ended.returncode:
         path.unlink(missing_ok=True)

@@ -399,7 +399,7 @@ class Ledger:
         if path.exists():
             raise StorageError(f"{path} exists; give the backup a name of its own")
         if self._database.file is None:
-            dump_postgresql(self._database.url, path)
+            dump_postgresql(self._database.url, path, self._database.read(identity.identity_table))
         else:
             copy_sqlite(self._database.file, path)
 

@@ -96,7 +96,8 @@ class CheckpointFolder:
         if not folder.is_dir() or not _is_inside(folder, self.root):
             return
         for path in folder.iterdir():
-            if f"{self.place}/{path.name}" not in keep and _fence_of(path.name) <= self.fence:
+            fence = _fence_of(path.name)
+            if fence is not None and fence <= self.fence and f"{self.place}/{path.name}" not in keep:
                 failpoint("sweep")
                 try:
                     path.unlink(missing_ok=True)
@@ -145,10 +146,10 @@ def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> tuple[di
     return weights, beside
 
 
-def _fence_of(name: str) -> int:
-    """The fence of the claim under which a file was written; 0 for what is no checkpoint of ours."""
+def _fence_of(name: str) -> int | None:
+    """The fence of the claim under which a file was written; None for what is no checkpoint of ours."""
     found = re.fullmatch(r"\.?(?:latest|best|trunk)-\d{9}-(\d+)\.(?:pt|safetensors)(?:\.\d+\.tmp)?", name)
-    return int(found[1]) if found else 0
+    return int(found[1]) if found else None
 
 
 def _on_their_own(value: Any) -> Any:
