@@ -127,6 +127,24 @@ def test_a_rate_that_fails_again_leaves_the_sweep_without_a_number_in_any_stage(
         assert run_sweep(desk, campaign.sweep, retry_failed=True) == whole
 
 
+class Alike(Machine):
+    """A backend of which trials fail alike, so that it stops."""
+
+    def run(self, ledger, row, listener, stop):
+        super().run(ledger, row, listener, stop)
+        fail(ledger, row, 0)
+        raise TrialsFailed("3 trials in a row failed alike")
+
+
+def test_rates_and_trials_that_fail_alike_are_named_too(campaign, tmp_path):
+    with desk_for(campaign, tmp_path) as desk:
+        alike = replace(desk, backend=Alike(desk.backend, {}))
+        with pytest.raises(TrialsFailed, match=r"sweep-1-probe-100 trial 0, learning rate [\d.]+: OSError"):
+            run_sweep(alike, campaign.sweep)
+        with pytest.raises(TrialsFailed, match=r"failed alike\n  round-1 trial 0: OSError: the mount went away$"):
+            launched(alike)
+
+
 def launched(desk, launch=launch_study, **options):
     study = study_of_round(desk.campaign, 1, 40)
     return launch(desk, study, planned_trials(study), **options)

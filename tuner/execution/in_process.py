@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 LEASE_SECONDS = 120.0
 POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
 FIRST_POLL_SECONDS = 0.02
+LONG_WAIT_SECONDS = 5.0  # after which it is said what is waited for
+LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
 
@@ -145,7 +147,7 @@ class InProcess:
         check_profile(ledger, row, self.profile)
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
         fusing = Fusing(self.fuse, ledger, row, setting, self.crew)
-        told, worker, waited = _Told(listener), worker_id(), 0.0
+        told, worker, waited, warned = _Told(listener), worker_id(), 0.0, not self.lease.renewed_here
         while not stop():
             claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
             if claims:
@@ -159,6 +161,13 @@ class InProcess:
             pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
             time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
             waited += pause
+            if waited > LONG_WAIT_SECONDS and not warned:
+                warned = True
+                _log.warning(
+                    "waiting for trials that other workers hold; if those have died where that cannot be seen from "
+                    "here, their leases end in at most %g s",
+                    self.lease.seconds,
+                )
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
@@ -241,7 +250,7 @@ def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
     failures.append(update.reason.split(":")[0])
     if len(failures) >= SAME_FAILURES and len(set(failures)) == 1:
         raise TrialsFailed(
-            f"{len(failures)} trials in a row failed alike, the last with: {update.reason}; "
+            f"{len(failures)} trials in a row failed alike, the last with: {update.reason[:LONGEST_REASON]}; "
             "mend the workload, then the same command with --retry-failed"
         )
 
