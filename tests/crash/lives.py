@@ -38,11 +38,12 @@ PLACE = checkpoint_place(CAMPAIGN, STUDY.name)
 
 
 class Exact(Tiny):
-    """A tiny workload; `poison` kills its worker, `slow` takes its time (seconds a step)."""
+    """A tiny workload; `poison` kills its worker, which else dies after `steps`; `slow`: seconds a step takes."""
 
-    def __init__(self, *, poison=False, slow=0.0):
+    def __init__(self, *, poison=False, slow=0.0, steps=1_000_000):
         # How fast a trial goes and whether it kills are no plain values: they make no other workload, as they would be.
-        self.poisoned, self.pause = (lambda: poison), (lambda: slow and time.sleep(slow))
+        left = iter(range(steps))
+        self.poisoned, self.pause = (lambda: poison or next(left, None) is None), (lambda: slow and time.sleep(slow))
 
     def loss(self, model, batch, point):
         if self.poisoned():

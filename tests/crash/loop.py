@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from crash import lives
 from crash.lives import (
     QUICK_BEATS,
     STUDY,
@@ -39,7 +40,8 @@ from crash.power import Disk, synchronous
 from crash.sabotage import SABOTAGES, sabotage
 from storage.proxy import Proxy
 
-from tuner.storage.store import Ledger
+from tuner.budget.step_budget import StepBudget
+from tuner.storage.store import Ledger, open_ledger
 from tuner.training import trainer
 
 ENOUGH = 3  # things that are wrong; more would say no more
@@ -284,6 +286,76 @@ def _rows(place):
     return [place.query(f"select * from {table} order by id") for table in ("trial", "checkpoint_file")]
 
 
+def gets_on(databases, kills):
+    """A trial whose worker is killed `kills` times, each time after one commit more, is never given up.
+
+    In the middle its checkpoints are damaged, and it has a long way to go again.
+    """
+    places = long_study(databases, 2 * (kills + 2))
+    whole, killed = next(places), next(places)
+    assert ended(life(whole)) == 0
+    wrong = []
+    for kill in range(kills):
+        if kill == kills // 2:
+            damage(killed)
+        if ended(life(killed, Exact(steps=3))) != -signal.SIGKILL:
+            wrong.append(f"life {kill} was not killed")
+    states, claims = killed.query("select state, fence from trial")[0]
+    wrong += [] if (states, claims) == ("running", kills) else [f"{states} after {claims} claims"]
+    wrong += [f"the last life ended with {code}" for code in [ended(life(killed))] if code]
+    wrong += broken_promises(killed, at_rest=True)
+    return {"wrong": wrong + ["other bits"] * (lives.meaning(killed) != lives.meaning(whole))}
+
+
+def stuck(databases, damaged):
+    """A trial that always dies at one step is given up after five claims, also where (`damaged`) each finds its
+    checkpoints damaged and begins anew; its state stays, and a retry goes on from it to the same bits.
+    """
+    places = long_study(databases, 40)
+    whole, killed = next(places), next(places)
+    assert ended(life(whole)) == 0
+    lived = 0
+    while lived < 12:
+        ((step, state),) = killed.query("select step, state from trial")
+        if damaged and step:
+            damage(killed)
+        if ended(life(killed, Exact(steps=11 - (0 if damaged else step)))) == 0:
+            break
+        lived += 1
+    ((state, step, claims, reason),) = killed.query("select state, step, fence, reason from trial")
+    told = "quarantined after 5 attempts, none of which got beyond step 10"
+    wrong = [] if (lived, state, step, claims) == (5, "failed", 10, 5) else [f"{state} at {step}, {lived} lives"]
+    wrong += [] if reason == told else [reason]
+    wrong += (
+        [] if killed.query("select kind, step from checkpoint where kind = 'latest' and step = 10") else ["no state"]
+    )
+    with open_ledger(killed.url, create=False) as ledger:
+        row = ledger.study(lives.CAMPAIGN, STUDY.name)
+        wrong += [] if ledger.retry(row.study_id) == [0] else ["not tried again"]
+        wrong += [] if ledger.trial(row.study_id, 0).step == 10 else ["it does not go on from its state"]
+    wrong += [f"the last life ended with {code}" for code in [ended(life(killed))] if code]
+    return {"wrong": wrong + ["other bits"] * (lives.meaning(killed) != lives.meaning(whole))}
+
+
+def long_study(databases, steps):
+    """One trial of many steps, evaluated after every second: planned in a new place as often as asked for."""
+    lives.STUDY = replace(STUDY, num_trials=1, budget=StepBudget(steps, 2))
+    for number in count():
+        place = databases.empty(f"long-{number}")
+        assert ended(child(lambda: plan(place))) == 0  # noqa: B023
+        yield place
+
+
+def damage(place):
+    """Change a bit of every saved state."""
+    for (path,) in place.query("select path from checkpoint_file join checkpoint on file_id = checkpoint_file.id "
+                               "where kind = 'latest'"):  # fmt: skip
+        file = place.checkpoints / path
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+
+
 def poison(databases):
     """A trial that takes down every worker is given up after five attempts."""
     place = databases.planned("poison")
@@ -348,6 +420,8 @@ MODES = {
         launchers,
         power,
         zombie,
+        gets_on,
+        stuck,
         poison,
         lost,
         sabotaged,

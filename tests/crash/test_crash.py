@@ -36,6 +36,15 @@ def test_a_worker_that_wakes_too_late_and_a_trial_that_kills_its_workers(mode, l
     assert loop(mode)["wrong"] == []
 
 
+def test_a_trial_that_gets_on_is_never_given_up_even_where_it_has_a_way_to_go_again(loop):
+    assert loop("gets_on", 20)["wrong"] == []
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_trial_that_always_dies_at_one_step_is_given_up_and_keeps_its_state(damaged, loop):
+    assert loop("stuck", damaged)["wrong"] == []
+
+
 def test_a_kill_at_a_heartbeat_and_two_kills_in_a_row_change_nothing(loop):
     assert loop("beats", 4)["wrong"] == []
 

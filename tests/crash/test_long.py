@@ -44,6 +44,12 @@ def test_dropped_answers_to_commits_change_nothing(every, loop):
 
 
 @on_postgresql
+def test_only_what_gets_on_no_more_is_given_up_on_a_server(loop):
+    assert loop("gets_on", 20, postgresql=True, **LONG)["wrong"] == []
+    assert loop("stuck", False, postgresql=True, **LONG)["wrong"] == []
+
+
+@on_postgresql
 @pytest.mark.parametrize("mode", ["zombie", "poison", "lost", "launchers"])
 def test_the_same_holds_on_a_server(mode, loop):
     numbers = (12, 1) if mode == "launchers" else ()

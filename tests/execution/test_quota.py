@@ -113,3 +113,7 @@ def test_a_size_that_is_none_is_refused_before_anything_else(size, tuner, tmp_pa
     assert wrong.code == 2
     assert re.search(r"--keep-checkpoints is a size like 500MB, 2GB or 1.5GiB, got", wrong.err)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_failed_trial_keeps_the_state_from_which_it_is_tried_again():
+    assert order([record(0, 0.5), record(1, 0.9, State.FAILED)], winners=0) == ["0/latest", "0/trunk", "0/best"]

@@ -11,6 +11,7 @@ from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.cli.exit_codes import Exit
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.watching import stop_on_signal, watch
+from tuner.errors import TrialsFailed
 from tuner.execution.choices import Choices
 from tuner.records import State
 from tuner.rounds.launch import Desk, Plan, check_study, launch_study, work_on
@@ -95,16 +96,7 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
     say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
-    with stop_on_signal() as asked:
-        working = replace(desk, stop=asked.is_set, watch=watch(quiet))
-        row = launch_study(
-            working,
-            study,
-            prepared.trials,
-            retry_failed=retry_failed,
-            budget_origin=prepared.budget.origin,
-            budget_source=prepared.budget.source,
-        )
+    row = _launched(desk, prepared, retry_failed=retry_failed, quiet=quiet)
     counts = desk.ledger.state_counts(row.study_id)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     for words in _how_trained(desk, row):
@@ -118,6 +110,23 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
         next_step(f"tuner trials {about}")
     sys.stderr.flush()
     return code
+
+
+def _launched(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> StudyRow:
+    """Train what is left; where trials fail alike, and the others need not be tried, say so and stop."""
+    with stop_on_signal() as asked:
+        try:
+            return launch_study(
+                replace(desk, stop=asked.is_set, watch=watch(quiet)),
+                prepared.study,
+                prepared.trials,
+                retry_failed=retry_failed,
+                budget_origin=prepared.budget.origin,
+                budget_source=prepared.budget.source,
+            )
+        except TrialsFailed as error:
+            say(f"failed: {str(error).splitlines()[0]}")  # they are listed below
+            return desk.ledger.study(desk.name, prepared.study.name)
 
 
 def _how_trained(desk: Desk, row: StudyRow) -> Iterator[str]:

@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 LEASE_SECONDS = 120.0
 POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
 FIRST_POLL_SECONDS = 0.02
+LONG_WAIT_SECONDS = 5.0  # after which it is said what is waited for
+LONGEST_REASON = 500  # characters of it in a message
 SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are a bug and not bad luck
 
 
@@ -207,10 +209,20 @@ class InProcess:
                 if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
                     clear_strays(ledger, row.study_id, self.checkpoint_root, place)
                     return
-                pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
-                time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
-                waited += pause
+                waited = self._wait(waited)
             raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+
+    def _wait(self, waited: float) -> float:
+        """Wait a little: another worker has the rest, and should it die, its trials come to us. Returns all seconds."""
+        pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
+        time.sleep(pause)
+        if self.lease.renewed_here and waited <= LONG_WAIT_SECONDS < waited + pause:
+            _log.warning(
+                "waiting for trials that other workers hold; if those have died where that cannot be seen from here, "
+                "their leases end in at most %g s",
+                self.lease.seconds,
+            )
+        return waited + pause
 
     def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
         if self.quota is not None:
@@ -290,7 +302,7 @@ def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
     failures.append(update.reason.split(":")[0])
     if len(failures) >= SAME_FAILURES and len(set(failures)) == 1:
         raise TrialsFailed(
-            f"{len(failures)} trials in a row failed alike, the last with: {update.reason}; "
+            f"{len(failures)} trials in a row failed alike, the last with: {update.reason[:LONGEST_REASON]}; "
             "mend the workload, then the same command with --retry-failed"
         )
 

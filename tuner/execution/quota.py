@@ -56,8 +56,12 @@ def keep_within(quota: Quota, finder: Finder, row: StudyRow, root: Path) -> int:
 def spare(
     study: Study, records: Sequence[TrialRecord], winners: int, needed: Collection[tuple[int, int]]
 ) -> Iterator[Owned]:
-    """What may be deleted, in this order; `needed` are (trial id, step) of states that must stay."""
-    ranked = sorted((record for record in records if record.state.finished), key=lambda one: _rank(study, one))
+    """What may be deleted, in this order; `needed` are (trial id, step) of states that must stay.
+
+    FAILED trials keep all of theirs: they go on from it when they are tried again.
+    """
+    ended = (record for record in records if record.state.finished and record.state is not State.FAILED)
+    ranked = sorted(ended, key=lambda one: _rank(study, one))
     for kind in ORDER:
         for record in reversed(ranked[winners:]):
             for kept in record.checkpoints:

@@ -214,12 +214,18 @@ def retry(desk: Desk, row: StudyRow, numbers: Collection[int] | None = None) -> 
 
 
 def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
-    """Train what is left of a study that is planned. Raises StudyChanged for other code than it was started with."""
+    """Train what is left of a study that is planned.
+
+    Raises StudyChanged for other code than it was started with, TrialsFailed (with a list) where trials fail alike.
+    """
     _check_fingerprint(desk, row)
     desk.claim_folder()
     _record_launch(desk, row)
-    with desk.watch(row.study, finished) as listener:
-        desk.backend.run(desk.ledger, row, listener, desk.stop)
+    try:
+        with desk.watch(row.study, finished) as listener:
+            desk.backend.run(desk.ledger, row, listener, desk.stop)
+    except TrialsFailed as error:
+        raise TrialsFailed("\n  ".join([str(error), *listed(failures(desk.ledger, [row]))])) from error
     _say_if_data_spoil(desk, row)
 
 

@@ -5,7 +5,7 @@ then goes on from that trial's trunk. It also shares that trial's luck, so the w
 fresh seeds, too, and only those count as confirmation. Where no trunk is shared all seeds are fresh.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.round_frames import round_frames, round_rows
@@ -58,7 +58,8 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
     rows = round_rows(desk.ledger, desk.name, number - 1)
     records = {record.number: record for row in rows for record in desk.ledger.trials(row.study_id)}
     frames = round_frames(desk.ledger, desk.name, number - 1)
-    chosen = [records[trial] for trial in chosen_trials(frames, declared.promote or 1)]
+    best = chosen_trials(frames, declared.promote or 1)
+    chosen = [records[trial] for trial in _as_started(desk, number, best, records)]
     study = replace(
         rows[-1].study,
         name=round_name(number),
@@ -81,7 +82,27 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
     warnings = _warnings(parents) if carried else ()
+    if [record.number for record in chosen] != best:
+        warnings += (
+            f"{study.name} was started from trials {_numbers(record.number for record in chosen)} of "
+            f"{round_name(number - 1)} and stays so; by now trials {_numbers(best)} are its best",
+        )
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
+
+
+def _as_started(desk: Desk, number: int, best: list[int], records: Collection[int]) -> list[int]:
+    """The trials that a round was started from, where it was started from as many: trials that FAILED and completed
+    when they were tried again may be better, and come too late for it.
+    """
+    started = started_study(desk, round_name(number))
+    lineage = started.study.lineage if started is not None else ()
+    names = [name for place, name in lineage if place == round_name(number - 1) and name.startswith("trial ")]
+    before = [int(name.removeprefix("trial ")) for name in names]
+    return before if len(before) == len(best) and set(before) <= set(records) else best
+
+
+def _numbers(trials: Iterable[int]) -> str:
+    return ", ".join(map(str, trials))
 
 
 def _budget(desk: Desk, study: Study, before: StepBudget) -> StepBudget:

@@ -35,6 +35,7 @@ from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Sweep
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.errors import TrialsFailed
 from tuner.rounds.launch import Desk, launch_surely, started_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
@@ -166,8 +167,15 @@ class _Stages:
 
     def _trained(self, study: Study, trials: Sequence[Trial]) -> pd.DataFrame:
         """The fits of a stage. Raises TrialsFailed where a trial of it FAILED, the second time too."""
+        try:
+            launch_surely(self.desk, study, trials, retry_failed=self.retry_failed)
+        except TrialsFailed:
+            self._fits_of(study)
+            raise
+        return self._fits_of(study)
+
+    def _fits_of(self, study: Study) -> pd.DataFrame:
         desk = self.desk
-        launch_surely(desk, study, trials, retry_failed=self.retry_failed)
         fits = fit_steps_frame(study_frames(desk.ledger, desk.name, study.name))
         refuse_failed_rates(failed_of(fits, study.name), desk.study_file or desk.name)
         return fits

@@ -40,6 +40,9 @@ def add_identities(connection: Connection) -> None:
     _add_column(connection, study.c.identity)
     _add_column(connection, trial.c.farthest)
     connection.execute(update(trial).values(farthest=trial.c.step))
+    # Every claim was counted until now, also of a trial that got on each time: those in the midst count from here on.
+    in_work = (trial.c.state.in_(("waiting", "running")), trial.c.step > 0, trial.c.attempt > 1)
+    connection.execute(update(trial).where(*in_work).values(attempt=1))
 
 
 def insert_identity(connection: Connection) -> None:
