@@ -191,7 +191,6 @@ def test_an_owner_that_lost_its_trial_neither_overwrites_nor_sweeps_the_files_of
     old.sweep(set())
     assert read_state(tmp_path, mine) == {"step": 10}
     assert not (tmp_path / stale.file).exists()
-    (tmp_path / "trial-00000" / "step-999.pt").write_bytes(b"a stray file")
     (tmp_path / "trial-00000" / ".latest-000000020-1.pt.77.tmp").write_bytes(b"torn")
     new.sweep({mine.file})
     assert [path.name for path in (tmp_path / "trial-00000").iterdir()] == ["latest-000000010-2.pt"]
