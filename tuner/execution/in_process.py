@@ -154,12 +154,15 @@ class InProcess:
                 waited = 0.0
                 continue
             if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
-                delete_strays(ledger, row.study_id, self.checkpoint_root, place)
+                self.tidy(ledger, row)
                 return
             pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
             time.sleep(pause)  # another worker has the rest; should it die, its trials come to us
             waited += pause
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+
+    def tidy(self, ledger: Ledger, row: StudyRow) -> None:
+        delete_strays(ledger, row.study_id, self.checkpoint_root, checkpoint_place(row.campaign, row.study.name))
 
     def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
         if self.quota is not None:
