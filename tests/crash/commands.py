@@ -13,6 +13,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -55,7 +56,7 @@ QUIET = ("-q", "--fuse", "off")
 NO_SWEEP = ("sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),", "")
 CUT_SWEEP = (
     "sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),",
-    "sweep=Sweep(learning_rate=(3e-2, 1e-1, 3e-1), start_steps=160, max_steps=320, seeds=2),",
+    "sweep=Sweep(learning_rate=(3e-3, 1e-2, 3e-2), start_steps=160, max_steps=320, seeds=2),",
 )
 SMALL_SWEEP = (
     "sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),",
@@ -199,7 +200,7 @@ MEANING = {
     "studies": "select name, kind, round, declaration, fingerprint from study order by name",
     "trials": "select study.name, number, state, reason, point, trial.seed, data_seed, schedule, origin, shape_group, "
     "step, pins, inherited_steps, numerics from trial join study on study.id = study_id order by 1, 2",
-    "curves": "select study.name, number, metric.name, measurement.step, value_kind, hex(value), value from measurement "
+    "curves": "select study.name, number, metric.name, measurement.step, value_kind, value from measurement "
     "join trial on trial.id = trial_id join study on study.id = study_id join metric on metric.id = metric_id "
     "order by 1, 2, 3, 4",
     "checkpoints": "select study.name, number, checkpoint.kind, checkpoint.step, value from checkpoint "
@@ -265,13 +266,12 @@ def _first_difference(expected, found):
 def killed(folder, name, first, stride):
     """One kill -9 after each commit of a command, every `stride`-th of them."""
     undisturbed = Undisturbed(folder, name)
-    wrong, kills = [], 0
-    for k in count(first, stride):
+    wrong = []
+    for kills, k in enumerate(count(first, stride)):
         place = undisturbed.copy(f"kill-{k}")
         if command(place, undisturbed.arguments, f"tx-committed@{k}=kill9") != -signal.SIGKILL or len(wrong) >= ENOUGH:
             commits = undisturbed.passed.count("tx-committed")
             return {"code": undisturbed.code, "commits": commits, "kills": kills, "wrong": wrong}
-        kills += 1
         wrong += [f"commit {k}: {one}" for one in undisturbed.wrong(place)]
         shutil.rmtree(place)
     raise AssertionError("counting does not end")
@@ -283,56 +283,55 @@ def commit_often():
 
 
 class AfterTheClaim:
-    """Kills at the k-th pass of a failpoint since the first claim of a life: by then it has found where it goes on."""
+    """Kills a life some passes of failpoints, or some seconds, after its first claim: where it goes on is found by then."""
 
-    def __init__(self, k=0):
-        self.k = k
-        self.trace = []
-        self.claimed = False
+    def __init__(self, passes=0, seconds=0.0):
+        self.passes = passes
+        self.seconds = seconds
+        self.trace = []  # from the first claim on
+        self.began = 0.0
 
     def passed(self, name):
-        self.claimed = self.claimed or name == "claimed"
-        if self.claimed:
-            self.trace.append(name)
-        if self.k and len(self.trace) == self.k:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "claimed" and not self.trace:
+            self.began = time.monotonic()
+            if self.seconds:
+                threading.Timer(self.seconds, _die).start()
+        elif not self.trace:
+            return
+        self.trace.append(name)
+        if len(self.trace) == self.passes:
+            _die()
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+LEAST = 80  # passes after a claim: at least one commit of a checkpoint is among them
 
 
 def hunted(folder, kills, seed, by):
     """`kills` kills within one `tuner run --yes --expand 1`, which must end as if nobody had disturbed it.
 
-    by "count": each life is killed at a random pass of a failpoint, but late enough to have committed something; by
-    "moment": after a random time from its first claim on.
+    by "count": after a random number of passes, enough to have committed something: whatever the machine does, each
+    life makes progress. by "moment": after a random time.
     """
     commit_often()
     undisturbed = Undisturbed(folder, "run")
-    calm = AfterTheClaim()
-    began = time.monotonic()
+    calm, began = AfterTheClaim(), time.monotonic()
     assert command(undisturbed.copy("calm"), undisturbed.arguments, calm) == undisturbed.code
-    seconds = time.monotonic() - began
-    trained = len((folder / "calm" / "passed").read_text().split())
+    seconds = (time.monotonic() - began) / kills
+    passes = len((folder / "calm" / "passed").read_text().split()) // kills
     place, generator, done = undisturbed.copy("hunted"), random.Random(seed), 0
-    while done < kills:
+    while done < kills:  # three quarters of the way from kill to kill on average, so that there is work for all
         if by == "count":
-            life = started(
-                place, undisturbed.arguments, AfterTheClaim(LEAST + generator.randint(0, most(trained, kills)))
-            )
+            killer = AfterTheClaim(passes=generator.randint(LEAST, 3 * passes // 2))
         else:
-            life = started(place, undisturbed.arguments, AfterTheClaim())
-            time.sleep(generator.uniform(0.1, max(0.3, 2.0 * seconds / kills)))
-            os.kill(life, signal.SIGKILL)
-        if ended(life) != -signal.SIGKILL:
+            killer = AfterTheClaim(seconds=generator.uniform(0.01, 1.5 * seconds))
+        if command(place, undisturbed.arguments, killer) != -signal.SIGKILL:
             break
         done += 1
-    return {"kills": done, "passes": trained, "wrong": undisturbed.wrong(place)}
-
-
-LEAST = 24  # passes from a claim on: a checkpoint and its commit are among them
-
-
-def most(trained, kills):
-    """How many passes more, so that the work lasts for all kills."""
-    return max(1, 2 * (trained // kills - LEAST))
+    return {"kills": done, "passes": passes * kills, "wrong": undisturbed.wrong(place)}
 
 
 MODES = {function.__name__: function for function in (killed, hunted)}
