@@ -7,6 +7,10 @@ import torch
 from support.records import CURVES, rows
 from support.study_files import write_study
 
+from tuner.errors import StudyChanged
+from tuner.execution.in_process import check_profile
+from tuner.records import State
+from tuner.storage.store import open_ledger
 from tuner.training.fused.choice import Choice
 from tuner.training.fused.trainer import GroupTrainer
 
@@ -97,6 +101,17 @@ def test_a_wrong_number_of_workers_is_an_error_that_says_what_is_right(value, tu
     run = tuner("launch", write_study(tmp_path), f"--workers={value}")
     assert run.code == 2
     assert f"--workers is auto or a number of processes from 1 to 256, got '{value}'" in run.err
+
+
+def test_of_two_who_begin_at_once_with_two_profiles_the_second_is_refused(tuner, tmp_path):
+    """Nothing has begun, so only what the first concluded tells; an exact one concluded nothing before."""
+    study = write_study(tmp_path, steps=20)
+    assert tuner("launch", study, "--fuse", "off").code == 0
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        row = ledger.study("tiny", "round-1")
+        ledger.reset(row.study_id, [State.COMPLETE])
+        with pytest.raises(StudyChanged, match="was begun with --profile exact"):
+            check_profile(ledger, row, "fast")
 
 
 def test_trials_of_two_profiles_are_not_mixed(tuner, tmp_path):

@@ -151,6 +151,17 @@ def test_changed_code_is_an_error_unless_it_is_said_to_make_no_difference(tuner,
     assert tuner("launch", write_study(tmp_path, replace=[("class Tiny", "# a remark\nclass Tiny")])).code == 0
 
 
+def test_where_a_budget_came_from_is_written_down_when_a_killed_launch_had_not(tuner, launched, tmp_path):
+    """A version before wrote it after the study, in a transaction of its own."""
+    query = "select study_id, kind, data from conclusion where kind = 'budget'"
+    before = rows(tmp_path, query)
+    with sqlite3.connect(tmp_path / "runs" / "tuner.sqlite") as connection:
+        connection.execute("delete from conclusion where kind = 'budget'")
+    connection.close()
+    assert tuner("launch", tmp_path / "tiny.py").code == 0
+    assert rows(tmp_path, query) == before != []
+
+
 def test_more_trials_extend_the_study(tuner, tmp_path):
     tuner("launch", write_study(tmp_path, trials=3))
     points = rows(tmp_path, "select number, point from trial order by number")

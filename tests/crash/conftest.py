@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 LOOP = Path(__file__).with_name("loop.py")
+COMMANDS = LOOP.with_name("commands.py")
 PACKAGE = LOOP.parents[2]
 MEMORY = Path("/dev/shm")  # kill -9 leaves the page cache alone, so the disk would only cost time
 
@@ -22,10 +23,10 @@ MEMORY = Path("/dev/shm")  # kill -9 leaves the page cache alone, so the disk wo
 class Loop:
     """The process that forks for each mode: it imports torch once for all tests."""
 
-    def __init__(self):
+    def __init__(self, script=LOOP):
         environment = os.environ | {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen([sys.executable, str(LOOP)], env=environment, bufsize=0, **pipes)
+        self.process = subprocess.Popen([sys.executable, str(script)], env=environment, bufsize=0, **pipes)
 
     def run(self, folder, mode, numbers, seconds, postgresql):
         """What a mode found. None of its processes is left."""
@@ -52,22 +53,46 @@ class Loop:
         return self.process.stdout.readline()
 
 
-@pytest.fixture(scope="session")
-def loops():
-    started = Loop()
+def running(script):
+    started = Loop(script)
     yield started
     started.process.stdin.close()
     started.process.wait()
     started.process.stdout.close()
 
 
+@pytest.fixture(scope="session")
+def loops():
+    yield from running(LOOP)
+
+
+@pytest.fixture(scope="session")
+def command_loops():
+    yield from running(COMMANDS)
+
+
 @pytest.fixture
-def loop(loops):
-    """Runs a mode of the loop in a process of its own, and returns what it found."""
+def crash_folder():
     folder = Path(tempfile.mkdtemp(prefix="tuner-crash-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def loop(loops, crash_folder):
+    """Runs a mode of the loop in a process of its own, and returns what it found."""
 
     def run(mode, *numbers, seconds=280, postgresql=False):
-        return loops.run(folder, mode, numbers, seconds, postgresql)
+        return loops.run(crash_folder, mode, numbers, seconds, postgresql)
 
-    yield run
-    shutil.rmtree(folder)
+    return run
+
+
+@pytest.fixture
+def command_loop(command_loops, crash_folder):
+    """The same, of the loop that kills commands."""
+
+    def run(mode, *asked, seconds=280):
+        return command_loops.run(crash_folder, mode, asked, seconds, False)
+
+    return run

@@ -4,12 +4,14 @@ A life is a fork (0.1 s instead of the 2 s of importing torch), so nothing here 
 that trained should not be forked. What a process makes once, and each life would make anew, is made here.
 """
 
+import json
 import os
 import shutil
 import signal
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,6 +176,28 @@ def life(place, workload=None, **options):
 def ended(number):
     """The exit code of a child, once it is over; minus the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+
+
+def serve(carry_out):
+    """Carry out what each line of the input asks for, in a process group of its own; its folder's `result` holds what
+    was found, and what was printed there is in `errors`.
+    """
+    for line in sys.stdin:
+        group = child(lambda: _alone(carry_out, json.loads(line)))  # noqa: B023
+        with suppress(PermissionError, ProcessLookupError):  # it did so itself
+            os.setpgid(group, group)
+        sys.stdout.write(f"{group}\n")
+        sys.stdout.flush()
+        sys.stdout.write(f"{ended(group)}\n")
+        sys.stdout.flush()
+
+
+def _alone(carry_out, asked):
+    os.setpgid(0, 0)
+    folder = Path(asked["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    os.dup2(os.open(folder / "errors", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), 2)
+    (folder / "result").write_text(json.dumps(carry_out(asked)))
 
 
 def child(work):

@@ -13,7 +13,6 @@ import random
 import signal
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
 from functools import partialmethod
 from itertools import count
@@ -34,6 +33,7 @@ from crash.lives import (
     ended,
     life,
     plan,
+    serve,
     train,
 )
 from crash.power import Disk, synchronous
@@ -430,29 +430,13 @@ MODES = {
 
 
 def carry_out(asked):
-    """Run a mode in a process group of its own; what it found is written into the folder."""
-    os.setpgid(0, 0)
-    folder = Path(asked["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
-    os.dup2(os.open(folder / "errors", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), 2)
-    databases = (Postgres if asked["postgresql"] else Sqlite)(folder / "studies")
+    """What a mode finds in SQLite files or on a server."""
+    databases = (Postgres if asked["postgresql"] else Sqlite)(Path(asked["folder"]) / "studies")
     try:
-        result = MODES[asked["mode"]](databases, *asked["numbers"])
+        return MODES[asked["mode"]](databases, *asked["numbers"])
     finally:
         databases.close()
-    (folder / "result").write_text(json.dumps(result))
-
-
-def main():
-    for line in sys.stdin:
-        group = child(lambda: carry_out(json.loads(line)))  # noqa: B023
-        with suppress(PermissionError, ProcessLookupError):  # it did so itself
-            os.setpgid(group, group)
-        sys.stdout.write(f"{group}\n")
-        sys.stdout.flush()
-        sys.stdout.write(f"{ended(group)}\n")
-        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    serve(carry_out)

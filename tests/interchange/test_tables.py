@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from tuner.analysis.round_frames import round_frames
-from tuner.errors import DeclarationError
+from tuner.errors import DeclarationError, Paused
 from tuner.interchange.imported import write_imported
 from tuner.interchange.tables_in import TableTerms, imported_from_tables
 from tuner.interchange.tables_out import export_tables
@@ -53,6 +53,21 @@ def stored(folder, imported, name="mine"):
     with open_ledger(str(folder / "tuner.sqlite")) as ledger:
         write_imported(ledger, name, imported)
         return round_frames(ledger, name, 1)
+
+
+def test_an_import_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(*given):
+        raise Paused("the disk is full")
+
+    imported = imported_from_tables(*write(tmp_path), TERMS)
+    with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
+        with monkeypatch.context() as patched:
+            patched.setattr("tuner.storage.store.insert_finished", full)
+            with pytest.raises(Paused):
+                write_imported(ledger, "mine", imported)
+        assert ledger.campaigns() == [], "a study without trials would be one that was never trained"
+        assert write_imported(ledger, "mine", imported) == 5
+        assert write_imported(ledger, "mine", imported) == 0
 
 
 def test_tables_are_a_study_and_every_rule_is_said(tmp_path):

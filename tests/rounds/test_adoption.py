@@ -103,6 +103,19 @@ def test_trials_of_two_lengths_are_not_compared(campaign, tmp_path):
             contest(desk, longer, sides(desk)[0], 5)
 
 
+def test_the_baseline_of_what_was_adopted_last_is_what_it_was_adopted_over(campaign, tmp_path):
+    """Else the command that adopted it, given again without a baseline, would contest a trial against itself."""
+    with desk_for(campaign, tmp_path) as desk:
+        launched(desk)
+        made = contest(desk, *sides(desk), 2)
+        row = desk.ledger.start_study("test", made.study, "code and data")
+        log = dict.fromkeys(("gain", "low", "high", "level", "replicates", "metric"))
+        adopted = {"candidate": "round-1 trial 0", "baseline": "round-1 trial 1", "verdict": "adopt"}
+        desk.ledger.conclude("test", "adoption", {**log, **adopted}, row.study_id)
+        assert baseline_place(desk.ledger, "test", "round-1/0") == "round-1/1"
+        assert baseline_place(desk.ledger, "test", "round-1/2") == "round-1/0"
+
+
 def test_by_the_command_line(tuner, tmp_path):
     path = write_study(tmp_path, trials=3, steps=40)
     assert tuner("launch", path, "-q").code == 0

@@ -178,12 +178,12 @@ def test_beside_a_log_that_somebody_began_anew_both_are_kept(begun, file):
 
 
 def test_deleted_between_the_look_and_the_commit_the_commit_is_saved_too(begun, file):
-    def renamed_and_deleted(connection):
+    def write(connection):
         connection.exec_driver_sql("update campaign set name = 'late'")
         delete(file)
 
     with pytest.raises(RecordsGone):
-        begun._database.write(renamed_and_deleted)
+        begun._database.write(write)
     with open_ledger(str(file.with_name("tuner.sqlite.saved")), create=False) as saved:
         assert saved.campaigns() == ["late"]
 

@@ -187,6 +187,31 @@ def test_of_two_who_conclude_once_at_the_same_moment_the_first_is_believed_by_bo
         ledger.conclude_once("letters", "test_score", {})
 
 
+def test_a_conclusion_that_says_the_same_again_is_not_written_again(ledger: Ledger, study_id: int) -> None:
+    """A command that is repeated concludes the same; what comes back after something else is news."""
+    for verdict in ("one", "one", "two", "one"):
+        ledger.conclude("digits", "regime", {"verdict": verdict})
+        ledger.conclude("digits", "regime", {"verdict": "of the study"}, study_id)
+    with ledger._database.reading() as connection:
+        count = connection.exec_driver_sql("select count(*) from conclusion group by study_id order by 1").scalars()
+        assert list(count) == [1, 3]
+
+
+def test_what_several_add_to_a_conclusion_at_the_same_moment_is_all_kept(
+    ledger: Ledger, study_id: int, url: str
+) -> None:
+    def add(number: int) -> None:
+        with open_ledger(url) as mine:
+            together.wait()
+            mine.add_to_conclusions("digits", "fusion", {f"group {number}": number}, (study_id, None))
+
+    together = Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    everything = {f"group {number}": number for number in range(8)}
+    assert ledger.conclusion("digits", "fusion", study_id) == ledger.conclusion("digits", "fusion") == everything
+
+
 def test_each_launch_is_written_down(ledger: Ledger, study_id: int) -> None:
     for command in ("tuner launch digits.py", "tuner run digits.py"):
         ledger.add_launch(

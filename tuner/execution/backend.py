@@ -86,6 +86,10 @@ class Backend(Protocol):
         """The first steps that each trial would take over from one trained before (`design.prefix`)."""
         ...
 
+    def tidy(self, ledger: Ledger, row: StudyRow) -> None:
+        """Delete files of a study all of whose trials have ended that no record names."""
+        ...
+
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         """Train every trial that is left. Raises Interrupted when stopped, Paused when the machine gave way."""
         ...

@@ -207,7 +207,7 @@ class InProcess:
                     waited = 0.0
                     continue
                 if not patiently(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
-                    clear_strays(ledger, row.study_id, self.checkpoint_root, place)
+                    self.tidy(ledger, row)
                     return
                 waited = self._wait(waited)
             raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
@@ -223,6 +223,9 @@ class InProcess:
                 self.lease.seconds,
             )
         return waited + pause
+
+    def tidy(self, ledger: Ledger, row: StudyRow) -> None:
+        clear_strays(ledger, row.study_id, self.checkpoint_root, checkpoint_place(row.campaign, row.study.name))
 
     def _make_room(self, ledger: Ledger, row: StudyRow) -> None:
         if self.quota is not None:

@@ -104,6 +104,9 @@ class Workers:
     def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
         return self.local.saved_steps(ledger, study, trials)
 
+    def tidy(self, ledger: Ledger, row: StudyRow) -> None:
+        self.local.tidy(ledger, row)
+
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         count = self.count or len(self.crew) or self.local.processes(ledger, row)
         if count == 1 and self.count is None:
