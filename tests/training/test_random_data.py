@@ -13,6 +13,7 @@ from torch import nn
 
 from tuner import Splits
 from tuner.rounds.plan import planned_trials
+from tuner.training import fetching
 from tuner.training.batches import Split, TrainingBatches
 from tuner.training.evaluation import evaluate
 from tuner.training.host_generators import HOST
@@ -253,3 +254,15 @@ def test_a_random_example_is_found_and_others_are_not():
         assert random_example(Split("training", Drawing(TENSORS, draw), CPU)) is not None
     drawn_in_vain = Drawing(TENSORS, lambda: 0.0 * random.random())
     assert random_example(Split("training", drawn_in_vain, CPU)) is None
+
+
+def test_torchs_generator_is_watched_by_its_state_where_its_memory_is_not_known(monkeypatch):
+    assert fetching._position() is not None, "this version of torch is known"
+    monkeypatch.setattr(fetching, "_position", lambda: None)
+    for kind in ("torch", "seeding last"):
+        fresh, known = (Split("training", MAKES[kind](TENSORS), CPU) for _ in range(2))
+        known._fetcher.draws = True
+        assert bits(fresh.first(5)) == bits(known.first(5))
+    quiet = Split("training", Drawing(TENSORS, none), CPU)
+    quiet.first(5)
+    assert not quiet._fetcher.draws

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from tuner.training.host_generators import AT_REST, HOST
 from tuner.training.randomness import cuda_generator, example_seeds
 
-_NEXT = 16  # bytes into the state of torch's CPU generator: the number of the word that is drawn next; 0 when seeded
+_NEAR = 512  # bytes: a generator's words begin within so many, and there are more than so many of them
 
 
 class Fetcher:
@@ -60,9 +61,10 @@ class Fetcher:
             self._on_device is not None and _bytes(self._on_device) != _at_rest(self._on_device.device)
         ):
             return True
-        if not _position_is_known():
-            return _bytes(torch.default_generator) != _at_rest(torch.device("cpu"))
-        return _position(torch.default_generator) != 0 or torch.default_generator.initial_seed() != AT_REST
+        generator, position = torch.default_generator, _position()
+        if position is None:
+            return _bytes(generator) != _at_rest(generator.device)
+        return position.value != 0 or generator.initial_seed() != AT_REST
 
     def _seeded(self, indices: Sequence[int], seed: int) -> list[Any]:
         """One by one, those of a dataset that fetches whole batches too: each draws from its own seeds."""
@@ -83,23 +85,34 @@ class Fetcher:
         return [dataset[index] for index in indices]
 
 
-def _position(generator: torch.Generator) -> int:
-    """Which word of its state torch's CPU generator draws next: 0 only when it was seeded and nothing was drawn."""
-    state = generator.get_state()
-    return ctypes.c_uint64.from_address(state.data_ptr() + _NEXT).value
-
-
 @functools.cache
-def _position_is_known() -> bool:
-    """Whether this version of torch keeps the position where `_position` looks for it."""
+def _position() -> ctypes.c_uint32 | None:
+    """Which word of its state torch's CPU generator draws next: 0 only when it was seeded and nothing was drawn.
+
+    Read from its memory, because a state that is copied takes longer than all else about a batch. None where this
+    version of torch keeps it elsewhere.
+    """
     generator, seen = torch.Generator(), []
+    place = _place(generator)
+    if place is None:
+        return None
     for seed in (3, AT_REST):
         generator.manual_seed(seed)
-        seen.append(_position(generator))
+        seen.append(place.value)
         for count in (1, 1, 622, 1, 623):
             torch.empty(count, dtype=torch.int32).random_(generator=generator)
-            seen.append(_position(generator))
-    return seen == 2 * [0, 1, 2, 624, 1, 624]
+            seen.append(place.value)
+    return _place(torch.default_generator) if seen == 2 * [0, 1, 2, 624, 1, 624] else None
+
+
+def _place(generator: torch.Generator) -> ctypes.c_uint32 | None:
+    """The memory before the words of a generator's state, which are looked for."""
+    begin = getattr(generator, "_cdata", None)
+    if begin is None:
+        return None
+    first = memoryview(_bytes(generator))[24:56].cast("Q")  # four of the words, as `get_state` gives them
+    found = ctypes.string_at(begin, _NEAR).find(struct.pack("=4I", *(word & 0xFFFF_FFFF for word in first)))
+    return ctypes.c_uint32.from_address(begin + found - 4) if found >= 4 else None
 
 
 @functools.cache
