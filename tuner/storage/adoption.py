@@ -14,7 +14,7 @@ from tuner.failpoints import failpoint
 from tuner.security import make_private_folder
 from tuner.storage.folder_files import OWNER_FILE, checkpoint_names, difference, differences
 from tuner.storage.neighbours import neighbour_at
-from tuner.storage.owner import Owner, owner_or_none, write_owner
+from tuner.storage.owner import Owner, owner_or_none, sync_folder, write_owner
 from tuner.storage.ownership import Standing, look
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.store import Ledger
@@ -160,7 +160,8 @@ def _refuse_training(ledger: Ledger, owner: Owner | None) -> None:
 
 def _bring(source: Path, target: Path) -> None:
     """One file under its new name, whole or not at all. A link is as good as a copy: files are never changed."""
-    make_private_folder(target.parent)
+    for made in make_private_folder(target.parent):
+        sync_folder(made.parent)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -172,10 +173,6 @@ def _bring(source: Path, target: Path) -> None:
             with temporary.open("rb") as copied:
                 os.fsync(copied.fileno())
         temporary.replace(target)
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -79,7 +79,8 @@ def write_owner(root: Path, identity: str, site: Site, generation: int, *, new: 
 
 
 def _write(root: Path, identity: str, site: Site, generation: int, new: bool) -> bool:
-    make_private_folder(root)
+    for made in make_private_folder(root):
+        sync_folder(made.parent)
     temporary = root / f"{OWNER_FILE}.{secrets.token_hex(4)}.tmp"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -102,7 +103,7 @@ def _write(root: Path, identity: str, site: Site, generation: int, new: bool) ->
             temporary.replace(root / OWNER_FILE)
         elif not _named(temporary, root / OWNER_FILE):
             return False
-        _sync(root)
+        sync_folder(root)
         return True
     finally:
         with suppress(OSError):
@@ -126,7 +127,8 @@ def _named(temporary: Path, name: Path) -> bool:
     return True
 
 
-def _sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
