@@ -9,7 +9,7 @@ import psutil
 import pytest
 from support.bench import STALL_SECONDS, Bench, Heard
 
-from tuner.errors import InputError, Interrupted, WorkloadError
+from tuner.errors import InputError, Interrupted, TrialsFailed
 from tuner.execution import member
 from tuner.execution.fusing import even_share
 from tuner.execution.member import Member, worker_environment
@@ -258,7 +258,7 @@ def test_workers_share_what_is_left_evenly(waiting, running, most, crew, share):
 
 def test_errors_of_workers_reach_the_coordinator(tmp_path):
     broken = Bench(tmp_path / "broken", trials=8, loss='if not model.training or point: raise KeyError("width")')
-    with pytest.raises(WorkloadError, match="3 trials in a row failed alike"):
+    with pytest.raises(TrialsFailed, match="3 trials in a row failed alike"):
         broken.run(2)
     changed = Bench(tmp_path / "changed")
     text = changed.file.read_text().replace("ReLU", "GELU")

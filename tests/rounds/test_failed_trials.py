@@ -59,7 +59,7 @@ def fail(ledger, row, number):
         failed = text(
             "UPDATE trial SET state = 'failed', reason = :reason WHERE study_id = :study AND number = :number"
         )
-        connection.execute(text(failed), {"reason": REASON, "study": row.study_id, "number": number})
+        connection.execute(failed, {"reason": REASON, "study": row.study_id, "number": number})
 
 
 STAGES = ("probe", "grid", "refined", "seeds")
@@ -68,7 +68,7 @@ STAGES = ("probe", "grid", "refined", "seeds")
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    grid = [("log_grid(1e-3, 1.0)", "(0.003, 0.01, 0.03, 0.1, 0.3)")]
+    grid = [("log_grid(1e-3, 1.0)", "log_grid(1e-3, 1e-1)")]
     study = write_study(folder, trials=3, steps=40, replace=grid)
     return replace(load_campaign(study)[1], evaluations=5)
 
