@@ -29,7 +29,6 @@ from tuner.storage.engine import parsed_url
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
-from tuner.training.fingerprint import code_digest
 
 torch.set_num_threads(1)
 STUDY = tiny_study(num_trials=2, budget=StepBudget(24, 4))

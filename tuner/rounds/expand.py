@@ -55,7 +55,7 @@ def expand_round(ledger: Ledger, campaign: str, number: int) -> tuple[Expansion,
             "the wider ranges to search there"
         )
     made = expansion(rows[0].study, last.study, boundary_findings(round_frames(ledger, campaign, number)))
-    row = ledger.start_study(campaign, made.study, rows[0].fingerprint)
+    row = ledger.start_study(campaign, made.study, rows[0].fingerprint, identity=rows[0].identity)
     ledger.plan_trials(row.study_id, made.trials)
     return made, row
 

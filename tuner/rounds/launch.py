@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
+from tuner.analysis.stale import CONCLUSION
 from tuner.design.campaign import Campaign
+from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError, StudyChanged
+from tuner.errors import StorageError
 from tuner.execution.backend import Backend, Watch, silent
 from tuner.records import Price, State
 from tuner.rounds.basis import basis_of
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
+from tuner.rounds.same_study import Comparison
 from tuner.storage.claims import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -127,25 +129,29 @@ def launch_study(
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
         desk.backend.check(study, trials[0])
         desk.backend.check_room(study, trials[0])
-    if started is not None:
-        _check_fingerprint(desk, started)
+    comparison = _comparison(desk)
+    today = comparison.today(study, started)
     kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
     row = desk.ledger.start_study(
-        desk.name, study, desk.backend.fingerprint(), trials=trials, concluded={CONCLUSION: kept}
+        desk.name, study, today.fingerprint, identity=today.as_json(), trials=trials, concluded={CONCLUSION: kept}
     )
-    _check_fingerprint(desk, row)
+    comparison.refuse_other(row, today)  # somebody else may have started it just now
     if retry_failed:
         desk.ledger.reset(row.study_id, [State.FAILED])
     finished = _num_finished(desk, row)
     if finished < study.num_trials:
-        work_on(desk, row, finished)
+        _work_on(desk, row, finished, today)
     return row
 
 
 def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
     """Train what is left of a study that is planned. Raises StudyChanged for other code than it was started with."""
-    _check_fingerprint(desk, row)
-    _record_launch(desk, row)
+    _work_on(desk, row, finished, _comparison(desk).today(row.study, row))
+
+
+def _work_on(desk: Desk, row: StudyRow, finished: int, today: Identity) -> None:
+    _comparison(desk).tell_what_follows(row, today)
+    _record_launch(desk, row, today)
     with desk.watch(row.study, finished) as listener:
         desk.backend.run(desk.ledger, row, listener, desk.stop)
 
@@ -158,22 +164,17 @@ def _num_finished(desk: Desk, row: StudyRow) -> int:
     return sum(count for state, count in desk.ledger.state_counts(row.study_id).items() if state.finished)
 
 
-def _check_fingerprint(desk: Desk, row: StudyRow) -> None:
-    if row.fingerprint != desk.backend.fingerprint() and not desk.allow_changed_code:
-        kept = desk.ledger.conclusion(desk.name, CONCLUSION, row.study_id) or {}
-        parts = changed_parts(basis_in(kept), _basis(desk, row.study)) if basis_in(kept) else ""
-        raise StudyChanged(
-            f"the code or the data of the workload changed since {row.study.name} of {desk.name!r} was started"
-            f"{f' ({parts})' if parts else ''}; its trials could not be compared with each other: undo the change, "
-            "give the campaign another name, or say --allow-changed-code if it makes no difference"
-        )
+def _comparison(desk: Desk) -> Comparison:
+    return Comparison(desk.name, desk.campaign, desk.ledger, desk.backend, desk.allow_changed_code)
 
 
-def _record_launch(desk: Desk, row: StudyRow) -> None:
+def _record_launch(desk: Desk, row: StudyRow, today: Identity) -> None:
     folder = desk.study_file.resolve().parent if desk.study_file else Path.cwd()
     known = environment() | {
         "study_file": str(desk.study_file) if desk.study_file else None,
         "data": dict(desk.campaign.workload.provenance()),
+        "fingerprint": today.fingerprint,
+        "packages": dict(today.packages),
     }
     desk.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()

@@ -1,8 +1,10 @@
 """Random numbers as functions of (seed, step) or (seed, epoch), so that no generator's state has to be saved."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import torch
 
 from tuner.design.seeds import derived_seed
@@ -26,6 +28,19 @@ def seed_global_generators(seed: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         cuda_generator(device).manual_seed(seed)
+
+
+@contextmanager
+def host_generators_seeded(seed: int) -> Iterator[None]:
+    """Seed Python's and numpy's global generators for a while; afterwards they are as they were."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
 
 
 def cuda_generator(device: torch.device) -> torch.Generator:

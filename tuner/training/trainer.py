@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tuner.design.objective import Objective
-from tuner.errors import CorruptCheckpoint, LeaseLost, Unreachable
+from tuner.errors import CorruptCheckpoint, LeaseLost, StudyChanged, Unreachable
 from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.denormals import denormals_as_zero
@@ -81,7 +81,7 @@ class TrialInTraining:
         self.claim = claim
         place = f"{self.setting.checkpoint_place}/trial-{claim.trial.number:05d}"
         self.folder = CheckpointFolder(self.setting.checkpoint_root, place, claim.fence)
-        self.run = TrialRun(self.setting, claim.trial)
+        self.run = self._fresh_run()
         self.pending: list[Measurement] = []
         self.checkpoints: tuple[Checkpoint, ...] = ()  # all that the Ledger may know
         self.newest: tuple[Checkpoint, ...] = ()  # those of the last commit; the others are of the one before it
@@ -93,6 +93,11 @@ class TrialInTraining:
         self.saver = BackgroundSaver()
         self.inherited = claim.inherited
         self.committed_at = time.monotonic()
+
+    def _fresh_run(self) -> TrialRun:
+        run = TrialRun(self.setting, self.claim.trial)
+        run.note_initial()
+        return run
 
     def to_the_end(self) -> TrialUpdate:
         self.resume()
@@ -308,7 +313,13 @@ class TrialInTraining:
 
     def _started_from(self, prefix: Prefix) -> Inherited | None:
         """What is taken over from another trial, once its state is loaded; None where that is lost or damaged."""
-        if self._loaded(prefix.checkpoint, prefix.weights) is None:
+        try:
+            loaded = self._loaded(prefix.checkpoint, prefix.weights)
+        except StudyChanged as error:
+            logger.warning("a prefix of %d steps is not taken: %s", prefix.step, error)
+            self.run = self._fresh_run()
+            return None
+        if loaded is None:
             return None
         self.pending = list(prefix.measurements)
         return Inherited(prefix.step, prefix.trial_id)
@@ -322,7 +333,7 @@ class TrialInTraining:
                 raise
             raise_lost_device(error)
             logger.warning("trial %d cannot go on from %s: %s", self.claim.trial.number, saved.file, error)
-            self.run = TrialRun(self.setting, self.claim.trial)
+            self.run = self._fresh_run()
             return None
         self.checked = len(self.run.losses)
         return bests

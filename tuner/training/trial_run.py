@@ -4,32 +4,37 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
+from tuner.design.points import Point
 from tuner.design.prefix import base_digest, is_of_the_schedule, rates_of
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
-from tuner.errors import WorkloadError
+from tuner.design.workload import Workload
+from tuner.errors import StudyChanged, WorkloadError
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import BestKeeper
 from tuner.training.compiler import plain_step
 from tuner.training.evaluation import evaluate
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer
-from tuner.training.randomness import seed_global_generators, step_seed
+from tuner.training.randomness import host_generators_seeded, seed_global_generators, step_seed
 from tuner.training.setting import Setting
 from tuner.training.stability import total_norm
+from tuner.training.tensor_digests import digest_of_tensors
 
 
 class TrialRun:
     """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device.
 
     `base` stands for all that decides its bits but the schedule; "" where that is not known (see `design.prefix`).
+    `initial` is a digest of the weights it starts from, once it was asked for.
     """
 
     def __init__(self, setting: Setting, trial: Trial) -> None:
         self.setting = setting
         self.trial = trial
-        self.point: Mapping[str, Any] = dict(_with_short_names(trial))
+        self.point: Mapping[str, Any] = shown_point(trial.point)
         rates = rates_of(trial)
         self.rates = _as_kernels_read_them(rates) if setting.device.type == "cuda" else rates
         self.model = build_model(setting, trial)
@@ -38,6 +43,7 @@ class TrialRun:
         self.batches = TrainingBatches(setting.data.training, setting.batch_size_of(trial), trial.data_seed)
         self.best = BestKeeper(setting.study.objective, setting.study.keep_best)
         self.step = 0
+        self.initial = ""
         self.losses: list[torch.Tensor] = []
         self.gradient_norm = 0.0
         self.exact = setting.profile == "exact"
@@ -48,6 +54,10 @@ class TrialRun:
         """The Numerics of this trial; marked where it was not trained under one alone."""
         known = self.setting.numerics
         return known if self.exact else known[:-1] + ', "exact": false}'
+
+    def note_initial(self) -> None:
+        """Digest the weights as they are before the first step: a saved state is compared with that of its own."""
+        self.initial = initial_weights(self.model)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
         """Train up to step `until`, or to where `pause()` asks for a break or the setting says stop (then True).
@@ -110,10 +120,15 @@ class TrialRun:
             "numerics": self.setting.numerics,
             "exact": self.exact,
             "base": self.base,
+            "initial": self.initial,
         }
 
     def load(self, state: Mapping[str, Any], best_weights: Mapping[int, dict[str, torch.Tensor]]) -> None:
-        """Go on from a saved state. `best_weights`: the weights of each kept step."""
+        """Go on from a saved state. `best_weights`: the weights of each kept step.
+
+        Raises StudyChanged for the state of a trial that started from other weights.
+        """
+        self._check_initial(state)
         with torch.no_grad():
             for name, tensor in _all_tensors(self.model).items():
                 tensor.copy_(state["model"][name])
@@ -125,19 +140,43 @@ class TrialRun:
             weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
             self.best.restore(step, value, weights)
         alike = state["numerics"] == self.setting.numerics and is_repeatable(self.setting.device)
-        self.exact = bool(state["exact"]) and alike
-        if state.get("base") != self.base:
+        same = state.get("base") == self.base
+        self.exact = bool(state["exact"]) and alike and same
+        if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
+
+    def _check_initial(self, state: Mapping[str, Any]) -> None:
+        before, same_machine = state.get("initial"), state["numerics"] == self.setting.numerics
+        if before and self.initial and before != self.initial and same_machine and state.get("base") == self.base:
+            raise StudyChanged(
+                f"trial {self.trial.number} of {self.setting.study.name} was begun from other initial weights than "
+                f"{type(self.setting.workload).__name__}.model(point) gives it now, so it cannot go on to what it "
+                "would have become: put back what the model loads (a file was overwritten?), draw its initialization "
+                "from global generators only, or train the study again under another campaign name"
+            )
 
 
 def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
-    seed_global_generators(derived_seed("initialization", trial.seed), torch.device("cpu"))
-    model = setting.workload.model(dict(_with_short_names(trial)))
+    return model_at(setting.workload, shown_point(trial.point), trial.seed).to(setting.device)
+
+
+def model_at(workload: Workload, point: Mapping[str, Any], seed: int) -> torch.nn.Module:
+    """A fresh model for what a workload is shown of a point, on the CPU."""
+    own = derived_seed("initialization", seed)
+    seed_global_generators(own, torch.device("cpu"))
+    with host_generators_seeded(own):
+        model = workload.model(point)
     if not isinstance(model, torch.nn.Module):
-        name = type(setting.workload).__name__
+        name = type(workload).__name__
         raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
-    return model.to(setting.device)
+    return model
+
+
+def initial_weights(model: torch.nn.Module) -> str:
+    """A digest of all parameters and buffers; those that a lazy module has not made yet count by their name."""
+    made = {name: tensor for name, tensor in _all_tensors(model).items() if not is_lazy(tensor)}
+    return digest_of_tensors(made)
 
 
 def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:
@@ -145,12 +184,12 @@ def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:
     return tuple(torch.tensor(rates, dtype=torch.float32).tolist())
 
 
-def _with_short_names(trial: Trial) -> dict[str, Any]:
+def shown_point(point: Point) -> dict[str, Any]:
     """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too.
 
     Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
     """
-    shown = {name: value for name, value in trial.point.values_by_name if not is_of_the_schedule(name)}
+    shown = {name: value for name, value in point.values_by_name if not is_of_the_schedule(name)}
     return {name.rpartition(".")[2]: value for name, value in shown.items()} | shown
 
 
