@@ -298,7 +298,7 @@ class TrialInTraining:
         self.cut_back_to = -1 if states else None
         self.inherited = next((started for p in self.claim.prefixes if (started := self._started_from(p))), Inherited())
         if self.claim.prefixes and not self.inherited.steps:
-            logger.warning("trial %d starts from its first step: every prefix is lost", self.claim.trial.number)
+            logger.warning("trial %d starts from its first step: no prefix can be taken over", self.claim.trial.number)
 
     def _resumed_from(self, saved: Checkpoint) -> bool:
         """Whether this state and the weights it speaks of are whole; then they are loaded."""
@@ -315,8 +315,11 @@ class TrialInTraining:
         """What is taken over from another trial, once its state is loaded; None where that is lost or damaged."""
         try:
             loaded = self._loaded(prefix.checkpoint, prefix.weights)
-        except StudyChanged as error:
-            logger.warning("a prefix of %d steps is not taken: %s", prefix.step, error)
+        except StudyChanged:
+            number = self.claim.trial.number
+            logger.warning(
+                "trial %d takes over no %d steps: they were begun from other initial weights", number, prefix.step
+            )
             self.run = self._fresh_run()
             return None
         if loaded is None:
