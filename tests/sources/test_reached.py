@@ -10,7 +10,7 @@ import pytest
 from tuner.errors import DeclarationError
 from tuner.sources import reached as reached_module
 from tuner.sources.reached import FROM_TEXT, STUDY_FILE, Reached
-from tuner.sources.running import Seen, watched
+from tuner.sources.running import Seen, loaded, watched
 
 
 @pytest.fixture
@@ -124,6 +124,22 @@ def test_a_function_that_exec_made_counts_by_its_compiled_code(project):
     assert mine != ran_from_text("def act(x):\n    return x + 2", project)
 
 
+def test_a_text_counts_that_a_module_runs_while_it_is_loaded(project):
+    def known(text, file="<string>"):
+        path = project(study="", config=f"exec(compile({text!r}, {file!r}, 'exec'))\n")
+        with loaded(Seen()) as seen:
+            importlib.import_module("config")
+        reached = Reached(path)
+        reached.add_seen(seen)
+        sys.modules.pop("config")
+        return reached.code
+
+    mine = known("WIDTH = 3")[FROM_TEXT]
+    assert next(iter(mine)).startswith("text run by config.py")
+    assert mine == known("# a remark\nWIDTH  =  3")[FROM_TEXT]
+    assert mine != known("WIDTH = 4")[FROM_TEXT]
+
+
 def test_a_debugger_stays_where_it_is():
     def tracer(frame, event, argument):
         return None
@@ -217,6 +233,17 @@ def test_a_loaded_module_whose_file_is_gone_cannot_be_read_back(project):
         Reached(path)
 
 
+def test_a_module_that_was_edited_after_its_import_is_refused(project):
+    path = project(study="import blocks", blocks="def net():\n    return 1\n")
+    importlib.import_module("blocks")
+    Reached(path).refuse_stale_modules()
+    path.with_name("blocks.py").write_text("# a remark\n\ndef net():\n    return 1\n\ndef new():\n    return 2\n")
+    Reached(path).refuse_stale_modules()
+    path.with_name("blocks.py").write_text("def net():\n    return 2\n")
+    with pytest.raises(DeclarationError, match=r"blocks\.py was edited after this process had imported it.*kernel"):
+        Reached(path).refuse_stale_modules()
+
+
 def test_each_of_fifty_modules_is_read_and_parsed_once(project, monkeypatch):
     import ast
 
@@ -229,4 +256,4 @@ def test_each_of_fifty_modules_is_read_and_parsed_once(project, monkeypatch):
     monkeypatch.setattr(ast, "parse", lambda *rest, **named: parses.append(1) or parse(*rest, **named))
     assert len(Reached(path).code) == 52
     assert len(reads) == len(set(reads)) == 52
-    assert len(parses) <= 3 * 3, "of equal sources one is parsed: for its meaning, its imports and the files it names"
+    assert len(parses) <= 3, "of equal sources one, and once for its meaning, its imports and the files it names"

@@ -7,7 +7,7 @@ from pathlib import Path
 from tuner.design.campaign import Campaign
 from tuner.errors import DeclarationError, TunerError
 from tuner.sources.places import kind_of
-from tuner.sources.running import Seen, watched
+from tuner.sources.running import Seen, loaded
 
 _loaded: dict[Path, Seen] = {}
 _brought: dict[str, list[str]] = {}  # folder on the path to the modules of own code that came with its study
@@ -30,7 +30,7 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
     folder, before = str(path.parent.resolve()), set(sys.modules)
     sys.path.insert(0, folder)  # so that a study can import a file beside it, in its methods too
     try:
-        with watched(Seen()) as _loaded[path.resolve()]:
+        with loaded(Seen()) as _loaded[path.resolve()]:
             spec.loader.exec_module(module)
     except TunerError:
         raise

@@ -56,6 +56,7 @@ class Identifier:
             self._reached.add_module(module)
         if root is not None:
             self._reached.add_seen(seen_while_loaded(root))
+        self._reached.refuse_stale_modules()
         for kind in type(workload).__mro__:
             self._reached.from_text |= definitions_of_class(kind)
         self._data_seen = Seen()

@@ -24,9 +24,15 @@ _Assignment = ast.Assign | ast.AnnAssign
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@lru_cache(maxsize=4)
+def parsed(source: bytes) -> ast.Module:
+    """The syntax of a source, which nobody changes: it is asked for by several in a row."""
+    return ast.parse(source)
+
+
 @lru_cache(maxsize=512)
 def _definitions_of(source: bytes) -> tuple[tuple[str, str], ...]:
-    tree = ast.parse(source)
+    tree = parsed(source)
     statements = _without_declaration([node for node in tree.body if not _is_main_block(node)])
     found: dict[str, list[str]] = defaultdict(list)
     order: list[str] = []

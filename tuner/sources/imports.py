@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 
+from tuner.sources.definitions import parsed
+
 
 @lru_cache(maxsize=512)
 def imports_of(source: bytes, package: str) -> tuple[str, ...]:
@@ -11,13 +13,13 @@ def imports_of(source: bytes, package: str) -> tuple[str, ...]:
 
     Of `from x import y` both `x` and `x.y`, which may be a module. Raises SyntaxError or ValueError.
     """
-    return tuple(dict.fromkeys(_imports(ast.parse(source), package)))
+    return tuple(dict.fromkeys(_imports(parsed(source), package)))
 
 
 @lru_cache(maxsize=512)
 def files_named_in(source: bytes) -> tuple[str, ...]:
     """Texts in a source that look like the name of a Python file: `exec(open("layers.py").read())`."""
-    texts = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    texts = (node.value for node in ast.walk(parsed(source)) if isinstance(node, ast.Constant))
     return tuple(dict.fromkeys(text for text in texts if isinstance(text, str) and _is_file_name(text)))
 
 

@@ -45,6 +45,18 @@ def _kind(path: Path) -> Kind:
     return "own"
 
 
+@cache
+def own_file(name: str) -> Path | None:
+    """The path of a file of own code by the name that compiled code has for it; None where it is not that."""
+    if name.startswith("<"):
+        return None
+    try:
+        path = Path(name).resolve()
+        return path if path.is_file() and _kind(path) == "own" else None
+    except (OSError, ValueError):
+        return None
+
+
 def distribution_of(path: Path) -> Distribution | None:
     """The installed distribution that a file belongs to; None for all that is the user's own."""
     return _distribution(path.resolve())

@@ -16,8 +16,9 @@ from tuner.sources.bytecode import code_digest
 from tuner.sources.definitions import Definitions, definitions_of, short_digest
 from tuner.sources.imports import files_named_in, imports_of
 from tuner.sources.modules import Finder, Found
-from tuner.sources.places import distribution_of, kind_of
+from tuner.sources.places import distribution_of, kind_of, own_file
 from tuner.sources.running import Seen
+from tuner.sources.stale_modules import is_stale, modules_by_file
 
 STUDY_FILE = "the study file"
 FROM_TEXT = "code without a file"
@@ -96,12 +97,30 @@ class Reached:
     def add_seen(self, seen: Seen) -> None:
         """What ran, as far as it is own code."""
         for code, module in seen.codes:
-            file = Path(code.co_filename)
-            if not code.co_filename.startswith("<") and _is_file(file):
-                if kind_of(file) == "own":
-                    self.add_file(file, module if _file_of(module) == file.resolve() else "")
-            elif self._is_own(module):
+            file = own_file(code.co_filename)
+            if file is not None:
+                if file not in self._labels:
+                    self.add_file(file, module if _file_of(module) == file else _module_of(file))
+            elif self._is_own(module) and not _is_file(Path(code.co_filename)):
                 self._add_from_text(code, module)
+        for code, module in seen.texts:
+            if (file := own_file(code.co_filename)) is not None:
+                self.add_file(file)
+            elif self._is_own(module):
+                name = f"text run by {self._labels.get(_file_of(module) or Path(), module)}"
+                digest = code_digest(code)
+                self.from_text[f"{name} ({digest[:4]})"] = digest
+
+    def refuse_stale_modules(self) -> None:
+        """Raise DeclarationError where this process has imported another text than a file has by now."""
+        loaded = modules_by_file()
+        for label, source in self.sources.items():
+            module = loaded.get(str(source.file))
+            if module is not None and is_stale(source.file, _read(source.file, label), module):
+                raise DeclarationError(
+                    f"{label} was edited after this process had imported it, so what would be trained is not what the "
+                    "file says: start a new process (of a notebook: restart its kernel), then launch again"
+                )
 
     def changed_since_read(self) -> str:
         """The label of a file that says something else by now; empty where none does."""
@@ -111,8 +130,10 @@ class Reached:
         return ""
 
     def _is_own(self, module: str) -> bool:
-        file = _file_of(module)
-        return module == "__main__" or (file is not None and (file == self._study_file or kind_of(file) == "own"))
+        name = getattr(sys.modules.get(module), "__file__", None)
+        if module == "__main__" or not isinstance(name, str):
+            return module == "__main__"
+        return own_file(name) is not None or Path(name).resolve() == self._study_file
 
     def _add_from_text(self, code: CodeType, module: str) -> None:
         """Code of an interpreter, a notebook or `exec`. What dataclasses write by themselves follows from the class."""
@@ -122,7 +143,7 @@ class Reached:
         if file is not None and file.suffix == ".pyc":
             self.add_module(module)
             return
-        name = f"function {code.co_qualname if sys.version_info >= (3, 11) else code.co_name}"
+        name = f"function {code.co_qualname}"
         self.from_text[name] = code_digest(code)
 
     def _add(self, file: Path, found: Found) -> None:
@@ -209,6 +230,11 @@ def _meaning(file: Path, content: bytes) -> Definitions:
 def _file_of(module: str) -> Path | None:
     file = getattr(sys.modules.get(module), "__file__", None)
     return Path(file).resolve() if isinstance(file, str) else None
+
+
+def _module_of(file: Path) -> str:
+    """The name under which a file was imported; empty where it was run otherwise."""
+    return next((name for name in list(sys.modules) if name != "__main__" and _file_of(name) == file), "")
 
 
 def _is_file(path: Path) -> bool:
