@@ -25,7 +25,8 @@ def heavy(tmp_path, monkeypatch):
     """Installs the package `heavy`, which notes who imports it; returns where."""
 
     def install(more="", folder="packages"):
-        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "heavy-1.dist-info").mkdir(exist_ok=True, parents=True)
+        (tmp_path / folder / "heavy-1.dist-info" / "RECORD").write_text("heavy.py,,\n")
         (tmp_path / folder / "heavy.py").write_text(HEAVY.format(log=str(tmp_path / "log")) + more)
         return tmp_path / "log"
 

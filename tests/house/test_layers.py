@@ -14,12 +14,13 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "budget", "design", "records", "security")
+BASE = ("errors", "sources", "budget", "design", "records", "security")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
+    "sources": (("errors",), ()),
     "budget": (("errors",), ()),
-    "design": (("errors", "budget"), ("numpy", "scipy")),
+    "design": (("errors", "sources", "budget"), ("numpy", "scipy")),
     "records": (("errors", "budget", "design"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),

@@ -30,12 +30,16 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     ),
     "loss": ("another loss is trained at another speed (A16)", ""),
     "attribute": ("a setting of the workload changed (A16)", ""),
+    "code": ("code that the workload uses changed (A16)", ""),
 }
+FORMAT = "format"  # the part of a basis that says how the others were made
+_FAMILIES = ("augmentation", "regularization", "optimizer")  # hyperparameters of them are parts where declared
+_OF_A_FORMAT = ("training data", "validation data", FORMAT)  # parts that another format makes otherwise
 
 
 def stale_finding(was: Mapping[str, str], now: Mapping[str, str], source: str, subject: str) -> Finding | None:
     """What changed since the budget of `subject` was chosen from `source`; None where nothing did."""
-    parts = [part for part in dict.fromkeys((*was, *now)) if was.get(part) != now.get(part)]
+    parts = _different(was, now)
     if not was or not parts:
         return None
     rows = [_row(part, was.get(part), now.get(part)) for part in parts]
@@ -72,8 +76,18 @@ def basis_in(kept: Mapping[str, Any]) -> dict[str, str]:
 
 def changed_parts(was: Mapping[str, str], now: Mapping[str, str]) -> str:
     """The parts that differ, in words; empty where none does."""
-    parts = [part for part in dict.fromkeys((*was, *now)) if was.get(part) != now.get(part)]
+    parts = _different(was, now)
     return _changes([_row(part, was.get(part), now.get(part)) for part in parts])
+
+
+def _different(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The parts that differ; of a basis that another version of tuner wrote only those that both make alike."""
+    parts = list(dict.fromkeys((*was, *now)))
+    if was.get(FORMAT) != now.get(FORMAT):
+        known = (was.keys() & now.keys()) - set(_OF_A_FORMAT)
+        declared = [part for part in parts if part.split(" ")[0] in _FAMILIES]
+        parts = [part for part in parts if part in known or part in declared]
+    return [part for part in parts if was.get(part) != now.get(part)]
 
 
 def _row(part: str, was: str | None, now: str | None) -> dict[str, str]:

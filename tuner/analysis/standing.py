@@ -22,7 +22,15 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
         **{state.value: count for state, count in counts.items()},
         "max_train_steps": budget,
         "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
+        "identity": _identity(row),
     }  # fmt: skip
+
+
+def _identity(row: StudyRow) -> str:
+    """How much is known of what the trials were made of: code that is imported, arguments, data, initial weights."""
+    if row.study.source:
+        return "imported"
+    return "weaker (tuner 0.1)" if row.identity is None else "whole"
 
 
 def in_words(frame: pd.DataFrame) -> pd.DataFrame:
@@ -31,4 +39,5 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     words = [", ".join(f"{row[state]} {state}" for state in states if row[state]) for _, row in frame.iterrows()]
     goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
     told = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done"})
-    return told[["campaign", "study", "trials", "states", "max_train_steps", "done", "goal"]]
+    some = ["identity"] if told["identity"].str.startswith("weaker").any() else []
+    return told[["campaign", "study", "trials", "states", "max_train_steps", "done", *some, "goal"]]

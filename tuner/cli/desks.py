@@ -64,6 +64,7 @@ def _local(where: Where, workload: Workload, root: Path, quota: Quota | None) ->
         profile=where.profile.value,
         allow_inexact=where.allow_inexact,
         quota=quota,
+        study_file=where.study,
     )
 
 

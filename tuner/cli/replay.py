@@ -17,7 +17,10 @@ def replay(
     device: Device = None,
     threads: Threads = 1,
 ) -> None:
-    """Train a recorded trial again from its first step, write nothing, and compare the curves (exit code 3: differ)."""
+    """Train a recorded trial again from its first step, write nothing, and compare the curves (exit code 3: differ).
+
+    All steps are trained, those too that the trial took over from another one.
+    """
     from tuner.analysis.round_frames import row_of_trial
     from tuner.cli.output import say
     from tuner.cli.places import opened
@@ -33,9 +36,14 @@ def replay(
             row = ledger.study(name, study_name)
         else:
             row, _ = row_of_trial(ledger, name, round_meant(ledger, name, round_number), trial)
-        outcome = replayed(ledger, row, trial, campaign.workload, device=device, threads=threads)
+        outcome = replayed(
+            ledger, row, trial, campaign.workload, device=device, threads=threads, study_file=study,
+            tell=lambda words: say(f"note: {words}"),
+        )  # fmt: skip
     print(f"trial {trial}: {outcome.values} values compared, {outcome.different} differ", flush=True)
     if outcome.different:
-        say(f"first difference: {outcome.first_difference}; recorded Numerics: {outcome.recorded_numerics}")
+        say(f"first difference: {outcome.first_difference}")
+        nothing = "code, arguments, data and Numerics are as recorded: the training itself does not repeat its bits"
+        say("; ".join(outcome.causes) or nothing)
         raise typer.Exit(Exit.FINDING)
     say("the same bits as recorded")

@@ -30,7 +30,7 @@ def score_test(
     chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.value)
     with opened(storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
-        machine = Machine(folder_to_read(ledger, checkpoints), device, threads)
+        machine = Machine(folder_to_read(ledger, checkpoints), device, threads, study)
         score = scored_once(ledger, chosen, load_campaign(study)[1].workload, machine)
     if form is Format.json:
         print(json.dumps(dict(score), indent=2))

@@ -6,6 +6,11 @@ from pathlib import Path
 
 from tuner.design.campaign import Campaign
 from tuner.errors import DeclarationError, TunerError
+from tuner.sources.places import kind_of
+from tuner.sources.running import Seen, loaded
+
+_loaded: dict[Path, Seen] = {}
+_brought: dict[str, list[str]] = {}  # folder on the path to the modules of own code that came with its study
 
 
 def load_campaign(path: Path) -> tuple[str, Campaign]:
@@ -20,17 +25,19 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
     if spec is None or spec.loader is None:
         raise DeclarationError(f"{path} is not a Python file; a study file ends in .py and declares a Campaign")
     module = importlib.util.module_from_spec(spec)
+    _forget_others()
     sys.modules[module_name] = module
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)  # so that a study can import a file beside it
+    folder, before = str(path.parent.resolve()), set(sys.modules)
+    sys.path.insert(0, folder)  # so that a study can import a file beside it, in its methods too
     try:
-        spec.loader.exec_module(module)
+        with loaded(Seen()) as _loaded[path.resolve()]:
+            spec.loader.exec_module(module)
     except TunerError:
         raise
     except Exception as error:
         raise DeclarationError(f"{path} does not run: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(folder)
+        _brought[folder] = [name for name in sys.modules.keys() - before if _is_own(name)]
     campaigns = {id(value): value for value in vars(module).values() if isinstance(value, Campaign)}
     if len(campaigns) != 1:
         raise DeclarationError(
@@ -38,3 +45,23 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
         )
     campaign = next(iter(campaigns.values()))
     return campaign.name or path.stem, campaign
+
+
+def seen_while_loaded(path: Path) -> Seen:
+    """The code that ran when a study file was loaded last in this process; nothing for one that was not."""
+    return _loaded.get(path.resolve(), Seen())
+
+
+def _forget_others() -> None:
+    """A study of another folder has modules of other files under the same names, and files change between loads."""
+    while _brought:
+        folder, names = _brought.popitem()
+        if folder in sys.path:
+            sys.path.remove(folder)
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+def _is_own(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return isinstance(file, str) and kind_of(Path(file)) == "own"

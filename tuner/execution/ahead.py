@@ -1,15 +1,19 @@
 """Imports made before they are needed: what a study imports from installed packages, once for all its workers.
 
-Only packages are imported, as torch's own data loaders fork after their import; the study itself runs in each worker.
+Only packages are imported, as torch's own data loaders fork after their import; the study itself, and all own code
+that it imports, runs in each worker, which sees what it loads.
 """
 
 import ast
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from tuner.sources.places import kind_of
 
 _TASKS = Path("/proc/self/task")  # a folder for each thread
 
@@ -27,8 +31,14 @@ def import_ahead(study_file: str) -> bool:
         if top in sys.stdlib_module_names or (path.parent / top).exists() or (path.parent / f"{top}.py").exists():
             continue
         with suppress(Exception, SystemExit):
-            importlib.import_module(name)
+            if _is_installed(top):
+                importlib.import_module(name)
     return _threads() == before
+
+
+def _is_installed(top: str) -> bool:
+    spec = importlib.util.find_spec(top)
+    return spec is not None and spec.origin is not None and kind_of(Path(spec.origin)) != "own"
 
 
 def imported_names(path: Path) -> Iterator[str]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from tuner.design.hyperparameters import Value
+from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import Claim, Price, TrialUpdate
@@ -48,11 +50,26 @@ class Backend(Protocol):
     """Runs the trials of a study until none is left."""
 
     def fingerprint(self) -> str:
-        """The digest of the workload's code and data."""
+        """The digest of the workload's code, arguments and data, as far as all studies share them."""
         ...
 
-    def fingerprint_parts(self) -> Mapping[str, str]:
-        """The parts of code and data by name, so that a change can be named."""
+    def weaker_fingerprint(self) -> str:
+        """The fingerprint that tuner 0.1 would give the workload: for the studies it started."""
+        ...
+
+    def workload_parts(self) -> Mapping[str, str]:
+        """What a budget is chosen under, part by part, so that a change can be named."""
+        ...
+
+    def identity(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
+        """All that decides the bits of a study's trials besides its declaration; initial weights at these points.
+
+        Without points they are chosen. Builds a model at each, and tries one batch.
+        """
+        ...
+
+    def check_repeatable(self, study: Study, looked_at: Identity) -> None:
+        """Raise WorkloadError when data() or model() give something else at a second call. Nothing is written."""
         ...
 
     def check(self, study: Study, trial: Trial) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from tuner.design.hyperparameters import Value
+from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
@@ -15,6 +17,7 @@ from tuner.errors import DeviceLost, Infeasible, Interrupted, LeaseLost, Paused,
 from tuner.execution.backend import Listener
 from tuner.execution.fusing import Fuse, Fusing
 from tuner.execution.heartbeat import BEATS, heartbeat
+from tuner.execution.identifying import Identifier
 from tuner.execution.patience import PatientRecorder, patiently
 from tuner.execution.prefixes import Finder, saved_steps
 from tuner.execution.processes import num_processes, work_ahead
@@ -29,8 +32,6 @@ from tuner.storage.studies import StudyRow
 from tuner.storage.verify import clear_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
-from tuner.training.fingerprint import instance_settings, workload_fingerprint
-from tuner.training.fingerprint_parts import workload_parts
 from tuner.training.finite import check_validation, warn_of_training
 from tuner.training.fused.choice import Choice, look_at
 from tuner.training.memory import keep_freed_memory
@@ -41,6 +42,7 @@ from tuner.training.room import check_room
 from tuner.training.setting import COMMIT_SECONDS, Data, Setting
 from tuner.training.trainer import Trainer
 from tuner.training.unread import unread
+from tuner.training.workload_parts import workload_parts
 
 _log = logging.getLogger(__name__)
 LEASE_SECONDS = 120.0
@@ -67,6 +69,8 @@ class InProcess:
     model; "auto" finds out what is fastest, and "off" trains them one by one. The bits are the same. crew: how many
     processes like this one share a study. allow_inexact: trials may start from prefixes that were trained under other
     Numerics; they are marked. quota: how much room the checkpoints of a study may take; None: all they need.
+    study_file: where the workload is declared; by default the file of its class. Raises WorkloadError for a workload
+    that was made with what cannot be told apart, before any of its methods runs.
     """
 
     def __init__(  # noqa: PLR0913 - keywords with defaults
@@ -83,9 +87,10 @@ class InProcess:
         crew: int = 1,
         allow_inexact: bool = False,
         quota: Quota | None = None,
+        study_file: Path | None = None,
     ) -> None:
         self.workload = workload
-        self.settings = instance_settings(workload)
+        self.identifier = Identifier(workload, study_file)
         self.checkpoint_root = checkpoint_root
         self.device = choose_device(device)
         self.commit_seconds = commit_seconds
@@ -104,22 +109,41 @@ class InProcess:
 
     @cached_property
     def data(self) -> Data:
-        return Data.of(self.workload, self.device)
+        return self.identifier.data(self.device)
 
     @cached_property
-    def _fingerprint(self) -> str:
-        return workload_fingerprint(self.workload, self.data, self.settings)
+    def known(self) -> Identity:
+        """What the workload is, as far as all studies of a campaign share it."""
+        self._load()
+        return self.identifier.whole
 
-    def fingerprint_parts(self) -> Mapping[str, str]:
+    def workload_parts(self) -> Mapping[str, str]:
         return self._parts
 
     @cached_property
     def _parts(self) -> Mapping[str, str]:
-        made_with = {f"attribute {name}": text for name, text in self.settings.items()}
-        return workload_parts(self.workload, self.data) | made_with
+        return workload_parts(self.workload, self.known)
 
     def fingerprint(self) -> str:
-        return self._fingerprint
+        return self.known.fingerprint
+
+    def weaker_fingerprint(self) -> str:
+        self._load()
+        return self.identifier.weaker_fingerprint()
+
+    def identity(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
+        return self.identifier.of_study(self._setting(study, "look", _never), points)
+
+    def check_repeatable(self, study: Study, looked_at: Identity) -> None:
+        self.identifier.check_repeatable(self._setting(study, "look", _never), looked_at)
+
+    def _fingerprint_of(self, study: Study) -> str:
+        self._load()
+        return self.identifier.fingerprint(study.name)
+
+    def _load(self) -> None:
+        """Have the data there, without which nothing is known."""
+        _ = self.data
 
     def check(self, study: Study, trial: Trial) -> None:
         """Once a study and optimizer in this process: all of its trials train alike."""
@@ -191,7 +215,7 @@ class InProcess:
     def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
         place = checkpoint_place(row.campaign, row.study.name)
         identity = patiently(lambda: ensure_claimed(ledger, self.checkpoint_root), stop)
-        setting = replace(self._setting(row.study, place, stop), fingerprint=self.fingerprint())
+        setting = replace(self._setting(row.study, place, stop), fingerprint=self._fingerprint_of(row.study))
         check_profile(ledger, row, self.profile)
         trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
         fusing = Fusing(self.fuse, ledger, row, setting, self.crew)
@@ -235,7 +259,8 @@ class InProcess:
         return saved_steps(self._finder(ledger, study), trials)
 
     def _finder(self, ledger: Ledger, study: Study) -> Finder:
-        return Finder(ledger, study, self.fingerprint(), numerics(self.device, self.profile), self.allow_inexact)
+        known = numerics(self.device, self.profile, self.identifier.packages)
+        return Finder(ledger, study, self._fingerprint_of(study), known, self.allow_inexact)
 
     def _claimed(self, ledger: Ledger, row: StudyRow, worker: str, most_trials: int) -> list[Claim]:
         """The next trials, those of workers that died first."""
@@ -276,6 +301,7 @@ class InProcess:
             commit_seconds=self.commit_seconds,
             profile=self.profile,
             stop=stop,
+            packages=self.identifier.packages,
         )
 
 

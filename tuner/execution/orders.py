@@ -36,11 +36,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Train what is left of a study, with the code that has this fingerprint."""
+    """Train what is left of a study, of a workload with this identity; `more_code`: what only its models reach."""
 
     campaign: str
     study: str
-    fingerprint: str
+    identity: dict[str, object]
+    more_code: list[dict[str, Any]]
 
 
 def line_of(spoken: Place | Order | Message) -> bytes:

@@ -1,30 +1,35 @@
 """Training a recorded trial again, from its first step, to see whether the same bits come out (B45)."""
 
+import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import StorageError
+from tuner.execution.identifying import Identifier, changed_since
 from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import choose_device, prepare_numerics
-from tuner.training.setting import Data, Setting
+from tuner.training.setting import Setting
 from tuner.training.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How many values of the curves were compared and how many were not the same bits."""
+    """How many values of the curves were compared and how many were not the same bits.
+
+    `causes`: what is not as it was when the trial was recorded, in words: of the workload, and of the Numerics.
+    """
 
     values: int
     different: int
     first_difference: str
-    recorded_numerics: str | None
+    causes: tuple[str, ...] = ()
 
 
 class ListRecorder:
@@ -38,22 +43,60 @@ class ListRecorder:
             self.measurements += update.measurements
 
 
-def replayed(
-    ledger: Ledger, row: StudyRow, number: int, workload: Workload, *, device: str | None = None, threads: int = 1
+def replayed(  # noqa: PLR0913 - keywords with defaults
+    ledger: Ledger,
+    row: StudyRow,
+    number: int,
+    workload: Workload,
+    *,
+    device: str | None = None,
+    threads: int = 1,
+    study_file: Path | None = None,
+    tell: Callable[[str], None] = lambda words: None,
 ) -> Outcome:
-    """Train trial `number` of a study again and compare every value of its curves. Writes nothing that stays."""
+    """Train trial `number` of a study again and compare every value of its curves. Writes nothing that stays.
+
+    All of its steps are trained, those too that it took over from another trial. `tell` is told, before that, what is
+    not as it was.
+    """
     record = ledger.trial(row.study_id, number)
     if record.schedule is None:
         raise StorageError(f"trial {number} has no recorded schedule and cannot be replayed")
     trial = Trial(number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
     chosen = choose_device(device)
     prepare_numerics(chosen, threads)
-    recorder = ListRecorder()
+    recorder, identifier = ListRecorder(), Identifier(workload, study_file)
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(row.study, workload, Data.of(workload, chosen), chosen, Path(folder), "replay", 1e9)
+        data = identifier.data(chosen)
+        packages = identifier.packages
+        setting = Setting(row.study, workload, data, chosen, Path(folder), "replay", 1e9, packages=packages)
+        causes = _causes(record, setting, changed_since(row, identifier, setting))
+        for words in (*causes, *_about(record)):
+            tell(words)
         settle_determinism(setting, trial)
         Trainer(setting, recorder).train(Claim(record.trial_id, 1, trial, 1))
-    return _compared(ledger, row, record, recorder.measurements)
+    return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
+
+
+def _about(record: TrialRecord) -> list[str]:
+    if not record.inherited.steps:
+        return []
+    return [
+        f"all {record.step:,} steps are trained from the first one; of the recorded ones {record.inherited.steps:,} "
+        "were taken over from another trial"
+    ]
+
+
+def _causes(record: TrialRecord, setting: Setting, changed: Sequence[str]) -> list[str]:
+    """Why the bits may differ: another workload, or other Numerics."""
+    before = json.loads(record.numerics or "{}")
+    now = json.loads(setting.numerics)
+    found = [f"the workload is not the one that was recorded: {'; '.join(changed)}"] if changed else []
+    if before.pop("exact", True) is False:
+        found.append("the trial was not trained under one set of Numerics and code alone (exact=false)")
+    different = [f"{name} was {before.get(name)}, is {now.get(name)}" for name in sorted(before.keys() | now.keys())
+                 if before.get(name) != now.get(name)]  # fmt: skip
+    return found + ([f"other Numerics: {'; '.join(different)}"] if different else [])
 
 
 def _compared(ledger: Ledger, row: StudyRow, record: TrialRecord, again: Sequence[Measurement]) -> Outcome:
@@ -66,7 +109,7 @@ def _compared(ledger: Ledger, row: StudyRow, record: TrialRecord, again: Sequenc
         for step, metric in sorted(recorded.keys() | fresh.keys())
         if _bits(recorded.get((step, metric))) != _bits(fresh.get((step, metric)))
     ]
-    return Outcome(len(recorded), len(different), different[0] if different else "", record.numerics)
+    return Outcome(len(recorded), len(different), different[0] if different else "")
 
 
 def _bits(value: float | None) -> str:

@@ -12,6 +12,7 @@ from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError, StorageError, StudyChanged
+from tuner.execution.identifying import Identifier, changed_since
 from tuner.records import TEST_SCORE, Checkpoint, TrialRecord
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -19,10 +20,9 @@ from tuner.training.batches import Split
 from tuner.training.checkpoints import read_weights
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import load_weights
-from tuner.training.fingerprint import instance_settings, workload_fingerprint
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
-from tuner.training.setting import Data, Setting
+from tuner.training.setting import Setting
 from tuner.training.trial_run import build_model
 
 
@@ -39,11 +39,12 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where the checkpoints are, and on what the model is evaluated."""
+    """Where the checkpoints are, and on what the model is evaluated; which file declares the workload."""
 
     root: Path
     device: str | None = None
     threads: int = 1
+    study_file: Path | None = None
 
 
 def recorded_score(ledger: Ledger, campaign: str) -> Mapping[str, object] | None:
@@ -70,20 +71,22 @@ def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, ob
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step} any more")
     device = choose_device(machine.device)
     prepare_numerics(device, machine.threads)
-    settings = instance_settings(workload)
-    data = Data.of(workload, device)
-    if workload_fingerprint(workload, data, settings) != chosen.row.fingerprint:
+    identifier = Identifier(workload, machine.study_file)
+    data = identifier.data(device)
+    setting = Setting(study, workload, data, device, machine.root, "score", packages=identifier.packages)
+    changed = changed_since(chosen.row, identifier, setting, test=True)
+    if changed:
         raise StudyChanged(
-            f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started; "
-            "its score would be that of another model: undo the change, then score"
+            f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started "
+            f"({'; '.join(changed)}); its score would be that of another model, or of other data: undo the change, "
+            "then score"
         )
-    test = workload.data().test
+    test = data.test
     if test is None:
         name = type(workload).__name__
         raise DeclarationError(
             f"{name}.data gives no test split; return Splits(training=..., validation=..., test=...)"
         )
-    setting = Setting(study, workload, data, device, machine.root, "score")
     trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
     split = Split("test", test, device)
     with callers_generators_restored(device):

@@ -17,9 +17,11 @@ import traceback
 from pathlib import Path
 from typing import TextIO
 
+from tuner.design.identity import Identity, changes, identity_from
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TrialsFailed, TunerError
 from tuner.execution.fusing import parsed_fuse
+from tuner.execution.identifying import MoreCode
 from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.orders import STOP, Mouth, Order, Place
 from tuner.execution.quota import Quota
@@ -99,15 +101,33 @@ def _work(place: Place, orders: "queue.Queue[Order | None]", mouth: Mouth) -> No
         crew=place.crew,
         allow_inexact=place.allow_inexact,
         quota=None if place.quota_bytes is None else Quota(place.quota_bytes, place.winners),
+        study_file=Path(place.study_file),
     )
     with open_ledger(place.url, create=False) as ledger:
-        fingerprint = backend.fingerprint()
+        known = backend.known
         mouth.say("ready", campaign=name)
         while (order := orders.get()) is not None:
-            if order.fingerprint != fingerprint:
-                raise StudyChanged(f"{place.study_file} changed while it was trained; undo that, and launch again")
+            _check(known, identity_from(order.identity), place.study_file)
+            backend.identifier.expect(order.study, [MoreCode(**one) for one in order.more_code])
             _train(ledger, backend, order, mouth)
             mouth.say("idle")
+
+
+def _check(mine: Identity, launchers: Identity, study_file: str) -> None:
+    """Raise StudyChanged where this process has another workload than the one that was launched."""
+    different = changes(launchers, mine)
+    if not different:
+        return
+    if all(words.endswith(" data changed") for words in different):
+        raise StudyChanged(
+            f"data() of {study_file} gives other data in each process ({'; '.join(different)}): seed what it draws "
+            "from, and sort what has no order of its own; then launch again"
+        )
+    raise StudyChanged(
+        f"{study_file} is not what was launched ({'; '.join(different)}): where a file was edited in the meantime, "
+        "undo that, and launch again; a value that is drawn, or made of the time or of an address, differs in each "
+        "process"
+    )
 
 
 def _train(ledger: Ledger, backend: InProcess, order: Order, mouth: Mouth) -> None:

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from tuner import signals
+from tuner.design.hyperparameters import Value
+from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import (
@@ -75,8 +77,17 @@ class Workers:
     def fingerprint(self) -> str:
         return self.local.fingerprint()
 
-    def fingerprint_parts(self) -> Mapping[str, str]:
-        return self.local.fingerprint_parts()
+    def weaker_fingerprint(self) -> str:
+        return self.local.weaker_fingerprint()
+
+    def workload_parts(self) -> Mapping[str, str]:
+        return self.local.workload_parts()
+
+    def identity(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
+        return self.local.identity(study, points)
+
+    def check_repeatable(self, study: Study, looked_at: Identity) -> None:
+        self.local.check_repeatable(study, looked_at)
 
     def work_in(self, root: Path) -> None:
         """Write checkpoints to this folder from now on, here and in workers that start later."""
@@ -117,7 +128,8 @@ class Workers:
         if not self.crew:
             self.nursery = self.nursery or self._nursery()
             self.crew = [Member(place, self.nursery) for place in self._places(count)]
-        order = Order(row.campaign, row.study.name, self.fingerprint())
+        more = [asdict(one) for one in self.local.identifier.more_code(row.study.name)]
+        order = Order(row.campaign, row.study.name, self.local.known.as_json(), more)
         try:
             shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
             with signals.ENDING.in_hand(shift.give_back):

@@ -62,7 +62,9 @@ def expand_round(ledger: Ledger, campaign: str, number: int) -> tuple[Expansion,
         )
     else:
         made = expansion(rows[0].study, last.study, boundary_findings(round_frames(ledger, campaign, number)))
-    return made, ledger.start_study(campaign, made.study, rows[0].fingerprint, trials=made.trials)
+    first = rows[0]
+    row = ledger.start_study(campaign, made.study, first.fingerprint, identity=first.identity, trials=made.trials)
+    return made, row
 
 
 def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansion:

@@ -10,16 +10,18 @@ from typing import Final, TypedDict, Unpack, cast
 from tuner.analysis.failed import failures, listed
 from tuner.analysis.frames import study_frames
 from tuner.analysis.infeasible import FEWEST_ALIKE, spoiled_by_data
-from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
+from tuner.analysis.stale import CONCLUSION
 from tuner.design.campaign import Campaign
+from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import StorageError, StudyChanged, TrialsFailed
+from tuner.errors import StorageError, TrialsFailed
 from tuner.execution.backend import Backend, Watch, silent
 from tuner.records import Price, State
 from tuner.rounds.basis import basis_of
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
+from tuner.rounds.same_study import Comparison
 from tuner.storage.living import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -169,20 +171,25 @@ def launch_study(
     if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
         looked = check_study(desk, study, trials)
         desk.backend.check_room(study, trials[0])
-        desk.claim_folder()
         finite = {FINITE: _validation(desk, study)} if looked else {}
-    if started is not None:
-        _check_fingerprint(desk, started)
+    comparison = _comparison(desk)
+    today = comparison.today(study, started)
     kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
+    desk.claim_folder()
     row = desk.ledger.start_study(
-        desk.name, study, desk.backend.fingerprint(), trials=trials, concluded={CONCLUSION: kept, **finite}
+        desk.name,
+        study,
+        today.fingerprint,
+        identity=today.as_json(),
+        trials=trials,
+        concluded={CONCLUSION: kept, **finite},
     )
-    _check_fingerprint(desk, row)
+    comparison.refuse_other(row, today)  # somebody else may have started it just now
     if retry_failed:
         retry(desk, row)
     finished = _num_finished(desk, row)
     if finished < study.num_trials:
-        work_on(desk, row, finished)
+        _work_on(desk, row, finished, today)
     else:
         desk.backend.tidy(desk.ledger, row)  # a kill right after the last commit left what it had still to delete
     return row
@@ -212,7 +219,7 @@ def retry(desk: Desk, row: StudyRow, numbers: Collection[int] | None = None) -> 
     They go on from their last saved state, but begin anew where the code is not that which the study was started with:
     no trial is trained half by one code and half by another.
     """
-    return desk.ledger.retry(row.study_id, numbers, afresh=row.fingerprint != desk.backend.fingerprint())
+    return desk.ledger.retry(row.study_id, numbers, afresh=not _comparison(desk).is_as_started(row))
 
 
 def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
@@ -220,9 +227,14 @@ def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
 
     Raises StudyChanged for other code than it was started with, TrialsFailed (with a list) where trials fail alike.
     """
-    _check_fingerprint(desk, row)
+    today = _comparison(desk).today(row.study, row)
     desk.claim_folder()
-    _record_launch(desk, row)
+    _work_on(desk, row, finished, today)
+
+
+def _work_on(desk: Desk, row: StudyRow, finished: int, today: Identity) -> None:
+    _comparison(desk).tell_what_follows(row, today)
+    _record_launch(desk, row, today)
     try:
         with desk.watch(row.study, finished) as listener:
             desk.backend.run(desk.ledger, row, listener, desk.stop)
@@ -257,7 +269,7 @@ def check_study(desk: Desk, study: Study, trials: Sequence[Trial], most_seconds:
 
 def _validation(desk: Desk, study: Study) -> dict[str, object]:
     """What was looked at for values that are not finite: these validation data, by this metric."""
-    return {"validation data": desk.backend.fingerprint_parts().get("validation data"), "by": study.objective.metric}
+    return {"validation data": desk.backend.workload_parts().get("validation data"), "by": study.objective.metric}
 
 
 def _known_to_be_finite(desk: Desk, study: Study) -> bool:
@@ -277,22 +289,17 @@ def _num_finished(desk: Desk, row: StudyRow) -> int:
     return sum(count for state, count in desk.ledger.state_counts(row.study_id).items() if state.finished)
 
 
-def _check_fingerprint(desk: Desk, row: StudyRow) -> None:
-    if row.fingerprint != desk.backend.fingerprint() and not desk.allow_changed_code:
-        kept = desk.ledger.conclusion(desk.name, CONCLUSION, row.study_id) or {}
-        parts = changed_parts(basis_in(kept), _basis(desk, row.study)) if basis_in(kept) else ""
-        raise StudyChanged(
-            f"the code or the data of the workload changed since {row.study.name} of {desk.name!r} was started"
-            f"{f' ({parts})' if parts else ''}; its trials could not be compared with each other: undo the change, "
-            "give the campaign another name, or say --allow-changed-code if it makes no difference"
-        )
+def _comparison(desk: Desk) -> Comparison:
+    return Comparison(desk.name, desk.campaign, desk.ledger, desk.backend, desk.allow_changed_code)
 
 
-def _record_launch(desk: Desk, row: StudyRow) -> None:
+def _record_launch(desk: Desk, row: StudyRow, today: Identity) -> None:
     folder = desk.study_file.resolve().parent if desk.study_file else Path.cwd()
     known = environment() | {
         "study_file": str(desk.study_file) if desk.study_file else None,
         "data": dict(desk.campaign.workload.provenance()),
+        "fingerprint": today.fingerprint,
+        "packages": dict(today.packages),
     }
     desk.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()

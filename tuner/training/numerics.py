@@ -7,8 +7,9 @@ import platform
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from tuner.training.denormals import flushes_denormals
 
 Profile = Literal["exact", "fast"]
 
+NO_PACKAGES: Mapping[str, str] = MappingProxyType({})
 _NO_SUCH_KERNEL = ".*does not have a deterministic implementation.*"
 _DRIVER_FILES = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/version"))
 
@@ -80,8 +82,11 @@ def allow_unrepeatable() -> None:
     warnings.filterwarnings("ignore", message=_NO_SUCH_KERNEL)
 
 
-def numerics(device: torch.device, profile: Profile = "exact") -> str:
-    """The Numerics of this process as canonical JSON: equal strings promise equal bits."""
+def numerics(device: torch.device, profile: Profile = "exact", packages: Mapping[str, str] = NO_PACKAGES) -> str:
+    """The Numerics of this process as canonical JSON: equal strings promise equal bits.
+
+    packages: the installed distributions that the workload's own code imports, with their versions.
+    """
     known: dict[str, Any] = {
         "engine": "module" if profile == "exact" else "fast",
         "torch": torch.__version__,
@@ -98,7 +103,15 @@ def numerics(device: torch.device, profile: Profile = "exact") -> str:
             "matmul_precision": torch.backends.cuda.matmul.fp32_precision,  # "none", "ieee" or "tf32"
             "convolution_precision": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
         }
+    if packages:
+        known["packages"] = dict(packages)
     return json.dumps(known, sort_keys=True)
+
+
+def numerics_of_weights(packages: Mapping[str, str] = NO_PACKAGES) -> str:
+    """What decides the bits of a model that is built on the CPU, besides its code, as canonical JSON."""
+    known = json.loads(numerics(torch.device("cpu"), packages=packages))
+    return json.dumps({name: value for name, value in known.items() if name not in ("engine", "threads", "denormals")})
 
 
 @functools.cache

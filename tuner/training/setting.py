@@ -1,8 +1,9 @@
 """What all trials of a study share on this machine: the workload, its data on the device, where checkpoints go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,11 +20,15 @@ COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is repla
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The splits on the device. `training_sample`: what is evaluated of the training split."""
+    """The splits on the device. `training_sample`: what is evaluated of the training split.
+
+    `test`: as the workload gave it, or None; never on the device before it is scored.
+    """
 
     training: Split
     validation: Split
     training_sample: Split
+    test: Any = None
 
     @classmethod
     def of(cls, workload: Workload, device: torch.device) -> "Data":
@@ -33,7 +38,7 @@ class Data:
             name = type(workload).__name__
             raise WorkloadError(f"{name}.data must return Splits(training=..., validation=...), got {type(splits)}")
         training, validation = (Split(name, getattr(splits, name), device) for name in ("training", "validation"))
-        return cls(training, validation, training.sample(workload.training_evaluation_examples))
+        return cls(training, validation, training.sample(workload.training_evaluation_examples), splits.test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Setting:
     """`profile` "exact": a trial has the same bits however it is trained; "fast": not in groups, but repeatably.
 
     `stop()` is asked at every step; True means: commit and leave the trial resumable. `fingerprint`: the digest of
-    the workload's code and data; without one no trial may start from another.
+    the workload's code and data; without one no trial may start from another. `packages`: installed distributions that
+    the workload uses, with their versions; they are part of the Numerics.
     """
 
     study: Study
@@ -54,10 +60,11 @@ class Setting:
     profile: Profile = "exact"
     stop: Callable[[], bool] = field(default=lambda: False)
     fingerprint: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def numerics(self) -> str:
-        return numerics(self.device, self.profile)
+        return numerics(self.device, self.profile, self.packages)
 
     def optimizer_of(self, trial: Trial) -> Value:
         return trial.point.get("optimizer", self.study.optimizer)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tuner.design.objective import Objective
-from tuner.errors import CorruptCheckpoint, Interrupted, LeaseLost, Unreachable
+from tuner.errors import CorruptCheckpoint, Interrupted, LeaseLost, StudyChanged, Unreachable
 from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder
 from tuner.training.denormals import denormals_as_zero
@@ -82,7 +82,7 @@ class TrialInTraining:
         self.claim = claim
         place = f"{self.setting.checkpoint_place}/trial-{claim.trial.number:05d}"
         self.folder = CheckpointFolder(self.setting.checkpoint_root, place, claim.fence)
-        self.run = TrialRun(self.setting, claim.trial)
+        self.run = self._fresh_run()
         self.pending: list[Measurement] = []
         self.checkpoints: tuple[Checkpoint, ...] = ()  # all that the Ledger may know
         self.newest: tuple[Checkpoint, ...] = ()  # those of the last commit; the others are of the one before it
@@ -96,6 +96,11 @@ class TrialInTraining:
         self.inherited = claim.inherited
         self.owes_evaluation = False  # it was stopped in the midst of the one at its step
         self.committed_at = time.monotonic()
+
+    def _fresh_run(self) -> TrialRun:
+        run = TrialRun(self.setting, self.claim.trial)
+        run.note_initial()
+        return run
 
     def to_the_end(self) -> TrialUpdate:
         self.resume()
@@ -313,7 +318,7 @@ class TrialInTraining:
         self.lost_steps = self.cut_back_to is not None
         self.inherited = next((started for p in self.claim.prefixes if (started := self._started_from(p))), Inherited())
         if self.claim.prefixes and not self.inherited.steps:
-            logger.warning("trial %d starts from its first step: every prefix is lost", self.claim.trial.number)
+            logger.warning("trial %d starts from its first step: no prefix can be taken over", self.claim.trial.number)
 
     def _resumed_from(self, saved: Checkpoint) -> bool:
         """Whether this state and the weights it speaks of are whole; then they are loaded."""
@@ -330,7 +335,16 @@ class TrialInTraining:
 
     def _started_from(self, prefix: Prefix) -> Inherited | None:
         """What is taken over from another trial, once its state is loaded; None where that is lost or damaged."""
-        if self._loaded(prefix.checkpoint, prefix.weights) is None:
+        try:
+            loaded = self._loaded(prefix.checkpoint, prefix.weights)
+        except StudyChanged:
+            number = self.claim.trial.number
+            logger.warning(
+                "trial %d takes over no %d steps: they were begun from other initial weights", number, prefix.step
+            )
+            self.run = self._fresh_run()
+            return None
+        if loaded is None:
             return None
         self.pending = list(prefix.measurements)
         return Inherited(prefix.step, prefix.trial_id)
@@ -344,7 +358,7 @@ class TrialInTraining:
                 raise
             raise_lost_device(error)
             logger.warning("trial %d cannot go on from %s: %s", self.claim.trial.number, saved.file, error)
-            self.run = TrialRun(self.setting, self.claim.trial)
+            self.run = self._fresh_run()
             return None
         self.checked = len(self.run.losses)
         return bests

@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 
+from tuner.design.points import Point
 from tuner.design.prefix import base_digest, is_of_the_schedule, rates_of
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
-from tuner.errors import WorkloadError
-from tuner.training.batches import TrainingBatches
+from tuner.design.workload import Workload
+from tuner.errors import StudyChanged, WorkloadError
+from tuner.training.batches import Split, TrainingBatches
 from tuner.training.best import BestKeeper
 from tuner.training.compiler import plain_step
 from tuner.training.evaluation import evaluate
@@ -21,6 +23,7 @@ from tuner.training.optimizers import make_optimizer, settle_sparse
 from tuner.training.randomness import seed_global_generators, seed_torch_generators, step_seed
 from tuner.training.setting import Setting
 from tuner.training.stability import clip_gradients, total_norm
+from tuner.training.tensor_digests import digest_of_tensors
 
 
 class TrialRun:
@@ -30,12 +33,13 @@ class TrialRun:
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
+    `initial` is a digest of the weights it starts from, once it was asked for.
     """
 
     def __init__(self, setting: Setting, trial: Trial) -> None:
         self.setting = setting
         self.trial = trial
-        self.point: Mapping[str, Any] = dict(_with_short_names(trial))
+        self.point: Mapping[str, Any] = shown_point(trial.point)
         rates = rates_of(trial)
         self.rates = _as_kernels_read_them(rates) if setting.device.type == "cuda" else rates
         self.model = build_model(setting, trial)
@@ -44,6 +48,7 @@ class TrialRun:
         self.batches = TrainingBatches(setting.data.training, setting.batch_size_of(trial), trial.data_seed)
         self.best = BestKeeper(setting.study.objective, setting.study.keep_best)
         self.step = 0
+        self.initial = ""
         self.losses: list[torch.Tensor] = []
         self.gradient_norm = 0.0
         self.draws = False
@@ -56,6 +61,10 @@ class TrialRun:
         """The Numerics of this trial; marked where it was not trained under one alone."""
         known = self.setting.numerics
         return known if self.exact else known[:-1] + ', "exact": false}'
+
+    def note_initial(self) -> None:
+        """Digest the weights as they are before the first step: a saved state is compared with that of its own."""
+        self.initial = initial_weights(self.model)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
         """Train up to step `until`, or to where `pause()` asks for a break or the setting says stop (then True).
@@ -145,11 +154,16 @@ class TrialRun:
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
+            "initial": self.initial,
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
     def load(self, state: Mapping[str, Any], best_weights: Mapping[int, dict[str, torch.Tensor]]) -> None:
-        """Go on from a saved state. `best_weights`: the weights of each kept step."""
+        """Go on from a saved state. `best_weights`: the weights of each kept step.
+
+        Raises StudyChanged for the state of a trial that started from other weights.
+        """
+        self._check_initial(state)
         set_tensors(self.model, state["model"], self.setting.device)
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setting.device)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -161,21 +175,46 @@ class TrialRun:
             weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
             self.best.restore(step, value, weights)
         alike = state["numerics"] == self.setting.numerics and is_repeatable(self.setting.device)
-        self.exact = bool(state["exact"]) and alike and has_extra  # an older version did not save extra state
-        if state.get("base") != self.base:
+        same = state.get("base") == self.base
+        self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
+        if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
+
+    def _check_initial(self, state: Mapping[str, Any]) -> None:
+        before, same_machine = state.get("initial"), state["numerics"] == self.setting.numerics
+        if before and self.initial and before != self.initial and same_machine and state.get("base") == self.base:
+            raise StudyChanged(
+                f"trial {self.trial.number} of {self.setting.study.name} was begun from other initial weights than "
+                f"{type(self.setting.workload).__name__}.model(point) gives it now, so it cannot go on to what it "
+                "would have become: put back what the model loads (a file was overwritten?), draw its initialization "
+                "from global generators only, or train the study again under another campaign name"
+            )
 
 
 def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
-    seed_global_generators(derived_seed("initialization", trial.seed), torch.device("cpu"))
-    point = dict(_with_short_names(trial))
-    model = setting.workload.model(point)
-    if not isinstance(model, torch.nn.Module):
-        name = type(setting.workload).__name__
-        raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
-    settle_lazy(model, setting.workload, setting.data.training, point, trial.seed)
+    model = model_at(setting.workload, shown_point(trial.point), trial.seed, setting.data.training)
     return model.to(setting.device)
+
+
+def model_at(workload: Workload, point: Mapping[str, Any], seed: int, training: Split | None = None) -> torch.nn.Module:
+    """A fresh model for what a workload is shown of a point, on the CPU.
+
+    `training`: the split whose first examples make the parameters of lazy modules; without it they are not made.
+    """
+    seed_global_generators(derived_seed("initialization", seed), torch.device("cpu"))
+    model = workload.model(point)
+    if not isinstance(model, torch.nn.Module):
+        name = type(workload).__name__
+        raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
+    if training is not None:
+        settle_lazy(model, workload, training, point, seed)
+    return model
+
+
+def initial_weights(model: torch.nn.Module) -> str:
+    """A digest of all parameters and buffers."""
+    return digest_of_tensors(tensors_of(model))
 
 
 def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:
@@ -183,10 +222,10 @@ def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:
     return tuple(torch.tensor(rates, dtype=torch.float32).tolist())
 
 
-def _with_short_names(trial: Trial) -> dict[str, Any]:
+def shown_point(point: Point) -> dict[str, Any]:
     """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too.
 
     Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
     """
-    shown = {name: value for name, value in trial.point.values_by_name if not is_of_the_schedule(name)}
+    shown = {name: value for name, value in point.values_by_name if not is_of_the_schedule(name)}
     return {name.rpartition(".")[2]: value for name, value in shown.items()} | shown

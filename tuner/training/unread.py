@@ -22,7 +22,7 @@ def unread(setting: Setting, trial: Trial) -> list[str]:
     """
     with callers_generators_restored(setting.device), suppress(Exception):  # errors are the check's to tell
         run = TrialRun(setting, trial)
-        point = _Noting(run.point)
+        point = Noting(run.point)
         _first_loss(run, point)
         names = {name: name.rpartition(".")[2] for name in trial.point}
         read = point.read | set(TRAINER_FAMILIES)
@@ -30,7 +30,7 @@ def unread(setting: Setting, trial: Trial) -> list[str]:
     return []
 
 
-def _first_loss(run: TrialRun, point: "_Noting") -> None:
+def _first_loss(run: TrialRun, point: "Noting") -> None:
     setting, workload = run.setting, run.setting.workload
     model, batch = workload.model(point), run.batches.at(0)
     if setting.study.augment and workload.augments:
@@ -39,7 +39,7 @@ def _first_loss(run: TrialRun, point: "_Noting") -> None:
     workload.metrics(model.eval(), batch)
 
 
-class _Noting(UserDict[str, Any]):
+class Noting(UserDict[str, Any]):
     """A point that remembers what was asked of it; who goes through all of it may have read everything."""
 
     def __init__(self, values: Any) -> None:

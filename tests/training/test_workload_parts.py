@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 import torch
 
-from tuner.training.fingerprint_parts import workload_parts
-from tuner.training.setting import Data
+from tuner.execution.identifying import Identifier
+from tuner.training.workload_parts import workload_parts
 
 SOURCE = """
 import torch
@@ -54,7 +54,9 @@ def parts_of(folder, source):
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     workload = module.Small()
-    return workload_parts(workload, Data.of(workload, torch.device("cpu")))
+    identifier = Identifier(workload)
+    identifier.data(torch.device("cpu"))
+    return workload_parts(workload, identifier.whole)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a workload is, part by part, so that a change can be named: architecture, loss, augmentation, data (A16).
 
-The digest of the whole (`fingerprint`) decides whether trials can be compared; these parts say what is different.
+The identity of a study (`design.identity`) decides whether its trials can be compared; these parts say what a budget
+was chosen under that is different by now.
 """
 
 import hashlib
@@ -13,23 +14,31 @@ from typing import Any
 
 from torch import nn
 
+from tuner.design.identity import Identity
 from tuner.design.workload import Workload
-from tuner.training.fingerprint import data_digest, normalized_source
-from tuner.training.setting import Data
+from tuner.sources.reached import STUDY_FILE
+from tuner.training.weaker_identity import normalized_source
 
 _METHODS = {"model": "architecture", "loss": "loss", "augment": "augmentation"}
 _DECLARED = ("batch_size", "select_by", "fitted_when")  # told apart by name elsewhere, or no matter of training
 
 
-def workload_parts(workload: Workload, data: Data) -> dict[str, str]:
-    """Part to short digest, or to the value itself where it is a plain attribute of the class."""
+def workload_parts(workload: Workload, identity: Identity) -> dict[str, str]:
+    """Part to short digest, or to the value itself where it is a plain attribute of the class or the instance."""
     parts = {part: _code(getattr(type(workload), method)) for method, part in _METHODS.items()}
     modules = [_code(kind) for kind in _modules(workload)]
     parts["architecture"] = _short("".join([parts["architecture"], *modules]))
-    parts["training data"], parts["validation data"] = (
-        _short(data_digest(split)) for split in (data.training, data.validation)
-    )
-    return parts | dict(_attributes(workload))
+    parts |= {f"{split} data": identity.data[split] for split in ("training", "validation")}
+    made_with = {f"attribute {name}": text for name, text in identity.arguments.items()}
+    return parts | dict(_attributes(workload)) | made_with | dict(_helpers(identity))
+
+
+def _helpers(identity: Identity) -> Iterator[tuple[str, str]]:
+    """What else the workload uses: every definition of other files, and the functions of the study file."""
+    for file, definitions in identity.code.items():
+        for name, digest in definitions.items():
+            if file != STUDY_FILE or name.startswith("function "):
+                yield f"code {file} {name}", digest
 
 
 def _attributes(workload: Workload) -> Iterator[tuple[str, str]]:

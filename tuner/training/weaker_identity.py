@@ -1,4 +1,8 @@
-"""A digest of what a workload is: its code and its data. Another digest, another workload (A16)."""
+"""The fingerprint of tuner 0.1, by which the studies that it started are still recognized.
+
+It knows the study file, plain arguments, tensors, and the first examples of a dataset. What a study file imports,
+other arguments and initial weights are not in it, so nothing of such a study is taken over by another one.
+"""
 
 import ast
 import hashlib
@@ -16,16 +20,16 @@ from tuner.training.batches import Split
 from tuner.training.setting import Data
 
 
-def workload_fingerprint(workload: Workload, data: Data, settings: Mapping[str, str]) -> str:
-    """Hex digest of the workload's code, its `instance_settings`, and its training and validation data."""
+def weaker_fingerprint(workload: Workload, data: Data, settings: Mapping[str, str]) -> str:
+    """Hex digest of the workload's code, its `plain_settings`, and its training and validation data."""
     text = repr(dict(settings)) if settings else ""
-    digest = hashlib.sha256((code_digest(workload) + text).encode())
+    digest = hashlib.sha256((_code_digest(workload) + text).encode())
     for split in (data.training, data.validation):
-        digest.update(data_digest(split).encode())
+        digest.update(_data_digest(split).encode())
     return digest.hexdigest()
 
 
-def code_digest(workload: Workload) -> str:
+def _code_digest(workload: Workload) -> str:
     """Digest of the workload's module without comments, docstrings and the declaration of campaigns.
 
     So neither a remark nor another round makes it another workload. Imported helpers are not followed.
@@ -42,7 +46,7 @@ def code_digest(workload: Workload) -> str:
     return hashlib.sha256(normalized_source(source).encode()).hexdigest()
 
 
-def instance_settings(workload: Workload) -> dict[str, str]:
+def plain_settings(workload: Workload) -> dict[str, str]:
     """The plain values an instance was made with, `Net(width=64, dropout=0.1)`: they make it another workload too.
 
     To be asked before the workload is used, since its methods may count or remember in attributes. Tensors, modules and
@@ -87,7 +91,7 @@ def _declares_a_campaign(statement: ast.stmt) -> bool:
     return (called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")) == "Campaign"
 
 
-def data_digest(split: Split) -> str:
+def _data_digest(split: Split) -> str:
     """Digest of all values of tensors in memory; of the length and the first examples of a dataset."""
     digest = hashlib.sha256(f"{split.name} {split.num_examples}".encode())
     for leaf in _leaves(split.tensors if split.tensors is not None else split.first(8)):

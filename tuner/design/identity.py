@@ -1,0 +1,143 @@
+"""A study's identity: everything that decides the bits of its trials besides what it declares, by part.
+
+Own code, what the workload was made with, and the data make the fingerprint: another one, another workload. Initial
+weights are compared within a study. The versions of installed packages mark trials, as Numerics do: a patch release
+does not stop a study.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tuner.design.hyperparameters import Value
+from tuner.errors import StorageError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class InitialWeights:
+    """A digest of the model at a point, built from a fixed seed; to be compared where it was `made_under` the same."""
+
+    point: Mapping[str, Value]
+    digest: str
+    made_under: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """`code`: file to definition to digest; `arguments`: of the workload; `data`: split to digest; all as text.
+
+    The test split is compared only where it is scored: it decides no bit of a trial.
+    """
+
+    code: Mapping[str, Mapping[str, str]]
+    arguments: Mapping[str, str]
+    data: Mapping[str, str]
+    packages: Mapping[str, str] = field(default_factory=dict)
+    weights: tuple[InitialWeights, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of code, arguments, training and validation data (64 hex digits)."""
+        data = {split: digest for split, digest in self.data.items() if split != "test"}
+        whole = {"code": self.code, "arguments": self.arguments, "data": data}
+        text = json.dumps(whole, sort_keys=True, default=dict)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def as_json(self) -> dict[str, object]:
+        """Plain containers; `identity_from` makes it an Identity again."""
+        return {
+            "format": _FORMAT,
+            "code": {file: dict(definitions) for file, definitions in self.code.items()},
+            "arguments": dict(self.arguments),
+            "data": dict(self.data),
+            "packages": dict(self.packages),
+            "weights": [
+                {"point": dict(one.point), "digest": one.digest, "made_under": one.made_under} for one in self.weights
+            ],
+        }
+
+
+def identity_from(kept: Mapping[str, Any]) -> Identity:
+    """An identity as it was stored. Raises StorageError for one of a newer version, or that is none."""
+    if kept.get("format") != _FORMAT:
+        raise StorageError(
+            f"the identity of the study has format {kept.get('format')!r}, and this tuner knows format {_FORMAT}: it "
+            "was written by a newer version; install that one"
+        )
+    try:
+        weights = tuple(
+            InitialWeights(dict(one["point"]), str(one["digest"]), str(one["made_under"])) for one in kept["weights"]
+        )
+        return Identity(kept["code"], kept["arguments"], kept["data"], kept["packages"], weights)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"the identity of the study is unreadable in the Ledger: {error!r}") from error
+
+
+def changes(was: Identity, now: Identity) -> list[str]:
+    """What differs in code, arguments and data, each in words that name it: "blocks.py: function net changed"."""
+    return [*_changed_code(was.code, now.code), *_changed_arguments(was, now), *_changed_data(was, now)]
+
+
+def _changed_code(was: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    for file in sorted(was.keys() | now.keys()):
+        if file not in now:
+            yield f"{file}: is not used any more"
+        elif file not in was:
+            yield f"{file}: was not used before"
+        else:
+            yield from (f"{file}: {words}" for words in _changed_definitions(was[file], now[file]))
+
+
+def _changed_definitions(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    names = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+    if len(names) > 1:  # the order follows from what else changed
+        names = [name for name in names if name != "order of values"]
+    for name in names:
+        yield f"{name} {'is gone' if name not in now else 'is new' if name not in was else 'changed'}"
+
+
+def _changed_arguments(was: Identity, now: Identity) -> Iterator[str]:
+    for name in sorted(was.arguments.keys() | now.arguments.keys()):
+        before, after = was.arguments.get(name), now.arguments.get(name)
+        if before == after:
+            continue
+        if before is None or after is None:
+            yield f"argument {name} {'is new' if before is None else 'is gone'}"
+        else:
+            shown = f" was {before}, is {after}" if not (is_digest(before) or is_digest(after)) else " changed"
+            yield f"argument {name}{shown}"
+
+
+def _changed_data(was: Identity, now: Identity) -> Iterator[str]:
+    for split in ("training", "validation"):
+        if was.data.get(split) != now.data.get(split):
+            yield f"{split} data changed"
+
+
+def changed_weights(was: Identity, now: Identity) -> list[InitialWeights]:
+    """Those of before whose model starts from other weights now."""
+    again = {repr(sorted(one.point.items())): one for one in now.weights}
+    pairs = [(one, again.get(repr(sorted(one.point.items())))) for one in was.weights]
+    return [
+        one
+        for one, other in pairs
+        if other is not None and other.made_under == one.made_under and other.digest != one.digest
+    ]
+
+
+def changed_packages(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Packages with another version than before, in words."""
+    return [
+        f"{name} was {was.get(name, 'not used')}, is {now.get(name, 'not used')}"
+        for name in sorted(was.keys() | now.keys())
+        if was.get(name) != now.get(name)
+    ]
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is one of our short digests, which say nothing to a reader."""
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")

@@ -1,0 +1,168 @@
+"""Finding out what a workload is, part by part, in the process that trains it (see `design.identity`)."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuner.design.identity import Identity, changes, identity_from
+from tuner.design.study_file import seen_while_loaded
+from tuner.design.workload import Workload
+from tuner.errors import StudyChanged
+from tuner.sources.classes import definitions_of_class, file_of_class
+from tuner.sources.reached import Reached, same_code
+from tuner.sources.running import Seen, watched
+from tuner.storage.studies import StudyRow
+from tuner.training.arguments import arguments_of
+from tuner.training.data_digests import check_repeatable_data, data_digests
+from tuner.training.first_look import check_repeatable_weights, first_look, points_of_architectures
+from tuner.training.setting import Data, Setting
+from tuner.training.weaker_identity import plain_settings, weaker_fingerprint
+
+_log = logging.getLogger(__name__)
+SAID_FROM = 2.0  # seconds; what takes longer is told
+LONGEST_CALL = 30.0  # [P] seconds: a data() that takes longer is not called a second time
+LARGEST_DATA = 2**31  # [P] bytes: nor one that gives more
+
+
+@dataclass(frozen=True, slots=True)
+class MoreCode:
+    """A file of own code that only the models of one study reach, as it was when it was seen to run."""
+
+    label: str
+    file: str
+    definitions: dict[str, str]
+
+
+class Identifier:
+    """Reads a workload's code and arguments when it is made, before any method of the workload runs.
+
+    study_file: where it is declared; the file of its class by default. Raises WorkloadError for an argument without a
+    digest, DeclarationError for code that cannot be read.
+    """
+
+    def __init__(self, workload: Workload, study_file: Path | None = None) -> None:
+        self.workload = workload
+        root = study_file or file_of_class(type(workload))
+        self._arguments = arguments_of(workload, root.resolve().parent if root else None)
+        self._plain = plain_settings(workload)
+        self._reached = Reached(root)
+        for module in self._arguments.modules:
+            self._reached.add_module(module)
+        if root is not None:
+            self._reached.add_seen(seen_while_loaded(root))
+        self._reached.refuse_stale_modules()
+        for kind in type(workload).__mro__:
+            self._reached.from_text |= definitions_of_class(kind)
+        self._data_seen = Seen()
+        self._seconds = 0.0
+        self._of_studies: dict[str, list[MoreCode]] = {}
+
+    def data(self, device: torch.device) -> Data:
+        """What `data()` gives; the code that runs for it belongs to the workload."""
+        started = time.perf_counter()
+        with watched(self._data_seen):
+            found = Data.of(self.workload, device)
+        self._seconds = time.perf_counter() - started
+        self._reached.add_seen(self._data_seen)
+        self._data = found
+        return found
+
+    @cached_property
+    def whole(self) -> Identity:
+        """What all studies of the campaign share: asked for once there are `data`."""
+        started = time.perf_counter()
+        digests = data_digests(self._data)
+        _tell_cost("the digests of the data", time.perf_counter() - started)
+        return Identity(self._reached.code, self._arguments.values, digests, self._reached.packages)
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """Installed distributions that own code imports, with their versions."""
+        return self._reached.packages
+
+    def fingerprint(self, study: str) -> str:
+        """Of the workload as a study uses it: with the code that was seen to run for its models alone."""
+        return self._with(self._of_studies.get(study, []), ()).fingerprint
+
+    def weaker_fingerprint(self) -> str:
+        """As tuner 0.1 made it."""
+        return weaker_fingerprint(self.workload, self._data, self._plain)
+
+    def of_study(self, setting: Setting, points: Sequence[Mapping[str, Any]] | None) -> Identity:
+        """The whole identity of a study; `points`: where its initial weights are compared, chosen here by default."""
+        started = time.perf_counter()
+        chosen = points_of_architectures(setting.study, self.workload) if points is None else points
+        seen = Seen()
+        weights = first_look(setting, chosen, seen)
+        self._of_studies[setting.study.name] = more = self._more(seen)
+        self._refuse_other_files()
+        _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
+        return self._with(more, weights)
+
+    def check_repeatable(self, setting: Setting, looked_at: Identity) -> None:
+        """Raise WorkloadError when data() or model() give something else at a second call."""
+        num_bytes = sum(split.num_bytes or 0 for split in (self._data.training, self._data.validation))
+        name = type(self.workload).__name__
+        if self._seconds <= LONGEST_CALL and num_bytes <= LARGEST_DATA:
+            check_repeatable_data(self.workload, self._data, looked_at.data)
+        else:
+            _log.warning(
+                "%s.data() took %.0f s for %.1f GB and is not called a second time, so it is not known whether it "
+                "gives the same data again", name, self._seconds, num_bytes / 1e9,
+            )  # fmt: skip
+        check_repeatable_weights(setting, looked_at.weights)
+
+    def more_code(self, study: str) -> list[MoreCode]:
+        """What was seen to run for the models of a study alone."""
+        return self._of_studies.get(study, [])
+
+    def expect(self, study: str, more: Sequence[MoreCode]) -> None:
+        """Take over what another process saw. Raises StudyChanged where a file says something else by now."""
+        for one in more:
+            if one.file and not same_code(one.label, one.file, one.definitions):
+                raise StudyChanged(f"{one.label} changed since the launch began; undo that, and launch again")
+        self._of_studies[study] = list(more)
+
+    def _more(self, seen: Seen) -> list[MoreCode]:
+        """What is reached beyond what the workload reaches without models."""
+        reached = self._reached.apart()
+        reached.add_seen(seen)
+        known = self._reached.code
+        return [
+            MoreCode(label, str(reached.sources[label].file) if label in reached.sources else "", definitions)
+            for label, definitions in reached.code.items()
+            if known.get(label) != definitions
+        ]
+
+    def _with(self, more: Sequence[MoreCode], weights: Any) -> Identity:
+        whole = self.whole
+        code = {**whole.code, **{one.label: one.definitions for one in more}}
+        return Identity(code, whole.arguments, whole.data, whole.packages, tuple(weights))
+
+    def _refuse_other_files(self) -> None:
+        """A file that was saved while this process read or ran it: which of both was run nobody knows."""
+        label = self._reached.changed_since_read()
+        if label:
+            raise StudyChanged(f"{label} was changed while the study was loaded; launch again")
+
+
+def changed_since(row: StudyRow, identifier: Identifier, setting: Setting, *, test: bool = False) -> list[str]:
+    """What differs from the start of a study, in words; `test`: of the test split as well."""
+    if row.identity is None:
+        same = row.fingerprint in (identifier.weaker_fingerprint(), identifier.fingerprint(row.study.name))
+        return [] if same else ["the study file, or the data"]
+    kept = identity_from(row.identity)
+    today = identifier.of_study(setting, [one.point for one in kept.weights])
+    other_test = test and kept.data.get("test") != today.data.get("test")
+    return changes(kept, today) + ["test data changed"] * other_test
+
+
+def _tell_cost(what: str, seconds: float) -> None:
+    if seconds > SAID_FROM:
+        _log.warning("%s took %.1f s", what, seconds)

@@ -1,0 +1,129 @@
+"""Whether a study that was started is the one that would be trained now: its identity of then and of today."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
+from tuner.design.campaign import Campaign
+from tuner.design.identity import Identity, changed_packages, changed_weights, changes, identity_from
+from tuner.design.study import Study
+from tuner.errors import StudyChanged
+from tuner.execution.backend import Backend
+from tuner.rounds.basis import basis_of
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+_log = logging.getLogger(__name__)
+_MOST_WORDS = 8  # changes that are named
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Compares the studies of a campaign, as the Ledger has them, with the workload of today."""
+
+    name: str
+    campaign: Campaign
+    ledger: Ledger
+    backend: Backend
+    allow_changed_code: bool
+
+    def today(self, study: Study, started: StudyRow | None) -> Identity:
+        """The identity of a study as it would be trained now, compared with that of its start.
+
+        At the first start in a campaign, raises WorkloadError where data() or model() give something else at each
+        call; later StudyChanged for what is not as it was, unless that is allowed.
+        """
+        if started is None:
+            today = self.backend.identity(study)
+            if not self._knows(today):
+                self.backend.check_repeatable(study, today)
+            return today
+        kept = None if started.identity is None else identity_from(started.identity)
+        today = self.backend.identity(study, [one.point for one in kept.weights] if kept else None)
+        self.refuse_other(started, today)
+        return today
+
+    def refuse_other(self, row: StudyRow, today: Identity) -> None:
+        """Raise StudyChanged where code, arguments, data or initial weights are not those of the start of a study."""
+        if self.allow_changed_code:
+            return
+        if row.identity is None:
+            if row.fingerprint not in (today.fingerprint, self.backend.weaker_fingerprint()):
+                raise _refusal(row, self._parts_known_then(row))
+            return
+        kept = identity_from(row.identity)
+        words = changes(kept, today)
+        if words:
+            raise _refusal(row, in_short(words))
+        weights = changed_weights(kept, today)
+        if weights:
+            raise StudyChanged(
+                f"initial weights changed: at {_point(weights[0].point)} model(point) starts from other weights than "
+                f"when {row.study.name} of {row.campaign!r} was started, and code and data are the same; was a file "
+                f"that it loads overwritten? {_WAYS_OUT}"
+            )
+
+    def is_as_started(self, row: StudyRow) -> bool:
+        """Whether code, arguments, data and initial weights are those of the start of a study, whatever is allowed."""
+        try:
+            replace(self, allow_changed_code=False).today(row.study, row)
+        except StudyChanged:
+            return False
+        return True
+
+    def tell_what_follows(self, row: StudyRow, today: Identity) -> None:
+        """Say what a weaker identity, or other versions of packages, mean for the trials that are left."""
+        if is_weaker(row):
+            _log.warning(
+                "%s was started by tuner 0.1, which knew its study file and its data, and not what that imports, its "
+                "arguments and its initial weights: other studies take over none of its steps, and its trials that go "
+                "on from earlier steps are marked exact=false", row.study.name,
+            )  # fmt: skip
+        elif row.identity is not None:
+            words = changed_packages(identity_from(row.identity).packages, today.packages)
+            if words:
+                _log.warning(
+                    "since %s was started %s: its trials take over no steps that were trained before, and those that "
+                    "go on from earlier steps are marked exact=false", row.study.name, "; ".join(words),
+                )  # fmt: skip
+
+    def _parts_known_then(self, row: StudyRow) -> str:
+        kept = basis_in(self.ledger.conclusion(self.name, CONCLUSION, row.study_id) or {})
+        return changed_parts(kept, basis_of(self.campaign, self.backend, row.study.round or 1)) if kept else ""
+
+    def _knows(self, today: Identity) -> bool:
+        """Whether a study of this campaign found the same data before: in another process they were the same, then."""
+        if self.name not in self.ledger.campaigns():
+            return False
+        rows = (row for row in self.ledger.studies(self.name) if row.identity is not None)
+        return any(identity_from(row.identity or {}).data == today.data for row in rows)
+
+
+def is_weaker(row: StudyRow) -> bool:
+    """Whether less is known of what a study is than is asked of one today: tuner 0.1 started it."""
+    return row.identity is None and not row.study.source
+
+
+_WAYS_OUT = (
+    "Undo the change, give the campaign another name (its trials are then trained from their first step), or say "
+    "--allow-changed-code if it makes no difference"
+)
+
+
+def _refusal(row: StudyRow, words: str) -> StudyChanged:
+    return StudyChanged(
+        f"the code or the data of the workload changed since {row.study.name} of {row.campaign!r} was started"
+        f"{f' ({words})' if words else ''}; its trials could not be compared with each other. {_WAYS_OUT}"
+    )
+
+
+def in_short(words: Sequence[str]) -> str:
+    """Changes in one line, the first of them where there are many."""
+    more = len(words) - _MOST_WORDS
+    return "; ".join([*words[:_MOST_WORDS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _point(point: Mapping[str, object]) -> str:
+    told = (f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in point.items())
+    return ", ".join(told)

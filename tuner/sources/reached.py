@@ -1,0 +1,244 @@
+"""The source code that a study runs: its file, and every module it reaches that is the user's own.
+
+Imports are followed by name, whether they are carried out or not; what runs without being imported by name is added
+as it is seen (`running`). So a launcher, its workers and another machine come to the same digests: neither what else
+a process has imported counts, nor where the files lie.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+
+from tuner.errors import DeclarationError
+from tuner.sources.bytecode import code_digest
+from tuner.sources.definitions import Definitions, definitions_of, short_digest
+from tuner.sources.imports import files_named_in, imports_of
+from tuner.sources.modules import Finder, Found
+from tuner.sources.places import distribution_of, kind_of, own_file
+from tuner.sources.running import Seen
+from tuner.sources.stale_modules import is_stale, modules_by_file
+
+STUDY_FILE = "the study file"
+FROM_TEXT = "code without a file"
+_SEPARATELY = ("torch", "tuner")  # distributions whose versions stand in the Numerics anyway, or in every key
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of own code, and what it means."""
+
+    file: Path
+    definitions: Definitions
+
+
+class Reached:
+    """Own code by label ("pkg/net.py"), and the installed distributions it imports.
+
+    Raises DeclarationError for a module whose file cannot be read.
+    """
+
+    def __init__(self, study_file: Path | None) -> None:
+        self.sources: dict[str, Source] = {}
+        self.from_text: Definitions = {}
+        self._versions: dict[str, str] = {}
+        self._finder = Finder()
+        self._asked: set[str] = set()
+        self._labels: dict[Path, str] = {}
+        self._study_file = study_file.resolve() if study_file else None
+        if self._study_file is not None:
+            self.add_file(self._study_file)
+
+    def apart(self) -> "Reached":
+        """The same, to which more can be added without adding it here."""
+        other = Reached(None)
+        other.sources, other.from_text, other._versions = dict(self.sources), dict(self.from_text), dict(self._versions)
+        other._asked, other._labels = set(self._asked), dict(self._labels)
+        other._finder, other._study_file = self._finder, self._study_file
+        return other
+
+    @property
+    def code(self) -> dict[str, Definitions]:
+        """Label to definition to digest, in order."""
+        found = {label: source.definitions for label, source in sorted(self.sources.items())}
+        return found | ({FROM_TEXT: dict(sorted(self.from_text.items()))} if self.from_text else {})
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Installed distributions that own code imports, with their versions; torch and tuner stand elsewhere."""
+        return dict(sorted(self._versions.items()))
+
+    def add_module(self, name: str) -> None:
+        """A module by its name, with all that it reaches. What is not there, or not own code, reaches nothing."""
+        if name in self._asked:
+            return
+        self._asked.add(name)
+        found = None if self._is_inside_others(name) else self._finder.find(name)
+        if found is None or not found.file:
+            return
+        file = Path(found.file)
+        kind = kind_of(file)
+        if kind == "installed":
+            self._note_version(file)
+        elif kind == "own" and not (found.source is None and not file.is_file() and name not in sys.modules):
+            self._add(file.resolve(), found)
+
+    def _is_inside_others(self, name: str) -> bool:
+        """Whether a module is part of a package that is not own code: of that the version counts."""
+        parts = name.split(".")
+        above = (self._finder.find(".".join(parts[:length])) for length in range(1, len(parts)))
+        return any(found is not None and found.file and kind_of(Path(found.file)) != "own" for found in above)
+
+    def add_file(self, file: Path, name: str = "") -> None:
+        """A file of own code that was run, or named; `name` where it is a module."""
+        self._add(file.resolve(), Found(name, str(file)))
+
+    def add_seen(self, seen: Seen) -> None:
+        """What ran, as far as it is own code."""
+        for code, module in seen.codes:
+            file = own_file(code.co_filename)
+            if file is not None:
+                if file not in self._labels:
+                    self.add_file(file, module if _file_of(module) == file else _module_of(file))
+            elif self._is_own(module) and not _is_file(Path(code.co_filename)):
+                self._add_from_text(code, module)
+        for code, module in seen.texts:
+            if (file := own_file(code.co_filename)) is not None:
+                self.add_file(file)
+            elif self._is_own(module):
+                name = f"text run by {self._labels.get(_file_of(module) or Path(), module)}"
+                digest = code_digest(code)
+                self.from_text[f"{name} ({digest[:4]})"] = digest
+
+    def refuse_stale_modules(self) -> None:
+        """Raise DeclarationError where this process has imported another text than a file has by now."""
+        loaded = modules_by_file()
+        for label, source in self.sources.items():
+            module = loaded.get(str(source.file))
+            if module is not None and is_stale(source.file, _read(source.file, label), module):
+                raise DeclarationError(
+                    f"{label} was edited after this process had imported it, so what would be trained is not what the "
+                    "file says: start a new process (of a notebook: restart its kernel), then launch again"
+                )
+
+    def changed_since_read(self) -> str:
+        """The label of a file that says something else by now; empty where none does."""
+        for label, source in self.sources.items():
+            if _meaning(source.file, _read(source.file, label)) != source.definitions:
+                return label
+        return ""
+
+    def _is_own(self, module: str) -> bool:
+        name = getattr(sys.modules.get(module), "__file__", None)
+        if module == "__main__" or not isinstance(name, str):
+            return module == "__main__"
+        return own_file(name) is not None or Path(name).resolve() == self._study_file
+
+    def _add_from_text(self, code: CodeType, module: str) -> None:
+        """Code of an interpreter, a notebook or `exec`. What dataclasses write by themselves follows from the class."""
+        if code.co_name.startswith("__") or code.co_name == "<module>":
+            return
+        file = _file_of(module)
+        if file is not None and file.suffix == ".pyc":
+            self.add_module(module)
+            return
+        name = f"function {code.co_qualname}"
+        self.from_text[name] = code_digest(code)
+
+    def _add(self, file: Path, found: Found) -> None:
+        if file in self._labels:
+            return
+        label = self._labels[file] = self._label(file, found.name)
+        content = _read(file, label) if found.source is None else found.source
+        self.sources[label] = Source(file, _meaning(file, content))
+        self._follow(file, found, content)
+
+    def _follow(self, file: Path, found: Found, content: bytes) -> None:
+        """What a source imports, and the files that it names."""
+        package = found.name if file.stem == "__init__" else found.name.rpartition(".")[0]
+        try:
+            names, files = imports_of(content, package), files_named_in(content)
+        except (SyntaxError, ValueError):
+            return
+        for name in names:
+            self.add_module(name)
+        for named in files:
+            near = file.parent / named
+            if _is_file(near) and near.resolve() != self._study_file and kind_of(near) == "own":
+                self.add_file(near)
+
+    def _label(self, file: Path, name: str) -> str:
+        """What a file is called in messages and digests, wherever it lies: as a module, or by its folder."""
+        if file == self._study_file:
+            return STUDY_FILE
+        parts = name.split(".") if name else []
+        inside = (*file.parent.parts, *([] if file.stem == "__init__" else [file.name.partition(".")[0]]))
+        if not parts or inside[-len(parts) :] != tuple(parts):
+            parts = list(self._place(file))
+        elif file.stem == "__init__":
+            parts.append("__init__")
+        label = "/".join(parts) + file.suffix
+        for parent in file.parents:  # two files of one name
+            if label not in self.sources:
+                break
+            label = f"{parent.name}/{label}"
+        return label
+
+    def _place(self, file: Path) -> tuple[str, ...]:
+        """The path of a file from the folder of the study; from its outermost package where it lies elsewhere."""
+        folder = self._study_file.parent if self._study_file else None
+        if folder is not None and file.is_relative_to(folder):
+            return file.relative_to(folder).with_suffix("").parts
+        top = file.parent
+        while (top / "__init__.py").is_file():
+            top = top.parent
+        return file.relative_to(top).with_suffix("").parts
+
+    def _note_version(self, file: Path) -> None:
+        distribution = distribution_of(file)
+        if distribution is not None and distribution.name not in _SEPARATELY:
+            self._versions[distribution.name] = distribution.version
+
+
+def same_code(label: str, file: str, definitions: Mapping[str, str]) -> bool:
+    """Whether a file still means what it meant. Raises DeclarationError where it cannot be read."""
+    path = Path(file)
+    return _meaning(path, _read(path, label)) == dict(definitions)
+
+
+def _read(file: Path, label: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DeclarationError(
+            f"{label} belongs to the code of the study and cannot be read back from {file} "
+            f"({error.strerror or error}); whether it changed would not be known: put the file back, then launch again"
+        ) from error
+
+
+def _meaning(file: Path, content: bytes) -> Definitions:
+    """Definition by definition where it is Python; else all of its bytes."""
+    if file.suffix == ".py":
+        try:
+            return definitions_of(content)
+        except (SyntaxError, ValueError, RecursionError):
+            pass
+    return {"the whole file": short_digest(content.hex())}
+
+
+def _file_of(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file).resolve() if isinstance(file, str) else None
+
+
+def _module_of(file: Path) -> str:
+    """The name under which a file was imported; empty where it was run otherwise."""
+    return next((name for name in list(sys.modules) if name != "__main__" and _file_of(name) == file), "")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
