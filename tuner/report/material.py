@@ -43,6 +43,7 @@ class Placed:
 _PLOT_OF = {
     "boundary": "axes",
     "enough_points": "best-of-n",
+    "failed_trials": "axes",
     "infeasible": "axes",
     "instability": "axes",
     "overfitting": "curves",
