@@ -76,7 +76,7 @@ def test_a_trunk_that_a_planned_trial_needs_is_kept_and_used_and_nothing_is_miss
     assert left[ranked[1].number] == []
     assert sorted(left[ranked[0].number]) == ["best", "best", "latest", "trunk"], "the winner keeps all"
     assert sorted(left[worst.number]) == ["best", "best", "trunk"], "a planned trial starts there"
-    on_disk = {path.relative_to(made.root).as_posix() for path in made.root.rglob("*") if path.is_file()}
+    on_disk = {path.relative_to(made.root).as_posix() for path in made.root.rglob("trial-*/*") if path.is_file()}
     assert on_disk == {file.path for file in made.ledger.checkpoint_files()}
     assert study_problems(made.ledger, row, made.root, "test/round-1") == []
     assert keep_within(Quota(1), finder, row, made.root) == 0, "nothing more can go"
@@ -86,7 +86,7 @@ def test_a_trunk_that_a_planned_trial_needs_is_kept_and_used_and_nothing_is_miss
 def test_room_enough_deletes_nothing(trained):
     made, row, _ = trained
     total = made.ledger.checkpoint_bytes(row.study_id)
-    assert total == sum(path.stat().st_size for path in made.root.rglob("*") if path.is_file())
+    assert total == sum(path.stat().st_size for path in made.root.rglob("trial-*/*") if path.is_file())
     assert keep_within(Quota(total), finder_of(made, row.study), row, made.root) == 0
     assert made.ledger.checkpoint_bytes(row.study_id) == total
     assert keep_within(Quota(total - 1), finder_of(made, row.study), row, made.root) == 1, "one file is enough"
@@ -96,7 +96,7 @@ def test_room_enough_deletes_nothing(trained):
 def test_a_launch_keeps_within_its_quota_and_the_winner_can_be_exported(tuner, tmp_path):
     study = write_study(tmp_path, trials=6)
     assert tuner("launch", study, "--keep-checkpoints", "20kB").code == 0
-    files = [path for path in (tmp_path / "runs" / "checkpoints").rglob("*") if path.is_file()]
+    files = [path for path in (tmp_path / "runs" / "checkpoints").rglob("trial-*/*") if path.is_file()]
     with open_ledger(str(tmp_path / "runs" / "tuner.sqlite"), create=False) as ledger:
         row = ledger.study("tiny", "round-1")
         winners = {path.parent.name for path in files}
