@@ -18,6 +18,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from tuner import Splits
 from tuner.errors import WorkloadError
+from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training.containers import collated, leaves, moved, taken_apart
 
@@ -234,6 +235,7 @@ def test_a_study_of_typed_batches_has_the_bits_of_plain_ones_alone_and_together(
     for workload, train in ((Untyped(), trained_alone), (Workload(), trained_alone), (Workload(), trained_together)):
         folder = tmp_path / str(len(found))
         recorder = train(setting_for(study, folder, workload), trials)
+        assert {recorder.state(trial) for trial in trials} == {State.COMPLETE}
         found.append([meaning(recorder, folder, trial) for trial in trials])
     assert found[1] == found[0]
     assert found[2] == found[0]

@@ -12,6 +12,7 @@ from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_st
 from torch import nn
 
 from tuner import Splits
+from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training import fetching
 from tuner.training.batches import Split, TrainingBatches
@@ -180,6 +181,7 @@ def test_whoever_else_draws_is_seeded_too(kind, tmp_path):
             disturb()
             changes = {} if stop is None else {"stop": StopAt(stop + 1)}
             Trainer(setting_for(STUDY, folder, kind(), **changes), recorder).train(recorder.claim(TRIAL))
+        assert recorder.updates[-1].state is State.COMPLETE
         return recorder.measurements
 
     whole = trained(tmp_path / "whole", [])
@@ -244,6 +246,7 @@ def test_trials_together_have_the_bits_of_each_alone(kind, augmentation, tmp_pat
     disturb()
     together = trained_together(setting_for(STUDY, tmp_path / "together", Workload()), trials)
     for trial in trials:
+        assert alone.state(trial) is State.COMPLETE
         assert meaning(together, tmp_path / "together", trial) == meaning(alone, tmp_path / "alone", trial)
 
 
