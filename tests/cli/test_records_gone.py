@@ -27,14 +27,12 @@ def study(tmp_path):
     return write_study(tmp_path, trials=3, steps=60, replace=TROUBLE)
 
 
-@pytest.mark.parametrize("options", [("--fuse", "off"), ("--fuse", "off", "--workers", "2")])
-@pytest.mark.parametrize(
-    ("asked", "told", "left"),
-    [
-        ("delete", "was deleted while it was open. Nothing that was recorded is lost", "runs/tuner.sqlite.saved"),
-        ("move", "moved.sqlite while it was open. All that was recorded is in", "moved.sqlite"),
-    ],
-)
+ALONE, TWO = ("--fuse", "off"), ("--fuse", "off", "--workers", "2")
+DELETED = ("delete", "was deleted while it was open. Nothing that was recorded is lost", "runs/tuner.sqlite.saved")
+MOVED = ("move", "moved.sqlite while it was open. All that was recorded is in", "moved.sqlite")
+
+
+@pytest.mark.parametrize(("options", "asked", "told", "left"), [(ALONE, *DELETED), (TWO, *DELETED), (ALONE, *MOVED)])
 def test_a_launch_whose_records_vanish_pauses_and_goes_on_from_them(
     options, asked, told, left, tuner, study, tmp_path, monkeypatch
 ):

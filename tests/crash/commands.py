@@ -283,7 +283,7 @@ def commit_often():
 
 
 class AfterTheClaim:
-    """Kills a life some passes of failpoints, or some seconds, after its first claim."""
+    """Kills a life some passes of failpoints, or some seconds, after its first claim: by then it trains."""
 
     def __init__(self, passes=0, seconds=0.0):
         self.passes = passes

@@ -52,13 +52,19 @@ class OpenedFile:
         self._lock = Lock()
         self._words = ""
         self._log_is_watched = False
-        self._places: dict[str, _Place | None] = {str(path): _place_of(path)}
+        self._place = _place_of(path)
+        self._places: dict[str, _Place | None] = {str(path): self._place}
         self._keeper = connect_to(path, BUSY_SECONDS)
         self.look()
 
     def look(self) -> None:
         """Raise RecordsGone, still without words, where the file is not at its path any more."""
         if not self.is_there():
+            raise RecordsGone(self._words)
+
+    def look_at_path(self) -> None:
+        """The same without the log."""
+        if _place_of(self.path) != self._place:
             raise RecordsGone(self._words)
 
     def is_there(self) -> bool:
@@ -102,7 +108,7 @@ class OpenedFile:
         """Bring what was recorded into safety, and say where it is."""
         where = self._open_at()
         there = _kind_of(self.path)
-        is_at_its_path = where is not None and self._places[str(self.path)] == _place_of(self.path)
+        is_at_its_path = where is not None and self._place == _place_of(self.path)
         others = [name for name, place in self._places.items() if _place_of(name) not in (None, place)]
         whole = self._log_copied_back() if where is not None and not (is_at_its_path and others) else False
         if whole and is_at_its_path:
@@ -158,7 +164,7 @@ class OpenedFile:
 
     def _open_at(self) -> Path | None:
         """Where the opened file is by now; None where it is deleted, or the system does not tell."""
-        place = self._places[str(self.path)]
+        place = self._place
         with suppress(OSError):
             for link in _OPEN_FILES.iterdir():
                 if _place_of(link) == place and _place_of(target := os.readlink(link)) == place:
