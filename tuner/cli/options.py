@@ -78,7 +78,11 @@ MaxTrainSteps = Annotated[
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train FAILED trials again.")]
 AllowChangedCode = Annotated[
-    bool, typer.Option("--allow-changed-code", help="Go on although the workload's code or data changed.")
+    bool,
+    typer.Option(
+        "--allow-changed-code",
+        help="Go on although code, arguments, data or initial weights changed; no earlier steps are taken over.",
+    ),
 ]
 StallTimeout = Annotated[
     float, typer.Option(min=1.0, help="Seconds without a step, or a sign of life, after which a worker is replaced.")

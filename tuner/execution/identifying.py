@@ -153,13 +153,13 @@ class Identifier:
 
 
 def changed_since(row: StudyRow, identifier: Identifier, setting: Setting, *, test: bool = False) -> list[str]:
-    """What differs from the start of a study, in words; `test`: of the test split as well."""
+    """What differs from the start of a study, in words; `test`: of the test split as well, where that is known."""
     if row.identity is None:
         same = row.fingerprint in (identifier.weaker_fingerprint(), identifier.fingerprint(row.study.name))
         return [] if same else ["the study file, or the data"]
     kept = identity_from(row.identity)
     today = identifier.of_study(setting, [one.point for one in kept.weights])
-    other_test = test and kept.data.get("test") != today.data.get("test")
+    other_test = test and "test" in kept.data and kept.data["test"] != today.data.get("test")
     return changes(kept, today) + ["test data changed"] * other_test
 
 
