@@ -62,6 +62,7 @@ class Identifier:
         self._data_seen = Seen()
         self._seconds = 0.0
         self._of_studies: dict[str, list[MoreCode]] = {}
+        self._tried: dict[str, Seen] = {}  # by points: what ran there
 
     def data(self, device: torch.device) -> Data:
         """What `data()` gives; the code that runs for it belongs to the workload."""
@@ -98,8 +99,10 @@ class Identifier:
         """The whole identity of a study; `points`: where its initial weights are compared, chosen here by default."""
         started = time.perf_counter()
         chosen = points_of_architectures(setting.study, self.workload) if points is None else points
-        seen = Seen()
-        weights = first_look(setting, chosen, seen)
+        place = repr((list(chosen), setting.study.augment))
+        tried = place in self._tried
+        seen = self._tried.setdefault(place, Seen())
+        weights = first_look(setting, chosen, seen, tried=tried)
         self._of_studies[setting.study.name] = more = self._more(seen)
         self._refuse_other_files()
         _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
