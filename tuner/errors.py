@@ -4,7 +4,7 @@ TunerError
 ├── InputError            wrong input: the message names the value, the rule and the way out    exit code 2
 │   ├── DeclarationError      a study file, search space, schedule or budget that cannot be
 │   ├── WorkloadError         the workload's model, loss, metrics or data break their contract
-│   ├── StudyChanged          the same study was started before with another declaration
+│   ├── StudyChanged          the same study was started before with another declaration, code or data
 │   ├── TransferError         a schedule that cannot be carried to another length without being told how
 │   ├── NotFusible            a model or loss that cannot be trained as one stacked model
 │   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
@@ -37,7 +37,7 @@ class WorkloadError(InputError):
 
 
 class StudyChanged(InputError):
-    """The study exists in the Ledger with another declaration; the message names the differing keys."""
+    """The study was started with another declaration, code, arguments, data or weights; the message names which."""
 
 
 class TransferError(InputError):

@@ -262,7 +262,7 @@ def test_errors_of_workers_reach_the_coordinator(tmp_path):
         broken.run(2)
     changed = Bench(tmp_path / "changed")
     text = changed.file.read_text().replace("ReLU", "GELU")
-    with pytest.raises(InputError, match="changed while it was trained"):
+    with pytest.raises(InputError, match=r"not what was launched \(the study file: method Tiny\.model changed\)"):
         changed.run(1, when_read=lambda: changed.file.write_text(text))
 
 

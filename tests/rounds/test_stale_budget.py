@@ -16,7 +16,7 @@ def test_the_next_command_names_what_changed_and_what_to_redo(tuner, tmp_path):
     assert refused.code == 2
     assert "batch_size" in refused.err, "a declared change is named by its key"
     refused = tuner("launch", write_study(tmp_path, replace=wider), "--round", 1)
-    assert "(architecture changed)" in refused.err
+    assert "(architecture changed; the study file: method Tiny.model changed)" in refused.err
     changed = write_study(tmp_path, replace=[smaller, *wider])
     launched = tuner("launch", changed, "--round", 2)
     assert launched.code == 0, launched.err

@@ -84,7 +84,11 @@ RetryFailed = Annotated[
     ),
 ]
 AllowChangedCode = Annotated[
-    bool, typer.Option("--allow-changed-code", help="Go on although the workload's code or data changed.")
+    bool,
+    typer.Option(
+        "--allow-changed-code",
+        help="Go on although code, arguments, data or initial weights changed; no earlier steps are taken over.",
+    ),
 ]
 StallTimeout = Annotated[
     float, typer.Option(min=1.0, help="Seconds without a step, or a sign of life, after which a worker is replaced.")

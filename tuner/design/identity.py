@@ -30,7 +30,8 @@ class InitialWeights:
 class Identity:
     """`code`: file to definition to digest; `arguments`: of the workload; `data`: split to digest; all as text.
 
-    The test split is compared only where it is scored: it decides no bit of a trial.
+    The test split is compared only where it is scored: it decides no bit of a trial. A test dataset has no digest,
+    because nothing but its score reads it.
     """
 
     code: Mapping[str, Mapping[str, str]]

@@ -2,9 +2,10 @@
 
 Two trials whose digests agree up to step s have the same bits there: weights, optimizer state, curve and best
 checkpoint. So the second may start from what the first has saved, whatever the rest of its schedule is. One digest
-(`base_digest`) stands for everything that does not change while a trial trains: the workload's code and data, the
-point without its schedule, the seeds. The other (`path_digests`) stands for the realised learning rates of steps
-0..s-1, and for the evaluations up to s, because what was measured and which weights were the best is shared too.
+(`base_digest`) stands for everything that does not change while a trial trains: the workload's code, arguments and
+data (`design.identity`), the point without its schedule, the seeds. The other (`path_digests`) stands for the realised
+learning rates of steps 0..s-1, and for the evaluations up to s, because what was measured and which weights were the
+best is shared too.
 """
 
 import hashlib

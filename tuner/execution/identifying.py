@@ -62,6 +62,7 @@ class Identifier:
         self._data_seen = Seen()
         self._seconds = 0.0
         self._of_studies: dict[str, list[MoreCode]] = {}
+        self._tried: dict[str, Seen] = {}  # by points: what ran there
 
     def data(self, device: torch.device) -> Data:
         """What `data()` gives; the code that runs for it belongs to the workload."""
@@ -98,8 +99,10 @@ class Identifier:
         """The whole identity of a study; `points`: where its initial weights are compared, chosen here by default."""
         started = time.perf_counter()
         chosen = points_of_architectures(setting.study, self.workload) if points is None else points
-        seen = Seen()
-        weights = first_look(setting, chosen, seen)
+        place = repr((list(chosen), setting.study.augment))
+        tried = place in self._tried
+        seen = self._tried.setdefault(place, Seen())
+        weights = first_look(setting, chosen, seen, tried=tried)
         self._of_studies[setting.study.name] = more = self._more(seen)
         self._refuse_other_files()
         _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
@@ -153,13 +156,13 @@ class Identifier:
 
 
 def changed_since(row: StudyRow, identifier: Identifier, setting: Setting, *, test: bool = False) -> list[str]:
-    """What differs from the start of a study, in words; `test`: of the test split as well."""
+    """What differs from the start of a study, in words; `test`: of the test split as well, where that is known."""
     if row.identity is None:
         same = row.fingerprint in (identifier.weaker_fingerprint(), identifier.fingerprint(row.study.name))
         return [] if same else ["the study file, or the data"]
     kept = identity_from(row.identity)
     today = identifier.of_study(setting, [one.point for one in kept.weights])
-    other_test = test and kept.data.get("test") != today.data.get("test")
+    other_test = test and "test" in kept.data and kept.data["test"] != today.data.get("test")
     return changes(kept, today) + ["test data changed"] * other_test
 
 

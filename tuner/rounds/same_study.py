@@ -15,6 +15,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
 _log = logging.getLogger(__name__)
+_DECLARED = ("batch_size", "optimizer", "schedule", "architecture", "loss", "augmentation", "regularization")
 _MOST_WORDS = 8  # changes that are named
 
 
@@ -50,12 +51,12 @@ class Comparison:
             return
         if row.identity is None:
             if row.fingerprint not in (today.fingerprint, self.backend.weaker_fingerprint()):
-                raise _refusal(row, self._parts_known_then(row))
+                raise _refusal(row, in_short(self._parts_known_then(row)))
             return
         kept = identity_from(row.identity)
         words = changes(kept, today)
         if words:
-            raise _refusal(row, in_short(words))
+            raise _refusal(row, in_short([*self._parts_known_then(row, _DECLARED), *words]))
         weights = changed_weights(kept, today)
         if weights:
             raise StudyChanged(
@@ -88,9 +89,16 @@ class Comparison:
                     "go on from earlier steps are marked exact=false", row.study.name, "; ".join(words),
                 )  # fmt: skip
 
-    def _parts_known_then(self, row: StudyRow) -> str:
+    def _parts_known_then(self, row: StudyRow, kinds: Sequence[str] = ()) -> list[str]:
+        """What differs of that under which the study's budget was chosen, in words; of some kinds of parts only."""
         kept = basis_in(self.ledger.conclusion(self.name, CONCLUSION, row.study_id) or {})
-        return changed_parts(kept, basis_of(self.campaign, self.backend, row.study.round or 1)) if kept else ""
+        now = basis_of(self.campaign, self.backend, row.study.round or 1) if kept else {}
+        of_kinds = [
+            {part: text for part, text in basis.items() if not kinds or part.split(" ")[0] in kinds}
+            for basis in (kept, now)
+        ]
+        words = changed_parts(*of_kinds)
+        return words.split("; ") if words else []
 
     def _knows(self, today: Identity) -> bool:
         """Whether a study of this campaign found the same data before: in another process they were the same, then."""

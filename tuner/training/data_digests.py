@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset
 
 from tuner.design.workload import Workload
-from tuner.errors import WorkloadError
+from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import Split
 from tuner.training.setting import Data
 from tuner.training.tensor_digests import feed_tensor
@@ -43,11 +43,15 @@ def data_digest(split: Split) -> str:
 
 
 def data_digests(data: Data) -> dict[str, str]:
-    """The digest of each split that there is; of a test split only where one can be made."""
+    """The digest of each split that there is; of a test split only where it lies in memory.
+
+    Nothing but its score fetches examples of a test dataset.
+    """
     found = {split.name: data_digest(split) for split in (data.training, data.validation)}
     if data.test is not None:
-        with suppress(Exception):  # whoever scores it is told
-            found["test"] = data_digest(Split("test", data.test, _CPU))
+        with suppress(TunerError):  # whoever scores it is told what it should be
+            test = Split("test", data.test, _CPU)
+            found |= {"test": data_digest(test)} if test.tensors is not None else {}
     return found
 
 

@@ -52,15 +52,20 @@ def _middle(study: Study, chosen: Mapping[str, Value]) -> dict[str, Value]:
     return study.space.values_by(lambda one: chosen.get(one.name, one.domain.value_at(0.5)))
 
 
-def first_look(setting: Setting, points: Sequence[Mapping[str, Value]], seen: Seen) -> tuple[InitialWeights, ...]:
-    """The weights at each point, built from one seed; `seen` notes the code that runs for the model and a batch."""
+def first_look(
+    setting: Setting, points: Sequence[Mapping[str, Value]], seen: Seen, *, tried: bool = False
+) -> tuple[InitialWeights, ...]:
+    """The weights at each point, built from one seed; `seen` notes the code that runs for the model and a batch.
+
+    tried: a batch was tried at these points before, and is not again.
+    """
     found = []
     with callers_generators_restored(setting.device):
         for point in points:
             with watched(seen):
                 model, digest = _built(setting, point)
             found.append(InitialWeights(dict(point), digest, numerics_of_weights(setting.packages)))
-            if model is not None:
+            if model is not None and not tried:
                 with watched(seen), suppress(Exception):  # errors are the check's to tell
                     _used(setting, model, point)
     return tuple(found)
