@@ -9,7 +9,6 @@ from support.study_files import write_study
 
 from tuner.errors import StudyChanged
 from tuner.execution.in_process import check_profile
-from tuner.records import State
 from tuner.storage.store import open_ledger
 from tuner.training.fused.choice import Choice
 from tuner.training.fused.trainer import GroupTrainer
@@ -109,7 +108,8 @@ def test_of_two_who_begin_at_once_with_two_profiles_the_second_is_refused(tuner,
     assert tuner("launch", study, "--fuse", "off").code == 0
     with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
         row = ledger.study("tiny", "round-1")
-        ledger.reset(row.study_id, [State.COMPLETE])
+        with ledger._database.writing() as connection:
+            connection.exec_driver_sql("update trial set state = 'waiting', finished = null")
         with pytest.raises(StudyChanged, match="was begun with --profile exact"):
             check_profile(ledger, row, "fast")
 

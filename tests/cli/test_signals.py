@@ -82,7 +82,7 @@ def test_whichever_process_of_a_launch_hears_it(chosen, numbers, tmp_path):
 
 @pytest.mark.parametrize(
     ("fuse", "batch", "step", "trials"),
-    [("off", 10, 20, 1), pytest.param("4", 6, 10, 4, marks=slow)],  # the second batch of step 20; one of step 10
+    [("off", 14, 20, 1), pytest.param("4", 10, 10, 4, marks=slow)],  # the second batch of step 20; one of step 10
 )
 def test_an_evaluation_is_stopped_between_two_batches_and_made_again(fuse, batch, step, trials, curves, tmp_path):
     job = Job(tmp_path, "--fuse", fuse, batch=batch)

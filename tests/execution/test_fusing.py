@@ -7,7 +7,7 @@ from torch import nn
 
 from tuner import Splits
 from tuner.budget.step_budget import StepBudget
-from tuner.errors import Infeasible, NotFusible, WorkloadError
+from tuner.errors import Infeasible, NotFusible, TrialsFailed
 from tuner.execution import fusing
 from tuner.execution.backend import Silent
 from tuner.execution.in_process import InProcess
@@ -110,7 +110,7 @@ def test_a_loss_that_fails_is_trained_one_by_one_and_named(workload, tmp_path, c
         ends(workload(), 2, tmp_path / "two")
 
 
-@pytest.mark.parametrize(("fuse", "error"), [("off", WorkloadError), ("auto", WorkloadError), (2, NotFusible)])
+@pytest.mark.parametrize(("fuse", "error"), [("off", TrialsFailed), ("auto", TrialsFailed), (2, NotFusible)])
 def test_a_batch_that_user_code_cannot_bear_is_named_however_late(fuse, error, tmp_path):
     with pytest.raises(error, match=r"IndexError: Target 10|while it was trained: index 10 is out of bounds"):
         ends(LateLabel(), fuse, tmp_path / "one")

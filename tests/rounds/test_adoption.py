@@ -54,7 +54,7 @@ def test_an_interrupted_contest_goes_on_and_more_replicates_extend_it(campaign, 
     with desk_for(campaign, tmp_path / "whole") as desk:
         launched(desk)
         whole = run_contest(desk, contest(desk, *sides(desk), 4))
-    with desk_for(campaign, tmp_path / "parts", stop=StopAfter(170)) as desk:
+    with desk_for(campaign, tmp_path / "parts", stop=StopAfter(260)) as desk:
         launched(desk)
         with pytest.raises(Interrupted):
             run_contest(desk, contest(desk, *sides(desk), 3))

@@ -165,7 +165,8 @@ def test_a_retried_trial_goes_on_from_its_state_unless_the_code_changed(changed,
         before = desk.ledger.trial(row.study_id, 0).checkpoints
         assert before
         if changed:
-            monkeypatch.setattr(desk.backend, "fingerprint", lambda: "other code")
+            other = replace(desk.backend.identity(row.study), arguments={"width": "another one"})
+            monkeypatch.setattr(desk.backend, "identity", lambda *_: other)
         seen = []
         monkeypatch.setattr(desk.backend, "run", lambda ledger, row, *rest: seen.append(ledger.trial(row.study_id, 0)))
         launched(desk, retry_failed=True)

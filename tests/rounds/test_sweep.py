@@ -203,7 +203,7 @@ class NoisyData(SmallDigits):
 
 @pytest.mark.parametrize(
     ("workload", "message"),
-    [(KeepsDropout(), "keeps dropout on"), (AddsNoise(), "randomness"), (NoisyData(), "randomness")],
+    [(KeepsDropout(), "keeps dropout on"), (AddsNoise(), "randomness"), (NoisyData(), "random numbers")],
 )
 def test_a_workload_that_cannot_switch_randomness_off_is_refused(workload, message, tmp_path):
     with desk_for(campaign_of(workload), tmp_path) as desk:
