@@ -104,7 +104,8 @@ class Identifier:
         seen = self._tried.setdefault(place, Seen())
         weights = first_look(setting, chosen, seen, tried=tried)
         self._of_studies[setting.study.name] = more = self._more(seen)
-        self._refuse_other_files()
+        if len(self._of_studies) == 1:
+            self._refuse_other_files()
         _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
         return self._with(more, weights)
 
@@ -149,7 +150,10 @@ class Identifier:
         return Identity(code, whole.arguments, whole.data, whole.packages, tuple(weights))
 
     def _refuse_other_files(self) -> None:
-        """A file that was saved while this process read or ran it: which of both was run nobody knows."""
+        """A file that was saved while this process loaded the study: which text was run nobody knows.
+
+        Asked once: who edits a file while its study is trained changes nothing of what runs here.
+        """
         label = self._reached.changed_since_read()
         if label:
             raise StudyChanged(f"{label} was changed while the study was loaded; launch again")
