@@ -292,6 +292,41 @@ def test_a_file_copied_together_with_its_folder_becomes_a_storage_of_its_own(tmp
         assert stray_files(ledger, lab.study_id(ledger), tmp_path / "runs" / "checkpoints", PLACE) == []
 
 
+@pytest.mark.parametrize("commit", [1, 2, 3])
+def test_a_copied_pair_that_was_killed_on_its_way_apart_goes_on_by_itself(
+    commit: int, tmp_path: Path, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commits of a separation: a copy, a storage of its own, one command more; then comes the owner file."""
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        lab.train(ledger, claimed_folder(ledger, None), 2)
+    shutil.copytree(tmp_path / "runs", tmp_path / "again")
+    with open_ledger(str(tmp_path / "again" / "tuner.sqlite")) as copy:
+        monkeypatch.setattr("tuner.storage.ownership.write_owner", killed)
+        for name in ("become_copy", "end_copy", "next_generation")[commit:]:
+            monkeypatch.setattr(Ledger, name, killed)
+        with pytest.raises(Killed):
+            claimed_folder(copy, None)
+    monkeypatch.undo()
+    with open_ledger(str(tmp_path / "again" / "tuner.sqlite")) as copy:
+        lab.train(copy, claimed_folder(copy, None), 1)
+        mine = copy.identity()
+        assert mine is not None
+        assert mine.copy_of is None
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        lab.train(ledger, claimed_folder(ledger, None), 1)
+        theirs = ledger.identity()
+        assert theirs is not None
+        assert theirs.identity != mine.identity
+
+
+class Killed(BaseException):
+    """What a kill is to code that goes on."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
 @pytest.mark.parametrize("counted", [True, False])
 def test_an_older_file_put_back_is_noticed(counted: bool, tmp_path: Path, lab: Lab) -> None:
     root = tmp_path / "checkpoints"

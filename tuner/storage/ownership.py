@@ -122,6 +122,8 @@ def whose_folder(ledger: Ledger, root: Path) -> str:
 def look(ledger: Ledger, root: Path) -> Look:
     """What a storage and a folder are to each other; writes nothing."""
     owner, here = read_owner(root), ledger.identity()
+    if owner is not None and here is not None and _is_half_apart(ledger, root, owner, here):
+        return Look(root, Standing.APART, owner)
     if here is None or here.copy_of is not None:
         return Look(root, Standing.COPY, owner, _copy_text(ledger, root, owner, here))
     if owner is None:
@@ -167,7 +169,7 @@ def _default_names(ledger: Ledger, here: Identity | None) -> list[Path]:
 def _claimed(ledger: Ledger, found: Look) -> bool:
     """Write ourselves into the owner file; False when somebody else was quicker."""
     if found.standing is Standing.APART and found.owner is not None:
-        ledger.become_copy(found.owner.identity)
+        _part(ledger, found.owner)
         _log.warning(
             "%s and %s are copies of %s and its checkpoint folder: they are a storage of their own from now on",
             ledger.safe_url, found.root, found.owner.site.address,
@@ -176,10 +178,27 @@ def _claimed(ledger: Ledger, found: Look) -> bool:
     here = ledger.identity()
     if here is None:
         return False
-    is_written = write_owner(found.root, here.identity, ledger.site(), generation, new=found.owner is None)
-    if found.standing is Standing.APART:
-        ledger.end_copy()
-    return is_written
+    return write_owner(found.root, here.identity, ledger.site(), generation, new=found.owner is None)
+
+
+def _part(ledger: Ledger, owner: Owner) -> None:
+    """Be another storage than the owner of a copied folder, unless a command that was killed began with that."""
+    here = ledger.identity()
+    if here is None or here.identity == owner.identity:
+        ledger.become_copy(owner.identity)
+    ledger.end_copy()
+
+
+def _is_half_apart(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> bool:
+    """Whether a command was killed while it took storage and folder, both copies, apart from their originals.
+
+    The storage has an identity of its own by then, and the folder still that of the original, whose folder is another.
+    """
+    begun = owner.identity != here.identity and here.copy_of in (None, owner.identity)
+    if not begun or owner.site.same(ledger.site()) or owner.folder_key == folder_key(root) or not _is_there(owner):
+        return False
+    contents = contents_of(ledger, root)
+    return bool(contents.named) and not contents.foreign
 
 
 def _is_settled(owner: Owner, here: Identity) -> bool:
