@@ -1,6 +1,8 @@
 """Two storages in one folder, and copies of a storage: each command says what to do, and no checkpoint is lost."""
 
 import json
+import re
+import shlex
 import shutil
 import sqlite3
 from pathlib import Path
@@ -68,7 +70,7 @@ def test_no_command_trains_or_deletes_with_a_copy(command, tuner, runs):
     run = tuner(*command, "--storage", "runs/old.sqlite")
     assert run.code == 2, run.err
     assert "old.sqlite is a copy of another storage; the checkpoint folder" in run.err
-    assert "`tuner adopt-storage` says what will happen" in run.err
+    assert re.search(r"`tuner adopt-storage --storage \S+old.sqlite` says what will happen", run.err)
     with sqlite3.connect(runs / "old.sqlite") as connection:
         assert connection.execute("select (select count(*) from study), (select count(*) from launch)").fetchone() == (
             1,
@@ -76,6 +78,21 @@ def test_no_command_trains_or_deletes_with_a_copy(command, tuner, runs):
         )
     connection.close()
     assert files(runs) == before
+
+
+@pytest.mark.parametrize("in_its_place", [False, True])
+def test_the_command_that_a_refusal_names_can_be_run_as_it_is_printed(in_its_place, tuner, runs):
+    """Without --storage it would be about another storage, and say that there is nothing to adopt."""
+    given = () if in_its_place else ("--storage", "runs/old.sqlite")
+    if in_its_place:
+        (runs / "old.sqlite").replace(runs / "tuner.sqlite")
+    refused = tuner("launch", "tiny.py", *given)
+    assert ("belongs to one that was in its place before" in refused.err) == in_its_place, refused.err
+    printed = shlex.split(refused.err.split("`")[1])
+    assert printed[0] == "tuner"
+    told = tuner(*printed[1:])
+    assert told.code == 3, told.err
+    assert "gets the checkpoint folder" in told.err
 
 
 def test_reading_a_copy_works_and_says_whose_the_folder_is(tuner, runs):

@@ -266,6 +266,16 @@ def test_errors_of_workers_reach_the_coordinator(tmp_path):
         changed.run(1, when_read=lambda: changed.file.write_text(text))
 
 
+def test_an_error_of_one_worker_gives_back_what_the_others_hold(tmp_path):
+    """One hangs in its first trial while the other's fail: it is ended, and nobody trains that trial any more."""
+    hanging = ONCE.format("import time; time.sleep(60)") + 'raise KeyError("width")'
+    bench = Bench(tmp_path, trials=8, loss=hanging)
+    with pytest.raises(TrialsFailed, match="3 trials in a row failed alike"):
+        bench.run(2)
+    assert bench.rows("select count(*) from trial where state = 'running'") == [(0,)]
+    assert bench.rows("select attempt from trial where state = 'waiting' and fence > 0") == [(0,)]
+
+
 def test_threads_and_their_patience_are_set_before_torch_is_imported(tmp_path, children):
     bench = Bench(tmp_path / "study", trials=1)
     seen = {}

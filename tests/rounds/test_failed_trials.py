@@ -264,7 +264,7 @@ def test_a_launch_that_ends_with_failed_trials_lists_them_and_ends_with_4(tuner,
     run = train("launch", study)
     assert run.code == 4, run.err
     assert "\n  round-1 trial 1: RuntimeError: dropout " in run.err
-    assert "and more" not in run.err.split("1 trials FAILED, not because")[1]
+    assert "and more" not in run.err.split("1 trial FAILED, not because of its point")[1]
     assert "--retry-failed" in run.err
     assert "next: tuner best-steps tiny" in run.err
     assert train("launch", study).code == 4, "again it is the same"

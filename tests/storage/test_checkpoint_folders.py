@@ -245,7 +245,9 @@ def test_a_backup_of_a_file_is_a_copy_and_claims_nothing(tmp_path: Path, lab: La
         assert here is not None
         assert (mine.copy_of, mine.identity == here.identity) == (here.identity, False)
         for root in (None, tmp_path / "checkpoints", tmp_path / "new"):
-            with pytest.raises(StorageError, match=r"old.sqlite is a copy of another storage.*`tuner adopt-storage`"):
+            with pytest.raises(
+                StorageError, match=r"old.sqlite is a copy of another storage.*adopt-storage --storage "
+            ):
                 claimed_folder(copy, root)
         copy.backup(tmp_path / "older.sqlite")
     assert everything(tmp_path / "checkpoints") == before
@@ -389,7 +391,7 @@ def test_a_restored_dump_is_a_copy_also_in_the_same_database(
             assert connection.scalar(text("SELECT rows FROM theirs.storage")) == 7, "only our table is left out"
             connection.execute(text("DROP SCHEMA theirs CASCADE"))
         assert [trial.state for trial in restored.trials(lab.study_id(restored))] == [State.COMPLETE] * 2
-        with pytest.raises(StorageError, match=r"was restored from a dump.*`tuner adopt-storage`"):
+        with pytest.raises(StorageError, match=r"was restored from a dump.*`tuner adopt-storage"):
             claimed_folder(restored, root)
         assert everything(root) == before
         adopt(restored, root)

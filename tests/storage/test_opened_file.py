@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -162,6 +163,25 @@ def test_a_log_that_was_deleted_alone_is_written_into_the_file(chosen, begun, fi
     with open_ledger(str(file)) as ledger:
         assert ledger.conclusion("tiny", "first") == CONCLUDED
         assert ledger.damage() == []
+
+
+@pytest.mark.parametrize("log_is_whole", [True, False])
+def test_a_file_that_was_cut_to_nothing_is_filled_again_from_its_log(log_is_whole, begun, file):
+    """SQLite deletes the log of an empty file at the next opening. A log that began later does not hold everything."""
+    if not log_is_whole:
+        with closing(sqlite3.connect(file)) as connection:
+            assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    file.write_bytes(b"")
+    told = "All that was recorded is in it again" if log_is_whole else "its log does not hold all that was recorded"
+    with pytest.raises(RecordsGone, match=f"was cut to 0 bytes while it was open.*{told}"):
+        begun.conclude("tiny", "second", CONCLUDED)
+    begun.close()
+    assert not saved_copies(file)
+    if log_is_whole:
+        with open_ledger(str(file), create=False) as ledger:
+            assert ledger.conclusion("tiny", "first") == CONCLUDED
+            assert ledger.conclusion("tiny", "second") is None
+            assert ledger.damage() == []
 
 
 def test_beside_a_log_that_somebody_began_anew_both_are_kept(begun, file):

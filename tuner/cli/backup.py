@@ -1,5 +1,6 @@
 """`tuner backup`: a consistent copy of the records, also while others write."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,5 +23,6 @@ def backup(
     with opened(storage, create=False) as ledger:
         ledger.backup(file)
         is_file = ledger.folder is not None
-    say(f"wrote {file}; the checkpoint files are not in it; to train with it one day: tuner adopt-storage")
-    next_step(f"tuner status --storage {file}" if is_file else f"pg_restore --clean -d DATABASE {file}")
+    say(f"wrote {file}; the checkpoint files are not in it; to train with it one day: tuner adopt-storage -h")
+    named = shlex.quote(str(file))
+    next_step(f"tuner status --storage {named}" if is_file else f"pg_restore --clean -d DATABASE {named}")

@@ -78,7 +78,8 @@ def told_failures(desk: Desk, rows: Sequence[StudyRow]) -> Exit:
     failed = failures(desk.ledger, rows)
     if not failed:
         return Exit.FINE
-    say(f"{len(failed)} trials FAILED, not because of their point:")
+    who, whose = ("trial", "its point") if len(failed) == 1 else ("trials", "their points")
+    say(f"{len(failed)} {who} FAILED, not because of {whose}:")
     for line in listed(failed):
         say(f"  {line}")
     say(

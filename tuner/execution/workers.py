@@ -130,11 +130,13 @@ class Workers:
             self.crew = [Member(place, self.nursery) for place in self._places(count)]
         more = [asdict(one) for one in self.local.identifier.more_code(row.study.name)]
         order = Order(row.campaign, row.study.name, self.local.known.as_json(), more)
+        shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
         try:
-            shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
             with signals.ENDING.in_hand(shift.give_back):
                 shift.work(order, stop)
         except BaseException:
+            with suppress(Exception):  # a database that is away has leases that end
+                shift.cut_short()
             self.close()
             raise
 
@@ -321,6 +323,19 @@ class _Shift:
                 "were not enough; run the same command again to go on from the last commit"
             )
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+
+    def cut_short(self) -> None:
+        """After an error: hand back what busy workers hold, also what they claimed without having been heard yet."""
+        busy = [member for member in self.crew if member.busy]
+        for member in busy:
+            member.kill()
+        for member in busy:
+            for message in member.messages():
+                if message["is"] == "started":
+                    member.claims[message["trial"]] = self._claim(message)
+                elif message["is"] == "ended":
+                    member.claims.pop(message["trial"], None)
+        self.give_back()
 
     def give_back(self) -> None:
         """End the workers that are not through, and hand back what they held; no attempt is counted."""

@@ -52,6 +52,7 @@ class OpenedFile:
         self._lock = Lock()
         self._words = ""
         self._log_is_watched = False
+        self._is_filled = False  # a new file is empty until its first transaction
         self._place = _place_of(path)
         self._places: dict[str, _Place | None] = {str(path): self._place}
         self._keeper = connect_to(path, BUSY_SECONDS)
@@ -64,12 +65,13 @@ class OpenedFile:
 
     def look_at_path(self) -> None:
         """The same without the log."""
-        if _place_of(self.path) != self._place:
+        if _place_of(self.path) != self._place or self._is_emptied():
             raise RecordsGone(self._words)
 
     def is_there(self) -> bool:
         """Whether the path leads to the opened file, and its log is in place. Once it was not, it never is again."""
-        return not self._words and all(_place_of(name) == place for name, place in self._places.items())
+        places_hold = all(_place_of(name) == place for name, place in self._places.items())
+        return not self._words and places_hold and not self._is_emptied()
 
     def watch_log(self) -> None:
         """Remember the log and its index. Called within a transaction: then they exist."""
@@ -79,6 +81,7 @@ class OpenedFile:
         names = [f"{self._real}{end}" for end in ("-wal", "-shm")]
         found: dict[str, _Place | None] = {name: place for name in names if (place := _place_of(name)) is not None}
         self._places, self._log_is_watched = self._places | found, True
+        self._is_filled = os.stat(self.path).st_size > 0
 
     def connected(self, seconds: float) -> sqlite3.Connection:
         """Another connection to this very file. Raises RecordsGone, still without words."""
@@ -104,8 +107,35 @@ class OpenedFile:
     def close(self) -> None:
         self._keeper.close()
 
+    def _is_emptied(self) -> bool:
+        """Whether somebody cut the file to 0 bytes: who opens it next would delete its log, and all records with it."""
+        with suppress(OSError):
+            return self._is_filled and os.stat(self.path).st_size == 0
+        return False
+
+    def _refilled(self, alone: Callable[[], AbstractContextManager[None]]) -> str:
+        """Write what an emptied file held from the log, which has all of it unless it was copied back before."""
+        told = f"{self.path} was cut to 0 bytes while it was open"
+        with alone():
+            if not self._is_whole():
+                return (
+                    f"{told}, and its log does not hold all that was recorded: put a backup in its place (tuner "
+                    "adopt-storage -h), then run the same command again"
+                )
+            _, frames, copied = self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if frames == copied:  # the log may stay, should somebody still read it
+                return f"{told}. All that was recorded is in it again; run the same command again to continue"
+            return f"{told}. {self._copied()}; then run the same command again to continue"
+
+    def _is_whole(self) -> bool:
+        with suppress(sqlite3.Error):
+            return bool(self._keeper.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+        return False
+
     def _saved(self, alone: Callable[[], AbstractContextManager[None]]) -> str:
         """Bring what was recorded into safety, and say where it is."""
+        if self._is_emptied():
+            return self._refilled(alone)
         where = self._open_at()
         there = _kind_of(self.path)
         is_at_its_path = where is not None and self._place == _place_of(self.path)

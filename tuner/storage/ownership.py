@@ -6,6 +6,7 @@ its first write. Commands that read take `folder_to_read`, and claim nothing.
 
 import enum
 import logging
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -249,12 +250,17 @@ def _look_at_unowned(ledger: Ledger, root: Path) -> Look:
     return Look(root, Standing.EARLIER)
 
 
+def _adopt(ledger: Ledger) -> str:
+    """The command for this storage, as it can be run; the address of a server stands where it stood before."""
+    return shlex.join([*ADOPT.split(), *(("--storage", str(ledger.file)) if ledger.file else ())])
+
+
 def _taken_text(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> str:
     return (
         f"the checkpoint folder {root} belongs to the storage {owner.site.address} (identity {owner.identity[:8]}), "
         f"and this is {ledger.safe_url} (identity {here.identity[:8]}): a folder belongs to one storage, because two "
         "would delete each other's files; name another folder with --checkpoints FOLDER, or, where this storage shall "
-        f"take the place of that one, see `{ADOPT}`"
+        f"take the place of that one, see `{_adopt(ledger)}`"
     )
 
 
@@ -263,21 +269,29 @@ def _copy_text(ledger: Ledger, root: Path, owner: Owner | None, here: Identity |
     if here is None:
         how = "was restored from a dump, and so is a copy of another storage"
     elif here.copy_of and owner and owner.identity == here.identity:
-        return f"{ledger.safe_url} is a copy whose adoption was interrupted: `{ADOPT}` with the same options goes on"
+        return (
+            f"{ledger.safe_url} is a copy whose adoption was interrupted: `{_adopt(ledger)}` goes on, with the other "
+            "options that it had"
+        )
     elif owner and owner.identity == here.identity:
         how = f"is taken for a copy of {owner.site.address}, whose identity it has"
-    whose = f"; the checkpoint folder {root} belongs to the storage {owner.site.address}" if owner else ""
+    whose = ""
+    if owner:
+        was_here = owner.site.address == str(ledger.file)
+        whose = "one that was in its place before" if was_here else f"the storage {owner.site.address}"
+        whose = f"; the checkpoint folder {root} belongs to {whose}"
     return (
         f"{ledger.safe_url} {how}{whose}. A copy can be read; training or repairing with it would delete what the "
-        f"original has trained since. To go on with the copy: `{ADOPT}` says what will happen, and does it with --yes"
+        f"original has trained since. To go on with the copy: `{_adopt(ledger)}` says what will happen, and does it "
+        "with --yes"
     )
 
 
 def _older_text(ledger: Ledger, root: Path, why: str) -> str:
     return (
         f"the storage {ledger.safe_url} is older than its checkpoint folder {root}, as if a backup had been put back: "
-        f"{why}. To go on with this state: `{ADOPT}` says what will happen, and does it with --yes; or put the newer "
-        "storage back, or name another folder with --checkpoints FOLDER"
+        f"{why}. To go on with this state: `{_adopt(ledger)}` says what will happen, and does it with "
+        "--yes; or put the newer storage back, or name another folder with --checkpoints FOLDER"
     )
 
 
@@ -293,6 +307,6 @@ def _unclear_text(ledger: Ledger, root: Path, contents: Contents, others: list[s
         )
     return (
         f"the checkpoint folder {root} is from before folders had an owner, and {why}; a folder belongs to one "
-        f"storage: give each a folder of its own (`{ADOPT} --checkpoints FOLDER` takes its files along), or let this "
-        f"one have it (`{ADOPT}`), or name an empty folder with --checkpoints FOLDER"
+        f"storage: give each a folder of its own (`{_adopt(ledger)} --checkpoints FOLDER` takes its files along), or "
+        f"let this one have it (`{_adopt(ledger)}`), or name an empty folder with --checkpoints FOLDER"
     )
