@@ -68,3 +68,16 @@ def test_a_missing_file_is_named(tmp_path):
 def test_what_declares_no_campaign_is_one_clear_error(study, text, name, message):
     with pytest.raises(DeclarationError, match=message):
         load_campaign(study(text, name))
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [("from . import blocks", "by its own name, without the dot"), ("import package_here.blocks", "set PYTHONPATH={}")],
+)
+def test_a_study_inside_a_package_says_how_to_import_it(tmp_path, line, advice):
+    study = tmp_path / "package_here" / "study.py"
+    study.parent.mkdir()
+    study.write_text(line)
+    with pytest.raises(DeclarationError, match="does not run") as told:
+        load_campaign(study)
+    assert advice.format(tmp_path.resolve()) in str(told.value)
