@@ -35,12 +35,12 @@ def test_a_campaign_is_named_after_its_file_unless_it_says_otherwise(study):
     assert name == "mine"
 
 
-def test_a_study_imports_what_lies_beside_it_and_leaves_the_path_alone(study):
+def test_a_study_imports_what_lies_beside_it_and_its_folder_is_on_the_path_once(study):
     study(IMPORTS + WORKLOAD, "beside_the_study.py")
-    before = list(sys.path)
     path = study(IMPORTS + "from beside_the_study import Toy\nany_name = " + CAMPAIGN.format(""))
-    assert type(load_campaign(path)[1].workload).__name__ == "Toy"
-    assert sys.path == before
+    for _ in range(2):  # its methods may import, too, so the folder stays until another study is loaded
+        assert type(load_campaign(path)[1].workload).__name__ == "Toy"
+        assert sys.path.count(str(path.parent.resolve())) == 1
 
 
 def test_one_campaign_under_two_names_is_one(study):
