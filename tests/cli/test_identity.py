@@ -186,6 +186,32 @@ def test_an_overwritten_file_of_initial_weights_is_noticed(tuner, write, tmp_pat
     assert tuner("launch", write(replace=PRETRAINED, trials=3)).code == 0
 
 
+LOSS = "return F.cross_entropy(model(batch[0]), batch[1]"
+CONSTANT = "\n\nfrom pathlib import Path\n\nSCALE = float(Path('scale.txt').read_text())\n\n\nclass Tiny"
+
+
+@pytest.mark.parametrize("scales", ["SCALE", "float(__import__('os').environ['SCALE'])"])
+def test_what_a_loss_reads_besides_code_and_data_is_noticed(tuner, write, tmp_path, monkeypatch, caplog, scales):
+    study = {"replace": (("\n\nclass Tiny", CONSTANT), (LOSS, LOSS.replace("return ", f"return {scales} * ")))}
+
+    def scale(value):
+        (tmp_path / "scale.txt").write_text(value)
+        monkeypatch.setenv("SCALE", value)
+
+    scale("1.0")
+    assert tuner("launch", write(**study)).code == 0
+    scale("2.0")
+    refused = tuner("launch", write(**study, trials=3))
+    assert (refused.code, "the loss changed: at learning_rate=0.01" in refused.err) == (2, True)
+    replay = tuner("replay", write(**study), "--trial", 0)
+    assert (replay.code, "the loss of a first batch changed" in replay.err) == (3, True)
+    assert tuner("launch", write(**study), "--round", 2, "--max-train-steps", 40).code == 0
+    assert inherited(tuner, "tiny", 2)[0] == 0
+    assert "trial 0 takes over no 16 steps: they were begun from other initial weights, or with" in caplog.text
+    scale("1.0")
+    assert tuner("launch", write(**study, trials=3)).code == 0
+
+
 UNSEEDED = (("        y = (x", "        x = x[torch.randperm(80)]\n        y = (x"),)
 SHUFFLED = (("        y = (x", "        import random\n        x = x[random.sample(range(80), 80)]\n        y = (x"),)
 

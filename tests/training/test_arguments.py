@@ -2,6 +2,7 @@
 
 import enum
 import functools
+import re
 import threading
 from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
@@ -111,6 +112,18 @@ DIFFERENT = [
 def test_different_values_have_different_digests_and_the_same_one_has_one(one, other):
     assert value_digest(one) == value_digest(one)
     assert value_digest(one) != value_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (iter([1]), iter([2])),
+        (zip([1], [2], strict=True), zip([1], [3], strict=True)),
+        (re.compile("a"), re.compile("b")),
+    ],
+)
+def test_classes_that_are_written_in_c_and_have_no_name_in_a_module_are_told_apart(one, other):
+    assert value_digest(one) == value_digest(one) != value_digest(other)
 
 
 @pytest.mark.parametrize(

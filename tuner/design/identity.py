@@ -19,11 +19,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """A digest of the model at a point, built from a fixed seed; to be compared where it was `made_under` the same."""
+    """A digest of the model at a point, built from a fixed seed; to be compared where it was `made_under` the same.
+
+    `loss`: of the loss of a first batch under the Numerics `loss_under`; "" where that is not known.
+    """
 
     point: Mapping[str, Value]
     digest: str
     made_under: str = ""
+    loss: str = ""
+    loss_under: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,14 @@ class Identity:
             "data": dict(self.data),
             "packages": dict(self.packages),
             "weights": [
-                {"point": dict(one.point), "digest": one.digest, "made_under": one.made_under} for one in self.weights
+                {
+                    "point": dict(one.point),
+                    "digest": one.digest,
+                    "made_under": one.made_under,
+                    "loss": one.loss,
+                    "loss_under": one.loss_under,
+                }
+                for one in self.weights
             ],
         }
 
@@ -71,7 +83,14 @@ def identity_from(kept: Mapping[str, Any]) -> Identity:
         )
     try:
         weights = tuple(
-            InitialWeights(dict(one["point"]), str(one["digest"]), str(one["made_under"])) for one in kept["weights"]
+            InitialWeights(
+                dict(one["point"]),
+                str(one["digest"]),
+                str(one["made_under"]),
+                str(one.get("loss", "")),
+                str(one.get("loss_under", "")),
+            )
+            for one in kept["weights"]
         )
         return Identity(kept["code"], kept["arguments"], kept["data"], kept["packages"], weights)
     except (KeyError, TypeError, AttributeError) as error:
@@ -121,13 +140,20 @@ def _changed_data(was: Identity, now: Identity) -> Iterator[str]:
 
 def changed_weights(was: Identity, now: Identity) -> list[InitialWeights]:
     """Those of before whose model starts from other weights now."""
+    pairs = _pairs(was, now)
+    return [one for one, other in pairs if other.made_under == one.made_under and other.digest != one.digest]
+
+
+def changed_losses(was: Identity, now: Identity) -> list[InitialWeights]:
+    """Those of before at which the loss of a first batch is another one now, though the Numerics are the same."""
+    known = [(one, other) for one, other in _pairs(was, now) if one.loss and other.loss]
+    return [one for one, other in known if other.loss_under == one.loss_under and other.loss != one.loss]
+
+
+def _pairs(was: Identity, now: Identity) -> list[tuple[InitialWeights, InitialWeights]]:
     again = {repr(sorted(one.point.items())): one for one in now.weights}
     pairs = [(one, again.get(repr(sorted(one.point.items())))) for one in was.weights]
-    return [
-        one
-        for one, other in pairs
-        if other is not None and other.made_under == one.made_under and other.digest != one.digest
-    ]
+    return [(one, other) for one, other in pairs if other is not None]
 
 
 def changed_packages(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -35,7 +35,9 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
     except TunerError:
         raise
     except Exception as error:
-        raise DeclarationError(f"{path} does not run: {type(error).__name__}: {error}") from error
+        raise DeclarationError(
+            f"{path} does not run: {type(error).__name__}: {error}{_way_out(path, error)}"
+        ) from error
     finally:
         _brought[folder] = [name for name in sys.modules.keys() - before if _is_own(name)]
     campaigns = {id(value): value for value in vars(module).values() if isinstance(value, Campaign)}
@@ -60,6 +62,16 @@ def _forget_others() -> None:
             sys.path.remove(folder)
         for name in names:
             sys.modules.pop(name, None)
+
+
+def _way_out(path: Path, error: Exception) -> str:
+    """What to do about an import of a package that the study file lies in, or that lies above it."""
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return "; a study file is run by itself: import what lies beside it by its own name, without the dot"
+    top = (getattr(error, "name", None) or "").partition(".")[0]
+    above = (each for each in path.resolve().parents if top and (each / top).is_dir())
+    folder = next(above, None) if isinstance(error, ModuleNotFoundError) else None
+    return f"; it lies in {folder}, which is not on the path: set PYTHONPATH={folder}" if folder else ""
 
 
 def _is_own(name: str) -> bool:

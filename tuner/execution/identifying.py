@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tuner.design.identity import Identity, changes, identity_from
+from tuner.design.identity import Identity, changed_losses, changed_weights, changes, identity_from
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged
@@ -159,15 +159,24 @@ class Identifier:
             raise StudyChanged(f"{label} was changed while the study was loaded; launch again")
 
 
-def changed_since(row: StudyRow, identifier: Identifier, setting: Setting, *, test: bool = False) -> list[str]:
-    """What differs from the start of a study, in words; `test`: of the test split as well, where that is known."""
+def changed_since(
+    row: StudyRow, identifier: Identifier, setting: Setting, *, test: bool = False, beginning: bool = False
+) -> list[str]:
+    """What differs from the start of a study, in words.
+
+    test: of the test split as well, where that is known. beginning: of initial weights and the first loss as well.
+    """
     if row.identity is None:
         same = row.fingerprint in (identifier.weaker_fingerprint(), identifier.fingerprint(row.study.name))
         return [] if same else ["the study file, or the data"]
     kept = identity_from(row.identity)
     today = identifier.of_study(setting, [one.point for one in kept.weights])
     other_test = test and "test" in kept.data and kept.data["test"] != today.data.get("test")
-    return changes(kept, today) + ["test data changed"] * other_test
+    found = changes(kept, today) + ["test data changed"] * other_test
+    if beginning and not found:
+        found = ["initial weights changed"] * bool(changed_weights(kept, today))
+        found = found or ["the loss of a first batch changed"] * bool(changed_losses(kept, today))
+    return found
 
 
 def _tell_cost(what: str, seconds: float) -> None:

@@ -70,7 +70,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
         data = identifier.data(chosen)
         packages = identifier.packages
         setting = Setting(row.study, workload, data, chosen, Path(folder), "replay", 1e9, packages=packages)
-        causes = _causes(record, setting, changed_since(row, identifier, setting))
+        causes = _causes(record, setting, changed_since(row, identifier, setting, beginning=True))
         for words in (*causes, *_about(record)):
             tell(words)
         settle_determinism(setting, trial)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
 from tuner.design.campaign import Campaign
-from tuner.design.identity import Identity, changed_packages, changed_weights, changes, identity_from
+from tuner.design.identity import Identity, changed_losses, changed_packages, changed_weights, changes, identity_from
 from tuner.design.study import Study
 from tuner.errors import StudyChanged
 from tuner.execution.backend import Backend
@@ -63,6 +63,14 @@ class Comparison:
                 f"initial weights changed: at {_point(weights[0].point)} model(point) starts from other weights than "
                 f"when {row.study.name} of {row.campaign!r} was started, and code and data are the same; was a file "
                 f"that it loads overwritten? {_WAYS_OUT}"
+            )
+        losses = changed_losses(kept, today)
+        if losses:
+            raise StudyChanged(
+                f"the loss changed: at {_point(losses[0].point)} a first batch has another loss than when "
+                f"{row.study.name} of {row.campaign!r} was started, and code, data and initial weights are the same; "
+                "did something change that loss or augment() reads besides them (a file, a variable of the "
+                f"environment, the weights of a teacher)? {_WAYS_OUT}"
             )
 
     def is_as_started(self, row: StudyRow) -> bool:

@@ -7,6 +7,7 @@ the choices that `model(point)` reads, MOST of them at most. Of a range the midd
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -18,6 +19,7 @@ from tuner.design.study import Study
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.sources.running import Seen, watched
+from tuner.training.first_loss import first_loss
 from tuner.training.numerics import numerics_of_weights
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setting import Setting
@@ -57,7 +59,7 @@ def first_look(
 ) -> tuple[InitialWeights, ...]:
     """The weights at each point, built from one seed; `seen` notes the code that runs for the model and a batch.
 
-    tried: a batch was tried at these points before, and is not again.
+    tried: an evaluation was tried at these points before, and is not again.
     """
     found = []
     with callers_generators_restored(setting.device):
@@ -65,9 +67,13 @@ def first_look(
             with watched(seen):
                 model, digest = _built(setting, point)
             found.append(InitialWeights(dict(point), digest, numerics_of_weights(setting.packages)))
-            if model is not None and not tried:
-                with watched(seen), suppress(Exception):  # errors are the check's to tell
-                    _used(setting, model, point)
+            if model is None:
+                continue
+            with watched(seen), suppress(Exception):  # errors are the check's to tell
+                loss = _first_loss(setting, model, point)
+                found[-1] = replace(found[-1], loss=loss, loss_under=setting.numerics)
+                if not tried:
+                    _evaluated(setting, model)
     return tuple(found)
 
 
@@ -96,14 +102,20 @@ def _built(setting: Setting, point: Mapping[str, Value]) -> tuple[torch.nn.Modul
         return None, f"{NOT_BUILT}: {type(error).__name__}"
 
 
-def _used(setting: Setting, model: torch.nn.Module, point: Mapping[str, Value]) -> None:
-    """One loss and one evaluation, as a first batch of the training would have them."""
+def _first_loss(setting: Setting, model: torch.nn.Module, point: Mapping[str, Value]) -> str:
+    """The digest of the loss of a first batch of the training; "" where a second time gives another one."""
     workload, device = setting.workload, setting.device
     shown, model = shown_point(Point.of(point)), model.to(device)
-    seed_global_generators(_SEED, device)
-    batch = setting.data.training.first(setting.study.batch_size)
-    if setting.study.augment and workload.augments:
-        batch = workload.augment(batch, shown, torch.Generator(device).manual_seed(0))
-    workload.loss(model.train(), batch, shown)
+    found = set()
+    for _ in range(2):
+        seed_global_generators(_SEED, device)
+        batch = setting.data.training.first(setting.study.batch_size)
+        if setting.study.augment and workload.augments:
+            batch = workload.augment(batch, shown, torch.Generator(device).manual_seed(0))
+        found.add(first_loss(workload, model, batch, shown, _SEED, device))
+    return found.pop() if len(found) == 1 else ""
+
+
+def _evaluated(setting: Setting, model: torch.nn.Module) -> None:
     with torch.no_grad():
-        workload.metrics(model.eval(), setting.data.validation.first(2))
+        setting.workload.metrics(model.eval(), setting.data.validation.first(2))

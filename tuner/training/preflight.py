@@ -19,7 +19,7 @@ from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import is_out_of_memory
 from tuner.training.evaluation import checked_metrics
 from tuner.training.extra_state import load_weights
-from tuner.training.fused.counting import left_as_it_was
+from tuner.training.first_loss import left_as_it_was
 from tuner.training.numerics import wait_for
 from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators

@@ -340,7 +340,9 @@ class TrialInTraining:
         except StudyChanged:
             number = self.claim.trial.number
             logger.warning(
-                "trial %d takes over no %d steps: they were begun from other initial weights", number, prefix.step
+                "trial %d takes over no %d steps: they were begun from other initial weights, or with another loss",
+                number,
+                prefix.step,
             )
             self.run = self._fresh_run()
             return None

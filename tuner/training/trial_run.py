@@ -16,6 +16,7 @@ from tuner.training.best import BestKeeper
 from tuner.training.compiler import plain_step
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
+from tuner.training.first_loss import OUTSIDE, first_loss
 from tuner.training.host_generators import HOST
 from tuner.training.lazy import settle_lazy
 from tuner.training.numerics import is_repeatable
@@ -33,7 +34,8 @@ class TrialRun:
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
-    `initial` is a digest of the weights it starts from, once it was asked for.
+    `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
+    augmented), once they were asked for.
     """
 
     def __init__(self, setting: Setting, trial: Trial) -> None:
@@ -49,6 +51,7 @@ class TrialRun:
         self.best = BestKeeper(setting.study.objective, setting.study.keep_best)
         self.step = 0
         self.initial = ""
+        self.first_loss = ""
         self.losses: list[torch.Tensor] = []
         self.gradient_norm = 0.0
         self.draws = False
@@ -63,8 +66,20 @@ class TrialRun:
         return known if self.exact else known[:-1] + ', "exact": false}'
 
     def note_initial(self) -> None:
-        """Digest the weights as they are before the first step: a saved state is compared with that of its own."""
+        """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
+
+        Costs a copy of the model and the loss of one batch. To be asked of a fresh run.
+        """
         self.initial = initial_weights(self.model)
+        self.first_loss = self._loss_at_first()
+
+    def _loss_at_first(self) -> str:
+        try:
+            batch = self.batches.fetched(0)
+        except Exception:  # the first step tells
+            return ""
+        seed = step_seed(self.trial.seed, 0)
+        return first_loss(self.setting.workload, self.model, batch, self.point, seed, self.setting.device)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
         """Train up to step `until`, or to where `pause()` asks for a break or the setting says stop (then True).
@@ -155,13 +170,14 @@ class TrialRun:
             "exact": self.exact,
             "base": self.base,
             "initial": self.initial,
+            "first_loss": self.first_loss,
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
     def load(self, state: Mapping[str, Any], best_weights: Mapping[int, dict[str, torch.Tensor]]) -> None:
         """Go on from a saved state. `best_weights`: the weights of each kept step.
 
-        Raises StudyChanged for the state of a trial that started from other weights.
+        Raises StudyChanged for the state of a trial that started from other weights, or with another loss.
         """
         self._check_initial(state)
         set_tensors(self.model, state["model"], self.setting.device)
@@ -181,13 +197,23 @@ class TrialRun:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        before, same_machine = state.get("initial"), state["numerics"] == self.setting.numerics
-        if before and self.initial and before != self.initial and same_machine and state.get("base") == self.base:
+        if state["numerics"] != self.setting.numerics or state.get("base") != self.base:
+            return
+        before = state.get("initial")
+        if before and self.initial and before != self.initial:
             raise StudyChanged(
                 f"trial {self.trial.number} of {self.setting.study.name} was begun from other initial weights than "
                 f"{type(self.setting.workload).__name__}.model(point) gives it now, so it cannot go on to what it "
                 "would have become: put back what the model loads (a file was overwritten?), draw its initialization "
                 "from global generators only, or train the study again under another campaign name"
+            )
+        before = state.get("first_loss")
+        if before and self.first_loss and before != self.first_loss == self._loss_at_first():
+            raise StudyChanged(
+                f"trial {self.trial.number} of {self.setting.study.name} was begun with another loss of its first "
+                f"batch than {type(self.setting.workload).__name__}.loss gives now, from the same weights, so it "
+                f"cannot go on to what it would have become: put back what the loss reads ({OUTSIDE}), or train the "
+                "study again under another campaign name"
             )
 
 

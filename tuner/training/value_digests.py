@@ -5,6 +5,7 @@ have no name in a module, by their code and what it closes over; objects by thei
 whose meaning is not in it (an open file, a generator, a lock) raises NoDigest.
 """
 
+import copyreg
 import enum
 import functools
 import hashlib
@@ -183,7 +184,7 @@ class _Feeding:
             inner = held.__func__ if isinstance(held, classmethod | staticmethod) else held
             if isinstance(inner, property):
                 self._feed_sequence((inner.fget, inner.fset), place)
-            elif not isinstance(inner, types.GetSetDescriptorType | types.MemberDescriptorType):
+            elif not isinstance(inner, _IN_C):
                 self.feed(inner, f"{place}.{name}")
 
     def _feed_module(self, value: torch.nn.Module, place: str) -> None:
@@ -198,8 +199,9 @@ class _Feeding:
 
     def _feed_object(self, value: Any, place: str) -> None:
         """An object of any class by what copying it would take; the parts are looked at, nothing is called again."""
+        reduced = copyreg.dispatch_table.get(type(value))
         try:
-            parts = value.__reduce_ex__(4)
+            parts: Any = reduced(value) if reduced else value.__reduce_ex__(4)
         except Exception as error:
             raise NoDigest(place, value) from error
         self._say_name("object", type(value))
@@ -240,6 +242,11 @@ _FEEDS: tuple[tuple[Any, _Feed], ...] = (
 )
 _OF_EVERY_CLASS = ("__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__",
                    "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__")  # fmt: skip
+
+
+# Parts of a class that is written in C: its name says what they do.
+_IN_C = (types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType,
+         types.MethodDescriptorType, types.ClassMethodDescriptorType)  # fmt: skip
 
 
 def is_found_by_name(thing: Any) -> bool:

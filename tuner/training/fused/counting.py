@@ -8,13 +8,14 @@ import sys
 import types
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 
 from tuner.errors import NotFusible
+from tuner.training.first_loss import left_as_it_was
 from tuner.training.fused.likeness import attributes
 from tuner.training.fused.trial_tensor import TrialTensor
 from tuner.training.trial_run import TrialRun
@@ -56,18 +57,6 @@ def _held(pairs: Iterable[tuple[str, Any]], where: str, depth: int) -> dict[str,
     """What stands behind some names, without Python's own."""
     own = {f"{where}.{key}".strip("."): value for key, value in pairs if not key.startswith("__")}
     return {place: each for name, value in own.items() for place, each in _plain(value, name, depth)}
-
-
-@contextmanager
-def left_as_it_was(owner: object) -> Iterator[None]:
-    """What the code of a workload puts into it meanwhile is taken out again: it belongs to no trial."""
-    held = getattr(owner, "__dict__", {})
-    before = dict(held)
-    try:
-        yield
-    finally:
-        held.clear()
-        held.update(before)
 
 
 def check_evaluation(run: TrialRun, read: Collection[str]) -> None:

@@ -9,7 +9,7 @@ import torch
 from tuner.errors import Interrupted, NotFusible
 from tuner.training.batches import Split
 from tuner.training.evaluation import check_going_on
-from tuner.training.fused.counting import left_as_it_was
+from tuner.training.first_loss import left_as_it_was
 from tuner.training.fused.graph import check_graph, simplify
 from tuner.training.fused.group import Group
 from tuner.training.fused.noise import Sites

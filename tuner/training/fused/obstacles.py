@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from tuner.errors import NotFusible
-from tuner.training.fused.counting import left_as_it_was
+from tuner.training.first_loss import left_as_it_was
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trial_run import TrialRun
 

@@ -12,7 +12,8 @@ from torch.fx import GraphModule
 
 from tuner.errors import NotFusible
 from tuner.training.containers import Form, taken_apart
-from tuner.training.fused.counting import changed, left_as_it_was, remembered
+from tuner.training.first_loss import left_as_it_was
+from tuner.training.fused.counting import changed, remembered
 from tuner.training.fused.graph import check_graph, drawing, simplify
 from tuner.training.fused.noise import Site, Sites
 from tuner.training.fused.operations import Operations, Rules
