@@ -15,7 +15,7 @@ STUDIES = PACKAGE.parent / "studies"
 FILES = sorted([*PACKAGE.rglob("*.py"), *STUDIES.rglob("*.py")])
 NAMES = [str(path.relative_to(PACKAGE.parent)) for path in FILES]
 
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 40
 
 
@@ -48,7 +48,7 @@ _TEXT = (tokenize.COMMENT, tokenize.STRING)
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_a_file_has_at_most_400_lines(path):
+def test_a_file_has_at_most_500_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
 
 

@@ -544,3 +544,29 @@ def test_a_launch_deletes_what_its_workers_left_and_moves_all_else(
     assert sorted(path.name for path in trash.rglob("*") if path.is_file()) == ["latest-000000090-2.pt", "notes"]
     assert str(trash) in caplog.text
     assert [path.name for path in folder.iterdir()] == ["latest-000000100-1.pt"]
+
+
+def test_the_first_folder_that_is_given_is_kept(tmp_path: Path, lab: Lab) -> None:
+    """The same command without its --checkpoints must not begin again in another folder."""
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        lab.train(ledger, claimed_folder(ledger, tmp_path / "elsewhere"), 1)
+        assert claimed_folder(ledger, None) == tmp_path / "elsewhere"
+        assert folder_to_read(ledger, None) == tmp_path / "elsewhere"
+    with open_ledger(str(tmp_path / "two" / "tuner.sqlite")) as ledger:
+        claimed_folder(ledger, tmp_path / "two" / "below")
+        kept = ledger.identity()
+        assert kept is not None
+        assert kept.checkpoints == "below", "so that both can be moved"
+
+
+def test_a_file_that_lies_without_its_checkpoints_says_so(
+    tmp_path: Path, lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        root = claimed_folder(ledger, None)
+        assert "checkpoint files" not in caplog.text
+        lab.train(ledger, root, 2)
+    shutil.move(tmp_path / "runs" / "tuner.sqlite", tmp_path / "tuner.sqlite")
+    with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
+        claimed_folder(ledger, None)
+    assert "checkpoints has none of the 2 checkpoint files that" in caplog.text

@@ -78,8 +78,8 @@ def allowed_folder(ledger: Ledger, given: Path | None) -> Path:
 def claimed_folder(ledger: Ledger, given: Path | None) -> Path:
     """The folder of this storage: from now on others are refused in it. Raises StorageError, Paused.
 
-    Without a given one it is chosen at the first launch: `checkpoints` beside the SQLite file, or, where that is
-    another storage's, a name of our own; the choice is kept.
+    The first one that is given, or chosen at the first launch, is kept as the default of an SQLite file: without a
+    given one that is `checkpoints` beside the file, or, where that is another storage's, a name of our own.
     """
     while True:
         found = _chosen(ledger, given)
@@ -87,9 +87,22 @@ def claimed_folder(ledger: Ledger, given: Path | None) -> Path:
         if _claimed(ledger, found):
             break
     here = ledger.identity()
-    if given is None and ledger.folder is not None and here is not None and here.checkpoints is None:
-        ledger.choose_checkpoints(found.root.name)
+    if ledger.folder is not None and here is not None and here.checkpoints is None:
+        ledger.choose_checkpoints(_as_kept(found.root, ledger.folder))
+    missing = len(ledger.checkpoint_files()) if found.standing is Standing.FREE else 0
+    if missing:
+        _log.warning(
+            "%s has none of the %d checkpoint files that %s names: trials that need them begin at step 0; if the "
+            "files are in another folder, stop and name it with --checkpoints FOLDER",
+            found.root, missing, ledger.safe_url,
+        )  # fmt: skip
     return found.root
+
+
+def _as_kept(root: Path, beside: Path) -> str:
+    """A folder as it is kept: relative to that of the SQLite file where it lies below, so that both can be moved."""
+    whole, base = root.resolve(), beside.resolve()
+    return str(whole.relative_to(base)) if whole.is_relative_to(base) else str(whole)
 
 
 def ensure_claimed(ledger: Ledger, root: Path) -> str:
