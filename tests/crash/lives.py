@@ -43,7 +43,7 @@ class Exact(Tiny):
 
     def __init__(self, *, poison=False, slow=0.0, steps=1_000_000):
         # How fast a trial goes and whether it kills make no other workload, as what it is made with does.
-        WAYS[id(self)] = (poison, slow, iter(range(steps)))
+        WAYS[id(self)] = (poison, slow, iter(range(steps + 1)))  # a life looks at the first loss, before its steps
 
     def loss(self, model, batch, point):
         poisoned, slow, left = WAYS[id(self)]

@@ -87,7 +87,7 @@ def test_a_sweep_that_doubles_its_length_executes_no_step_twice(tmp_path):
                 rate = record.point["learning_rate"]
                 longest[rate] = max(longest.get(rate, 0), record.step)
         assert steps_of(desk) == sum(longest.values())
-        assert 0 <= tried <= 6 * len(studies), "besides, the workload is tried before it is trained"
+        assert 0 <= tried <= 12 * len(studies), "besides, the workload is tried before it is trained"
     assert isinstance(load("test", str(tmp_path / "ledger.sqlite")).sweep().outcome, NotFitted)
 
 

@@ -171,11 +171,11 @@ def install(folder, name, *, files, version="1.0", direct_url=None):
 @pytest.mark.parametrize("where", ["site-packages", "target"])
 def test_of_an_installed_distribution_the_version_counts(project, tmp_path, monkeypatch, where):
     folder = tmp_path / where
-    install(folder, "Some.Lib", files=["somelib/__init__.py", "somelib/net.py"], version="2.3")
+    install(folder, "Reached.Lib", files=["reachedlib/__init__.py", "reachedlib/net.py"], version="2.3")
     install(folder, "one-file", files=["single.py"], version="4")
     monkeypatch.syspath_prepend(str(folder))
-    reached = Reached(project(study="from somelib import net\nimport single, torch"))
-    assert (set(reached.code), reached.packages) == ({STUDY_FILE}, {"some-lib": "2.3", "one-file": "4"})
+    reached = Reached(project(study="from reachedlib import net\nimport single, torch"))
+    assert (set(reached.code), reached.packages) == ({STUDY_FILE}, {"reached-lib": "2.3", "one-file": "4"})
 
 
 def test_source_trees_and_what_was_installed_from_a_folder_are_own_code(project, tmp_path, monkeypatch):

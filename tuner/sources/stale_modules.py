@@ -4,6 +4,7 @@ import sys
 import time
 import types
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 from tuner.sources.bytecode import code_digest
@@ -19,7 +20,7 @@ def is_stale(file: Path, content: bytes, module: types.ModuleType) -> bool:
     try:
         if file.stat().st_ctime < _SINCE - 1.0:
             return False
-        whole = compile(content, str(file), "exec", dont_inherit=True)
+        whole = SourceFileLoader(module.__name__, str(file)).source_to_code(content, str(file))  # runs nothing
     except (OSError, SyntaxError, ValueError):
         return False
     now: dict[str, set[str]] = {}

@@ -6,12 +6,13 @@ these when it was imported. Whatever of it changes is seen in the bits of a loss
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from tuner.design.workload import Workload
+from tuner.training.endings import raise_lost_device
 from tuner.training.numerics import is_repeatable
 from tuner.training.randomness import seed_global_generators
 from tuner.training.tensor_digests import digest_of_tensors
@@ -24,15 +25,18 @@ def first_loss(
 ) -> str:
     """A digest of the loss of one batch, with global generators seeded by `seed`; "" where it cannot be known.
 
-    A copy of the model computes it, so the model stays as it is; the global generators do not.
+    A copy of the model computes it, so the model stays as it is; the global generators do not. Raises DeviceLost.
     """
     if not is_repeatable(device):
         return ""
-    with suppress(Exception), left_as_it_was(workload):  # errors are those of the first step to tell
-        copied = copy.deepcopy(model).train()
-        seed_global_generators(seed, device)
-        return digest_of_tensors({"loss": workload.loss(copied, batch, point).detach()})
-    return ""
+    try:
+        with left_as_it_was(workload):
+            copied = copy.deepcopy(model).train()
+            seed_global_generators(seed, device)
+            return digest_of_tensors({"loss": workload.loss(copied, batch, point).detach()})
+    except Exception as error:  # the first step tells of it, but on a device that is lost nothing can be trained
+        raise_lost_device(error)
+        return ""
 
 
 @contextmanager
