@@ -82,7 +82,8 @@ class TrialInTraining:
         self.claim = claim
         place = f"{self.setting.checkpoint_place}/trial-{claim.trial.number:05d}"
         self.folder = CheckpointFolder(self.setting.checkpoint_root, place, claim.fence)
-        self.run = self._fresh_run()
+        self.run = TrialRun(self.setting, claim.trial)
+        self.run.note_initial()
         self.pending: list[Measurement] = []
         self.checkpoints: tuple[Checkpoint, ...] = ()  # all that the Ledger may know
         self.newest: tuple[Checkpoint, ...] = ()  # those of the last commit; the others are of the one before it
@@ -97,9 +98,10 @@ class TrialInTraining:
         self.owes_evaluation = False  # it was stopped in the midst of the one at its step
         self.committed_at = time.monotonic()
 
-    def _fresh_run(self) -> TrialRun:
+    def _begun_again(self) -> TrialRun:
+        """A fresh run where a state could not be loaded; it begins as the one before it did."""
         run = TrialRun(self.setting, self.claim.trial)
-        run.note_initial()
+        run.initial, run.first_loss = self.run.initial, self.run.first_loss
         return run
 
     def to_the_end(self) -> TrialUpdate:
@@ -344,7 +346,7 @@ class TrialInTraining:
                 number,
                 prefix.step,
             )
-            self.run = self._fresh_run()
+            self.run = self._begun_again()
             return None
         if loaded is None:
             return None
@@ -360,7 +362,7 @@ class TrialInTraining:
                 raise
             raise_lost_device(error)
             logger.warning("trial %d cannot go on from %s: %s", self.claim.trial.number, saved.file, error)
-            self.run = self._fresh_run()
+            self.run = self._begun_again()
             return None
         self.checked = len(self.run.losses)
         return bests
