@@ -117,7 +117,7 @@ def test_a_forked_worker_names_itself() -> None:
     os.close(reader)
     os.close(writer)
     assert told.split(":")[PID] == str(child)
-    assert told.split(":")[STARTED] >= worker_id().split(":")[STARTED]
+    assert int(told.split(":")[STARTED]) >= int(worker_id().split(":")[STARTED])
     assert is_dead(told)
 
 
