@@ -1,6 +1,5 @@
 """The file of a module by its name, found as an import would find it and without importing it."""
 
-import importlib.machinery
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +75,3 @@ def _source_of(spec: Any, name: str) -> bytes | None:
     except Exception:
         return None
     return None if text is None else str(text).encode()
-
-
-def is_extension(file: str) -> bool:
-    """Whether a file is compiled for this machine."""
-    return file.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
