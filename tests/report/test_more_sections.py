@@ -77,7 +77,7 @@ def test_what_needs_action_comes_first_and_what_is_open_is_not_called_fine(grown
     for group in findings(grown)[0].content:  # type: ignore[attr-defined]
         tones = [card.tone for card in group.cards]
         assert tones == sorted(tones, key=lambda tone: tone != "act")
-        assert {card.tone for card in group.cards if card.strength == "none"} <= {"open", "act"}
+        assert {card.tone for card in group.cards if card.evidence_words == "not enough data"} <= {"open", "act"}
     assert {"act", "open", "fine"} <= {card.tone for group in findings(grown)[0].content for card in group.cards}  # type: ignore[attr-defined]
 
 

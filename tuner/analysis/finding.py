@@ -16,6 +16,16 @@ _OF_A_STUDY = (
     "transfer", "longer_training", "stale_budget", "failed_trials",
 )  # fmt: skip
 Strength = Literal["strong", "moderate", "weak", "none"]
+Tone = Literal["act", "fine", "told", "open"]
+# In words, not as marks out of three: it says how much the records show, not how good the result is.
+STRENGTH_WORDS: Mapping[str, str] = {
+    "strong": "strong evidence",
+    "moderate": "moderate evidence",
+    "weak": "weak evidence",
+    "none": "not enough data",
+}
+# Verdicts by which a reader may go on without another thought; every other one tells something to know.
+_NOTHING_FOLLOWS = ("ok", "enough", "equal", "none", "confirmed", "gained", "fitted", "adopt")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -46,10 +56,24 @@ class Finding:
         asked = self.question.replace("_", " ")
         return f"{asked} of {self.subject}" if self.question in _OF_A_STUDY else self.subject
 
+    @property
+    def tone(self) -> Tone:
+        """act: somebody should react. open: not known. fine: nothing to do. told: known, and neither good nor bad."""
+        if self.needs_action:
+            return "act"
+        if self.strength == "none":
+            return "open"
+        return "fine" if self.verdict in _NOTHING_FOLLOWS else "told"
+
+    @property
+    def evidence_words(self) -> str:
+        """The strength as a person says it."""
+        return STRENGTH_WORDS[self.strength]
+
     def __repr__(self) -> str:
         """As `tuner check` says it; the evidence is a frame of its own."""
         mark, notes = "⚠ " * self.needs_action, "".join(f"\n  note: {caveat}" for caveat in self.caveats)
-        return f"{mark}{self.about}: {self.verdict} ({self.strength})\n  {self.summary}{notes}\n  → {self.action}"
+        return f"{mark}{self.about}: {self.verdict} ({self.evidence_words})\n  {self.summary}{notes}\n  → {self.action}"
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: verdict, strength, summary, caveats, action, and the evidence folded away."""
@@ -57,7 +81,7 @@ class Finding:
         evidence = self.evidence.head(_SHOWN_ROWS).to_html(index=False, escape=True, border=0)
         return (
             f"<div><b>{escape(self.question.replace('_', ' '))}</b> of {escape(self.subject)}: "
-            f"<b>{'⚠ ' if self.needs_action else ''}{escape(self.verdict)}</b> ({self.strength})"
+            f"<b>{'⚠ ' if self.needs_action else ''}{escape(self.verdict)}</b> ({self.evidence_words})"
             f"<p>{escape(self.summary)}</p>{f'<ul>{notes}</ul>' if notes else ''}<p>→ {escape(self.action)}</p>"
             f"<details><summary>evidence, {len(self.evidence)} rows</summary>{evidence}</details></div>"
         )
@@ -73,6 +97,7 @@ class Finding:
             "evidence": [_plain(row) for row in self.evidence.to_dict(orient="records")],
             "thresholds": dict(self.thresholds),
             "action": self.action,
+            "needs_action": self.needs_action,
             "caveats": list(self.caveats),
         }
 

@@ -19,8 +19,7 @@ from tuner.cli.options import Format
 from tuner.cli.tables import fitting, natural_width, table_of
 from tuner.security import safe_cell
 
-_FINE = ("ok", "adopt", "enough", "equal", "sensitive", "saturated", "none", "confirmed", "gained")
-MARKS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
+_COLOURS = {"act": "yellow", "fine": "green", "told": "default", "open": "bright_black"}
 
 
 def console(stderr: bool = False) -> Console:
@@ -88,10 +87,11 @@ def emit_findings(
 
 def _print_finding(finding: Finding, thresholds: bool) -> None:
     out = console()
-    colour = "yellow" if finding.needs_action else ("green" if finding.verdict in _FINE else "cyan")
     mark = "⚠ " if finding.needs_action else ""
-    head = Text(f"{mark}{finding.about}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
-    out.print(head + Text(f"  {MARKS[finding.strength]} {finding.strength}", style="dim"))
+    verdict = Text(finding.verdict, style=f"bold {_COLOURS[finding.tone]}")
+    out.print(
+        Text(f"{mark}{finding.about}: ", style="bold") + verdict + Text(f"  ({finding.evidence_words})", style="dim")
+    )
     out.print(Text(f"  {finding.summary}"))
     for caveat in finding.caveats:
         out.print(Text(f"  note: {caveat}", style="dim"))
