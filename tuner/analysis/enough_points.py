@@ -61,8 +61,8 @@ def enough_points_finding(frames: StudyFrames) -> Finding:
     verdict = "inconclusive" if complete < MINIMUM_COMPLETE else "sparse" if close < SPARSE else "enough"
     come = "comes" if close == 1 else "come"
     summary = (
-        f"{close} of {complete} trials {come} close to the best, within {TOLERANCE:.0%} of the gap between the best and "
-        f"the median one.{_luck(table)}"
+        f"{close} of {complete} trials {come} close to the best, within {TOLERANCE:.0%} of the gap between the best "
+        f"and the median one.{_luck(table)}"
     )
     return _QUESTION.answer(frames, verdict, summary, table)
 
