@@ -70,8 +70,7 @@ def _after_longer(finding: Finding, others: _Others) -> Finding:
     if finding.verdict not in _LONGER or others.verdict("longer_training") != "no_gain":
         return finding
     seen = "The last lengthening gained nothing by fresh seeds, so another one probably gains nothing either."
-    strength = "weak" if finding.strength != "none" else "none"
-    return replace(finding, strength=strength, caveats=(*finding.caveats, seen))
+    return replace(finding, strength="weak", caveats=(*finding.caveats, seen))
 
 
 def _one_budget(finding: Finding, others: _Others) -> Finding:
