@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tuner.analysis.finding import NOTHING_TO_DO
+from tuner.analysis.finding import NOTHING_TO_DO, Finding
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of
@@ -80,12 +80,17 @@ def _cards_of(study: StudyMaterial) -> StudyCards:
     return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, urgent_first)
 
 
+def asked(finding: Finding) -> str:
+    """The question that a finding answers, as a person asks it."""
+    return _ASKED.get(finding.question, in_words(finding.question))
+
+
 def card_of(placed: Placed) -> Card:
     """A finding's card, wherever it stands in the page."""
     finding = placed.finding
     return Card(
         anchor=placed.anchor,
-        question=_ASKED.get(finding.question, in_words(finding.question)),
+        question=asked(finding),
         subject=placed.subject,
         verdict=in_words(finding.verdict),
         tone=finding.tone,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tuner.records import State
+from tuner.report.findings import asked
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.winner import Winner, winner_of
@@ -40,6 +41,7 @@ class Line:
     anchor: str
     study: str
     subject: str
+    question: str
     verdict: str
     action: str
     tone: str
@@ -151,6 +153,7 @@ def _line(study: str, placed: Placed) -> Line:
         anchor=placed.anchor,
         study=study or "the budget",
         subject=placed.subject if placed.subject != study else in_words(finding.question),
+        question=asked(finding),
         verdict=in_words(finding.verdict),
         action=finding.action,
         tone=finding.tone,
