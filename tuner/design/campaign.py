@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from tuner.budget.schedules import ScheduleFamily, constant_then_decay
 from tuner.budget.transfer import Transfer
 from tuner.design.hyperparameters import Value, log_grid
-from tuner.design.objective import FitCriterion, Objective
+from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
 from tuner.design.optimizers import check_optimizer, check_settings, space_optimizers
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
@@ -201,7 +201,8 @@ class Campaign:
         if self.workload.fitted_when is None:
             raise DeclarationError(
                 f"a sweep asks when the training set is fitted, and {type(self.workload).__name__} does not say; write "
-                'fitted_when = at_most("training/error_rate", 0.0) in the class, or declare production_steps instead'
+                f"fitted_when = {HOW_TO_DECLARE_A_FIT}, in the class. For a language model, or labels that are partly "
+                "wrong, leave the sweep out and declare production_steps, or max_train_steps on the first round"
             )
         for one in self.rounds:
             if one.space is not None:

@@ -13,6 +13,7 @@ from tuner.budget.schedules import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign, Sweep
 from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
+from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
 from tuner.design.space import SearchSpace
@@ -101,7 +102,7 @@ def sweep_plan(campaign: Campaign, sweep: Sweep) -> SweepPlan:
     if campaign.workload.fitted_when is None:
         raise DeclarationError(
             f"{type(campaign.workload).__name__} declares no fit criterion, so a sweep cannot know when the training "
-            "set is fitted; write fitted_when = at_most('training/error_rate', 0.0) in the class"
+            f"set is fitted; write fitted_when = {HOW_TO_DECLARE_A_FIT} in the class"
         )
     space = campaign.rounds[0].space
     if space is None:
