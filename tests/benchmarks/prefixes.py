@@ -1,7 +1,7 @@
 """What training prefixes save, and that they change no bit: against the same trials from scratch, in one run.
 
 python tests/benchmarks/prefixes.py            a longer round, a budget curve, a sweep that doubles its steps
-python tests/benchmarks/prefixes.py NAME       ... the whole playbook of reference_studies/NAME.py, as its plan prices it
+python tests/benchmarks/prefixes.py NAME       the whole playbook of reference_studies/NAME.py, as its plan prices it
 """
 
 import sys
