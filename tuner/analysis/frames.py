@@ -52,18 +52,20 @@ def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame)
     names = [hyperparameter.name for hyperparameter in study.hyperparameters]
     rows = [_trial_row(record, names) for record in sorted(trials, key=lambda record: record.number)]
     table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *names])
-    for name in _of_several_types(study):  # pandas would make one type of them
-        table[name] = pd.Series([row[name] for row in rows], index=table.index, dtype=object)
+    for hyperparameter in study.hyperparameters:
+        if isinstance(hyperparameter.domain, Choice) and _is_mixed(hyperparameter.domain, table[hyperparameter.name]):
+            # pandas would make one type of them: 16 beside nothing 16.0, and None nothing.
+            values = [row[hyperparameter.name] for row in rows]
+            table[hyperparameter.name] = pd.Series(values, index=table.index, dtype=object)
     selected = selected_steps(tidy, study.objective).reindex(table["trial"])
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array
     return StudyFrames(study, table, tidy, _schedules(study, trials))
 
 
-def _of_several_types(study: Study) -> list[str]:
-    """The choices that hold values of several types, as None beside a number or 1 beside "1"."""
-    choices = [(h.name, h.domain) for h in study.hyperparameters if isinstance(h.domain, Choice)]
-    return [name for name, domain in choices if len({type(value) for value in domain.choices}) > 1]
+def _is_mixed(domain: Choice, column: pd.Series) -> bool:
+    """Whether a choice has values of several types (None beside a number, 1 beside "1"), or is missing somewhere."""
+    return len({type(value) for value in domain.choices}) > 1 or bool(column.isna().any())
 
 
 def _schedules(study: Study, trials: Sequence[TrialRecord]) -> dict[int, Schedule]:

@@ -41,22 +41,56 @@ def import_optuna(
 
 @importing.command("table")
 def import_table(
-    curves: Annotated[Path, typer.Argument(help="trial, step, metric, value; .csv or .parquet.", show_default=False)],
-    points: Annotated[Path, typer.Option(help="trial and a column for each hyperparameter.", show_default=False)],
-    space: Annotated[Path, typer.Option(help="JSON: kind, low, high, log, choices of each.", show_default=False)],
-    objective: Annotated[str, typer.Option(help="The metric that selects.", show_default=False)],
+    history: Annotated[
+        Path,
+        typer.Argument(
+            metavar="HISTORY",
+            help="A table (trial, step, metric, value; or a column a metric), or a folder with a history of each run: "
+            "Lightning, Keras, Ray Tune, TensorBoard. .csv or .parquet.",
+            show_default=False,
+        ),
+    ],
+    objective: Annotated[str, typer.Option(help="The metric that selects, as it was logged.", show_default=False)],
     direction: Annotated[str, typer.Option(help="minimize or maximize.", show_default=False)],
-    max_train_steps: Annotated[int, typer.Option(min=1, help="The budget of every trial.", show_default=False)],
-    study: Annotated[str, typer.Option("--study", help="Its name here.", show_default=False)],
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table: trial and a column for each hyperparameter. Default: points.csv beside the history, its own "
+            "columns, or params.json and hparams.yaml of the runs.",
+            show_default=False,
+        ),
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON: kind, low, high, log, choices of each. Default: space.json there.", show_default=False
+        ),
+    ] = None,
+    max_train_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="The budget of every trial. Default: the last step of any.", show_default=False),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option("--study", help="Its name here. Default: that of the history.", show_default=False)
+    ] = None,
+    step_column: Annotated[
+        str | None,
+        typer.Option(help="The column that counts steps. Default: step, global_step, epoch ...", show_default=False),
+    ] = None,
+    empty: Annotated[
+        str | None,
+        typer.Option(help="What empty cells at the end of a curve mean: not-measured or diverged.", show_default=False),
+    ] = None,
     schedule: ScheduleKind = None,
     ignore: Ignore = None,
     storage: Storage = None,
 ) -> None:
-    """Import curves and points from tables."""
+    """Import histories of runs and their points from tables."""
     from tuner.interchange.tables_in import TableTerms, imported_from_tables
 
-    terms = TableTerms(objective, direction, max_train_steps, schedule, tuple(ignore or ()))
-    _write(study, imported_from_tables(curves, points, space, terms), storage)
+    terms = TableTerms(objective, direction, max_train_steps, schedule, tuple(ignore or ()), step_column, empty)
+    name = study or (history.stem if history.suffix else history.resolve().name)
+    _write(name, imported_from_tables(history, points, space, terms), storage)
 
 
 def _write(name: str, imported: Any, storage: str | None) -> None:

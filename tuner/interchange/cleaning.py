@@ -1,14 +1,16 @@
 """Curves as they were logged, made curves by rule (D13, D27, D33): nothing is dropped in silence."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tuner.design.objective import Objective
-from tuner.records import State
+from tuner.records import FinishedTrial, State
 
 LARGEST = 1e300
 
@@ -40,16 +42,19 @@ def without_repeats(curves: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def interval_of(curves: pd.DataFrame) -> int:
-    """The usual distance of evaluations in steps, at least 1."""
-    steps = np.sort(curves["step"].unique())
-    return max(1, int(np.median(np.diff(steps)))) if len(steps) > 1 else 1
+    """The usual distance of the evaluations of a trial in steps, at least 1; trials may be evaluated at other steps."""
+    there = curves if "trial" in curves else curves.assign(trial=0)
+    gaps = there.drop_duplicates(["trial", "step"]).sort_values(["trial", "step"]).groupby("trial")["step"].diff()
+    usual = gaps.groupby(there["trial"]).median().dropna()
+    return max(1, int(usual.median())) if len(usual) else 1
 
 
 def ends_by_curve(
     curves: pd.DataFrame, objective: Objective, max_train_steps: int, interval: int
 ) -> Mapping[int, Ended]:
     """How each trial with a curve of the objective ended: COMPLETE, INFEASIBLE (its last value is not finite) or
-    CANCELLED (it stopped more than one evaluation short of the budget, D13).
+    CANCELLED (it stopped more than one evaluation short of the budget, D13). Each is judged by the distance of its own
+    evaluations; `interval` stands for that of a trial that was evaluated once.
     """
     mine = curves[curves["metric"] == objective.metric].sort_values(["trial", "step"], kind="stable")
     ends: dict[int, Ended] = {}
@@ -59,12 +64,20 @@ def ends_by_curve(
             bad = ~np.isfinite(curve["value"].to_numpy())
             first = int(curve["step"].iloc[len(bad) - int(np.argmin(bad[::-1])) if not bad.all() else 0])
             ends[int(str(trial))] = Ended(State.INFEASIBLE, f"diverged: not finite from step {first} on", last)
-        elif last + interval < max_train_steps:
+        elif last + _own_interval(curve["step"].to_numpy(), interval) < max_train_steps:
             reason = f"cut short: last measured at step {last} of {max_train_steps}"
             ends[int(str(trial))] = Ended(State.CANCELLED, reason, last)
         else:
             ends[int(str(trial))] = Ended(State.COMPLETE, "", last)
     return ends
+
+
+def _own_interval(steps: NDArray[np.int64], usual: int) -> float:
+    """The distance of evaluations of one trial: the longest, since by the clock no two are equal; a hole is none."""
+    if len(steps) < 2:
+        return float(usual)
+    gaps = np.diff(steps)
+    return float(min(gaps.max(), 2 * np.median(gaps)))
 
 
 def note_ends(
@@ -77,8 +90,8 @@ def note_ends(
     mine = curves[(curves["metric"] == objective.metric) & curves["trial"].isin(whole)]
     holes = mine.loc[~np.isfinite(mine["value"].to_numpy()), "trial"].nunique()
     notes = [
-        (states.count(State.CANCELLED), "trials did not reach their end and count as cancelled: no verdict speaks "
-         "about them (D13)"),
+        (states.count(State.CANCELLED), "trials did not reach their end (they were stopped, or still ran when "
+         "the table was written) and count as cancelled: no verdict speaks about them (D13)"),
         (states.count(State.INFEASIBLE), "trials are infeasible: they end without a finite value, or the points say so "
          "(D27)"),
         (short, "trials are complete by the points, though their curves end before the budget"),
@@ -97,3 +110,24 @@ def schedule_by_curve(curves: pd.DataFrame, metrics: tuple[str, ...]) -> str | N
     ordered = mine.sort_values(["trial", "step"], kind="stable").groupby("trial")["value"]
     fraction = ordered.last() / ordered.max()
     return "constant" if bool((fraction > 0.99).all()) else "decaying"
+
+
+def note_replicates(trials: Sequence[FinishedTrial]) -> list[str]:
+    """Trials of equal points are replicates, and those that measured the same to the last bit are copies."""
+    points = Counter(repr(one.trial.point.values_by_name) for one in trials)
+    several = [count for count in points.values() if count > 1]
+    if not several:
+        return []
+    told = (
+        f"{sum(several)} trials share {len(several)} points and count as replicates (the most of one point: "
+        f"{max(several)}); `tuner adopt` compares points that have 3 or more"
+    )
+    seen = Counter(
+        (repr(one.trial.point.values_by_name), tuple((m.step, m.metric, repr(m.value)) for m in one.measurements))
+        for one in trials
+        if points[repr(one.trial.point.values_by_name)] > 1 and one.measurements
+    )
+    copies = sum(count - 1 for count in seen.values())
+    return [told] + [f"{copies} of these repeat another to the last bit: copies of one run, or of one seed"] * bool(
+        copies
+    )

@@ -1,7 +1,8 @@
 """A study that was run elsewhere, ready to be written into the Ledger."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
@@ -15,6 +16,7 @@ from tuner.errors import DeclarationError
 from tuner.records import FinishedTrial
 from tuner.storage.store import Ledger
 
+RUN_ORIGIN = "run "  # begins the origin of a trial whose run has a name that is no number
 STUDY = "round-1"  # the name of an imported study in its campaign
 SCHEDULES = ("constant", "decaying", "unknown")
 
@@ -88,17 +90,32 @@ def refuse_unknown(ignored: Sequence[str], known: Collection[str]) -> None:
             raise DeclarationError(f"--ignore {name} names nothing there; there are: {', '.join(sorted(known))}")
 
 
-def imported_trial(study: Study, number: int, values: Mapping[str, object]) -> Trial:
-    """A trial as it was declared elsewhere; its seeds are not known."""
+def imported_trial(study: Study, number: int, values: Mapping[str, object], origin: str = "") -> Trial:
+    """A trial as it was declared elsewhere; its seeds are not known. `origin`: by default what the study came from."""
     ordered = {h.name: values[h.name] for h in study.hyperparameters if h.name in values}
     schedule = study.schedule.schedule(study.budget.max_train_steps)
-    return Trial(number, Point.of(ordered), 0, 0, schedule, study.source)  # type: ignore[arg-type]
+    return Trial(number, Point.of(ordered), 0, 0, schedule, origin or study.source)  # type: ignore[arg-type]
 
 
 def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
     """Write the study down under a name, all or nothing; trials that were imported before are left alone.
 
-    Returns how many are new. Raises StudyChanged where another study has the name.
+    A run that has a name keeps the number that it had, wherever it stands in a table that has grown. Returns how many
+    are new. Raises StudyChanged where another study has the name.
     """
     origin = f"imported from {imported.study.source}"
-    return ledger.import_study(campaign, imported.study, origin, imported.trials)
+    return ledger.import_study(campaign, imported.study, origin, _as_numbered_before(ledger, campaign, imported.trials))
+
+
+def _as_numbered_before(ledger: Ledger, campaign: str, trials: Sequence[FinishedTrial]) -> Sequence[FinishedTrial]:
+    if campaign not in ledger.campaigns() or not any(one.trial.origin.startswith(RUN_ORIGIN) for one in trials):
+        return trials
+    rows = [row for row in ledger.studies(campaign) if row.study.name == STUDY]
+    known = {record.origin: record.number for row in rows for record in ledger.trials(row.study_id)}
+    free = count(max(known.values(), default=-1) + 1)
+    return [
+        replace(
+            one, trial=replace(one.trial, number=known[one.trial.origin] if one.trial.origin in known else next(free))
+        )
+        for one in trials
+    ]
