@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.design.hyperparameters import Choice
 from tuner.design.objective import Objective
 from tuner.design.study import Study
 from tuner.design.trial import TRIAL_COLUMNS
@@ -50,6 +51,13 @@ def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame)
     names = [hyperparameter.name for hyperparameter in study.hyperparameters]
     rows = [_trial_row(record, names) for record in sorted(trials, key=lambda record: record.number)]
     table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *names])
+    for hyperparameter in study.hyperparameters:
+        if isinstance(hyperparameter.domain, Choice):
+            values = [row[hyperparameter.name] for row in rows]
+            if len({type(value) for value in values}) < 2:
+                continue
+            # pandas would make 16 and None 16.0 and NaN, and 16.0 is not among the choices.
+            table[hyperparameter.name] = pd.Series(values, index=table.index, dtype=object)
     selected = selected_steps(tidy, study.objective).reindex(table["trial"])
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array

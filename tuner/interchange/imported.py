@@ -11,7 +11,7 @@ from tuner.design.points import Point
 from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import DeclarationError
+from tuner.errors import DeclarationError, StudyChanged
 from tuner.records import FinishedTrial
 from tuner.storage.store import Ledger
 
@@ -28,11 +28,12 @@ LEARNING_RATE_METRICS = ("lr", "learning_rate")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A study, its finished trials, and what was decided by rule on the way."""
+    """A study, its finished trials, and what was decided by rule on the way; `name`: the one it has elsewhere."""
 
     study: Study
     trials: tuple[FinishedTrial, ...]
     notes: tuple[str, ...]
+    name: str = ""
 
 
 def metric_name(name: str) -> str:
@@ -88,11 +89,11 @@ def refuse_unknown(ignored: Sequence[str], known: Collection[str]) -> None:
             raise DeclarationError(f"--ignore {name} names nothing there; there are: {', '.join(sorted(known))}")
 
 
-def imported_trial(study: Study, number: int, values: Mapping[str, object]) -> Trial:
-    """A trial as it was declared elsewhere; its seeds are not known."""
+def imported_trial(study: Study, number: int, values: Mapping[str, object], origin: str = "") -> Trial:
+    """A trial as it was declared elsewhere; its seeds are not known. `origin`: where its point came from, if known."""
     ordered = {h.name: values[h.name] for h in study.hyperparameters if h.name in values}
     schedule = study.schedule.schedule(study.budget.max_train_steps)
-    return Trial(number, Point.of(ordered), 0, 0, schedule, study.source)  # type: ignore[arg-type]
+    return Trial(number, Point.of(ordered), 0, 0, schedule, origin or study.source)  # type: ignore[arg-type]
 
 
 def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
@@ -101,4 +102,11 @@ def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
     Returns how many are new. Raises StudyChanged where another study has the name.
     """
     origin = f"imported from {imported.study.source}"
-    return ledger.import_study(campaign, imported.study, origin, imported.trials)
+    try:
+        return ledger.import_study(campaign, imported.study, origin, imported.trials)
+    except StudyChanged as error:
+        changed = "\n".join(line for line in str(error).splitlines() if line.startswith("  "))
+        raise StudyChanged(
+            f"{campaign!r} was imported before, and what is read now has another declaration:\n{changed}\n"
+            f"import it under another name: --study {campaign}-2; more trials of the same declaration would be added"
+        ) from error

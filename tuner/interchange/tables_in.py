@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tuner.budget.step_budget import StepBudget
-from tuner.design.hyperparameters import Hyperparameter
+from tuner.design.hyperparameters import Hyperparameter, condition_words, fulfils
 from tuner.design.objective import Objective
 from tuner.design.study import Study
 from tuner.design.trial import TRIAL_COLUMNS
@@ -210,9 +210,10 @@ def _point(study: Study, number: int, row: Mapping[Hashable, object]) -> dict[st
     read = {h.name: value_of(h, row[h.name], f"trial {number}, {h.name}") for h in study.hyperparameters}
     values: dict[str, object] = {name: value for name, value in read.items() if value is not None}
     for h in study.hyperparameters:
-        if h.name in values and h.condition and values.get(h.condition[0]) != h.condition[1]:
+        if h.name in values and h.condition and not fulfils(h.condition, values.get(h.condition[0])):
             raise DeclarationError(
-                f"trial {number} has {h.name}, which exists only where {' = '.join(h.condition)}; leave the cell empty"
+                f"trial {number} has {h.name}, which exists only where {condition_words(h.condition)}; leave the cell "
+                "empty"
             )
     return values
 
