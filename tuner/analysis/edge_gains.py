@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.positions import unit_positions
+from tuner.analysis.pruned import with_pruned
 from tuner.analysis.response import Array, fitted_response
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Choice, Condition, Hyperparameter, Range
@@ -46,7 +46,7 @@ def edge_gains(frames: StudyFrames) -> dict[tuple[str, str], EdgeGain]:
     fitted on the trials of that branch alone (B13, D46).
     """
     found: dict[tuple[str, str], EdgeGain] = {}
-    ranked = ranked_trials(frames)
+    ranked = with_pruned(frames)
     conditions = {h.condition: None for h in frames.study.hyperparameters}
     for condition in conditions:
         rows = ranked[frames.where(ranked, condition)]
