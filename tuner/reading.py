@@ -21,6 +21,7 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.curves import TOP, ranked_trials
+from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.round_findings import round_findings, rounds_frames
@@ -109,11 +110,13 @@ class CampaignRecords:
 
     def best_steps(self, round: Asked = None) -> Finding:
         """Was max_train_steps right? (A13-A15)"""
-        return best_steps_finding(self.frames(round))
+        frames = self.frames(round)
+        return for_elsewhere(frames, [best_steps_finding(frames)])[0]
 
     def boundaries(self, round: Asked = None) -> list[Finding]:
         """Was the search space wide enough? One finding for each hyperparameter (B20)."""
-        return boundary_findings(self.frames(round))
+        frames = self.frames(round)
+        return for_elsewhere(frames, boundary_findings(frames))
 
     def check(self, round: int | None = None) -> list[Finding]:
         """The whole checklist, in the playbook's order; then whether the round before is confirmed."""

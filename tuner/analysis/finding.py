@@ -13,7 +13,7 @@ NOTHING_TO_DO = "Nothing to do."
 _OF_A_STUDY = (
     "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
     "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
-    "transfer", "longer_training", "stale_budget", "failed_trials",
+    "transfer", "longer_training", "stale_budget", "failed_trials", "pruned",
 )  # fmt: skip
 Strength = Literal["strong", "moderate", "weak", "none"]
 Tone = Literal["act", "fine", "told", "open"]

@@ -1,6 +1,7 @@
 """All that is asked of a round: its checklist, and whether it confirms the round before it."""
 
 from tuner.analysis.checklist import checklist_findings
+from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.reconciled import reconciled
@@ -19,7 +20,8 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     place = round_of(frames.study.name)
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
-    return reconciled([*failed_findings(frames), *stale, *checklist_findings(frames), *confirming])
+    found = [*failed_findings(frames), *stale, *checklist_findings(frames), *confirming]
+    return for_elsewhere(frames, reconciled(found))
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:

@@ -39,7 +39,7 @@ def check(
     what = "need action" if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
     say(f"{len(findings)} findings, {len(told)} {what}{': ' * bool(told)}{named}")
-    if any(finding.verdict.startswith("expand") for finding in findings):
+    if not frames.study.source and any(finding.verdict.startswith("expand") for finding in findings):
         next_step(f"tuner boundaries {records.name} --expand")
     next_step(f"tuner report {records.name}")
     raise typer.Exit(Exit.FINDING if told else Exit.FINE)

@@ -12,7 +12,7 @@ def export(
     study: Study,
     to: Annotated[
         tuple[str, str],
-        typer.Option("--to", help="optuna URL, csv FOLDER or parquet FOLDER.", metavar="FORMAT PLACE"),
+        typer.Option("--to", help="optuna URL-or-file, csv FOLDER or parquet FOLDER.", metavar="FORMAT PLACE"),
     ],
     round_number: RoundNumber = None,
     study_name: Annotated[

@@ -21,8 +21,17 @@ importing = typer.Typer(
 
 @importing.command("optuna")
 def import_optuna(
-    url: Annotated[str, typer.Argument(help="Optuna's storage, like sqlite:///optuna.db.", show_default=False)],
-    study_name: Annotated[str, typer.Option("--study-name", help="The study's name there.", show_default=False)],
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="Optuna's storage: a file (SQLite, or a journal), or a URL like sqlite:///optuna.db.",
+            show_default=False,
+        ),
+    ],
+    study_name: Annotated[
+        str | None,
+        typer.Option("--study-name", help="The study's name there. Default: the only one.", show_default=False),
+    ] = None,
     objective: Annotated[str, typer.Option(help="What its value is called.")] = "objective",
     max_train_steps: Annotated[
         int | None, typer.Option(min=1, help="The budget of a trial. Default: the last step.", show_default=False)
@@ -36,7 +45,8 @@ def import_optuna(
     from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
 
     terms = OptunaTerms(objective, max_train_steps, schedule or "unknown", tuple(ignore or ()))
-    _write(study or study_name, imported_from_optuna(url, study_name, terms), storage)
+    imported = imported_from_optuna(url, study_name, terms)
+    _write(study or imported.name, imported, storage)
 
 
 @importing.command("table")

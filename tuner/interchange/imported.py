@@ -12,7 +12,7 @@ from tuner.design.points import Point
 from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import DeclarationError
+from tuner.errors import DeclarationError, StudyChanged
 from tuner.records import FinishedTrial
 from tuner.storage.store import Ledger
 
@@ -30,11 +30,12 @@ LEARNING_RATE_METRICS = ("lr", "learning_rate")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A study, its finished trials, and what was decided by rule on the way."""
+    """A study, its finished trials, and what was decided by rule on the way; `name`: the one it has elsewhere."""
 
     study: Study
     trials: tuple[FinishedTrial, ...]
     notes: tuple[str, ...]
+    name: str = ""
 
 
 def metric_name(name: str) -> str:
@@ -104,7 +105,16 @@ def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
     are new. Raises StudyChanged where another study has the name.
     """
     origin = f"imported from {imported.study.source}"
-    return ledger.import_study(campaign, imported.study, origin, _as_numbered_before(ledger, campaign, imported.trials))
+    try:
+        return ledger.import_study(
+            campaign, imported.study, origin, _as_numbered_before(ledger, campaign, imported.trials)
+        )
+    except StudyChanged as error:
+        changed = "\n".join(line for line in str(error).splitlines() if line.startswith("  "))
+        raise StudyChanged(
+            f"{campaign!r} was imported before, and what is read now has another declaration:\n{changed}\n"
+            f"import it under another name: --study {campaign}-2; more trials of the same declaration would be added"
+        ) from error
 
 
 def _as_numbered_before(ledger: Ledger, campaign: str, trials: Sequence[FinishedTrial]) -> Sequence[FinishedTrial]:

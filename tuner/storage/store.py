@@ -378,6 +378,10 @@ class Ledger:
         """How many trials are in each state; every state is a key."""
         return self._database.read(lambda connection: reading.count_states(connection, study_id))
 
+    def first_start(self, study_id: int) -> float | None:
+        """When the first trial of a study was started, in seconds since 1970; None where nobody wrote it down."""
+        return self._database.read(lambda connection: reading.first_start(connection, study_id))
+
     def checkpoint_files(self) -> list[CheckpointFile]:
         """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""
         return self._database.read(lambda connection: reading.checkpoint_files(connection))
