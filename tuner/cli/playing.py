@@ -73,9 +73,8 @@ def _print_winner(desk: Desk) -> None:
     study = winner.row.study
     out = console()
     out.print(Text(f"the best of {study.name}: trial {winner.record.number}", style="bold"))
-    out.print(
-        Text(f"  {study.objective.metric} {winner.value:.4g} at step {winner.step} of {study.budget.max_train_steps}")
-    )
+    out.print(Text(f"  {study.objective.metric} {winner.headline.words}"))
+    out.print(Text(f"  best step {winner.step} of {study.budget.max_train_steps}"))
     point = ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in winner.record.point.values_by_name
