@@ -71,7 +71,9 @@ class Round:
     scientific: names of the hyperparameters the goal is about; all others that vary are nuisances, tuned so that the
         comparison is fair (B10). Empty: one goal, the best configuration.
     fresh: so many of the promoted points, best first, are trained a second time with fresh seeds where the first
-        training goes on from its trunk, and so shares its luck; None: two, the winner and a rival (A32).
+        training goes on from its trunk, and so shares its luck; None: two, the winner and a rival (A32). In a round
+        that is no longer than the one before every training has fresh seeds: promote=3, fresh=2 trains three points
+        with one fresh seed each, and the best two with a second one.
     transfer: how schedules are carried over from the round before: "hold_then_decay", "rescale" or "retune"; None: by
         the rule of their family, and an error for a family without one (A40-A43).
     rate_arms: the winner is trained at these multiples of its base rate; the best rate falls with length (D20).

@@ -43,7 +43,8 @@ from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 PROBE_EVERY = 3  # every third rate of the grid is probed: about one a decade
 NEIGHBOURS = 2  # grid rates on each side of the best probe that are tried before giving up at the cap
 REFINED_WIDTH = 0.05  # [P] an evaluation interval of the refinement, as a share of the steps to fit
-SEED_ROOM = 2  # fresh seeds get so many times N steps, since steps to fit vary by up to 2x between seeds
+SEED_ROOM = 2  # [P] fresh seeds get so many times N steps: the one that won was selected for being fast
+MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 
 
 def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> Outcome:
@@ -94,7 +95,7 @@ class _Stages:
         enough = self._enough_steps()
         if isinstance(enough, NotFitted):
             return enough
-        fits = self._fits("grid", self.plan.rates, self._budget(enough))
+        fits = self._fits("grid", self.plan.rates, self.plan.budget(enough))
         outcome = sweep_outcome(fits, enough)
         if _is_coarse(outcome):
             outcome = self._refined(fits, outcome, enough)
@@ -108,7 +109,7 @@ class _Stages:
         steps, probes, stage = sweep.start_steps, self.plan.rates[PROBE_EVERY // 2 :: PROBE_EVERY], "probe"
         tried: list[pd.DataFrame] = []  # at this length
         while True:
-            tried.append(self._fits(f"{stage}-{steps}", probes, self._budget(steps)))
+            tried.append(self._fits(f"{stage}-{steps}", probes, self.plan.budget(steps)))
             if tried[-1]["first_fit"].notna().any():
                 return steps
             if not (tried[-1]["state"] == "complete").any():
@@ -126,7 +127,7 @@ class _Stages:
         best = NotFitted.of(fits_of_stages(tried), steps).best_learning_rate
         place = self.plan.rates.index(best) if best is not None else 0
         near = self.plan.rates[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
-        more = self._fits(f"last-{steps}", near, self._budget(steps))
+        more = self._fits(f"last-{steps}", near, self.plan.budget(steps))
         if more["first_fit"].notna().any():
             return steps
         return NotFitted.of(fits_of_stages([*tried, more]), steps)
@@ -149,15 +150,6 @@ class _Stages:
         budget = StepBudget(SEED_ROOM * outcome.max_steps, max(1, int(REFINED_WIDTH * outcome.high)))
         study = self.plan.study(f"{self.name}-seeds", budget, self.plan.sweep.seeds)
         return with_seeds(outcome, self._trained(study, self.plan.seed_trials(study, outcome.learning_rate)))
-
-    def _budget(self, steps: int) -> StepBudget:
-        """Evaluated where the shorter probes are, so that a longer trial goes on from the end of a shorter one."""
-        sweep = self.plan.sweep
-        budget = StepBudget.with_evaluations(min(sweep.start_steps, steps), self.plan.evaluations)
-        while budget.max_train_steps < steps:
-            longer = min(2 * budget.max_train_steps, sweep.max_steps)
-            budget = budget.lengthened(longer, self.plan.evaluations)
-        return budget
 
     def _fits(self, stage: str, rates: tuple[float, ...], budget: StepBudget) -> pd.DataFrame:
         name = f"{self.name}-{stage}"

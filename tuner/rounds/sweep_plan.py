@@ -55,6 +55,13 @@ class SweepPlan:
         ]
         return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:16]
 
+    def budget(self, steps: int) -> StepBudget:
+        """Evaluated where the shorter probes are, so that a longer trial goes on from the end of a shorter one."""
+        budget = StepBudget.with_evaluations(min(self.sweep.start_steps, steps), self.evaluations)
+        while budget.max_train_steps < steps:
+            budget = budget.lengthened(min(2 * budget.max_train_steps, steps), self.evaluations)
+        return budget
+
     def study(self, name: str, budget: StepBudget, num_trials: int) -> Study:
         """A study of constant rates, without augmentation."""
         rates = Range(self.rates[0], self.rates[-1], log=True)
