@@ -14,6 +14,7 @@ def best_steps(
 ) -> None:
     """Say where in training the best checkpoints lie, and whether the step budget was right (exit code 3: act)."""
     from tuner.analysis.best_steps import best_steps_finding
+    from tuner.cli.given import command
     from tuner.cli.output import emit_findings, exit_code, next_step, say_failed
     from tuner.reading import load
 
@@ -22,5 +23,5 @@ def best_steps(
     finding = best_steps_finding(frames)
     emit_findings(records.name, frames.study.name, [finding], form, verbose)
     say_failed(frames)
-    next_step(f"tuner plot best-steps {records.name} -o best-steps.png")
+    next_step(command("plot best-steps", records.name, after=("-o", "best-steps.png")))
     raise typer.Exit(exit_code([finding]))
