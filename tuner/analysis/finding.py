@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any, Literal
 
 import pandas as pd
+
+from tuner.analysis.study_frames import table_in_html
+from tuner.shown import in_html, shown
 
 _SHOWN_ROWS = 20  # of the evidence, in a notebook
 NOTHING_TO_DO = "Nothing to do."
@@ -72,17 +74,18 @@ class Finding:
 
     def __repr__(self) -> str:
         """As `tuner check` says it; the evidence is a frame of its own."""
-        mark, notes = "⚠ " * self.needs_action, "".join(f"\n  note: {caveat}" for caveat in self.caveats)
-        return f"{mark}{self.about}: {self.verdict} ({self.evidence_words})\n  {self.summary}{notes}\n  → {self.action}"
+        mark, notes = "⚠ " * self.needs_action, [f"  note: {caveat}" for caveat in self.caveats]
+        head = f"{mark}{self.about}: {self.verdict} ({self.evidence_words})"
+        return "\n".join(map(shown, [head, f"  {self.summary}", *notes, f"  → {self.action}"]))
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: verdict, strength, summary, caveats, action, and the evidence folded away."""
-        notes = "".join(f"<li>{escape(caveat)}</li>" for caveat in self.caveats)
-        evidence = self.evidence.head(_SHOWN_ROWS).to_html(index=False, escape=True, border=0)
+        notes = "".join(f"<li>{in_html(caveat)}</li>" for caveat in self.caveats)
+        evidence = table_in_html(self.evidence.head(_SHOWN_ROWS))
         return (
-            f"<div><b>{escape(self.question.replace('_', ' '))}</b> of {escape(self.subject)}: "
-            f"<b>{'⚠ ' if self.needs_action else ''}{escape(self.verdict)}</b> ({self.evidence_words})"
-            f"<p>{escape(self.summary)}</p>{f'<ul>{notes}</ul>' if notes else ''}<p>→ {escape(self.action)}</p>"
+            f"<div><b>{in_html(self.question.replace('_', ' '))}</b> of {in_html(self.subject)}: "
+            f"<b>{'⚠ ' if self.needs_action else ''}{in_html(self.verdict)}</b> ({self.evidence_words})"
+            f"<p>{in_html(self.summary)}</p>{f'<ul>{notes}</ul>' if notes else ''}<p>→ {in_html(self.action)}</p>"
             f"<details><summary>evidence, {len(self.evidence)} rows</summary>{evidence}</details></div>"
         )
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 
 import pandas as pd
 
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
+from tuner.shown import in_html, shown
 
 PRUNED = "pruned"  # how the reason of a cancelled trial begins that a pruner ended, elsewhere, for being too bad
 
@@ -40,11 +40,11 @@ class StudyFrames:
         states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
         ascending = study.objective.direction == "minimize"
         best = self.complete.sort_values("best_value", ascending=ascending, kind="stable").head(5)
-        shown = best[["trial", "best_value", "best_step", *self.hyperparameters]]
+        table = best[["trial", "best_value", "best_step", *self.hyperparameters]]
         return (
-            f"<div><b>{escape(study.name)}</b>: {escape(study.goal)}<br>{escape(study.objective.direction)} "
-            f"{escape(study.objective.metric)}, {study.budget.max_train_steps:,} steps; {escape(states or 'no trials')}"
-            f"{shown.to_html(index=False, escape=True, border=0)}</div>"
+            f"<div><b>{in_html(study.name)}</b>: {in_html(study.goal)}<br>{in_html(study.objective.direction)} "
+            f"{in_html(study.objective.metric)}, {study.budget.max_train_steps:,} steps; "
+            f"{in_html(states or 'no trials')}{table_in_html(table)}</div>"
         )
 
     def curve(self, trial: int, metric: str) -> pd.DataFrame:
@@ -102,3 +102,9 @@ class StudyFrames:
     def hyperparameters(self) -> list[str]:
         """Canonical names of what varies, in declared order."""
         return [hyperparameter.name for hyperparameter in self.study.hyperparameters]
+
+
+def table_in_html(frame: pd.DataFrame) -> str:
+    """A frame as a notebook shows it, whatever its names and cells hold."""
+    plain = frame.map(lambda value: shown(value) if isinstance(value, str) else value)
+    return str(plain.rename(columns=lambda name: shown(str(name))).to_html(index=False, escape=True, border=0))

@@ -30,6 +30,7 @@ def adopt(
     """
     from tuner.cli.contests import hold_contest, price_contest, sides_of
     from tuner.cli.desks import open_desk
+    from tuner.cli.given import command
     from tuner.cli.launching import told_failures
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.rounds.adoption import check_level, contest
@@ -46,5 +47,5 @@ def adopt(
         emit_findings(desk.name, made.study.name, [finding], form)
         say(f"{finding.verdict.upper()}: in the log of adoptions of {desk.name}")
         code = told_failures(desk, [desk.ledger.study(desk.name, made.study.name)])
-        next_step(f"tuner adoptions {desk.name}", f"tuner report {desk.name}")
+        next_step(command("adoptions", desk.name), command("report", desk.name))
         raise typer.Exit(code)

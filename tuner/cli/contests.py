@@ -14,7 +14,7 @@ from tuner.rounds.launch import Desk, plan_study
 def sides_of(desk: Desk, candidate: str | None, baseline: str | None) -> tuple[Side, Side]:
     """The two trials as named; by default the best of the last round, and what was adopted last."""
     if candidate is None:
-        winner = load(desk.name, str(desk.ledger.safe_url)).best()
+        winner = load(desk.name, desk.ledger.url).best()
         candidate = f"{winner.row.study.name}/{winner.record.number}"
     side = trial_at_place(desk.ledger, desk.name, candidate)
     baseline = baseline or baseline_place(desk.ledger, desk.name, side.place)

@@ -105,6 +105,7 @@ def import_table(
 
 def _write(name: str, imported: Any, storage: str | None) -> None:
     """`imported`: an `interchange.imported.Imported`, whose module is too heavy for `tuner --help`."""
+    from tuner.cli.given import command
     from tuner.cli.output import next_step, say
     from tuner.cli.places import opened
     from tuner.interchange.imported import write_imported
@@ -119,4 +120,4 @@ def _write(name: str, imported: Any, storage: str | None) -> None:
         f"imported {new} new of {len(imported.trials)} trials as {name!r} into {place}: {study.objective.direction} "
         f"{study.objective.metric}, {study.budget.max_train_steps:,} steps, schedule {study.schedule.name}"
     )
-    next_step(f"tuner check {name}", f"tuner plot best-steps {name}")
+    next_step(command("check", name), command("plot best-steps", name))

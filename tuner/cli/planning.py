@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tuner.budget.step_budget import StepBudget
+from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.playing import print_prices
 from tuner.errors import DeclarationError
@@ -38,7 +39,7 @@ def print_rounds(desk: Desk, total_steps: int | None, count: int | None) -> None
         say("to take this plan, write in the study file:")
         for one in planned:
             say(f"  round {one.number}: {declaration_words(one)}")
-    next_step(f"tuner run {desk.study_file or desk.name} --dry-run")
+    next_step(command("run", desk.study_file or desk.name, after=("--dry-run",)))
 
 
 def _print_table(desk: Desk, planned: Sequence[PlannedRound]) -> None:

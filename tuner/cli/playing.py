@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from rich.text import Text
-
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
 from tuner.cli.launching import print_plan, told_failures
-from tuner.cli.output import console, next_step, readable_seconds, say
+from tuner.cli.output import next_step, readable_seconds, say, show
 from tuner.cli.places import report_path
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.study import Study
@@ -20,6 +19,7 @@ from tuner.rounds.importances import importances
 from tuner.rounds.launch import Desk, Plan
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.run import Playbook, Question
+from tuner.shown import word
 
 
 def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool) -> Exit:
@@ -46,7 +46,7 @@ def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool)
     if ending.question is not None:
         _ask(ending.question, desk)
         return Exit.FINDING
-    next_step(f"open {page}", f"tuner best {desk.name} --export model.safetensors")
+    next_step(f"open {word(page)}", command("best", desk.name, after=("--export", "model.safetensors")))
     return code
 
 
@@ -67,19 +67,18 @@ def _price_words(plans: Sequence[Plan]) -> str:
 
 def _print_winner(desk: Desk) -> None:
     try:
-        winner = load(desk.name, str(desk.ledger.safe_url)).best()
+        winner = load(desk.name, desk.ledger.url).best()
     except StorageError:
         return
     study = winner.row.study
-    out = console()
-    out.print(Text(f"the best of {study.name}: trial {winner.record.number}", style="bold"))
-    out.print(Text(f"  {study.objective.metric} {winner.headline.words}"))
-    out.print(Text(f"  best step {winner.step} of {study.budget.max_train_steps}"))
+    show(f"the best of {study.name}: trial {winner.record.number}", style="bold")
+    show(f"  {study.objective.metric} {winner.headline.words}")
+    show(f"  best step {winner.step} of {study.budget.max_train_steps}")
     point = ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in winner.record.point.values_by_name
     )
-    out.print(Text(f"  {point}"))
+    show(f"  {point}")
 
 
 def _ask(question: Question, desk: Desk) -> None:
@@ -98,4 +97,4 @@ def _ask(question: Question, desk: Desk) -> None:
     say(f"  --yes would: {question.proposal}")
     if question.instead:
         say(f"  the other way, wider ranges first: {question.instead}")
-    next_step(f"tuner run {file} --yes")
+    next_step(command("run", desk.study_file or desk.name, after=("--yes",)))

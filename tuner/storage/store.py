@@ -103,6 +103,11 @@ class Ledger:
         return self._database.safe_url
 
     @property
+    def url(self) -> str:
+        """Where it is, for whoever opens it again: with the password, so never for a log."""
+        return self._database.url.render_as_string(hide_password=False)
+
+    @property
     def file(self) -> Path | None:
         """The SQLite file; None for a server."""
         return self._database.file
