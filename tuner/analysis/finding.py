@@ -15,6 +15,12 @@ _OF_A_STUDY = (
     "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
     "transfer", "longer_training", "stale_budget", "failed_trials",
 )  # fmt: skip
+# Subjects that name no hyperparameter: the question says what was asked of them.
+_NAMED_BY_A_NOUN = {
+    ("transfer", "winner"): "Is the winner still better than its rival?",
+    ("transfer", "ranking"): "Do configurations rank as they did?",
+    ("transfer", "best regions"): "Are the best ranges still the same?",
+}
 Strength = Literal["strong", "moderate", "weak", "none"]
 
 
@@ -43,13 +49,20 @@ class Finding:
     @property
     def about(self) -> str:
         """A hyperparameter by its name; of a whole study the question says more."""
+        if (self.question, self.subject) in _NAMED_BY_A_NOUN:
+            return _NAMED_BY_A_NOUN[self.question, self.subject]
         asked = self.question.replace("_", " ")
         return f"{asked} of {self.subject}" if self.question in _OF_A_STUDY else self.subject
+
+    @property
+    def heading(self) -> str:
+        """`about` as it stands before the verdict."""
+        return self.about if self.about.endswith("?") else f"{self.about}:"
 
     def __repr__(self) -> str:
         """As `tuner check` says it; the evidence is a frame of its own."""
         mark, notes = "⚠ " * self.needs_action, "".join(f"\n  note: {caveat}" for caveat in self.caveats)
-        return f"{mark}{self.about}: {self.verdict} ({self.strength})\n  {self.summary}{notes}\n  → {self.action}"
+        return f"{mark}{self.heading} {self.verdict} ({self.strength})\n  {self.summary}{notes}\n  → {self.action}"
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: verdict, strength, summary, caveats, action, and the evidence folded away."""

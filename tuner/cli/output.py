@@ -90,7 +90,7 @@ def _print_finding(finding: Finding, thresholds: bool) -> None:
     out = console()
     colour = "yellow" if finding.needs_action else ("green" if finding.verdict in _FINE else "cyan")
     mark = "⚠ " if finding.needs_action else ""
-    head = Text(f"{mark}{finding.about}: ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
+    head = Text(f"{mark}{finding.heading} ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
     out.print(head + Text(f"  {MARKS[finding.strength]} {finding.strength}", style="dim"))
     out.print(Text(f"  {finding.summary}"))
     for caveat in finding.caveats:
