@@ -178,5 +178,5 @@ def test_two_lengths_that_came_to_an_end_are_no_curve():
     finding = budget_curve_finding(curve)
     assert finding.verdict == "inconclusive"
     assert "2 trainings were completed (1 after 100 steps, 0.5 after 200 steps)" in finding.summary
-    nothing = BudgetCurve(minimize("validation/loss"), "round-1 trial 0", table_of([], []))
+    nothing = BudgetCurve(minimize("validation/loss"), "round-1 trial 0", table_of([100], [1.0]).head(0))
     assert budget_curve_finding(nothing).summary.startswith("0 trainings were completed;")

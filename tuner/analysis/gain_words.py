@@ -27,7 +27,7 @@ def with_interval(gain: float, low: float, high: float, level: float) -> str:
 
 
 def gained_or_lost(gain: float) -> str:
-    """ "gained 0.00277", "lost 0.0152" or "gained nothing"."""
+    """As `better_or_worse`: "gained 0.00277", "lost 0.0152" or "gained nothing"."""
     if gain == 0.0 or math.isnan(gain):
         return "gained nothing"
     return f"{'gained' if gain > 0.0 else 'lost'} {abs(gain):.3g}"

@@ -112,8 +112,8 @@ class Comparison:
     def more_points(self) -> str:
         return (
             f"The result of {self.before.study.name} has not been confirmed by an independent run of {self.steps} "
-            "steps. To test it, promote more configurations with fresh seeds (promote=..., fresh=...), or search new ones in "
-            "the later round (trials=...)."
+            "steps. To test it, promote more configurations with fresh seeds (promote=..., fresh=...), or search new "
+            "ones in the later round (trials=...)."
         )
 
 

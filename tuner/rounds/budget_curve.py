@@ -92,8 +92,8 @@ def _check(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds
         raise DeclarationError(f"seeds must be at least 1, got {num_seeds}")
     if degrees_of_freedom(num_seeds * len(lengths), num_seeds) < 1:
         raise DeclarationError(
-            f"{len(lengths)} lengths of one seed each are described by a curve exactly, so nothing would tell how far a "
-            f"prediction may be wrong; give --seeds 2, or {FEW} lengths or more"
+            f"{len(lengths)} lengths of one seed each are described by a curve exactly, so nothing would tell how far "
+            f"a prediction may be wrong; give --seeds 2, or {FEW} lengths or more"
         )
     for length in lengths:
         _check_length(row.study, record, length)
