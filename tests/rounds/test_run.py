@@ -73,10 +73,11 @@ def _what_a_second_round_says(tuner, folder):
     """The transfer check as it is asked, drawn and remembered."""
     checked = tuner("check", "tiny", "--round", 2, "-f", "json")
     found = {(one["question"], one["subject"]): one for one in json.loads(checked.out)["findings"]}
-    assert {("transfer", "winner"), ("transfer", "ranking"), ("longer_training", "round-2")} <= set(found)
+    assert {("transfer", "winner"), ("longer_training", "round-2")} <= set(found)
+    assert ("transfer", "ranking") not in found, "two configurations have no ranking"
     pairs = found["transfer", "winner"]["evidence"]
     assert [pair["seeds"] for pair in pairs] == ["same", "same", "fresh", "fresh"]
-    assert "2 same-seed pairs are shown and not counted" in found["transfer", "ranking"]["summary"]
+    assert re.search(r"is (better|worse) by \S+ \(80% interval", found["transfer", "winner"]["summary"])
     kept = json.loads(tuner("conclusions", "tiny", "-f", "json").out)
     winner = next(row for row in kept if row["conclusion"] == "winner of round-1")
     assert (winner["drawn_at"], winner["asked_at"]) == (40, 400)

@@ -17,6 +17,12 @@ _OF_A_STUDY = (
     "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
     "transfer", "longer_training", "stale_budget", "failed_trials", "pruned",
 )  # fmt: skip
+# Subjects that name no hyperparameter: the question says what was asked of them.
+_NAMED_BY_A_NOUN = {
+    ("transfer", "winner"): "Is the winner still better than its rival?",
+    ("transfer", "ranking"): "Do configurations rank as they did?",
+    ("transfer", "best regions"): "Are the best ranges still the same?",
+}
 Strength = Literal["strong", "moderate", "weak", "none"]
 Tone = Literal["act", "fine", "told", "open"]
 # In words, not as marks out of three: it says how much the records show, not how good the result is.
@@ -55,6 +61,8 @@ class Finding:
     @property
     def about(self) -> str:
         """A hyperparameter by its name; of a whole study the question says more."""
+        if (self.question, self.subject) in _NAMED_BY_A_NOUN:
+            return _NAMED_BY_A_NOUN[self.question, self.subject]
         asked = self.question.replace("_", " ")
         return f"{asked} of {self.subject}" if self.question in _OF_A_STUDY else self.subject
 
@@ -72,10 +80,15 @@ class Finding:
         """The strength as a person says it."""
         return STRENGTH_WORDS[self.strength]
 
+    @property
+    def heading(self) -> str:
+        """`about` as it stands before the verdict."""
+        return self.about if self.about.endswith("?") else f"{self.about}:"
+
     def __repr__(self) -> str:
         """As `tuner check` says it; the evidence is a frame of its own."""
         mark, notes = "⚠ " * self.needs_action, [f"  note: {caveat}" for caveat in self.caveats]
-        head = f"{mark}{self.about}: {self.verdict} ({self.evidence_words})"
+        head = f"{mark}{self.heading} {self.verdict} ({self.evidence_words})"
         return "\n".join(map(shown, [head, f"  {self.summary}", *notes, f"  → {self.action}"]))
 
     def _repr_html_(self) -> str:

@@ -86,6 +86,15 @@ LaunchedRound = Annotated[int, typer.Option("--round", "-r", help="The round, co
 MaxTrainSteps = Annotated[
     int | None, typer.Option(min=1, help="Step budget of every trial, over the declared one.", show_default=False)
 ]
+NumTrials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials",
+        min=1,
+        help="Trials of the round in all, over the declared number: more of its quasi-random points.",
+        show_default=False,
+    ),
+]
 RetryFailed = Annotated[
     bool,
     typer.Option(

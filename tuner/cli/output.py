@@ -100,7 +100,7 @@ def emit_findings(
 def _print_finding(finding: Finding, thresholds: bool) -> None:
     mark = "⚠ " if finding.needs_action else ""
     verdict = Text(finding.verdict, style=f"bold {_COLOURS[finding.tone]}")
-    head = Text(shown(f"{mark}{finding.about}: "), style="bold") + verdict
+    head = Text(shown(f"{mark}{finding.heading} "), style="bold") + verdict
     console().print(head + Text(f"  ({finding.evidence_words})", style="dim"))
     show(f"  {finding.summary}")
     for caveat in finding.caveats:

@@ -254,5 +254,5 @@ class Playbook:
     def _add(self, finding: Finding) -> Finding:
         self.findings.append(finding)
         mark = "!" if finding.needs_action else " "
-        self.tell(f"{mark} {finding.about}: {finding.verdict}. {finding.summary}")
+        self.tell(f"{mark} {finding.heading} {finding.verdict}. {finding.summary}")
         return finding
