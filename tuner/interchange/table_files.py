@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tuner.errors import DeclarationError
 from tuner.security import original_cell
 
+TELL_NAN_APART = ("future.distinguish_nan_and_na", True)  # of a number that is missing, in Parquet
 SUFFIXES = (".csv", ".parquet", ".pq")
 _SHOWN = 400  # characters of a list of columns in a message
 
@@ -75,10 +77,18 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    """With nullable types: nothing and NaN are two things there."""
-    with warnings.catch_warnings():
+    """A NaN becomes the text nan, because pandas takes it for an empty cell otherwise."""
+    with warnings.catch_warnings(), pd.option_context(*TELL_NAN_APART):
         warnings.simplefilter("ignore")
-        return pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
+        table = pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
+        for name in table.columns[~table.columns.duplicated(keep=False)]:
+            if pd.api.types.is_float_dtype(table[name]):
+                empty = table[name].isna().to_numpy(dtype=bool)
+                nan = np.isnan(table[name].to_numpy(dtype=np.float64, na_value=0.0)) & ~empty
+                table[name] = (
+                    table[name].astype(object).mask(empty, None).mask(nan, "nan") if nan.any() else table[name]
+                )
+    return table
 
 
 def _refuse_one_column(path: Path, table: pd.DataFrame) -> None:

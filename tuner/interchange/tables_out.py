@@ -10,6 +10,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Choice, Range
 from tuner.errors import DeclarationError, StorageError
 from tuner.interchange.cells import UNKNOWN, empty_means_a_choice, with_choice_cells
+from tuner.interchange.table_files import TELL_NAN_APART
 from tuner.interchange.table_space import space_text
 from tuner.security import make_private_folder, safe_cell
 
@@ -21,9 +22,11 @@ def export_tables(frames: StudyFrames, folder: Path, form: str) -> list[Path]:
 
     Raises DeclarationError where pyarrow is missing, StorageError for a folder that cannot be written.
     """
+    with pd.option_context(*TELL_NAN_APART):
+        curves = _bytes(_curves(frames, form), form)
     contents = {
         folder / f"points.{form}": _bytes(_safe(_points(frames)), form),
-        folder / f"curves.{form}": _bytes(_safe(_curves(frames, form)), form),
+        folder / f"curves.{form}": curves,
         folder / "space.json": space_text(frames.study.hyperparameters).encode(),
     }
     try:
@@ -51,12 +54,12 @@ def _points(frames: StudyFrames) -> pd.DataFrame:
 
 def _curves(frames: StudyFrames, form: str) -> pd.DataFrame:
     """NaN is written as a value, since an empty cell means that nothing was measured."""
-    table = frames.curves.astype({"metric": str})
+    table = frames.curves.assign(metric=frames.curves["metric"].astype(str).map(safe_cell))
     values = table["value"].to_numpy(dtype=np.float64)
     if form == "csv":
         cells = pd.Series(values, index=table.index, dtype=object)
         return table.assign(value=cells.where(~np.isnan(values), "nan"))
-    return table.assign(value=pd.arrays.FloatingArray(values, np.zeros(len(values), dtype=bool)))
+    return table.assign(value=pd.arrays.FloatingArray(values.copy(), np.zeros(len(values), dtype=bool)))
 
 
 def _bytes(table: pd.DataFrame, form: str) -> bytes:
