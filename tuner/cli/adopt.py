@@ -13,10 +13,14 @@ def adopt(
     where: Where,
     candidate: Annotated[
         str | None,
-        typer.Option(help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round.", show_default=False),
+        typer.Option(
+            help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round. Of an imported study a TRIAL, or "
+            "values, like lr=0.1,width=32.",
+            show_default=False,
+        ),
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="ROUND/TRIAL. Default: what was adopted last.", show_default=False)
+        str | None, typer.Option(help="The same. Default: what was adopted last.", show_default=False)
     ] = None,
     replicates: Annotated[int, typer.Option(help="Fresh seeds for each of the two.")] = 5,
     level: Annotated[float, typer.Option(help="Probability of the interval of the difference.")] = 0.8,
@@ -26,9 +30,10 @@ def adopt(
     form: OutputFormat = Format.table,
 ) -> None:
     """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE (exit code 4: trials
-    failed).
+    failed). Of an imported study (its name instead of a file) the replicates that are there are compared; nothing is
+    trained.
     """
-    from tuner.cli.contests import hold_contest, price_contest, sides_of
+    from tuner.cli.contests import hold_contest, price_contest, settled_import, sides_of
     from tuner.cli.desks import open_desk
     from tuner.cli.given import command
     from tuner.cli.launching import told_failures
@@ -36,6 +41,10 @@ def adopt(
     from tuner.rounds.adoption import check_level, contest
 
     check_level(level)
+    imported = settled_import(where, candidate, baseline, level=level, minimum_gain=minimum_gain, dry_run=dry_run)
+    if imported is not None:
+        emit_findings(str(where.study), imported.study, imported.findings, form)
+        return
     with open_desk(where, dry_run=dry_run, create=False) as desk:
         made = contest(desk, *sides_of(desk, candidate, baseline), replicates)
         if dry_run:

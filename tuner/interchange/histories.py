@@ -20,6 +20,7 @@ RUN_NAMES = ("trial", "trial_id", "trial_number", "run", "run_id", "run_name", "
 STEP_NAMES = ("step", "trainer/global_step", "global_step", "training_iteration", "iteration", "_step", "epoch")
 TENSORBOARD = ("Wall time", "Step", "Value")
 _TENSORBOARD_FILE = re.compile(r"run-(?P<run>.*?)-tag-(?P<metric>.*)")
+_WHOLE = re.compile(r"(\d+)\.0*")  # as pandas writes a whole number where one cell of its column is empty
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__MIN|__MAX)?")
 # Columns of a wide table that are no metrics: clocks, places and counters of Lightning, W&B, Ray and spreadsheets.
 _NO_METRICS = (
@@ -37,11 +38,19 @@ def run_column(table: pd.DataFrame) -> str | None:
 
 def run_keys(column: pd.Series, where: str) -> pd.Series:
     """The names of runs as text; 16 and 16.0 are one. Raises DeclarationError for an empty cell."""
-    text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
+    text = texts_in(column)
     empty = (text == "").to_numpy()
     if empty.any():
         raise DeclarationError(f"{where} in row {int(empty.argmax()) + 2} is empty; every row names its run")
-    return text.str.replace(r"^(\d+)\.0*$", r"\1", regex=True)
+    return text
+
+
+def texts_in(column: pd.Series) -> pd.Series:
+    """The cells of a column of names as text without space around it; an empty cell is "", and 16.0 is 16."""
+    codes, cells = pd.factorize(column.astype(object), use_na_sentinel=False)  # few names, in many rows
+    plain = ["" if cell is None or cell is pd.NA or cell != cell else str(cell).strip() for cell in cells]
+    names = np.array([found[1] if (found := _WHOLE.fullmatch(one)) else one for one in plain], dtype=object)
+    return pd.Series(names[codes], index=column.index, dtype=object)
 
 
 def history_of(
@@ -120,7 +129,7 @@ def _counts_from_zero(table: pd.DataFrame, name: str, steps: np.ndarray) -> bool
 
 
 def _long(table: pd.DataFrame, path: Path, runs: pd.Series, steps: np.ndarray) -> pd.DataFrame:
-    metrics = table["metric"].astype(object).where(table["metric"].notna(), "").astype(str).str.strip()
+    metrics = texts_in(table["metric"])
     if (metrics == "").any():
         raise DeclarationError(f"{path}: row {int((metrics == '').to_numpy().argmax()) + 2} has no metric")
     values, empty = numbers_in(table["value"], f"{path}: value")

@@ -168,7 +168,8 @@ def _bounded(values: pd.Series) -> pd.Series:
 
 
 def _check_runs(curves: pd.DataFrame, points: pd.DataFrame, history: Path, points_file: Path) -> None:
-    strangers = [run for run in curves["run"].unique() if run not in set(points["run"])]
+    known = set(points["run"])
+    strangers = [run for run in curves["run"].unique() if run not in known]
     if strangers:
         raise DeclarationError(
             f"{history} has trial {strangers[0]:.80}, which {points_file} does not; its first is "

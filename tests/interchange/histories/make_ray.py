@@ -7,6 +7,7 @@ The machine's name and address in the files were replaced by `worker` and 127.0.
 import math
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import ray
@@ -36,5 +37,5 @@ for folder in Path("/tmp/ray_results/ray").iterdir():
     for name in ("progress.csv", "result.json", "params.json"):
         text = (folder / name).read_text()
         text = re.sub(ray.util.get_node_ip_address().replace(".", r"\."), "127.0.0.1", text)
-        (kept / name).write_text(re.sub(re.escape(__import__("socket").gethostname()), "worker", text))
+        (kept / name).write_text(re.sub(re.escape(socket.gethostname()), "worker", text))
 shutil.rmtree("/tmp/ray_results/ray")
