@@ -149,7 +149,7 @@ def _validation_before_the_fit(outcome: Fitted, fits: pd.DataFrame) -> list[str]
     if early.empty:
         return []
     return [
-        f"Validation was best after {int(early['validation_step'].iloc[0]):,} steps and got worse on the way to the fit: "
+        f"Validation was best after {int(early['validation_step'].iloc[0]):,} steps and got worse until the fit: "
         f"{outcome.steps:,} steps are more than a run needs. The best steps of round 1 say how many are enough; "
         "regularization can help (A5)."
     ]
