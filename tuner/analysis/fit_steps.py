@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.levels import Array, noise_of
+from tuner.analysis.noise import Array, noise_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.objective import FitCriterion
 from tuner.errors import DeclarationError
