@@ -17,6 +17,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 MOST_SHARES = 200  # [P] of the budget; more evaluations are averaged
+MISSED = 0.1  # [P] of its evaluations: a trial that lacks more was evaluated at steps of its own
 NEAR = 2.0  # [P] of its own distances of evaluations: so far beyond its evaluations the end of a curve stands for it
 
 
@@ -80,7 +81,7 @@ def common_curves(
         values if objective.direction == "minimize" else -values,
     )
     own, columns = np.unique(measured.steps, return_inverse=True)
-    shared = _share_steps(measured, len(own)) and (steps is None or np.array_equal(own, steps))
+    shared = _share_steps(measured, columns) and (steps is None or np.array_equal(own, steps))
     if shared:
         matrix = np.full((len(numbers), len(own)), np.nan)
         matrix[measured.places, columns] = measured.values
@@ -109,10 +110,17 @@ class _Measured:
         return np.searchsorted(self.places, np.arange(self.trials + 1))
 
 
-def _share_steps(measured: _Measured, num_steps: int) -> bool:
-    """Whether at least half of the trials that were evaluated were so at every step at which any trial was."""
+def _share_steps(measured: _Measured, columns: NDArray[np.intp]) -> bool:
+    """Whether most trials were evaluated at every step at which any was, up to their last, and none missed many.
+
+    `columns`: the place of each evaluation among all steps.
+    """
     counts = np.bincount(measured.places, minlength=measured.trials)
-    return bool((counts == num_steps).sum() * 2 >= (counts > 0).sum())
+    due = np.zeros(measured.trials, dtype=np.intp)
+    np.maximum.at(due, measured.places, columns + 1)
+    there = counts > 0
+    missed = (due - counts)[there]
+    return bool((missed == 0).mean() >= 0.5 and (missed <= MISSED * due[there]).all()) if there.any() else True
 
 
 def _counted(measured: _Measured) -> tuple[NDArray[np.intp], Array]:
