@@ -28,7 +28,7 @@ def test_trials_steps_cost_and_relevance_are_shown_and_nothing_is_written(tuner,
 
 
 def test_where_the_sweep_finds_the_budget_a_total_buys_trials_of_one_length(tuner, tmp_path):
-    """60 steps a trial; the last round trains 2 promoted points, both twice: 4 x 60 of 3,000 steps; 46 x 60 are left."""
+    """60 steps each; the last round trains 2 promoted points, both twice: 4 x 60 of 3,000 steps; 46 x 60 are left."""
     study = write_study(tmp_path)
     run = tuner("plan", study, "--total-steps", 3000)
     assert run.code == 0, run.err
