@@ -23,6 +23,7 @@ from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
+from tuner.analysis.headline import FreshRun, Headline, fresh_elsewhere, headline
 from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.standing import in_words, standing
@@ -49,7 +50,12 @@ Asked = int | str | None  # which study is meant
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Winner:
-    """The best trial of a study: its record, the step and value that selection found, and that checkpoint."""
+    """The best configuration of a study, by its selected run: record, step, checkpoint, and last value of that run.
+
+    value: what the configuration gives: the median of its trainings with fresh seeds; without any the selected run's,
+    which is optimistic (`kind` says which of both). selected_value: of the selected run at `step`. fresh: the trainings
+    with fresh seeds.
+    """
 
     row: StudyRow
     record: TrialRecord
@@ -57,6 +63,22 @@ class Winner:
     step: int
     last_value: float
     checkpoint: Checkpoint | None
+    headline: Headline
+
+    @property
+    def selected_value(self) -> float:
+        """The best value of the selected run, whose weights are exported."""
+        return self.headline.selected_value
+
+    @property
+    def kind(self) -> str:
+        """What `value` is: "median of fresh seeds" or "one seed"."""
+        return self.headline.kind
+
+    @property
+    def fresh(self) -> tuple[FreshRun, ...]:
+        """Trainings of this configuration with fresh seeds, at this length."""
+        return self.headline.fresh
 
     @property
     def point(self) -> dict[str, Value]:
@@ -68,7 +90,7 @@ class Winner:
         values = "".join(f"\n  {name} = {value!r}" for name, value in self.point.items())
         return (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
-            f"{self.value:.4g} at step {self.step} of {study.budget.max_train_steps}{values}"
+            f"{self.headline.words}; best step {self.step} of {study.budget.max_train_steps}{values}"
         )
 
 
@@ -200,11 +222,14 @@ class CampaignRecords:
             return adoption_log(ledger, self.name)
 
     def best(self, round: Asked = None) -> Winner:
-        """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""
+        """The winner by the study's objective; where fresh seeds were trained, by their medians.
+
+        A smaller number wins a tie. Raises StorageError without one.
+        """
         with self._ledger() as ledger:
             if isinstance(round, str):
                 frames, row = study_frames(ledger, self.name, round), ledger.study(self.name, round)
-                return _winner_of(ledger, frames, row, _best_trial(frames, self.name))
+                return _winner_of(ledger, frames, row, _best(ledger, frames, self.name))
             return _winner(ledger, self.name, round_number(ledger, self.name, round))
 
     def final(self) -> Winner:
@@ -213,7 +238,9 @@ class CampaignRecords:
             adopted = last_adopted(ledger, self.name)
             if adopted is not None:
                 frames, row = study_frames(ledger, self.name, adopted[0]), ledger.study(self.name, adopted[0])
-                return _winner_of(ledger, frames, row, adopted[1])
+                others = fresh_elsewhere(ledger, self.name, frames.study)
+                found = headline(frames, others, adopted[1]) or _best(ledger, frames, self.name)
+                return _winner_of(ledger, frames, row, found)
         return self.best()
 
     @contextmanager
@@ -262,28 +289,25 @@ def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
 
 def _winner(ledger: Ledger, campaign: str, number: int) -> Winner:
     frames = round_frames(ledger, campaign, number)
-    best = _best_trial(frames, campaign)
-    return _winner_of(ledger, frames, row_of_trial(ledger, campaign, number, best)[0], best)
+    best = _best(ledger, frames, campaign)
+    return _winner_of(ledger, frames, row_of_trial(ledger, campaign, number, best.trial)[0], best)
 
 
-def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, number: int) -> Winner:
-    best = frames.trials[frames.trials["trial"] == number].iloc[0]
-    record = ledger.trial(row.study_id, number)
+def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, found: Headline) -> Winner:
+    best = frames.trials[frames.trials["trial"] == found.trial].iloc[0]
+    record = ledger.trial(row.study_id, found.trial)
     step = int(best["best_step"])
     checkpoint = next((c for c in record.checkpoints if c.kind == "best" and c.step == step), None)
-    return Winner(row, record, float(best["best_value"]), step, float(best["last_value"]), checkpoint)
+    return Winner(row, record, found.value, step, float(best["last_value"]), checkpoint, found)
 
 
-def _best_trial(frames: StudyFrames, campaign: str) -> int:
-    """The number of the winner; a smaller one wins a tie. Raises StorageError where no trial is complete."""
-    complete = frames.complete
-    if complete.empty:
-        counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
-        silent = (
-            " with a finite " + frames.study.objective.metric if (frames.trials["state"] == "complete").any() else ""
-        )
-        raise StorageError(
-            f"{frames.study.name} of {campaign!r} has no complete trial{silent} yet ({counts or 'no trials'})"
-        )
-    ascending = frames.study.objective.direction == "minimize"
-    return int(complete.sort_values(["best_value", "trial"], ascending=[ascending, True])["trial"].iloc[0])
+def _best(ledger: Ledger, frames: StudyFrames, campaign: str) -> Headline:
+    """The winner. Raises StorageError where no trial is complete."""
+    found = headline(frames, fresh_elsewhere(ledger, campaign, frames.study))
+    if found is not None:
+        return found
+    counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
+    silent = " with a finite " + frames.study.objective.metric if (frames.trials["state"] == "complete").any() else ""
+    raise StorageError(
+        f"{frames.study.name} of {campaign!r} has no complete trial{silent} yet ({counts or 'no trials'})"
+    )

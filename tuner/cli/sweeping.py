@@ -65,7 +65,7 @@ def run_and_print(desk: Desk, declared: Sweep, *, again: bool, retry_failed: boo
         raise StorageError(f"the sweep of {desk.name!r} left no record")
     if form is Format.table:
         emit_frame(records.fits.drop(columns=["trial", "seed"]), form)
-    emit_findings(desk.name, records.name, [sweep_finding(outcome, records.fits)], form)
+    emit_findings(desk.name, records.name, [sweep_finding(outcome, records.fits, records.frames.study)], form)
     file = desk.study_file or desk.name
     if isinstance(outcome, Fitted):
         next_step(f"tuner launch {file} --round 1", f"tuner plot sweep {desk.name}")
