@@ -13,7 +13,7 @@ from scipy import stats
 
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.frames import study_frames
-from tuner.analysis.levels import Array
+from tuner.analysis.noise import Array
 from tuner.design.objective import Objective
 from tuner.errors import StorageError
 from tuner.storage.store import Ledger

@@ -8,11 +8,10 @@ import pandas as pd
 from scipy import stats
 
 from tuner.analysis.good_trials import GOOD_IMPROVEMENT, GOOD_SHARE
-from tuner.analysis.levels import MATERIAL, Gains
+from tuner.analysis.levels import LATE, MATERIAL, Gains
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 EARLY = 0.10  # [S] best steps always before this fraction of the budget: far too long (A14)
-LATE = 0.75  # [S] best steps consistently after this fraction: maybe too short (A15)
 CONSISTENT = 0.80  # [P] share of the good trials that "always" and "consistently" mean (A15)
 MINIMUM_GOOD = 3  # [P] fewer good trials decide nothing
 CONFIDENCE = 0.99  # [P] one-sided, of a gain being real or absent
@@ -40,31 +39,42 @@ THRESHOLDS = {
 class PooledGain:
     """A gain over all good trials: whether it is surely there, surely absent, or neither.
 
-    positive, sure, sure_absent: shares of the trials that gained at all, surely gained, surely did not.
+    worse: whether it is surely a loss. positive, sure, sure_absent: shares of the trials that gained at all, surely
+    gained, surely did not. mean and margin (one-sided) in evaluation noises; NaN where too few trials are known.
     """
 
-    real: bool
-    absent: bool
-    positive: float
-    sure: float
-    sure_absent: float
+    real: bool = False
+    absent: bool = False
+    worse: bool = False
+    positive: float = 0.0
+    sure: float = 0.0
+    sure_absent: float = 0.0
+    mean: float = math.nan
+    margin: float = math.nan
 
 
 def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
     """Judged by the spread over the trials, or by that of the noise where it is larger."""
-    gain = gains.gain[np.isfinite(gains.gain)]
+    known = np.isfinite(gains.gain)
+    gain, spread = gains.gain[known], gains.spread[known]
     if len(gain) < MINIMUM_GOOD:
-        return PooledGain(real=False, absent=False, positive=0.0, sure=0.0, sure_absent=0.0)
+        return PooledGain()
     critical = float(stats.norm.ppf(CONFIDENCE))
-    alone = critical * gains.spread
-    margin = critical * max(float(gain.std(ddof=1)), gains.spread) / math.sqrt(len(gain))
-    real = bool(gain.mean() > max(margin, MEANINGFUL))
+    alone = critical * spread
+    typical = math.sqrt(float((spread**2).mean()))
+    margin = critical * max(float(gain.std(ddof=1)), typical) / math.sqrt(len(gain))
+    sure = float((gain > np.maximum(alone, MEANINGFUL)).mean())
+    # Trials that each gained surely, though not equally much, gained.
+    real = bool(gain.mean() > max(margin, MEANINGFUL)) or sure >= CONSISTENT
     return PooledGain(
         real=real,
         absent=not real and bool(gain.mean() + margin < negligible),
+        worse=bool(gain.mean() + margin < -negligible),
         positive=float((gain > 0).mean()),
-        sure=float((gain > max(alone, MEANINGFUL)).mean()),
+        sure=sure,
         sure_absent=float((gain + alone < 2 * negligible).mean()),
+        mean=float(gain.mean()),
+        margin=margin,
     )
 
 
@@ -79,21 +89,37 @@ def too_little_evidence(num_good: int, num_evaluations: int) -> str | None:
 
 def judged(table: pd.DataFrame, after_early: PooledGain, in_late: PooledGain) -> tuple[str, str]:
     """The verdict and its reason; `table` as of `best_steps_frame`."""
-    last = f"the last {1 - LATE:.0%} of the budget"
     if in_late.real and in_late.positive >= CONSISTENT:
-        return "maybe_too_short", f"The good trials still gained in {last}"
+        return "maybe_too_short", f"The good trials still improved in {_LAST}"
     if _split(in_late, len(table)):
-        return "mixed", f"Some good trials gained in {last}, others did not (D11)"
+        return "mixed", f"Some good trials improved in {_LAST}, others did not (D11)"
     if after_early.absent and (table["earliest_fraction"] <= EARLY).mean() >= CONSISTENT:
         if table["in_warmup"].mean() > 1.0 - CONSISTENT:
             return "inconclusive", "Best steps lie inside the warmup, which says little about the budget (D34)"
-        return "too_long", f"The good trials gained nothing after the first {EARLY:.0%} of the budget"
+        return "too_long", f"The good trials improved no more after the first {EARLY:.0%} of the budget"
     if after_early.real and in_late.absent:
+        return "ok", f"The good trials improved after the first {EARLY:.0%} of the budget, but not in {_LAST}"
+    return "inconclusive", _open(after_early, in_late)
+
+
+_LAST = f"the last {1 - LATE:.0%} of the budget"
+
+
+def _open(after_early: PooledGain, in_late: PooledGain) -> str:
+    """What the gains leave open, in the words of what was measured."""
+    if in_late.real:
+        return f"Only {in_late.positive:.0%} of the good trials improved in {_LAST}: too few to speak for all"
+    if in_late.absent:
         return (
-            "ok",
-            f"The good trials gained after the first {EARLY:.0%} of the budget and not in the last {1 - LATE:.0%}",
+            f"The good trials improved no more in {_LAST}, but whether they did after the first {EARLY:.0%} "
+            f"({in_words(after_early)}) is not clear"
         )
-    return "inconclusive", "The gains are too small against the noise to say where the good trials stopped improving"
+    return f"Whether the good trials improved in {_LAST} ({in_words(in_late)}) is not clear"
+
+
+def in_words(gain: PooledGain) -> str:
+    """A mean gain with how far it can be told."""
+    return f"by {gain.mean:.1f} ± {gain.margin:.1f} times the evaluation noise"
 
 
 def _split(in_late: PooledGain, num_trials: int) -> bool:

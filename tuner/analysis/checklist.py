@@ -49,9 +49,9 @@ QUESTIONS = (
     Asked("enough_points", _one(enough_points_finding), ("enough", "sparse"), searched=True),
     Asked("infeasible", _one(infeasible_finding), ("ok", "many_infeasible"), searched=True),
     Asked("instability", _one(instability_finding), ("ok", "likely_instability"), searched=True),
-    Asked("overfitting", _one(overfitting_finding), ("ok", "overfitting"), curves=True),
+    Asked("overfitting", _one(overfitting_finding), ("ok", "some_overfit", "overfitting"), curves=True),
     Asked("late_variance", _one(late_variance_finding), ("ok", "noisy"), curves=True),
-    Asked("improvement", _one(improvement_finding), ("still_improving", "saturated"), curves=True),
+    Asked("improvement", _one(improvement_finding), ("still_improving", "saturated", "got_worse"), curves=True),
     Asked("training_loss", _one(training_loss_finding), ("ok", "rising"), curves=True),
     Asked(
         "best_steps", _one(best_steps_finding), ("ok", "too_long", "maybe_too_short", "mixed"), curves=True

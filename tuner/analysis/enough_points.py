@@ -1,4 +1,4 @@
-"""Enough points? How many trials are good, and how lucky the best of fewer would have been (B21)."""
+"""Enough points? How many trials come close to the best, and how lucky the best of fewer would have been (B21)."""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,8 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
-SPARSE = 3  # [P] fewer good trials are sparse (B21)
-TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near the best is good
+SPARSE = 3  # [P] fewer trials close to the best are sparse (B21)
+TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near is close to the best
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 _QUESTION = Question(
@@ -60,8 +60,8 @@ def enough_points_finding(frames: StudyFrames) -> Finding:
     complete, good, table = len(frames.complete), num_good(frames), best_of_n_frame(frames)
     verdict = "inconclusive" if complete < MINIMUM_COMPLETE else "sparse" if good < SPARSE else "enough"
     summary = (
-        f"{good} of {complete} completed trials are good: within {TOLERANCE:.0%} of the way from the best to the "
-        f"median one.{_luck(table)}"
+        f"{'Only ' * (good < SPARSE)}{good} of {complete} completed trials come close to the best (within "
+        f"{TOLERANCE:.0%} of the distance from the best to the median trial).{_luck(table)}"
     )
     return _QUESTION.answer(frames, verdict, summary, table)
 
@@ -70,7 +70,4 @@ def _luck(table: pd.DataFrame) -> str:
     if len(table) < MINIMUM_COMPLETE:
         return ""
     half = table.iloc[(table["n"] - table["n"].iloc[-1] / 2).abs().argmin()]
-    return (
-        f" The best of {int(half['n'])} of them would lie between {half['q25']:.4g} and {half['q75']:.4g} in half of "
-        "all draws."
-    )
+    return f" With only {int(half['n'])} trials, the best would typically be {half['q25']:.4g} to {half['q75']:.4g}."

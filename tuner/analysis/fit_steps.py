@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.levels import Array, noise_of
+from tuner.analysis.noise import Array, noise_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_validation import SEEN_COLUMNS, validation_seen
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion

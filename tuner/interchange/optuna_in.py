@@ -16,7 +16,7 @@ from tuner.design.hyperparameters import Range
 from tuner.design.objective import Objective
 from tuner.design.study import Study
 from tuner.errors import DeclarationError, StorageError, TunerError
-from tuner.interchange.cleaning import interval_of, without_overflow
+from tuner.interchange.cleaning import interval_of, reach_of, without_overflow
 from tuner.interchange.imported import Imported, imported_study, imported_trial, metric_name, refuse_unknown
 from tuner.interchange.optuna_space import hyperparameters_of, point_values
 from tuner.records import FinishedTrial, Measurement, State
@@ -124,7 +124,9 @@ def _budget(trials: Collection[FrozenTrial], shift: int, given: int | None, note
             f"max_train_steps is taken as {last}, the last step of any trial; --max-train-steps says otherwise"
         )
     whole = given or last
-    return StepBudget(whole, min(whole, interval_of(pd.DataFrame({"step": sorted(steps)}))) if steps else whole)
+    rows = [(trial.number, step) for trial in trials for step in trial.intermediate_values]
+    usual = interval_of(pd.DataFrame(rows, columns=["trial", "step"]))
+    return StepBudget(whole, min(whole, usual) if steps else whole)
 
 
 def _ended(trial: FrozenTrial, budget: StepBudget, shift: int) -> tuple[State, str]:
@@ -143,7 +145,7 @@ def _ended(trial: FrozenTrial, budget: StepBudget, shift: int) -> tuple[State, s
         return State.FAILED, "failed in Optuna: an error, or NaN was its value"
     if trial.value is None or not math.isfinite(trial.value):
         return State.INFEASIBLE, f"its value is {trial.value}"
-    if values and last + budget.evaluate_every < budget.max_train_steps:
+    if values and last + reach_of(list(values), budget.evaluate_every) < budget.max_train_steps:
         return State.CANCELLED, f"cut short: last reported at step {last} of {budget.max_train_steps}"
     return State.COMPLETE, ""
 
