@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
+from tuner.cli.bottom_line import bottom_line
 from tuner.cli.exit_codes import Exit
 from tuner.cli.launching import print_plan, told_failures
 from tuner.cli.output import console, next_step, readable_seconds, say
@@ -19,7 +20,7 @@ from tuner.report.page import write_report
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Desk, Plan
 from tuner.rounds.price import Extremes, priced_campaign
-from tuner.rounds.run import Playbook, Question
+from tuner.rounds.run import Ending, Playbook, Question
 
 
 def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool) -> Exit:
@@ -41,7 +42,7 @@ def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
         write_report(desk.ledger, desk.name, page, importances)
         say(f"wrote {page}")
-    _print_winner(desk)
+    _print_bottom_line(desk, ending)
     code = told_failures(desk, ending.rounds)
     if ending.question is not None:
         _ask(ending.question, desk)
@@ -65,21 +66,16 @@ def _price_words(plans: Sequence[Plan]) -> str:
     return f"{steps:,} steps, about {readable_seconds(seconds)}"
 
 
-def _print_winner(desk: Desk) -> None:
+def _print_bottom_line(desk: Desk, ending: Ending) -> None:
     try:
         winner = load(desk.name, str(desk.ledger.safe_url)).best()
     except StorageError:
         return
-    study = winner.row.study
+    first, *others = bottom_line(winner, ending.findings, ended=ending.question is None)
     out = console()
-    out.print(Text(f"the best of {study.name}: trial {winner.record.number}", style="bold"))
-    out.print(Text(f"  {study.objective.metric} {winner.headline.words}"))
-    out.print(Text(f"  best step {winner.step} of {study.budget.max_train_steps}"))
-    point = ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in winner.record.point.values_by_name
-    )
-    out.print(Text(f"  {point}"))
+    out.print(Text(first, style="bold"))
+    for line in others:
+        out.print(Text(line))
 
 
 def _ask(question: Question, desk: Desk) -> None:
