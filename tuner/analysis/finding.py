@@ -63,6 +63,8 @@ class Finding:
         """A hyperparameter by its name; of a whole study the question says more."""
         if (self.question, self.subject) in _NAMED_BY_A_NOUN:
             return _NAMED_BY_A_NOUN[self.question, self.subject]
+        if self.question == "isolation":
+            return f"Which {self.subject} is best?"
         asked = self.question.replace("_", " ")
         return f"{asked} of {self.subject}" if self.question in _OF_A_STUDY else self.subject
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
-from tuner.analysis.levels import Array
+from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
 
 QUESTION = "pruned"

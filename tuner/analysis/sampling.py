@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.levels import Array
+from tuner.analysis.noise import Array
 from tuner.analysis.positions import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range

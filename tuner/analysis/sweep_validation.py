@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tuner.analysis.evidence import split_metrics
-from tuner.analysis.levels import Array
+from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.objective import FitCriterion
 

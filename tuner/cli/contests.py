@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import Finding
+from tuner.cli.given import command
 from tuner.cli.launching import print_plan
 from tuner.cli.output import next_step, say
 from tuner.cli.places import exists, opened
@@ -49,7 +50,7 @@ def settled_import(
             return SettledImport(made.study.name, [])
         finding = settle(ledger, name, made, level=level, minimum_gain=minimum_gain)
     say(f"{finding.verdict.upper()}: in the log of adoptions of {name}")
-    next_step(f"tuner adoptions {name}", f"tuner report {name}")
+    next_step(command("adoptions", name), command("report", name))
     return SettledImport(made.study.name, [finding])
 
 

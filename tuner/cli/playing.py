@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from tuner.cli.bottom_line import bottom_line
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
 from tuner.cli.launching import print_plan, told_failures
@@ -18,7 +19,7 @@ from tuner.report.page import write_report
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Desk, Plan
 from tuner.rounds.price import Extremes, priced_campaign
-from tuner.rounds.run import Playbook, Question
+from tuner.rounds.run import Ending, Playbook, Question
 from tuner.shown import word
 
 
@@ -41,7 +42,7 @@ def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
         write_report(desk.ledger, desk.name, page, importances)
         say(f"wrote {page}")
-    _print_winner(desk)
+    _print_bottom_line(desk, ending)
     code = told_failures(desk, ending.rounds)
     if ending.question is not None:
         _ask(ending.question, desk)
@@ -65,20 +66,15 @@ def _price_words(plans: Sequence[Plan]) -> str:
     return f"{steps:,} steps, about {readable_seconds(seconds)}"
 
 
-def _print_winner(desk: Desk) -> None:
+def _print_bottom_line(desk: Desk, ending: Ending) -> None:
     try:
         winner = load(desk.name, desk.ledger.url).best()
     except StorageError:
         return
-    study = winner.row.study
-    show(f"the best of {study.name}: trial {winner.record.number}", style="bold")
-    show(f"  {study.objective.metric} {winner.headline.words}")
-    show(f"  best step {winner.step} of {study.budget.max_train_steps}")
-    point = ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in winner.record.point.values_by_name
-    )
-    show(f"  {point}")
+    first, *others = bottom_line(winner, ending.findings, ended=ending.question is None)
+    show(first, style="bold")
+    for line in others:
+        show(line)
 
 
 def _ask(question: Question, desk: Desk) -> None:
@@ -92,7 +88,7 @@ def _ask(question: Question, desk: Desk) -> None:
         say(f"  --yes cannot choose this for you. Write one of these lines in {file}, then run the command again:")
         for line in question.lines:
             say(f"    {line.code}  # in {line.place}: {line.why}" if line.code else f"    or {line.why}")
-        next_step(f"tuner plot sweep {desk.name}")
+        next_step(command("plot sweep", desk.name))
         return
     say(f"  --yes would: {question.proposal}")
     if question.instead:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import Finding, needing_action
+from tuner.analysis.isolation import isolation_findings
 from tuner.analysis.regime import contradiction_finding, regime_finding
 from tuner.analysis.round_findings import confirming_findings
 from tuner.analysis.round_frames import round_frames, round_rows
@@ -177,6 +178,8 @@ class Playbook:
         if number == 1:
             self._check_declared_regime(frames)
         for finding in confirming_findings(self.desk.ledger, self.desk.name, number, frames):
+            self._add(finding)
+        for finding in isolation_findings(frames) if searched else ():
             self._add(finding)
         return self._judge_boundaries(number, frames) if searched else None
 
