@@ -98,7 +98,7 @@ def test_an_exploited_round_is_compared_with_what_was_proposed(ledger: Ledger, p
     proposed, before = material.others[0].frames.complete, material.rounds[0].frames.complete
     bests = [f"{frame['best_value'].min():.4g}" for frame in (before, proposed)]
     (row,) = section.content.table.rows  # type: ignore[attr-defined]
-    assert row == ("round-1-exploit-tpe", "round-1", "tpe", "5", "8", *bests, "validation/error_rate")
+    assert row == ("round-1-exploit-tpe", first.goal, "round-1", "tpe", "5", "8", *bests, "validation/error_rate")
     assert [name for name, _ in section.content.plots] == ["round-1-exploit-tpe"]  # type: ignore[attr-defined]
     assert "exploitation" in page(ledger, "digits").anchors
 

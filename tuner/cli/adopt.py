@@ -7,24 +7,27 @@ import typer
 from tuner.cli.options import DryRun, Format, OutputFormat, RetryFailed
 from tuner.cli.where import Where, trains
 
+Candidate = Annotated[
+    str | None,
+    typer.Option(
+        help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round. Of an imported study a TRIAL, or "
+        "values, like lr=0.1,width=32.",
+        show_default=False,
+    ),
+]
+Baseline = Annotated[str | None, typer.Option(help="The same. Default: what was adopted last.", show_default=False)]
+Level = Annotated[float, typer.Option(help="Probability of the interval of the difference.")]
+MinimumGain = Annotated[float, typer.Option(help="What the candidate's added complexity has to earn.")]
+
 
 @trains
 def adopt(
     where: Where,
-    candidate: Annotated[
-        str | None,
-        typer.Option(
-            help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round. Of an imported study a TRIAL, or "
-            "values, like lr=0.1,width=32.",
-            show_default=False,
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="The same. Default: what was adopted last.", show_default=False)
-    ] = None,
+    candidate: Candidate = None,
+    baseline: Baseline = None,
     replicates: Annotated[int, typer.Option(help="Fresh seeds for each of the two.")] = 5,
-    level: Annotated[float, typer.Option(help="Probability of the interval of the difference.")] = 0.8,
-    minimum_gain: Annotated[float, typer.Option(help="What the candidate's added complexity has to earn.")] = 0.0,
+    level: Level = 0.8,
+    minimum_gain: MinimumGain = 0.0,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
     form: OutputFormat = Format.table,

@@ -12,6 +12,45 @@ Name = Annotated[str | None, typer.Option("--study", help="Its name here.", show
 ScheduleKind = Annotated[
     str | None, typer.Option(help="constant, decaying or unknown: how strong a best-step verdict can be.")
 ]
+History = Annotated[
+    Path,
+    typer.Argument(
+        metavar="HISTORY",
+        help="A table (trial, step, metric, value; or a column a metric), or a folder with a history of each run: "
+        "Lightning, Keras, Ray Tune, TensorBoard. .csv or .parquet.",
+        show_default=False,
+    ),
+]
+Objective = Annotated[str, typer.Option(help="The metric that selects, as it was logged.", show_default=False)]
+Direction = Annotated[str, typer.Option(help="minimize or maximize.", show_default=False)]
+Points = Annotated[
+    Path | None,
+    typer.Option(
+        help="A table: trial and a column for each hyperparameter. Default: points.csv beside the history, its own "
+        "columns, or params.json and hparams.yaml of the runs.",
+        show_default=False,
+    ),
+]
+SpaceFile = Annotated[
+    Path | None,
+    typer.Option(help="JSON: kind, low, high, log, choices of each. Default: space.json there.", show_default=False),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(min=1, help="The budget of every trial. Default: the last step of any.", show_default=False),
+]
+TableName = Annotated[
+    str | None, typer.Option("--study", help="Its name here. Default: that of the history.", show_default=False)
+]
+StepColumn = Annotated[
+    str | None,
+    typer.Option(help="The column that counts steps. Default: step, global_step, epoch ...", show_default=False),
+]
+Empty = Annotated[
+    str | None,
+    typer.Option(help="What empty cells at the end of a curve mean: not-measured or diverged.", show_default=False),
+]
+
 importing = typer.Typer(
     help="Read a study that was run elsewhere into the storage.",
     no_args_is_help=True,
@@ -51,46 +90,15 @@ def import_optuna(
 
 @importing.command("table")
 def import_table(
-    history: Annotated[
-        Path,
-        typer.Argument(
-            metavar="HISTORY",
-            help="A table (trial, step, metric, value; or a column a metric), or a folder with a history of each run: "
-            "Lightning, Keras, Ray Tune, TensorBoard. .csv or .parquet.",
-            show_default=False,
-        ),
-    ],
-    objective: Annotated[str, typer.Option(help="The metric that selects, as it was logged.", show_default=False)],
-    direction: Annotated[str, typer.Option(help="minimize or maximize.", show_default=False)],
-    points: Annotated[
-        Path | None,
-        typer.Option(
-            help="A table: trial and a column for each hyperparameter. Default: points.csv beside the history, its own "
-            "columns, or params.json and hparams.yaml of the runs.",
-            show_default=False,
-        ),
-    ] = None,
-    space: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON: kind, low, high, log, choices of each. Default: space.json there.", show_default=False
-        ),
-    ] = None,
-    max_train_steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="The budget of every trial. Default: the last step of any.", show_default=False),
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option("--study", help="Its name here. Default: that of the history.", show_default=False)
-    ] = None,
-    step_column: Annotated[
-        str | None,
-        typer.Option(help="The column that counts steps. Default: step, global_step, epoch ...", show_default=False),
-    ] = None,
-    empty: Annotated[
-        str | None,
-        typer.Option(help="What empty cells at the end of a curve mean: not-measured or diverged.", show_default=False),
-    ] = None,
+    history: History,
+    objective: Objective,
+    direction: Direction,
+    points: Points = None,
+    space: SpaceFile = None,
+    max_train_steps: Budget = None,
+    study: TableName = None,
+    step_column: StepColumn = None,
+    empty: Empty = None,
     schedule: ScheduleKind = None,
     ignore: Ignore = None,
     storage: Storage = None,
