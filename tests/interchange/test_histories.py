@@ -19,6 +19,9 @@ TERMS = TableTerms("val_loss", "minimize")
 W_AND_B = HISTORIES / "wandb"
 
 
+SPACE = '{"lr": {"kind": "float", "low": 0, "high": 1}}'
+
+
 def imported(history, points=None, **terms):
     return imported_from_tables(history, points, None, replace(TERMS, **terms))
 
@@ -109,7 +112,7 @@ def write(folder, rows, columns=("trial", "step", "metric", "value"), points=Non
     runs = list(dict.fromkeys(table[columns[0]]))
     known = pd.DataFrame({"trial": runs, "lr": [0.1 + 0.01 * n for n in range(len(runs))]})
     (points(known) if points else known).to_csv(folder / "points.csv", index=False)
-    (folder / "space.json").write_text('{"lr": {"kind": "float", "low": 0, "high": 1}}')
+    (folder / "space.json").write_text(SPACE)
     return folder / "curves.csv"
 
 
@@ -245,10 +248,23 @@ def test_replicates_and_copies_are_said(tmp_path):
     assert any("1 of these repeat another to the last bit" in n for n in study.notes), "trial 4 is trial 0"
 
 
+@pytest.mark.parametrize(
+    "heading", ["Trial,Step,Metric,Value", "Unnamed: 0,trial,step,metric,value", ",run,_step,metric,value"]
+)
+def test_headings_of_other_tools_are_understood(tmp_path, heading):
+    path = write(tmp_path, ending_in("nan", []))
+    index = heading.count(",") > 3
+    lines = [f"{n},{line}" if index else line for n, line in enumerate(path.read_text().splitlines()[1:])]
+    path.write_text("\n".join([heading, *lines, "," * heading.count(","), ""]))
+    study = imported(path)
+    assert states(study) == ["complete"] * 6
+    assert len(study.trials[0].measurements) == 10
+
+
 def test_points_may_be_columns_of_the_history(tmp_path):
     rows = [(name, s, 1 / s, rate) for name, rate in (("a", 0.1), ("b", 0.2)) for s in range(10, 101, 10)]
     pd.DataFrame(rows, columns=["run", "step", "val_loss", "lr"]).to_csv(tmp_path / "h.csv")  # with pandas' index
-    (tmp_path / "space.json").write_text('{"lr": {"kind": "float", "low": 0, "high": 1}}')
+    (tmp_path / "space.json").write_text(SPACE)
     study = imported(tmp_path / "h.csv")
     assert [dict(one.trial.point.values_by_name) for one in study.trials] == [{"lr": 0.1}, {"lr": 0.2}]
     assert {m.metric for m in study.trials[0].measurements} == {"validation/loss"}
@@ -270,6 +286,8 @@ def test_points_may_be_columns_of_the_history(tmp_path):
         (lambda f: (f / "points.csv").write_text("trial,lr\n0,0.1\n0.0,0.2\n"), "trial 0 stands in more than one row"),
         (lambda f: write(f, [(0, "", "val_loss", 1)]), "step in row 2 must be a whole number from 0 to 2.53: an empty"),
         (lambda f: write(f, [(0, 1.5, "val_loss", 1)]), "step in row 2 must be a whole number"),
+        (lambda f: (f / "curves.csv").write_text("run,step,val_loss\n0,1,high\n"), "row 2 is no number: 'high'"),
+        (lambda f: (f / "space.json").write_text(SPACE.replace("1}", f"1{'0' * 400}}}")), "lr: "),
     ],
 )  # fmt: skip
 def test_what_is_no_history_is_one_clear_error(tmp_path, break_it, message):
@@ -282,7 +300,7 @@ def test_what_is_no_history_is_one_clear_error(tmp_path, break_it, message):
 
 
 def test_a_folder_that_holds_no_history_is_one_clear_error(tmp_path):
-    (tmp_path / "space.json").write_text('{"lr": {"kind": "float", "low": 0, "high": 1}}')
+    (tmp_path / "space.json").write_text(SPACE)
     with pytest.raises(DeclarationError, match="has no history of a run"):
         imported(tmp_path)
     (tmp_path / "run-1.csv").write_text("")
