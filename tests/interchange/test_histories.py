@@ -213,18 +213,31 @@ def test_whole_numbers_that_pandas_made_decimal_are_whole(tmp_path):
 def test_runs_with_names_keep_their_numbers_where_a_table_grows(tmp_path):
     """W&B lists the newest run first."""
     rows = [(name, s, "val_loss", 1 / s) for name in ("9x", "3f", "007") for s in range(10, 101, 10)]
-    first = imported(write(tmp_path, rows))
+    rates = {"9x": 0.1, "3f": 0.2, "007": 0.3, "new": 0.4}
+    known = {"points": lambda p: p.assign(lr=p["trial"].map(rates))}
+    first = imported(write(tmp_path, rows, **known))
     assert [(one.trial.number, one.trial.origin) for one in first.trials] == [
-        (0, "run 9x"),
-        (1, "run 3f"),
-        (2, "run 007"),
-    ]
-    grown = imported(write(tmp_path, [("new", s, "val_loss", 2 / s) for s in range(10, 101, 10)] + rows))
+        (0, "run 9x"), (1, "run 3f"), (2, "run 007")]  # fmt: skip
+    grown = imported(write(tmp_path, [("new", s, "val_loss", 2 / s) for s in range(10, 101, 10)] + rows, **known))
     with open_ledger(str(tmp_path / "t.sqlite")) as ledger:
         assert write_imported(ledger, "mine", first) == 3
         assert write_imported(ledger, "mine", grown) == 1
         row = ledger.study("mine", "round-1")
-        assert [record.origin for record in ledger.trials(row.study_id)] == ["run 9x", "run 3f", "run 007", "run new"]
+        read = [(record.origin, record.point["lr"]) for record in ledger.trials(row.study_id)]
+        assert read == [("run 9x", 0.1), ("run 3f", 0.2), ("run 007", 0.3), ("run new", 0.4)]
+
+
+def test_another_study_of_the_same_name_is_refused_and_one_that_got_on_is_said(tuner, tmp_path):
+    """Same space, budget and name of the file: only the points tell them apart."""
+    given = ["--objective", "val_loss", "--direction", "minimize", "--max-train-steps", 100]
+    path = write(tmp_path, [(t, s, "val_loss", 1 / s) for t in range(3) for s in range(10, 101, 10) if t or s < 50])
+    assert tuner("import", "table", path, *given).code == 0
+    again = tuner("import", "table", write(tmp_path, ending_in("nan", [])[:30]), *given)
+    assert (again.code, "imported 0 new of 3 trials" in again.err) == (0, True), again.err
+    assert "note: 1 trials have got on since they were imported" in again.err
+    other = tuner("import", "table", write(tmp_path, ending_in("nan", []), points=lambda p: p.assign(lr=0.5)), *given)
+    assert (other.code, "its trial 0 has other values than here" in other.err) == (2, True), other.err
+    assert "--study NAME" in other.err
 
 
 def test_a_study_that_still_runs_is_read_as_far_as_it_is(tmp_path):
