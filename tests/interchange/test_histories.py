@@ -19,6 +19,9 @@ TERMS = TableTerms("val_loss", "minimize")
 W_AND_B = HISTORIES / "wandb"
 
 
+SPACE = '{"lr": {"kind": "float", "low": 0, "high": 1}}'
+
+
 def imported(history, points=None, **terms):
     return imported_from_tables(history, points, None, replace(TERMS, **terms))
 
@@ -109,7 +112,7 @@ def write(folder, rows, columns=("trial", "step", "metric", "value"), points=Non
     runs = list(dict.fromkeys(table[columns[0]]))
     known = pd.DataFrame({"trial": runs, "lr": [0.1 + 0.01 * n for n in range(len(runs))]})
     (points(known) if points else known).to_csv(folder / "points.csv", index=False)
-    (folder / "space.json").write_text('{"lr": {"kind": "float", "low": 0, "high": 1}}')
+    (folder / "space.json").write_text(SPACE)
     return folder / "curves.csv"
 
 
@@ -210,18 +213,31 @@ def test_whole_numbers_that_pandas_made_decimal_are_whole(tmp_path):
 def test_runs_with_names_keep_their_numbers_where_a_table_grows(tmp_path):
     """W&B lists the newest run first."""
     rows = [(name, s, "val_loss", 1 / s) for name in ("9x", "3f", "007") for s in range(10, 101, 10)]
-    first = imported(write(tmp_path, rows))
+    rates = {"9x": 0.1, "3f": 0.2, "007": 0.3, "new": 0.4}
+    known = {"points": lambda p: p.assign(lr=p["trial"].map(rates))}
+    first = imported(write(tmp_path, rows, **known))
     assert [(one.trial.number, one.trial.origin) for one in first.trials] == [
-        (0, "run 9x"),
-        (1, "run 3f"),
-        (2, "run 007"),
-    ]
-    grown = imported(write(tmp_path, [("new", s, "val_loss", 2 / s) for s in range(10, 101, 10)] + rows))
+        (0, "run 9x"), (1, "run 3f"), (2, "run 007")]  # fmt: skip
+    grown = imported(write(tmp_path, [("new", s, "val_loss", 2 / s) for s in range(10, 101, 10)] + rows, **known))
     with open_ledger(str(tmp_path / "t.sqlite")) as ledger:
         assert write_imported(ledger, "mine", first) == 3
         assert write_imported(ledger, "mine", grown) == 1
         row = ledger.study("mine", "round-1")
-        assert [record.origin for record in ledger.trials(row.study_id)] == ["run 9x", "run 3f", "run 007", "run new"]
+        read = [(record.origin, record.point["lr"]) for record in ledger.trials(row.study_id)]
+        assert read == [("run 9x", 0.1), ("run 3f", 0.2), ("run 007", 0.3), ("run new", 0.4)]
+
+
+def test_another_study_of_the_same_name_is_refused_and_one_that_got_on_is_said(tuner, tmp_path):
+    """Same space, budget and name of the file: only the points tell them apart."""
+    given = ["--objective", "val_loss", "--direction", "minimize", "--max-train-steps", 100]
+    path = write(tmp_path, [(t, s, "val_loss", 1 / s) for t in range(3) for s in range(10, 101, 10) if t or s < 50])
+    assert tuner("import", "table", path, *given).code == 0
+    again = tuner("import", "table", write(tmp_path, ending_in("nan", [])[:30]), *given)
+    assert (again.code, "imported 0 new of 3 trials" in again.err) == (0, True), again.err
+    assert "note: 1 trials have got on since they were imported" in again.err
+    other = tuner("import", "table", write(tmp_path, ending_in("nan", []), points=lambda p: p.assign(lr=0.5)), *given)
+    assert (other.code, "its trial 0 has other values than here" in other.err) == (2, True), other.err
+    assert "--study NAME" in other.err
 
 
 def test_a_study_that_still_runs_is_read_as_far_as_it_is(tmp_path):
@@ -245,10 +261,23 @@ def test_replicates_and_copies_are_said(tmp_path):
     assert any("1 of these repeat another to the last bit" in n for n in study.notes), "trial 4 is trial 0"
 
 
+@pytest.mark.parametrize(
+    "heading", ["Trial,Step,Metric,Value", "Unnamed: 0,trial,step,metric,value", ",run,_step,metric,value"]
+)
+def test_headings_of_other_tools_are_understood(tmp_path, heading):
+    path = write(tmp_path, ending_in("nan", []))
+    index = heading.count(",") > 3
+    lines = [f"{n},{line}" if index else line for n, line in enumerate(path.read_text().splitlines()[1:])]
+    path.write_text("\n".join([heading, *lines, "," * heading.count(","), ""]))
+    study = imported(path)
+    assert states(study) == ["complete"] * 6
+    assert len(study.trials[0].measurements) == 10
+
+
 def test_points_may_be_columns_of_the_history(tmp_path):
     rows = [(name, s, 1 / s, rate) for name, rate in (("a", 0.1), ("b", 0.2)) for s in range(10, 101, 10)]
     pd.DataFrame(rows, columns=["run", "step", "val_loss", "lr"]).to_csv(tmp_path / "h.csv")  # with pandas' index
-    (tmp_path / "space.json").write_text('{"lr": {"kind": "float", "low": 0, "high": 1}}')
+    (tmp_path / "space.json").write_text(SPACE)
     study = imported(tmp_path / "h.csv")
     assert [dict(one.trial.point.values_by_name) for one in study.trials] == [{"lr": 0.1}, {"lr": 0.2}]
     assert {m.metric for m in study.trials[0].measurements} == {"validation/loss"}
@@ -270,6 +299,8 @@ def test_points_may_be_columns_of_the_history(tmp_path):
         (lambda f: (f / "points.csv").write_text("trial,lr\n0,0.1\n0.0,0.2\n"), "trial 0 stands in more than one row"),
         (lambda f: write(f, [(0, "", "val_loss", 1)]), "step in row 2 must be a whole number from 0 to 2.53: an empty"),
         (lambda f: write(f, [(0, 1.5, "val_loss", 1)]), "step in row 2 must be a whole number"),
+        (lambda f: (f / "curves.csv").write_text("run,step,val_loss\n0,1,high\n"), "row 2 is no number: 'high'"),
+        (lambda f: (f / "space.json").write_text(SPACE.replace("1}", f"1{'0' * 400}}}")), "lr: "),
     ],
 )  # fmt: skip
 def test_what_is_no_history_is_one_clear_error(tmp_path, break_it, message):
@@ -282,7 +313,7 @@ def test_what_is_no_history_is_one_clear_error(tmp_path, break_it, message):
 
 
 def test_a_folder_that_holds_no_history_is_one_clear_error(tmp_path):
-    (tmp_path / "space.json").write_text('{"lr": {"kind": "float", "low": 0, "high": 1}}')
+    (tmp_path / "space.json").write_text(SPACE)
     with pytest.raises(DeclarationError, match="has no history of a run"):
         imported(tmp_path)
     (tmp_path / "run-1.csv").write_text("")

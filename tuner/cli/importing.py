@@ -116,13 +116,19 @@ def _write(name: str, imported: Any, storage: str | None) -> None:
     from tuner.cli.given import command
     from tuner.cli.output import next_step, say
     from tuner.cli.places import opened
-    from tuner.interchange.imported import write_imported
+    from tuner.interchange.imported import outdated, write_imported
 
     with opened(storage, create=True) as ledger:
         new = write_imported(ledger, name, imported)
+        older = outdated(ledger, name, imported)
         place = ledger.safe_url
     for note in imported.notes:
         say(f"note: {note}")
+    if older:
+        say(
+            f"note: {older} trials have got on since they were imported and are left as they were; import the study "
+            "again under another name: --study NAME"
+        )
     study = imported.study
     say(
         f"imported {new} new of {len(imported.trials)} trials as {name!r} into {place}: {study.objective.direction} "

@@ -6,6 +6,7 @@ run, TensorBoard a file a curve. Which one it is, its columns show.
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,41 +54,47 @@ def texts_in(column: pd.Series) -> pd.Series:
     return pd.Series(names[codes], index=column.index, dtype=object)
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is said about the columns of a history: the counter of steps, the metric that has to be numbers, and the
+    columns of a wide table that are no metrics.
+    """
+
+    metric: str
+    step: str | None = None
+    no_metrics: Collection[str] = ()
+
+
 def history_of(
-    table: pd.DataFrame,
-    path: Path,
-    notes: list[str],
-    *,
-    step: str | None = None,
-    run: str | None = None,
-    no_metrics: Collection[str] = (),
+    table: pd.DataFrame, path: Path, notes: list[str], columns: Columns, run: str | None = None
 ) -> pd.DataFrame:
     """The curves of a table, in long form. Columns: run (text), step, metric (as logged), value, empty (no value
     stands in the cell); rows in the order of the file.
 
-    `step` names the column of steps, `run` the run that all rows are of where the table does not name several,
-    `no_metrics` names columns of a wide table that are none. Raises DeclarationError naming file, column and row.
-    """  # fmt: skip
+    `run`: the run that all rows are of where the table does not name several. Raises DeclarationError naming file,
+    column and row.
+    """
     if table.empty:
         raise DeclarationError(f"{path} has a heading and no rows; nothing was measured")
-    if tuple(table.columns) == TENSORBOARD and step is None:
+    if tuple(table.columns) == TENSORBOARD and columns.step is None:
         return _tensorboard(table, path, run)
     found = run_column(table)
     if run is not None and found is not None and table[found].nunique() == 1:
         found = None  # the file is of one run, by whatever name it has in it
-    panel = _panel_columns(table, step) if found is None and run is None else []
+    panel = _panel_columns(table, columns.step) if found is None and run is None else []
     if panel:
-        return _panel(table, path, panel, step)
+        return _panel(table, path, panel, columns.step)
     if found is None and run is None:
         raise DeclarationError(
             f"{path} has no column that names the run; it has: {columns_of(table)}; call it trial (or run), or give "
             "the folder in which every run has a file of its own"
         )
     runs = run_keys(table[found], f"{path}: {found}") if found else pd.Series([run] * len(table), index=table.index)
-    steps = _steps(table, path, step, notes)
-    if {"metric", "value"} <= set(table.columns):
-        return _long(table, path, runs, steps)
-    return _wide(table, path, runs, steps, no_metrics)
+    steps = _steps(table, path, columns.step, notes)
+    named, value = (_first_of([name], table) for name in ("metric", "value"))
+    if named is not None and value is not None:
+        return _long(table.rename(columns={named: "metric", value: "value"}), path, runs, steps)
+    return _wide(table, path, runs, steps, columns)
 
 
 def _first_of(names: Sequence[str], table: pd.DataFrame) -> str | None:
@@ -136,15 +143,13 @@ def _long(table: pd.DataFrame, path: Path, runs: pd.Series, steps: np.ndarray) -
     return pd.DataFrame({"run": runs, "step": steps, "metric": metrics, "value": values, "empty": empty})
 
 
-def _wide(
-    table: pd.DataFrame, path: Path, runs: pd.Series, steps: np.ndarray, no_metrics: Collection[str]
-) -> pd.DataFrame:
-    """A column a metric. A column of texts (a date, a host) is none; one that is meant is looked for by its name."""
+def _wide(table: pd.DataFrame, path: Path, runs: pd.Series, steps: np.ndarray, columns: Columns) -> pd.DataFrame:
+    """A column a metric. A column of texts (a date, a host) is none."""
     parts = []
     for name in table.columns:
-        if str(name).lower() in _NO_METRICS or str(name).startswith(("_", "config/")) or name in no_metrics:
+        if str(name).lower() in _NO_METRICS or str(name).startswith(("_", "config/")) or name in columns.no_metrics:
             continue
-        if not has_numbers(table[name]):
+        if name != columns.metric and not has_numbers(table[name]):
             continue
         values, empty = numbers_in(table[name], f"{path}: {name}")
         parts.append(pd.DataFrame({"run": runs, "step": steps, "metric": str(name), "value": values, "empty": empty}))

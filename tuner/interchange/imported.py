@@ -13,7 +13,7 @@ from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StudyChanged
-from tuner.records import FinishedTrial
+from tuner.records import FinishedTrial, TrialRecord
 from tuner.storage.store import Ledger
 
 RUN_ORIGIN = "run "  # begins the origin of a trial whose run has a name that is no number
@@ -105,10 +105,11 @@ def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
     are new. Raises StudyChanged where another study has the name.
     """
     origin = f"imported from {imported.study.source}"
+    known = _known_trials(ledger, campaign)
+    trials = _as_numbered_before(known, imported.trials)
+    _refuse_others(campaign, known, trials)
     try:
-        return ledger.import_study(
-            campaign, imported.study, origin, _as_numbered_before(ledger, campaign, imported.trials)
-        )
+        return ledger.import_study(campaign, imported.study, origin, trials)
     except StudyChanged as error:
         changed = "\n".join(line for line in str(error).splitlines() if line.startswith("  "))
         raise StudyChanged(
@@ -117,15 +118,36 @@ def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
         ) from error
 
 
-def _as_numbered_before(ledger: Ledger, campaign: str, trials: Sequence[FinishedTrial]) -> Sequence[FinishedTrial]:
-    if campaign not in ledger.campaigns() or not any(one.trial.origin.startswith(RUN_ORIGIN) for one in trials):
+def outdated(ledger: Ledger, campaign: str, imported: Imported) -> int:
+    """The trials that were imported before and have got on since: they ended otherwise, or measured more."""
+    known = {record.number: record for record in _known_trials(ledger, campaign)}
+    trials = _as_numbered_before(list(known.values()), imported.trials)
+    pairs = [(known[one.trial.number], one) for one in trials if one.trial.number in known]
+    return sum(record.state is not one.state or record.step != one.step for record, one in pairs)
+
+
+def _known_trials(ledger: Ledger, campaign: str) -> list[TrialRecord]:
+    """The trials of the study under that name, where there is one that was imported."""
+    rows = ledger.studies(campaign) if campaign in ledger.campaigns() else []
+    return [record for row in rows if row.study.name == STUDY for record in ledger.trials(row.study_id)]
+
+
+def _as_numbered_before(known: Sequence[TrialRecord], trials: Sequence[FinishedTrial]) -> Sequence[FinishedTrial]:
+    if not known or not any(one.trial.origin.startswith(RUN_ORIGIN) for one in trials):
         return trials
-    rows = [row for row in ledger.studies(campaign) if row.study.name == STUDY]
-    known = {record.origin: record.number for row in rows for record in ledger.trials(row.study_id)}
-    free = count(max(known.values(), default=-1) + 1)
-    return [
-        replace(
-            one, trial=replace(one.trial, number=known[one.trial.origin] if one.trial.origin in known else next(free))
-        )
-        for one in trials
-    ]
+    numbers = {record.origin: record.number for record in known}
+    free = count(max(record.number for record in known) + 1)
+    given = [numbers[one.trial.origin] if one.trial.origin in numbers else next(free) for one in trials]
+    return [replace(one, trial=replace(one.trial, number=number)) for one, number in zip(trials, given, strict=True)]
+
+
+def _refuse_others(campaign: str, known: Sequence[TrialRecord], trials: Sequence[FinishedTrial]) -> None:
+    """Raise StudyChanged where a trial that is there has another point: another study with the same declaration."""
+    points = {record.number: record.point for record in known}
+    for one in trials:
+        there = points.get(one.trial.number, one.trial.point)
+        if dict(there.values_by_name) != dict(one.trial.point.values_by_name):
+            raise StudyChanged(
+                f"there is another study {campaign!r}: its trial {one.trial.number} has other values than here; import "
+                "under another name: --study NAME"
+            )

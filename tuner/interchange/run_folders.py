@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from tuner.errors import DeclarationError
-from tuner.interchange.histories import history_of
+from tuner.interchange.histories import Columns, history_of
 from tuner.interchange.table_files import SUFFIXES, read_table
 
 HISTORY_FILES = ("progress.csv", "result.json", "metrics.csv")  # of Ray Tune, Ray Tune, Lightning
@@ -26,7 +26,7 @@ class Runs:
     parameters: pd.DataFrame | None
 
 
-def read_runs(root: Path, notes: list[str], *, step: str | None, leave: Collection[Path]) -> Runs:
+def read_runs(root: Path, notes: list[str], columns: Columns, leave: Collection[Path]) -> Runs:
     """The runs of a folder, in the order of their names (2 before 10). `leave`: files that are no histories.
 
     Raises DeclarationError naming the file of what cannot be read.
@@ -44,7 +44,7 @@ def read_runs(root: Path, notes: list[str], *, step: str | None, leave: Collecti
         if table.empty:
             silent += 1
             continue
-        parts.append(history_of(table, path, notes, step=step, run=name))
+        parts.append(history_of(table, path, notes, columns, name))
     if silent:
         notes.append(f"{silent} runs have nothing written yet: they are waiting, running, or failed at once")
     if not parts:

@@ -1,6 +1,7 @@
 """A table as a file: CSV as text cells, Parquet with the types it has; one clear error for a file that is none."""
 
 import difflib
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tuner.security import original_cell
 
 TELL_NAN_APART = ("future.distinguish_nan_and_na", True)  # of a number that is missing, in Parquet
 SUFFIXES = (".csv", ".parquet", ".pq")
+_INDEX = re.compile(r"Unnamed: \d+")  # the index that pandas wrote, read and written again
 _SHOWN = 400  # characters of a list of columns in a message
 
 
@@ -71,7 +73,8 @@ def _csv(path: Path) -> pd.DataFrame:
     """The heading is read as a row, so that pandas renames nothing."""
     rows = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
     heading = [str(name).strip() for name in rows.iloc[0]]
-    table = rows.iloc[1:].set_axis(heading, axis=1).loc[:, [name != "" for name in heading]]
+    named = [name != "" and not _INDEX.fullmatch(name) for name in heading]
+    table = rows.iloc[1:].set_axis(heading, axis=1).loc[:, named]
     whole = ~(table == "").all(axis=1) if len(table.columns) else slice(None)
     return table[whole].reset_index(drop=True)
 

@@ -124,7 +124,7 @@ def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
         condition = _condition(declared) if "parent" in declared else None
     except KeyError as error:
         raise DeclarationError(f"{where} needs {error}") from None
-    except (DeclarationError, TypeError) as error:
+    except (DeclarationError, TypeError, OverflowError) as error:
         raise DeclarationError(f"{where}: {error}") from error
     family = declared.get("family") or default_family(name.rpartition(".")[2])
     return Hyperparameter(name, domain, family, condition)

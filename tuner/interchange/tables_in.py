@@ -25,7 +25,7 @@ from tuner.interchange.cleaning import (
     without_repeats,
 )
 from tuner.interchange.empty_cells import without_empty
-from tuner.interchange.histories import history_of, without_config
+from tuner.interchange.histories import Columns, history_of, without_config
 from tuner.interchange.imported import (
     LEARNING_RATE_METRICS,
     RUN_ORIGIN,
@@ -110,7 +110,8 @@ def _tables(
     if history.is_dir():
         beside = next((path for path in (history / "points.csv", history / "points.parquet") if path.is_file()), None)
         points_file = points_file or beside
-        runs = read_runs(history, notes, step=terms.step_column, leave=[points_file] if points_file else [])
+        columns = Columns(terms.objective, terms.step_column)
+        runs = read_runs(history, notes, columns, [points_file] if points_file else [])
         points = runs.parameters if points_file is None else read_table(points_file)
         if points is None:
             raise DeclarationError(
@@ -120,7 +121,7 @@ def _tables(
         return _Tables(runs.curves, points, points_file or history, True)
     table = read_table(history)
     config = without_config(table, [h.name for h in hyperparameters])
-    curves = history_of(table, history, notes, step=terms.step_column, no_metrics=config)
+    curves = history_of(table, history, notes, Columns(terms.objective, terms.step_column, config))
     points = points_of_curves(table, hyperparameters) if points_file is None else read_table(points_file)
     if points is None:
         points_file = _beside(history, f"points{history.suffix}", "--points")
