@@ -4,6 +4,7 @@ from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import Finding
+from tuner.analysis.pruned import pruned_findings
 from tuner.analysis.round_frames import round_frames, round_of, rounds_started
 from tuner.analysis.stale import recorded_stale_findings
 from tuner.analysis.study_frames import StudyFrames
@@ -12,11 +13,12 @@ from tuner.storage.store import Ledger
 
 
 def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[Finding]:
-    """Failed trials; a stale budget; a round's checklist; then what it says of the conclusions of the one before."""
+    """Failed and pruned trials; a stale budget; a round's checklist; then what it says of the round before."""
     place = round_of(frames.study.name)
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
-    return [*for_elsewhere(frames, [*failed_findings(frames), *stale, *checklist_findings(frames)]), *confirming]
+    ended = [*failed_findings(frames), *pruned_findings(frames)]
+    return [*for_elsewhere(frames, [*ended, *stale, *checklist_findings(frames)]), *confirming]
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:
