@@ -272,7 +272,8 @@ def test_everything_that_reads_records_works_by_name(tuner, optuna_url):
         assert run.code in (0, 3), (command, run.err)
     assert tuner("check", "imported", "--fail-on", "none").code == 0
     assert tuner("plot", "axes", "imported", "-o", "axes.svg").code == 0
-    assert tuner("plot", "schedules", "imported", "-o", "schedules.png").code == 0
+    unknown = tuner("plot", "schedules", "imported", "-o", "schedules.png")
+    assert (unknown.code, "its learning rate schedule is not known" in unknown.err) == (2, True)
     wrong = tuner("import", "optuna", optuna_url, "--study-name", "none")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
 

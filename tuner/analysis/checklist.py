@@ -20,7 +20,7 @@ from tuner.analysis.isolation import isolation_findings
 from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
-from tuner.analysis.pruned import pruned_findings
+from tuner.analysis.pruned import VERDICTS as PRUNED_VERDICTS
 from tuner.analysis.regime import regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.training_loss import training_loss_finding
@@ -46,7 +46,6 @@ def _one(ask: Callable[[StudyFrames], Finding]) -> Callable[[StudyFrames], list[
 
 
 QUESTIONS = (
-    Asked("pruned", pruned_findings, ("some_pruned", "mostly_pruned")),
     Asked("boundary", boundary_findings, ("ok", "expand_low", "expand_high"), searched=True),
     Asked("enough_points", _one(enough_points_finding), ("enough", "sparse"), searched=True),
     Asked("infeasible", _one(infeasible_finding), ("ok", "many_infeasible"), searched=True),
@@ -72,6 +71,7 @@ VERDICTS = tuple(
             "no_curves",
             "stale",
             *TRANSFER_VERDICTS,
+            *PRUNED_VERDICTS,
             *(one for asked in QUESTIONS for one in asked.verdicts),
         }
     )

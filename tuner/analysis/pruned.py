@@ -13,6 +13,7 @@ from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
 
 QUESTION = "pruned"
+VERDICTS = ("some_pruned", "mostly_pruned")
 MOST = 0.5  # [P] share of pruned trials from which the completed ones are a small, chosen part
 _UNPRUNED = (
     "Train 10 more trials without a pruner (in Optuna: study.pruner = optuna.pruners.NopPruner()) and with an even "

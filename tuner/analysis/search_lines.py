@@ -43,7 +43,7 @@ def number(value: float, integer: bool = False, form: Callable[[str], str] = str
     if integer:
         return str(int(value))
     text = repr(float(f"{value:.6g}"))
-    if "e" not in text and value != 0 and not 0.01 <= abs(value) < 10_000:
+    if "e" not in text and value != 0 and not 0.001 <= abs(value) < 100_000:
         mantissa, _, exponent = f"{value:.5e}".partition("e")
         text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return form(re.sub(r"e([+-])0+(\d)", r"e\1\2", text))

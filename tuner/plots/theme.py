@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from numpy.typing import ArrayLike
 
 from tuner.shown import shown
 
@@ -24,7 +25,12 @@ PER_INCH, PER_INCH_LARGE = 12.0, 8.5  # characters of a label, and of a title
 
 
 class Picture(Figure):
-    """A Figure that a notebook shows by itself, without pyplot and its global state."""
+    """A Figure that a notebook shows by itself, without pyplot and its global state.
+
+    `reason`: the sentence that stands in place of data; "" where there is data.
+    """
+
+    reason: str = ""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -32,7 +38,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def new_figure(width: float, height: float, title: str) -> Figure:
+def new_figure(width: float, height: float, title: str) -> Picture:
     """An empty figure in inches, with a title that is plain text whatever it holds."""
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     title = short(title, int(PER_INCH_LARGE * width))
@@ -112,7 +118,22 @@ def legend_below(figure: Figure) -> None:
         plain(made.get_texts())
 
 
+def pruned_marks(axes: Axes, x: ArrayLike, y: ArrayLike, *, label: str = "pruned") -> None:
+    """Trials that a pruner ended, alike in every plot: hollow squares."""
+    axes.plot(
+        x, y, "s", color=PURPLE, markersize=4.5, markerfacecolor="none", markeredgewidth=1.1, linestyle="none",
+        label=label, zorder=2,
+    )  # fmt: skip
+
+
+def empty_because(figure: Figure) -> str:
+    """The sentence that stands in a figure in place of data; "" where there is data."""
+    return figure.reason if isinstance(figure, Picture) else ""
+
+
 def empty(figure: Figure, reason: str) -> Figure:
     """The figure with a sentence in place of data."""
+    if isinstance(figure, Picture):
+        figure.reason = reason
     figure.text(0.5, 0.45, shown(reason), ha="center", va="center", fontsize=NORMAL, color=GRAY, parse_math=False)
     return figure

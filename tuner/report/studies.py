@@ -45,7 +45,8 @@ _SHOWN: Mapping[str, Shown] = {
     "axes": Shown(
         "Hyperparameter axes",
         "Best value over training against each hyperparameter, on the scale it was sampled on. Good points crowding "
-        "at a dashed bound ask for a wider range (B20); crosses are infeasible trials and do not stretch the axis.",
+        "at a dashed bound ask for a wider range (B20); crosses are infeasible trials, hollow squares pruned ones; "
+        "neither stretches the axis.",
         "No trial has finished yet, or nothing varies.",
     ),
     "best-of-n": Shown(
