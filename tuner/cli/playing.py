@@ -10,6 +10,7 @@ from tuner.cli.given import command
 from tuner.cli.launching import print_plan, told_failures
 from tuner.cli.output import next_step, readable_seconds, say, show
 from tuner.cli.places import report_path
+from tuner.cli.sweeping import say_lines
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.study import Study
 from tuner.errors import StorageError
@@ -85,9 +86,8 @@ def _ask(question: Question, desk: Desk) -> None:
         say(f"  {finding.subject}: {finding.action}")
     file = desk.study_file or desk.name
     if not question.proposal:
-        say(f"  --yes cannot choose this for you. Write one of these lines in {file}, then run the command again:")
-        for line in question.lines:
-            say(f"    {line.code}  # in {line.place}: {line.why}" if line.code else f"    or {line.why}")
+        say("--yes cannot choose this for you.")
+        say_lines(question.lines, file)
         next_step(command("plot sweep", desk.name))
         return
     say(f"  --yes would: {question.proposal}")
