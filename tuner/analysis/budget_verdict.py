@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from tuner.analysis.good_trials import GOOD_IMPROVEMENT, GOOD_SHARE
@@ -71,12 +72,12 @@ def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
     typical = math.sqrt(float((spread**2).mean()))
     margin = critical * max(float(gain.std(ddof=1)), typical) / math.sqrt(len(gain))
     sure = float((gain > np.maximum(alone, meaningful)).mean())
-    # Trials that each gained surely, though not equally much, gained.
+    # Trials that each gained surely, though not equally much, gained; so with those that each surely did not.
     real = bool(gain.mean() > max(margin, meaningful)) or sure >= CONSISTENT
     return PooledGain(
         real=real,
-        absent=not real and bool(gain.mean() + margin < negligible),
-        worse=bool(gain.mean() + margin < -negligible),
+        absent=not real and (bool(gain.mean() + margin < negligible) or _most(gain + alone < negligible)),
+        worse=not real and (bool(gain.mean() + margin < -negligible) or _most(gain + alone < -negligible)),
         positive=float((gain > 0).mean()),
         sure=sure,
         sure_absent=float((gain + alone < 2 * negligible).mean()),
@@ -84,6 +85,10 @@ def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
         mean=float(gain.mean()),
         margin=margin,
     )
+
+
+def _most(surely: NDArray[np.bool_]) -> bool:
+    return float(surely.mean()) >= CONSISTENT
 
 
 def _alike(gain: Array, spread: Array) -> bool:

@@ -113,7 +113,7 @@ class _Measured:
 
 
 def _share_steps(measured: _Measured, columns: NDArray[np.intp]) -> bool:
-    """Whether most trials were evaluated at every step at which any was, up to their last, and none missed many.
+    """Whether most trials were evaluated at every step at which any was, up to their last, and none lacks many.
 
     `columns`: the place of each evaluation among all steps.
     """
@@ -122,7 +122,7 @@ def _share_steps(measured: _Measured, columns: NDArray[np.intp]) -> bool:
     np.maximum.at(due, measured.places, columns + 1)
     there = counts > 0
     missed = (due - counts)[there]
-    return bool((missed == 0).mean() >= 0.5 and (missed <= MISSED * due[there]).all()) if there.any() else True
+    return bool((missed == 0).mean() > 0.5 and (missed <= MISSED * due[there]).all()) if there.any() else True
 
 
 def _counted(measured: _Measured) -> tuple[NDArray[np.intp], Array]:
