@@ -80,7 +80,7 @@ def _steps_of(frames: StudyFrames) -> _Steps:
     table["fraction"] = table["best_step"] / budget
     model = noise_model_of(frames, curves)
     at = earliest_within_noise(values, model.slow * curves.noise) if resolved else None
-    earliest = table["best_step"].to_numpy() if at is None else steps[at]
+    earliest = table["best_step"].to_numpy() if at is None else curves.at[at]
     table["earliest_step"] = np.minimum(np.ceil(earliest), table["best_step"]).astype("int64")
     table["earliest_fraction"] = table["earliest_step"] / budget
     table["censored"] = (table["best_step"] == curves.last) if resolved else False
@@ -91,7 +91,7 @@ def _steps_of(frames: StudyFrames) -> _Steps:
         ("gain_in_late", LATE, NEGLIGIBLE_LATE),
     ):
         if enough:
-            gains = gains_after(values, steps / budget, split, model)
+            gains = gains_after(values, curves.at / budget, split, model)
             gains = gains.in_common_units() if curves.own_steps else gains
             gains = replace(gains, gain=np.where(curves.resolved, gains.gain, np.nan))
             pooled.append(pooled_gain(gains, negligible))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from tuner.analysis.good_trials import GOOD_IMPROVEMENT, GOOD_SHARE
@@ -18,7 +19,7 @@ MOST = 0.6  # [P] the same where noise alone explains that the others do not
 DIFFERENT = 0.001  # [P] chance of such differences between the gains of trials by noise alone
 MINIMUM_GOOD = 3  # [P] fewer good trials decide nothing
 CONFIDENCE = 0.99  # [P] one-sided, of a gain being real or absent
-MEANINGFUL = 0.5  # [P] noises of one evaluation: a smaller mean gain is none
+MEANINGFUL = 0.5  # [P] of what is negligible: a smaller mean gain is none
 NEGLIGIBLE_EARLY = 2.0  # [P] noises: a mean gain after EARLY surely below this is absent
 NEGLIGIBLE_LATE = 1.0  # [P] noises: the same for the gain after LATE
 
@@ -34,7 +35,7 @@ THRESHOLDS = {
     "good_improvement": GOOD_IMPROVEMENT,
     "confidence": CONFIDENCE,
     "material": MATERIAL,
-    "meaningful_in_noises": MEANINGFUL,
+    "meaningful_of_negligible": MEANINGFUL,
     "negligible_early_in_noises": NEGLIGIBLE_EARLY,
     "negligible_late_in_noises": NEGLIGIBLE_LATE,
 }
@@ -66,17 +67,17 @@ def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
     gain, spread = gains.gain[known], gains.spread[known]
     if len(gain) < MINIMUM_GOOD:
         return PooledGain()
-    critical = float(stats.norm.ppf(CONFIDENCE))
+    critical, meaningful = float(stats.norm.ppf(CONFIDENCE)), MEANINGFUL * negligible
     alone = critical * spread
     typical = math.sqrt(float((spread**2).mean()))
     margin = critical * max(float(gain.std(ddof=1)), typical) / math.sqrt(len(gain))
-    sure = float((gain > np.maximum(alone, MEANINGFUL)).mean())
-    # Trials that each gained surely, though not equally much, gained.
-    real = bool(gain.mean() > max(margin, MEANINGFUL)) or sure >= CONSISTENT
+    sure = float((gain > np.maximum(alone, meaningful)).mean())
+    # Trials that each gained surely, though not equally much, gained; so with those that each surely did not.
+    real = bool(gain.mean() > max(margin, meaningful)) or sure >= CONSISTENT
     return PooledGain(
         real=real,
-        absent=not real and bool(gain.mean() + margin < negligible),
-        worse=bool(gain.mean() + margin < -negligible),
+        absent=not real and (bool(gain.mean() + margin < negligible) or _most(gain + alone < negligible)),
+        worse=not real and (bool(gain.mean() + margin < -negligible) or _most(gain + alone < -negligible)),
         positive=float((gain > 0).mean()),
         sure=sure,
         sure_absent=float((gain + alone < 2 * negligible).mean()),
@@ -84,6 +85,10 @@ def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
         mean=float(gain.mean()),
         margin=margin,
     )
+
+
+def _most(surely: NDArray[np.bool_]) -> bool:
+    return float(surely.mean()) >= CONSISTENT
 
 
 def _alike(gain: Array, spread: Array) -> bool:

@@ -50,7 +50,7 @@ def improvement_frame(frames: StudyFrames) -> pd.DataFrame:
             budget = frames.study.budget.max_train_steps
             mine = curves.rows(known)
             model = noise_model_of(frames, mine, metric)
-            gains = gains_after(mine.values, mine.steps / budget, LATE, model)
+            gains = gains_after(mine.values, mine.at / budget, LATE, model)
             gains = gains.in_common_units() if mine.own_steps else gains
             rows.append(_row(metric, gains, budget))
     columns = ["metric", "trials", "gain", "gain_per_1000_steps", "still_improving", "saturated", "got_worse"]
