@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from tuner.design.hyperparameters import Choice, Hyperparameter, Range, Value, default_family
+from tuner.design.hyperparameters import Choice, Family, Hyperparameter, Range, Value, default_family
 from tuner.errors import DeclarationError
 from tuner.security import original_cell
+from tuner.shown import quoted
 
 LARGEST = 1_000_000  # bytes of a space file
 KINDS = ("float", "int", "choice")
@@ -77,6 +78,10 @@ def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
     try:
         domain = _domain(declared)
         condition = (declared["parent"], declared["parent_value"]) if "parent" in declared else None
+        if condition is not None and not isinstance(condition[0], str):
+            raise DeclarationError(f"parent is the name of a choice, got {quoted(condition[0])}")
+        if declared.get("family") not in (None, *get_args(Family)):
+            raise DeclarationError(f"family is one of {', '.join(get_args(Family))}, got {quoted(declared['family'])}")
     except KeyError as error:
         raise DeclarationError(f"{where} needs {error}") from None
     except (DeclarationError, TypeError) as error:
