@@ -10,7 +10,11 @@ from numbers import Real
 from typing import Literal, get_args
 
 from tuner.errors import DeclarationError
+from tuner.shown import quoted
 
+LARGEST = 1e300  # the width of a range and a margin beside it are still numbers
+TOO_LARGE = 1.7e308
+LARGEST_WHOLE = 2**53  # positions in a range are floats
 Value = None | bool | int | float | str
 Family = Literal["warmup", "initialization", "architecture", "optimizer", "augmentation", "regularization", "schedule"]
 Limits = Literal["none", "low", "high", "both"]
@@ -54,6 +58,10 @@ class Range:
         for bound in (self.low, self.high):
             if isinstance(bound, bool) or not isinstance(bound, Real):
                 raise DeclarationError(f"a range is bounded by numbers, got {bound!r}; choice(...) takes other values")
+            if (LARGEST_WHOLE if self.integer else LARGEST) < _size(bound) != math.inf:
+                raise DeclarationError(
+                    f"a range lies within ±{LARGEST:g}, one of whole numbers within ±2^53, got {quoted(bound)}"
+                )
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise DeclarationError(
                 f"a range needs finite bounds with low < high, got {self.low} and {self.high}; "
@@ -231,13 +239,23 @@ def integers(
 
 def _as_float(bound: float) -> float:
     """Whole bounds of a real range become floats; what is no number is left for Range to refuse."""
-    return float(bound) if isinstance(bound, Real) and not isinstance(bound, bool) else bound
+    is_number = isinstance(bound, Real) and not isinstance(bound, bool)
+    return float(bound) if is_number and _size(bound) != TOO_LARGE else bound
 
 
 def _as_int(bound: float) -> int:
     """8.0 means 8; what is not whole is left for Range to refuse."""
-    whole = isinstance(bound, Real) and not isinstance(bound, bool) and math.isfinite(bound) and bound == int(bound)
+    is_number = isinstance(bound, Real) and not isinstance(bound, bool)
+    whole = is_number and _size(bound) <= LARGEST and bound == int(bound)
     return int(bound) if whole else bound  # type: ignore[return-value]
+
+
+def _size(number: float) -> float:
+    """Its absolute value as a float; TOO_LARGE for a whole number that is more than a float can hold."""
+    try:
+        return abs(float(number))
+    except OverflowError:
+        return TOO_LARGE
 
 
 _NO_OFF = object()
@@ -283,6 +301,8 @@ def _check_value(value: object, what: str) -> None:
         raise DeclarationError(f"{what} holds None, booleans, numbers and strings, got {value!r}; name it by a string")
     if isinstance(value, float) and not math.isfinite(value):
         raise DeclarationError(f"{what} must be finite, got {value}")
+    if isinstance(value, int) and _size(value) > LARGEST:
+        raise DeclarationError(f"{what} lies within ±{LARGEST:g}, got {quoted(value)}; name it by a string")
 
 
 def _check_family(family: str | None) -> None:

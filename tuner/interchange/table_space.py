@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from tuner.design.hyperparameters import (
     Choice,
     Condition,
     Domain,
+    Family,
     Hyperparameter,
     Range,
     Span,
@@ -26,6 +27,7 @@ from tuner.errors import DeclarationError
 from tuner.interchange.cells import UNKNOWN, choice_of, empty_choice, is_nothing
 from tuner.interchange.table_files import refuse_no_file
 from tuner.security import original_cell
+from tuner.shown import quoted
 
 LARGEST = 1_000_000  # bytes of a space file
 KINDS = ("float", "int", "choice")
@@ -122,6 +124,8 @@ def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
     try:
         domain = _domain(declared)
         condition = _condition(declared) if "parent" in declared else None
+        if declared.get("family") not in (None, *get_args(Family)):
+            raise DeclarationError(f"family is one of {', '.join(get_args(Family))}, got {quoted(declared['family'])}")
     except KeyError as error:
         raise DeclarationError(f"{where} needs {error}") from None
     except (DeclarationError, TypeError, OverflowError) as error:

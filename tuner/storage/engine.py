@@ -220,8 +220,14 @@ def _sqlite_engine(url: URL, opened: OpenedFile) -> Engine:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
+    connection.text_factory = _decoded
     for pragma in _PRAGMAS:
         connection.execute(pragma).close()
+
+
+def _decoded(data: bytes) -> str:
+    """Text of a damaged file may be no UTF-8: its row is unreadable then, and not all that are read with it."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _postgresql_engine(url: URL) -> Engine:

@@ -396,6 +396,10 @@ class Ledger:
         with self._database.reading() as connection:
             return curves.unreadable_values(connection, study_id)
 
+    def unreadable_rows(self, row: StudyRow) -> list[str]:
+        """What of a study's launches, and of the conclusions about it and its campaign, cannot be read."""
+        return self._database.read(lambda connection: studies.unreadable_rows(connection, row.study_id, row.campaign))
+
     def damage(self) -> list[str]:
         """What the database itself finds wrong with its file: pages, indexes, references. Nothing for a server."""
         if self._database.file is None:
