@@ -1,69 +1,50 @@
-"""Handwritten digits: the training set can be fitted perfectly, so a sweep decides how long to train."""
+"""Is a handwritten digit odd? The training set can be fitted, so a sweep decides how long to train."""
 
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from tuner import (
-    Campaign,
-    Round,
-    SearchSpace,
-    Splits,
-    Sweep,
-    Workload,
-    at_most,
-    constant_then_decay,
-    log_grid,
-    log_uniform,
-    minimize,
-    uniform,
-)
+from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, choice, log_uniform, minimize, uniform
 
 
 class Digits(Workload):
-    """1,797 images of 8 x 8 pixels: 1,000 to train on, 397 to select by, 400 to test on."""
+    """1,797 images of 8 x 8 pixels: 1,000 to train on, 400 to select by, 397 to test on."""
 
     batch_size = 64
-    select_by = minimize("validation/loss")
-    fitted_when = at_most("training/error_rate", 0.0)
+    select_by = minimize("validation/loss")  # ranks trials and picks checkpoints
+    fitted_when = at_most("training/error_rate", 0.0)  # needed by the sweep
 
-    def data(self):
-        images, labels = load_digits(return_X_y=True)
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        x = torch.tensor(images / 16.0, dtype=torch.float32)[order]
-        y = torch.tensor(labels)[order]
-        return Splits(training=(x[:1000], y[:1000]), validation=(x[1000:1397], y[1000:1397]), test=(x[1397:], y[1397:]))
+    def data(self):  # tensors [examples, ...] in memory, or map-style datasets
+        x, y = load_digits(return_X_y=True)
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+        x, y = torch.tensor(x / 16, dtype=torch.float32)[order], torch.tensor(y % 2)[order]
+        return Splits(training=(x[:1000], y[:1000]), validation=(x[1000:1400], y[1000:1400]), test=(x[1400:], y[1400:]))
 
-    def model(self, point):
-        return nn.Sequential(
-            nn.Linear(64, 128), nn.ReLU(), nn.Dropout(point["dropout"]),
-            nn.Linear(128, 128), nn.ReLU(), nn.Dropout(point["dropout"]), nn.Linear(128, 10),
-        )  # fmt: skip
+    def model(self, point):  # a fresh torch module; `point` has a value for each hyperparameter
+        layers = 2 if point["network"] == "deep" else 0
+        hidden = [part for _ in range(layers) for part in (nn.Linear(64, 64), nn.ReLU())]
+        return nn.Sequential(*hidden, nn.Dropout(point["dropout"]), nn.Linear(64, 2))
 
-    def loss(self, model, batch, point):
-        images, labels = batch
-        return F.cross_entropy(model(images), labels, label_smoothing=point["label_smoothing"])
+    def loss(self, model, batch, point):  # a scalar, penalty terms included
+        return F.cross_entropy(model(batch[0]), batch[1])
 
-    def metrics(self, model, batch):
-        images, labels = batch
-        logits = model(images)
+    def metrics(self, model, batch):  # one value per example; the tool averages, short batches weighted right
+        logits, labels = model(batch[0]), batch[1]
         return {"loss": F.cross_entropy(logits, labels, reduction="none"), "error_rate": logits.argmax(-1) != labels}
 
 
 campaign = Campaign(
     Digits(),
     optimizer="adamw",
-    schedule=constant_then_decay(0.2),
     warmup_steps=20,
-    sweep=Sweep(learning_rate=log_grid(1e-4, 1.0, per_decade=3)),
+    sweep=Sweep(),  # or, for a model that never fits its data: production_steps=20_000
     rounds=[
-        Round("Which learning rate, and does regularization help?", trials=32, space=SearchSpace(
-            learning_rate=log_uniform(1e-4, 1e-1),
-            weight_decay=log_uniform(1e-5, 1e-1),
-            dropout=uniform(0.0, 0.5, limits="low"),
-            label_smoothing=uniform(0.0, 0.2, limits="low"),
+        Round("Do hidden layers pay?", trials=64, scientific=("network",), space=SearchSpace(
+            network=choice("linear", "deep"),
+            learning_rate=log_uniform(3e-4, 0.3),
+            dropout=uniform(0.0, 0.9, limits="low"),  # 0 is a physical limit, no edge that could be moved
         )),
-        Round("The final model", promote=3),
+        Round("The final model", promote=2),
     ],
 )  # fmt: skip

@@ -103,6 +103,18 @@ def test_trials_of_two_lengths_are_not_compared(campaign, tmp_path):
             contest(desk, longer, sides(desk)[0], 5)
 
 
+def test_one_configuration_is_not_compared_with_itself(campaign, tmp_path):
+    """A later round trains the point of round-1/0 again, with another seed, at the same length."""
+    with desk_for(campaign, tmp_path) as desk:
+        launched(desk)
+        first = sides(desk)[0]
+        study = replace(first.row.study, name="round-2", round=2, num_trials=1)
+        launch_study(desk, study, [replace(planned_trials(study)[0], seed=first.record.seed + 1)])
+        again = trial_at_place(desk.ledger, "test", "2/0")
+        with pytest.raises(DeclarationError, match=r"round-2/0 and round-1/0 train one configuration with different"):
+            contest(desk, again, first, 5)
+
+
 def test_the_baseline_of_what_was_adopted_last_is_what_it_was_adopted_over(campaign, tmp_path):
     """Else the command that adopted it, given again without a baseline, would contest a trial against itself."""
     with desk_for(campaign, tmp_path) as desk:

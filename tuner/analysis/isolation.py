@@ -130,8 +130,8 @@ def _verdict(table: pd.DataFrame) -> tuple[str, str]:
         )
     first, second = there.iloc[0], there.iloc[1]
     if first["chance"] >= LEADS:
-        chance = f"{first['chance']:.1%}".replace("100.0%", "nearly all")
-        return "leads", f"{first['value']} leads: it is best in {chance} of draws of equally many trials. {bests}."
+        draws = "nearly every draw" if first["chance"] > 0.9995 else f"{first['chance']:.1%} of draws"
+        return "leads", f"{first['value']} leads: it is best in {draws} of equally many trials. {bests}."
     behind = there.loc[there["chance"] < CHANCES_FLOOR, "value"].tolist()
     rest = f" {', '.join(behind)} {'is' if len(behind) == 1 else 'are'} surely behind." if behind else ""
     return "tie", f"The trials do not tell {first['value']} and {second['value']} apart.{rest} {bests}."

@@ -125,6 +125,11 @@ def _check_comparable(candidate: Side, baseline: Side) -> None:
             raise StorageError(f"trial {side.place} was trained elsewhere and cannot be trained again here")
         if side.record.schedule is None:
             raise StorageError(f"trial {side.place} is unreadable in the Ledger: {side.record.reason}")
+    if (candidate.record.point, candidate.record.schedule) == (baseline.record.point, baseline.record.schedule):
+        raise DeclarationError(
+            f"{candidate.place} and {baseline.place} train one configuration with different seeds, so neither can be "
+            "better; name trials of two configurations (tuner trials shows them)"
+        )
     one, other = candidate.row.study, baseline.row.study
     for key in _SHARED:
         if getattr(one, key) != getattr(other, key):
