@@ -80,6 +80,16 @@ def good_in_words(frames: StudyFrames, count: int | None = None) -> str:
     return f"{number} good trial{'s' if number != 1 else ''} of {len(frames.complete)} completed"
 
 
+def good_defined(frames: StudyFrames) -> str:
+    """What "good" means on a whole page, said once with the count; nothing where no trial has completed."""
+    if frames.complete.empty:
+        return ""
+    return (
+        f"{good_in_words(frames)}: the best third (at least {GOOD_AT_LEAST}), without those that made less than "
+        f"{GOOD_IMPROVEMENT:.0%} of the best trial's improvement."
+    )
+
+
 def noise_in_words(noise: float) -> str:
     """The evaluation noise as a sentence, or nothing where it is not known."""
     return f" The evaluation noise is {noise:.2g} (standard deviation of one evaluation)." if noise > 0 else ""

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tuner.analysis.evidence import has_curves
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
+from tuner.analysis.good_trials import good_defined
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of
@@ -63,6 +65,7 @@ class StudyCards:
     study: str
     goal: str
     max_train_steps: int
+    good: str
     cards: tuple[Card, ...]
 
 
@@ -77,7 +80,8 @@ def _cards_of(study: StudyMaterial) -> StudyCards:
     # What is about the study as a whole need not name it again below the study's heading.
     shown = [replace(card, subject="" if card.subject == study.study.name else card.subject) for card in cards]
     urgent_first = tuple(sorted(shown, key=lambda card: card.tone != "act"))
-    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, urgent_first)
+    good = good_defined(study.frames) if has_curves(study.frames) else ""
+    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, good, urgent_first)
 
 
 def asked(finding: Finding) -> str:
