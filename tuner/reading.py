@@ -9,7 +9,6 @@ records.plot("axes", round=1)   # a matplotlib Figure
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -21,12 +20,14 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.curves import TOP, ranked_trials
+from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
+from tuner.analysis.headline import FreshRun, Headline, fresh_elsewhere, headline
 from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.standing import in_words, standing
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.budget.schedules import UNKNOWN_SHAPES
 from tuner.design.hyperparameters import Value
@@ -38,6 +39,8 @@ from tuner.plots.schedules import schedules_frame, schedules_plot, trained_sched
 from tuner.plots.sweep import sweep_plot
 from tuner.plots.transfer import transfer_frame, transfer_plot
 from tuner.records import Checkpoint, TrialRecord
+from tuner.security import without_secrets
+from tuner.shown import in_html, shown, word
 from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
@@ -49,7 +52,12 @@ Asked = int | str | None  # which study is meant
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Winner:
-    """The best trial of a study: its record, the step and value that selection found, and that checkpoint."""
+    """The best configuration of a study, by its selected run: record, step, checkpoint, and last value of that run.
+
+    value: what the configuration gives: the median of its trainings with fresh seeds; without any the selected run's,
+    which is optimistic (`kind` says which of both). selected_value: of the selected run at `step`. fresh: the trainings
+    with fresh seeds.
+    """
 
     row: StudyRow
     record: TrialRecord
@@ -57,6 +65,22 @@ class Winner:
     step: int
     last_value: float
     checkpoint: Checkpoint | None
+    headline: Headline
+
+    @property
+    def selected_value(self) -> float:
+        """The best value of the selected run, whose weights are exported."""
+        return self.headline.selected_value
+
+    @property
+    def kind(self) -> str:
+        """What `value` is: "median of fresh seeds" or "one seed"."""
+        return self.headline.kind
+
+    @property
+    def fresh(self) -> tuple[FreshRun, ...]:
+        """Trainings of this configuration with fresh seeds, at this length."""
+        return self.headline.fresh
 
     @property
     def point(self) -> dict[str, Value]:
@@ -65,11 +89,12 @@ class Winner:
 
     def __repr__(self) -> str:
         study = self.row.study
-        values = "".join(f"\n  {name} = {value!r}" for name, value in self.point.items())
-        return (
+        values = [f"  {name} = {value!r}" for name, value in self.point.items()]
+        head = (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
-            f"{self.value:.4g} at step {self.step} of {study.budget.max_train_steps}{values}"
+            f"{self.headline.words}; best step {self.step} of {study.budget.max_train_steps}"
         )
+        return "\n".join(map(shown, [head, *values]))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,12 +109,15 @@ class CampaignRecords:
     storage: str
 
     def __repr__(self) -> str:
-        return f"the records of {self.name} in {self.storage}\n{in_words(self.status()).to_string(index=False)}"
+        table = in_words(self.status()).map(lambda value: shown(value) if isinstance(value, str) else value)
+        return (
+            f"{shown(f'the records of {self.name} in {without_secrets(self.storage)}')}\n{table.to_string(index=False)}"
+        )
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: its studies, with how many trials are in which state."""
-        table = in_words(self.status()).to_html(index=False, escape=True, border=0)
-        return f"<div><b>{escape(self.name)}</b>{table}</div>"
+        table = table_in_html(in_words(self.status()))
+        return f"<div><b>{in_html(self.name)}</b>{table}</div>"
 
     def status(self) -> pd.DataFrame:
         """One row a study: trials by state, budget, share of the steps that are done."""
@@ -109,11 +137,13 @@ class CampaignRecords:
 
     def best_steps(self, round: Asked = None) -> Finding:
         """Was max_train_steps right? (A13-A15)"""
-        return best_steps_finding(self.frames(round))
+        frames = self.frames(round)
+        return for_elsewhere(frames, [best_steps_finding(frames)])[0]
 
     def boundaries(self, round: Asked = None) -> list[Finding]:
         """Was the search space wide enough? One finding for each hyperparameter (B20)."""
-        return boundary_findings(self.frames(round))
+        frames = self.frames(round)
+        return for_elsewhere(frames, boundary_findings(frames))
 
     def check(self, round: int | None = None) -> list[Finding]:
         """The whole checklist, in the playbook's order; then whether the round before is confirmed."""
@@ -200,11 +230,14 @@ class CampaignRecords:
             return adoption_log(ledger, self.name)
 
     def best(self, round: Asked = None) -> Winner:
-        """The winner by the study's objective; a smaller number wins a tie. Raises StorageError without one."""
+        """The winner by the study's objective; where fresh seeds were trained, by their medians.
+
+        A smaller number wins a tie. Raises StorageError without one.
+        """
         with self._ledger() as ledger:
             if isinstance(round, str):
                 frames, row = study_frames(ledger, self.name, round), ledger.study(self.name, round)
-                return _winner_of(ledger, frames, row, _best_trial(frames, self.name))
+                return _winner_of(ledger, frames, row, _best(ledger, frames, self.name))
             return _winner(ledger, self.name, round_number(ledger, self.name, round))
 
     def final(self) -> Winner:
@@ -213,7 +246,9 @@ class CampaignRecords:
             adopted = last_adopted(ledger, self.name)
             if adopted is not None:
                 frames, row = study_frames(ledger, self.name, adopted[0]), ledger.study(self.name, adopted[0])
-                return _winner_of(ledger, frames, row, adopted[1])
+                others = fresh_elsewhere(ledger, self.name, frames.study)
+                found = headline(frames, others, adopted[1]) or _best(ledger, frames, self.name)
+                return _winner_of(ledger, frames, row, found)
         return self.best()
 
     @contextmanager
@@ -239,7 +274,7 @@ def campaign_name(ledger: Ledger, study: str) -> str:
         name = stem if stem in known else load_campaign(Path(study))[0]
         if name in known:
             return name
-        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {study} --round 1")
+        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {word(study)} --round 1")
     raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
 
 
@@ -262,28 +297,25 @@ def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
 
 def _winner(ledger: Ledger, campaign: str, number: int) -> Winner:
     frames = round_frames(ledger, campaign, number)
-    best = _best_trial(frames, campaign)
-    return _winner_of(ledger, frames, row_of_trial(ledger, campaign, number, best)[0], best)
+    best = _best(ledger, frames, campaign)
+    return _winner_of(ledger, frames, row_of_trial(ledger, campaign, number, best.trial)[0], best)
 
 
-def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, number: int) -> Winner:
-    best = frames.trials[frames.trials["trial"] == number].iloc[0]
-    record = ledger.trial(row.study_id, number)
+def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, found: Headline) -> Winner:
+    best = frames.trials[frames.trials["trial"] == found.trial].iloc[0]
+    record = ledger.trial(row.study_id, found.trial)
     step = int(best["best_step"])
     checkpoint = next((c for c in record.checkpoints if c.kind == "best" and c.step == step), None)
-    return Winner(row, record, float(best["best_value"]), step, float(best["last_value"]), checkpoint)
+    return Winner(row, record, found.value, step, float(best["last_value"]), checkpoint, found)
 
 
-def _best_trial(frames: StudyFrames, campaign: str) -> int:
-    """The number of the winner; a smaller one wins a tie. Raises StorageError where no trial is complete."""
-    complete = frames.complete
-    if complete.empty:
-        counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
-        silent = (
-            " with a finite " + frames.study.objective.metric if (frames.trials["state"] == "complete").any() else ""
-        )
-        raise StorageError(
-            f"{frames.study.name} of {campaign!r} has no complete trial{silent} yet ({counts or 'no trials'})"
-        )
-    ascending = frames.study.objective.direction == "minimize"
-    return int(complete.sort_values(["best_value", "trial"], ascending=[ascending, True])["trial"].iloc[0])
+def _best(ledger: Ledger, frames: StudyFrames, campaign: str) -> Headline:
+    """The winner. Raises StorageError where no trial is complete."""
+    found = headline(frames, fresh_elsewhere(ledger, campaign, frames.study))
+    if found is not None:
+        return found
+    counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
+    silent = " with a finite " + frames.study.objective.metric if (frames.trials["state"] == "complete").any() else ""
+    raise StorageError(
+        f"{frames.study.name} of {campaign!r} has no complete trial{silent} yet ({counts or 'no trials'})"
+    )

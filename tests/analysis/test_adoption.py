@@ -85,7 +85,7 @@ def test_the_finding_shows_its_numbers():
     finding = adoption_finding(made, level=0.9)
     assert finding.thresholds["level"] == 0.9
     assert finding.evidence["gain"].iloc[0] == pytest.approx(0.4)
-    assert "better by 0.4, with 90% between" in finding.summary
+    assert "better by 0.4 (90% interval" in finding.summary
 
 
 def test_unfinished_replicates_decide_nothing():

@@ -3,17 +3,20 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from analysis.handmade import frames_of_curves, frames_of_values, study
+from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study, trained
 from analysis.test_check_questions import FRACTIONS, frames_of_splits, noise, scientific, stability
 
 from tuner.analysis.effort import effort_findings
+from tuner.analysis.frames import frames_of
 from tuner.analysis.improvement import improvement_finding, improvement_frame
 from tuner.analysis.infeasible import infeasible_finding
 from tuner.analysis.insensitivity import insensitivity_finding
 from tuner.analysis.instability import instability_finding
 from tuner.analysis.isolation import isolation_frame
-from tuner.analysis.late_variance import late_noise, late_variance_finding
+from tuner.analysis.late_variance import late_variance_finding
+from tuner.analysis.noise import noise_of
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.training_loss import training_loss_finding
 from tuner.analysis.warmup import warmup_finding
@@ -61,18 +64,53 @@ def test_a_training_loss_that_loses_a_tenth_of_its_descent_again_does_not_rise()
     assert training_loss_finding(frames_of_splits(curve, curve)).verdict == "ok"
 
 
-@pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "insensitive"), (1.5, "inconclusive"), (2.1, "sensitive")])
-def test_a_spread_of_one_to_two_noises_does_not_say_whether_anything_matters(ratio, verdict):
-    """The quartiles of 0, 1, ..., 8 are 2 and 6: a deviation of 4 / 1.349."""
-    size = ratio * float(late_noise(np.asarray([ZIGZAG]))[0]) * 1.349 / 4.0
-    finding = insensitivity_finding(frames_of_curves(study(), leveled(0.5 + size * np.arange(9))))
-    assert finding.evidence["ratio"].item() == pytest.approx(ratio)
-    assert finding.verdict == verdict
+def placed(values_of, count=30, seeds=0.0, seed=0):
+    """Trials evenly over the learning rates, values by the place in 0..1, and what seeds add."""
+    places = (np.arange(count) + 0.5) / count
+    values = np.array([values_of(place) for place in places]) + seeds * np.random.default_rng(seed).standard_normal(
+        count
+    )
+    curves = 0.5 + values[:, None] + ZIGZAG
+    points = [{"learning_rate": float(1e-4 * 1e3**place)} for place in places]
+    steps = study().budget.evaluation_steps
+    records = [trained(study(), record(number, point)) for number, point in enumerate(points)]
+    return frames_of(study(), records, pd.concat([curve(n, steps, each) for n, each in enumerate(curves)]))
+
+
+def test_seeds_that_vary_more_than_evaluations_are_no_sensitivity():
+    """Seeds differ by five times the noise of an evaluation, and the learning rate does nothing at all."""
+    found = [insensitivity_finding(placed(lambda _: 0.0, seeds=0.08, seed=seed)).verdict for seed in range(20)]
+    assert "sensitive" not in found
+    assert found.count("insensitive") >= 16
+
+
+@pytest.mark.parametrize("seeds", [0.01, 0.08])
+def test_what_the_learning_rate_explains_is_sensitivity_whatever_the_seeds(seeds):
+    """A parabola whose deviation is three times that of the seeds: (x - 1/2)^2 has one of 1 / sqrt(180)."""
+    finding = insensitivity_finding(placed(lambda x: 3.0 * seeds * np.sqrt(180.0) * (x - 0.5) ** 2, seeds=seeds))
+    assert finding.verdict == "sensitive"
+    assert "learning_rate" in finding.summary
+    assert finding.evidence["explained"].item() > 0.5
+
+
+def test_a_rate_above_which_everything_diverges_matters_though_the_rest_is_alike():
+    points = [{"learning_rate": float(1e-4 * 1e3 ** (i / 29))} for i in range(30)]
+    rng = np.random.default_rng(0)
+    frames = frames_of_values(study(), points, [float(rng.random()) if i < 20 else None for i in range(30)])
+    assert insensitivity_finding(frames).verdict == "sensitive"
+
+
+def test_one_configuration_trained_again_and_again_shows_nothing_about_what_matters():
+    finding = insensitivity_finding(frames_of_curves(study(), leveled(0.5 + 0.1 * np.arange(9))))
+    assert finding.verdict == "inconclusive"
+    assert "nan" not in finding.summary
+    assert finding.evidence["replicates"].item() == 9
+    assert finding.evidence["seed_spread"].item() == pytest.approx(0.1 * np.sqrt(7.5))  # of 0, 1, ..., 8
 
 
 def test_the_best_trial_is_no_distance_from_itself():
     """Gaps of 1 and 2, median 1.5: noise of 0.6 is less than half of it; with the best's own 0 it would be more."""
-    gap = float(late_noise(np.asarray([ZIGZAG]))[0]) / 0.6
+    gap = float(noise_of(np.asarray([ZIGZAG]))[0]) / 0.6
     finding = late_variance_finding(frames_of_curves(study(), leveled([0.5, 0.5 + gap, 0.5 + 2.0 * gap])))
     assert finding.verdict == "ok"
     assert finding.evidence["gap"].tolist() == pytest.approx([0.0, gap, 2.0 * gap])
@@ -147,7 +185,8 @@ def test_chances_are_those_of_equally_many_trials():
 
 
 @pytest.mark.parametrize(
-    ("relu", "tanh", "verdict"), [(8, 4, "unequal"), (5, 2, "equal"), (20, 15, "equal"), (6, 4, "equal")]
+    ("relu", "tanh", "verdict"),
+    [(8, 4, "unequal"), (5, 2, "inconclusive"), (20, 15, "equal"), (7, 5, "equal"), (6, 4, "inconclusive")],
 )
 def test_effort_is_unequal_from_four_trials_and_half_as_many_again(relu, tanh, verdict):
     (finding,) = effort_findings(scientific(lambda a, i: 0.1 * i, {"relu": relu, "tanh": tanh}))

@@ -9,13 +9,13 @@ from analysis.handmade import curve, frames_of_curves, frames_of_values, record,
 
 from tuner.analysis.checklist import QUESTIONS, VERDICTS, checklist_findings, failing
 from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import best_of_n_frame, enough_points_finding, num_good
+from tuner.analysis.enough_points import best_of_n_frame, enough_points_finding, num_close
 from tuner.analysis.frames import frames_of
 from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.insensitivity import insensitivity_finding
 from tuner.analysis.instability import instability_finding, is_learning_rate
 from tuner.analysis.isolation import isolation_findings, isolation_frame
-from tuner.analysis.late_variance import late_noise, late_variance_finding
+from tuner.analysis.late_variance import late_variance_finding
+from tuner.analysis.levels import noise_model
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
 from tuner.analysis.training_loss import training_loss_finding
@@ -71,7 +71,7 @@ def test_a_lonely_best_trial_is_sparse_and_a_uniform_objective_is_not():
     finding = enough_points_finding(frames_of_values(study(), [{"learning_rate": 1e-3}] * 30, lonely))
     assert (finding.verdict, finding.needs_action) == ("sparse", True)
     even = frames_of_values(study(), [{"learning_rate": 1e-3}] * 41, np.linspace(0, 1, 41).tolist())
-    assert num_good(even) == 6, "0, 0.025, ..., 0.125 lie within a quarter of the median 0.5"
+    assert num_close(even) == 6, "0, 0.025, ..., 0.125 lie within a quarter of the median 0.5"
     assert enough_points_finding(even).verdict == "enough"
 
 
@@ -158,7 +158,7 @@ def test_overfitting_cannot_be_told_without_training_curves():
 def test_the_late_noise_is_recovered_within_20_percent_under_a_trend():
     rng = np.random.default_rng(0)
     curves = 0.03 * rng.standard_normal((200, 50)) - 2.0 * FRACTIONS
-    assert np.median(late_noise(curves)) == pytest.approx(0.03, rel=0.2)
+    assert np.median(noise_model(curves, FRACTIONS).late()) == pytest.approx(0.03, rel=0.2)
 
 
 def test_trials_closer_than_the_noise_are_tied():
@@ -225,18 +225,6 @@ def test_best_steps_inside_the_warmup_are_a_finding_of_their_own():
     assert warmup_finding(frames_of_curves(study(warmup_steps=100), early)).verdict == "in_warmup"
     assert warmup_finding(frames_of_curves(study(warmup_steps=20), early)).verdict == "ok"
     assert "no warmup" in warmup_finding(frames_of_curves(study(), early)).summary
-
-
-# Insensitivity
-
-
-def test_trials_that_differ_by_noise_alone_say_that_nothing_matters():
-    rng = np.random.default_rng(0)
-    same = 1.0 - FRACTIONS + 0.05 * rng.standard_normal((30, 50))
-    finding = insensitivity_finding(frames_of_curves(study(), same.tolist()))
-    assert (finding.verdict, finding.needs_action) == ("insensitive", True)
-    different = same + np.linspace(0.0, 1.0, 30)[:, None]
-    assert insensitivity_finding(frames_of_curves(study(), different.tolist())).verdict == "sensitive"
 
 
 # Periods, as B43 has it

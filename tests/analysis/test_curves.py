@@ -3,8 +3,8 @@ from dataclasses import replace
 import pandas as pd
 from analysis.handmade import curve, frames_of, record, study
 
+from tuner.analysis.common_steps import curve_matrix
 from tuner.analysis.curves import ranked_trials, top_curves_frame
-from tuner.analysis.good_trials import curve_matrix
 from tuner.budget.step_budget import StepBudget
 from tuner.records import State
 

@@ -90,7 +90,7 @@ def test_rates_that_are_all_too_small_never_give_the_absurd_number():
     assert short.best_learning_rate == 0.01
     # h x^2 / 2 after 250 steps at 0.01: 0.5 (0.99^500 + 0.1 * 0.999^500) = 0.0336.
     assert short.best_value == pytest.approx(0.0336, abs=1e-4)
-    assert "0.001,0.003,0.01,0.0333,0.111,0.37" in sweep_finding(short, fits).action
+    assert "Sweep(learning_rate=(0.001, 0.003, 0.01, 0.0333, 0.111, 0.37))" in sweep_finding(short, fits).action
 
 
 def test_a_best_rate_at_the_low_end_is_invalid_downwards():
@@ -158,7 +158,7 @@ def test_everything_diverged_asks_for_lower_rates():
     assert isinstance(outcome, NotFitted)
     assert [reason.reason for reason in outcome.reasons] == ["all_diverged"]
     assert outcome.best_value is None
-    assert "--learning-rates 0.0125,0.025,0.05,0.1,0.2,0.4" in sweep_finding(outcome, fits).action
+    assert "Sweep(learning_rate=(0.0125, 0.025, 0.05, 0.1, 0.2, 0.4))" in sweep_finding(outcome, fits).action
 
 
 def test_a_metric_that_is_never_finite_is_no_divergence():
@@ -167,7 +167,7 @@ def test_a_metric_that_is_never_finite_is_no_divergence():
     outcome = sweep_outcome(fits, 80)
     assert isinstance(outcome, NotFitted)
     assert [reason.reason for reason in outcome.reasons] == ["never_finite"]
-    assert "mend the training metric" in sweep_finding(outcome, fits).action
+    assert "Mend the training metric" in sweep_finding(outcome, fits).action
 
 
 def test_trials_that_failed_or_ran_out_of_memory_say_nothing_about_rates():
@@ -197,9 +197,9 @@ def test_a_plateau_speaks_for_label_noise_or_capacity():
     assert [reason.reason for reason in outcome.reasons] == ["label_noise_or_capacity", "too_few_steps"]
     finding = sweep_finding(outcome, fits)
     assert finding.needs_action
-    for remedy in ("loosen fitted_when", "production_steps", "raise Sweep(max_steps=...)"):
+    for remedy in ("Loosen fitted_when", "larger model", "production_steps=50"):
         assert remedy in finding.action
-    assert any("A37" in caveat and "regularization" in caveat for caveat in finding.caveats)
+    assert finding.caveats == ("Validation was not recorded, so nothing is said about regularization (A37).",)
 
 
 def test_a_noisy_plateau_is_not_taken_for_progress():
@@ -273,11 +273,14 @@ def test_a_number_never_stands_without_its_interval_and_spread():
     assert isinstance(alone, Fitted)
     finding = sweep_finding(alone, fits)
     assert "more than 12 and at most 13 steps" in finding.summary
-    assert "vary by up to 2x between seeds" in finding.summary
-    assert "spread is not known" in finding.summary
+    assert "No other seed was trained, so how much the steps vary between seeds is not known" in finding.summary
     assert (finding.verdict, finding.strength, finding.needs_action) == ("fitted", "weak", False)
     seeded = sweep_finding(with_seeds(alone, seeds_of(12, 13, 15)), fits)
-    assert "3 of 3 fresh seeds fitted in 12 to 15 steps" in seeded.summary
+    assert "3 of 3 fresh seeds fitted in 12 to 15 steps, a factor of 1.2;" in seeded.summary, "15 / 12"
+    far = sweep_finding(with_seeds(alone, seeds_of(5, 13, 29)), fits)
+    assert "in 5 to 29 steps, a factor of 5.8;" in far.summary
+    equal = sweep_finding(with_seeds(alone, seeds_of(13, 13)), fits)
+    assert "factor" not in equal.summary
     assert "90%" in seeded.summary
     assert seeded.strength == "strong"
 
@@ -288,6 +291,18 @@ def test_a_wide_interval_a_tie_and_a_single_fitted_rate_are_told():
     assert any("33%" in caveat for caveat in finding.caveats)
     assert any("ties with 1" in caveat for caveat in finding.caveats)
     assert any("Only one learning rate" in caveat for caveat in finding.caveats)
+
+
+def test_validation_that_was_best_long_before_the_fit_is_told():
+    fits = interval_fits({0.1: (90, 100), 0.3: (20, 30), 1.0: (90, 100)}).assign(validation_step=[40, 12, 40])
+    fits = fits.assign(overfits=pd.array([True, True, None], "boolean"))
+    told = [
+        caveat for caveat in sweep_finding(Fitted(0.3, 20, 30, 100), fits).caveats if "best after 12 steps" in caveat
+    ]
+    assert len(told) == 1
+    assert "30 steps are more than a run needs" in told[0]
+    late = sweep_finding(Fitted(0.3, 20, 30, 100), fits.assign(validation_step=[40, 16, 40]))
+    assert not any("more than a run needs" in caveat for caveat in late.caveats), "16 is more than half of 30"
 
 
 @pytest.mark.parametrize(

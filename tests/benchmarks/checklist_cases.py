@@ -63,7 +63,9 @@ def overfitting_case(rng: np.random.Generator, size: Size, kind: str) -> Case:
 
 
 def improvement_case(rng: np.random.Generator, size: Size, kind: str) -> Case:
-    """At least one noise (and 2 % of the descent) is gained in the last quarter, or nothing since well before it."""
+    """At least one noise (and 2 % of the descent) is gained in the last quarter, nothing since well before it, or
+    several noises are lost again.
+    """
     done = _done(size)
     bottom = rng.uniform(0.2, 0.6)
     gained = max(0.02, size.noise * rng.uniform(1.0, 3.0))
@@ -72,9 +74,9 @@ def improvement_case(rng: np.random.Generator, size: Size, kind: str) -> Case:
         "power law": power - done * max(0.0, gained - float(np.interp(0.75, done, power) - power[-1])) / 0.25,
         "line": 1.0 - done * max(1.0, 4.0 * gained),
         "plateau": _descent(done, bottom),
-        "overfits": _descent(done, bottom) + 0.5 * np.maximum(0.0, done - bottom),
+        "overfits": _descent(done, bottom) + max(0.5, 25.0 * size.noise) * np.maximum(0.0, done - bottom),
     }[kind]
-    truth = "still_improving" if kind in ("power law", "line") else "saturated"
+    truth = {"plateau": "saturated", "overfits": "got_worse"}.get(kind, "still_improving")
     return Case(_curves(rng, size, validation, validation), truth, kind)
 
 
@@ -89,12 +91,14 @@ def late_variance_case(rng: np.random.Generator, size: Size, kind: str) -> Case:
 
 
 def insensitivity_case(rng: np.random.Generator, size: Size, kind: str) -> Case:
-    """All trials are one curve with noise, or their levels spread by four noises or more."""
+    """All trials are one curve with noise, or their point spreads their levels by four noises or more."""
     noise = max(size.noise, 0.002)
     spread = 0.0 if kind == "alike" else noise * rng.uniform(4.0, 20.0)
     curves = _descent(_done(size), rng.uniform(0.2, 0.6))
-    levels = spread * rng.standard_normal(size.trials)
-    made = _curves(rng, replace(size, noise=noise), curves, curves, levels=levels)
+    points = np.exp(rng.uniform(math.log(1e-4), math.log(1e-1), size.trials))
+    away = (np.log10(points) + rng.uniform(2.0, 3.0)) ** 2
+    levels = spread * (away - away.mean()) / away.std()
+    made = _curves(rng, replace(size, noise=noise), curves, curves, levels=levels, points=points)
     return Case(made, "insensitive" if kind == "alike" else "sensitive", kind)
 
 
@@ -201,9 +205,15 @@ def _slow(noise: Array) -> Array:
 
 
 def _curves(
-    rng: np.random.Generator, size: Size, training: Array, validation: Array, *, levels: Array | None = None
+    rng: np.random.Generator,
+    size: Size,
+    training: Array,
+    validation: Array,
+    *,
+    levels: Array | None = None,
+    points: Array | None = None,
 ) -> StudyFrames:
-    """Every trial these curves (one for all, or one each), its own level, and noise in each evaluation."""
+    """Every trial these curves (one for all, or one each), its own level and point, and noise in each evaluation."""
     where = study(SPACE, evaluations=size.evaluations, trials=size.trials)
     steps = np.asarray(where.budget.evaluation_steps)
     shape = (size.trials, len(steps))
@@ -219,7 +229,7 @@ def _curves(
             )
         )
     curves = pd.concat(parts).sort_values(["trial", "metric", "step"], kind="stable", ignore_index=True)
-    points = pd.DataFrame({"h0": np.exp(rng.uniform(math.log(1e-4), math.log(1e-1), size.trials))})
-    made = frames(where, points, np.asarray(values), curves)
+    drawn = np.exp(rng.uniform(math.log(1e-4), math.log(1e-1), size.trials)) if points is None else points
+    made = frames(where, pd.DataFrame({"h0": drawn}), np.asarray(values), curves)
     made.trials["best_step"] = pd.array(best, dtype="Int64")
     return made

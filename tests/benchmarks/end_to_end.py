@@ -40,7 +40,7 @@ class Job:
 
     @property
     def file(self) -> Path:
-        return ROOT / "studies" / f"{self.name}.py"
+        return ROOT / "tests" / "reference_studies" / f"{self.name}.py"
 
     @property
     def campaign(self):

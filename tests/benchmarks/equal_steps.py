@@ -24,9 +24,10 @@ import optuna
 import pandas as pd
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # studies
+sys.path.insert(0, str(Path(__file__).parents[1]))  # reference_studies
 
-from studies import digits, stdlib_lm
+from reference_studies import digits, stdlib_lm
+
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened
 from tuner.design.campaign import Campaign, Round

@@ -47,7 +47,7 @@ from tuner.training.fused.making import make_group
 from tuner.training.setting import Data, Setting
 from tuner.training.trial_run import TrialRun
 
-name, campaign = load_campaign(Path(__file__).parents[2] / "studies" / "digits.py")
+name, campaign = load_campaign(Path(__file__).parents[1] / "reference_studies" / "digits.py")
 Digits = type(campaign.workload)
 
 

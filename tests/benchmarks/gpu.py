@@ -32,7 +32,7 @@ from tuner.training.numerics import choose_device, numerics, prepare_numerics, w
 from tuner.training.setting import Data, Setting
 from tuner.training.trial_run import TrialRun
 
-name, campaign = load_campaign(Path(__file__).parents[2] / "studies" / "digits.py")
+name, campaign = load_campaign(Path(__file__).parents[1] / "reference_studies" / "digits.py")
 Digits = type(campaign.workload)
 BYTES_A_PARAMETER = 28  # AdamW reads weight, gradient and two moments, and writes all but the gradient
 
@@ -45,7 +45,7 @@ class Mlp(Digits):
 
 
 class MlpWithDropout(Digits):
-    """As in studies/digits.py."""
+    """As in reference_studies/digits.py."""
 
 
 class Cnn(Digits):

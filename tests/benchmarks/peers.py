@@ -43,7 +43,7 @@ except ImportError:
     transformers = None
 
 SHORT, LONG = 200, 1200
-name, campaign = load_campaign(Path(__file__).parents[2] / "studies" / "digits.py")
+name, campaign = load_campaign(Path(__file__).parents[1] / "reference_studies" / "digits.py")
 POINT = Point.of({"learning_rate": 1e-3, "weight_decay": 0.01, "dropout": 0.0, "label_smoothing": 0.0})
 
 

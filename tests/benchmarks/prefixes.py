@@ -1,7 +1,7 @@
 """What training prefixes save, and that they change no bit: against the same trials from scratch, in one run.
 
 python tests/benchmarks/prefixes.py            a longer round, a budget curve, a sweep that doubles its steps
-python tests/benchmarks/prefixes.py NAME       ... and the whole playbook of studies/NAME.py, as its plan prices it
+python tests/benchmarks/prefixes.py NAME       the whole playbook of reference_studies/NAME.py, as its plan prices it
 """
 
 import sys
@@ -23,7 +23,7 @@ from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[1] / "reference_studies"
 SHORT, LONG, TRIALS = 500, 1000, 4
 LENGTHS = (200, 400, 600, 800, 1000)
 

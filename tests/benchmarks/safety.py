@@ -23,7 +23,7 @@ from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import Ledger, open_ledger
 from tuner.training import trainer
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[1] / "reference_studies"
 ROUNDS = (("digits.py", 16, 540), ("stdlib_lm.py", 4, 800))  # trials of the round that are trained, and their steps
 MACHINERY = (
     (Ledger, ("record", "claim", "renew", "release", "forget_dead_workers", "state_counts", "prefixes")),

@@ -72,7 +72,7 @@ def timed(work):
 
 def main() -> int:
     torch.set_num_threads(1)
-    name, campaign = load_campaign(Path(__file__).parents[2] / "studies" / "digits.py")
+    name, campaign = load_campaign(Path(__file__).parents[1] / "reference_studies" / "digits.py")
     steps = BLOCK * (BLOCKS + WARMUP + 1)
     study = replace(study_of_round(campaign, 1, steps), warmup_steps=0)
     device = torch.device("cpu")

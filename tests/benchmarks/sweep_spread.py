@@ -39,7 +39,7 @@ def sixth_seed(desk, sweep, outcome):
 
 
 def main() -> int:
-    _, campaign = load_campaign(Path(__file__).parents[2] / "studies" / "digits.py")
+    _, campaign = load_campaign(Path(__file__).parents[1] / "reference_studies" / "digits.py")
     inside = total = 0
     print("optimizer seed  rate      fastest        seeds                      interval     sixth  inside")
     for optimizer, grid in GRIDS.items():

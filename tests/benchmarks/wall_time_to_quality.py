@@ -52,7 +52,7 @@ from tuner.training.setting import COMMIT_SECONDS, Data
 
 LENGTH, RUNS, EVERY = 500, 16, 25
 SHORT, PROMOTED, FUSE, EVALUATIONS, WORKERS = 100, 3, 33, 50, 2
-STUDY = Path(__file__).parents[2] / "studies" / "digits.py"
+STUDY = Path(__file__).parents[1] / "reference_studies" / "digits.py"
 
 
 def campaign_of(seed, evaluations=EVALUATIONS):

@@ -21,7 +21,7 @@ from tuner.execution.workers import Workers
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
 
-STUDY = Path(__file__).parents[2] / "studies" / "stdlib_lm.py"
+STUDY = Path(__file__).parents[1] / "reference_studies" / "stdlib_lm.py"
 
 
 class Clock(Silent):

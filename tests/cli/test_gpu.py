@@ -8,7 +8,7 @@ from support.gpu import ON_GPU
 from support.records import CURVES, rows
 
 pytestmark = ON_GPU
-DIGITS = Path(__file__).parents[2] / "studies" / "digits.py"
+DIGITS = Path(__file__).parents[1] / "reference_studies" / "digits.py"
 ROUND = ("--round", "1", "--max-train-steps", "100", "--device", "cuda")
 
 

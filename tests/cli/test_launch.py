@@ -168,3 +168,23 @@ def test_more_trials_extend_the_study(tuner, tmp_path):
     assert tuner("launch", write_study(tmp_path, trials=5)).code == 0
     assert rows(tmp_path, "select number, point from trial order by number")[:3] == points
     assert rows(tmp_path, "select count(*) from trial where state = 'complete'") == [(5,)]
+
+
+def test_trials_are_added_on_the_command_line_and_stay(tuner, tmp_path):
+    """4 are declared: 6 by --trials, which the next command without it keeps; fewer than there are is refused."""
+    study = write_study(tmp_path, trials=4)
+    assert (
+        "4 trials are too few to answer whether the ranges were wide enough, which takes 10"
+        in tuner("launch", study).err
+    )
+    more = tuner("launch", study, "--trials", 6)
+    assert more.code == 0, more.err
+    assert "round-1: 6 complete" in more.err
+    assert "round-1 has 6 trials, by --trials; the study file declares 4" in more.err
+    assert "round-1: 6 complete" in tuner("launch", study).err
+    fewer = tuner("launch", study, "--trials", 5)
+    assert fewer.code == 2
+    assert "--trials 5 is fewer than the 6 that round-1 has already" in fewer.err
+    promoting = tuner("launch", study, "--round", 2, "--trials", 8, "--max-train-steps", 60)
+    assert promoting.code == 2
+    assert "round 2 promotes points" in promoting.err

@@ -14,7 +14,7 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "sources", "budget", "design", "records", "security")
+BASE = ("errors", "sources", "budget", "design", "records", "security", "shown")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
@@ -24,6 +24,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "records": (("errors", "budget", "design"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),
+    "shown": ((), ()),
     "signals": ((), ()),
     "training": ((*BASE, "failpoints", "signals"), ("torch", "numpy", "safetensors")),
     "storage": ((*BASE, "failpoints"), ("sqlalchemy", "pydantic")),

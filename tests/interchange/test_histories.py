@@ -237,7 +237,7 @@ def test_another_study_of_the_same_name_is_refused_and_one_that_got_on_is_said(t
     assert "note: 1 trials have got on since they were imported" in again.err
     other = tuner("import", "table", write(tmp_path, ending_in("nan", []), points=lambda p: p.assign(lr=0.5)), *given)
     assert (other.code, "its trial 0 has other values than here" in other.err) == (2, True), other.err
-    assert "--study NAME" in other.err
+    assert "--study curves-2" in other.err
 
 
 def test_a_study_that_still_runs_is_read_as_far_as_it_is(tmp_path):

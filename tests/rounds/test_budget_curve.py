@@ -86,6 +86,13 @@ def test_without_a_word_five_lengths_reach_the_production_length_and_are_drawn(t
     assert table["length"].max() == pytest.approx(200)
 
 
+def test_three_lengths_are_trained_with_two_seeds_and_get_a_prediction(tuner, launched, tmp_path):
+    drawn = tuner("budget-curve", launched, "--lengths", "40,60,80", "-f", "json")
+    assert drawn.code in (0, 3), drawn.err
+    assert {length: len(trials) for length, (trials, _) in curves(tmp_path).items()} == {80: 2, 60: 2, 40: 2}
+    assert "Twice as many are predicted to give" in json.loads(drawn.out)["findings"][0]["summary"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -95,6 +102,7 @@ def test_without_a_word_five_lengths_reach_the_production_length_and_are_drawn(t
         (["--lengths", "6,40,80"], "leaves nothing before its decay of 1 steps but the warmup of 5"),
         (["--lengths", "many"], "--lengths takes steps with commas between, like 200,400,800, got 'many'"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--lengths", "40,60,80", "--seeds", "1"], "3 lengths of one seed each are described by a curve exactly"),
         (["--round", "2"], "round 2 of 'tiny' was not launched"),
         (["--trial", "77"], "there is no trial 77"),
     ],
@@ -167,4 +175,8 @@ def test_verdicts(values, direction, verdict):
 
 def test_two_lengths_that_came_to_an_end_are_no_curve():
     curve = BudgetCurve(minimize("validation/loss"), "round-1 trial 0", table_of([100, 200], [1.0, 0.5]))
-    assert budget_curve_finding(curve).verdict == "inconclusive"
+    finding = budget_curve_finding(curve)
+    assert finding.verdict == "inconclusive"
+    assert "2 trainings were completed (1 after 100 steps, 0.5 after 200 steps)" in finding.summary
+    nothing = BudgetCurve(minimize("validation/loss"), "round-1 trial 0", table_of([100], [1.0]).head(0))
+    assert budget_curve_finding(nothing).summary.startswith("0 trainings were completed;")

@@ -10,6 +10,7 @@ from torch import nn
 from tuner import Campaign, Round, SearchSpace, Sweep, load, log_uniform
 from tuner.analysis.sweep_outcome import NotFitted
 from tuner.design.origin import promoted_from
+from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.sweep import run_sweep
 from tuner.storage.store import open_ledger
 
@@ -77,6 +78,8 @@ def test_a_sweep_that_doubles_its_length_executes_no_step_twice(tmp_path):
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
     campaign = Campaign(NeverFits(), [Round("r", trials=2, space=space)], sweep=sweep, evaluations=5)
     with desk_for(campaign, tmp_path) as desk:
+        extremes = next(line for line in priced_campaign(desk) if isinstance(line, Extremes))
+        NeverFits.executed = 0
         run_sweep(desk, sweep)
         tried = NeverFits.executed - steps_of(desk)
         studies = desk.ledger.studies("test")
@@ -88,6 +91,9 @@ def test_a_sweep_that_doubles_its_length_executes_no_step_twice(tmp_path):
                 longest[rate] = max(longest.get(rate, 0), record.step)
         assert steps_of(desk) == sum(longest.values())
         assert 0 <= tried <= 12 * len(studies), "besides, the workload is tried before it is trained"
+        likely, worst = (sum(plan.steps for plan in plans) for plans in (extremes.likely, extremes.worst))
+        assert likely == 6 * 20 + 2 * 40, "6 rates of 2 x 10 steps, and 2 seeds of twice as many"
+        assert likely < steps_of(desk) <= worst, "no rate fitted, so it cost more than is likely"
     assert isinstance(load("test", str(tmp_path / "ledger.sqlite")).sweep().outcome, NotFitted)
 
 

@@ -25,6 +25,7 @@ from tuner import (
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted
+from tuner.analysis.sweep_records import sweep_records
 from tuner.errors import DeclarationError, Interrupted, WorkloadError
 from tuner.rounds.launch import launch_study
 from tuner.rounds.plan import study_of_round
@@ -260,3 +261,33 @@ def test_dropout_and_noise_left_on_make_the_answer_too_long(tmp_path):
     with_noise = steps_to_fit(AddsNoise(), 0.0, folders[2])
     assert with_dropout > 1.5 * clean
     assert with_noise > 1.5 * clean
+
+
+def test_below_a_grid_that_diverges_the_lowest_rates_are_really_trained(tmp_path):
+    """Only the lowest rate lives: the probes (the 2nd, the 5th) diverge, and it decides."""
+    rates = (1e-2, 1e10, 1e20, 1e25, 1e30)
+    campaign = campaign_of(learning_rate=rates, optimizer="sgd", start_steps=100, max_steps=100)
+    with desk_for(campaign, tmp_path) as desk:
+        outcome = run_sweep(desk, campaign.sweep)
+        names = [row.study.name for row in desk.ledger.studies("test")]
+        assert names[:2] == ["sweep-1-probe-100", "sweep-1-lowest-100"]
+        assert not isinstance(outcome, NotFitted) or outcome.reasons[0].reason != "all_diverged"
+        records = sweep_records(desk.ledger, "test")
+        assert records.outcome == outcome
+        assert 1e-2 in set(records.fits["learning_rate"])
+
+
+def test_another_fit_criterion_is_another_sweep_and_the_first_stays(tmp_path):
+    hard = campaign_of(SmallWithWrongLabels(), max_steps=100)
+    with desk_for(hard, tmp_path) as desk:
+        assert isinstance(run_sweep(desk, hard.sweep), NotFitted)
+    easy = campaign_of(ReachesHalf(), max_steps=100)
+    with desk_for(easy, tmp_path) as desk:
+        run_sweep(desk, easy.sweep)
+        records = sweep_records(desk.ledger, "test")
+    assert records.name == "sweep-2"
+    assert records.frames.study.fitted_when == at_most("training/error_rate", 0.5)
+
+
+class ReachesHalf(SmallWithWrongLabels):
+    fitted_when = at_most("training/error_rate", 0.5)

@@ -18,7 +18,7 @@ from tuner.training.fused.making import make_group
 from tuner.training.setting import Data, Setting
 from tuner.training.trial_run import TrialRun
 
-campaign = load_campaign(Path("studies/stdlib_lm.py"))[1]
+campaign = load_campaign(Path("tests/reference_studies/stdlib_lm.py"))[1]
 study, cpu = study_of_round(campaign, 1, 100), torch.device("cpu")
 setting = Setting(study, campaign.workload, Data.of(campaign.workload, cpu), cpu, Path("nowhere"), "test")
 runs = [TrialRun(setting, trial) for trial in planned_trials(study)[:3]]

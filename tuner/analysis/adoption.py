@@ -18,6 +18,7 @@ from scipy import stats
 
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.frames import study_frames
+from tuner.analysis.gain_words import with_interval
 from tuner.analysis.study_frames import StudyFrames
 from tuner.storage.store import Ledger
 
@@ -219,10 +220,8 @@ def _summary(frames: StudyFrames, table: pd.DataFrame, difference: Difference, l
     told = f"{metric}: {', '.join(sides)}."
     if math.isnan(difference.gain):
         return told
-    return (
-        f"{told} The candidate is better by {difference.gain:.3g}, with {level:.0%} between {difference.low:.3g} and "
-        f"{difference.high:.3g}; {_CHOSEN[bool(frames.study.source)]}."
-    )
+    compared = with_interval(difference.gain, difference.low, difference.high, level)
+    return f"{told} The candidate is {compared}; {_CHOSEN[bool(frames.study.source)]}."
 
 
 def _caveats(table: pd.DataFrame, difference: Difference, minimum_gain: float, *, imported: bool) -> tuple[str, ...]:

@@ -7,23 +7,35 @@ and the differences between trials.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from tuner.analysis.budget_verdict import (
     EARLY,
-    LATE,
     NEGLIGIBLE_EARLY,
     NEGLIGIBLE_LATE,
     THRESHOLDS,
+    PooledGain,
     judged,
     pooled_gain,
     too_little_evidence,
 )
+from tuner.analysis.common_steps import Curves, common_curves
 from tuner.analysis.finding import Finding, Strength
-from tuner.analysis.good_trials import curve_matrix, good_trials
-from tuner.analysis.levels import Array, earliest_within_noise, gains_after
+from tuner.analysis.good_trials import (
+    good_in_words,
+    good_trials,
+    noise_in_words,
+    noise_model_of,
+    noise_of_curves,
+    own_steps_caveats,
+    unresolved,
+)
+from tuner.analysis.learning_rates import DIED, rate_died
+from tuner.analysis.levels import LATE, WIDE, earliest_within_noise, gains_after, running_mean, slow_noise
+from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 
@@ -31,6 +43,9 @@ SHORTER_BUDGET = 2.5  # [P] times the latest good best step is the budget propos
 LONGER_BUDGET = 2  # [S] times the budget is the decisive experiment for maybe_too_short (A1, D9)
 STRONG = 5  # [P] good trials for a strong verdict
 MINIMUM_CURVE = 3  # evaluations below which a curve has no noise to speak of
+NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
+DESCENT = 3.0  # [P] evaluation noises of the first evaluation above the best level: something was learned
+ALIKE = 2.0  # [P] times what noise alone makes of it: trials whose levels differ no more are alike
 
 
 def best_steps_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -40,39 +55,67 @@ def best_steps_frame(frames: StudyFrames) -> pd.DataFrame:
     noise of the best level, D10), earliest_fraction, censored (best at the last evaluation, D12), in_warmup (D34),
     gain_after_early and gain_in_late (in noises of one evaluation; NaN with fewer than 20 evaluations).
     """
+    return _steps_of(frames).table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Steps:
+    """table: as `best_steps_frame` has it. curves: of the good trials. after_early, in_late: what they gained."""
+
+    table: pd.DataFrame
+    curves: Curves
+    after_early: PooledGain
+    in_late: PooledGain
+
+
+def _steps_of(frames: StudyFrames) -> _Steps:
     good = good_trials(frames)
     budget = frames.study.budget.max_train_steps
-    steps, curves = curve_matrix(frames, good["trial"])
-    resolved = len(good) > 0 and steps.size >= MINIMUM_CURVE
-    enough = len(good) > 0 and steps.size >= MINIMUM_EVALUATIONS
+    curves = common_curves(frames, good["trial"])
+    steps, values = curves.steps, curves.values
+    resolved = len(good) > 0 and steps.size >= MINIMUM_CURVE and bool(np.isfinite(values).any(axis=1).all())
+    enough = resolved and steps.size >= MINIMUM_EVALUATIONS
     table = good[["trial", "best_value", "best_step"]].reset_index(drop=True)
     table["best_step"] = table["best_step"].astype("int64")
     table["fraction"] = table["best_step"] / budget
-    table["earliest_step"] = steps[earliest_within_noise(curves)].astype("int64") if resolved else table["best_step"]
+    model = noise_model_of(frames, curves)
+    at = earliest_within_noise(values, model.slow * curves.noise) if resolved else None
+    earliest = table["best_step"].to_numpy() if at is None else steps[at]
+    table["earliest_step"] = np.minimum(np.ceil(earliest), table["best_step"]).astype("int64")
     table["earliest_fraction"] = table["earliest_step"] / budget
-    table["censored"] = (table["best_step"] == _last_steps(steps, curves)) if resolved else False
+    table["censored"] = (table["best_step"] == curves.last) if resolved else False
     table["in_warmup"] = table["best_step"].to_numpy() <= warmup_steps_of(frames, good)
-    table["gain_after_early"] = gains_after(curves, steps / budget, EARLY).gain if enough else math.nan
-    table["gain_in_late"] = gains_after(curves, steps / budget, LATE).gain if enough else math.nan
-    return table
+    pooled = []
+    for name, split, negligible in (
+        ("gain_after_early", EARLY, NEGLIGIBLE_EARLY),
+        ("gain_in_late", LATE, NEGLIGIBLE_LATE),
+    ):
+        if enough:
+            gains = gains_after(values, steps / budget, split, model)
+            gains = gains.in_common_units() if curves.own_steps else gains
+            gains = replace(gains, gain=np.where(curves.resolved, gains.gain, np.nan))
+            pooled.append(pooled_gain(gains, negligible))
+        table[name] = gains.gain if enough else math.nan
+    return _Steps(table, curves, *(pooled if enough else (PooledGain(), PooledGain())))
 
 
 def best_steps_finding(frames: StudyFrames) -> Finding:
     """too_long, maybe_too_short, ok, mixed or inconclusive, with what to do about it."""
-    table = best_steps_frame(frames)
-    verdict, reason = _verdict(frames, table)
-    strength = _strength(frames, table, verdict)
+    found = _steps_of(frames)
+    table = found.table
+    verdict, reason = _verdict(frames, found)
+    strength, doubts = _strength(frames, table, verdict)
     return Finding(
         question="best_steps",
         subject=frames.study.name,
         verdict=verdict,
         strength=strength,
-        summary=f"{reason}. {_numbers(table)}",
+        summary=f"{reason}. {_numbers(frames, found)}",
         evidence=table,
-        thresholds=THRESHOLDS | {"shorter_budget": SHORTER_BUDGET, "longer_budget": LONGER_BUDGET},
-        action=_action(frames, table, verdict, weak=strength == "weak"),
+        thresholds=THRESHOLDS | {"shorter_budget": SHORTER_BUDGET, "longer_budget": LONGER_BUDGET, "rate_died": DIED},
+        action=_action(frames, found, verdict, weak=strength == "weak"),
         needs_action=verdict in ("too_long", "maybe_too_short", "mixed"),
-        caveats=tuple(_caveats(frames, table, verdict)),
+        caveats=(*doubts, *_caveats(table, verdict), *own_steps_caveats(found.curves)),
     )
 
 
@@ -97,45 +140,71 @@ def shorter_budget(table: pd.DataFrame, budget: int) -> int:
     return min(budget, rounded_up(SHORTER_BUDGET * float(table["earliest_step"].max())))
 
 
-def _verdict(frames: StudyFrames, table: pd.DataFrame) -> tuple[str, str]:
-    steps, curves = curve_matrix(frames, table["trial"])
-    missing = too_little_evidence(len(table), steps.size)
+def _verdict(frames: StudyFrames, found: _Steps) -> tuple[str, str]:
+    known = found.curves.resolved
+    missing = unresolved(found.curves) or too_little_evidence(int(known.sum()), found.curves.steps.size)
     if missing is not None:
         return "inconclusive", missing
-    fractions = steps / frames.study.budget.max_train_steps
-    after_early = pooled_gain(gains_after(curves, fractions, EARLY), NEGLIGIBLE_EARLY)
-    in_late = pooled_gain(gains_after(curves, fractions, LATE), NEGLIGIBLE_LATE)
-    return judged(table, after_early, in_late)
+    verdict, reason = judged(found.table[known], found.after_early, found.in_late)
+    if verdict == "too_long" and _never_learned(frames, found.curves):
+        return "inconclusive", (
+            "No good trial improved after its first evaluation, and all trials are alike: nothing shows that anything "
+            "was learned at all, which no budget mends"
+        )
+    return verdict, reason
 
 
-def _numbers(table: pd.DataFrame) -> str:
+def _never_learned(frames: StudyFrames, good: Curves) -> bool:
+    """Whether nothing tells the curves from a metric that stays at chance: no descent, no difference of trials."""
+    levels = np.fmin.reduce(running_mean(good.values, WIDE), axis=1)
+    descended = good.values[:, 0] - levels > DESCENT * good.noise
+    if np.mean(descended) >= 0.5:
+        return False
+    every = common_curves(frames, frames.complete["trial"])
+    late = every.values[:, every.values.shape[1] // 10 :]
+    counts = np.isfinite(late).sum(axis=1)
+    means = np.where(np.isfinite(late), late, 0.0).sum(axis=1) / np.maximum(counts, 1)
+    low, high = np.quantile(means, [0.25, 0.75])
+    alone = slow_noise(every.values, every.noise) * np.nanmedian(every.noise) / math.sqrt(max(np.median(counts), 1.0))
+    return bool((high - low) / NORMAL_QUARTILES <= ALIKE * alone)
+
+
+def _numbers(frames: StudyFrames, found: _Steps) -> str:
+    table = found.table
     if table.empty:
         return "No completed trial has a finite value."
     earliest, best = table["earliest_fraction"], table["fraction"]
     return (
-        f"{len(table)} good trials: best step at {best.min():.0%} to {best.max():.0%} of the budget "
-        f"(median {best.median():.0%}), first within noise of the best at {earliest.min():.0%} to "
-        f"{earliest.max():.0%} (median {earliest.median():.0%}); best at the last evaluation in "
-        f"{int(table['censored'].sum())}."
+        f"{good_in_words(frames, len(table))}: best step at {best.min():.0%} to {best.max():.0%} of the budget (median "
+        f"{best.median():.0%}), in {int(table['censored'].sum())} at the last evaluation. Performance was already "
+        f"indistinguishable from the best after {earliest.min():.0%} to {earliest.max():.0%} of training (median "
+        f"{earliest.median():.0%}).{noise_in_words(noise_of_curves(frames, found.curves))}"
     )
 
 
-def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Strength:
+def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> tuple[Strength, tuple[str, ...]]:
+    """How sure a verdict is by what the learning rate did, and why not more."""
     if verdict == "inconclusive":
-        return "none"
-    if verdict == "maybe_too_short" and frames.ends_at_zero(table["trial"]) is not False:
-        return "weak"
-    return "strong" if len(table) >= STRONG else "moderate"
-
-
-def _caveats(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Iterator[str]:
-    ends_at_zero = frames.ends_at_zero(table["trial"])
-    if verdict in ("maybe_too_short", "mixed") and ends_at_zero is not False:
-        yield (
-            "A learning rate that decays to (almost) zero makes late best steps expected (D9)"
-            f"{'' if ends_at_zero else ', and the schedule of these trials is not known'}: train one trial longer to "
-            "find out."
+        return "none", ()
+    whole: Strength = "strong" if len(table) >= STRONG else "moderate"
+    if verdict in ("maybe_too_short", "mixed"):
+        falls = frames.ends_at_zero(table["trial"])
+        unknown = "" if falls else ", and the schedule of these trials is not known"
+        doubts = () if falls is False else (f"{_LATE_EXPECTED}{unknown}: train one trial longer to find out.",)
+        return "weak" if verdict == "maybe_too_short" and doubts else whole, doubts
+    start = EARLY if verdict == "too_long" else LATE
+    if rate_died(frames, table["trial"], start):
+        return "weak", (
+            f"The learning rate is (almost) zero after {start:.0%} of the budget, where hardly anything can improve: "
+            "flat curves do not show there that more steps at a higher rate would gain nothing (D9).",
         )
+    return whole, ()
+
+
+_LATE_EXPECTED = "A learning rate that decays to (almost) zero makes late best steps expected (D9)"
+
+
+def _caveats(table: pd.DataFrame, verdict: str) -> Iterator[str]:
     if verdict == "too_long" and (table["fraction"] > EARLY).any():
         yield "Later raw best steps are noise on a plateau; the first step within noise drives this verdict (D10)."
     if table["in_warmup"].any():
@@ -145,25 +214,34 @@ def _caveats(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> Iterator
         )
 
 
-def _action(frames: StudyFrames, table: pd.DataFrame, verdict: str, *, weak: bool) -> str:
-    budget = frames.study.budget.max_train_steps
+def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> str:
+    budget, table = frames.study.budget.max_train_steps, found.table
     if verdict == "too_long":
         return f"Train {shorter_budget(table, budget)} steps instead of {budget}, and tune the decay again (A14, D15)."
     if verdict in ("maybe_too_short", "mixed"):
-        asked = "Where a better value is worth the steps, train" if weak else "Train"
+        asked = "If a better result is worth the compute, retrain" if weak else "Retrain"
         return (
-            f"{asked} trial {table['trial'].iloc[0]} again for {LONGER_BUDGET * budget} steps with its schedule "
-            "lengthened; take the longer budget only if its best value improves by more than trial noise (A1, A15)."
+            f"{asked} trial {table['trial'].iloc[0]} for {LONGER_BUDGET * budget} steps with a longer schedule; take "
+            "the longer budget only if its best value improves by more than the noise between trials (A1, A15)."
         )
     if verdict == "ok":
-        return f"Keep {budget} steps."
-    return f"Complete more trials, each evaluated at least {MINIMUM_EVALUATIONS} times, then ask again."
+        keep = f"Keep {budget} steps."
+        return f"{keep} To be sure, retrain trial {table['trial'].iloc[0]} with a later decay." if weak else keep
+    return _missing(found, budget)
 
 
-def _last_steps(steps: Array, curves: Array) -> Array:
-    """The last step of each curve with a finite value."""
-    known = np.isfinite(curves)[:, ::-1]
-    return np.asarray(steps[curves.shape[1] - 1 - known.argmax(axis=1)])
+def _missing(found: _Steps, budget: int) -> str:
+    """What to do where nothing could be concluded: never what is there already."""
+    evaluations = found.curves.evaluations
+    few = len(evaluations) == 0 or int(np.median(evaluations)) < MINIMUM_EVALUATIONS
+    if few or unresolved(found.curves):
+        return f"Evaluate each trial at least {MINIMUM_EVALUATIONS} times, at equal distances, then ask again (D14)."
+    if len(found.table) < STRONG:
+        return "Complete more trials, then ask again."
+    return (
+        f"Keep {budget} steps for now. More validation data or more trials make the gains clearer; retraining trial "
+        f"{found.table['trial'].iloc[0]} for {LONGER_BUDGET * budget} steps decides it."
+    )
 
 
 def warmup_steps_of(frames: StudyFrames, trials: pd.DataFrame) -> Array:

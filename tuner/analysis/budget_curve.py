@@ -13,7 +13,7 @@ from scipy import stats
 
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.frames import study_frames
-from tuner.analysis.levels import Array
+from tuner.analysis.noise import Array
 from tuner.design.objective import Objective
 from tuner.errors import StorageError
 from tuner.storage.store import Ledger
@@ -74,6 +74,11 @@ def curve_frame(table: pd.DataFrame) -> pd.DataFrame:
     return made.sort_values(["seed", "length"], kind="stable").reset_index(drop=True)
 
 
+def degrees_of_freedom(num_values: int, num_seeds: int) -> int:
+    """What is left of the values for their noise: each seed has a level, and all share a slope and a shape."""
+    return num_values - num_seeds - 2
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """A value at a length that was not trained, with its interval."""
@@ -91,9 +96,10 @@ def predictions(table: pd.DataFrame, lengths: Array) -> list[Prediction]:
     """
     means = table.groupby("length")["value"].mean()
     longest, at_longest = float(means.index[-1]), float(means.iloc[-1])
-    fits, freedom = _fits(table), len(table) - table["seed"].nunique() - 2
-    if freedom < 1:
+    freedom = degrees_of_freedom(len(table), table["seed"].nunique())
+    if freedom < 1 or table["length"].nunique() < 2:
         raise ValueError(f"{len(table)} values are too few for a curve")
+    fits = _fits(table)
     changes = (_change(fits, freedom, longest, float(length)) for length in lengths)
     return [
         Prediction(float(length), at_longest + center, at_longest + low, at_longest + high)
@@ -151,7 +157,7 @@ def budget_curve_finding(curve: BudgetCurve) -> Finding:
     try:
         (doubled,) = predictions(table, np.array([2.0 * lengths[-1]]))
     except (ValueError, IndexError):
-        return _finding(curve, "inconclusive", f"{len(lengths)} lengths were completed: too few for a curve.")
+        return _finding(curve, "inconclusive", _unpredicted(table))
     value = float(table.groupby("length")["value"].mean().iloc[-1])
     sign = 1.0 if objective.direction == "minimize" else -1.0
     gains = sorted(sign * (value - bound) for bound in (doubled.low, doubled.high))
@@ -167,6 +173,18 @@ def budget_curve_finding(curve: BudgetCurve) -> Finding:
         f"{doubled.value:.4g} ({LEVEL:.0%} interval {doubled.low:.4g} to {doubled.high:.4g})."
     )
     return _finding(curve, verdict, summary)
+
+
+def _unpredicted(table: pd.DataFrame) -> str:
+    """What was completed, where that is too little for a prediction: the other trainings diverged or did not end."""
+    means = table.groupby("length")["value"].mean()
+    values = ", ".join(f"{value:.4g} after {length:,} steps" for length, value in means.items())
+    told = f" ({values})" if values else ""
+    were = "training was" if len(table) == 1 else "trainings were"
+    return (
+        f"{len(table)} {were} completed{told}; a prediction takes 4 lengths, or 3 with two seeds. The others "
+        "diverged or have not ended."
+    )
 
 
 _ACTIONS = {

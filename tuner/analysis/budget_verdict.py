@@ -8,12 +8,14 @@ import pandas as pd
 from scipy import stats
 
 from tuner.analysis.good_trials import GOOD_IMPROVEMENT, GOOD_SHARE
-from tuner.analysis.levels import MATERIAL, Gains
+from tuner.analysis.levels import LATE, MATERIAL, Gains
+from tuner.analysis.noise import Array
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 EARLY = 0.10  # [S] best steps always before this fraction of the budget: far too long (A14)
-LATE = 0.75  # [S] best steps consistently after this fraction: maybe too short (A15)
 CONSISTENT = 0.80  # [P] share of the good trials that "always" and "consistently" mean (A15)
+MOST = 0.6  # [P] the same where noise alone explains that the others do not
+DIFFERENT = 0.001  # [P] chance of such differences between the gains of trials by noise alone
 MINIMUM_GOOD = 3  # [P] fewer good trials decide nothing
 CONFIDENCE = 0.99  # [P] one-sided, of a gain being real or absent
 MEANINGFUL = 0.5  # [P] noises of one evaluation: a smaller mean gain is none
@@ -24,6 +26,8 @@ THRESHOLDS = {
     "early": EARLY,
     "late": LATE,
     "consistent": CONSISTENT,
+    "most": MOST,
+    "different_by_chance": DIFFERENT,
     "minimum_good_trials": MINIMUM_GOOD,
     "minimum_evaluations": MINIMUM_EVALUATIONS,
     "good_share": GOOD_SHARE,
@@ -40,32 +44,53 @@ THRESHOLDS = {
 class PooledGain:
     """A gain over all good trials: whether it is surely there, surely absent, or neither.
 
-    positive, sure, sure_absent: shares of the trials that gained at all, surely gained, surely did not.
+    worse: whether it is surely a loss. positive, sure, sure_absent: shares of the trials that gained at all, surely
+    gained, surely did not. alike: whether noise alone explains how trials differ. mean and margin (one-sided) in
+    evaluation noises; NaN where too few trials are known.
     """
 
-    real: bool
-    absent: bool
-    positive: float
-    sure: float
-    sure_absent: float
+    real: bool = False
+    absent: bool = False
+    worse: bool = False
+    positive: float = 0.0
+    sure: float = 0.0
+    sure_absent: float = 0.0
+    alike: bool = True
+    mean: float = math.nan
+    margin: float = math.nan
 
 
 def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
     """Judged by the spread over the trials, or by that of the noise where it is larger."""
-    gain = gains.gain[np.isfinite(gains.gain)]
+    known = np.isfinite(gains.gain)
+    gain, spread = gains.gain[known], gains.spread[known]
     if len(gain) < MINIMUM_GOOD:
-        return PooledGain(real=False, absent=False, positive=0.0, sure=0.0, sure_absent=0.0)
+        return PooledGain()
     critical = float(stats.norm.ppf(CONFIDENCE))
-    alone = critical * gains.spread
-    margin = critical * max(float(gain.std(ddof=1)), gains.spread) / math.sqrt(len(gain))
-    real = bool(gain.mean() > max(margin, MEANINGFUL))
+    alone = critical * spread
+    typical = math.sqrt(float((spread**2).mean()))
+    margin = critical * max(float(gain.std(ddof=1)), typical) / math.sqrt(len(gain))
+    sure = float((gain > np.maximum(alone, MEANINGFUL)).mean())
+    # Trials that each gained surely, though not equally much, gained.
+    real = bool(gain.mean() > max(margin, MEANINGFUL)) or sure >= CONSISTENT
     return PooledGain(
         real=real,
         absent=not real and bool(gain.mean() + margin < negligible),
+        worse=bool(gain.mean() + margin < -negligible),
         positive=float((gain > 0).mean()),
-        sure=float((gain > max(alone, MEANINGFUL)).mean()),
+        sure=sure,
         sure_absent=float((gain + alone < 2 * negligible).mean()),
+        alike=_alike(gain, spread),
+        mean=float(gain.mean()),
+        margin=margin,
     )
+
+
+def _alike(gain: Array, spread: Array) -> bool:
+    """Whether the trials gained alike, but for the spread that noise gives each of them."""
+    weights = 1.0 / np.maximum(spread, 1e-9) ** 2
+    mean = float((gain * weights).sum() / weights.sum())
+    return bool(stats.chi2.sf(float((weights * (gain - mean) ** 2).sum()), len(gain) - 1) >= DIFFERENT)
 
 
 def too_little_evidence(num_good: int, num_evaluations: int) -> str | None:
@@ -79,23 +104,40 @@ def too_little_evidence(num_good: int, num_evaluations: int) -> str | None:
 
 def judged(table: pd.DataFrame, after_early: PooledGain, in_late: PooledGain) -> tuple[str, str]:
     """The verdict and its reason; `table` as of `best_steps_frame`."""
-    last = f"the last {1 - LATE:.0%} of the budget"
-    if in_late.real and in_late.positive >= CONSISTENT:
-        return "maybe_too_short", f"The good trials still gained in {last}"
+    most = MOST if in_late.alike else CONSISTENT
+    if in_late.real and in_late.positive >= most:
+        return "maybe_too_short", f"The good trials still improved in {_LAST}"
     if _split(in_late, len(table)):
-        return "mixed", f"Some good trials gained in {last}, others did not (D11)"
+        return "mixed", f"Some good trials improved in {_LAST}, others did not (D11)"
     if after_early.absent and (table["earliest_fraction"] <= EARLY).mean() >= CONSISTENT:
         if table["in_warmup"].mean() > 1.0 - CONSISTENT:
             return "inconclusive", "Best steps lie inside the warmup, which says little about the budget (D34)"
-        return "too_long", f"The good trials gained nothing after the first {EARLY:.0%} of the budget"
+        return "too_long", f"The good trials improved no more after the first {EARLY:.0%} of the budget"
     if after_early.real and in_late.absent:
+        return "ok", f"The good trials improved after the first {EARLY:.0%} of the budget, but not in {_LAST}"
+    return "inconclusive", _open(after_early, in_late)
+
+
+_LAST = f"the last {1 - LATE:.0%} of the budget"
+
+
+def _open(after_early: PooledGain, in_late: PooledGain) -> str:
+    """What the gains leave open, in the words of what was measured."""
+    if in_late.real:
+        return f"Only {in_late.positive:.0%} of the good trials improved in {_LAST}: too few to speak for all"
+    if in_late.absent:
         return (
-            "ok",
-            f"The good trials gained after the first {EARLY:.0%} of the budget and not in the last {1 - LATE:.0%}",
+            f"The good trials improved no more in {_LAST}, but whether they did after the first {EARLY:.0%} "
+            f"({in_words(after_early)}) is not clear"
         )
-    return "inconclusive", "The gains are too small against the noise to say where the good trials stopped improving"
+    return f"Whether the good trials improved in {_LAST} ({in_words(in_late)}) is not clear"
+
+
+def in_words(gain: PooledGain) -> str:
+    """A mean gain with how far it can be told."""
+    return f"by {gain.mean:.1f} ± {gain.margin:.1f} times the evaluation noise"
 
 
 def _split(in_late: PooledGain, num_trials: int) -> bool:
     """Whether trials surely differ: more than one of each kind, and more than "consistently" leaves over."""
-    return min(in_late.sure, in_late.sure_absent) >= max(1.0 - CONSISTENT - 1e-9, 2 / num_trials)
+    return not in_late.alike and min(in_late.sure, in_late.sure_absent) >= max(1.0 - CONSISTENT - 1e-9, 2 / num_trials)

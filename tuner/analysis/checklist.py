@@ -20,6 +20,7 @@ from tuner.analysis.isolation import isolation_findings
 from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
+from tuner.analysis.pruned import pruned_findings
 from tuner.analysis.regime import regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.training_loss import training_loss_finding
@@ -45,13 +46,14 @@ def _one(ask: Callable[[StudyFrames], Finding]) -> Callable[[StudyFrames], list[
 
 
 QUESTIONS = (
+    Asked("pruned", pruned_findings, ("some_pruned", "mostly_pruned")),
     Asked("boundary", boundary_findings, ("ok", "expand_low", "expand_high"), searched=True),
     Asked("enough_points", _one(enough_points_finding), ("enough", "sparse"), searched=True),
     Asked("infeasible", _one(infeasible_finding), ("ok", "many_infeasible"), searched=True),
     Asked("instability", _one(instability_finding), ("ok", "likely_instability"), searched=True),
-    Asked("overfitting", _one(overfitting_finding), ("ok", "overfitting"), curves=True),
+    Asked("overfitting", _one(overfitting_finding), ("ok", "some_overfit", "overfitting"), curves=True),
     Asked("late_variance", _one(late_variance_finding), ("ok", "noisy"), curves=True),
-    Asked("improvement", _one(improvement_finding), ("still_improving", "saturated"), curves=True),
+    Asked("improvement", _one(improvement_finding), ("still_improving", "saturated", "got_worse"), curves=True),
     Asked("training_loss", _one(training_loss_finding), ("ok", "rising"), curves=True),
     Asked(
         "best_steps", _one(best_steps_finding), ("ok", "too_long", "maybe_too_short", "mixed"), curves=True

@@ -51,5 +51,5 @@ def _row(before: StudyFrames, subject: str, asked: int | None, finding: Finding 
         "asked_at": asked,
         "verdict": verdict,
         "state": _STATES.get(verdict, "unconfirmed"),
-        "why": finding.summary if finding else "no longer round has asked",
+        "why": finding.summary if finding else "no later round has tested it",
     }

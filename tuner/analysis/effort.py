@@ -2,16 +2,17 @@
 
 import pandas as pd
 
-from tuner.analysis.finding import Finding
-from tuner.analysis.isolation import isolation_frame, scientific_names
+from tuner.analysis.finding import NOTHING_TO_DO, Finding, Strength
+from tuner.analysis.isolation import MINIMUM_EACH, isolation_frame, scientific_names
 from tuner.analysis.study_frames import StudyFrames
 
 UNEQUAL = 1.5  # [P] times as many completed trials make a comparison unfair
+STRONG = 10  # [P] completed trials of each value for a strong answer
 SMALL = 3  # [P] a difference of no more trials is that of any quasi-random design
 
 
 def effort_findings(frames: StudyFrames) -> list[Finding]:
-    """For each scientific hyperparameter: equal or unequal; nothing where nothing is scientific."""
+    """For each scientific hyperparameter: equal, unequal or inconclusive; nothing where nothing is scientific."""
     return [_finding(frames, name) for name in scientific_names(frames)]
 
 
@@ -19,17 +20,27 @@ def _finding(frames: StudyFrames, name: str) -> Finding:
     table = isolation_frame(frames, name)[["hyperparameter", "value", "trials", "complete"]]
     least, most = int(table["complete"].min()), int(table["complete"].max())
     unequal = most - least > SMALL and most > UNEQUAL * max(least, 1)
+    verdict = "unequal" if unequal else "inconclusive" if least < MINIMUM_EACH else "equal"
+    strength: Strength = "strong" if most >= STRONG else "moderate"
+    told = {
+        "unequal": _luck(least, most),
+        "equal": "No value had an advantage worth the name.",
+        "inconclusive": f"A value with fewer than {MINIMUM_EACH} has had no fair chance, however equal the counts.",
+    }
+    actions = {
+        "unequal": "Complete more trials of the values that have few, before their bests are compared (B15).",
+        "equal": NOTHING_TO_DO,
+        "inconclusive": f"Complete at least {MINIMUM_EACH} trials of every value (B15, B16).",
+    }
     return Finding(
         question="effort",
         subject=name,
-        verdict="unequal" if unequal else "equal",
-        strength="strong",
-        summary=f"{_counts(table)}. {_luck(least, most) if unequal else 'No value had an advantage worth the name.'}",
+        verdict=verdict,
+        strength="none" if verdict == "inconclusive" else strength,
+        summary=f"{_counts(table)}. {told[verdict]}",
         evidence=table,
-        thresholds={"unequal": UNEQUAL, "small_difference": SMALL},
-        action="Complete more trials of the values that have few, before their bests are compared (B15)."
-        if unequal
-        else "Nothing to do.",
+        thresholds={"unequal": UNEQUAL, "small_difference": SMALL, "minimum_each": MINIMUM_EACH, "strong": STRONG},
+        action=actions[verdict],
         needs_action=unequal,
     )
 

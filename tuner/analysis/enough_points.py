@@ -1,4 +1,4 @@
-"""Enough points? How many trials are good, and how lucky the best of fewer would have been (B21)."""
+"""Enough points? How many trials come close to the best, and how lucky the best of fewer would have been (B21)."""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,8 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
-SPARSE = 3  # [P] fewer good trials are sparse (B21)
-TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near the best is good
+SPARSE = 3  # [P] fewer trials close to the best are sparse (B21)
+TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near is close to the best
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 _QUESTION = Question(
@@ -46,7 +46,7 @@ def best_of_n_frame(frames: StudyFrames) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def num_good(frames: StudyFrames) -> int:
+def num_close(frames: StudyFrames) -> int:
     """Completed trials within TOLERANCE of the best."""
     values = ranked_trials(frames)["best_value"].to_numpy(dtype=np.float64)
     if not len(values):
@@ -57,11 +57,12 @@ def num_good(frames: StudyFrames) -> int:
 
 def enough_points_finding(frames: StudyFrames) -> Finding:
     """enough, sparse or inconclusive; no answer holds for all studies (B21)."""
-    complete, good, table = len(frames.complete), num_good(frames), best_of_n_frame(frames)
-    verdict = "inconclusive" if complete < MINIMUM_COMPLETE else "sparse" if good < SPARSE else "enough"
+    complete, close, table = len(frames.complete), num_close(frames), best_of_n_frame(frames)
+    verdict = "inconclusive" if complete < MINIMUM_COMPLETE else "sparse" if close < SPARSE else "enough"
+    come = "comes" if close == 1 else "come"
     summary = (
-        f"{good} of {complete} completed trials are good: within {TOLERANCE:.0%} of the way from the best to the "
-        f"median one.{_luck(table)}"
+        f"{close} of {complete} trials {come} close to the best, within {TOLERANCE:.0%} of the gap between the best "
+        f"and the median one.{_luck(table)}"
     )
     return _QUESTION.answer(frames, verdict, summary, table)
 
@@ -71,6 +72,6 @@ def _luck(table: pd.DataFrame) -> str:
         return ""
     half = table.iloc[(table["n"] - table["n"].iloc[-1] / 2).abs().argmin()]
     return (
-        f" The best of {int(half['n'])} of them would lie between {half['q25']:.4g} and {half['q75']:.4g} in half of "
-        "all draws."
+        f" With only {int(half['n'])} trials, the best would typically be "
+        f"{min(half['q25'], half['q75']):.4g} to {max(half['q25'], half['q75']):.4g}."
     )

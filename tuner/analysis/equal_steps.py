@@ -11,10 +11,16 @@ import pandas as pd
 from scipy import stats
 
 from tuner.analysis.finding import Finding
+from tuner.analysis.gain_words import gained_or_lost
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import LEVEL, transfer_pairs
 
 MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no spread
+
+_UNSHOWN = (
+    "Keep to {short} steps unless fresh seeds at both lengths show a gain: tuner budget-curve STUDY_FILE --seeds 3."
+)
+_ACTIONS = {"gained": "Keep the {long} steps.", "no_gain": _UNSHOWN, "inconclusive": _UNSHOWN}
 
 
 def equal_steps_frame(rounds: Sequence[StudyFrames]) -> pd.DataFrame:
@@ -48,9 +54,7 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
         summary=summary,
         evidence=pairs,
         thresholds={"level": LEVEL, "minimum_pairs": MINIMUM_PAIRS},
-        action="Go on with the longer training."
-        if verdict == "gained"
-        else "Train more of the points with fresh seeds before paying for longer training (Round(fresh=...)).",
+        action=_ACTIONS[verdict].format(short=f"{short:,}", long=f"{long:,}"),
         caveats=(
             f"After {min(short, long):,} steps a trial of {max(short, long):,} has not decayed its rate yet; the value "
             "there is no result of a short trial (D21).",
@@ -62,11 +66,17 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
 def _verdict(pairs: pd.DataFrame, short: int, long: int) -> tuple[str, str]:
     fresh = pairs[pairs["seeds"] == "fresh"]
     if len(fresh) < MINIMUM_PAIRS:
-        return "inconclusive", f"{len(fresh)} points were trained for {long:,} steps with fresh seeds: too few to tell."
+        return "inconclusive", (
+            f"{len(fresh)} of the promoted configurations were trained for {long:,} steps with fresh seeds; telling a "
+            f"gain from noise takes {MINIMUM_PAIRS} or more."
+        )
     gains = fresh["gain"].to_numpy(dtype=np.float64)
     error = float(gains.std(ddof=1)) / np.sqrt(len(gains))
     reach = float(stats.t.ppf(0.5 + LEVEL / 2.0, len(gains) - 1)) * error
-    told = f"{long:,} steps in place of {short:,} gained {gains.mean():.3g} ± {reach:.2g} over {len(gains)} fresh pairs"
+    told = (
+        f"{long:,} steps in place of {short:,} {gained_or_lost(float(gains.mean()))} ± {reach:.2g} over "
+        f"{len(gains)} trainings with fresh seeds"
+    )
     if gains.mean() > reach:
         return "gained", f"{told}."
     if gains.mean() < -reach:

@@ -1,11 +1,11 @@
 """What a question about curves needs, and its answer where a study has none."""
 
+import numpy as np
 import pandas as pd
 
+from tuner.analysis.common_steps import Curves, common_curves
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.finding import Finding
-from tuner.analysis.good_trials import curve_matrix
-from tuner.analysis.levels import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.objective import Objective
 
@@ -40,12 +40,13 @@ def no_curves_finding(frames: StudyFrames, question: str) -> Finding:
     )
 
 
-def best_with(frames: StudyFrames, metric: str, *, top: int) -> tuple[pd.DataFrame, Array, Array]:
-    """The best completed trials that have `metric` at every evaluation, with its steps and curves in their order.
+def best_with(frames: StudyFrames, metric: str, *, top: int) -> tuple[pd.DataFrame, Curves]:
+    """The best completed trials that have `metric` over the whole run, with their curves in the same order.
 
     Curves have the sign of the objective: less is better.
     """
     ranked = ranked_trials(frames).head(top)
-    steps, curves = curve_matrix(frames, ranked["trial"], metric)
-    there = pd.notna(curves).all(axis=1) & (curves.shape[1] >= MINIMUM_CURVE)
-    return ranked.loc[there].reset_index(drop=True), steps, curves[there]
+    curves = common_curves(frames, ranked["trial"], metric)
+    enough = curves.steps.size >= MINIMUM_CURVE
+    there = curves.whole if enough else np.full(len(ranked), False)
+    return ranked[there].reset_index(drop=True), curves.rows(there)

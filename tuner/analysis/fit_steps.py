@@ -12,15 +12,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.levels import Array, noise_of
+from tuner.analysis.noise import Array, noise_of
 from tuner.analysis.study_frames import StudyFrames
-from tuner.design.objective import FitCriterion
+from tuner.analysis.sweep_validation import SEEN_COLUMNS, validation_seen
+from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion
 from tuner.errors import DeclarationError
 
 SUSTAINED = 2  # [P] fitted evaluations in a row that count as a fit; one lucky one does not (D7)
+MOST_DOUBLINGS = 20  # further ahead nobody can see
+REMAINS = 0.1  # [P] a training metric that heads for less than this share of its distance heads for the criterion
+_WINDOWS = ((0.2, 0.25), (0.4, 0.5), (0.8, 1.0))  # [P] of the steps, each twice as late as the one before
 FIT_COLUMNS = (
     "trial", "learning_rate", "state", "seed", "crossed_at", "last_unfit", "first_fit", "final_value",
-    "shortfall", "late_improvement", "late_noise", "reason",
+    "shortfall", "late_improvement", "late_noise", "heads_for", "projected_steps", *SEEN_COLUMNS, "reason",
 )  # fmt: skip
 
 
@@ -31,19 +35,23 @@ def fit_steps_frame(frames: StudyFrames) -> pd.DataFrame:
     first_fit (the interval (last_unfit, first_fit] holds the step of the sustained fit; <NA> where there is none),
     final_value (the training metric at the last evaluation), shortfall (how far that is from a fit; NaN where that
     is not finite), late_improvement (how much nearer the last quarter came than the third, as a share of it),
-    late_noise (the standard deviation that noise gives this share), reason (why it is infeasible or failed).
+    late_noise (the standard deviation that noise gives this share), heads_for (the value of the training metric that
+    it approaches short of a fit, as its gains shrink with each doubling of the steps; NaN where none shows),
+    projected_steps (where it would fit at that pace; <NA> where that cannot be said), the columns of
+    `sweep_validation.SEEN_COLUMNS`, and reason (why it is infeasible or failed).
     Raises DeclarationError without a fit criterion.
     """
     criterion = frames.study.fitted_when
     if criterion is None:
         raise DeclarationError(
             "a sweep needs to know when the training set is fitted; declare fitted_when = "
-            "at_most('training/error_rate', 0.0) in the workload"
+            f"{HOW_TO_DECLARE_A_FIT} in the workload"
         )
     rows = [_row(frames, criterion, trial) for trial in frames.trials.itertuples(index=False)]
     table = pd.DataFrame(rows, columns=list(FIT_COLUMNS))
-    for name in ("crossed_at", "last_unfit", "first_fit"):
+    for name in ("crossed_at", "last_unfit", "first_fit", "projected_steps", "validation_step"):
         table[name] = table[name].astype("Int64")
+    table["overfits"] = table["overfits"].astype("boolean")
     return table.sort_values(["learning_rate", "trial"]).reset_index(drop=True)
 
 
@@ -66,7 +74,9 @@ def _row(frames: StudyFrames, criterion: FitCriterion, trial: Any) -> tuple[obje
     distance = values - criterion.threshold if criterion.side == "at_most" else criterion.threshold - values
     shortfall = float(distance[-1]) if np.isfinite(final) else np.nan
     found = (crossed, *(interval or (pd.NA, pd.NA)), final, shortfall, *_late_improvement(distance))
-    return trial.trial, float(trial.learning_rate), trial.state, trial.seed, *found, trial.reason
+    ahead = _ahead(curve["step"].to_numpy(dtype=np.float64), distance, criterion)
+    seen = validation_seen(frames, int(trial.trial), criterion)
+    return trial.trial, float(trial.learning_rate), trial.state, trial.seed, *found, *ahead, *seen, trial.reason
 
 
 def _met(curve: pd.DataFrame, criterion: FitCriterion) -> NDArray[np.bool_]:
@@ -83,6 +93,31 @@ def _late_improvement(distance: Array) -> tuple[float, float]:
         return 0.0, 0.0
     noise = float(noise_of(distance[None, -2 * quarter :])[0]) if quarter >= 2 else 0.0
     return (third - last) / abs(third), noise * math.sqrt(2 / quarter) / abs(third)
+
+
+def _ahead(steps: Array, distance: Array, criterion: FitCriterion) -> tuple[float, object]:
+    """What the metric heads for short of a fit, and else the step at which it would fit; NaN and <NA> without one.
+
+    From what it gained by the last doubling of the steps and by the one before: where each doubling brings a constant
+    share of the one before, all that are still to come bring a sum that is known (Aitken's extrapolation).
+    """
+    shares = steps / steps[-1] if len(steps) else steps
+    parts = [distance[(shares > low) & (shares <= high)] for low, high in _WINDOWS]
+    if any(not len(part) or not np.isfinite(part).all() for part in parts):
+        return np.nan, pd.NA
+    early, middle, late = (float(np.median(part)) for part in parts)
+    before, last = early - middle, middle - late
+    if last <= 0.0 or late <= 0.0:
+        return np.nan, pd.NA
+    share = min(last / before, 1.0) if before > 0.0 else 1.0
+    to_come = math.inf if share == 1.0 else last * share / (1.0 - share)
+    if late - to_come > REMAINS * late:
+        remaining = late - to_come
+        return criterion.threshold + (remaining if criterion.side == "at_most" else -remaining), pd.NA
+    if to_come <= late:
+        return np.nan, pd.NA
+    doublings = late / last if share == 1.0 else math.log(1.0 - late / to_come) / math.log(share)
+    return np.nan, math.ceil(steps[-1] * 2.0 ** min(doublings, MOST_DOUBLINGS))
 
 
 def first_sustained(fitted: NDArray[np.bool_]) -> int | None:

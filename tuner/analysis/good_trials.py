@@ -1,19 +1,23 @@
-"""The trials that "always" and "consistently" speak about (D11), and their curves as a matrix."""
+"""The trials that "always" and "consistently" speak about (D11), and the noise that they are judged against."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from tuner.analysis.common_steps import Curves, common_curves
 from tuner.analysis.curves import ranked_trials
-from tuner.analysis.levels import Array, noise_of
+from tuner.analysis.levels import NoiseModel, noise_model
+from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 GOOD_SHARE = 1 / 3  # [P] of the completed trials, by best value, are candidates for good
 GOOD_AT_LEAST = 7  # [P] candidates, where there are as many: with 5, short curves stay inconclusive too often
 GOOD_IMPROVEMENT = 0.5  # [P] a good trial made at least this share of the best trial's improvement
-_NOISES = 4.0  # [P] but so many noises of an evaluation never tell two trials apart
+MANY_TRIALS = 30  # [P] best trials that show how slow the noise is
+_NOISES = 4.0  # [P] but so many times the evaluation noise never tells two trials apart
 
 
 def good_trials(frames: StudyFrames) -> pd.DataFrame:
@@ -24,42 +28,89 @@ def good_trials(frames: StudyFrames) -> pd.DataFrame:
     """
     ranked = ranked_trials(frames)
     candidates = ranked.head(max(GOOD_AT_LEAST, math.ceil(GOOD_SHARE * len(ranked))))
-    steps, curves = curve_matrix(frames, candidates["trial"])
-    if candidates.empty or steps.size < 3:
+    curves = common_curves(frames, candidates["trial"])
+    if candidates.empty or curves.steps.size < 3 or not np.isfinite(curves.values[:, 0]).any():
         return candidates
     sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
     values = sign * candidates["best_value"]
-    improvement = float(np.nanmax(curves[:, 0])) - values.iloc[0]
-    reach = max((1.0 - GOOD_IMPROVEMENT) * improvement, _NOISES * float(np.nanmedian(noise_of(curves))))
+    improvement = float(np.nanmax(curves.values[:, 0])) - values.iloc[0]
+    reach = max((1.0 - GOOD_IMPROVEMENT) * improvement, _NOISES * _median(curves.evaluation_noise))
     within: pd.DataFrame = candidates[values <= values.iloc[0] + reach]
     return within
 
 
-def curve_matrix(frames: StudyFrames, trials: pd.Series, metric: str | None = None) -> tuple[Array, Array]:
-    """The steps, and the curves of `trials` (rows in their order), negated where the objective is maximized.
+def evaluation_noise(frames: StudyFrames) -> float:
+    """The standard deviation of one evaluation of the objective around its curve: the median of the good trials.
 
-    Of the objective's metric, or another one that has its direction. What is not finite, or was not evaluated, is NaN.
-    Only evaluations at equal distances: a share of the columns is a share of the budget.
+    Late in the run, where verdicts judge it; NaN where no good trial has three evaluations in a row.
     """
-    objective, curves, budget = frames.study.objective, frames.curves, frames.study.budget
-    places, rows = _rows_of(frames, trials.to_numpy(dtype=np.int64), metric or objective.metric)
-    if budget.early:
-        even = np.isin(curves["step"].to_numpy()[rows], budget.even_steps)
-        places, rows = places[even], rows[even]
-    steps, columns = np.unique(curves["step"].to_numpy(dtype=np.float64)[rows], return_inverse=True)
-    values = curves["value"].to_numpy(dtype=np.float64)[rows]
-    matrix = np.full((len(trials), len(steps)), np.nan)
-    matrix[places, columns] = np.where(np.isfinite(values), values, np.nan)
-    return steps, matrix if objective.direction == "minimize" else -matrix
+    return noise_of_curves(frames, common_curves(frames, good_trials(frames)["trial"]))
 
 
-def _rows_of(frames: StudyFrames, trials: NDArray[np.int64], metric: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where the measurements of a metric of some trials are: the place of the trial among them, and the row."""
-    sorted_trials = frames.curves["trial"].to_numpy()
-    starts, ends = (np.searchsorted(sorted_trials, trials, side=side) for side in ("left", "right"))
-    counts = ends - starts
-    places = np.repeat(np.arange(len(trials)), counts)
-    # Of each trial one row after the other: the start of its rows, and how many of them came before.
-    rows = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
-    of_metric = (frames.curves["metric"].iloc[rows] == metric).to_numpy()
-    return places[of_metric], rows[of_metric]
+def noise_model_of(frames: StudyFrames, curves: Curves, metric: str | None = None) -> NoiseModel:
+    """The noise of some trials' curves of a metric; how slow it is, many trials show better than a few good ones."""
+    own = noise_model(curves.values, _fractions(curves), curves.noise)
+    many = common_curves(frames, ranked_trials(frames).head(MANY_TRIALS)["trial"], metric)
+    many = many.rows(many.whole & many.resolved)
+    if len(many.values) <= len(curves.values):
+        return own
+    return replace(own, slow=noise_model(many.values, _fractions(many), many.noise).slow)
+
+
+def _fractions(curves: Curves) -> Array:
+    return np.arange(1, curves.steps.size + 1) / max(curves.steps.size, 1)
+
+
+def noise_of_curves(frames: StudyFrames, curves: Curves) -> float:
+    """The same of the curves of the good trials."""
+    return _median(late_evaluation_noise(frames, curves))
+
+
+def late_evaluation_noise(frames: StudyFrames, curves: Curves) -> Array:
+    """The evaluation noise of each trial late in the run; a column of `curves` may be the mean of several."""
+    if not curves.steps.size:
+        return curves.evaluation_noise
+    mean_of = np.divide(curves.evaluation_noise, curves.noise, out=np.ones(len(curves.noise)), where=curves.noise > 0)
+    return np.asarray(noise_model_of(frames, curves).late() * mean_of)
+
+
+def good_in_words(frames: StudyFrames, count: int | None = None) -> str:
+    """How many trials are good, of how many, always in the same words; `count`, where it is known."""
+    number = len(good_trials(frames)) if count is None else count
+    return f"{number} good trial{'s' if number != 1 else ''} of {len(frames.complete)} completed"
+
+
+def noise_in_words(noise: float) -> str:
+    """The evaluation noise as a sentence, or nothing where it is not known."""
+    return f" The evaluation noise is {noise:.2g} (standard deviation of one evaluation)." if noise > 0 else ""
+
+
+def unresolved(curves: Curves) -> str | None:
+    """Why curves of trials with steps of their own cannot be judged; None where most of them can."""
+    few = int((~curves.resolved).sum())
+    if not curves.own_steps or 2 * few <= len(curves.values):
+        return None
+    least, most = int(curves.evaluations.min()), int(curves.evaluations.max())
+    return (
+        f"Trials were evaluated at steps of their own, {least} to {most} times: {few} of {len(curves.values)} good "
+        f"trials fewer than {MINIMUM_EVALUATIONS} times, which cannot resolve the first part of the budget (D14)"
+    )
+
+
+def own_steps_caveats(*compared: Curves) -> tuple[str, ...]:
+    """That curves were brought to common shares of the budget, where they were."""
+    curves = next((one for one in compared if one.own_steps and len(one.values)), None)
+    if curves is None:
+        return ()
+    few = int((~curves.resolved).sum())
+    left = f"; {few} with fewer than {MINIMUM_EVALUATIONS} evaluations are left out" if few else ""
+    return (
+        f"Trials were evaluated at steps of their own ({int(curves.evaluations.min())} to "
+        f"{int(curves.evaluations.max())} times): they are compared over {len(curves.steps)} equal parts of the "
+        f"budget, and the noise is that of the mean of one part{left}.",
+    )
+
+
+def _median(numbers: np.ndarray) -> float:
+    known = numbers[np.isfinite(numbers)]
+    return float(np.median(known)) if len(known) else math.nan

@@ -31,7 +31,7 @@ _QUESTION = Question(
 )
 
 
-def infeasible_frame(frames: StudyFrames) -> pd.DataFrame:
+def infeasible_frame(frames: StudyFrames, state: str = "infeasible") -> pd.DataFrame:
     """One row a numeric hyperparameter: where infeasible and feasible trials lie.
 
     Columns: hyperparameter, infeasible (count), feasible (count), infeasible_low and infeasible_high (10 % and 90 %
@@ -43,7 +43,7 @@ def infeasible_frame(frames: StudyFrames) -> pd.DataFrame:
         if isinstance(hyperparameter.domain, Range):
             there = frames.trials[frames.trials[hyperparameter.name].notna()]
             values = there[hyperparameter.name].astype(float)
-            bad, good = values[there["state"] == "infeasible"], values[there["state"] == "complete"]
+            bad, good = values[there["state"] == state], values[there["state"] == "complete"]
             rows.append(
                 {
                     "hyperparameter": hyperparameter.name,
@@ -63,27 +63,56 @@ def infeasible_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def infeasible_finding(frames: StudyFrames) -> Finding:
-    """ok, many_infeasible or inconclusive; failed and cancelled trials say nothing about the space (D44)."""
+    """ok, many_infeasible or inconclusive. Failed and cancelled trials say nothing about the space (D44), except those
+    that ran out of memory: their point was too large for the machine.
+    """
     states = frames.trials["state"]
     silent = (states == "complete") & frames.trials["best_value"].isna()  # of versions that called such trials complete
     bad, finished = int(((states == "infeasible") | silent).sum()), int(states.isin(["infeasible", "complete"]).sum())
+    starved = frames.trials[(states == "failed") & frames.trials["reason"].astype(str).str.contains(_MEMORY)]
     spoiled = spoiled_by_data(frames)
     table = infeasible_frame(frames)
-    share = bad / finished if finished else 0.0
-    verdict = "inconclusive" if finished < MINIMUM_FINISHED else "many_infeasible" if share > MANY else "ok"
+    tried = finished + len(starved)
+    share = (bad + len(starved)) / tried if tried else 0.0
+    verdict = "inconclusive" if tried < MINIMUM_FINISHED else "many_infeasible" if share > MANY else "ok"
     verdict = "many_infeasible" if spoiled else verdict
     where = _where(table) if bad else ""
+    told = f"{bad} of {finished} finished trials are infeasible{f' ({bad / finished:.0%})' if finished else ''}{where}."
     found = _QUESTION.answer(
         frames,
         verdict,
-        f"{bad} of {finished} finished trials are infeasible ({share:.0%}){where}. {spoiled}".strip(),
+        f"{told} {_out_of_memory(frames, starved, tried)}{spoiled}".strip(),
         table,
-        strength="strong" if finished >= 4 * MINIMUM_FINISHED else "moderate",
+        strength="moderate" if tried < 4 * MINIMUM_FINISHED or (verdict == "ok" and len(starved)) else "strong",
     )
     if spoiled:
         return replace(found, action="Mend the data or the loss, then launch again; the space may be right.")
+    if len(starved):
+        return replace(found, action=f"{_MORE_MEMORY} {found.action if found.needs_action else ''}".strip())
     known = found.needs_action and where
     return replace(found, action=f"Shrink or reparameterize the space{where} (B22).") if known else found
+
+
+_MEMORY = r"(?i)out ?of ?memory|MemoryError|allocate memory|ALLOC_FAILED|\bOOM\b"
+_MORE_MEMORY = (
+    "Leave out of the space what does not fit into memory, or take a smaller batch or a larger machine for it, and "
+    "train those trials again."
+)
+MOST_NAMED = 5  # trials
+
+
+def _out_of_memory(frames: StudyFrames, starved: pd.DataFrame, tried: int) -> str:
+    """How many failed trials ran out of memory, which, and where in the space they lie."""
+    if starved.empty:
+        return ""
+    numbers = starved["trial"].tolist()
+    named = ", ".join(map(str, numbers[:MOST_NAMED])) + (" ..." if len(numbers) > MOST_NAMED else "")
+    as_infeasible = frames.trials["state"].where(~frames.trials["trial"].isin(numbers), "starved")
+    where = _where(infeasible_frame(replace(frames, trials=frames.trials.assign(state=as_infeasible)), "starved"))
+    return (
+        f"{len(numbers)} more ran out of memory and count as failed{where}: trial {named}. "
+        f"Together {len(numbers) / tried:.0%} of the {tried} trials did not fit into memory. "
+    )
 
 
 def spoiled_by_data(frames: StudyFrames) -> str:
@@ -93,7 +122,7 @@ def spoiled_by_data(frames: StudyFrames) -> str:
     which is not finite; at the same examples, as trials do that share their order; or no sooner at a higher rate.
     """
     ended = frames.trials[frames.trials["state"].isin(["infeasible", "complete"])]
-    ended = ended[~ended["reason"].str.contains("memory", case=False)]
+    ended = ended[~ended["reason"].astype(str).str.contains(_MEMORY)]
     if len(ended) < FEWEST_ALIKE:
         return ""
     metric = frames.study.objective.metric

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tuner.analysis.finding import Finding, Strength
-from tuner.analysis.levels import Array
+from tuner.analysis.noise import Array
 from tuner.analysis.positions import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Hyperparameter, Range
@@ -88,8 +88,8 @@ def _finding(frames: StudyFrames, name: str, table: pd.DataFrame) -> Finding:
     strength: Strength = "none" if verdict == "inconclusive" else "weak"
     ranked = table.sort_values("chance", ascending=False)
     actions = {
-        "leads": f"Before adopting {ranked['value'].iloc[0]}: train its best trial and the runner-up again with fresh "
-        "seeds, equally often (B32, B33).",
+        "leads": f"Before you adopt {ranked['value'].iloc[0]}, train its best trial and the best of another value "
+        "again with fresh seeds, equally often: a later round with promote=2 does (B32, B33).",
         "tie": "Keep the simplest of the values that are not behind, or narrow the nuisance space and run again.",
         "inconclusive": f"Complete at least {MINIMUM_EACH} trials of every value (B15, B16).",
     }
@@ -108,17 +108,21 @@ def _finding(frames: StudyFrames, name: str, table: pd.DataFrame) -> Finding:
 
 def _verdict(table: pd.DataFrame) -> tuple[str, str]:
     there = table[table["complete"] > 0].sort_values("chance", ascending=False)
-    bests = "; ".join(
-        f"{row['value']}: best {row['best_value']:.4g} of {row['complete']}" for row in table.to_dict("records")
+    bests = "Best values: " + "; ".join(
+        f"{row['value']} {row['best_value']:.4g} in {row['complete']} trials" for row in table.to_dict("records")
     )
     if len(there) < 2 or table["complete"].min() < MINIMUM_EACH:
-        return "inconclusive", f"Not every value has {MINIMUM_EACH} completed trials. {bests}."
+        return (
+            "inconclusive",
+            f"Not every value has {MINIMUM_EACH} completed trials, which a comparison takes. {bests}.",
+        )
     first, second = there.iloc[0], there.iloc[1]
     if first["chance"] >= LEADS:
-        return "leads", f"{first['value']} leads, in {first['chance']:.0%} of draws of equally many trials. {bests}."
+        chance = f"{first['chance']:.1%}".replace("100.0%", "nearly all")
+        return "leads", f"{first['value']} leads: it is best in {chance} of draws of equally many trials. {bests}."
     behind = there.loc[there["chance"] < CHANCES_FLOOR, "value"].tolist()
-    rest = f" {', '.join(behind)} surely behind." if behind else ""
-    return "tie", f"{first['value']} and {second['value']} cannot be told apart.{rest} {bests}."
+    rest = f" {', '.join(behind)} {'is' if len(behind) == 1 else 'are'} surely behind." if behind else ""
+    return "tie", f"The trials do not tell {first['value']} and {second['value']} apart.{rest} {bests}."
 
 
 def fixed_caveats(frames: StudyFrames) -> list[str]:

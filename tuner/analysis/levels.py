@@ -5,61 +5,109 @@ So levels (running means) are compared instead of single evaluations, in units o
 and what the best of many levels would seem to gain on pure noise is subtracted.
 """
 
+import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from tuner.analysis.noise import MINIMUM_CURVES, NORMAL_MEDIAN, Array, noise_of, share_of_noise, without_spikes
 
 NARROW = 0.05  # [P] share of the evaluations in a narrow running mean: resolves the first 10 % of a run
 MIDDLE = 0.10  # [P] share in a running mean late in the run: does not reach back over much of a descent
 WIDE = 0.20  # [P] share of the evaluations in a wide running mean: the level of a plateau
 MATERIAL = 0.001  # [P] of the value or of the descent, whichever is less: smaller gains do not count (A4)
+LATE = 0.75  # [S] best steps consistently after this fraction: maybe too short (A15)
+PARTS = (0.1, 0.3, 0.55, 0.75, 1.0)  # [P] ends of the parts of a run that may be differently noisy, in fractions of it
+MINIMUM_COLUMNS = 10  # of a curve: fewer have no means of neighbours to compare
 SETTLED = 0.4  # [P] fraction of the run after which slow noise is looked for
-NORMAL_MEDIAN = 0.6745  # of the size of a standard normal number
-MINIMUM_CURVES = 3  # fewer curves have no shape in common
 NULL_CURVES = 2000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoiseModel:
+    """The noise of the evaluations of some curves.
+
+    level: of one evaluation of each curve, as its neighbours show it. profile: what it is in each of PARTS, as a
+    multiple of that, for all curves. slow: how much noisier the means of neighbouring evaluations are than independent
+    noise would make them, at least 1, for all curves.
+    """
+
+    level: Array
+    profile: tuple[float, ...]
+    slow: float
+
+    def late(self) -> Array:
+        """Of one evaluation of each curve around LATE, with what neighbours share: the unit of late gains."""
+        return np.asarray(self.level * self.slow * self._judged(LATE))
+
+    def unit(self, split: float) -> Array:
+        """The same for gains after `split`."""
+        return np.asarray(self.level * self.slow * self._judged(split))
+
+    def of(self, row: int) -> "NoiseModel":
+        """For one of the curves."""
+        return NoiseModel(self.level[row : row + 1], self.profile, self.slow)
+
+    def _judged(self, split: float) -> float:
+        """What is judged by an early split is the whole run."""
+        return 1.0 if split < 2 * WIDE else math.sqrt((self.profile[-2] ** 2 + self.profile[-1] ** 2) / 2.0)
+
+
+def noise_model(curves: Array, fractions: Array, noise: Array | None = None) -> NoiseModel:
+    """What `curves` (one row a trial, one column an evaluation at a fraction of the run) show of their noise.
+
+    `noise`: of one evaluation of each curve, as `noise_of` has it where it is not given.
+    """
+    level = noise_of(curves) if noise is None else noise
+    calm = without_spikes(curves, level)
+    starts = (0.0, *PARTS[:-1])
+    parts = [(fractions > start + 1e-9) & (fractions <= end + 1e-9) for start, end in zip(starts, PARTS, strict=True)]
+    # Steps of a quarter of an octave, so that the same null distribution serves many studies.
+    shares = [2.0 ** (round(4.0 * math.log2(share_of_noise(calm, part, level))) / 4.0) for part in parts[1:]]
+    profile = (shares[0], *shares)  # the first part is descent
+    return NoiseModel(level, profile, slow_noise(calm, level * math.sqrt((profile[-2] ** 2 + profile[-1] ** 2) / 2.0)))
 
 
 @dataclass(frozen=True, slots=True)
 class Gains:
     """One number a curve: what the evaluations after a fraction of the run gained over those before it.
 
-    `gain` is in `scale`s (the noise of one evaluation, or what is material where that is more), without what
-    noise alone would gain; `spread` is the standard deviation that noise gives it. NaN where a curve has no
-    evaluations on one side.
+    `gain` is in `scale`s (the noise of one evaluation in the judged part, or what is material where that is more),
+    without what noise alone would gain; `spread` is the standard deviation that noise gives it. NaN where a curve has
+    no evaluations on one side.
     """
 
     gain: Array
     scale: Array
-    spread: float
+    spread: Array
+
+    def in_common_units(self) -> "Gains":
+        """All in the median scale: of curves whose values are means of different numbers of evaluations."""
+        known = self.scale[np.isfinite(self.scale)]
+        unit = float(np.median(known)) if len(known) else 0.0
+        if unit <= 0.0:
+            return self
+        factor = self.scale / unit
+        return Gains(self.gain * factor, np.full_like(self.scale, unit), self.spread * factor)
 
 
-def noise_of(curves: Array) -> Array:
-    """The standard deviation of one evaluation of each curve (rows), free of trends: from second differences.
-
-    NaN where no three evaluations in a row are there.
-    """
-    bends = np.diff(curves[:, curves.shape[1] // 10 :], n=2, axis=1) ** 2
-    known = np.isfinite(bends)
-    count = known.sum(axis=1)
-    total = np.where(known, bends, 0.0).sum(axis=1)
-    return np.asarray(np.sqrt(np.divide(total, 6.0 * count, out=np.full(len(curves), np.nan), where=count > 0)))
-
-
-def slow_noise(curves: Array) -> float:
+def slow_noise(curves: Array, noise: Array | None = None) -> float:
     """How much noisier the means of neighbouring evaluations are than independent noise would make them, at least 1.
 
     One factor for all curves: neighbouring evaluations of one model share most of their weights. From the bends of
-    the means of blocks late in the run; what all curves have in common is their shape and no noise.
+    the means of blocks late in the run; what all curves have in common is their shape and no noise. `noise`: of one
+    evaluation of each curve there, as `noise_of` has it where it is not given.
     """
+    if len(curves) < MINIMUM_CURVES or curves.shape[1] < MINIMUM_COLUMNS:
+        return 1.0
     width = max(1, round(curves.shape[1] * MIDDLE))
     late = curves[:, -width * round((1.0 - SETTLED) / MIDDLE) :]
     blocks = late[:, : late.shape[1] // width * width].reshape(len(curves), -1, width).mean(axis=2)
     bends = np.diff(blocks, n=2, axis=1) * np.sqrt(width / 6.0)
-    scale = np.fmax(noise_of(curves), material_gain(curves))[:, None]
+    noise = noise_of(curves) if noise is None else noise
+    scale = np.fmax(noise, material_gain(curves))[:, None]
     ratios = np.divide(bends, scale, out=np.full(bends.shape, np.nan), where=scale > 0)
     ratios = ratios[np.isfinite(ratios).all(axis=1)]
     if len(ratios) < MINIMUM_CURVES:
@@ -82,30 +130,42 @@ def running_mean(curves: Array, share: float) -> Array:
     return np.asarray(np.divide(total, count, out=np.full(curves.shape, np.nan), where=count > 0))
 
 
-def gains_after(curves: Array, fractions: Array, split: float) -> Gains:
-    """Gains after the fraction `split`; `curves` are minimized, one row a trial, one column an evaluation."""
-    noise = noise_of(curves)
-    scale = np.maximum(noise, material_gain(curves))
-    mean, spread = _null(tuple(fractions.tolist()), split)
-    slow = slow_noise(curves)
-    gain = _raw_gain(curves, fractions, split) - slow * mean * noise
+def gains_after(curves: Array, fractions: Array, split: float, noise: NoiseModel | None = None) -> Gains:
+    """Gains after the fraction `split`; `curves` are minimized, one row a trial, one column an evaluation.
+
+    `noise`: as `noise_model` has it where it is not given. A late part is judged by the noise it has: where noise grows
+    over the run, the best of many late levels lies lower by chance alone.
+    """
+    model = noise_model(curves, fractions) if noise is None else noise
+    curves = without_spikes(curves, model.level)
+    unit = model.unit(split)
+    scale = np.maximum(unit, material_gain(curves))
+    mean, spread = _null(tuple(fractions.tolist()), split, model.profile)
+    gain = _raw_gain(curves, fractions, split) - model.slow * mean * model.level
+    judged = np.divide(model.slow * model.level, unit, out=np.ones_like(unit), where=unit > 0)
     # A perfectly constant, noiseless curve has scale 0 and gained nothing.
-    return Gains(np.divide(gain, scale, out=np.zeros_like(gain), where=scale > 0), scale, slow * spread)
+    return Gains(np.divide(gain, scale, out=np.zeros_like(gain), where=scale > 0), scale, spread * judged)
 
 
 def material_gain(curves: Array) -> Array:
     """The smallest gain worth the name, for each curve: relative to its best value or its descent."""
     best = _least(curves)
     descent = curves[:, 0] - best
-    return np.asarray(MATERIAL * np.fmin(np.abs(best), np.where(descent > 0, descent, np.inf)))
+    sizes = np.fmin(np.where(best != 0.0, np.abs(best), np.inf), np.where(descent > 0, descent, np.inf))
+    return np.asarray(MATERIAL * np.where(np.isfinite(sizes), sizes, 0.0))
 
 
-def earliest_within_noise(curves: Array) -> NDArray[np.intp]:
-    """Per curve the first evaluation whose narrow mean is within noise of the best level, never after the argmin."""
-    narrow = running_mean(curves, NARROW)
+def earliest_within_noise(curves: Array, noise: Array | None = None) -> NDArray[np.intp]:
+    """Per curve the first evaluation whose narrow mean is within noise of the best level, never after the argmin.
+
+    `noise`: of one evaluation of each curve, with what neighbours share; as `noise_of` has it where it is not given.
+    """
+    noise = noise_of(curves) if noise is None else noise
+    calm = without_spikes(curves, noise)
+    narrow = running_mean(calm, NARROW)
     width = max(1, round(curves.shape[1] * NARROW))
-    level = _least(running_mean(curves, WIDE))
-    tolerance = np.maximum(2.0 * noise_of(curves) / np.sqrt(width), material_gain(curves))
+    level = _least(running_mean(calm, WIDE))
+    tolerance = np.maximum(2.0 * noise / np.sqrt(width), material_gain(curves))
     reached = narrow <= (level + tolerance)[:, None]
     argmin = np.nanargmin(curves, axis=1)
     return np.asarray(np.where(reached.any(axis=1), np.minimum(reached.argmax(axis=1), argmin), argmin))
@@ -124,15 +184,16 @@ def _raw_gain(curves: Array, fractions: Array, split: float) -> Array:
     return _least(early[:, before]) - _least(late[:, ~before])
 
 
-@cache
-def _null(fractions: tuple[float, ...], split: float) -> tuple[float, float]:
-    """Mean and standard deviation of the raw gain of noise 1 around a level reached a little before `split`.
+@lru_cache(maxsize=256)
+def _null(fractions: tuple[float, ...], split: float, profile: tuple[float, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of the raw gain of noise around a level reached a little before `split`.
 
-    Around a level reached earlier the best of more running means is lower, and the gain seems less than it is:
-    that errs towards nothing gained.
+    The noise is `profile` in PARTS. Around a level reached earlier the best of more running means is lower, and the
+    gain seems less than it is: that errs towards nothing gained.
     """
     curves = np.random.default_rng(0).standard_normal((NULL_CURVES, len(fractions)))
     positions = np.asarray(fractions)
+    curves *= np.asarray(profile)[np.minimum(np.searchsorted(PARTS, positions - 1e-9), len(PARTS) - 1)]
     curves[:, positions <= max(0.5 * split, split - WIDE)] += 1e6
     gain = _raw_gain(curves, positions, split)
     return float(gain.mean()), float(gain.std())

@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tuner.analysis.common_steps import common_curves
 from tuner.analysis.evidence import MINIMUM_CURVE, split_metrics
 from tuner.analysis.finding import Finding
-from tuner.analysis.good_trials import curve_matrix, good_trials
+from tuner.analysis.good_trials import good_in_words, good_trials, noise_model_of
 from tuner.analysis.isolation import best_of_each_value
-from tuner.analysis.levels import MIDDLE, Array, material_gain, noise_of, running_mean, slow_noise
+from tuner.analysis.levels import MIDDLE, material_gain, noise_model, running_mean
+from tuner.analysis.noise import Array, noise_of, without_spikes
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
 RISE = 3.0  # [P] noises: a larger rise of smoothed validation from its best is overfitting (A5)
+LONE_RISE = 5.0  # [P] the same of one trial alone among several
 MINIMUM_STRONG = 3  # [P] trials for a strong verdict
 FEW = 5  # [P] of the good trials, the best ones, are looked at
 MANY = 0.5  # [P] share of them that makes it the study's problem
@@ -27,24 +30,31 @@ _QUESTION = Question(
     "overfitting",
     {"overfitting_in_noises": RISE, "few_best_trials": FEW, "many": MANY},
     {
+        "some_overfit": "Look at the curves of these trials before one of them is taken further (A5); regularization "
+        "or the best checkpoint instead of the last may help them (B25).",
         "overfitting": "Add or tune regularization and run again before configurations are compared (B25).",
-        "inconclusive": "Record the selecting metric on the training and on the validation split, at every evaluation.",
+        "inconclusive": "Record the selecting metric on the training and on the validation split, over the whole run.",
     },
     urgent=("overfitting",),
 )
 
 
-def overfitting_rises(training: Array, validation: Array, slow: float = 1.0) -> tuple[Array, NDArray[np.bool_]]:
+def overfitting_rises(training: Array, validation: Array, unit: Array | None = None) -> tuple[Array, NDArray[np.bool_]]:
     """Per curve how far smoothed validation ends above its best, in noises, and whether training improved meanwhile.
 
-    `slow`: how much noisier means of neighbouring evaluations are than independent noise would make them.
+    `unit`: the evaluation noise of each validation curve late in the run; as `noise_model` has it where not given.
     """
-    smooth_training, smooth = running_mean(training, MIDDLE), running_mean(validation, MIDDLE)
+    fractions = np.arange(1, validation.shape[1] + 1) / max(validation.shape[1], 1)
+    late = noise_model(validation, fractions).late() if unit is None else unit
+    smooth_training = running_mean(without_spikes(training, noise_of(training)), MIDDLE)
+    smooth = running_mean(without_spikes(validation, late), MIDDLE)
     rows, best = np.arange(len(smooth)), smooth.argmin(axis=1)
-    scale = slow * np.maximum(noise_of(validation), material_gain(validation))
+    scale = np.maximum(late, material_gain(validation))
     risen = smooth[:, -1] - smooth[rows, best]
     rise = np.divide(risen, scale, out=np.zeros_like(risen), where=scale > 0)
-    return rise, (rise > RISE) & (smooth_training[:, -1] <= smooth_training[rows, best])
+    overfits = (rise > RISE) & (smooth_training[:, -1] <= smooth_training[rows, best])
+    alone = overfits.sum() == 1 and len(overfits) * MANY > 1  # one of many trials may rise so far by chance
+    return rise, overfits & (rise > LONE_RISE) if alone else overfits
 
 
 def overfitting_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -57,26 +67,32 @@ def overfitting_frame(frames: StudyFrames) -> pd.DataFrame:
     good = good_trials(frames).head(FEW)[["trial", "best_value"]].assign(value="")
     trials = pd.concat([good, best_of_each_value(frames)], ignore_index=True)
     trials = trials.drop_duplicates("trial", keep="last").sort_index()
-    metrics = split_metrics(frames.study.objective)
-    training, validation = (curve_matrix(frames, trials["trial"], metric)[1] for metric in metrics)
-    if min(training.shape[1], validation.shape[1]) < MINIMUM_CURVE:
+    training_metric, validation_metric = split_metrics(frames.study.objective)
+    validation = common_curves(frames, trials["trial"], validation_metric)
+    # Training is often logged more often: both are compared at the steps of validation.
+    training = common_curves(frames, trials["trial"], training_metric, steps=validation.steps)
+    if min(training.values.shape[1], validation.values.shape[1]) < MINIMUM_CURVE:
         return trials.head(0).assign(rise=[], overfitting=[])
-    known = np.isfinite(training).all(axis=1) & np.isfinite(validation).all(axis=1)
-    validation = validation[known]
-    rise, overfitting = overfitting_rises(training[known], validation, slow_noise(validation) if known.any() else 1.0)
+    known = training.whole & validation.whole
+    mine = validation.rows(known)
+    unit = noise_model_of(frames, mine, validation_metric).late()
+    rise, overfitting = overfitting_rises(training.values[known], mine.values, unit)
     return trials[known].assign(rise=rise, overfitting=overfitting).reset_index(drop=True)
 
 
 def overfitting_finding(frames: StudyFrames) -> Finding:
-    """overfitting, ok or inconclusive (no curves of both splits)."""
+    """overfitting, some_overfit, ok or inconclusive (no curves of both splits)."""
     table = overfitting_frame(frames)
     share = float(table["overfitting"].mean()) if len(table) else 0.0
-    verdict = "inconclusive" if table.empty else "overfitting" if share >= MANY else "ok"
+    verdict = "overfitting" if share >= MANY else "some_overfit" if share > 0.0 else "ok"
+    verdict = "inconclusive" if table.empty else verdict
     named = ", ".join(f"trial {trial}" for trial in table.loc[table["overfitting"].astype(bool), "trial"])
     summary = (
-        f"{int(table['overfitting'].sum())} of the {len(table)} best trials overfit{f': {named}' if named else ''}."
+        f"{int(table['overfitting'].sum()) or 'None'} of the {len(table)} best trials overfit"
+        f"{f': {named}' if named else ''} (of {good_in_words(frames)}). Overfitting means that validation ends more "
+        f"than {RISE:g} times its noise above its best while training improves."
         if len(table)
-        else "No good trial has curves of the selecting metric on both splits."
+        else f"None of the {good_in_words(frames)} has whole curves of the selecting metric on both splits."
     )
     found = _QUESTION.answer(
         frames,
@@ -84,7 +100,7 @@ def overfitting_finding(frames: StudyFrames) -> Finding:
         summary,
         table,
         strength="strong" if len(table) >= MINIMUM_STRONG else "moderate",
-        caveats=tuple(_caveats(frames, verdict, named)),
+        caveats=tuple(_caveats(frames, verdict)),
     )
     return replace(found, needs_action=found.needs_action and not _about_regularization(frames))
 
@@ -95,9 +111,7 @@ def _about_regularization(frames: StudyFrames) -> bool:
     return "regularization" in families
 
 
-def _caveats(frames: StudyFrames, verdict: str, named: str) -> list[str]:
-    if verdict == "overfitting" and _about_regularization(frames):
+def _caveats(frames: StudyFrames, verdict: str) -> list[str]:
+    if verdict in ("overfitting", "some_overfit") and _about_regularization(frames):
         return ["Regularization is what this round is about, so this is an answer and no problem (B25)."]
-    if verdict == "ok" and named:
-        return [f"Overfitting in {named}: look at the curve before such a trial is taken further (A5)."]
     return []

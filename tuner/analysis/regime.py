@@ -14,11 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from tuner.analysis.common_steps import Curves, common_curves
 from tuner.analysis.evidence import split_metrics
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.fit_steps import fit_interval
-from tuner.analysis.good_trials import curve_matrix, good_trials
-from tuner.analysis.levels import MIDDLE, Array, gains_after
+from tuner.analysis.good_trials import good_trials
+from tuner.analysis.levels import MIDDLE, gains_after, noise_model
+from tuner.analysis.noise import Array
 from tuner.analysis.overfitting import RISE, overfitting_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
@@ -135,11 +137,12 @@ def contradiction_finding(declared: str, found: Finding) -> Finding | None:
 
 def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
     """The evidence, or why there is none."""
-    if frames.study.budget.max_train_steps / frames.study.budget.evaluate_every < MINIMUM_EVALUATIONS:
-        return f"Fewer than {MINIMUM_EVALUATIONS} evaluations per trial cannot tell gains from noise (D14)"
     trials = _measured(frames, good_trials(frames)).head(FEW)
     if trials.empty:
-        return "No completed trial has finite training and validation curves of the selecting metric"
+        return (
+            "No completed trial has finite training and validation curves of the selecting metric with at least "
+            f"{MINIMUM_EVALUATIONS} evaluations (fewer cannot tell gains from noise, D14)"
+        )
     fitted_at = _fitted_at(frames, trials["trial"])
     seen = np.isfinite(fitted_at)
     if seen.any():
@@ -147,7 +150,7 @@ def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
         trials, fitted_at = trials[seen], fitted_at[seen]
     last_step, rate = _judged_part(frames, trials)
     splits = _splits(fitted_at / last_step)
-    gains = [_gains(*_curves(frames, metric, trials), last_step, splits) for metric in _metrics(frames)]
+    gains = [_gains(_curves(frames, metric, trials), last_step, splits) for metric in _metrics(frames)]
     table = _table(frames, trials, gains)
     table["from_step"], table["to_step"] = np.repeat(splits * last_step, 2).round().astype(int), last_step
     table["fitted_at"] = pd.array([None if math.isnan(at) else int(at) for at in np.repeat(fitted_at, 2)], "Int64")
@@ -161,17 +164,17 @@ def _metrics(frames: StudyFrames) -> tuple[str, str]:
     return split_metrics(frames.study.objective)
 
 
-def _curves(frames: StudyFrames, metric: str, trials: pd.DataFrame) -> tuple[Array, Array]:
-    """Steps and curves (minimized) of a metric that has the objective's direction."""
-    return curve_matrix(frames, trials["trial"], metric)
+def _curves(frames: StudyFrames, metric: str, trials: pd.DataFrame) -> Curves:
+    """The curves (minimized) of a metric that has the objective's direction."""
+    return common_curves(frames, trials["trial"], metric)
 
 
 def _measured(frames: StudyFrames, trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials whose curves are finite on both splits."""
+    """The trials whose curves are finite on both splits, with enough evaluations (D14)."""
     usable = np.full(len(trials), True)
     for metric in _metrics(frames):
-        steps, curves = _curves(frames, metric, trials)
-        usable &= np.isfinite(curves).all(axis=1) & (steps.size > 0)
+        curves = _curves(frames, metric, trials)
+        usable &= curves.whole & curves.resolved & (curves.steps.size >= MINIMUM_EVALUATIONS)
     return trials[usable].reset_index(drop=True)
 
 
@@ -205,11 +208,13 @@ def _splits(fitted: Array) -> Array:
     return np.where((fitted <= LATEST_FIT) & (after > LAST), after, LAST)
 
 
-def _gains(steps: Array, curves: Array, last_step: int, splits: Array) -> _Gains:
-    part = steps <= last_step
-    fractions = steps[part] / last_step
-    judged = [gains_after(row[None, part], fractions, split) for row, split in zip(curves, splits, strict=True)]
-    columns = [[g.gain[0] for g in judged], [g.scale[0] for g in judged], [g.spread for g in judged]]
+def _gains(curves: Curves, last_step: int, splits: Array) -> _Gains:
+    part = curves.steps <= last_step
+    fractions = curves.steps[part] / last_step
+    values = curves.values[:, part]
+    noise = noise_model(values, fractions, curves.noise if curves.own_steps else None)
+    judged = [gains_after(values[[row]], fractions, split, noise.of(row)) for row, split in enumerate(splits)]
+    columns = [[g.gain[0] for g in judged], [g.scale[0] for g in judged], [g.spread[0] for g in judged]]
     return _Gains(*(np.array(column) for column in columns))
 
 
@@ -238,8 +243,8 @@ def _with_overfitting(frames: StudyFrames, table: pd.DataFrame) -> pd.DataFrame:
 def _verdict(evidence: _Evidence) -> tuple[str, Strength, str]:
     training, validation, num = evidence.training, evidence.validation, len(evidence.training.gain)
     numbers = (
-        f"In the last part before step {evidence.last_step:,} the {counted(num)} gained {training.mean:+.1f} noises of "
-        f"an evaluation in training and {validation.mean:+.1f} in validation"
+        f"In the last part before step {evidence.last_step:,} the {counted(num)} gained {training.mean:+.1f} times "
+        f"the evaluation noise in training and {validation.mean:+.1f} times in validation"
     )
     few: Strength = "weak" if num == 1 else "moderate"
     if evidence.fitted:
@@ -312,7 +317,7 @@ def _action(frames: StudyFrames, verdict: str, table: pd.DataFrame) -> str:
         "the best validation value improves by more than trial noise (A1)."
     )
     if verdict == "compute_bound":
-        return f"Train as long as you can afford: declare production_steps (A2). To be sure, {decisive}"
+        return f"Train as long as you can afford (production_steps of the Campaign, A2). To be sure, {decisive}"
     return f"Decide it: {decisive}"
 
 

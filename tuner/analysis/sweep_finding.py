@@ -18,12 +18,12 @@ from tuner.analysis.sweep_outcome import (
     Invalid,
     NotFitted,
     Outcome,
-    Reason,
-    extended_grid,
 )
+from tuner.analysis.unfitted import Unfitted, unfitted_action, unfitted_caveats, unfitted_summary
+from tuner.design.study import Study
 
+LONG_BEFORE = 0.5  # [P] of the steps to fit: validation that was best before got worse on the way to the fit
 ENOUGH_SEEDS = 3  # [P] fresh seeds at the fastest rate that give its spread (A26)
-SEEDS_VARY = "Steps to fit vary by up to 2x between seeds."
 THRESHOLDS = {
     "sustained_evaluations": SUSTAINED,
     "refined_interval_width": LEAST_WIDTH,
@@ -35,9 +35,12 @@ THRESHOLDS = {
 }
 
 
-def sweep_finding(outcome: Outcome, fits: pd.DataFrame) -> Finding:
-    """fitted, not_fitted or invalid; `fits` are the grid's trials (`fit_steps_frame`), the evidence."""
-    verdict, strength, summary, action = _said(outcome, fits)
+def sweep_finding(outcome: Outcome, fits: pd.DataFrame, study: Study | None = None) -> Finding:
+    """fitted, not_fitted or invalid; `fits` are the trials (`fit_steps_frame`), the evidence.
+
+    study: a stage of the sweep, which names the metrics; without it validation is not looked at.
+    """
+    verdict, strength, summary, action = _said(outcome, fits, study)
     return Finding(
         question="sweep",
         subject="learning_rate",
@@ -48,18 +51,19 @@ def sweep_finding(outcome: Outcome, fits: pd.DataFrame) -> Finding:
         thresholds=THRESHOLDS,
         action=action,
         needs_action=verdict != "fitted",
-        caveats=_caveats(outcome, fits),
+        caveats=_caveats(outcome, fits, study),
     )
 
 
-def _said(outcome: Outcome, fits: pd.DataFrame) -> tuple[str, Strength, str, str]:
+def _said(outcome: Outcome, fits: pd.DataFrame, study: Study | None) -> tuple[str, Strength, str, str]:
     if isinstance(outcome, Fitted):
         return "fitted", _strength(outcome), _fitted_summary(outcome), _fitted_action(outcome)
     if isinstance(outcome, Invalid):
         strength: Strength = "weak" if outcome.ambiguous else "strong"
         return "invalid", strength, _invalid_summary(outcome), _invalid_action(outcome)
     strength = "moderate" if outcome.reasons[0].weight == "likely" else "weak"
-    return "not_fitted", strength, _not_fitted_summary(outcome), _not_fitted_action(outcome, fits)
+    unfitted = Unfitted(outcome, fits, study)
+    return "not_fitted", strength, unfitted_summary(unfitted), unfitted_action(unfitted)
 
 
 def _strength(outcome: Fitted) -> Strength:
@@ -74,24 +78,30 @@ def _fitted_summary(outcome: Fitted) -> str:
         f"The fastest trial, at a constant learning rate of {outcome.learning_rate:g}, fitted the training set after "
         f"more than {outcome.low:,} and at most {outcome.high:,} steps."
     )
-    return f"{fastest} {_seeds_summary(outcome)} {SEEDS_VARY}"
+    return f"{fastest} {_seeds_summary(outcome)}"
 
 
 def _seeds_summary(outcome: Fitted) -> str:
     seeds = outcome.seed_steps
     trained = len(seeds) + outcome.unfitted_seeds
     if not trained:
-        return "No other seed was trained, so its spread is not known."
+        return "No other seed was trained, so how much the steps vary between seeds is not known."
     if not seeds:
         return f"None of {trained} fresh seeds fitted."
     fitted = f"{len(seeds)} of {trained} fresh seeds fitted in {seeds[0]:,} to {seeds[-1]:,} steps"
     if outcome.seed_low is None:
-        return f"{fitted}; the estimate is {outcome.steps:,}, its spread is not known."
+        return f"{fitted}; the estimate is {outcome.steps:,}, how much it varies between seeds is not known."
     until = f"to {outcome.seed_high:,}" if outcome.seed_high is not None else "upwards, with no upper bound"
     return (
-        f"{fitted}; the estimate is {outcome.steps:,}, and a further seed would lie in {outcome.seed_low:,} {until} "
-        f"({PREDICTION:.0%})."
+        f"{fitted}{_factor(seeds)}; the estimate is {outcome.steps:,}, and a further seed would lie in "
+        f"{outcome.seed_low:,} {until} ({PREDICTION:.0%})."
     )
+
+
+def _factor(seeds: tuple[int, ...]) -> str:
+    """How far the seeds that were trained lie apart."""
+    factor = seeds[-1] / max(1, seeds[0])
+    return f", a factor of {factor:.2g}" if factor >= 1.05 else ""
 
 
 def _fitted_action(outcome: Fitted) -> str:
@@ -115,62 +125,34 @@ def _invalid_action(outcome: Invalid) -> str:
     return f"Run `tuner sweep STUDY --extend`: its grid is {_rates(outcome.extended_grid)}."
 
 
-def _not_fitted_summary(outcome: NotFitted) -> str:
-    if outcome.best_value is None:
-        reached = ""
-    else:
-        reached = f"; the best trial, at {outcome.best_learning_rate:g}, reached {outcome.best_value:.4g}"
-    reasons = "; ".join(f"{reason.weight}: {reason.because}" for reason in outcome.reasons)
-    return (
-        f"No learning rate fitted the training set within {outcome.max_steps:,} steps{reached}, so no number is given "
-        f"(A19, D8). Reasons, the likeliest first: {reasons}."
-    )
-
-
-def _not_fitted_action(outcome: NotFitted, fits: pd.DataFrame) -> str:
-    return " Or: ".join(_remedy(reason, outcome, fits) for reason in outcome.reasons)
-
-
-def _remedy(reason: Reason, outcome: NotFitted, fits: pd.DataFrame) -> str:
-    if reason.reason == "label_noise_or_capacity":
-        reached = "" if outcome.best_value is None else f" to what can be reached ({outcome.best_value:.4g} was)"
-        return (
-            f"loosen fitted_when{reached}, take a larger model, or declare production_steps and treat the workload as "
-            "compute-bound."
-        )
-    if reason.reason == "too_few_steps":
-        return f"raise Sweep(max_steps=...) above {outcome.max_steps:,}."
-    if reason.reason in ("learning_rates", "all_diverged"):
-        return f"sweep again with --learning-rates {_wider(reason, outcome, fits)}."
-    if reason.reason == "never_finite":
-        return "mend the training metric of fitted_when: a value that is not finite never counts as a fit."
-    return "see `tuner status` for why no trial was finished, and run the sweep again."
-
-
-def _wider(reason: Reason, outcome: NotFitted, fits: pd.DataFrame) -> str:
-    """The grid with more rates at the end that asks for them: below it, where everything diverged."""
-    grid = tuple(float(rate) for rate in fits["learning_rate"].drop_duplicates())
-    if not grid:
-        return "and a wider grid"
-    lower = reason.reason == "all_diverged" or outcome.best_learning_rate == grid[0]
-    return _rates(extended_grid(grid, "lower" if lower else "upper"))
-
-
 def _rates(grid: tuple[float, ...]) -> str:
     return ",".join(f"{rate:g}" for rate in grid)
 
 
-def _caveats(outcome: Outcome, fits: pd.DataFrame) -> tuple[str, ...]:
+def _caveats(outcome: Outcome, fits: pd.DataFrame, study: Study | None) -> tuple[str, ...]:
     if isinstance(outcome, NotFitted):
-        return (
-            "The training set cannot be fitted perfectly so far, so regularization is unlikely to help much (A37).",
-        )
+        return unfitted_caveats(Unfitted(outcome, fits, study))
     found = list(_fitted_caveats(outcome, fits)) if isinstance(outcome, Fitted) else []
     if isinstance(outcome, Invalid) and outcome.ambiguous:
         found.append("Rates tie inside one evaluation interval; finer evaluations may also decide (D5).")
     if len(fits) and fits["state"].iloc[0] == "infeasible":
         found.append("The lowest learning rate is infeasible, which is the sign of a bug and not of a rate (D4).")
     return tuple(found)
+
+
+def _validation_before_the_fit(outcome: Fitted, fits: pd.DataFrame) -> list[str]:
+    """Where validation was best long before the fit, the steps to fit are more than a run needs (A5)."""
+    if "overfits" not in fits:
+        return []
+    fastest = fits[(fits["learning_rate"] == outcome.learning_rate) & fits["overfits"].fillna(False)]
+    early = fastest[fastest["validation_step"] <= LONG_BEFORE * outcome.steps]
+    if early.empty:
+        return []
+    return [
+        f"Validation was best after {int(early['validation_step'].iloc[0]):,} steps and got worse until the fit: "
+        f"{outcome.steps:,} steps are more than a run needs. The best steps of round 1 say how many are enough; "
+        "regularization can help (A5)."
+    ]
 
 
 def _fitted_caveats(outcome: Fitted, fits: pd.DataFrame) -> list[str]:
@@ -189,6 +171,7 @@ def _fitted_caveats(outcome: Fitted, fits: pd.DataFrame) -> list[str]:
         found.append(f"The evaluations leave an interval of {outcome.width:.0%} of its upper end (D5).")
     if outcome.tied:
         found.append(f"Inside one evaluation interval it ties with {_rates(outcome.tied)} (D5).")
+    found += _validation_before_the_fit(outcome, fits)
     if fits["first_fit"].notna().sum() == 1:
         found.append("Only one learning rate fitted, so its neighbours cannot confirm it (A26).")
     return found

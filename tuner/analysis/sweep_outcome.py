@@ -175,8 +175,7 @@ def weighed_reasons(fits: pd.DataFrame) -> tuple[Reason, ...]:
         reasons.append(Reason("learning_rates", "likely", f"the best rate, {rate:g}, stands at an end of the grid"))
     improvement, noise = float(best["late_improvement"]), float(best["late_noise"])
     if improvement >= max(PLATEAU, SURELY * noise):
-        because = f"the best trial still came {improvement:.1%} nearer over its last quarter"
-        return (*reasons, Reason("too_few_steps", "likely", because))
+        return (*reasons, *_still_falling(best, improvement))
     if math.isnan(improvement):
         because, weight = "too few finite evaluations to see whether the best trial still improved", "possible"
     else:
@@ -184,6 +183,24 @@ def weighed_reasons(fits: pd.DataFrame) -> tuple[Reason, ...]:
     reasons.append(Reason("label_noise_or_capacity", weight, because))  # type: ignore[arg-type]
     reasons.append(Reason("too_few_steps", "possible", "a plateau can end, though later"))
     return tuple(reasons)
+
+
+def _still_falling(best: pd.Series, improvement: float) -> tuple[Reason, ...]:
+    """More steps, unless what each doubling of the steps gains shrinks so that all of them would not be enough."""
+    still = f"the best trial still came {improvement:.1%} nearer over its last quarter"
+    heads_for, projected = float(best.get("heads_for", math.nan)), best.get("projected_steps", pd.NA)
+    if not math.isnan(heads_for):
+        because = f"{still}, but each doubling of the steps gained less: it heads for about {heads_for:.2g}"
+        more = Reason("too_few_steps", "possible", "the pace may hold up")
+        return Reason("label_noise_or_capacity", "likely", because), more
+    when = (
+        "" if pd.isna(projected) else f": at this pace it would fit after about {_two_digits(int(projected)):,} steps"
+    )
+    return (Reason("too_few_steps", "likely", still + when),)
+
+
+def _two_digits(steps: int) -> int:
+    return int(float(f"{steps:.2g}"))
 
 
 def _nothing_alive(fits: pd.DataFrame) -> Reason:

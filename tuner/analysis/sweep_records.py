@@ -10,9 +10,10 @@ from tuner.analysis.failed import MOST_LISTED, first_line
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import Outcome, outcome_from_json, outcome_to_json
+from tuner.analysis.sweep_outcome import NotFitted, Outcome, outcome_from_json, outcome_to_json
 from tuner.errors import TrialsFailed
 from tuner.records import State
+from tuner.shown import word
 from tuner.storage.store import Ledger
 
 CONCLUSION = "sweep"  # the kind under which the Ledger keeps it
@@ -22,18 +23,40 @@ CONCLUSION = "sweep"  # the kind under which the Ledger keeps it
 class SweepRecords:
     """A sweep that has come to an end.
 
-    frames: its grid, or its longest probe where no grid was needed to see that nothing fits.
-    fits: `fit_steps_frame` of it. margin: round 1 takes so many times the steps to fit.
+    stages: its grid alone; where no grid was needed to see that nothing fits, all stages of the greatest length.
+    margin: round 1 takes so many times the steps to fit.
     """
 
     name: str
     outcome: Outcome
     margin: float
-    frames: StudyFrames
+    stages: tuple[StudyFrames, ...]
 
     @property
     def fits(self) -> pd.DataFrame:
-        return fit_steps_frame(self.frames)
+        """`fit_steps_frame` of every learning rate that was trained to the greatest length, one row each."""
+        return fits_of_stages([fit_steps_frame(stage) for stage in self.stages])
+
+    @property
+    def frames(self) -> StudyFrames:
+        """The stage in which the outcome's learning rate was trained; of several the last."""
+        if isinstance(self.outcome, NotFitted) and self.outcome.best_learning_rate is not None:
+            best = self.outcome.best_learning_rate
+            for stage in reversed(self.stages):
+                if best in set(stage.trials["learning_rate"]):
+                    return stage
+        return self.stages[-1]
+
+
+def fits_of_stages(stages: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The trials of several stages of one length (`fit_steps_frame`) as one, a rate once: the first of its trials.
+
+    Equal rates have equal seeds, so their trials are equal.
+    """
+    if len(stages) == 1:
+        return stages[0]
+    every = pd.concat(stages, ignore_index=True).drop_duplicates("learning_rate")
+    return every.sort_values("learning_rate").reset_index(drop=True)
 
 
 def sweep_records(ledger: Ledger, campaign: str) -> SweepRecords | None:
@@ -43,8 +66,8 @@ def sweep_records(ledger: Ledger, campaign: str) -> SweepRecords | None:
         return None
     data: dict[str, Any] = dict(concluded)
     name, margin = str(data.pop("name")), float(data.pop("margin"))
-    frames = study_frames(ledger, campaign, _telling_study(ledger, campaign, name))
-    return SweepRecords(name, outcome_from_json(data), margin, frames)
+    stages = tuple(study_frames(ledger, campaign, stage) for stage in _telling_stages(ledger, campaign, name))
+    return SweepRecords(name, outcome_from_json(data), margin, stages)
 
 
 def conclude_sweep(ledger: Ledger, campaign: str, name: str, outcome: Outcome, margin: float) -> None:
@@ -80,12 +103,14 @@ def refuse_failed_rates(failed: Sequence[str], study: object) -> None:
         told = "\n".join(f"  {line}" for line in (*failed[:MOST_LISTED], *["  ..."] * (len(failed) > MOST_LISTED)))
         raise TrialsFailed(
             f"{len(failed)} learning rates of the sweep FAILED, so it gives no number of steps (a rate that FAILED is "
-            f"not a rate that did not fit):\n{told}\nremove the cause, then train them again: tuner sweep {study} "
-            "--retry-failed"
+            f"not a rate that did not fit):\n{told}\nremove the cause, then train them again: tuner sweep "
+            f"{word(study)} --retry-failed"
         )
 
 
-def _telling_study(ledger: Ledger, campaign: str, name: str) -> str:
+def _telling_stages(ledger: Ledger, campaign: str, name: str) -> list[str]:
+    """The grid; else all stages of the greatest length: the last probe, and the rates around its best."""
     studies = [row.study for row in ledger.studies(campaign) if row.study.name.startswith(f"{name}-")]
     grids = [study.name for study in studies if study.name == f"{name}-grid"]
-    return grids[0] if grids else max(studies, key=lambda study: study.budget.max_train_steps).name
+    most = max(study.budget.max_train_steps for study in studies)
+    return grids or [study.name for study in studies if study.budget.max_train_steps == most]

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 
+from tuner.analysis.common_steps import Curves, common_curves
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.evidence import MINIMUM_CURVE
-from tuner.analysis.finding import Finding
-from tuner.analysis.good_trials import curve_matrix
-from tuner.analysis.levels import MIDDLE, Array, material_gain, noise_of, running_mean
+from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.levels import MIDDLE, material_gain, running_mean
+from tuner.analysis.noise import Array, without_spikes
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
@@ -15,6 +16,7 @@ RISE = 3.0  # [P] noises of an evaluation: a larger rise from the lowest level t
 OF_DESCENT = 0.25  # [P] and at least this share of what was gained before is lost again
 SUSTAINED = 0.10  # [P] of the run: a rise that fills less is a spike
 MANY = 0.5  # [P] share of the completed trials whose training loss rises that looks like a bug
+MINIMUM_STRONG = 5  # [P] trials for a strong answer
 MINIMUM_TRIALS = 3  # [P] completed trials with training curves
 
 _QUESTION = Question(
@@ -41,10 +43,10 @@ def training_loss_frame(frames: StudyFrames) -> pd.DataFrame:
     best), rise (from there to the end, in noises), rising.
     """
     trials = ranked_trials(frames)[["trial", "best_value"]]
-    _, curves = curve_matrix(frames, trials["trial"], training_metric(frames))
-    known = np.isfinite(curves).all(axis=1) if curves.shape[1] >= MINIMUM_CURVE else np.zeros(len(trials), dtype=bool)
+    curves = common_curves(frames, trials["trial"], training_metric(frames))
+    known = curves.whole if curves.steps.size >= MINIMUM_CURVE else np.full(len(trials), False)
     table = trials[known].reset_index(drop=True)
-    return table.assign(**_judged(curves[known])) if len(table) else table.assign(lowest_at=[], rise=[], rising=[])
+    return table.assign(**_judged(curves.rows(known))) if len(table) else table.assign(lowest_at=[], rise=[], rising=[])
 
 
 def training_metric(frames: StudyFrames) -> str:
@@ -63,15 +65,18 @@ def training_loss_finding(frames: StudyFrames) -> Finding:
     some = table[table["rising"].astype(bool)] if len(table) else table
     summary = (
         f"{training_metric(frames)} gets worse for good in {len(some)} of {len(table)} completed trials{_named(some)}."
+        if len(table)
+        else f"No {training_metric(frames)} was recorded over a whole run, so this check was skipped."
     )
-    return _QUESTION.answer(frames, verdict, summary, table, strength="strong")
+    strength: Strength = "strong" if len(table) >= MINIMUM_STRONG else "moderate"
+    return _QUESTION.answer(frames, verdict, summary, table, strength=strength)
 
 
-def _judged(curves: Array) -> dict[str, Array]:
-    smooth = running_mean(curves, MIDDLE)
+def _judged(curves: Curves) -> dict[str, Array]:
+    smooth = running_mean(without_spikes(curves.values, curves.noise), MIDDLE)
     rows, lowest = np.arange(len(smooth)), smooth.argmin(axis=1)
     low, end = smooth[rows, lowest], smooth[:, -1]
-    scale = np.maximum(noise_of(curves), material_gain(curves))
+    scale = np.maximum(curves.noise, material_gain(curves.values))
     risen = end - low
     rise = np.divide(risen, scale, out=np.where(risen > 0, np.inf, 0.0), where=scale > 0)
     left = 1.0 - lowest / max(smooth.shape[1] - 1, 1)

@@ -32,7 +32,7 @@ AGREES, DISAGREES = 0.5, 0.0  # [P] rank correlations from which on, and up to w
 TOP_SHARE = 1 / 3  # [P] of the points are the top ones whose overlap is counted
 
 _THRESHOLDS = {"level": LEVEL, "minimum_ranked": MINIMUM_RANKED, "agrees": AGREES, "disagrees": DISAGREES}
-_SETTLE = "Settle it with fresh seeds of both before anything rests on it (B32)."
+_SETTLE = "Train both with fresh seeds before you rely on the difference (B32)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,22 @@ class Comparison:
 
     @property
     def asked_at(self) -> str:
-        if self.steps == self.old_steps:
-            return f"Drawn and asked at {self.steps} steps: about the luck of seeds; a longer length may differ."
-        return f"Drawn at {self.old_steps} steps, asked at {self.steps}; open again at any longer length (A30)."
+        if not self.is_longer:
+            return f"Both rounds used {self.steps} steps, so this tests seed variance only, not longer training."
+        return (
+            f"Concluded after {self.old_steps} steps and tested after {self.steps}; a still longer run may give "
+            "another answer (A30)."
+        )
+
+    @property
+    def is_longer(self) -> bool:
+        return self.after.study.budget.max_train_steps > self.before.study.budget.max_train_steps
+
+    def contest(self, first: int, second: int) -> str:
+        """The command that trains both parents' points again, equally often, at the new length."""
+        trials = self.pairs[self.pairs["rate"] == 1.0].drop_duplicates("parent").set_index("parent")["trial"]
+        places = [f"{self.after.study.name}/{int(trials[parent])}" for parent in (first, second)]
+        return f"tuner adopt STUDY_FILE --candidate {places[0]} --baseline {places[1]}."
 
     def contrast(self, first: int, second: int) -> Contrast:
         """How much better a parent's point is than another's, by fresh seeds at the new length."""
@@ -98,22 +111,28 @@ class Comparison:
     @property
     def more_points(self) -> str:
         return (
-            f"What was concluded stands as drawn at {self.old_steps} steps, unconfirmed at {self.steps}; to test it, "
-            "promote more points with fresh seeds, or add trials to the longer round."
+            f"The result of {self.before.study.name} has not been confirmed by an independent run of {self.steps} "
+            "steps. To test it, promote more configurations with fresh seeds (promote=..., fresh=...), or search new "
+            "ones in the later round (trials=...)."
         )
 
 
 def transfer_findings(before: StudyFrames, after: StudyFrames) -> list[Finding]:
-    """What `after` says of the conclusions of `before`; empty where no trial of it came from there."""
+    """What `after` says of the conclusions of `before`; empty where no trial of it came from there.
+
+    Ranks are compared where enough points were promoted, and ranges where the training is longer: of an equal length
+    there is nothing to find out about them but the luck of seeds, which the winner's finding tells.
+    """
     comparison = Comparison.of(before, after)
     if comparison.pairs.empty:
         return []
-    longer = after.study.budget.max_train_steps > before.study.budget.max_train_steps
-    found = [longer_training_finding(before, after)] * longer
-    found += [winner_finding(comparison), ranking_finding(comparison)]
+    found = [longer_training_finding(before, after)] * comparison.is_longer
+    found.append(winner_finding(comparison))
+    found += [ranking_finding(comparison)] * (len(comparison.parents) >= MINIMUM_RANKED)
     judged = [(h.name, _judged(comparison, h)) for h in before.study.hyperparameters]
     found += [finding for _, finding in judged if finding is not None]
-    return [*found, *_untested(comparison, [name for name, finding in judged if finding is None])]
+    open_ones = [name for name, finding in judged if finding is None] if comparison.is_longer else []
+    return [*found, *_untested(comparison, open_ones)]
 
 
 def winner_finding(comparison: Comparison) -> Finding:
@@ -121,34 +140,50 @@ def winner_finding(comparison: Comparison) -> Finding:
     first, tested = comparison.parents[0], comparison.tested
     name = comparison.before.study.name
     if len(tested) < 2 or tested[0] != first:
-        told = f"Trial {first} won {name}; it and a rival have no complete trials with fresh seeds at this length."
-        return comparison.finding("winner", "unconfirmed", told)
+        told = (
+            f"The winner of {name}, trial {first}, and a rival were not both trained to the end with fresh seeds, so "
+            "they cannot be compared."
+        )
+        return comparison.finding("winner", "unconfirmed", told, "Promote two or more configurations with fresh seeds.")
     rival, found = tested[1], comparison.contrast(first, tested[1])
-    told = f"At {comparison.steps} steps trial {first}, the winner of {name}, is {found.words} than trial {rival}."
-    instead = f"Do not carry trial {first} further alone: its rival, trial {rival}, is better at this length."
-    return comparison.finding("winner", found.verdict, told, instead if found.verdict == "rejected" else "")
+    told = (
+        f"With fresh seeds of both, after {comparison.steps} steps, the winner of {name} (trial {first}) is "
+        f"{found.words} than its rival (trial {rival})."
+    )
+    actions = {
+        "unconfirmed": f"Train both with more fresh seeds: {comparison.contest(first, rival)}",
+        "rejected": f"Use the rival, trial {rival}: it is better than the winner after {comparison.steps} steps.",
+    }
+    return comparison.finding("winner", found.verdict, told, actions.get(found.verdict, ""))
 
 
 def ranking_finding(comparison: Comparison) -> Finding:
     """Do points rank as they did? Spearman's correlation and the overlap of the best, over fresh seeds only."""
     ranked = _ranked_pairs(comparison)
     same = int(((comparison.pairs["seeds"] == "same") & comparison.pairs["complete"]).sum())
-    aside = f" {same} same-seed pairs are shown and not counted." if same else ""
+    aside = f" {same} more trainings repeat the seeds they were chosen by, and are not counted." if same else ""
     if len(ranked) < MINIMUM_RANKED:
-        told = f"{len(ranked)} points were trained again with fresh seeds; ranks want {MINIMUM_RANKED} or more.{aside}"
+        were = "configuration was" if len(ranked) == 1 else "configurations were"
+        told = (
+            f"Only {len(ranked)} {were} retrained with new seeds; comparing rankings needs at least "
+            f"{MINIMUM_RANKED}.{aside}"
+        )
         return comparison.finding("ranking", "unconfirmed", told, comparison.more_points)
     correlation = float(stats.spearmanr(ranked["value_before"], ranked["value"]).statistic)
     count = max(1, round(TOP_SHARE * len(ranked)))
     tops = [set(ranked.nsmallest(count, column)["parent"]) for column in ("value_before", "value")]
     verdict = "confirmed" if correlation >= AGREES else "rejected" if correlation <= DISAGREES else "unconfirmed"
     told = (
-        f"Rank correlation of {len(ranked)} points between {comparison.old_steps} and {comparison.steps} steps: "
-        f"{correlation:.2f}; {len(tops[0] & tops[1])} of the best {count} are the same.{aside}"
+        f"The ranks of {len(ranked)} configurations after {comparison.old_steps} steps and, with new seeds, after "
+        f"{comparison.steps} steps have a correlation of {correlation:.2f}; {len(tops[0] & tops[1])} of the best "
+        f"{count} are the same.{aside}"
     )
-    instead = (
-        "Short trials do not tell here which point is best for long ones: promote more points, or lengthen round 1."
-    )
-    return comparison.finding("ranking", verdict, told, instead if verdict == "rejected" else "")
+    actions = {
+        "unconfirmed": comparison.more_points,
+        "rejected": "Short trials do not show which configuration is best for long ones: promote more configurations, "
+        "or give the earlier round more steps.",
+    }
+    return comparison.finding("ranking", verdict, told, actions.get(verdict, ""))
 
 
 def _ranked_pairs(comparison: Comparison) -> pd.DataFrame:
@@ -174,8 +209,11 @@ def _region_finding(comparison: Comparison, name: str, domain: Range) -> Finding
         return None
     rows = [(comparison.before, old), (comparison.after, new)]
     table = pd.DataFrame([_region_row(frames, region) for frames, region in rows])
-    wide = " Good trials lie nearly everywhere, so it hardly matters." if old.is_wide and new.is_wide else ""
-    told = f"Good trials had {old.words} at {comparison.old_steps} steps; {new.words} at {comparison.steps}.{wide}"
+    wide = f" Good trials lie nearly everywhere, so {name} hardly matters." if old.is_wide and new.is_wide else ""
+    told = (
+        f"The good trials had {name} {old.words}, after {comparison.old_steps} steps, and {new.words}, after "
+        f"{comparison.steps}.{wide}"
+    )
     verdict = agreement(old, new)
     action = f"Search around {new.best:.3g} at this length." if verdict == "rejected" else ""
     return comparison.finding(name, verdict, told, action, table)
@@ -212,7 +250,7 @@ def _choice_finding(comparison: Comparison, name: str) -> Finding | None:
         return None
     first, other = tested[0], others[0]
     found = comparison.contrast(first, other)
-    told = f"At {comparison.steps} steps {values[first]} is {found.words} than {values[other]}."
+    told = f"After {comparison.steps} steps {name} {values[first]} is {found.words} than {values[other]}."
     action = f"Take {values[other]} at this length." if found.verdict == "rejected" else ""
     return comparison.finding(name, found.verdict, told, action)
 
@@ -227,6 +265,7 @@ def _independent(comparison: Comparison) -> StudyFrames:
 def _untested(comparison: Comparison, names: list[str]) -> Iterator[Finding]:
     if names:
         told = (
-            f"{comparison.after.study.name} trained too few other values of {', '.join(names)} to say anything of them."
+            f"{comparison.after.study.name} trained too few other values of {', '.join(names)} to show whether their "
+            f"best ranges are the same after {comparison.steps} steps."
         )
         yield comparison.finding("best regions", "unconfirmed", told, comparison.more_points, pd.DataFrame())

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from tuner.analysis.gain_words import with_interval
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.origin import promoted_from
 
@@ -44,9 +45,8 @@ class Contrast:
 
     @property
     def words(self) -> str:
-        if math.isinf(self.low):
-            return f"better by {self.difference:.3g} (one training each: no interval)"
-        return f"better by {self.difference:.3g} ({LEVEL:.0%} interval {self.low:.3g} to {self.high:.3g})"
+        alone = "" if math.isfinite(self.low) else " (no configuration was trained twice, so there is no interval)"
+        return with_interval(self.difference, self.low, self.high, LEVEL) + alone
 
 
 def transfer_pairs(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from tuner.analysis.best_steps import best_steps_frame, warmup_steps_of
 from tuner.analysis.finding import Finding
-from tuner.analysis.good_trials import good_trials
+from tuner.analysis.good_trials import good_in_words, good_trials
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 
@@ -35,6 +35,9 @@ def warmup_finding(frames: StudyFrames) -> Finding:
     many = len(table) > 0 and inside / len(table) > MANY
     verdict = "inconclusive" if table.empty else "in_warmup" if many else "ok"
     longest = int(table["warmup_steps"].max()) if len(table) else 0
-    summary = f"The best step of {inside} of {len(table)} good trials lies inside the warmup of {longest:,} steps."
-    unknown = "; none is known of this imported study" if frames.study.source else ""
-    return _QUESTION.answer(frames, verdict, summary if longest else f"There is no warmup{unknown}.", table)
+    summary = (
+        f"{good_in_words(frames, len(table))}: the best step of {inside} of them lies inside the warmup of "
+        f"{longest:,} steps."
+    )
+    none = "Whether these trials had a warmup is not known." if frames.study.source else "There is no warmup."
+    return _QUESTION.answer(frames, verdict, summary if longest else none, table)

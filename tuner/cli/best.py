@@ -14,13 +14,16 @@ def best(
     round_number: RoundNumber = None,
     study_name: StudyName = None,
     export: Annotated[
-        Path | None, typer.Option(help="Write the chosen checkpoint's weights there (safetensors).", show_default=False)
+        Path | None,
+        typer.Option(help="Write the weights of the selected run's best step there (safetensors).", show_default=False),
     ] = None,
     storage: Storage = None,
     checkpoints: Checkpoints = None,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Name the best trial by retrospective selection: its point, its step, and the command that reproduces it."""
+    """Name the best configuration: its value (the median of fresh seeds, where some were trained), its selected run,
+    the best training of it, whose weights --export writes, and the command that reproduces that run.
+    """
     from tuner.cli.places import opened, study_file_of
     from tuner.cli.winners import described_winner, export_weights, print_winner
     from tuner.reading import load
@@ -34,7 +37,7 @@ def best(
         file = Path(study) if source else study_file_of(ledger, winner.row.study_id, study)
         told = described_winner(winner, file, launches[0] if launches else None)
         if form is Format.table:
-            print_winner(told)
+            print_winner(told, winner.headline.words)
         else:
             print(json.dumps(told, indent=2))
         if export is not None:

@@ -20,15 +20,19 @@ def budget_curve(
     ] = None,
     round_number: RoundNumber = None,
     trial: Annotated[
-        int | None, typer.Option(help="Whose point to train. Default: the best of the round.", show_default=False)
+        int | None,
+        typer.Option(help="Whose configuration to train. Default: the best of the round.", show_default=False),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each length.")] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Trainings of each length. Default: 1, or 2 for three lengths.", show_default=False),
+    ] = None,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Train one point to several lengths from one trunk, and say what a longer run would buy (exit codes 3: act,
-    4: trials failed).
+    """Train one configuration for several lengths (sharing the common steps) and show the gain from longer training
+    (exit codes 3: act, 4: trials failed).
     """
     from tuner.cli.desks import open_desk
     from tuner.cli.drawing_curves import chosen_stages, run_and_print

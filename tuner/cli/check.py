@@ -25,6 +25,7 @@ def check(
 ) -> None:
     """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
     from tuner.analysis.checklist import failing
+    from tuner.cli.given import command
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.reading import load
     from tuner.rounds.importances import importances
@@ -39,7 +40,7 @@ def check(
     what = "need action" if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
     say(f"{len(findings)} findings, {len(told)} {what}{': ' * bool(told)}{named}")
-    if any(finding.verdict.startswith("expand") for finding in findings):
-        next_step(f"tuner boundaries {records.name} --expand")
-    next_step(f"tuner report {records.name}")
+    if not frames.study.source and any(finding.verdict.startswith("expand") for finding in findings):
+        next_step(command("boundaries", records.name, after=("--expand",)))
+    next_step(command("report", records.name))
     raise typer.Exit(Exit.FINDING if told else Exit.FINE)

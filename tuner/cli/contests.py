@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import Finding
+from tuner.cli.given import command
 from tuner.cli.launching import print_plan
 from tuner.cli.output import next_step, say
 from tuner.cli.places import exists, opened
@@ -17,7 +18,7 @@ from tuner.rounds.launch import Desk, plan_study
 def sides_of(desk: Desk, candidate: str | None, baseline: str | None) -> tuple[Side, Side]:
     """The two trials as named; by default the best of the last round, and what was adopted last."""
     if candidate is None:
-        winner = load(desk.name, str(desk.ledger.safe_url)).best()
+        winner = load(desk.name, desk.ledger.url).best()
         candidate = f"{winner.row.study.name}/{winner.record.number}"
     side = trial_at_place(desk.ledger, desk.name, candidate)
     baseline = baseline or baseline_place(desk.ledger, desk.name, side.place)
@@ -49,7 +50,7 @@ def settled_import(
             return SettledImport(made.study.name, [])
         finding = settle(ledger, name, made, level=level, minimum_gain=minimum_gain)
     say(f"{finding.verdict.upper()}: in the log of adoptions of {name}")
-    next_step(f"tuner adoptions {name}", f"tuner report {name}")
+    next_step(command("adoptions", name), command("report", name))
     return SettledImport(made.study.name, [finding])
 
 

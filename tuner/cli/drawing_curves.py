@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tuner.analysis.budget_curve import budget_curve, budget_curve_finding
 from tuner.analysis.round_frames import round_frames, row_of_trial
+from tuner.cli.given import command
 from tuner.cli.launching import told_failures
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, exit_code, next_step, say
@@ -12,12 +13,12 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import DeclarationError
 from tuner.reading import round_number
 from tuner.rounds.around import chosen_trials
-from tuner.rounds.budget_curve import Stage, curve_stages, even_lengths, train_stages
+from tuner.rounds.budget_curve import Stage, curve_stages, even_lengths, seeds_for, train_stages
 from tuner.rounds.launch import Desk
 
 
 def chosen_stages(
-    desk: Desk, number: int | None, trial: int | None, lengths: str | None, num_seeds: int
+    desk: Desk, number: int | None, trial: int | None, lengths: str | None, num_seeds: int | None
 ) -> tuple[Stage, ...]:
     """The studies of the curve that the command line asks for. Raises InputError."""
     place = round_number(desk.ledger, desk.name, number)
@@ -28,13 +29,17 @@ def chosen_stages(
         trial = best[0]
     row, record = row_of_trial(desk.ledger, desk.name, place, trial)
     longest = max(desk.campaign.production_steps or 0, row.study.budget.max_train_steps)
-    return curve_stages(row, record, _parsed(lengths) if lengths else even_lengths(longest), num_seeds)
+    steps = _parsed(lengths) if lengths else even_lengths(longest)
+    return curve_stages(row, record, steps, seeds_for(len(steps)) if num_seeds is None else num_seeds)
 
 
 def run_and_print(desk: Desk, stages: Sequence[Stage], *, retry_failed: bool, quiet: bool, form: Format) -> int:
     """Train the curve while somebody watches, print its finding, and return the exit code."""
     lengths = ", ".join(f"{stage.study.budget.max_train_steps:,}" for stage in stages)
-    say(f"{desk.name}: {stages[0].study.lineage[0][0]} {stages[0].study.lineage[0][1]} to {lengths} steps")
+    say(
+        f"{desk.name}: {stages[0].study.lineage[0][0]} {stages[0].study.lineage[0][1]} to {lengths} steps, "
+        f"{len(stages[0].trials)} of each"
+    )
     with stop_on_signal() as asked:
         rows = train_stages(replace(desk, stop=asked.is_set, watch=watch(quiet)), stages, retry_failed=retry_failed)
     curve = budget_curve(desk.ledger, desk.name)
@@ -44,7 +49,7 @@ def run_and_print(desk: Desk, stages: Sequence[Stage], *, retry_failed: bool, qu
     say(f"{trained:,} steps trained; separate runs would have trained {trained + taken:,}")
     failed = told_failures(desk, rows)
     if len(curve.table):
-        next_step(f"tuner plot budget-curve {desk.name} -o budget-curve.png")
+        next_step(command("plot budget-curve", desk.name, after=("-o", "budget-curve.png")))
     return failed or exit_code([finding])
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from tuner.cli.options import DryRun, Expanded, LaunchedRound, MaxTrainSteps, RetryFailed, Verbose
+from tuner.cli.options import DryRun, Expanded, LaunchedRound, MaxTrainSteps, NumTrials, RetryFailed, Verbose
 from tuner.cli.where import Where, trains
 
 
@@ -11,6 +11,7 @@ def launch(
     where: Where,
     round_number: LaunchedRound = 1,
     max_train_steps: MaxTrainSteps = None,
+    trials: NumTrials = None,
     dry_run: DryRun = False,
     verbose: Verbose = False,
     retry_failed: RetryFailed = False,
@@ -26,7 +27,7 @@ def launch(
 
     with open_desk(where, dry_run=dry_run) as desk:
         expansion = prepared_expansion(desk, round_number) if expanded else None
-        prepared = expansion or prepared_round(desk, round_number, max_train_steps)
+        prepared = expansion or prepared_round(desk, round_number, max_train_steps, trials)
         if dry_run:
             print_plan(plan_study(desk, prepared.study, prepared.trials))
             if verbose:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.given import note_checkpoints, note_storage
+
 
 class Format(StrEnum):
     """How a reading command prints."""
@@ -29,11 +31,19 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file, like studies/digi
 Storage = Annotated[
     str | None,
     typer.Option(
-        help="Where the records are: a file, or a database URL. Default: runs/tuner.sqlite.", envvar="TUNER_STORAGE"
+        help="Where the records are: a file, or a database URL (its password better in PGPASSWORD or ~/.pgpass). "
+        "Default: runs/tuner.sqlite.",
+        envvar="TUNER_STORAGE",
+        callback=note_storage,
     ),
 ]
 Checkpoints = Annotated[
-    Path | None, typer.Option(help="Folder of the checkpoints. Default: beside the storage file.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Folder of the checkpoints. Default: beside the storage file.",
+        show_default=False,
+        callback=note_checkpoints,
+    ),
 ]
 RoundNumber = Annotated[
     int | None, typer.Option("--round", "-r", help="The round, counted from 1.", show_default=False)
@@ -75,6 +85,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Price it; train and wri
 LaunchedRound = Annotated[int, typer.Option("--round", "-r", help="The round, counted from 1.")]
 MaxTrainSteps = Annotated[
     int | None, typer.Option(min=1, help="Step budget of every trial, over the declared one.", show_default=False)
+]
+NumTrials = Annotated[
+    int | None,
+    typer.Option(
+        "--trials",
+        min=1,
+        help="Trials of the round in all, over the declared number: more of its quasi-random points.",
+        show_default=False,
+    ),
 ]
 RetryFailed = Annotated[
     bool,

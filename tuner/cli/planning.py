@@ -5,29 +5,35 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tuner.budget.step_budget import StepBudget
+from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.playing import print_prices
 from tuner.errors import DeclarationError
 from tuner.records import Price
+from tuner.rounds.budgets import likely_budget
 from tuner.rounds.launch import Desk, plan_study
 from tuner.rounds.lengths import check_transfer, many_rounds_note
 from tuner.rounds.plan import planned_trials, study_of_round
-from tuner.rounds.planner import PlannedRound, declaration_words, planned_rounds, rounds_for
+from tuner.rounds.planner import (
+    PlannedRound,
+    declaration_words,
+    planned_rounds,
+    rounds_for,
+    rounds_of_one_length,
+)
 from tuner.rounds.prepare import known_regime
 
 
 def print_rounds(desk: Desk, total_steps: int | None, count: int | None) -> None:
     """The rounds as declared, or for a total of steps. Raises DeclarationError where no such plan exists."""
-    if known_regime(desk) != "compute_bound":
-        if total_steps is not None:
-            raise DeclarationError(
-                "a total of steps is planned for compute-bound campaigns, whose rounds grow to a production length "
-                "(A28); declare production_steps, or leave --total-steps out: the sweep finds the budget"
-            )
-        print_prices(desk)
-        return
     if count is not None and total_steps is None:
         raise DeclarationError("--rounds plans rounds for a total of steps; give --total-steps with it")
+    if known_regime(desk) != "compute_bound":
+        if total_steps is None:
+            print_prices(desk)
+        else:
+            _print_one_length(desk, total_steps, count)
+        return
     check_transfer(desk.campaign)
     planned = planned_rounds(desk.campaign) if total_steps is None else rounds_for(desk.campaign, total_steps, count)
     _print_table(desk, planned)
@@ -35,10 +41,27 @@ def print_rounds(desk: Desk, total_steps: int | None, count: int | None) -> None
     if note is not None:
         say(f"note: {note}")
     if total_steps is not None:
-        say("to take this plan, write in the study file:")
-        for one in planned:
-            say(f"  round {one.number}: {declaration_words(one)}")
-    next_step(f"tuner run {desk.study_file or desk.name} --dry-run")
+        _say_declarations([declaration_words(one) for one in planned])
+    next_step(command("run", desk.study_file or desk.name, after=("--dry-run",)))
+
+
+def _print_one_length(desk: Desk, total_steps: int, count: int | None) -> None:
+    """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
+    steps, origin = likely_budget(desk)
+    planned = rounds_of_one_length(desk.campaign, steps, total_steps, count)
+    _print_table(desk, planned)
+    say(
+        f"trials of {steps:,} steps ({origin}): where more steps gain nothing the rounds do not grow, and a total of "
+        "steps buys trials. A round is longer where the best steps of the round before say so; a sweep comes on top"
+    )
+    _say_declarations([declaration_words(one, length=False) for one in planned])
+    next_step(command("run", desk.study_file or desk.name, after=("--dry-run",)))
+
+
+def _say_declarations(rounds: Sequence[str]) -> None:
+    say("to take this plan, write in the study file:")
+    for number, words in enumerate(rounds, 1):
+        say(f"  round {number}: {words}")
 
 
 def _print_table(desk: Desk, planned: Sequence[PlannedRound]) -> None:

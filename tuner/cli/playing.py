@@ -1,13 +1,14 @@
 """Running the playbook while somebody watches; and what it would cost."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from rich.text import Text
-
+from tuner.cli.bottom_line import bottom_line
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
 from tuner.cli.launching import print_plan, told_failures
-from tuner.cli.output import console, next_step, say
+from tuner.cli.output import next_step, readable_seconds, say, show
 from tuner.cli.places import report_path
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.study import Study
@@ -17,8 +18,9 @@ from tuner.reading import load
 from tuner.report.page import write_report
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Desk, Plan
-from tuner.rounds.price import priced_campaign
-from tuner.rounds.run import Playbook, Question
+from tuner.rounds.price import Extremes, priced_campaign
+from tuner.rounds.run import Ending, Playbook, Question
+from tuner.shown import word
 
 
 def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool) -> Exit:
@@ -40,50 +42,55 @@ def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
         write_report(desk.ledger, desk.name, page, importances)
         say(f"wrote {page}")
-    _print_winner(desk)
+    _print_bottom_line(desk, ending)
     code = told_failures(desk, ending.rounds)
     if ending.question is not None:
         _ask(ending.question, desk)
         return Exit.FINDING
-    next_step(f"open {page}", f"tuner best {desk.name} --export model.safetensors")
+    next_step(f"open {word(page)}", command("best", desk.name, after=("--export", "model.safetensors")))
     return code
 
 
 def print_prices(desk: Desk) -> None:
-    """Trials, steps, time and disk of the whole playbook, from its cheapest to its dearest course."""
-    plans: list[Plan] = []
-    for line in priced_campaign(desk):
-        if isinstance(line, str):
-            say(line)
-        else:
-            plans.append(line)
-    print_plan(*plans)
+    """Trials, steps, time and disk of the whole playbook as it will probably go; and what it costs at worst."""
+    lines = list(priced_campaign(desk))
+    print_plan(*(line for line in lines if not isinstance(line, Extremes)))
+    for line in lines:
+        if isinstance(line, Extremes):
+            say(f"{line.what}, likely: {_price_words(line.likely)} ({line.likely_if})")
+            say(f"{line.what}, at worst: {_price_words(line.worst)} ({line.worst_if})")
 
 
-def _print_winner(desk: Desk) -> None:
+def _price_words(plans: Sequence[Plan]) -> str:
+    steps, seconds = sum(plan.steps for plan in plans), sum(plan.seconds for plan in plans)
+    return f"{steps:,} steps, about {readable_seconds(seconds)}"
+
+
+def _print_bottom_line(desk: Desk, ending: Ending) -> None:
     try:
-        winner = load(desk.name, str(desk.ledger.safe_url)).best()
+        winner = load(desk.name, desk.ledger.url).best()
     except StorageError:
         return
-    study = winner.row.study
-    out = console()
-    out.print(Text(f"the best of {study.name}: trial {winner.record.number}", style="bold"))
-    out.print(
-        Text(f"  {study.objective.metric} {winner.value:.4g} at step {winner.step} of {study.budget.max_train_steps}")
-    )
-    point = ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in winner.record.point.values_by_name
-    )
-    out.print(Text(f"  {point}"))
+    first, *others = bottom_line(winner, ending.findings, ended=ending.question is None)
+    show(first, style="bold")
+    for line in others:
+        show(line)
 
 
 def _ask(question: Question, desk: Desk) -> None:
+    """Print what a person has to decide. A command comes as the next step only where repeating it changes something."""
     say("")
     say(f"question: {question.text}")
     for finding in question.findings:
         say(f"  {finding.subject}: {finding.action}")
+    file = desk.study_file or desk.name
+    if not question.proposal:
+        say(f"  --yes cannot choose this for you. Write one of these lines in {file}, then run the command again:")
+        for line in question.lines:
+            say(f"    {line.code}  # in {line.place}: {line.why}" if line.code else f"    or {line.why}")
+        next_step(command("plot sweep", desk.name))
+        return
     say(f"  --yes would: {question.proposal}")
     if question.instead:
         say(f"  the other way, wider ranges first: {question.instead}")
-    next_step(f"tuner run {desk.study_file or desk.name} --yes")
+    next_step(command("run", desk.study_file or desk.name, after=("--yes",)))

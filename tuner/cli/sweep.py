@@ -21,8 +21,8 @@ def sweep(
     retry_failed: RetryFailed = False,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Sweep constant learning rates without regularization and find the step budget (exit codes 3: no number, 4: a rate
-    failed twice, so there is none).
+    """Sweep constant learning rates without regularization and find the step budget (exit codes 3: no budget could be
+    determined, 4: a rate failed twice, so there is none).
     """
     from tuner.cli.desks import open_desk
     from tuner.cli.sweeping import chosen_sweep, run_and_print

@@ -9,6 +9,7 @@ from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, emit_frame, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
@@ -65,13 +66,13 @@ def run_and_print(desk: Desk, declared: Sweep, *, again: bool, retry_failed: boo
         raise StorageError(f"the sweep of {desk.name!r} left no record")
     if form is Format.table:
         emit_frame(records.fits.drop(columns=["trial", "seed"]), form)
-    emit_findings(desk.name, records.name, [sweep_finding(outcome, records.fits)], form)
+    emit_findings(desk.name, records.name, [sweep_finding(outcome, records.fits, records.frames.study)], form)
     file = desk.study_file or desk.name
     if isinstance(outcome, Fitted):
-        next_step(f"tuner launch {file} --round 1", f"tuner plot sweep {desk.name}")
+        next_step(command("launch", file, after=("--round", 1)), command("plot sweep", desk.name))
         return Exit.FINE
     if isinstance(outcome, Invalid):
-        next_step(f"tuner sweep {file} --extend")
+        next_step(command("sweep", file, after=("--extend",)))
     say("no number of steps: see the action above")
     return Exit.FINDING
 

@@ -38,5 +38,7 @@ def trials(
     point = frames.hyperparameters
     shown = ["trial", "state", "best_value", *point, *values[1:], *unusual, "origin", *reason]
     emit_frame(table[shown], form, spare=("origin", "seed", "last_value", *unusual, "steps", "best_step"))
+    if frames.study.kind == "exploitation":
+        say(f"{frames.study.name}: {frames.study.goal}")
     objective = frames.study.objective
     say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: over training")

@@ -1,12 +1,10 @@
 """What there is to say about a winner."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
-from tuner.cli.output import console, say
+from tuner.cli.given import command
+from tuner.cli.output import say, show
 from tuner.cli.tables import readable
 from tuner.errors import StorageError
 from tuner.reading import Winner
@@ -14,17 +12,26 @@ from tuner.storage.studies import LaunchRow
 
 
 def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None) -> dict[str, Any]:
-    """Plain data about the winner, for JSON and for people."""
+    """Plain data about the winner, for JSON and for people.
+
+    `value` is what the configuration gives (`value_kind`), `selected_value` that of the trial that is named, whose
+    checkpoint is exported; `best_value` is the same, under its older name.
+    """
     study, record = winner.row.study, winner.record
     reproduce = study.source and f"it was trained elsewhere: {study.source}"
-    place = f"--round {study.round}" if study.kind == "round" else f"--study {shlex.quote(study.name)}"
-    reproduce = reproduce or f"tuner replay {shlex.quote(str(study_file))} {place} --trial {record.number}"
+    place = ("--round", study.round) if study.kind == "round" else ("--study", study.name)
+    reproduce = reproduce or command("replay", study_file, after=(*place, "--trial", record.number))
     return {
         "campaign": winner.row.campaign,
         "study": study.name,
         "trial": record.number,
         "objective": f"{study.objective.direction} {study.objective.metric}",
-        "best_value": winner.value,
+        "value": winner.value,
+        "value_kind": winner.kind,
+        "fresh": [{"study": run.study, "trial": run.trial, "value": run.value} for run in winner.fresh],
+        "selected_value": winner.selected_value,
+        "selected_from": winner.headline.selected_from,
+        "best_value": winner.selected_value,
         "best_step": winner.step,
         "last_value": winner.last_value,
         "max_train_steps": study.budget.max_train_steps,
@@ -39,22 +46,24 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
     }
 
 
-def print_winner(told: dict[str, Any]) -> None:
-    """The winner for a person."""
-    out = console()
-    out.print(Text(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold"))
-    out.print(Text(f"  {told['objective']}: {readable(told['best_value'])} at step {told['best_step']} of "
-                   f"{told['max_train_steps']} (last: {readable(told['last_value'])})"))  # fmt: skip
+def print_winner(told: dict[str, Any], words: str) -> None:
+    """The winner for a person; `words`: its value with what it is."""
+    show(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold")
+    show(f"  {told['objective']}: {words}")
+    show(
+        f"  its selected run: {readable(told['best_value'])} at step {told['best_step']} of "
+        f"{told['max_train_steps']} (last: {readable(told['last_value'])})"
+    )
     for name, value in told["point"].items():
-        out.print(Text(f"  {name} = {value!r}"))
-    out.print(Text(f"  seed {told['seed']}, checkpoint {told['checkpoint']}"))
+        show(f"  {name} = {value!r}")
+    show(f"  seed {told['seed']}, checkpoint {told['checkpoint']}")
     revision = told["revision"]
     if revision:
         changed = " with uncommitted changes" if revision.get("uncommitted") else ""
-        out.print(Text(f"  code: commit {revision['commit'][:12]}{changed}"))
+        show(f"  code: commit {revision['commit'][:12]}{changed}")
     if not told["exact"]:
-        out.print(Text("  exact=false: trained under more than one set of Numerics, so it replays to other bits"))
-    out.print(Text(f"  reproduce: {told['reproduce']}"))
+        show("  exact=false: trained under more than one set of Numerics, so it replays to other bits")
+    show(f"  reproduce: {told['reproduce']}", whole=True)
 
 
 def export_weights(winner: Winner, root: Path, target: Path) -> None:
@@ -65,7 +74,10 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step} any more")
     weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)
     count = sum(tensor.numel() for tensor in weights.values())
-    say(f"wrote {target}: {len(weights)} tensors, {count:,} numbers")
+    say(
+        f"wrote {target}: {len(weights)} tensors, {count:,} numbers, of trial {winner.record.number} of "
+        f"{winner.row.study.name} at step {winner.step}, the selected run ({winner.selected_value:.4g})"
+    )
     if beside is not None:
         say(
             f"wrote {beside}: what a safetensors file cannot hold, extra state say; load both: model.load_state_dict("

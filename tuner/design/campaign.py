@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from tuner.budget.schedules import ScheduleFamily, constant_then_decay
 from tuner.budget.transfer import Transfer
 from tuner.design.hyperparameters import Value, log_grid
-from tuner.design.objective import FitCriterion, Objective
+from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
 from tuner.design.optimizers import check_optimizer, check_settings, space_optimizers
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
@@ -71,7 +71,9 @@ class Round:
     scientific: names of the hyperparameters the goal is about; all others that vary are nuisances, tuned so that the
         comparison is fair (B10). Empty: one goal, the best configuration.
     fresh: so many of the promoted points, best first, are trained a second time with fresh seeds where the first
-        training goes on from its trunk, and so shares its luck; None: two, the winner and a rival (A32).
+        training goes on from its trunk, and so shares its luck; None: two, the winner and a rival (A32). In a round
+        that is no longer than the one before every training has fresh seeds: promote=3, fresh=2 trains three points
+        with one fresh seed each, and the best two with a second one.
     transfer: how schedules are carried over from the round before: "hold_then_decay", "rescale" or "retune"; None: by
         the rule of their family, and an error for a family without one (A40-A43).
     rate_arms: the winner is trained at these multiples of its base rate; the best rate falls with length (D20).
@@ -201,7 +203,8 @@ class Campaign:
         if self.workload.fitted_when is None:
             raise DeclarationError(
                 f"a sweep asks when the training set is fitted, and {type(self.workload).__name__} does not say; write "
-                'fitted_when = at_most("training/error_rate", 0.0) in the class, or declare production_steps instead'
+                f"fitted_when = {HOW_TO_DECLARE_A_FIT}, in the class. For a language model, or labels that are partly "
+                "wrong, leave the sweep out and declare production_steps, or max_train_steps on the first round"
             )
         for one in self.rounds:
             if one.space is not None:

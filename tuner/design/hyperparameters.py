@@ -133,17 +133,69 @@ Domain = Range | Choice
 
 
 @dataclass(frozen=True, slots=True)
-class Hyperparameter:
-    """A name and what it may be. `condition` (parent, value): it exists only where the parent has that value.
+class Span:
+    """Numbers from `low` to `high`, both included, or beyond where one is None: the values of a parent."""
 
-    The name of a conditional hyperparameter is qualified by that value ("sgd.learning_rate"), because the same
-    word under another parent is another hyperparameter (B13).
+    low: float | int | None = None
+    high: float | int | None = None
+
+    def __contains__(self, value: object) -> bool:
+        if self.low is None and self.high is None:
+            return value is not None
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return False
+        number = float(value)
+        return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
+
+
+# The parent, and what it has where the child exists: one value, one of several, or a number in a span. A study file
+# declares texts (`branches`); the others are read from studies that were run elsewhere.
+Condition = tuple[str, Value | tuple[Value, ...] | Span]
+
+
+def fulfils(condition: Condition, value: object) -> bool:
+    """Whether a child exists where its parent has `value`; True and "1" are not 1.
+
+    A parent that does not exist itself has None, as has one whose choice is None: ask only where it exists.
+    """
+    wanted = condition[1]
+    if isinstance(wanted, Span):
+        return value in wanted
+    several = wanted if isinstance(wanted, tuple) else (wanted,)
+    return any(_kind(one) is _kind(value) and one == value for one in several)
+
+
+def _kind(value: object) -> type:
+    return float if isinstance(value, int) and not isinstance(value, bool) else type(value)
+
+
+def condition_words(condition: Condition) -> str:
+    """In words: optimizer = sgd, num_layers >= 2, use_schedule = True, num_layers is 1 or 3."""
+    parent, wanted = condition
+    if isinstance(wanted, tuple):
+        return f"{parent} is {' or '.join(map(str, wanted))}"
+    if not isinstance(wanted, Span):
+        return f"{parent} = {wanted}"
+    low, high = wanted.low, wanted.high
+    if low is None and high is None:
+        return f"{parent} was suggested"
+    if low is None or high is None:
+        return f"{parent} >= {low:g}" if high is None else f"{parent} <= {high:g}"
+    return f"{parent} = {low:g}" if low == high else f"{low:g} <= {parent} <= {high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """A name and what it may be. `condition`: it exists only where its parent has the value there (see Condition).
+
+    Where several hyperparameters share a word, each is qualified by its parent's value ("sgd.learning_rate"), because
+    the same word under another parent is another hyperparameter (B13).
     """
 
     name: str
     domain: Domain
     family: Family | None = None
-    condition: tuple[str, str] | None = None
+    condition: Condition | None = None
 
     @property
     def short_name(self) -> str:

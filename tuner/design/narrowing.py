@@ -28,7 +28,7 @@ def narrowed_space(space: SearchSpace, winner: Mapping[str, Value]) -> SearchSpa
         if hyperparameter.family in TUNED_AGAIN:
             varied.append(hyperparameter)
         elif hyperparameter.family in (*CARRIED, *CONFIRMED) or not isinstance(domain, Range):
-            fixed[hyperparameter.name] = _constant(value, hyperparameter)
+            fixed[hyperparameter.name] = fixed_at(hyperparameter, value)
         else:
             varied.append(replace(hyperparameter, domain=narrowed_range(domain, float(value))))  # type: ignore[arg-type]
     if not varied:
@@ -68,7 +68,8 @@ def _existing(space: SearchSpace, winner: Mapping[str, Value]) -> Iterator[tuple
             yield hyperparameter, known[hyperparameter.name]
 
 
-def _constant(value: Value, hyperparameter: Hyperparameter) -> Constant:
+def fixed_at(hyperparameter: Hyperparameter, value: Value) -> Constant:
+    """The hyperparameter as a value that does not vary, with its family and off value."""
     off, has_off = _off(hyperparameter.domain)
     return Constant(value, hyperparameter.family, off, has_off)
 

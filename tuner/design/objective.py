@@ -8,6 +8,11 @@ from typing import Literal
 from tuner.errors import DeclarationError
 
 Direction = Literal["minimize", "maximize"]
+# For messages, behind "fitted_when = ": error rate 0 means nothing for a regression, and cannot be reached with noise.
+HOW_TO_DECLARE_A_FIT = (
+    'at_most("training/error_rate", 0.0) for a classifier whose labels are clean, or for a regression a training error '
+    'that is worth reaching, like at_most("training/mse", 0.1)'
+)
 
 
 @dataclass(frozen=True, slots=True)

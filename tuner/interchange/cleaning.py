@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from tuner.design.objective import Objective
 from tuner.records import FinishedTrial, State
@@ -42,19 +42,36 @@ def without_repeats(curves: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 
 
 def interval_of(curves: pd.DataFrame) -> int:
-    """The usual distance of the evaluations of a trial in steps, at least 1; trials may be evaluated at other steps."""
-    there = curves if "trial" in curves else curves.assign(trial=0)
-    gaps = there.drop_duplicates(["trial", "step"]).sort_values(["trial", "step"]).groupby("trial")["step"].diff()
-    usual = gaps.groupby(there["trial"]).median().dropna()
-    return max(1, int(usual.median())) if len(usual) else 1
+    """The usual distance of evaluations in steps, at least 1: of each trial by its own steps, then their median.
+
+    Without a column `trial` all rows are one trial's.
+    """
+    steps = np.asarray(curves["step"], dtype=np.int64)
+    trials = np.asarray(curves["trial"]) if "trial" in curves else np.zeros(len(steps), dtype=np.int64)
+    order = np.lexsort((steps, trials))
+    gaps = pd.DataFrame({"trial": trials[order][1:], "gap": np.diff(steps[order])})
+    gaps = gaps[(np.diff(trials[order]) == 0) & (gaps["gap"].to_numpy() > 0)]
+    return max(1, int(gaps.groupby("trial")["gap"].median().median())) if len(gaps) else 1
+
+
+def reach_of(steps: ArrayLike, interval: int) -> int:
+    """How many steps after its last evaluation a trial may have gone on without another one (D13).
+
+    By its own evaluations: the largest distances that are usual among them, as those by the clock vary; of a trial that
+    was evaluated once `interval`, the usual distance in its study.
+    """
+    gaps = np.diff(np.unique(np.asarray(steps, dtype=np.int64)))
+    if not len(gaps):
+        return interval
+    return max(1, math.ceil(min(float(np.quantile(gaps, 0.9)), 2.0 * float(np.median(gaps)))))
 
 
 def ends_by_curve(
     curves: pd.DataFrame, objective: Objective, max_train_steps: int, interval: int
 ) -> Mapping[int, Ended]:
     """How each trial with a curve of the objective ended: COMPLETE, INFEASIBLE (its last value is not finite) or
-    CANCELLED (it stopped more than one evaluation short of the budget, D13). Each is judged by the distance of its own
-    evaluations; `interval` stands for that of a trial that was evaluated once.
+    CANCELLED (it stopped more than one of its own evaluations short of the budget, D13; `interval`: of a trial that was
+    evaluated once).
     """
     mine = curves[curves["metric"] == objective.metric].sort_values(["trial", "step"], kind="stable")
     ends: dict[int, Ended] = {}
@@ -64,20 +81,12 @@ def ends_by_curve(
             bad = ~np.isfinite(curve["value"].to_numpy())
             first = int(curve["step"].iloc[len(bad) - int(np.argmin(bad[::-1])) if not bad.all() else 0])
             ends[int(str(trial))] = Ended(State.INFEASIBLE, f"diverged: not finite from step {first} on", last)
-        elif last + _own_interval(curve["step"].to_numpy(), interval) < max_train_steps:
+        elif last + reach_of(curve["step"], interval) < max_train_steps:
             reason = f"cut short: last measured at step {last} of {max_train_steps}"
             ends[int(str(trial))] = Ended(State.CANCELLED, reason, last)
         else:
             ends[int(str(trial))] = Ended(State.COMPLETE, "", last)
     return ends
-
-
-def _own_interval(steps: NDArray[np.int64], usual: int) -> float:
-    """The distance of evaluations of one trial: the longest, since by the clock no two are equal; a hole is none."""
-    if len(steps) < 2:
-        return float(usual)
-    gaps = np.diff(steps)
-    return float(min(gaps.max(), 2 * np.median(gaps)))
 
 
 def note_ends(

@@ -30,11 +30,12 @@ LEARNING_RATE_METRICS = ("lr", "learning_rate")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A study, its finished trials, and what was decided by rule on the way."""
+    """A study, its finished trials, and what was decided by rule on the way; `name`: the one it has elsewhere."""
 
     study: Study
     trials: tuple[FinishedTrial, ...]
     notes: tuple[str, ...]
+    name: str = ""
 
 
 def metric_name(name: str) -> str:
@@ -107,7 +108,14 @@ def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
     known = _known_trials(ledger, campaign)
     trials = _as_numbered_before(known, imported.trials)
     _refuse_others(campaign, known, trials)
-    return ledger.import_study(campaign, imported.study, origin, trials)
+    try:
+        return ledger.import_study(campaign, imported.study, origin, trials)
+    except StudyChanged as error:
+        changed = "\n".join(line for line in str(error).splitlines() if line.startswith("  "))
+        raise StudyChanged(
+            f"{campaign!r} was imported before, and what is read now has another declaration:\n{changed}\n"
+            f"import it under another name: --study {campaign}-2; more trials of the same declaration would be added"
+        ) from error
 
 
 def outdated(ledger: Ledger, campaign: str, imported: Imported) -> int:
@@ -135,11 +143,11 @@ def _as_numbered_before(known: Sequence[TrialRecord], trials: Sequence[FinishedT
 
 def _refuse_others(campaign: str, known: Sequence[TrialRecord], trials: Sequence[FinishedTrial]) -> None:
     """Raise StudyChanged where a trial that is there has another point: another study with the same declaration."""
-    points = {record.number: record.point for record in known}
+    points = {record.number: record.point for record in known if record.schedule is not None}  # None: unreadable
     for one in trials:
         there = points.get(one.trial.number, one.trial.point)
         if dict(there.values_by_name) != dict(one.trial.point.values_by_name):
             raise StudyChanged(
                 f"there is another study {campaign!r}: its trial {one.trial.number} has other values than here; import "
-                "under another name: --study NAME"
+                f"it under another name: --study {campaign}-2"
             )

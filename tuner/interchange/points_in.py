@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tuner.design.hyperparameters import Choice, Hyperparameter
+from tuner.design.hyperparameters import Choice, Hyperparameter, condition_words, fulfils
 from tuner.design.trial import TRIAL_COLUMNS
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import is_nothing, look_alike
@@ -69,17 +69,27 @@ def points_of_curves(table: pd.DataFrame, hyperparameters: Sequence[Hyperparamet
 def point_of(hyperparameters: Sequence[Hyperparameter], row: Row, trial: str) -> dict[str, object]:
     """The values of a row. Raises DeclarationError for what is not in the space, or not in this branch of it."""
     values: dict[str, object] = {}
-    for h in sorted(hyperparameters, key=lambda one: one.condition is not None):  # parents first
+    for h in _parents_first(hyperparameters):
         cell, where = row[h.name], f"trial {trial}, {h.name}"
-        exists = h.condition is None or values.get(h.condition[0]) == h.condition[1]
+        exists = h.condition is None or fulfils(h.condition, values.get(h.condition[0], ABSENT))
         if exists:
             values[h.name] = value_of(h, cell, where)
-        elif not is_nothing(cell):
+        elif h.condition and not is_nothing(cell):
             raise DeclarationError(
-                f"trial {trial} has {h.name}, which exists only where {' = '.join(h.condition or ())}; leave the cell "
+                f"trial {trial} has {h.name}, which exists only where {condition_words(h.condition)}; leave the cell "
                 "empty"
             )
     return {h.name: values[h.name] for h in hyperparameters if values.get(h.name, ABSENT) is not ABSENT}
+
+
+def _parents_first(hyperparameters: Sequence[Hyperparameter]) -> list[Hyperparameter]:
+    """In an order in which each comes after what it exists under, however deep."""
+    by_name = {h.name: h for h in hyperparameters}
+
+    def depth(h: Hyperparameter | None, left: int) -> int:
+        return 0 if h is None or h.condition is None or not left else 1 + depth(by_name.get(h.condition[0]), left - 1)
+
+    return sorted(hyperparameters, key=lambda h: depth(h, len(by_name)))
 
 
 def state_of(row: Row, trial: str) -> State | None:

@@ -4,12 +4,24 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from tuner.design.hyperparameters import Choice, Hyperparameter, Range, Value, default_family
+from tuner.design.hyperparameters import (
+    Choice,
+    Condition,
+    Domain,
+    Hyperparameter,
+    Range,
+    Span,
+    Value,
+    condition_words,
+    default_family,
+    fulfils,
+)
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import UNKNOWN, choice_of, empty_choice, is_nothing
 from tuner.interchange.table_files import refuse_no_file
@@ -109,7 +121,7 @@ def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
         raise DeclarationError(f"{where} has unknown keys {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
     try:
         domain = _domain(declared)
-        condition = (declared["parent"], declared["parent_value"]) if "parent" in declared else None
+        condition = _condition(declared) if "parent" in declared else None
     except KeyError as error:
         raise DeclarationError(f"{where} needs {error}") from None
     except (DeclarationError, TypeError, OverflowError) as error:
@@ -121,14 +133,20 @@ def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
 def _check_parent(path: Path, hyperparameter: Hyperparameter, all_there: list[Hyperparameter]) -> None:
     if hyperparameter.condition is None:
         return
-    parent, value = hyperparameter.condition
-    domains = {one.name: one.domain for one in all_there if one.condition is None}
+    parent = hyperparameter.condition[0]
+    domains = {one.name: one.domain for one in all_there}
     domain = domains.get(parent)
-    if not isinstance(domain, Choice) or value not in domain.choices or not isinstance(value, str):
-        known = ", ".join(name for name, one in domains.items() if isinstance(one, Choice)) or "none"
+    possible = domain.choices if isinstance(domain, Choice) else (domain.low, domain.high) if domain else ()
+    if not any(fulfils(hyperparameter.condition, value) for value in possible) and not _inside(
+        hyperparameter.condition, domain
+    ):
+        wanted = hyperparameter.condition[1]
+        told = f"{parent} = {wanted!r}" if isinstance(wanted, str) else condition_words(hyperparameter.condition)
+        choices = ", ".join(name for name, one in domains.items() if isinstance(one, Choice)) or "none"
+        numbers = ", ".join(name for name, one in domains.items() if isinstance(one, Range)) or "none"
         raise DeclarationError(
-            f"{path}: {hyperparameter.name} exists where {parent} = {value!r}, and no choice of that name has such a "
-            f"text among its choices; choices: {known}"
+            f"{path}: {hyperparameter.name} exists where {told}, and no choice of that name has such a value, nor a "
+            f"number of that name; choices: {choices}; numbers: {numbers}"
         )
 
 
@@ -146,6 +164,33 @@ def _in_our_words(declared: Mapping[str, Any]) -> dict[str, Any]:
         if kind.startswith("bool"):
             found.setdefault("choices", [False, True])
     return found
+
+
+def _inside(condition: Condition, domain: Domain | None) -> bool:
+    """Whether a range has values between its ends for which a condition holds."""
+    if not isinstance(domain, Range):
+        return False
+    wanted = condition[1]
+    bounds = (
+        (wanted.low, wanted.high) if isinstance(wanted, Span) else wanted if isinstance(wanted, tuple) else (wanted,)
+    )
+    numbers = [float(one) for one in bounds if isinstance(one, int | float) and not isinstance(one, bool)]
+    return any(domain.low <= one <= domain.high for one in numbers)
+
+
+def _condition(declared: Mapping[str, Any]) -> Condition:
+    """`parent_value`: a value, a list of several, or {"low": ..., "high": ...} for a span of numbers."""
+    parent, value = declared["parent"], declared["parent_value"]
+    if not isinstance(parent, str):
+        raise DeclarationError(f"parent is the name of a hyperparameter, got {parent!r}")
+    if isinstance(value, dict):
+        if not set(value) <= {"low", "high"}:
+            raise DeclarationError(f'a span of a parent is {{"low": ..., "high": ...}}, got {value!r}')
+        return parent, Span(value.get("low"), value.get("high"))
+    several = value if isinstance(value, list) else [value]
+    if any(not isinstance(one, None | bool | int | float | str) for one in several):
+        raise DeclarationError(f"parent_value is a value of the parent, or a list of some, got {value!r}")
+    return parent, tuple(value) if isinstance(value, list) else value
 
 
 def _domain(declared: Mapping[str, Any]) -> Range | Choice:
@@ -181,7 +226,8 @@ def _declared(hyperparameter: Hyperparameter) -> dict[str, object]:
     if hyperparameter.family:
         found["family"] = hyperparameter.family
     if hyperparameter.condition:
-        found["parent"], found["parent_value"] = hyperparameter.condition
+        found["parent"], value = hyperparameter.condition
+        found["parent_value"] = asdict(value) if isinstance(value, Span) else value
     return found
 
 

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from tuner.shown import shown
+
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
@@ -43,7 +45,7 @@ def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     width, height = inches(axes)
     axes.set_xlabel(short(x, int(PER_INCH * width)), fontsize=NORMAL, parse_math=False)
     axes.set_ylabel(short(y, int(PER_INCH * height)), fontsize=NORMAL, parse_math=False)
-    axes.set_title(title, fontsize=NORMAL, loc="left", parse_math=False)
+    axes.set_title(shown(title), fontsize=NORMAL, loc="left", parse_math=False)
     axes.tick_params(labelsize=SMALL, color=GRAY)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -64,14 +66,19 @@ def inches(axes: Axes) -> tuple[float, float]:
 
 
 def short(text: str, most: int) -> str:
-    """At most so many characters: what is longer loses its middle, because names differ at their ends."""
+    """At most so many characters: what is longer loses its middle, because names differ at their ends.
+
+    Without line breaks and all else that cannot be seen.
+    """
+    text = shown(text)
     half = max(1, (most - 1) // 2)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def plain(texts: Sequence[Text]) -> None:
-    """A dollar sign in a name is a dollar sign."""
+    """A dollar sign in a name is a dollar sign, and what cannot be seen is shown by its number."""
     for text in texts:
+        text.set_text(shown(text.get_text()))
         text.set_parse_math(False)
 
 
@@ -107,5 +114,5 @@ def legend_below(figure: Figure) -> None:
 
 def empty(figure: Figure, reason: str) -> Figure:
     """The figure with a sentence in place of data."""
-    figure.text(0.5, 0.45, reason, ha="center", va="center", fontsize=NORMAL, color=GRAY, parse_math=False)
+    figure.text(0.5, 0.45, shown(reason), ha="center", va="center", fontsize=NORMAL, color=GRAY, parse_math=False)
     return figure

@@ -43,7 +43,7 @@ def final_model(material: Material) -> list[Section]:
         origin=_origin(winner),
         metrics=_metrics(winner),
         promoted=promoted_table(material, study) if study.promoted else Table((), ()),
-        better=better_elsewhere(material, study, winner.value),
+        better=better_elsewhere(material, study, winner.headline.selected_value),
         tested=_tested(material),
         export=f"tuner best {study_file(study)} --round {study.study.round} --export model.safetensors",
     )

@@ -190,7 +190,9 @@ def _is_widening(row: StudyRow) -> bool:
 def _placed(sweep: SweepRecords | None, regime: Regime | None) -> tuple[Placed, ...]:
     found = []
     if sweep is not None:
-        found.append(Placed("sweep-finding", "sweep", sweep_finding(sweep.outcome, sweep.fits), "sweep-plot"))
+        found.append(
+            Placed("sweep-finding", "sweep", sweep_finding(sweep.outcome, sweep.fits, sweep.frames.study), "sweep-plot")
+        )
     if regime is not None and regime.contradiction is not None:
         found.append(Placed("regime-contradiction", "declared regime", regime.contradiction))
     if regime is not None and regime.finding is not None:

@@ -10,7 +10,7 @@ from tuner.analysis.curves import ranked_trials
 from tuner.analysis.round_frames import WIDENING_NUMBERS
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import transfer_pairs
-from tuner.design.hyperparameters import Hyperparameter, Range
+from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
 from tuner.design.study import Study
 from tuner.plots.catalog import PLOTS
 from tuner.plots.transfer import transfer_frame, transfer_plot
@@ -199,7 +199,7 @@ def _searched_row(hyperparameter: Hyperparameter) -> tuple[str, ...]:
         scale_words(domain),
         hyperparameter.family or NOTHING,
         readable(domain.off),
-        " = ".join(condition) if condition else "everywhere",
+        condition_words(condition) if condition else "everywhere",
     )
 
 

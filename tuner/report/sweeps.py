@@ -12,6 +12,7 @@ from tuner.report.wording import counted, readable
 
 _STAGES = {
     "probe": "probe: does any rate fit in so many steps?",
+    "lowest": "the lowest rates, since all probes diverged",
     "last": "last try around the best probe",
     "grid": "grid: every rate",
     "refined": "the fastest again, evaluated more often",

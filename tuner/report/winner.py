@@ -1,16 +1,17 @@
 """The best trial of a campaign, and how much better than the others it is."""
 
 import json
-import shlex
 from dataclasses import dataclass
 
 import pandas as pd
 
 from tuner.analysis.curves import ranked_trials
+from tuner.analysis.headline import Headline, fresh_elsewhere, fresh_medians, headline
 from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
 from tuner.records import Checkpoint, TrialRecord
 from tuner.report.material import Material, StudyMaterial
 from tuner.report.wording import counted, domain_words, readable, scale_words
+from tuner.shown import word
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,29 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Winner:
-    """`doubts` are the sentences that keep a reader from believing more than the records say."""
+    """The winner's selected run, and the value of its configuration (`headline`), which `behind` says more of.
+
+    `doubts` are the sentences that keep a reader from believing more than the records say.
+    """
 
     study: StudyMaterial
     record: TrialRecord
-    value: float
+    headline: Headline
     step: int
     last_value: float
     checkpoint: Checkpoint | None
     settings: tuple[Setting, ...]
     doubts: tuple[str, ...]
+
+    @property
+    def value(self) -> float:
+        """The median of fresh seeds; without any the selected run's value."""
+        return self.headline.value
+
+    @property
+    def behind(self) -> str:
+        """What the value is, and what the selected run had."""
+        return self.headline.words_behind
 
     @property
     def exact_point(self) -> str:
@@ -44,34 +58,38 @@ class Winner:
     @property
     def reproduce(self) -> str:
         """The command that trains this trial again and compares it (B45)."""
-        return f"tuner replay {study_file(self.study)} --round {self.study.study.round} --trial {self.record.number}"
+        study = self.study
+        return f"tuner replay {study_file(study)} --round {study.study.round} --trial {self.record.number}"
 
 
 def winner_of(material: Material) -> Winner | None:
-    """The best trial of the newest round that has a complete one (A12); None where no round has."""
+    """The winner of the newest round that has a complete trial (A12); None where no round has."""
     study = next((study for study in material.newest_first if len(study.frames.complete)), None)
-    return None if study is None else _winner(material, study)
+    if study is None:
+        return None
+    found = headline(study.frames, fresh_elsewhere(material.ledger, material.campaign, study.study))
+    return None if found is None else _winner(material, study, found)
 
 
-def _winner(material: Material, study: StudyMaterial) -> Winner:
+def _winner(material: Material, study: StudyMaterial, found: Headline) -> Winner:
     ranked = ranked_trials(study.frames)
-    best = ranked.iloc[0]
-    record = material.record(study, int(best["trial"]))
+    best = ranked[ranked["trial"] == found.trial].iloc[0]
+    record = material.record(study, found.trial)
     step = int(best["best_step"])
     checkpoint = next((one for one in record.checkpoints if one.kind == "best" and one.step == step), None)
     return Winner(
         study=study,
         record=record,
-        value=float(best["best_value"]),
+        headline=found,
         step=step,
         last_value=float(best["last_value"]),
         checkpoint=checkpoint,
         settings=_settings(study, record),
         doubts=(
             *_inexact(record),
-            *_rivals(ranked),
+            *(_fresh_rivals(study, found, ranked) if found.fresh else _rivals(ranked)),
             *_unfinished(study),
-            *better_elsewhere(material, study, float(best["best_value"])),
+            *better_elsewhere(material, study, found.selected_value),
         ),
     )
 
@@ -123,6 +141,27 @@ def _rivals(ranked: pd.DataFrame) -> list[str]:
     ]
 
 
+def _fresh_rivals(study: StudyMaterial, found: Headline, ranked: pd.DataFrame) -> list[str]:
+    """The next configuration with fresh seeds; and a trial of one seed whose value is better, with what decides."""
+    told, objective = [], study.study.objective
+    others = [(trial, *known) for trial, known in fresh_medians(study.frames).items() if trial != found.trial]
+    for trial, value, count in others[:1]:
+        words = (
+            f"a median of {readable(value)} over {count} fresh seeds" if count > 1 else f"{readable(value)} with one"
+        )
+        told.append(f"The next configuration with fresh seeds, that of trial {trial}, had {words}.")
+    first = ranked.iloc[0]
+    if int(first["trial"]) not in {found.trial, *(trial for trial, *_ in others)} and objective.better(
+        float(first["best_value"]), found.value
+    ):
+        place = f"{study.study.name}/{first['trial']} --baseline {study.study.name}/{found.trial}"
+        told.append(
+            f"Trial {first['trial']} reached {readable(first['best_value'])} with one seed, selected; fresh seeds of "
+            f"both decide: tuner adopt {study_file(study)} --candidate {place}"
+        )
+    return told
+
+
 def _unfinished(study: StudyMaterial) -> list[str]:
     left = int(study.frames.trials["state"].isin(["waiting", "running"]).sum())
     return [f"{counted(left, 'trial')} of {study.study.name} not finished yet: this may change."] if left else []
@@ -151,4 +190,4 @@ def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> 
 def study_file(study: StudyMaterial) -> str:
     """The study file as a command takes it."""
     recorded = [str(launch.environment.get("study_file") or "") for launch in study.launches]
-    return next((shlex.quote(file) for file in reversed(recorded) if file), "STUDY.py")
+    return next((word(file) for file in reversed(recorded) if file), "STUDY.py")

@@ -20,12 +20,16 @@ from tuner.rounds.plan import schedule_of, trial_at
 def chosen_trials(frames: StudyFrames, count: int) -> list[int]:
     """Numbers of the trials to promote, best first; the smaller number on a tie.
 
-    Where architectures were compared and the best `count` (2 or more) have only one, the second place goes to the best
-    trial of another: a dramatic win is likely to carry over, and this confirms it (A36).
+    Where architectures or scientific values were compared and the best `count` (2 or more) have only one, the second
+    place goes to the best trial of another: only beside it can the answer of the round be confirmed (A36, B32).
     """
     ranked = ranked_trials(frames)
     numbers = [int(trial) for trial in ranked["trial"]]
-    names = [h.name for h in frames.study.hyperparameters if h.family in CONFIRMED and isinstance(h.domain, Choice)]
+    names = [
+        h.name
+        for h in frames.study.hyperparameters
+        if isinstance(h.domain, Choice) and (h.family in CONFIRMED or h.name in frames.study.scientific)
+    ]
     chosen = numbers[:count]
     if names and count > 1:
         kinds = {int(row["trial"]): _kind(row, names) for row in ranked.to_dict("records")}

@@ -7,7 +7,7 @@ decay alone (a stage tree). So five lengths cost the longest run and four decays
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.budget_curve import KIND, curve_name
+from tuner.analysis.budget_curve import KIND, curve_name, degrees_of_freedom
 from tuner.budget.schedules import Schedule, constant_then_decay
 from tuner.budget.step_budget import StepBudget
 from tuner.design.seeds import derived_seed
@@ -21,6 +21,7 @@ from tuner.storage.studies import StudyRow
 
 NUM_LENGTHS = 5
 FEWEST = 3  # fewer lengths show no curve
+FEW = 4  # fewer lengths, of one seed each, are described by a curve exactly, whatever their noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Stage:
 def even_lengths(longest: int, count: int = NUM_LENGTHS) -> tuple[int, ...]:
     """`count` lengths at equal distances, up to the longest."""
     return tuple(sorted({max(1, round(longest * place / count)) for place in range(1, count + 1)}))
+
+
+def seeds_for(num_lengths: int) -> int:
+    """As many seeds as a prediction from so many lengths takes."""
+    return 1 if num_lengths >= FEW else 2
 
 
 def curve_stages(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int) -> tuple[Stage, ...]:
@@ -84,6 +90,11 @@ def _check(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds
         )
     if num_seeds < 1:
         raise DeclarationError(f"seeds must be at least 1, got {num_seeds}")
+    if degrees_of_freedom(num_seeds * len(lengths), num_seeds) < 1:
+        raise DeclarationError(
+            f"{len(lengths)} lengths of one seed each are described by a curve exactly, so nothing would tell how far "
+            f"a prediction may be wrong; give --seeds 2, or {FEW} lengths or more"
+        )
     for length in lengths:
         _check_length(row.study, record, length)
 

@@ -7,7 +7,7 @@ from tuner.analysis.best_steps import proposed_budget
 from tuner.analysis.round_frames import round_frames
 from tuner.analysis.stale import CONCLUSION
 from tuner.analysis.sweep_outcome import Fitted
-from tuner.analysis.sweep_records import failed_rates, refuse_failed_rates, sweep_records
+from tuner.analysis.sweep_records import SweepRecords, failed_rates, refuse_failed_rates, sweep_records
 from tuner.budget.step_budget import rounded_up
 from tuner.errors import DeclarationError, InputError
 from tuner.rounds.launch import Desk, required_round, started_study
@@ -71,7 +71,7 @@ def _compute_bound_budget(desk: Desk, number: int) -> Budget:
 
 
 def _first_budget(desk: Desk) -> Budget:
-    sweep = sweep_records(desk.ledger, desk.name)
+    sweep = sweep_records_of(desk)
     if sweep is None:
         raise DeclarationError(
             "round 1 has no step budget: run `tuner sweep` first, declare max_train_steps on the round, or give "
@@ -87,6 +87,23 @@ def _first_budget(desk: Desk) -> Budget:
     steps = rounded_up(sweep.margin * outcome.steps)
     origin = f"{sweep.margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)"
     return Budget(steps, origin, sweep.frames.study.name)
+
+
+def likely_budget(desk: Desk) -> tuple[int, str]:
+    """The steps of a trial of round 1 and where they come from; assumed, as a dry run does, before there was a sweep.
+
+    Raises DeclarationError for a sweep that found none, and where nothing says how long to train.
+    """
+    sweep = desk.campaign.sweep
+    if sweep is None or sweep_records_of(desk) is not None or desk.campaign.round(1).max_train_steps is not None:
+        budget = budget_of_round(desk, 1, "undecided")
+        return budget.steps, budget.origin
+    return rounded_up(sweep.margin * 2 * sweep.start_steps), "assumed until the sweep has found the steps to fit"
+
+
+def sweep_records_of(desk: Desk) -> SweepRecords | None:
+    """The sweep of a campaign that has come to an end; None before it was ever launched, too."""
+    return sweep_records(desk.ledger, desk.name) if desk.name in desk.ledger.campaigns() else None
 
 
 def _refined_budget(desk: Desk, number: int) -> Budget:

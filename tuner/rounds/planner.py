@@ -70,11 +70,35 @@ def rounds_for(campaign: Campaign, total_steps: int, count: int | None = None) -
     return tuple(planned)
 
 
-def declaration_words(planned: PlannedRound) -> str:
-    """What to write in the study file for a round."""
-    if not planned.promoted:
-        return f"trials={planned.searched}, max_train_steps={planned.max_train_steps}"
-    return f"promote={planned.promoted}, fresh={planned.fresh}, max_train_steps={planned.max_train_steps}"
+def rounds_of_one_length(
+    campaign: Campaign, steps: int, total_steps: int, count: int | None = None
+) -> tuple[PlannedRound, ...]:
+    """`count` rounds (as many as declared) of trials of `steps` steps each, that take at most `total_steps` together.
+
+    Where training longer gains nothing, rounds do not grow: the last one confirms, as it is declared, and all before it
+    search, with equally many trials. Raises DeclarationError where the total buys less than a search in each.
+    """
+    number = count or len(campaign.rounds)
+    last = campaign.rounds[-1]
+    final = _declared(number, last, steps, steps)
+    finals = final.trials if last.promote and number > 1 else 0
+    searching = max(1, number - 1) if finals else number
+    trials = (total_steps - finals * steps) // (searching * steps)
+    if trials < FEWEST_SEARCHED:
+        need = (searching * FEWEST_SEARCHED + finals) * steps
+        raise DeclarationError(
+            f"{total_steps:,} steps buy no search of {FEWEST_SEARCHED} points of {steps:,} steps in each of "
+            f"{searching} rounds and {finals} more trials; that takes {need:,}: raise --total-steps, or plan fewer "
+            "--rounds"
+        )
+    planned = [PlannedRound(place, steps, trials, 0, 0, 0, 1.0) for place in range(1, searching + 1)]
+    return (*planned, final) if finals else tuple(planned)
+
+
+def declaration_words(planned: PlannedRound, *, length: bool = True) -> str:
+    """What to write in the study file for a round; without its `length` where the sweep finds that."""
+    trials = f"promote={planned.promoted}, fresh={planned.fresh}" if planned.promoted else f"trials={planned.searched}"
+    return f"{trials}, max_train_steps={planned.max_train_steps}" if length else trials
 
 
 def _declared(number: int, declared: Round, steps: int, production: int) -> PlannedRound:

@@ -1,15 +1,21 @@
 """A round made ready: its budget, its study, its trials, and what there is to say about them before they run."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
+from tuner.analysis.isolation import MINIMUM_EACH
 from tuner.analysis.roles import role_warnings
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.campaign import Campaign
+from tuner.design.hyperparameters import Choice
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.errors import DeclarationError
 from tuner.rounds.basis import basis_of, stale_budget
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
 from tuner.rounds.expand import planned_expansion
-from tuner.rounds.launch import Desk
+from tuner.rounds.launch import Desk, started_study
 from tuner.rounds.lengths import check_transfer, compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.promotion import promotion
@@ -25,8 +31,14 @@ class Prepared:
     warnings: tuple[str, ...] = ()
 
 
-def prepared_round(desk: Desk, number: int, max_train_steps: int | None = None) -> Prepared:
-    """Everything about round `number` but the training. Raises DeclarationError when its budget is not known."""
+def prepared_round(
+    desk: Desk, number: int, max_train_steps: int | None = None, num_trials: int | None = None
+) -> Prepared:
+    """Everything about round `number` but the training.
+
+    num_trials: trials in all, over the declared number. Raises DeclarationError when the budget is not known, or the
+    number of trials cannot be had.
+    """
     regime = known_regime(desk)
     if regime == "compute_bound":
         check_rounds(desk.campaign)
@@ -40,10 +52,51 @@ def prepared_round(desk: Desk, number: int, max_train_steps: int | None = None) 
         budget = replace(budget, source=round_name(number - 1))
     stale = _stale_warnings(desk, number, budget)
     if desk.campaign.round(number).space is not None:
-        study = study_of_round(desk.campaign, number, budget.steps)
-        return Prepared(study, planned_trials(study), budget, (*stale, *role_warnings(study)))
+        study, grown = _with_trials(desk, study_of_round(desk.campaign, number, budget.steps), num_trials)
+        warnings = (*stale, *grown, *role_warnings(study), *_too_few_to_answer(study))
+        return Prepared(study, planned_trials(study), budget, warnings)
+    if num_trials is not None:
+        raise DeclarationError(
+            f"round {number} promotes points, and has as many trials as promote=... and trials=... in the study file "
+            "say; give --trials to the round that searches"
+        )
     promoted = promotion(desk, number, budget.steps, carry_over=regime == "compute_bound")
     return Prepared(promoted.study, promoted.trials, budget, (*stale, *promoted.warnings))
+
+
+def _with_trials(desk: Desk, study: Study, wanted: int | None) -> tuple[Study, tuple[str, ...]]:
+    """The study with as many trials as are wanted or were planned before, and what there is to say about it.
+
+    Raises DeclarationError for fewer than were planned: they are there, and every answer rests on them.
+    """
+    started = started_study(desk, study.name)
+    planned = started.study.num_trials if started is not None else 0
+    if wanted is not None and wanted < planned:
+        raise DeclarationError(
+            f"--trials {wanted} is fewer than the {planned} that {study.name} has already; trials can be added, and "
+            "none taken away: give a larger number"
+        )
+    trials = wanted or max(study.num_trials, planned)
+    note = f"{study.name} has {trials} trials, by --trials; the study file declares {study.num_trials}"
+    return replace(study, num_trials=trials), (note,) if trials > study.num_trials else ()
+
+
+def _too_few_to_answer(study: Study) -> Iterator[str]:
+    """What the round's questions take and the declaration does not give: said before it is trained, not after."""
+    values = {h.name: len(h.domain.choices) for h in study.hyperparameters if isinstance(h.domain, Choice)}
+    dimensions = len(study.hyperparameters) - len(values) + sum(count - 1 for count in values.values())
+    each = [count * MINIMUM_EACH for name, count in values.items() if name in study.scientific]
+    needed = max([MINIMUM_TRIALS, TRIALS_PER_DIMENSION * dimensions, *each])
+    if study.num_trials < needed:
+        yield (
+            f"{study.num_trials} trials are too few to answer whether the ranges were wide enough, which takes "
+            f"{needed}: trials={needed} in the study file, or --trials {needed}"
+        )
+    if len(study.budget.even_steps) < MINIMUM_EVALUATIONS:
+        yield (
+            f"{len(study.budget.even_steps)} evaluations a trial are too few to answer whether the budget was right, "
+            f"which takes {MINIMUM_EVALUATIONS}: Campaign(evaluations={MINIMUM_EVALUATIONS}), or more steps"
+        )
 
 
 def _stale_warnings(desk: Desk, number: int, budget: Budget) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 """What the whole playbook costs before anything is trained."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from tuner.analysis.best_steps import LONGER_BUDGET
+from tuner.analysis.sweep_outcome import GRID_EXTENSION
 from tuner.budget.step_budget import StepBudget, rounded_up
 from tuner.budget.transfer import lengthened, trunk_steps
 from tuner.design.campaign import Sweep
@@ -14,40 +16,95 @@ from tuner.rounds.lengths import compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.prepare import declared_regime, known_regime, prepared_round
 from tuner.rounds.promotion import most_promoted
-from tuner.rounds.sweep import check_sweep, settled_outcome
-from tuner.rounds.sweep_plan import sweep_plan
+from tuner.rounds.sweep import MAX_EXTENSIONS, SEED_ROOM, check_sweep, settled_outcome
+from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
+
+REFINED = 3  # [P] rates that tie inside one evaluation interval and are trained again with finer evaluations
 
 
-def priced_campaign(desk: Desk) -> Iterator[Plan | str]:
-    """The plans of all stages, and remarks in words. What is not known yet is priced as a sweep at its first N."""
+@dataclass(frozen=True, slots=True)
+class Extremes:
+    """What part of a campaign trains if all goes well and if nothing does, and when each is so."""
+
+    what: str
+    likely: tuple[Plan, ...]
+    likely_if: str
+    worst: tuple[Plan, ...]
+    worst_if: str
+
+
+def priced_campaign(desk: Desk) -> Iterator[Plan | Extremes]:
+    """The plans of all stages. What is not known yet is priced as a sweep at twice its first N, with its extremes."""
     compute_bound = declared_regime(desk.campaign) == "compute_bound"
     sweep = desk.campaign.sweep
     assumed: int | None = None  # steps of a round whose budget is not known yet
+    open_ones: list[Plan] = []
     if sweep is not None and not compute_bound and settled_outcome(desk, sweep) is None:
         yield from _priced_sweep(desk, sweep)
         assumed = rounded_up(sweep.margin * 2 * sweep.start_steps)
+    swept = assumed is not None
     before: tuple[Trial, ...] = ()
     for number in range(1, len(desk.campaign.rounds) + 1):
         prepared = _prepared(desk, number, assumed)
         priced = _promoting(desk, number, assumed, before) if prepared is None else plan_study(desk, *prepared)
         before = priced.trials
         assumed = None if compute_bound else priced.study.budget.max_train_steps
+        if desk.campaign.round(number).max_train_steps is None:
+            open_ones.append(priced)
         yield priced
+    if sweep is not None and swept and open_ones:
+        yield _rounds_extremes(desk, sweep, open_ones)
 
 
-def _priced_sweep(desk: Desk, sweep: Sweep) -> Iterator[Plan | str]:
+def _priced_sweep(desk: Desk, sweep: Sweep) -> Iterator[Plan | Extremes]:
+    """The grid and the fresh seeds as they will probably be; then as they are where nothing fits before the cap."""
     plan = sweep_plan(desk.campaign, sweep)
     check_sweep(desk, plan)
-    steps = 2 * sweep.start_steps
-    study = plan.study("sweep", StepBudget.with_evaluations(steps, plan.evaluations), len(plan.rates) + sweep.seeds)
-    trials = plan.trials(study, plan.rates)
-    yield replace(plan_study(desk, study, trials), trials=trials + trials[: sweep.seeds])
-    told = f"the sweep doubles its steps from {sweep.start_steps:,} until a rate fits, up to {sweep.max_steps:,}"
-    if any(one.max_train_steps is None for one in desk.campaign.rounds):
-        rounds = f"Rounds take {sweep.margin:g} times the steps to fit, at most these {steps:,}"
-        yield f"{told}; here priced at {steps:,}. {rounds}"
-    else:
-        yield f"{told}; here priced at {steps:,}"
+    steps = min(2 * sweep.start_steps, sweep.max_steps)
+    study = plan.study("sweep", plan.budget(steps), len(plan.rates))
+    grid = plan_study(desk, study, plan.trials(study, plan.rates))
+    seeds = _seeds(plan, grid, steps)
+    yield grid
+    yield seeds
+    longest = plan.study("sweep", plan.budget(sweep.max_steps), len(plan.rates))
+    count = len(plan.rates) + MAX_EXTENSIONS * GRID_EXTENSION + REFINED * (1 + MAX_EXTENSIONS)
+    worst = replace(grid, study=longest, trials=grid.trials[:1] * count, saved=(), finished=0)
+    yield Extremes(
+        "the sweep",
+        (grid, seeds),
+        f"it doubles its steps from {sweep.start_steps:,} until a rate fits, here at {steps:,}",
+        (worst, _seeds(plan, grid, sweep.max_steps)),
+        f"a rate fits only at max_steps={sweep.max_steps:,}, and an end of the grid, extended {MAX_EXTENSIONS} times",
+    )
+
+
+def _seeds(plan: SweepPlan, grid: Plan, steps: int) -> Plan:
+    """The fastest rate with fresh seeds, which get SEED_ROOM times the steps."""
+    seeds = plan.sweep.seeds
+    study = plan.study("sweep, fresh seeds", plan.budget(SEED_ROOM * steps), seeds)
+    return replace(grid, study=study, trials=grid.trials[:1] * seeds, saved=(), finished=0)
+
+
+def _rounds_extremes(desk: Desk, sweep: Sweep, rounds: Sequence[Plan]) -> Extremes:
+    """The rounds whose length follows from the sweep; each later one may be told to double the one before."""
+    most = rounded_up(sweep.margin * sweep.max_steps)
+    worst = tuple(
+        replace(
+            one,
+            study=replace(
+                one.study, budget=StepBudget.with_evaluations(most * LONGER_BUDGET**place, desk.campaign.evaluations)
+            ),
+            saved=(),
+        )
+        for place, one in enumerate(rounds)
+    )
+    return Extremes(
+        "the rounds",
+        tuple(rounds),
+        f"they take {sweep.margin:g} times the steps to fit",
+        worst,
+        f"a rate fits only at max_steps={sweep.max_steps:,}, and each later round has to double its length",
+    )
 
 
 def _prepared(desk: Desk, number: int, assumed: int | None) -> tuple[Study, tuple[Trial, ...]] | None:

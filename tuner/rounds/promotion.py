@@ -2,7 +2,8 @@
 
 A promoted point is trained with the seeds of its first training where the longer run begins as the shorter one did: it
 then goes on from that trial's trunk. It also shares that trial's luck, so the winner and a rival are trained with
-fresh seeds, too, and only those count as confirmation. Where no trunk is shared all seeds are fresh.
+fresh seeds, too, and only those count as confirmation. Where no trunk is shared all seeds are fresh. So they are where
+the round is no longer than the one before and the schedule is the same: the same seeds would give the same values.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened, transfer_report, trunk_steps
 from tuner.design.campaign import Round
-from tuner.design.origin import Origin, Seeds
+from tuner.design.origin import Origin, Seeds, promoted_from
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
@@ -44,6 +45,11 @@ class Parent:
     def has_trunk(self) -> bool:
         """Whether the longer training begins with all steps of this trial's trunk."""
         return self.record.schedule is not None and trunk_steps(self.record.schedule, self.schedule) > 0
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the same seeds would train the very same run again, from which nothing is learned."""
+        return self.record.schedule == self.schedule
 
 
 def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool) -> Promotion:
@@ -77,17 +83,29 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
     parents = [Parent(record, _schedule(study, record, declared, carried)) for record in chosen]
     if any(parent.has_trunk for parent in parents):
         study = replace(study, budget=_budget(desk, study, rows[-1].study.budget))
-    trials = list(_trials(study, parents, declared))
+    anew = not _repeated_seeds(desk, study.name)
+    trials = list(_trials(study, parents, declared, anew=anew))
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
     warnings = _warnings(parents) if carried else ()
-    if [record.number for record in chosen] != best:
+    if anew and any(parent.has_trunk and parent.repeats for parent in parents):
         warnings += (
-            f"{study.name} was started from trials {_numbers(record.number for record in chosen)} of "
-            f"{round_name(number - 1)} and stays so; by now trials {_numbers(best)} are its best",
+            f"{study.name} is as long as {round_name(number - 1)}, so all its trials have fresh seeds: the same seeds "
+            "would give the same values again",
         )
+    warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
+
+
+def _stays(study: Study, chosen: list[int], best: list[int]) -> tuple[str, ...]:
+    if chosen == best:
+        return ()
+    before = round_name((study.round or 1) - 1)
+    return (
+        f"{study.name} was started from trials {_numbers(chosen)} of {before} and stays so; by now trials "
+        f"{_numbers(best)} are its best",
+    )
 
 
 def _as_started(desk: Desk, number: int, best: list[int], records: Collection[int]) -> list[int]:
@@ -99,6 +117,14 @@ def _as_started(desk: Desk, number: int, best: list[int], records: Collection[in
     names = [name for place, name in lineage if place == round_name(number - 1) and name.startswith("trial ")]
     before = [int(name.removeprefix("trial ")) for name in names]
     return before if len(before) == len(best) and set(before) <= set(records) else best
+
+
+def _repeated_seeds(desk: Desk, name: str) -> bool:
+    """Whether a round was started with the seeds of its points' first trainings: then it goes on so."""
+    started = started_study(desk, name)
+    records = desk.ledger.trials(started.study_id) if started is not None else ()
+    origins = (promoted_from(record.origin) for record in records)
+    return any(origin is not None and origin.seeds == "same" for origin in origins)
 
 
 def _numbers(trials: Iterable[int]) -> str:
@@ -137,9 +163,14 @@ def _warnings(parents: Sequence[Parent]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))
 
 
-def _trials(study: Study, parents: Sequence[Parent], declared: Round) -> Iterator[Trial]:
-    """Every point once; then the first ones with fresh seeds where they had the old ones; then the winner's arms."""
-    plan: list[tuple[Parent, Seeds, float]] = [(one, "same" if one.has_trunk else "fresh", 1.0) for one in parents]
+def _trials(study: Study, parents: Sequence[Parent], declared: Round, *, anew: bool) -> Iterator[Trial]:
+    """Every point once; then the first ones again with (other) fresh seeds; then the winner's arms.
+
+    anew: no training is repeated with the same seeds.
+    """
+    plan: list[tuple[Parent, Seeds, float]] = [
+        (one, "same" if one.has_trunk and not (anew and one.repeats) else "fresh", 1.0) for one in parents
+    ]
     plan += [(one, "fresh", 1.0) for one in parents[: declared.num_fresh] if one.has_trunk]
     plan += [(parents[0], "fresh", arm) for arm in declared.rate_arms if arm != 1.0]
     yield from (_trial(study, place, *one) for place, one in enumerate(plan))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import Finding, needing_action
+from tuner.analysis.isolation import isolation_findings
 from tuner.analysis.regime import contradiction_finding, regime_finding
 from tuner.analysis.round_findings import confirming_findings
 from tuner.analysis.round_frames import round_frames, round_rows
@@ -18,6 +19,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
+from tuner.analysis.unfitted import Proposal, Unfitted, proposals
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.expand import expand_round
@@ -25,20 +27,23 @@ from tuner.rounds.launch import Desk, launch_surely, refuse_all_failed
 from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepare import Prepared, declared_regime, prepared_expansion, prepared_round
-from tuner.rounds.sweep import run_sweep, settled_outcome
+from tuner.rounds.sweep import MAX_EXTENSIONS, run_sweep, settled_outcome
+from tuner.shown import word
 from tuner.storage.studies import StudyRow
-
-MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a person has to decide: the findings behind it, what `--yes` would do, and a command that does otherwise."""
+    """What a person has to decide: the findings behind it, what `--yes` would do, and a command that does otherwise.
+
+    proposal: "" where `--yes` cannot choose; then `lines` says what to write, and where.
+    """
 
     text: str
     findings: tuple[Finding, ...]
     proposal: str
     instead: str = ""
+    lines: tuple[Proposal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,15 @@ class Ending:
 
 
 Tell = Callable[[str], None]
+
+
+def _lines_without_a_number(outcome: Outcome, records: SweepRecords) -> tuple[Proposal, ...]:
+    """What to write in the study file where a sweep gave no number and nothing can be assumed."""
+    if isinstance(outcome, NotFitted):
+        return proposals(Unfitted(outcome, records.fits, records.frames.study))
+    rates = ", ".join(f"{rate:g}" for rate in outcome.extended_grid) if isinstance(outcome, Invalid) else ""
+    further = Proposal(f"Sweep(learning_rate=({rates}))", "Campaign", f"{MAX_EXTENSIONS} extensions were not enough")
+    return (further, Proposal("max_train_steps=N", "the first Round", "N steps that you choose, without a sweep"))
 
 
 class Playbook:
@@ -107,7 +121,8 @@ class Playbook:
     def _sweep_until_valid(self, sweep: Sweep) -> tuple[Outcome, Question | None]:
         for _ in range(MAX_EXTENSIONS + 1):
             outcome = settled_outcome(self.desk, sweep) or run_sweep(self.desk, sweep, retry_failed=self.retry_failed)
-            finding = self._add(sweep_finding(outcome, self._sweep().fits))
+            records = self._sweep()
+            finding = self._add(sweep_finding(outcome, records.fits, records.frames.study))
             if not isinstance(outcome, Invalid):
                 break
             proposal = f"extend the grid to {', '.join(f'{rate:g}' for rate in outcome.extended_grid)}"
@@ -117,12 +132,19 @@ class Playbook:
             sweep = replace(sweep, learning_rate=outcome.extended_grid)
         if isinstance(outcome, Fitted):
             return outcome, None
-        if isinstance(outcome, NotFitted) and self.desk.campaign.production_steps is not None:
-            self.tell("the training set was not fitted; going on as compute-bound, to the declared production length")
+        going_on = self._without_a_fit()
+        if going_on and isinstance(outcome, NotFitted):
+            self.tell(f"the training set was not fitted; {going_on}")
             return outcome, None
         text = "The sweep found no number of steps. How long shall trials train?"
-        proposal = "declare production_steps (compute-bound) or max_train_steps on round 1; nothing can be assumed"
-        return outcome, Question(text, (finding,), proposal)
+        return outcome, Question(text, (finding,), "", lines=_lines_without_a_number(outcome, records))
+
+    def _without_a_fit(self) -> str:
+        """How the rounds go on where nothing was fitted; "" where nothing that was declared says."""
+        if self.desk.campaign.production_steps is not None:
+            return "going on as compute-bound, to the declared production length"
+        steps = self.desk.campaign.rounds[0].max_train_steps
+        return "" if steps is None else f"going on with the {steps:,} steps that round 1 declares"
 
     def _judge_regime(self, outcome: Outcome, declared: str | None) -> Question | None:
         finding = self._add(regime_finding(self._sweep().frames, outcome))
@@ -131,7 +153,8 @@ class Playbook:
             self._add(contradiction)
         verdict = declared or finding.verdict
         if declared is None and isinstance(outcome, NotFitted):
-            verdict = "compute_bound"
+            # Only a production length makes rounds grow towards it; a declared round 1 is refined from its best steps.
+            verdict = "undecided" if self.desk.campaign.production_steps is None else "compute_bound"
         self.desk.ledger.conclude(self.desk.name, "regime", {"verdict": verdict, "evidence": finding.verdict})
         return None
 
@@ -155,6 +178,8 @@ class Playbook:
         if number == 1:
             self._check_declared_regime(frames)
         for finding in confirming_findings(self.desk.ledger, self.desk.name, number, frames):
+            self._add(finding)
+        for finding in isolation_findings(frames) if searched else ():
             self._add(finding)
         return self._judge_boundaries(number, frames) if searched else None
 
@@ -199,7 +224,7 @@ class Playbook:
             f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
             tuple(open_ones),
             f"go on to round {number + 1} with the best points found",
-            f"tuner run {self.desk.study_file or self.desk.name} --expand {self._widenings(number) + 1}",
+            f"tuner run {word(self.desk.study_file or self.desk.name)} --expand {self._widenings(number) + 1}",
         )
         if self.yes:
             self.tell(f"taking the proposed action: {question.proposal}")
@@ -232,5 +257,5 @@ class Playbook:
     def _add(self, finding: Finding) -> Finding:
         self.findings.append(finding)
         mark = "!" if finding.needs_action else " "
-        self.tell(f"{mark} {finding.about}: {finding.verdict}. {finding.summary}")
+        self.tell(f"{mark} {finding.heading} {finding.verdict}. {finding.summary}")
         return finding

@@ -28,6 +28,7 @@ from tuner.analysis.sweep_records import (
     conclude_sweep,
     failed_of,
     failed_rates,
+    fits_of_stages,
     refuse_failed_rates,
     sweep_records,
 )
@@ -42,7 +43,8 @@ from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 PROBE_EVERY = 3  # every third rate of the grid is probed: about one a decade
 NEIGHBOURS = 2  # grid rates on each side of the best probe that are tried before giving up at the cap
 REFINED_WIDTH = 0.05  # [P] an evaluation interval of the refinement, as a share of the steps to fit
-SEED_ROOM = 2  # fresh seeds get so many times N steps, since steps to fit vary by up to 2x between seeds
+SEED_ROOM = 2  # [P] fresh seeds get so many times N steps: the one that won was selected for being fast
+MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 
 
 def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> Outcome:
@@ -93,7 +95,7 @@ class _Stages:
         enough = self._enough_steps()
         if isinstance(enough, NotFitted):
             return enough
-        fits = self._fits("grid", self.plan.rates, self._budget(enough))
+        fits = self._fits("grid", self.plan.rates, self.plan.budget(enough))
         outcome = sweep_outcome(fits, enough)
         if _is_coarse(outcome):
             outcome = self._refined(fits, outcome, enough)
@@ -104,30 +106,31 @@ class _Stages:
     def _enough_steps(self) -> int | NotFitted:
         """The first N, doubled from the start, at which some rate fits; or that none does up to the cap (A20)."""
         sweep = self.plan.sweep
-        steps, probes = sweep.start_steps, self.plan.rates[PROBE_EVERY // 2 :: PROBE_EVERY]
+        steps, probes, stage = sweep.start_steps, self.plan.rates[PROBE_EVERY // 2 :: PROBE_EVERY], "probe"
+        tried: list[pd.DataFrame] = []  # at this length
         while True:
-            fits = self._fits(f"probe-{steps}", probes, self._budget(steps))
-            if fits["first_fit"].notna().any():
+            tried.append(self._fits(f"{stage}-{steps}", probes, self.plan.budget(steps)))
+            if tried[-1]["first_fit"].notna().any():
                 return steps
-            if not (fits["state"] == "complete").any():
+            if not (tried[-1]["state"] == "complete").any():
                 if probes[0] == self.plan.rates[0]:
-                    return NotFitted.of(fits, steps)
-                probes = self.plan.rates[: PROBE_EVERY // 2 + 1]  # all diverged: only the lowest rates are left
+                    return NotFitted.of(fits_of_stages(tried), steps)
+                # All diverged: only the lowest rates are left.
+                probes, stage = self.plan.rates[: PROBE_EVERY // 2 + 1], "lowest"
             elif steps >= sweep.max_steps:
-                return self._last_try(fits, steps)
+                return self._last_try(tried, steps)
             else:
-                steps = min(2 * steps, sweep.max_steps)
+                steps, tried = min(2 * steps, sweep.max_steps), []
 
-    def _last_try(self, fits: pd.DataFrame, steps: int) -> int | NotFitted:
+    def _last_try(self, tried: list[pd.DataFrame], steps: int) -> int | NotFitted:
         """Before giving up at the cap: the rates of the grid around the best probe."""
-        best = NotFitted.of(fits, steps).best_learning_rate
+        best = NotFitted.of(fits_of_stages(tried), steps).best_learning_rate
         place = self.plan.rates.index(best) if best is not None else 0
         near = self.plan.rates[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
-        more = self._fits(f"last-{steps}", near, self._budget(steps))
+        more = self._fits(f"last-{steps}", near, self.plan.budget(steps))
         if more["first_fit"].notna().any():
             return steps
-        every = pd.concat([fits, more]).drop_duplicates("learning_rate").sort_values("learning_rate")
-        return NotFitted.of(every.reset_index(drop=True), steps)
+        return NotFitted.of(fits_of_stages([*tried, more]), steps)
 
     def _refined(self, fits: pd.DataFrame, coarse: Outcome, enough: int) -> Outcome:
         """Evaluate the fastest rates (all that tie) more finely (D5). The same rates train the same way again."""
@@ -147,15 +150,6 @@ class _Stages:
         budget = StepBudget(SEED_ROOM * outcome.max_steps, max(1, int(REFINED_WIDTH * outcome.high)))
         study = self.plan.study(f"{self.name}-seeds", budget, self.plan.sweep.seeds)
         return with_seeds(outcome, self._trained(study, self.plan.seed_trials(study, outcome.learning_rate)))
-
-    def _budget(self, steps: int) -> StepBudget:
-        """Evaluated where the shorter probes are, so that a longer trial goes on from the end of a shorter one."""
-        sweep = self.plan.sweep
-        budget = StepBudget.with_evaluations(min(sweep.start_steps, steps), self.plan.evaluations)
-        while budget.max_train_steps < steps:
-            longer = min(2 * budget.max_train_steps, sweep.max_steps)
-            budget = budget.lengthened(longer, self.plan.evaluations)
-        return budget
 
     def _fits(self, stage: str, rates: tuple[float, ...], budget: StepBudget) -> pd.DataFrame:
         name = f"{self.name}-{stage}"
@@ -189,10 +183,13 @@ def _is_coarse(outcome: Outcome) -> bool:
 
 
 def _sweep_name(desk: Desk, plan: SweepPlan) -> str:
-    """The name of this sweep: the same again for the same declaration, the next number for another grid."""
+    """The name of this sweep: the same again for the same declaration, the next number for another grid or criterion.
+
+    The criterion decides when a trial fitted, and so how long the next one is.
+    """
     sweeps = _known_sweeps(desk)
     for name, study in reversed(sweeps.items()):
-        if dict(study.lineage)["sweep"] == plan.digest:
+        if dict(study.lineage)["sweep"] == plan.digest and study.fitted_when == plan.campaign.workload.fitted_when:
             return name
     return f"sweep-{len(sweeps) + 1}"
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from tuner.budget.schedules import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign, Sweep
-from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
+from tuner.design.hyperparameters import Condition, Constant, Hyperparameter, Range, Value
+from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
 from tuner.design.space import SearchSpace
@@ -53,6 +54,13 @@ class SweepPlan:
             self.evaluations,
         ]
         return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:16]
+
+    def budget(self, steps: int) -> StepBudget:
+        """Evaluated where the shorter probes are, so that a longer trial goes on from the end of a shorter one."""
+        budget = StepBudget.with_evaluations(min(self.sweep.start_steps, steps), self.evaluations)
+        while budget.max_train_steps < steps:
+            budget = budget.lengthened(min(2 * budget.max_train_steps, steps), self.evaluations)
+        return budget
 
     def study(self, name: str, budget: StepBudget, num_trials: int) -> Study:
         """A study of constant rates, without augmentation."""
@@ -101,7 +109,7 @@ def sweep_plan(campaign: Campaign, sweep: Sweep) -> SweepPlan:
     if campaign.workload.fitted_when is None:
         raise DeclarationError(
             f"{type(campaign.workload).__name__} declares no fit criterion, so a sweep cannot know when the training "
-            "set is fitted; write fitted_when = at_most('training/error_rate', 0.0) in the class"
+            f"set is fitted; write fitted_when = {HOW_TO_DECLARE_A_FIT} in the class"
         )
     space = campaign.rounds[0].space
     if space is None:
@@ -129,5 +137,5 @@ def sweep_values(space: SearchSpace, optimizer: str, given: Mapping[str, Value])
     return {name: value for name, value in values.items() if name not in ("warmup_steps", "decay_fraction")}
 
 
-def _of_another_optimizer(condition: tuple[str, str] | None, optimizer: str) -> bool:
+def _of_another_optimizer(condition: Condition | None, optimizer: str) -> bool:
     return condition is not None and condition[0] == "optimizer" and condition[1] != optimizer

@@ -146,6 +146,12 @@ def checkpoint_files(connection: Connection) -> list[CheckpointFile]:
     return [CheckpointFile(row.path, row.digest, row.num_bytes) for row in rows]
 
 
+def first_start(connection: Connection, study_id: int) -> float | None:
+    """When the first trial of a study was started; None where it is not known of any."""
+    earliest: float | None = connection.scalar(select(func.min(trial.c.started)).where(trial.c.study_id == study_id))
+    return earliest
+
+
 def count_states(connection: Connection, study_id: int) -> dict[State, int]:
     """How many trials are in each state; every state is there."""
     query = select(trial.c.state, func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)

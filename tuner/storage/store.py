@@ -103,6 +103,11 @@ class Ledger:
         return self._database.safe_url
 
     @property
+    def url(self) -> str:
+        """Where it is, for whoever opens it again: with the password, so never for a log."""
+        return self._database.url.render_as_string(hide_password=False)
+
+    @property
     def file(self) -> Path | None:
         """The SQLite file; None for a server."""
         return self._database.file
@@ -377,6 +382,10 @@ class Ledger:
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
         return self._database.read(lambda connection: reading.count_states(connection, study_id))
+
+    def first_start(self, study_id: int) -> float | None:
+        """When the first trial of a study was started, in seconds since 1970; None where nobody wrote it down."""
+        return self._database.read(lambda connection: reading.first_start(connection, study_id))
 
     def checkpoint_files(self) -> list[CheckpointFile]:
         """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""

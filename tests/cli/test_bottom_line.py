@@ -1,0 +1,59 @@
+"""The last lines of `tuner run`: what to take and what it reaches come first, then what is left."""
+
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+import pytest
+from support.study_files import write_study
+
+from tuner.analysis.finding import Finding
+from tuner.cli.bottom_line import bottom_line
+from tuner.reading import load
+
+FINE = Finding("transfer", "winner", "confirmed", "weak", "Better by 0.1.", pd.DataFrame(), {}, "Nothing to do.")
+ACT = Finding("boundary", "dropout", "expand_high", "strong", "At the edge.", pd.DataFrame(), {}, "Widen it.", True)
+OPEN = replace(FINE, verdict="unconfirmed", strength="none", action="Train both with more fresh seeds.")
+
+
+@pytest.fixture(scope="module")
+def winner(tmp_path_factory):
+    """The best of a round of two trials."""
+    from support.shell import run_in
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_study(folder, trials=2)
+    with pytest.MonkeyPatch.context() as patched:
+        assert run_in(folder, patched, "launch", "tiny.py") == 0
+    return load("tiny", str(folder / "runs" / "tuner.sqlite")).best()
+
+
+@dataclass
+class Case:
+    findings: list[Finding]
+    last: list[str] = field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case([FINE], ["every question that was asked has an answer, and nothing is left to do"]),
+        Case([FINE, ACT], ["to do, dropout: Widen it."]),
+        Case([OPEN, ACT], [
+            "to do, dropout: Widen it.", "not known: Is the winner still better than its rival?",
+            "Is the winner still better than its rival? Train both with more fresh seeds.",
+        ]),
+    ],
+)  # fmt: skip
+def test_the_configuration_comes_first_and_what_is_left_last(winner, case):
+    lines = list(bottom_line(winner, case.findings, ended=True))
+    rate = winner.point["learning_rate"]
+    assert lines[0].startswith(f"Result: take learning_rate {rate:.4g}, dropout ")
+    assert lines[0].endswith("and train 60 steps")
+    assert lines[1].startswith(f"  validation/loss {winner.value:.4g}, ")
+    assert [line.strip() for line in lines[-len(case.last) :]] == case.last
+
+
+def test_what_the_rounds_answered_stands_between(winner):
+    lines = list(bottom_line(winner, [FINE], ended=False))
+    assert lines[0].startswith("So far: take ")
+    assert "  Is the winner still better than its rival? confirmed. Better by 0.1." in lines

@@ -1,0 +1,85 @@
+"""A round that is no longer than the one before trains fresh seeds only: the same seeds would repeat what is known."""
+
+from dataclasses import replace
+
+import pytest
+from rounds.test_around import finish
+from support.desks import desk_for
+from support.tiny import Tiny
+
+from tuner import Campaign, Round, SearchSpace, constant_then_decay, cosine, log_uniform
+from tuner.design.origin import promoted_from
+from tuner.rounds.launch import started_study
+from tuner.rounds.prepare import prepared_round
+from tuner.rounds.promotion import most_promoted
+
+
+def campaign(steps, later, schedule=None):
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
+    first = Round("Which rate?", trials=6, space=space, max_train_steps=100)
+    schedule = schedule or constant_then_decay(0.2)
+    return Campaign(Tiny(), [first, replace(later, max_train_steps=steps)], schedule=schedule, evaluations=20)
+
+
+def second_round(folder, declared):
+    """Round 2 as it is prepared, after a round 1 in which the smallest rates are best; and round 1."""
+    with desk_for(declared, folder) as desk:
+        first = prepared_round(desk, 1)
+        row = desk.ledger.start_study(desk.name, first.study, "code")
+        desk.ledger.plan_trials(row.study_id, first.trials)
+        finish(desk.ledger, started_study(desk, "round-1"), lambda point: point["learning_rate"])
+        return first, prepared_round(desk, 2)
+
+
+def origins(prepared):
+    return [promoted_from(trial.origin) for trial in prepared.trials]
+
+
+@pytest.mark.parametrize(("fresh", "count"), [(None, 5), (0, 3), (3, 6)])
+def test_every_promoted_point_has_a_fresh_seed_and_the_first_ones_a_second(tmp_path, fresh, count):
+    later = Round("final", promote=3, fresh=fresh)
+    first, second = second_round(tmp_path, campaign(100, later))
+    found = origins(second)
+    assert [origin.seeds for origin in found] == ["fresh"] * count
+    assert count == most_promoted(later) == second.study.num_trials, "as many as were priced"
+    parents = [origin.trial for origin in found]
+    assert parents == (parents[:3] * 2)[:count]
+    seeds = {trial.seed for trial in second.trials}
+    assert len(seeds) == count
+    assert not seeds & {trial.seed for trial in first.trials}
+    assert not {trial.data_seed for trial in second.trials} & {trial.data_seed for trial in first.trials}
+    assert any("all its trials have fresh seeds" in warning for warning in second.warnings)
+
+
+def test_a_longer_round_goes_on_from_the_trunks_as_before(tmp_path):
+    later = Round("final", promote=2, transfer="hold_then_decay")
+    _, second = second_round(tmp_path, campaign(200, later))
+    assert [origin.seeds for origin in origins(second)] == ["same", "same", "fresh", "fresh"]
+    assert second.warnings == ()
+
+
+def test_a_cosine_has_no_trunk_and_one_fresh_seed_each_whatever_the_length(tmp_path):
+    _, second = second_round(tmp_path, campaign(100, Round("final", promote=2), schedule=cosine()))
+    assert {origin.seeds for origin in origins(second)} == {"fresh"}
+
+
+def test_a_round_that_was_started_with_the_same_seeds_goes_on_with_them(tmp_path):
+    """As versions before planned it."""
+    declared = campaign(100, Round("final", promote=2))
+    first, second = second_round(tmp_path, declared)
+    parents = {trial.number: trial for trial in first.trials}
+    before = [
+        replace(
+            trial,
+            origin=trial.origin.replace("fresh seeds", "same seed") if trial.number < 2 else trial.origin,
+            seed=parents[promoted_from(trial.origin).trial].seed if trial.number < 2 else trial.seed,
+        )
+        for trial in second.trials
+    ]
+    with desk_for(declared, tmp_path) as desk:
+        row = desk.ledger.start_study(desk.name, second.study, "code")
+        desk.ledger.plan_trials(row.study_id, before)
+        again = prepared_round(desk, 2)
+    assert [trial.origin for trial in again.trials] == [trial.origin for trial in before]
+    assert [trial.seed for trial in again.trials] == [trial.seed for trial in before]
+    assert again.warnings == ()

@@ -1,0 +1,177 @@
+"""Curves that can be compared evaluation by evaluation, wherever each trial was evaluated.
+
+Where trials share their steps these are the evaluations as they are. Where each trial has steps of its own (by the
+clock, or once an epoch with the batch size searched) every curve is brought to common shares of the budget: the mean of
+its evaluations in each, or the line between them where there is none. The noise is that of its own evaluations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tuner.analysis.noise import Array, noise_of
+from tuner.analysis.study_frames import StudyFrames
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+
+MOST_SHARES = 200  # [P] of the budget; more evaluations are averaged
+MISSED = 0.1  # [P] of its evaluations: a trial that lacks more was evaluated at steps of its own
+NEAR = 2.0  # [P] of its own distances of evaluations: so far beyond its evaluations the end of a curve stands for it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curves:
+    """The curves of some trials (rows) at common steps (columns), negated where the objective is maximized.
+
+    steps: [columns] ascending; the end of each share of the budget where trials have steps of their own.
+    values: [trials, columns]; NaN where a value is not finite, or nothing was measured.
+    noise: [trials] of one column, NaN where it is not known. evaluation_noise: [trials] of one evaluation, which is
+        more where a column is the mean of several.
+    evaluations: [trials] how many finite values were measured. last: [trials] the step of the last of them, or NaN.
+    own_steps: whether the trials were evaluated at steps of their own.
+    """
+
+    steps: Array
+    values: Array
+    noise: Array
+    evaluation_noise: Array
+    evaluations: NDArray[np.intp]
+    last: Array
+    own_steps: bool
+
+    @property
+    def resolved(self) -> NDArray[np.bool_]:
+        """The trials with enough evaluations of their own to see the first part of the budget (D14)."""
+        enough = self.evaluations >= MINIMUM_EVALUATIONS
+        return enough if self.own_steps else np.full(len(self.values), True)
+
+    @property
+    def whole(self) -> NDArray[np.bool_]:
+        """The trials with a finite value at every step."""
+        return np.asarray(np.isfinite(self.values).all(axis=1))
+
+    def rows(self, chosen: NDArray[np.bool_]) -> "Curves":
+        """The curves of some of the trials, at the same steps."""
+        parts = (self.noise[chosen], self.evaluation_noise[chosen], self.evaluations[chosen], self.last[chosen])
+        return Curves(self.steps, self.values[chosen], *parts, self.own_steps)
+
+
+def common_curves(
+    frames: StudyFrames, trials: Sequence[int] | pd.Series, metric: str | None = None, *, steps: Array | None = None
+) -> Curves:
+    """The curves of `trials`, rows in their order: of the objective's metric, or another one of its direction.
+
+    Only evaluations at equal distances: a share of the columns is a share of the budget. `steps`: those of another
+    metric that these curves are to be compared with.
+    """
+    objective, curves, budget = frames.study.objective, frames.curves, frames.study.budget
+    numbers = np.asarray(trials, dtype=np.int64)
+    places, rows = _rows_of(frames, numbers, metric or objective.metric)
+    if budget.early:
+        even = np.isin(curves["step"].to_numpy()[rows], budget.even_steps)
+        places, rows = places[even], rows[even]
+    values = curves["value"].to_numpy(dtype=np.float64)[rows]
+    values = np.where(np.isfinite(values), values, np.nan)
+    measured = _Measured(
+        len(numbers),
+        places,
+        curves["step"].to_numpy(dtype=np.float64)[rows],
+        values if objective.direction == "minimize" else -values,
+    )
+    own, columns = np.unique(measured.steps, return_inverse=True)
+    shared = _share_steps(measured, columns) and (steps is None or np.array_equal(own, steps))
+    if shared:
+        matrix = np.full((len(numbers), len(own)), np.nan)
+        matrix[measured.places, columns] = measured.values
+        noise = noise_of(matrix)
+        return Curves(own, matrix, noise, noise, *_counted(measured), own_steps=False)
+    return _at_shares(measured, float(budget.max_train_steps), steps)
+
+
+def curve_matrix(frames: StudyFrames, trials: pd.Series, metric: str | None = None) -> tuple[Array, Array]:
+    """The steps and values of `common_curves`."""
+    found = common_curves(frames, trials, metric)
+    return found.steps, found.values
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Evaluations of some trials, one after the other: the place of the trial, the step, the value."""
+
+    trials: int
+    places: NDArray[np.intp]
+    steps: Array
+    values: Array
+
+    def bounds(self) -> NDArray[np.intp]:
+        """Where the evaluations of each trial begin, and where the last one's end."""
+        return np.searchsorted(self.places, np.arange(self.trials + 1))
+
+
+def _share_steps(measured: _Measured, columns: NDArray[np.intp]) -> bool:
+    """Whether most trials were evaluated at every step at which any was, up to their last, and none missed many.
+
+    `columns`: the place of each evaluation among all steps.
+    """
+    counts = np.bincount(measured.places, minlength=measured.trials)
+    due = np.zeros(measured.trials, dtype=np.intp)
+    np.maximum.at(due, measured.places, columns + 1)
+    there = counts > 0
+    missed = (due - counts)[there]
+    return bool((missed == 0).mean() >= 0.5 and (missed <= MISSED * due[there]).all()) if there.any() else True
+
+
+def _counted(measured: _Measured) -> tuple[NDArray[np.intp], Array]:
+    finite = np.isfinite(measured.values)
+    counts = np.bincount(measured.places[finite], minlength=measured.trials)
+    last = np.full(measured.trials, np.nan)
+    last[measured.places[finite]] = measured.steps[finite]  # of each trial the last one stays
+    return counts, last
+
+
+def _at_shares(measured: _Measured, budget: float, steps: Array | None) -> Curves:
+    """Curves at shares of the budget: as many as the fewest evaluations of a trial that has enough of them."""
+    counts, last = _counted(measured)
+    if steps is None:
+        enough = counts[counts >= MINIMUM_EVALUATIONS]
+        few = int(enough.min()) if len(enough) else int(np.median(counts[counts > 0])) if counts.any() else 0
+        number = min(few, MOST_SHARES)
+        steps = budget * np.arange(1, number + 1) / max(number, 1)
+    values = np.full((measured.trials, len(steps)), np.nan)
+    raw, noise = np.full(measured.trials, np.nan), np.full(measured.trials, np.nan)
+    bounds = measured.bounds()
+    for place in range(measured.trials if len(steps) else 0):
+        part = slice(bounds[place], bounds[place + 1])
+        known = np.isfinite(measured.values[part])
+        at, curve = measured.steps[part][known], measured.values[part][known]
+        if len(at):
+            values[place] = _averaged(at, curve, steps)
+            raw[place] = noise_of(curve[None, :], at)[0]
+            noise[place] = raw[place] / np.sqrt(max(1.0, len(at) / len(steps)))
+    return Curves(steps, values, noise, raw, counts, last, own_steps=True)
+
+
+def _averaged(at: Array, curve: Array, steps: Array) -> Array:
+    """The mean of a curve's evaluations in each share, or the line between them; NaN far outside of them."""
+    cells = np.minimum(np.searchsorted(steps, at - 1e-9), len(steps) - 1)
+    counts = np.bincount(cells, minlength=len(steps))
+    total = np.bincount(cells, weights=curve, minlength=len(steps))
+    means = np.where(counts > 0, total / np.maximum(counts, 1), np.interp(steps, at, curve))
+    near = NEAR * (float(np.median(np.diff(at))) if len(at) > 1 else 0.0)
+    width = steps[0]
+    outside = (counts == 0) & ((steps < at[0] - near) | (steps - width > at[-1] + near))
+    return np.asarray(np.where(outside, np.nan, means))
+
+
+def _rows_of(frames: StudyFrames, trials: NDArray[np.int64], metric: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where the measurements of a metric of some trials are: the place of the trial among them, and the row."""
+    sorted_trials = frames.curves["trial"].to_numpy()
+    starts, ends = (np.searchsorted(sorted_trials, trials, side=side) for side in ("left", "right"))
+    counts = ends - starts
+    places = np.repeat(np.arange(len(trials)), counts)
+    # Of each trial one row after the other: the start of its rows, and how many of them came before.
+    rows = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    of_metric = (frames.curves["metric"].iloc[rows] == metric).to_numpy()
+    return places[of_metric], rows[of_metric]

@@ -1,0 +1,107 @@
+"""The evaluation noise: the standard deviation of one evaluation around the trend of its curve.
+
+Every sentence about noise rests on `noise_of`. A single spike takes no part in it, and where noise grows or fades over
+the run the part that is judged has its own.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+MINIMUM_CURVES = 3  # fewer curves have no shape in common
+NORMAL_MEDIAN = 0.6745  # of the size of a standard normal number
+OUTLIER = 5.0  # [P] robust deviations: a bend beyond belongs to a spike and is no noise
+SPIKE = 6.0  # [P] noises away from the median of five neighbours: a spike, which no level rests on
+OF_NEIGHBOURS = 4.5  # [P] and so many median distances of those five: in a steep descent no evaluation is a spike
+MINIMUM_BENDS = 12  # [P] of a curve: fewer do not tell a spike from noise
+BEGINNING = 10  # the first tenth of the evaluations is descent and takes no part
+CALM = 0.75  # [P] of the bends show how noise changes over the run
+SHARE_ERROR = 0.95  # of the logarithm of a factor of noise times the root of the number of bends
+MOST_SHARE = 5.0  # [P] times as noisy as the whole run: more is something else than noise
+
+
+def noise_of(curves: Array, steps: Array | None = None) -> Array:
+    """The evaluation noise of each curve (rows), free of trends and of single spikes.
+
+    From the distance of each evaluation to the line through its neighbours. `steps`: where the evaluations lie, if not
+    at equal distances. NaN where no three evaluations in a row are there.
+    """
+    bends = _bends(curves, steps)[:, curves.shape[1] // BEGINNING :]
+    known = np.isfinite(bends)
+    return _rms(bends, known & ~_of_spikes(bends, known))
+
+
+def share_of_noise(curves: Array, part: NDArray[np.bool_], noise: Array) -> float:
+    """How much noisier the evaluations of a part of the run are than the whole run: one factor for all curves.
+
+    1 where the bends do not show that it differs: the factor is drawn towards 1 by its own error. The largest quarter
+    of the bends takes no part: kinks of the curves, and spikes.
+    """
+    bends = _bends(curves, None)
+    scaled = np.divide(bends, noise[:, None], out=np.full(bends.shape, np.nan), where=noise[:, None] > 0)
+    if len(scaled) >= MINIMUM_CURVES:  # what all curves have in common is their shape and no noise
+        apart = np.sqrt(len(scaled) / (len(scaled) - 1.0))
+        scaled = (scaled - np.where(np.isfinite(scaled).all(axis=0), np.median(scaled, axis=0), 0.0)) * apart
+    inside, whole = scaled[:, part[1:-1]], scaled[:, scaled.shape[1] // BEGINNING :]
+    small, all_small = _calm(inside), _calm(whole)
+    if len(small) < MINIMUM_BENDS or not (small > 0).any() or not (all_small > 0).any():
+        return 1.0
+    factor = 0.5 * float(np.log((small**2).mean() / (all_small**2).mean()))
+    error = SHARE_ERROR / np.sqrt(len(small))
+    shrunk = factor * max(0.0, 1.0 - (2.0 * error / factor) ** 2) if factor else 0.0
+    return float(np.clip(np.exp(shrunk), 1.0 / MOST_SHARE, MOST_SHARE))
+
+
+def _calm(bends: Array) -> Array:
+    """The sizes of the smallest three quarters of some bends."""
+    sizes = np.sort(np.abs(bends[np.isfinite(bends)]))
+    return sizes[: math.ceil(CALM * len(sizes))]
+
+
+def without_spikes(curves: Array, noise: Array) -> Array:
+    """The curves with every spike replaced by the median of its neighbours; all else as it was.
+
+    A spike lies at most two evaluations long, far outside what noise and the slope around it explain.
+    """
+    count = curves.shape[1]
+    if count < 2 * BEGINNING:
+        return curves
+    padded = np.pad(curves, ((0, 0), (2, 2)), constant_values=np.nan)
+    padded[:, :2], padded[:, -2:] = curves[:, 3:5], curves[:, -5:-3]  # at the ends the five that are nearest
+    around = np.lib.stride_tricks.sliding_window_view(padded, 5, axis=1)
+    median = np.median(around, axis=2)
+    distance = np.median(np.abs(around - median[:, :, None]), axis=2)
+    away = np.abs(curves - median)
+    spikes = away > np.maximum(SPIKE * noise[:, None], OF_NEIGHBOURS * distance)  # NaN is none
+    spikes[:, : max(3, count // BEGINNING)] = False
+    return np.asarray(np.where(spikes & (noise > 0)[:, None], median, curves))
+
+
+def _bends(curves: Array, steps: Array | None) -> Array:
+    """The distance of each evaluation to the line through its neighbours, as a multiple of the noise."""
+    if steps is None:
+        return np.asarray(np.diff(curves, n=2, axis=1) / np.sqrt(6.0))
+    right = (steps[1:-1] - steps[:-2]) / (steps[2:] - steps[:-2])
+    away = curves[:, 1:-1] - (1.0 - right) * curves[:, :-2] - right * curves[:, 2:]
+    return np.asarray(away / np.sqrt(1.0 + right**2 + (1.0 - right) ** 2))
+
+
+def _of_spikes(bends: Array, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which bends are too large to be noise, by the median of their row."""
+    sizes = np.where(known, np.abs(bends), np.inf)
+    count = known.sum(axis=1)
+    middle = np.zeros(len(bends))
+    if bends.shape[1]:
+        ordered = np.sort(sizes, axis=1)
+        middle = ordered[np.arange(len(bends)), np.maximum(count - 1, 0) // 2]
+    robust = np.where((count >= MINIMUM_BENDS) & (middle > 0), middle / NORMAL_MEDIAN, np.inf)
+    return np.asarray(sizes > OUTLIER * robust[:, None])
+
+
+def _rms(bends: Array, kept: NDArray[np.bool_]) -> Array:
+    count = kept.sum(axis=1)
+    total = np.where(kept, bends**2, 0.0).sum(axis=1)
+    return np.asarray(np.sqrt(np.divide(total, count, out=np.full(len(bends), np.nan), where=count > 0)))
