@@ -90,7 +90,8 @@ def test_a_misspelt_path_makes_no_file_and_names_the_nearest(tmp_path, form):
         (b"SQLite format 3\0" + b"x" * 200, "cannot be read as a SQLite database"),
         (b'{"op_code": 0}\n', r"line 1 \(create_study\) cannot be read: KeyError"),
         (b'{"op_code": 99, "worker_id": "a"}\n', "line 1 cannot be read"),
-        (b"{ not json\n", "line 1 cannot be read: JSONDecodeError"),
+        (b'{"op_code": 0, \n', "line 1 cannot be read: JSONDecodeError"),
+        (b'{"a": 1}\n', "is neither a SQLite database nor a journal"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_none_is_one_error_that_names_it(tmp_path, content, message):

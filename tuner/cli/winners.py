@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
+from tuner.analysis.search_lines import again_elsewhere
 from tuner.cli.output import console, say
 from tuner.cli.tables import readable
 from tuner.errors import StorageError
@@ -16,7 +17,8 @@ from tuner.storage.studies import LaunchRow
 def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None) -> dict[str, Any]:
     """Plain data about the winner, for JSON and for people."""
     study, record = winner.row.study, winner.record
-    reproduce = study.source and f"it was trained elsewhere: {study.source}"
+    again = again_elsewhere(study, record) if study.source else ""
+    reproduce = study.source and f"it was trained elsewhere ({study.source}); in your own code: {again}"
     place = f"--round {study.round}" if study.kind == "round" else f"--study {shlex.quote(study.name)}"
     reproduce = reproduce or f"tuner replay {shlex.quote(str(study_file))} {place} --trial {record.number}"
     return {
@@ -47,7 +49,8 @@ def print_winner(told: dict[str, Any]) -> None:
                    f"{told['max_train_steps']} (last: {readable(told['last_value'])})"))  # fmt: skip
     for name, value in told["point"].items():
         out.print(Text(f"  {name} = {value!r}"))
-    out.print(Text(f"  seed {told['seed']}, checkpoint {told['checkpoint']}"))
+    if told["seed"] or told["checkpoint"]:  # of a trial that was run elsewhere neither is known
+        out.print(Text(f"  seed {told['seed']}, checkpoint {told['checkpoint']}"))
     revision = told["revision"]
     if revision:
         changed = " with uncommitted changes" if revision.get("uncommitted") else ""
@@ -61,6 +64,11 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
     """Copy the chosen checkpoint, verified, to where the user wants it."""
     from tuner.training import checkpoints
 
+    if winner.row.study.source:
+        raise StorageError(
+            f"trial {winner.record.number} was trained elsewhere ({winner.row.study.source}), so its weights are "
+            "there; nothing was written"
+        )
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step} any more")
     weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)
