@@ -20,9 +20,11 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from tuner.errors import StorageError
 from tuner.interchange.optuna_cells import damage_of_database
+from tuner.interchange.optuna_rows import SCHEMA, trials_of_database
 from tuner.security import without_secrets
 
 MOST_NAMED = 20  # studies, in an error
@@ -122,6 +124,14 @@ def chosen_study(storage: BaseStorage, place: OptunaPlace, name: str | None) -> 
     if name is not None and name not in known:
         raise StorageError(f"there is no Optuna study {name!r} in {place.told}; there are: {listed}")
     return optuna.load_study(study_name=name or known[0], storage=storage)
+
+
+def trials_in(storage: BaseStorage, study: optuna.Study, place: OptunaPlace) -> list[FrozenTrial]:
+    """All trials of a study, finished or not."""
+    if place.file is None or not isinstance(storage, RDBStorage) or storage.get_current_version() != SCHEMA:
+        return study.get_trials(deepcopy=False)
+    with closing(sqlite3.connect(str(storage.engine.url.database))) as connection:
+        return trials_of_database(connection, study.study_name)
 
 
 def _missing(path: Path) -> str:
