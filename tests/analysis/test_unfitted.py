@@ -102,7 +102,7 @@ def test_a_curve_that_flattens_above_the_criterion_is_told_from_one_that_needs_s
     floor = {rate: (0.2 + power(level, 1.0), flat) for rate, level in levels.items()}
     finding, lines, fits = found(floor)
     assert fits.set_index("learning_rate").loc[0.1, "heads_for"] == pytest.approx(0.2, abs=0.02)
-    assert "heads for about 0.2" in finding.summary
+    assert "approaches about 0.2 (likely)" in finding.summary
     assert lines[0].code == 'fitted_when = at_most("training/loss", 0.26)', "0.25 and 0.25 * 2000 / 1800 were reached"
     assert [line.code for line in lines][1] == "max_train_steps=2000"
 
