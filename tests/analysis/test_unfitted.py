@@ -148,6 +148,18 @@ def test_nothing_is_said_about_regularization_where_validation_was_not_measured(
     assert finding.caveats == ("Validation was not recorded, so nothing is said about regularization (A37).",)
 
 
+def test_of_rates_that_reached_the_same_value_the_text_and_the_lines_speak_of_the_same_one():
+    """More rates than a sort keeps in order by chance; only the lowest one still falls, and by itself."""
+    flat = valley(1000, 0.4, 0.0)
+    level = np.full(len(STEPS), power(0.3)[-1])
+    curves = {0.001 * 1.5**n: (power(0.3) if n == 0 else level, flat) for n in range(20)}
+    finding, lines, fits = found(curves)
+    assert fits["shortfall"].nunique() == 1
+    assert "the best trial, at 0.001," in finding.summary
+    assert "still improving" in finding.summary
+    assert lines[0].code.startswith("Sweep(learning_rate=(0.000296, "), "at the lower end of the grid"
+
+
 def test_a_running_median_passes_over_one_spike():
     assert running_median(np.array([1.0, 1.0, 9.0, 1.0, 1.0, 1.0])).tolist() == [1.0] * 6
     assert noise_around(np.array([1.0, 1.0, 9.0, 1.0, 1.0, 1.0])) == 0.0

@@ -168,7 +168,7 @@ def weighed_reasons(fits: pd.DataFrame) -> tuple[Reason, ...]:
     alive = _alive(fits)
     if alive.empty:
         return (_nothing_alive(fits),)
-    best = alive.sort_values("shortfall").iloc[0]
+    best = alive.sort_values("shortfall", kind="stable").iloc[0]
     rate = float(best["learning_rate"])
     reasons: list[Reason] = []
     if rate in (fits["learning_rate"].iloc[0], fits["learning_rate"].iloc[-1]):
@@ -227,7 +227,7 @@ def _best_unfitted(fits: pd.DataFrame) -> tuple[float | None, float | None]:
     alive = _alive(fits)
     if alive.empty:
         return None, None
-    best = alive.sort_values("shortfall").iloc[0]
+    best = alive.sort_values("shortfall", kind="stable").iloc[0]
     return float(best["learning_rate"]), float(best["final_value"])
 
 
