@@ -7,6 +7,7 @@ from html import escape
 import pandas as pd
 
 from tuner.budget.schedules import Schedule
+from tuner.design.hyperparameters import Choice
 from tuner.design.study import Study
 
 
@@ -18,8 +19,8 @@ class StudyFrames:
         ("complete", ...), reason, origin, seed, data_seed, steps (last recorded step), inherited (those of them taken
         over from another trial), exact (trained under one set of Numerics), attempt, best_value and best_step
         (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
-        the last evaluation); then one column for every hyperparameter by canonical name, NaN/None where it does not
-        exist in that branch.
+        the last evaluation); then one column for every hyperparameter by canonical name. Where it does not exist in
+        that branch the cell is NaN; None is a value of a choice that has it (`exists` tells the two apart).
     curves: long form, one row a measurement: trial, step, metric, value; sorted by trial, metric, step.
     schedules: the learning rate schedule that each trial was trained with, by number. Nobody derives it again from the
         declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. A trial
@@ -49,6 +50,14 @@ class StudyFrames:
         mine = self.curves[self.curves["trial"] == trial]
         mine = mine[mine["metric"] == metric]
         return mine[["step", "value"]].reset_index(drop=True)
+
+    def exists(self, name: str) -> pd.Series:
+        """For each row of `trials` whether the hyperparameter exists there; None is a value like any other."""
+        column = self.trials[name]
+        domain = next(h.domain for h in self.study.hyperparameters if h.name == name)
+        if isinstance(domain, Choice) and None in domain.choices:
+            return column.map(lambda value: value is None or value == value).astype(bool)
+        return column.notna()
 
     @property
     def metrics(self) -> frozenset[str]:
