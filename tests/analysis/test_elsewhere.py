@@ -12,7 +12,8 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import frames_of
-from tuner.analysis.pruned import pruned_findings, pruned_frame, with_pruned
+from tuner.analysis.judged_trials import judged_trials
+from tuner.analysis.pruned import pruned_findings, pruned_frame
 from tuner.analysis.sampling import closeness, sample_of
 from tuner.analysis.search_lines import number, search_line
 from tuner.design.hyperparameters import Hyperparameter, choice, integers, log_uniform, uniform
@@ -52,9 +53,9 @@ def test_a_pruned_trial_is_at_least_as_bad_as_the_completed_one_of_its_rank():
     expected = [falling(level)[-1] for level in (3.0, 4.0, 1.0)]
     assert table["at_least"].tolist() == pytest.approx(expected)
     assert table["step"].tolist() == [5, 5, 5]
-    whole = with_pruned(frames)
-    assert len(whole) == 7
-    assert whole["best_value"].is_monotonic_increasing
+    whole = judged_trials(frames)
+    assert not whole["pruned"].any(), "four completed trials rank nobody"
+    assert whole["minimized"].is_monotonic_increasing
     assert len(frames.complete) == 4, "nothing else counts them"
 
 
