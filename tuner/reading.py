@@ -9,7 +9,6 @@ records.plot("axes", round=1)   # a matplotlib Figure
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -21,13 +20,14 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.curves import TOP, ranked_trials
+from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import FreshRun, Headline, fresh_elsewhere, headline
 from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.standing import in_words, standing
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.budget.schedules import UNKNOWN_SHAPES
 from tuner.design.hyperparameters import Value
@@ -39,6 +39,8 @@ from tuner.plots.schedules import schedules_frame, schedules_plot, trained_sched
 from tuner.plots.sweep import sweep_plot
 from tuner.plots.transfer import transfer_frame, transfer_plot
 from tuner.records import Checkpoint, TrialRecord
+from tuner.security import without_secrets
+from tuner.shown import in_html, shown, word
 from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
@@ -87,11 +89,12 @@ class Winner:
 
     def __repr__(self) -> str:
         study = self.row.study
-        values = "".join(f"\n  {name} = {value!r}" for name, value in self.point.items())
-        return (
+        values = [f"  {name} = {value!r}" for name, value in self.point.items()]
+        head = (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
-            f"{self.headline.words}; best step {self.step} of {study.budget.max_train_steps}{values}"
+            f"{self.headline.words}; best step {self.step} of {study.budget.max_train_steps}"
         )
+        return "\n".join(map(shown, [head, *values]))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -106,12 +109,15 @@ class CampaignRecords:
     storage: str
 
     def __repr__(self) -> str:
-        return f"the records of {self.name} in {self.storage}\n{in_words(self.status()).to_string(index=False)}"
+        table = in_words(self.status()).map(lambda value: shown(value) if isinstance(value, str) else value)
+        return (
+            f"{shown(f'the records of {self.name} in {without_secrets(self.storage)}')}\n{table.to_string(index=False)}"
+        )
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: its studies, with how many trials are in which state."""
-        table = in_words(self.status()).to_html(index=False, escape=True, border=0)
-        return f"<div><b>{escape(self.name)}</b>{table}</div>"
+        table = table_in_html(in_words(self.status()))
+        return f"<div><b>{in_html(self.name)}</b>{table}</div>"
 
     def status(self) -> pd.DataFrame:
         """One row a study: trials by state, budget, share of the steps that are done."""
@@ -131,11 +137,13 @@ class CampaignRecords:
 
     def best_steps(self, round: Asked = None) -> Finding:
         """Was max_train_steps right? (A13-A15)"""
-        return best_steps_finding(self.frames(round))
+        frames = self.frames(round)
+        return for_elsewhere(frames, [best_steps_finding(frames)])[0]
 
     def boundaries(self, round: Asked = None) -> list[Finding]:
         """Was the search space wide enough? One finding for each hyperparameter (B20)."""
-        return boundary_findings(self.frames(round))
+        frames = self.frames(round)
+        return for_elsewhere(frames, boundary_findings(frames))
 
     def check(self, round: int | None = None) -> list[Finding]:
         """The whole checklist, in the playbook's order; then whether the round before is confirmed."""
@@ -266,7 +274,7 @@ def campaign_name(ledger: Ledger, study: str) -> str:
         name = stem if stem in known else load_campaign(Path(study))[0]
         if name in known:
             return name
-        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {study} --round 1")
+        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {word(study)} --round 1")
     raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
 
 

@@ -130,13 +130,17 @@ class TrialUpdate:
 
 @dataclass(frozen=True, slots=True)
 class FinishedTrial:
-    """A trial that was trained elsewhere, with all it measured; `step` is the last one it reached."""
+    """A trial that was trained elsewhere, with all it measured; `step` is the last one it reached.
+
+    `started`: when, in seconds since 1970; None where nobody wrote it down.
+    """
 
     trial: Trial
     state: State
     reason: str
     step: int
     measurements: Sequence[Measurement] = ()
+    started: float | None = None
 
 
 class Recorder(Protocol):

@@ -37,6 +37,20 @@ def without_secrets(text: str) -> str:
     return _SECRET_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
 
 
+def holds_password(url: str) -> bool:
+    """Whether the address of a database holds a password."""
+    return without_password(url) != url
+
+
+def without_password(url: str) -> str:
+    """The address of a database without its password, for which the client then looks elsewhere (PGPASSWORD, .pgpass).
+
+    Text that is no such address stays as it is.
+    """
+    plain = re.sub(r"^(\w+(?:\+\w+)?://[^\s:/@]*):\S*@", r"\1@", url)
+    return re.sub(r"\?$", "", re.sub(r"(?<=[?&])password=[^&]*&?", "", plain).rstrip("&")) if "://" in url else url
+
+
 def safe_cell(value: object) -> object:
     """A cell or a heading that a spreadsheet shows and does not run as a formula (RELIABILITY 59)."""
     return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value

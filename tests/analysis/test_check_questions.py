@@ -9,7 +9,7 @@ from analysis.handmade import curve, frames_of_curves, frames_of_values, record,
 
 from tuner.analysis.checklist import QUESTIONS, VERDICTS, checklist_findings, failing
 from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import best_of_n_frame, enough_points_finding, num_good
+from tuner.analysis.enough_points import best_of_n_frame, enough_points_finding, num_close
 from tuner.analysis.frames import frames_of
 from tuner.analysis.improvement import improvement_finding
 from tuner.analysis.instability import instability_finding, is_learning_rate
@@ -71,7 +71,7 @@ def test_a_lonely_best_trial_is_sparse_and_a_uniform_objective_is_not():
     finding = enough_points_finding(frames_of_values(study(), [{"learning_rate": 1e-3}] * 30, lonely))
     assert (finding.verdict, finding.needs_action) == ("sparse", True)
     even = frames_of_values(study(), [{"learning_rate": 1e-3}] * 41, np.linspace(0, 1, 41).tolist())
-    assert num_good(even) == 6, "0, 0.025, ..., 0.125 lie within a quarter of the median 0.5"
+    assert num_close(even) == 6, "0, 0.025, ..., 0.125 lie within a quarter of the median 0.5"
     assert enough_points_finding(even).verdict == "enough"
 
 

@@ -23,7 +23,7 @@ def test_a_finding_prints_as_a_few_lines_and_not_as_its_evidence():
     frames = frames_of_values(study(), [{"learning_rate": 1e-3}] * 9, [0.1 * i for i in range(9)])
     finding = replace(enough_points_finding(frames), caveats=("Look.",), needs_action=True, action="Act.")
     assert repr(finding).splitlines() == [
-        f"⚠ enough points of {frames.study.name}: {finding.verdict} ({finding.strength})",
+        f"⚠ enough points of {frames.study.name}: {finding.verdict} ({finding.evidence_words})",
         f"  {finding.summary}", "  note: Look.", "  → Act.",
     ]  # fmt: skip
     of_a_range = replace(finding, question="boundary", subject="learning_rate", needs_action=False)

@@ -293,6 +293,18 @@ def test_a_wide_interval_a_tie_and_a_single_fitted_rate_are_told():
     assert any("Only one learning rate" in caveat for caveat in finding.caveats)
 
 
+def test_validation_that_was_best_long_before_the_fit_is_told():
+    fits = interval_fits({0.1: (90, 100), 0.3: (20, 30), 1.0: (90, 100)}).assign(validation_step=[40, 12, 40])
+    fits = fits.assign(overfits=pd.array([True, True, None], "boolean"))
+    told = [
+        caveat for caveat in sweep_finding(Fitted(0.3, 20, 30, 100), fits).caveats if "best after 12 steps" in caveat
+    ]
+    assert len(told) == 1
+    assert "30 steps are more than a run needs" in told[0]
+    late = sweep_finding(Fitted(0.3, 20, 30, 100), fits.assign(validation_step=[40, 16, 40]))
+    assert not any("more than a run needs" in caveat for caveat in late.caveats), "16 is more than half of 30"
+
+
 @pytest.mark.parametrize(
     "outcome",
     [

@@ -275,7 +275,7 @@ def periodicity_case(kind: str) -> Callable[[np.random.Generator, int, float], C
         usual = _shape(rng, "plateau", noise)
         shared = noise * rng.standard_normal(50)
         if kind == "shared noise, a period":
-            shared += 4.0 * noise * np.sin(2.0 * math.pi * np.arange(50) / rng.uniform(4.0, 5.7))
+            shared += 6.0 * noise * np.sin(2.0 * math.pi * np.arange(50) / rng.uniform(4.0, 5.7))
         made = _made(rng, trials, 0.3 * noise, "even", lambda at, _: usual(at) + shared)
         return CurveCase(made, "periodic" if kind.endswith("period") else "none")
 

@@ -14,13 +14,14 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "sources", "budget", "design", "records", "security")
+BASE = ("errors", "sources", "budget", "design", "records", "security", "shown")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
+    "shown": ((), ()),
     "sources": (("errors",), ()),
     "budget": (("errors",), ()),
-    "design": (("errors", "sources", "budget"), ("numpy", "scipy")),
+    "design": (("errors", "shown", "sources", "budget"), ("numpy", "scipy")),
     "records": (("errors", "budget", "design"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),

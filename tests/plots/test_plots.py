@@ -20,6 +20,7 @@ from tuner.plots.best_steps import best_steps_plot
 from tuner.plots.catalog import PLOTS
 from tuner.plots.curves import curves_plot
 from tuner.plots.schedules import schedules_frame, schedules_plot
+from tuner.plots.theme import empty_because
 from tuner.plots.transfer import transfer_plot
 from tuner.records import State
 
@@ -165,8 +166,8 @@ def test_a_name_is_no_longer_than_its_axis():
 
 
 def test_the_infeasible_map_shows_the_space_that_was_searched():
-    made = frames(12)
-    made.trials["learning_rate"] = 1e-3
+    made = frames(12, bad_above=1e-2)
+    made.trials["learning_rate"] = made.trials["learning_rate"].clip(lower=1e-3)
     axes = PLOTS["infeasible"](made)[0].axes[0]
     low, high = axes.get_xlim()
     assert low < 1e-4
@@ -187,8 +188,16 @@ def test_what_exists_in_one_branch_only_breaks_no_line_and_counts_no_point_elsew
     drawn = PLOTS["parallel"](made)[0].axes[0].lines
     assert [names[place] for place in drawn[1].get_xdata()] == ["optimizer", "adamw.rate", "width"]
     assert drawn[1].get_ydata().tolist() == [1.0, 0.6, 0.8]
-    legend = PLOTS["infeasible"](made)[0].axes[0].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["complete (1)", "infeasible (0)"], "with an sgd.rate"
+    made.trials.loc[1, "state"] = "infeasible"
+    axes = PLOTS["infeasible"](made)[0].axes[0]
+    told = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert told == ["complete (0 of 1)", "infeasible (1)"], "of hyperparameters that the infeasible trial has"
+    assert {axes.get_xlabel(), axes.get_ylabel()} == {"adamw.rate", "width"}
+
+
+def test_a_map_without_an_infeasible_trial_says_so():
+    figure, _ = PLOTS["infeasible"](frames(12))
+    assert empty_because(figure) == "None of 12 finished trials is infeasible."
 
 
 def test_what_failed_is_not_on_the_map_of_infeasible_trials():

@@ -77,7 +77,7 @@ def test_what_needs_action_comes_first_and_what_is_open_is_not_called_fine(grown
     for group in findings(grown)[0].content:  # type: ignore[attr-defined]
         tones = [card.tone for card in group.cards]
         assert tones == sorted(tones, key=lambda tone: tone != "act")
-        assert {card.tone for card in group.cards if card.strength == "none"} <= {"open", "act"}
+        assert {card.tone for card in group.cards if card.evidence_words == "not enough data"} <= {"open", "act"}
     assert {"act", "open", "fine"} <= {card.tone for group in findings(grown)[0].content for card in group.cards}  # type: ignore[attr-defined]
 
 
@@ -98,7 +98,7 @@ def test_an_exploited_round_is_compared_with_what_was_proposed(ledger: Ledger, p
     proposed, before = material.others[0].frames.complete, material.rounds[0].frames.complete
     bests = [f"{frame['best_value'].min():.4g}" for frame in (before, proposed)]
     (row,) = section.content.table.rows  # type: ignore[attr-defined]
-    assert row == ("round-1-exploit-tpe", "round-1", "tpe", "5", "8", *bests, "validation/error_rate")
+    assert row == ("round-1-exploit-tpe", first.goal, "round-1", "tpe", "5", "8", *bests, "validation/error_rate")
     assert [name for name, _ in section.content.plots] == ["round-1-exploit-tpe"]  # type: ignore[attr-defined]
     assert "exploitation" in page(ledger, "digits").anchors
 

@@ -41,7 +41,27 @@ def test_not_compute_bound_the_sweep_gives_the_budget_and_the_best_points_are_tr
         assert dict(record.point) == dict(parent.point)
         both = {record.seed, record.data_seed} & {parent.seed, parent.data_seed}
         assert both == ({parent.seed, parent.data_seed} if origin.seeds == "same" else set())
-    assert (tmp_path / "runs" / "tiny.html").exists()
+    _the_fresh_seed_comes_first(tuner, run, tmp_path)
+
+
+def _the_fresh_seed_comes_first(tuner, run, folder):
+    """The value of the better configuration's fresh seed: at the end of a run, in `best`, on the page, in JSON."""
+    trials = json.loads(tuner("trials", "tiny", "--round", 2, "-f", "json").out)
+    fresh = {promoted_from(row["origin"]).trial: row for row in trials if "fresh" in row["origin"]}
+    best = min(fresh.values(), key=lambda row: row["best_value"])
+    told = json.loads(tuner("best", "tiny", "-f", "json").out)
+    assert (told["value"], told["value_kind"]) == (best["best_value"], "median of fresh seeds")
+    assert told["fresh"] == [{"study": "round-2", "trial": best["trial"], "value": best["best_value"]}]
+    parent = promoted_from(best["origin"]).trial
+    mine = [row for row in trials if promoted_from(row["origin"]).trial == parent]
+    assert told["selected_value"] == told["best_value"] == min(row["best_value"] for row in mine)
+    words = f"{told['value']:.4g}, one fresh seed"
+    assert words in run.out
+    assert words in tuner("best", "tiny").out
+    page = (folder / "runs" / "tiny.html").read_text()
+    assert f'<span class="value">{told["value"]:.4g}</span>' in page
+    exported = tuner("best", "tiny", "--export", "model.safetensors")
+    assert f"of trial {told['trial']} of round-2 at step {told['best_step']}, the selected run" in exported.err
 
 
 def test_the_same_command_again_trains_nothing(tuner, tmp_path):
@@ -172,7 +192,7 @@ def test_a_sweep_that_finds_no_number_stops_the_run_unless_a_length_is_declared(
     assert "How long shall trials train?" in stopped.err
     assert "--yes cannot choose this for you" in stopped.err
     assert "next: tuner run" not in stopped.err, "the same command again would end the same way"
-    lines = [line.strip() for line in stopped.err.splitlines() if line.startswith("    ")]
+    lines = [line.strip() for line in stopped.err.splitlines() if line.startswith("  ")]
     codes = ("max_train_steps=", "production_steps=", "Sweep(")
     assert any(line.startswith(codes) for line in lines), lines
     assert "round-1" not in studies(tmp_path)

@@ -112,8 +112,8 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
         evidence=table.assign(gain=[difference.gain, math.nan], low=[difference.low, math.nan],
                               high=[difference.high, math.nan]),
         thresholds={"level": level, "minimum_gain": minimum_gain},
-        action=_RETRY if verdict == "inconclusive" and table["failed"].any() else _ACTIONS[verdict],
-        caveats=_caveats(table, difference, minimum_gain),
+        action=_action(verdict, table, imported=bool(frames.study.source)),
+        caveats=_caveats(table, difference, minimum_gain, imported=bool(frames.study.source)),
     )  # fmt: skip
 
 
@@ -197,24 +197,36 @@ _ACTIONS = {
     "each look at the growing records is another chance to be wrong.",
     "inconclusive": "Finish at least two replicates of each: the same command goes on.",
 }
+_CHOSEN = {False: "the run it was chosen by is not counted", True: "all replicates that were imported are counted"}
 _RETRY = "Remove the cause of the FAILED replicates, then the same command with --retry-failed."
+
+
+def _action(verdict: str, table: pd.DataFrame, *, imported: bool) -> str:
+    if imported and verdict == "inconclusive":
+        return (
+            "Finish the replicates that failed or stopped early, where the study was run, and import it under a new "
+            "name: those that went on are the better ones, and no verdict rests on them alone."
+        )
+    return _RETRY if verdict == "inconclusive" and table["failed"].any() else _ACTIONS[verdict]
 
 
 def _summary(frames: StudyFrames, table: pd.DataFrame, difference: Difference, level: float) -> str:
     metric = frames.study.objective.metric
+    runs = "replicates" if frames.study.source else "fresh seeds"
     sides = [
-        f"{row['side']} {row['median']:.4g} (median of {row['replicates']} fresh seeds; sd {row['sd']:.2g})"
+        f"{row['side']} {row['median']:.4g} (median of {row['replicates']} {runs}; sd {row['sd']:.2g})"
         for _, row in table.iterrows()
     ]
     told = f"{metric}: {', '.join(sides)}."
     if math.isnan(difference.gain):
         return told
     compared = with_interval(difference.gain, difference.low, difference.high, level)
-    return f"{told} The candidate is {compared}; the run by which it was chosen is not counted."
+    return f"{told} The candidate is {compared}; {_CHOSEN[bool(frames.study.source)]}."
 
 
-def _caveats(table: pd.DataFrame, difference: Difference, minimum_gain: float) -> tuple[str, ...]:
-    found = [
+def _caveats(table: pd.DataFrame, difference: Difference, minimum_gain: float, *, imported: bool) -> tuple[str, ...]:
+    found = ["If a side was chosen for the luck of one of these runs, it looks better than it is"] if imported else []
+    found += [
         f"{row['diverged']} replicates of the {row['side']} diverged; the numbers speak of the others"
         for _, row in table.iterrows()
         if row["diverged"]

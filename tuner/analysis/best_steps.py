@@ -28,12 +28,13 @@ from tuner.analysis.good_trials import (
     good_in_words,
     good_trials,
     noise_in_words,
+    noise_model_of,
     noise_of_curves,
     own_steps_caveats,
     unresolved,
 )
 from tuner.analysis.learning_rates import DIED, rate_died
-from tuner.analysis.levels import LATE, WIDE, earliest_within_noise, gains_after, noise_model, running_mean, slow_noise
+from tuner.analysis.levels import LATE, WIDE, earliest_within_noise, gains_after, running_mean, slow_noise
 from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
@@ -77,9 +78,9 @@ def _steps_of(frames: StudyFrames) -> _Steps:
     table = good[["trial", "best_value", "best_step"]].reset_index(drop=True)
     table["best_step"] = table["best_step"].astype("int64")
     table["fraction"] = table["best_step"] / budget
-    model = noise_model(values, steps / budget, curves.noise)
+    model = noise_model_of(frames, curves)
     at = earliest_within_noise(values, model.slow * curves.noise) if resolved else None
-    earliest = table["best_step"].to_numpy() if at is None else steps[at]
+    earliest = table["best_step"].to_numpy() if at is None else curves.at[at]
     table["earliest_step"] = np.minimum(np.ceil(earliest), table["best_step"]).astype("int64")
     table["earliest_fraction"] = table["earliest_step"] / budget
     table["censored"] = (table["best_step"] == curves.last) if resolved else False
@@ -90,7 +91,7 @@ def _steps_of(frames: StudyFrames) -> _Steps:
         ("gain_in_late", LATE, NEGLIGIBLE_LATE),
     ):
         if enough:
-            gains = gains_after(values, steps / budget, split, model)
+            gains = gains_after(values, curves.at / budget, split, model)
             gains = gains.in_common_units() if curves.own_steps else gains
             gains = replace(gains, gain=np.where(curves.resolved, gains.gain, np.nan))
             pooled.append(pooled_gain(gains, negligible))
@@ -177,7 +178,7 @@ def _numbers(frames: StudyFrames, found: _Steps) -> str:
         f"{good_in_words(frames, len(table))}: best step at {best.min():.0%} to {best.max():.0%} of the budget (median "
         f"{best.median():.0%}), in {int(table['censored'].sum())} at the last evaluation. Performance was already "
         f"indistinguishable from the best after {earliest.min():.0%} to {earliest.max():.0%} of training (median "
-        f"{earliest.median():.0%}).{noise_in_words(noise_of_curves(found.curves))}"
+        f"{earliest.median():.0%}).{noise_in_words(noise_of_curves(frames, found.curves))}"
     )
 
 

@@ -5,17 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from tuner.analysis.good_trials import GOOD_IMPROVEMENT, GOOD_SHARE
 from tuner.analysis.levels import LATE, MATERIAL, Gains
+from tuner.analysis.noise import Array
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 EARLY = 0.10  # [S] best steps always before this fraction of the budget: far too long (A14)
 CONSISTENT = 0.80  # [P] share of the good trials that "always" and "consistently" mean (A15)
+MOST = 0.6  # [P] the same where noise alone explains that the others do not
+DIFFERENT = 0.001  # [P] chance of such differences between the gains of trials by noise alone
 MINIMUM_GOOD = 3  # [P] fewer good trials decide nothing
 CONFIDENCE = 0.99  # [P] one-sided, of a gain being real or absent
-MEANINGFUL = 0.5  # [P] noises of one evaluation: a smaller mean gain is none
+MEANINGFUL = 0.5  # [P] of what is negligible: a smaller mean gain is none
 NEGLIGIBLE_EARLY = 2.0  # [P] noises: a mean gain after EARLY surely below this is absent
 NEGLIGIBLE_LATE = 1.0  # [P] noises: the same for the gain after LATE
 
@@ -23,13 +27,15 @@ THRESHOLDS = {
     "early": EARLY,
     "late": LATE,
     "consistent": CONSISTENT,
+    "most": MOST,
+    "different_by_chance": DIFFERENT,
     "minimum_good_trials": MINIMUM_GOOD,
     "minimum_evaluations": MINIMUM_EVALUATIONS,
     "good_share": GOOD_SHARE,
     "good_improvement": GOOD_IMPROVEMENT,
     "confidence": CONFIDENCE,
     "material": MATERIAL,
-    "meaningful_in_noises": MEANINGFUL,
+    "meaningful_of_negligible": MEANINGFUL,
     "negligible_early_in_noises": NEGLIGIBLE_EARLY,
     "negligible_late_in_noises": NEGLIGIBLE_LATE,
 }
@@ -40,7 +46,8 @@ class PooledGain:
     """A gain over all good trials: whether it is surely there, surely absent, or neither.
 
     worse: whether it is surely a loss. positive, sure, sure_absent: shares of the trials that gained at all, surely
-    gained, surely did not. mean and margin (one-sided) in evaluation noises; NaN where too few trials are known.
+    gained, surely did not. alike: whether noise alone explains how trials differ. mean and margin (one-sided) in
+    evaluation noises; NaN where too few trials are known.
     """
 
     real: bool = False
@@ -49,6 +56,7 @@ class PooledGain:
     positive: float = 0.0
     sure: float = 0.0
     sure_absent: float = 0.0
+    alike: bool = True
     mean: float = math.nan
     margin: float = math.nan
 
@@ -59,23 +67,35 @@ def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
     gain, spread = gains.gain[known], gains.spread[known]
     if len(gain) < MINIMUM_GOOD:
         return PooledGain()
-    critical = float(stats.norm.ppf(CONFIDENCE))
+    critical, meaningful = float(stats.norm.ppf(CONFIDENCE)), MEANINGFUL * negligible
     alone = critical * spread
     typical = math.sqrt(float((spread**2).mean()))
     margin = critical * max(float(gain.std(ddof=1)), typical) / math.sqrt(len(gain))
-    sure = float((gain > np.maximum(alone, MEANINGFUL)).mean())
-    # Trials that each gained surely, though not equally much, gained.
-    real = bool(gain.mean() > max(margin, MEANINGFUL)) or sure >= CONSISTENT
+    sure = float((gain > np.maximum(alone, meaningful)).mean())
+    # Trials that each gained surely, though not equally much, gained; so with those that each surely did not.
+    real = bool(gain.mean() > max(margin, meaningful)) or sure >= CONSISTENT
     return PooledGain(
         real=real,
-        absent=not real and bool(gain.mean() + margin < negligible),
-        worse=bool(gain.mean() + margin < -negligible),
+        absent=not real and (bool(gain.mean() + margin < negligible) or _most(gain + alone < negligible)),
+        worse=not real and (bool(gain.mean() + margin < -negligible) or _most(gain + alone < -negligible)),
         positive=float((gain > 0).mean()),
         sure=sure,
         sure_absent=float((gain + alone < 2 * negligible).mean()),
+        alike=_alike(gain, spread),
         mean=float(gain.mean()),
         margin=margin,
     )
+
+
+def _most(surely: NDArray[np.bool_]) -> bool:
+    return float(surely.mean()) >= CONSISTENT
+
+
+def _alike(gain: Array, spread: Array) -> bool:
+    """Whether the trials gained alike, but for the spread that noise gives each of them."""
+    weights = 1.0 / np.maximum(spread, 1e-9) ** 2
+    mean = float((gain * weights).sum() / weights.sum())
+    return bool(stats.chi2.sf(float((weights * (gain - mean) ** 2).sum()), len(gain) - 1) >= DIFFERENT)
 
 
 def too_little_evidence(num_good: int, num_evaluations: int) -> str | None:
@@ -89,7 +109,8 @@ def too_little_evidence(num_good: int, num_evaluations: int) -> str | None:
 
 def judged(table: pd.DataFrame, after_early: PooledGain, in_late: PooledGain) -> tuple[str, str]:
     """The verdict and its reason; `table` as of `best_steps_frame`."""
-    if in_late.real and in_late.positive >= CONSISTENT:
+    most = MOST if in_late.alike else CONSISTENT
+    if in_late.real and in_late.positive >= most:
         return "maybe_too_short", f"The good trials still improved in {_LAST}"
     if _split(in_late, len(table)):
         return "mixed", f"Some good trials improved in {_LAST}, others did not (D11)"
@@ -124,4 +145,4 @@ def in_words(gain: PooledGain) -> str:
 
 def _split(in_late: PooledGain, num_trials: int) -> bool:
     """Whether trials surely differ: more than one of each kind, and more than "consistently" leaves over."""
-    return min(in_late.sure, in_late.sure_absent) >= max(1.0 - CONSISTENT - 1e-9, 2 / num_trials)
+    return not in_late.alike and min(in_late.sure, in_late.sure_absent) >= max(1.0 - CONSISTENT - 1e-9, 2 / num_trials)

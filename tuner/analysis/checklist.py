@@ -20,6 +20,7 @@ from tuner.analysis.isolation import isolation_findings
 from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
+from tuner.analysis.pruned import VERDICTS as PRUNED_VERDICTS
 from tuner.analysis.regime import regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.training_loss import training_loss_finding
@@ -70,6 +71,7 @@ VERDICTS = tuple(
             "no_curves",
             "stale",
             *TRANSFER_VERDICTS,
+            *PRUNED_VERDICTS,
             *(one for asked in QUESTIONS for one in asked.verdicts),
         }
     )

@@ -17,6 +17,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 MOST_SHARES = 200  # [P] of the budget; more evaluations are averaged
+MISSED = 0.1  # [P] of its evaluations: a trial that lacks more was evaluated at steps of its own
 NEAR = 2.0  # [P] of its own distances of evaluations: so far beyond its evaluations the end of a curve stands for it
 
 
@@ -25,6 +26,7 @@ class Curves:
     """The curves of some trials (rows) at common steps (columns), negated where the objective is maximized.
 
     steps: [columns] ascending; the end of each share of the budget where trials have steps of their own.
+    at: [columns] where the values were measured: `steps`, or on average in each share.
     values: [trials, columns]; NaN where a value is not finite, or nothing was measured.
     noise: [trials] of one column, NaN where it is not known. evaluation_noise: [trials] of one evaluation, which is
         more where a column is the mean of several.
@@ -33,6 +35,7 @@ class Curves:
     """
 
     steps: Array
+    at: Array
     values: Array
     noise: Array
     evaluation_noise: Array
@@ -54,7 +57,7 @@ class Curves:
     def rows(self, chosen: NDArray[np.bool_]) -> "Curves":
         """The curves of some of the trials, at the same steps."""
         parts = (self.noise[chosen], self.evaluation_noise[chosen], self.evaluations[chosen], self.last[chosen])
-        return Curves(self.steps, self.values[chosen], *parts, self.own_steps)
+        return Curves(self.steps, self.at, self.values[chosen], *parts, self.own_steps)
 
 
 def common_curves(
@@ -80,12 +83,12 @@ def common_curves(
         values if objective.direction == "minimize" else -values,
     )
     own, columns = np.unique(measured.steps, return_inverse=True)
-    shared = _share_steps(measured, len(own)) and (steps is None or np.array_equal(own, steps))
+    shared = _share_steps(measured, columns) and (steps is None or np.array_equal(own, steps))
     if shared:
         matrix = np.full((len(numbers), len(own)), np.nan)
         matrix[measured.places, columns] = measured.values
         noise = noise_of(matrix)
-        return Curves(own, matrix, noise, noise, *_counted(measured), own_steps=False)
+        return Curves(own, own, matrix, noise, noise, *_counted(measured), own_steps=False)
     return _at_shares(measured, float(budget.max_train_steps), steps)
 
 
@@ -109,10 +112,17 @@ class _Measured:
         return np.searchsorted(self.places, np.arange(self.trials + 1))
 
 
-def _share_steps(measured: _Measured, num_steps: int) -> bool:
-    """Whether at least half of the trials that were evaluated were so at every step at which any trial was."""
+def _share_steps(measured: _Measured, columns: NDArray[np.intp]) -> bool:
+    """Whether most trials were evaluated at every step at which any was, up to their last, and none lacks many.
+
+    `columns`: the place of each evaluation among all steps.
+    """
     counts = np.bincount(measured.places, minlength=measured.trials)
-    return bool((counts == num_steps).sum() * 2 >= (counts > 0).sum())
+    due = np.zeros(measured.trials, dtype=np.intp)
+    np.maximum.at(due, measured.places, columns + 1)
+    there = counts > 0
+    missed = (due - counts)[there]
+    return bool((missed == 0).mean() > 0.5 and (missed <= MISSED * due[there]).all()) if there.any() else True
 
 
 def _counted(measured: _Measured) -> tuple[NDArray[np.intp], Array]:
@@ -124,36 +134,47 @@ def _counted(measured: _Measured) -> tuple[NDArray[np.intp], Array]:
 
 
 def _at_shares(measured: _Measured, budget: float, steps: Array | None) -> Curves:
-    """Curves at shares of the budget: as many as the fewest evaluations of a trial that has enough of them."""
+    """Curves at shares of the budget: as many as the evaluations of the median trial that has enough of them."""
     counts, last = _counted(measured)
     if steps is None:
         enough = counts[counts >= MINIMUM_EVALUATIONS]
-        few = int(enough.min()) if len(enough) else int(np.median(counts[counts > 0])) if counts.any() else 0
+        few = int(np.median(enough if len(enough) else counts[counts > 0])) if counts.any() else 0
         number = min(few, MOST_SHARES)
         steps = budget * np.arange(1, number + 1) / max(number, 1)
+    at = _centers(measured.steps[np.isfinite(measured.values)], steps)
     values = np.full((measured.trials, len(steps)), np.nan)
     raw, noise = np.full(measured.trials, np.nan), np.full(measured.trials, np.nan)
     bounds = measured.bounds()
     for place in range(measured.trials if len(steps) else 0):
         part = slice(bounds[place], bounds[place + 1])
         known = np.isfinite(measured.values[part])
-        at, curve = measured.steps[part][known], measured.values[part][known]
-        if len(at):
-            values[place] = _averaged(at, curve, steps)
-            raw[place] = noise_of(curve[None, :], at)[0]
-            noise[place] = raw[place] / np.sqrt(max(1.0, len(at) / len(steps)))
-    return Curves(steps, values, noise, raw, counts, last, own_steps=True)
+        mine, curve = measured.steps[part][known], measured.values[part][known]
+        if len(mine):
+            values[place] = _averaged(mine, curve, steps, at)
+            raw[place] = noise_of(curve[None, :], mine)[0]
+            noise[place] = raw[place] / np.sqrt(max(1.0, len(mine) / len(steps)))
+    return Curves(steps, at, values, noise, raw, counts, last, own_steps=True)
 
 
-def _averaged(at: Array, curve: Array, steps: Array) -> Array:
+def _centers(measured: Array, steps: Array) -> Array:
+    """The mean step of all evaluations in each share, or its middle where there is none."""
+    if not len(steps):
+        return steps
+    cells = np.minimum(np.searchsorted(steps, measured - 1e-9), len(steps) - 1)
+    counts = np.bincount(cells, minlength=len(steps))
+    total = np.bincount(cells, weights=measured, minlength=len(steps))
+    middles = (np.concatenate([[0.0], steps[:-1]]) + steps) / 2.0
+    return np.asarray(np.where(counts > 0, total / np.maximum(counts, 1), middles))
+
+
+def _averaged(mine: Array, curve: Array, steps: Array, at: Array) -> Array:
     """The mean of a curve's evaluations in each share, or the line between them; NaN far outside of them."""
-    cells = np.minimum(np.searchsorted(steps, at - 1e-9), len(steps) - 1)
+    cells = np.minimum(np.searchsorted(steps, mine - 1e-9), len(steps) - 1)
     counts = np.bincount(cells, minlength=len(steps))
     total = np.bincount(cells, weights=curve, minlength=len(steps))
-    means = np.where(counts > 0, total / np.maximum(counts, 1), np.interp(steps, at, curve))
-    near = NEAR * (float(np.median(np.diff(at))) if len(at) > 1 else 0.0)
-    width = steps[0]
-    outside = (counts == 0) & ((steps < at[0] - near) | (steps - width > at[-1] + near))
+    means = np.where(counts > 0, total / np.maximum(counts, 1), np.interp(at, mine, curve))
+    near = NEAR * (float(np.median(np.diff(mine))) if len(mine) > 1 else 0.0)
+    outside = (counts == 0) & ((steps < mine[0] - near) | (at > mine[-1] + near))
     return np.asarray(np.where(outside, np.nan, means))
 
 

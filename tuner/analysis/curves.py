@@ -13,6 +13,15 @@ def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
     return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
 
 
+def pruned_curves_frame(frames: StudyFrames, *, most: int = 40) -> pd.DataFrame:
+    """The validation curves of `most` pruned trials, as rows of `top_curves_frame` without a rank."""
+    name = frames.study.objective.metric.partition("/")[2]
+    trials = frames.pruned["trial"].head(most)
+    curves = frames.curves[(frames.curves["metric"] == f"validation/{name}") & frames.curves["trial"].isin(trials)]
+    table = curves.assign(rank=pd.array([pd.NA] * len(curves), "Int64"), split="pruned", metric=name, chosen=False)
+    return table[["rank", "trial", "split", "metric", "step", "value", "chosen"]].reset_index(drop=True)
+
+
 def top_curves_frame(frames: StudyFrames, *, top: int = TOP) -> pd.DataFrame:
     """Training and validation curves of the `top` best trials.
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.positions import unit_positions
+from tuner.analysis.pruned import with_pruned
 from tuner.analysis.response import Array, fitted_response
 from tuner.analysis.study_frames import StudyFrames
-from tuner.design.hyperparameters import Choice, Hyperparameter, Range
+from tuner.design.hyperparameters import Choice, Condition, Hyperparameter, Range
 
 OUTER = 0.10  # [P] the part of the range next to an edge
 BEST, SPREAD = 100, 100  # [P] at most so many trials are fitted: the best, and others spread over the ranking
@@ -46,16 +46,16 @@ def edge_gains(frames: StudyFrames) -> dict[tuple[str, str], EdgeGain]:
     fitted on the trials of that branch alone (B13, D46).
     """
     found: dict[tuple[str, str], EdgeGain] = {}
-    ranked = ranked_trials(frames)
+    ranked = with_pruned(frames)
     conditions = {h.condition: None for h in frames.study.hyperparameters}
     for condition in conditions:
-        rows = ranked if condition is None else ranked[ranked[condition[0]] == condition[1]]
+        rows = ranked[frames.where(ranked, condition)]
         found |= _branch_gains(frames, _thinned(rows), condition)
     return found
 
 
 def _branch_gains(
-    frames: StudyFrames, rows: pd.DataFrame, condition: tuple[str, str] | None
+    frames: StudyFrames, rows: pd.DataFrame, condition: Condition | None
 ) -> dict[tuple[str, str], EdgeGain]:
     numeric = [h for h in frames.study.hyperparameters if isinstance(h.domain, Range)]
     asked = [h.name for h in numeric if h.condition == condition]
@@ -78,7 +78,7 @@ def _branch_gains(
     return found
 
 
-def _design(frames: StudyFrames, rows: pd.DataFrame, condition: tuple[str, str] | None) -> pd.DataFrame:
+def _design(frames: StudyFrames, rows: pd.DataFrame, condition: Condition | None) -> pd.DataFrame:
     """Positions in 0..1, one column a number and one an alternative of a choice; what does not exist is 0.5."""
     columns: dict[str, Array] = {}
     for hyperparameter in frames.study.hyperparameters:
@@ -91,7 +91,7 @@ def _design(frames: StudyFrames, rows: pd.DataFrame, condition: tuple[str, str] 
     return pd.DataFrame(columns, index=rows.index)
 
 
-def _relevant(hyperparameter: Hyperparameter, condition: tuple[str, str] | None) -> bool:
+def _relevant(hyperparameter: Hyperparameter, condition: Condition | None) -> bool:
     return condition is None or hyperparameter.condition in (None, condition)
 
 

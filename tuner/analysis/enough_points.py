@@ -46,7 +46,7 @@ def best_of_n_frame(frames: StudyFrames) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def num_good(frames: StudyFrames) -> int:
+def num_close(frames: StudyFrames) -> int:
     """Completed trials within TOLERANCE of the best."""
     values = ranked_trials(frames)["best_value"].to_numpy(dtype=np.float64)
     if not len(values):
@@ -57,11 +57,12 @@ def num_good(frames: StudyFrames) -> int:
 
 def enough_points_finding(frames: StudyFrames) -> Finding:
     """enough, sparse or inconclusive; no answer holds for all studies (B21)."""
-    complete, good, table = len(frames.complete), num_good(frames), best_of_n_frame(frames)
-    verdict = "inconclusive" if complete < MINIMUM_COMPLETE else "sparse" if good < SPARSE else "enough"
+    complete, close, table = len(frames.complete), num_close(frames), best_of_n_frame(frames)
+    verdict = "inconclusive" if complete < MINIMUM_COMPLETE else "sparse" if close < SPARSE else "enough"
+    come = "comes" if close == 1 else "come"
     summary = (
-        f"{'Only ' * (good < SPARSE)}{good} of {complete} completed trials come close to the best (within "
-        f"{TOLERANCE:.0%} of the distance from the best to the median trial).{_luck(table)}"
+        f"{close} of {complete} trials {come} close to the best, within {TOLERANCE:.0%} of the gap between the best "
+        f"and the median one.{_luck(table)}"
     )
     return _QUESTION.answer(frames, verdict, summary, table)
 
@@ -70,4 +71,7 @@ def _luck(table: pd.DataFrame) -> str:
     if len(table) < MINIMUM_COMPLETE:
         return ""
     half = table.iloc[(table["n"] - table["n"].iloc[-1] / 2).abs().argmin()]
-    return f" With only {int(half['n'])} trials, the best would typically be {half['q25']:.4g} to {half['q75']:.4g}."
+    return (
+        f" With only {int(half['n'])} trials, the best would typically be "
+        f"{min(half['q25'], half['q75']):.4g} to {max(half['q25'], half['q75']):.4g}."
+    )

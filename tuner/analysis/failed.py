@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tuner.analysis.finding import Finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.records import State
+from tuner.shown import shown, word
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -40,8 +41,7 @@ def failures(ledger: Ledger, rows: Iterable[StudyRow]) -> list[Failure]:
 def first_line(reason: str) -> str:
     """What fits on a terminal of a reason: its first line, cut where it is long, without control characters."""
     line = next((line for line in reason.splitlines() if line.strip()), "no reason was recorded")
-    short = line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in short)
+    return shown(line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…")
 
 
 def listed(failed: Sequence[Failure]) -> list[str]:
@@ -59,7 +59,7 @@ def failed_findings(frames: StudyFrames) -> list[Finding]:
         return []
     reasons = failed["reason"].astype(str).map(first_line)
     told = "; ".join(f"{count} by {reason}" for reason, count in reasons.value_counts().head(3).items())
-    where = f"--round {frames.study.round}" if frames.study.round else f"--study {name}"
+    where = f"--round {frames.study.round}" if frames.study.round else f"--study {word(name)}"
     return [
         Finding(
             question=QUESTION,

@@ -3,17 +3,19 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any, Literal
 
 import pandas as pd
+
+from tuner.analysis.study_frames import table_in_html
+from tuner.shown import in_html, shown
 
 _SHOWN_ROWS = 20  # of the evidence, in a notebook
 NOTHING_TO_DO = "Nothing to do."
 _OF_A_STUDY = (
     "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
     "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
-    "transfer", "longer_training", "stale_budget", "failed_trials",
+    "transfer", "longer_training", "stale_budget", "failed_trials", "pruned",
 )  # fmt: skip
 # Subjects that name no hyperparameter: the question says what was asked of them.
 _NAMED_BY_A_NOUN = {
@@ -22,6 +24,16 @@ _NAMED_BY_A_NOUN = {
     ("transfer", "best regions"): "Are the best ranges still the same?",
 }
 Strength = Literal["strong", "moderate", "weak", "none"]
+Tone = Literal["act", "fine", "told", "open"]
+# In words, not as marks out of three: it says how much the records show, not how good the result is.
+STRENGTH_WORDS: Mapping[str, str] = {
+    "strong": "strong evidence",
+    "moderate": "moderate evidence",
+    "weak": "weak evidence",
+    "none": "not enough data",
+}
+# Verdicts by which a reader may go on without another thought; every other one tells something to know.
+_NOTHING_FOLLOWS = ("ok", "enough", "equal", "none", "confirmed", "gained", "fitted", "adopt")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -57,23 +69,38 @@ class Finding:
         return f"{asked} of {self.subject}" if self.question in _OF_A_STUDY else self.subject
 
     @property
+    def tone(self) -> Tone:
+        """act: somebody should react. open: not known. fine: nothing to do. told: known, and neither good nor bad."""
+        if self.needs_action:
+            return "act"
+        if self.strength == "none":
+            return "open"
+        return "fine" if self.verdict in _NOTHING_FOLLOWS else "told"
+
+    @property
+    def evidence_words(self) -> str:
+        """The strength as a person says it."""
+        return STRENGTH_WORDS[self.strength]
+
+    @property
     def heading(self) -> str:
         """`about` as it stands before the verdict."""
         return self.about if self.about.endswith("?") else f"{self.about}:"
 
     def __repr__(self) -> str:
         """As `tuner check` says it; the evidence is a frame of its own."""
-        mark, notes = "⚠ " * self.needs_action, "".join(f"\n  note: {caveat}" for caveat in self.caveats)
-        return f"{mark}{self.heading} {self.verdict} ({self.strength})\n  {self.summary}{notes}\n  → {self.action}"
+        mark, notes = "⚠ " * self.needs_action, [f"  note: {caveat}" for caveat in self.caveats]
+        head = f"{mark}{self.heading} {self.verdict} ({self.evidence_words})"
+        return "\n".join(map(shown, [head, f"  {self.summary}", *notes, f"  → {self.action}"]))
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: verdict, strength, summary, caveats, action, and the evidence folded away."""
-        notes = "".join(f"<li>{escape(caveat)}</li>" for caveat in self.caveats)
-        evidence = self.evidence.head(_SHOWN_ROWS).to_html(index=False, escape=True, border=0)
+        notes = "".join(f"<li>{in_html(caveat)}</li>" for caveat in self.caveats)
+        evidence = table_in_html(self.evidence.head(_SHOWN_ROWS))
         return (
-            f"<div><b>{escape(self.question.replace('_', ' '))}</b> of {escape(self.subject)}: "
-            f"<b>{'⚠ ' if self.needs_action else ''}{escape(self.verdict)}</b> ({self.strength})"
-            f"<p>{escape(self.summary)}</p>{f'<ul>{notes}</ul>' if notes else ''}<p>→ {escape(self.action)}</p>"
+            f"<div><b>{in_html(self.question.replace('_', ' '))}</b> of {in_html(self.subject)}: "
+            f"<b>{'⚠ ' if self.needs_action else ''}{in_html(self.verdict)}</b> ({self.evidence_words})"
+            f"<p>{in_html(self.summary)}</p>{f'<ul>{notes}</ul>' if notes else ''}<p>→ {in_html(self.action)}</p>"
             f"<details><summary>evidence, {len(self.evidence)} rows</summary>{evidence}</details></div>"
         )
 
@@ -88,6 +115,7 @@ class Finding:
             "evidence": [_plain(row) for row in self.evidence.to_dict(orient="records")],
             "thresholds": dict(self.thresholds),
             "action": self.action,
+            "needs_action": self.needs_action,
             "caveats": list(self.caveats),
         }
 

@@ -1,5 +1,6 @@
 """The only door from the Ledger to pandas, and retrospective selection for all trials at once (A10, A12)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.design.hyperparameters import Choice
 from tuner.design.objective import Objective
 from tuner.design.study import Study
 from tuner.design.trial import TRIAL_COLUMNS
@@ -50,10 +52,20 @@ def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame)
     names = [hyperparameter.name for hyperparameter in study.hyperparameters]
     rows = [_trial_row(record, names) for record in sorted(trials, key=lambda record: record.number)]
     table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *names])
+    for hyperparameter in study.hyperparameters:
+        if isinstance(hyperparameter.domain, Choice) and _is_mixed(hyperparameter.domain, table[hyperparameter.name]):
+            # pandas would make one type of them: 16 beside nothing 16.0, and None nothing.
+            values = [row[hyperparameter.name] for row in rows]
+            table[hyperparameter.name] = pd.Series(values, index=table.index, dtype=object)
     selected = selected_steps(tidy, study.objective).reindex(table["trial"])
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array
     return StudyFrames(study, table, tidy, _schedules(study, trials))
+
+
+def _is_mixed(domain: Choice, column: pd.Series) -> bool:
+    """Whether a choice has values of several types (None beside a number, 1 beside "1"), or is missing somewhere."""
+    return len({type(value) for value in domain.choices}) > 1 or bool(column.isna().any())
 
 
 def _schedules(study: Study, trials: Sequence[TrialRecord]) -> dict[int, Schedule]:
@@ -113,5 +125,6 @@ def _trial_row(record: TrialRecord, names: Sequence[str]) -> Mapping[str, object
         "inherited": record.inherited.steps,
         "exact": record.exact,
         "attempt": record.attempt,
-        **{name: values.get(name) for name in names},
+        # What does not exist in a branch is NaN; None is a value that a choice may have.
+        **{name: values.get(name, math.nan) for name in names},
     }

@@ -1,13 +1,14 @@
 """The trials that "always" and "consistently" speak about (D11), and the noise that they are judged against."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from tuner.analysis.common_steps import Curves, common_curves
 from tuner.analysis.curves import ranked_trials
-from tuner.analysis.levels import noise_model
+from tuner.analysis.levels import NoiseModel, noise_model
 from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
@@ -15,6 +16,7 @@ from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 GOOD_SHARE = 1 / 3  # [P] of the completed trials, by best value, are candidates for good
 GOOD_AT_LEAST = 7  # [P] candidates, where there are as many: with 5, short curves stay inconclusive too often
 GOOD_IMPROVEMENT = 0.5  # [P] a good trial made at least this share of the best trial's improvement
+MANY_TRIALS = 30  # [P] best trials that show how slow the noise is
 _NOISES = 4.0  # [P] but so many times the evaluation noise never tells two trials apart
 
 
@@ -42,27 +44,50 @@ def evaluation_noise(frames: StudyFrames) -> float:
 
     Late in the run, where verdicts judge it; NaN where no good trial has three evaluations in a row.
     """
-    return noise_of_curves(common_curves(frames, good_trials(frames)["trial"]))
+    return noise_of_curves(frames, common_curves(frames, good_trials(frames)["trial"]))
 
 
-def noise_of_curves(curves: Curves) -> float:
+def noise_model_of(frames: StudyFrames, curves: Curves, metric: str | None = None) -> NoiseModel:
+    """The noise of some trials' curves of a metric; how slow it is, many trials show better than a few good ones."""
+    own = noise_model(curves.values, _fractions(curves), curves.noise)
+    many = common_curves(frames, ranked_trials(frames).head(MANY_TRIALS)["trial"], metric)
+    many = many.rows(many.whole & many.resolved)
+    if len(many.values) <= len(curves.values):
+        return own
+    return replace(own, slow=noise_model(many.values, _fractions(many), many.noise).slow)
+
+
+def _fractions(curves: Curves) -> Array:
+    return np.arange(1, curves.steps.size + 1) / max(curves.steps.size, 1)
+
+
+def noise_of_curves(frames: StudyFrames, curves: Curves) -> float:
     """The same of the curves of the good trials."""
-    return _median(late_evaluation_noise(curves))
+    return _median(late_evaluation_noise(frames, curves))
 
 
-def late_evaluation_noise(curves: Curves) -> Array:
+def late_evaluation_noise(frames: StudyFrames, curves: Curves) -> Array:
     """The evaluation noise of each trial late in the run; a column of `curves` may be the mean of several."""
     if not curves.steps.size:
         return curves.evaluation_noise
     mean_of = np.divide(curves.evaluation_noise, curves.noise, out=np.ones(len(curves.noise)), where=curves.noise > 0)
-    fractions = np.arange(1, curves.steps.size + 1) / curves.steps.size
-    return np.asarray(noise_model(curves.values, fractions, curves.noise).late() * mean_of)
+    return np.asarray(noise_model_of(frames, curves).late() * mean_of)
 
 
 def good_in_words(frames: StudyFrames, count: int | None = None) -> str:
     """How many trials are good, of how many, always in the same words; `count`, where it is known."""
     number = len(good_trials(frames)) if count is None else count
     return f"{number} good trial{'s' if number != 1 else ''} of {len(frames.complete)} completed"
+
+
+def good_defined(frames: StudyFrames) -> str:
+    """What "good" means on a whole page, said once with the count; nothing where no trial has completed."""
+    if frames.complete.empty:
+        return ""
+    return (
+        f"{good_in_words(frames)}: the best third (at least {GOOD_AT_LEAST}), without those that made less than "
+        f"{GOOD_IMPROVEMENT:.0%} of the best trial's improvement."
+    )
 
 
 def noise_in_words(noise: float) -> str:

@@ -12,9 +12,9 @@ from tuner.analysis.budget_verdict import MINIMUM_GOOD, NEGLIGIBLE_LATE, PooledG
 from tuner.analysis.common_steps import common_curves
 from tuner.analysis.evidence import split_metrics
 from tuner.analysis.finding import Finding
-from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words
+from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words, noise_model_of
 from tuner.analysis.learning_rates import rate_died
-from tuner.analysis.levels import LATE, Gains, gains_after, noise_model
+from tuner.analysis.levels import LATE, Gains, gains_after
 from tuner.analysis.noise import Array
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
@@ -49,8 +49,8 @@ def improvement_frame(frames: StudyFrames) -> pd.DataFrame:
         if curves.steps.size >= MINIMUM_EVALUATIONS and known.sum() >= MINIMUM_GOOD:
             budget = frames.study.budget.max_train_steps
             mine = curves.rows(known)
-            model = noise_model(mine.values, mine.steps / budget, mine.noise)
-            gains = gains_after(mine.values, mine.steps / budget, LATE, model)
+            model = noise_model_of(frames, mine, metric)
+            gains = gains_after(mine.values, mine.at / budget, LATE, model)
             gains = gains.in_common_units() if mine.own_steps else gains
             rows.append(_row(metric, gains, budget))
     columns = ["metric", "trials", "gain", "gain_per_1000_steps", "still_improving", "saturated", "got_worse"]

@@ -43,7 +43,7 @@ def late_variance_frame(frames: StudyFrames) -> pd.DataFrame:
     trials = good_trials(frames).head(TOP)
     curves = common_curves(frames, trials["trial"])
     table = trials[["trial", "best_value"]].reset_index(drop=True)
-    table["late_noise"] = pd.Series(late_evaluation_noise(curves), dtype=float).where(
+    table["late_noise"] = pd.Series(late_evaluation_noise(frames, curves), dtype=float).where(
         curves.evaluations >= MINIMUM_LATE
     )
     table["gap"] = (table["best_value"] - table["best_value"].iloc[0]).abs() if len(table) else []

@@ -21,6 +21,7 @@ MATERIAL = 0.001  # [P] of the value or of the descent, whichever is less: small
 LATE = 0.75  # [S] best steps consistently after this fraction: maybe too short (A15)
 PARTS = (0.1, 0.3, 0.55, 0.75, 1.0)  # [P] ends of the parts of a run that may be differently noisy, in fractions of it
 MINIMUM_COLUMNS = 10  # of a curve: fewer have no means of neighbours to compare
+SLOW = 1.3  # [P] times noisier means than independent noise would make: neighbours share noise
 SETTLED = 0.4  # [P] fraction of the run after which slow noise is looked for
 NULL_CURVES = 2000
 
@@ -105,15 +106,23 @@ def slow_noise(curves: Array, noise: Array | None = None) -> float:
     width = max(1, round(curves.shape[1] * MIDDLE))
     late = curves[:, -width * round((1.0 - SETTLED) / MIDDLE) :]
     blocks = late[:, : late.shape[1] // width * width].reshape(len(curves), -1, width).mean(axis=2)
-    bends = np.diff(blocks, n=2, axis=1) * np.sqrt(width / 6.0)
     noise = noise_of(curves) if noise is None else noise
     scale = np.fmax(noise, material_gain(curves))[:, None]
-    ratios = np.divide(bends, scale, out=np.full(bends.shape, np.nan), where=scale > 0)
+    ratios = np.divide(blocks, scale, out=np.full(blocks.shape, np.nan), where=scale > 0) * np.sqrt(width / 6.0)
     ratios = ratios[np.isfinite(ratios).all(axis=1)]
     if len(ratios) < MINIMUM_CURVES:
         return 1.0
-    apart = np.abs(ratios - np.median(ratios, axis=0)) * np.sqrt(len(ratios) / (len(ratios) - 1.0))
-    return max(1.0, float(np.median(apart)) / NORMAL_MEDIAN)
+    near = _apart(np.diff(ratios, n=2, axis=1))
+    if near < SLOW or ratios.shape[1] < 5:
+        return max(1.0, near)
+    # Neighbouring blocks share noise as well then: those that are two apart share less.
+    return max(near, _apart(ratios[:, :-4] - 2.0 * ratios[:, 2:-2] + ratios[:, 4:]))
+
+
+def _apart(bends: Array) -> float:
+    """The standard deviation of bends over the curves, around what all curves have in common."""
+    apart = np.abs(bends - np.median(bends, axis=0)) * np.sqrt(len(bends) / (len(bends) - 1.0))
+    return float(np.median(apart)) / NORMAL_MEDIAN
 
 
 def running_mean(curves: Array, share: float) -> Array:

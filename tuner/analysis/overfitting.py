@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.common_steps import Curves, common_curves
-from tuner.analysis.curves import ranked_trials
+from tuner.analysis.common_steps import common_curves
 from tuner.analysis.evidence import MINIMUM_CURVE, split_metrics
 from tuner.analysis.finding import Finding
-from tuner.analysis.good_trials import good_in_words, good_trials
+from tuner.analysis.good_trials import good_in_words, good_trials, noise_model_of
 from tuner.analysis.isolation import best_of_each_value
 from tuner.analysis.levels import MIDDLE, material_gain, noise_model, running_mean
 from tuner.analysis.noise import Array, noise_of, without_spikes
@@ -23,7 +22,6 @@ from tuner.analysis.study_frames import StudyFrames
 
 RISE = 3.0  # [P] noises: a larger rise of smoothed validation from its best is overfitting (A5)
 LONE_RISE = 5.0  # [P] the same of one trial alone among several
-MANY_TRIALS = 30  # [P] that show how slow the noise is
 MINIMUM_STRONG = 3  # [P] trials for a strong verdict
 FEW = 5  # [P] of the good trials, the best ones, are looked at
 MANY = 0.5  # [P] share of them that makes it the study's problem
@@ -77,18 +75,9 @@ def overfitting_frame(frames: StudyFrames) -> pd.DataFrame:
         return trials.head(0).assign(rise=[], overfitting=[])
     known = training.whole & validation.whole
     mine = validation.rows(known)
-    noise = noise_model(mine.values, _fractions(mine), mine.noise)
-    # How slow noise is, many trials show better than the best few.
-    many = common_curves(frames, ranked_trials(frames).head(MANY_TRIALS)["trial"], validation_metric)
-    many = many.rows(many.whole)
-    slow = noise_model(many.values, _fractions(many), many.noise).slow if many.steps.size else noise.slow
-    unit = replace(noise, slow=max(slow, noise.slow)).late()
+    unit = noise_model_of(frames, mine, validation_metric).late()
     rise, overfitting = overfitting_rises(training.values[known], mine.values, unit)
     return trials[known].assign(rise=rise, overfitting=overfitting).reset_index(drop=True)
-
-
-def _fractions(curves: Curves) -> Array:
-    return np.arange(1, curves.steps.size + 1) / max(curves.steps.size, 1)
 
 
 def overfitting_finding(frames: StudyFrames) -> Finding:

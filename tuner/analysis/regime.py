@@ -210,7 +210,7 @@ def _splits(fitted: Array) -> Array:
 
 def _gains(curves: Curves, last_step: int, splits: Array) -> _Gains:
     part = curves.steps <= last_step
-    fractions = curves.steps[part] / last_step
+    fractions = curves.at[part] / last_step
     values = curves.values[:, part]
     noise = noise_model(values, fractions, curves.noise if curves.own_steps else None)
     judged = [gains_after(values[[row]], fractions, split, noise.of(row)) for row, split in enumerate(splits)]

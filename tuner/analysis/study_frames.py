@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 
 import pandas as pd
 
 from tuner.budget.schedules import Schedule
+from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
+from tuner.shown import in_html, shown
+
+PRUNED = "pruned"  # how the reason of a cancelled trial begins that a pruner ended, elsewhere, for being too bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,8 @@ class StudyFrames:
         ("complete", ...), reason, origin, seed, data_seed, steps (last recorded step), inherited (those of them taken
         over from another trial), exact (trained under one set of Numerics), attempt, best_value and best_step
         (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
-        the last evaluation); then one column for every hyperparameter by canonical name, NaN/None where it does not
-        exist in that branch.
+        the last evaluation); then one column for every hyperparameter by canonical name. Where it does not exist in
+        that branch the cell is NaN; None is the value of a choice that has it.
     curves: long form, one row a measurement: trial, step, metric, value; sorted by trial, metric, step.
     schedules: the learning rate schedule that each trial was trained with, by number. Nobody derives it again from the
         declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. A trial
@@ -37,11 +40,11 @@ class StudyFrames:
         states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
         ascending = study.objective.direction == "minimize"
         best = self.complete.sort_values("best_value", ascending=ascending, kind="stable").head(5)
-        shown = best[["trial", "best_value", "best_step", *self.hyperparameters]]
+        table = best[["trial", "best_value", "best_step", *self.hyperparameters]]
         return (
-            f"<div><b>{escape(study.name)}</b>: {escape(study.goal)}<br>{escape(study.objective.direction)} "
-            f"{escape(study.objective.metric)}, {study.budget.max_train_steps:,} steps; {escape(states or 'no trials')}"
-            f"{shown.to_html(index=False, escape=True, border=0)}</div>"
+            f"<div><b>{in_html(study.name)}</b>: {in_html(study.goal)}<br>{in_html(study.objective.direction)} "
+            f"{in_html(study.objective.metric)}, {study.budget.max_train_steps:,} steps; "
+            f"{in_html(states or 'no trials')}{table_in_html(table)}</div>"
         )
 
     def curve(self, trial: int, metric: str) -> pd.DataFrame:
@@ -61,6 +64,13 @@ class StudyFrames:
         trials = self.trials
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
 
+    @property
+    def pruned(self) -> pd.DataFrame:
+        """Trials that a pruner ended before the end of the budget: at their end they would be no better than that."""
+        trials = self.trials
+        by_pruner = trials["reason"].astype(str).str.startswith(PRUNED)
+        return trials[(trials["state"] == "cancelled") & by_pruner]
+
     def known_schedules(self, trials: Iterable[int]) -> list[Schedule]:
         """The schedules of these trials, as far as they are known."""
         return [self.schedules[trial] for trial in trials if trial in self.schedules]
@@ -72,7 +82,29 @@ class StudyFrames:
         known = self.known_schedules(trials)
         return any(schedule.ends_at_zero for schedule in known) if known else None
 
+    def where(self, rows: pd.DataFrame, condition: Condition | None) -> pd.Series:
+        """Of rows of `trials` those in which a condition holds; without one all of them."""
+        if condition is None:
+            return pd.Series(True, index=rows.index)
+        column = rows[condition[0]]
+        values = column.astype(object).where(column.notna(), None).tolist()
+        holds = pd.Series([fulfils(condition, value) for value in values], index=rows.index, dtype=bool)
+        return holds & self.exists(rows, condition[0])
+
+    def exists(self, rows: pd.DataFrame, name: str) -> pd.Series:
+        """Of rows of `trials` those that have hyperparameter `name`; None may be a choice, and is one then."""
+        mine = next(h for h in self.study.hyperparameters if h.name == name)
+        if isinstance(mine.domain, Choice) and None in mine.domain.choices:
+            return self.where(rows, mine.condition if mine.condition and mine.condition[0] != name else None)
+        return rows[name].notna()
+
     @property
     def hyperparameters(self) -> list[str]:
         """Canonical names of what varies, in declared order."""
         return [hyperparameter.name for hyperparameter in self.study.hyperparameters]
+
+
+def table_in_html(frame: pd.DataFrame) -> str:
+    """A frame as a notebook shows it, whatever its names and cells hold."""
+    plain = frame.map(lambda value: shown(value) if isinstance(value, str) else value)
+    return str(plain.rename(columns=lambda name: shown(str(name))).to_html(index=False, escape=True, border=0))

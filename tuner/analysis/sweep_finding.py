@@ -22,6 +22,7 @@ from tuner.analysis.sweep_outcome import (
 from tuner.analysis.unfitted import Unfitted, unfitted_action, unfitted_caveats, unfitted_summary
 from tuner.design.study import Study
 
+LONG_BEFORE = 0.5  # [P] of the steps to fit: validation that was best before got worse on the way to the fit
 ENOUGH_SEEDS = 3  # [P] fresh seeds at the fastest rate that give its spread (A26)
 THRESHOLDS = {
     "sustained_evaluations": SUSTAINED,
@@ -139,6 +140,21 @@ def _caveats(outcome: Outcome, fits: pd.DataFrame, study: Study | None) -> tuple
     return tuple(found)
 
 
+def _validation_before_the_fit(outcome: Fitted, fits: pd.DataFrame) -> list[str]:
+    """Where validation was best long before the fit, the steps to fit are more than a run needs (A5)."""
+    if "overfits" not in fits:
+        return []
+    fastest = fits[(fits["learning_rate"] == outcome.learning_rate) & fits["overfits"].fillna(False)]
+    early = fastest[fastest["validation_step"] <= LONG_BEFORE * outcome.steps]
+    if early.empty:
+        return []
+    return [
+        f"Validation was best after {int(early['validation_step'].iloc[0]):,} steps and got worse until the fit: "
+        f"{outcome.steps:,} steps are more than a run needs. The best steps of round 1 say how many are enough; "
+        "regularization can help (A5)."
+    ]
+
+
 def _fitted_caveats(outcome: Fitted, fits: pd.DataFrame) -> list[str]:
     found = []
     if outcome.edge_of_stability:
@@ -155,6 +171,7 @@ def _fitted_caveats(outcome: Fitted, fits: pd.DataFrame) -> list[str]:
         found.append(f"The evaluations leave an interval of {outcome.width:.0%} of its upper end (D5).")
     if outcome.tied:
         found.append(f"Inside one evaluation interval it ties with {_rates(outcome.tied)} (D5).")
+    found += _validation_before_the_fit(outcome, fits)
     if fits["first_fit"].notna().sum() == 1:
         found.append("Only one learning rate fitted, so its neighbours cannot confirm it (A26).")
     return found

@@ -13,6 +13,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import NotFitted, Outcome, outcome_from_json, outcome_to_json
 from tuner.errors import TrialsFailed
 from tuner.records import State
+from tuner.shown import word
 from tuner.storage.store import Ledger
 
 CONCLUSION = "sweep"  # the kind under which the Ledger keeps it
@@ -102,8 +103,8 @@ def refuse_failed_rates(failed: Sequence[str], study: object) -> None:
         told = "\n".join(f"  {line}" for line in (*failed[:MOST_LISTED], *["  ..."] * (len(failed) > MOST_LISTED)))
         raise TrialsFailed(
             f"{len(failed)} learning rates of the sweep FAILED, so it gives no number of steps (a rate that FAILED is "
-            f"not a rate that did not fit):\n{told}\nremove the cause, then train them again: tuner sweep {study} "
-            "--retry-failed"
+            f"not a rate that did not fit):\n{told}\nremove the cause, then train them again: tuner sweep "
+            f"{word(study)} --retry-failed"
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from tuner.errors import DeclarationError
 
 MINIMUM_EVALUATIONS = 20  # fewer cannot resolve the first 10 % of a run (D14)
+MOST_EVALUATIONS = 10_000_000  # of a trial: their steps are listed in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,12 @@ class StepBudget:
         if not 1 <= self.evaluate_every <= self.max_train_steps:
             raise DeclarationError(
                 f"evaluate_every must lie in 1..{self.max_train_steps} (max_train_steps), got {self.evaluate_every}"
+            )
+        if self.max_train_steps // self.evaluate_every > MOST_EVALUATIONS:
+            raise DeclarationError(
+                f"{self.max_train_steps:,} steps evaluated every {self.evaluate_every:,} make "
+                f"{self.max_train_steps // self.evaluate_every:,} evaluations, and at most {MOST_EVALUATIONS:,} are "
+                "possible; correct max_train_steps (for an import: the highest step), or evaluate less often"
             )
         ends = [0, *(until for until, _ in self.early), self.max_train_steps]
         if ends != sorted(set(ends)) or any(every < 1 for _, every in self.early):

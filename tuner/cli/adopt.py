@@ -7,34 +7,47 @@ import typer
 from tuner.cli.options import DryRun, Format, OutputFormat, RetryFailed
 from tuner.cli.where import Where, trains
 
+Candidate = Annotated[
+    str | None,
+    typer.Option(
+        help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round. Of an imported study a TRIAL, or "
+        "values, like lr=0.1,width=32.",
+        show_default=False,
+    ),
+]
+Baseline = Annotated[str | None, typer.Option(help="The same. Default: what was adopted last.", show_default=False)]
+Level = Annotated[float, typer.Option(help="Probability of the interval of the difference.")]
+MinimumGain = Annotated[float, typer.Option(help="What the candidate's added complexity has to earn.")]
+
 
 @trains
 def adopt(
     where: Where,
-    candidate: Annotated[
-        str | None,
-        typer.Option(help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round.", show_default=False),
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="ROUND/TRIAL. Default: what was adopted last.", show_default=False)
-    ] = None,
+    candidate: Candidate = None,
+    baseline: Baseline = None,
     replicates: Annotated[int, typer.Option(help="Fresh seeds for each of the two.")] = 5,
-    level: Annotated[float, typer.Option(help="Probability of the interval of the difference.")] = 0.8,
-    minimum_gain: Annotated[float, typer.Option(help="What the candidate's added complexity has to earn.")] = 0.0,
+    level: Level = 0.8,
+    minimum_gain: MinimumGain = 0.0,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,
     form: OutputFormat = Format.table,
 ) -> None:
     """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE (exit code 4: trials
-    failed).
+    failed). Of an imported study (its name instead of a file) the replicates that are there are compared; nothing is
+    trained.
     """
-    from tuner.cli.contests import hold_contest, price_contest, sides_of
+    from tuner.cli.contests import hold_contest, price_contest, settled_import, sides_of
     from tuner.cli.desks import open_desk
+    from tuner.cli.given import command
     from tuner.cli.launching import told_failures
     from tuner.cli.output import emit_findings, next_step, say
     from tuner.rounds.adoption import check_level, contest
 
     check_level(level)
+    imported = settled_import(where, candidate, baseline, level=level, minimum_gain=minimum_gain, dry_run=dry_run)
+    if imported is not None:
+        emit_findings(str(where.study), imported.study, imported.findings, form)
+        return
     with open_desk(where, dry_run=dry_run, create=False) as desk:
         made = contest(desk, *sides_of(desk, candidate, baseline), replicates)
         if dry_run:
@@ -46,5 +59,5 @@ def adopt(
         emit_findings(desk.name, made.study.name, [finding], form)
         say(f"{finding.verdict.upper()}: in the log of adoptions of {desk.name}")
         code = told_failures(desk, [desk.ledger.study(desk.name, made.study.name)])
-        next_step(f"tuner adoptions {desk.name}", f"tuner report {desk.name}")
+        next_step(command("adoptions", desk.name), command("report", desk.name))
         raise typer.Exit(code)

@@ -7,9 +7,20 @@ import typer
 
 from tuner import __version__
 from tuner.cli.exit_codes import Exit, exit_codes_in_short
+from tuner.cli.given import place_options
+from tuner.cli.limits import machine_limit
 from tuner.errors import InputError, Interrupted, Paused, TrialsFailed, TunerError
+from tuner.shown import commands_with, shown, shown_lines
 from tuner.signals import ENDING
 
+# The first that fits: an error, the word before its message, and the exit code.
+_ENDINGS: tuple[tuple[type[TunerError], str, Exit], ...] = (
+    (InputError, "error", Exit.INPUT),
+    (TrialsFailed, "failed", Exit.FAILED),
+    (Paused, "paused", Exit.PAUSED),
+    (Interrupted, "interrupted", Exit.INTERRUPTED),
+    (TunerError, "error", Exit.FAULT),
+)
 app = typer.Typer(
     name="tuner",
     help="The Deep Learning Tuning Playbook as a program.\n\n"
@@ -62,29 +73,28 @@ def run() -> int:
 def _report(error: Exception) -> int:
     """Say what went wrong in one message, and return the exit code for it."""
     if ENDING.is_set() and not isinstance(error, Interrupted | Paused):  # made of the interruption by other code
-        print(f"interrupted; run the same command again to go on (meanwhile: {_named(error)})", file=sys.stderr)
+        _tell(f"interrupted; run the same command again to go on (meanwhile: {_named(error)})")
         return Exit.INTERRUPTED
-    if isinstance(error, InputError):
-        print(f"error: {error}", file=sys.stderr)
-        return Exit.INPUT
-    if isinstance(error, TrialsFailed):
-        print(f"failed: {error}", file=sys.stderr)
-        return Exit.FAILED
-    if isinstance(error, Paused):
-        print(f"paused: {error}", file=sys.stderr)
-        return Exit.PAUSED
-    if isinstance(error, Interrupted):
-        print(f"interrupted: {error}", file=sys.stderr)
-        return Exit.INTERRUPTED
-    if isinstance(error, TunerError):
-        print(f"error: {error}", file=sys.stderr)
-        return Exit.FAULT
-    shown = getattr(error, "show", None)
-    if shown is not None:  # a usage error of the command line itself
-        shown()
+    for kind, word, code in _ENDINGS:
+        if isinstance(error, kind):
+            _tell(f"{word}: {error}")
+            return code
+    show_usage = getattr(error, "show", None)
+    if show_usage is not None:  # an error of the command line itself
+        error.message = shown(str(getattr(error, "message", "")))  # type: ignore[attr-defined]
+        show_usage()
         return int(getattr(error, "exit_code", Exit.INPUT))
-    print(f"unexpected {_named(error)} (--debug shows where)", file=sys.stderr)
+    limit = machine_limit(error)
+    if limit is not None:
+        _tell(f"paused: {limit}")
+        return Exit.PAUSED
+    _tell(f"unexpected {_named(error)} (--debug shows where)")
     return Exit.FAULT
+
+
+def _tell(message: str) -> None:
+    """A message to the person at the terminal, whatever names it holds."""
+    print(shown_lines(commands_with(message, place_options)), file=sys.stderr)
 
 
 def _named(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """`tuner backup`: a consistent copy of the records, also while others write."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +18,11 @@ def backup(
     """
     from tuner.cli.output import next_step, say
     from tuner.cli.places import opened
+    from tuner.shown import word
 
     with opened(storage, create=False) as ledger:
         ledger.backup(file)
         is_file = ledger.folder is not None
     say(f"wrote {file}; the checkpoint files are not in it; to train with it one day: tuner adopt-storage -h")
-    named = shlex.quote(str(file))
+    named = word(file)
     next_step(f"tuner status --storage {named}" if is_file else f"pg_restore --clean -d DATABASE {named}")

@@ -19,19 +19,21 @@ def boundaries(
 ) -> None:
     """Say for every hyperparameter whether the best points press against its range (exit code 3: widen it)."""
     from tuner.analysis.boundaries import boundary_findings
+    from tuner.analysis.elsewhere import for_elsewhere
     from tuner.cli.expanding import write_expansion
+    from tuner.cli.given import command
     from tuner.cli.output import emit_findings, exit_code, next_step, say_failed
     from tuner.reading import load
 
     records = load(study, storage)
     frames = records.frames(round_number)
-    findings = boundary_findings(frames)
+    findings = for_elsewhere(frames, boundary_findings(frames))
     emit_findings(records.name, frames.study.name, findings, form, verbose)
     say_failed(frames)
     if expand:
         write_expansion(storage, records.name, frames.study.round or 1)
         return
-    if exit_code(findings):
-        next_step(f"tuner boundaries {records.name} --round {frames.study.round} --expand")
-    next_step(f"tuner plot axes {records.name} -o axes.png")
+    if exit_code(findings) and not frames.study.source:
+        next_step(command("boundaries", records.name, after=("--round", frames.study.round, "--expand")))
+    next_step(command("plot axes", records.name, after=("-o", "axes.png")))
     raise typer.Exit(exit_code(findings))

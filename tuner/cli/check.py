@@ -25,7 +25,10 @@ def check(
 ) -> None:
     """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
     from tuner.analysis.checklist import failing
-    from tuner.cli.output import emit_findings, next_step, say
+    from tuner.analysis.evidence import has_curves
+    from tuner.analysis.good_trials import good_defined
+    from tuner.cli.given import command
+    from tuner.cli.output import emit_findings, next_step, say, show
     from tuner.reading import load
     from tuner.rounds.importances import importances
 
@@ -34,12 +37,14 @@ def check(
     records = load(study, storage)
     frames = records.frames(round_number)  # read once: a large study takes seconds, and may grow meanwhile
     findings = [*records.findings_about(frames), *importances(frames)]
+    if form is Format.table and has_curves(frames):
+        show(good_defined(frames), style="dim")
     emit_findings(records.name, frames.study.name, findings, form, verbose)
     told = failing(findings, verdicts)
     what = "need action" if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
     say(f"{len(findings)} findings, {len(told)} {what}{': ' * bool(told)}{named}")
-    if any(finding.verdict.startswith("expand") for finding in findings):
-        next_step(f"tuner boundaries {records.name} --expand")
-    next_step(f"tuner report {records.name}")
+    if not frames.study.source and any(finding.verdict.startswith("expand") for finding in findings):
+        next_step(command("boundaries", records.name, after=("--expand",)))
+    next_step(command("report", records.name))
     raise typer.Exit(Exit.FINDING if told else Exit.FINE)

@@ -1,12 +1,12 @@
 """A checkpoint folder put in order: what is said before a file leaves it, and how the file comes back."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from tuner.cli.output import next_step, readable_bytes, say
+from tuner.shown import word
 from tuner.storage.adoption import Adoption, begin_adoption, bring_files, end_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
 from tuner.storage.identity import checkpoint_place
@@ -40,10 +40,10 @@ def move_with_words(root: Path, files: Sequence[Path]) -> None:
     """Move files to the trash, and say how to get them back and when they may go."""
     trash = new_trash(root)
     moved = move_to_trash(root, files, trash)
-    there, back = shlex.quote(f"{trash}/."), shlex.quote(f"{root}/")
+    there, back = word(f"{trash}/."), word(f"{root}/")
     say(f"{counted(moved, 'file')} moved to {trash}")
     say(f"to get them back:        cp -a {there} {back}")
-    say(f"when nothing is missed:  rm -r {shlex.quote(str(trash))}")
+    say(f"when nothing is missed:  rm -r {word(trash)}")
     left = sorted(set(files) - set(moved))
     if left:
         say(f"{counted(left, 'file')} could not be moved and stayed, {left[0]} for one")
@@ -79,7 +79,8 @@ def adopt(ledger: Ledger, plan: Adoption) -> None:
     end_adoption(ledger, plan)
     say(f"done: {ledger.safe_url} is a storage of its own, with the checkpoint folder {plan.root}")
     where = ("--storage", str(ledger.file)) if ledger.file else ("--checkpoints", str(plan.root))
-    next_step(*(shlex.join(["tuner", "verify", name, *where]) for name in ledger.campaigns()))
+    verify = (["tuner", "verify", name, *where] for name in ledger.campaigns())
+    next_step(*(" ".join(map(word, words)) for words in verify))
 
 
 def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair: bool) -> tuple[Path, bool]:

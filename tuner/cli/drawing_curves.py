@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tuner.analysis.budget_curve import budget_curve, budget_curve_finding
 from tuner.analysis.round_frames import round_frames, row_of_trial
+from tuner.cli.given import command
 from tuner.cli.launching import told_failures
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, exit_code, next_step, say
@@ -48,7 +49,7 @@ def run_and_print(desk: Desk, stages: Sequence[Stage], *, retry_failed: bool, qu
     say(f"{trained:,} steps trained; separate runs would have trained {trained + taken:,}")
     failed = told_failures(desk, rows)
     if len(curve.table):
-        next_step(f"tuner plot budget-curve {desk.name} -o budget-curve.png")
+        next_step(command("plot budget-curve", desk.name, after=("-o", "budget-curve.png")))
     return failed or exit_code([finding])
 
 

@@ -1,5 +1,6 @@
 """Writing the widened study of a round, and saying how it is trained."""
 
+from tuner.cli.given import command
 from tuner.cli.output import next_step, say
 from tuner.cli.places import opened
 from tuner.rounds.expand import expand_round
@@ -13,4 +14,7 @@ def write_expansion(storage: str | None, campaign: str, number: int) -> None:
     say(f"wrote {row.study.name}: {'; '.join(made.widened)}")
     say(f"{len(made.trials)} points, all in the new region; the trials of the old ranges count as sampled")
     file = str(launches[-1].environment.get("study_file") or campaign) if launches else campaign
-    next_step(f"tuner launch {file} --round {number} --expanded", f"tuner check {campaign} --round {number}")
+    next_step(
+        command("launch", file, after=("--round", number, "--expanded")),
+        command("check", campaign, after=("--round", number)),
+    )

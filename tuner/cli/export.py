@@ -12,7 +12,7 @@ def export(
     study: Study,
     to: Annotated[
         tuple[str, str],
-        typer.Option("--to", help="optuna URL, csv FOLDER or parquet FOLDER.", metavar="FORMAT PLACE"),
+        typer.Option("--to", help="optuna URL-or-file, csv FOLDER or parquet FOLDER.", metavar="FORMAT PLACE"),
     ],
     round_number: RoundNumber = None,
     study_name: Annotated[
@@ -26,7 +26,8 @@ def export(
     from tuner.interchange.optuna_out import export_to_optuna
     from tuner.interchange.tables_out import FORMATS, export_tables
     from tuner.reading import load
-    from tuner.security import without_secrets
+    from tuner.security import without_password
+    from tuner.shown import word
 
     form, place = to
     if form not in ("optuna", *FORMATS):
@@ -40,4 +41,4 @@ def export(
     name = study_name or f"{records.name}-{frames.study.name}"
     done = export_to_optuna(frames, place, name)
     say(f"wrote Optuna study {name!r}: {done.new} new trials, {done.before} were there, {done.unfinished} not finished")
-    next_step(f"optuna-dashboard {without_secrets(place)}")
+    next_step(f"optuna-dashboard {word(without_password(place))}")

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rich.table import Table
+from rich.text import Text
 
 from tuner.analysis.failed import failures, listed
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
@@ -16,6 +18,7 @@ from tuner.execution.choices import Choices
 from tuner.records import State
 from tuner.rounds.launch import Desk, Plan, check_study, launch_study, work_on
 from tuner.rounds.prepare import Prepared
+from tuner.shown import shown
 from tuner.storage.studies import StudyRow
 
 LOOKED_AT = 4  # trials that a dry run stacks
@@ -32,9 +35,9 @@ def print_plan(*plans: Plan) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for plan in plans:
         table.add_row(
-            plan.study.name, str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}", f"{plan.steps:,}",
-            *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
-            readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
+            Text(shown(plan.study.name)), str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}",
+            f"{plan.steps:,}", *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}",
+            f"{plan.price.evaluation_ms:.3g}", readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
         )  # fmt: skip
     console().print(table)
     for plan in plans:
@@ -68,7 +71,7 @@ def print_fusion(desk: Desk, prepared: Prepared) -> None:
     table.add_column("operation")
     table.add_column("all trials at once by")
     for name, way in sorted(choice.ways.items(), key=lambda item: (item[1], item[0])):
-        table.add_row(name, way)
+        table.add_row(Text(shown(name)), way)
     console().print(table)
     say(f"trials of this study can be fused ({choice.reason}); loop: once for each trial; shape group: {kind}")
 
@@ -104,11 +107,11 @@ def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: boo
         say(words)
     say(f"{desk.name} {study.name}: {states}; records in {desk.ledger.safe_url}")
     code = told_failures(desk, [row])
-    about = f"{desk.name} --round {study.round}"
+    about = ("--round", study.round)
     if counts[State.COMPLETE]:
-        next_step(f"tuner best-steps {about}", f"tuner boundaries {about}")
+        next_step(command("best-steps", desk.name, after=about), command("boundaries", desk.name, after=about))
     elif code is Exit.FAILED:
-        next_step(f"tuner trials {about}")
+        next_step(command("trials", desk.name, after=about))
     sys.stderr.flush()
     return code
 

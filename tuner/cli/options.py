@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.given import note_checkpoints, note_storage
+
 
 class Format(StrEnum):
     """How a reading command prints."""
@@ -29,11 +31,19 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file, like studies/digi
 Storage = Annotated[
     str | None,
     typer.Option(
-        help="Where the records are: a file, or a database URL. Default: runs/tuner.sqlite.", envvar="TUNER_STORAGE"
+        help="Where the records are: a file, or a database URL (its password better in PGPASSWORD or ~/.pgpass). "
+        "Default: runs/tuner.sqlite.",
+        envvar="TUNER_STORAGE",
+        callback=note_storage,
     ),
 ]
 Checkpoints = Annotated[
-    Path | None, typer.Option(help="Folder of the checkpoints. Default: beside the storage file.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Folder of the checkpoints. Default: beside the storage file.",
+        show_default=False,
+        callback=note_checkpoints,
+    ),
 ]
 RoundNumber = Annotated[
     int | None, typer.Option("--round", "-r", help="The round, counted from 1.", show_default=False)

@@ -15,12 +15,13 @@ from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
 from tuner.analysis.study_frames import StudyFrames
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import place_options
 from tuner.cli.options import Format
 from tuner.cli.tables import fitting, natural_width, table_of
 from tuner.security import safe_cell
+from tuner.shown import commands_with, shown, shown_lines
 
-_FINE = ("ok", "adopt", "enough", "equal", "sensitive", "saturated", "none", "confirmed", "gained")
-MARKS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
+_COLOURS = {"act": "yellow", "fine": "green", "told": "default", "open": "bright_black"}
 
 
 def console(stderr: bool = False) -> Console:
@@ -32,13 +33,23 @@ def console(stderr: bool = False) -> Console:
 
 def say(message: str) -> None:
     """A line for the person at the terminal, not for a pipe."""
-    print(message, file=sys.stderr)
+    print(shown_line(message), file=sys.stderr)
+
+
+def shown_line(message: str) -> str:
+    """One line of at most some thousand characters, whose commands find the records that this one was given."""
+    return shown_lines(shown(commands_with(message, place_options)))
+
+
+def show(line: str, style: str = "", whole: bool = False) -> None:
+    """A line of what was asked for, on stdout; `whole`, or where nobody reads on a terminal, it is never broken."""
+    console().print(Text(shown_line(line), style=style), soft_wrap=whole or not sys.stdout.isatty())
 
 
 def next_step(*commands: str) -> None:
     """The last words of a command: what to do next."""
     for command in commands:
-        say(f"next: {command}")
+        print(f"next: {shown(command)}", file=sys.stderr)
 
 
 def emit_frame(frame: pd.DataFrame, form: Format, title: str = "", spare: Sequence[str] = ()) -> None:
@@ -63,7 +74,7 @@ def _print_table(frame: pd.DataFrame, title: str, spare: Sequence[str]) -> None:
     shown, left_out = fitting(frame, out.width, spare)
     out.print(table_of(shown, title, folded=True))
     if left_out:
-        say(f"no room for {', '.join(left_out)}: widen the terminal, or -f csv")
+        say(f"no room for {', '.join(map(str, left_out))}: widen the terminal, or -f csv")
 
 
 def emit_findings(
@@ -87,19 +98,17 @@ def emit_findings(
 
 
 def _print_finding(finding: Finding, thresholds: bool) -> None:
-    out = console()
-    colour = "yellow" if finding.needs_action else ("green" if finding.verdict in _FINE else "cyan")
     mark = "⚠ " if finding.needs_action else ""
-    head = Text(f"{mark}{finding.heading} ", style="bold") + Text(finding.verdict, style=f"bold {colour}")
-    out.print(head + Text(f"  {MARKS[finding.strength]} {finding.strength}", style="dim"))
-    out.print(Text(f"  {finding.summary}"))
+    verdict = Text(finding.verdict, style=f"bold {_COLOURS[finding.tone]}")
+    head = Text(shown(f"{mark}{finding.heading} "), style="bold") + verdict
+    console().print(head + Text(f"  ({finding.evidence_words})", style="dim"))
+    show(f"  {finding.summary}")
     for caveat in finding.caveats:
-        out.print(Text(f"  note: {caveat}", style="dim"))
+        show(f"  note: {caveat}", style="dim")
     if finding.action and finding.action != NOTHING_TO_DO:
-        out.print(Text(f"  → {finding.action}"))
+        show(f"  → {finding.action}")
     if thresholds and finding.thresholds:
-        used = ", ".join(f"{name} {value:g}" for name, value in finding.thresholds.items())
-        out.print(Text(f"  thresholds: {used}", style="dim"))
+        show(f"  thresholds: {', '.join(f'{name} {value:g}' for name, value in finding.thresholds.items())}", "dim")
 
 
 def say_failed(frames: StudyFrames) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from tuner.budget.step_budget import StepBudget
+from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.playing import print_prices
 from tuner.errors import DeclarationError
@@ -41,7 +42,7 @@ def print_rounds(desk: Desk, total_steps: int | None, count: int | None) -> None
         say(f"note: {note}")
     if total_steps is not None:
         _say_declarations([declaration_words(one) for one in planned])
-    next_step(f"tuner run {desk.study_file or desk.name} --dry-run")
+    next_step(command("run", desk.study_file or desk.name, after=("--dry-run",)))
 
 
 def _print_one_length(desk: Desk, total_steps: int, count: int | None) -> None:
@@ -54,7 +55,7 @@ def _print_one_length(desk: Desk, total_steps: int, count: int | None) -> None:
         "steps buys trials. A round is longer where the best steps of the round before say so; a sweep comes on top"
     )
     _say_declarations([declaration_words(one, length=False) for one in planned])
-    next_step(f"tuner run {desk.study_file or desk.name} --dry-run")
+    next_step(command("run", desk.study_file or desk.name, after=("--dry-run",)))
 
 
 def _say_declarations(rounds: Sequence[str]) -> None:

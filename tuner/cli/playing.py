@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from rich.text import Text
-
 from tuner.cli.bottom_line import bottom_line
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
 from tuner.cli.launching import print_plan, told_failures
-from tuner.cli.output import console, next_step, readable_seconds, say
+from tuner.cli.output import next_step, readable_seconds, say, show
 from tuner.cli.places import report_path
+from tuner.cli.sweeping import say_lines
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.study import Study
 from tuner.errors import StorageError
@@ -21,6 +21,7 @@ from tuner.rounds.importances import importances
 from tuner.rounds.launch import Desk, Plan
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.run import Ending, Playbook, Question
+from tuner.shown import word
 
 
 def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool) -> Exit:
@@ -47,7 +48,7 @@ def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool)
     if ending.question is not None:
         _ask(ending.question, desk)
         return Exit.FINDING
-    next_step(f"open {page}", f"tuner best {desk.name} --export model.safetensors")
+    next_step(f"open {word(page)}", command("best", desk.name, after=("--export", "model.safetensors")))
     return code
 
 
@@ -68,14 +69,13 @@ def _price_words(plans: Sequence[Plan]) -> str:
 
 def _print_bottom_line(desk: Desk, ending: Ending) -> None:
     try:
-        winner = load(desk.name, str(desk.ledger.safe_url)).best()
+        winner = load(desk.name, desk.ledger.url).best()
     except StorageError:
         return
     first, *others = bottom_line(winner, ending.findings, ended=ending.question is None)
-    out = console()
-    out.print(Text(first, style="bold"))
+    show(first, style="bold")
     for line in others:
-        out.print(Text(line))
+        show(line)
 
 
 def _ask(question: Question, desk: Desk) -> None:
@@ -86,12 +86,11 @@ def _ask(question: Question, desk: Desk) -> None:
         say(f"  {finding.subject}: {finding.action}")
     file = desk.study_file or desk.name
     if not question.proposal:
-        say(f"  --yes cannot choose this for you. Write one of these lines in {file}, then run the command again:")
-        for line in question.lines:
-            say(f"    {line.code}  # in {line.place}: {line.why}" if line.code else f"    or {line.why}")
-        next_step(f"tuner plot sweep {desk.name}")
+        say("--yes cannot choose this for you.")
+        say_lines(question.lines, file)
+        next_step(command("plot sweep", desk.name))
         return
     say(f"  --yes would: {question.proposal}")
     if question.instead:
         say(f"  the other way, wider ranges first: {question.instead}")
-    next_step(f"tuner run {file} --yes")
+    next_step(command("run", desk.study_file or desk.name, after=("--yes",)))

@@ -29,6 +29,7 @@ def plot(
     """Draw a plot into a file, and beside it a CSV of what is plotted."""
     from tuner.cli.output import say
     from tuner.errors import StorageError
+    from tuner.plots.theme import empty_because
     from tuner.reading import load
     from tuner.security import make_private_folder, safe_cell
 
@@ -36,6 +37,8 @@ def plot(
     if target.suffix not in (".png", ".svg", ".pdf"):
         raise StorageError(f"a plot is written as .png, .svg or .pdf, got {target.name!r}; name the file so")
     figure, frame = load(study, storage).drawn(kind, study_name or round_number)
+    if reason := empty_because(figure):
+        raise StorageError(f"there is nothing to plot: {reason} No file was written")
     make_private_folder(target.parent)
     figure.savefig(target, dpi=150)
     frame.map(safe_cell).rename(columns=safe_cell).to_csv(target.with_suffix(".csv"), index=False)

@@ -6,20 +6,27 @@ it has done its work, and from then on with the code of that work. While trials 
 
 import atexit
 import gc
+import io
 import os
 import sys
+import traceback
+from types import TracebackType
 from typing import NoReturn
 
 from tuner import signals
 from tuner.cli.exit_codes import Exit
 from tuner.cli.streams import lasting
+from tuner.shown import escape_logs, shown_lines
 
 
 def main() -> NoReturn:
     """Run the command given in `sys.argv` and exit with its code."""
     atexit.register(signals.be_deaf)  # before all others, so that it is called last
+    escape_logs()
+    sys.excepthook = _show_traceback
     os.register_at_fork(after_in_child=signals.ENDING.forget)
     ending = signals.ENDING
+    _bear_any_letter()
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     try:
         ending.listen(_tell)
@@ -31,6 +38,19 @@ def main() -> NoReturn:
         print("interrupted; run the same command again to go on", file=sys.stderr)
     gc.freeze()  # else Python searches all of torch for cycles before it ends: 0.4 s
     sys.exit(ending.code)
+
+
+def _bear_any_letter() -> None:
+    """What the encoding of a terminal or pipe has no letter for is shown by its number, and ends nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """For --debug: as Python does it, but whatever names it holds."""
+    for part in traceback.format_exception(kind, error, trace):
+        print(shown_lines(part.strip("\n")), file=sys.stderr)
 
 
 def _tell(text: str) -> None:

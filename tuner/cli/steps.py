@@ -14,13 +14,15 @@ def best_steps(
 ) -> None:
     """Say where in training the best checkpoints lie, and whether the step budget was right (exit code 3: act)."""
     from tuner.analysis.best_steps import best_steps_finding
+    from tuner.analysis.elsewhere import for_elsewhere
+    from tuner.cli.given import command
     from tuner.cli.output import emit_findings, exit_code, next_step, say_failed
     from tuner.reading import load
 
     records = load(study, storage)
     frames = records.frames(round_number)
-    finding = best_steps_finding(frames)
+    (finding,) = for_elsewhere(frames, [best_steps_finding(frames)])
     emit_findings(records.name, frames.study.name, [finding], form, verbose)
     say_failed(frames)
-    next_step(f"tuner plot best-steps {records.name} -o best-steps.png")
+    next_step(command("plot best-steps", records.name, after=("-o", "best-steps.png")))
     raise typer.Exit(exit_code([finding]))

@@ -1,14 +1,17 @@
 """Choosing a sweep's grid, running it, and printing what it found."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
-from tuner.analysis.sweep_outcome import Fitted, Invalid
+from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
+from tuner.analysis.unfitted import Proposal, Unfitted, proposals
 from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, emit_frame, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
@@ -16,6 +19,12 @@ from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Desk
 from tuner.rounds.sweep import run_sweep
+
+SHOWN = (
+    "learning_rate", "state", "last_unfit", "first_fit", "final_value", "late_improvement", "validation_best",
+    "validation_step", "validation_end", "overfits", "reason",
+)  # fmt: skip
+SPARE = ("late_improvement", "validation_end", "reason")  # what a narrow terminal does without
 
 
 def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
@@ -64,16 +73,25 @@ def run_and_print(desk: Desk, declared: Sweep, *, again: bool, retry_failed: boo
     if records is None:
         raise StorageError(f"the sweep of {desk.name!r} left no record")
     if form is Format.table:
-        emit_frame(records.fits.drop(columns=["trial", "seed"]), form)
+        emit_frame(records.fits[list(SHOWN)], form, spare=SPARE)
     emit_findings(desk.name, records.name, [sweep_finding(outcome, records.fits, records.frames.study)], form)
     file = desk.study_file or desk.name
     if isinstance(outcome, Fitted):
-        next_step(f"tuner launch {file} --round 1", f"tuner plot sweep {desk.name}")
+        next_step(command("launch", file, after=("--round", 1)), command("plot sweep", desk.name))
         return Exit.FINE
-    if isinstance(outcome, Invalid):
-        next_step(f"tuner sweep {file} --extend")
     say("no number of steps: see the action above")
+    if isinstance(outcome, Invalid):
+        next_step(command("sweep", file, after=("--extend",)))
+    elif isinstance(outcome, NotFitted):
+        say_lines(proposals(Unfitted(outcome, records.fits, records.frames.study)), file)
     return Exit.FINDING
+
+
+def say_lines(lines: Sequence[Proposal], file: object) -> None:
+    """Lines to write in the study file, of which a person chooses one."""
+    say(f"Write one of these lines in {file}, then run the command again:")
+    for line in lines:
+        say(f"  {line.code}  # in {line.place}: {line.why}" if line.code else f"  or {line.why}")
 
 
 def _grid(text: str) -> tuple[float, ...]:

@@ -20,10 +20,13 @@ def trials(
     """List the trials of a round: number, state, reason, point, best and last value, steps (those taken over), seed."""
     from tuner.analysis.curves import ranked_trials
     from tuner.cli.output import emit_frame, say
+    from tuner.interchange.cells import with_choice_cells
     from tuner.reading import load
 
     frames = load(study, storage).frames(study_name or round_number)
     table = frames.trials if top is None else ranked_trials(frames).head(top)
+    if form is not Format.json:
+        table = with_choice_cells(table, frames.study.hyperparameters, none="None" if form is Format.table else "null")
     values = ["best_value", "best_step", "last_value", "steps", "seed"]
     if form is not Format.table:
         more = ["inherited", "exact", "data_seed", "origin", "attempt"]

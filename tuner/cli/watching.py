@@ -16,10 +16,11 @@ from rich.progress import (
 )
 
 from tuner import signals
-from tuner.cli.output import console, readable_seconds, say
+from tuner.cli.output import console, readable_seconds, say, shown_line
 from tuner.design.study import Study
 from tuner.execution.backend import Listener, Silent, Watch
 from tuner.records import Claim, State, TrialUpdate
+from tuner.shown import shown
 
 MOST_BARS = 8  # of trials
 SILENT_SECONDS = 60.0  # after which lines say how far trials are
@@ -86,8 +87,10 @@ class Bars:
         self.study = study
         self.progress = progress
         self.steps = study.budget.max_train_steps
-        self.whole = progress.add_task(study.name, total=study.num_trials * self.steps, completed=finished * self.steps,
-                                       note=f"{finished}/{study.num_trials} trials")  # fmt: skip
+        self.whole = progress.add_task(
+            shown(study.name), total=study.num_trials * self.steps, completed=finished * self.steps,
+            note=f"{finished}/{study.num_trials} trials",
+        )  # fmt: skip
         self.finished = finished
         self.trials: dict[int, tuple[TaskID, float, int]] = {}  # by id: bar, when and at which step it began
         self.reached: dict[int, int] = {}
@@ -95,9 +98,9 @@ class Bars:
     def trial_started(self, claim: Claim) -> None:
         self._forget(claim)
         first = claim.first_step
-        shown = len(self.trials) < MOST_BARS
+        has_room = len(self.trials) < MOST_BARS
         bar = self.progress.add_task(
-            f"  trial {claim.trial.number}", total=self.steps, completed=first, note="", visible=shown
+            f"  trial {claim.trial.number}", total=self.steps, completed=first, note="", visible=has_room
         )
         self.trials[claim.trial_id] = (bar, time.monotonic(), first)
 
@@ -119,7 +122,7 @@ class Bars:
         done = self.finished * self.steps + sum(self.reached.values())
         self.progress.update(self.whole, completed=done, note=note)
         if update.state is not State.COMPLETE:
-            self.progress.console.print(f"  {described(self.study, claim, update)}", markup=False)
+            self.progress.console.print(shown_line(f"  {described(self.study, claim, update)}"), markup=False)
 
     def _forget(self, claim: Claim) -> None:
         if claim.trial_id in self.trials:

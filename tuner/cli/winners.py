@@ -1,12 +1,10 @@
 """What there is to say about a winner."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
-from rich.text import Text
-
-from tuner.cli.output import console, say
+from tuner.cli.given import command
+from tuner.cli.output import say, show
 from tuner.cli.tables import readable
 from tuner.errors import StorageError
 from tuner.reading import Winner
@@ -21,8 +19,8 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
     """
     study, record = winner.row.study, winner.record
     reproduce = study.source and f"it was trained elsewhere: {study.source}"
-    place = f"--round {study.round}" if study.kind == "round" else f"--study {shlex.quote(study.name)}"
-    reproduce = reproduce or f"tuner replay {shlex.quote(str(study_file))} {place} --trial {record.number}"
+    place = ("--round", study.round) if study.kind == "round" else ("--study", study.name)
+    reproduce = reproduce or command("replay", study_file, after=(*place, "--trial", record.number))
     return {
         "campaign": winner.row.campaign,
         "study": study.name,
@@ -50,21 +48,22 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
 
 def print_winner(told: dict[str, Any], words: str) -> None:
     """The winner for a person; `words`: its value with what it is."""
-    out = console()
-    out.print(Text(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold"))
-    out.print(Text(f"  {told['objective']}: {words}"))
-    out.print(Text(f"  its selected run: {readable(told['best_value'])} at step {told['best_step']} of "
-                   f"{told['max_train_steps']} (last: {readable(told['last_value'])})"))  # fmt: skip
+    show(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold")
+    show(f"  {told['objective']}: {words}")
+    show(
+        f"  its selected run: {readable(told['best_value'])} at step {told['best_step']} of "
+        f"{told['max_train_steps']} (last: {readable(told['last_value'])})"
+    )
     for name, value in told["point"].items():
-        out.print(Text(f"  {name} = {value!r}"))
-    out.print(Text(f"  seed {told['seed']}, checkpoint {told['checkpoint']}"))
+        show(f"  {name} = {value!r}")
+    show(f"  seed {told['seed']}, checkpoint {told['checkpoint']}")
     revision = told["revision"]
     if revision:
         changed = " with uncommitted changes" if revision.get("uncommitted") else ""
-        out.print(Text(f"  code: commit {revision['commit'][:12]}{changed}"))
+        show(f"  code: commit {revision['commit'][:12]}{changed}")
     if not told["exact"]:
-        out.print(Text("  exact=false: trained under more than one set of Numerics, so it replays to other bits"))
-    out.print(Text(f"  reproduce: {told['reproduce']}"))
+        show("  exact=false: trained under more than one set of Numerics, so it replays to other bits")
+    show(f"  reproduce: {told['reproduce']}", whole=True)
 
 
 def export_weights(winner: Winner, root: Path, target: Path) -> None:

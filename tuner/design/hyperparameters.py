@@ -10,7 +10,11 @@ from numbers import Real
 from typing import Literal, get_args
 
 from tuner.errors import DeclarationError
+from tuner.shown import quoted
 
+LARGEST = 1e300  # the width of a range and a margin beside it are still numbers
+TOO_LARGE = 1.7e308
+LARGEST_WHOLE = 2**53  # positions in a range are floats
 Value = None | bool | int | float | str
 Family = Literal["warmup", "initialization", "architecture", "optimizer", "augmentation", "regularization", "schedule"]
 Limits = Literal["none", "low", "high", "both"]
@@ -54,6 +58,10 @@ class Range:
         for bound in (self.low, self.high):
             if isinstance(bound, bool) or not isinstance(bound, Real):
                 raise DeclarationError(f"a range is bounded by numbers, got {bound!r}; choice(...) takes other values")
+            if (LARGEST_WHOLE if self.integer else LARGEST) < _size(bound) != math.inf:
+                raise DeclarationError(
+                    f"a range lies within ±{LARGEST:g}, one of whole numbers within ±2^53, got {quoted(bound)}"
+                )
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise DeclarationError(
                 f"a range needs finite bounds with low < high, got {self.low} and {self.high}; "
@@ -133,17 +141,69 @@ Domain = Range | Choice
 
 
 @dataclass(frozen=True, slots=True)
-class Hyperparameter:
-    """A name and what it may be. `condition` (parent, value): it exists only where the parent has that value.
+class Span:
+    """Numbers from `low` to `high`, both included, or beyond where one is None: the values of a parent."""
 
-    The name of a conditional hyperparameter is qualified by that value ("sgd.learning_rate"), because the same
-    word under another parent is another hyperparameter (B13).
+    low: float | int | None = None
+    high: float | int | None = None
+
+    def __contains__(self, value: object) -> bool:
+        if self.low is None and self.high is None:
+            return value is not None
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return False
+        number = float(value)
+        return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
+
+
+# The parent, and what it has where the child exists: one value, one of several, or a number in a span. A study file
+# declares texts (`branches`); the others are read from studies that were run elsewhere.
+Condition = tuple[str, Value | tuple[Value, ...] | Span]
+
+
+def fulfils(condition: Condition, value: object) -> bool:
+    """Whether a child exists where its parent has `value`; True and "1" are not 1.
+
+    A parent that does not exist itself has None, as has one whose choice is None: ask only where it exists.
+    """
+    wanted = condition[1]
+    if isinstance(wanted, Span):
+        return value in wanted
+    several = wanted if isinstance(wanted, tuple) else (wanted,)
+    return any(_kind(one) is _kind(value) and one == value for one in several)
+
+
+def _kind(value: object) -> type:
+    return float if isinstance(value, int) and not isinstance(value, bool) else type(value)
+
+
+def condition_words(condition: Condition) -> str:
+    """In words: optimizer = sgd, num_layers >= 2, use_schedule = True, num_layers is 1 or 3."""
+    parent, wanted = condition
+    if isinstance(wanted, tuple):
+        return f"{parent} is {' or '.join(map(str, wanted))}"
+    if not isinstance(wanted, Span):
+        return f"{parent} = {wanted}"
+    low, high = wanted.low, wanted.high
+    if low is None and high is None:
+        return f"{parent} was suggested"
+    if low is None or high is None:
+        return f"{parent} >= {low:g}" if high is None else f"{parent} <= {high:g}"
+    return f"{parent} = {low:g}" if low == high else f"{low:g} <= {parent} <= {high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """A name and what it may be. `condition`: it exists only where its parent has the value there (see Condition).
+
+    Where several hyperparameters share a word, each is qualified by its parent's value ("sgd.learning_rate"), because
+    the same word under another parent is another hyperparameter (B13).
     """
 
     name: str
     domain: Domain
     family: Family | None = None
-    condition: tuple[str, str] | None = None
+    condition: Condition | None = None
 
     @property
     def short_name(self) -> str:
@@ -179,13 +239,23 @@ def integers(
 
 def _as_float(bound: float) -> float:
     """Whole bounds of a real range become floats; what is no number is left for Range to refuse."""
-    return float(bound) if isinstance(bound, Real) and not isinstance(bound, bool) else bound
+    is_number = isinstance(bound, Real) and not isinstance(bound, bool)
+    return float(bound) if is_number and _size(bound) != TOO_LARGE else bound
 
 
 def _as_int(bound: float) -> int:
     """8.0 means 8; what is not whole is left for Range to refuse."""
-    whole = isinstance(bound, Real) and not isinstance(bound, bool) and math.isfinite(bound) and bound == int(bound)
+    is_number = isinstance(bound, Real) and not isinstance(bound, bool)
+    whole = is_number and _size(bound) <= LARGEST and bound == int(bound)
     return int(bound) if whole else bound  # type: ignore[return-value]
+
+
+def _size(number: float) -> float:
+    """Its absolute value as a float; TOO_LARGE for a whole number that is more than a float can hold."""
+    try:
+        return abs(float(number))
+    except OverflowError:
+        return TOO_LARGE
 
 
 _NO_OFF = object()
@@ -231,6 +301,8 @@ def _check_value(value: object, what: str) -> None:
         raise DeclarationError(f"{what} holds None, booleans, numbers and strings, got {value!r}; name it by a string")
     if isinstance(value, float) and not math.isfinite(value):
         raise DeclarationError(f"{what} must be finite, got {value}")
+    if isinstance(value, int) and _size(value) > LARGEST:
+        raise DeclarationError(f"{what} lies within ±{LARGEST:g}, got {quoted(value)}; name it by a string")
 
 
 def _check_family(family: str | None) -> None:

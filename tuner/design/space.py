@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from tuner.design.hyperparameters import (
     REGULARIZERS,
     Choice,
+    Condition,
     Constant,
     Domain,
     Hyperparameter,
     Range,
     Value,
     default_family,
+    fulfils,
 )
 from tuner.design.trial import TRIAL_COLUMNS
 from tuner.errors import DeclarationError
@@ -128,7 +130,7 @@ class SearchSpace:
                 drawn[name] = constant.value
         return drawn
 
-    def _condition(self, name: str) -> tuple[str, str] | None:
+    def _condition(self, name: str) -> Condition | None:
         """Where a hyperparameter or fixed value exists: the parent and its value; None: everywhere."""
         for hyperparameter in self.hyperparameters:
             if hyperparameter.name == name:
@@ -147,7 +149,7 @@ class SearchSpace:
     def _refuse_ambiguity(self) -> None:
         """`point["learning_rate"]` must mean one thing: no short name exists twice at the same point (B13)."""
         names = [hyperparameter.name for hyperparameter in self.hyperparameters] + [name for name, _ in self.fixed]
-        conditions: dict[str, list[tuple[str, tuple[str, str] | None]]] = {}
+        conditions: dict[str, list[tuple[str, Condition | None]]] = {}
         for name in names:
             value, _, short = name.rpartition(".")
             if value and len(self._parents(value)) > 1:
@@ -284,9 +286,9 @@ def _letters(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
-def _holds(condition: tuple[str, str], drawn: dict[str, Value]) -> bool:
-    parent, value = condition
-    return drawn.get(parent) == value
+def _holds(condition: Condition, drawn: dict[str, Value]) -> bool:
+    parent = condition[0]
+    return parent in drawn and fulfils(condition, drawn[parent])
 
 
 def _off_of(domain: Domain) -> tuple[bool, Value]:

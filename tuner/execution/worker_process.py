@@ -26,6 +26,7 @@ from tuner.execution.in_process import InProcess, Lease
 from tuner.execution.orders import STOP, Mouth, Order, Place
 from tuner.execution.quota import Quota
 from tuner.records import Claim, TrialUpdate
+from tuner.shown import escape_logs, shown_lines
 from tuner.signals import ENDING, HANDING_OVER_SECONDS, SAVE_SECONDS, silent
 from tuner.storage.store import Ledger, open_ledger
 
@@ -36,6 +37,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Work until there are no orders any more, or somebody says stop."""
     die_with_the_parent()
+    escape_logs()
     mouth = Mouth(os.dup(1))
     os.dup2(2, 1)  # what user code prints must not get between our messages
     os.register_at_fork(after_in_child=ENDING.forget)
@@ -54,7 +56,7 @@ def main() -> None:
     except TunerError as error:
         mouth.say("fault", kind=_family(error), name=type(error).__name__, text=str(error))
     except Exception as error:  # text and never the object: it may not survive the journey
-        sys.stderr.write(traceback.format_exc())
+        sys.stderr.write(shown_lines(traceback.format_exc(), ""))
         mouth.say("fault", kind="fault", text=f"{type(error).__name__}: {error}")
     gc.freeze()  # as in the command: nothing is searched for cycles at the end
 

@@ -1,7 +1,8 @@
 """Curves as they were logged, made curves by rule (D13, D27, D33): nothing is dropped in silence."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from tuner.design.objective import Objective
-from tuner.records import State
+from tuner.records import FinishedTrial, State
 
 LARGEST = 1e300
 
@@ -98,8 +99,8 @@ def note_ends(
     mine = curves[(curves["metric"] == objective.metric) & curves["trial"].isin(whole)]
     holes = mine.loc[~np.isfinite(mine["value"].to_numpy()), "trial"].nunique()
     notes = [
-        (states.count(State.CANCELLED), "trials did not reach their end and count as cancelled: no verdict speaks "
-         "about them (D13)"),
+        (states.count(State.CANCELLED), "trials did not reach their end (they were stopped, or still ran when "
+         "the table was written) and count as cancelled: no verdict speaks about them (D13)"),
         (states.count(State.INFEASIBLE), "trials are infeasible: they end without a finite value, or the points say so "
          "(D27)"),
         (short, "trials are complete by the points, though their curves end before the budget"),
@@ -118,3 +119,24 @@ def schedule_by_curve(curves: pd.DataFrame, metrics: tuple[str, ...]) -> str | N
     ordered = mine.sort_values(["trial", "step"], kind="stable").groupby("trial")["value"]
     fraction = ordered.last() / ordered.max()
     return "constant" if bool((fraction > 0.99).all()) else "decaying"
+
+
+def note_replicates(trials: Sequence[FinishedTrial]) -> list[str]:
+    """Trials of equal points are replicates, and those that measured the same to the last bit are copies."""
+    points = Counter(repr(one.trial.point.values_by_name) for one in trials)
+    several = [count for count in points.values() if count > 1]
+    if not several:
+        return []
+    told = (
+        f"{sum(several)} trials share {len(several)} points and count as replicates (the most of one point: "
+        f"{max(several)}); `tuner adopt` compares points that have 3 or more"
+    )
+    seen = Counter(
+        (repr(one.trial.point.values_by_name), tuple((m.step, m.metric, repr(m.value)) for m in one.measurements))
+        for one in trials
+        if points[repr(one.trial.point.values_by_name)] > 1 and one.measurements
+    )
+    copies = sum(count - 1 for count in seen.values())
+    return [told] + [f"{copies} of these repeat another to the last bit: copies of one run, or of one seed"] * bool(
+        copies
+    )

@@ -1,7 +1,8 @@
 """A study that was run elsewhere, ready to be written into the Ledger."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 
 from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
@@ -11,10 +12,11 @@ from tuner.design.points import Point
 from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import DeclarationError
-from tuner.records import FinishedTrial
+from tuner.errors import DeclarationError, StudyChanged
+from tuner.records import FinishedTrial, TrialRecord
 from tuner.storage.store import Ledger
 
+RUN_ORIGIN = "run "  # begins the origin of a trial whose run has a name that is no number
 STUDY = "round-1"  # the name of an imported study in its campaign
 SCHEDULES = ("constant", "decaying", "unknown")
 
@@ -28,11 +30,12 @@ LEARNING_RATE_METRICS = ("lr", "learning_rate")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A study, its finished trials, and what was decided by rule on the way."""
+    """A study, its finished trials, and what was decided by rule on the way; `name`: the one it has elsewhere."""
 
     study: Study
     trials: tuple[FinishedTrial, ...]
     notes: tuple[str, ...]
+    name: str = ""
 
 
 def metric_name(name: str) -> str:
@@ -88,17 +91,63 @@ def refuse_unknown(ignored: Sequence[str], known: Collection[str]) -> None:
             raise DeclarationError(f"--ignore {name} names nothing there; there are: {', '.join(sorted(known))}")
 
 
-def imported_trial(study: Study, number: int, values: Mapping[str, object]) -> Trial:
-    """A trial as it was declared elsewhere; its seeds are not known."""
+def imported_trial(study: Study, number: int, values: Mapping[str, object], origin: str = "") -> Trial:
+    """A trial as it was declared elsewhere; its seeds are not known. `origin`: by default what the study came from."""
     ordered = {h.name: values[h.name] for h in study.hyperparameters if h.name in values}
     schedule = study.schedule.schedule(study.budget.max_train_steps)
-    return Trial(number, Point.of(ordered), 0, 0, schedule, study.source)  # type: ignore[arg-type]
+    return Trial(number, Point.of(ordered), 0, 0, schedule, origin or study.source)  # type: ignore[arg-type]
 
 
 def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
     """Write the study down under a name, all or nothing; trials that were imported before are left alone.
 
-    Returns how many are new. Raises StudyChanged where another study has the name.
+    A run that has a name keeps the number that it had, wherever it stands in a table that has grown. Returns how many
+    are new. Raises StudyChanged where another study has the name.
     """
     origin = f"imported from {imported.study.source}"
-    return ledger.import_study(campaign, imported.study, origin, imported.trials)
+    known = _known_trials(ledger, campaign)
+    trials = _as_numbered_before(known, imported.trials)
+    _refuse_others(campaign, known, trials)
+    try:
+        return ledger.import_study(campaign, imported.study, origin, trials)
+    except StudyChanged as error:
+        changed = "\n".join(line for line in str(error).splitlines() if line.startswith("  "))
+        raise StudyChanged(
+            f"{campaign!r} was imported before, and what is read now has another declaration:\n{changed}\n"
+            f"import it under another name: --study {campaign}-2; more trials of the same declaration would be added"
+        ) from error
+
+
+def outdated(ledger: Ledger, campaign: str, imported: Imported) -> int:
+    """The trials that were imported before and have got on since: they ended otherwise, or measured more."""
+    known = {record.number: record for record in _known_trials(ledger, campaign)}
+    trials = _as_numbered_before(list(known.values()), imported.trials)
+    pairs = [(known[one.trial.number], one) for one in trials if one.trial.number in known]
+    return sum(record.state is not one.state or record.step != one.step for record, one in pairs)
+
+
+def _known_trials(ledger: Ledger, campaign: str) -> list[TrialRecord]:
+    """The trials of the study under that name, where there is one that was imported."""
+    rows = ledger.studies(campaign) if campaign in ledger.campaigns() else []
+    return [record for row in rows if row.study.name == STUDY for record in ledger.trials(row.study_id)]
+
+
+def _as_numbered_before(known: Sequence[TrialRecord], trials: Sequence[FinishedTrial]) -> Sequence[FinishedTrial]:
+    if not known or not any(one.trial.origin.startswith(RUN_ORIGIN) for one in trials):
+        return trials
+    numbers = {record.origin: record.number for record in known}
+    free = count(max(record.number for record in known) + 1)
+    given = [numbers[one.trial.origin] if one.trial.origin in numbers else next(free) for one in trials]
+    return [replace(one, trial=replace(one.trial, number=number)) for one, number in zip(trials, given, strict=True)]
+
+
+def _refuse_others(campaign: str, known: Sequence[TrialRecord], trials: Sequence[FinishedTrial]) -> None:
+    """Raise StudyChanged where a trial that is there has another point: another study with the same declaration."""
+    points = {record.number: record.point for record in known}
+    for one in trials:
+        there = points.get(one.trial.number, one.trial.point)
+        if dict(there.values_by_name) != dict(one.trial.point.values_by_name):
+            raise StudyChanged(
+                f"there is another study {campaign!r}: its trial {one.trial.number} has other values than here; import "
+                "under another name: --study NAME"
+            )

@@ -1,16 +1,14 @@
 """An Optuna study as one of ours: intermediate values become curves, states become ours (D27, D33, D37)."""
 
 import math
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import optuna
 import pandas as pd
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.analysis.study_frames import PRUNED
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Range
 from tuner.design.objective import Objective
@@ -18,10 +16,20 @@ from tuner.design.study import Study
 from tuner.errors import DeclarationError, StorageError, TunerError
 from tuner.interchange.cleaning import interval_of, reach_of, without_overflow
 from tuner.interchange.imported import Imported, imported_study, imported_trial, metric_name, refuse_unknown
-from tuner.interchange.optuna_space import hyperparameters_of, point_values
+from tuner.interchange.optuna_cells import damage_of_trial
+from tuner.interchange.optuna_places import OptunaPlace, chosen_study, opened_place, place_of, quiet_optuna
+from tuner.interchange.optuna_space import OptunaSpace, space_of
 from tuner.records import FinishedTrial, Measurement, State
+from tuner.storage.codec import study_from
 
 NUMBER, STATE, REASON = "tuner_trial", "tuner_state", "tuner_reason"  # user attributes that our export writes
+DECLARED = "tuner_study"  # and that of the study: its declaration
+OBJECTIVE = "objective"
+SAMPLER_MARKS = (
+    ("fixed_params", "enqueued by hand"), ("cma:", "by CMA-ES"), ("tpe:", "by TPE"), ("gp:", "by a Gaussian process"),
+    (":generation", "by a genetic algorithm"), ("grid_id", "on a grid"),
+)  # fmt: skip
+_OURS = tuple(state.value for state in State if state.finished)
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -29,78 +37,98 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 class OptunaTerms:
     """What the person who imports says: the rest is in the study."""
 
-    objective: str = "objective"
+    objective: str = OBJECTIVE
     max_train_steps: int | None = None
     schedule: str = "unknown"
     ignored: tuple[str, ...] = ()
 
 
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Constraints are experimental in Optuna 5, and it says so each time; its log is not ours."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
+def imported_from_optuna(written: str, name: str | None, terms: OptunaTerms) -> Imported:
+    """Read a study of a path or URL; without a name the only one there.
 
-
-def optuna_study(url: str, name: str) -> optuna.Study:
-    """A study of an Optuna storage. Raises StorageError with what there is instead."""
-    try:
-        storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        known = ", ".join(repr(one) for one in optuna.get_all_study_names(url)[:20]) or "none"
-        raise StorageError(f"there is no Optuna study {name!r} there; there are: {known}") from None
-    except RuntimeError as error:
-        raise StorageError(
-            f"the Optuna database is of another version: {str(error).strip()[:300]}; back it up, then "
-            "`optuna storage upgrade --storage URL` brings it to this one"
-        ) from error
-    except Exception as error:
-        raise StorageError(f"no Optuna database can be read there: {type(error).__name__}: {error!s:.300}") from error
-
-
-def imported_from_optuna(url: str, name: str, terms: OptunaTerms) -> Imported:
-    """Read a study. Raises StorageError, and DeclarationError for what cannot be a study here."""
-    with quiet_optuna():
-        study = optuna_study(url, name)
+    Raises StorageError, and DeclarationError for what cannot be a study here.
+    """
+    place = place_of(written)
+    with quiet_optuna(), opened_place(place) as storage:
+        study = chosen_study(storage, place, name)
         if len(study.directions) != 1:
             raise DeclarationError(
-                f"{name!r} has {len(study.directions)} objectives, and a study here is judged by one; import one of "
-                "them as a table (`tuner import table`)"
+                f"{study.study_name!r} has {len(study.directions)} objectives, and a study here is judged by one; "
+                "import one of them as a table (`tuner import table`)"
             )
-        direction = study.direction.name.lower()
-        trials = study.get_trials(deepcopy=False)
+        trials = _trials_of(study, place)
+        return _imported(study, trials, terms)
+
+
+def _imported(study: optuna.Study, trials: Sequence[FrozenTrial], terms: OptunaTerms) -> Imported:
     notes: list[str] = []
     finished = _finished(trials, notes)
-    objective = Objective(metric_name(terms.objective), direction)  # type: ignore[arg-type]
-    shift = _shift(finished, notes)
-    budget = _budget(finished, shift, terms.max_train_steps, notes)
+    ours = _declared(study, finished, terms)
+    metric = ours.objective.metric if ours and terms.objective == OBJECTIVE else metric_name(terms.objective)
+    objective = Objective(metric, study.direction.name.lower())  # type: ignore[arg-type]
+    shift = 0 if ours else _shift(finished, notes)
     refuse_unknown(terms.ignored, {name for trial in finished for name in trial.params})
-    hyperparameters, parents = hyperparameters_of(finished, terms.ignored, notes)
-    declared = imported_study(hyperparameters, budget, objective, terms.schedule, f"Optuna study {name}")
-    known = {h.name for h in hyperparameters}
+    if ours is None:
+        budget = _budget(finished, shift, terms.max_train_steps, notes)
+        space = space_of(finished, terms.ignored, notes)
+    else:
+        budget = ours.budget
+        space = OptunaSpace.declared(ours.hyperparameters)
+    source = f"Optuna study {study.study_name}"
+    declared = imported_study(space.hyperparameters, budget, objective, terms.schedule, source)
     made = [
-        _trial(declared, trial, point_values(trial, known, parents), shift, _ended(trial, budget, shift))
-        for trial in finished
+        _trial(declared, trial, space.point_values(trial), shift, _ended(trial, budget, shift)) for trial in finished
     ]
     _note_states(finished, made, notes)
-    declared = Study(**{name: getattr(declared, name) for name in declared.__slots__} | {"num_trials": len(made)})
-    return Imported(declared, tuple(made), tuple(notes))
+    declared = replace(declared, num_trials=len(made))
+    return Imported(declared, tuple(made), tuple(notes), study.study_name)
+
+
+def _trials_of(study: optuna.Study, place: OptunaPlace) -> list[FrozenTrial]:
+    """All trials, each of which can be read whole. Raises StorageError naming trial and field."""
+    try:
+        trials = study.get_trials(deepcopy=False)
+    except Exception as error:
+        raise StorageError(
+            f"{place.told}: the trials of {study.study_name!r} cannot be read: {type(error).__name__}: {error!s:.300}; "
+            "nothing was imported"
+        ) from error
+    for trial in trials:
+        wrong = damage_of_trial(trial)
+        if wrong is not None:
+            raise StorageError(f"{place.told}: trial {trial.number}: {wrong}; nothing was imported")
+    return trials
+
+
+def _declared(study: optuna.Study, finished: Sequence[FrozenTrial], terms: OptunaTerms) -> Study | None:
+    """What our own export wrote beside the trials; None where others have added to them since, or more is asked."""
+    text = study.user_attrs.get(DECLARED)
+    if not isinstance(text, str) or terms.ignored or terms.max_train_steps is not None:
+        return None
+    if any(NUMBER not in trial.user_attrs for trial in finished):
+        return None
+    try:
+        return study_from(text)
+    except StorageError:
+        return None  # of a newer version, or edited: the trials show the space as well as those of any Optuna study
 
 
 def _finished(trials: Sequence[FrozenTrial], notes: list[str]) -> list[FrozenTrial]:
     finished = [trial for trial in trials if trial.state in _FINISHED]
+    counts = {
+        state: sum(trial.state is state for trial in trials) for state in (TrialState.RUNNING, TrialState.WAITING)
+    }
+    words = " and ".join(f"{count} {state.name.lower()}" for state, count in counts.items() if count)
     if not finished:
-        raise StorageError(f"the Optuna study has no finished trial among {len(trials)}; nothing can be imported")
-    if len(finished) < len(trials):
-        left = len(trials) - len(finished)
-        notes.append(f"{left} trials wait or run and are left out; import again when they are finished")
+        raise StorageError(
+            f"the Optuna study has no finished trial among {len(trials)}{f' ({words})' if words else ''}; nothing can "
+            "be imported"
+        )
+    if words:
+        notes.append(
+            f"trials that are not finished are left out ({words}); run the same command again later: it adds the "
+            "trials that are new"
+        )
     return finished
 
 
@@ -131,12 +159,12 @@ def _budget(trials: Collection[FrozenTrial], shift: int, given: int | None, note
 
 def _ended(trial: FrozenTrial, budget: StepBudget, shift: int) -> tuple[State, str]:
     """The state a trial has here, and why."""
-    if STATE in trial.user_attrs:
+    if trial.user_attrs.get(STATE) in _OURS:
         return State(trial.user_attrs[STATE]), str(trial.user_attrs.get(REASON, ""))
     values = trial.intermediate_values
     last = max(values, default=0) + shift
     if trial.state is TrialState.PRUNED:
-        return State.CANCELLED, f"pruned at step {last}"
+        return State.CANCELLED, f"{PRUNED} at step {last}"
     if any(constraint > 0 for constraint in trial.constraints.values()):
         return State.INFEASIBLE, "a constraint is violated"
     if values and not math.isfinite(values[max(values)]):
@@ -161,10 +189,19 @@ def _trial(
         measured = [
             Measurement(study.budget.max_train_steps, study.objective.metric, without_overflow(float(trial.value)))
         ]
-    number = int(trial.user_attrs.get(NUMBER, trial.number))
+    ours = trial.user_attrs.get(NUMBER)
+    number = ours if isinstance(ours, int) else trial.number
     _check_values(study, number, values)
     step = measured[-1].step if measured else 0
-    return FinishedTrial(imported_trial(study, number, values), *ended, step, measured)
+    started = trial.datetime_start.timestamp() if trial.datetime_start and ours is None else None
+    made = imported_trial(study, number, values, origin=f"{study.source}{sampler_words(trial)}")
+    return FinishedTrial(made, *ended, step, measured, started)
+
+
+def sampler_words(trial: FrozenTrial) -> str:
+    """What Optuna wrote down of how a trial's point was chosen: ", by CMA-ES". Most samplers leave nothing."""
+    keys = " ".join(trial.system_attrs)
+    return next((f", {words}" for mark, words in SAMPLER_MARKS if mark in keys), "")
 
 
 def _check_values(study: Study, number: int, values: Mapping[str, object]) -> None:
@@ -177,7 +214,9 @@ def _check_values(study: Study, number: int, values: Mapping[str, object]) -> No
 def _note_states(trials: Sequence[FrozenTrial], made: Sequence[FinishedTrial], notes: list[str]) -> None:
     counts = {state: sum(one.state is state for one in made) for state in (State.CANCELLED, State.FAILED)}
     if counts[State.CANCELLED]:
-        notes.append(f"{counts[State.CANCELLED]} pruned or short trials count as cancelled (D13, D24)")
+        pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
+        told = f"{pruned} pruned" if pruned == counts[State.CANCELLED] else f"{counts[State.CANCELLED]} pruned or short"
+        notes.append(f"{told} trials did not reach the end: they count as at least so bad as they were (D13, D24)")
     if counts[State.FAILED]:
         notes.append(f"{counts[State.FAILED]} failed trials stay failed: Optuna does not keep whether it was NaN (D37)")
     infeasible = sum(one.state is State.INFEASIBLE for one in made)

@@ -1,60 +1,99 @@
 """Optuna's distributions as hyperparameters: one name under two parents is two hyperparameters (B13, F9)."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from tuner.design.hyperparameters import Choice, Domain, Hyperparameter, Range, Value, default_family
+from tuner.design.hyperparameters import (
+    Choice,
+    Condition,
+    Domain,
+    Hyperparameter,
+    Range,
+    Span,
+    Value,
+    condition_words,
+    default_family,
+    fulfils,
+)
 from tuner.errors import DeclarationError
+from tuner.interchange.optuna_conditions import Parent, parents_of, plain_value, qualifier, renamed
 
-# An Optuna name, with the value of its parent where it has one, to the name here.
-Names = dict[tuple[str, object], str]
+Named = tuple[tuple[Condition | None, str], ...]  # of one Optuna name: where it exists, and its name here
 
 
-def hyperparameters_of(
-    trials: Sequence[FrozenTrial], ignored: Sequence[str], notes: list[str]
-) -> tuple[list[Hyperparameter], dict[str, str]]:
-    """What varied, in the order of its first suggestion, and the parent of every name that was split by branches.
+@dataclass(frozen=True, slots=True)
+class OptunaSpace:
+    """What varied, in the order of its first suggestion; `names`: of each Optuna name, parents before children.
 
-    A name that not all trials have, or that has several ranges, is split by the choice that decides which; where no
-    choice does, it is one hyperparameter over the hull of its ranges.
+    `texts`: of each Optuna name the values that have another form here, by their repr.
     """
-    names = dict.fromkeys(name for trial in trials for name in trial.params if name not in ignored)
-    found: list[Hyperparameter] = []
-    parents: dict[str, str] = {}
-    for name in names:
-        seen = [trial.distributions[name] for trial in trials if name in trial.distributions]
-        parent = None if _plain(seen, len(trials)) else _parent(name, names, trials)
-        if parent is None:
-            _note_hull(name, seen, len(trials), notes)
-            found += _varied(name, name, seen, None, notes)
-            continue
-        parents[name] = parent
-        for value in dict.fromkeys(trial.params[parent] for trial in trials if name in trial.distributions):
-            branch = [t.distributions[name] for t in trials if name in t.params and t.params.get(parent) == value]
-            found += _varied(f"{value}.{name}", name, branch, (parent, str(value)), notes)
-    return found, parents
+
+    hyperparameters: tuple[Hyperparameter, ...]
+    names: dict[str, Named]
+    texts: dict[str, dict[str, Value]]
+
+    @classmethod
+    def declared(cls, hyperparameters: Sequence[Hyperparameter]) -> "OptunaSpace":
+        """The space of a study that our own export wrote: every name is as it is here."""
+        names: dict[str, Named] = {h.name: ((h.condition, h.name),) for h in hyperparameters}
+        return cls(tuple(hyperparameters), names, {name: {} for name in names})
+
+    def point_values(self, trial: FrozenTrial) -> dict[str, Value]:
+        """A trial's parameters under their names here."""
+        values: dict[str, Value] = {}
+        for name, named in self.names.items():
+            if name not in trial.params:
+                continue
+            value = self.texts[name].get(repr(trial.params[name]), plain_value(trial.params[name]))
+            for condition, here in named:
+                if (
+                    condition is None
+                    or condition[0] == here
+                    or (condition[0] in values and fulfils(condition, values[condition[0]]))
+                ):
+                    values[here] = value
+        return values
 
 
-def point_values(trial: FrozenTrial, known: set[str], parents: dict[str, str]) -> dict[str, Value]:
-    """A trial's parameters under the names of `hyperparameters_of`."""
-    values: dict[str, Value] = {}
-    for name, value in trial.params.items():
-        canonical = f"{trial.params[parents[name]]}.{name}" if name in parents else name
-        if canonical in known:
-            values[canonical] = value
-    return values
+def space_of(trials: Sequence[FrozenTrial], ignored: Sequence[str], notes: list[str]) -> OptunaSpace:
+    """The space that was searched. Raises DeclarationError naming a parameter that cannot be used, with --ignore.
+
+    A name that not all trials have, or that has several ranges, is split by the parameter that decides which; where
+    none does, it is one hyperparameter over the hull of its ranges, that exists where it was suggested.
+    """
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params if name not in ignored))
+    parents = parents_of(names, trials)
+    texts = {name: _texts(name, trials, notes) for name in names}
+    known: dict[str, Named] = {}
+    found: dict[str, list[Hyperparameter]] = {}
+    for name in _parents_first(names, parents):
+        branches = _branches(name, parents.get(name), trials, known, notes)
+        known[name], found[name] = (), []
+        for condition, here, seen in branches:
+            domain = None if here in ignored else _checked(seen, here, name, texts[name])
+            if domain is None:
+                notes.append(f"{here} has one value only and does not vary; it is left out")
+                continue
+            known[name] = (*known[name], (condition, here))
+            found[name].append(Hyperparameter(here, domain, default_family(name.rpartition(".")[2]), condition))
+    return OptunaSpace(tuple(one for name in names for one in found[name]), known, texts)
 
 
-def domain_of(distributions: Sequence[BaseDistribution], name: str) -> Domain | None:
-    """The hull of distributions of one name; None where only one value is left. Raises DeclarationError."""
+def domain_of(
+    distributions: Sequence[BaseDistribution], name: str, texts: dict[str, Value] | None = None
+) -> Domain | None:
+    """The hull of distributions of one name; None where only one value is left. Raises DeclarationError.
+
+    `texts`: the form of choices here, by their repr, where it is another.
+    """
     if isinstance(distributions[0], CategoricalDistribution):
-        choices: dict[str, Any] = {}
+        choices: dict[str, Value] = {}
         for each in distributions:
             for choice in each.choices if isinstance(each, CategoricalDistribution) else ():
-                choices[repr(choice)] = choice
+                choices[repr(choice)] = (texts or {}).get(repr(choice), plain_value(choice))
         return Choice(tuple(choices.values())) if len(choices) > 1 else None
     numeric = [each for each in distributions if isinstance(each, FloatDistribution | IntDistribution)]
     if len(numeric) < len(distributions):
@@ -65,36 +104,87 @@ def domain_of(distributions: Sequence[BaseDistribution], name: str) -> Domain | 
     return Range(low, high, all(each.log for each in numeric), all(isinstance(e, IntDistribution) for e in numeric))
 
 
-def _varied(
-    name: str, short: str, seen: Sequence[BaseDistribution], condition: tuple[str, str] | None, notes: list[str]
-) -> list[Hyperparameter]:
-    domain = domain_of(seen, name)
-    if domain is None:
-        notes.append(f"{name} has one value only and does not vary; it is left out")
-        return []
-    return [Hyperparameter(name, domain, default_family(short), condition)]
+def _checked(seen: Sequence[BaseDistribution], here: str, name: str, texts: dict[str, Value]) -> Domain | None:
+    try:
+        return domain_of(seen, here, texts)
+    except (DeclarationError, OverflowError) as error:
+        raise DeclarationError(
+            f"the parameter {name!r} cannot be used: {error}; to import the study without it: --ignore {name}"
+        ) from error
 
 
-def _plain(seen: Sequence[BaseDistribution], num_trials: int) -> bool:
-    return len(seen) == num_trials and all(each == seen[0] for each in seen)
+def _texts(name: str, trials: Sequence[FrozenTrial], notes: list[str]) -> dict[str, Value]:
+    """Names for choices that are no plain values: `[64, 64]`; beside a choice of that very text, `[64, 64] (list)`."""
+    seen = [trial.distributions[name] for trial in trials if name in trial.distributions]
+    choices = {repr(c): c for one in seen if isinstance(one, CategoricalDistribution) for c in one.choices}
+    plain = {choice for choice in choices.values() if isinstance(choice, str)}
+    found: dict[str, Value] = {}
+    for text, choice in choices.items():
+        value = plain_value(choice)
+        if isinstance(value, str) and not isinstance(choice, str):
+            found[text] = f"{value} ({type(choice).__name__})" if value in plain else value
+    if found:
+        listed = ", ".join(map(str, list(found.values())[:3]))
+        notes.append(f"{name} has choices that are named by their text here: {listed}")
+    return found
 
 
-def _parent(name: str, names: dict[str, None], trials: Sequence[FrozenTrial]) -> str | None:
-    """The choice whose value decides whether `name` exists and over which range; None without one."""
-    for parent in names:
-        values = [trial.params.get(parent) for trial in trials]
-        if parent == name or not all(isinstance(value, str) for value in values):
-            continue
-        decided: dict[object, set[str]] = {}
-        for value, trial in zip(values, trials, strict=True):
-            decided.setdefault(value, set()).add(repr(trial.distributions.get(name)))
-        if all(len(ranges) == 1 for ranges in decided.values()) and len(set(map(str, decided.values()))) > 1:
-            return parent
-    return None
+def _parents_first(names: Sequence[str], parents: dict[str, Parent]) -> list[str]:
+    """The names in an order in which every parent comes before its children; circles are cut where they are met."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        parent = parents.get(name)
+        if parent is not None and parent.name in (*above, name):
+            del parents[name]
+        elif parent is not None:
+            visit(parent.name, (*above, name))
+        ordered[name] = None
+
+    for name in names:
+        visit(name, ())
+    return list(ordered)
+
+
+Branch = tuple[Condition | None, str, list[BaseDistribution]]
+
+
+def _branches(
+    name: str, parent: Parent | None, trials: Sequence[FrozenTrial], known: dict[str, Named], notes: list[str]
+) -> list[Branch]:
+    """Where a name exists, what it is called there, and its distributions there."""
+    seen = [trial.distributions[name] for trial in trials if name in trial.distributions]
+    above = known.get(parent.name, ()) if parent else ()
+    _note_steps(name, seen, notes)
+    if parent is None or not above:
+        _note_hull(name, seen, len(trials), notes)
+        alone = (name, Span()) if len(seen) < len(trials) else None
+        return [(alone, name, seen)]
+    by_pattern = {repr(one): one for one in seen}
+    found: list[Branch] = []
+    taken = {here for named in known.values() for _, here in named}
+    for _, parent_here in above:
+        for condition, pattern in parent.branches:
+            here = renamed(condition, {parent.name: parent_here})
+            several = len(above) * len(parent.branches) > 1 or isinstance(condition[1], str)
+            before = f"{parent_here.removesuffix(parent.name)}{qualifier(condition, condition_words(condition))}."
+            short = name if not several or name.startswith(before) else before + name
+            full = short if short not in taken else f"{condition_words(here).replace(' ', '')}.{name}"
+            found.append((here, full, [by_pattern[str(pattern)]]))
+    return found
 
 
 def _note_hull(name: str, seen: Sequence[BaseDistribution], num_trials: int, notes: list[str]) -> None:
     if any(each != seen[0] for each in seen):
-        notes.append(f"{name} was searched over several ranges, which no choice explains; taken as one, over all (F9)")
+        notes.append(
+            f"{name} was searched over several ranges, which no parameter explains; taken as one, over all (F9)"
+        )
     if len(seen) < num_trials:
-        notes.append(f"{name} exists in {len(seen)} of {num_trials} trials, and no choice explains where")
+        notes.append(f"{name} exists in {len(seen)} of {num_trials} trials, and no other parameter explains where")
+
+
+def _note_steps(name: str, seen: Sequence[BaseDistribution], notes: list[str]) -> None:
+    steps = {each.step or 1 for each in seen if isinstance(each, FloatDistribution | IntDistribution)} - {1}
+    told = " or ".join(f"{step:g}" for step in sorted(steps))
+    if told:
+        notes.append(f"{name} was searched in steps of {told}; here every value of the range counts")

@@ -1,7 +1,7 @@
-"""Tables as a study: curves in long form (trial, step, metric, value), points with a column a hyperparameter."""
+"""Tables as a study: histories of runs (one table, or a folder of them), points, and the space that was searched."""
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,212 +12,258 @@ from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.objective import Objective
 from tuner.design.study import Study
-from tuner.design.trial import TRIAL_COLUMNS
 from tuner.errors import DeclarationError
+from tuner.interchange.cells import LARGEST, is_nothing
 from tuner.interchange.cleaning import (
     Ended,
     ends_by_curve,
     interval_of,
     note_ends,
+    note_replicates,
     schedule_by_curve,
     without_overflow,
     without_repeats,
 )
+from tuner.interchange.empty_cells import without_empty
+from tuner.interchange.histories import Columns, history_of, without_config
 from tuner.interchange.imported import (
     LEARNING_RATE_METRICS,
+    RUN_ORIGIN,
     Imported,
     imported_study,
     imported_trial,
     metric_name,
     refuse_unknown,
 )
-from tuner.interchange.table_space import read_space, value_of
+from tuner.interchange.points_in import Known, checked_points, note_choices, point_of, points_of_curves, state_of
+from tuner.interchange.run_folders import read_runs
+from tuner.interchange.table_files import read_table, refuse_no_file
+from tuner.interchange.table_space import read_space
 from tuner.records import FinishedTrial, Measurement, State
-from tuner.security import original_cell
 
-CURVE_COLUMNS = ("trial", "step", "metric", "value")
-LARGEST = 2**53  # whole numbers beyond are not exact
+_EXPORTED = ("curves.csv", "curves.parquet")  # in a folder that `tuner export` wrote
 
 
 @dataclass(frozen=True, slots=True)
 class TableTerms:
-    """What the tables do not say."""
+    """What the tables do not say. `max_train_steps`: None for the last step of any trial; `empty`: see empty_cells."""
 
     objective: str
     direction: str
-    max_train_steps: int
+    max_train_steps: int | None = None
     schedule: str | None = None
     ignored: tuple[str, ...] = ()
+    step_column: str | None = None
+    empty: str | None = None
 
 
-def imported_from_tables(curves_file: Path, points_file: Path, space_file: Path, terms: TableTerms) -> Imported:
-    """Read a study. Raises DeclarationError naming file, column and value of what does not fit."""
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What was found: curves in long form, points, and the file that messages about points name."""
+
+    curves: pd.DataFrame
+    points: pd.DataFrame
+    points_file: Path
+    of_logger: bool
+
+
+def imported_from_tables(
+    history: Path, points_file: Path | None, space_file: Path | None, terms: TableTerms
+) -> Imported:
+    """Read a study. `history`: a table, or a folder with one for each run. Without `points_file` the points are read
+    from beside it, from its own columns, or from the parameter files of the runs.
+
+    Raises DeclarationError naming file, column and value of what does not fit.
+    """
     notes: list[str] = []
     objective = Objective(metric_name(terms.objective), terms.direction)  # type: ignore[arg-type]
-    declared = read_space(space_file)
+    if not history.is_dir():
+        refuse_no_file(history)
+    declared = read_space(space_file or _beside(history, "space.json", "--space"))
     hyperparameters = [h for h in declared if h.name not in terms.ignored]
-    points = _points(points_file, hyperparameters, terms.ignored)
-    refuse_unknown(terms.ignored, {*(h.name for h in declared), *map(str, points)} - {"trial"})
-    curves = without_repeats(_curves(curves_file), notes)
-    _check_trials(curves, points, curves_file, points_file)
-    _check_metric(curves, objective, terms.objective, curves_file)
-    _check_steps(curves, terms.max_train_steps, curves_file)
-    mine = curves[curves["metric"] == objective.metric]
-    budget = StepBudget(terms.max_train_steps, min(terms.max_train_steps, interval_of(mine)))
-    schedule = terms.schedule or schedule_by_curve(curves, LEARNING_RATE_METRICS) or "unknown"
-    study = imported_study(hyperparameters, budget, objective, schedule, curves_file.name)
-    ends = ends_by_curve(curves, objective, budget.max_train_steps, budget.evaluate_every)
-    trials = _trials(study, points, curves, ends)
+    tables = _tables(history, points_file, hyperparameters, terms, notes)
+    refuse_unknown(terms.ignored, {*(h.name for h in declared), *map(str, tables.points)} - {"trial"})
+    curves = _with_our_metrics(tables.curves, history, notes)
+    known = Known(hyperparameters, terms.ignored, _logged(tables.curves), set(curves["run"]))
+    points = checked_points(tables.points, tables.points_file, known, notes)
+    _check_runs(curves, points, history, tables.points_file)
+    _check_metric(curves, objective, terms.objective, history)
+    curves = without_empty(curves, objective.metric, terms.empty, notes, known=tables.of_logger)
+    curves["value"] = _bounded(curves["value"])
+    points, curves = _numbered(points, curves)
+    curves = without_repeats(curves, notes)
+    study = _study(hyperparameters, curves, objective, terms, history, notes)
+    trials, ends = _trials(study, points, curves)
     notes += note_ends({t.trial.number: Ended(t.state, t.reason, t.step) for t in trials}, ends, curves, objective)
-    notes += _note_empty(study, trials)
-    return Imported(replace(study, num_trials=len(trials)), tuple(trials), tuple(notes))
+    notes += [*_note_running(points), *_note_unknown(study, trials), *note_choices(hyperparameters, points)]
+    notes += note_replicates(trials)
+    return Imported(replace(study, num_trials=len(trials)), tuple(trials), tuple(dict.fromkeys(notes)))
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file as text cells, or a Parquet file. Raises DeclarationError."""
+def _tables(
+    history: Path, points_file: Path | None, hyperparameters: Sequence[Hyperparameter], terms: TableTerms,
+    notes: list[str],
+) -> _Tables:  # fmt: skip
+    exported = next((history / name for name in _EXPORTED if history.is_dir() and (history / name).is_file()), None)
+    if exported is not None:
+        history, points_file = exported, points_file or exported.with_name(f"points{exported.suffix}")
+    if history.is_dir():
+        beside = next((path for path in (history / "points.csv", history / "points.parquet") if path.is_file()), None)
+        points_file = points_file or beside
+        columns = Columns(terms.objective, terms.step_column)
+        runs = read_runs(history, notes, columns, [points_file] if points_file else [])
+        points = runs.parameters if points_file is None else read_table(points_file)
+        if points is None:
+            raise DeclarationError(
+                f"{history} has no parameters of its runs (points.csv, or params.json or hparams.yaml beside each "
+                "history); give them: --points FILE with a column trial and one for each hyperparameter"
+            )
+        return _Tables(runs.curves, points, points_file or history, True)
+    table = read_table(history)
+    config = without_config(table, [h.name for h in hyperparameters])
+    curves = history_of(table, history, notes, Columns(terms.objective, terms.step_column, config))
+    points = points_of_curves(table, hyperparameters) if points_file is None else read_table(points_file)
+    if points is None:
+        points_file = _beside(history, f"points{history.suffix}", "--points")
+        points = read_table(points_file)
+    return _Tables(curves, points, points_file or history, False)
+
+
+def _beside(history: Path, name: str, option: str) -> Path:
+    """The file of that name in the folder of the histories. Raises DeclarationError where there is none."""
+    path = (history if history.is_dir() else history.parent) / name
     if not path.is_file():
-        raise DeclarationError(f"there is no file {path}")
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path, engine="pyarrow")
-        else:  # the heading is read as a row, so that pandas renames nothing
-            rows = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
-            table = rows.iloc[1:].reset_index(drop=True).set_axis(rows.iloc[0].astype(str).tolist(), axis=1)
-    except ImportError:
-        raise DeclarationError(f"{path} is Parquet, which needs pyarrow: pip install 'tuner[parquet]'") from None
-    except (ValueError, OSError) as error:
-        reason = " ".join(f"{error!s:.200}".split())
-        raise DeclarationError(
-            f"{path} cannot be read as a table: {reason}; a table is UTF-8 text with a heading and commas between cells"
-        ) from error
-    table = table.rename(columns=lambda name: original_cell(str(name)))
-    if table.columns.duplicated().any():
-        raise DeclarationError(f"{path} has two columns {table.columns[table.columns.duplicated()][0]!r}; rename one")
-    return table
+        raise DeclarationError(f"there is no {path}; say where it is: {option} FILE")
+    return path
 
 
-def _check_columns(table: pd.DataFrame, wanted: Sequence[str], path: Path) -> None:
-    missing = [name for name in wanted if name not in table]
-    if missing:
-        raise DeclarationError(
-            f"{path} has no column {', '.join(missing)}; it has: {', '.join(map(str, table.columns))} (a heading, and "
-            "commas between cells)"
-        )
+def _logged(curves: pd.DataFrame) -> set[str]:
+    """The names of metrics as they were logged; a table of runs repeats their last values under these."""
+    return set(map(str, curves["metric"].unique()))
 
 
-def _points(path: Path, hyperparameters: Sequence[Hyperparameter], ignored: Sequence[str]) -> pd.DataFrame:
-    table = read_table(path)
-    names = [h.name for h in hyperparameters]
-    _check_columns(table, ("trial", *names), path)
-    if table.empty:
-        raise DeclarationError(f"{path} has no rows; it holds one for each trial")
-    unknown = [column for column in table if column not in (*TRIAL_COLUMNS, *names, *ignored)]
-    if unknown:
-        raise DeclarationError(
-            f"{path} has columns that the space file does not: {', '.join(map(str, unknown))}; add them to the space "
-            f"file, or say --ignore {unknown[0]}"
-        )
-    table["trial"] = _whole(table["trial"], f"{path}: trial")
-    doubled = table.loc[table["trial"].duplicated(), "trial"]
-    if len(doubled):
-        raise DeclarationError(f"{path}: trial {doubled.iloc[0]} stands in more than one row")
-    return table
+def _with_our_metrics(curves: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
+    """Metrics under the names they have here; two of one name would overwrite each other.
 
-
-def _curves(path: Path) -> pd.DataFrame:
-    table = read_table(path)
-    _check_columns(table, CURVE_COLUMNS, path)
-    table = table[list(CURVE_COLUMNS)].copy()
-    table["trial"] = _whole(table["trial"], f"{path}: trial")
-    table["step"] = _whole(table["step"], f"{path}: step")
-    table["value"] = _numbers(table["value"], f"{path}: value").map(without_overflow)
-    table["metric"] = _metrics(table["metric"], path)
-    return table
-
-
-def _metrics(column: pd.Series, path: Path) -> pd.Series:
-    """Metrics under the names they have here; two of one name would overwrite each other."""
-    text = column.fillna("").astype(str).str.strip()
-    if (text == "").any():
-        raise DeclarationError(f"{path}: row {int((text == '').to_numpy().argmax()) + 2} has no metric")
-    ours = {name: metric_name(name) for name in text.unique()}
+    Keras writes the loss of training as loss beside val_loss.
+    """
+    names = [str(name) for name in curves["metric"].unique()]
+    ours = {name: metric_name(name) for name in names}
+    bare = [name for name, mine in ours.items() if mine == f"validation/{name}"]
+    trained = [name for name in bare if any(other != name and ours[other] == ours[name] for other in names)]
+    if trained and not any(metric_name(f"train_{name}") in ours.values() for name in trained):
+        ours |= {name: metric_name(f"train_{name}") for name in trained}
+        notes.append(f"{', '.join(trained)} stands beside the same of validation and is taken as of training")
     for name, mine in ours.items():
         twin = next(other for other, its in ours.items() if its == mine)
         if twin != name:
             raise DeclarationError(f"{path}: {twin} and {name} are both {mine} here; keep one of them")
-    return text.map(ours)
+    return curves.assign(metric=curves["metric"].map(ours))
 
 
-def _numbers(column: pd.Series, where: str) -> pd.Series:
-    """Numbers, NaN and infinities as such; an empty cell is NaN."""
-    if pd.api.types.is_numeric_dtype(column):
-        return column.astype(float)
-    text = column.fillna("nan").astype(str).str.strip().replace({"": "nan", "None": "nan", "null": "nan"})
-    numbers = pd.to_numeric(text, errors="coerce")
-    wrong = numbers.isna() & ~text.str.lower().str.lstrip("+-").isin(["nan"])
-    if wrong.any():
-        place = int(np.flatnonzero(wrong.to_numpy())[0])
-        raise DeclarationError(f"{where} in row {place + 2} is no number: {text.iloc[place]!r}; write it like 0.001")
-    return numbers.astype(float)
+def _bounded(values: pd.Series) -> pd.Series:
+    bounded = values.to_numpy(dtype=np.float64).copy()
+    for place in np.flatnonzero(np.abs(bounded) > 1e300):
+        bounded[place] = without_overflow(float(bounded[place]))
+    return pd.Series(bounded, index=values.index)
 
 
-def _whole(column: pd.Series, where: str) -> pd.Series:
-    numbers = _numbers(column, where)
-    wrong = ~np.isfinite(numbers) | (numbers != numbers.round()) | (numbers < 0) | (numbers > LARGEST)
-    if wrong.any():
-        place = int(np.flatnonzero(wrong.to_numpy())[0])
-        raise DeclarationError(
-            f"{where} in row {place + 2} must be a whole number from 0 to 2^53: {column.iloc[place]!r}"
-        )
-    return numbers.astype(np.int64)
-
-
-def _check_trials(curves: pd.DataFrame, points: pd.DataFrame, curves_file: Path, points_file: Path) -> None:
-    strangers = sorted(set(curves["trial"]) - set(points["trial"]))
+def _check_runs(curves: pd.DataFrame, points: pd.DataFrame, history: Path, points_file: Path) -> None:
+    known = set(points["run"])
+    strangers = [run for run in curves["run"].unique() if run not in known]
     if strangers:
-        raise DeclarationError(f"{curves_file} has trial {strangers[0]}, which {points_file} does not")
+        raise DeclarationError(
+            f"{history} has trial {strangers[0]:.80}, which {points_file} does not; its first is "
+            f"{points['run'].iloc[0]:.80}"
+        )
 
 
 def _check_metric(curves: pd.DataFrame, objective: Objective, asked: str, path: Path) -> None:
-    if len(curves) and objective.metric not in set(curves["metric"]):
+    mine = curves[curves["metric"] == objective.metric]
+    if mine.empty:
         known = ", ".join(sorted(set(curves["metric"])))
-        raise DeclarationError(f"{path} has no metric {asked!r} (here {objective.metric}); it has: {known}")
+        raise DeclarationError(f"{path} has no metric {asked!r} (here {objective.metric}); it has: {known:.400}")
+    if not np.isfinite(mine["value"]).any():
+        raise DeclarationError(f"{path} has no finite value of {asked} in any trial; there is nothing to judge by")
 
 
-def _check_steps(curves: pd.DataFrame, max_train_steps: int, path: Path) -> None:
-    if len(curves) and curves["step"].max() > max_train_steps:
+def _numbered(points: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both with a column `trial`: the number by which the run is known, or its place where names are texts."""
+    names = points["run"].tolist()
+    whole = all(re.fullmatch(r"\d{1,16}", name) and int(name) <= LARGEST for name in names)
+    whole = whole and len({int(name) for name in names}) == len(names)
+    numbers = {name: int(name) if whole else place for place, name in enumerate(names)}
+    points = points.assign(trial=points["run"].map(numbers), named=not whole)
+    return points, curves.assign(trial=curves["run"].map(numbers))
+
+
+def _study(
+    hyperparameters: Sequence[Hyperparameter], curves: pd.DataFrame, objective: Objective, terms: TableTerms,
+    history: Path, notes: list[str],
+) -> Study:  # fmt: skip
+    last = int(curves["step"].max())
+    steps = terms.max_train_steps or max(last, 1)
+    if last > steps:
         row = curves.iloc[int(curves["step"].to_numpy().argmax())]
         raise DeclarationError(
-            f"{path}: trial {row['trial']} was measured at step {row['step']}, beyond --max-train-steps "
-            f"{max_train_steps}; all trials of a study have one budget (A11)"
+            f"{history}: trial {row['run']} was measured at step {last}, beyond --max-train-steps {steps}; all trials "
+            "of a study have one budget (A11)"
         )
+    if terms.max_train_steps is None:
+        notes.append(
+            f"max_train_steps is taken as {steps}, the last step of any trial; --max-train-steps says otherwise"
+        )
+    budget = StepBudget(steps, min(steps, interval_of(curves[curves["metric"] == objective.metric])))
+    schedule = terms.schedule or schedule_by_curve(curves, LEARNING_RATE_METRICS) or "unknown"
+    name = history.name or history.resolve().name
+    return imported_study(hyperparameters, budget, objective, schedule, name)
 
 
-def _trials(study: Study, points: pd.DataFrame, curves: pd.DataFrame, ends: Mapping[int, Ended]) -> list[FinishedTrial]:
-    by_trial = {int(str(trial)): part for trial, part in curves.groupby("trial")}
+def _trials(
+    study: Study, points: pd.DataFrame, curves: pd.DataFrame
+) -> tuple[list[FinishedTrial], Mapping[int, Ended]]:
+    """The trials, and how they ended by their curves alone."""
+    ends = ends_by_curve(curves, study.objective, study.budget.max_train_steps, study.budget.evaluate_every)
+    measured = _measurements(curves)
     missing = Ended(State.FAILED, f"no measurement of {study.objective.metric}", 0)
     made = []
     for row in points.to_dict("records"):
-        number = int(row["trial"])
-        end = _declared_end(row, ends.get(number, missing))
-        trial = imported_trial(study, number, _point(study, number, row))
-        made.append(FinishedTrial(trial, end.state, end.reason, end.step, _measurements(by_trial.get(number))))
-    return made
+        number, name = int(row["trial"]), str(row["run"])
+        end = _declared_end(row, name, ends.get(number, missing))
+        trial = imported_trial(study, number, point_of(study.hyperparameters, row, name), _origin(study, row))
+        made.append(FinishedTrial(trial, end.state, end.reason, end.step, measured.get(number, [])))
+    return made, ends
 
 
-def _point(study: Study, number: int, row: Mapping[Hashable, object]) -> dict[str, object]:
-    """The values of a row. Raises DeclarationError for what is not in the space, or not in this branch of it."""
-    read = {h.name: value_of(h, row[h.name], f"trial {number}, {h.name}") for h in study.hyperparameters}
-    values: dict[str, object] = {name: value for name, value in read.items() if value is not None}
-    for h in study.hyperparameters:
-        if h.name in values and h.condition and values.get(h.condition[0]) != h.condition[1]:
-            raise DeclarationError(
-                f"trial {number} has {h.name}, which exists only where {' = '.join(h.condition)}; leave the cell empty"
-            )
-    return values
+def _origin(study: Study, row: Mapping[object, object]) -> str:
+    """Where a trial came from, with the name of its run where that is not its number."""
+    known = str(row.get("origin", ""))
+    return f"{RUN_ORIGIN}{row['run']}" if row["named"] else known if known.startswith(RUN_ORIGIN) else study.source
 
 
-def _note_empty(study: Study, trials: Sequence[FinishedTrial]) -> list[str]:
+def _declared_end(row: Mapping[object, object], trial: str, found: Ended) -> Ended:
+    """The state that the points give, where they do; else what the curve says."""
+    state = state_of(row, trial)
+    if state is None:
+        return found
+    if not state.finished:
+        return Ended(State.CANCELLED, f"was {state.value} when it was written", found.step)
+    reason = "" if is_nothing(row.get("reason")) else str(row["reason"])
+    return Ended(state, reason or (found.reason if state is found.state else ""), found.step)
+
+
+def _note_running(points: pd.DataFrame) -> list[str]:
+    states = [state_of(row, str(row["run"])) for row in points.to_dict("records")] if "state" in points else []
+    count = sum(state is not None and not state.finished for state in states)
+    if not count:
+        return []
+    return [
+        f"{count} trials were still running or waiting when the table was written: what they measured is kept, no "
+        "verdict speaks about them; when they have finished, import the study again under another name (--study)"
+    ]
+
+
+def _note_unknown(study: Study, trials: Sequence[FinishedTrial]) -> list[str]:
     counts = {
         h.name: sum(h.name not in dict(one.trial.point.values_by_name) for one in trials)
         for h in study.hyperparameters
@@ -226,24 +272,11 @@ def _note_empty(study: Study, trials: Sequence[FinishedTrial]) -> list[str]:
     return [f"{name} is empty in {count} trials: it is not known there" for name, count in counts.items() if count]
 
 
-def _declared_end(row: Mapping[object, object], found: Ended) -> Ended:
-    """The state that the points give, where they do; else what the curve says."""
-    text = row.get("state", "")
-    if text is None or str(text).strip() == "" or (isinstance(text, float) and math.isnan(text)):
-        return found
-    try:
-        state = State(str(text).strip().lower())
-    except ValueError:
-        known = ", ".join(state.value for state in State if state.finished)
-        raise DeclarationError(f"trial {row['trial']} has state {text!r}; it is one of {known}, or empty") from None
-    if not state.finished:
-        return Ended(State.CANCELLED, f"was {state.value} when it was written", found.step)
-    reason = str(row.get("reason") or "") or (found.reason if state is found.state else "")
-    return Ended(state, reason, found.step)
-
-
-def _measurements(curve: pd.DataFrame | None) -> list[Measurement]:
-    if curve is None:
-        return []
-    columns = (curve["step"].tolist(), curve["metric"].tolist(), curve["value"].tolist())
-    return [Measurement(step, metric, value) for step, metric, value in zip(*columns, strict=True)]
+def _measurements(curves: pd.DataFrame) -> Mapping[int, list[Measurement]]:
+    """What every trial measured, in the order of the rows."""
+    ordered = curves.sort_values("trial", kind="stable")
+    columns = (ordered["step"].tolist(), ordered["metric"].tolist(), ordered["value"].tolist())
+    made = [Measurement(step, metric, value) for step, metric, value in zip(*columns, strict=True)]
+    trials, starts = np.unique(ordered["trial"].to_numpy(), return_index=True)
+    ends = [*starts[1:].tolist(), len(made)]
+    return {int(trial): made[a:b] for trial, a, b in zip(trials, starts.tolist(), ends, strict=True)}

@@ -17,17 +17,19 @@ SIDEWAYS = 0.03  # points of one choice are drawn a little beside each other
 
 
 def axes_frame(frames: StudyFrames) -> pd.DataFrame:
-    """What is plotted: a row per hyperparameter and finished trial in whose branch it exists.
+    """What is plotted: a row per hyperparameter and finished or pruned trial in whose branch it exists.
 
-    Columns: hyperparameter, trial, value, best_value (NaN for an infeasible trial without a finite one), state,
-    rank (1 is the best trial; <NA> where not complete).
+    Columns: hyperparameter, trial, value, best_value (NaN for an infeasible trial without a finite one; of a pruned
+    trial until it was ended), state ("pruned" for one that a pruner ended), rank (1 is the best trial; <NA> where not
+    complete).
     """
     ranked = ranked_trials(frames)
     ranks = pd.Series(range(1, len(ranked) + 1), index=ranked["trial"], dtype="Int64")
     finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
+    finished = pd.concat([finished, frames.pruned.assign(state="pruned")]).sort_values("trial")
     parts = []
     for name in frames.hyperparameters:
-        there = finished[finished[name].notna()]
+        there = finished[frames.exists(finished, name)]
         part = there[["trial", "best_value", "state"]].assign(hyperparameter=name, value=there[name].astype(object))
         parts.append(part.assign(rank=ranks.reindex(there["trial"]).to_numpy()))
     columns = ["hyperparameter", "trial", "value", "best_value", "state", "rank"]
@@ -38,7 +40,8 @@ def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperpa
     """One panel a hyperparameter, all with the same y axis.
 
     Infeasible trials are crosses on the worse edge and take no part in the scale; nor do far outliers, which are
-    drawn as arrows on that edge. Dashed lines: the searched range.
+    drawn as arrows on that edge, nor pruned trials, hollow squares at the best value they reached. Dashed lines: the
+    searched range.
     """
     varied = frames.study.hyperparameters
     columns = min(COLUMNS, max(1, len(varied)))
@@ -93,6 +96,11 @@ def _panel(axes: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> Non
         infeasible["position"], [edge] * len(infeasible), "x", color=theme.RED, markersize=6, markeredgewidth=1.6,
         transform=at_edge, label="infeasible",
     )  # fmt: skip
+    pruned = points[points["state"] == "pruned"]
+    inner = min(limits) + edge * abs(worse - better)
+    height = pruned["best_value"].fillna(inner)
+    height = height.clip(upper=inner) if worse > better else height.clip(lower=inner)
+    theme.pruned_marks(axes, pruned["position"], height)
     stars = complete[top]
     axes.plot(
         stars["position"], stars["best_value"], "*", color=theme.ORANGE, markersize=13, markeredgecolor=theme.BLACK,
@@ -104,9 +112,9 @@ def _scale_x(axes: Axes, hyperparameter: Hyperparameter, values: pd.Series) -> p
     """Set the x axis to the sampling scale with the searched bounds; the positions of `values` on it."""
     domain = hyperparameter.domain
     if not isinstance(domain, Range):
-        names = [str(choice) for choice in domain.choices]
-        name_ticks(axes, names)
-        beside = pd.Series([SIDEWAYS * (place % 9 - 4) for place in range(len(values))], index=values.index)
-        return values.map(lambda value: names.index(str(value))).astype(float) + beside
+        name_ticks(axes, [str(choice) for choice in domain.choices])
+        places = {repr(choice): place for place, choice in enumerate(domain.choices)}
+        positions = [places[repr(value)] + SIDEWAYS * (row % 9 - 4) for row, value in enumerate(values.tolist())]
+        return pd.Series(positions, index=values.index, dtype=float)
     searched_scale(axes, "x", domain)
     return values.astype(float)

@@ -1,5 +1,7 @@
 """Box plot of the best of n trials: how much of a best value is luck (B21, the playbook's Figure 3)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,8 +11,12 @@ from tuner.plots import theme
 MOST_BOXES = 16
 
 
-def best_of_n_plot(table: pd.DataFrame, metric: str, *, title: str = "Best of n trials") -> Figure:
+def best_of_n_plot(
+    table: pd.DataFrame, metric: str, *, title: str = "Best of n trials", pruned: Sequence[float] = ()
+) -> Figure:
     """`table`: as `analysis.enough_points.best_of_n_frame` makes it. Boxes: quartiles; whiskers: 5 % and 95 %.
+
+    `pruned`: the best values that pruned trials reached; hollow squares beside the trials that completed.
 
     Some n, at about equal ratios: luck shrinks fast at first and slowly then.
     """
@@ -33,4 +39,12 @@ def best_of_n_plot(table: pd.DataFrame, metric: str, *, title: str = "Best of n 
         manage_ticks=False,
     )  # fmt: skip
     axes.set_xticks(range(len(shown)), [f"{n:,}" for n in shown["n"]])
+    if len(pruned):
+        bottom, top = axes.get_ylim()
+        values = np.clip(np.asarray(pruned, dtype=np.float64), bottom, top)
+        theme.pruned_marks(
+            axes, -0.75 + 0.3 * np.arange(len(values)) / len(values), values, label=f"pruned ({len(values)})"
+        )
+        axes.set_ylim(bottom, top)
+        theme.legend(axes)
     return figure

@@ -1,7 +1,9 @@
 """Best step of each good trial as a fraction of the budget, with the bands of A14 and A15 (A13, D10, D12)."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,11 +17,14 @@ MOST_NAMED = 30  # trials whose numbers are written
 CROWD = 60  # more trials than this are drawn as small marks without the lines between
 
 
-def best_steps_plot(table: pd.DataFrame, *, max_train_steps: int, title: str = "Best steps") -> Figure:
+def best_steps_plot(
+    table: pd.DataFrame, *, max_train_steps: int, title: str = "Best steps", pruned: Sequence[float] = ()
+) -> Figure:
     """`table`: as `analysis.best_steps.best_steps_frame` makes it, best trial first.
 
     Circles: the raw best step, hollow where it is the last evaluation (so it may lie later). Triangles: the
-    first step within noise of the best, which drives the verdict.
+    first step within noise of the best, which drives the verdict. `pruned`: at which share of the budget trials were
+    ended by a pruner; hollow squares at the right, which take no part in the verdict.
     """
     figure = theme.new_figure(max(5.0, min(11.0, 3.0 + 0.28 * len(table))), 4.0, title)
     if table.empty:
@@ -43,11 +48,17 @@ def best_steps_plot(table: pd.DataFrame, *, max_train_steps: int, title: str = "
                 markeredgewidth=edge, label=label, clip_on=False, zorder=3,
             )  # fmt: skip
     axes.set_ylim(0.0, 1.02)
-    axes.set_xlim(-0.6, len(table) - 0.4)
+    right = len(table) - 0.4
+    if len(pruned):
+        width = max(1.0, 0.15 * len(table))
+        axes.axvline(right, color=theme.GRAY, linewidth=0.8)
+        theme.pruned_marks(axes, right + width * np.linspace(0.1, 0.9, len(pruned)), sorted(pruned))
+        right += width
+    axes.set_xlim(-0.6, right)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     every = math.ceil(len(table) / MOST_NAMED)
     axes.set_xticks(ranks[::every].to_list(), [str(trial) for trial in table["trial"][::every]])
-    theme.legend(axes, above=True, columns=3)
+    theme.legend(axes, above=True, columns=4 if len(pruned) else 3)
     return figure
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from tuner.analysis.best_steps import best_steps_frame
-from tuner.analysis.curves import TOP, ranked_trials, top_curves_frame
+from tuner.analysis.curves import TOP, pruned_curves_frame, ranked_trials, top_curves_frame
 from tuner.analysis.enough_points import best_of_n_frame
-from tuner.analysis.isolation import isolation_frame, scientific_names
+from tuner.analysis.isolation import isolation_frame, scientific_names, with_pruned_of_each
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
 from tuner.plots.axes import axes_frame, axes_plot
@@ -28,7 +28,13 @@ Drawn = tuple[Figure, pd.DataFrame]
 def _best_steps(frames: StudyFrames) -> Drawn:
     table = best_steps_frame(frames)
     budget = frames.study.budget.max_train_steps
-    return best_steps_plot(table, max_train_steps=budget, title=f"Best steps of {frames.study.name}"), table
+    pruned = frames.pruned["steps"] / budget
+    title = f"Best steps of {frames.study.name}"
+    figure = best_steps_plot(table, max_train_steps=budget, title=title, pruned=pruned.tolist())
+    if table.empty or pruned.empty:
+        return figure, table
+    ended = frames.pruned[["trial", "best_value", "best_step"]].assign(fraction=pruned)
+    return figure, pd.concat([table.assign(state="complete"), ended.assign(state="pruned")], ignore_index=True)
 
 
 def _axes(frames: StudyFrames) -> Drawn:
@@ -38,6 +44,8 @@ def _axes(frames: StudyFrames) -> Drawn:
 
 def _curves(frames: StudyFrames) -> Drawn:
     table = top_curves_frame(frames)
+    if len(table) and len(frames.pruned):
+        table = pd.concat([table.astype({"rank": "Int64"}), pruned_curves_frame(frames)], ignore_index=True)
     return curves_plot(table, title=f"Best trials of {frames.study.name}"), table
 
 
@@ -45,8 +53,10 @@ def _schedules(frames: StudyFrames) -> Drawn:
     """The best trials' schedules as they were trained; fractions of the base rate where a point has no rate."""
     study = frames.study
     if study.schedule.name in UNKNOWN_SHAPES:
-        title = f"{study.name} was trained elsewhere: its schedule is {study.schedule.name}"
-        return schedules_plot(schedules_frame({}), title=title), schedules_frame({})
+        known = "falls; its shape is not known" if study.schedule.name == "decaying" else "is not known"
+        reason = f"{study.name} was trained elsewhere, and its learning rate schedule {known}."
+        title = f"Learning rate schedules of {study.name}"
+        return schedules_plot(schedules_frame({}), title=title, reason=reason), schedules_frame({})
     based: dict[str, tuple[Schedule, float]] = {}
     for row in ranked_trials(frames).head(TOP).to_dict("records"):
         base = _base_rate(frames, row)
@@ -68,7 +78,8 @@ def _base_rate(frames: StudyFrames, row: Mapping[Hashable, Any]) -> float:
 def _isolation(frames: StudyFrames) -> Drawn:
     """Of the scientific hyperparameters; of all that vary where none is."""
     names = scientific_names(frames) or frames.hyperparameters
-    parts = [isolation_frame(frames, name) for name in names]
+    made = with_pruned_of_each if len(frames.pruned) else isolation_frame
+    parts = [made(frames, name) for name in names]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     title = f"Best over the nuisances: {frames.study.name}"
     table = table if len(frames.complete) else table.iloc[:0]
@@ -77,7 +88,8 @@ def _isolation(frames: StudyFrames) -> Drawn:
 
 def _best_of_n(frames: StudyFrames) -> Drawn:
     table = best_of_n_frame(frames)
-    return best_of_n_plot(table, frames.study.objective.metric, title=f"Best of n trials of {frames.study.name}"), table
+    title, pruned = f"Best of n trials of {frames.study.name}", frames.pruned["best_value"].dropna().tolist()
+    return best_of_n_plot(table, frames.study.objective.metric, title=title, pruned=pruned), table
 
 
 def _infeasible(frames: StudyFrames) -> Drawn:

@@ -12,13 +12,18 @@ _LINES = {"training": (theme.VERMILLION, "--", 1.2), "validation": (theme.BLUE, 
 
 
 def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the best trials") -> Figure:
-    """`table`: as `analysis.curves.top_curves_frame` makes it; one panel a trial, best first, all on one scale."""
-    ranks = sorted(table["rank"].unique()) if len(table) else []
+    """`table`: as `analysis.curves.top_curves_frame` makes it; one panel a trial, best first, all on one scale.
+
+    Rows of the split "pruned" are drawn behind each of them: thin lines that end in a hollow square.
+    """
+    pruned = table[table["split"] == "pruned"] if len(table) else table
+    ranks = sorted(table["rank"].dropna().unique()) if len(table) else []
     figure = theme.new_figure(max(5.0, 3.4 * len(ranks)), 3.6, title)
     if not ranks:
         return theme.empty(figure, "No curves of completed trials yet.")
     for place, (rank, axes) in enumerate(zip(ranks, _row_of(figure, len(ranks)), strict=True)):
         mine = table[table["rank"] == rank]
+        _behind(axes, pruned)
         _panel(axes, mine)
         theme.style(
             axes, x="step", y=str(mine["metric"].iloc[0]) if place == 0 else "",
@@ -26,13 +31,21 @@ def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the bes
         )  # fmt: skip
         axes.tick_params(labelleft=place == 0)
         if place == 0:
-            value_scale(axes, table["value"].to_numpy(dtype=np.float64))
+            value_scale(axes, table.loc[table["split"] != "pruned", "value"].to_numpy(dtype=np.float64))
     theme.legend_below(figure)
     return figure
 
 
 def _row_of(figure: Figure, columns: int) -> list[Axes]:
     return list(figure.subplots(1, columns, sharex=True, sharey=True, squeeze=False)[0])
+
+
+def _behind(axes: Axes, pruned: pd.DataFrame) -> None:
+    for _, line in pruned.groupby("trial") if len(pruned) else ():
+        axes.plot(line["step"], line["value"], color=theme.PURPLE, linewidth=0.6, alpha=0.4, zorder=0.5)
+    if len(pruned):
+        last = pruned.drop_duplicates("trial", keep="last")
+        theme.pruned_marks(axes, last["step"], last["value"])
 
 
 def _panel(axes: Axes, curves: pd.DataFrame) -> None:

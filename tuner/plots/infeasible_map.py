@@ -1,5 +1,6 @@
 """Where infeasible trials lie, over the two hyperparameters that separate them best (B22)."""
 
+from itertools import combinations
 from typing import Literal
 
 import pandas as pd
@@ -14,30 +15,61 @@ from tuner.plots.scales import searched_scale
 
 
 def infeasible_map_frame(frames: StudyFrames) -> pd.DataFrame:
-    """trial, state, and the values of the two numeric hyperparameters that separate infeasible trials most."""
-    ranked = infeasible_frame(frames).assign(apart=lambda table: table["separation"].abs().fillna(0.0))
-    names = ranked.sort_values("apart", ascending=False, kind="stable")["hyperparameter"].head(2).tolist()
+    """trial, state ("pruned" for one that a pruner ended), and the values of two numeric hyperparameters.
+
+    Of those that exist at most of the infeasible trials together, the two that separate them best from the others.
+    """
     finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
+    finished = pd.concat([finished, frames.pruned.assign(state="pruned")]).sort_values("trial")
+    names = _pair(infeasible_frame(frames), finished)
     return finished[["trial", "state", *names]].reset_index(drop=True)
 
 
+def _pair(ranked: pd.DataFrame, finished: pd.DataFrame) -> list[str]:
+    """Each pair is judged by how many infeasible trials, then trials, have both; then by how well they separate."""
+    apart = dict(zip(ranked["hyperparameter"], ranked["separation"].abs().fillna(0.0), strict=True))
+    bad = finished["state"] == "infeasible"
+
+    def worth(names: tuple[str, ...]) -> tuple[int, int, float]:
+        there = finished[list(names)].notna().all(axis=1)
+        return int((there & bad).sum()), int(there.sum()), sum(apart[name] for name in names)
+
+    several: list[tuple[str, ...]] = [*combinations(apart, 2)] or [(name,) for name in apart]
+    best = max(several, key=worth, default=())
+    return sorted(best, key=lambda name: -apart[name])
+
+
 def infeasible_map(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Infeasible trials") -> Figure:
-    """`table`: as `infeasible_map_frame` makes it. Crosses: infeasible; circles: complete; dashed: the search."""
+    """`table`: as `infeasible_map_frame` makes it. Crosses: infeasible; circles: complete; dashed: the search.
+
+    Squares: pruned. The legend counts what is drawn, and what is not because it lacks one of the two.
+    """
     figure = theme.new_figure(5.4, 4.2, title)
     names = [name for name in table.columns if name not in ("trial", "state")]
+    bad = int((table["state"] == "infeasible").sum()) if len(table) else 0
     if table.empty or not names:
         return theme.empty(figure, "No finished trials, or no numbers that vary.")
+    if not bad:
+        finished = int((table["state"] != "pruned").sum())
+        return theme.empty(figure, f"None of {finished} finished trials is infeasible.")
     axes = figure.add_subplot()
     theme.style(axes, x=names[0], y=names[1] if len(names) > 1 else "trial")
-    for state, marker, color in (("complete", "o", theme.BLUE), ("infeasible", "x", theme.RED)):
-        part = table[(table["state"] == state) & table[names].notna().all(axis=1)]  # where they exist
+    there = table[names].notna().all(axis=1)
+    for state, marker, color in (("complete", "o", theme.BLUE), ("infeasible", "x", theme.RED), ("pruned", "s", "")):
+        mine = table["state"] == state
+        part, total = table[mine & there], int(mine.sum())
+        told = f"{state} ({len(part)}{f' of {total}' if len(part) < total else ''})"
+        x, y = part[names[0]].astype(float), part[names[1] if len(names) > 1 else "trial"].astype(float)
+        if state == "pruned":
+            if total:
+                theme.pruned_marks(axes, x, y, label=told)
+            continue
         axes.plot(
-            part[names[0]].astype(float), part[names[-1] if len(names) > 1 else "trial"].astype(float), marker,
-            color=color, markersize=6, markeredgewidth=1.6, linestyle="none", label=f"{state} ({len(part)})",
+            x, y, marker, color=color, markersize=6, markeredgewidth=1.6, linestyle="none", label=told,
             markerfacecolor="none",
         )  # fmt: skip
     _scales(axes, names, frames)
-    theme.legend(axes, above=True, columns=2)
+    theme.legend(axes, above=True, columns=3)
     return figure
 
 

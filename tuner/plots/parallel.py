@@ -19,9 +19,12 @@ ENDS = 14  # characters of what stands at an end
 def parallel_frame(frames: StudyFrames) -> pd.DataFrame:
     """Long form, the best ten trials: rank, trial, best_value, hyperparameter, value, position (0 to 1; NaN absent).
 
-    low and high: what stands at positions 0 and 1, as text.
+    low and high: what stands at positions 0 and 1, as text. Pruned trials follow, without a rank.
     """
     best = ranked_trials(frames).head(TOP)
+    pruned = frames.pruned if len(best) else frames.pruned.head(0)
+    ranks = pd.array([*range(1, len(best) + 1), *[None] * len(pruned)], "Int64")
+    best = pd.concat([best, pruned], ignore_index=True) if len(pruned) else best
     parts = []
     for hyperparameter in frames.study.hyperparameters:
         column, domain = best[hyperparameter.name], hyperparameter.domain
@@ -31,7 +34,7 @@ def parallel_frame(frames: StudyFrames) -> pd.DataFrame:
             ends = (str(domain.choices[0]), str(domain.choices[-1]))
             known = {repr(choice): place / (len(domain.choices) - 1) for place, choice in enumerate(domain.choices)}
             positions = np.array([known.get(repr(value), np.nan) for value in column], dtype=np.float64)
-        part = best[["trial", "best_value"]].assign(rank=range(1, len(best) + 1), hyperparameter=hyperparameter.name)
+        part = best[["trial", "best_value"]].assign(rank=ranks, hyperparameter=hyperparameter.name)
         parts.append(part.assign(value=column.astype(object), position=positions, low=ends[0], high=ends[1]))
     columns = ["rank", "trial", "best_value", "hyperparameter", "value", "position", "low", "high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -55,6 +58,10 @@ def parallel_plot(table: pd.DataFrame, *, title: str = "The best trials across a
             linestyle=theme.DASHES[place % len(theme.DASHES)],
             linewidth=2.2 if place == 0 else 1.1, label=told, zorder=3.0 - 0.1 * place,
         )  # fmt: skip
+    ended = table[table["rank"].isna() & table["position"].notna()]
+    if len(ended):
+        beside = 0.06 * (ended["trial"].rank(method="dense") / max(1, ended["trial"].nunique()) - 0.5)
+        theme.pruned_marks(axes, ended["hyperparameter"].map(names.index) + beside, ended["position"])
     name_ticks(axes, names)
     _name_ends(axes, table.drop_duplicates("hyperparameter"))
     axes.set_ylim(-0.09, 1.09)

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme
+from tuner.shown import shown
 
 DECADES_LABELLED = 50.0  # log axes over a smaller factor are labelled at 1, 2, 5
 MARGIN = 0.06  # of the searched range, left free on both sides
@@ -43,9 +44,9 @@ def searched_scale(axes: Axes, which: Literal["x", "y"], domain: Range) -> None:
 def name_ticks(axes: Axes, names: Sequence[str]) -> None:
     """Names at 0, 1, 2, ... along the x axis: slanted and shortened where they would overlap, some left out of many."""
     every = math.ceil(len(names) / MOST_NAMES)
-    shown = list(names[::every])
-    slanted = NAME_INCHES * sum(len(name) + 2 for name in shown) > theme.inches(axes)[0]
-    texts = [theme.short(name, NAME_LENGTH) for name in shown] if slanted else shown
+    some = [shown(name) for name in names[::every]]
+    slanted = NAME_INCHES * sum(len(name) + 2 for name in some) > theme.inches(axes)[0]
+    texts = [theme.short(name, NAME_LENGTH) for name in some] if slanted else some
     axes.set_xticks(range(0, len(names), every), texts)
     if slanted:
         for label in axes.get_xticklabels():

@@ -41,11 +41,16 @@ def schedules_frame(schedules: Based) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def schedules_plot(table: pd.DataFrame, *, title: str = "Learning rate schedules") -> Figure:
-    """`table`: as `schedules_frame` makes it. One line a schedule, told apart by colour and dash."""
+def schedules_plot(
+    table: pd.DataFrame, *, title: str = "Learning rate schedules", reason: str = "No schedules to draw."
+) -> Figure:
+    """`table`: as `schedules_frame` makes it. One line a schedule, told apart by colour and dash.
+
+    `reason`: what stands there where there is none.
+    """
     figure = theme.new_figure(7.0, 3.6, title)
     if table.empty:
-        return theme.empty(figure, "No schedules to draw.")
+        return theme.empty(figure, reason)
     axes = figure.add_subplot()
     theme.style(axes, x="step", y="learning rate")
     for place, (name, line) in enumerate(table.groupby("schedule", sort=False)):

@@ -8,6 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from numpy.typing import ArrayLike
+
+from tuner.shown import shown
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
@@ -22,7 +25,12 @@ PER_INCH, PER_INCH_LARGE = 12.0, 8.5  # characters of a label, and of a title
 
 
 class Picture(Figure):
-    """A Figure that a notebook shows by itself, without pyplot and its global state."""
+    """A Figure that a notebook shows by itself, without pyplot and its global state.
+
+    `reason`: the sentence that stands in place of data; "" where there is data.
+    """
+
+    reason: str = ""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -30,7 +38,7 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def new_figure(width: float, height: float, title: str) -> Figure:
+def new_figure(width: float, height: float, title: str) -> Picture:
     """An empty figure in inches, with a title that is plain text whatever it holds."""
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     title = short(title, int(PER_INCH_LARGE * width))
@@ -43,7 +51,7 @@ def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
     width, height = inches(axes)
     axes.set_xlabel(short(x, int(PER_INCH * width)), fontsize=NORMAL, parse_math=False)
     axes.set_ylabel(short(y, int(PER_INCH * height)), fontsize=NORMAL, parse_math=False)
-    axes.set_title(title, fontsize=NORMAL, loc="left", parse_math=False)
+    axes.set_title(shown(title), fontsize=NORMAL, loc="left", parse_math=False)
     axes.tick_params(labelsize=SMALL, color=GRAY)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -64,14 +72,19 @@ def inches(axes: Axes) -> tuple[float, float]:
 
 
 def short(text: str, most: int) -> str:
-    """At most so many characters: what is longer loses its middle, because names differ at their ends."""
+    """At most so many characters: what is longer loses its middle, because names differ at their ends.
+
+    Without line breaks and all else that cannot be seen.
+    """
+    text = shown(text)
     half = max(1, (most - 1) // 2)
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def plain(texts: Sequence[Text]) -> None:
-    """A dollar sign in a name is a dollar sign."""
+    """A dollar sign in a name is a dollar sign, and what cannot be seen is shown by its number."""
     for text in texts:
+        text.set_text(shown(text.get_text()))
         text.set_parse_math(False)
 
 
@@ -105,7 +118,22 @@ def legend_below(figure: Figure) -> None:
         plain(made.get_texts())
 
 
+def pruned_marks(axes: Axes, x: ArrayLike, y: ArrayLike, *, label: str = "pruned") -> None:
+    """Trials that a pruner ended, alike in every plot: hollow squares."""
+    axes.plot(
+        x, y, "s", color=PURPLE, markersize=4.5, markerfacecolor="none", markeredgewidth=1.1, linestyle="none",
+        label=label, zorder=2,
+    )  # fmt: skip
+
+
+def empty_because(figure: Figure) -> str:
+    """The sentence that stands in a figure in place of data; "" where there is data."""
+    return figure.reason if isinstance(figure, Picture) else ""
+
+
 def empty(figure: Figure, reason: str) -> Figure:
     """The figure with a sentence in place of data."""
-    figure.text(0.5, 0.45, reason, ha="center", va="center", fontsize=NORMAL, color=GRAY, parse_math=False)
+    if isinstance(figure, Picture):
+        figure.reason = reason
+    figure.text(0.5, 0.45, shown(reason), ha="center", va="center", fontsize=NORMAL, color=GRAY, parse_math=False)
     return figure

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tuner.analysis.evidence import has_curves
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
+from tuner.analysis.good_trials import good_defined
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of
-from tuner.report.wording import STRENGTH_DOTS, in_words, readable
+from tuner.report.wording import in_words, readable
 
 # The question as a person asks it; one that is missing here is shown by its name.
 _ASKED: Mapping[str, str] = {
@@ -40,15 +42,14 @@ _ASKED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A finding as it is shown. `tone`: act, fine or open, which colours it."""
+    """A finding as it is shown. `tone`: act, fine, told or open, which colours it."""
 
     anchor: str
     question: str
     subject: str
     verdict: str
     tone: str
-    strength: str
-    dots: str
+    evidence_words: str
     summary: str
     caveats: tuple[str, ...]
     action: str
@@ -64,6 +65,7 @@ class StudyCards:
     study: str
     goal: str
     max_train_steps: int
+    good: str
     cards: tuple[Card, ...]
 
 
@@ -78,7 +80,13 @@ def _cards_of(study: StudyMaterial) -> StudyCards:
     # What is about the study as a whole need not name it again below the study's heading.
     shown = [replace(card, subject="" if card.subject == study.study.name else card.subject) for card in cards]
     urgent_first = tuple(sorted(shown, key=lambda card: card.tone != "act"))
-    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, urgent_first)
+    good = good_defined(study.frames) if has_curves(study.frames) else ""
+    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, good, urgent_first)
+
+
+def asked(finding: Finding) -> str:
+    """The question that a finding answers, as a person asks it."""
+    return _ASKED.get(finding.question, in_words(finding.question))
 
 
 def card_of(placed: Placed) -> Card:
@@ -86,12 +94,11 @@ def card_of(placed: Placed) -> Card:
     finding = placed.finding
     return Card(
         anchor=placed.anchor,
-        question=_ASKED.get(finding.question, in_words(finding.question)),
+        question=asked(finding),
         subject=placed.subject,
         verdict=in_words(finding.verdict),
-        tone=tone_of(finding),
-        strength=finding.strength,
-        dots=STRENGTH_DOTS[finding.strength],
+        tone=finding.tone,
+        evidence_words=finding.evidence_words,
         summary=finding.summary,
         caveats=finding.caveats,
         action="" if finding.action == NOTHING_TO_DO else finding.action,
@@ -99,10 +106,3 @@ def card_of(placed: Placed) -> Card:
         evidence=table_of(finding.evidence),
         plot_anchor=placed.plot_anchor,
     )
-
-
-def tone_of(finding: Finding) -> str:
-    """Only what is decided and needs nothing is fine."""
-    if finding.needs_action:
-        return "act"
-    return "open" if finding.strength == "none" else "fine"

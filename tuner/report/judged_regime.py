@@ -59,6 +59,9 @@ def _how(concluded: Mapping[str, object], sweep: SweepRecords | None) -> str:
     if verdict == evidence:
         return "Found from the sweep's outcome and its curves."
     said = f"the evidence said {in_words(evidence)}"
-    if verdict == "compute_bound" and sweep is not None and isinstance(sweep.outcome, NotFitted):
-        return f"Taken as compute-bound because the training set was not fitted (A19); {said}."
+    if sweep is not None and isinstance(sweep.outcome, NotFitted):
+        if verdict == "compute_bound":
+            return f"Taken as compute-bound because the training set was not fitted (A19); {said}."
+        if verdict == "undecided":
+            return f"The training set was not fitted and round 1 declares its length, refined from best steps; {said}."
     return f"Declared in the study file; {said}."

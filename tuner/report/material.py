@@ -13,6 +13,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.study import Study
+from tuner.errors import StorageError
 from tuner.records import TrialRecord
 from tuner.report.judged_regime import Regime, regime_of
 from tuner.storage.store import Ledger
@@ -135,10 +136,17 @@ class Material:
         return tuple(sorted((*self.stages, *self.rounds, *self.others), key=lambda study: study.row.study_id))
 
     def record(self, study: StudyMaterial, trial: int) -> TrialRecord:
-        """A trial of a study, in whichever widening it was trained."""
-        if study.study.round is None or len(study.rows) == 1:
-            return self.ledger.trial(study.row.study_id, trial)
-        return row_of_trial(self.ledger, self.campaign, study.study.round, trial)[1]
+        """A trial of a study, in whichever widening it was trained; of an unreadable one its number and the reason."""
+        try:
+            if study.study.round is None or len(study.rows) == 1:
+                return self.ledger.trial(study.row.study_id, trial)
+            return row_of_trial(self.ledger, self.campaign, study.study.round, trial)[1]
+        except StorageError:
+            every = (one for row in study.rows for one in self.ledger.trials(row.study_id))
+            found = next((one for one in every if one.number == trial), None)
+            if found is None:
+                raise
+            return found
 
     @property
     def last_launch(self) -> LaunchRow | None:

@@ -22,7 +22,9 @@ from tuner.report.schedules import schedules
 from tuner.report.section import Section
 from tuner.report.studies import studies
 from tuner.report.summary import masthead, summary
-from tuner.security import make_private_folder
+from tuner.security import make_private_folder, without_password
+from tuner.shown import commands_with, shown, word
+from tuner.storage.engine import DEFAULT_FILE
 from tuner.storage.store import Ledger
 
 # The answer first, then what it rests on: findings before plots, then the campaign in the order it was run.
@@ -56,15 +58,30 @@ def report_html(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> str
     """The page as text. Raises StorageError for an unknown campaign."""
     material = read_material(ledger, campaign, also)
     sections = [section for maker in SECTIONS for section in maker(material)]
-    return _templates().get_template("page.html.jinja").render(title=campaign, sections=sections)
+    return _templates(_place_of(ledger)).get_template("page.html.jinja").render(title=campaign, sections=sections)
 
 
-def _templates() -> Environment:
+def _place_of(ledger: Ledger) -> str:
+    """The option with which the page's commands find these records; "" for those that a command finds by itself."""
+    file = ledger.file
+    if file is not None and file == DEFAULT_FILE.absolute():
+        return ""
+    return f" --storage {word(file or without_password(ledger.url))}"
+
+
+def _templates(place: str) -> Environment:
     """Everything is escaped, whatever a template is called, and a misspelt name is an error."""
+
+    def on_one_line(value: object) -> object:
+        """What a template puts in: text of strangers without anything hidden; markup was made of such text before."""
+        plain = isinstance(value, str) and not hasattr(value, "__html__")
+        return commands_with(shown(str(value)), lambda verb: place) if plain else value
+
     return Environment(
         loader=PackageLoader("tuner.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=on_one_line,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -10,7 +10,7 @@ from tuner.analysis.curves import ranked_trials
 from tuner.analysis.round_frames import WIDENING_NUMBERS
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import transfer_pairs
-from tuner.design.hyperparameters import Hyperparameter, Range
+from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
 from tuner.design.study import Study
 from tuner.plots.catalog import PLOTS
 from tuner.plots.transfer import transfer_frame, transfer_plot
@@ -45,7 +45,8 @@ _SHOWN: Mapping[str, Shown] = {
     "axes": Shown(
         "Hyperparameter axes",
         "Best value over training against each hyperparameter, on the scale it was sampled on. Good points crowding "
-        "at a dashed bound ask for a wider range (B20); crosses are infeasible trials and do not stretch the axis.",
+        "at a dashed bound ask for a wider range (B20); crosses are infeasible trials, hollow squares pruned ones; "
+        "neither stretches the axis.",
         "No trial has finished yet, or nothing varies.",
     ),
     "best-of-n": Shown(
@@ -199,7 +200,7 @@ def _searched_row(hyperparameter: Hyperparameter) -> tuple[str, ...]:
         scale_words(domain),
         hyperparameter.family or NOTHING,
         readable(domain.off),
-        " = ".join(condition) if condition else "everywhere",
+        condition_words(condition) if condition else "everywhere",
     )
 
 

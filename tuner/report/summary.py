@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tuner.records import State
-from tuner.report.findings import tone_of
+from tuner.report.findings import asked
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.winner import Winner, winner_of
-from tuner.report.wording import STRENGTH_DOTS, counted, in_words, moment, readable_moment
+from tuner.report.wording import counted, in_words, moment, readable_moment
 
 # What has a result comes first in the bar of states.
 _STATES = (State.COMPLETE, State.INFEASIBLE, State.FAILED, State.CANCELLED, State.RUNNING, State.WAITING)
@@ -41,11 +41,11 @@ class Line:
     anchor: str
     study: str
     subject: str
+    question: str
     verdict: str
     action: str
     tone: str
-    strength: str
-    dots: str
+    evidence_words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,9 @@ def _line(study: str, placed: Placed) -> Line:
         anchor=placed.anchor,
         study=study or "the budget",
         subject=placed.subject if placed.subject != study else in_words(finding.question),
+        question=asked(finding),
         verdict=in_words(finding.verdict),
         action=finding.action,
-        tone=tone_of(finding),
-        strength=finding.strength,
-        dots=STRENGTH_DOTS[finding.strength],
+        tone=finding.tone,
+        evidence_words=finding.evidence_words,
     )

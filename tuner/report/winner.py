@@ -1,7 +1,6 @@
 """The best trial of a campaign, and how much better than the others it is."""
 
 import json
-import shlex
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,6 +11,7 @@ from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
 from tuner.records import Checkpoint, TrialRecord
 from tuner.report.material import Material, StudyMaterial
 from tuner.report.wording import counted, domain_words, readable, scale_words
+from tuner.shown import word
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class Winner:
     @property
     def reproduce(self) -> str:
         """The command that trains this trial again and compares it (B45)."""
-        return f"tuner replay {study_file(self.study)} --round {self.study.study.round} --trial {self.record.number}"
+        study = self.study
+        return f"tuner replay {study_file(study)} --round {study.study.round} --trial {self.record.number}"
 
 
 def winner_of(material: Material) -> Winner | None:
@@ -189,4 +190,4 @@ def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> 
 def study_file(study: StudyMaterial) -> str:
     """The study file as a command takes it."""
     recorded = [str(launch.environment.get("study_file") or "") for launch in study.launches]
-    return next((shlex.quote(file) for file in reversed(recorded) if file), "STUDY.py")
+    return next((word(file) for file in reversed(recorded) if file), "STUDY.py")

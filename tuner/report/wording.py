@@ -11,7 +11,6 @@ from tuner.budget.schedules import Piece, Schedule, ScheduleFamily
 from tuner.design.hyperparameters import Domain, Range
 
 NOTHING = "–"
-STRENGTH_DOTS = {"strong": "●●●", "moderate": "●●○", "weak": "●○○", "none": "○○○"}
 _DECAYS = {"linear": "linear", "cosine": "cosine", "one_minus_sqrt": "one minus square root"}
 _LARGEST_WHOLE = 1e9  # larger whole floats are written with an exponent
 

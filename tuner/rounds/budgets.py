@@ -81,8 +81,8 @@ def _first_budget(desk: Desk) -> Budget:
     outcome = sweep.outcome
     if not isinstance(outcome, Fitted):
         raise DeclarationError(
-            "the sweep gave no number of steps; mend it (`tuner sweep` says how), declare production_steps for a "
-            "compute-bound workload, or give max_train_steps"
+            f"the sweep gave no number of steps: `tuner sweep {desk.study_file or desk.name}` prints the lines of the "
+            "study file that help. Or declare production_steps for a compute-bound workload, or give max_train_steps"
         )
     steps = rounded_up(sweep.margin * outcome.steps)
     origin = f"{sweep.margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)"

@@ -20,6 +20,7 @@ from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import State
 from tuner.rounds.plan import round_name, trial_at
+from tuner.shown import word
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -47,8 +48,8 @@ def expand_round(ledger: Ledger, campaign: str, number: int) -> tuple[Expansion,
     last = rows[-1]
     if last.study.source:
         raise DeclarationError(
-            f"{campaign!r} was trained elsewhere and cannot be launched here; `tuner boundaries {campaign}` proposes "
-            "the wider ranges to search there"
+            f"{campaign!r} was trained elsewhere and cannot be launched here; `tuner boundaries {word(campaign)}` "
+            "proposes the wider ranges to search there"
         )
     counts = ledger.state_counts(last.study_id)
     begun = sum(count for state, count in counts.items() if state is not State.WAITING)
@@ -123,8 +124,8 @@ def planned_expansion(ledger: Ledger, campaign: str, number: int) -> tuple[Study
     rows = round_rows(ledger, campaign, number, planned=True)
     if len(rows) < 2:
         raise StorageError(
-            f"{round_name(number)} of {campaign!r} was not expanded; run: tuner boundaries {campaign} --round {number} "
-            "--expand"
+            f"{round_name(number)} of {campaign!r} was not expanded; run: tuner boundaries {word(campaign)} "
+            f"--round {number} --expand"
         )
     row = rows[-1]
     records = ledger.trials(row.study_id)

@@ -22,6 +22,7 @@ from tuner.rounds.basis import basis_of
 from tuner.rounds.plan import round_name
 from tuner.rounds.provenance import command_line, environment, revision
 from tuner.rounds.same_study import Comparison
+from tuner.shown import word
 from tuner.storage.living import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -123,7 +124,7 @@ def required_round(desk: Desk, number: int) -> StudyRow:
     if row is None or not desk.ledger.state_counts(row.study_id).get(State.COMPLETE):
         raise StorageError(
             f"round {number} of {desk.name!r} has no complete trial, and the next round starts from its results; "
-            f"launch it first: tuner launch {desk.study_file or desk.name} --round {number}"
+            f"launch it first: tuner launch {word(desk.study_file or desk.name)} --round {number}"
         )
     return row
 
@@ -137,7 +138,7 @@ def refuse_all_failed(desk: Desk, row: StudyRow) -> None:
     again = f" --round {row.study.round} --retry-failed" if row.study.round else " --retry-failed"
     raise TrialsFailed(
         f"no trial of {row.study.name} completed, because {counts[State.FAILED]} FAILED:\n{told}\nremove the cause, "
-        f"then train them again: tuner launch {desk.study_file or desk.name}{again}"
+        f"then train them again: tuner launch {word(desk.study_file or desk.name)}{again}"
     )
 
 

@@ -94,12 +94,18 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
             f"{study.name} is as long as {round_name(number - 1)}, so all its trials have fresh seeds: the same seeds "
             "would give the same values again",
         )
-    if [record.number for record in chosen] != best:
-        warnings += (
-            f"{study.name} was started from trials {_numbers(record.number for record in chosen)} of "
-            f"{round_name(number - 1)} and stays so; by now trials {_numbers(best)} are its best",
-        )
+    warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
+
+
+def _stays(study: Study, chosen: list[int], best: list[int]) -> tuple[str, ...]:
+    if chosen == best:
+        return ()
+    before = round_name((study.round or 1) - 1)
+    return (
+        f"{study.name} was started from trials {_numbers(chosen)} of {before} and stays so; by now trials "
+        f"{_numbers(best)} are its best",
+    )
 
 
 def _as_started(desk: Desk, number: int, best: list[int], records: Collection[int]) -> list[int]:

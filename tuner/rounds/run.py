@@ -28,6 +28,7 @@ from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepare import Prepared, declared_regime, prepared_expansion, prepared_round
 from tuner.rounds.sweep import MAX_EXTENSIONS, run_sweep, settled_outcome
+from tuner.shown import word
 from tuner.storage.studies import StudyRow
 
 
@@ -223,7 +224,7 @@ class Playbook:
             f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
             tuple(open_ones),
             f"go on to round {number + 1} with the best points found",
-            f"tuner run {self.desk.study_file or self.desk.name} --expand {self._widenings(number) + 1}",
+            f"tuner run {word(self.desk.study_file or self.desk.name)} --expand {self._widenings(number) + 1}",
         )
         if self.yes:
             self.tell(f"taking the proposed action: {question.proposal}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tuner.budget.schedules import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign, Sweep
-from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
+from tuner.design.hyperparameters import Condition, Constant, Hyperparameter, Range, Value
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
@@ -137,5 +137,5 @@ def sweep_values(space: SearchSpace, optimizer: str, given: Mapping[str, Value])
     return {name: value for name, value in values.items() if name not in ("warmup_steps", "decay_fraction")}
 
 
-def _of_another_optimizer(condition: tuple[str, str] | None, optimizer: str) -> bool:
+def _of_another_optimizer(condition: Condition | None, optimizer: str) -> bool:
     return condition is not None and condition[0] == "optimizer" and condition[1] != optimizer

@@ -14,6 +14,7 @@ from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
 from tuner.design.study import Study
 from tuner.errors import StorageError, TunerError
+from tuner.shown import quoted
 
 T = TypeVar("T")
 ABSENT = "not declared"
@@ -94,8 +95,8 @@ def data_from(text: str) -> dict[str, object]:
     """The dictionary that was stored. Raises StorageError."""
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise StorageError(f"no JSON: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StorageError(f"no JSON: {error}, got {quoted(text)}") from error
     if not isinstance(data, dict):
         raise StorageError(f"a JSON object was stored, got {type(data).__name__}")
     return data
@@ -107,9 +108,9 @@ def _read(adapter: TypeAdapter[T], text: str) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise StorageError(f"{key or 'value'}: {first['msg']}, got {first['input']!r:.80}") from error
-    except (ValueError, TunerError, RecursionError) as error:
-        raise StorageError(f"{error}") from error
+        raise StorageError(f"{key or 'value'}: {first['msg']}, got {quoted(first['input'])}") from error
+    except (TypeError, ValueError, TunerError, RecursionError) as error:
+        raise StorageError(f"{error}, got {quoted(text)}") from error
 
 
 def differences(old: Study, new: Study) -> list[Difference]:

@@ -10,9 +10,9 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Text, and_, case, cast, func, or_, select
 
-from tuner.storage.dialects import column_of
+from tuner.storage.dialects import column_of, is_real, is_whole
 from tuner.storage.numbers import FINITE, UNUSUAL, restored
 from tuner.storage.schema import measurement, metric, trial
 
@@ -61,15 +61,18 @@ class Measurements:
 def study_measurements(connection: Connection, study_id: int, metrics: Collection[str] | None) -> Measurements:
     """The curves of a study, of all metrics or of those named."""
     mine = trial.c.study_id == study_id
-    trials = {row.id: row.number for row in connection.execute(select(trial.c.id, trial.c.number).where(mine))}
-    names = {row.id: row.name for row in connection.execute(select(metric.c.id, metric.c.name))}
-    wanted: ColumnElement[bool] = measurement.c.trial_id.in_(select(trial.c.id).where(mine))
-    if metrics is not None:
-        ids = [number for number, name in names.items() if name in metrics]
-        wanted = and_(wanted, measurement.c.metric_id.in_(ids))
-    numbers = column_of(
-        connection, select(func.coalesce(measurement.c.value, 0.0)).where(wanted).order_by(*_PLACE, measurement.c.step)
+    rows = connection.execute(select(trial.c.id, trial.c.number).where(mine))
+    trials = {row.id: row.number if isinstance(row.number, int) else -row.id for row in rows}
+    known = {row.id: row.name for row in connection.execute(select(metric.c.id, metric.c.name))}
+    names = {place: name for place, name in known.items() if isinstance(name, str)}
+    wanted: ColumnElement[bool] = and_(
+        measurement.c.trial_id.in_(select(trial.c.id).where(mine)), is_whole(connection, measurement.c.step)
     )
+    if metrics is not None or len(names) < len(known):
+        ids = [number for number, name in names.items() if metrics is None or name in metrics]
+        wanted = and_(wanted, measurement.c.metric_id.in_(ids))
+    value = case((is_real(connection, measurement.c.value), measurement.c.value), else_=0.0)
+    numbers = column_of(connection, select(value).where(wanted).order_by(*_PLACE, measurement.c.step))
     steps = _steps_of_curves(connection, wanted)
     for position, kind in _unusual(connection, wanted, steps):
         numbers[position] = restored(kind, None)
@@ -80,10 +83,12 @@ def study_measurements(connection: Connection, study_id: int, metrics: Collectio
 def unreadable_values(connection: Connection, study_id: int) -> list[tuple[int, str, int]]:
     """(trial, metric, step) of what nobody of us stored: read as NaN, and named by `tuner verify`."""
     kinds = and_(measurement.c.value_kind != FINITE, measurement.c.value_kind.not_in(list(UNUSUAL)))
-    strange = or_(kinds, and_(measurement.c.value_kind == FINITE, measurement.c.value.is_(None)))
+    no_number = ~is_real(connection, measurement.c.value)
+    strange = or_(kinds, and_(measurement.c.value_kind == FINITE, no_number), ~is_whole(connection, measurement.c.step))
     query = select(trial.c.number, metric.c.name, measurement.c.step).select_from(measurement).join(trial).join(metric)
     query = query.where(trial.c.study_id == study_id, strange).order_by(trial.c.number, measurement.c.step)
-    return [(number, name, step) for number, name, step in connection.execute(query)]
+    found = connection.execute(query)
+    return [(number if isinstance(number, int) else -1, str(name), step) for number, name, step in found]
 
 
 def _steps_of_curves(connection: Connection, wanted: ColumnElement[bool]) -> "dict[tuple[int, int], array[int]]":
@@ -106,7 +111,7 @@ def _unusual(
 ) -> Iterable[tuple[int, str]]:
     """Where among all values those are that are not finite or -0.0, and what they are."""
     query = select(*_PLACE, measurement.c.step, measurement.c.value_kind)
-    unusual = or_(measurement.c.value_kind != FINITE, measurement.c.value.is_(None))
+    unusual = or_(measurement.c.value_kind != FINITE, ~is_real(connection, measurement.c.value))
     rows = connection.execute(query.where(wanted, unusual)).all()
     if not rows:
         return
@@ -115,4 +120,5 @@ def _unusual(
         starts[place] = start
         start += len(mine)
     for trial_id, metric_id, step, kind in rows:
+        kind = "nan" if kind == FINITE else kind  # a number was meant, and there is none
         yield starts[trial_id, metric_id] + bisect_left(steps[trial_id, metric_id], step), kind

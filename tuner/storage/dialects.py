@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Double, Table, text
+from sqlalchemy import ColumnElement, Connection, Dialect, Double, Table, func, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -87,6 +87,18 @@ def column_of(connection: Connection, statement: ClauseElement) -> "array[float]
         raise StorageError(f"the curves hold something that is no number: {error}; restore a backup") from error
     finally:
         cursor.close()
+
+
+def is_real(connection: Connection, value: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a column of numbers holds one; SQLite keeps anything there."""
+    if is_postgresql(connection):
+        return value.is_not(None)
+    return func.typeof(value).in_(["real", "integer"])
+
+
+def is_whole(connection: Connection, value: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a column of whole numbers holds one."""
+    return value.is_not(None) if is_postgresql(connection) else func.typeof(value) == "integer"
 
 
 def sqlite_damage(connection: Connection) -> list[str]:

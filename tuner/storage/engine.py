@@ -25,6 +25,7 @@ from tuner.storage.opened_file import OpenedFile
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds to wait for somebody else's write
+DEFAULT_FILE = Path("runs/tuner.sqlite")
 RETRY_SECONDS = 2.0  # a hiccup of the database may last so long before its caller hears of it
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}",
@@ -38,7 +39,7 @@ _PRAGMAS = (
 
 def default_url() -> str:
     """Where the Ledger is unless somebody says otherwise: TUNER_STORAGE, or one SQLite file under ./runs."""
-    return os.environ.get("TUNER_STORAGE") or "sqlite:///runs/tuner.sqlite"
+    return os.environ.get("TUNER_STORAGE") or f"sqlite:///{DEFAULT_FILE}"
 
 
 def parsed_url(url: str) -> URL:
@@ -219,8 +220,14 @@ def _sqlite_engine(url: URL, opened: OpenedFile) -> Engine:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
+    connection.text_factory = _decoded
     for pragma in _PRAGMAS:
         connection.execute(pragma).close()
+
+
+def _decoded(data: bytes) -> str:
+    """Text of a damaged file may be no UTF-8: its row is unreadable then, and not all that are read with it."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _postgresql_engine(url: URL) -> Engine:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from tuner.errors import Paused, StorageError, TunerError, Unreachable
+from tuner.shown import quoted
 
 # Beginnings of SQLite's error names: the machine gave way, and running again continues.
 _PAUSES = {
@@ -57,6 +58,11 @@ def _sqlite_fault(where: str, error: sqlite3.Error) -> TunerError | None:
     for known, advice in _UNUSABLE.items():
         if name.startswith(known):
             return StorageError(f"storage {where}: {error}: {advice}")
+    if isinstance(error, sqlite3.DataError | sqlite3.IntegrityError | sqlite3.OperationalError):
+        return StorageError(
+            f"storage {where}: {quoted(str(error), 200)}: its tables hold what tuner did not write; `tuner verify` "
+            "names it, a backup brings it back"
+        )
     return None
 
 

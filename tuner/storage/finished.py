@@ -19,6 +19,7 @@ _END = (
         reason=bindparam("b_reason"),
         step=bindparam("b_step"),
         farthest=bindparam("b_step"),
+        started=bindparam("b_started"),
         finished=DatabaseTime(),
     )
 )
@@ -41,7 +42,13 @@ def insert_finished(
     connection.execute(
         _END,
         [
-            {"b_id": ids[one.trial.number], "b_state": one.state.value, "b_reason": one.reason, "b_step": one.step}
+            {
+                "b_id": ids[one.trial.number],
+                "b_state": one.state.value,
+                "b_reason": one.reason,
+                "b_step": one.step,
+                "b_started": one.started,
+            }
             for one in new
         ],
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection, insert, select, text, update
 
+from tuner.errors import StorageError
 from tuner.security import plain_name
 from tuner.storage.dialects import DatabaseTime, is_postgresql
+from tuner.storage.rows import refuse_strange
 from tuner.storage.schema import campaign, storage, study, trial
 
 
@@ -55,7 +57,13 @@ class Site:
 def identity_of(connection: Connection) -> Identity | None:
     """None in a database that was restored from a dump: dumps leave the row out."""
     row = connection.execute(select(storage).order_by(storage.c.id)).first()
-    return None if row is None else Identity(row.identity, row.copy_of, row.checkpoints, row.generation)
+    if row is None:
+        return None
+    try:
+        refuse_strange(row, storage)
+    except StorageError as error:
+        raise StorageError(f"the identity of the storage is unreadable: {error}; restore a backup") from error
+    return Identity(row.identity, row.copy_of, row.checkpoints, row.generation)
 
 
 def next_generation(connection: Connection) -> int:
@@ -114,7 +122,7 @@ def fences_by_folder(connection: Connection) -> dict[str, int]:
         .join(study)
         .join(campaign)
     )
-    rows = connection.execute(query)
+    rows = [row for row in connection.execute(query) if isinstance(row.number, int) and isinstance(row.fence, int)]
     return {f"{checkpoint_place(row.campaign, row.study)}/trial-{row.number:05d}": row.fence for row in rows}
 
 

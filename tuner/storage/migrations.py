@@ -14,6 +14,7 @@ from sqlalchemy import Column, Connection, func, insert, inspect, select, text, 
 from sqlalchemy.schema import CreateColumn
 
 from tuner.errors import StorageError
+from tuner.shown import quoted
 from tuner.storage.dialects import DatabaseTime, lock_schema
 from tuner.storage.engine import PATIENCE, Database
 from tuner.storage.opened_file import connect_to
@@ -89,8 +90,12 @@ def _version(connection: Connection, database: Database) -> int | None:
     tables = set(inspect(connection).get_table_names())
     if "schema_version" in tables:
         version = connection.scalar(select(func.max(schema_version.c.version)))
+        if isinstance(version, int):
+            return version
         if version is not None:
-            return int(version)
+            raise StorageError(
+                f"{database.safe_url} has a version that is no number: {quoted(version)}; restore a backup"
+            )
     foreign = tables if database.file else tables & set(metadata.tables)
     if foreign:
         raise StorageError(

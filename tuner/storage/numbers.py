@@ -22,4 +22,6 @@ def stored(value: float) -> tuple[str, float | None]:
 
 def restored(kind: str, value: float | None) -> float:
     """The number that was stored as (kind, value). What nobody of us stored is no number, and wins nothing."""
-    return value if kind == FINITE and value is not None else UNUSUAL.get(kind, math.nan)
+    if kind == FINITE and isinstance(value, int | float):
+        return value
+    return UNUSUAL.get(kind, math.nan) if kind != FINITE else math.nan

@@ -1,10 +1,10 @@
 """What the Ledger holds besides training curves: trials, checkpoint files."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Row, func, select
 
@@ -12,9 +12,13 @@ from tuner.design.points import Point
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.records import Checkpoint, CheckpointKind, Inherited, Measurement, Prefix, PrefixKey, State, TrialRecord
+from tuner.shown import quoted
 from tuner.storage.codec import point_from, schedule_from, steps_from
 from tuner.storage.numbers import restored
+from tuner.storage.rows import MOST_STEPS, refuse_strange
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +50,27 @@ def trial_record(connection: Connection, study_id: int, number: int) -> TrialRec
 def declared_trial(row: Row[Any]) -> Trial:
     """What was planned, of a row of `trial`. Raises StorageError naming the trial."""
     try:
-        point, schedule, pins = point_from(row.point), schedule_from(row.schedule), steps_from(row.pins)
-        seeds = _whole_numbers(row.seed, row.data_seed, row.step, row.attempt)
+        refuse_strange(row, trial)
+        _state(row)
+        point = _field("point", point_from, row.point)
+        schedule = _field("schedule", schedule_from, row.schedule)
+        pins = _field("pins", steps_from, row.pins)
     except StorageError as error:
-        raise StorageError(f"trial {row.number} is unreadable in the Ledger: {error}") from error
-    return Trial(row.number, point, seeds[0], seeds[1], schedule, row.origin, row.shape_group, pins)
+        raise StorageError(f"trial {_numbered(row)} is unreadable in the Ledger: {error}") from error
+    return Trial(row.number, point, row.seed, row.data_seed, schedule, row.origin, row.shape_group, pins)
 
 
-def _whole_numbers(*values: object) -> tuple[int, ...]:
-    """Raises StorageError: SQLite keeps any text in a column of numbers."""
-    wrong = [value for value in values if not isinstance(value, int)]
-    if wrong:
-        raise StorageError(f"a whole number was stored, got {wrong[0]!r:.80}")
-    return tuple(value for value in values if isinstance(value, int))
+def _field(name: str, read: Callable[[str], T], text: str) -> T:
+    """What a column of JSON holds. Raises StorageError naming the column."""
+    try:
+        return read(text)
+    except StorageError as error:
+        raise StorageError(f"{name}: {error}") from error
+
+
+def _numbered(row: Row[Any]) -> str:
+    """How a trial is called whose number may be none."""
+    return str(row.number) if isinstance(row.number, int) else f"with the id {row.id}"
 
 
 def inherited_of(row: Row[Any]) -> Inherited:
@@ -68,6 +80,7 @@ def inherited_of(row: Row[Any]) -> Inherited:
 
 def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
     declared = declared_trial(row)
+    _refuse_strange_checkpoints(row, checkpoints)
     return TrialRecord(
         trial_id=row.id,
         number=row.number,
@@ -91,7 +104,20 @@ def _state(row: Row[Any]) -> State:
     try:
         return State(row.state)
     except ValueError as error:
-        raise StorageError(f"trial {row.number} is unreadable in the Ledger: {error}") from error
+        raise StorageError(f"state: {quoted(row.state)} is none of {', '.join(State)}") from error
+
+
+def _refuse_strange_checkpoints(row: Row[Any], kept: Iterable[Checkpoint]) -> None:
+    """Raises StorageError for a checkpoint of which a column holds what nobody of us wrote there."""
+    for one in kept:
+        texts = (one.kind, one.file, one.digest, one.member)
+        counts = (one.step, one.num_bytes)
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(count, int) and 0 <= count <= MOST_STEPS for count in counts
+        ):
+            raise StorageError(
+                f"trial {_numbered(row)} is unreadable in the Ledger: checkpoint: {quoted((*texts, *counts))}"
+            )
 
 
 def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
@@ -100,7 +126,7 @@ def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> Tr
     except StorageError as error:
         return TrialRecord(
             trial_id=row.id,
-            number=row.number,
+            number=row.number if isinstance(row.number, int) else -row.id,  # no trial of ours is below 0
             state=State.FAILED,
             reason=str(error),
             point=Point(()),
@@ -109,14 +135,23 @@ def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> Tr
             origin=str(row.origin),
             step=_whole(row.step),
             attempt=_whole(row.attempt),
-            numerics=row.numerics,
-            checkpoints=checkpoints,
+            numerics=row.numerics if isinstance(row.numerics, str) else None,
+            checkpoints=_readable(row, checkpoints),
         )
+
+
+def _readable(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
+    """The checkpoints of a row that is unreadable anyway, if they can be read."""
+    try:
+        _refuse_strange_checkpoints(row, checkpoints)
+    except StorageError:
+        return ()
+    return checkpoints
 
 
 def _whole(value: object) -> int:
     """A whole number of a row that is unreadable anyway."""
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and -MOST_STEPS <= value <= MOST_STEPS else 0
 
 
 def checkpoints_of(connection: Connection, trial_ids: Iterable[int]) -> dict[int, tuple[Checkpoint, ...]]:
@@ -143,14 +178,22 @@ def _checkpoint(row: Row[Any]) -> Checkpoint:
 def checkpoint_files(connection: Connection) -> list[CheckpointFile]:
     """Every file the Ledger points to, by path; others in the checkpoint folder are left over from crashes."""
     rows = connection.execute(select(checkpoint_file).order_by(checkpoint_file.c.path))
-    return [CheckpointFile(row.path, row.digest, row.num_bytes) for row in rows]
+    return [CheckpointFile(row.path, row.digest, row.num_bytes) for row in rows if isinstance(row.path, str)]
+
+
+def first_start(connection: Connection, study_id: int) -> float | None:
+    """When the first trial of a study was started; None where it is not known of any."""
+    earliest: float | None = connection.scalar(select(func.min(trial.c.started)).where(trial.c.study_id == study_id))
+    return earliest
 
 
 def count_states(connection: Connection, study_id: int) -> dict[State, int]:
     """How many trials are in each state; every state is there."""
     query = select(trial.c.state, func.count()).where(trial.c.study_id == study_id).group_by(trial.c.state)
     counted = {row[0]: int(row[1]) for row in connection.execute(query)}
-    return {state: counted.get(state.value, 0) for state in State}
+    known = {state: counted.pop(state.value, 0) for state in State}
+    known[State.FAILED] += sum(counted.values())  # a state that there is not: the trial is unreadable
+    return known
 
 
 def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:

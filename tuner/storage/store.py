@@ -103,6 +103,11 @@ class Ledger:
         return self._database.safe_url
 
     @property
+    def url(self) -> str:
+        """Where it is, for whoever opens it again: with the password, so never for a log."""
+        return self._database.url.render_as_string(hide_password=False)
+
+    @property
     def file(self) -> Path | None:
         """The SQLite file; None for a server."""
         return self._database.file
@@ -378,6 +383,10 @@ class Ledger:
         """How many trials are in each state; every state is a key."""
         return self._database.read(lambda connection: reading.count_states(connection, study_id))
 
+    def first_start(self, study_id: int) -> float | None:
+        """When the first trial of a study was started, in seconds since 1970; None where nobody wrote it down."""
+        return self._database.read(lambda connection: reading.first_start(connection, study_id))
+
     def checkpoint_files(self) -> list[CheckpointFile]:
         """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""
         return self._database.read(lambda connection: reading.checkpoint_files(connection))
@@ -386,6 +395,10 @@ class Ledger:
         """(trial, metric, step) of measurements that were not written by us."""
         with self._database.reading() as connection:
             return curves.unreadable_values(connection, study_id)
+
+    def unreadable_rows(self, row: StudyRow) -> list[str]:
+        """What of a study's launches, and of the conclusions about it and its campaign, cannot be read."""
+        return self._database.read(lambda connection: studies.unreadable_rows(connection, row.study_id, row.campaign))
 
     def damage(self) -> list[str]:
         """What the database itself finds wrong with its file: pages, indexes, references. Nothing for a server."""

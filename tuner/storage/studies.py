@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import State
+from tuner.shown import quoted
 from tuner.storage.codec import (
     data_from,
     data_text,
@@ -22,6 +23,7 @@ from tuner.storage.codec import (
     study_text,
 )
 from tuner.storage.dialects import DatabaseTime, insert_into
+from tuner.storage.rows import refuse_strange
 from tuner.storage.schema import campaign, conclusion, launch, study, trial
 
 LONGEST_NAME = 200
@@ -40,6 +42,17 @@ class StudyRow:
     fingerprint: str
     created: float
     identity: dict[str, object] | None = None
+
+
+class Concluded(dict[str, object]):
+    """The data of a conclusion. A key that it lacks is an error of the database, and not of who asks for it."""
+
+    def __init__(self, data: Mapping[str, object], about: str) -> None:
+        super().__init__(data)
+        self._about = about
+
+    def __missing__(self, key: str) -> object:
+        raise StorageError(f"{self._about} is unreadable in the Ledger: it has no {key!r}; restore a backup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +97,8 @@ def _is_unicode(name: str) -> bool:
 
 
 def campaign_names(connection: Connection) -> list[str]:
-    return list(connection.scalars(select(campaign.c.name).order_by(campaign.c.name)))
+    names = connection.scalars(select(campaign.c.name).order_by(campaign.c.name))
+    return [name for name in names if isinstance(name, str)]
 
 
 def study_rows(connection: Connection, campaign_name: str) -> list[StudyRow]:
@@ -207,10 +221,32 @@ def insert_launch(connection: Connection, study_id: int, launched: LaunchRow) ->
 def launch_rows(connection: Connection, study_id: int) -> list[LaunchRow]:
     """The launches of a study, oldest first."""
     rows = connection.execute(select(launch).where(launch.c.study_id == study_id).order_by(launch.c.id))
-    return [
-        LaunchRow(row.id, row.started, row.command, data_from(row.revision), data_from(row.environment), row.worker)
-        for row in rows
-    ]
+    return [one for row in rows if isinstance(one := _launch_row(row), LaunchRow)]
+
+
+def _launch_row(row: Row[Any]) -> LaunchRow | str:
+    """A launch; or why it cannot be read, which is no reason not to read the trials."""
+    try:
+        refuse_strange(row, launch)
+        revision, environment = data_from(row.revision), data_from(row.environment)
+    except StorageError as error:
+        return f"launch {row.id} is unreadable in the Ledger: {error}"
+    return LaunchRow(row.id, row.started, row.command, revision, environment, row.worker)
+
+
+def unreadable_rows(connection: Connection, study_id: int, campaign_name: str) -> list[str]:
+    """What of a study's launches and of its campaign's conclusions about it cannot be read, in words."""
+    launches = connection.execute(select(launch).where(launch.c.study_id == study_id).order_by(launch.c.id))
+    found = [told for row in launches if isinstance(told := _launch_row(row), str)]
+    about = select(conclusion).join(campaign).where(campaign.c.name == campaign_name)
+    about = about.where(or_(conclusion.c.study_id == study_id, conclusion.c.study_id.is_(None)))
+    for row in connection.execute(about.order_by(conclusion.c.id)):
+        try:
+            refuse_strange(row, conclusion)
+            data_from(row.data)
+        except StorageError as error:
+            found.append(f"conclusion {row.id} ({quoted(row.kind)}) is unreadable in the Ledger: {error}")
+    return found
 
 
 def insert_conclusion(
@@ -257,7 +293,13 @@ def newest_conclusion(
 ) -> dict[str, object] | None:
     """What was concluded last about a study, or (study_id None) about the campaign; None: nothing yet."""
     text = connection.scalar(_newest(campaign_name, kind, study_id))
-    return None if text is None else data_from(text)
+    if text is None:
+        return None
+    about = f"what was concluded about {campaign_name!r} ({kind})"
+    try:
+        return Concluded(data_from(text), about)
+    except StorageError as error:
+        raise StorageError(f"{about} is unreadable in the Ledger: {error}; restore a backup") from error
 
 
 def _newest(campaign_name: str, kind: str, study_id: int | None) -> Select[Any]:
@@ -287,10 +329,15 @@ def _found(connection: Connection, campaign_id: int, name: str) -> Row[Any] | No
 
 def _study_row(row: Row[Any], campaign_name: str) -> StudyRow:
     try:
+        refuse_strange(row, study)
         declared = study_from(row.declaration)
+        identity = None if row.identity is None else data_from(row.identity)
+        if declared.name != row.name:
+            raise StorageError(f"name: its declaration is that of {quoted(declared.name)}")
     except StorageError as error:
-        raise StorageError(f"study {row.name!r} of {campaign_name!r} is unreadable in the Ledger: {error}") from error
-    identity = None if row.identity is None else data_from(row.identity)
+        raise StorageError(
+            f"study {quoted(row.name)} of {campaign_name!r} is unreadable in the Ledger: {error}; restore a backup"
+        ) from error
     return StudyRow(row.id, campaign_name, declared, row.fingerprint, row.created, identity)
 
 

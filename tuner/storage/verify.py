@@ -14,6 +14,7 @@ from pathlib import Path
 from tuner.design.study import Study
 from tuner.records import GROUP_FOLDER, RETENTION, Checkpoint, State, TrialRecord
 from tuner.storage.curves import Measurements
+from tuner.storage.declared import declaration_problems
 from tuner.storage.folder_files import move_to_trash, new_trash, was_written_here
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -40,7 +41,7 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
     thinned = ledger.conclusion(row.campaign, RETENTION, row.study_id) is not None
     digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
-    found = [Problem(None, "database", text) for text in ledger.damage()]
+    found = [Problem(None, "database", text) for text in (*ledger.damage(), *ledger.unreadable_rows(row))]
     if len(records) < row.study.num_trials:
         found.append(
             Problem(None, "missing", f"{row.study.num_trials} trials were planned and {len(records)} are there")
@@ -52,6 +53,7 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
     for record in records:
         curve = curves[record.number]
         found += _state_problems(row.study, record, thinned)
+        found += [Problem(record.number, "declaration", text) for text in declaration_problems(row.study, record)]
         found += _curve_problems(row.study, record, curve)
         if not thinned:
             found += _best_problems(row.study, record, curve.get(row.study.objective.metric, []))
@@ -123,10 +125,10 @@ def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator
     A trial whose last update made it infeasible may have ended before the evaluation that was due at that step, and one
     that is not finished may have been stopped within it.
     """
+    if study.source or record.schedule is None:  # measured elsewhere, when others thought it right; or unreadable
+        return
     due = [step for step in study.budget.evaluation_steps if step <= record.step]
     unsure = {record.step} if record.state is State.INFEASIBLE or not record.state.finished else set()
-    if study.source:  # measured elsewhere, when others thought it right
-        return
     if due and not curve and record.state is State.COMPLETE:
         yield Problem(record.number, "curve", "has no measurements")
     for metric, points in curve.items():

@@ -1,0 +1,102 @@
+"""Advice of two questions about one thing: one of them keeps its action, the other one refers to it."""
+
+from itertools import product
+
+import pandas as pd
+
+from tuner.analysis.finding import NOTHING_TO_DO, Finding, Strength
+from tuner.analysis.reconciled import reconciled
+
+_TWICE = "Train trial 3 again for 800 steps with its schedule lengthened."
+
+
+def found(
+    question: str, verdict: str, action: str = NOTHING_TO_DO, *, subject: str = "round-1", urgent: bool = False,
+    strength: Strength = "moderate", summary: str = "",
+) -> Finding:  # fmt: skip
+    return Finding(question, subject, verdict, strength, summary, pd.DataFrame(), {}, action, needs_action=urgent)
+
+
+def told(*findings: Finding) -> dict[str, Finding]:
+    return {finding.question: finding for finding in reconciled(findings)}
+
+
+def widen(side: str = "high", name: str = "learning_rate") -> Finding:
+    action = f"Search {name} from 0.001 to 10 instead of 0.001 to 1."
+    return found("boundary", f"expand_{side}", action, subject=name, urgent=True)
+
+
+def test_only_the_best_steps_propose_a_number_of_steps() -> None:
+    best = {"too_long": "Train 100 steps instead of 400.", "ok": "Keep 400 steps.", "maybe_too_short": _TWICE}
+    improving = {"saturated": "The budget may shrink.", "still_improving": "Train longer."}
+    regimes = {"compute_bound": "Train as long as you can afford.", "undecided": "train trial 3 for 800 steps."}
+    for (verdict, action), (late, wish), (regime, wanted) in product(best.items(), improving.items(), regimes.items()):
+        if verdict == "ok" and regime == "compute_bound":
+            continue
+        agreed = told(
+            found("improvement", late, wish), found("best_steps", verdict, action), found("regime", regime, wanted)
+        )
+        assert agreed["best_steps"].action == action
+        assert agreed["improvement"].action not in improving.values()
+        if verdict != "ok":
+            assert agreed["regime"].action not in regimes.values()
+
+
+def test_a_page_of_findings_that_do_not_touch_one_another_stays_as_it_is() -> None:
+    findings = [
+        found("boundary", "ok", subject="learning_rate"), found("enough_points", "enough"),
+        found("best_steps", "ok", "Keep 400 steps."), found("overfitting", "ok"), found("isolation", "leads", "Train."),
+    ]  # fmt: skip
+    assert reconciled(findings) == findings
+
+
+def test_a_range_is_widened_before_points_are_added_or_a_part_is_fixed() -> None:
+    agreed = told(
+        widen(),
+        found("enough_points", "sparse", "Train more points, or narrow the space.", urgent=True),
+        found("insensitivity", "insensitive", "Fix it at the simplest values.", urgent=True),
+    )
+    assert agreed["enough_points"].action.startswith("First widen learning_rate")
+    assert "narrow" not in agreed["enough_points"].action
+    assert agreed["insensitivity"].action.startswith("First widen learning_rate")
+    assert not agreed["insensitivity"].needs_action
+
+
+def test_a_part_of_the_space_is_not_given_up_where_its_range_is_to_grow() -> None:
+    shrink = "Shrink or reparameterize the space, mostly at learning_rate above about 0.3 (B22)."
+    where = "9 of 30 finished trials are infeasible (30%), mostly at learning_rate above about 0.3."
+    share = found("infeasible", "many_infeasible", shrink, urgent=True, summary=where)
+    assert "keep the range" in told(widen("high"), share)["infeasible"].action
+    assert told(widen("low"), share)["infeasible"].action == shrink
+    assert told(widen("high", "weight_decay"), share)["infeasible"].action == shrink
+
+
+def test_values_are_compared_after_they_had_as_many_trials() -> None:
+    leads = found("isolation", "leads", "Before adopting relu: train its best trial again.")
+    agreed = told(leads, found("effort", "unequal", "Complete more trials.", urgent=True))
+    assert agreed["isolation"].action.startswith("First give each value as many trials")
+    assert "wider first" in told(leads, widen())["isolation"].caveats[0]
+
+
+def test_a_longer_run_comes_after_regularization_and_after_a_stale_budget() -> None:
+    longer = found("best_steps", "maybe_too_short", _TWICE, urgent=True)
+    overfit = found("overfitting", "overfitting", "Add regularization.", urgent=True)
+    agreed = told(longer, overfit)["best_steps"]
+    assert agreed.action == f"First regularize, as the overfitting finding says. Then: {_TWICE}"
+    stale = found("stale_budget", "stale", "To be sure: sweep again (`tuner sweep STUDY_FILE --again`).", urgent=True)
+    agreed = told(longer, stale)["best_steps"]
+    assert "stale budget" in agreed.action
+    assert not agreed.needs_action
+
+
+def test_a_lengthening_that_gained_nothing_weakens_the_call_for_another() -> None:
+    longer = found("best_steps", "maybe_too_short", _TWICE, urgent=True, strength="strong")
+    agreed = told(longer, found("longer_training", "no_gain", "Train more of the points."))["best_steps"]
+    assert agreed.strength == "weak"
+    assert "gained nothing" in agreed.caveats[0]
+
+
+def test_where_the_data_spoil_every_trial_nobody_asks_for_more_of_them() -> None:
+    spoiled = found("infeasible", "many_infeasible", "Mend the data or the loss, then launch again.", urgent=True)
+    agreed = told(spoiled, found("boundary", "inconclusive", "Train more points.", strength="none"))
+    assert agreed["boundary"].action.startswith("First mend the data")

@@ -1,0 +1,166 @@
+"""One piece of advice about one thing: what two questions advise is made to agree before a reader sees it.
+
+Each question is answered alone. Where two answers lead to different actions about the same budget, the same range or
+the same comparison, the one that rests on more keeps its action, and the other one refers to it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tuner.analysis.finding import NOTHING_TO_DO, Finding
+
+_LONGER = ("maybe_too_short", "mixed")
+_SIDES = {"expand_low": "below", "expand_high": "above"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """All findings of a study, as each question sees the answers of the others."""
+
+    findings: tuple[Finding, ...]
+
+    def verdict(self, question: str) -> str:
+        return next((one.verdict for one in self.findings if one.question == question), "")
+
+    def urgent(self, question: str) -> bool:
+        return any(one.needs_action for one in self.findings if one.question == question)
+
+    @property
+    def widened(self) -> list[Finding]:
+        return [one for one in self.findings if one.question == "boundary" and one.verdict in _SIDES]
+
+    @property
+    def ranges(self) -> str:
+        return " and ".join(dict.fromkeys(one.subject for one in self.widened))
+
+
+def reconciled(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings of one study, in their order, with advice that can be followed together.
+
+    The budget: a stale budget comes before the best steps, overfitting before a longer run, and the best steps are
+    the only question that proposes a number of steps. The space: a range is widened before points are added to it,
+    values are compared, or a part of it is given up. Verdicts stay as they are; only actions and caveats change.
+    """
+    found = list(findings)
+    others = _Others(tuple(found))
+    return [_agreed(finding, others) for finding in found]
+
+
+def _agreed(finding: Finding, others: _Others) -> Finding:
+    for rule in _RULES.get(finding.question, ()):
+        finding = rule(finding, others)
+    return finding
+
+
+def _after_stale(finding: Finding, others: _Others) -> Finding:
+    again = any(one.question == "stale_budget" and "sweep again" in one.action for one in others.findings)
+    if not again or not finding.needs_action:
+        return finding
+    first = "First choose the budget again, as the finding on the stale budget says; then ask for the best steps."
+    return replace(finding, action=first, needs_action=False)
+
+
+def _after_overfitting(finding: Finding, others: _Others) -> Finding:
+    if finding.verdict not in _LONGER or not others.urgent("overfitting"):
+        return finding
+    return replace(finding, action=f"First regularize, as the overfitting finding says. Then: {finding.action}")
+
+
+def _after_longer(finding: Finding, others: _Others) -> Finding:
+    if finding.verdict not in _LONGER or others.verdict("longer_training") != "no_gain":
+        return finding
+    seen = "The last lengthening gained nothing by fresh seeds, so another one probably gains nothing either."
+    return replace(finding, strength="weak", caveats=(*finding.caveats, seen))
+
+
+def _one_budget(finding: Finding, others: _Others) -> Finding:
+    """Improvement, regime and longer training leave the number of steps to the best steps."""
+    best = others.verdict("best_steps")
+    if not best or best == "no_curves":
+        return finding
+    if best in _LONGER:
+        return replace(finding, action="The longer run that the best-step finding proposes decides this, too.")
+    if best == "too_long" and finding.verdict not in ("inconclusive", "no_curves"):
+        return replace(finding, action="The best-step finding proposes the number of steps.")
+    if best == "ok" and finding.verdict in ("saturated", "still_improving"):
+        return replace(finding, action=NOTHING_TO_DO)
+    return finding
+
+
+def _once(finding: Finding, others: _Others) -> Finding:
+    """Longer training asks for fresh seeds; the best steps' longer run is the other way to learn the same."""
+    if finding.verdict != "inconclusive" or others.verdict("best_steps") not in _LONGER:
+        return finding
+    before = "Before the longer run that the best-step finding proposes"
+    return replace(finding, action=f"{before}: {finding.action[:1].lower()}{finding.action[1:]}")
+
+
+def _widen_first(finding: Finding, others: _Others) -> Finding:
+    if finding.verdict != "sparse" or not others.widened:
+        return finding
+    first = f"First widen {others.ranges}, as the boundary finding says: the trials of the wider space count here, too."
+    return replace(finding, action=first)
+
+
+def _not_fixed(finding: Finding, others: _Others) -> Finding:
+    if finding.verdict != "insensitive" or not others.widened:
+        return finding
+    first = f"First widen {others.ranges}: beyond the range it may matter. Then ask again."
+    return replace(finding, action=first, needs_action=False)
+
+
+def _compared_later(finding: Finding, others: _Others) -> Finding:
+    if finding.verdict not in ("leads", "tie"):
+        return finding
+    if others.urgent("effort"):
+        return replace(finding, action="First give each value as many trials, as the finding on equal effort says.")
+    if others.widened:
+        later = f"{others.ranges} should be searched wider first: the comparison may change there."
+        return replace(finding, caveats=(*finding.caveats, later))
+    return finding
+
+
+def _not_given_up(finding: Finding, others: _Others) -> Finding:
+    """A part of the space where trials diverge is no part to give up where results improve towards it."""
+    if finding.verdict != "many_infeasible":
+        return finding
+    both = [one.subject for one in others.widened if f"{one.subject} {_SIDES[one.verdict]}" in finding.summary]
+    if not both:
+        return finding
+    names = " and ".join(both)
+    return replace(
+        finding,
+        action=f"Trials fail where {names} gives the best results, so keep the range and make training stable there: "
+        "warmup, gradient clipping, or another parameterization (B22, B36).",
+    )
+
+
+def _stable_first(finding: Finding, others: _Others) -> Finding:
+    rate = finding.subject.rpartition(".")[2] == "learning_rate"
+    if finding.verdict != "expand_high" or not rate or others.verdict("instability") != "likely_instability":
+        return finding
+    first = "Higher rates will probably diverge unless training is made stable first, as the instability finding says."
+    return replace(finding, caveats=(*finding.caveats, first))
+
+
+def _mended_first(finding: Finding, others: _Others) -> Finding:
+    """Where the data spoil every trial, more points of the same space teach nothing."""
+    spoiled = any(one.question == "infeasible" and one.action.startswith("Mend") for one in others.findings)
+    if not spoiled or finding.strength != "none":
+        return finding
+    return replace(finding, action="First mend the data or the loss, as the finding on infeasible trials says.")
+
+
+_Rule = Callable[[Finding, _Others], Finding]
+_RULES: dict[str, Sequence[_Rule]] = {
+    "best_steps": (_after_longer, _after_overfitting, _after_stale, _mended_first),
+    "improvement": (_one_budget, _mended_first),
+    "regime": (_one_budget, _mended_first),
+    "longer_training": (_once,),
+    "boundary": (_stable_first, _mended_first),
+    "enough_points": (_widen_first, _mended_first),
+    "insensitivity": (_not_fixed, _mended_first),
+    "isolation": (_compared_later, _mended_first),
+    "infeasible": (_not_given_up,),
+    "instability": (_mended_first,),
+}

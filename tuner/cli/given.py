@@ -1,0 +1,75 @@
+"""Where the records are, as the command line or the environment said it: every command that is printed says it again.
+
+So a command that somebody pastes reads the same records, in another terminal too.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.security import holds_password, without_password
+from tuner.shown import word
+
+_TAKE_CHECKPOINTS = (
+    "run", "plan", "sweep", "launch", "worker", "budget-curve", "best", "exploit", "adopt", "score-test",
+    "verify", "adopt-storage",
+)  # fmt: skip
+_EXPOSED = (
+    "note: everybody on this machine can read the password in --storage (ps shows it). Leave it out of the address: "
+    "PGPASSWORD, ~/.pgpass or TUNER_STORAGE can hold it."
+)
+
+
+@dataclass
+class Given:
+    """What this command was given; None: nothing, so that the default holds."""
+
+    storage: str | None = None
+    checkpoints: Path | None = None
+    warned: bool = False  # of a password: once in a process
+
+
+GIVEN = Given()
+
+
+def note_storage(value: str | None) -> str | None:
+    """Remember the storage of this command; a password that `ps` shows is told of, once."""
+    GIVEN.storage = value
+    exposed = value is not None and holds_password(value) and value != os.environ.get("TUNER_STORAGE")
+    if exposed and not GIVEN.warned:
+        GIVEN.warned = True
+        print(_EXPOSED, file=sys.stderr)
+    return value
+
+
+def note_checkpoints(value: Path | None) -> Path | None:
+    """Remember the checkpoint folder of this command."""
+    GIVEN.checkpoints = value
+    return value
+
+
+def place_options(verb: str) -> str:
+    """The options with which `tuner VERB` finds the same records, quoted for the shell; "" where they are defaults.
+
+    A password is never among them: one in the environment is still there, any other has to come from where libpq looks.
+    """
+    said = ""
+    storage = GIVEN.storage
+    if storage is not None and holds_password(storage):
+        storage = None if storage == os.environ.get("TUNER_STORAGE") else without_password(storage)
+    if storage is not None:
+        said += f" --storage {word(storage)}"
+    if GIVEN.checkpoints is not None and verb in _TAKE_CHECKPOINTS:
+        said += f" --checkpoints {word(GIVEN.checkpoints)}"
+    return said
+
+
+def command(verb: str, *named: object, after: Sequence[object] = ()) -> str:
+    """`tuner VERB` about what is named (a campaign, a study file), with options, for a person to paste into a shell."""
+    words = [word(one) for one in named]
+    options = "".join(f" {word(one)}" for one in after) + place_options(verb)
+    if any(one.startswith("-") for one in words):  # a name, and no option
+        return f"tuner {verb}{options} -- {' '.join(words)}"
+    return " ".join(["tuner", verb, *words]) + options

@@ -1,0 +1,117 @@
+"""How text of strangers is shown to people: names, values, reasons and file names can hold anything.
+
+A name may hold a line break and "next: rm -rf ~", an escape sequence that clears the terminal, or a mark that turns
+the reading direction round. So everything that a person reads passes one of these functions on its way out: on the
+terminal, in logs, plots and pages. JSON and CSV keep every letter, because programs read them.
+"""
+
+import logging
+import re
+import shlex
+import unicodedata
+from collections.abc import Callable
+from html import escape
+
+LONGEST = 80  # characters of what a message quotes
+LONGEST_LINE = 4000  # characters of a line of a message
+# Letters and marks by category, but nothing can be seen of them.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
+# Control, format (bidirectional and zero-width marks among them), surrogate, private, unassigned; breaks of lines.
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_VISIBLE = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")  # format, yet drawn
+_COMMAND = re.compile(
+    r"(?<=`)tuner ([a-z][a-z-]*)([^`\n]*)(?=`)|(?:(?<=: )|\A)tuner ([a-z][a-z-]*)((?:'[^']*'|[^'`\n;,(])*)"
+)
+
+
+def shown(text: str) -> str:
+    r"""`text` on one line: what cannot be seen, moves the cursor or turns the direction is `\x1b`, `\u202e`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(letter) if _is_hidden(letter) else letter for letter in text)
+
+
+def shown_lines(text: str, indent: str = "  ") -> str:
+    """`text` with its own line breaks, each line after the first behind `indent`, so that it can pose as no other."""
+    first, *others = text.split("\n")
+    return "\n".join([_line(first), *(indent * (line[:2] != indent) + _line(line) for line in others)])
+
+
+def in_html(text: str) -> str:
+    """`text` as HTML shows it: no tag, no entity, no attribute, and nothing hidden."""
+    return escape(shown(text))
+
+
+def quoted(value: object, most: int = LONGEST) -> str:
+    """`value` as a message quotes it: its repr on one line, cut where it is long, and then with its length."""
+    if isinstance(value, str | bytes):
+        told = shown(repr(value[: most + 1]))
+        return told if len(told) <= most + 2 else f"{_cut(told, most)} ({len(value):,} characters)"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * most:
+        return f"a whole number of {value.bit_length():,} bits"
+    return shortened(shown(repr(value)), most)
+
+
+def word(text: object) -> str:
+    r"""`text` as one word of a shell command; what cannot be seen stands as `$'\x1b'`, which bash and zsh read."""
+    plain = str(text)
+    if shown(plain) == plain:
+        return shlex.quote(plain)
+    return f"$'{''.join(_in_shell(letter) for letter in plain)}'"
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, or its beginning and how long it is."""
+    return text if len(text) <= most else f"{_cut(text, most)} ({len(text):,} characters)"
+
+
+def commands_with(text: str, more: Callable[[str], str]) -> str:
+    """`text`, whose commands (between backticks, or after a colon) get the options that `more` has for their verb."""
+
+    def completed(found: re.Match[str]) -> str:
+        told = found[0].rstrip(" ")
+        added = "" if "--storage" in told else more(found[1] or found[3])
+        return told + added + found[0][len(told) :]
+
+    return _COMMAND.sub(completed, text)
+
+
+def escape_logs() -> None:
+    """From now on no log record of this package holds more than a line, whoever handles it."""
+    made = logging.getLogRecordFactory()
+
+    def escaped(*arguments: object, **named: object) -> logging.LogRecord:
+        record = made(*arguments, **named)
+        if record.name.split(".")[0] == "tuner":
+            record.msg, record.args = _line(record.getMessage()), ()
+        return record
+
+    logging.setLogRecordFactory(escaped)
+
+
+def _line(text: str) -> str:
+    return shortened(shown(text), LONGEST_LINE)
+
+
+def _cut(text: str, most: int) -> str:
+    """The first characters, never half of an escape."""
+    return re.sub(r"\\[xuU]?[0-9a-f]{0,7}$", "", text[: most - 1]) + "…"
+
+
+def _is_hidden(letter: str) -> bool:
+    return letter in _BLANK or (unicodedata.category(letter) in _HIDDEN and letter not in _VISIBLE)
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def _in_shell(letter: str) -> str:
+    if letter in "'\\":
+        return f"\\{letter}"
+    if not _is_hidden(letter):
+        return letter
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
