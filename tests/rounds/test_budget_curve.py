@@ -86,10 +86,10 @@ def test_without_a_word_five_lengths_reach_the_production_length_and_are_drawn(t
     assert table["length"].max() == pytest.approx(200)
 
 
-def test_three_lengths_are_trained_with_two_seeds_and_get_a_prediction(tuner, launched, tmp_path):
+def test_three_lengths_are_trained_with_three_seeds_and_get_a_prediction(tuner, launched, tmp_path):
     drawn = tuner("budget-curve", launched, "--lengths", "40,60,80", "-f", "json")
     assert drawn.code in (0, 3), drawn.err
-    assert {length: len(trials) for length, (trials, _) in curves(tmp_path).items()} == {80: 2, 60: 2, 40: 2}
+    assert {length: len(trials) for length, (trials, _) in curves(tmp_path).items()} == {80: 3, 60: 3, 40: 3}
     assert "Twice as many are predicted to give" in json.loads(drawn.out)["findings"][0]["summary"]
 
 

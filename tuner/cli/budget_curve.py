@@ -25,7 +25,7 @@ def budget_curve(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Trainings of each length. Default: 1, or 2 for three lengths.", show_default=False),
+        typer.Option(help="Trainings of each length. Default: 1, or 3 for three lengths.", show_default=False),
     ] = None,
     dry_run: DryRun = False,
     retry_failed: RetryFailed = False,

@@ -39,8 +39,8 @@ def even_lengths(longest: int, count: int = NUM_LENGTHS) -> tuple[int, ...]:
 
 
 def seeds_for(num_lengths: int) -> int:
-    """As many seeds as a prediction from so many lengths takes."""
-    return 1 if num_lengths >= FEW else 2
+    """So many seeds that a prediction from so many lengths has an interval that says something."""
+    return 1 if num_lengths >= FEW else 3
 
 
 def curve_stages(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int) -> tuple[Stage, ...]:
