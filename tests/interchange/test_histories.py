@@ -349,6 +349,20 @@ def test_a_folder_that_holds_no_history_is_one_clear_error(tmp_path):
         imported(tmp_path)
 
 
+def test_trials_shows_none_and_what_a_trial_does_not_have_differently(tuner, tmp_path):
+    """Of `style` trial 0 has None; trial 1 does not have it."""
+    write(tmp_path, ending_in("nan", [])[:20], points=lambda p: p.assign(lr=["a", "b"], style=["null", ""]))
+    style = {"kind": "categorical", "choices": [None, "x"], "parent": "lr", "parent_value": "a"}
+    (tmp_path / "space.json").write_text(json.dumps({"lr": {"values": ["a", "b"]}, "style": style}))
+    assert tuner("import", "table", "curves.csv", "--objective", "val_loss", "--direction", "minimize").code == 0
+    read = json.loads(tuner("trials", "curves", "-f", "json").out)
+    assert [row.get("style", "absent") for row in read] == [None, "absent"]
+    assert [line.split(",")[3:5] for line in tuner("trials", "curves", "-f", "csv").out.splitlines()[1:]] == [
+        ["a", "null"], ["b", ""]]  # fmt: skip
+    shown = [line.split()[3:5] for line in tuner("trials", "curves").out.splitlines()[1:]]
+    assert shown == [["a", "None"], ["b", "-"]]
+
+
 def test_a_folder_or_a_wrong_name_by_the_command_line_writes_nothing(tuner, tmp_path):
     given = ["--objective", "val_loss", "--direction", "minimize"]
     for wrong in (tmp_path, tmp_path / "nothing.csv", tmp_path / "no" / "folder"):

@@ -221,7 +221,8 @@ def _declared(hyperparameter: Hyperparameter) -> dict[str, object]:
     if isinstance(domain, Choice):
         found: dict[str, object] = {"kind": "choice", "choices": list(domain.choices)}
     else:
-        found = {"kind": "int" if domain.integer else "float", "low": domain.low, "high": domain.high,
+        low, high = (int(end) if domain.integer else end for end in (domain.low, domain.high))
+        found = {"kind": "int" if domain.integer else "float", "low": low, "high": high,
                  "log": domain.log, "limits": domain.limits}  # fmt: skip
     if hyperparameter.family:
         found["family"] = hyperparameter.family
