@@ -320,6 +320,7 @@ def test_points_may_be_columns_of_the_history(tmp_path):
         (lambda f: (f / "points.csv").write_text("trial,lr\n0,0.1\n,0.2\n"), "trial in row 3 is empty"),
         (lambda f: (f / "points.csv").write_text("trial,lr\n0,0.1\n0.0,0.2\n"), "trial 0 stands in more than one row"),
         (lambda f: write(f, [(0, "", "val_loss", 1)]), "step in row 2 must be a whole number from 0 to 2.53: an empty"),
+        (lambda f: write(f, [("r" * 1000, 1, "val_loss", 1)]), "names a run with 1,000 characters, and 200"),
         (lambda f: write(f, [(0, 1.5, "val_loss", 1)]), "step in row 2 must be a whole number"),
         (lambda f: (f / "curves.csv").write_text("run,step,val_loss\n0,1,high\n"), "row 2 is no number: 'high'"),
         (lambda f: (f / "space.json").write_text(SPACE.replace("1}", f"1{'0' * 400}}}")), "lr: "),

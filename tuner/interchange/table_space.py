@@ -24,7 +24,7 @@ from tuner.design.hyperparameters import (
 )
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import UNKNOWN, choice_of, empty_choice, is_nothing
-from tuner.interchange.table_files import refuse_no_file
+from tuner.interchange.table_files import refuse_no_file, text_of
 from tuner.security import original_cell
 
 LARGEST = 1_000_000  # bytes of a space file
@@ -57,7 +57,7 @@ def read_space(path: Path) -> list[Hyperparameter]:
     if path.stat().st_size > LARGEST:
         raise DeclarationError(f"{path} is larger than {LARGEST:,} bytes; a space file lists hyperparameters")
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
+        data = json.loads(text_of(path), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
         raise DeclarationError(f"{path} is no JSON: {error}") from error
     if not isinstance(data, dict) or not data:
