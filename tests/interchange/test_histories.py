@@ -320,6 +320,7 @@ def test_points_may_be_columns_of_the_history(tmp_path):
         (lambda f: (f / "points.csv").write_text("trial,lr\n0,0.1\n,0.2\n"), "trial in row 3 is empty"),
         (lambda f: (f / "points.csv").write_text("trial,lr\n0,0.1\n0.0,0.2\n"), "trial 0 stands in more than one row"),
         (lambda f: write(f, [(0, "", "val_loss", 1)]), "step in row 2 must be a whole number from 0 to 2.53: an empty"),
+        (lambda f: write(f, [("r" * 1000, 1, "val_loss", 1)]), "names a run with 1,000 characters, and 200"),
         (lambda f: write(f, [(0, 1.5, "val_loss", 1)]), "step in row 2 must be a whole number"),
         (lambda f: (f / "curves.csv").write_text("run,step,val_loss\n0,1,high\n"), "row 2 is no number: 'high'"),
         (lambda f: (f / "space.json").write_text(SPACE.replace("1}", f"1{'0' * 400}}}")), "lr: "),
@@ -347,6 +348,20 @@ def test_a_folder_that_holds_no_history_is_one_clear_error(tmp_path):
     (tmp_path / "points.csv").write_text("name,lr\nrun-2,0.5\n")
     with pytest.raises(DeclarationError, match=r"has trial run-1, which .*points.csv does not; its first is run-2"):
         imported(tmp_path)
+
+
+def test_trials_shows_none_and_what_a_trial_does_not_have_differently(tuner, tmp_path):
+    """Of `style` trial 0 has None; trial 1 does not have it."""
+    write(tmp_path, ending_in("nan", [])[:20], points=lambda p: p.assign(lr=["a", "b"], style=["null", ""]))
+    style = {"kind": "categorical", "choices": [None, "x"], "parent": "lr", "parent_value": "a"}
+    (tmp_path / "space.json").write_text(json.dumps({"lr": {"values": ["a", "b"]}, "style": style}))
+    assert tuner("import", "table", "curves.csv", "--objective", "val_loss", "--direction", "minimize").code == 0
+    read = json.loads(tuner("trials", "curves", "-f", "json").out)
+    assert [row.get("style", "absent") for row in read] == [None, "absent"]
+    assert [line.split(",")[3:5] for line in tuner("trials", "curves", "-f", "csv").out.splitlines()[1:]] == [
+        ["a", "null"], ["b", ""]]  # fmt: skip
+    shown = [line.split()[3:5] for line in tuner("trials", "curves").out.splitlines()[1:]]
+    assert shown == [["a", "None"], ["b", "-"]]
 
 
 def test_a_folder_or_a_wrong_name_by_the_command_line_writes_nothing(tuner, tmp_path):

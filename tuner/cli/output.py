@@ -52,10 +52,18 @@ def next_step(*commands: str) -> None:
         print(f"next: {shown(command)}", file=sys.stderr)
 
 
-def emit_frame(frame: pd.DataFrame, form: Format, title: str = "", spare: Sequence[str] = ()) -> None:
-    """Print a frame as a table, as JSON records or as CSV; of a table too wide for the terminal `spare` goes first."""
+def emit_frame(
+    frame: pd.DataFrame, form: Format, title: str = "", spare: Sequence[str] = (), nullable: Sequence[str] = ()
+) -> None:
+    """Print a frame as a table, as JSON records or as CSV; of a table too wide for the terminal `spare` goes first.
+
+    `nullable`: columns in which None is a value (null in JSON); what does not exist (NaN) is left out of the record.
+    """
     if form is Format.json:
-        records = [{str(k): _plain(v) for k, v in row.items()} for row in frame.to_dict(orient="records")]
+        records = [
+            {str(k): _plain(v) for k, v in row.items() if not (k in nullable and v is not None and v != v)}
+            for row in frame.to_dict(orient="records")
+        ]
         print(json.dumps(records, indent=2, allow_nan=False))
     elif form is Format.csv:
         frame = frame.map(safe_cell).rename(columns=safe_cell)

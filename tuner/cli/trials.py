@@ -17,10 +17,13 @@ def trials(
     storage: Storage = None,
     form: OutputFormat = Format.table,
 ) -> None:
-    """List the trials of a round: number, state, reason, point, best and last value, steps (those taken over), seed."""
+    """List the trials of a round: number, state, reason, point, best and last value, steps (those taken over), seed.
+
+    A hyperparameter that a trial does not have is shown as "-" (left empty in CSV); None is a value, None or null.
+    """
     from tuner.analysis.curves import ranked_trials
     from tuner.cli.output import emit_frame, say
-    from tuner.interchange.cells import with_choice_cells
+    from tuner.interchange.cells import with_choice_cells, with_none
     from tuner.reading import load
 
     frames = load(study, storage).frames(study_name or round_number)
@@ -30,7 +33,8 @@ def trials(
     values = ["best_value", "best_step", "last_value", "steps", "seed"]
     if form is not Format.table:
         more = ["inherited", "exact", "data_seed", "origin", "attempt"]
-        emit_frame(table[["trial", "state", "reason", *frames.hyperparameters, *values, *more]], form)
+        columns = ["trial", "state", "reason", *frames.hyperparameters, *values, *more]
+        emit_frame(table[columns], form, nullable=with_none(frames.study.hyperparameters))
         return
     unusual = ["inherited"] * bool(table["inherited"].any())  # what is as always is not worth a column
     unusual += ["exact"] * bool(not table["exact"].all())

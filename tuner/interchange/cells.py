@@ -118,6 +118,11 @@ def with_choice_cells(
     return table
 
 
+def with_none(hyperparameters: Sequence[Hyperparameter]) -> list[str]:
+    """The hyperparameters of which None is a choice."""
+    return [h.name for h in hyperparameters if isinstance(h.domain, Choice) and None in h.domain.choices]
+
+
 def _cells_in_table(values: Sequence[object], choices: Sequence[Value], none: str) -> list[object]:
     """The cells of choices; None where the hyperparameter does not exist."""
     known = {repr(choice): choice_cell(choice, choices) for choice in choices}

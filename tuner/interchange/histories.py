@@ -19,6 +19,7 @@ from tuner.interchange.table_files import columns_of
 # What a run and a step are called, the first that is there; compared in lower case.
 RUN_NAMES = ("trial", "trial_id", "trial_number", "run", "run_id", "run_name", "id", "name")
 STEP_NAMES = ("step", "trainer/global_step", "global_step", "training_iteration", "iteration", "_step", "epoch")
+LONGEST_NAME = 200  # characters of the name of a run
 TENSORBOARD = ("Wall time", "Step", "Value")
 _TENSORBOARD_FILE = re.compile(r"run-(?P<run>.*?)-tag-(?P<metric>.*)")
 _WHOLE = re.compile(r"(\d+)\.0*")  # as pandas writes a whole number where one cell of its column is empty
@@ -43,6 +44,11 @@ def run_keys(column: pd.Series, where: str) -> pd.Series:
     empty = (text == "").to_numpy()
     if empty.any():
         raise DeclarationError(f"{where} in row {int(empty.argmax()) + 2} is empty; every row names its run")
+    longest = max(text.unique(), key=len, default="")
+    if len(longest) > LONGEST_NAME:
+        raise DeclarationError(
+            f"{where} names a run with {len(longest):,} characters, and {LONGEST_NAME} are allowed: {longest:.40}..."
+        )
     return text
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tuner.errors import DeclarationError
 from tuner.interchange.histories import Columns, history_of
-from tuner.interchange.table_files import SUFFIXES, read_table
+from tuner.interchange.table_files import SUFFIXES, read_table, text_of
 
 HISTORY_FILES = ("progress.csv", "result.json", "metrics.csv")  # of Ray Tune, Ray Tune, Lightning
 PARAMETER_FILES = ("params.json", "hparams.yaml", "hparams.json", "config.json")
@@ -82,7 +82,7 @@ def _history(path: Path) -> pd.DataFrame:
 def _json_lines(path: Path) -> pd.DataFrame:
     """Ray's result.json: an object a line. A last line that is not whole is being written just now."""
     rows = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = text_of(path).splitlines()
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
@@ -127,7 +127,7 @@ def _parameters_beside(history: Path) -> dict[str, str] | None:
 
 def _json_cells(path: Path) -> dict[str, str]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(text_of(path))
     except (ValueError, RecursionError) as error:
         raise DeclarationError(f"{path} is no JSON: {error!s:.200}") from error
     if not isinstance(data, dict):
@@ -148,7 +148,7 @@ def _yaml_cells(path: Path) -> dict[str, str]:
     """The plain part of YAML that Lightning writes: names, nested by indentation, and values. Lists become texts."""
     found: dict[str, str] = {}
     above: list[tuple[int, str]] = []
-    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+    for line in text_of(path).splitlines():
         item = line.strip()
         if item.startswith("- ") and above:
             name = "/".join(part for _, part in above)

@@ -46,11 +46,21 @@ def refuse_no_file(path: Path) -> None:
     """Raise DeclarationError for a path that is no file, naming the files beside it that are called nearly so."""
     if path.is_dir():
         raise DeclarationError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        raise DeclarationError(f"{path} is no regular file (a pipe, or a device); write it into a file first")
     if not path.is_file():
         beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=3)
         meant = f"; did you mean {' or '.join(str(path.with_name(name)) for name in near)}?" if near else ""
         raise DeclarationError(f"there is no file {path}{meant}")
+
+
+def text_of(path: Path) -> str:
+    """The text of a file. Raises DeclarationError where it cannot be read, or is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DeclarationError(f"{path} cannot be read as UTF-8 text: {error!s:.200}") from error
 
 
 def check_columns(table: pd.DataFrame, wanted: Sequence[str], path: Path) -> None:

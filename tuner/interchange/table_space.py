@@ -25,7 +25,7 @@ from tuner.design.hyperparameters import (
 )
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import UNKNOWN, choice_of, empty_choice, is_nothing
-from tuner.interchange.table_files import refuse_no_file
+from tuner.interchange.table_files import refuse_no_file, text_of
 from tuner.security import original_cell
 from tuner.shown import quoted
 
@@ -59,7 +59,7 @@ def read_space(path: Path) -> list[Hyperparameter]:
     if path.stat().st_size > LARGEST:
         raise DeclarationError(f"{path} is larger than {LARGEST:,} bytes; a space file lists hyperparameters")
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
+        data = json.loads(text_of(path), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
         raise DeclarationError(f"{path} is no JSON: {error}") from error
     if not isinstance(data, dict) or not data:
@@ -225,7 +225,8 @@ def _declared(hyperparameter: Hyperparameter) -> dict[str, object]:
     if isinstance(domain, Choice):
         found: dict[str, object] = {"kind": "choice", "choices": list(domain.choices)}
     else:
-        found = {"kind": "int" if domain.integer else "float", "low": domain.low, "high": domain.high,
+        low, high = (int(end) if domain.integer else end for end in (domain.low, domain.high))
+        found = {"kind": "int" if domain.integer else "float", "low": low, "high": high,
                  "log": domain.log, "limits": domain.limits}  # fmt: skip
     if hyperparameter.family:
         found["family"] = hyperparameter.family
