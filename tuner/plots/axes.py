@@ -48,7 +48,7 @@ def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperpa
     rows = max(1, math.ceil(len(varied) / columns))
     figure = theme.new_figure(max(4.5, 3.3 * columns), 2.8 * rows + 0.4, title)
     if table.empty:
-        return theme.empty(figure, "No finished trials yet.")
+        return theme.empty(figure, "No finished trials, or nothing varies.")
     limits = value_limits(table, minimize=frames.study.objective.direction == "minimize")
     shared = None
     for place, hyperparameter in enumerate(varied):
