@@ -110,7 +110,7 @@ def _longer(frames: StudyFrames, finding: Finding) -> str:
         return finding.action
     trial, steps = int(finding.evidence["trial"].iloc[0]), 2 * frames.study.budget.max_train_steps
     row = frames.trials[frames.trials["trial"] == trial]
-    there = [name for name in frames.hyperparameters if bool(frames.exists(row, name).iloc[0])]
+    there = [name for name in frames.hyperparameters if bool(frames.exists_in(row, name).iloc[0])]
     values = ", ".join(f"{name} = {_value(row[name].iloc[0])}" for name in there)
     return (
         f"In your own code, train the configuration of trial {trial} again for {steps:,} steps instead of "

@@ -29,7 +29,7 @@ def axes_frame(frames: StudyFrames) -> pd.DataFrame:
     finished = pd.concat([finished, frames.pruned.assign(state="pruned")]).sort_values("trial")
     parts = []
     for name in frames.hyperparameters:
-        there = finished[frames.exists(finished, name)]
+        there = finished[frames.exists_in(finished, name)]
         part = there[["trial", "best_value", "state"]].assign(hyperparameter=name, value=there[name].astype(object))
         parts.append(part.assign(rank=ranks.reindex(there["trial"]).to_numpy()))
     columns = ["hyperparameter", "trial", "value", "best_value", "state", "rank"]
