@@ -316,5 +316,6 @@ def test_the_page_of_an_imported_study_says_only_what_its_owner_can_do(tuner, tm
     page = (tmp_path / "runs" / "mine.html").read_text(encoding="utf-8")
     assert "2024-03-01 12:00 UTC" in page
     assert "Imported" in page
-    for advised in ("tuner replay", "--export", "--expand", "study file", "--retry-failed"):
+    assert "how their number of steps was chosen is not recorded" in page
+    for advised in ("tuner replay", "No sweep was run", "--export", "--expand", "study file", "--retry-failed"):
         assert advised not in page, advised

@@ -161,7 +161,7 @@ def test_choices_of_any_type_go_out_and_come_back_as_they_were(tuner, tmp_path, 
         write_imported(ledger, "m", made)
         frames = round_frames(ledger, "m", 1)
     on = [dict(one.trial.point.values_by_name).get("on") for one in made.trials]
-    assert frames.exists(frames.trials, "layers").tolist() == on
+    assert frames.exists_in(frames.trials, "layers").tolist() == on
     out = f"{tmp_path}/out.log"
     export_to_optuna(frames, out, "m")
     back = imported_from_optuna(out, None, OptunaTerms())

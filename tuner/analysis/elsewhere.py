@@ -22,6 +22,7 @@ _OF_THE_SAMPLE = {
     "effort": "values that looked worse at first got fewer trials",
     "instability": "few trials lie where trials diverge",
 }
+_BETWEEN = "what lies between them is not seen"  # of a grid, or of points chosen by hand
 _OF_PRUNING = {
     "boundary": "each counts as at least as bad as the completed trial that had its rank when it was ended",
     "enough_points": "they are not among the completed ones",
@@ -53,7 +54,8 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
         caveats = list(finding.caveats)
         uneven = sample.kind != "even" and finding.question in _OF_THE_SAMPLE
         if uneven and finding.verdict != "no_curves":
-            caveats.append(f"{sample.why}: {_OF_THE_SAMPLE[finding.question]}.")
+            takes = _OF_THE_SAMPLE[finding.question] if sample.kind == "model" else _BETWEEN
+            caveats.append(f"{sample.why}: {takes}.")
         if pruned and finding.question in _OF_PRUNING and finding.verdict != "no_curves":
             caveats.append(f"{pruned} of {total} trials were pruned: {_OF_PRUNING[finding.question]}.")
         doubtful = finding.question in _WEAKENED and (uneven or pruned > 0) and not finding.needs_action
@@ -108,7 +110,7 @@ def _longer(frames: StudyFrames, finding: Finding) -> str:
         return finding.action
     trial, steps = int(finding.evidence["trial"].iloc[0]), 2 * frames.study.budget.max_train_steps
     row = frames.trials[frames.trials["trial"] == trial]
-    there = [name for name in frames.hyperparameters if bool(frames.exists(row, name).iloc[0])]
+    there = [name for name in frames.hyperparameters if bool(frames.exists_in(row, name).iloc[0])]
     values = ", ".join(f"{name} = {_value(row[name].iloc[0])}" for name in there)
     return (
         f"In your own code, train the configuration of trial {trial} again for {steps:,} steps instead of "

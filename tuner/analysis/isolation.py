@@ -45,7 +45,7 @@ def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
     hyperparameter = next(h for h in frames.study.hyperparameters if h.name == name)
     labels, lows, highs = _values(hyperparameter)
     finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
-    place = _places(hyperparameter, finished[name]).where(frames.exists(finished, name), -1)
+    place = _places(hyperparameter, finished[name]).where(frames.exists_in(finished, name), -1)
     sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
     counted = (finished["state"] == "complete") & finished["best_value"].notna()
     scores = [sign * finished.loc[counted & (place == i), "best_value"] for i in range(len(labels))]
@@ -71,7 +71,7 @@ def with_pruned_of_each(frames: StudyFrames, name: str) -> pd.DataFrame:
     table = isolation_frame(frames, name)
     hyperparameter = next(h for h in frames.study.hyperparameters if h.name == name)
     pruned = frames.pruned
-    place = _places(hyperparameter, pruned[name]).where(frames.exists(pruned, name), -1)
+    place = _places(hyperparameter, pruned[name]).where(frames.exists_in(pruned, name), -1)
     reached = [pruned.loc[place == row, "best_value"] for row in range(len(table))]
     least = frames.study.objective.direction == "minimize"
     bests = [(one.min() if least else one.max()) if len(one) else np.nan for one in reached]

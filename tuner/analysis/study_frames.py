@@ -89,9 +89,9 @@ class StudyFrames:
         column = rows[condition[0]]
         values = column.astype(object).where(column.notna(), None).tolist()
         holds = pd.Series([fulfils(condition, value) for value in values], index=rows.index, dtype=bool)
-        return holds & self.exists(rows, condition[0])
+        return holds & self.exists_in(rows, condition[0])
 
-    def exists(self, rows: pd.DataFrame, name: str) -> pd.Series:
+    def exists_in(self, rows: pd.DataFrame, name: str) -> pd.Series:
         """Of rows of `trials` those that have hyperparameter `name`; None may be a choice, and is one then."""
         mine = next(h for h in self.study.hyperparameters if h.name == name)
         if isinstance(mine.domain, Choice) and None in mine.domain.choices:

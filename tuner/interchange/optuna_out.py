@@ -41,7 +41,7 @@ def export_to_optuna(frames: StudyFrames, url: str, name: str) -> Exported:
         known = {trial.user_attrs.get(NUMBER) for trial in study.get_trials(deepcopy=False)}
         finished = frames.trials[frames.trials["state"].isin(_FINISHED)]
         new = finished[~finished["trial"].isin(known)]
-        there = {one: frames.exists(frames.trials, one) for one in frames.hyperparameters}
+        there = {one: frames.exists_in(frames.trials, one) for one in frames.hyperparameters}
         mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
         curves = {
             int(str(trial)): dict(zip(part["step"].tolist(), part["value"].tolist(), strict=True))

@@ -29,7 +29,7 @@ def axes_frame(frames: StudyFrames) -> pd.DataFrame:
     finished = pd.concat([finished, frames.pruned.assign(state="pruned")]).sort_values("trial")
     parts = []
     for name in frames.hyperparameters:
-        there = finished[frames.exists(finished, name)]
+        there = finished[frames.exists_in(finished, name)]
         part = there[["trial", "best_value", "state"]].assign(hyperparameter=name, value=there[name].astype(object))
         parts.append(part.assign(rank=ranks.reindex(there["trial"]).to_numpy()))
     columns = ["hyperparameter", "trial", "value", "best_value", "state", "rank"]
@@ -48,7 +48,7 @@ def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperpa
     rows = max(1, math.ceil(len(varied) / columns))
     figure = theme.new_figure(max(4.5, 3.3 * columns), 2.8 * rows + 0.4, title)
     if table.empty:
-        return theme.empty(figure, "No finished trials yet.")
+        return theme.empty(figure, "No finished trials, or nothing varies.")
     limits = value_limits(table, minimize=frames.study.objective.direction == "minimize")
     shared = None
     for place, hyperparameter in enumerate(varied):

@@ -25,7 +25,7 @@ def isolation_plot(
     rows = max(1, math.ceil(len(names) / columns))
     figure = theme.new_figure(max(4.5, 3.6 * columns), 3.1 * rows + 0.3, title)
     if table.empty or table["best_value"].isna().all():
-        return theme.empty(figure, "No completed trial to compare values by.")
+        return theme.empty(figure, "No completed trials, or nothing varies.")
     shared = None
     for place, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, place + 1, sharey=shared)

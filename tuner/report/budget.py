@@ -83,6 +83,8 @@ def _lead(material: Material) -> str:
             return (
                 f"The sweep has not come to its end ({counted(left, 'trial')} left), so no number follows from it yet."
             )
+        if material.rounds and all(study.study.source for study in material.rounds):
+            return "The trials were trained elsewhere, and how their number of steps was chosen is not recorded."
         return "No sweep was run: the lengths below were given, or follow from the production length or one another."
     if isinstance(material.sweep.outcome, Fitted):
         return (
