@@ -61,9 +61,11 @@ class Response:
         variance = self.amplitude - np.einsum("ij,jk,ik->i", known, self.inverse, known)
         return np.asarray(np.sqrt(np.maximum(variance, 0.0) + self.noise**2))
 
-    def left_out(self) -> Array:
-        """Of each trial: how many standard deviations its score lies above what the others predict."""
-        return np.asarray(self.weights / np.sqrt(np.diag(self.inverse)))
+    @property
+    def across(self) -> Array:
+        """The weights of each dimension in the direction across a ridge, in 1 / ranges; all 0 where there is none."""
+        dimensions = self.units.shape[1]
+        return self.features[:, dimensions] if self.features.shape[1] > dimensions else np.zeros(dimensions)
 
     def minimizer(self, held: Mapping[int, float] | None = None, near: Array | None = None) -> Array:
         """Where in the unit cube the mean is least, to about 0.01 in each dimension.

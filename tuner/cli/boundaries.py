@@ -17,14 +17,19 @@ def boundaries(
     storage: Storage = None,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Say for every hyperparameter whether the best points press against its range (exit code 3: widen it)."""
+    """Say for every hyperparameter whether the best points press against its range (exit code 3: widen it).
+
+    Without --round it speaks of the last round that searched: a round that trains chosen points has no ranges.
+    """
     from tuner.analysis.boundaries import boundary_findings
     from tuner.cli.expanding import write_expansion
-    from tuner.cli.output import emit_findings, exit_code, next_step, say_failed
+    from tuner.cli.output import emit_findings, exit_code, next_step, say, say_failed
     from tuner.reading import load
 
     records = load(study, storage)
-    frames = records.frames(round_number)
+    frames = records.searched(round_number)
+    if round_number is None:
+        say(f"{frames.study.name}: the last round that searched")
     findings = boundary_findings(frames)
     emit_findings(records.name, frames.study.name, findings, form, verbose)
     say_failed(frames)
@@ -33,5 +38,5 @@ def boundaries(
         return
     if exit_code(findings):
         next_step(f"tuner boundaries {records.name} --round {frames.study.round} --expand")
-    next_step(f"tuner plot axes {records.name} -o axes.png")
+    next_step(f"tuner plot axes {records.name} --round {frames.study.round or 1} -o axes.png")
     raise typer.Exit(exit_code(findings))

@@ -12,6 +12,10 @@ Name = Annotated[str | None, typer.Option("--study", help="Its name here.", show
 ScheduleKind = Annotated[
     str | None, typer.Option(help="constant, decaying or unknown: how strong a best-step verdict can be.")
 ]
+Worth = Annotated[
+    float | None,
+    typer.Option(help="The smallest change of the objective that is worth anything, in its unit.", show_default=False),
+]
 importing = typer.Typer(
     help="Read a study that was run elsewhere into the storage.",
     no_args_is_help=True,
@@ -29,6 +33,7 @@ def import_optuna(
     ] = None,
     schedule: ScheduleKind = None,
     ignore: Ignore = None,
+    worth: Worth = None,
     study: Name = None,
     storage: Storage = None,
 ) -> None:
@@ -36,7 +41,7 @@ def import_optuna(
     from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
 
     terms = OptunaTerms(objective, max_train_steps, schedule or "unknown", tuple(ignore or ()))
-    _write(study or study_name, imported_from_optuna(url, study_name, terms), storage)
+    _write(study or study_name, imported_from_optuna(url, study_name, terms), storage, worth)
 
 
 @importing.command("table")
@@ -50,21 +55,23 @@ def import_table(
     study: Annotated[str, typer.Option("--study", help="Its name here.", show_default=False)],
     schedule: ScheduleKind = None,
     ignore: Ignore = None,
+    worth: Worth = None,
     storage: Storage = None,
 ) -> None:
     """Import curves and points from tables."""
     from tuner.interchange.tables_in import TableTerms, imported_from_tables
 
     terms = TableTerms(objective, direction, max_train_steps, schedule, tuple(ignore or ()))
-    _write(study, imported_from_tables(curves, points, space, terms), storage)
+    _write(study, imported_from_tables(curves, points, space, terms), storage, worth)
 
 
-def _write(name: str, imported: Any, storage: str | None) -> None:
+def _write(name: str, imported: Any, storage: str | None, worth: float | None) -> None:
     """`imported`: an `interchange.imported.Imported`, whose module is too heavy for `tuner --help`."""
     from tuner.cli.output import next_step, say
     from tuner.cli.places import opened
     from tuner.interchange.imported import write_imported
 
+    imported = imported if worth is None else imported.worth(worth)
     with opened(storage, create=True) as ledger:
         new = write_imported(ledger, name, imported)
         place = ledger.safe_url

@@ -1,7 +1,7 @@
 """A study that was run elsewhere, ready to be written into the Ledger."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
@@ -33,6 +33,10 @@ class Imported:
     study: Study
     trials: tuple[FinishedTrial, ...]
     notes: tuple[str, ...]
+
+    def worth(self, least: float) -> "Imported":
+        """The same with the smallest change of the objective that is worth anything. Raises DeclarationError."""
+        return replace(self, study=replace(self.study, objective=replace(self.study.objective, worth=least)))
 
 
 def metric_name(name: str) -> str:
