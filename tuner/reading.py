@@ -18,6 +18,7 @@ from tuner.analysis.adoption import adoption_log, last_adopted
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.budget_curve import BudgetCurve, budget_curve
+from tuner.analysis.checklist import only_promoted
 from tuner.analysis.conclusions import conclusions_frame
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.elsewhere import for_elsewhere
@@ -141,9 +142,23 @@ class CampaignRecords:
         return for_elsewhere(frames, [best_steps_finding(frames)])[0]
 
     def boundaries(self, round: Asked = None) -> list[Finding]:
-        """Was the search space wide enough? One finding for each hyperparameter (B20)."""
-        frames = self.frames(round)
+        """Was the search space wide enough? One finding for each hyperparameter (B20).
+
+        Without a round of the last one that searched: what only trained chosen points has no ranges.
+        """
+        frames = self.searched(round)
         return for_elsewhere(frames, boundary_findings(frames))
+
+    def searched(self, round: Asked = None) -> StudyFrames:
+        """As `frames`; without a round the last one that searched its points, or the last where none did."""
+        if round is not None:
+            return self.frames(round)
+        with self._ledger() as ledger:
+            for number in reversed(rounds_started(ledger, self.name)):
+                frames = round_frames(ledger, self.name, number)
+                if not only_promoted(frames):
+                    return frames
+        return self.frames(None)
 
     def check(self, round: int | None = None) -> list[Finding]:
         """The whole checklist, in the playbook's order; then whether the round before is confirmed."""

@@ -1,8 +1,9 @@
 """A small part of tests/benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough (issue 7)."""
 
 import pytest
+from benchmarks.boundary_cases import KINDS
 from benchmarks.checklist_cases import QUESTIONS, Size, checklist_case
-from benchmarks.verdict_rates import best_step_rates, boundary_rates, boundary_rows, regime_rates
+from benchmarks.verdict_rates import best_step_rates, boundary_rates, boundary_rows, kind_rows, regime_rates
 
 SEED = 5_000_000
 
@@ -14,6 +15,18 @@ def test_boundary_verdicts_are_right():
     assert (rates["false_alarm"] <= 2).all()
     assert rates.loc[30, "inconclusive"] <= 20
     assert rates.loc[100, "inconclusive"] <= 5
+
+
+def test_boundary_verdicts_of_what_real_tuning_brings_are_right():
+    """A few studies of each kind; docs/verdict-rates.md has 300 of each."""
+    rows = kind_rows(SEED, 3, [kind for kind in KINDS if kind != "model_based"])
+    outcomes = rows.groupby("kind")["outcome"].value_counts(normalize=True).unstack(fill_value=0.0)
+    assert (rows["outcome"] == "wrong").sum() <= 2
+    hard = outcomes.index.str.startswith(("ridge", "luck"))
+    assert outcomes["open"][~hard].mean() <= 0.20
+    assert outcomes["open"][hard].mean() <= 0.40
+    ridges = rows[rows["on_ridge"] & (rows["kind"] == "ridge_flat")]
+    assert ridges["named"].all()
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.05])

@@ -6,13 +6,15 @@ The seeds of `--tune` are for choosing statistics, the others for the table (iss
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.boundary_cases import KINDS, kind_case
 from benchmarks.checklist_cases import QUESTIONS, Size, checklist_case
 from benchmarks.synthetic import NOISES, BestStepCase, RegimeCase, best_step_case, boundary_case, regime_case
 
@@ -57,6 +59,45 @@ def boundary_rates(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     )
     columns = [c for c in rates if c.startswith(("wrong", "false", "incon"))]
     return (100 * rates.groupby(by)[columns].mean()).round(1)
+
+
+def kind_rows(first_seed: int, studies: int, kinds: Sequence[str]) -> pd.DataFrame:
+    """One row a hyperparameter of each study of these kinds; named: whether its ridge was named, where it has one."""
+    rows = []
+    for kind in kinds:
+        for seed in range(first_seed, first_seed + studies):
+            case = kind_case(kind, seed)
+            findings = {finding.subject: finding for finding in boundary_findings(case.frames)}
+            for name, truth in case.truth.items():
+                verdict = findings[name].verdict
+                named = any("along a ridge" in caveat for caveat in findings[name].caveats)
+                rows.append((kind, seed, name, truth, verdict, _outcome(verdict, truth), named, name in case.named))
+    columns = ["kind", "seed", "hyperparameter", "truth", "verdict", "outcome", "named", "on_ridge"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def kind_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Percent of the verdicts of each kind that are wrong and undecided, with Wilson's 95 % intervals.
+
+    Every hyperparameter counts, those that do not matter, too. ridge_named: of the hyperparameters on a ridge.
+    """
+    found = []
+    for kind, mine in rows.groupby("kind", sort=False):
+        ridge = mine[mine["on_ridge"]]
+        found.append(
+            {
+                "kind": kind, "studies": mine["seed"].nunique(), "verdicts": len(mine),
+                "wrong": _percent(mine["outcome"] == "wrong"), "undecided": _percent(mine["outcome"] == "open"),
+                "ridge named": _percent(ridge["named"]) if len(ridge) else "",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def _percent(which: pd.Series) -> str:
+    """The share in percent with Wilson's interval of 95 %."""
+    interval = stats.binomtest(int(which.sum()), len(which)).proportion_ci(0.95, method="wilson")
+    return f"{100 * which.mean():.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def best_step_rates(first_seed: int, studies: int, noises: tuple[float, ...]) -> pd.DataFrame:
@@ -141,13 +182,15 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="the seeds that statistics may be chosen by")
     parser.add_argument("--noise", type=float, nargs="*", default=list(NOISES))
     parser.add_argument("--trials", type=int, nargs="*", default=[20, 30, 50, 100])
-    parser.add_argument("--only", choices=["boundaries", "best_steps", "regime", *QUESTIONS])
+    parser.add_argument("--only", choices=["boundaries", "boundary_kinds", "best_steps", "regime", *QUESTIONS])
     given = parser.parse_args()
     seed = TUNING_SEED if given.tune else TABLE_SEED
     if given.only in (None, "boundaries"):
         rows = boundary_rows(seed, given.studies, tuple(given.noise), tuple(given.trials))
         _show(boundary_rates(rows, ["noise", "trials", "relevant"]))
         _show(boundary_rates(rows, ["shape"]), boundary_rates(rows, ["divergent"]), boundary_rates(rows, ["dims"]))
+    if given.only in (None, "boundary_kinds"):
+        _show(kind_rates(kind_rows(seed, given.studies, list(KINDS))))
     for name, rates in (("best_steps", best_step_rates), ("regime", regime_rates)):
         if given.only in (None, name):
             counts = rates(seed, given.studies, tuple(given.noise))

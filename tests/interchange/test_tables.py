@@ -257,3 +257,9 @@ def test_tables_by_the_command_line(tuner, tmp_path):
     assert tuner("export", "mine", "--to", "optuna", f"sqlite:///{tmp_path}/out.db").code == 0
     assert tuner("export", "mine", "--to", "xml", tmp_path / "out").code == 2
     assert tuner("import", "table", curves, *given[:-1], "other", "--direction", "down").code == 2
+    assert tuner("import", "table", curves, *given[:-1], "worth", "--worth", 0.25).code == 0
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite"), create=False) as ledger:
+        assert ledger.study("worth", "round-1").study.objective.worth == 0.25
+        assert ledger.study("mine", "round-1").study.objective.worth is None
+    refused = tuner("import", "table", curves, *given[:-1], "none", "--worth", 0)
+    assert (refused.code, "a number above 0, got 0" in refused.err) == (2, True), refused.err

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from analysis.handmade import frames_of_values
 from support.shell import tuner
 from support.study_files import write_study
 
@@ -22,6 +23,7 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
+from tuner.reading import load
 from tuner.records import FinishedTrial, Measurement, State, TrialUpdate
 from tuner.rounds.expand import expand_round, expansion, inside, planned_expansion
 from tuner.storage.store import open_ledger
@@ -172,6 +174,42 @@ def test_the_whole_playbook_asks_first_and_widens_as_often_as_it_may(tuner, tmp_
     assert tuner("run", path, "--yes", "--storage", other).code == 0
     again = tuner("run", path, "--yes", "--expand", 1, "--storage", other)
     assert (again.code, "is widened" in again.err) == (0, False), "round 2 rests on what round 1 was"
+
+
+def test_without_a_round_the_last_one_that_searched_is_spoken_of(ledger, tuner, tmp_path):
+    """Round 2 trains two chosen points: of its ranges there is nothing to say."""
+    chosen = study(name="round-2", round=2, num_trials=2, lineage=(("round-1", "trial 0"), ("round-1", "trial 1")))
+    row = ledger.start_study("tiny", chosen, "fingerprint")
+    points = quasi_random_points(SPACE, seed=7, start=0, count=2)
+    ledger.record_finished(row.study_id, [
+        FinishedTrial(Trial(n, point, 3, 4, constant().schedule(100), f"round-1 trial {n}, fresh seeds"),
+                      State.COMPLETE, "", 100, [Measurement(100, "validation/loss", value_at(point))])
+        for n, point in enumerate(points)
+    ])  # fmt: skip
+    storage = tmp_path / "tuner.sqlite"
+    asked = tuner("boundaries", "tiny", "--storage", storage)
+    assert (asked.code, "expand_high" in asked.out) == (3, True), asked.out
+    assert "round-1: the last round that searched" in asked.err
+    assert "next: tuner boundaries tiny --round 1 --expand" in asked.err
+    found = {finding.subject: finding.verdict for finding in load("tiny", str(storage)).boundaries()}
+    assert found["learning_rate"] == "expand_high"
+    second = tuner("boundaries", "tiny", "--round", 2, "--storage", storage)
+    assert "Not enough evidence to tell whether the best learning_rate lies outside the range" in second.out
+
+
+def test_ordered_choices_get_the_next_one_and_points_only_there():
+    space = SearchSpace(batch_size=choice(32, 64, 128), learning_rate=log_uniform(1e-5, 1e-3))
+    declared = study(space)
+    points = quasi_random_points(space, seed=7, start=0, count=30)
+    values = [0.1 + 0.2 * abs(math.log2(int(point["batch_size"]) / 512)) for point in points]
+    frames = frames_of_values(declared, [dict(point.values_by_name) for point in points], values)
+    (finding,) = (one for one in boundary_findings(frames) if one.subject == "batch_size")
+    assert finding.verdict == "expand_high"
+    made = expansion(declared, declared, [finding])
+    assert made.study.space["batch_size"].domain.choices == (32, 64, 128, 256)
+    assert made.widened == ("batch_size: also 256",)
+    assert len(made.trials) == 10
+    assert {trial.point["batch_size"] for trial in made.trials} == {256}
 
 
 # Roles

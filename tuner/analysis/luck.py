@@ -12,9 +12,10 @@ from scipy.linalg import solve
 from tuner.analysis.response import Response, fitted_response
 from tuner.analysis.scores import Array
 
-NOISY = 0.3  # [P] spreads: where a fit of all trials has less noise, none of them is set aside
+# [P] Where a fit of all trials has less noise, in spreads, and predicts more of their variance, none is set aside.
+NOISY, PREDICTED = 0.3, 0.85
 FAR = 3.0  # [P] standard deviations above the fit of the others: by luck
-CLEARER = 0.5  # [P] and then the noise of the others is at most this share of that with them
+CLEARER = 0.5  # [P] and then the others are predicted with at most this share of the error that they had with them
 # [P] And the others must predict each other: what a fit leaves of pure noise looks clean, too, but predicts less.
 EXPLAINED, EXPLAINED_BY_FEW = 0.9, 0.95  # of their variance; where fewer than
 MOSTLY = 0.75  # of the trials are left, the second
@@ -30,24 +31,32 @@ def response_without_luck(
     """The fit of the trials [trials, dimensions], and which of them it rests on."""
     everything = np.ones(len(values), dtype=bool)
     whole = fitted_response(units, values, discrete=discrete, least_noise=least_noise)
-    if whole.noise <= NOISY or len(values) < MINIMUM_KEPT + 1:
+    if (whole.noise <= NOISY and _explained(whole) >= PREDICTED) or len(values) < MINIMUM_KEPT + 1:
         return whole, everything
     kept = _grown(units, values, discrete, least_noise)
     if kept.all() or kept.sum() < MINIMUM_KEPT:
         return whole, everything
     trimmed = fitted_response(units[kept], values[kept], discrete=discrete, least_noise=least_noise)
-    # Both in the unit of the metric, at the best of the trials.
-    clear = trimmed.noise * trimmed.scores.slope(0.0) <= CLEARER * whole.noise * whole.scores.slope(0.0)
+    # Both in the unit of the metric, at its middle.
+    before = _rms(_missed(whole)[kept]) * whole.scores.slope(0.0)
+    clear = _rms(_missed(trimmed)) * trimmed.scores.slope(0.0) <= CLEARER * before
     explains = EXPLAINED if kept.mean() >= MOSTLY else EXPLAINED_BY_FEW
     return (trimmed, kept) if clear and _explained(trimmed) >= explains else (whole, everything)
 
 
 def _explained(response: Response) -> float:
     """The share of the variance of the trials that is predicted for each from all the others."""
-    scores = np.linalg.solve(response.inverse, response.weights)
-    variance = float(np.var(scores))
-    missed = response.weights / np.diag(response.inverse)
-    return 1.0 - float((missed**2).mean()) / variance if variance > 0.0 else 0.0
+    variance = float(np.var(np.linalg.solve(response.inverse, response.weights)))
+    return 1.0 - _rms(_missed(response)) ** 2 / variance if variance > 0.0 else 0.0
+
+
+def _missed(response: Response) -> Array:
+    """By how much the score of each trial lies above what all the others predict."""
+    return np.asarray(response.weights / np.diag(response.inverse))
+
+
+def _rms(errors: Array) -> float:
+    return float(np.sqrt((errors**2).mean()))
 
 
 def _grown(units: Array, values: Array, discrete: tuple[int, ...], least_noise: float) -> NDArray[np.bool_]:

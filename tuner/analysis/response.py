@@ -19,7 +19,7 @@ from tuner.analysis.scores import Array, Scores, scores_of
 LENGTH_PRIOR, AMPLITUDE_PRIOR, NOISE_PRIOR = (1.0, 1.0), (1.0, 1.0), (-2.5, 1.2)
 TILT_PRIOR = 2.0  # [P] the deviation of the weights, in 1 / ranges, of the two hyperparameters of a ridge
 TILTED = 4.0  # [P] by which the logarithm of the posterior has to be better with a ridge
-_MOST_TILTED = 3  # hyperparameters, those that matter most, of which pairs are tried
+_MOST_TILTED, _MATTERS = 3, 2.0  # hyperparameters of which pairs are tried, and their longest scales, in ranges
 _CANDIDATES = 400
 _LEAST_NOISE = -5.0
 _MOST_ITERATIONS = 60
@@ -61,9 +61,11 @@ class Response:
         variance = self.amplitude - np.einsum("ij,jk,ik->i", known, self.inverse, known)
         return np.asarray(np.sqrt(np.maximum(variance, 0.0) + self.noise**2))
 
-    def left_out(self) -> Array:
-        """Of each trial: how many standard deviations its score lies above what the others predict."""
-        return np.asarray(self.weights / np.sqrt(np.diag(self.inverse)))
+    @property
+    def across(self) -> Array:
+        """The weights of each dimension in the direction across a ridge, in 1 / ranges; all 0 where there is none."""
+        dimensions = self.units.shape[1]
+        return self.features[:, dimensions] if self.features.shape[1] > dimensions else np.zeros(dimensions)
 
     def minimizer(self, held: Mapping[int, float] | None = None, near: Array | None = None) -> Array:
         """Where in the unit cube the mean is least, to about 0.01 in each dimension.
@@ -116,7 +118,9 @@ def fitted_response(
 
 def _tilts(scales: Array, discrete: tuple[int, ...]) -> Iterator[tuple[tuple[int, int], Array]]:
     """Pairs of hyperparameters that matter, with both directions that a ridge can have."""
-    numeric = [int(place) for place in np.argsort(scales, kind="stable") if place not in discrete]
+    numeric = [
+        int(place) for place in np.argsort(scales, kind="stable") if place not in discrete and scales[place] < _MATTERS
+    ]
     for pair in combinations(sorted(numeric[:_MOST_TILTED]), 2):
         for sign in (-1.0, 1.0):
             yield pair, np.array([1.5, sign * 1.5])

@@ -16,8 +16,9 @@ PAYS_AT_LEAST = 0.05  # [P] spreads by which the others must make it better to b
 SHALLOW = 0.35  # [P] of what is lost by moving one alone is lost where the other follows: a ridge
 LOST = 0.5  # [P] spreads that are lost by moving one alone: less is no slope that something could make up for
 SURELY_LOST = 3.0  # [P] standard deviations of that loss
-FAR = 0.25  # [P] of the range: shorter ways show no ridge
+REACH, FAR = 0.4, 0.25  # [P] of the range by which one is moved; shorter ways, before an edge, show no ridge
 FOLLOWS = 0.15  # [P] of the range by which the other moves
+STEEP = 1.5  # [P] in 1 / ranges: the fit has a direction across, in which both count
 _GRID = 41
 
 
@@ -34,20 +35,23 @@ def followed(response: Response, best: Array, held: Mapping[int, float]) -> Arra
 def ridges(response: Response, best: Array, columns: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs of columns that make up for each other, each pair once, in order."""
     found: set[tuple[int, int]] = set()
+    steep = [int(place) for place in np.flatnonzero(np.abs(response.across) >= STEEP)]
+    if len(steep) == 2:
+        found.add((steep[0], steep[1]))
     for column in columns:
-        for edge in (0.0, 1.0):
-            if abs(best[column] - edge) < FAR:
+        for place in (best[column] - REACH, best[column] + REACH):
+            if abs(best[column] - np.clip(place, 0.0, 1.0)) < FAR:
                 continue
-            partner = _partner(response, best, column, edge, columns)
+            partner = _partner(response, best, column, float(np.clip(place, 0.0, 1.0)), columns)
             if partner is not None:
                 found.add((min(column, partner), max(column, partner)))
     return sorted(found)
 
 
-def _partner(response: Response, best: Array, column: int, edge: float, columns: Sequence[int]) -> int | None:
-    """The column that makes up for moving `column` to an edge; None where there is none."""
+def _partner(response: Response, best: Array, column: int, place: float, columns: Sequence[int]) -> int | None:
+    """The column that makes up for moving `column` to a place; None where there is none."""
     alone = best.copy()
-    alone[column] = edge
+    alone[column] = place
     lost, doubt = response.difference(alone, best)
     if lost < LOST or lost < SURELY_LOST * doubt:
         return None
@@ -61,8 +65,14 @@ def _partner(response: Response, best: Array, column: int, edge: float, columns:
         if abs(moved[partner] - best[partner]) >= FOLLOWS:
             gained, doubt = response.difference(alone, moved)
             if gained > PAYS * doubt:
-                reached[partner] = lost - gained
+                reached[partner] = _value_lost(response, moved, best)
     if not reached:
         return None
     partner = min(reached, key=lambda one: reached[one])
-    return partner if reached[partner] <= SHALLOW * lost else None
+    return partner if reached[partner] <= SHALLOW * _value_lost(response, alone, best) else None
+
+
+def _value_lost(response: Response, one: Array, best: Array) -> float:
+    """By how much `one` is worse than `best`, in the unit of the metric."""
+    value, least = (response.scores.value(score) for score in response.mean(np.vstack([one, best])).tolist())
+    return value - least

@@ -17,16 +17,21 @@ def boundaries(
     storage: Storage = None,
     form: OutputFormat = Format.table,
 ) -> None:
-    """Say for every hyperparameter whether the best points press against its range (exit code 3: widen it)."""
+    """Say for every hyperparameter whether the best points press against its range (exit code 3: widen it).
+
+    Without --round it speaks of the last round that searched: a round that trains chosen points has no ranges.
+    """
     from tuner.analysis.boundaries import boundary_findings
     from tuner.analysis.elsewhere import for_elsewhere
     from tuner.cli.expanding import write_expansion
     from tuner.cli.given import command
-    from tuner.cli.output import emit_findings, exit_code, next_step, say_failed
+    from tuner.cli.output import emit_findings, exit_code, next_step, say, say_failed
     from tuner.reading import load
 
     records = load(study, storage)
-    frames = records.frames(round_number)
+    frames = records.searched(round_number)
+    if round_number is None:
+        say(f"{frames.study.name}: the last round that searched")
     findings = for_elsewhere(frames, boundary_findings(frames))
     emit_findings(records.name, frames.study.name, findings, form, verbose)
     say_failed(frames)
@@ -35,5 +40,5 @@ def boundaries(
         return
     if exit_code(findings) and not frames.study.source:
         next_step(command("boundaries", records.name, after=("--round", frames.study.round, "--expand")))
-    next_step(command("plot axes", records.name, after=("-o", "axes.png")))
+    next_step(command("plot axes", records.name, after=("--round", frames.study.round or 1, "-o", "axes.png")))
     raise typer.Exit(exit_code(findings))

@@ -51,6 +51,11 @@ Empty = Annotated[
     typer.Option(help="What empty cells at the end of a curve mean: not-measured or diverged.", show_default=False),
 ]
 
+Worth = Annotated[
+    float | None,
+    typer.Option(help="The smallest change of the objective that is worth anything, in its unit.", show_default=False),
+]
+
 importing = typer.Typer(
     help="Read a study that was run elsewhere into the storage.",
     no_args_is_help=True,
@@ -77,6 +82,7 @@ def import_optuna(
     ] = None,
     schedule: ScheduleKind = None,
     ignore: Ignore = None,
+    worth: Worth = None,
     study: Name = None,
     storage: Storage = None,
 ) -> None:
@@ -85,7 +91,7 @@ def import_optuna(
 
     terms = OptunaTerms(objective, max_train_steps, schedule or "unknown", tuple(ignore or ()))
     imported = imported_from_optuna(url, study_name, terms)
-    _write(study or imported.name, imported, storage)
+    _write(study or imported.name, imported, storage, worth)
 
 
 @importing.command("table")
@@ -101,6 +107,7 @@ def import_table(
     empty: Empty = None,
     schedule: ScheduleKind = None,
     ignore: Ignore = None,
+    worth: Worth = None,
     storage: Storage = None,
 ) -> None:
     """Import histories of runs and their points from tables."""
@@ -108,16 +115,17 @@ def import_table(
 
     terms = TableTerms(objective, direction, max_train_steps, schedule, tuple(ignore or ()), step_column, empty)
     name = study or (history.stem if history.suffix else history.resolve().name)
-    _write(name, imported_from_tables(history, points, space, terms), storage)
+    _write(name, imported_from_tables(history, points, space, terms), storage, worth)
 
 
-def _write(name: str, imported: Any, storage: str | None) -> None:
+def _write(name: str, imported: Any, storage: str | None, worth: float | None) -> None:
     """`imported`: an `interchange.imported.Imported`, whose module is too heavy for `tuner --help`."""
     from tuner.cli.given import command
     from tuner.cli.output import next_step, say
     from tuner.cli.places import opened
     from tuner.interchange.imported import outdated, write_imported
 
+    imported = imported if worth is None else imported.worth(worth)
     with opened(storage, create=True) as ledger:
         new = write_imported(ledger, name, imported)
         older = outdated(ledger, name, imported)

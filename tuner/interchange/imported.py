@@ -37,6 +37,10 @@ class Imported:
     notes: tuple[str, ...]
     name: str = ""
 
+    def worth(self, least: float) -> "Imported":
+        """The same with the smallest change of the objective that is worth anything. Raises DeclarationError."""
+        return replace(self, study=replace(self.study, objective=replace(self.study.objective, worth=least)))
+
 
 def metric_name(name: str) -> str:
     """A metric under the name it has here: val_loss is validation/loss, train/acc training/acc, loss validation/loss.
