@@ -354,24 +354,22 @@ def outcome(finding: Finding, case: CurveCase) -> str:
     return "open" if finding.verdict in ("inconclusive", "undecided") else "wrong"
 
 
-def rates(question: str, seeds: range, *, trials: int = 30, noise: float = 0.02) -> pd.DataFrame:
-    """One row a kind: question, kind, truth, right, wrong, open (counts), and the wrong verdicts."""
-    rows = []
-    ask, kinds = QUESTIONS[question]
-    for kind in kinds:
-        counts: Counter[str] = Counter()
-        wrong: Counter[str] = Counter()
-        truth = ""
-        for seed in seeds:
-            case = curve_case(question, kind, seed, trials=trials, noise=noise)
-            found = ask(case.frames)
-            truth = f"{case.truth}{' (weak)' if case.weak else ''}"
-            counts[outcome(found, case)] += 1
-            if outcome(found, case) == "wrong":
-                wrong[f"{found.verdict} {found.strength}"] += 1
-        told = ", ".join(f"{count} {verdict}" for verdict, count in wrong.items())
-        rows.append((question, kind, truth, counts["right"], counts["wrong"], counts["open"], told))
-    return pd.DataFrame(rows, columns=["question", "kind", "truth", "right", "wrong", "open", "wrong verdicts"])
+def rates(question: str, kind: str, seeds: range, *, trials: int = 30, noise: float = 0.02) -> dict[str, object]:
+    """Of one kind: question, kind, truth, right, wrong, open (counts), and the wrong verdicts."""
+    counts: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    truth = ""
+    for seed in seeds:
+        case = curve_case(question, kind, seed, trials=trials, noise=noise)
+        found = QUESTIONS[question][0](case.frames)
+        truth = f"{case.truth}{' (weak)' if case.weak else ''}"
+        counts[outcome(found, case)] += 1
+        if outcome(found, case) == "wrong":
+            wrong[f"{found.verdict} {found.strength}"] += 1
+    told = ", ".join(f"{count} {verdict}" for verdict, count in wrong.items())
+    return {"question": question, "kind": kind, "truth": truth, "wrong verdicts": told} | {
+        name: counts[name] for name in ("right", "wrong", "open")
+    }
 
 
 def interval(count: int, of: int) -> str:
@@ -394,10 +392,11 @@ def main() -> None:
         sys.stdout.write(
             f"\n### {question}\n\n| kind | right answer | wrong | undecided | wrong verdicts |\n|---|---|---|---|---|\n"
         )
-        table = rates(question, range(first, first + given.studies), trials=given.trials, noise=given.noise)
-        for row in table.to_dict("records"):
-            cells = [interval(row[name], given.studies) for name in ("wrong", "open")]
-            line = " | ".join([row["kind"], row["truth"], *cells, row["wrong verdicts"]])
+        for kind in QUESTIONS[question][1]:
+            seeds = range(first, first + given.studies)
+            row = rates(question, kind, seeds, trials=given.trials, noise=given.noise)
+            cells = [interval(int(str(row[name])), given.studies) for name in ("wrong", "open")]
+            line = " | ".join([kind, str(row["truth"]), *cells, str(row["wrong verdicts"])])
             sys.stdout.write(f"| {line} |\n")
             sys.stdout.flush()
 

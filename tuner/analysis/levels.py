@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.analysis.noise import MINIMUM_CURVES, NORMAL_MEDIAN, Array, noise_of, share_of_noise, without_spikes
+from tuner.analysis.noise import MINIMUM_CURVES, NORMAL_MEDIAN, Array, noise_of, shares_of_noise, without_spikes
 
 NARROW = 0.05  # [P] share of the evaluations in a narrow running mean: resolves the first 10 % of a run
 MIDDLE = 0.10  # [P] share in a running mean late in the run: does not reach back over much of a descent
@@ -66,7 +66,7 @@ def noise_model(curves: Array, fractions: Array, noise: Array | None = None) -> 
     starts = (0.0, *PARTS[:-1])
     parts = [(fractions > start + 1e-9) & (fractions <= end + 1e-9) for start, end in zip(starts, PARTS, strict=True)]
     # Steps of a quarter of an octave, so that the same null distribution serves many studies.
-    shares = [2.0 ** (round(4.0 * math.log2(share_of_noise(calm, part, level))) / 4.0) for part in parts[1:]]
+    shares = [2.0 ** (round(4.0 * math.log2(share)) / 4.0) for share in shares_of_noise(calm, parts[1:], level)]
     profile = (shares[0], *shares)  # the first part is descent
     return NoiseModel(level, profile, slow_noise(calm, level * math.sqrt((profile[-2] ** 2 + profile[-1] ** 2) / 2.0)))
 
@@ -108,20 +108,20 @@ def slow_noise(curves: Array, noise: Array | None = None) -> float:
     blocks = late[:, : late.shape[1] // width * width].reshape(len(curves), -1, width).mean(axis=2)
     noise = noise_of(curves) if noise is None else noise
     scale = np.fmax(noise, material_gain(curves))[:, None]
-    ratios = np.divide(blocks, scale, out=np.full(blocks.shape, np.nan), where=scale > 0) * np.sqrt(width / 6.0)
-    ratios = ratios[np.isfinite(ratios).all(axis=1)]
-    if len(ratios) < MINIMUM_CURVES:
+    known = np.isfinite(blocks).all(axis=1) & (scale[:, 0] > 0)
+    if known.sum() < MINIMUM_CURVES:
         return 1.0
-    near = _apart(np.diff(ratios, n=2, axis=1))
-    if near < SLOW or ratios.shape[1] < 5:
+    blocks, scale = blocks[known], scale[known] / np.sqrt(width / 6.0)
+    near = _apart(np.diff(blocks, n=2, axis=1), scale)
+    if near < SLOW or blocks.shape[1] < 5:
         return max(1.0, near)
     # Neighbouring blocks share noise as well then: those that are two apart share less.
-    return max(near, _apart(ratios[:, :-4] - 2.0 * ratios[:, 2:-2] + ratios[:, 4:]))
+    return max(near, _apart(blocks[:, :-4] - 2.0 * blocks[:, 2:-2] + blocks[:, 4:], scale))
 
 
-def _apart(bends: Array) -> float:
-    """The standard deviation of bends over the curves, around what all curves have in common."""
-    apart = np.abs(bends - np.median(bends, axis=0)) * np.sqrt(len(bends) / (len(bends) - 1.0))
+def _apart(bends: Array, scale: Array) -> float:
+    """The standard deviation of bends over the curves, in scales, around what all curves have in common."""
+    apart = np.abs(bends - np.median(bends, axis=0)) / scale * np.sqrt(len(bends) / (len(bends) - 1.0))
     return float(np.median(apart)) / NORMAL_MEDIAN
 
 

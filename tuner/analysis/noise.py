@@ -5,6 +5,7 @@ the run the part that is judged has its own.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ NORMAL_MEDIAN = 0.6745  # of the size of a standard normal number
 OUTLIER = 5.0  # [P] robust deviations: a bend beyond belongs to a spike and is no noise
 SPIKE = 6.0  # [P] noises away from the median of five neighbours: a spike, which no level rests on
 OF_NEIGHBOURS = 4.5  # [P] and so many median distances of those five: in a steep descent no evaluation is a spike
+BENT = 3.5  # [P] noises of the largest bend of a curve: where it is smaller there is no spike
+MOST_CURVES = 300  # [P] that show how noise changes over the run
 MINIMUM_BENDS = 12  # [P] of a curve: fewer do not tell a spike from noise
 BEGINNING = 10  # the first tenth of the evaluations is descent and takes no part
 CALM = 0.75  # [P] of the bends show how noise changes over the run
@@ -34,22 +37,27 @@ def noise_of(curves: Array, steps: Array | None = None) -> Array:
     return _rms(bends, known & ~_of_spikes(bends, known))
 
 
-def share_of_noise(curves: Array, part: NDArray[np.bool_], noise: Array) -> float:
-    """How much noisier the evaluations of a part of the run are than the whole run: one factor for all curves.
+def shares_of_noise(curves: Array, parts: Sequence[NDArray[np.bool_]], noise: Array) -> list[float]:
+    """How much noisier the evaluations of parts of the run are than the whole run: a factor each, for all curves.
 
-    1 where the bends do not show that it differs: the factor is drawn towards 1 by its own error. The largest quarter
-    of the bends takes no part: kinks of the curves, and spikes.
+    1 where the bends do not show that it differs: a factor is drawn towards 1 by its own error. The largest quarter of
+    the bends takes no part: kinks of the curves, and spikes.
     """
+    every = max(1, len(curves) // MOST_CURVES)  # of many curves some show it as well
+    curves, noise = curves[::every], noise[::every]
     bends = _bends(curves, None)
+    if len(bends) >= MINIMUM_CURVES:  # what all curves have in common is their shape and no noise
+        apart = np.sqrt(len(bends) / (len(bends) - 1.0))
+        bends = (bends - np.where(np.isfinite(bends).all(axis=0), np.median(bends, axis=0), 0.0)) * apart
     scaled = np.divide(bends, noise[:, None], out=np.full(bends.shape, np.nan), where=noise[:, None] > 0)
-    if len(scaled) >= MINIMUM_CURVES:  # what all curves have in common is their shape and no noise
-        apart = np.sqrt(len(scaled) / (len(scaled) - 1.0))
-        scaled = (scaled - np.where(np.isfinite(scaled).all(axis=0), np.median(scaled, axis=0), 0.0)) * apart
-    inside, whole = scaled[:, part[1:-1]], scaled[:, scaled.shape[1] // BEGINNING :]
-    small, all_small = _calm(inside), _calm(whole)
-    if len(small) < MINIMUM_BENDS or not (small > 0).any() or not (all_small > 0).any():
+    whole = _calm(scaled[:, scaled.shape[1] // BEGINNING :])
+    return [_share(_calm(scaled[:, part[1:-1]]), whole) for part in parts]
+
+
+def _share(small: Array, whole: Array) -> float:
+    if len(small) < MINIMUM_BENDS or not (small > 0).any() or not (whole > 0).any():
         return 1.0
-    factor = 0.5 * float(np.log((small**2).mean() / (all_small**2).mean()))
+    factor = 0.5 * float(np.log((small**2).mean() / (whole**2).mean()))
     error = SHARE_ERROR / np.sqrt(len(small))
     shrunk = factor * max(0.0, 1.0 - (2.0 * error / factor) ** 2) if factor else 0.0
     return float(np.clip(np.exp(shrunk), 1.0 / MOST_SHARE, MOST_SHARE))
@@ -66,9 +74,18 @@ def without_spikes(curves: Array, noise: Array) -> Array:
 
     A spike lies at most two evaluations long, far outside what noise and the slope around it explain.
     """
-    count = curves.shape[1]
-    if count < 2 * BEGINNING:
+    if curves.shape[1] < 2 * BEGINNING:
         return curves
+    bends = np.abs(_bends(curves, None))
+    bent = np.fmax.reduce(bends, axis=1, initial=0.0) > BENT * noise  # few curves, and the others have no spike
+    if not bent.any():
+        return curves
+    calm = curves.copy()
+    calm[bent] = _without_spikes(curves[bent], noise[bent])
+    return calm
+
+
+def _without_spikes(curves: Array, noise: Array) -> Array:
     padded = np.pad(curves, ((0, 0), (2, 2)), constant_values=np.nan)
     padded[:, :2], padded[:, -2:] = curves[:, 3:5], curves[:, -5:-3]  # at the ends the five that are nearest
     around = np.lib.stride_tricks.sliding_window_view(padded, 5, axis=1)
@@ -76,7 +93,7 @@ def without_spikes(curves: Array, noise: Array) -> Array:
     distance = np.median(np.abs(around - median[:, :, None]), axis=2)
     away = np.abs(curves - median)
     spikes = away > np.maximum(SPIKE * noise[:, None], OF_NEIGHBOURS * distance)  # NaN is none
-    spikes[:, : max(3, count // BEGINNING)] = False
+    spikes[:, : max(3, curves.shape[1] // BEGINNING)] = False
     return np.asarray(np.where(spikes & (noise > 0)[:, None], median, curves))
 
 
