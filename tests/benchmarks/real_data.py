@@ -107,13 +107,13 @@ class Table(Workload):
 
 
 class Shapes(Table):
-    """12 x 12 images of a disc, a square or a cross somewhere, under noise; a small CNN."""
+    """10 x 10 images of a disc, a square or a cross somewhere, under noise; a small CNN."""
 
     def model(self, point):
         return nn.Sequential(
-            nn.Unflatten(1, (1, 12, 12)),
-            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(8, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 3),
+            nn.Unflatten(1, (1, 10, 10)),
+            nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3),
         )  # fmt: skip
 
 
@@ -160,17 +160,17 @@ def _california() -> Arrays:
 
 def _shapes() -> Arrays:
     rng = np.random.default_rng(2)
-    rows, columns = np.mgrid[:12, :12]
-    images, kinds = [], rng.integers(0, 3, 750)
+    rows, columns = np.mgrid[:10, :10]
+    images, kinds = [], rng.integers(0, 3, 450)
     for kind in kinds:
-        down, right, size = rng.integers(3, 9), rng.integers(3, 9), rng.integers(2, 4)
+        down, right, size = rng.integers(3, 7), rng.integers(3, 7), rng.integers(2, 4)
         y, x = abs(rows - down), abs(columns - right)
         disc, square, cross = (
             y**2 + x**2 <= size**2,
             np.maximum(y, x) <= size - 1,
             (np.minimum(y, x) == 0) & (y + x <= size),
         )
-        images.append((disc, square, cross)[kind] + 0.5 * rng.normal(size=(12, 12)))
+        images.append((disc, square, cross)[kind] + 0.5 * rng.normal(size=(10, 10)))
     return np.array(images).reshape(len(images), -1), kinds
 
 
