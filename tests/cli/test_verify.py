@@ -195,7 +195,8 @@ STRANGE_POINTS = {
         '\'{"learning_rate": -7, "dropout": 0.1}\'',
         "'learning_rate' is -7, outside 0.001 to 0.1",
     ),
-    "an empty point": ("'{}'", "its point has no 'dropout'"),
+    "an empty point": ("'{}'", "its point has no 'learning_rate', and nothing else"),
+    "a name less": ("'{\"learning_rate\": 0.01}'", "its point has no 'dropout'"),
     "a name more": (
         '\'{"learning_rate": 0.01, "dropout": 0.1, "x": 1}\'',
         "its point has 'x', which the study does not declare",

@@ -150,6 +150,7 @@ def test_expand_and_relaunch_by_the_command_line(tuner, tmp_path):
     trials = tuner("trials", "tiny", "-f", "csv").out
     assert "1000,complete" in trials
     assert tuner("check", "tiny", "--fail-on", "none").code == 0
+    assert tuner("verify", "tiny").code == 0, "points of the wider space are as declared"
     best = tuner("best", "tiny").out
     assert "trial 10" in best
     number = best.split("trial ")[1].split()[0]

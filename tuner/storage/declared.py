@@ -15,8 +15,8 @@ _SEARCHED = "quasi-random"  # so begins the origin of a point that was drawn fro
 def declaration_problems(study: Study, record: TrialRecord) -> Iterator[str]:
     """What of a readable trial is not as its study declares, in words.
 
-    A promoted point was searched in the space of another round, and an arm has another rate than was searched: of those
-    only names, types and conditions are looked at. In a study from elsewhere a value may be unknown.
+    A promoted point was searched in the space of another round, perhaps in another branch, and an arm has another rate
+    than was searched: of those only the types of values are looked at. What is not known elsewhere is no problem.
     """
     if record.schedule is None:
         return
@@ -34,23 +34,31 @@ def _is_searched(study: Study, record: TrialRecord) -> bool:
 
 
 def _point_problems(study: Study, point: Mapping[str, Value], searched: bool) -> Iterator[str]:
+    if study.hyperparameters and not point:
+        yield f"its point has no {quoted(study.hyperparameters[0].name)}, and nothing else"
+        return
+    if searched and not study.source:
+        yield from _name_problems(study, point)
+    for hyperparameter in study.hyperparameters:
+        name = hyperparameter.name
+        told = _value_problem(hyperparameter.domain, point[name], searched) if name in point else ""
+        if told:
+            yield f"{quoted(name)} is {quoted(point[name])}, {told}"
+
+
+def _name_problems(study: Study, point: Mapping[str, Value]) -> Iterator[str]:
+    """A point has what exists at its place in the space, and nothing else."""
     known = {name: constant.value for name, constant in study.fixed} | dict(point)
-    declared = {hyperparameter.name for hyperparameter in study.hyperparameters}
     for hyperparameter in study.hyperparameters:
         name, condition = hyperparameter.name, hyperparameter.condition
         exists = condition is None or known.get(condition[0]) == condition[1]
-        if name not in point:
-            if exists and not study.source:
-                yield f"its point has no {quoted(name)}"
-            continue
-        if condition is not None and not exists and not study.source:
+        if exists and name not in point:
+            yield f"its point has no {quoted(name)}"
+        if condition is not None and not exists and name in point:
             yield f"its point has {quoted(name)}, which exists only where {condition[0]} is {quoted(condition[1])}"
-        told = _value_problem(hyperparameter.domain, point[name], searched)
-        if told:
-            yield f"{quoted(name)} is {quoted(point[name])}, {told}"
-    if not study.source:
-        for name in point.keys() - declared - {name for name, _ in study.fixed}:
-            yield f"its point has {quoted(name)}, which the study does not declare"
+    declared = {one.name for one in study.hyperparameters} | {name for name, _ in study.fixed}
+    for name in point.keys() - declared:
+        yield f"its point has {quoted(name)}, which the study does not declare"
 
 
 def _value_problem(domain: Domain, value: Value, searched: bool) -> str:
