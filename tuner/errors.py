@@ -14,6 +14,7 @@ TunerError
 ├── CorruptCheckpoint     a checkpoint file that is not what was recorded
 ├── Paused                the infrastructure gave way (disk full, ...); run again to continue    exit code 75
 │   ├── Unreachable           the database does not answer now; what was not written is kept and tried again
+│   │   └── ServerFull            the server has no free connection; waited for somewhat longer
 │   ├── RecordsGone           the SQLite file was deleted, replaced or moved while it was open; what it held is saved
 │   └── DeviceLost            the accelerator's context is dead: this process can train nothing any more
 └── Interrupted           a signal asked for an end; run again to continue                       exit code 130
@@ -74,6 +75,10 @@ class Paused(TunerError):
 
 class Unreachable(Paused):
     """The database does not answer, or its answer was lost: the write may or may not have happened."""
+
+
+class ServerFull(Unreachable):
+    """The database server has no free connection for us: it was waited for, and others hold all of them."""
 
 
 class RecordsGone(Paused):

@@ -77,13 +77,21 @@ def test_too_few_trials_for_the_dimensions_are_inconclusive():
     assert verdicts(frames_for(LEARNING_RATE, decades_from(1.0), count=10)) == {"learning_rate": "expand_high"}
 
 
-def test_values_that_are_all_equal_are_inconclusive():
-    assert verdicts(frames_for(LEARNING_RATE, lambda point: 0.5)) == {"learning_rate": "inconclusive"}
+@pytest.mark.parametrize("differences", [0.0, 4e-6])
+def test_values_that_do_not_differ_worth_anything_hold_back_no_gain(differences):
+    frames = frames_for(LEARNING_RATE, lambda p: 0.7 + differences * math.log10(p["learning_rate"]))
+    (finding,) = boundary_findings(frames)
+    assert (finding.verdict, finding.needs_action) == ("ok", False)
+    assert "All 20 trials lie within" in finding.summary
+    assert "less than 0.0007, 0.1% of the best value" in finding.summary
+    assert "level of guessing" in finding.summary
+    few = frames_for(LEARNING_RATE, lambda p: 0.5, count=9)
+    assert verdicts(few) == {"learning_rate": "inconclusive"}, "too few to say even that"
 
 
 def test_pure_noise_is_never_a_reason_to_expand():
     rng = np.random.default_rng(0)
-    space = SearchSpace(**{f"h{i}": uniform(0, 1) for i in range(3)})
+    space = SearchSpace(**{f"h{i}": uniform(1, 2) for i in range(3)})
     found = [verdicts(frames_for(space, lambda p: rng.standard_normal(), count=30, seed=s)).values() for s in range(10)]
     assert sum(verdict.startswith("expand") for each in found for verdict in each) <= 1
 
@@ -92,20 +100,23 @@ def test_a_physical_limit_is_no_edge():
     limited = SearchSpace(dropout=uniform(0.0, 0.5, limits="low"))
     found = boundary_findings(frames_for(limited, lambda p: p["dropout"] ** 2))
     assert [finding.verdict for finding in found] == ["ok"]
-    open_space = SearchSpace(dropout=uniform(0.0, 0.5))
-    (finding,) = boundary_findings(frames_for(open_space, lambda p: p["dropout"]))
+    open_space = SearchSpace(slope=uniform(0.0, 0.5))
+    (finding,) = boundary_findings(frames_for(open_space, lambda p: p["slope"]))
     assert finding.verdict == "expand_low"
     assert 'limits="low"' in finding.action
 
 
 def test_a_gain_towards_a_closed_edge_stands_beside_the_reason_why_it_is_closed():
-    """ "Nothing is gained towards an edge" would contradict the gain of +0.42 in the next sentence."""
+    """ "Nothing is gained towards a limit" would contradict the gain in the next sentence."""
     limited = SearchSpace(dropout=uniform(0.0, 0.5, limits="low"))
     (finding,) = boundary_findings(frames_for(limited, lambda p: p["dropout"]))
     assert finding.evidence.set_index("edge")["gain"]["low"] > 0.1
-    assert finding.summary.startswith("Nothing is gained towards the high edge; the low edge is a declared limit. Gain")
+    assert "worse at the upper limit. The low edge is a declared limit." in finding.summary
+    assert "near the lower limit improves by" in finding.summary
     (finding,) = boundary_findings(frames_for(LEARNING_RATE, decades_from(1e-3)))
-    assert finding.summary.startswith("Nothing is gained towards an edge. Gain")
+    assert finding.summary.startswith(
+        "The best lies inside: validation/loss is surely worse at the lower and the upper"
+    )
 
 
 def test_an_edge_that_gains_over_its_neighbours_but_not_over_the_best_is_said_to_be_worse():
@@ -114,7 +125,9 @@ def test_an_edge_that_gains_over_its_neighbours_but_not_over_the_best_is_said_to
     frames = frames_for(space, lambda p: min((p["h"] - 0.3) ** 2, 0.05 + (p["h"] - 1.0) ** 2), count=60)
     (finding,) = boundary_findings(frames)
     assert finding.verdict == "ok"
-    assert finding.summary.startswith("The optimum lies inside: its value is surely better than at the high edge. Gain")
+    assert finding.summary.startswith(
+        "The best lies inside: validation/loss is surely worse at the lower and the upper"
+    )
 
 
 def test_a_choice_has_no_edge():

@@ -102,7 +102,7 @@ def test_a_curve_that_flattens_above_the_criterion_is_told_from_one_that_needs_s
     floor = {rate: (0.2 + power(level, 1.0), flat) for rate, level in levels.items()}
     finding, lines, fits = found(floor)
     assert fits.set_index("learning_rate").loc[0.1, "heads_for"] == pytest.approx(0.2, abs=0.02)
-    assert "heads for about 0.2" in finding.summary
+    assert "approaches about 0.2 (likely)" in finding.summary
     assert lines[0].code == 'fitted_when = at_most("training/loss", 0.26)', "0.25 and 0.25 * 2000 / 1800 were reached"
     assert [line.code for line in lines][1] == "max_train_steps=2000"
 
@@ -146,6 +146,18 @@ def test_validation_that_only_wavers_is_not_taken_for_worse():
 def test_nothing_is_said_about_regularization_where_validation_was_not_measured():
     finding, _, _ = found({rate: (power(level), None) for rate, level in ((0.01, 0.3), (0.1, 0.2), (1.0, 0.4))})
     assert finding.caveats == ("Validation was not recorded, so nothing is said about regularization (A37).",)
+
+
+def test_of_rates_that_reached_the_same_value_the_text_and_the_lines_speak_of_the_same_one():
+    """More rates than a sort keeps in order by chance; only the lowest one still falls, and by itself."""
+    flat = valley(1000, 0.4, 0.0)
+    level = np.full(len(STEPS), power(0.3)[-1])
+    curves = {0.001 * 1.5**n: (power(0.3) if n == 0 else level, flat) for n in range(20)}
+    finding, lines, fits = found(curves)
+    assert fits["shortfall"].nunique() == 1
+    assert "the best trial, at 0.001," in finding.summary
+    assert "still improving" in finding.summary
+    assert lines[0].code.startswith("Sweep(learning_rate=(0.000296, "), "at the lower end of the grid"
 
 
 def test_a_running_median_passes_over_one_spike():

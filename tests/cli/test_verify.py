@@ -187,3 +187,50 @@ def test_a_damaged_file_of_a_group_is_told_for_each_of_its_trials_and_a_stray_on
     assert run.code == 3
     told = [problem for problem in json.loads(run.out) if "sha256" in json.dumps(problem)]
     assert sorted(problem["trial"] for problem in told) == [0, 1, 2]
+
+
+STRANGE_POINTS = {
+    "text for a number": ('\'{"learning_rate": "fast", "dropout": 0.1}\'', "'learning_rate' is 'fast', no number"),
+    "outside the range": (
+        '\'{"learning_rate": -7, "dropout": 0.1}\'',
+        "'learning_rate' is -7, outside 0.001 to 0.1",
+    ),
+    "an empty point": ("'{}'", "its point has no 'dropout'"),
+    "a name more": (
+        '\'{"learning_rate": 0.01, "dropout": 0.1, "x": 1}\'',
+        "its point has 'x', which the study does not declare",
+    ),
+    "a truth for a number": ('\'{"learning_rate": true, "dropout": 0.1}\'', "'learning_rate' is True, no number"),
+}
+
+
+def test_points_and_budgets_are_held_against_the_declaration_and_stop_nobody(tuner, launched):
+    before = sqlite3.connect(launched / "tuner.sqlite").execute("select declaration from study").fetchone()[0]
+    (point,) = sqlite3.connect(launched / "tuner.sqlite").execute("select point from trial where id = 1").fetchone()
+    for name, (value, expected) in STRANGE_POINTS.items():
+        change(launched, f"update trial set point = {value} where id = 1")
+        run = tuner("verify", "tiny", "-f", "json")
+        assert run.code == 3, run.err
+        assert any(expected in row["problem"] and row["trial"] == 0 for row in json.loads(run.out)), (name, run.out)
+    change(launched, f"update trial set point = '{point}' where id = 1")
+    declared = json.loads(before)
+    declared["budget"]["max_train_steps"] = 10**15
+    declared["budget"]["evaluate_every"] = 10**13
+    with sqlite3.connect(launched / "tuner.sqlite") as connection:
+        connection.execute("update study set declaration = ?", [json.dumps(declared)])
+    connection.close()
+    run = tuner("verify", "tiny", "-f", "json")
+    told = "its schedule has 60 steps, and the budget of the study is 1,000,000,000,000,000"
+    assert any(told in row["problem"] for row in json.loads(run.out)), run.out
+
+
+def test_an_unreadable_trial_is_named_once_and_the_others_are_judged(tuner, launched):
+    change(launched, "update trial set point = '{\"learning_rate\": [1]}' where id = 1")
+    for verb in ("trials", "check", "report", "best", "status"):
+        run = tuner(*([verb] if verb == "status" else [verb, "tiny"]))
+        assert run.code in (0, 3), run.err
+    assert tuner("plot", "axes", "tiny").code == 0
+    assert "trial 0 is unreadable in the Ledger: point: learning_rate" in tuner("check", "tiny").out
+    (problem,) = [row for row in json.loads(tuner("verify", "tiny", "-f", "json").out) if row["kind"] == "unreadable"]
+    assert problem["trial"] == 0
+    assert "point: learning_rate" in problem["problem"]

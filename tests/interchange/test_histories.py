@@ -237,7 +237,7 @@ def test_another_study_of_the_same_name_is_refused_and_one_that_got_on_is_said(t
     assert "note: 1 trials have got on since they were imported" in again.err
     other = tuner("import", "table", write(tmp_path, ending_in("nan", []), points=lambda p: p.assign(lr=0.5)), *given)
     assert (other.code, "its trial 0 has other values than here" in other.err) == (2, True), other.err
-    assert "--study NAME" in other.err
+    assert "--study curves-2" in other.err
 
 
 def test_a_study_that_still_runs_is_read_as_far_as_it_is(tmp_path):
@@ -252,6 +252,28 @@ def test_a_study_that_still_runs_is_read_as_far_as_it_is(tmp_path):
     assert known.trials[2].reason == "was running when it was written"
     assert len(curve(known, 2)) == 4
     assert any("1 trials were still running or waiting" in note and "--study" in note for note in known.notes)
+
+
+def test_each_trial_is_judged_by_the_distance_of_its_own_evaluations(tmp_path):
+    """Every 80, 40 or 20 steps of 2000, as an epoch takes; the last, with a distance of 20, stops 40 short."""
+    ends = [(80, 2000), (40, 2000), (20, 2000), (80, 1920), (20, 1960)]
+    rows = [(t, s, "val_loss", 1 / s) for t, (every, last) in enumerate(ends) for s in range(every, last + 1, every)]
+    study = imported(write(tmp_path, rows))
+    assert states(study) == ["complete"] * 4 + ["cancelled"]
+    assert study.study.budget.evaluate_every == 40, "the usual distance of a trial"
+
+
+def test_evaluations_by_the_clock_reach_the_end(tmp_path):
+    """Distances from 40 to 60 steps, so no two trials share their steps; the last stops at 870."""
+    rows = []
+    for trial in range(6):
+        step = 0
+        for place in range(100):
+            step += 40 + (7 * place + 3 * trial) % 21
+            if step <= (1000 if trial < 5 else 870):
+                rows.append((trial, step, "val_loss", 1 / step))
+    study = imported(write(tmp_path, rows), max_train_steps=1000)
+    assert states(study) == ["complete"] * 5 + ["cancelled"]
 
 
 def test_replicates_and_copies_are_said(tmp_path):

@@ -1,3 +1,4 @@
+import datetime
 import math
 
 import optuna
@@ -282,3 +283,38 @@ def test_states_are_all_of_ours(optuna_url):
     assert {one.state for one in imported_from_optuna(optuna_url, "mine", OptunaTerms()).trials} == {
         State.COMPLETE, State.INFEASIBLE, State.CANCELLED, State.FAILED
     }  # fmt: skip
+
+
+def test_the_page_of_an_imported_study_says_only_what_its_owner_can_do(tuner, tmp_path):
+    """No command that needs a study file or a checkpoint; started is when Optuna started the first trial."""
+    memory = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(study_name="mine", storage=memory, sampler=optuna.samplers.RandomSampler(seed=0))
+    begun = datetime.datetime(2024, 3, 1, 12, 0, tzinfo=datetime.UTC)
+    for number in range(24):
+        rate = 10 ** (-4 + number / 12)
+        curve = {step: (math.log10(rate) - 1) ** 2 + math.exp(-step / 4) for step in range(1, 31)}
+        frozen = optuna.trial.create_trial(
+            params={"lr": rate}, distributions={"lr": FloatDistribution(1e-4, 1e-2, log=True)}, value=curve[30],
+            intermediate_values=curve,
+        )  # fmt: skip
+        frozen.datetime_start = (begun + datetime.timedelta(hours=number)).astimezone().replace(tzinfo=None)
+        study.add_trial(frozen)
+    journal = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(f"{tmp_path}/j.log"))
+    optuna.copy_study(from_study_name="mine", from_storage=memory, to_storage=journal)
+    assert tuner("import", "optuna", "j.log").code == 0
+    checked = tuner("check", "mine")
+    assert "paste `lr = trial.suggest_float(" in " ".join(checked.out.split())
+    assert "--expand" not in checked.err
+    edges = tuner("boundaries", "mine")
+    assert (edges.code, "--expand" in edges.err) == (3, False)
+    best = tuner("best", "mine")
+    assert "study.enqueue_trial(study.trials[23].params)" in best.out
+    assert "checkpoint None" not in best.out
+    weights = tuner("best", "mine", "--export", "w.safetensors")
+    assert (weights.code, "trained elsewhere" in weights.err) == (2, True)
+    assert tuner("report", "mine").code in (0, 3)
+    page = (tmp_path / "runs" / "mine.html").read_text(encoding="utf-8")
+    assert "2024-03-01 12:00 UTC" in page
+    assert "Imported" in page
+    for advised in ("tuner replay", "--export", "--expand", "study file", "--retry-failed"):
+        assert advised not in page, advised

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 import sqlite3
 import warnings
@@ -16,6 +17,7 @@ from support.shell import tuner
 
 from tuner.errors import StorageError
 from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
+from tuner.interchange.optuna_rows import SCHEMA, trials_of_database
 from tuner.records import State
 
 __all__ = ["tuner"]
@@ -90,7 +92,8 @@ def test_a_misspelt_path_makes_no_file_and_names_the_nearest(tmp_path, form):
         (b"SQLite format 3\0" + b"x" * 200, "cannot be read as a SQLite database"),
         (b'{"op_code": 0}\n', r"line 1 \(create_study\) cannot be read: KeyError"),
         (b'{"op_code": 99, "worker_id": "a"}\n', "line 1 cannot be read"),
-        (b"{ not json\n", "line 1 cannot be read: JSONDecodeError"),
+        (b'{"op_code": 0, \n', "line 1 cannot be read: JSONDecodeError"),
+        (b'{"a": 1}\n', "is neither a SQLite database nor a journal"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_none_is_one_error_that_names_it(tmp_path, content, message):
@@ -231,3 +234,35 @@ def test_a_huge_damaged_cell_makes_no_huge_message(tuner, filled, tmp_path):
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert len(done.err) < 600
     assert "more cells are damaged" in done.err
+
+
+def odd_trials():
+    """Every kind of cell: choices that are None or a list, infinities, NaN, attributes, constraints, all states."""
+    space = {
+        "act": optuna.distributions.CategoricalDistribution((None, True, "a", 1.5)),
+        "n": optuna.distributions.IntDistribution(1, 9, log=True),
+        "x": optuna.distributions.FloatDistribution(0.0, 1.0, step=0.25),
+    }
+    known = {"params": {"act": True, "n": 3, "x": 0.5}, "distributions": space}
+    curve = {3: 0.5, 1: math.inf, 2: -math.inf, 7: math.nan}
+    more = {"user_attrs": {"a": [1, {"b": None}]}, "system_attrs": {"constraints": (0.5, -1.0)}}
+    states = optuna.trial.TrialState
+    yield optuna.trial.create_trial(**known, value=math.inf, intermediate_values=curve, **more)
+    yield optuna.trial.create_trial(**known, state=states.PRUNED, value=0.25, intermediate_values={1: 0.25})
+    yield optuna.trial.create_trial(state=states.FAIL)
+    yield optuna.trial.create_trial(state=states.WAITING)
+    yield optuna.trial.create_trial(params={"act": None}, distributions={"act": space["act"]}, value=-math.inf)
+
+
+def test_rows_are_read_as_optuna_reads_them(tmp_path):
+    study = optuna.create_study(study_name="mine", storage=f"sqlite:///{tmp_path}/o.db")
+    optuna.create_study(study_name="other", storage=f"sqlite:///{tmp_path}/o.db").add_trial(next(odd_trials()))
+    study.add_trials(odd_trials())
+    with closing(sqlite3.connect(tmp_path / "o.db")) as connection:
+        assert connection.execute("select version_num from alembic_version").fetchone() == (SCHEMA,)
+        read_here = trials_of_database(connection, "mine")
+    for here, theirs in zip(read_here, study.get_trials(), strict=True):
+        assert {key: repr(value) for key, value in vars(here).items()} == {
+            key: repr(value) for key, value in vars(theirs).items()
+        }
+    assert len(read_here) == 5

@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -357,3 +358,51 @@ def test_plots_need_no_pyplot_and_no_torch():
     program = "import sys, tuner.plots.catalog; print([name in sys.modules for name in ('matplotlib.pyplot', 'torch')])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[False, False]"
+
+
+def with_pruned_ones():
+    """Twelve trials of which four were ended at step 200 of 1,000, one of them without an act of its own value."""
+    made = study(SPACE)
+    points = [dict(p.values_by_name) for p in quasi_random_points(SPACE, seed=0, start=0, count=12)]
+    curves = [(1.0 + 0.1 * place - 0.5 * FRACTIONS).tolist() for place in range(12)]
+    curves = [values[:10] if place >= 8 else values for place, values in enumerate(curves)]
+    steps = made.budget.evaluation_steps
+    records = [
+        replace(record(place, point, State.CANCELLED if place >= 8 else State.COMPLETE),
+                reason="pruned at step 200" if place >= 8 else "", step=200 if place >= 8 else 1000)
+        for place, point in enumerate(points)
+    ]  # fmt: skip
+    parts = [curve(place, steps[: len(values)], values) for place, values in enumerate(curves)]
+    return frames_of(made, records, pd.concat(parts, ignore_index=True))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PLOTS if kind not in ("schedules", "infeasible")])
+def test_pruned_trials_have_a_mark_of_their_own_in_every_plot(kind):
+    made = with_pruned_ones()
+    figure, table = PLOTS[kind](made)
+    marks = [each for axes in figure.axes for each in axes.lines if str(each.get_label()).startswith("pruned")]
+    assert sum(len(each.get_xdata()) for each in marks) >= 4
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    told = [text.get_text() for legend in legends for text in legend.get_texts()]
+    assert len([text for text in told if text.startswith("pruned")]) == 1
+    assert len(table) > 0
+
+
+def test_the_map_of_infeasible_trials_shows_pruned_ones_beside_them():
+    made = with_pruned_ones()
+    made.trials.loc[0, "state"] = "infeasible"
+    figure, table = PLOTS["infeasible"](made)
+    told = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert told == ["complete (7)", "infeasible (1)", "pruned (4)"]
+    assert table["state"].value_counts().to_dict() == {"complete": 7, "pruned": 4, "infeasible": 1}
+
+
+def test_none_is_a_choice_that_is_drawn_and_counted():
+    space = SearchSpace(clip=choice(None, 1.0), size=choice(16, None))
+    points = [{"clip": clip, "size": size} for clip in (None, 1.0) for size in (16, None)]
+    made = frames_of_values(study(space), points, [0.1, 0.2, 0.3, 0.4])
+    table = axes_frame(made)
+    assert table["hyperparameter"].value_counts().to_dict() == {"clip": 4, "size": 4}
+    axes_of(made)
+    _, isolated = PLOTS["isolation"](made)
+    assert isolated["complete"].tolist() == [2, 2, 2, 2]

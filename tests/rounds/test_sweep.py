@@ -280,7 +280,15 @@ def test_below_a_grid_that_diverges_the_lowest_rates_are_really_trained(tmp_path
 def test_another_fit_criterion_is_another_sweep_and_the_first_stays(tmp_path):
     hard = campaign_of(SmallWithWrongLabels(), max_steps=100)
     with desk_for(hard, tmp_path) as desk:
-        assert isinstance(run_sweep(desk, hard.sweep), NotFitted)
+        outcome = run_sweep(desk, hard.sweep)
+        assert isinstance(outcome, NotFitted)
+        records = sweep_records(desk.ledger, "test")
+        best = records.fits.set_index("learning_rate").loc[outcome.best_learning_rate]
+        assert best["final_value"] == outcome.best_value, "the table shows the trial that the text speaks of"
+        assert outcome.best_learning_rate in set(records.frames.trials["learning_rate"])
+        stages = [row.study for row in desk.ledger.studies("test")]
+        tried = {rate for one in stages for rate in study_frames(desk.ledger, "test", one.name).trials["learning_rate"]}
+        assert set(records.fits["learning_rate"]) == tried, "probes and the rates around the best of them"
     easy = campaign_of(ReachesHalf(), max_steps=100)
     with desk_for(easy, tmp_path) as desk:
         run_sweep(desk, easy.sweep)

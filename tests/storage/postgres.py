@@ -40,7 +40,8 @@ def free_port():
 class Server:
     """A server in a temporary folder. It refuses to run as root, so root runs it as the user postgres."""
 
-    def __init__(self):
+    def __init__(self, **settings):
+        self.settings = "".join(f" -c {name}={value}" for name, value in settings.items())
         self.bin = programs()
         self.folder = Path(tempfile.mkdtemp(prefix="tuner-postgres-"))
         self.data = self.folder / "data"
@@ -57,6 +58,7 @@ class Server:
 
     def start(self):
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
+        options += self.settings
         self._run("pg_ctl", "-D", self.data, "-l", self.folder / "log", "-w", "-o", options, "start")
 
     def stop(self, mode="fast"):

@@ -226,7 +226,7 @@ def test_an_unreadable_trial_fails_by_name_and_stops_no_other(ledger: Ledger, st
         connection.execute(text("UPDATE trial SET schedule = 'no JSON' WHERE number = 1"))
     records = ledger.trials(study_id)
     assert [record.state for record in records] == [State.FAILED, State.FAILED, State.WAITING, State.WAITING]
-    assert "trial 0 is unreadable in the Ledger: width" in records[0].reason
+    assert "trial 0 is unreadable in the Ledger: point: width" in records[0].reason
     with pytest.raises(StorageError, match="trial 1 is unreadable"):
         ledger.trial(study_id, 1)
     assert numbers(claim(2)) == [2, 3]

@@ -1,19 +1,29 @@
 """Rows that nobody of us wrote, names that want to be more than names, a lock that is held, a clock that jumps."""
 
 import math
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Text, text
 
+from tuner.budget.schedules import constant_then_decay
+from tuner.budget.step_budget import StepBudget
+from tuner.design.hyperparameters import choice, log_uniform
+from tuner.design.objective import minimize
+from tuner.design.points import Point
+from tuner.design.space import SearchSpace
 from tuner.design.study import Study
-from tuner.errors import StorageError
+from tuner.design.trial import Trial
+from tuner.errors import StorageError, TunerError
 from tuner.records import Checkpoint, Claim, Measurement, State, TrialUpdate
 from tuner.storage.engine import parsed_url
+from tuner.storage.schema import metadata
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import study_problems
 
@@ -71,6 +81,96 @@ def test_text_among_numbers_makes_one_trial_unreadable(tmp_path: Path, study: St
         assert math.isnan(ledger.measurements(row.study_id).values[0])
         assert ledger.unreadable_values(row.study_id) == [(0, "validation/loss", 1)]
         assert "seed: a whole number was stored, got 'x'" in ledger.trials(row.study_id)[1].reason
+
+
+DAMAGE = {
+    "text": "x\x1b\n",
+    "bytes": b"\xff\xfe",
+    "negative": -7,
+    "huge": 2**63 - 1,
+    "deep": "[" * 100_000,
+    "no UTF-8": None,
+}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A database with a row in each table."""
+    file = tmp_path_factory.mktemp("filled") / "tuner.sqlite"
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), act=choice("a", "b"))
+    declared = Study(
+        "round-1", "round", "?", space.hyperparameters, space.fixed, StepBudget(20, 10), 2, minimize("validation/loss"),
+        None, "sgd", constant_then_decay(), 0, 8, 1, round=1,
+    )  # fmt: skip
+    schedule = declared.schedule.schedule(20)
+    with open_ledger(str(file)) as ledger:
+        point = Point.of({"learning_rate": 0.01, "act": "a"})
+        trials = [Trial(number, point, 1, 2, schedule, "quasi-random 0") for number in range(2)]
+        row = ledger.start_study("digits", declared, "f", identity={}, trials=trials)
+        ledger.add_launch(row.study_id, command="c", revision={}, environment={}, worker="w")
+        ledger.conclude("digits", "budget", {"a": 1}, row.study_id)
+        (claimed,) = ledger.claim(row.study_id, worker="h:1:a", lease_seconds=60.0)
+        kept = Checkpoint("latest", 10, "digits/a.pt", "0" * 64, 1)
+        measured = [Measurement(10, "validation/loss", 0.5)]
+        ledger.record([TrialUpdate(claimed.trial_id, claimed.fence, 10, measured, [kept])])
+    return file
+
+
+_ALWAYS = ("trial", "checkpoint", "measurement")
+_TABLES = [
+    pytest.param(table.name, marks=() if table.name in _ALWAYS else pytest.mark.slow)
+    for table in metadata.sorted_tables
+]
+
+
+@pytest.mark.parametrize("table", _TABLES)
+def test_no_cell_of_any_table_is_more_than_an_error_of_ours(table: str, filled: Path, tmp_path: Path) -> None:
+    """What a command reads answers, or raises an error that is told; the other trial is read all the same."""
+    for column in metadata.tables[table].columns:
+        is_text = isinstance(column.type, Text)
+        for name in ("bytes", "deep", "no UTF-8") if is_text else ("text", "negative", "huge"):
+            value = DAMAGE[name]
+            file = tmp_path / f"{column.name}-{name}.sqlite"
+            shutil.copy(filled, file)
+            with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+                connection.execute("PRAGMA ignore_check_constraints = 1")
+                cell = "CAST(x'ff41' AS TEXT)" if value is None else "?"
+                try:
+                    first = f"rowid IN (SELECT rowid FROM {table} LIMIT 1)" if table != "measurement" else "1"
+                    connection.execute(
+                        f"UPDATE {table} SET {column.name} = {cell} WHERE {first}", [value] * cell.count("?")
+                    )
+                except sqlite3.Error:
+                    continue  # SQLite itself refuses it
+            told = _error_of(file, table)
+            assert len(told) < 1000, (column.name, name)
+            one_row_alone = table in ("trial", "measurement", "metric", "launch", "checkpoint")
+            assert not one_row_alone or not told, (column.name, name)
+
+
+def _error_of(file: Path, table: str) -> str:
+    """What is told of a database that cannot be read; "" where all of it can."""
+    try:
+        _read_everything(file, table)
+    except TunerError as error:
+        return str(error)
+    return ""
+
+
+def _read_everything(file: Path, table: str) -> None:
+    with open_ledger(str(file), create=False) as ledger:
+        for campaign in ledger.campaigns():
+            for row in ledger.studies(campaign):
+                records = ledger.trials(row.study_id)
+                if table in ("trial", "checkpoint", "checkpoint_file"):
+                    assert [one.number for one in records if one.schedule is not None][-1:] == [1]
+                ledger.measurements(row.study_id)
+                ledger.state_counts(row.study_id)
+                ledger.launches(row.study_id)
+                ledger.conclusion(campaign, "budget", row.study_id)
+                study_problems(ledger, row, file.parent, "digits/round-1")
+                ledger.fences_by_folder()
+                ledger.claim(row.study_id, worker="h:1:b", lease_seconds=60.0, max_trials=2)
 
 
 @pytest.mark.parametrize("path", ["../../up.pt", "/etc/hostname", "a/../../../up.pt", "link/up.pt"])

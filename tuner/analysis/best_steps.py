@@ -34,7 +34,7 @@ from tuner.analysis.good_trials import (
     unresolved,
 )
 from tuner.analysis.learning_rates import DIED, rate_died
-from tuner.analysis.levels import LATE, WIDE, earliest_within_noise, gains_after, running_mean, slow_noise
+from tuner.analysis.levels import LATE, WIDE, NoiseModel, earliest_within_noise, gains_after, running_mean, slow_noise
 from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
@@ -60,10 +60,11 @@ def best_steps_frame(frames: StudyFrames) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Steps:
-    """table: as `best_steps_frame` has it. curves: of the good trials. after_early, in_late: what they gained."""
+    """table: as `best_steps_frame` has it. curves: of the good trials, with their noise, and what they gained."""
 
     table: pd.DataFrame
     curves: Curves
+    noise: NoiseModel
     after_early: PooledGain
     in_late: PooledGain
 
@@ -96,7 +97,7 @@ def _steps_of(frames: StudyFrames) -> _Steps:
             gains = replace(gains, gain=np.where(curves.resolved, gains.gain, np.nan))
             pooled.append(pooled_gain(gains, negligible))
         table[name] = gains.gain if enough else math.nan
-    return _Steps(table, curves, *(pooled if enough else (PooledGain(), PooledGain())))
+    return _Steps(table, curves, model, *(pooled if enough else (PooledGain(), PooledGain())))
 
 
 def best_steps_finding(frames: StudyFrames) -> Finding:
@@ -178,7 +179,7 @@ def _numbers(frames: StudyFrames, found: _Steps) -> str:
         f"{good_in_words(frames, len(table))}: best step at {best.min():.0%} to {best.max():.0%} of the budget (median "
         f"{best.median():.0%}), in {int(table['censored'].sum())} at the last evaluation. Performance was already "
         f"indistinguishable from the best after {earliest.min():.0%} to {earliest.max():.0%} of training (median "
-        f"{earliest.median():.0%}).{noise_in_words(noise_of_curves(frames, found.curves))}"
+        f"{earliest.median():.0%}).{noise_in_words(noise_of_curves(frames, found.curves, found.noise))}"
     )
 
 

@@ -5,109 +5,226 @@ F5). So the objective is fitted over all hyperparameters jointly, and an edge is
 fit: by what is gained between a little inside the edge and the edge itself, with the error of that gain.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
-from tuner.analysis.positions import unit_positions
-from tuner.analysis.pruned import with_pruned
-from tuner.analysis.response import Array, fitted_response
+from tuner.analysis.judged_trials import judged_trials, thinned
+from tuner.analysis.luck import response_without_luck
+from tuner.analysis.plateau import without_plateau
+from tuner.analysis.positions import Axis, axis_of
+from tuner.analysis.replicates import replicate_spread
+from tuner.analysis.response import Response
+from tuner.analysis.ridges import followed, ridges
+from tuner.analysis.scores import Array
 from tuner.analysis.study_frames import StudyFrames
-from tuner.design.hyperparameters import Choice, Condition, Hyperparameter, Range
+from tuner.analysis.worth import Worth, granularity, worth_of
+from tuner.design.hyperparameters import Choice, Hyperparameter
 
 OUTER = 0.10  # [P] the part of the range next to an edge
-BEST, SPREAD = 100, 100  # [P] at most so many trials are fitted: the best, and others spread over the ranking
 MINIMUM_TRIALS = 10  # [P] completed trials below which nothing is fitted
-TRIALS_PER_DIMENSION = 2  # [P] nor below this many for each dimension
+MINIMUM_POINTS = 4  # [P] nor below so many different points: a layer count has few, replicates add none
+TRIALS_PER_DIMENSION = 2  # [P] nor below this many of them for each dimension
+MINIMUM_EACH = 8  # [P] trials of a value whose own best is asked
+REPLICATES_CONFIDENCE = 0.9  # [P] of the noise of replicates being no less than what is taken as the least noise
+_WHOLE = 1.0 / math.sqrt(12.0)  # the deviation of what is rounded to a step of 1
 
 
 class EdgeGain(NamedTuple):
-    """At the best point of the fit, moved to an edge.
+    """At the best point of the fit, moved to an edge; the others follow where that surely pays.
 
     gain: of the edge over a little inside it, positive where the edge is better; error: its standard deviation.
     Both in spreads: standard deviations of the objective over the trials, a long tail of bad ones pulled in.
-    worse: by how many standard deviations the edge is worse than the best point itself.
+    worse: by how many standard deviations the edge is worse than the best point itself. value_gain and value_error:
+    gain and error in the unit of the metric. where: the value whose own best is asked ("optimizer = sgd"), or "".
     """
 
     gain: float
     error: float
     worse: float
+    value_gain: float
+    value_error: float
+    where: str = ""
 
 
-_UNKNOWN = EdgeGain(0.0, float("inf"), 0.0)
+UNKNOWN = EdgeGain(0.0, float("inf"), 0.0, 0.0, float("inf"))
 
 
-def edge_gains(frames: StudyFrames) -> dict[tuple[str, str], EdgeGain]:
-    """By numeric hyperparameter and edge ("low", "high").
+@dataclass(slots=True)
+class EdgeGains:
+    """What a study shows of its edges. gains: by hyperparameter and edge, one for each value whose best is asked.
+
+    partners: of a hyperparameter, those it makes up for along a ridge; set_aside: numbers of trials that are far worse
+    than their neighbours; pruned: how many trials count by their rank when they were stopped; worth: the smallest gain
+    that counts; span: by how much the values differ at most; few: values with too few trials to be asked; members: the
+    trials of each value that is asked.
+    """
+
+    gains: dict[tuple[str, str], list[EdgeGain]] = field(default_factory=dict)
+    partners: dict[str, list[str]] = field(default_factory=dict)
+    set_aside: set[int] = field(default_factory=set)
+    judged: int = 0
+    pruned: int = 0
+    worth: Worth = field(default_factory=lambda: Worth(0.0, ""))
+    span: float = float("nan")
+    few: list[str] = field(default_factory=list)
+    members: dict[str, set[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """The trials in which a condition holds, as a matrix: one column a number and one an alternative of a choice."""
+
+    rows: pd.DataFrame
+    design: pd.DataFrame
+    discrete: tuple[int, ...]
+    asked: tuple[str, ...]
+
+
+def axes_of(frames: StudyFrames) -> list[Axis]:
+    """The hyperparameters whose values have an order, as declared."""
+    return [axis for h in frames.study.hyperparameters if (axis := axis_of(h)) is not None]
+
+
+def edge_gains(frames: StudyFrames) -> EdgeGains:
+    """Of every hyperparameter with an order, and edge ("low", "high").
 
     The error is infinite where too few trials completed to fit anything. What exists in one branch only is
-    fitted on the trials of that branch alone (B13, D46).
+    fitted on the trials of that branch alone (B13, D46). What exists in all of them is asked for each value of a
+    scientific hyperparameter, of one with branches and of the optimizer: each value has a best of its own.
     """
-    found: dict[tuple[str, str], EdgeGain] = {}
-    ranked = with_pruned(frames)
-    conditions = {h.condition: None for h in frames.study.hyperparameters}
-    for condition in conditions:
-        rows = ranked[frames.where(ranked, condition)]
-        found |= _branch_gains(frames, _thinned(rows), condition)
+    found, judged = EdgeGains(), judged_trials(frames)
+    found.judged, found.pruned = len(judged), int(judged["pruned"].sum())
+    values = judged["minimized"].to_numpy(dtype=np.float64)
+    if len(values):
+        found.worth, found.span = worth_of(frames, values), float(np.ptp(values))
+    axes = axes_of(frames)
+    least = _least_noise(frames, values)
+    for condition in dict.fromkeys(axis.hyperparameter.condition for axis in axes):
+        asked = [axis for axis in axes if axis.hyperparameter.condition == condition]
+        exists = judged[asked[0].name].notna() if condition is not None else pd.Series(True, index=judged.index)
+        _add_branch(found, frames, _branch(frames, thinned(judged[exists]), asked), least)
     return found
 
 
-def _branch_gains(
-    frames: StudyFrames, rows: pd.DataFrame, condition: Condition | None
-) -> dict[tuple[str, str], EdgeGain]:
-    numeric = [h for h in frames.study.hyperparameters if isinstance(h.domain, Range)]
-    asked = [h.name for h in numeric if h.condition == condition]
-    design = _design(frames, rows, condition)
-    values = rows["best_value"].to_numpy(dtype=np.float64)
-    found = {(name, edge): _UNKNOWN for name in asked for edge in ("low", "high")}
-    if len(rows) < max(MINIMUM_TRIALS, TRIALS_PER_DIMENSION * design.shape[1]) or np.ptp(values) == 0.0:
-        return found
-    response = fitted_response(
-        design.to_numpy(dtype=np.float64), values if frames.study.objective.direction == "minimize" else -values
-    )
-    best = response.minimizer()
-    for name in asked:
-        place = design.columns.get_loc(name)
-        for edge, inner, outer in (("low", OUTER, 0.0), ("high", 1.0 - OUTER, 1.0)):
-            inside, at_edge = best.copy(), best.copy()
-            inside[place], at_edge[place] = inner, outer
-            lost, doubt = response.difference(at_edge, best)
-            found[name, edge] = EdgeGain(*response.difference(inside, at_edge), lost / doubt)
-    return found
+def _add_branch(found: EdgeGains, frames: StudyFrames, branch: _Branch, least: float) -> None:
+    values = branch.rows["minimized"].to_numpy(dtype=np.float64)
+    distinct, least_points = len(branch.design.drop_duplicates()), TRIALS_PER_DIMENSION * branch.design.shape[1]
+    if len(values) < MINIMUM_TRIALS or distinct < max(MINIMUM_POINTS, least_points) or np.ptp(values) == 0.0:
+        found.gains |= {(name, edge): [UNKNOWN] for name in branch.asked for edge in ("low", "high")}
+        return
+    units = branch.design.to_numpy(dtype=np.float64)
+    raised = without_plateau(units, values, branch.discrete, least)
+    response, kept = response_without_luck(units, raised, discrete=branch.discrete, least_noise=least)
+    found.set_aside |= set(branch.rows.loc[~kept, "trial"].tolist())
+    for where, fixed in _values_asked(found, frames, branch, kept):
+        best = response.minimizer(fixed)
+        _add_ridges(found, response, best, branch)
+        for name in branch.asked:
+            place = int(branch.design.columns.get_loc(name))  # type: ignore[arg-type]
+            for edge, inner, outer in (("low", OUTER, 0.0), ("high", 1.0 - OUTER, 1.0)):
+                gain = _gain(response, best, (place, inner, outer), fixed)
+                found.gains.setdefault((name, edge), []).append(gain._replace(where=where))
 
 
-def _design(frames: StudyFrames, rows: pd.DataFrame, condition: Condition | None) -> pd.DataFrame:
-    """Positions in 0..1, one column a number and one an alternative of a choice; what does not exist is 0.5."""
+def _gain(response: Response, best: Array, places: tuple[int, float, float], fixed: Mapping[int, float]) -> EdgeGain:
+    column, inner, outer = places
+    inside = followed(response, best, {**fixed, column: inner})
+    at_edge = followed(response, best, {**fixed, column: outer})
+    gain, error = response.difference(inside, at_edge)
+    lost, doubt = response.difference(at_edge, best)
+    before, after = response.mean(np.vstack([inside, at_edge])).tolist()
+    value_gain = response.scores.value(before) - response.scores.value(after)
+    slope = abs(value_gain / (before - after)) if before != after else response.scores.slope(after)
+    return EdgeGain(gain, error, lost / doubt, value_gain, error * slope)
+
+
+def _add_ridges(found: EdgeGains, response: Response, best: Array, branch: _Branch) -> None:
+    names = list(branch.design.columns)
+    columns = [place for place in range(len(names)) if place not in branch.discrete]
+    for one, other in ridges(response, best, columns):
+        for name, partner in ((names[one], names[other]), (names[other], names[one])):
+            if partner not in found.partners.setdefault(name, []):
+                found.partners[name].append(partner)
+
+
+def _values_asked(
+    found: EdgeGains, frames: StudyFrames, branch: _Branch, kept: NDArray[np.bool_]
+) -> Iterator[tuple[str, dict[int, float]]]:
+    """The values whose own best is asked, with the columns that hold them; everything at once where there are none."""
+    split = [h for h in frames.study.hyperparameters if isinstance(h.domain, Choice) and _asked_apart(frames, h)]
+    split = [h for h in split if axis_of(h) is None and branch.rows[h.name].map(repr).nunique() > 1]
+    if not split:
+        yield "", {}
+    names = list(branch.design.columns)
+    for hyperparameter in split:
+        rows = branch.rows[kept]
+        texts = rows[hyperparameter.name].map(repr)
+        for choice in hyperparameter.domain.choices:  # type: ignore[union-attr]
+            where = f"{hyperparameter.name} = {choice}"
+            if (texts == repr(choice)).sum() >= MINIMUM_EACH:
+                found.members[where] = set(rows.loc[texts == repr(choice), "trial"].tolist())
+                columns = {names.index(name): text for name, text in _alternatives(hyperparameter) if name in names}
+                yield where, {place: float(text == repr(choice)) for place, text in columns.items()}
+            elif where not in found.few:
+                found.few.append(where)
+
+
+def _asked_apart(frames: StudyFrames, hyperparameter: Hyperparameter) -> bool:
+    """Whether a choice is scientific, has branches, or is the optimizer."""
+    name = hyperparameter.name
+    parents = {h.condition[0] for h in frames.study.hyperparameters if h.condition is not None}
+    return name in frames.study.scientific or name in parents or hyperparameter.short_name in ("optimizer", "optim")
+
+
+def _branch(frames: StudyFrames, rows: pd.DataFrame, asked: Sequence[Axis]) -> _Branch:
+    """Positions in 0..1; what does not exist in all of the trials is 0.5 where it does not."""
     columns: dict[str, Array] = {}
+    discrete: list[str] = []
+    condition = asked[0].hyperparameter.condition
     for hyperparameter in frames.study.hyperparameters:
-        if _relevant(hyperparameter, condition):
-            column = rows[hyperparameter.name]
-            if isinstance(hyperparameter.domain, Range):
-                columns[hyperparameter.name] = np.nan_to_num(unit_positions(column, hyperparameter.domain), nan=0.5)
-            else:
-                columns |= _indicators(hyperparameter.name, hyperparameter.domain, column)
-    return pd.DataFrame(columns, index=rows.index)
+        if condition is not None and hyperparameter.condition not in (None, condition):
+            continue
+        axis = axis_of(hyperparameter)
+        if axis is not None:
+            columns[axis.name] = np.nan_to_num(axis.positions(rows[axis.name]), nan=0.5)
+        else:
+            made = _indicators(hyperparameter, rows[hyperparameter.name])
+            columns |= made
+            discrete += list(made)
+    design = pd.DataFrame(columns, index=rows.index)
+    places = tuple(list(columns).index(name) for name in discrete)
+    return _Branch(rows, design, places, tuple(axis.name for axis in asked))
 
 
-def _relevant(hyperparameter: Hyperparameter, condition: Condition | None) -> bool:
-    return condition is None or hyperparameter.condition in (None, condition)
-
-
-def _indicators(name: str, domain: Choice, column: pd.Series) -> dict[str, Array]:
+def _indicators(hyperparameter: Hyperparameter, column: pd.Series) -> dict[str, Array]:
     """One column for each alternative but the first, where it varies."""
     texts: Sequence[str] = column.map(repr).tolist()
     found = {}
-    for choice in domain.choices[1:]:
-        indicator = np.array([text == repr(choice) for text in texts], dtype=np.float64)
+    for name, alternative in _alternatives(hyperparameter):
+        indicator = np.array([text == alternative for text in texts], dtype=np.float64)
         if indicator.size and np.ptp(indicator) > 0.0:
-            found[f"{name}={choice!r}"] = indicator
+            found[name] = indicator
     return found
 
 
-def _thinned(ranked: pd.DataFrame) -> pd.DataFrame:
-    if len(ranked) <= BEST + SPREAD:
-        return ranked
-    others = np.linspace(BEST, len(ranked) - 1, SPREAD).round().astype(int)
-    return ranked.iloc[np.concatenate([np.arange(BEST), others])]
+def _alternatives(hyperparameter: Hyperparameter) -> list[tuple[str, str]]:
+    """The column and the text of every choice but the first."""
+    choices = hyperparameter.domain.choices if isinstance(hyperparameter.domain, Choice) else ()
+    return [(f"{hyperparameter.name}={choice!r}", repr(choice)) for choice in choices[1:]]
+
+
+def _least_noise(frames: StudyFrames, values: Array) -> float:
+    """The noise that is known, in the unit of the metric: of replicates, and of values that are multiples of a step."""
+    rounded = _WHOLE * granularity(values) if len(values) else 0.0
+    spread = replicate_spread(frames)
+    if spread is None:
+        return rounded
+    high = float(stats.chi2.ppf(REPLICATES_CONFIDENCE, spread.freedom)) / spread.freedom
+    return max(rounded, spread.sd / math.sqrt(high))

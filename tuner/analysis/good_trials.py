@@ -61,17 +61,18 @@ def _fractions(curves: Curves) -> Array:
     return np.arange(1, curves.steps.size + 1) / max(curves.steps.size, 1)
 
 
-def noise_of_curves(frames: StudyFrames, curves: Curves) -> float:
-    """The same of the curves of the good trials."""
-    return _median(late_evaluation_noise(frames, curves))
+def noise_of_curves(frames: StudyFrames, curves: Curves, model: NoiseModel | None = None) -> float:
+    """The same of the curves of the good trials; `model`: their noise, where it is known already."""
+    return _median(late_evaluation_noise(frames, curves, model))
 
 
-def late_evaluation_noise(frames: StudyFrames, curves: Curves) -> Array:
+def late_evaluation_noise(frames: StudyFrames, curves: Curves, model: NoiseModel | None = None) -> Array:
     """The evaluation noise of each trial late in the run; a column of `curves` may be the mean of several."""
     if not curves.steps.size:
         return curves.evaluation_noise
+    model = noise_model_of(frames, curves) if model is None else model
     mean_of = np.divide(curves.evaluation_noise, curves.noise, out=np.ones(len(curves.noise)), where=curves.noise > 0)
-    return np.asarray(noise_model_of(frames, curves).late() * mean_of)
+    return np.asarray(model.late() * mean_of)
 
 
 def good_in_words(frames: StudyFrames, count: int | None = None) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
-from tuner.analysis.noise import Array
+from tuner.analysis.judged_trials import bests_at
 from tuner.analysis.study_frames import StudyFrames
 
 QUESTION = "pruned"
@@ -33,11 +33,12 @@ def pruned_frame(frames: StudyFrames) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
     finals = sign * complete["best_value"].to_numpy(dtype=np.float64)
-    curves = _curves(frames, complete["trial"].tolist(), sign)
+    steps = np.unique(pruned["steps"].to_numpy(dtype=np.int64))
+    bests = bests_at(frames, complete["trial"].to_numpy(dtype=np.int64), steps)
     rows = []
     for row in pruned.to_dict("records"):
         step, value = int(row["steps"]), sign * float(row["best_value"])
-        then = np.array([_best_until(steps, values, step) for steps, values in curves])
+        then = bests[:, int(np.searchsorted(steps, step))]
         known = np.isfinite(then)
         better = int((then[known] < value).sum()) if np.isfinite(value) else 0
         bound = float("nan")
@@ -46,19 +47,6 @@ def pruned_frame(frames: StudyFrames) -> pd.DataFrame:
         fraction = step / frames.study.budget.max_train_steps
         rows.append((row["trial"], step, fraction, row["best_value"], better, int(known.sum()), bound))
     return pd.DataFrame(rows, columns=columns)
-
-
-def with_pruned(frames: StudyFrames) -> pd.DataFrame:
-    """`ranked_trials`, and after them every pruned trial of which it is known how bad it is at least, as its value."""
-    ranked, bounds = ranked_trials(frames), pruned_frame(frames)
-    bounds = bounds[bounds["at_least"].notna()]
-    if bounds.empty:
-        return ranked
-    rows = frames.trials[frames.trials["trial"].isin(bounds["trial"])].copy()
-    rows["best_value"] = bounds.set_index("trial")["at_least"].reindex(rows["trial"]).to_numpy()
-    ascending = frames.study.objective.direction == "minimize"
-    whole = pd.concat([ranked, rows], ignore_index=True)
-    return whole.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
 
 
 def pruned_findings(frames: StudyFrames) -> list[Finding]:
@@ -94,21 +82,3 @@ def pruned_findings(frames: StudyFrames) -> list[Finding]:
             caveats=early,
         )
     ]
-
-
-def _curves(frames: StudyFrames, trials: list[int], sign: float) -> list[tuple[Array, Array]]:
-    """Steps and running bests of each completed trial; less is better."""
-    mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
-    by_trial = {int(str(trial)): part for trial, part in mine[mine["trial"].isin(trials)].groupby("trial")}
-    found = []
-    for trial in trials:
-        part = by_trial.get(trial)
-        steps = part["step"].to_numpy(dtype=np.float64) if part is not None else np.empty(0)
-        values = sign * part["value"].to_numpy(dtype=np.float64) if part is not None else np.empty(0)
-        found.append((steps, np.fmin.accumulate(np.where(np.isfinite(values), values, np.nan))))
-    return found
-
-
-def _best_until(steps: Array, values: Array, step: int) -> float:
-    place = int(np.searchsorted(steps, step, side="right")) - 1
-    return float(values[place]) if place >= 0 else float("nan")

@@ -1,10 +1,12 @@
 """A range as the line that somebody pastes into the tool that searched it."""
 
+import json
 import re
 from collections.abc import Callable
 
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.design.study import Study
+from tuner.records import TrialRecord
 
 
 def search_line(study: Study, hyperparameter: Hyperparameter, domain: Range) -> str:
@@ -30,6 +32,17 @@ def optuna_line(hyperparameter: Hyperparameter, domain: Range) -> str:
     variable = f"_{variable}" if variable[:1].isdigit() else variable
     bounds = ", ".join(number(bound, domain.integer) for bound in (domain.low, domain.high))
     return f"{variable} = trial.suggest_{kind}({_quoted(name)}, {bounds}{log})"
+
+
+def again_elsewhere(study: Study, record: TrialRecord) -> str:
+    """How to train a trial of an imported study again: for Optuna its call, for others the values as JSON."""
+    values = {}
+    named = {hyperparameter.name: hyperparameter for hyperparameter in study.hyperparameters}
+    for name, value in record.point.values_by_name:
+        values[elsewhere(named[name]) if name in named else name] = value
+    if not study.source.startswith("Optuna"):
+        return json.dumps(values)
+    return f"study.enqueue_trial(study.trials[{record.number}].params)  # {json.dumps(values)}"
 
 
 def elsewhere(hyperparameter: Hyperparameter) -> str:

@@ -22,7 +22,7 @@ class StudyFrames:
         over from another trial), exact (trained under one set of Numerics), attempt, best_value and best_step
         (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
         the last evaluation); then one column for every hyperparameter by canonical name. Where it does not exist in
-        that branch the cell is NaN; None is the value of a choice that has it.
+        that branch the cell is NaN; None is the value of a choice that has it (`exists` tells the two apart).
     curves: long form, one row a measurement: trial, step, metric, value; sorted by trial, metric, step.
     schedules: the learning rate schedule that each trial was trained with, by number. Nobody derives it again from the
         declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. A trial

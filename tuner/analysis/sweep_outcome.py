@@ -168,7 +168,7 @@ def weighed_reasons(fits: pd.DataFrame) -> tuple[Reason, ...]:
     alive = _alive(fits)
     if alive.empty:
         return (_nothing_alive(fits),)
-    best = alive.sort_values("shortfall").iloc[0]
+    best = alive.sort_values("shortfall", kind="stable").iloc[0]
     rate = float(best["learning_rate"])
     reasons: list[Reason] = []
     if rate in (fits["learning_rate"].iloc[0], fits["learning_rate"].iloc[-1]):
@@ -179,7 +179,7 @@ def weighed_reasons(fits: pd.DataFrame) -> tuple[Reason, ...]:
     if math.isnan(improvement):
         because, weight = "too few finite evaluations to see whether the best trial still improved", "possible"
     else:
-        because, weight = f"the best trial stands on a plateau: {improvement:+.1%} over its last quarter", "likely"
+        because, weight = f"the best run had stopped improving ({_closed(improvement)})", "likely"
     reasons.append(Reason("label_noise_or_capacity", weight, because))  # type: ignore[arg-type]
     reasons.append(Reason("too_few_steps", "possible", "a plateau can end, though later"))
     return tuple(reasons)
@@ -187,16 +187,23 @@ def weighed_reasons(fits: pd.DataFrame) -> tuple[Reason, ...]:
 
 def _still_falling(best: pd.Series, improvement: float) -> tuple[Reason, ...]:
     """More steps, unless what each doubling of the steps gains shrinks so that all of them would not be enough."""
-    still = f"the best trial still came {improvement:.1%} nearer over its last quarter"
+    still = f"the best run was still improving when it stopped ({_closed(improvement)})"
     heads_for, projected = float(best.get("heads_for", math.nan)), best.get("projected_steps", pd.NA)
     if not math.isnan(heads_for):
-        because = f"{still}, but each doubling of the steps gained less: it heads for about {heads_for:.2g}"
+        because = f"{still}, but each doubling of the steps gained less: it approaches about {heads_for:.2g}"
         more = Reason("too_few_steps", "possible", "the pace may hold up")
         return Reason("label_noise_or_capacity", "likely", because), more
     when = (
         "" if pd.isna(projected) else f": at this pace it would fit after about {_two_digits(int(projected)):,} steps"
     )
     return (Reason("too_few_steps", "likely", still + when),)
+
+
+def _closed(improvement: float) -> str:
+    """How much nearer to the criterion the last quarter was than the one before."""
+    if improvement < 0.0:
+        return f"it was {-improvement:.0%} further from the criterion in its last quarter"
+    return f"{improvement:.0%} of the remaining gap closed in its last quarter"
 
 
 def _two_digits(steps: int) -> int:
@@ -220,7 +227,7 @@ def _best_unfitted(fits: pd.DataFrame) -> tuple[float | None, float | None]:
     alive = _alive(fits)
     if alive.empty:
         return None, None
-    best = alive.sort_values("shortfall").iloc[0]
+    best = alive.sort_values("shortfall", kind="stable").iloc[0]
     return float(best["learning_rate"]), float(best["final_value"])
 
 

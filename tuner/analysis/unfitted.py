@@ -105,10 +105,10 @@ def unfitted_summary(unfitted: Unfitted) -> str:
         reached = (
             f"; the best trial, at {outcome.best_learning_rate:g}, reached {metric}{outcome.best_value:.4g}{wanted}"
         )
-    reasons = "; ".join(f"{reason.weight}: {reason.because}" for reason in outcome.reasons)
+    reasons = "; ".join(f"{reason.because} ({reason.weight})" for reason in outcome.reasons)
     return (
         f"No learning rate fitted the training set within {outcome.max_steps:,} steps{reached}, so no number is given "
-        f"(A19, D8). {_validation_words(unfitted)}Reasons, the likeliest first: {reasons}."
+        f"(A19, D8). {_validation_words(unfitted)}Why: {reasons}."
     )
 
 

@@ -34,7 +34,7 @@ def machine_limit(error: BaseException) -> str | None:
         if isinstance(one, MemoryError):
             return f"{_LIMITS[errno.ENOMEM]}, then {AGAIN}"
         number = one.errno if isinstance(one, OSError) else _number_in_words(one)
-        if number in _LIMITS and not isinstance(one, BlockingIOError | ConnectionError):
+        if number in _LIMITS and not isinstance(one, ConnectionError):
             where = f" ({one.filename})" if isinstance(one, OSError) and one.filename else ""
             return f"{_LIMITS[number]}{where}, then {AGAIN}"
     return None

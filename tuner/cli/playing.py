@@ -87,7 +87,7 @@ def _ask(question: Question, desk: Desk) -> None:
     file = desk.study_file or desk.name
     if not question.proposal:
         say("--yes cannot choose this for you.")
-        say_lines(question.lines, file)
+        say_lines(question.lines, file, "the same command again")
         next_step(command("plot sweep", desk.name))
         return
     say(f"  --yes would: {question.proposal}")

@@ -83,13 +83,13 @@ def run_and_print(desk: Desk, declared: Sweep, *, again: bool, retry_failed: boo
     if isinstance(outcome, Invalid):
         next_step(command("sweep", file, after=("--extend",)))
     elif isinstance(outcome, NotFitted):
-        say_lines(proposals(Unfitted(outcome, records.fits, records.frames.study)), file)
+        say_lines(proposals(Unfitted(outcome, records.fits, records.frames.study)), file, f"tuner run {file}")
     return Exit.FINDING
 
 
-def say_lines(lines: Sequence[Proposal], file: object) -> None:
-    """Lines to write in the study file, of which a person chooses one."""
-    say(f"Write one of these lines in {file}, then run the command again:")
+def say_lines(lines: Sequence[Proposal], file: object, then: str) -> None:
+    """Lines to write in the study file, of which a person chooses one, and what to run `then`."""
+    say(f"Write one of these lines in {file}, then: {then}")
     for line in lines:
         say(f"  {line.code}  # in {line.place}: {line.why}" if line.code else f"  or {line.why}")
 

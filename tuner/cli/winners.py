@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tuner.analysis.search_lines import again_elsewhere
 from tuner.cli.given import command
 from tuner.cli.output import say, show
 from tuner.cli.tables import readable
@@ -18,7 +19,8 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
     checkpoint is exported; `best_value` is the same, under its older name.
     """
     study, record = winner.row.study, winner.record
-    reproduce = study.source and f"it was trained elsewhere: {study.source}"
+    again = again_elsewhere(study, record) if study.source else ""
+    reproduce = study.source and f"it was trained elsewhere ({study.source}); in your own code: {again}"
     place = ("--round", study.round) if study.kind == "round" else ("--study", study.name)
     reproduce = reproduce or command("replay", study_file, after=(*place, "--trial", record.number))
     return {
@@ -56,7 +58,8 @@ def print_winner(told: dict[str, Any], words: str) -> None:
     )
     for name, value in told["point"].items():
         show(f"  {name} = {value!r}")
-    show(f"  seed {told['seed']}, checkpoint {told['checkpoint']}")
+    if told["seed"] or told["checkpoint"]:  # of a trial that was run elsewhere neither is known
+        show(f"  seed {told['seed']}, checkpoint {told['checkpoint']}")
     revision = told["revision"]
     if revision:
         changed = " with uncommitted changes" if revision.get("uncommitted") else ""
@@ -70,6 +73,11 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
     """Copy the chosen checkpoint, verified, to where the user wants it."""
     from tuner.training import checkpoints
 
+    if winner.row.study.source:
+        raise StorageError(
+            f"trial {winner.record.number} was trained elsewhere ({winner.row.study.source}), so its weights are "
+            "there; nothing was written"
+        )
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step} any more")
     weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)

@@ -17,12 +17,24 @@ HOW_TO_DECLARE_A_FIT = (
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One metric, named "split/metric", and whether less or more of it is better."""
+    """One metric, named "split/metric", and whether less or more of it is better.
+
+    worth: the smallest change of the metric that is worth anything, in its unit; None where nobody said.
+    """
 
     metric: str
     direction: Direction
+    worth: float | None = None
 
     def __post_init__(self) -> None:
+        worth = self.worth
+        if worth is not None and (
+            isinstance(worth, bool) or not isinstance(worth, int | float) or not (math.isfinite(worth) and worth > 0.0)
+        ):
+            raise DeclarationError(
+                f"worth is the smallest change of {self.metric} that is worth anything, a number above 0, got "
+                f"{worth!r}; leave it out where nothing is known"
+            )
         if self.direction not in ("minimize", "maximize"):
             raise DeclarationError(f"direction must be 'minimize' or 'maximize', got {self.direction!r}")
         split, _, name = self.metric.partition("/")
@@ -49,14 +61,14 @@ class Objective:
         return winner
 
 
-def minimize(metric: str) -> Objective:
-    """Less of `metric` ("validation/loss") is better."""
-    return Objective(metric, "minimize")
+def minimize(metric: str, *, worth: float | None = None) -> Objective:
+    """Less of `metric` ("validation/loss") is better; changes below `worth`, in its unit, are worth nothing."""
+    return Objective(metric, "minimize", worth)
 
 
-def maximize(metric: str) -> Objective:
-    """More of `metric` ("validation/accuracy") is better."""
-    return Objective(metric, "maximize")
+def maximize(metric: str, *, worth: float | None = None) -> Objective:
+    """More of `metric` ("validation/accuracy") is better; changes below `worth`, in its unit, are worth nothing."""
+    return Objective(metric, "maximize", worth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,8 +193,18 @@ class SearchSpace:
         widened = self[name]
         if not isinstance(widened.domain, Range):
             raise DeclarationError(f"{name} is a choice and has no range to widen; declare more choices")
-        changed = replace(widened, domain=replace(widened.domain, low=low, high=high))
-        return SearchSpace.of(tuple(changed if one.name == name else one for one in self.hyperparameters), self.fixed)
+        return self._with(replace(widened, domain=replace(widened.domain, low=low, high=high)))
+
+    def with_choices(self, name: str, choices: tuple[Value, ...]) -> "SearchSpace":
+        """The same space with other choices for one hyperparameter."""
+        old = self[name]
+        if not isinstance(old.domain, Choice):
+            raise DeclarationError(f"{name} is a range and has no choices; widen it")
+        return self._with(replace(old, domain=replace(old.domain, choices=choices)))
+
+    def _with(self, changed: Hyperparameter) -> "SearchSpace":
+        parts = tuple(changed if one.name == changed.name else one for one in self.hyperparameters)
+        return SearchSpace.of(parts, self.fixed)
 
 
 def _declared(name: str, what: object) -> Iterator[Hyperparameter | tuple[str, Constant]]:

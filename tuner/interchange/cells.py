@@ -120,10 +120,10 @@ def with_choice_cells(
 
 def _cells_in_table(values: Sequence[object], choices: Sequence[Value], none: str) -> list[object]:
     """The cells of choices; None where the hyperparameter does not exist."""
-    known = {(type(choice), choice): choice_cell(choice, choices) for choice in choices}
+    known = {repr(choice): choice_cell(choice, choices) for choice in choices}
     if "None" not in choices:
-        known[type(None), None] = none
-    return [known.get((type(value), value)) for value in map(_plain, values)]  # type: ignore[arg-type]
+        known["None"] = none
+    return [known.get(repr(_plain(value))) for value in values]
 
 
 def choice_of(cell: object, choices: Sequence[Value], where: str) -> Value:
@@ -184,7 +184,8 @@ def _as_json(text: str, choices: Sequence[Value]) -> list[Value]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return []
-    return [choice for choice in choices if type(choice) is type(value) and choice == value]
+    found = [choice for choice in choices if type(choice) is type(value) and choice == value]
+    return [choice for choice in found if repr(choice) == repr(value)] or found  # -0.0 is not 0.0
 
 
 def _is_same_word(text: str, choice: Value) -> bool:

@@ -143,11 +143,11 @@ def _as_numbered_before(known: Sequence[TrialRecord], trials: Sequence[FinishedT
 
 def _refuse_others(campaign: str, known: Sequence[TrialRecord], trials: Sequence[FinishedTrial]) -> None:
     """Raise StudyChanged where a trial that is there has another point: another study with the same declaration."""
-    points = {record.number: record.point for record in known}
+    points = {record.number: record.point for record in known if record.schedule is not None}  # None: unreadable
     for one in trials:
         there = points.get(one.trial.number, one.trial.point)
         if dict(there.values_by_name) != dict(one.trial.point.values_by_name):
             raise StudyChanged(
                 f"there is another study {campaign!r}: its trial {one.trial.number} has other values than here; import "
-                "under another name: --study NAME"
+                f"it under another name: --study {campaign}-2"
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import optuna
 import pandas as pd
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.analysis.study_frames import PRUNED
@@ -17,7 +18,7 @@ from tuner.errors import DeclarationError, StorageError, TunerError
 from tuner.interchange.cleaning import interval_of, reach_of, without_overflow
 from tuner.interchange.imported import Imported, imported_study, imported_trial, metric_name, refuse_unknown
 from tuner.interchange.optuna_cells import damage_of_trial
-from tuner.interchange.optuna_places import OptunaPlace, chosen_study, opened_place, place_of, quiet_optuna
+from tuner.interchange.optuna_places import OptunaPlace, chosen_study, opened_place, place_of, quiet_optuna, trials_in
 from tuner.interchange.optuna_space import OptunaSpace, space_of
 from tuner.records import FinishedTrial, Measurement, State
 from tuner.storage.codec import study_from
@@ -56,7 +57,7 @@ def imported_from_optuna(written: str, name: str | None, terms: OptunaTerms) -> 
                 f"{study.study_name!r} has {len(study.directions)} objectives, and a study here is judged by one; "
                 "import one of them as a table (`tuner import table`)"
             )
-        trials = _trials_of(study, place)
+        trials = _trials_of(storage, study, place)
         return _imported(study, trials, terms)
 
 
@@ -84,10 +85,10 @@ def _imported(study: optuna.Study, trials: Sequence[FrozenTrial], terms: OptunaT
     return Imported(declared, tuple(made), tuple(notes), study.study_name)
 
 
-def _trials_of(study: optuna.Study, place: OptunaPlace) -> list[FrozenTrial]:
+def _trials_of(storage: BaseStorage, study: optuna.Study, place: OptunaPlace) -> list[FrozenTrial]:
     """All trials, each of which can be read whole. Raises StorageError naming trial and field."""
     try:
-        trials = study.get_trials(deepcopy=False)
+        trials = trials_in(storage, study, place)
     except Exception as error:
         raise StorageError(
             f"{place.told}: the trials of {study.study_name!r} cannot be read: {type(error).__name__}: {error!s:.300}; "

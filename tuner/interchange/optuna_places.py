@@ -20,12 +20,15 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from tuner.errors import StorageError
 from tuner.interchange.optuna_cells import damage_of_database
+from tuner.interchange.optuna_rows import SCHEMA, trials_of_database
 from tuner.security import without_secrets
 
 MOST_NAMED = 20  # studies, in an error
+FIRST_BYTES = 200  # of a file, by which its kind is told
 LONGEST = 300  # characters of a message of Optuna
 JOURNAL_SUFFIXES = (".log", ".journal", ".jsonl")  # of a new file that an export writes as a journal
 _SQLITE, _SQLITE_HEAD = "sqlite:///", b"SQLite format 3\0"
@@ -69,12 +72,12 @@ def place_of(written: str) -> OptunaPlace:
         raise StorageError(_missing(path))
     try:
         with path.open("rb") as opened:
-            head = opened.read(len(_SQLITE_HEAD))
+            head = opened.read(FIRST_BYTES)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    if head == _SQLITE_HEAD:
+    if head.startswith(_SQLITE_HEAD):
         return OptunaPlace(told, file=path)
-    if head[:1] == b"{":
+    if b'"op_code"' in head:
         return OptunaPlace(told, file=path, journal=True)
     what = "is empty" if not head else "is neither a SQLite database nor a journal of Optuna's JournalStorage"
     raise StorageError(f"{path} {what}; name the file or URL that was given to optuna.create_study(storage=...)")
@@ -121,6 +124,14 @@ def chosen_study(storage: BaseStorage, place: OptunaPlace, name: str | None) -> 
     if name is not None and name not in known:
         raise StorageError(f"there is no Optuna study {name!r} in {place.told}; there are: {listed}")
     return optuna.load_study(study_name=name or known[0], storage=storage)
+
+
+def trials_in(storage: BaseStorage, study: optuna.Study, place: OptunaPlace) -> list[FrozenTrial]:
+    """All trials of a study, finished or not."""
+    if place.file is None or not isinstance(storage, RDBStorage) or storage.get_current_version() != SCHEMA:
+        return study.get_trials(deepcopy=False)
+    with closing(sqlite3.connect(str(storage.engine.url.database))) as connection:
+        return trials_of_database(connection, study.study_name)
 
 
 def _missing(path: Path) -> str:
@@ -225,8 +236,9 @@ def _server(place: OptunaPlace, *, create: bool = False) -> BaseStorage:
         ) from error
     except Exception as error:
         raise StorageError(
-            f"no Optuna database can be read at {place.told}: {type(error).__name__}: {error!s:.{LONGEST}}; an address "
-            "is a path, or a URL like sqlite:///optuna.db or postgresql://user@host/name"
+            f"no Optuna database can be read at {place.told}: {type(error).__name__}: "
+            f"{without_secrets(str(error)):.{LONGEST}}; an address is a path, or a URL like sqlite:///optuna.db "
+            "or postgresql://user@host/name"
         ) from error
 
 

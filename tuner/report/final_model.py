@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tuner.analysis.search_lines import again_elsewhere
 from tuner.records import TEST_SCORE
 from tuner.report.material import Material
 from tuner.report.promoted import promoted_table
@@ -28,6 +29,7 @@ class FinalModel:
     better: tuple[str, ...]
     export: str
     tested: Table
+    again: str
 
 
 def final_model(material: Material) -> list[Section]:
@@ -46,6 +48,7 @@ def final_model(material: Material) -> list[Section]:
         better=better_elsewhere(material, study, winner.headline.selected_value),
         tested=_tested(material),
         export=f"tuner best {study_file(study)} --round {study.study.round} --export model.safetensors",
+        again=again_elsewhere(study.study, winner.record),
     )
     return [Section("final_model", "final-model", content, title)]
 

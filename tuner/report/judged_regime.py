@@ -33,7 +33,8 @@ def regime_of(
     """
     finding = _finding(sweep, rounds)
     if concluded is None:
-        return None if finding is None else Regime("", _UNDECLARED, finding, None)
+        elsewhere = any(frames.study.source for frames in rounds)
+        return None if finding is None else Regime("", _ELSEWHERE if elsewhere else _UNDECLARED, finding, None)
     verdict = str(concluded.get("verdict", ""))
     contradiction = None if finding is None else contradiction_finding(verdict, finding)
     return Regime(verdict, _how(concluded, sweep), finding, contradiction)
@@ -42,6 +43,11 @@ def regime_of(
 _UNDECLARED = (
     "No regime was concluded from a sweep. Rounds are planned as the study file declares or implies it: a production "
     "length means compute-bound. What the curves say stands below."
+)
+
+_ELSEWHERE = (
+    "The trials were trained elsewhere, and nothing is recorded of how their number of steps was chosen. What the "
+    "curves say stands below."
 )
 
 

@@ -34,6 +34,8 @@ def rounds_table(material: Material) -> Table:
 
 def _origin(material: Material, place: int) -> str:
     study = material.rounds[place]
+    if study.study.source:
+        return f"of the trials as they were trained elsewhere: {study.study.source}"
     recorded = material.ledger.conclusion(material.campaign, CONCLUSION, study.row.study_id)
     if recorded is not None and recorded.get("origin"):
         return str(recorded["origin"])

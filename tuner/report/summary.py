@@ -92,11 +92,28 @@ def _facts(material: Material) -> list[tuple[str, str]]:
         ("Objective", "; ".join(objectives) or "none yet"),
         *(rounds if material.rounds else []),
         *([sweep] if sweep else []),
-        ("Started", readable_moment(studies[0].row.created) if studies else "not yet"),
+        *_beginning(material),
         ("Page written", moment(material.written)),
         ("Records", material.ledger.safe_url),
-        ("Code", code_of(material)),
+        *([] if _elsewhere(material) else [("Code", code_of(material))]),
     ]
+
+
+def _elsewhere(material: Material) -> bool:
+    """Whether all that the page is about was run elsewhere."""
+    return bool(material.studies) and all(study.study.source for study in material.studies)
+
+
+def _beginning(material: Material) -> list[tuple[str, str]]:
+    """When it was started; of what was run elsewhere the import, and the first trial's start where it was recorded."""
+    if not material.studies:
+        return [("Started", "not yet")]
+    first = material.studies[0]
+    if not first.study.source:
+        return [("Started", readable_moment(first.row.created))]
+    began = material.ledger.first_start(first.row.study_id)
+    known = [("Started", readable_moment(began))] if began is not None else []
+    return [*known, ("Imported", f"{readable_moment(first.row.created)}, from {first.study.source}")]
 
 
 def _trials(studies: tuple[StudyMaterial, ...]) -> str:

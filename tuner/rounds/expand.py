@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.round_frames import WIDENING_NUMBERS, round_frames, round_of, round_rows
-from tuner.design.hyperparameters import Range
+from tuner.analysis.widening import wider_choices
+from tuner.design.hyperparameters import Choice, Range
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.seeds import derived_seed
+from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
@@ -72,15 +74,8 @@ def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansi
     """The next widening of a round's study, from the newest one and the findings about all of them."""
     space = last.space
     for finding in findings:
-        if not finding.verdict.startswith("expand_"):
-            continue
-        edge = finding.verdict.removeprefix("expand_")
-        row = finding.evidence[finding.evidence["edge"] == edge].iloc[0]
-        old = space[finding.subject].domain
-        if not isinstance(old, Range):
-            continue
-        bound = int(row["next_bound"]) if old.integer else float(row["next_bound"])
-        space = space.widened(finding.subject, *((bound, old.high) if edge == "low" else (old.low, bound)))
+        if finding.verdict.startswith("expand_"):
+            space = _widened_space(space, finding)
     if space == last.space:  # a study in which nothing is new would have no trial
         raise DeclarationError(f"no range of {first.name} is to be widened: no boundary finding says expand")
     place = (round_of(last.name) or (0, 0))[1] + 1
@@ -94,6 +89,18 @@ def expansion(first: Study, last: Study, findings: Sequence[Finding]) -> Expansi
     )
     wanted = max(MINIMUM_NEW, math.ceil(last.num_trials * (_growth(study, last) - 1.0)))
     return _written(last, replace(study, num_trials=len(_points_outside(study, last, wanted))))
+
+
+def _widened_space(space: SearchSpace, finding: Finding) -> SearchSpace:
+    """The space with the edges moved that a finding names: one, or both where two values have other optima."""
+    old = space[finding.subject].domain
+    moved = finding.evidence[finding.evidence["expand"]]
+    further = dict(zip(moved["edge"], moved["next_bound"], strict=True))
+    if isinstance(old, Choice):
+        return space.with_choices(finding.subject, wider_choices(old, *further.values()))
+    bounds = [further.get("low", old.low), further.get("high", old.high)]
+    low, high = (int(bound) if old.integer else float(bound) for bound in bounds)
+    return space.widened(finding.subject, low, high)
 
 
 def _written(old: Study, study: Study) -> Expansion:
@@ -114,6 +121,10 @@ def _widened(old: Study, study: Study) -> Iterator[str]:
             for edge, before, bound in (("low", narrow.low, wide.low), ("high", narrow.high, wide.high)):
                 if before != bound:
                     yield f"{hyperparameter.name}: {edge} {before:g} → {bound:g}"
+        elif isinstance(wide, Choice) and isinstance(narrow, Choice):
+            added = [str(value) for value in wide.choices if value not in narrow.choices]
+            if added:
+                yield f"{hyperparameter.name}: also {', '.join(added)}"
 
 
 def planned_expansion(ledger: Ledger, campaign: str, number: int) -> tuple[Study, tuple[Trial, ...]]:
@@ -150,11 +161,13 @@ def _points_outside(study: Study, old: Study, wanted: int) -> list[tuple[int, Po
 
 
 def inside(point: Point, study: Study) -> bool:
-    """Whether a study's ranges hold a point."""
+    """Whether a study's ranges and choices hold a point."""
     values = dict(point.values_by_name)
     for hyperparameter in study.hyperparameters:
         value, domain = values.get(hyperparameter.name), hyperparameter.domain
         if isinstance(domain, Range) and isinstance(value, int | float) and not domain.low <= value <= domain.high:
+            return False
+        if isinstance(domain, Choice) and hyperparameter.name in values and value not in domain.choices:
             return False
     return True
 
@@ -167,4 +180,6 @@ def _growth(wide: Study, old: Study) -> float:
         domain, narrow = hyperparameter.domain, before[hyperparameter.name]
         if isinstance(domain, Range) and isinstance(narrow, Range):
             growth /= domain.unit_of(narrow.high) - domain.unit_of(narrow.low)
+        elif isinstance(domain, Choice) and isinstance(narrow, Choice):
+            growth *= len(domain.choices) / len(narrow.choices)
     return growth

@@ -90,10 +90,7 @@ def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
     warnings = _warnings(parents) if carried else ()
     if anew and any(parent.has_trunk and parent.repeats for parent in parents):
-        warnings += (
-            f"{study.name} is as long as {round_name(number - 1)}, so all its trials have fresh seeds: the same seeds "
-            "would give the same values again",
-        )
+        warnings += (_told_anew(study.name, round_name(number - 1)),)
     warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
 
@@ -117,6 +114,13 @@ def _as_started(desk: Desk, number: int, best: list[int], records: Collection[in
     names = [name for place, name in lineage if place == round_name(number - 1) and name.startswith("trial ")]
     before = [int(name.removeprefix("trial ")) for name in names]
     return before if len(before) == len(best) and set(before) <= set(records) else best
+
+
+def _told_anew(name: str, before: str) -> str:
+    return (
+        f"{name} is as long as {before}, so all its trials have fresh seeds: the same seeds would give the same values "
+        "again"
+    )
 
 
 def _repeated_seeds(desk: Desk, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Who trains what: claims with lease and fence, their renewal and release. Leases are in the database's time."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.records import Checkpoint, Claim, State
 from tuner.storage.dialects import DatabaseTime
-from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of
+from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of, refuse_strange_checkpoints
 from tuner.storage.recording import cut_back, given_back, owned
 from tuner.storage.schema import trial
 
@@ -93,13 +93,16 @@ class Terms:
 def claim_trials(connection: Connection, study_id: int, terms: Terms) -> list[Claim]:
     """Take trials that nobody owns; each curve is cut back to where its training resumes."""
     trials: dict[int, Trial] = {}
+    begun: list[int] = []
+    checkpoints: dict[int, tuple[Checkpoint, ...]] = {}
     while not trials:  # again where every row that was found is given up, and now FAILED
         rows = _free_rows(connection, study_id, terms)
         if not rows:
             return []
-        trials = _worth_trying(connection, rows, terms.max_attempts)
-    begun = [row.id for row in rows if row.fence and row.id in trials]
-    checkpoints = checkpoints_of(connection, begun) if begun else {}
+        begun = [row.id for row in rows if row.fence]
+        checkpoints = checkpoints_of(connection, begun) if begun else {}
+        trials = _worth_trying(connection, rows, checkpoints, terms.max_attempts)
+    begun = [trial_id for trial_id in begun if trial_id in trials]
     cut_back(connection, {trial_id: resume_step(checkpoints.get(trial_id, ())) for trial_id in begun})
     steps = {trial_id: max(0, resume_step(checkpoints.get(trial_id, ()))) for trial_id in trials}
     found = {row.id: row for row in rows}
@@ -157,7 +160,12 @@ def _free_rows(connection: Connection, study_id: int, terms: Terms) -> list[Row[
     return rows
 
 
-def _worth_trying(connection: Connection, rows: Iterable[Row[Any]], max_attempts: int) -> dict[int, Trial]:
+def _worth_trying(
+    connection: Connection,
+    rows: Iterable[Row[Any]],
+    checkpoints: Mapping[int, tuple[Checkpoint, ...]],
+    max_attempts: int,
+) -> dict[int, Trial]:
     """The declared trials by id. Those that make no progress, or cannot be read, become FAILED; their state stays."""
     worth: dict[int, Trial] = {}
     for row in rows:
@@ -167,6 +175,7 @@ def _worth_trying(connection: Connection, rows: Iterable[Row[Any]], max_attempts
                 raise StorageError(
                     f"quarantined after {row.attempt} attempts, none of which got beyond step {row.farthest}{last}"
                 )
+            refuse_strange_checkpoints(row, checkpoints.get(row.id, ()))
             worth[row.id] = declared_trial(row)
         except StorageError as error:
             hopeless = update(trial).where(trial.c.id == row.id)

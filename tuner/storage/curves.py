@@ -65,12 +65,12 @@ def study_measurements(connection: Connection, study_id: int, metrics: Collectio
     trials = {row.id: row.number if isinstance(row.number, int) else -row.id for row in rows}
     known = {row.id: row.name for row in connection.execute(select(metric.c.id, metric.c.name))}
     names = {place: name for place, name in known.items() if isinstance(name, str)}
+    ids = [place for place, name in names.items() if metrics is None or name in metrics]
     wanted: ColumnElement[bool] = and_(
-        measurement.c.trial_id.in_(select(trial.c.id).where(mine)), is_whole(connection, measurement.c.step)
+        measurement.c.trial_id.in_(select(trial.c.id).where(mine)),
+        measurement.c.metric_id.in_(ids),
+        is_whole(connection, measurement.c.step),
     )
-    if metrics is not None or len(names) < len(known):
-        ids = [number for number, name in names.items() if metrics is None or name in metrics]
-        wanted = and_(wanted, measurement.c.metric_id.in_(ids))
     value = case((is_real(connection, measurement.c.value), measurement.c.value), else_=0.0)
     numbers = column_of(connection, select(value).where(wanted).order_by(*_PLACE, measurement.c.step))
     steps = _steps_of_curves(connection, wanted)

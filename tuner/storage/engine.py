@@ -18,14 +18,16 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tuner.errors import Paused, RecordsGone, StorageError, TunerError, Unreachable
+from tuner.errors import Paused, RecordsGone, ServerFull, StorageError, TunerError, Unreachable
 from tuner.failpoints import failpoint
 from tuner.storage.faults import translated
 from tuner.storage.opened_file import OpenedFile
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds to wait for somebody else's write
 DEFAULT_FILE = Path("runs/tuner.sqlite")
+FULL_SECONDS = 60.0  # to wait for a connection of a server that has none
 RETRY_SECONDS = 2.0  # a hiccup of the database may last so long before its caller hears of it
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {int(PATIENCE * 1000)}",
@@ -199,17 +201,21 @@ class Database:
 
 def _again(transaction: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
     """What `work` makes of a transaction, tried for a short while."""
-    end = time.monotonic() + RETRY_SECONDS
-    pause = 0.02
+    began = time.monotonic()
+    pause, told = 0.02, False
     while True:
         try:
             with transaction() as connection:
                 return work(connection)
-        except Unreachable:
-            if time.monotonic() >= end:
+        except Unreachable as error:
+            is_full = isinstance(error, ServerFull)
+            if time.monotonic() >= began + (FULL_SECONDS if is_full else RETRY_SECONDS):
                 raise
+            if is_full and not told:
+                told = True
+                _log.warning("the database server has no free connection: waiting for one, for %g s", FULL_SECONDS)
         time.sleep(pause * random.SystemRandom().uniform(0.5, 1.5))  # the other generator is that of users' code
-        pause = min(2 * pause, 0.5)
+        pause = min(2 * pause, 0.5 if not told else 2.0)
 
 
 def _sqlite_engine(url: URL, opened: OpenedFile) -> Engine:
@@ -233,6 +239,12 @@ def _decoded(data: bytes) -> str:
 def _postgresql_engine(url: URL) -> Engine:
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised too, and told in our words
     try:
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+        # One connection is kept for a process, because a server has a hundred; one more is opened, and closed again,
+        # where a thread must not wait for another one's. No prepared statements: behind a pgbouncer that pools
+        # transactions they would be those of another client.
+        return create_engine(
+            url, pool_pre_ping=True, pool_size=1, max_overflow=4, pool_timeout=PATIENCE,
+            connect_args={"connect_timeout": 5, "prepare_threshold": None},
+        )  # fmt: skip
     except ImportError as error:
         raise StorageError("PostgreSQL needs its driver: pip install 'psycopg[binary]'") from error

@@ -122,7 +122,10 @@ def fences_by_folder(connection: Connection) -> dict[str, int]:
         .join(study)
         .join(campaign)
     )
-    rows = [row for row in connection.execute(query) if isinstance(row.number, int) and isinstance(row.fence, int)]
+    kinds = (("campaign", str), ("study", str), ("number", int), ("fence", int))
+    rows = [
+        row for row in connection.execute(query) if all(isinstance(getattr(row, name), kind) for name, kind in kinds)
+    ]
     return {f"{checkpoint_place(row.campaign, row.study)}/trial-{row.number:05d}": row.fence for row in rows}
 
 

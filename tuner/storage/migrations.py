@@ -90,7 +90,7 @@ def _version(connection: Connection, database: Database) -> int | None:
     tables = set(inspect(connection).get_table_names())
     if "schema_version" in tables:
         version = connection.scalar(select(func.max(schema_version.c.version)))
-        if isinstance(version, int):
+        if isinstance(version, int) and version >= FIRST:
             return version
         if version is not None:
             raise StorageError(

@@ -80,7 +80,7 @@ def inherited_of(row: Row[Any]) -> Inherited:
 
 def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
     declared = declared_trial(row)
-    _refuse_strange_checkpoints(row, checkpoints)
+    refuse_strange_checkpoints(row, checkpoints)
     return TrialRecord(
         trial_id=row.id,
         number=row.number,
@@ -107,7 +107,7 @@ def _state(row: Row[Any]) -> State:
         raise StorageError(f"state: {quoted(row.state)} is none of {', '.join(State)}") from error
 
 
-def _refuse_strange_checkpoints(row: Row[Any], kept: Iterable[Checkpoint]) -> None:
+def refuse_strange_checkpoints(row: Row[Any], kept: Iterable[Checkpoint]) -> None:
     """Raises StorageError for a checkpoint of which a column holds what nobody of us wrote there."""
     for one in kept:
         texts = (one.kind, one.file, one.digest, one.member)
@@ -143,7 +143,7 @@ def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> Tr
 def _readable(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
     """The checkpoints of a row that is unreadable anyway, if they can be read."""
     try:
-        _refuse_strange_checkpoints(row, checkpoints)
+        refuse_strange_checkpoints(row, checkpoints)
     except StorageError:
         return ()
     return checkpoints

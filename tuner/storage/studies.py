@@ -98,7 +98,7 @@ def _is_unicode(name: str) -> bool:
 
 def campaign_names(connection: Connection) -> list[str]:
     names = connection.scalars(select(campaign.c.name).order_by(campaign.c.name))
-    return [name for name in names if isinstance(name, str)]
+    return [name for name in names if isinstance(name, str) and _is_unicode(name)]
 
 
 def study_rows(connection: Connection, campaign_name: str) -> list[StudyRow]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuner.design.study import Study
 from tuner.records import GROUP_FOLDER, RETENTION, Checkpoint, State, TrialRecord
+from tuner.shown import quoted
 from tuner.storage.curves import Measurements
 from tuner.storage.declared import declaration_problems
 from tuner.storage.folder_files import move_to_trash, new_trash, was_written_here
@@ -154,6 +155,13 @@ def _best_problems(study: Study, record: TrialRecord, measured: Points) -> Itera
 
 def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint, digests: dict[Path, str]) -> Iterator[Problem]:
     path = root / kept.file
+    try:
+        path.resolve().is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        yield Problem(
+            record.number, "file", f"{kept.kind} checkpoint {quoted(kept.file)} cannot be looked at: {error!s:.80}"
+        )
+        return
     if not path.resolve().is_relative_to(root.resolve()):
         yield Problem(record.number, "file", f"{kept.file} lies outside the checkpoint folder {root}")
     elif not path.is_file():

@@ -1,0 +1,212 @@
+"""A PostgreSQL server that is full, refuses, or is reached through pgbouncer: what is said, and what is waited for."""
+
+import logging
+import os
+import pwd
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from storage.postgres import USER, Server, free_port, programs
+
+from tuner.cli.given import GIVEN, note_storage, place_options
+from tuner.errors import Paused, ServerFull, StorageError, Unreachable
+from tuner.security import without_password
+from tuner.storage import engine
+from tuner.storage.faults import translated
+from tuner.storage.store import open_ledger
+
+psycopg = pytest.importorskip("psycopg", reason="the driver is not installed: pip install 'tuner[postgres]'")
+
+FULL = (
+    'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  sorry, too many clients already'
+)
+SLOTS = "connection failed: FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute"
+REFUSALS = [
+    (FULL, ServerFull, "all connections of the server are in use"),
+    (SLOTS, ServerFull, "all connections"),
+    ('connection failed: FATAL:  too many connections for role "u"', ServerFull, "all connections"),
+    ("connection failed: FATAL: no more connections allowed (max_client_conn)", ServerFull, "all connections"),
+    ('connection failed: FATAL:  password authentication failed for user "u"', StorageError, "password of this role"),
+    ("connection failed: fe_sendauth: no password supplied", StorageError, "PGPASSWORD"),
+    ('connection failed: FATAL:  database "d" does not exist', StorageError, "createdb"),
+    ('connection failed: FATAL:  role "u" does not exist', StorageError, "createuser"),
+    ("connection failed: failed to resolve host 'nowhere'", StorageError, "no host of this name"),
+    ('connection failed: FATAL:  no pg_hba.conf entry for host "10.0.0.1"', StorageError, "pg_hba.conf"),
+    ("connection failed: FATAL:  the database system is starting up", Unreachable, "when the server is up"),
+    ("connection failed: Connection refused", StorageError, "check the address"),
+]
+
+
+@pytest.mark.parametrize(("told", "kind", "advice"), REFUSALS, ids=[told[:60] for told, _, _ in REFUSALS])
+def test_a_refusal_says_what_it_is_and_what_helps(told, kind, advice):
+    with pytest.raises(kind, match=advice) as raised, translated("postgresql://u:***@h/d"):
+        raise OperationalError("SELECT secret", {}, psycopg.OperationalError(told))
+    assert "SELECT" not in str(raised.value)
+    assert isinstance(raised.value, Paused) == (kind in (ServerFull, Unreachable))
+
+
+def test_a_password_in_the_address_is_told_of_once_and_never_repeated(capsys, monkeypatch):
+    monkeypatch.setattr(GIVEN, "warned", False)
+    monkeypatch.delenv("TUNER_STORAGE", raising=False)
+    url = "postgresql://u:se-cret@h:5432/d?sslmode=require"
+    for _ in range(2):
+        note_storage(url)
+    told = capsys.readouterr().err
+    assert told.count("PGPASSWORD, ~/.pgpass or TUNER_STORAGE") == 1
+    assert "se-cret" not in told + place_options("check")
+    assert place_options("check") == " --storage 'postgresql://u@h:5432/d?sslmode=require'"
+    monkeypatch.setenv("TUNER_STORAGE", url)
+    monkeypatch.setattr(GIVEN, "warned", False)
+    note_storage(url)
+    assert capsys.readouterr().err == "", "what the environment holds is not shown by ps"
+    assert place_options("check") == ""
+    monkeypatch.setattr(GIVEN, "storage", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("postgresql://u:p@h/d", "postgresql://u@h/d"),
+        ("postgresql://:p@h/d", "postgresql://@h/d"),
+        ("postgresql://h/d?user=u&password=p&sslmode=off", "postgresql://h/d?user=u&sslmode=off"),
+        ("postgresql://h/d?password=p", "postgresql://h/d"),
+        ("postgresql+psycopg://u:p:@w@h/d", "postgresql+psycopg://u@h/d"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("runs/a@b:c.sqlite", "runs/a@b:c.sqlite"),
+        ("sqlite:////tmp/a:b@c.sqlite", "sqlite:////tmp/a:b@c.sqlite"),
+    ],
+)
+def test_an_address_without_its_password(url, plain):
+    assert without_password(url) == plain
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A server for 5 clients, on which the role `reader` may read alone and `secretive` needs a password."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install -y postgresql")
+    server = Server(max_connections=5, superuser_reserved_connections=1, max_wal_senders=0)
+    try:
+        run(server, "CREATE ROLE secretive LOGIN PASSWORD 'right'", "CREATE ROLE reader LOGIN", "CREATE DATABASE ours",
+            "CREATE ROLE worker LOGIN", "ALTER DATABASE ours OWNER TO worker")  # fmt: skip
+        rules = server.data / "pg_hba.conf"
+        rules.write_text(f"host all secretive 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        run(server, "SELECT pg_reload_conf()")
+        yield server
+    finally:
+        server.close()
+
+
+def run(server, *statements, database="postgres"):
+    with psycopg.connect(f"{server.url.rpartition('/')[0]}/{database}", autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def address(server, user, database="ours"):
+    return f"postgresql://{user}@127.0.0.1:{server.port}/{database}"
+
+
+@pytest.mark.slow
+def test_a_server_says_which_part_of_the_address_is_wrong(small):
+    for user, database, advice in (
+        ("secretive:wrong", "ours", "password of this role is wrong"),
+        ("secretive", "ours", "password of this role is wrong or missing"),
+        ("nobody", "ours", "no such role"),
+        ("worker", "nothing", "no such database"),
+    ):
+        with pytest.raises(StorageError, match=advice) as raised:
+            open_ledger(address(small, user, database))
+        assert "wrong@" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_role_that_may_only_read_reads_and_is_told_that_it_cannot_write(small, study):
+    with open_ledger(address(small, "worker")) as ledger:
+        ledger.start_study("digits", study, "f")
+    run(small, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader", database="ours")
+    with open_ledger(address(small, "reader"), create=False) as ledger:
+        assert ledger.campaigns() == ["digits"]
+        with pytest.raises(Paused, match="may read, and not write") as raised:
+            ledger.next_generation()
+        assert "UPDATE storage" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_full_server_is_waited_for_and_then_a_pause(small, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "FULL_SECONDS", 1.0)
+    held = [psycopg.connect(address(small, "worker")) for _ in range(4)]
+    try:
+        with caplog.at_level(logging.WARNING), pytest.raises(ServerFull, match="raise its max_connections"):
+            open_ledger(address(small, "worker"))
+        assert caplog.text.count("waiting for one, for 1 s") == 1
+        monkeypatch.setattr(engine, "FULL_SECONDS", 60.0)
+        release = threading.Timer(1.0, held.pop().close)
+        release.start()
+        with open_ledger(address(small, "worker")):
+            release.join()
+    finally:
+        for connection in held:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_a_process_keeps_one_connection_whatever_its_threads_did(small, study):
+    with open_ledger(address(small, "worker")) as ledger:
+        ledger.start_study("digits", study, "f")
+        threads = [threading.Thread(target=ledger.campaigns) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with psycopg.connect(small.url) as watching:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'worker'"
+            end = time.monotonic() + 60  # a connection that was closed is seen for a moment
+            while watching.execute(query).fetchone()[0] != 1:
+                assert time.monotonic() < end, "more than one connection is kept"
+
+
+@pytest.mark.slow
+def test_pgbouncer_that_pools_transactions_serves_many_clients(small, study, tmp_path):
+    bouncer = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if bouncer is None:
+        pytest.skip("pgbouncer is not installed: apt-get install -y pgbouncer")
+    port = free_port()
+    settings = small.folder / "pgbouncer.ini"
+    (small.folder / "users").write_text('"worker" ""\n')
+    settings.write_text(
+        f"[databases]\nours = host=127.0.0.1 port={small.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {port}\nauth_type = trust\nauth_file = {small.folder}/users\npool_mode = transaction\n"
+        f"default_pool_size = 2\nunix_socket_dir =\nlogfile = {small.folder}/pgbouncer.log\n"
+    )
+    for path in (settings, small.folder / "users"):
+        path.chmod(0o644)
+    user = pwd.getpwnam(USER) if os.geteuid() == 0 else None
+    as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+    with subprocess.Popen([bouncer, "-q", str(settings)], cwd=small.folder, **as_user) as process:
+        try:
+            url = f"postgresql://worker@127.0.0.1:{port}/ours"
+            first = opened_soon(url)
+            others = [open_ledger(url) for _ in range(5)]
+            for turn in range(12):  # a statement is prepared by the fifth time
+                for ledger in (first, *others):
+                    assert ledger.start_study("digits", study, "f").study == study, turn
+                    ledger.next_generation()
+            for ledger in (first, *others):
+                ledger.close()
+        finally:
+            process.terminate()
+
+
+def opened_soon(url):
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return open_ledger(url)
+        except (StorageError, Unreachable):
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.1)
