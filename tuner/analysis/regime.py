@@ -240,11 +240,15 @@ def _with_overfitting(frames: StudyFrames, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _moved(gain: float) -> str:
+    return f"{'improved' if gain >= 0.0 else 'got worse'} by {abs(gain):.1f} times the evaluation noise"
+
+
 def _verdict(evidence: _Evidence) -> tuple[str, Strength, str]:
     training, validation, num = evidence.training, evidence.validation, len(evidence.training.gain)
     numbers = (
-        f"In the last part before step {evidence.last_step:,} the {counted(num)} gained {training.mean:+.1f} times "
-        f"the evaluation noise in training and {validation.mean:+.1f} times in validation"
+        f"In the last part before step {evidence.last_step:,} the {counted(num)} {_moved(training.mean)} in "
+        f"training, and {_moved(validation.mean)} in validation"
     )
     few: Strength = "weak" if num == 1 else "moderate"
     if evidence.fitted:
