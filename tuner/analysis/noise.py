@@ -18,6 +18,7 @@ OUTLIER = 5.0  # [P] robust deviations: a bend beyond belongs to a spike and is 
 SPIKE = 6.0  # [P] noises away from the median of five neighbours: a spike, which no level rests on
 OF_NEIGHBOURS = 4.5  # [P] and so many median distances of those five: in a steep descent no evaluation is a spike
 BENT = 3.5  # [P] noises of the largest bend of a curve: where it is smaller there is no spike
+SHARED = 0.3  # [P] of the bends of curves without what they have in common: with less left that was noise
 MOST_CURVES = 300  # [P] that show how noise changes over the run
 MINIMUM_BENDS = 12  # [P] of a curve: fewer do not tell a spike from noise
 BEGINNING = 10  # the first tenth of the evaluations is descent and takes no part
@@ -46,9 +47,13 @@ def shares_of_noise(curves: Array, parts: Sequence[NDArray[np.bool_]], noise: Ar
     every = max(1, len(curves) // MOST_CURVES)  # of many curves some show it as well
     curves, noise = curves[::every], noise[::every]
     bends = _bends(curves, None)
-    if len(bends) >= MINIMUM_CURVES:  # what all curves have in common is their shape and no noise
+    if (
+        len(bends) >= MINIMUM_CURVES and np.isfinite(bends).any()
+    ):  # what all curves have in common is their shape and no noise
         apart = np.sqrt(len(bends) / (len(bends) - 1.0))
-        bends = (bends - np.where(np.isfinite(bends).all(axis=0), np.median(bends, axis=0), 0.0)) * apart
+        own = (bends - np.where(np.isfinite(bends).all(axis=0), np.median(bends, axis=0), 0.0)) * apart
+        # Where little else is left, they share their noise.
+        bends = own if np.nanmedian(np.abs(own)) > SHARED * np.nanmedian(np.abs(bends)) else bends
     scaled = np.divide(bends, noise[:, None], out=np.full(bends.shape, np.nan), where=noise[:, None] > 0)
     whole = _calm(scaled[:, scaled.shape[1] // BEGINNING :])
     return [_share(_calm(scaled[:, part[1:-1]]), whole) for part in parts]
