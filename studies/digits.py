@@ -5,7 +5,19 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, choice, log_uniform, minimize, uniform
+from tuner import (
+    Campaign,
+    Round,
+    SearchSpace,
+    Splits,
+    Sweep,
+    Workload,
+    at_most,
+    branches,
+    log_uniform,
+    minimize,
+    uniform,
+)
 
 
 class Digits(Workload):
@@ -22,8 +34,9 @@ class Digits(Workload):
         return Splits(training=(x[:1000], y[:1000]), validation=(x[1000:1400], y[1000:1400]), test=(x[1400:], y[1400:]))
 
     def model(self, point):  # a fresh torch module; `point` has a value for each hyperparameter
-        layers = 2 if point["network"] == "deep" else 0
-        hidden = [part for _ in range(layers) for part in (nn.Linear(64, 64), nn.ReLU(), nn.Dropout(point["dropout"]))]
+        if point["network"] == "linear":
+            return nn.Linear(64, 2)
+        hidden = [part for _ in range(2) for part in (nn.Linear(64, 64), nn.ReLU(), nn.Dropout(point["dropout"]))]
         return nn.Sequential(*hidden, nn.Linear(64, 2))
 
     def loss(self, model, batch, point):  # a scalar, penalty terms included
@@ -42,9 +55,8 @@ campaign = Campaign(
     sweep=Sweep(margin=4),  # for a model that never fits its data, production_steps=20_000 instead
     rounds=[
         Round("Do hidden layers pay?", trials=80, scientific=("network",), space=SearchSpace(
-            network=choice("linear", "deep"),
+            network=branches(linear={}, deep={"dropout": uniform(0.0, 0.9, limits="low")}),  # 0 is a physical limit
             learning_rate=log_uniform(1e-4, 1.0),
-            dropout=uniform(0.0, 0.9, limits="low"),  # 0 is a physical limit, no edge that could be moved
         )),
         Round("The final model", promote=2),
     ],
