@@ -19,13 +19,13 @@ from tuner.storage.store import open_ledger
 __all__ = ["tuner"]
 
 
-def imported(folder, suggest, trials=24, seed=0, terms=None):
+def imported(folder, suggest, trials=24, seed=0, terms=None, catch=()):
     memory, journal = optuna.storages.InMemoryStorage(), folder / "o.log"  # hundreds of commits less
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(study_name="s", storage=memory, sampler=optuna.samplers.RandomSampler(seed=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna on tuples
-        study.optimize(lambda trial: float(suggest(trial) or trial.number), n_trials=trials)
+        study.optimize(lambda trial: float(suggest(trial) or trial.number), n_trials=trials, catch=catch)
         to_storage = JournalStorage(JournalFileBackend(str(journal)))
         optuna.copy_study(from_study_name="s", from_storage=memory, to_storage=to_storage)
     return imported_from_optuna(str(journal), "s", terms or OptunaTerms())
@@ -250,3 +250,42 @@ def test_a_space_file_keeps_every_condition(tuner, tmp_path):
         found = {h.name: h.condition for h in ledger.study("back", "round-1").study.hyperparameters}
     assert found == {"use": None, "gamma": ("use", True), "n": None, "x": ("n", Span(2, None))}
     assert condition_words(found["x"]) == "n >= 2"
+
+
+@pytest.mark.parametrize("ended", [optuna.TrialPruned, RuntimeError])
+def test_a_trial_that_ends_between_two_suggestions_makes_no_condition(tmp_path, ended):
+    """Trials of many units end before their layers are suggested; the others show what really decides."""
+
+    def suggest(trial):
+        lr = trial.suggest_float("lr", 1e-4, 1.0, log=True)
+        units = trial.suggest_int("units", 16, 256)
+        if units > 200 and lr > 1e-3:
+            raise ended
+        trial.suggest_categorical("layers", [2, 3])
+        if trial.suggest_categorical("use_dropout", [True, False]):
+            trial.suggest_float("dropout", 0.0, 0.5)
+
+    made = imported(tmp_path, suggest, trials=60, catch=(RuntimeError,))
+    assert conditions(made) == {
+        "lr": None, "units": None, "layers": None, "use_dropout": None, "dropout": ("use_dropout", True),
+    }  # fmt: skip
+    points = [dict(one.trial.point.values_by_name) for one in made.trials]
+    short = sum("layers" not in point for point in points)
+    assert 3 < short < 30
+    assert f"{short} trials failed or were pruned before layers was suggested: it is not known there" in made.notes
+    assert not any("explains" in note for note in made.notes)
+
+
+def test_a_pruned_trial_that_reported_shows_what_exists(tmp_path):
+    """A pruner ends most trials without dropout; they have begun to train, so that all was suggested."""
+
+    def suggest(trial):
+        used = trial.suggest_categorical("use_dropout", [True, False])
+        if used:
+            trial.suggest_float("dropout", 0.0, 0.5)
+        trial.report(1.0, 1)
+        if not used:
+            raise optuna.TrialPruned
+        trial.report(0.5, 2)
+
+    assert conditions(imported(tmp_path, suggest))["dropout"] == ("use_dropout", True)

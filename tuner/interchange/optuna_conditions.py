@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from tuner.design.hyperparameters import Condition, Span, Value
 
 FEW_VALUES = 10  # [P] a number with more values than these orders the trials by itself: chance has to be ruled out
 CHANCE = 0.01  # [P] that a parameter which decides nothing divides the trials like this
 Pattern = str | None  # the distribution of a parameter in a trial as text; None where it does not exist
+NOT_REACHED = "the trial ended before"  # instead of a pattern: nobody knows whether the parameter would exist there
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Parent:
 def parents_of(names: Sequence[str], trials: Sequence[FrozenTrial]) -> dict[str, Parent]:
     """The parent of every parameter that has one. Of several that would do, the one that explains most others."""
     wanted = {name: patterns(name, trials) for name in names}
-    split = [name for name, mine in wanted.items() if len(set(mine)) > 1]
+    split = [name for name, mine in wanted.items() if len({*mine} - {NOT_REACHED}) > 1]
     candidates = {name: list(_candidates(name, wanted[name], names, trials)) for name in split}
     votes = {name: sum(any(one.name == name for one in found) for found in candidates.values()) for name in names}
     return {
@@ -40,8 +41,29 @@ def parents_of(names: Sequence[str], trials: Sequence[FrozenTrial]) -> dict[str,
 
 
 def patterns(name: str, trials: Sequence[FrozenTrial]) -> list[Pattern]:
-    """The distribution of a parameter in each trial."""
-    return [repr(trial.distributions[name]) if name in trial.distributions else None for trial in trials]
+    """The distribution of a parameter in each trial.
+
+    A trial that failed or was pruned before it reported anything may have ended before the parameter was suggested:
+    NOT_REACHED where trials that have its last parameter, too, suggest this one later.
+    """
+    places = [{one: place for place, one in enumerate(trial.params)} for trial in trials if not _ended_early(trial)]
+    later: dict[str | None, bool] = {None: True}
+    found: list[Pattern] = []
+    for trial in trials:
+        last = next(reversed(trial.params), None)
+        if name in trial.distributions or not _ended_early(trial):
+            found.append(repr(trial.distributions[name]) if name in trial.distributions else None)
+            continue
+        if last not in later:
+            both = [mine[name] > mine[last] for mine in places if name in mine and last in mine]
+            later[last] = bool(both) and all(both)
+        found.append(NOT_REACHED if later[last] else None)
+    return found
+
+
+def _ended_early(trial: FrozenTrial) -> bool:
+    """Whether a trial may have ended before all its parameters were suggested."""
+    return trial.state is not TrialState.COMPLETE and not trial.intermediate_values
 
 
 def plain_value(value: object) -> Value:
@@ -58,8 +80,9 @@ def _candidates(
         if other == name:
             continue
         there = [place for place, trial in enumerate(trials) if other in trial.params]
-        if any(mine[place] is not None for place in set(range(len(trials))) - set(there)):
+        if any(mine[place] not in (None, NOT_REACHED) for place in set(range(len(trials))) - set(there)):
             continue  # it exists where the other one does not
+        there = [place for place in there if mine[place] != NOT_REACHED]
         values = [plain_value(trials[place].params[other]) for place in there]
         found = _explained(other, values, [mine[place] for place in there], _is_choice(other, trials))
         if found is not None:

@@ -19,7 +19,15 @@ from tuner.design.hyperparameters import (
     fulfils,
 )
 from tuner.errors import DeclarationError
-from tuner.interchange.optuna_conditions import Parent, parents_of, plain_value, qualifier, renamed
+from tuner.interchange.optuna_conditions import (
+    NOT_REACHED,
+    Parent,
+    parents_of,
+    patterns,
+    plain_value,
+    qualifier,
+    renamed,
+)
 
 Named = tuple[tuple[Condition | None, str], ...]  # of one Optuna name: where it exists, and its name here
 
@@ -72,6 +80,9 @@ def space_of(trials: Sequence[FrozenTrial], ignored: Sequence[str], notes: list[
     for name in _parents_first(names, parents):
         branches = _branches(name, parents.get(name), trials, known, notes)
         known[name], found[name] = (), []
+        unknown = patterns(name, trials).count(NOT_REACHED)
+        if unknown:
+            notes.append(f"{unknown} trials failed or were pruned before {name} was suggested: it is not known there")
         for condition, here, seen in branches:
             domain = None if here in ignored else _checked(seen, here, name, texts[name])
             if domain is None:
@@ -157,8 +168,9 @@ def _branches(
     above = known.get(parent.name, ()) if parent else ()
     _note_steps(name, seen, notes)
     if parent is None or not above:
-        _note_hull(name, seen, len(trials), notes)
-        alone = (name, Span()) if len(seen) < len(trials) else None
+        reached = sum(pattern != NOT_REACHED for pattern in patterns(name, trials))
+        _note_hull(name, seen, reached, notes)
+        alone = (name, Span()) if len(seen) < reached else None
         return [(alone, name, seen)]
     by_pattern = {repr(one): one for one in seen}
     found: list[Branch] = []
