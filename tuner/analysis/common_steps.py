@@ -68,8 +68,18 @@ def common_curves(
     Only evaluations at equal distances: a share of the columns is a share of the budget. `steps`: those of another
     metric that these curves are to be compared with.
     """
-    objective, curves, budget = frames.study.objective, frames.curves, frames.study.budget
     numbers = np.asarray(trials, dtype=np.int64)
+    key = ("common_curves", metric, numbers.tobytes(), None if steps is None else steps.tobytes())
+    found = frames.memo.get(key)
+    if not isinstance(found, Curves):
+        found = frames.memo[key] = _common_curves(frames, numbers, metric, steps)
+        for values in (found.values, found.noise, found.evaluation_noise):
+            values.flags.writeable = False  # several questions share them
+    return found
+
+
+def _common_curves(frames: StudyFrames, numbers: NDArray[np.int64], metric: str | None, steps: Array | None) -> Curves:
+    objective, curves, budget = frames.study.objective, frames.curves, frames.study.budget
     places, rows = _rows_of(frames, numbers, metric or objective.metric)
     if budget.early:
         even = np.isin(curves["step"].to_numpy()[rows], budget.even_steps)

@@ -1,6 +1,6 @@
 """A study as two frames: what every question of `analysis` is asked of, wherever the study was run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -33,6 +33,8 @@ class StudyFrames:
     trials: pd.DataFrame
     curves: pd.DataFrame
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
+    # What several questions compute from these frames, which nobody changes; a copy with other frames begins empty.
+    memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: what it is, how its trials ended, and the best of them."""
