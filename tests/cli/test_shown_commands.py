@@ -20,7 +20,6 @@ DECIDED = {
     "sweep": ("fitted",),
     "boundary": ("ok", "expand_low", "expand_high"),
     "isolation": ("leads",),
-    "best_steps": ("ok", "too_long", "maybe_too_short", "mixed"),
 }
 
 
