@@ -1,6 +1,7 @@
 """Each question of the checklist on studies whose answer is known from elsewhere."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -225,6 +226,15 @@ def test_best_steps_inside_the_warmup_are_a_finding_of_their_own():
     assert warmup_finding(frames_of_curves(study(warmup_steps=100), early)).verdict == "in_warmup"
     assert warmup_finding(frames_of_curves(study(warmup_steps=20), early)).verdict == "ok"
     assert "no warmup" in warmup_finding(frames_of_curves(study(), early)).summary
+
+
+def test_an_unknown_warmup_is_no_ok():
+    """Of a study from elsewhere nobody knows the warmup; its user learns with which step to compare it."""
+    early = (np.abs(FRACTIONS - 0.06) + noise(np.random.default_rng(0), 0.001)).tolist()
+    finding = warmup_finding(frames_of_curves(replace(study(), source="Optuna study mine"), early))
+    assert (finding.verdict, finding.strength) == ("inconclusive", "none")
+    first = int(finding.evidence["best_step"].min())
+    assert f"If your warmup lasted {first:,} steps or more" in finding.action
 
 
 # Periods, as B43 has it

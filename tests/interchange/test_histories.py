@@ -372,3 +372,35 @@ def test_a_folder_or_a_wrong_name_by_the_command_line_writes_nothing(tuner, tmp_
         assert "Traceback" not in done.err
     assert list(tmp_path.iterdir()) == []
     assert json.loads((HISTORIES / "keras" / "space.json").read_text())
+
+
+def test_parameters_under_the_prefixes_of_their_tools_are_known(tmp_path):
+    """`config.lr` of a W&B export, `config/lr` of Ray's results, `params.lr` of mlflow.search_runs()."""
+    (tmp_path / "space.json").write_text(SPACE)
+    history = tmp_path / "history.csv"
+    history.write_text("run,step,val_loss\n" + "".join(f"a{k},{s},{1 / s}\n" for k in range(3) for s in range(1, 5)))
+    for prefixed in ("config.lr", "config/lr", "params.lr"):
+        (tmp_path / "p.csv").write_text(f"run,{prefixed}\na0,0.25\na1,0.5\na2,1\n")
+        points = [dict(one.trial.point.values_by_name) for one in imported(history, tmp_path / "p.csv").trials]
+        assert points == [{"lr": 0.25}, {"lr": 0.5}, {"lr": 1.0}]
+    rows = "".join(f"{k},{s},{1 / s},{k / 4}\n" for k in range(3) for s in range(1, 5))
+    history.write_text("trial_id,training_iteration,val_loss,config/lr\n" + rows)
+    assert dict(imported(history).trials[2].trial.point.values_by_name) == {"lr": 0.5}
+
+
+def test_the_tables_of_mlflow_are_read(tmp_path):
+    """Made by hand in the form of mlflow.search_runs() and MlflowClient.get_metric_history()."""
+    (tmp_path / "space.json").write_text(SPACE)
+    history = tmp_path / "history.csv"
+    rows = "".join(f"{name},val_loss,{s},{1 / s}\n" for name in ("c0", "c1", "c2") for s in range(1, 21))
+    history.write_text("run_id,key,step,value\n" + rows)
+    (tmp_path / "points.csv").write_text(
+        "run_id,experiment_id,status,artifact_uri,start_time,end_time,metrics.val_loss,params.lr,tags.mlflow.runName\n"
+        "c0,0,FINISHED,file:///c0,2024-01-01,2024-01-02,0.05,0.25,wild-fox\n"
+        "c1,0,KILLED,file:///c1,2024-01-03,2024-01-04,0.06,0.5,old-owl\n"
+        "c2,0,FAILED,file:///c2,2024-01-05,2024-01-06,0.07,0.75,red-elk\n"
+    )
+    made = imported(history)
+    assert [dict(one.trial.point.values_by_name)["lr"] for one in made.trials] == [0.25, 0.5, 0.75]
+    assert states(made) == ["complete", "cancelled", "failed"]
+    assert len(curve(made, 0)) == 20

@@ -1,5 +1,7 @@
 """Does the best step lie inside the warmup (D34)? Suspicious, and no sign of a budget that is too long."""
 
+from dataclasses import replace
+
 import pandas as pd
 
 from tuner.analysis.best_steps import best_steps_frame, warmup_steps_of
@@ -29,7 +31,7 @@ def warmup_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def warmup_finding(frames: StudyFrames) -> Finding:
-    """in_warmup, ok or inconclusive (no good trial)."""
+    """in_warmup, ok or inconclusive (no good trial, or a study from elsewhere, whose warmup nobody knows)."""
     table = warmup_frame(frames)
     inside = int(table["in_warmup"].sum())
     many = len(table) > 0 and inside / len(table) > MANY
@@ -39,5 +41,17 @@ def warmup_finding(frames: StudyFrames) -> Finding:
         f"{good_in_words(frames, len(table))}: the best step of {inside} of them lies inside the warmup of "
         f"{longest:,} steps."
     )
-    none = "Whether these trials had a warmup is not known." if frames.study.source else "There is no warmup."
-    return _QUESTION.answer(frames, verdict, summary if longest else none, table)
+    if frames.study.source and not longest and len(table):
+        return _unknown(frames, table)
+    return _QUESTION.answer(frames, verdict, summary if longest else "There is no warmup.", table)
+
+
+def _unknown(frames: StudyFrames, table: pd.DataFrame) -> Finding:
+    """Of a study from elsewhere: what its user, who knows the warmup, can compare with it."""
+    first = int(table["best_step"].min())
+    found = _QUESTION.answer(frames, "inconclusive", "Whether these trials had a warmup is not known.", table)
+    return replace(
+        found,
+        action=f"If your warmup lasted {first:,} steps or more, look at the best trials: the earliest best step of "
+        f"{good_in_words(frames, len(table))} is {first:,} (D34).",
+    )

@@ -97,7 +97,7 @@ def history_of(
         )
     runs = run_keys(table[found], f"{path}: {found}") if found else pd.Series([run] * len(table), index=table.index)
     steps = _steps(table, path, columns.step, notes)
-    named, value = (_first_of([name], table) for name in ("metric", "value"))
+    named, value = (_first_of(known, table) for known in (("metric", "key"), ("value",)))  # key: MLflow's word
     if named is not None and value is not None:
         return _long(table.rename(columns={named: "metric", value: "value"}), path, runs, steps)
     return _wide(table, path, runs, steps, columns)

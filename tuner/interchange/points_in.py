@@ -1,5 +1,6 @@
 """The table of points: a row a trial, a column a hyperparameter, cells read by the space file."""
 
+import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,11 @@ from tuner.interchange.table_space import ABSENT, value_of
 from tuner.records import State
 
 # What Weights & Biases and MLflow write beside the parameters of a run.
-_OF_LOGGERS = ("notes", "user", "tags", "created", "runtime", "sweep", "hostname", "start_time", "end_time", "duration")
+_OF_LOGGERS = (
+    "notes", "user", "tags", "created", "runtime", "sweep", "hostname", "start_time", "end_time", "duration",
+    "experiment_id", "artifact_uri",
+)  # fmt: skip
+_OF_MLFLOW = ("tags.", "metrics.")  # what columns begin with that are no parameters
 # Words of other tools for how a run ended; of a run that just ended, its curve says how.
 _STATES = {
     "finished": None, "terminated": None, "success": None, "succeeded": None, "completed": None,
@@ -44,17 +49,27 @@ def checked_points(table: pd.DataFrame, path: Path, known: Known, notes: list[st
     Raises DeclarationError for columns or rows that do not fit.
     """
     names = [h.name for h in known.hyperparameters]
+    table = without_prefixes(table, names)
     column = _run_column(table, known.runs)
     check_columns(table, (column or "trial", *names), path)
     if table.empty:
         raise DeclarationError(f"{path} has no rows; it holds one for each trial")
     _refuse_unknown(table, path, known, notes)
     table = table.rename(columns={str(name): str(name).lower() for name in table if str(name) in ("State", "Reason")})
+    if "state" not in table and "status" not in names:
+        table = table.rename(columns={"status": "state"})  # MLflow's word
     keys = run_keys(table[str(column)], f"{path}: {column}")
     if keys.duplicated().any():
         raise DeclarationError(f"{path}: trial {keys[keys.duplicated()].iloc[0]} stands in more than one row")
     kept = [name for name in ("state", "reason", "origin") if name in table and name not in names]
     return table[[*names, *kept]].assign(run=keys)
+
+
+def without_prefixes(table: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """`config.lr` (W&B), `config/lr` (Ray) and `params.lr` (MLflow) as `lr`, where that is a name of the space."""
+    there = set(map(str, table))
+    bare = {str(one): found[1] for one in table if (found := re.fullmatch(r"(?:config|params)[./](.+)", str(one)))}
+    return table.rename(columns={name: mine for name, mine in bare.items() if mine in names and mine not in there})
 
 
 def points_of_curves(table: pd.DataFrame, hyperparameters: Sequence[Hyperparameter]) -> pd.DataFrame | None:
@@ -133,11 +148,13 @@ def _run_column(table: pd.DataFrame, runs: Collection[str]) -> str | None:
 def _refuse_unknown(table: pd.DataFrame, path: Path, known: Known, notes: list[str]) -> None:
     """What varies and stands nowhere else may be a hyperparameter that the space file forgot."""
     names = [h.name for h in known.hyperparameters]
-    expected = {*TRIAL_COLUMNS, *RUN_NAMES, *_OF_LOGGERS}
+    expected = {*TRIAL_COLUMNS, *RUN_NAMES, *_OF_LOGGERS, "status"}
     spare = [
         str(name)
         for name in table
-        if str(name).lower() not in expected and name not in (*names, *known.ignored, *known.metrics)
+        if str(name).lower() not in expected
+        and not str(name).startswith(_OF_MLFLOW)
+        and name not in (*names, *known.ignored, *known.metrics)
     ]
     constant = [name for name in spare if len(table) > 1 and table[name].astype(str).nunique() == 1]
     if constant:

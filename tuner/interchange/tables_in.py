@@ -35,7 +35,15 @@ from tuner.interchange.imported import (
     metric_name,
     refuse_unknown,
 )
-from tuner.interchange.points_in import Known, checked_points, note_choices, point_of, points_of_curves, state_of
+from tuner.interchange.points_in import (
+    Known,
+    checked_points,
+    note_choices,
+    point_of,
+    points_of_curves,
+    state_of,
+    without_prefixes,
+)
 from tuner.interchange.run_folders import read_runs
 from tuner.interchange.table_files import read_table, refuse_no_file
 from tuner.interchange.table_space import read_space
@@ -119,7 +127,7 @@ def _tables(
                 "history); give them: --points FILE with a column trial and one for each hyperparameter"
             )
         return _Tables(runs.curves, points, points_file or history, True)
-    table = read_table(history)
+    table = without_prefixes(read_table(history), [h.name for h in hyperparameters])
     config = without_config(table, [h.name for h in hyperparameters])
     curves = history_of(table, history, notes, Columns(terms.objective, terms.step_column, config))
     points = points_of_curves(table, hyperparameters) if points_file is None else read_table(points_file)
