@@ -34,7 +34,8 @@ def action_of(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
     if verdict == "ok":
         return "Nothing to do."
     if verdict == "inconclusive":
-        return f"Train more points in the same space; {edges['trials'].sum()} completed trials are not enough."
+        completed = edges.groupby("where")["trials"].max().sum()  # of each value that was asked
+        return f"Train more points in the same space; {completed} completed trials are not enough."
     moved = {str(row["edge"]): row["next_bound"] for row in edges[edges["expand"]].to_dict("records")}
     if axis.levels:
         return _more_choices(axis, list(moved.values()))

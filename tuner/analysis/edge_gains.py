@@ -32,6 +32,7 @@ MINIMUM_TRIALS = 10  # [P] completed trials below which nothing is fitted
 MINIMUM_POINTS = 4  # [P] nor below so many different points: a layer count has few, replicates add none
 TRIALS_PER_DIMENSION = 2  # [P] nor below this many of them for each dimension
 MINIMUM_EACH = 8  # [P] trials of a value whose own best is asked
+FITTED_ALONE = 30  # [P] trials of a value that are fitted without those of the others, which may be noisier
 REPLICATES_CONFIDENCE = 0.9  # [P] of the noise of replicates being no less than what is taken as the least noise
 _WHOLE = 1.0 / math.sqrt(12.0)  # the deviation of what is rounded to a step of 1
 
@@ -119,18 +120,44 @@ def _add_branch(found: EdgeGains, frames: StudyFrames, branch: _Branch, least: f
     if len(values) < MINIMUM_TRIALS or distinct < max(MINIMUM_POINTS, least_points) or np.ptp(values) == 0.0:
         found.gains |= {(name, edge): [UNKNOWN] for name in branch.asked for edge in ("low", "high")}
         return
-    units = branch.design.to_numpy(dtype=np.float64)
-    raised = without_plateau(units, values, branch.discrete, least)
-    response, kept = response_without_luck(units, raised, discrete=branch.discrete, least_noise=least)
+    response, kept = _fitted(branch, least)
     found.set_aside |= set(branch.rows.loc[~kept, "trial"].tolist())
-    for where, fixed in _values_asked(found, frames, branch, kept):
-        best = response.minimizer(fixed)
-        _add_ridges(found, response, best, branch)
-        for name in branch.asked:
-            place = int(branch.design.columns.get_loc(name))  # type: ignore[arg-type]
-            for edge, inner, outer in (("low", OUTER, 0.0), ("high", 1.0 - OUTER, 1.0)):
-                gain = _gain(response, best, (place, inner, outer), fixed)
-                found.gains.setdefault((name, edge), []).append(gain._replace(where=where))
+    for where, fixed, trials in _values_asked(found, frames, branch, kept):
+        alone = _alone(branch, trials)
+        if alone is None:
+            _add_edges(found, response, branch, where, fixed)
+            continue
+        own, rested = _fitted(alone, least)
+        found.set_aside |= set(alone.rows.loc[~rested, "trial"].tolist())
+        _add_edges(found, own, alone, where, {})
+
+
+def _fitted(branch: _Branch, least: float) -> tuple[Response, NDArray[np.bool_]]:
+    units = branch.design.to_numpy(dtype=np.float64)
+    values = branch.rows["minimized"].to_numpy(dtype=np.float64)
+    raised = without_plateau(units, values, branch.discrete, least)
+    return response_without_luck(units, raised, discrete=branch.discrete, least_noise=least)
+
+
+def _alone(branch: _Branch, trials: set[int]) -> _Branch | None:
+    """The trials of one value as a branch of their own; None where they are too few, or alike in what is asked."""
+    rows = branch.rows[branch.rows["trial"].isin(trials)]
+    whole = branch.design.loc[rows.index]
+    design = whole.loc[:, whole.max() > whole.min()]
+    if len(rows) < FITTED_ALONE or len(rows) == len(branch.rows) or not set(branch.asked) <= set(design.columns):
+        return None
+    discrete = {branch.design.columns[place] for place in branch.discrete}
+    return _Branch(rows, design, tuple(i for i, name in enumerate(design.columns) if name in discrete), branch.asked)
+
+
+def _add_edges(found: EdgeGains, response: Response, branch: _Branch, where: str, fixed: Mapping[int, float]) -> None:
+    best = response.minimizer(fixed)
+    _add_ridges(found, response, best, branch)
+    for name in branch.asked:
+        place = int(branch.design.columns.get_loc(name))  # type: ignore[arg-type]
+        for edge, inner, outer in (("low", OUTER, 0.0), ("high", 1.0 - OUTER, 1.0)):
+            gain = _gain(response, best, (place, inner, outer), fixed)
+            found.gains.setdefault((name, edge), []).append(gain._replace(where=where))
 
 
 def _gain(response: Response, best: Array, places: tuple[int, float, float], fixed: Mapping[int, float]) -> EdgeGain:
@@ -156,12 +183,14 @@ def _add_ridges(found: EdgeGains, response: Response, best: Array, branch: _Bran
 
 def _values_asked(
     found: EdgeGains, frames: StudyFrames, branch: _Branch, kept: NDArray[np.bool_]
-) -> Iterator[tuple[str, dict[int, float]]]:
-    """The values whose own best is asked, with the columns that hold them; everything at once where there are none."""
+) -> Iterator[tuple[str, dict[int, float], set[int]]]:
+    """The values whose own best is asked, with the columns that hold them and all their trials; everything at once
+    where there are none.
+    """
     split = [h for h in frames.study.hyperparameters if isinstance(h.domain, Choice) and _asked_apart(frames, h)]
     split = [h for h in split if axis_of(h) is None and branch.rows[h.name].map(repr).nunique() > 1]
     if not split:
-        yield "", {}
+        yield "", {}, set()
     names = list(branch.design.columns)
     for hyperparameter in split:
         rows = branch.rows[kept]
@@ -171,7 +200,9 @@ def _values_asked(
             if (texts == repr(choice)).sum() >= MINIMUM_EACH:
                 found.members[where] = set(rows.loc[texts == repr(choice), "trial"].tolist())
                 columns = {names.index(name): text for name, text in _alternatives(hyperparameter) if name in names}
-                yield where, {place: float(text == repr(choice)) for place, text in columns.items()}
+                fixed = {place: float(text == repr(choice)) for place, text in columns.items()}
+                of_value = branch.rows[hyperparameter.name].map(repr) == repr(choice)
+                yield where, fixed, set(branch.rows.loc[of_value, "trial"].tolist())
             elif where not in found.few:
                 found.few.append(where)
 
