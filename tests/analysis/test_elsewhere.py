@@ -192,3 +192,11 @@ def test_next_steps_are_ones_that_the_owner_of_an_imported_study_can_take():
     for verdict, question in (("sparse", "enough_points"), ("some_failed", "failed_trials"), ("no_curves", "regime")):
         (told,) = for_elsewhere(frames, [finding(question, verdict, action="--retry-failed trials=...")])
         assert not any(word in told.action for word in ("--retry-failed", "trials=...", "tuner ", "study file"))
+
+
+def test_what_pruned_trials_count_as_is_said_once():
+    points = [{"rate": k / 29} for k in range(30)]
+    curves = [falling((rate["rate"] - 0.5) ** 2) for rate in points]
+    frames = imported(SPACE, points, curves, pruned=tuple(range(0, 30, 3)))
+    for finding in for_elsewhere(frames, boundary_findings(frames)):
+        assert sum("at least" in caveat and "pruned" in caveat for caveat in finding.caveats) == 1
