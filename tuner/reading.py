@@ -235,6 +235,9 @@ class CampaignRecords:
         """The last sweep: its outcome, its trials. Raises StorageError when none has come to an end."""
         with self._ledger() as ledger:
             records = sweep_records(ledger, self.name)
+            elsewhere = records is None and rounds_started(ledger, self.name) and round_frames(ledger, self.name, 1)
+        if elsewhere and elsewhere.study.source:
+            raise StorageError(f"{self.name!r} was trained elsewhere, so it has no sweep for its step budget here")
         if records is None:
             raise StorageError(f"no sweep of {self.name!r} has come to an end; run: tuner sweep STUDY_FILE")
         return records

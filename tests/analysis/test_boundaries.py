@@ -247,6 +247,7 @@ def test_a_wider_bound_is_half_a_range_further_and_stays_possible(domain, edge, 
         ("extra_blocks", integers(0, 6), 0, "0 is the smallest extra_blocks possible"),
         ("whatever", integers(1, 6), 1, "1 is the smallest whatever possible"),
         ("hidden_dropout_prob", uniform(0.0, 0.5), 0.0, "0 is the smallest hidden_dropout_prob possible"),
+        ("drop", uniform(0.0, 0.5), 0.0, "0 is the smallest drop possible"),
         ("label_smoothing", uniform(0.0, 0.2, off=0.0), 0.0, "0 switches label_smoothing off"),
         ("adamBeta1", uniform(0.5, 1.0), 1.0, "1 is the largest adamBeta1 possible"),
         ("one_minus_momentum", log_uniform(1e-3, 1.0), 1.0, "1 is the largest one_minus_momentum possible"),
@@ -479,3 +480,17 @@ def test_two_values_whose_best_lie_beyond_opposite_edges_move_both():
     (finding,) = boundary_findings(frames)
     assert finding.verdict.startswith("expand_")
     assert "from 0.0001 to 1 instead of 0.001 to 0.1" in finding.action
+
+
+def test_values_of_too_few_trials_are_said_of_what_can_exist_beside_them():
+    """Of eight optimizers none has trials enough: the best of all is asked. A momentum has nothing to do with adam."""
+    space = SearchSpace(learning_rate=log_uniform(1e-5, 1e-1), optimizer=choice(*"abcdefgh"))
+    (finding,) = boundary_findings(frames_for(space, decades_from(1e-3), count=32))
+    assert finding.verdict == "ok"
+    assert any("Too few trials to ask what is best for optimizer = a" in caveat for caveat in finding.caveats)
+    momentum = Hyperparameter("momentum", uniform(0.5, 0.9), condition=("optimizer", ("sgd", "nag")))
+    several = (*SearchSpace(optimizer=choice("sgd", "nag", "adam")).hyperparameters, momentum)
+    frames = frames_for(SearchSpace.of(several), lambda p: 0.5 + abs(p.get("momentum", 0.7) - 0.7), count=60)
+    (finding,) = boundary_findings(frames)
+    assert len(finding.evidence["where"].unique()) == 2
+    assert not any("adam" in caveat for caveat in finding.caveats)

@@ -135,6 +135,17 @@ def test_points_chosen_by_hand_are_uneven():
     assert sample_of(frames).kind == "uneven"
 
 
+@pytest.mark.parametrize("key", [lambda one: one[0], lambda one: -one[1]])
+def test_a_table_that_was_sorted_shows_no_order_of_time(key):
+    """Random rates, sorted by rate or from the worst result to the best: each lies beside the best one before it."""
+    rates = 10.0 ** np.random.default_rng(0).uniform(-4, 0, 24)
+    pairs = sorted(((rate, 0.1 * (math.log10(rate) + 1) ** 2) for rate in rates), key=key)
+    space = SearchSpace(rate=log_uniform(1e-4, 1.0))
+    frames = imported(space, [{"rate": float(rate)} for rate, _ in pairs], [falling(value) for _, value in pairs])
+    assert closeness(frames, frames.trials) > 3.0
+    assert sample_of(frames).kind == "even"
+
+
 RATE = Hyperparameter("lr", log_uniform(1e-5, 0.1))
 WHOLE = Hyperparameter("n", integers(8, 99, log=True))
 
@@ -181,3 +192,11 @@ def test_next_steps_are_ones_that_the_owner_of_an_imported_study_can_take():
     for verdict, question in (("sparse", "enough_points"), ("some_failed", "failed_trials"), ("no_curves", "regime")):
         (told,) = for_elsewhere(frames, [finding(question, verdict, action="--retry-failed trials=...")])
         assert not any(word in told.action for word in ("--retry-failed", "trials=...", "tuner ", "study file"))
+
+
+def test_what_pruned_trials_count_as_is_said_once():
+    points = [{"rate": k / 29} for k in range(30)]
+    curves = [falling((rate["rate"] - 0.5) ** 2) for rate in points]
+    frames = imported(SPACE, points, curves, pruned=tuple(range(0, 30, 3)))
+    for finding in for_elsewhere(frames, boundary_findings(frames)):
+        assert sum("at least" in caveat and "pruned" in caveat for caveat in finding.caveats) == 1

@@ -404,3 +404,20 @@ def test_the_tables_of_mlflow_are_read(tmp_path):
     assert [dict(one.trial.point.values_by_name)["lr"] for one in made.trials] == [0.25, 0.5, 0.75]
     assert states(made) == ["complete", "cancelled", "failed"]
     assert len(curve(made, 0)) == 20
+
+
+def test_epochs_are_named_where_the_batch_size_makes_the_steps_differ(tmp_path):
+    """Ten epochs each, 100 or 400 steps: in steps half of the runs end early, in epochs none."""
+    (tmp_path / "space.json").write_text(SPACE)
+    every = {f"r{k}": 10 if k % 2 else 40 for k in range(6)}
+    rows = [
+        f"{run},{e},{e * step},{1 / e},{k / 6}\n" for k, (run, step) in enumerate(every.items()) for e in range(1, 11)
+    ]
+    history = tmp_path / "history.csv"
+    history.write_text("run,epoch,step,val_loss,lr\n" + "".join(rows))
+    made = imported(history)
+    assert states(made).count("cancelled") == 3
+    assert any("were evaluated 10 times" in note and "--step-column epoch" in note for note in made.notes)
+    by_epoch = imported(history, step_column="epoch")
+    assert states(by_epoch) == ["complete"] * 6
+    assert not any("--step-column epoch" in note for note in by_epoch.notes)

@@ -78,3 +78,11 @@ def test_the_code_for_weights_and_biases_makes_tables_that_are_read(tmp_path, mo
     assert [one.state.value for one in study.trials] == ["complete", "complete"]
     assert len(study.trials[0].measurements) == 20
     assert any("layers has one value in all trials" in note for note in study.notes)
+
+
+def test_a_study_from_elsewhere_is_not_sent_to_sweep(tuner):
+    done = tuner("import", "table", str(HISTORIES / "keras"), "--objective", "val_loss", "--direction", "minimize")
+    assert done.code == 0, done.err
+    done = tuner("plot", "sweep", "keras")
+    assert (done.code, "tuner sweep" in done.err) == (2, False)
+    assert "was trained elsewhere, so it has no sweep" in done.err

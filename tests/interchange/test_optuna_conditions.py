@@ -289,3 +289,26 @@ def test_a_pruned_trial_that_reported_shows_what_exists(tmp_path):
         trial.report(0.5, 2)
 
     assert conditions(imported(tmp_path, suggest))["dropout"] == ("use_dropout", True)
+
+
+def test_an_evaluation_an_epoch_with_a_searched_batch_size_cuts_nothing_short(tmp_path):
+    """Ten epochs of 6,400 examples: 500 to 4,000 steps. In steps only the trials of the smallest batch were whole."""
+
+    def suggest(trial):
+        batch = trial.suggest_categorical("batch", [16, 32, 64, 128])
+        trial.suggest_float("lr", 1e-4, 1.0, log=True)
+        for epoch in range(1, 11):
+            trial.report(1 / epoch, epoch * 6400 // batch)
+            if trial.number % 4 == 3 and epoch == 3:
+                raise optuna.TrialPruned
+        return 0.1
+
+    made = imported(tmp_path, suggest)
+    assert made.study.budget.max_train_steps == 10
+    ended = [(one.state.value, one.step) for one in made.trials]
+    assert ended == [("cancelled", 3) if k % 4 == 3 else ("complete", 10) for k in range(24)]
+    assert any("after 10 reports each: a step is one report here" in note for note in made.notes)
+    (tmp_path / "steps").mkdir()
+    in_steps = imported(tmp_path / "steps", suggest, terms=OptunaTerms(max_train_steps=4000))
+    assert in_steps.study.budget.max_train_steps == 4000, "as it was said"
+    assert any("trials are complete in Optuna but end early, at step 500 to" in note for note in in_steps.notes)

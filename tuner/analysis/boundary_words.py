@@ -62,8 +62,9 @@ def caveats_of(axis: Axis, edges: pd.DataFrame, found: EdgeGains) -> tuple[str, 
             f"{found.pruned} pruned trials count as at least so bad: each has the value of its rank among the "
             "completed ones at the step where it was stopped."
         )
-    if found.few:
-        told.append(f"Too few trials to ask what is best for {', '.join(found.few[:_MOST_NAMED])}.")
+    few = found.few.get(axis.name, [])
+    if few:
+        told.append(f"Too few trials to ask what is best for {', '.join(few[:_MOST_NAMED])}.")
     return tuple(told)
 
 

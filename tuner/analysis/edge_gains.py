@@ -25,7 +25,7 @@ from tuner.analysis.ridges import followed, ridges
 from tuner.analysis.scores import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.worth import Worth, granularity, worth_of
-from tuner.design.hyperparameters import Choice, Hyperparameter
+from tuner.design.hyperparameters import Choice, Hyperparameter, Value, fulfils
 
 OUTER = 0.10  # [P] the part of the range next to an edge
 MINIMUM_TRIALS = 10  # [P] completed trials below which nothing is fitted
@@ -63,8 +63,8 @@ class EdgeGains:
 
     partners: of a hyperparameter, those it makes up for along a ridge; set_aside: numbers of trials that are far worse
     than their neighbours; pruned: how many trials count by their rank when they were stopped; worth: the smallest gain
-    that counts; span: by how much the values differ at most; few: values with too few trials to be asked; members: the
-    trials of each value that is asked.
+    that counts; span: by how much the values differ at most; few: of a hyperparameter, values with too few
+    trials to be asked; members: the trials of each value that is asked.
     """
 
     gains: dict[tuple[str, str], list[EdgeGain]] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class EdgeGains:
     pruned: int = 0
     worth: Worth = field(default_factory=lambda: Worth(0.0, ""))
     span: float = float("nan")
-    few: list[str] = field(default_factory=list)
+    few: dict[str, list[str]] = field(default_factory=dict)
     members: dict[str, set[int]] = field(default_factory=dict)
 
 
@@ -183,6 +183,7 @@ def _add_ridges(found: EdgeGains, response: Response, best: Array, branch: _Bran
 
 def _values_asked(
     found: EdgeGains, frames: StudyFrames, branch: _Branch, kept: NDArray[np.bool_]
+<<<<<<< HEAD
 ) -> Iterator[tuple[str, dict[int, float], set[int]]]:
     """The values whose own best is asked, with the columns that hold them and all their trials; everything at once
     where there are none.
@@ -191,6 +192,16 @@ def _values_asked(
     split = [h for h in split if axis_of(h) is None and branch.rows[h.name].map(repr).nunique() > 1]
     if not split:
         yield "", {}, set()
+=======
+) -> Iterator[tuple[str, dict[int, float]]]:
+    """The values whose own best is asked, with the columns that hold them; everything at once where there are none.
+
+    Also where none of them has trials enough: then the best of all is asked.
+    """
+    split = [h for h in frames.study.hyperparameters if isinstance(h.domain, Choice) and _asked_apart(frames, h)]
+    split = [h for h in split if axis_of(h) is None and branch.rows[h.name].map(repr).nunique() > 1]
+    asked = False
+>>>>>>> breaka
     names = list(branch.design.columns)
     for hyperparameter in split:
         rows = branch.rows[kept]
@@ -200,11 +211,28 @@ def _values_asked(
             if (texts == repr(choice)).sum() >= MINIMUM_EACH:
                 found.members[where] = set(rows.loc[texts == repr(choice), "trial"].tolist())
                 columns = {names.index(name): text for name, text in _alternatives(hyperparameter) if name in names}
+<<<<<<< HEAD
                 fixed = {place: float(text == repr(choice)) for place, text in columns.items()}
                 of_value = branch.rows[hyperparameter.name].map(repr) == repr(choice)
                 yield where, fixed, set(branch.rows.loc[of_value, "trial"].tolist())
             elif where not in found.few:
                 found.few.append(where)
+=======
+                asked = True
+                yield where, {place: float(text == repr(choice)) for place, text in columns.items()}
+            elif _can_be(frames, branch, hyperparameter, choice):
+                for name in branch.asked:
+                    found.few.setdefault(name, []).append(where)
+    if not asked:
+        yield "", {}
+
+
+def _can_be(frames: StudyFrames, branch: _Branch, hyperparameter: Hyperparameter, choice: Value) -> bool:
+    """Whether what is asked can exist beside a choice: a momentum under sgd does not beside adam."""
+    one = next(h for h in frames.study.hyperparameters if h.name == branch.asked[0])
+    condition = one.condition
+    return condition is None or condition[0] != hyperparameter.name or fulfils(condition, choice)
+>>>>>>> breaka
 
 
 def _asked_apart(frames: StudyFrames, hyperparameter: Hyperparameter) -> bool:

@@ -56,7 +56,8 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
         if uneven and finding.verdict != "no_curves":
             takes = _OF_THE_SAMPLE[finding.question] if sample.kind == "model" else _BETWEEN
             caveats.append(f"{sample.why}: {takes}.")
-        if pruned and finding.question in _OF_PRUNING and finding.verdict != "no_curves":
+        said = any("pruned trials count as" in caveat for caveat in caveats)
+        if pruned and not said and finding.question in _OF_PRUNING and finding.verdict != "no_curves":
             caveats.append(f"{pruned} of {total} trials were pruned: {_OF_PRUNING[finding.question]}.")
         doubtful = finding.question in _WEAKENED and (uneven or pruned > 0) and not finding.needs_action
         strength = "moderate" if doubtful and finding.strength == "strong" else finding.strength

@@ -14,7 +14,7 @@ _FRACTIONS = (
     "maskratio", "stochasticdepth", "labelsmoothing", "momentum", "oneminus", "emadecay", "subsample", "colsample",
     "warmupratio", "warmuppct", "pctstart", "replacementrate", "mutationrate", "crossoverrate", "discount",
 )  # fmt: skip
-_FRACTION_WORDS = {"prob", "probs", "probability", "fraction", "frac", "proportion", "quantile", "rho", "betas"}
+_FRACTION_WORDS = {"drop", "prob", "probs", "probability", "fraction", "frac", "proportion", "quantile", "rho", "betas"}
 _BETAS = re.compile(r"(?:adam)?(?:beta|b)[12]")
 _NOT_NEGATIVE = (
     "weightdecay", "learningrate", "baserate", "regularization", "mixup", "cutmix", "clipnorm", "gradclip", "warmup",

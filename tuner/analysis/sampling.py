@@ -50,11 +50,21 @@ def sample_of(frames: StudyFrames) -> Sample:
     points = frames.trials[told != ", enqueued by hand"].sort_values("trial")
     if len(points) < MINIMUM_POINTS:
         return Sample("even")
-    if closeness(frames, points) > CLOSER:
+    if not _sorted(frames, points) and closeness(frames, points) > CLOSER:
         return Sample("model", _GATHERED)
     if _unevenness(frames, points) < UNEVEN:
         return Sample("uneven", "The points do not lie evenly over the ranges, as on a grid or chosen by hand")
     return Sample("even")
+
+
+def _sorted(frames: StudyFrames, points: pd.DataFrame) -> bool:
+    """Whether the trials stand in the order of their results or of a hyperparameter: a table that was sorted, or loops
+    over a grid. Then their numbers do not show what came first.
+    """
+    columns = [points["best_value"].to_numpy(dtype=np.float64)]
+    columns += [_places(one, points[one.name])[0] for one in _everywhere(frames)]
+    steps = [np.diff(column[np.isfinite(column)]) for column in columns]
+    return any(len(step) and np.any(step) and (np.all(step >= 0.0) or np.all(step <= 0.0)) for step in steps)
 
 
 def closeness(frames: StudyFrames, points: pd.DataFrame) -> float:

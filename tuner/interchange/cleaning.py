@@ -108,7 +108,25 @@ def note_ends(
         (sum(trial not in by_curve for trial in ends), f"trials have no curve of {objective.metric}; they count as "
          "failed unless the points say otherwise"),
     ]  # fmt: skip
-    return [f"{count} {told}" for count, told in notes if count]
+    return [f"{count} {told}" for count, told in notes if count] + _by_epochs(by_curve, curves, objective)
+
+
+def _by_epochs(by_curve: Mapping[int, Ended], curves: pd.DataFrame, objective: Objective) -> list[str]:
+    """Where trials seem cut short that were evaluated as often as the others: once an epoch, of other batch sizes."""
+    mine = curves[(curves["metric"] == objective.metric) & np.isfinite(curves["value"])]
+    count = mine.groupby("trial")["step"].nunique()
+    short = [trial for trial, end in by_curve.items() if end.state is State.CANCELLED and trial in count.index]
+    whole = [trial for trial, end in by_curve.items() if end.state is State.COMPLETE and trial in count.index]
+    if not short or not whole:
+        return []
+    usual = int(count[whole].median())
+    alike = int((count[short] == usual).sum())
+    if usual < 2 or alike * 2 <= len(short):
+        return []
+    return [
+        f"{alike} of the trials that end early were evaluated {usual} times, as those that reach the end: where each "
+        "trained for the same number of epochs, import their steps as epochs: --step-column epoch"
+    ]
 
 
 def schedule_by_curve(curves: pd.DataFrame, metrics: tuple[str, ...]) -> str | None:

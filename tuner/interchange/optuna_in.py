@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import optuna
@@ -63,8 +64,10 @@ def imported_from_optuna(written: str, name: str | None, terms: OptunaTerms) -> 
 
 def _imported(study: optuna.Study, trials: Sequence[FrozenTrial], terms: OptunaTerms) -> Imported:
     notes: list[str] = []
-    finished = _finished(trials, notes)
+    finished: Sequence[FrozenTrial] = _finished(trials, notes)
     ours = _declared(study, finished, terms)
+    if ours is None and terms.max_train_steps is None:
+        finished = _in_reports(finished, notes)
     metric = ours.objective.metric if ours and terms.objective == OBJECTIVE else metric_name(terms.objective)
     objective = Objective(metric, study.direction.name.lower())  # type: ignore[arg-type]
     shift = 0 if ours else _shift(finished, notes)
@@ -131,6 +134,29 @@ def _finished(trials: Sequence[FrozenTrial], notes: list[str]) -> list[FrozenTri
             "trials that are new"
         )
     return finished
+
+
+def _in_reports(trials: Sequence[FrozenTrial], notes: list[str]) -> Sequence[FrozenTrial]:
+    """Trials whose steps are numbered by report, where the complete ones reported equally often up to other steps.
+
+    So they do where each is evaluated once an epoch and the batch size is searched: in steps most would be cut short.
+    """
+    whole = [t.intermediate_values for t in trials if t.state is TrialState.COMPLETE and t.intermediate_values]
+    counts, ends = {len(values) for values in whole}, sorted(max(values) for values in whole)
+    if len(counts) != 1 or counts == {1}:
+        return trials
+    if all(max(values) + reach_of(list(values), 1) >= ends[-1] for values in whole):
+        return trials
+    notes.append(
+        f"the complete trials end at steps {ends[0]:,} to {ends[-1]:,}, after {counts.pop()} reports each: a step is "
+        "one report here (an epoch, where the batch size was searched)"
+    )
+    numbered = [copy(trial) for trial in trials]
+    for trial in numbered:
+        trial.intermediate_values = {
+            k: value for k, (_, value) in enumerate(sorted(trial.intermediate_values.items()), 1)
+        }
+    return numbered
 
 
 def _shift(trials: Collection[FrozenTrial], notes: list[str]) -> int:
@@ -213,6 +239,16 @@ def _check_values(study: Study, number: int, values: Mapping[str, object]) -> No
 
 
 def _note_states(trials: Sequence[FrozenTrial], made: Sequence[FinishedTrial], notes: list[str]) -> None:
+    short = [
+        one.step for trial, one in zip(trials, made, strict=True)
+        if trial.state is TrialState.COMPLETE and one.state is State.CANCELLED
+    ]  # fmt: skip
+    if short:
+        notes.append(
+            f"{len(short)} trials are complete in Optuna but end early, at step {min(short):,} to {max(short):,}: they "
+            "count as cut short, because all trials of a study have one budget here (A11); where all trained equally "
+            "long in epochs, report the epoch: trial.report(value, epoch)"
+        )
     counts = {state: sum(one.state is state for one in made) for state in (State.CANCELLED, State.FAILED)}
     if counts[State.CANCELLED]:
         pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
