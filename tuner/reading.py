@@ -303,8 +303,12 @@ def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
     rounds = rounds_started(ledger, campaign)
     if not rounds:
         names = [row.study.name for row in ledger.studies(campaign)]
-        others = f"; its other studies: {', '.join(names)} (--study names one)" if names else ""
-        raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch STUDY_FILE --round 1{others}")
+        if not names:
+            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch STUDY_FILE --round 1")
+        raise StorageError(
+            f"no round of {campaign!r} was launched yet; run: tuner run STUDY_FILE. Its other studies are "
+            f"{', '.join(names)}: `tuner trials {word(campaign)} --study {word(names[-1])}` lists one"
+        )
     return rounds[-1]
 
 

@@ -84,7 +84,10 @@ def test_too_few_trials_for_the_dimensions_are_inconclusive():
     """At least 10, and 2 for each dimension."""
     space = SearchSpace(learning_rate=log_uniform(1e-5, 1e-1), **{f"other{i}": uniform(0, 1) for i in range(5)})
     assert set(verdicts(frames_for(space, decades_from(1.0), count=11)).values()) == {"inconclusive"}
-    assert verdicts(frames_for(LEARNING_RATE, decades_from(1.0), count=9)) == {"learning_rate": "inconclusive"}
+    few = frames_for(LEARNING_RATE, decades_from(1.0), count=9)
+    assert verdicts(few) == {"learning_rate": "inconclusive"}
+    told = boundary_findings(few)[0].action
+    assert told == "Train more points in the same space; 9 completed trials are not enough.", "each edge has the same 9"
     assert verdicts(frames_for(LEARNING_RATE, decades_from(1.0), count=10)) == {"learning_rate": "expand_high"}
 
 
@@ -139,6 +142,8 @@ def test_an_edge_that_gains_over_its_neighbours_but_not_over_the_best_is_said_to
     assert finding.summary.startswith(
         "The best lies inside: validation/loss is surely worse at the lower and the upper"
     )
+    assert "improves" not in finding.summary, "what is worse at a limit does not improve towards it on the same page"
+    assert "near the upper limit is worse than at the best point" in finding.summary
 
 
 def test_a_choice_has_no_edge():
@@ -372,7 +377,11 @@ def test_where_trials_collapse_beside_an_edge_instability_bounds_it():
     def value(point):
         return decades_from(1.0)(point) + (1e3 if point["learning_rate"] > 1e-2 else 0.0)
 
-    assert verdicts(frames_for(LEARNING_RATE, value, count=30)) == {"learning_rate": "ok"}
+    (finding,) = boundary_findings(frames_for(LEARNING_RATE, value, count=30))
+    assert finding.verdict == "ok"
+    assert "of the trials next to the upper limit are infeasible or far worse than their neighbours" in str(finding), (
+        "no trial was infeasible"
+    )
 
 
 def test_pruned_trials_count_by_the_rank_they_had():

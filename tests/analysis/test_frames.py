@@ -5,14 +5,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import METRIC, SPACE, curve, frames_of_curves, record, study
+from analysis.handmade import METRIC, SPACE, curve, frames_of_curves, frames_of_values, record, study
 
+from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.frames import frames_of, selected_steps, study_frames
 from tuner.design.hyperparameters import log_uniform, uniform
 from tuner.design.objective import Objective, maximize, minimize
 from tuner.design.space import SearchSpace, branches
 from tuner.design.trial import TRIAL_COLUMNS
 from tuner.records import State
+from tuner.rounds.importances import importances
 from tuner.storage.curves import Measurements, StoredCurve
 
 NAN, INF = math.nan, math.inf
@@ -150,3 +152,25 @@ def test_study_frames_reads_one_study_of_a_ledger():
     assert made.hyperparameters == [h.name for h in SPACE]
     assert made.trials.loc[0, "best_step"] == 20
     assert made.curve(0, METRIC)["value"].tolist() == [0.5, 0.25]
+
+
+@pytest.mark.parametrize("damaged", [-7.0, 0, "fast", INF, True])
+def test_a_point_that_no_range_can_hold_fails_its_trial_and_no_question(damaged):
+    """A rate of -7 on a log scale has no place; the trials beside it are read as before."""
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1.0), dropout=uniform(0.0, 0.5))
+    points = [{"learning_rate": 10.0 ** -(1 + number / 8), "dropout": 0.1} for number in range(20)]
+    points[7]["learning_rate"] = damaged
+    frames = frames_of_values(study(space), points, [0.5 + number / 100 for number in range(20)])
+    assert len(frames.complete) == 19
+    row = frames.trials.set_index("trial").loc[7]
+    assert row["state"] == "failed"
+    assert row["reason"].startswith("trial 7 is unreadable in the Ledger: learning_rate = ")
+    findings = [*checklist_findings(frames), *importances(frames)]
+    assert {one.question for one in findings} >= {"boundary", "importance"}
+
+
+def test_a_value_outside_its_range_is_read_where_the_scale_has_a_place_for_it():
+    """Half the winner's rate may lie below the range that was searched."""
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1.0))
+    frames = frames_of_values(study(space), [{"learning_rate": 5e-5}, {"learning_rate": 2}], [0.5, 0.6])
+    assert frames.complete["learning_rate"].tolist() == [5e-5, 2.0]

@@ -20,7 +20,7 @@ from tuner.analysis.transfer import transfer_findings
         ((-0.042, -0.06, -0.02), "worse by 0.042 (80% interval 0.02 to 0.06)"),
         ((0.01, -0.02, 0.04), "better by 0.01 (80% interval from 0.02 worse to 0.04 better)"),
         ((-0.01, -0.04, 0.02), "worse by 0.01 (80% interval from 0.04 worse to 0.02 better)"),
-        ((0.0, -0.1, 0.1), "equal (80% interval from 0.1 worse to 0.1 better)"),
+        ((0.0, -0.1, 0.1), "no better (80% interval from 0.1 worse to 0.1 better)"),
         ((-0.5, -math.inf, math.inf), "worse by 0.5"),
     ],
 )

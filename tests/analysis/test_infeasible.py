@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 from analysis.handmade import frames_of_curves, frames_of_values, record, study
 
+from tuner.analysis.failed import failed_findings
 from tuner.analysis.frames import frames_of
+from tuner.analysis.good_trials import good_defined
 from tuner.analysis.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
 from tuner.design.hyperparameters import choice, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
@@ -124,3 +126,19 @@ def test_a_metric_that_was_never_finite_points_at_the_metric(state):
     assert (finding.verdict, finding.needs_action) == ("many_infeasible", True)
     assert "6 of 6 finished trials are infeasible (100%)" in finding.summary
     assert "6 of 6 trials measured no finite validation/loss" in finding.summary
+
+
+def test_damaged_rows_are_no_error_of_the_workload_to_train_again():
+    frames = frames_with_threshold(10.0)
+    frames.trials.loc[3, ["state", "reason"]] = ["failed", "trial 3 is unreadable in the Ledger: point: got 'x'"]
+    (finding,) = failed_findings(frames)
+    assert "tuner verify" in finding.action
+    assert "--retry-failed" not in finding.action
+    frames.trials.loc[4, ["state", "reason"]] = ["failed", "KeyError: 'width'"]
+    assert "--retry-failed" in failed_findings(frames)[0].action
+
+
+def test_a_handful_of_trials_is_no_third_of_them():
+    """Of 4 completed trials all are looked at: "the best third (at least 7)" of them cannot be."""
+    assert good_defined(frames_with_threshold(10.0, 4)).startswith("4 good trials of 4 completed: all, as they are at")
+    assert "the best third (at least 7)" in good_defined(frames_with_threshold(10.0, 30))

@@ -100,3 +100,46 @@ def test_where_the_data_spoil_every_trial_nobody_asks_for_more_of_them() -> None
     spoiled = found("infeasible", "many_infeasible", "Mend the data or the loss, then launch again.", urgent=True)
     agreed = told(spoiled, found("boundary", "inconclusive", "Train more points.", strength="none"))
     assert agreed["boundary"].action.startswith("First mend the data")
+
+
+def test_only_the_best_steps_say_how_long_to_train_where_longer_training_was_tried() -> None:
+    keep = "Keep to 15 steps unless fresh seeds at both lengths show a gain: tuner budget-curve STUDY_FILE --seeds 3."
+    bests = {"too_long": "Train 30 steps instead of 150.", "ok": "Keep 150 steps.", "maybe_too_short": _TWICE,
+             "inconclusive": "Keep 150 steps for now."}  # fmt: skip
+    for (verdict, action), longer in product(bests.items(), ("no_gain", "inconclusive")):
+        agreed = told(found("best_steps", verdict, action), found("longer_training", longer, keep))
+        assert "15 steps" not in agreed["longer_training"].action
+        assert "tuner budget-curve" in agreed["longer_training"].action
+        assert agreed["best_steps"].action == action
+    gained = found("longer_training", "gained", "Keep the 150 steps.")
+    assert told(found("best_steps", "ok", "Keep 150 steps."), gained)["longer_training"] == gained
+    assert "150" not in told(found("best_steps", "too_long", "Train 30 steps."), gained)["longer_training"].action
+    assert told(gained)["longer_training"] == gained
+
+
+def test_top_trials_are_no_longer_tied_once_fresh_seeds_tell_the_winner_from_its_rival() -> None:
+    noisy = found("late_variance", "noisy", "Treat the top trials as tied: train them again with fresh seeds.")
+    said = {
+        "confirmed": "confirm the winner",
+        "rejected": "prefer the rival",
+        "unconfirmed": "until fresh seeds decide",
+    }
+    for verdict, words in said.items():
+        action = told(noisy, found("transfer", verdict, subject="winner"))["late_variance"].action
+        assert words in action
+        assert "train them again" not in action
+    assert told(noisy, found("transfer", "confirmed", subject="network"))["late_variance"] == noisy
+    assert told(noisy)["late_variance"] == noisy
+
+
+def test_more_points_for_one_range_agree_with_what_is_said_of_all_points() -> None:
+    action = "Train more points in the same space; 24 completed trials are not enough."
+    undecided = found("boundary", "inconclusive", action, subject="dropout", strength="none")
+    for other, words in [
+        (widen(), "First widen learning_rate"),
+        (found("insensitivity", "insensitive", "Fix it.", urgent=True), "more points are worth little"),
+        (found("enough_points", "enough"), "Only if it matters where the range of dropout ends: train more points"),
+    ]:
+        agreed = [one for one in reconciled([undecided, other]) if one.subject == "dropout"]
+        assert agreed[0].action.startswith(words) or words in agreed[0].action
+    assert reconciled([undecided, found("enough_points", "sparse", "Train more.")])[0] == undecided

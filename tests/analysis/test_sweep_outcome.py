@@ -2,6 +2,8 @@
 
 import json
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,8 @@ from tuner.analysis.sweep_outcome import (
     sweep_outcome,
     with_seeds,
 )
+from tuner.analysis.sweep_records import sweep_records
+from tuner.errors import StorageError
 
 FULL = (0.1, 0.3, 1.0, 1.5, 1.9, 2.1)
 
@@ -321,3 +325,11 @@ def test_outcomes_survive_json(outcome):
 def test_findings_survive_json():
     fits = interval_fits({0.1: (90, 100), 0.3: (20, 30), 1.0: "infeasible"})
     json.dumps(sweep_finding(sweep_outcome(fits, 100), fits).to_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("data", [{}, {"name": "sweep-1"}, {"name": "sweep-1", "margin": "x"},
+                                  {"name": "sweep-1", "margin": 2.0, "outcome": "fitted", "low": 3}])  # fmt: skip
+def test_a_damaged_conclusion_of_a_sweep_is_an_error_of_the_database(data):
+    ledger: Any = SimpleNamespace(campaigns=lambda: ["tiny"], conclusion=lambda campaign, kind: data)
+    with pytest.raises(StorageError, match=r"about 'tiny' \(sweep\) is unreadable.*restore a backup"):
+        sweep_records(ledger, "tiny")

@@ -13,7 +13,7 @@ from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import NotFitted, sweep_outcome
 from tuner.analysis.sweep_records import fits_of_stages
 from tuner.analysis.sweep_validation import noise_around, running_median
-from tuner.analysis.unfitted import Unfitted, proposals
+from tuner.analysis.unfitted import Unfitted, _length, proposals
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.records import State
 
@@ -74,6 +74,13 @@ def test_where_validation_got_worse_no_more_steps_are_proposed_and_regularizatio
     assert "A37" not in " ".join(finding.caveats)
     assert "regularization can help (A5)" in finding.caveats[0]
     assert "was best (0.43) at 0.01 after 200 of 2,000 steps" in finding.summary
+
+
+def test_a_length_that_is_proposed_has_room_for_the_evaluations_that_judge_it():
+    """Validation was best after 5 steps: 10 steps could not be evaluated the 20 times that best steps take."""
+    assert _length(5).code == "max_train_steps=20"
+    assert "not fewer than 20" in _length(5).why
+    assert _length(200).code == "max_train_steps=400"
 
 
 def test_the_criterion_that_is_proposed_is_met_by_the_trial_it_was_read_from():

@@ -17,7 +17,7 @@ from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words
 from tuner.analysis.improvement import improvement_finding
 from tuner.analysis.infeasible import infeasible_finding
-from tuner.analysis.instability import instability_finding
+from tuner.analysis.instability import instability_finding, instability_frame
 from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.learning_rates import rate_left
 from tuner.analysis.overfitting import overfitting_finding
@@ -201,6 +201,16 @@ def test_failed_trials_that_ran_out_of_memory_are_counted_named_and_placed():
     assert "batch_size above about 900" in finding.summary
     assert "17% of the 24" in finding.summary
     assert "memory" in finding.action
+
+
+def test_infeasible_trials_that_ran_out_of_memory_are_told_and_are_no_divergence():
+    """All rates above the best one ran out of memory: nothing diverged, and nothing is said to have."""
+    frames = out_of_memory(4, State.INFEASIBLE)
+    frames.trials.loc[frames.trials["state"] == "infeasible", "learning_rate"] = 2e-3
+    finding = infeasible_finding(frames)
+    assert finding.summary.endswith("4 of them ran out of memory.")
+    assert "memory" in finding.action
+    assert (instability_finding(frames).verdict, instability_frame(frames)["infeasible"].iloc[0]) == ("ok", 0)
 
 
 def test_most_trials_out_of_memory_are_many_infeasible():

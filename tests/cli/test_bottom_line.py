@@ -7,7 +7,7 @@ import pytest
 from support.study_files import write_study
 
 from tuner.analysis.finding import Finding
-from tuner.cli.bottom_line import bottom_line
+from tuner.cli.bottom_line import bottom_line, on_the_page
 from tuner.reading import load
 
 FINE = Finding("transfer", "winner", "confirmed", "weak", "Better by 0.1.", pd.DataFrame(), {}, "Nothing to do.")
@@ -57,3 +57,13 @@ def test_what_the_rounds_answered_stands_between(winner):
     lines = list(bottom_line(winner, [FINE], ended=False))
     assert lines[0].startswith("So far: take ")
     assert "  Is the winner still better than its rival? confirmed. Better by 0.1." in lines
+
+
+def test_the_last_lines_leave_nothing_out_that_the_page_asks_for():
+    """Train 30 steps instead of 60: the result must not tell of 60 steps alone."""
+    shorter = Finding("best_steps", "round-2", "too_long", "strong", "", pd.DataFrame(), {}, "Train 30 steps.", True)
+    agreed = replace(OPEN, action="First train 30 steps.")
+    ranges = replace(ACT, question="boundary", subject="dropout", action="Nothing more.", needs_action=False)
+    found = on_the_page([ACT, OPEN, OPEN], [agreed, shorter, replace(FINE, subject="ranking")])
+    assert [one.action for one in found] == [ACT.action, "First train 30 steps.", OPEN.action, "Train 30 steps."]
+    assert on_the_page([ACT], [ranges]) == [ranges]

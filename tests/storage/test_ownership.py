@@ -67,7 +67,7 @@ def no_fence_on_heartbeat(patch):
 
 
 def no_attempt_cap(patch):
-    every = lambda connection, rows, most: {row.id: claims.declared_trial(row) for row in rows}  # noqa: E731
+    every = lambda connection, rows, kept, most: {row.id: claims.declared_trial(row) for row in rows}  # noqa: E731
     patch.setattr(claims, "_worth_trying", every)
 
 

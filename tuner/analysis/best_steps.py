@@ -149,8 +149,8 @@ def _verdict(frames: StudyFrames, found: _Steps) -> tuple[str, str]:
     verdict, reason = judged(found.table[known], found.after_early, found.in_late)
     if verdict == "too_long" and _never_learned(frames, found.curves):
         return "inconclusive", (
-            "No good trial improved after its first evaluation, and all trials are alike: nothing shows that anything "
-            "was learned at all, which no budget mends"
+            "No good trial improved after its first evaluation, and all trials are alike: either everything was "
+            "learned before it, or nothing at all, which no budget mends"
         )
     return verdict, reason
 

@@ -51,8 +51,9 @@ def caveats_of(axis: Axis, edges: pd.DataFrame, found: EdgeGains) -> tuple[str, 
     told = [f"{axis.name} and {partner} trade off along a ridge: move both or fix one." for partner in
             found.partners.get(axis.name, [])]  # fmt: skip
     told += [
-        f"{row['infeasible_outer']:.0%} of the trials next to the {row['edge']} edge are infeasible: instability, not "
-        "the range, bounds the space there (D4); a warmup may move it (B36)."
+        f"{row['infeasible_outer']:.0%} of the trials next to the {_LIMIT[row['edge']]} limit are infeasible or far "
+        "worse than their neighbours: instability, not the range, bounds the space there (D4); a warmup may move it "
+        "(B36)."
         for row in edges[edges["unstable"]].drop_duplicates("edge").to_dict("records")
     ]
     if found.set_aside:
@@ -137,8 +138,7 @@ def _numbers(rows: list[dict[str, Any]], metric: str) -> str:
     for where in dict.fromkeys(row["where"] for row in rows):
         mine = [row for row in rows if row["where"] == where]
         changes = ", ".join(
-            f"near the {_LIMIT[row['edge']]} limit {'improves' if row['value_gain'] > 0 else 'worsens'} by "
-            f"{_size(row)}" for row in mine
+            f"near the {_LIMIT[row['edge']]} limit {_change(row)}" for row in mine
         )  # fmt: skip
         outer = ", ".join(f"{row['top_outer']} near the {_LIMIT[row['edge']]}" for row in mine)
         told.append(f"{_with(mine[0])}{metric} {changes}; of the top {TOP} trials {outer}.")
@@ -147,6 +147,13 @@ def _numbers(rows: list[dict[str, Any]], metric: str) -> str:
 
 def _with(row: dict[str, Any]) -> str:
     return f"With {row['where']}, " if row["where"] else ""
+
+
+def _change(row: dict[str, Any]) -> str:
+    """An edge that is surely worse than the best point may still rise again in the last part of the range."""
+    if row["worse"] and row["value_gain"] > 0:
+        return "is worse than at the best point"
+    return f"{'improves' if row['value_gain'] > 0 else 'worsens'} by {_size(row)}"
 
 
 def _size(row: dict[str, Any]) -> str:

@@ -140,7 +140,8 @@ def _open(after_early: PooledGain, in_late: PooledGain) -> str:
 
 def in_words(gain: PooledGain) -> str:
     """A mean gain with how far it can be told."""
-    return f"by {gain.mean:.1f} ± {gain.margin:.1f} times the evaluation noise"
+    least, most = gain.mean - gain.margin, gain.mean + gain.margin
+    return f"a change of {least:+.1f} to {most:+.1f} times the evaluation noise, better is above zero"
 
 
 def _split(in_late: PooledGain, num_trials: int) -> bool:

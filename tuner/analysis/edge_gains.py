@@ -183,25 +183,13 @@ def _add_ridges(found: EdgeGains, response: Response, best: Array, branch: _Bran
 
 def _values_asked(
     found: EdgeGains, frames: StudyFrames, branch: _Branch, kept: NDArray[np.bool_]
-<<<<<<< HEAD
 ) -> Iterator[tuple[str, dict[int, float], set[int]]]:
     """The values whose own best is asked, with the columns that hold them and all their trials; everything at once
-    where there are none.
-    """
-    split = [h for h in frames.study.hyperparameters if isinstance(h.domain, Choice) and _asked_apart(frames, h)]
-    split = [h for h in split if axis_of(h) is None and branch.rows[h.name].map(repr).nunique() > 1]
-    if not split:
-        yield "", {}, set()
-=======
-) -> Iterator[tuple[str, dict[int, float]]]:
-    """The values whose own best is asked, with the columns that hold them; everything at once where there are none.
-
-    Also where none of them has trials enough: then the best of all is asked.
+    where there are none, or none of them has trials enough.
     """
     split = [h for h in frames.study.hyperparameters if isinstance(h.domain, Choice) and _asked_apart(frames, h)]
     split = [h for h in split if axis_of(h) is None and branch.rows[h.name].map(repr).nunique() > 1]
     asked = False
->>>>>>> breaka
     names = list(branch.design.columns)
     for hyperparameter in split:
         rows = branch.rows[kept]
@@ -211,20 +199,15 @@ def _values_asked(
             if (texts == repr(choice)).sum() >= MINIMUM_EACH:
                 found.members[where] = set(rows.loc[texts == repr(choice), "trial"].tolist())
                 columns = {names.index(name): text for name, text in _alternatives(hyperparameter) if name in names}
-<<<<<<< HEAD
                 fixed = {place: float(text == repr(choice)) for place, text in columns.items()}
                 of_value = branch.rows[hyperparameter.name].map(repr) == repr(choice)
-                yield where, fixed, set(branch.rows.loc[of_value, "trial"].tolist())
-            elif where not in found.few:
-                found.few.append(where)
-=======
                 asked = True
-                yield where, {place: float(text == repr(choice)) for place, text in columns.items()}
+                yield where, fixed, set(branch.rows.loc[of_value, "trial"].tolist())
             elif _can_be(frames, branch, hyperparameter, choice):
                 for name in branch.asked:
                     found.few.setdefault(name, []).append(where)
     if not asked:
-        yield "", {}
+        yield "", {}, set()
 
 
 def _can_be(frames: StudyFrames, branch: _Branch, hyperparameter: Hyperparameter, choice: Value) -> bool:
@@ -232,7 +215,6 @@ def _can_be(frames: StudyFrames, branch: _Branch, hyperparameter: Hyperparameter
     one = next(h for h in frames.study.hyperparameters if h.name == branch.asked[0])
     condition = one.condition
     return condition is None or condition[0] != hyperparameter.name or fulfils(condition, choice)
->>>>>>> breaka
 
 
 def _asked_apart(frames: StudyFrames, hyperparameter: Hyperparameter) -> bool:

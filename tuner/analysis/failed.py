@@ -59,6 +59,7 @@ def failed_findings(frames: StudyFrames) -> list[Finding]:
         return []
     reasons = failed["reason"].astype(str).map(first_line)
     told = "; ".join(f"{count} by {reason}" for reason, count in reasons.value_counts().head(3).items())
+    damaged = bool(reasons.str.contains("is unreadable in the Ledger").all())
     where = f"--round {frames.study.round}" if frames.study.round else f"--study {word(name)}"
     return [
         Finding(
@@ -69,7 +70,9 @@ def failed_findings(frames: StudyFrames) -> list[Finding]:
             summary=f"{len(failed)} of {len(trials)} trials FAILED and take no part in any answer: {told}.",
             evidence=failed[["trial", "reason", "steps", "attempt"]].reset_index(drop=True),
             thresholds={},
-            action=f"Remove the cause, then repeat the command that trained {name} with --retry-failed (`tuner trials "
+            action="Their records are damaged: restore a backup (`tuner verify STUDY` lists what is damaged)."
+            if damaged
+            else f"Remove the cause, then repeat the command that trained {name} with --retry-failed (`tuner trials "
             f"STUDY {where}` shows every reason).",
             needs_action=True,
         )

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
-from tuner.design.hyperparameters import Choice
+from tuner.design.hyperparameters import Choice, Range
 from tuner.design.objective import Objective
 from tuner.design.study import Study
 from tuner.design.trial import TRIAL_COLUMNS
-from tuner.records import TrialRecord
+from tuner.records import State, TrialRecord
+from tuner.shown import quoted
 from tuner.storage.store import Ledger
 
 
@@ -46,11 +47,13 @@ def measured_curves(ledger: Ledger, study_id: int) -> pd.DataFrame:
 def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame) -> StudyFrames:
     """Frames of records from anywhere; `curves` has the columns trial, step, metric, value in any order.
 
-    A step measured twice keeps its later row (D33).
+    A step measured twice keeps its later row (D33). A trial whose point no range can hold (text, or a rate below 0 on a
+    log scale) is a damaged row: it is FAILED here, and takes no part.
     """
     tidy = _tidy_curves(curves)
     names = [hyperparameter.name for hyperparameter in study.hyperparameters]
-    rows = [_trial_row(record, names) for record in sorted(trials, key=lambda record: record.number)]
+    ranges = {h.name: h.domain for h in study.hyperparameters if isinstance(h.domain, Range)}
+    rows = [_readable(_trial_row(record, names), ranges) for record in sorted(trials, key=lambda one: one.number)]
     table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *names])
     for hyperparameter in study.hyperparameters:
         if isinstance(hyperparameter.domain, Choice) and _is_mixed(hyperparameter.domain, table[hyperparameter.name]):
@@ -61,6 +64,18 @@ def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame)
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array
     return StudyFrames(study, table, tidy, _schedules(study, trials))
+
+
+def _readable(row: Mapping[str, object], ranges: Mapping[str, Range]) -> Mapping[str, object]:
+    """A row of trials, FAILED where a value has no place on the scale of its range."""
+    for name, domain in ranges.items():
+        value = row[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and (math.isnan(value) or (math.isfinite(value) and (value > 0.0 or not domain.log))):  # type: ignore[operator, arg-type]
+            continue
+        told = f"trial {row['trial']} is unreadable in the Ledger: {name} = {quoted(value)} is no value of its range"
+        return {**row, **dict.fromkeys(ranges, math.nan), "state": State.FAILED.value, "reason": told}
+    return row
 
 
 def _is_mixed(domain: Choice, column: pd.Series) -> bool:

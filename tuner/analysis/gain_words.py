@@ -4,9 +4,9 @@ import math
 
 
 def better_or_worse(gain: float) -> str:
-    """`gain`: positive for better, in the metric's units. "better by 0.0224", "worse by 0.042" or "equal"."""
+    """`gain`: positive for better, in the metric's units. "better by 0.0224", "worse by 0.042" or "no better"."""
     if gain == 0.0 or math.isnan(gain):
-        return "equal"
+        return "no better"
     return f"{'better' if gain > 0.0 else 'worse'} by {abs(gain):.3g}"
 
 

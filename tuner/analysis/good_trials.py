@@ -85,9 +85,11 @@ def good_defined(frames: StudyFrames) -> str:
     """What "good" means on a whole page, said once with the count; nothing where no trial has completed."""
     if frames.complete.empty:
         return ""
+    few = len(frames.complete) <= GOOD_AT_LEAST
+    which = f"all, as they are at most {GOOD_AT_LEAST}" if few else f"the best third (at least {GOOD_AT_LEAST})"
     return (
-        f"{good_in_words(frames)}: the best third (at least {GOOD_AT_LEAST}), without those that made less than "
-        f"{GOOD_IMPROVEMENT:.0%} of the best trial's improvement."
+        f"{good_in_words(frames)}: {which}, without those that made less than {GOOD_IMPROVEMENT:.0%} of the best "
+        "trial's improvement."
     )
 
 

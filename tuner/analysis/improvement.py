@@ -111,7 +111,7 @@ def _action(frames: StudyFrames, verdict: str) -> str:
     """One proposal about the budget on a page: that of the best steps."""
     best = best_steps_finding(frames)
     budget = frames.study.budget.max_train_steps
-    follows = f"About the budget the best-step finding ({best.verdict}) says what to do: {best.action}"
+    follows = f"About the budget the best-step finding ({best.verdict}) says what to do."
     if verdict == "got_worse":
         return f"Use the best checkpoint of each trial, not the last, and look at overfitting (A5, B25). {follows}"
     if best.verdict == "ok" and verdict == "saturated":

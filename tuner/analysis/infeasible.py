@@ -69,7 +69,7 @@ def infeasible_finding(frames: StudyFrames) -> Finding:
     states = frames.trials["state"]
     silent = (states == "complete") & frames.trials["best_value"].isna()  # of versions that called such trials complete
     bad, finished = int(((states == "infeasible") | silent).sum()), int(states.isin(["infeasible", "complete"]).sum())
-    starved = frames.trials[(states == "failed") & frames.trials["reason"].astype(str).str.contains(_MEMORY)]
+    starved = frames.trials[(states == "failed") & ran_out_of_memory(frames.trials)]
     spoiled = spoiled_by_data(frames)
     table = infeasible_frame(frames)
     tried = finished + len(starved)
@@ -78,6 +78,8 @@ def infeasible_finding(frames: StudyFrames) -> Finding:
     verdict = "many_infeasible" if spoiled else verdict
     where = _where(table) if bad else ""
     told = f"{bad} of {finished} finished trials are infeasible{f' ({bad / finished:.0%})' if finished else ''}{where}."
+    too_large = int(((states == "infeasible") & ran_out_of_memory(frames.trials)).sum())
+    told += f" {too_large} of them ran out of memory." if too_large else ""
     found = _QUESTION.answer(
         frames,
         verdict,
@@ -87,10 +89,15 @@ def infeasible_finding(frames: StudyFrames) -> Finding:
     )
     if spoiled:
         return replace(found, action="Mend the data or the loss, then launch again; the space may be right.")
-    if len(starved):
+    if len(starved) or too_large:
         return replace(found, action=f"{_MORE_MEMORY} {found.action if found.needs_action else ''}".strip())
     known = found.needs_action and where
     return replace(found, action=f"Shrink or reparameterize the space{where} (B22).") if known else found
+
+
+def ran_out_of_memory(trials: pd.DataFrame) -> pd.Series:
+    """Which trials ended because their point was too large for the machine, by what was recorded of their end."""
+    return trials["reason"].astype(str).str.contains(_MEMORY)
 
 
 _MEMORY = r"(?i)out ?of ?memory|MemoryError|allocate memory|ALLOC_FAILED|\bOOM\b"

@@ -1,6 +1,7 @@
 """Is the best learning rate at the edge of the divergent region (B23, D4)? Then instability limits it (B36)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.analysis.curves import ranked_trials
 from tuner.analysis.finding import Finding
+from tuner.analysis.infeasible import ran_out_of_memory
 from tuner.analysis.noise import Array
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
@@ -34,6 +36,7 @@ _QUESTION = Question(
     },
     urgent=("likely_instability",),
 )
+_MORE_ABOVE = "Complete more trials at learning rates just above the best one, then ask again."
 _COLUMNS = [
     "hyperparameter", "best", "divergent_from", "ratio", "ratio_low", "infeasible", "trials_above", "sure",
 ]  # fmt: skip
@@ -67,12 +70,14 @@ def instability_finding(frames: StudyFrames) -> Finding:
         verdict = "likely_instability"
     elif (table["ratio_low"] <= NEAR).any():
         verdict = "inconclusive"
-    return _QUESTION.answer(frames, verdict, _summary(table), table)
+    found = _QUESTION.answer(frames, verdict, _summary(table), table)
+    return replace(found, action=_MORE_ABOVE) if verdict == "inconclusive" and len(table) else found
 
 
 def _rows(frames: StudyFrames) -> Iterator[tuple[object, ...]]:
     ranked = ranked_trials(frames)
     finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
+    finished = finished[~ran_out_of_memory(finished)]  # too large for the machine: no divergence
     for hyperparameter in frames.study.hyperparameters:
         name = hyperparameter.name
         if not isinstance(hyperparameter.domain, Range) or not is_learning_rate(name):

@@ -67,8 +67,11 @@ def _after_overfitting(finding: Finding, others: _Others) -> Finding:
 
 
 def _after_longer(finding: Finding, others: _Others) -> Finding:
-    if finding.verdict not in _LONGER or others.verdict("longer_training") != "no_gain":
+    if finding.verdict not in (*_LONGER, "ok") or others.verdict("longer_training") != "no_gain":
         return finding
+    if finding.verdict == "ok":
+        doubt = "The last lengthening gained nothing by fresh seeds: the shorter length may do as well."
+        return replace(finding, strength="weak", caveats=(*finding.caveats, doubt))
     seen = "The last lengthening gained nothing by fresh seeds, so another one probably gains nothing either."
     return replace(finding, strength="weak", caveats=(*finding.caveats, seen))
 
@@ -88,11 +91,49 @@ def _one_budget(finding: Finding, others: _Others) -> Finding:
 
 
 def _once(finding: Finding, others: _Others) -> Finding:
-    """Longer training asks for fresh seeds; the best steps' longer run is the other way to learn the same."""
-    if finding.verdict != "inconclusive" or others.verdict("best_steps") not in _LONGER:
+    """Longer training asks for fresh seeds; the number of steps is for the best steps to propose."""
+    best = others.verdict("best_steps")
+    if best in ("", "no_curves") or (finding.verdict, best) == ("gained", "ok"):
         return finding
-    before = "Before the longer run that the best-step finding proposes"
-    return replace(finding, action=f"{before}: {finding.action[:1].lower()}{finding.action[1:]}")
+    if finding.verdict == "inconclusive" and best in _LONGER:
+        before = "Before the longer run that the best-step finding proposes"
+        return replace(finding, action=f"{before}: {_FRESH_LENGTHS}")
+    return replace(finding, action=f"The best-step finding proposes the number of steps. To be sure, {_FRESH_LENGTHS}")
+
+
+_FRESH_LENGTHS = "train several lengths with fresh seeds: tuner budget-curve STUDY_FILE --seeds 3."
+
+
+def _told_apart(finding: Finding, others: _Others) -> Finding:
+    """Where fresh seeds of the winner and its rival were trained, their finding says whether the two are tied."""
+    if finding.verdict != "noisy":
+        return finding
+    told = next((one for one in others.findings if (one.question, one.subject) == ("transfer", "winner")), None)
+    if told is None:
+        return finding
+    if told.verdict == "confirmed":
+        return replace(finding, action="Choose by fresh seeds, not by these values: they confirm the winner (B32).")
+    if told.verdict == "rejected":
+        return replace(finding, action="Choose by fresh seeds, not by these values: they prefer the rival (B32).")
+    return replace(
+        finding, action="Treat the top trials as tied until fresh seeds decide, as the winner's finding says."
+    )
+
+
+def _points_for_a_range(finding: Finding, others: _Others) -> Finding:
+    """More points for one undecided range: not in a space that is to grow or does not matter."""
+    if finding.verdict != "inconclusive":
+        return finding
+    if others.widened:
+        first = f"First widen {others.ranges}: the trials of the wider space tell of {finding.subject}, too."
+        return replace(finding, action=first)
+    if others.verdict("insensitivity") == "insensitive":
+        first = "Nothing that was searched matters, as the insensitivity finding says, so more points are worth little."
+        return replace(finding, action=first)
+    if others.verdict("enough_points") == "enough":
+        only = f"Only if it matters where the range of {finding.subject} ends: {finding.action[:1].lower()}"
+        return replace(finding, action=f"{only}{finding.action[1:]} To find a good value there are enough.")
+    return finding
 
 
 def _widen_first(finding: Finding, others: _Others) -> Finding:
@@ -157,7 +198,8 @@ _RULES: dict[str, Sequence[_Rule]] = {
     "improvement": (_one_budget, _mended_first),
     "regime": (_one_budget, _mended_first),
     "longer_training": (_once,),
-    "boundary": (_stable_first, _mended_first),
+    "boundary": (_points_for_a_range, _stable_first, _mended_first),
+    "late_variance": (_told_apart,),
     "enough_points": (_widen_first, _mended_first),
     "insensitivity": (_not_fixed, _mended_first),
     "isolation": (_compared_later, _mended_first),

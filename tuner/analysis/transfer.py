@@ -150,9 +150,10 @@ def winner_finding(comparison: Comparison) -> Finding:
         f"With fresh seeds of both, after {comparison.steps} steps, the winner of {name} (trial {first}) is "
         f"{found.words} than its rival (trial {rival})."
     )
+    better = f"it is better than the winner after {comparison.steps} steps."
     actions = {
         "unconfirmed": f"Train both with more fresh seeds: {comparison.contest(first, rival)}",
-        "rejected": f"Use the rival, trial {rival}: it is better than the winner after {comparison.steps} steps.",
+        "rejected": f"Use the rival, trial {rival} of {name}: {better}",
     }
     return comparison.finding("winner", found.verdict, told, actions.get(found.verdict, ""))
 

@@ -13,7 +13,7 @@ from typing import Literal
 import pandas as pd
 
 from tuner.analysis.sweep_outcome import NotFitted, Reason, extended_grid
-from tuner.budget.step_budget import rounded_up
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 from tuner.design.study import Study
 
 STILL = 0.75  # [P] of the steps: validation that was best after that may still improve
@@ -210,6 +210,8 @@ def _length(step: int) -> Proposal:
     """Round 1 as long as validation improved, with a margin."""
     steps = rounded_up(ROUND_MARGIN * step)
     why = f"{ROUND_MARGIN:g} times the {step:,} steps after which validation gained no more"
+    if steps < MINIMUM_EVALUATIONS:
+        steps, why = MINIMUM_EVALUATIONS, f"{why}, and not fewer than {MINIMUM_EVALUATIONS}, one for each evaluation"
     return Proposal(f"max_train_steps={steps}", "the first Round", why)
 
 

@@ -29,6 +29,16 @@ def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> 
         yield "  every question that was asked has an answer, and nothing is left to do"
 
 
+def on_the_page(told: Sequence[Finding], page: Sequence[Finding]) -> list[Finding]:
+    """What a run has told, as the page of its last round tells it, and what else that page asks somebody to do.
+
+    page: the findings of the last round, whose advice was made to agree.
+    """
+    agreed = {(finding.question, finding.subject): finding for finding in page}
+    found = [agreed.pop((finding.question, finding.subject), finding) for finding in told]
+    return found + needing_action(agreed.values())
+
+
 def _answers_the_round(finding: Finding) -> bool:
     return finding.question == "isolation" or (finding.question == "transfer" and finding.subject == "winner")
 

@@ -41,9 +41,10 @@ def check(
         show(good_defined(frames), style="dim")
     emit_findings(records.name, frames.study.name, findings, form, verbose)
     told = failing(findings, verdicts)
-    what = "need action" if verdicts is None else "of the chosen verdicts"
+    need = "needs action" if len(told) == 1 else "need action"
+    what = need if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
-    say(f"{len(findings)} findings, {len(told)} {what}{': ' * bool(told)}{named}")
+    say(f"{len(findings)} finding{'s' * (len(findings) != 1)}, {len(told)} {what}{': ' * bool(told)}{named}")
     if not frames.study.source and any(finding.verdict.startswith("expand") for finding in findings):
         next_step(command("boundaries", records.name, after=("--expand",)))
     next_step(command("report", records.name))

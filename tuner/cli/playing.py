@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from tuner.cli.bottom_line import bottom_line
+from tuner.cli.bottom_line import bottom_line, on_the_page
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
 from tuner.cli.launching import print_plan, told_failures
@@ -69,13 +69,14 @@ def _price_words(plans: Sequence[Plan]) -> str:
 
 def _print_bottom_line(desk: Desk, ending: Ending) -> None:
     try:
-        winner = load(desk.name, desk.ledger.url).best()
+        records = load(desk.name, desk.ledger.url)
+        winner, page = records.best(), records.check()
     except StorageError:
         return
-    first, *others = bottom_line(winner, ending.findings, ended=ending.question is None)
+    first, *others = bottom_line(winner, on_the_page(ending.findings, page), ended=ending.question is None)
     show(first, style="bold")
     for line in others:
-        show(line)
+        show(line.replace("STUDY_FILE", word(desk.study_file)) if desk.study_file else line)
 
 
 def _ask(question: Question, desk: Desk) -> None:

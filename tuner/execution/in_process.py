@@ -23,6 +23,7 @@ from tuner.execution.prefixes import Finder, saved_steps
 from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
 from tuner.records import Claim, Price, State, TrialUpdate
+from tuner.shown import shown
 from tuner.signals import ENDING
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.living import worker_id
@@ -331,9 +332,16 @@ def stop_at_the_same_failure(update: TrialUpdate, failures: list[str]) -> None:
     failures.append(update.reason.split(":")[0])
     if len(failures) >= SAME_FAILURES and len(set(failures)) == 1:
         raise TrialsFailed(
-            f"{len(failures)} trials in a row failed alike, the last with: {update.reason[:LONGEST_REASON]}; "
+            f"{len(failures)} trials in a row failed alike, the last with: {_on_one_line(update.reason)}; "
             "mend the workload, then the same command with --retry-failed"
         )
+
+
+def _on_one_line(reason: str) -> str:
+    """The first line of an error, cut where it is long, and the place in the code that `endings` wrote behind it."""
+    first, _, others = reason.strip().partition("\n")
+    place = f" ({others.rpartition(' (')[2]}" if others.endswith(")") and " (" in others else ""
+    return f"{shown(first[:LONGEST_REASON])}{shown(place[:LONGEST_REASON])}"
 
 
 class _Told:

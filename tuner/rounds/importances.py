@@ -4,6 +4,7 @@ On the same trials fANOVA said 0.79 and 0.21 where PED-ANOVA said 0.60 and 0.40.
 good trials from all others in the space that was searched, and nothing about another space.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from tuner.analysis.checklist import only_promoted
 from tuner.analysis.evidence import MINIMUM_COMPLETE
 from tuner.analysis.finding import Finding
+from tuner.analysis.insensitivity import insensitivity_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
@@ -54,7 +56,13 @@ def _thinned(complete: pd.DataFrame) -> pd.DataFrame:
 
 def importances(frames: StudyFrames) -> list[Finding]:
     """The finding, of a study that searched several hyperparameters; a promoted round compares chosen points."""
-    return [] if only_promoted(frames) or len(frames.hyperparameters) < 2 else [importances_finding(frames)]
+    if only_promoted(frames) or len(frames.hyperparameters) < 2:
+        return []
+    found = importances_finding(frames)
+    if found.verdict != "known" or insensitivity_finding(frames).verdict != "insensitive":
+        return [found]
+    noise = "The results do not depend on anything that was searched, so these are shares of noise."
+    return [replace(found, verdict="inconclusive", strength="none", caveats=(noise, *found.caveats))]
 
 
 def importances_finding(frames: StudyFrames) -> Finding:
