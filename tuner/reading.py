@@ -340,4 +340,5 @@ def _best(ledger: Ledger, frames: StudyFrames, campaign: str) -> Headline:
     silent = " with a finite " + frames.study.objective.metric if (frames.trials["state"] == "complete").any() else ""
     raise StorageError(
         f"{frames.study.name} of {campaign!r} has no complete trial{silent} yet ({counts or 'no trials'})"
+        f"{'; --round says which other round is meant' if (frames.study.round or 0) > 1 else ''}"
     )

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from analysis.handmade import frames_of_curves, frames_of_values, record, study
 
+from tuner.analysis.evidence import no_curves_finding
 from tuner.analysis.failed import failed_findings
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import good_defined
@@ -142,3 +143,13 @@ def test_a_handful_of_trials_is_no_third_of_them():
     """Of 4 completed trials all are looked at: "the best third (at least 7)" of them cannot be."""
     assert good_defined(frames_with_threshold(10.0, 4)).startswith("4 good trials of 4 completed: all, as they are at")
     assert "the best third (at least 7)" in good_defined(frames_with_threshold(10.0, 30))
+
+
+def test_trials_that_have_not_completed_are_awaited_and_not_to_be_evaluated_more_often():
+    frames = frames_with_threshold(10.0, 8)
+    frames.trials["state"] = ["waiting"] * 7 + ["running"]
+    told = no_curves_finding(frames, "best_steps")
+    assert told.summary == "No trial has completed (8 of 8 are waiting or running), so nothing can be said."
+    assert told.action == "Let trials complete, then ask again."
+    frames.trials["state"] = "complete"
+    assert "at least 20 times" in no_curves_finding(frames, "best_steps").action

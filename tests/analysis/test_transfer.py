@@ -265,3 +265,13 @@ def test_the_plot_pairs_both_lengths_and_names_every_stroke():
     assert left.get_legend() is None
     strokes = {(line.get_color(), line.get_linestyle(), line.get_markerfacecolor()) for line in left.lines}
     assert len(strokes) == 3, "same seed, fresh seeds and an arm are told apart without colours"
+
+
+def test_a_round_that_is_still_trained_is_awaited_and_promotes_nothing_more():
+    before = searched([0.2, 0.22, 0.3])
+    after = promoted(before, (0, "fresh", 0.5), (1, "fresh", 0.4))
+    trials = after.trials.assign(state="waiting", best_value=math.nan)
+    waiting = replace(after, trials=trials, curves=after.curves.head(0))
+    told = [longer_training_finding(before, waiting), *transfer_findings(before, waiting)]
+    actions = {one.subject: one.action for one in told if one.question == "longer_training" or one.subject == "winner"}
+    assert set(actions.values()) == {"Let the trials of this round complete, then ask again."}

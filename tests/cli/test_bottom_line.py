@@ -67,3 +67,13 @@ def test_the_last_lines_leave_nothing_out_that_the_page_asks_for():
     found = on_the_page([ACT, OPEN, OPEN], [agreed, shorter, replace(FINE, subject="ranking")])
     assert [one.action for one in found] == [ACT.action, "First train 30 steps.", OPEN.action, "Train 30 steps."]
     assert on_the_page([ACT], [ranges]) == [ranges]
+
+
+def test_a_rival_that_is_taken_already_is_nothing_to_do(winner):
+    rejected = replace(
+        FINE, verdict="rejected", needs_action=True, action="Use the rival, trial 7 of round-1: it is better."
+    )
+    from_rival = replace(winner, record=replace(winner.record, origin="round-1 trial 7, fresh seeds"))
+    another = replace(winner, record=replace(winner.record, origin="round-1 trial 17, same seed"))
+    for one, lines in ((from_rival, 0), (another, 1), (winner, 1)):
+        assert sum("to do, " in line for line in bottom_line(one, [rejected], ended=True)) == lines

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from tuner.analysis.evidence import unfinished
 from tuner.analysis.finding import Finding
 from tuner.analysis.gain_words import gained_or_lost
 from tuner.analysis.study_frames import StudyFrames
@@ -20,6 +21,7 @@ MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no spread
 _UNSHOWN = (
     "Keep to {short} steps unless fresh seeds at both lengths show a gain: tuner budget-curve STUDY_FILE --seeds 3."
 )
+UNTIL_COMPLETE = "Let the trials of this round complete, then ask again."
 _ACTIONS = {"gained": "Keep the {long} steps.", "no_gain": _UNSHOWN, "inconclusive": _UNSHOWN}
 
 
@@ -46,6 +48,10 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
     sign = 1.0 if before.study.objective.direction == "minimize" else -1.0
     pairs["gain"] = sign * (pairs["value_before"] - pairs["value"])
     verdict, summary = _verdict(pairs, short, long)
+    few = int((pairs["seeds"] == "fresh").sum()) < MINIMUM_PAIRS
+    action = (
+        UNTIL_COMPLETE if few and unfinished(after) else _ACTIONS[verdict].format(short=f"{short:,}", long=f"{long:,}")
+    )
     return Finding(
         question="longer_training",
         subject=after.study.name,
@@ -54,7 +60,7 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
         summary=summary,
         evidence=pairs,
         thresholds={"level": LEVEL, "minimum_pairs": MINIMUM_PAIRS},
-        action=_ACTIONS[verdict].format(short=f"{short:,}", long=f"{long:,}"),
+        action=action,
         caveats=(
             f"After {min(short, long):,} steps a trial of {max(short, long):,} has not decayed its rate yet; the value "
             "there is no result of a short trial (D21).",

@@ -33,11 +33,29 @@ def no_curves_finding(frames: StudyFrames, question: str) -> Finding:
         subject=frames.study.name,
         verdict="no_curves",
         strength="none",
-        summary=f"No completed trial has a curve of {frames.study.objective.metric}, so nothing can be said.",
+        summary=f"{_no_curve(frames)}, so nothing can be said.",
         evidence=pd.DataFrame(),
         thresholds={"minimum_curve": MINIMUM_CURVE},
-        action="Record the metric at regular steps, at least 20 times a trial (B40, D14).",
+        action=_for_a_curve(frames),
     )
+
+
+def unfinished(frames: StudyFrames) -> int:
+    """How many trials are waiting or running."""
+    return int(frames.trials["state"].isin(["waiting", "running"]).sum())
+
+
+def _no_curve(frames: StudyFrames) -> str:
+    if len(frames.complete):
+        return f"No completed trial has a curve of {frames.study.objective.metric}"
+    left = unfinished(frames)
+    return f"No trial has completed ({left} of {len(frames.trials)} {'is' if left == 1 else 'are'} waiting or running)"
+
+
+def _for_a_curve(frames: StudyFrames) -> str:
+    if len(frames.complete):
+        return "Record the metric at regular steps, at least 20 times a trial (B40, D14)."
+    return "Let trials complete, then ask again." if unfinished(frames) else "First find out why no trial completed."
 
 
 def best_with(frames: StudyFrames, metric: str, *, top: int) -> tuple[pd.DataFrame, Curves]:

@@ -85,9 +85,17 @@ def _one_budget(finding: Finding, others: _Others) -> Finding:
         return replace(finding, action="The longer run that the best-step finding proposes decides this, too.")
     if best == "too_long" and finding.verdict not in ("inconclusive", "no_curves"):
         return replace(finding, action="The best-step finding proposes the number of steps.")
+    if best == "ok" and finding.verdict == "compute_bound":
+        return replace(finding, action=_PRODUCTION)
     if best == "ok" and finding.verdict in ("saturated", "still_improving"):
         return replace(finding, action=NOTHING_TO_DO)
     return finding
+
+
+_PRODUCTION = (
+    "Keep the steps of this round, as the best-step finding says, to compare configurations; the production length is "
+    "as long as you can afford (production_steps of the Campaign, A2)."
+)
 
 
 def _once(finding: Finding, others: _Others) -> Finding:

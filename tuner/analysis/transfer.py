@@ -11,7 +11,8 @@ import pandas as pd
 from scipy import stats
 
 from tuner.analysis.best_region import Region, agreement, best_region
-from tuner.analysis.equal_steps import longer_training_finding
+from tuner.analysis.equal_steps import UNTIL_COMPLETE, longer_training_finding
+from tuner.analysis.evidence import unfinished
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.transfer_pairs import (
@@ -144,7 +145,9 @@ def winner_finding(comparison: Comparison) -> Finding:
             f"The winner of {name}, trial {first}, and a rival were not both trained to the end with fresh seeds, so "
             "they cannot be compared."
         )
-        return comparison.finding("winner", "unconfirmed", told, "Promote two or more configurations with fresh seeds.")
+        promote = "Promote two or more configurations with fresh seeds."
+        action = UNTIL_COMPLETE if unfinished(comparison.after) else promote
+        return comparison.finding("winner", "unconfirmed", told, action)
     rival, found = tested[1], comparison.contrast(first, tested[1])
     told = (
         f"With fresh seeds of both, after {comparison.steps} steps, the winner of {name} (trial {first}) is "

@@ -20,7 +20,8 @@ def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> 
     answers = [finding for finding in findings if _answers_the_round(finding) and finding.strength != "none"]
     yield from (f"  {finding.heading} {finding.verdict}. {finding.summary}" for finding in answers)
     act = needing_action(findings)
-    yield from (f"  to do, {finding.heading} {finding.action}" for finding in act if finding.action != NOTHING_TO_DO)
+    left = (one for one in act if one.action != NOTHING_TO_DO and not _is_taken(one, winner))
+    yield from (f"  to do, {finding.heading} {finding.action}" for finding in left)
     doubts = [finding for finding in findings if finding.strength == "none" and not finding.needs_action]
     if doubts:
         yield f"  not known: {', '.join(finding.about for finding in doubts)}"
@@ -37,6 +38,12 @@ def on_the_page(told: Sequence[Finding], page: Sequence[Finding]) -> list[Findin
     agreed = {(finding.question, finding.subject): finding for finding in page}
     found = [agreed.pop((finding.question, finding.subject), finding) for finding in told]
     return found + needing_action(agreed.values())
+
+
+def _is_taken(finding: Finding, winner: Winner) -> bool:
+    """Whether the rival that is better by fresh seeds is the configuration that the first line says to take."""
+    study, _, trial = winner.record.origin.partition(",")[0].partition(" trial ")
+    return _answers_the_round(finding) and f"the rival, trial {trial} of {study}:" in finding.action
 
 
 def _answers_the_round(finding: Finding) -> bool:
