@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, choice, log_uniform, minimize, uniform
+from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, choice, log_uniform, minimize
 
 
 class Digits(Workload):
