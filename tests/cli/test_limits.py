@@ -44,6 +44,7 @@ def test_what_is_no_limit_is_none(error):
     assert machine_limit(error) is None
 
 
+@pytest.mark.slow
 def test_few_open_files_are_a_pause(tuner, tmp_path):
     study = write_study(tmp_path, trials=2, steps=20)
     assert tuner("launch", study).code == 0

@@ -171,6 +171,7 @@ def test_a_browser_runs_nothing_of_the_page(imported, there):
     assert re.findall(r"<script|onerror=|<img(?! src=\"data:image/)", seen.stdout) == []
 
 
+@pytest.mark.slow
 def test_a_campaign_of_ones_own_is_shown_the_same_way(tuner, tmp_path):
     """Names of the space, reasons of trials, the name of the file and the message of an error."""
     space = 'dropout=uniform(0.0, 0.5, limits="low")'
