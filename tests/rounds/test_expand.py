@@ -158,6 +158,7 @@ def test_expand_and_relaunch_by_the_command_line(tuner, tmp_path):
     assert tuner("report", "tiny").code == 0
 
 
+@pytest.mark.slow
 def test_the_whole_playbook_asks_first_and_widens_as_often_as_it_may(tuner, tmp_path):
     seeded = ("        return nn.Sequential(", "        torch.manual_seed(0)\n        return nn.Sequential(")
     unswept = ("sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),", "")
