@@ -1,11 +1,17 @@
 """Advice of two questions about one thing: one of them keeps its action, the other one refers to it."""
 
+from dataclasses import replace
 from itertools import product
 
 import pandas as pd
+from analysis.handmade import frames_of_values, study
+from analysis.test_infeasible import HELD, SPACE, WIDE, diverged, frames_with_threshold
+from analysis.test_stale import changed
 
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, Strength
+from tuner.analysis.infeasible import infeasible_finding
 from tuner.analysis.reconciled import reconciled
+from tuner.analysis.round_findings import advised
 
 _TWICE = "Train trial 3 again for 800 steps with its schedule lengthened."
 
@@ -141,3 +147,28 @@ def test_more_points_for_one_range_agree_with_what_is_said_of_all_points() -> No
         agreed = [one for one in reconciled([undecided, other]) if one.subject == "dropout"]
         assert agreed[0].action.startswith(words) or words in agreed[0].action
     assert reconciled([undecided, found("enough_points", "sparse", "Train more.")])[0] == undecided
+
+
+def test_the_rules_know_the_findings_as_they_are_written() -> None:
+    """What a rule reads in another finding's words is there: data that spoil, where trials fail, a sweep to redo."""
+    spoiled = infeasible_finding(diverged(WIDE, [24] * 6, held=HELD))
+    open_range = found("boundary", "inconclusive", "Train more points.", strength="none")
+    assert told(spoiled, open_range)["boundary"].action.startswith("First mend the data")
+    failing_above = infeasible_finding(frames_with_threshold(1e-3))
+    assert "keep the range" in told(widen("high"), failing_above)["infeasible"].action
+    stale = changed(optimizer="sgd")
+    assert stale is not None
+    agreed = told(found("best_steps", "maybe_too_short", _TWICE, urgent=True), stale)
+    assert "stale budget" in agreed["best_steps"].action
+
+
+def test_advice_for_an_imported_study_agrees_too() -> None:
+    """What its owner can do is said first, and then made to agree: the other way round it was lost."""
+    points = [{"learning_rate": 10.0**-i, "dropout": 0.1 * i} for i in range(1, 5)]
+    declared = replace(study(SPACE), source="Optuna study mine")
+    frames = frames_of_values(declared, points, [0.1, 0.2, 0.3, 0.4])
+    dropout = found("boundary", "inconclusive", "Train more points.", subject="dropout", strength="none")
+    sparse = found("enough_points", "sparse", "Train more points.", urgent=True)
+    agreed = advised(frames, [widen(), dropout, sparse])
+    assert agreed[1].action.startswith("First widen learning_rate")
+    assert agreed[2].action.startswith("First widen learning_rate")

@@ -1,5 +1,7 @@
 """All that is asked of a round: its checklist, and whether it confirms the round before it."""
 
+from collections.abc import Sequence
+
 from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.failed import failed_findings
@@ -22,7 +24,12 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
     found = [*failed_findings(frames), *pruned_findings(frames), *stale, *checklist_findings(frames), *confirming]
-    return for_elsewhere(frames, reconciled(found))
+    return advised(frames, found)
+
+
+def advised(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
+    """Findings with next steps that their reader can take, and that agree: in this order, for both may write actions."""
+    return reconciled(for_elsewhere(frames, findings))
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:
