@@ -28,7 +28,7 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
 
 
 def advised(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
-    """Findings with next steps that their reader can take, and that agree: in this order, for both may write actions."""
+    """Findings with next steps that their reader can take and that agree; in this order, for both write actions."""
     return reconciled(for_elsewhere(frames, findings))
 
 
