@@ -75,6 +75,32 @@ def test_what_a_history_holds_beside_the_objective_is_kept_and_named_here():
         "run 3fk2j9ab", "run zz9plural"]  # fmt: skip
 
 
+def test_lightnings_parameters_of_every_form_are_read(tmp_path):
+    """As PyYAML writes a tuple, lists in lists, a long text and a nested dictionary."""
+    shutil.copytree(HISTORIES / "lightning", tmp_path / "lightning")
+    (tmp_path / "lightning" / "space.json").write_text(
+        json.dumps({"lr": {"kind": "float", "low": 0, "high": 1}, "betas": {"values": ["(0.9, 0.99)", "(0.5, 0.9)"]},
+                    "sizes": {"values": ["[[1, 2], [3]]", "[4]"]}, "model/act": {"values": ["relu", None]},
+                    "notes": {"values": ["word " * 30 + "end", "x"]}})
+    )  # fmt: skip
+    for path in (tmp_path / "lightning").rglob("hparams.yaml"):
+        path.write_text(
+            "betas: !!python/tuple\n- 0.9\n- 0.99\nlr: 1.0e-05\nmodel:\n  act: null\nsizes:\n- - 1\n  - 2\n- - 3\n"
+            f"notes: {'word ' * 15}word\n  {'word ' * 14}end\n"
+        )
+    for one in imported(tmp_path / "lightning").trials:
+        assert dict(one.trial.point.values_by_name) == {
+            "lr": 1e-5, "betas": "(0.9, 0.99)", "sizes": "[[1, 2], [3]]", "model/act": None,
+            "notes": "word " * 30 + "end"}  # fmt: skip
+    for path in (tmp_path / "lightning").rglob("hparams.yaml"):
+        path.write_text("{}\n")  # without save_hyperparameters()
+    with pytest.raises(DeclarationError, match=r"has no parameters of its runs .*--points FILE"):
+        imported(tmp_path / "lightning")
+    path.write_text("lr: [")
+    with pytest.raises(DeclarationError, match=r"hparams.yaml is no YAML: while parsing a flow node"):
+        imported(tmp_path / "lightning")
+
+
 def test_none_in_rays_parameters_is_the_choice_none():
     points = [dict(one.trial.point.values_by_name) for one in imported(HISTORIES / "ray").trials]
     assert [point["model/act"] for point in points] == ["relu"] * 3 + [None] * 3
