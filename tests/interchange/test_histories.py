@@ -397,7 +397,6 @@ def test_a_folder_or_a_wrong_name_by_the_command_line_writes_nothing(tuner, tmp_
         assert (done.code, done.err.count("error: ")) == (2, 1), done.err
         assert "Traceback" not in done.err
     assert list(tmp_path.iterdir()) == []
-    assert json.loads((HISTORIES / "keras" / "space.json").read_text())
 
 
 def test_parameters_under_the_prefixes_of_their_tools_are_known(tmp_path):
