@@ -413,6 +413,21 @@ def test_parameters_under_the_prefixes_of_their_tools_are_known(tmp_path):
     assert dict(imported(history).trials[2].trial.point.values_by_name) == {"lr": 0.5}
 
 
+def test_a_hyperparameter_that_is_left_out_may_have_a_prefix_and_is_no_metric(tmp_path):
+    (tmp_path / "space.json").write_text(
+        '{"lr": {"min": 0.0, "max": 1.0, "kind": "uniform"}, "wd": {"values": [1, 2]}}'
+    )
+    history = tmp_path / "history.csv"
+    history.write_text("run,step,val_loss\n" + "".join(f"a{k},{s},{1 / s}\n" for k in range(3) for s in range(1, 5)))
+    (tmp_path / "p.csv").write_text("run,params.lr,params.wd\na0,0.25,1\na1,0.5,2\na2,1,1\n")
+    for points in (tmp_path / "p.csv", None):
+        made = imported(history, points, ignored=("wd",))
+        assert [dict(one.trial.point.values_by_name) for one in made.trials] == [{"lr": 0.25}, {"lr": 0.5}, {"lr": 1.0}]
+        assert {m.metric for one in made.trials for m in one.measurements} == {"validation/loss"}
+        rows = [f"a{k},{s},{1 / s},{[0.25, 0.5, 1][k]},{1 + k % 2}\n" for k in range(3) for s in range(1, 5)]
+        history.write_text("run,step,val_loss,lr,wd\n" + "".join(rows))
+
+
 def test_the_tables_of_mlflow_are_read(tmp_path):
     """Made by hand in the form of mlflow.search_runs() and MlflowClient.get_metric_history()."""
     (tmp_path / "space.json").write_text(SPACE)

@@ -8,6 +8,7 @@ from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.objective import Objective
+from tuner.design.origin import RUN_ORIGIN
 from tuner.design.points import Point
 from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
@@ -16,7 +17,6 @@ from tuner.errors import DeclarationError, StudyChanged
 from tuner.records import FinishedTrial, TrialRecord
 from tuner.storage.store import Ledger
 
-RUN_ORIGIN = "run "  # begins the origin of a trial whose run has a name that is no number
 STUDY = "round-1"  # the name of an imported study in its campaign
 SCHEDULES = ("constant", "decaying", "unknown")
 

@@ -11,6 +11,7 @@ import pandas as pd
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.objective import Objective
+from tuner.design.origin import RUN_ORIGIN
 from tuner.design.study import Study
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import LARGEST, is_nothing
@@ -25,10 +26,9 @@ from tuner.interchange.cleaning import (
     without_repeats,
 )
 from tuner.interchange.empty_cells import without_empty
-from tuner.interchange.histories import Columns, history_of, without_config
+from tuner.interchange.histories import Columns, history_of, parameter_columns
 from tuner.interchange.imported import (
     LEARNING_RATE_METRICS,
-    RUN_ORIGIN,
     Imported,
     imported_study,
     imported_trial,
@@ -97,7 +97,7 @@ def imported_from_tables(
     _check_runs(curves, points, history, tables.points_file)
     _check_metric(curves, objective, terms.objective, history)
     curves = without_empty(curves, objective.metric, terms.empty, notes, known=tables.of_logger)
-    curves["value"] = _bounded(curves["value"])
+    curves["value"] = curves["value"].map(without_overflow)
     points, curves = _numbered(points, curves)
     curves = without_repeats(curves, notes)
     study = _study(hyperparameters, curves, objective, terms, history, notes)
@@ -127,8 +127,9 @@ def _tables(
                 "history); give them: --points FILE with a column trial and one for each hyperparameter"
             )
         return _Tables(runs.curves, points, points_file or history, True)
-    table = without_prefixes(read_table(history), [h.name for h in hyperparameters])
-    config = without_config(table, [h.name for h in hyperparameters])
+    names = [*(h.name for h in hyperparameters), *terms.ignored]
+    table = without_prefixes(read_table(history), names)
+    config = parameter_columns(table, names)
     curves = history_of(table, history, notes, Columns(terms.objective, terms.step_column, config))
     points = points_of_curves(table, hyperparameters) if points_file is None else read_table(points_file)
     if points is None:
@@ -167,13 +168,6 @@ def _with_our_metrics(curves: pd.DataFrame, path: Path, notes: list[str]) -> pd.
         if twin != name:
             raise DeclarationError(f"{path}: {twin} and {name} are both {mine} here; keep one of them")
     return curves.assign(metric=curves["metric"].map(ours))
-
-
-def _bounded(values: pd.Series) -> pd.Series:
-    bounded = values.to_numpy(dtype=np.float64).copy()
-    for place in np.flatnonzero(np.abs(bounded) > 1e300):
-        bounded[place] = without_overflow(float(bounded[place]))
-    return pd.Series(bounded, index=values.index)
 
 
 def _check_runs(curves: pd.DataFrame, points: pd.DataFrame, history: Path, points_file: Path) -> None:
