@@ -71,6 +71,8 @@ def test_what_a_history_holds_beside_the_objective_is_kept_and_named_here():
         "training/loss", "training/mae", "validation/loss", "validation/mae"}  # fmt: skip
     assert {m.metric for m in imported(HISTORIES / "ray").trials[0].measurements} == {
         "training/loss", "validation/loss"}  # fmt: skip
+    board = imported(HISTORIES / "tensorboard", objective="Loss_val")
+    assert {m.metric for m in board.trials[0].measurements} == {"training/Loss", "validation/Loss"}
     assert [one.trial.origin for one in imported(W_AND_B / "history.csv", W_AND_B / "configs.csv").trials][::5] == [
         "run 3fk2j9ab", "run zz9plural"]  # fmt: skip
 

@@ -45,13 +45,18 @@ class Imported:
 def metric_name(name: str) -> str:
     """A metric under the name it has here: val_loss is validation/loss, train/acc training/acc, loss validation/loss.
 
-    A learning rate is of no split and keeps its name.
+    Loss/train, as torch's own examples write it for TensorBoard, is training/Loss. A learning rate is of no split and
+    keeps its name.
     """
     if name in LEARNING_RATE_METRICS:
         return name
     for separator in ("/", "_", "."):
-        split, found, rest = name.partition(separator)
-        if found and rest and split.lower() in _SPLITS:
+        split, _, rest = name.partition(separator)
+        if rest and split.lower() in _SPLITS:
+            return f"{_SPLITS[split.lower()]}/{rest}"
+    for separator in ("/", "_", "."):
+        rest, _, split = name.rpartition(separator)
+        if rest and split.lower() in _SPLITS and split.lower() != "dev":  # std_dev is a deviation
             return f"{_SPLITS[split.lower()]}/{rest}"
     return f"validation/{name}"
 
