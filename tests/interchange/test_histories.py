@@ -160,7 +160,7 @@ def test_empty_cells_beside_a_curve_are_not_measured(tmp_path):
     assert states(study) == ["complete"] * 6
     assert curve(study, 0) == [(step - 1, 1 / step) for step in range(40, 401, 40)]
     assert [note for note in study.notes if "empty" in note] == [
-        "120 empty cells are taken as not measured and left out"]  # fmt: skip
+        "120 empty cells left out, as not measured"]  # fmt: skip
     assert states(imported(tmp_path / "curves.csv", max_train_steps=400, empty="diverged")) == ["complete"] * 6
 
 
@@ -214,7 +214,7 @@ def test_where_most_curves_end_in_empty_cells_the_user_decides(tmp_path, word):
 def test_where_few_curves_end_in_empty_cells_it_is_said(tmp_path):
     study = imported(write(tmp_path, ending_in("", [2])))
     assert states(study) == ["complete"] * 2 + ["cancelled"] + ["complete"] * 3
-    assert any("curves of 1 trials end in empty cells" in note and "--empty diverged" in note for note in study.notes)
+    assert any("curves of 1 trial end in empty cells" in note and "--empty diverged" in note for note in study.notes)
 
 
 def test_a_run_that_goes_on_with_another_metric_has_not_diverged(tmp_path):
@@ -272,14 +272,14 @@ def test_a_study_that_still_runs_is_read_as_far_as_it_is(tmp_path):
     rows = [(t, s, "val_loss", 1 / s) for t in range(4) for s in range(10, 101, 10) if t < 2 or s <= 40]
     plain = imported(write(tmp_path, rows))
     assert states(plain) == ["complete"] * 2 + ["cancelled"] * 2
-    assert any("still ran when the table was written" in note for note in plain.notes)
+    assert any("still running when the table was written" in note for note in plain.notes)
     known = imported(
         write(tmp_path, rows, points=lambda p: p.assign(State=["finished", "finished", "running", "crashed"]))
     )
     assert states(known) == ["complete", "complete", "cancelled", "failed"]
     assert known.trials[2].reason == "was running when it was written"
     assert len(curve(known, 2)) == 4
-    assert any("1 trials were still running or waiting" in note and "--study" in note for note in known.notes)
+    assert any("while 1 trial waited or ran" in note and "--study" in note for note in known.notes)
 
 
 def test_each_trial_is_judged_by_the_distance_of_its_own_evaluations(tmp_path):
@@ -308,7 +308,7 @@ def test_replicates_and_copies_are_said(tmp_path):
     rows = [(t, s, "val_loss", (1 + t % 4) / s) for t in range(6) for s in range(10, 101, 10)]
     study = imported(write(tmp_path, rows, points=lambda p: p.assign(lr=[0.1, 0.1, 0.2, 0.3, 0.1, 0.2])))
     assert any("5 trials share 2 points and count as replicates (the most of one point: 3)" in n for n in study.notes)
-    assert any("1 of these repeat another to the last bit" in n for n in study.notes), "trial 4 is trial 0"
+    assert any("1 replicate repeated another to the last bit" in n for n in study.notes), "trial 4 is trial 0"
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_a_folder_that_holds_no_history_is_one_clear_error(tmp_path):
     with pytest.raises(DeclarationError, match="has no history of a run"):
         imported(tmp_path)
     (tmp_path / "run-1.csv").write_text("")
-    with pytest.raises(DeclarationError, match="nothing is written in the histories of its 1 runs"):
+    with pytest.raises(DeclarationError, match="nothing is written in the histories of its 1 run"):
         imported(tmp_path)
     (tmp_path / "run-1.csv").write_text("epoch,val_loss\n0,0.5\n")
     with pytest.raises(DeclarationError, match=r"has no parameters of its runs .*--points FILE"):

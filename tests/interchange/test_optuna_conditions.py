@@ -264,7 +264,7 @@ def test_a_trial_that_ends_between_two_suggestions_makes_no_condition(tmp_path, 
     points = [dict(one.trial.point.values_by_name) for one in made.trials]
     short = sum("layers" not in point for point in points)
     assert 3 < short < 30
-    assert f"{short} trials failed or were pruned before layers was suggested: it is not known there" in made.notes
+    assert f"{short} trials ended before layers was suggested (failed or pruned): unknown there" in made.notes
     assert not any("explains" in note for note in made.notes)
 
 
@@ -303,4 +303,4 @@ def test_an_evaluation_an_epoch_with_a_searched_batch_size_cuts_nothing_short(tm
     (tmp_path / "steps").mkdir()
     in_steps = imported(tmp_path / "steps", suggest, terms=OptunaTerms(max_train_steps=4000))
     assert in_steps.study.budget.max_train_steps == 4000, "as it was said"
-    assert any("trials are complete in Optuna but end early, at step 500 to" in note for note in in_steps.notes)
+    assert any("trials completed in Optuna but ended early, at step 500 to" in note for note in in_steps.notes)

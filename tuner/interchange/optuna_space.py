@@ -27,6 +27,7 @@ from tuner.interchange.optuna_conditions import (
     patterns_of,
     plain_value,
 )
+from tuner.shown import counted
 
 Named = tuple[tuple[Condition | None, str], ...]  # of one Optuna name: where it exists, and its name here
 
@@ -84,7 +85,9 @@ def space_of(trials: Sequence[FrozenTrial], ignored: Sequence[str], notes: list[
         known[name], found[name] = (), []
         unknown = patterns[name].count(NOT_REACHED)
         if unknown:
-            notes.append(f"{unknown} trials failed or were pruned before {name} was suggested: it is not known there")
+            notes.append(
+                f"{counted(unknown, 'trial')} ended before {name} was suggested (failed or pruned): unknown there"
+            )
         for condition, here, there in branches:
             domain = None if here in ignored else _checked(there, here, name, texts[name])
             if domain is None:
@@ -173,9 +176,9 @@ def _branches(
     name: str, parent: Parent | None, known: dict[str, Named], seen: Sequence[BaseDistribution]
 ) -> list[Branch]:
     """Where a name exists under its parent, what it is called there, and its distributions there; empty without one."""
-    above = known.get(parent.name, ()) if parent else ()
     if parent is None:
         return []
+    above = known.get(parent.name, ())
     by_pattern = {repr(one): one for one in seen}
     found: list[Branch] = []
     taken = {here for named in known.values() for _, here in named}
@@ -195,7 +198,9 @@ def _note_hull(name: str, seen: Sequence[BaseDistribution], num_trials: int, not
     if any(each != seen[0] for each in seen):
         notes.append(f"{name} was searched over several ranges, which no parameter explains; taken as one, over all")
     if len(seen) < num_trials:
-        notes.append(f"{name} exists in {len(seen)} of {num_trials} trials, and no other parameter explains where")
+        notes.append(
+            f"{name} exists in {len(seen)} of {counted(num_trials, 'trial')}, and no other parameter explains where"
+        )
 
 
 def _note_steps(name: str, seen: Sequence[BaseDistribution], notes: list[str]) -> None:

@@ -13,6 +13,7 @@ import yaml
 from tuner.errors import DeclarationError
 from tuner.interchange.histories import Columns, history_of
 from tuner.interchange.table_files import SUFFIXES, read_table, text_of
+from tuner.shown import counted
 
 HISTORY_FILES = ("progress.csv", "result.json", "metrics.csv")  # of Ray Tune, Ray Tune, Lightning
 PARAMETER_FILES = ("params.json", "hparams.yaml", "hparams.json", "config.json")
@@ -46,9 +47,9 @@ def read_runs(root: Path, notes: list[str], columns: Columns, leave: Collection[
             continue
         parts.append(history_of(table, path, notes, columns, name))
     if silent:
-        notes.append(f"{silent} runs have nothing written yet: they are waiting, running, or failed at once")
+        notes.append(f"{counted(silent, 'run')} wrote nothing yet: waiting, running, or failed at once")
     if not parts:
-        raise DeclarationError(f"{root}: nothing is written in the histories of its {len(files)} runs")
+        raise DeclarationError(f"{root}: nothing is written in the histories of its {counted(len(files), 'run')}")
     return Runs(pd.concat(parts, ignore_index=True), _parameters(files))
 
 

@@ -48,6 +48,7 @@ from tuner.interchange.run_folders import read_runs
 from tuner.interchange.table_files import read_table, refuse_no_file
 from tuner.interchange.table_space import read_space
 from tuner.records import FinishedTrial, Measurement, State
+from tuner.shown import counted
 
 _EXPORTED = ("curves.csv", "curves.parquet")  # in a folder that `tuner export` wrote
 
@@ -260,8 +261,8 @@ def _note_running(points: pd.DataFrame) -> list[str]:
     if not count:
         return []
     return [
-        f"{count} trials were still running or waiting when the table was written: what they measured is kept, no "
-        "verdict speaks about them; when they have finished, import the study again under another name (--study)"
+        f"the table was written while {counted(count, 'trial')} waited or ran: what was measured is kept, no verdict "
+        "speaks about unfinished trials; when all have finished, import the study again under another name (--study)"
     ]
 
 
@@ -271,7 +272,11 @@ def _note_unknown(study: Study, trials: Sequence[FinishedTrial]) -> list[str]:
         for h in study.hyperparameters
         if h.condition is None
     }
-    return [f"{name} is empty in {count} trials: it is not known there" for name, count in counts.items() if count]
+    return [
+        f"{name} is empty in {counted(count, 'trial')}: it is not known there"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def _measurements(curves: pd.DataFrame) -> Mapping[int, list[Measurement]]:
