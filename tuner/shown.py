@@ -65,6 +65,12 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{_cut(text, most)} ({len(text):,} characters)"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: 1 trial, 2 trials."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 def commands_with(text: str, more: Callable[[str], str]) -> str:
     """`text`, whose commands (between backticks, or after a colon) get the options that `more` has for their verb."""
 

@@ -31,7 +31,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "execution": ((*BASE, "failpoints", "signals", "training", "storage"), ("torch", "ray")),
     "analysis": ((*BASE, "storage"), ("numpy", "scipy", "pandas")),
     "rounds": ((*BASE, "storage", "execution", "analysis"), ("cmaes", "numpy", "optuna", "pandas")),
-    "interchange": ((*BASE, "storage", "analysis"), ("numpy", "optuna", "pandas")),
+    "interchange": ((*BASE, "storage", "analysis"), ("numpy", "optuna", "pandas", "yaml")),
     "plots": ((*BASE, "analysis"), ("numpy", "pandas", "matplotlib")),
     "report": ((*BASE, "storage", "analysis", "plots"), ("pandas", "jinja2")),
     "reading": ((*BASE, "storage", "analysis", "plots", "report"), ("pandas", "matplotlib")),

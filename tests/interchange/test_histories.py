@@ -71,8 +71,36 @@ def test_what_a_history_holds_beside_the_objective_is_kept_and_named_here():
         "training/loss", "training/mae", "validation/loss", "validation/mae"}  # fmt: skip
     assert {m.metric for m in imported(HISTORIES / "ray").trials[0].measurements} == {
         "training/loss", "validation/loss"}  # fmt: skip
+    board = imported(HISTORIES / "tensorboard", objective="Loss_val")
+    assert {m.metric for m in board.trials[0].measurements} == {"training/Loss", "validation/Loss"}
     assert [one.trial.origin for one in imported(W_AND_B / "history.csv", W_AND_B / "configs.csv").trials][::5] == [
         "run 3fk2j9ab", "run zz9plural"]  # fmt: skip
+
+
+def test_lightnings_parameters_of_every_form_are_read(tmp_path):
+    """As PyYAML writes a tuple, lists in lists, a long text and a nested dictionary."""
+    shutil.copytree(HISTORIES / "lightning", tmp_path / "lightning")
+    (tmp_path / "lightning" / "space.json").write_text(
+        json.dumps({"lr": {"kind": "float", "low": 0, "high": 1}, "betas": {"values": ["(0.9, 0.99)", "(0.5, 0.9)"]},
+                    "sizes": {"values": ["[[1, 2], [3]]", "[4]"]}, "model/act": {"values": ["relu", None]},
+                    "notes": {"values": ["word " * 30 + "end", "x"]}})
+    )  # fmt: skip
+    for path in (tmp_path / "lightning").rglob("hparams.yaml"):
+        path.write_text(
+            "betas: !!python/tuple\n- 0.9\n- 0.99\nlr: 1.0e-05\nmodel:\n  act: null\nsizes:\n- - 1\n  - 2\n- - 3\n"
+            f"notes: {'word ' * 15}word\n  {'word ' * 14}end\n"
+        )
+    for one in imported(tmp_path / "lightning").trials:
+        assert dict(one.trial.point.values_by_name) == {
+            "lr": 1e-5, "betas": "(0.9, 0.99)", "sizes": "[[1, 2], [3]]", "model/act": None,
+            "notes": "word " * 30 + "end"}  # fmt: skip
+    for path in (tmp_path / "lightning").rglob("hparams.yaml"):
+        path.write_text("{}\n")  # without save_hyperparameters()
+    with pytest.raises(DeclarationError, match=r"has no parameters of its runs .*--points FILE"):
+        imported(tmp_path / "lightning")
+    path.write_text("lr: [")
+    with pytest.raises(DeclarationError, match=r"hparams.yaml is no YAML: while parsing a flow node"):
+        imported(tmp_path / "lightning")
 
 
 def test_none_in_rays_parameters_is_the_choice_none():
@@ -132,7 +160,7 @@ def test_empty_cells_beside_a_curve_are_not_measured(tmp_path):
     assert states(study) == ["complete"] * 6
     assert curve(study, 0) == [(step - 1, 1 / step) for step in range(40, 401, 40)]
     assert [note for note in study.notes if "empty" in note] == [
-        "120 empty cells are taken as not measured and left out"]  # fmt: skip
+        "120 empty cells left out, as not measured"]  # fmt: skip
     assert states(imported(tmp_path / "curves.csv", max_train_steps=400, empty="diverged")) == ["complete"] * 6
 
 
@@ -186,7 +214,7 @@ def test_where_most_curves_end_in_empty_cells_the_user_decides(tmp_path, word):
 def test_where_few_curves_end_in_empty_cells_it_is_said(tmp_path):
     study = imported(write(tmp_path, ending_in("", [2])))
     assert states(study) == ["complete"] * 2 + ["cancelled"] + ["complete"] * 3
-    assert any("curves of 1 trials end in empty cells" in note and "--empty diverged" in note for note in study.notes)
+    assert any("curves of 1 trial end in empty cells" in note and "--empty diverged" in note for note in study.notes)
 
 
 def test_a_run_that_goes_on_with_another_metric_has_not_diverged(tmp_path):
@@ -244,14 +272,14 @@ def test_a_study_that_still_runs_is_read_as_far_as_it_is(tmp_path):
     rows = [(t, s, "val_loss", 1 / s) for t in range(4) for s in range(10, 101, 10) if t < 2 or s <= 40]
     plain = imported(write(tmp_path, rows))
     assert states(plain) == ["complete"] * 2 + ["cancelled"] * 2
-    assert any("still ran when the table was written" in note for note in plain.notes)
+    assert any("still running when the table was written" in note for note in plain.notes)
     known = imported(
         write(tmp_path, rows, points=lambda p: p.assign(State=["finished", "finished", "running", "crashed"]))
     )
     assert states(known) == ["complete", "complete", "cancelled", "failed"]
     assert known.trials[2].reason == "was running when it was written"
     assert len(curve(known, 2)) == 4
-    assert any("1 trials were still running or waiting" in note and "--study" in note for note in known.notes)
+    assert any("while 1 trial waited or ran" in note and "--study" in note for note in known.notes)
 
 
 def test_each_trial_is_judged_by_the_distance_of_its_own_evaluations(tmp_path):
@@ -280,7 +308,7 @@ def test_replicates_and_copies_are_said(tmp_path):
     rows = [(t, s, "val_loss", (1 + t % 4) / s) for t in range(6) for s in range(10, 101, 10)]
     study = imported(write(tmp_path, rows, points=lambda p: p.assign(lr=[0.1, 0.1, 0.2, 0.3, 0.1, 0.2])))
     assert any("5 trials share 2 points and count as replicates (the most of one point: 3)" in n for n in study.notes)
-    assert any("1 of these repeat another to the last bit" in n for n in study.notes), "trial 4 is trial 0"
+    assert any("1 replicate repeated another to the last bit" in n for n in study.notes), "trial 4 is trial 0"
 
 
 @pytest.mark.parametrize(
@@ -340,7 +368,7 @@ def test_a_folder_that_holds_no_history_is_one_clear_error(tmp_path):
     with pytest.raises(DeclarationError, match="has no history of a run"):
         imported(tmp_path)
     (tmp_path / "run-1.csv").write_text("")
-    with pytest.raises(DeclarationError, match="nothing is written in the histories of its 1 runs"):
+    with pytest.raises(DeclarationError, match="nothing is written in the histories of its 1 run"):
         imported(tmp_path)
     (tmp_path / "run-1.csv").write_text("epoch,val_loss\n0,0.5\n")
     with pytest.raises(DeclarationError, match=r"has no parameters of its runs .*--points FILE"):
@@ -371,7 +399,6 @@ def test_a_folder_or_a_wrong_name_by_the_command_line_writes_nothing(tuner, tmp_
         assert (done.code, done.err.count("error: ")) == (2, 1), done.err
         assert "Traceback" not in done.err
     assert list(tmp_path.iterdir()) == []
-    assert json.loads((HISTORIES / "keras" / "space.json").read_text())
 
 
 def test_parameters_under_the_prefixes_of_their_tools_are_known(tmp_path):
@@ -386,6 +413,21 @@ def test_parameters_under_the_prefixes_of_their_tools_are_known(tmp_path):
     rows = "".join(f"{k},{s},{1 / s},{k / 4}\n" for k in range(3) for s in range(1, 5))
     history.write_text("trial_id,training_iteration,val_loss,config/lr\n" + rows)
     assert dict(imported(history).trials[2].trial.point.values_by_name) == {"lr": 0.5}
+
+
+def test_a_hyperparameter_that_is_left_out_may_have_a_prefix_and_is_no_metric(tmp_path):
+    (tmp_path / "space.json").write_text(
+        '{"lr": {"min": 0.0, "max": 1.0, "kind": "uniform"}, "wd": {"values": [1, 2]}}'
+    )
+    history = tmp_path / "history.csv"
+    history.write_text("run,step,val_loss\n" + "".join(f"a{k},{s},{1 / s}\n" for k in range(3) for s in range(1, 5)))
+    (tmp_path / "p.csv").write_text("run,params.lr,params.wd\na0,0.25,1\na1,0.5,2\na2,1,1\n")
+    for points in (tmp_path / "p.csv", None):
+        made = imported(history, points, ignored=("wd",))
+        assert [dict(one.trial.point.values_by_name) for one in made.trials] == [{"lr": 0.25}, {"lr": 0.5}, {"lr": 1.0}]
+        assert {m.metric for one in made.trials for m in one.measurements} == {"validation/loss"}
+        rows = [f"a{k},{s},{1 / s},{[0.25, 0.5, 1][k]},{1 + k % 2}\n" for k in range(3) for s in range(1, 5)]
+        history.write_text("run,step,val_loss,lr,wd\n" + "".join(rows))
 
 
 def test_the_tables_of_mlflow_are_read(tmp_path):

@@ -56,7 +56,7 @@ def test_what_was_decided_by_rule_is_said(optuna_url):
         "counted from 0",
         "max_train_steps is taken as 40",
         "infeasible",
-        "1 pruned",
+        "1 pruned trial did not reach the end",
     ):
         assert told in notes
 
@@ -120,7 +120,7 @@ def test_values_that_are_none_of_the_curves_are_said(tmp_path):
         trial.report(0.25, 1)
         study.tell(trial, 90.0 + trial.suggest_float("x", 0.0, 1.0))
     assert any(
-        "the value of 3 trials is none of their" in n for n in imported_from_optuna(url, "s", OptunaTerms()).notes
+        "the value of 3 trials is not among the" in n for n in imported_from_optuna(url, "s", OptunaTerms()).notes
     )
 
 

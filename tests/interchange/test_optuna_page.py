@@ -34,7 +34,9 @@ def test_the_commands_of_the_page_end_in_what_it_says(tuner, tmp_path):
     assert blocks("text")[0].strip() in checked, "the line to paste"
     assert re.search(r"pruned of round-1: \w+_pruned", checked)
     assert "chosen by TPE" in checked or "as a model-based sampler" in checked
-    assert "ok ●●● strong" not in re.findall(r"(?:lr|n_layers|units_\d|dropout): .*?(?=  )", said["tuner check mine"])
+    strengths = re.findall(r"(?:n_layers|units_\d|dropout): ok \((\w+) evidence\)", checked)
+    assert len(strengths) >= 3
+    assert "strong" not in strengths
     best = tuner("best", "mine").out
     assert re.search(r"study\.enqueue_trial\(study\.trials\[\d+\]\.params\)", best)
     page = (tmp_path / "runs" / "mine.html").read_text(encoding="utf-8")

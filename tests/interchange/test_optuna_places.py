@@ -76,7 +76,10 @@ def test_several_studies_are_listed(tmp_path):
     assert len(read(tmp_path / "o.db", "two").trials) == 1
 
 
-@pytest.mark.parametrize("form", ["{folder}/optuan.db", "sqlite:///{folder}/optuan.db"])
+@pytest.mark.parametrize(
+    "form",
+    ["{folder}/optuan.db", "sqlite:///{folder}/optuan.db", "sqlite+pysqlite:///{folder}/optuan.db?timeout=9"],
+)
 def test_a_misspelt_path_makes_no_file_and_names_the_nearest(tmp_path, form):
     (tmp_path / "optuna.db").write_bytes(b"")
     with pytest.raises(StorageError, match=r"there is no file .*optuan\.db; did you mean .*optuna\.db\?"):
@@ -210,6 +213,26 @@ def test_one_damaged_cell_is_named_with_file_trial_and_field(filled, tmp_path, t
     assert str(told.value).startswith(f"{tmp_path}/bad.db: trial "), "the file, then the trial"
     assert "trial 2" in str(told.value) or "with id 3" in str(told.value)
     assert len(str(told.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("study_user_attributes set value_json = 'yes'", "study 'mine': user attribute 'why': 'yes' is no JSON"),
+        ("study_user_attributes set value_json = NULL", "study 'mine': user attribute 'why': None is no JSON"),
+        ("study_directions set direction = 'DOWN'", "study 'mine': direction 'DOWN' is none"),
+        ("studies set study_name = X'FF'", "study with id 1: study_name .* is no text"),
+        ("trials set number = 0", "trial 0: another trial of the study has the same number"),
+    ],
+)
+def test_a_damaged_cell_of_the_study_itself_is_named(filled, tmp_path, changed, message):
+    shutil.copy(filled / "o.db", tmp_path / "bad.db")
+    optuna.load_study(study_name="mine", storage=f"sqlite:///{tmp_path}/bad.db").set_user_attr("why", "a test")
+    with closing(sqlite3.connect(tmp_path / "bad.db")) as database:
+        database.execute(f"update {changed}")
+        database.commit()
+    with pytest.raises(StorageError, match=message):
+        read(tmp_path / "bad.db")
 
 
 @pytest.mark.parametrize("value", ["['a']", "[0.5, null]"])

@@ -80,8 +80,8 @@ def test_tables_are_a_study_and_every_rule_is_said(tmp_path):
     assert restarted[80] == 2.0 / 80, "of a step logged twice the later row holds (D33)"
     assert frames.trials["act"].tolist() == ["relu", "=tanh", "NA", "relu", "NA"], "NA is a name here"
     notes = " ".join(imported.notes)
-    for told in ("3 repeated or rewound steps in 1 trials", "1 trials did not reach their end",
-                 "1 trials are infeasible", "1 trials have no curve"):  # fmt: skip
+    for told in ("3 repeated or rewound steps in 1 trial:", "1 trial did not reach the end",
+                 "1 infeasible trial ended", "1 trial recorded no curve"):  # fmt: skip
         assert told in notes
 
 
@@ -191,8 +191,8 @@ def test_the_states_that_the_points_give_decide_and_the_notes_say_so(tmp_path):
     assert [one.state.value for one in imported.trials] == [
         "infeasible", "infeasible", "complete", "cancelled", "failed"]  # fmt: skip
     told = " ".join(imported.notes)
-    for note in ("1 trials did not reach their end", "2 trials are infeasible", "width is empty in 1 trials",
-                 "1 trials are complete by the points, though their curves end before the budget"):  # fmt: skip
+    for note in ("1 trial did not reach the end", "2 infeasible trials", "width is empty in 1 trial:",
+                 "1 trial ended before the budget by the curves, and completed by the state in"):  # fmt: skip
         assert note in told
 
 

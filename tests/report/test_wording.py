@@ -10,8 +10,9 @@ import pytest
 from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, cosine, inverse_sqrt, linear
 from tuner.design.hyperparameters import choice, integers, log_uniform
 from tuner.report.tables import table_of
-from tuner.report.wording import counted, domain_words, in_words, readable, scale_words, schedule_words
+from tuner.report.wording import domain_words, in_words, readable, scale_words, schedule_words
 from tuner.security import without_secrets
+from tuner.shown import counted
 
 
 @pytest.mark.parametrize(

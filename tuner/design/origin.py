@@ -1,4 +1,4 @@
-"""Where a promoted trial's point came from, as text that people read and programs parse.
+"""Where a promoted or imported trial's point came from, as text that people read and programs parse.
 
 A trial with the *same seed* as its parent begins with the same bits, so it can go on from its parent's trunk; it also
 shares its parent's luck, so the pair confirms nothing. A trial with *fresh seeds* does (B31, D41).
@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+RUN_ORIGIN = "run "  # begins the origin of an imported trial whose run has a name that is no number
 Seeds = Literal["same", "fresh"]
 _WORDS: dict[str, Seeds] = {"same seed": "same", "fresh seeds": "fresh"}
 _TEXT = re.compile(

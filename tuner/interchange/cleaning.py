@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from tuner.design.objective import Objective
 from tuner.records import FinishedTrial, State
+from tuner.shown import counted
 
 LARGEST = 1e300
 
@@ -36,7 +37,8 @@ def without_repeats(curves: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     if repeated.any():
         trials = curves.loc[repeated, "trial"].nunique()
         notes.append(
-            f"{int(repeated.sum())} repeated or rewound steps in {trials} trials: the row logged last holds (D33)"
+            f"{counted(int(repeated.sum()), 'repeated or rewound step')} in {counted(trials, 'trial')}: the row logged "
+            "last is taken (D33)"
         )
     return curves[~repeated]
 
@@ -99,16 +101,18 @@ def note_ends(
     mine = curves[(curves["metric"] == objective.metric) & curves["trial"].isin(whole)]
     holes = mine.loc[~np.isfinite(mine["value"].to_numpy()), "trial"].nunique()
     notes = [
-        (states.count(State.CANCELLED), "trials did not reach their end (they were stopped, or still ran when "
-         "the table was written) and count as cancelled: no verdict speaks about them (D13)"),
-        (states.count(State.INFEASIBLE), "trials are infeasible: they end without a finite value, or the points say so "
-         "(D27)"),
-        (short, "trials are complete by the points, though their curves end before the budget"),
-        (holes, "complete trials have values that are not finite on the way; they are passed over (D27)"),
-        (sum(trial not in by_curve for trial in ends), f"trials have no curve of {objective.metric}; they count as "
-         "failed unless the points say otherwise"),
+        (states.count(State.CANCELLED), "trial", "did not reach the end (stopped, or still running when the table was "
+         "written): cancelled, and no verdict speaks about cancelled trials (D13)"),
+        (states.count(State.INFEASIBLE), "infeasible trial", "ended without a finite value, or by the state in the "
+         "points (D27)"),
+        (short, "trial", "ended before the budget by the curves, and completed by the state in the points"),
+        (holes, "complete trial", "had values on the way that are not finite; these are passed over (D27)"),
+        (sum(trial not in by_curve for trial in ends), "trial", f"recorded no curve of {objective.metric}: failed, "
+         "unless the points give another state"),
     ]  # fmt: skip
-    return [f"{count} {told}" for count, told in notes if count] + _by_epochs(by_curve, curves, objective)
+    return [f"{counted(count, noun)} {told}" for count, noun, told in notes if count] + _by_epochs(
+        by_curve, curves, objective
+    )
 
 
 def _by_epochs(by_curve: Mapping[int, Ended], curves: pd.DataFrame, objective: Objective) -> list[str]:
@@ -146,7 +150,7 @@ def note_replicates(trials: Sequence[FinishedTrial]) -> list[str]:
     if not several:
         return []
     told = (
-        f"{sum(several)} trials share {len(several)} points and count as replicates (the most of one point: "
+        f"{sum(several)} trials share {counted(len(several), 'point')} and count as replicates (the most of one point: "
         f"{max(several)}); `tuner adopt` compares points that have 3 or more"
     )
     seen = Counter(
@@ -155,6 +159,6 @@ def note_replicates(trials: Sequence[FinishedTrial]) -> list[str]:
         if points[repr(one.trial.point.values_by_name)] > 1 and one.measurements
     )
     copies = sum(count - 1 for count in seen.values())
-    return [told] + [f"{copies} of these repeat another to the last bit: copies of one run, or of one seed"] * bool(
-        copies
-    )
+    if not copies:
+        return [told]
+    return [told, f"{counted(copies, 'replicate')} repeated another to the last bit: copies of one run, or of one seed"]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tuner.errors import DeclarationError
+from tuner.shown import counted
 
 READINGS = ("not-measured", "diverged")
 MOST = 0.5  # of the runs: where more curves end in empty cells, the reading decides what the study says
@@ -39,13 +40,15 @@ def without_empty(
     diverged = ending if reading == "diverged" else ending & False
     dropped = curves["empty"] & ~diverged
     if dropped.any():
-        notes.append(f"{int(dropped.sum()):,} empty cells are taken as not measured and left out")
+        notes.append(f"{counted(int(dropped.sum()), 'empty cell')} left out, as not measured")
     if diverged.any():
-        notes.append(f"{int(diverged.sum()):,} empty cells at the ends of curves are taken as NaN (--empty diverged)")
+        notes.append(
+            f"{counted(int(diverged.sum()), 'empty cell')} at the ends of curves taken as NaN (--empty diverged)"
+        )
     elif doubtful and reading is None:
         notes.append(
-            f"the curves of {doubtful} trials end in empty cells, taken as not measured; --empty diverged takes them "
-            "as NaN"
+            f"the curves of {counted(doubtful, 'trial')} end in empty cells, taken as not measured; --empty diverged "
+            "takes such cells as NaN"
         )
     return curves[~dropped].reset_index(drop=True)
 

@@ -207,7 +207,7 @@ def _panel(table: pd.DataFrame, path: Path, columns: Sequence[tuple[str, str, st
     return pd.concat(parts, ignore_index=True)
 
 
-def without_config(table: pd.DataFrame, names: Collection[str]) -> list[str]:
+def parameter_columns(table: pd.DataFrame, names: Collection[str]) -> list[str]:
     """The columns of a history that hold a hyperparameter: one value a run, wherever a value stands."""
     column = run_column(table)
     mine = [name for name in names if name in table.columns and name != column]

@@ -8,6 +8,7 @@ from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.objective import Objective
+from tuner.design.origin import RUN_ORIGIN
 from tuner.design.points import Point
 from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
@@ -16,7 +17,6 @@ from tuner.errors import DeclarationError, StudyChanged
 from tuner.records import FinishedTrial, TrialRecord
 from tuner.storage.store import Ledger
 
-RUN_ORIGIN = "run "  # begins the origin of a trial whose run has a name that is no number
 STUDY = "round-1"  # the name of an imported study in its campaign
 SCHEDULES = ("constant", "decaying", "unknown")
 
@@ -45,13 +45,18 @@ class Imported:
 def metric_name(name: str) -> str:
     """A metric under the name it has here: val_loss is validation/loss, train/acc training/acc, loss validation/loss.
 
-    A learning rate is of no split and keeps its name.
+    Loss/train, as torch's own examples write it for TensorBoard, is training/Loss. A learning rate is of no split and
+    keeps its name.
     """
     if name in LEARNING_RATE_METRICS:
         return name
     for separator in ("/", "_", "."):
-        split, found, rest = name.partition(separator)
-        if found and rest and split.lower() in _SPLITS:
+        split, _, rest = name.partition(separator)
+        if rest and split.lower() in _SPLITS:
+            return f"{_SPLITS[split.lower()]}/{rest}"
+    for separator in ("/", "_", "."):
+        rest, _, split = name.rpartition(separator)
+        if rest and split.lower() in _SPLITS and split.lower() != "dev":  # std_dev is a deviation
             return f"{_SPLITS[split.lower()]}/{rest}"
     return f"validation/{name}"
 

@@ -22,13 +22,11 @@ Cells = Mapping[str, object]
 
 
 def damage_of_database(connection: sqlite3.Connection) -> list[str]:
-    """What is wrong with the cells of a database: "trial 3: param_value of 'lr': ...". None: an empty list."""
+    """What is wrong with the cells of a database, each like "trial 3: param 'lr': param_value ..."; empty: nothing."""
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     connection.row_factory = sqlite3.Row
-    found = [f"study {row['name']!r:.{LONGEST}}: direction {_shown(row['direction'])} is none" for row in
-             _rows(connection, "SELECT study_name AS name, direction FROM study_directions LEFT JOIN studies USING "
-                               "(study_id)") if row["direction"] not in _DIRECTIONS]  # fmt: skip
-    for look in (_trials, _params, _values, _intermediate, _attributes):
+    found: list[str] = []
+    for look in (_studies, _trials, _params, _values, _intermediate, _attributes):
         found += look(connection)
     return found
 
@@ -64,14 +62,34 @@ def _joined(connection: sqlite3.Connection, table: str, *columns: str) -> Iterat
         yield f"trial {number}", {column: row[column] for column in columns}
 
 
+def _studies(connection: sqlite3.Connection) -> Iterator[str]:
+    for row in _rows(connection, "SELECT study_id, study_name FROM studies"):
+        if not isinstance(row["study_name"], str):
+            yield f"study with id {_shown(row['study_id'])}: study_name {_shown(row['study_name'])} is no text"
+    of_study = "SELECT study_name, {columns} FROM {table} LEFT JOIN studies USING (study_id)"
+    for row in _rows(connection, of_study.format(columns="direction", table="study_directions")):
+        if row["direction"] not in _DIRECTIONS:
+            yield f"study {_shown(row['study_name'])}: direction {_shown(row['direction'])} is none"
+    for kind in ("user", "system"):
+        for row in _rows(connection, of_study.format(columns="key, value_json", table=f"study_{kind}_attributes")):
+            wrong = _wrong_json(row["value_json"])
+            if wrong:
+                told = f"{kind} attribute {_shown(row['key'])}: {_shown(row['value_json'])} {wrong}"
+                yield f"study {_shown(row['study_name'])}: {told}"
+
+
 def _trials(connection: sqlite3.Connection) -> Iterator[str]:
     columns = ("number", "state", "datetime_start", "datetime_complete")
-    for where, cells in _joined(connection, "trials", *columns):
+    seen: set[tuple[object, object]] = set()
+    for where, cells in _joined(connection, "trials", *columns, "study_id"):
+        if (cells["study_id"], cells["number"]) in seen:
+            yield f"{where}: another trial of the study has the same number"
+        seen.add((cells["study_id"], cells["number"]))
         if not _is_step(cells["number"]):
             yield f"{where}: number {_shown(cells['number'])} is no whole number from 0 on"
         if cells["state"] not in _STATES:
             yield f"{where}: state {_shown(cells['state'])} is none of {', '.join(_STATES)}"
-        for column in columns[2:]:
+        for column in ("datetime_start", "datetime_complete"):
             if cells[column] is not None and not _is_moment(cells[column]):
                 yield f"{where}: {column} {_shown(cells[column])} is no date"
 

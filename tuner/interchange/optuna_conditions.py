@@ -29,24 +29,28 @@ class Parent:
     rank: int
 
 
-def parents_of(names: Sequence[str], trials: Sequence[FrozenTrial]) -> dict[str, Parent]:
+def parents_of(patterns: Mapping[str, Sequence[Pattern]], trials: Sequence[FrozenTrial]) -> dict[str, Parent]:
     """The parent of every parameter that has one. Of several that would do, the one that explains most others."""
-    wanted = {name: patterns(name, trials) for name in names}
-    split = [name for name, mine in wanted.items() if len({*mine} - {NOT_REACHED}) > 1]
-    candidates = {name: list(_candidates(name, wanted[name], names, trials)) for name in split}
-    votes = {name: sum(any(one.name == name for one in found) for found in candidates.values()) for name in names}
+    split = [name for name, mine in patterns.items() if len({*mine} - {NOT_REACHED}) > 1]
+    candidates = {name: list(_candidates(name, patterns, trials)) for name in split}
+    votes = {name: sum(any(one.name == name for one in found) for found in candidates.values()) for name in patterns}
     return {
         name: min(found, key=lambda one: (one.rank, -votes[one.name])) for name, found in candidates.items() if found
     }
 
 
-def patterns(name: str, trials: Sequence[FrozenTrial]) -> list[Pattern]:
-    """The distribution of a parameter in each trial.
+def patterns_of(names: Sequence[str], trials: Sequence[FrozenTrial]) -> dict[str, list[Pattern]]:
+    """The distribution of every parameter in each trial.
 
     A trial that failed or was pruned before it reported anything may have ended before the parameter was suggested:
     NOT_REACHED where trials that have its last parameter, too, suggest this one later.
     """
     places = [{one: place for place, one in enumerate(trial.params)} for trial in trials if not _ended_early(trial)]
+    return {name: _patterns(name, trials, places) for name in names}
+
+
+def _patterns(name: str, trials: Sequence[FrozenTrial], places: Sequence[Mapping[str, int]]) -> list[Pattern]:
+    """`places`: of every trial that has all its parameters, at which place each was suggested."""
     later: dict[str | None, bool] = {None: True}
     found: list[Pattern] = []
     for trial in trials:
@@ -54,7 +58,7 @@ def patterns(name: str, trials: Sequence[FrozenTrial]) -> list[Pattern]:
         if name in trial.distributions or not _ended_early(trial):
             found.append(repr(trial.distributions[name]) if name in trial.distributions else None)
             continue
-        if last not in later:
+        if last is not None and last not in later:
             both = [mine[name] > mine[last] for mine in places if name in mine and last in mine]
             later[last] = bool(both) and all(both)
         found.append(NOT_REACHED if later[last] else None)
@@ -74,9 +78,10 @@ def plain_value(value: object) -> Value:
 
 
 def _candidates(
-    name: str, mine: Sequence[Pattern], names: Sequence[str], trials: Sequence[FrozenTrial]
+    name: str, patterns: Mapping[str, Sequence[Pattern]], trials: Sequence[FrozenTrial]
 ) -> Iterator[Parent]:
-    for other in names:
+    mine = patterns[name]
+    for other in patterns:
         if other == name:
             continue
         there = [place for place, trial in enumerate(trials) if other in trial.params]
@@ -156,14 +161,3 @@ def _sets(parent: str, pairs: Sequence[tuple[Value, Pattern]]) -> Iterator[tuple
         several = tuple(value for value, mine in pairs if mine == pattern)
         if pattern is not None:
             yield (parent, several if len(several) > 1 else several[0]), pattern
-
-
-def qualifier(condition: Condition, words: str) -> str:
-    """What stands before the name of a hyperparameter that exists under several conditions."""
-    wanted = condition[1]
-    return wanted if isinstance(wanted, str) else words.replace(" ", "")
-
-
-def renamed(condition: Condition, names: Mapping[str, str]) -> Condition:
-    """The condition with its parent under the name it has here."""
-    return names.get(condition[0], condition[0]), condition[1]

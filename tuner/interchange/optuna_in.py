@@ -22,6 +22,7 @@ from tuner.interchange.optuna_cells import damage_of_trial
 from tuner.interchange.optuna_places import OptunaPlace, chosen_study, opened_place, place_of, quiet_optuna, trials_in
 from tuner.interchange.optuna_space import OptunaSpace, space_of
 from tuner.records import FinishedTrial, Measurement, State
+from tuner.shown import counted
 from tuner.storage.codec import study_from
 
 NUMBER, STATE, REASON = "tuner_trial", "tuner_state", "tuner_reason"  # user attributes that our export writes
@@ -245,29 +246,34 @@ def _note_states(trials: Sequence[FrozenTrial], made: Sequence[FinishedTrial], n
     ]  # fmt: skip
     if short:
         notes.append(
-            f"{len(short)} trials are complete in Optuna but end early, at step {min(short):,} to {max(short):,}: they "
-            "count as cut short, because all trials of a study have one budget here (A11); where all trained equally "
-            "long in epochs, report the epoch: trial.report(value, epoch)"
+            f"{counted(len(short), 'trial')} completed in Optuna but ended early, at step {min(short):,} to "
+            f"{max(short):,}: cut short, because all trials of a study have one budget here (A11); where all trained "
+            "equally long in epochs, report the epoch: trial.report(value, epoch)"
         )
     counts = {state: sum(one.state is state for one in made) for state in (State.CANCELLED, State.FAILED)}
     if counts[State.CANCELLED]:
         pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
-        told = f"{pruned} pruned" if pruned == counts[State.CANCELLED] else f"{counts[State.CANCELLED]} pruned or short"
-        notes.append(f"{told} trials did not reach the end: they count as at least so bad as they were (D13, D24)")
+        told = "pruned trial" if pruned == counts[State.CANCELLED] else "pruned or short trial"
+        notes.append(
+            f"{counted(counts[State.CANCELLED], told)} did not reach the end: counted as at least that bad (D13, D24)"
+        )
     if counts[State.FAILED]:
-        notes.append(f"{counts[State.FAILED]} failed trials stay failed: Optuna does not keep whether it was NaN (D37)")
+        told = counted(counts[State.FAILED], "trial")
+        notes.append(f"{told} failed in Optuna, which does not keep whether the value was NaN: failed here, too (D37)")
     infeasible = sum(one.state is State.INFEASIBLE for one in made)
     if infeasible:
-        notes.append(f"{infeasible} trials are infeasible: not finite, or a violated constraint (D27, D37)")
+        notes.append(f"{counted(infeasible, 'infeasible trial')}: not finite, or a violated constraint (D27, D37)")
     other = sum(_is_of_another_metric(trial) for trial in trials)
     if other:
         notes.append(
-            f"the value of {other} trials is none of their intermediate values; the curves decide here, so if they are "
-            "of another metric than the value, import both as tables"
+            f"the value of {counted(other, 'trial')} is not among the intermediate values; the curves decide here: if "
+            "these are of another metric than the value, import both as tables"
         )
     bare = sum(one.state is State.COMPLETE and not t.intermediate_values for t, one in zip(trials, made, strict=True))
     if bare and bare < len(made):
-        notes.append(f"{bare} complete trials have no intermediate values; their value stands at the last step")
+        notes.append(
+            f"{counted(bare, 'complete trial')} without intermediate values: the value stands at the last step"
+        )
 
 
 def _is_of_another_metric(trial: FrozenTrial) -> bool:

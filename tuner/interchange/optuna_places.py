@@ -6,6 +6,7 @@ into the file, and whoever opens the study with the old Optuna could not read it
 
 import json
 import logging
+import re
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ FIRST_BYTES = 200  # of a file, by which its kind is told
 LONGEST = 300  # characters of a message of Optuna
 JOURNAL_SUFFIXES = (".log", ".journal", ".jsonl")  # of a new file that an export writes as a journal
 _SQLITE, _SQLITE_HEAD = "sqlite:///", b"SQLite format 3\0"
+_SQLITE_URL = re.compile(r"sqlite(?:\+\w+)?:///(?P<file>[^?]*)(?:\?.*)?")
 _OPERATIONS = (
     "create_study", "delete_study", "set_study_user_attr", "set_study_system_attr", "create_trial", "set_trial_param",
     "set_trial_state_values", "set_trial_intermediate_value", "set_trial_user_attr", "set_trial_system_attr",
@@ -65,9 +67,9 @@ def quiet_optuna() -> Iterator[None]:
 def place_of(written: str) -> OptunaPlace:
     """What a path or URL stands for; a file is there and is one of Optuna's kinds. Raises StorageError."""
     told = without_secrets(written)
-    if "://" in written and not written.startswith(_SQLITE):
+    path = _file_in(written)
+    if path is None:
         return OptunaPlace(told, url=written)
-    path = Path(written.removeprefix(_SQLITE).partition("?")[0] if written.startswith(_SQLITE) else written)
     if not path.is_file():
         raise StorageError(_missing(path))
     try:
@@ -102,10 +104,8 @@ def opened_place(place: OptunaPlace) -> Iterator[BaseStorage]:
 
 def writable_storage(written: str) -> BaseStorage:
     """The storage of a path or URL, for an export; a file that is not there is made. Raises StorageError."""
-    path = Path(written)
-    if "://" in written:
-        path = Path(written.removeprefix(_SQLITE).partition("?")[0])
-    if "://" in written and not written.startswith(_SQLITE):
+    path = _file_in(written)
+    if path is None:
         return _server(OptunaPlace(without_secrets(written), url=written), create=True)
     there = path.is_file() and path.stat().st_size > 0
     if place_of(str(path)).journal if there else path.suffix in JOURNAL_SUFFIXES:
@@ -132,6 +132,14 @@ def trials_in(storage: BaseStorage, study: optuna.Study, place: OptunaPlace) -> 
         return study.get_trials(deepcopy=False)
     with closing(sqlite3.connect(str(storage.engine.url.database))) as connection:
         return trials_of_database(connection, study.study_name)
+
+
+def _file_in(written: str) -> Path | None:
+    """The file that a path or a URL of SQLite names, with a driver (sqlite+pysqlite) or without; None for a server."""
+    url = _SQLITE_URL.fullmatch(written)
+    if url is not None:
+        return Path(url["file"])
+    return None if "://" in written else Path(written)
 
 
 def _missing(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Optuna's distributions as hyperparameters: one name under two parents is two hyperparameters (B13, F9)."""
+"""Optuna's distributions as hyperparameters: one name under two parents is two hyperparameters (B13)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from tuner.errors import DeclarationError
 from tuner.interchange.optuna_conditions import (
     NOT_REACHED,
     Parent,
+    Pattern,
     parents_of,
-    patterns,
+    patterns_of,
     plain_value,
-    qualifier,
-    renamed,
 )
+from tuner.shown import counted
 
 Named = tuple[tuple[Condition | None, str], ...]  # of one Optuna name: where it exists, and its name here
 
@@ -73,18 +73,23 @@ def space_of(trials: Sequence[FrozenTrial], ignored: Sequence[str], notes: list[
     none does, it is one hyperparameter over the hull of its ranges, that exists where it was suggested.
     """
     names = list(dict.fromkeys(name for trial in trials for name in trial.params if name not in ignored))
-    parents = parents_of(names, trials)
+    patterns = patterns_of(names, trials)
+    parents = parents_of(patterns, trials)
     texts = {name: _texts(name, trials, notes) for name in names}
     known: dict[str, Named] = {}
     found: dict[str, list[Hyperparameter]] = {}
     for name in _parents_first(names, parents):
-        branches = _branches(name, parents.get(name), trials, known, notes)
+        seen = [trial.distributions[name] for trial in trials if name in trial.distributions]
+        _note_steps(name, seen, notes)
+        branches = _branches(name, parents.get(name), known, seen) or [_everywhere(name, seen, patterns[name], notes)]
         known[name], found[name] = (), []
-        unknown = patterns(name, trials).count(NOT_REACHED)
+        unknown = patterns[name].count(NOT_REACHED)
         if unknown:
-            notes.append(f"{unknown} trials failed or were pruned before {name} was suggested: it is not known there")
-        for condition, here, seen in branches:
-            domain = None if here in ignored else _checked(seen, here, name, texts[name])
+            notes.append(
+                f"{counted(unknown, 'trial')} ended before {name} was suggested (failed or pruned): unknown there"
+            )
+        for condition, here, there in branches:
+            domain = None if here in ignored else _checked(there, here, name, texts[name])
             if domain is None:
                 notes.append(f"{here} has one value only and does not vary; it is left out")
                 continue
@@ -160,26 +165,29 @@ def _parents_first(names: Sequence[str], parents: dict[str, Parent]) -> list[str
 Branch = tuple[Condition | None, str, list[BaseDistribution]]
 
 
+def _everywhere(name: str, seen: Sequence[BaseDistribution], patterns: Sequence[Pattern], notes: list[str]) -> Branch:
+    """The one branch of a name that no other parameter decides about."""
+    reached = sum(pattern != NOT_REACHED for pattern in patterns)
+    _note_hull(name, seen, reached, notes)
+    return (name, Span()) if len(seen) < reached else None, name, list(seen)
+
+
 def _branches(
-    name: str, parent: Parent | None, trials: Sequence[FrozenTrial], known: dict[str, Named], notes: list[str]
+    name: str, parent: Parent | None, known: dict[str, Named], seen: Sequence[BaseDistribution]
 ) -> list[Branch]:
-    """Where a name exists, what it is called there, and its distributions there."""
-    seen = [trial.distributions[name] for trial in trials if name in trial.distributions]
-    above = known.get(parent.name, ()) if parent else ()
-    _note_steps(name, seen, notes)
-    if parent is None or not above:
-        reached = sum(pattern != NOT_REACHED for pattern in patterns(name, trials))
-        _note_hull(name, seen, reached, notes)
-        alone = (name, Span()) if len(seen) < reached else None
-        return [(alone, name, seen)]
+    """Where a name exists under its parent, what it is called there, and its distributions there; empty without one."""
+    if parent is None:
+        return []
+    above = known.get(parent.name, ())
     by_pattern = {repr(one): one for one in seen}
     found: list[Branch] = []
     taken = {here for named in known.values() for _, here in named}
     for _, parent_here in above:
         for condition, pattern in parent.branches:
-            here = renamed(condition, {parent.name: parent_here})
+            here = (parent_here, condition[1])
             several = len(above) * len(parent.branches) > 1 or isinstance(condition[1], str)
-            before = f"{parent_here.removesuffix(parent.name)}{qualifier(condition, condition_words(condition))}."
+            value = condition[1] if isinstance(condition[1], str) else condition_words(condition).replace(" ", "")
+            before = f"{parent_here.removesuffix(parent.name)}{value}."
             short = name if not several or name.startswith(before) else before + name
             full = short if short not in taken else f"{condition_words(here).replace(' ', '')}.{name}"
             found.append((here, full, [by_pattern[str(pattern)]]))
@@ -188,11 +196,11 @@ def _branches(
 
 def _note_hull(name: str, seen: Sequence[BaseDistribution], num_trials: int, notes: list[str]) -> None:
     if any(each != seen[0] for each in seen):
-        notes.append(
-            f"{name} was searched over several ranges, which no parameter explains; taken as one, over all (F9)"
-        )
+        notes.append(f"{name} was searched over several ranges, which no parameter explains; taken as one, over all")
     if len(seen) < num_trials:
-        notes.append(f"{name} exists in {len(seen)} of {num_trials} trials, and no other parameter explains where")
+        notes.append(
+            f"{name} exists in {len(seen)} of {counted(num_trials, 'trial')}, and no other parameter explains where"
+        )
 
 
 def _note_steps(name: str, seen: Sequence[BaseDistribution], notes: list[str]) -> None:

@@ -49,7 +49,7 @@ def checked_points(table: pd.DataFrame, path: Path, known: Known, notes: list[st
     Raises DeclarationError for columns or rows that do not fit.
     """
     names = [h.name for h in known.hyperparameters]
-    table = without_prefixes(table, names)
+    table = without_prefixes(table, {*names, *known.ignored})
     column = _run_column(table, known.runs)
     check_columns(table, (column or "trial", *names), path)
     if table.empty:

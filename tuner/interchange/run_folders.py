@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from tuner.errors import DeclarationError
 from tuner.interchange.histories import Columns, history_of
 from tuner.interchange.table_files import SUFFIXES, read_table, text_of
+from tuner.shown import counted
 
 HISTORY_FILES = ("progress.csv", "result.json", "metrics.csv")  # of Ray Tune, Ray Tune, Lightning
 PARAMETER_FILES = ("params.json", "hparams.yaml", "hparams.json", "config.json")
-_KEY = re.compile(r"(?P<indent> *)(?P<name>[^\s#'\"-][^:]*|'[^']*'|\"[^\"]*\"):(?: +(?P<value>.*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def read_runs(root: Path, notes: list[str], columns: Columns, leave: Collection[
             continue
         parts.append(history_of(table, path, notes, columns, name))
     if silent:
-        notes.append(f"{silent} runs have nothing written yet: they are waiting, running, or failed at once")
+        notes.append(f"{counted(silent, 'run')} wrote nothing yet: waiting, running, or failed at once")
     if not parts:
-        raise DeclarationError(f"{root}: nothing is written in the histories of its {len(files)} runs")
+        raise DeclarationError(f"{root}: nothing is written in the histories of its {counted(len(files), 'run')}")
     return Runs(pd.concat(parts, ignore_index=True), _parameters(files))
 
 
@@ -110,18 +111,19 @@ def _parameters(files: list[tuple[str, Path]]) -> pd.DataFrame | None:
     for name, values in found.items():
         if values is None:
             known = ", ".join(PARAMETER_FILES)
-            raise DeclarationError(f"run {name} has no file of its parameters ({known}), and others do; give --points")
+            raise DeclarationError(f"run {name} has no parameters ({known}), and other runs have; give --points")
     rows = [{"trial": name, **(values or {})} for name, values in found.items()]
     return pd.DataFrame(rows, dtype=object).astype(object)
 
 
 def _parameters_beside(history: Path) -> dict[str, str] | None:
+    """The parameters that were written for a run; None without a file of them, or where it is empty."""
     if history.name not in HISTORY_FILES:
         return None
     for name in PARAMETER_FILES:
         path = history.with_name(name)
         if path.is_file():
-            return _yaml_cells(path) if path.suffix == ".yaml" else _json_cells(path)
+            return (_yaml_cells(path) if path.suffix == ".yaml" else _json_cells(path)) or None
     return None
 
 
@@ -145,27 +147,18 @@ def _flat(data: Mapping[str, object], above: str = "") -> Iterator[tuple[str, ob
 
 
 def _yaml_cells(path: Path) -> dict[str, str]:
-    """The plain part of YAML that Lightning writes: names, nested by indentation, and values. Lists become texts."""
-    found: dict[str, str] = {}
-    above: list[tuple[int, str]] = []
-    for line in text_of(path).splitlines():
-        item = line.strip()
-        if item.startswith("- ") and above:
-            name = "/".join(part for _, part in above)
-            found[name] = f"{found[name][:-1]}, {item[2:]}]" if found.get(name) else f"[{item[2:]}]"
-            continue
-        read = _KEY.fullmatch(line.rstrip())
-        if read is None:
-            continue
-        indent = len(read["indent"])
-        above = [*(one for one in above if one[0] < indent), (indent, _unquoted(read["name"]))]
-        value = (read["value"] or "").strip()
-        if value:
-            found["/".join(part for _, part in above)] = _unquoted(value)
-    return found
+    """Every value as the text that stands there; of tags, as `!!python/tuple`, nothing is made."""
+    try:
+        data = yaml.load(text_of(path), yaml.BaseLoader)  # noqa: S506 - it makes texts, lists and dicts, nothing else
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DeclarationError(f"{path} is no YAML: {' '.join(str(error).split()):.200}") from error
+    if not isinstance(data, dict | None):
+        raise DeclarationError(f"{path} lists no parameters by name, like `learning_rate: 0.1`")
+    return {name: _yaml_cell(value) for name, value in _flat(data or {}) if value != ""}
 
 
-def _unquoted(text: str) -> str:
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        return text[1:-1].replace("''", "'") if text[0] == "'" else text[1:-1]
-    return "null" if text == "~" else text
+def _yaml_cell(value: object) -> str:
+    """Lists become texts: [64, 64]."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml_cell, value))}]"
+    return "null" if value == "~" else str(value)

@@ -1,4 +1,4 @@
-"""A space file: per hyperparameter kind, low, high, log, choices; and points read against it (RELIABILITY 54, 59)."""
+"""A space file: per hyperparameter kind, low, high, log, choices; and points read against it."""
 
 import difflib
 import json

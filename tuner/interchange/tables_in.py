@@ -11,6 +11,7 @@ import pandas as pd
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.objective import Objective
+from tuner.design.origin import RUN_ORIGIN
 from tuner.design.study import Study
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import LARGEST, is_nothing
@@ -25,10 +26,9 @@ from tuner.interchange.cleaning import (
     without_repeats,
 )
 from tuner.interchange.empty_cells import without_empty
-from tuner.interchange.histories import Columns, history_of, without_config
+from tuner.interchange.histories import Columns, history_of, parameter_columns
 from tuner.interchange.imported import (
     LEARNING_RATE_METRICS,
-    RUN_ORIGIN,
     Imported,
     imported_study,
     imported_trial,
@@ -48,6 +48,7 @@ from tuner.interchange.run_folders import read_runs
 from tuner.interchange.table_files import read_table, refuse_no_file
 from tuner.interchange.table_space import read_space
 from tuner.records import FinishedTrial, Measurement, State
+from tuner.shown import counted
 
 _EXPORTED = ("curves.csv", "curves.parquet")  # in a folder that `tuner export` wrote
 
@@ -97,7 +98,7 @@ def imported_from_tables(
     _check_runs(curves, points, history, tables.points_file)
     _check_metric(curves, objective, terms.objective, history)
     curves = without_empty(curves, objective.metric, terms.empty, notes, known=tables.of_logger)
-    curves["value"] = _bounded(curves["value"])
+    curves["value"] = curves["value"].map(without_overflow)
     points, curves = _numbered(points, curves)
     curves = without_repeats(curves, notes)
     study = _study(hyperparameters, curves, objective, terms, history, notes)
@@ -127,8 +128,9 @@ def _tables(
                 "history); give them: --points FILE with a column trial and one for each hyperparameter"
             )
         return _Tables(runs.curves, points, points_file or history, True)
-    table = without_prefixes(read_table(history), [h.name for h in hyperparameters])
-    config = without_config(table, [h.name for h in hyperparameters])
+    names = [*(h.name for h in hyperparameters), *terms.ignored]
+    table = without_prefixes(read_table(history), names)
+    config = parameter_columns(table, names)
     curves = history_of(table, history, notes, Columns(terms.objective, terms.step_column, config))
     points = points_of_curves(table, hyperparameters) if points_file is None else read_table(points_file)
     if points is None:
@@ -167,13 +169,6 @@ def _with_our_metrics(curves: pd.DataFrame, path: Path, notes: list[str]) -> pd.
         if twin != name:
             raise DeclarationError(f"{path}: {twin} and {name} are both {mine} here; keep one of them")
     return curves.assign(metric=curves["metric"].map(ours))
-
-
-def _bounded(values: pd.Series) -> pd.Series:
-    bounded = values.to_numpy(dtype=np.float64).copy()
-    for place in np.flatnonzero(np.abs(bounded) > 1e300):
-        bounded[place] = without_overflow(float(bounded[place]))
-    return pd.Series(bounded, index=values.index)
 
 
 def _check_runs(curves: pd.DataFrame, points: pd.DataFrame, history: Path, points_file: Path) -> None:
@@ -266,8 +261,8 @@ def _note_running(points: pd.DataFrame) -> list[str]:
     if not count:
         return []
     return [
-        f"{count} trials were still running or waiting when the table was written: what they measured is kept, no "
-        "verdict speaks about them; when they have finished, import the study again under another name (--study)"
+        f"the table was written while {counted(count, 'trial')} waited or ran: what was measured is kept, no verdict "
+        "speaks about unfinished trials; when all have finished, import the study again under another name (--study)"
     ]
 
 
@@ -277,7 +272,11 @@ def _note_unknown(study: Study, trials: Sequence[FinishedTrial]) -> list[str]:
         for h in study.hyperparameters
         if h.condition is None
     }
-    return [f"{name} is empty in {count} trials: it is not known there" for name, count in counts.items() if count]
+    return [
+        f"{name} is empty in {counted(count, 'trial')}: it is not known there"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def _measurements(curves: pd.DataFrame) -> Mapping[int, list[Measurement]]:

@@ -17,7 +17,8 @@ from tuner.report.round_budgets import rounds_table
 from tuner.report.section import Section
 from tuner.report.sweeps import attempt_line, attempts, stages_table
 from tuner.report.tables import Column, Table
-from tuner.report.wording import NOTHING, counted, readable
+from tuner.report.wording import NOTHING, readable
+from tuner.shown import counted
 
 _CAPTION = (
     "Each learning rate, constant and without regularization, trained for the same number of steps. A mark's line is "

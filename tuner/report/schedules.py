@@ -12,7 +12,8 @@ from tuner.report.material import Material, StudyMaterial
 from tuner.report.promoted import parent_of
 from tuner.report.section import Section
 from tuner.report.tables import Column, Table
-from tuner.report.wording import NOTHING, counted, readable
+from tuner.report.wording import NOTHING, readable
+from tuner.shown import counted
 
 _CAPTION = "The learning rate at each step of the best trial of each round, as it was trained."
 

@@ -19,7 +19,8 @@ from tuner.report.material import Material, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.sweeps import trained_steps
 from tuner.report.tables import Column, Table, table_of
-from tuner.report.wording import NOTHING, counted, domain_words, readable, scale_words, schedule_words
+from tuner.report.wording import NOTHING, domain_words, readable, scale_words, schedule_words
+from tuner.shown import counted
 
 MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` has them all
 _SEARCHED = ("axes", "best-of-n", "isolation")  # plots of a round that searched its points

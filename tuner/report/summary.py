@@ -9,7 +9,8 @@ from tuner.report.findings import asked
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.winner import Winner, winner_of
-from tuner.report.wording import counted, in_words, moment, readable_moment
+from tuner.report.wording import in_words, moment, readable_moment
+from tuner.shown import counted
 
 # What has a result comes first in the bar of states.
 _STATES = (State.COMPLETE, State.INFEASIBLE, State.FAILED, State.CANCELLED, State.RUNNING, State.WAITING)

@@ -8,7 +8,8 @@ from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome, sweep_outcome
 from tuner.report.material import StudyMaterial
 from tuner.report.tables import Column, Table
-from tuner.report.wording import counted, readable
+from tuner.report.wording import readable
+from tuner.shown import counted
 
 _STAGES = {
     "probe": "probe: does any rate fit in so many steps?",

@@ -10,8 +10,8 @@ from tuner.analysis.headline import Headline, fresh_elsewhere, fresh_medians, he
 from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
 from tuner.records import Checkpoint, TrialRecord
 from tuner.report.material import Material, StudyMaterial
-from tuner.report.wording import counted, domain_words, readable, scale_words
-from tuner.shown import word
+from tuner.report.wording import domain_words, readable, scale_words
+from tuner.shown import counted, word
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tuner.budget.schedules import Piece, Schedule, ScheduleFamily
 from tuner.design.hyperparameters import Domain, Range
+from tuner.shown import counted
 
 NOTHING = "–"
 _DECAYS = {"linear": "linear", "cosine": "cosine", "one_minus_sqrt": "one minus square root"}
@@ -39,12 +40,6 @@ def moment(when: datetime) -> str:
 def in_words(identifier: str) -> str:
     """maybe_too_short → maybe too short."""
     return identifier.replace("_", " ")
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: 1 trial, 2 trials."""
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{count:,} {noun if count == 1 else plural}"
 
 
 def domain_words(domain: Domain) -> str:

@@ -15,6 +15,7 @@ from tuner.analysis.frames import study_frames
 from tuner.analysis.replicates import replicate_groups
 from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.analysis.study_frames import StudyFrames
+from tuner.design.origin import RUN_ORIGIN
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
@@ -23,7 +24,6 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
 MINIMUM_REPLICATES = 3  # [P] of each side: two show a spread that means nothing
-_RUN = "run "  # begins the origin of a run that has a name
 _LONG = 5  # measurements: a curve of so many that is the same to the last bit is a copy, not luck
 _SHOWN = 8  # points that a message lists
 Row = Mapping[str, object]
@@ -162,7 +162,7 @@ def _named(frames: StudyFrames, groups: Sequence[tuple[int, ...]], name: str, op
         found = _with_values(trials, frames.hyperparameters, name, option)
     else:
         plain = name.removeprefix(f"{frames.study.name}/").removeprefix("1/")
-        found = trials.loc[trials["origin"] == f"{_RUN}{name}", "trial"].tolist()
+        found = trials.loc[trials["origin"] == f"{RUN_ORIGIN}{name}", "trial"].tolist()
         found = found or [number for number in trials["trial"].tolist() if str(number) == plain]
     meant = [group for group in groups if set(group) & set(found)]
     if len(meant) != 1:

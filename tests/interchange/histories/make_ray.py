@@ -27,9 +27,10 @@ space = {
     "learning_rate": tune.grid_search([0.001, 0.01, 10.0]),
     "model": {"hidden": 8, "act": tune.grid_search(["relu", None])},
 }
-tuner = tune.Tuner(train, param_space=space, run_config=tune.RunConfig(name="ray", storage_path="/tmp/ray_results"))
+results = Path("ray_results").resolve()  # Ray takes no relative path
+tuner = tune.Tuner(train, param_space=space, run_config=tune.RunConfig(name="ray", storage_path=str(results)))
 tuner.fit()
-for folder in Path("/tmp/ray_results/ray").iterdir():
+for folder in (results / "ray").iterdir():
     if not (folder / "progress.csv").is_file():
         continue
     kept = Path("ray") / f"train_{folder.name.split('_')[2]}"
@@ -38,4 +39,4 @@ for folder in Path("/tmp/ray_results/ray").iterdir():
         text = (folder / name).read_text()
         text = re.sub(ray.util.get_node_ip_address().replace(".", r"\."), "127.0.0.1", text)
         (kept / name).write_text(re.sub(re.escape(socket.gethostname()), "worker", text))
-shutil.rmtree("/tmp/ray_results/ray")
+shutil.rmtree(results)

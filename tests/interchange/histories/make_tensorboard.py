@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from werkzeug.test import Client
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 10.0)
-logs, folder = Path("/tmp/tensorboard-logs"), Path("tensorboard")
+logs, folder = Path("tensorboard-logs"), Path("tensorboard")
 folder.mkdir(exist_ok=True)
 rows = ["run,learning_rate"]
 for number, rate in enumerate(RATES):
