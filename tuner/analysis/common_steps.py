@@ -104,12 +104,6 @@ def _common_curves(frames: StudyFrames, numbers: NDArray[np.int64], metric: str 
     return _at_shares(measured, float(budget.max_train_steps), steps)
 
 
-def curve_matrix(frames: StudyFrames, trials: pd.Series, metric: str | None = None) -> tuple[Array, Array]:
-    """The steps and values of `common_curves`."""
-    found = common_curves(frames, trials, metric)
-    return found.steps, found.values
-
-
 @dataclass(frozen=True, slots=True)
 class _Measured:
     """Evaluations of some trials, one after the other: the place of the trial, the step, the value."""
