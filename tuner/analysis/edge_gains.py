@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tuner.analysis.judged_trials import judged_trials, thinned
-from tuner.analysis.luck import response_without_luck
-from tuner.analysis.plateau import without_plateau
 from tuner.analysis.positions import Axis, axis_of
 from tuner.analysis.replicates import replicate_spread
 from tuner.analysis.response import Response
 from tuner.analysis.ridges import followed, ridges
+from tuner.analysis.robust_response import robust_response
 from tuner.analysis.scores import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.worth import Worth, rounding_noise, worth_of
@@ -134,8 +133,7 @@ def _add_branch(found: EdgeGains, frames: StudyFrames, branch: _Branch, least: f
 def _fitted(branch: _Branch, least: float) -> tuple[Response, NDArray[np.bool_]]:
     units = branch.design.to_numpy(dtype=np.float64)
     values = branch.rows["minimized"].to_numpy(dtype=np.float64)
-    raised = without_plateau(units, values, branch.discrete, least)
-    return response_without_luck(units, raised, discrete=branch.discrete, least_noise=least)
+    return robust_response(units, values, discrete=branch.discrete, least_noise=least)
 
 
 def _alone(branch: _Branch, trials: set[int]) -> _Branch | None:
