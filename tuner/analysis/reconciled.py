@@ -93,8 +93,8 @@ def _one_budget(finding: Finding, others: _Others) -> Finding:
 
 
 _PRODUCTION = (
-    "Keep the steps of this round, as the best-step finding says, to compare configurations; the production length is "
-    "as long as you can afford (production_steps of the Campaign, A2)."
+    "Keep these steps, as the best-step finding says, to compare configurations; the production run may be as long as "
+    "you can afford (A2)."
 )
 
 

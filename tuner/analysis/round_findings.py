@@ -22,7 +22,7 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
     found = [*failed_findings(frames), *pruned_findings(frames), *stale, *checklist_findings(frames), *confirming]
-    return for_elsewhere(frames, reconciled(found))
+    return reconciled(for_elsewhere(frames, found))
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:
