@@ -108,6 +108,16 @@ def test_one_configuration_trained_again_and_again_shows_nothing_about_what_matt
     assert finding.evidence["seed_spread"].item() == pytest.approx(0.1 * np.sqrt(7.5))  # of 0, 1, ..., 8
 
 
+def test_copies_of_one_run_are_no_replicates_that_show_what_seeds_do():
+    """Five copies of the best run, to the last bit: the caveat that no configuration was repeated stays."""
+    frames = placed(lambda place: (place - 0.5) ** 2)
+    copied = frames.trials.assign(best_value=frames.trials["best_value"].where(frames.trials["trial"] > 4, 0.5))
+    copied.loc[copied["trial"] <= 4, "learning_rate"] = 1e-3
+    finding = insensitivity_finding(replace(frames, trials=copied))
+    assert finding.evidence["replicates"].item() == 0
+    assert "Trainings of one configuration" not in finding.summary
+
+
 def test_the_best_trial_is_no_distance_from_itself():
     """Gaps of 1 and 2, median 1.5: noise of 0.6 is less than half of it; with the best's own 0 it would be more."""
     gap = float(noise_of(np.asarray([ZIGZAG]))[0]) / 0.6

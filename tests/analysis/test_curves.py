@@ -3,7 +3,7 @@ from dataclasses import replace
 import pandas as pd
 from analysis.handmade import curve, frames_of, record, study
 
-from tuner.analysis.common_steps import curve_matrix
+from tuner.analysis.common_steps import common_curves
 from tuner.analysis.curves import ranked_trials, top_curves_frame
 from tuner.budget.step_budget import StepBudget
 from tuner.records import State
@@ -46,6 +46,6 @@ def test_a_share_of_a_curve_is_a_share_of_the_budget_where_evaluations_are_dense
     curves = curve(0, made.budget.evaluation_steps, [0.5] * 7)
     frames = frames_of(made, [record(0)], curves)
     assert frames.curve(0, "validation/loss")["step"].tolist() == [5, 10, 15, 20, 40, 60, 80]
-    steps, matrix = curve_matrix(frames, frames.complete["trial"])
-    assert steps.tolist() == [20, 40, 60, 80]
-    assert matrix.shape == (1, 4)
+    found = common_curves(frames, frames.complete["trial"])
+    assert found.steps.tolist() == [20, 40, 60, 80]
+    assert found.values.shape == (1, 4)

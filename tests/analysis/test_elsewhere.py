@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from analysis.handmade import curve, record, study
 
+from tuner.analysis import round_findings
 from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
@@ -17,6 +18,7 @@ from tuner.analysis.pruned import pruned_findings, pruned_frame
 from tuner.analysis.sampling import closeness, sample_of
 from tuner.analysis.search_lines import number, search_line
 from tuner.design.hyperparameters import Hyperparameter, choice, integers, log_uniform, uniform
+from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.records import State
 
@@ -192,6 +194,33 @@ def test_next_steps_are_ones_that_the_owner_of_an_imported_study_can_take():
     for verdict, question in (("sparse", "enough_points"), ("some_failed", "failed_trials"), ("no_curves", "regime")):
         (told,) = for_elsewhere(frames, [finding(question, verdict, action="--retry-failed trials=...")])
         assert not any(word in told.action for word in ("--retry-failed", "trials=...", "tuner ", "study file"))
+
+
+def test_both_limits_move_where_two_values_have_their_best_beyond_opposite_ones():
+    """As `boundary` says it of a study of our own: one line to paste, wider at both ends."""
+    space = SearchSpace(rate=log_uniform(1e-3, 1e-1), optimizer=choice("sgd", "adam"))
+    points = [dict(point.values_by_name) for point in quasi_random_points(space, seed=0, start=0, count=40)]
+    best = {"sgd": 0.0, "adam": -4.0}
+    levels = [0.2 + 0.1 * (math.log10(point["rate"]) - best[point["optimizer"]]) ** 2 for point in points]
+    frames = imported(space, points, [falling(level) for level in levels])
+    (found,) = for_elsewhere(frames, boundary_findings(frames))
+    assert 'trial.suggest_float("rate", 1e-4, 1.0, log=True)' in found.action
+
+
+def test_advice_for_the_owner_agrees_with_what_is_said_of_the_other_questions(monkeypatch):
+    """What is put in the owner's words is reconciled after it: else each question goes back to its own advice."""
+    edges = pd.DataFrame({"edge": ["low", "high"], "next_bound": [0.0, 2.0], "expand": [False, True]})
+    wide = finding("boundary", "expand_high", evidence=edges, needs_action=True)
+    rest = [finding("boundary", "inconclusive", "none", subject="dropout"), finding("enough_points", "sparse")]
+    budget = [finding("best_steps"), finding("regime", "compute_bound")]
+    monkeypatch.setattr(round_findings, "checklist_findings", lambda frames: [wide, *rest, *budget])
+    monkeypatch.setattr(round_findings, "recorded_stale_findings", lambda *given: [])
+    frames = imported(SPACE, [{"rate": 0.1}, {"rate": 0.2}], [falling(1.0), falling(2.0)])
+    frames = replace(frames, study=replace(frames.study, name="mine"))
+    told = [one.action for one in round_findings.round_findings(None, "mine", frames)]
+    assert told[0].startswith("Search rate from 0.0 to 2.0 instead of 0.0 to 1.0: paste")
+    assert [action.startswith("First widen rate") for action in told[1:3]] == [True, True]
+    assert told[4].startswith("Keep these steps, as the best-step finding says")
 
 
 def test_what_pruned_trials_count_as_is_said_once():

@@ -1,4 +1,4 @@
-"""How a notebook shows what was found; names that mean harm stay text (RELIABILITY 59)."""
+"""How a notebook shows what was found; names that mean harm stay text."""
 
 from dataclasses import replace
 

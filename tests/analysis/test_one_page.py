@@ -81,11 +81,7 @@ def test_improvement_and_best_steps_agree(pages: list[tuple[str, list[Finding]]]
     for name, findings in pages:
         verdicts = {one.question: one.verdict for one in findings}
         pair = (verdicts.get("improvement"), verdicts.get("best_steps"))
-        assert pair not in {
-            ("still_improving", "ok"),
-            ("still_improving", "too_long"),
-            ("saturated", "maybe_too_short"),
-        }, name
+        assert pair not in _OPPOSITE, name
 
 
 def test_what_is_undecided_has_no_strength_and_what_is_fine_asks_for_nothing(

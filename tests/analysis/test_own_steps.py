@@ -10,7 +10,7 @@ from benchmarks.curve_cases import TABLE_SEED, curve_case
 
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.checklist import checklist_findings
-from tuner.analysis.common_steps import common_curves, curve_matrix
+from tuner.analysis.common_steps import common_curves
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import evaluation_noise
 from tuner.analysis.overfitting import overfitting_finding
@@ -85,10 +85,10 @@ def test_a_curve_that_lost_its_end_or_an_evaluation_leaves_the_others_as_they_ar
     ]
     parts = [curve(number, steps[keep], values[number][keep]) for number, keep in enumerate(kept)]
     frames = frames_of(declared, [record(number) for number in range(6)], pd.concat(parts, ignore_index=True))
-    found_steps, found = curve_matrix(frames, frames.complete["trial"])
-    assert found_steps.tolist() == steps.tolist()
-    assert np.isnan(found[0]).tolist() == (~kept[0]).tolist()
-    assert (found[2:] == values[2:]).all()
+    found = common_curves(frames, frames.complete["trial"])
+    assert found.steps.tolist() == steps.tolist()
+    assert np.isnan(found.values[0]).tolist() == (~kept[0]).tolist()
+    assert (found.values[2:] == values[2:]).all()
 
 
 def test_ends_that_differ_by_a_step_are_one_end():

@@ -46,6 +46,13 @@ def test_only_the_best_steps_propose_a_number_of_steps() -> None:
             assert agreed["regime"].action not in regimes.values()
 
 
+def test_where_validation_got_worse_the_checkpoint_to_use_is_said_beside_any_number_of_steps() -> None:
+    checkpoint = "Use the best checkpoint of each trial, not the last."
+    for verdict in ("too_long", "mixed", "maybe_too_short", "ok"):
+        agreed = told(found("improvement", "got_worse", checkpoint), found("best_steps", verdict, "Train 100 steps."))
+        assert agreed["improvement"].action == checkpoint
+
+
 def test_a_page_of_findings_that_do_not_touch_one_another_stays_as_it_is() -> None:
     findings = [
         found("boundary", "ok", subject="learning_rate"), found("enough_points", "enough"),

@@ -5,7 +5,7 @@ import math
 import pytest
 from analysis.handmade import frames_of_values, study
 
-from tuner.analysis.replicates import one_of_each, replicate_groups, replicate_spread, replicates_of
+from tuner.analysis.replicates import replicate_groups, replicate_spread
 from tuner.design.hyperparameters import choice, log_uniform
 from tuner.design.space import SearchSpace
 
@@ -21,9 +21,6 @@ def test_equal_points_are_one_group_whatever_became_of_the_trials():
     frames = frames_of_values(study(SPACE), points, [1.0, 5.0, 3.0, 9.0, None, 7.0])
     assert replicate_groups(frames) == [(0, 2, 4), (1, 5)]
     assert replicate_groups(frames, minimum=3) == [(0, 2, 4)]
-    assert replicates_of(frames, 2) == (0, 2, 4)
-    assert replicates_of(frames, 3) == (3,)
-    assert replicates_of(frames, 99) == ()
 
 
 def test_the_spread_is_pooled_over_the_points_that_have_replicates():
@@ -32,6 +29,7 @@ def test_the_spread_is_pooled_over_the_points_that_have_replicates():
     spread = replicate_spread(frames_of_values(study(SPACE), points, [1.0, 3.0, 5.0, 2.0, 4.0, 100.0]))
     assert spread is not None
     assert (spread.sd, spread.freedom, spread.points) == (pytest.approx(math.sqrt(10 / 3)), 3, 2)
+    assert spread.trials == 5
 
 
 def test_copies_of_one_run_show_no_luck():
@@ -41,12 +39,6 @@ def test_copies_of_one_run_show_no_luck():
     assert spread is not None
     assert (spread.sd, spread.freedom) == (pytest.approx(math.sqrt(2)), 1)
     assert replicate_spread(frames_of_values(study(SPACE), points[:3], [1.0] * 3)) is None
-
-
-def test_what_counts_points_counts_replicates_once():
-    points = [point(0.01), point(0.02), point(0.01), point(0.01)]
-    table = one_of_each(frames_of_values(study(SPACE), points, [1.0, 5.0, 3.0, None]))
-    assert table[["trial", "best_value", "replicates"]].to_numpy().tolist() == [[0, 2.0, 2], [1, 5.0, 1]]
 
 
 def test_values_of_other_types_are_other_points():

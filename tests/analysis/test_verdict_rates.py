@@ -1,4 +1,4 @@
-"""A small part of tests/benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough (issue 7)."""
+"""A small part of tests/benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough."""
 
 import pytest
 from benchmarks.boundary_cases import KINDS

@@ -116,6 +116,17 @@ def test_improvement_proposes_no_other_budget_than_the_best_steps(shape):
         assert "keeps 1000 steps" in improvement.action
 
 
+def test_an_accuracy_that_stays_on_one_step_is_not_known_more_exactly_than_its_steps():
+    """On 130 examples, without any noise: two steps of 1/130 are 7 of its rounding errors, not 100 noises."""
+    wrong = 0.04 + 0.01 * np.arange(12)[:, None] + 0.5 * (FRACTIONS < 0.1)
+    counted = np.round(130.0 * (wrong - 0.015 * (FRACTIONS > 0.85))) / 130.0
+    frames = frames_of_curves(study(), counted.tolist())
+    assert evaluation_noise(frames) == pytest.approx(1.0 / 130.0 / np.sqrt(12.0), rel=1e-3)
+    table = improvement_finding(frames).evidence
+    assert 2.0 < table["gain"].item() < 8.0
+    assert improvement_finding(frames).verdict == "still_improving"
+
+
 # One definition of a good trial, one noise
 
 

@@ -12,8 +12,9 @@ give. Where the sweep gives no number the first line that it says to write is wr
 
 The winner of round 2 is then trained with 5 fresh seeds. Against it: the points of round 1, each trained three times as
 long as round 2, and the best of them with 5 fresh seeds. Longer is better where the medians differ by more than 2
-standard errors and by more than 2 %. The advice says "longer" where the best steps of the last judged round (or the
-regime) ask for more steps; else it says "enough".
+standard errors and by more than 2 %. The advice says "longer" where the best steps of round 1 ask for more steps and
+round 2 did not have them, or where the study is declared compute-bound; nothing where they are inconclusive; else
+"enough".
 """
 
 import argparse
@@ -134,10 +135,10 @@ class Characters(Workload):
         return nn.Sequential(nn.Embedding(128, 12), nn.Flatten(), nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 128))
 
     def loss(self, model, batch, point):
-        return F.cross_entropy(model(batch[:, :8]), batch[:, 8])
+        return F.cross_entropy(model(batch[0][:, :8]), batch[0][:, 8])
 
     def metrics(self, model, batch):
-        return {"loss": F.cross_entropy(model(batch[:, :8]), batch[:, 8], reduction="none")}
+        return {"loss": F.cross_entropy(model(batch[0][:, :8]), batch[0][:, 8], reduction="none")}
 
 
 @cache
@@ -307,7 +308,7 @@ def judged(name: str, noise: float) -> Result:
 
 
 def _advice(verdict: str, name: str, first: int, steps: int) -> str:
-    """What was said of the last length: compute-bound and doubled lengths ask for more; inconclusive says nothing."""
+    """What was said of the last length: compute-bound studies, and best steps not followed, ask for more."""
     if name == "characters":
         return "longer"
     if verdict == "inconclusive":

@@ -20,8 +20,8 @@ from tuner.analysis.edge_gains import (
     edge_gains,
 )
 from tuner.analysis.finding import Finding, Strength
-from tuner.analysis.luck import FAR, NOISY
 from tuner.analysis.positions import Axis
+from tuner.analysis.robust_response import FAR, NOISY
 from tuner.analysis.scores import Array
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.widening import closed_because, further

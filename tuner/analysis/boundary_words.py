@@ -137,9 +137,7 @@ def _numbers(rows: list[dict[str, Any]], metric: str) -> str:
     told = []
     for where in dict.fromkeys(row["where"] for row in rows):
         mine = [row for row in rows if row["where"] == where]
-        changes = ", ".join(
-            f"near the {_LIMIT[row['edge']]} limit {_change(row)}" for row in mine
-        )  # fmt: skip
+        changes = ", ".join(f"near the {_LIMIT[row['edge']]} limit {_change(row)}" for row in mine)
         outer = ", ".join(f"{row['top_outer']} near the {_LIMIT[row['edge']]}" for row in mine)
         told.append(f"{_with(mine[0])}{metric} {changes}; of the top {TOP} trials {outer}.")
     return " ".join(told)

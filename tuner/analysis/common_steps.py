@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tuner.analysis.noise import Array, noise_of
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.worth import rounding_noise
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 MOST_SHARES = 200  # [P] of the budget; more evaluations are averaged
@@ -28,8 +29,9 @@ class Curves:
     steps: [columns] ascending; the end of each share of the budget where trials have steps of their own.
     at: [columns] where the values were measured: `steps`, or on average in each share.
     values: [trials, columns]; NaN where a value is not finite, or nothing was measured.
-    noise: [trials] of one column, NaN where it is not known. evaluation_noise: [trials] of one evaluation, which is
-        more where a column is the mean of several.
+    noise: [trials] of one column, NaN where it is not known; at least what the granularity of the metric hides (an
+        accuracy that stays on one step is not known more exactly). evaluation_noise: [trials] of one evaluation, which
+        is more where a column is the mean of several.
     evaluations: [trials] how many finite values were measured. last: [trials] the step of the last of them, or NaN.
     own_steps: whether the trials were evaluated at steps of their own.
     """
@@ -97,15 +99,9 @@ def _common_curves(frames: StudyFrames, numbers: NDArray[np.int64], metric: str 
     if shared:
         matrix = np.full((len(numbers), len(own)), np.nan)
         matrix[measured.places, columns] = measured.values
-        noise = noise_of(matrix)
+        noise = np.maximum(noise_of(matrix), rounding_noise(matrix))
         return Curves(own, own, matrix, noise, noise, *_counted(measured), own_steps=False)
     return _at_shares(measured, float(budget.max_train_steps), steps)
-
-
-def curve_matrix(frames: StudyFrames, trials: pd.Series, metric: str | None = None) -> tuple[Array, Array]:
-    """The steps and values of `common_curves`."""
-    found = common_curves(frames, trials, metric)
-    return found.steps, found.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +150,14 @@ def _at_shares(measured: _Measured, budget: float, steps: Array | None) -> Curve
     at = _centers(measured.steps[np.isfinite(measured.values)], steps)
     values = np.full((measured.trials, len(steps)), np.nan)
     raw, noise = np.full(measured.trials, np.nan), np.full(measured.trials, np.nan)
-    bounds = measured.bounds()
+    bounds, least = measured.bounds(), rounding_noise(measured.values)
     for place in range(measured.trials if len(steps) else 0):
         part = slice(bounds[place], bounds[place + 1])
         known = np.isfinite(measured.values[part])
         mine, curve = measured.steps[part][known], measured.values[part][known]
         if len(mine):
             values[place] = _averaged(mine, curve, steps, at)
-            raw[place] = noise_of(curve[None, :], mine)[0]
+            raw[place] = np.maximum(noise_of(curve[None, :], mine)[0], least)
             noise[place] = raw[place] / np.sqrt(max(1.0, len(mine) / len(steps)))
     return Curves(steps, at, values, noise, raw, counts, last, own_steps=True)
 

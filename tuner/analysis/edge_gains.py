@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tuner.analysis.judged_trials import judged_trials, thinned
-from tuner.analysis.luck import response_without_luck
-from tuner.analysis.plateau import without_plateau
 from tuner.analysis.positions import Axis, axis_of
 from tuner.analysis.replicates import replicate_spread
 from tuner.analysis.response import Response
 from tuner.analysis.ridges import followed, ridges
+from tuner.analysis.robust_response import robust_response
 from tuner.analysis.scores import Array
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.worth import Worth, granularity, worth_of
+from tuner.analysis.worth import Worth, rounding_noise, worth_of
 from tuner.design.hyperparameters import Choice, Hyperparameter, Value, fulfils
 
 OUTER = 0.10  # [P] the part of the range next to an edge
@@ -34,7 +33,6 @@ TRIALS_PER_DIMENSION = 2  # [P] nor below this many of them for each dimension
 MINIMUM_EACH = 8  # [P] trials of a value whose own best is asked
 FITTED_ALONE = 30  # [P] trials of a value that are fitted without those of the others, which may be noisier
 REPLICATES_CONFIDENCE = 0.9  # [P] of the noise of replicates being no less than what is taken as the least noise
-_WHOLE = 1.0 / math.sqrt(12.0)  # the deviation of what is rounded to a step of 1
 
 
 class EdgeGain(NamedTuple):
@@ -135,8 +133,7 @@ def _add_branch(found: EdgeGains, frames: StudyFrames, branch: _Branch, least: f
 def _fitted(branch: _Branch, least: float) -> tuple[Response, NDArray[np.bool_]]:
     units = branch.design.to_numpy(dtype=np.float64)
     values = branch.rows["minimized"].to_numpy(dtype=np.float64)
-    raised = without_plateau(units, values, branch.discrete, least)
-    return response_without_luck(units, raised, discrete=branch.discrete, least_noise=least)
+    return robust_response(units, values, discrete=branch.discrete, least_noise=least)
 
 
 def _alone(branch: _Branch, trials: set[int]) -> _Branch | None:
@@ -263,7 +260,7 @@ def _alternatives(hyperparameter: Hyperparameter) -> list[tuple[str, str]]:
 
 def _least_noise(frames: StudyFrames, values: Array) -> float:
     """The noise that is known, in the unit of the metric: of replicates, and of values that are multiples of a step."""
-    rounded = _WHOLE * granularity(values) if len(values) else 0.0
+    rounded = rounding_noise(values)
     spread = replicate_spread(frames)
     if spread is None:
         return rounded

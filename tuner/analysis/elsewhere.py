@@ -70,21 +70,19 @@ def _action(frames: StudyFrames, finding: Finding) -> str:
     """The next step in the owner's own code; what was advised, where that is possible there."""
     if finding.question == "boundary" and finding.verdict.startswith("expand"):
         return _wider(frames, finding)
+    if finding.verdict == "no_curves":
+        report = "trial.report(value, step)" if _is_optuna(frames) else "your logger"
+        return f"Record the metric at regular steps, at least 20 times a trial, with {report} (B40, D14)."
+    if finding.question == "best_steps" and finding.verdict in ("maybe_too_short", "mixed"):
+        return _longer(frames, finding)
+    if finding.question == "failed_trials":
+        return "Remove the cause, train these trials again in your own code, and import."
     more = _more_trials(frames)
     by_answer = {
         ("boundary", "inconclusive"): f"Train more trials in the same ranges, spread evenly: {more}.",
         ("enough_points", "sparse"): f"Train more trials ({more}), or narrow the ranges around the best one first.",
-        ("failed_trials", finding.verdict): "Remove the cause, train these trials again in your own code, and import.",
-        ("best_steps", "maybe_too_short"): _longer(frames, finding),
-        ("best_steps", "mixed"): _longer(frames, finding),
-        (
-            "regime",
-            "compute_bound",
-        ): "Train as long as you can afford: these trials still improved when they ended (A2).",
+        ("regime", "compute_bound"): "Train as long as you can afford: these trials still improved at their end (A2).",
     }
-    if finding.verdict == "no_curves":
-        report = "trial.report(value, step)" if _is_optuna(frames) else "your logger"
-        return f"Record the metric at regular steps, at least 20 times a trial, with {report} (B40, D14)."
     action = by_answer.get((finding.question, finding.verdict), finding.action)
     return action.replace("then launch again", "train again in your own code, and import")
 
@@ -92,13 +90,10 @@ def _action(frames: StudyFrames, finding: Finding) -> str:
 def _wider(frames: StudyFrames, finding: Finding) -> str:
     hyperparameter = next(h for h in frames.study.hyperparameters if h.name == finding.subject)
     domain, edges = hyperparameter.domain, finding.evidence
-    if not isinstance(domain, Range) or not {"edge", "next_bound"} <= set(edges):
+    if not isinstance(domain, Range):
         return finding.action
-    sides = [edge for edge in ("low", "high") if edge in finding.verdict] or ["low", "high"]
-    bounds = {"low": domain.low, "high": domain.high}
-    for row in edges.to_dict("records"):
-        if row["edge"] in sides:
-            bounds[row["edge"]] = row["next_bound"]
+    moved = {row["edge"]: row["next_bound"] for row in edges[edges["expand"]].to_dict("records")}
+    bounds = {"low": domain.low, "high": domain.high} | moved
     was = f"{number(domain.low, domain.integer)} to {number(domain.high, domain.integer)}"
     wider = f"{number(bounds['low'], domain.integer)} to {number(bounds['high'], domain.integer)}"
     line = search_line(frames.study, hyperparameter, replace(domain, low=bounds["low"], high=bounds["high"]))

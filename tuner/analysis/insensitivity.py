@@ -17,6 +17,7 @@ from tuner.analysis.good_trials import evaluation_noise, noise_in_words
 from tuner.analysis.noise import Array
 from tuner.analysis.positions import unit_positions
 from tuner.analysis.question import Question
+from tuner.analysis.replicates import replicate_spread
 from tuner.analysis.response import fitted_response
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
@@ -72,9 +73,11 @@ def insensitivity_frame(frames: StudyFrames) -> pd.DataFrame:
     better = np.sort(sign * values)[: max(2, len(values) // 2)]
     noise, spread = evaluation_noise(frames), _spread(values)
     ratio = spread / noise if noise > 0 else math.nan
-    repeated, seeds = _replicates(frames)
+    seeds = replicate_spread(frames)
     relation = _relation(frames)
-    row = (len(values), spread, _spread(better), noise, ratio, repeated, seeds, relation.explained, relation.chance)
+    repeated, seed_spread = (seeds.trials, seeds.sd) if seeds else (0, math.nan)
+    seen = (len(values), spread, _spread(better), noise, ratio)
+    row = (*seen, repeated, seed_spread, relation.explained, relation.chance)
     columns = ["trials", "spread", "good_spread", "noise", "ratio", "replicates", "seed_spread", "explained", "chance"]
     table = pd.DataFrame([row], columns=columns)
     table.attrs["names"] = relation.names
@@ -198,19 +201,6 @@ def _explained(frames: StudyFrames, trials: pd.DataFrame) -> float:
     response = fitted_response(np.column_stack(columns), sign * values)
     left_out = response.weights / np.diag(response.inverse)  # the error of the fit without each trial, in closed form
     return float(1.0 - np.mean(left_out**2))
-
-
-def _replicates(frames: StudyFrames) -> tuple[int, float]:
-    """How many completed trials repeat a configuration, and their standard deviation within configurations."""
-    done = frames.complete
-    if done.empty or not frames.hyperparameters:
-        return 0, math.nan
-    keys = done[frames.hyperparameters].map(repr).agg("|".join, axis=1)
-    groups = [one.to_numpy(dtype=np.float64) for _, one in done["best_value"].groupby(keys) if len(one) > 1]
-    degrees = sum(len(one) - 1 for one in groups)
-    if not degrees:
-        return 0, math.nan
-    return sum(map(len, groups)), math.sqrt(sum(((one - one.mean()) ** 2).sum() for one in groups) / degrees)
 
 
 def _spread(values: Array) -> float:

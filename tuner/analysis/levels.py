@@ -41,7 +41,7 @@ class NoiseModel:
 
     def late(self) -> Array:
         """Of one evaluation of each curve around LATE, with what neighbours share: the unit of late gains."""
-        return np.asarray(self.level * self.slow * self._judged(LATE))
+        return self.unit(LATE)
 
     def unit(self, split: float) -> Array:
         """The same for gains after `split`."""

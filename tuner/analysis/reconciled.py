@@ -77,9 +77,9 @@ def _after_longer(finding: Finding, others: _Others) -> Finding:
 
 
 def _one_budget(finding: Finding, others: _Others) -> Finding:
-    """Improvement, regime and longer training leave the number of steps to the best steps."""
+    """Improvement and regime leave the number of steps to the best steps; which checkpoint to use is no such number."""
     best = others.verdict("best_steps")
-    if not best or best == "no_curves":
+    if not best or best == "no_curves" or finding.verdict == "got_worse":
         return finding
     if best in _LONGER:
         return replace(finding, action="The longer run that the best-step finding proposes decides this, too.")
@@ -93,8 +93,8 @@ def _one_budget(finding: Finding, others: _Others) -> Finding:
 
 
 _PRODUCTION = (
-    "Keep the steps of this round, as the best-step finding says, to compare configurations; the production length is "
-    "as long as you can afford (A2)."
+    "Keep these steps, as the best-step finding says, to compare configurations; the production run may be as long as "
+    "you can afford (A2)."
 )
 
 

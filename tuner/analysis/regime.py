@@ -20,10 +20,11 @@ from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.fit_steps import fit_interval
 from tuner.analysis.good_trials import good_trials
 from tuner.analysis.levels import MIDDLE, gains_after, noise_model
-from tuner.analysis.noise import Array
+from tuner.analysis.noise import Array, noise_of
 from tuner.analysis.overfitting import RISE, overfitting_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
+from tuner.analysis.worth import rounding_noise
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.objective import FitCriterion
 
@@ -212,7 +213,8 @@ def _gains(curves: Curves, last_step: int, splits: Array) -> _Gains:
     part = curves.steps <= last_step
     fractions = curves.at[part] / last_step
     values = curves.values[:, part]
-    noise = noise_model(values, fractions, curves.noise if curves.own_steps else None)
+    own = curves.noise if curves.own_steps else np.maximum(noise_of(values), rounding_noise(curves.values))
+    noise = noise_model(values, fractions, own)
     judged = [gains_after(values[[row]], fractions, split, noise.of(row)) for row, split in enumerate(splits)]
     columns = [[g.gain[0] for g in judged], [g.scale[0] for g in judged], [g.spread[0] for g in judged]]
     return _Gains(*(np.array(column) for column in columns))

@@ -21,6 +21,11 @@ class Spread:
     freedom: int
     points: int
 
+    @property
+    def trials(self) -> int:
+        """How many complete trials it rests on."""
+        return self.freedom + self.points
+
 
 def replicate_groups(frames: StudyFrames, *, minimum: int = 2) -> list[tuple[int, ...]]:
     """The numbers of trials with equal points, ascending, for every point that at least `minimum` trials have.
@@ -31,12 +36,6 @@ def replicate_groups(frames: StudyFrames, *, minimum: int = 2) -> list[tuple[int
     for number, key in zip(frames.trials["trial"].tolist(), _keys(frames.trials, frames.hyperparameters), strict=True):
         members.setdefault(key, []).append(int(number))
     return [tuple(group) for group in members.values() if len(group) >= minimum]
-
-
-def replicates_of(frames: StudyFrames, trial: int) -> tuple[int, ...]:
-    """The trials with the same point as `trial`, itself among them; empty where there is no such trial."""
-    groups = replicate_groups(frames, minimum=1)
-    return next((group for group in groups if trial in group), ())
 
 
 def replicate_spread(frames: StudyFrames) -> Spread | None:
@@ -55,25 +54,6 @@ def replicate_spread(frames: StudyFrames) -> Spread | None:
         freedom += len(mine) - 1
         points += 1
     return Spread(math.sqrt(squares / freedom), freedom, points) if freedom else None
-
-
-def one_of_each(frames: StudyFrames) -> pd.DataFrame:
-    """The complete trials with one row for each point: its first trial, with the mean `best_value` of its replicates.
-
-    Columns as in `frames.complete`, and `replicates`, the number of complete trials of the point. What counts points
-    (a fit over the space, how many points are good) counts these rows: five runs of one point are one point.
-    """
-    complete = frames.complete.reset_index(drop=True)
-    keys = pd.Series(_keys(complete, frames.hyperparameters), index=complete.index, dtype=object)
-    code = pd.Series(pd.factorize(keys)[0], index=complete.index)
-    first = ~code.duplicated()
-    means = complete["best_value"].groupby(code).mean()
-    counts = code.value_counts()
-    return (
-        complete[first]
-        .assign(best_value=means.reindex(code[first]).to_numpy(), replicates=counts.reindex(code[first]).to_numpy())
-        .reset_index(drop=True)
-    )
 
 
 def _keys(trials: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, ...]]:

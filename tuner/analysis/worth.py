@@ -1,5 +1,6 @@
-"""What a gain has to be to be worth anything, in the unit of the metric."""
+"""What a gain has to be to be worth anything, in the unit of the metric, and what the steps of a metric hide."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from tuner.analysis.study_frames import StudyFrames
 
 RELATIVE = 0.001  # [P] of the best value: no smaller gain is worth a wider range, unless `worth` is declared
 EXAMPLES = (20, 100_000)  # [P] of a validation set whose shares are told from a metric that happens to have levels
+
+_OF_A_STEP = 1.0 / math.sqrt(12.0)  # the standard deviation of what is rounded to a step of 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +55,9 @@ def granularity(values: Array) -> float:
     ):
         return 0.0
     return gap * float(np.abs(values).max() / shares.max())
+
+
+def rounding_noise(values: Array) -> float:
+    """The standard deviation that the granularity of a metric hides; values that are not finite take no part."""
+    known = values[np.isfinite(values)]
+    return _OF_A_STEP * granularity(known) if len(known) else 0.0

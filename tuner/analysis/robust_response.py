@@ -1,8 +1,13 @@
-"""Trials that failed by bad luck: far worse than what all the others make of their place. They are set aside.
+"""The fit over a search space that neither bad luck nor a plateau of bad values steers.
 
-A collapsed run is no noise of the objective: one in seven of them, and a fit that takes them for noise knows nothing
+Trials that failed by bad luck are far worse than what all the others make of their place; they are set aside. A
+collapsed run is no noise of the objective: one in seven of them, and a fit that takes them for noise knows nothing
 about the space any more. They lie on one side only, which is what lets them be told apart even where most trials
 failed: the fit grows from the lower envelope of the values.
+
+Far from the optimum nothing is learned, and every trial stays at the level of guessing. Such a trial is at least so
+bad; a smooth function that has to bend there would know nothing of the place where it matters. So each gets the value
+that the trials off the plateau lead to expect there, where that is worse.
 """
 
 import numpy as np
@@ -23,12 +28,24 @@ MINIMUM_KEPT = 10  # [P] trials that are left
 _AT_ONCE = 0.07  # of the trials are added before the others are fitted again
 _ENVELOPE = (0.8, 0.03, 0.02, 25)  # length scale, weight of what lies above, ridge, iterations
 _START = 0.35  # of the trials, nearest to the envelope, are the first that are fitted
+TOP, FOOT = 0.95, 0.70  # [P] quantiles between which the values of a plateau lie
+FLAT = 0.1  # [P] of the way from the best value: the plateau is no thicker
+MINIMUM_OFF = 10  # [P] trials off the plateau, below which they lead to expect nothing
+_ROUNDS = 2  # of the fit that leads to expect them
 
 
-def response_without_luck(
+def robust_response(
     units: Array, values: Array, *, discrete: tuple[int, ...] = (), least_noise: float = 0.0
 ) -> tuple[Response, NDArray[np.bool_]]:
     """The fit of the trials [trials, dimensions], and which of them it rests on."""
+    raised = _without_plateau(units, values, discrete, least_noise)
+    return _without_luck(units, raised, discrete, least_noise)
+
+
+def _without_luck(
+    units: Array, values: Array, discrete: tuple[int, ...], least_noise: float
+) -> tuple[Response, NDArray[np.bool_]]:
+    """The fit, and which trials were not set aside."""
     everything = np.ones(len(values), dtype=bool)
     whole = fitted_response(units, values, discrete=discrete, least_noise=least_noise)
     if (whole.noise <= NOISY and _explained(whole) >= PREDICTED) or len(values) < MINIMUM_KEPT + 1:
@@ -92,3 +109,26 @@ def _above_envelope(units: Array, values: Array) -> Array:
         residual = scores - fitted
         weights = np.where(residual > 0.0, weight, 1.0)
     return np.asarray(residual)
+
+
+def _without_plateau(units: Array, values: Array, discrete: tuple[int, ...], least_noise: float) -> Array:
+    """`values` [trials], minimized, with those on a plateau replaced by what is expected there, where it is worse."""
+    there = _on_plateau(values)
+    if not there.any() or (~there).sum() < max(MINIMUM_OFF, 2 * units.shape[1]):
+        return values
+    raised, fitted = values.copy(), ~there
+    for _ in range(_ROUNDS):
+        response = fitted_response(units[fitted], raised[fitted], discrete=discrete, least_noise=least_noise)
+        expected = [response.scores.value(score) for score in response.mean(units[there]).tolist()]
+        raised[there] = np.maximum(values[there], expected)
+        fitted = np.ones(len(values), dtype=bool)
+    return raised
+
+
+def _on_plateau(values: Array) -> NDArray[np.bool_]:
+    """Which values lie on a plateau of the worst ones: a third of them or more, at nearly one level."""
+    best = float(values.min())
+    foot, top = np.quantile(values, [FOOT, TOP])
+    if not (top > best and top - foot < FLAT * (top - best)):
+        return np.zeros(len(values), dtype=bool)
+    return np.asarray(values >= top - FLAT * (top - best))
