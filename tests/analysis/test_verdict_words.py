@@ -113,7 +113,7 @@ def test_improvement_proposes_no_other_budget_than_the_best_steps(shape):
     )
     assert "shrink" not in improvement.action
     if best.verdict == "ok":
-        assert "keeps 1000 steps" in improvement.action
+        assert "keeps 1,000 steps" in improvement.action
 
 
 # One definition of a good trial, one noise

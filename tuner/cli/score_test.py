@@ -36,7 +36,7 @@ def score_test(
         print(json.dumps(dict(score), indent=2))
     else:
         emit_frame(pd.Series(score["metrics"], name="value").rename_axis("metric").reset_index(), form)
-    about = f"{score['study']} trial {score['trial']} at step {score['step']}"
+    about = f"{score['study']} trial {score['trial']} at step {score['step']:,}"
     if before is None:
         say(f"scored {about}, {score['examples']} examples; recorded: the test split is not scored again")
         return

@@ -68,7 +68,7 @@ def scored_once(ledger: Ledger, chosen: Chosen, workload: Workload, machine: Mac
 def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, object]:
     study, record = chosen.row.study, chosen.record
     if chosen.checkpoint is None or record.schedule is None:
-        raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step} any more")
+        raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
     device = choose_device(machine.device)
     prepare_numerics(device, machine.threads)
     identifier = Identifier(workload, machine.study_file)
