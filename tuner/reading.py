@@ -24,7 +24,7 @@ from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.headline import FreshRun, Headline, fresh_elsewhere, headline
+from tuner.analysis.headline import FreshRun, Headline, headline, relatives
 from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.standing import in_words, standing
@@ -264,7 +264,7 @@ class CampaignRecords:
             adopted = last_adopted(ledger, self.name)
             if adopted is not None:
                 frames, row = study_frames(ledger, self.name, adopted[0]), ledger.study(self.name, adopted[0])
-                others = fresh_elsewhere(ledger, self.name, frames.study)
+                others = relatives(ledger, self.name, frames.study)
                 found = headline(frames, others, adopted[1]) or _best(ledger, frames, self.name)
                 return _winner_of(ledger, frames, row, found)
         return self.best()
@@ -333,7 +333,7 @@ def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, found: Headli
 
 def _best(ledger: Ledger, frames: StudyFrames, campaign: str) -> Headline:
     """The winner. Raises StorageError where no trial is complete."""
-    found = headline(frames, fresh_elsewhere(ledger, campaign, frames.study))
+    found = headline(frames, relatives(ledger, campaign, frames.study))
     if found is not None:
         return found
     counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())
