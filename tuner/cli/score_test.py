@@ -27,7 +27,7 @@ def score_test(
 
     records = load(str(study), storage)
     final = records.final()
-    chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.value)
+    chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.selected_value)
     with opened(storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
         machine = Machine(folder_to_read(ledger, checkpoints), device, threads, study)

@@ -28,7 +28,7 @@ from tuner.training.trial_run import build_model
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The trial that is final, at its chosen checkpoint; `value` is what selected it."""
+    """The trial that is final, at its chosen checkpoint, and the value of that checkpoint on validation."""
 
     row: StudyRow
     record: TrialRecord
