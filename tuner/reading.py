@@ -125,6 +125,11 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return standing(ledger, [self.name])
 
+    def study_file(self) -> str | None:
+        """The study file of the newest study that was launched from one, as it was named then."""
+        with self._ledger() as ledger:
+            return _study_file(ledger, self.name)
+
     def frames(self, round: Asked = None) -> StudyFrames:
         """Declaration, trials and curves of a study."""
         with self._ledger() as ledger:
@@ -239,7 +244,8 @@ class CampaignRecords:
         if elsewhere and elsewhere.study.source:
             raise StorageError(f"{self.name!r} was trained elsewhere, so it has no sweep for its step budget here")
         if records is None:
-            raise StorageError(f"no sweep of {self.name!r} has come to an end; run: tuner sweep STUDY_FILE")
+            file = word(self.study_file() or "STUDY_FILE")
+            raise StorageError(f"no sweep of {self.name!r} has come to an end; run: tuner sweep {file}")
         return records
 
     def adoptions(self) -> pd.DataFrame:
@@ -303,13 +309,19 @@ def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
     rounds = rounds_started(ledger, campaign)
     if not rounds:
         names = [row.study.name for row in ledger.studies(campaign)]
+        file = word(_study_file(ledger, campaign) or "STUDY_FILE")
         if not names:
-            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch STUDY_FILE --round 1")
+            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch {file} --round 1")
         raise StorageError(
-            f"no round of {campaign!r} was launched yet; run: tuner run STUDY_FILE. Its other studies are "
+            f"no round of {campaign!r} was launched yet; run: tuner run {file}. Its other studies are "
             f"{', '.join(names)}: `tuner trials {word(campaign)} --study {word(names[-1])}` lists one"
         )
     return rounds[-1]
+
+
+def _study_file(ledger: Ledger, campaign: str) -> str | None:
+    launches = [launch for row in ledger.studies(campaign) for launch in ledger.launches(row.study_id)]
+    return next((launch.study_file for launch in reversed(launches) if launch.study_file), None)
 
 
 def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:

@@ -189,5 +189,4 @@ def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> 
 
 def study_file(study: StudyMaterial) -> str:
     """The study file as a command takes it."""
-    recorded = [str(launch.environment.get("study_file") or "") for launch in study.launches]
-    return next((word(file) for file in reversed(recorded) if file), "STUDY.py")
+    return next((word(one.study_file) for one in reversed(study.launches) if one.study_file), "STUDY_FILE")
