@@ -24,7 +24,7 @@ from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.headline import FreshRun, Headline, fresh_elsewhere, headline
+from tuner.analysis.headline import FreshRun, Headline, headline, relatives
 from tuner.analysis.round_findings import round_findings, rounds_frames
 from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
 from tuner.analysis.standing import in_words, standing
@@ -93,7 +93,7 @@ class Winner:
         values = [f"  {name} = {value!r}" for name, value in self.point.items()]
         head = (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
-            f"{self.headline.words}; best step {self.step} of {study.budget.max_train_steps}"
+            f"{self.headline.words}; best step {self.step:,} of {study.budget.max_train_steps:,}"
         )
         return "\n".join(map(shown, [head, *values]))
 
@@ -124,6 +124,11 @@ class CampaignRecords:
         """One row a study: trials by state, budget, share of the steps that are done."""
         with self._ledger() as ledger:
             return standing(ledger, [self.name])
+
+    def study_file(self) -> str | None:
+        """The study file of the newest study that was launched from one, as it was named then."""
+        with self._ledger() as ledger:
+            return _study_file(ledger, self.name)
 
     def frames(self, round: Asked = None) -> StudyFrames:
         """Declaration, trials and curves of a study."""
@@ -239,7 +244,8 @@ class CampaignRecords:
         if elsewhere and elsewhere.study.source:
             raise StorageError(f"{self.name!r} was trained elsewhere, so it has no sweep for its step budget here")
         if records is None:
-            raise StorageError(f"no sweep of {self.name!r} has come to an end; run: tuner sweep STUDY_FILE")
+            file = word(self.study_file() or "STUDY_FILE")
+            raise StorageError(f"no sweep of {self.name!r} has come to an end; run: tuner sweep {file}")
         return records
 
     def adoptions(self) -> pd.DataFrame:
@@ -264,7 +270,7 @@ class CampaignRecords:
             adopted = last_adopted(ledger, self.name)
             if adopted is not None:
                 frames, row = study_frames(ledger, self.name, adopted[0]), ledger.study(self.name, adopted[0])
-                others = fresh_elsewhere(ledger, self.name, frames.study)
+                others = relatives(ledger, self.name, frames.study)
                 found = headline(frames, others, adopted[1]) or _best(ledger, frames, self.name)
                 return _winner_of(ledger, frames, row, found)
         return self.best()
@@ -303,13 +309,19 @@ def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
     rounds = rounds_started(ledger, campaign)
     if not rounds:
         names = [row.study.name for row in ledger.studies(campaign)]
+        file = word(_study_file(ledger, campaign) or "STUDY_FILE")
         if not names:
-            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch STUDY_FILE --round 1")
+            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch {file} --round 1")
         raise StorageError(
-            f"no round of {campaign!r} was launched yet; run: tuner run STUDY_FILE. Its other studies are "
+            f"no round of {campaign!r} was launched yet; run: tuner run {file}. Its other studies are "
             f"{', '.join(names)}: `tuner trials {word(campaign)} --study {word(names[-1])}` lists one"
         )
     return rounds[-1]
+
+
+def _study_file(ledger: Ledger, campaign: str) -> str | None:
+    launches = [launch for row in ledger.studies(campaign) for launch in ledger.launches(row.study_id)]
+    return next((launch.study_file for launch in reversed(launches) if launch.study_file), None)
 
 
 def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
@@ -333,7 +345,7 @@ def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, found: Headli
 
 def _best(ledger: Ledger, frames: StudyFrames, campaign: str) -> Headline:
     """The winner. Raises StorageError where no trial is complete."""
-    found = headline(frames, fresh_elsewhere(ledger, campaign, frames.study))
+    found = headline(frames, relatives(ledger, campaign, frames.study))
     if found is not None:
         return found
     counts = ", ".join(f"{count} {state}" for state, count in frames.trials["state"].value_counts().items())

@@ -22,6 +22,7 @@ _VISIBLE = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u08
 _COMMAND = re.compile(
     r"(?<=`)tuner ([a-z][a-z-]*)([^`\n]*)(?=`)|(?:(?<=: )|\A)tuner ([a-z][a-z-]*)((?:'[^']*'|[^'`\n;,(])*)"
 )
+_PLACEHOLDER = re.compile(r"(\btuner [a-z][a-z-]* )STUDY_FILE\b")
 
 
 def shown(text: str) -> str:
@@ -80,6 +81,11 @@ def commands_with(text: str, more: Callable[[str], str]) -> str:
         return told + added + found[0][len(told) :]
 
     return _COMMAND.sub(completed, text)
+
+
+def commands_about(text: str, study_file: object) -> str:
+    """`text`, whose commands name this file in place of STUDY_FILE, which stands where no file was known yet."""
+    return _PLACEHOLDER.sub(lambda found: found[1] + word(study_file), text)
 
 
 def escape_logs() -> None:

@@ -41,7 +41,7 @@ def test_best_always_within_the_first_tenth_means_far_too_long():
     assert (finding.verdict, finding.strength, finding.needs_action) == ("too_long", "strong", True)
     assert finding.evidence["best_step"].tolist() == [80] * 5
     assert finding.evidence["fraction"].tolist() == [0.08] * 5
-    assert "Train 200 steps instead of 1000" in finding.action
+    assert "Train 200 steps instead of 1,000" in finding.action
     assert proposed_budget(frames)[0] == 200
 
 
@@ -61,7 +61,7 @@ def test_too_long_stays_strong_under_a_decaying_schedule():
 def test_still_improving_at_a_constant_rate_is_maybe_too_short():
     finding = best_steps_finding(frames_of_curves(study(), noisy(STILL_IMPROVING)))
     assert (finding.verdict, finding.strength, finding.needs_action) == ("maybe_too_short", "strong", True)
-    assert "for 2000 steps" in finding.action
+    assert "for 2,000 steps" in finding.action
     assert finding.caveats == ()
 
 
@@ -109,7 +109,7 @@ def test_a_study_without_completed_trials_is_inconclusive_and_can_be_stored():
     finding = best_steps_finding(frames)
     assert finding.verdict == "inconclusive"
     assert json.loads(json.dumps(finding.to_json(), allow_nan=False))["evidence"] == []
-    assert proposed_budget(frames) == (1000, "best steps of round-1 are inconclusive: the same 1000 steps")
+    assert proposed_budget(frames) == (1000, "best steps of round-1 are inconclusive: the same 1,000 steps")
 
 
 def test_gains_lost_in_the_noise_are_inconclusive():

@@ -7,7 +7,7 @@ import pytest
 from analysis.handmade import curve, record, study
 
 from tuner.analysis.frames import frames_of
-from tuner.analysis.headline import FRESH, SELECTED, FreshRun, fresh_medians, headline
+from tuner.analysis.headline import FRESH, SELECTED, EarlierRun, FreshRun, fresh_medians, headline
 from tuner.design.objective import maximize
 from tuner.records import State
 
@@ -78,6 +78,25 @@ def test_another_rate_is_another_configuration():
     found = headline(arms)
     assert (found.trial, found.value, found.fresh) == (1, 0.04, (FreshRun("round-2", 1, 0.04),))
     assert found.words == "0.04, one fresh seed", "the fresh run is the only one: nothing stands behind it"
+
+
+def test_where_all_seeds_are_fresh_the_value_that_promoted_the_configuration_stands_behind_the_median():
+    """The run that is exported is one of the fresh ones, and nobody selected the configuration for its value."""
+    first = frames("round-1", *[("quasi-random", 0.05 + 0.01 * place) for place in range(4)], ("quasi-random", 0.0302))
+    wide = frames("round-1-wide-1", ("quasi-random", 0.02))
+    twice = promoted((4, "fresh seeds", 0.046), (4, "fresh seeds", 0.039))
+    found = headline(twice, [wide, first])
+    assert found.words == (
+        "0.0425, median of 2 fresh seeds (0.039 to 0.046); promoted because trial 4 of round-1 had 0.0302 (optimistic)"
+    )
+    assert (found.trial, found.selected_value, found.promoted_for) == (1, 0.039, EarlierRun("round-1", 4, 0.0302))
+    once = headline(promoted((4, "fresh seeds", 0.046)), [first])
+    assert once.words == "0.046, one fresh seed; promoted because trial 4 of round-1 had 0.0302 (optimistic)"
+    assert headline(twice).words == "0.0425, median of 2 fresh seeds (0.039 to 0.046)", "of a shorter round"
+    same = headline(promoted((4, "same seed", 0.031), (4, "fresh seeds", 0.04)), [first])
+    assert same.words == "0.04, one fresh seed; the selected run had 0.031 (selected, so optimistic)"
+    arm = frames("round-2", ("round-1 trial 4, fresh seeds, 0.5 x its rate", 0.04))
+    assert headline(arm, [first]).words == "0.04, one fresh seed", "trial 4 had another rate"
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -113,7 +113,7 @@ def test_improvement_proposes_no_other_budget_than_the_best_steps(shape):
     )
     assert "shrink" not in improvement.action
     if best.verdict == "ok":
-        assert "keeps 1000 steps" in improvement.action
+        assert "keeps 1,000 steps" in improvement.action
 
 
 def test_an_accuracy_that_stays_on_one_step_is_not_known_more_exactly_than_its_steps():

@@ -46,7 +46,7 @@ for _module in pkgutil.iter_modules(tuner.cli.__path__, "tuner.cli."):
 for _name in (
     "tuner.execution.scoring", "tuner.reading", "tuner.interchange.optuna_in", "tuner.interchange.tables_in",
     "tuner.report.page", "tuner.rounds.importances", "tuner.analysis.boundaries", "tuner.rounds.adoption",
-    "tuner.rounds.budget_curve", "tuner.rounds.exploitation", "tuner.rounds.prepare", "tuner.cli.expanding",
+    "tuner.rounds.budget_curve", "tuner.rounds.exploitation", "tuner.rounds.prepare", "tuner.rounds.expand",
 ):  # fmt: skip
     importlib.import_module(_name)  # what commands import when they are called
 

@@ -59,6 +59,10 @@ def test_the_test_split_is_scored_once_and_read_by_nothing_else(tuner, tmp_path,
     assert first.code == 0, first.err
     assert "scored" in first.err
     assert reads(tmp_path) == [str(i) for i in range(10)]
+    score = json.loads(first.out)
+    trained = load("tiny").trials(score["study"]).set_index("trial")
+    assert load("tiny").final().fresh
+    assert score["value"] == trained.loc[score["trial"], "best_value"], "of this checkpoint, and no median of others"
     again = tuner("score-test", study, "-f", "json")
     assert again.out == first.out
     assert "recorded before" in again.err

@@ -275,7 +275,7 @@ def test_the_final_model_has_its_checkpoint_and_says_where_its_point_came_from(
     assert "round-2/best.safetensors" in whole_page.text
     assert "ab" * 32 in whole_page.text
     assert shown.origin == f"round-1 trial {best}, trained again"
-    assert shown.export == "tuner best STUDY.py --round 2 --export model.safetensors"
+    assert shown.export == "tuner best STUDY_FILE --round 2 --export model.safetensors"
     assert shown.export in whole_page.text
     assert {row[0] for row in shown.metrics.rows} == {"training/error_rate", "validation/error_rate"}
 

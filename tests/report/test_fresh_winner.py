@@ -19,7 +19,7 @@ def test_the_rival_and_a_lucky_single_seed_are_told():
     told = doubts((4, "same seed", 0.03), (7, "same seed", 0.02), (4, "fresh seeds", 0.04), (9, "fresh seeds", 0.05))
     assert told == [
         "The next configuration with fresh seeds, that of trial 3, had 0.05 with one.",
-        "Trial 1 reached 0.02 with one seed, selected; fresh seeds of both decide: tuner adopt STUDY.py --candidate "
+        "Trial 1 reached 0.02 with one seed, selected; fresh seeds of both decide: tuner adopt STUDY_FILE --candidate "
         "round-2/1 --baseline round-2/0",
     ]
 

@@ -8,7 +8,9 @@ from support.desks import desk_for
 from support.tiny import Tiny
 
 from tuner import Campaign, Round, SearchSpace, constant_then_decay, cosine, log_uniform
+from tuner.analysis.headline import EarlierRun
 from tuner.design.origin import promoted_from
+from tuner.reading import load
 from tuner.rounds.launch import started_study
 from tuner.rounds.prepare import prepared_round
 from tuner.rounds.promotion import most_promoted
@@ -83,3 +85,17 @@ def test_a_round_that_was_started_with_the_same_seeds_goes_on_with_them(tmp_path
     assert [trial.origin for trial in again.trials] == [trial.origin for trial in before]
     assert [trial.seed for trial in again.trials] == [trial.seed for trial in before]
     assert again.warnings == ()
+
+
+def test_the_winner_is_told_by_its_fresh_seeds_and_the_value_that_promoted_it(tmp_path):
+    """In round 1 a value is the rate; every fresh seed gives 1 more."""
+    declared = campaign(100, Round("final", promote=2))
+    first, second = second_round(tmp_path, declared)
+    with desk_for(declared, tmp_path) as desk:
+        row = desk.ledger.start_study(desk.name, second.study, "code")
+        desk.ledger.plan_trials(row.study_id, second.trials)
+        finish(desk.ledger, started_study(desk, "round-2"), lambda point: 1 + point["learning_rate"])
+    found = load("test", str(tmp_path / "ledger.sqlite")).best().headline
+    best = min(first.trials, key=lambda trial: trial.point["learning_rate"])
+    rate = best.point["learning_rate"]
+    assert (found.value, found.promoted_for) == (1 + rate, EarlierRun("round-1", best.number, rate))

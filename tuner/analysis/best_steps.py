@@ -129,8 +129,8 @@ def proposed_budget(frames: StudyFrames) -> tuple[int, str]:
         steps = shorter_budget(finding.evidence, budget)
         return steps, f"{why}: {SHORTER_BUDGET:g} times the latest of the good best steps (A14)"
     if finding.verdict in ("maybe_too_short", "mixed"):
-        return LONGER_BUDGET * budget, f"{why}: {LONGER_BUDGET} times the {budget} steps decide it (A15)"
-    return budget, f"{why}: the same {budget} steps"
+        return LONGER_BUDGET * budget, f"{why}: {LONGER_BUDGET} times the {budget:,} steps decide it (A15)"
+    return budget, f"{why}: the same {budget:,} steps"
 
 
 def shorter_budget(table: pd.DataFrame, budget: int) -> int:
@@ -218,15 +218,17 @@ def _caveats(table: pd.DataFrame, verdict: str) -> Iterator[str]:
 def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> str:
     budget, table = frames.study.budget.max_train_steps, found.table
     if verdict == "too_long":
-        return f"Train {shorter_budget(table, budget)} steps instead of {budget}, and tune the decay again (A14, D15)."
+        return (
+            f"Train {shorter_budget(table, budget):,} steps instead of {budget:,}, and tune the decay again (A14, D15)."
+        )
     if verdict in ("maybe_too_short", "mixed"):
         asked = "If a better result is worth the compute, retrain" if weak else "Retrain"
         return (
-            f"{asked} trial {table['trial'].iloc[0]} for {LONGER_BUDGET * budget} steps with a longer schedule; take "
+            f"{asked} trial {table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps with a longer schedule; take "
             "the longer budget only if its best value improves by more than the noise between trials (A1, A15)."
         )
     if verdict == "ok":
-        keep = f"Keep {budget} steps."
+        keep = f"Keep {budget:,} steps."
         return f"{keep} To be sure, retrain trial {table['trial'].iloc[0]} with a later decay." if weak else keep
     return _missing(found, budget)
 
@@ -240,8 +242,8 @@ def _missing(found: _Steps, budget: int) -> str:
     if len(found.table) < STRONG:
         return "Complete more trials, then ask again."
     return (
-        f"Keep {budget} steps for now. More validation data or more trials make the gains clearer; retraining trial "
-        f"{found.table['trial'].iloc[0]} for {LONGER_BUDGET * budget} steps decides it."
+        f"Keep {budget:,} steps for now. More validation data or more trials make the gains clearer; retraining trial "
+        f"{found.table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps decides it."
     )
 
 

@@ -3,7 +3,8 @@
 The best of many trials is lucky as well as good (the winner's curse, B32): its value is no estimate of what the
 configuration gives. Trainings with fresh seeds were not selected; their median is. Fresh seeds of a trial stand in its
 own round (beside a training that goes on from a shorter one), in a later round of the same length, or in a contest of
-`tuner adopt`.
+`tuner adopt`. Where all that a round trained of a configuration are fresh seeds, the value by which it was selected is
+that of the earlier round.
 """
 
 import re
@@ -35,11 +36,22 @@ class FreshRun:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """The training, in an earlier round of the same length, for whose value the winner's configuration was promoted."""
+
+    study: str
+    trial: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Headline:
     """The winner of a study and its value.
 
     trial: the selected run, the best training of the winner's configuration in this study; its weights are exported.
     value: the median of the fresh runs; without any the selected run's. selected_from: complete trials of the study.
+    promoted_for: where the selected run is one of the fresh ones, whose value nobody selected the configuration for;
+    None for a configuration that was not promoted, or from a round of another length.
     """
 
     trial: int
@@ -47,6 +59,7 @@ class Headline:
     selected_value: float
     fresh: tuple[FreshRun, ...]
     selected_from: int
+    promoted_for: EarlierRun | None = None
 
     @property
     def kind(self) -> str:
@@ -68,7 +81,10 @@ class Headline:
             behind = "one fresh seed"
         else:
             behind = f"median of {len(values)} fresh seeds ({min(values):.4g} to {max(values):.4g})"
-        if values == [self.selected_value]:
+        if self.promoted_for is not None:
+            first = self.promoted_for
+            return f"{behind}; promoted because trial {first.trial} of {first.study} had {first.value:.4g} (optimistic)"
+        if self.selected_value in values:
             return behind
         return f"{behind}; the selected run had {self.selected_value:.4g} (selected, so optimistic)"
 
@@ -76,9 +92,9 @@ class Headline:
 def headline(frames: StudyFrames, others: Sequence[StudyFrames] = (), trial: int | None = None) -> Headline | None:
     """The winner of a study, or `trial` where one is named; None where no trial is complete.
 
-    others: studies that may hold fresh seeds of its trials (`fresh_elsewhere`). Where the study itself trained fresh
-    seeds, the winner is the configuration with the best median of them: one seed beside them proves nothing. Else it is
-    the best trial. The smaller number wins a tie.
+    others: studies that may hold other trainings of its configurations (`relatives`). Where the study itself trained
+    fresh seeds, the winner is the configuration with the best median of them: one seed beside them proves nothing. Else
+    it is the best trial. The smaller number wins a tie.
     """
     ranked = ranked_trials(frames)
     if ranked.empty or (trial is not None and trial not in set(ranked["trial"])):
@@ -95,16 +111,25 @@ def headline(frames: StudyFrames, others: Sequence[StudyFrames] = (), trial: int
         chosen = of_trial[next(iter(values))]
     best = trial if trial is not None else _best_trial(chosen, of_trial)
     runs = fresh[chosen]
-    return Headline(best, _median(runs) if runs else values[best], values[best], runs, len(values))
+    is_fresh = (frames.study.name, best) in {(run.study, run.trial) for run in runs}
+    earlier = _earlier_run(others, chosen) if is_fresh else None
+    return Headline(best, _median(runs) if runs else values[best], values[best], runs, len(values), earlier)
 
 
-def fresh_elsewhere(ledger: Ledger, campaign: str, study: Study) -> list[StudyFrames]:
-    """Contests and later rounds of the same length and objective, which may hold fresh seeds of a study's trials."""
+def relatives(ledger: Ledger, campaign: str, study: Study) -> list[StudyFrames]:
+    """Studies of the same length and objective that may hold other trainings of a study's configurations: contests and
+    later rounds with fresh seeds of its trials, and what it was promoted from.
+    """
+    before = {name for name, _ in study.lineage} if study.kind == "round" else set()
     return [
         study_frames(ledger, campaign, row.study.name)
         for row in ledger.studies(campaign)
         if row.study.name != study.name
-        and (row.study.kind == KIND or (row.study.round or 0) > (study.round or 0))
+        and (
+            row.study.kind == KIND
+            or (row.study.round or 0) > (study.round or 0)
+            or any(_is_of(row.study.name, name) for name in before)
+        )
         and row.study.budget.max_train_steps == study.budget.max_train_steps
         and row.study.objective == study.objective
     ]
@@ -161,7 +186,21 @@ def _trains_again(origin: str, study: str, trials: set[int]) -> bool:
     found = _REPLICATE.fullmatch(origin)
     if found is None or int(found["trial"]) not in trials:
         return False
-    return found["study"] == study or found["study"].startswith(f"{study}-wide-")  # a widened round is one study
+    return _is_of(found["study"], study)
+
+
+def _is_of(name: str, study: str) -> bool:
+    """Whether a study is this one or a widening of it: a widened round is one study."""
+    return name == study or name.startswith(f"{study}-wide-")
+
+
+def _earlier_run(others: Sequence[StudyFrames], one: Configuration) -> EarlierRun | None:
+    study, trial, rate = one
+    for other in others:
+        found = other.complete[other.complete["trial"] == trial]
+        if rate == 1.0 and _is_of(other.study.name, study) and len(found):
+            return EarlierRun(study, trial, float(found["best_value"].iloc[0]))
+    return None
 
 
 def _median(runs: Sequence[FreshRun]) -> float:

@@ -115,7 +115,7 @@ def _action(frames: StudyFrames, verdict: str) -> str:
     if verdict == "got_worse":
         return f"Use the best checkpoint of each trial, not the last, and look at overfitting (A5, B25). {follows}"
     if best.verdict == "ok" and verdict == "saturated":
-        return f"Nothing to do: the best-step finding keeps {budget} steps."
+        return f"Nothing to do: the best-step finding keeps {budget:,} steps."
     return follows
 
 

@@ -75,7 +75,7 @@ class Schedule:
             if 0 <= position < piece.steps:
                 return piece.fraction(position)
             position -= piece.steps
-        raise DeclarationError(f"step {step} lies outside this schedule of {len(self)} steps")
+        raise DeclarationError(f"step {step} lies outside this schedule of {len(self):,} steps")
 
     def fractions(self) -> tuple[float, ...]:
         """All fractions, one per step: what is drawn, compared and stored."""
@@ -158,7 +158,8 @@ class ScheduleFamily:
             decay = self.decay_steps(max_train_steps)
             if decay > steps:
                 raise DeclarationError(
-                    f"a decay of {decay} steps and a warmup of {warmup_steps} do not fit in {max_train_steps} steps"
+                    f"a decay of {decay:,} steps and a warmup of {warmup_steps:,} do not fit in {max_train_steps:,} "
+                    "steps"
                 )
             return [Piece("constant", steps - decay), Piece(self.decay_shape, decay, 1.0, self.final)]
         shape: Shape = "cosine" if self.name == "cosine" else "linear"

@@ -60,7 +60,7 @@ class StepBudget:
         """A longer budget that is evaluated where this one is, and then about as often as `evaluations` asks."""
         if max_train_steps <= self.max_train_steps:
             raise DeclarationError(
-                f"a budget of {self.max_train_steps} steps is lengthened to more steps, got {max_train_steps}"
+                f"a budget of {self.max_train_steps:,} steps is lengthened to more steps, got {max_train_steps:,}"
             )
         longer = StepBudget.with_evaluations(max_train_steps, evaluations)
         return replace(longer, early=(*self.early, (self.max_train_steps, self.evaluate_every)))
@@ -69,7 +69,7 @@ class StepBudget:
         """A budget that ends earlier and is evaluated where this one is, and at its end."""
         if not 1 <= max_train_steps <= self.max_train_steps:
             raise DeclarationError(
-                f"a budget of {self.max_train_steps} steps is shortened to 1..{self.max_train_steps} steps, "
+                f"a budget of {self.max_train_steps:,} steps is shortened to 1..{self.max_train_steps:,} steps, "
                 f"got {max_train_steps}"
             )
         parts = (*self.early, (self.max_train_steps, self.evaluate_every))

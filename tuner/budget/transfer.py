@@ -29,7 +29,7 @@ def lengthened(schedule: Schedule, max_train_steps: int, mode: Mode | None = Non
         raise TransferError(f"mode is one of {', '.join(get_args(Mode))} (or None: by the rule), got {mode!r}")
     if max_train_steps < len(schedule):
         raise TransferError(
-            f"a schedule of {len(schedule)} steps cannot be lengthened to {max_train_steps}; give at least as many"
+            f"a schedule of {len(schedule):,} steps cannot be lengthened to {max_train_steps:,}; give at least as many"
         )
     warmup = tuple(piece for piece in schedule.pieces if piece.shape == "warmup")
     body = tuple(piece for piece in schedule.pieces if piece.shape != "warmup")

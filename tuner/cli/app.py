@@ -7,10 +7,10 @@ import typer
 
 from tuner import __version__
 from tuner.cli.exit_codes import Exit, exit_codes_in_short
-from tuner.cli.given import place_options
+from tuner.cli.given import completed
 from tuner.cli.limits import machine_limit
 from tuner.errors import InputError, Interrupted, Paused, TrialsFailed, TunerError
-from tuner.shown import commands_with, shown, shown_lines
+from tuner.shown import shown, shown_lines
 from tuner.signals import ENDING
 
 # The first that fits: an error, the word before its message, and the exit code.
@@ -94,7 +94,7 @@ def _report(error: Exception) -> int:
 
 def _tell(message: str) -> None:
     """A message to the person at the terminal, whatever names it holds."""
-    print(shown_lines(commands_with(message, place_options)), file=sys.stderr)
+    print(shown_lines(completed(message)), file=sys.stderr)
 
 
 def _named(error: Exception) -> str:

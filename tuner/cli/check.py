@@ -27,7 +27,7 @@ def check(
     from tuner.analysis.checklist import failing
     from tuner.analysis.evidence import has_curves
     from tuner.analysis.good_trials import good_defined
-    from tuner.cli.given import command
+    from tuner.cli.given import command, note_recorded
     from tuner.cli.output import emit_findings, next_step, say, show
     from tuner.reading import load
     from tuner.rounds.importances import importances
@@ -35,14 +35,14 @@ def check(
     verdicts = None if fail_on is None else [word.strip() for word in fail_on.split(",") if word.strip() != "none"]
     failing([], verdicts)  # a word that is no verdict is said before anything is read
     records = load(study, storage)
+    note_recorded(records.study_file())
     frames = records.frames(round_number)  # read once: a large study takes seconds, and may grow meanwhile
     findings = [*records.findings_about(frames), *importances(frames)]
     if form is Format.table and has_curves(frames):
         show(good_defined(frames), style="dim")
     emit_findings(records.name, frames.study.name, findings, form, verbose)
     told = failing(findings, verdicts)
-    need = "needs action" if len(told) == 1 else "need action"
-    what = need if verdicts is None else "of the chosen verdicts"
+    what = f"need{'s' * (len(told) == 1)} action" if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
     say(f"{len(findings)} finding{'s' * (len(findings) != 1)}, {len(told)} {what}{': ' * bool(told)}{named}")
     if not frames.study.source and any(finding.verdict.startswith("expand") for finding in findings):

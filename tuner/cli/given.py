@@ -1,4 +1,4 @@
-"""Where the records are, as the command line or the environment said it: every command that is printed says it again.
+"""Which study file, and where the records are, as this command knows it: every command that is printed says it again.
 
 So a command that somebody pastes reads the same records, in another terminal too.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.security import holds_password, without_password
-from tuner.shown import word
+from tuner.shown import commands_about, commands_with, word
 
 _TAKE_CHECKPOINTS = (
     "run", "plan", "sweep", "launch", "worker", "budget-curve", "best", "exploit", "adopt", "score-test",
@@ -28,6 +28,7 @@ class Given:
 
     storage: str | None = None
     checkpoints: Path | None = None
+    study_file: Path | None = None
     warned: bool = False  # of a password: once in a process
 
 
@@ -48,6 +49,30 @@ def note_checkpoints(value: Path | None) -> Path | None:
     """Remember the checkpoint folder of this command."""
     GIVEN.checkpoints = value
     return value
+
+
+def note_study(value: str) -> str:
+    """Remember the study file of this command, where it was given one and no name."""
+    GIVEN.study_file = Path(value) if value.endswith(".py") else None
+    return value
+
+
+def note_study_file(value: Path) -> Path:
+    """Remember the study file of this command."""
+    GIVEN.study_file = value
+    return value
+
+
+def note_recorded(file: str | None) -> None:
+    """Remember the study file that the records name, where this command was given the name of a campaign."""
+    if GIVEN.study_file is None and file is not None:
+        GIVEN.study_file = Path(file)
+
+
+def completed(text: str) -> str:
+    """`text`, whose commands name the study file and find the records that this command was given."""
+    told = commands_with(text, place_options)
+    return commands_about(told, GIVEN.study_file) if GIVEN.study_file is not None else told
 
 
 def place_options(verb: str) -> str:

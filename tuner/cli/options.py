@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tuner.cli.given import note_checkpoints, note_storage
+from tuner.cli.given import note_checkpoints, note_storage, note_study, note_study_file
 
 
 class Format(StrEnum):
@@ -25,9 +25,15 @@ class Profile(StrEnum):
 
 
 Study = Annotated[
-    str, typer.Argument(help="A study file, or the name of a campaign in the storage.", show_default=False)
+    str,
+    typer.Argument(
+        help="A study file, or the name of a campaign in the storage.", show_default=False, callback=note_study
+    ),
 ]
-StudyFile = Annotated[Path, typer.Argument(help="A study file, like studies/digits.py.", show_default=False)]
+StudyFile = Annotated[
+    Path,
+    typer.Argument(help="A study file, like studies/digits.py.", show_default=False, callback=note_study_file),
+]
 Storage = Annotated[
     str | None,
     typer.Option(

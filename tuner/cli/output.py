@@ -15,11 +15,11 @@ from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
 from tuner.analysis.study_frames import StudyFrames
 from tuner.cli.exit_codes import Exit
-from tuner.cli.given import place_options
+from tuner.cli.given import completed
 from tuner.cli.options import Format
 from tuner.cli.tables import fitting, natural_width, table_of
 from tuner.security import safe_cell
-from tuner.shown import commands_with, shown, shown_lines
+from tuner.shown import shown, shown_lines
 
 _COLOURS = {"act": "yellow", "fine": "green", "told": "default", "open": "bright_black"}
 
@@ -38,7 +38,7 @@ def say(message: str) -> None:
 
 def shown_line(message: str) -> str:
     """One line of at most some thousand characters, whose commands find the records that this one was given."""
-    return shown_lines(shown(commands_with(message, place_options)))
+    return shown_lines(shown(completed(message)))
 
 
 def show(line: str, style: str = "", whole: bool = False) -> None:

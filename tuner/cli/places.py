@@ -29,7 +29,6 @@ def study_file_of(ledger: Ledger, study_id: int, given: str) -> Path:
     if given.endswith(".py"):
         return Path(given)
     for launch in reversed(ledger.launches(study_id)):
-        recorded = launch.environment.get("study_file")
-        if isinstance(recorded, str):
-            return Path(recorded)
+        if launch.study_file is not None:
+            return Path(launch.study_file)
     raise DeclarationError(f"the study file of {given!r} is not recorded; name the file itself")

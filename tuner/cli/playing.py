@@ -76,7 +76,7 @@ def _print_bottom_line(desk: Desk, ending: Ending) -> None:
     first, *others = bottom_line(winner, on_the_page(ending.findings, page), ended=ending.question is None)
     show(first, style="bold")
     for line in others:
-        show(line.replace("STUDY_FILE", word(desk.study_file)) if desk.study_file else line)
+        show(line)
 
 
 def _ask(question: Question, desk: Desk) -> None:

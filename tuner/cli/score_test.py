@@ -27,7 +27,7 @@ def score_test(
 
     records = load(str(study), storage)
     final = records.final()
-    chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.value)
+    chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.selected_value)
     with opened(storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
         machine = Machine(folder_to_read(ledger, checkpoints), device, threads, study)
@@ -36,7 +36,7 @@ def score_test(
         print(json.dumps(dict(score), indent=2))
     else:
         emit_frame(pd.Series(score["metrics"], name="value").rename_axis("metric").reset_index(), form)
-    about = f"{score['study']} trial {score['trial']} at step {score['step']}"
+    about = f"{score['study']} trial {score['trial']} at step {score['step']:,}"
     if before is None:
         say(f"scored {about}, {score['examples']} examples; recorded: the test split is not scored again")
         return

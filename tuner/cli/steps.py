@@ -15,11 +15,12 @@ def best_steps(
     """Say where in training the best checkpoints lie, and whether the step budget was right (exit code 3: act)."""
     from tuner.analysis.best_steps import best_steps_finding
     from tuner.analysis.elsewhere import for_elsewhere
-    from tuner.cli.given import command
+    from tuner.cli.given import command, note_recorded
     from tuner.cli.output import emit_findings, exit_code, next_step, say_failed
     from tuner.reading import load
 
     records = load(study, storage)
+    note_recorded(records.study_file())
     frames = records.frames(round_number)
     (finding,) = for_elsewhere(frames, [best_steps_finding(frames)])
     emit_findings(records.name, frames.study.name, [finding], form, verbose)

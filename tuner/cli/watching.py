@@ -138,7 +138,7 @@ def described(study: Study, claim: Claim, update: TrialUpdate) -> str:
     best = [checkpoint for checkpoint in update.checkpoints or () if checkpoint.kind == "best"]
     if not best:
         return f"{name}, no finite {study.objective.metric}"
-    return f"{name}, best {study.objective.metric} {best[0].value:.4g} at step {best[0].step}"
+    return f"{name}, best {study.objective.metric} {best[0].value:.4g} at step {best[0].step:,}"
 
 
 def watch(quiet: bool) -> Watch:

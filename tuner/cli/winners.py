@@ -53,8 +53,8 @@ def print_winner(told: dict[str, Any], words: str) -> None:
     show(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold")
     show(f"  {told['objective']}: {words}")
     show(
-        f"  its selected run: {readable(told['best_value'])} at step {told['best_step']} of "
-        f"{told['max_train_steps']} (last: {readable(told['last_value'])})"
+        f"  its selected run: {readable(told['best_value'])} at step {told['best_step']:,} of "
+        f"{told['max_train_steps']:,} (last: {readable(told['last_value'])})"
     )
     for name, value in told["point"].items():
         show(f"  {name} = {value!r}")
@@ -79,12 +79,12 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
             "there; nothing was written"
         )
     if winner.checkpoint is None:
-        raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step} any more")
+        raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} any more")
     weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)
     count = sum(tensor.numel() for tensor in weights.values())
     say(
         f"wrote {target}: {len(weights)} tensors, {count:,} numbers, of trial {winner.record.number} of "
-        f"{winner.row.study.name} at step {winner.step}, the selected run ({winner.selected_value:.4g})"
+        f"{winner.row.study.name} at step {winner.step:,}, the selected run ({winner.selected_value:.4g})"
     )
     if beside is not None:
         say(

@@ -28,7 +28,7 @@ from tuner.training.trial_run import build_model
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The trial that is final, at its chosen checkpoint; `value` is what selected it."""
+    """The trial that is final, at its chosen checkpoint, and the value of that checkpoint on validation."""
 
     row: StudyRow
     record: TrialRecord
@@ -68,7 +68,7 @@ def scored_once(ledger: Ledger, chosen: Chosen, workload: Workload, machine: Mac
 def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, object]:
     study, record = chosen.row.study, chosen.record
     if chosen.checkpoint is None or record.schedule is None:
-        raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step} any more")
+        raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
     device = choose_device(machine.device)
     prepare_numerics(device, machine.threads)
     identifier = Identifier(workload, machine.study_file)

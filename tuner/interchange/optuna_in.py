@@ -172,7 +172,7 @@ def _budget(trials: Collection[FrozenTrial], shift: int, given: int | None, note
     steps = {step + shift for trial in trials for step in trial.intermediate_values}
     last = max(steps, default=1)
     if given is not None and last > given:
-        raise DeclarationError(f"a trial reports step {last}, beyond --max-train-steps {given}; give the real budget")
+        raise DeclarationError(f"a trial reports step {last:,}, beyond --max-train-steps {given}; give the real budget")
     if not steps:
         notes.append("no trial has intermediate values: questions about curves answer no_curves")
     elif given is None:

@@ -209,12 +209,12 @@ def _study(
     if last > steps:
         row = curves.iloc[int(curves["step"].to_numpy().argmax())]
         raise DeclarationError(
-            f"{history}: trial {row['run']} was measured at step {last}, beyond --max-train-steps {steps}; all trials "
-            "of a study have one budget (A11)"
+            f"{history}: trial {row['run']} was measured at step {last:,}, beyond --max-train-steps {steps:,}; all "
+            "trials of a study have one budget (A11)"
         )
     if terms.max_train_steps is None:
         notes.append(
-            f"max_train_steps is taken as {steps}, the last step of any trial; --max-train-steps says otherwise"
+            f"max_train_steps is taken as {steps:,}, the last step of any trial; --max-train-steps says otherwise"
         )
     budget = StepBudget(steps, min(steps, interval_of(curves[curves["metric"] == objective.metric])))
     schedule = terms.schedule or schedule_by_curve(curves, LEARNING_RATE_METRICS) or "unknown"

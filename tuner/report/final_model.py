@@ -59,7 +59,7 @@ def _tested(material: Material) -> Table:
     measured = (score or {}).get("metrics")
     if score is None or not isinstance(measured, dict):
         return Table((), ())
-    columns = (Column("metric"), Column(f"{score['study']} trial {score['trial']}, step {score['step']}", True))
+    columns = (Column("metric"), Column(f"{score['study']} trial {score['trial']}, step {score['step']:,}", True))
     return Table(columns, tuple((str(name), readable(value)) for name, value in measured.items()))
 
 

@@ -23,7 +23,7 @@ from tuner.report.section import Section
 from tuner.report.studies import studies
 from tuner.report.summary import masthead, summary
 from tuner.security import make_private_folder, without_password
-from tuner.shown import commands_with, shown, word
+from tuner.shown import commands_about, commands_with, shown, word
 from tuner.storage.engine import DEFAULT_FILE
 from tuner.storage.store import Ledger
 
@@ -58,7 +58,10 @@ def report_html(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> str
     """The page as text. Raises StorageError for an unknown campaign."""
     material = read_material(ledger, campaign, also)
     sections = [section for maker in SECTIONS for section in maker(material)]
-    return _templates(_place_of(ledger)).get_template("page.html.jinja").render(title=campaign, sections=sections)
+    launches = (launch for study in reversed(material.studies) for launch in reversed(study.launches))
+    file = next((launch.study_file for launch in launches if launch.study_file), None)
+    page = _templates(_place_of(ledger), file).get_template("page.html.jinja")
+    return page.render(title=campaign, sections=sections)
 
 
 def _place_of(ledger: Ledger) -> str:
@@ -69,13 +72,16 @@ def _place_of(ledger: Ledger) -> str:
     return f" --storage {word(file or without_password(ledger.url))}"
 
 
-def _templates(place: str) -> Environment:
+def _templates(place: str, file: str | None) -> Environment:
     """Everything is escaped, whatever a template is called, and a misspelt name is an error."""
 
     def on_one_line(value: object) -> object:
         """What a template puts in: text of strangers without anything hidden; markup was made of such text before."""
         plain = isinstance(value, str) and not hasattr(value, "__html__")
-        return commands_with(shown(str(value)), lambda verb: place) if plain else value
+        if not plain:
+            return value
+        told = commands_with(shown(str(value)), lambda verb: place)
+        return told if file is None else commands_about(told, file)
 
     return Environment(
         loader=PackageLoader("tuner.report"),

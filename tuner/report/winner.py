@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tuner.analysis.curves import ranked_trials
-from tuner.analysis.headline import Headline, fresh_elsewhere, fresh_medians, headline
+from tuner.analysis.headline import Headline, fresh_medians, headline, relatives
 from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
 from tuner.records import Checkpoint, TrialRecord
 from tuner.report.material import Material, StudyMaterial
@@ -67,7 +67,7 @@ def winner_of(material: Material) -> Winner | None:
     study = next((study for study in material.newest_first if len(study.frames.complete)), None)
     if study is None:
         return None
-    found = headline(study.frames, fresh_elsewhere(material.ledger, material.campaign, study.study))
+    found = headline(study.frames, relatives(material.ledger, material.campaign, study.study))
     return None if found is None else _winner(material, study, found)
 
 
@@ -189,5 +189,4 @@ def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> 
 
 def study_file(study: StudyMaterial) -> str:
     """The study file as a command takes it."""
-    recorded = [str(launch.environment.get("study_file") or "") for launch in study.launches]
-    return next((word(file) for file in reversed(recorded) if file), "STUDY.py")
+    return next((word(one.study_file) for one in reversed(study.launches) if one.study_file), "STUDY_FILE")

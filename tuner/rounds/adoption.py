@@ -142,4 +142,4 @@ def _check_comparable(candidate: Side, baseline: Side) -> None:
 
 
 def _told(study: Study, key: str) -> str:
-    return f"{study.budget.max_train_steps} steps" if key == "budget" else str(getattr(study, key))
+    return f"{study.budget.max_train_steps:,} steps" if key == "budget" else str(getattr(study, key))

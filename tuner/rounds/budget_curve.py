@@ -104,13 +104,13 @@ def _check_length(study: Study, record: TrialRecord, length: int) -> None:
     warmup = record.schedule.warmup_steps if record.schedule else 0
     if length <= warmup:
         raise DeclarationError(
-            f"a length of {length} steps ends in the warmup of {warmup} steps, which is carried in steps (D18); give "
-            f"--lengths that are longer"
+            f"a length of {length:,} steps ends in the warmup of {warmup:,} steps, which is carried in steps (D18); "
+            f"give --lengths that are longer"
         )
     schedule = _schedule(study, record, length)
     if not schedule.decay_start or schedule.decay_start <= warmup:
         raise DeclarationError(
-            f"a length of {length} steps leaves nothing before its decay of {length - (schedule.decay_start or 0)} "
+            f"a length of {length:,} steps leaves nothing before its decay of {length - (schedule.decay_start or 0):,} "
             f"steps but the warmup of {warmup}: there is no trunk to branch from; give --lengths that are longer"
         )
 

@@ -85,7 +85,7 @@ def _first_budget(desk: Desk) -> Budget:
             "study file that help. Or declare production_steps for a compute-bound workload, or give max_train_steps"
         )
     steps = rounded_up(sweep.margin * outcome.steps)
-    origin = f"{sweep.margin:g} times the {outcome.steps} steps to fit that the sweep found (A18)"
+    origin = f"{sweep.margin:g} times the {outcome.steps:,} steps to fit that the sweep found (A18)"
     return Budget(steps, origin, sweep.frames.study.name)
 
 

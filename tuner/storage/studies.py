@@ -80,6 +80,12 @@ class LaunchRow:
     environment: dict[str, object]
     worker: str
 
+    @property
+    def study_file(self) -> str | None:
+        """The study file as that launch was given it; None where there was none."""
+        file = self.environment.get("study_file")
+        return file if isinstance(file, str) and file else None
+
 
 def checked_name(what: str, name: str) -> str:
     """`name`, if every database can hold it. Raises StorageError."""
