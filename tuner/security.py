@@ -45,10 +45,12 @@ def holds_password(url: str) -> bool:
 def without_password(url: str) -> str:
     """The address of a database without its password, for which the client then looks elsewhere (PGPASSWORD, .pgpass).
 
-    Text that is no such address stays as it is.
+    The password of a client's key (sslpassword) is left out too. Text that is no such address stays as it is.
     """
+    if "://" not in url:
+        return url
     plain = re.sub(r"^(\w+(?:\+\w+)?://[^\s:/@]*):\S*@", r"\1@", url)
-    return re.sub(r"\?$", "", re.sub(r"(?<=[?&])password=[^&]*&?", "", plain).rstrip("&")) if "://" in url else url
+    return re.sub(r"\?$", "", re.sub(r"(?<=[?&])(?:ssl)?password=[^&]*&?", "", plain).rstrip("&"))
 
 
 def safe_cell(value: object) -> object:

@@ -274,6 +274,7 @@ def test_a_launch_that_ends_with_failed_trials_lists_them_and_ends_with_4(tuner,
     (told,) = [one for one in json.loads(checked.out)["findings"] if one["question"] == "failed_trials"]
     assert told["verdict"] == "some_failed"
     assert "1 of 3 trials FAILED" in told["summary"]
+    assert tuner("check", "tiny", "--fail-on", "some_failed").code == 3
     for verb in ("best-steps", "boundaries"):
         assert "note: 1 of 3 trials FAILED" in tuner(verb, "tiny").err
     (tmp_path / "broken").unlink()

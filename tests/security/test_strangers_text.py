@@ -228,12 +228,15 @@ def test_what_cannot_be_seen_is_shown_by_its_number(text, seen):
     assert shown(text) == seen
 
 
-@pytest.mark.parametrize("text", ["a b", "it's", "x\n$(touch /tmp/x)`id`", "\x1b[2J\u202e\x85\\", "-x", "", "日本"])
-def test_bash_reads_the_word_that_was_meant(text):
+@pytest.mark.parametrize("text", ["a b", "it's", "x\n$(touch a)`touch b`", "\x1b[2J\u202e\x85\\", "-x", "", "日本"])
+def test_bash_reads_the_word_that_was_meant(text, tmp_path):
     told = word(text)
     assert shown(told) == told
     run = ["bash", "-c", f"printf %s {told}"]
-    assert subprocess.run(run, capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}).stdout.decode() == text
+    environment = {"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]}
+    read = subprocess.run(run, capture_output=True, check=True, cwd=tmp_path, env=environment)
+    assert read.stdout.decode() == text
+    assert list(tmp_path.iterdir()) == [], "no part of the text was run"
 
 
 def test_a_message_quotes_no_more_than_a_line():

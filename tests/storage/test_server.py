@@ -37,6 +37,10 @@ REFUSALS = [
     ("connection failed: failed to resolve host 'nowhere'", StorageError, "no host of this name"),
     ('connection failed: FATAL:  no pg_hba.conf entry for host "10.0.0.1"', StorageError, "pg_hba.conf"),
     ("connection failed: FATAL:  the database system is starting up", Unreachable, "when the server is up"),
+    ("connection failed: FATAL:  the database system is not yet accepting connections", Unreachable, "server is up"),
+    ('connection failed: FATAL:  role "u" is not permitted to log in', StorageError, "ALTER ROLE"),
+    ('connection failed: FATAL:  permission denied for database "d"', StorageError, "GRANT CONNECT"),
+    ('connection failed: FATAL:  database "d" is not currently accepting connections', StorageError, "GRANT CONNECT"),
     ("connection failed: Connection refused", StorageError, "check the address"),
 ]
 
@@ -74,6 +78,7 @@ def test_a_password_in_the_address_is_told_of_once_and_never_repeated(capsys, mo
         ("postgresql://:p@h/d", "postgresql://@h/d"),
         ("postgresql://h/d?user=u&password=p&sslmode=off", "postgresql://h/d?user=u&sslmode=off"),
         ("postgresql://h/d?password=p", "postgresql://h/d"),
+        ("postgresql://u@h/d?sslkey=k&sslpassword=p", "postgresql://u@h/d?sslkey=k"),
         ("postgresql+psycopg://u:p:@w@h/d", "postgresql+psycopg://u@h/d"),
         ("postgresql://u@h/d", "postgresql://u@h/d"),
         ("runs/a@b:c.sqlite", "runs/a@b:c.sqlite"),
@@ -84,6 +89,11 @@ def test_an_address_without_its_password(url, plain):
     assert without_password(url) == plain
 
 
+def test_the_password_of_a_clients_key_is_told_nowhere():
+    url = engine.parsed_url("postgresql://u:hush@h/d?sslkey=k&sslpassword=hush")
+    assert engine.Database(url).safe_url == "postgresql+psycopg://u:***@h/d?sslkey=k"
+
+
 @pytest.fixture(scope="module")
 def small():
     """A server for 5 clients, on which the role `reader` may read alone and `secretive` needs a password."""
@@ -92,7 +102,7 @@ def small():
     server = Server(max_connections=5, superuser_reserved_connections=1, max_wal_senders=0)
     try:
         run(server, "CREATE ROLE secretive LOGIN PASSWORD 'right'", "CREATE ROLE reader LOGIN", "CREATE DATABASE ours",
-            "CREATE ROLE worker LOGIN", "ALTER DATABASE ours OWNER TO worker")  # fmt: skip
+            "CREATE ROLE idle", "CREATE ROLE worker LOGIN", "ALTER DATABASE ours OWNER TO worker")  # fmt: skip
         rules = server.data / "pg_hba.conf"
         rules.write_text(f"host all secretive 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
         run(server, "SELECT pg_reload_conf()")
@@ -117,6 +127,7 @@ def test_a_server_says_which_part_of_the_address_is_wrong(small):
         ("secretive:wrong", "ours", "password of this role is wrong"),
         ("secretive", "ours", "password of this role is wrong or missing"),
         ("nobody", "ours", "no such role"),
+        ("idle", "ours", "it needs LOGIN"),
         ("worker", "nothing", "no such database"),
     ):
         with pytest.raises(StorageError, match=advice) as raised:

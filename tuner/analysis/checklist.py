@@ -11,6 +11,7 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.effort import effort_findings
 from tuner.analysis.enough_points import enough_points_finding
 from tuner.analysis.evidence import has_curves, no_curves_finding
+from tuner.analysis.failed import VERDICTS as FAILED_VERDICTS
 from tuner.analysis.finding import Finding
 from tuner.analysis.improvement import improvement_finding
 from tuner.analysis.infeasible import infeasible_finding
@@ -72,6 +73,7 @@ VERDICTS = tuple(
             "stale",
             *TRANSFER_VERDICTS,
             *PRUNED_VERDICTS,
+            *FAILED_VERDICTS,
             *(one for asked in QUESTIONS for one in asked.verdicts),
         }
     )

@@ -17,6 +17,7 @@ from tuner.storage.studies import StudyRow
 MOST_LISTED = 10
 LONGEST_REASON = 200  # characters
 QUESTION = "failed_trials"
+VERDICTS = ("some_failed", "all_failed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,9 +66,10 @@ def imported_contest(ledger: Ledger, campaign: str, candidate: str | None, basel
     if first == second:
         raise DeclarationError(f"candidate and baseline are the same point (trial {first[0]}); name two")
     for side, group in (("candidate", first), ("baseline", second)):
-        if len(_judged(frames, group)) < MINIMUM_REPLICATES:
+        finished = len(_judged(frames, group))
+        if finished < MINIMUM_REPLICATES:
             raise DeclarationError(
-                f"the {side} (trial {group[0]}) has {len(_judged(frames, group))} replicates that finished, and "
+                f"the {side} (trial {group[0]}) has {finished} replicate{'s' * (finished != 1)} that finished, and "
                 f"{MINIMUM_REPLICATES} are needed: runs of one point with other seeds; {_told(frames, ready)}"
             )
     return _contest(ledger, frames, round_rows(ledger, campaign, 1)[0], (first, second))

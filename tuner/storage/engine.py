@@ -94,7 +94,7 @@ class Database:
     """
 
     def __init__(self, url: URL) -> None:
-        self.safe_url = url.render_as_string(hide_password=True)
+        self.safe_url = url.difference_update_query(["sslpassword"]).render_as_string(hide_password=True)
         self._process = os.getpid()
         self._answered = False
         self._opened: OpenedFile | None = None

@@ -55,8 +55,8 @@ _RECOVERS = "when the server is up, run again to continue"
 _REFUSALS: tuple[tuple[re.Pattern[str], type[TunerError], str], ...] = (
     (re.compile("too many clients|connection slots are reserved|too many connections|no more connections"), ServerFull,
      _FULL),
-    (re.compile("starting up|shutting down|in recovery mode|server_login|pgbouncer cannot connect"), Unreachable,
-     _RECOVERS),
+    (re.compile("starting up|shutting down|in recovery mode|system is not (yet )?accepting|server_login|"
+                "pgbouncer cannot connect"), Unreachable, _RECOVERS),
     (re.compile("password authentication failed|no password supplied|[Aa]uthentication failed|auth failed|"
                 "wrong password type"), StorageError,
      "the password of this role is wrong or missing: give it in PGPASSWORD, in ~/.pgpass, or in the address "
@@ -69,6 +69,10 @@ _REFUSALS: tuple[tuple[re.Pattern[str], type[TunerError], str], ...] = (
      StorageError, "there is no host of this name: correct the address"),
     (re.compile("no pg_hba.conf entry|pg_hba.conf rejects"), StorageError,
      "the server does not let this user in from this machine: its pg_hba.conf decides that"),
+    (re.compile("is not permitted to log in|permission denied for database|not currently accepting connections"),
+     StorageError,
+     "the role may not use this database: it needs LOGIN (ALTER ROLE NAME LOGIN) and CONNECT (GRANT CONNECT ON "
+     "DATABASE NAME TO ROLE)"),
 )  # fmt: skip
 
 
