@@ -25,9 +25,9 @@ soak: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/soak.py --minutes $(MINUTES)
 
 bench: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/step_loop.py
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/sweep_spread.py
-	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/verdict_rates.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_loop.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sweep_spread.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict_rates.py
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tuner needs Python 3.11 or newer; set PYTHON=')"

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
-from benchmarks.synthetic import study as synthetic_study
 
+from benchmarks.synthetic import study as synthetic_study
 from tuner.analysis.frames import frames_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import ScheduleFamily, constant

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from benchmarks.adoption_rates import adopted, welch
-from benchmarks.synthetic import frames, study
 from scipy import stats
 
+from benchmarks.adoption_rates import adopted, welch
+from benchmarks.synthetic import frames, study
 from tuner.analysis.adoption import adoption_finding, adoption_frame, welch_difference
 from tuner.design.hyperparameters import uniform
 from tuner.design.objective import maximize

@@ -4,8 +4,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from benchmarks.synthetic import best_step_case, boundary_case, regime_case
 
+from benchmarks.synthetic import best_step_case, boundary_case, regime_case
 from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.round_findings import advised

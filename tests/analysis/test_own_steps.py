@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from analysis.handmade import curve, frames_of_curves, record, study, trained
-from benchmarks.curve_cases import TABLE_SEED, curve_case
 
+from benchmarks.curve_cases import TABLE_SEED, curve_case
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.common_steps import common_curves

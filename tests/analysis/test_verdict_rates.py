@@ -1,6 +1,7 @@
-"""A small part of tests/benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough."""
+"""A small part of benchmarks/verdict_rates.py, on seeds of its own: verdicts are right often enough."""
 
 import pytest
+
 from benchmarks.boundary_cases import KINDS
 from benchmarks.checklist_cases import QUESTIONS, Size, checklist_case
 from benchmarks.verdict_rates import best_step_rates, boundary_rates, boundary_rows, kind_rows, regime_rates
@@ -47,7 +48,7 @@ def test_regime_verdicts_are_right(noise):
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_other_questions_are_seldom_answered_wrongly(question):
-    """Seeds that no threshold was chosen by; `python tests/benchmarks/verdict_rates.py` has the whole table."""
+    """Seeds that no threshold was chosen by; `python benchmarks/verdict_rates.py` has the whole table."""
     size = Size(30, 50, 0.02)
     cases = [checklist_case(question, seed, size) for seed in range(SEED, SEED + 24)]
     verdicts = [(QUESTIONS[question][1](case.frames).verdict, case.truth) for case in cases]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study, trained
 from analysis.test_check_questions import BOTH, FRACTIONS, frames_of_splits, noise, scientific, stability
-from benchmarks.curve_cases import TABLE_SEED, curve_case
 
+from benchmarks.curve_cases import TABLE_SEED, curve_case
 from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.checklist import VERDICTS, checklist_findings
 from tuner.analysis.effort import effort_findings

@@ -127,10 +127,10 @@ def test_the_first_trial_of_each_optimizer_is_tried():
         "look_at_validation": lambda *_: True,
     }
     backend = SimpleNamespace(**known, fingerprint_parts=dict)
-    desk = SimpleNamespace(name="w", backend=backend, ledger=SimpleNamespace(campaigns=list))
+    session = SimpleNamespace(name="w", backend=backend, ledger=SimpleNamespace(campaigns=list))
     points = [Point.of({"optimizer": name}) for name in ("sgd", "sgd", "adamw", "sgd")]
     study = tiny_study(space=BOTH)
-    assert check_study(desk, study, [trial_at(study, 0, point, "by hand") for point in points])
+    assert check_study(session, study, [trial_at(study, 0, point, "by hand") for point in points])
     assert tried == ["sgd", "adamw"]
 
 

@@ -9,9 +9,9 @@ from support.study_files import write_study
 
 from tuner.errors import StudyChanged
 from tuner.execution.in_process import check_profile
+from tuner.fused.choice import Choice
+from tuner.fused.trainer import GroupTrainer
 from tuner.storage.store import open_ledger
-from tuner.training.fused.choice import Choice
-from tuner.training.fused.trainer import GroupTrainer
 
 
 @pytest.mark.parametrize("fuse", ["3", "auto"])

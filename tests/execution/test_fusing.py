@@ -11,10 +11,10 @@ from tuner.errors import Infeasible, NotFusible, TrialsFailed
 from tuner.execution import fusing
 from tuner.execution.backend import Silent
 from tuner.execution.in_process import InProcess
+from tuner.fused import choice
+from tuner.fused import trainer as group_trainer
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
-from tuner.training.fused import choice
-from tuner.training.fused import trainer as group_trainer
 from tuner.training.randomness import epoch_order
 
 MANY = 0.3  # the rates of the trials are 0.42, 0.35, 0.28, 0.21: the first two are beyond

@@ -8,10 +8,10 @@ import math
 import pandas as pd
 import pytest
 from analysis.handmade import curve, record
-from benchmarks.synthetic import study as synthetic_study
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from benchmarks.synthetic import study as synthetic_study
 from tuner.analysis.frames import frames_of
 from tuner.design.hyperparameters import Choice, Hyperparameter, choice, integers, log_uniform, uniform
 from tuner.design.space import SearchSpace, branches

@@ -105,7 +105,7 @@ campaign = Campaign(
     evaluations=30,
     rounds=[
         Round("Which learning rate, weight decay, momentum and clipping suit short runs?", trials=24, space=SPACE),
-        # A decay as long as that of the short runs would be 2 % of the long one; tests/benchmarks/equal_steps.py.
+        # A decay as long as that of the short runs would be 2 % of the long one; benchmarks/equal_steps.py.
         Round("The final model: the winner and a rival at production length", promote=2, transfer="rescale"),
     ],
 )

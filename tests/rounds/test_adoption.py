@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from support.desks import StopAfter, desk_for
+from support.sessions import StopAfter, session_for
 from support.shell import tuner
 from support.study_files import write_study
 
@@ -24,53 +24,55 @@ def campaign(tmp_path):
     return load_campaign(write_study(tmp_path, trials=3, steps=40))[1]
 
 
-def launched(desk):
-    study = study_of_round(desk.campaign, 1, 40)
-    return launch_study(desk, study, planned_trials(study))
+def launched(session):
+    study = study_of_round(session.campaign, 1, 40)
+    return launch_study(session, study, planned_trials(study))
 
 
-def sides(desk):
-    return trial_at_place(desk.ledger, "test", "1/0"), trial_at_place(desk.ledger, "test", "round-1/1")
+def sides(session):
+    return trial_at_place(session.ledger, "test", "1/0"), trial_at_place(session.ledger, "test", "round-1/1")
 
 
 def test_both_are_trained_again_with_seeds_that_nobody_had(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        row = launched(desk)
-        one, other = sides(desk)
-        made = contest(desk, one, other, 4)
+    with session_for(campaign, tmp_path) as session:
+        row = launched(session)
+        one, other = sides(session)
+        made = contest(session, one, other, 4)
         assert [trial.point for trial in made.trials] == [one.record.point, other.record.point] * 4
-        selection = {(record.seed, record.data_seed) for record in desk.ledger.trials(row.study_id)}
+        selection = {(record.seed, record.data_seed) for record in session.ledger.trials(row.study_id)}
         fresh = {(trial.seed, trial.data_seed) for trial in made.trials}
         assert len(fresh) == 8
         assert not {seed for pair in fresh for seed in pair} & {seed for pair in selection for seed in pair}
         assert all(trial.schedule == one.record.schedule for trial in made.trials[::2])
-        finding = run_contest(desk, made)
+        finding = run_contest(session, made)
         assert finding.evidence["replicates"].tolist() == [4, 4]
-        numbers = {record.number for record in desk.ledger.trials(desk.ledger.study("test", made.study.name).study_id)}
+        numbers = {
+            record.number for record in session.ledger.trials(session.ledger.study("test", made.study.name).study_id)
+        }
         assert numbers == set(range(8)), "the selection runs are no part of the study"
 
 
 def test_an_interrupted_contest_goes_on_and_more_replicates_extend_it(campaign, tmp_path):
-    with desk_for(campaign, tmp_path / "whole") as desk:
-        launched(desk)
-        whole = run_contest(desk, contest(desk, *sides(desk), 4))
-    with desk_for(campaign, tmp_path / "parts", stop=StopAfter(260)) as desk:
-        launched(desk)
+    with session_for(campaign, tmp_path / "whole") as session:
+        launched(session)
+        whole = run_contest(session, contest(session, *sides(session), 4))
+    with session_for(campaign, tmp_path / "parts", stop=StopAfter(260)) as session:
+        launched(session)
         with pytest.raises(Interrupted):
-            run_contest(desk, contest(desk, *sides(desk), 3))
-    with desk_for(campaign, tmp_path / "parts") as desk:
-        run_contest(desk, contest(desk, *sides(desk), 3))
-        parts = run_contest(desk, contest(desk, *sides(desk), 4))
+            run_contest(session, contest(session, *sides(session), 3))
+    with session_for(campaign, tmp_path / "parts") as session:
+        run_contest(session, contest(session, *sides(session), 3))
+        parts = run_contest(session, contest(session, *sides(session), 4))
         assert parts.evidence.equals(whole.evidence), "the same bits"
-        study = desk.ledger.study("test", "adopt-round-1-0-over-round-1-1")
-        assert desk.ledger.state_counts(study.study_id)[State.COMPLETE] == 8
+        study = session.ledger.study("test", "adopt-round-1-0-over-round-1-1")
+        assert session.ledger.state_counts(study.study_id)[State.COMPLETE] == 8
 
 
 def test_a_trained_contest_costs_nothing_and_may_be_asked_at_another_level(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        launched(desk)
-        made = contest(desk, *sides(desk), 2)
-        wide, narrow = (run_contest(desk, made, level=level).evidence.iloc[0] for level in (0.99, 0.6))
+    with session_for(campaign, tmp_path) as session:
+        launched(session)
+        made = contest(session, *sides(session), 2)
+        wide, narrow = (run_contest(session, made, level=level).evidence.iloc[0] for level in (0.99, 0.6))
         assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
 
 
@@ -83,49 +85,49 @@ def test_a_trained_contest_costs_nothing_and_may_be_asked_at_another_level(campa
     ],
 )
 def test_wrong_contests_are_refused(campaign, tmp_path, places, replicates, told):
-    with desk_for(campaign, tmp_path) as desk:
-        launched(desk)
+    with session_for(campaign, tmp_path) as session:
+        launched(session)
         with pytest.raises(DeclarationError, match=told):
-            contest(desk, *(trial_at_place(desk.ledger, "test", place) for place in places), replicates)
+            contest(session, *(trial_at_place(session.ledger, "test", place) for place in places), replicates)
         with pytest.raises(DeclarationError, match="nothing of 'test' was adopted yet"):
-            baseline_place(desk.ledger, "test", "round-1/0")
+            baseline_place(session.ledger, "test", "round-1/0")
 
 
 def test_trials_of_two_lengths_are_not_compared(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        launched(desk)
+    with session_for(campaign, tmp_path) as session:
+        launched(session)
         study = replace(study_of_round(campaign, 1, 60), name="round-2", round=2, num_trials=1)
-        launch_study(desk, study, planned_trials(study))
-        longer = trial_at_place(desk.ledger, "test", "2/0")
+        launch_study(session, study, planned_trials(study))
+        longer = trial_at_place(session.ledger, "test", "2/0")
         with pytest.raises(
             DeclarationError, match=r"differ in budget \(\d+ steps and \d+ steps\) .* name two of round-"
         ):
-            contest(desk, longer, sides(desk)[0], 5)
+            contest(session, longer, sides(session)[0], 5)
 
 
 def test_one_configuration_is_not_compared_with_itself(campaign, tmp_path):
     """A later round trains the point of round-1/0 again, with another seed, at the same length."""
-    with desk_for(campaign, tmp_path) as desk:
-        launched(desk)
-        first = sides(desk)[0]
+    with session_for(campaign, tmp_path) as session:
+        launched(session)
+        first = sides(session)[0]
         study = replace(first.row.study, name="round-2", round=2, num_trials=1)
-        launch_study(desk, study, [replace(planned_trials(study)[0], seed=first.record.seed + 1)])
-        again = trial_at_place(desk.ledger, "test", "2/0")
+        launch_study(session, study, [replace(planned_trials(study)[0], seed=first.record.seed + 1)])
+        again = trial_at_place(session.ledger, "test", "2/0")
         with pytest.raises(DeclarationError, match=r"round-2/0 and round-1/0 train one configuration with different"):
-            contest(desk, again, first, 5)
+            contest(session, again, first, 5)
 
 
 def test_the_baseline_of_what_was_adopted_last_is_what_it_was_adopted_over(campaign, tmp_path):
     """Else the command that adopted it, given again without a baseline, would contest a trial against itself."""
-    with desk_for(campaign, tmp_path) as desk:
-        launched(desk)
-        made = contest(desk, *sides(desk), 2)
-        row = desk.ledger.start_study("test", made.study, "code and data")
+    with session_for(campaign, tmp_path) as session:
+        launched(session)
+        made = contest(session, *sides(session), 2)
+        row = session.ledger.start_study("test", made.study, "code and data")
         log = dict.fromkeys(("gain", "low", "high", "level", "replicates", "metric"))
         adopted = {"candidate": "round-1 trial 0", "baseline": "round-1 trial 1", "verdict": "adopt"}
-        desk.ledger.conclude("test", "adoption", {**log, **adopted}, row.study_id)
-        assert baseline_place(desk.ledger, "test", "round-1/0") == "round-1/1"
-        assert baseline_place(desk.ledger, "test", "round-1/2") == "round-1/0"
+        session.ledger.conclude("test", "adoption", {**log, **adopted}, row.study_id)
+        assert baseline_place(session.ledger, "test", "round-1/0") == "round-1/1"
+        assert baseline_place(session.ledger, "test", "round-1/2") == "round-1/0"
 
 
 def test_by_the_command_line(tuner, tmp_path):

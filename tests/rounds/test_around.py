@@ -1,7 +1,7 @@
 """A round that promotes points and searches around the winner: its trials, their schedules and seeds."""
 
 import pytest
-from support.desks import desk_for
+from support.sessions import session_for
 from support.tiny import Tiny
 
 from tuner import Campaign, Round, SearchSpace, choice, constant_then_decay, log_uniform, uniform
@@ -38,16 +38,16 @@ def prepared(tmp_path):
     """Round 1 of a campaign, finished: tanh is far worse than relu, and small rates are best."""
 
     def make(declared):
-        with desk_for(declared, tmp_path) as desk:
-            first = prepared_round(desk, 1)
-            row = desk.ledger.start_study(desk.name, first.study, "code")
-            desk.ledger.plan_trials(row.study_id, first.trials)
+        with session_for(declared, tmp_path) as session:
+            first = prepared_round(session, 1)
+            row = session.ledger.start_study(session.name, first.study, "code")
+            session.ledger.plan_trials(row.study_id, first.trials)
             finish(
-                desk.ledger,
-                started_study(desk, "round-1"),
+                session.ledger,
+                started_study(session, "round-1"),
                 lambda p: p["learning_rate"] + 9 * (p["activation"] == "tanh"),
             )
-            return first, prepared_round(desk, 2)
+            return first, prepared_round(session, 2)
 
     return make
 

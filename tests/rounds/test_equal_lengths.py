@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from rounds.test_around import finish
-from support.desks import desk_for
+from support.sessions import session_for
 from support.tiny import Tiny
 
 from tuner import Campaign, Round, SearchSpace, constant_then_decay, cosine, log_uniform
@@ -25,12 +25,12 @@ def campaign(steps, later, schedule=None):
 
 def second_round(folder, declared):
     """Round 2 as it is prepared, after a round 1 in which the smallest rates are best; and round 1."""
-    with desk_for(declared, folder) as desk:
-        first = prepared_round(desk, 1)
-        row = desk.ledger.start_study(desk.name, first.study, "code")
-        desk.ledger.plan_trials(row.study_id, first.trials)
-        finish(desk.ledger, started_study(desk, "round-1"), lambda point: point["learning_rate"])
-        return first, prepared_round(desk, 2)
+    with session_for(declared, folder) as session:
+        first = prepared_round(session, 1)
+        row = session.ledger.start_study(session.name, first.study, "code")
+        session.ledger.plan_trials(row.study_id, first.trials)
+        finish(session.ledger, started_study(session, "round-1"), lambda point: point["learning_rate"])
+        return first, prepared_round(session, 2)
 
 
 def origins(prepared):
@@ -78,10 +78,10 @@ def test_a_round_that_was_started_with_the_same_seeds_goes_on_with_them(tmp_path
         )
         for trial in second.trials
     ]
-    with desk_for(declared, tmp_path) as desk:
-        row = desk.ledger.start_study(desk.name, second.study, "code")
-        desk.ledger.plan_trials(row.study_id, before)
-        again = prepared_round(desk, 2)
+    with session_for(declared, tmp_path) as session:
+        row = session.ledger.start_study(session.name, second.study, "code")
+        session.ledger.plan_trials(row.study_id, before)
+        again = prepared_round(session, 2)
     assert [trial.origin for trial in again.trials] == [trial.origin for trial in before]
     assert [trial.seed for trial in again.trials] == [trial.seed for trial in before]
     assert again.warnings == ()
@@ -91,10 +91,10 @@ def test_the_winner_is_told_by_its_fresh_seeds_and_the_value_that_promoted_it(tm
     """In round 1 a value is the rate; every fresh seed gives 1 more."""
     declared = campaign(100, Round("final", promote=2))
     first, second = second_round(tmp_path, declared)
-    with desk_for(declared, tmp_path) as desk:
-        row = desk.ledger.start_study(desk.name, second.study, "code")
-        desk.ledger.plan_trials(row.study_id, second.trials)
-        finish(desk.ledger, started_study(desk, "round-2"), lambda point: 1 + point["learning_rate"])
+    with session_for(declared, tmp_path) as session:
+        row = session.ledger.start_study(session.name, second.study, "code")
+        session.ledger.plan_trials(row.study_id, second.trials)
+        finish(session.ledger, started_study(session, "round-2"), lambda point: 1 + point["learning_rate"])
     found = load("test", str(tmp_path / "ledger.sqlite")).best().headline
     best = min(first.trials, key=lambda trial: trial.point["learning_rate"])
     rate = best.point["learning_rate"]

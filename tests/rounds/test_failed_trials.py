@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch.nn.functional as F
 from sqlalchemy import text
-from support.desks import desk_for
+from support.sessions import session_for
 from support.shell import tuner
 from support.study_files import write_study
 
@@ -76,55 +76,55 @@ def campaign(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(campaign, tmp_path_factory):
     """What an undisturbed sweep finds."""
-    with desk_for(campaign, tmp_path_factory.mktemp("whole")) as desk:
-        outcome = run_sweep(desk, campaign.sweep)
-        stages = {row.study.name.split("-")[2] for row in desk.ledger.studies("test")}
+    with session_for(campaign, tmp_path_factory.mktemp("whole")) as session:
+        outcome = run_sweep(session, campaign.sweep)
+        stages = {row.study.name.split("-")[2] for row in session.ledger.studies("test")}
     assert isinstance(outcome, Fitted)
     assert stages == set(STAGES)
     return outcome
 
 
-def broken(desk, **times):
-    return replace(desk, backend=Machine(desk.backend, times))
+def broken(session, **times):
+    return replace(session, backend=Machine(session.backend, times))
 
 
 def test_a_rate_that_failed_is_trained_once_more_and_changes_nothing(campaign, whole, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        hurt = broken(desk, **dict.fromkeys(STAGES, 1))
+    with session_for(campaign, tmp_path) as session:
+        hurt = broken(session, **dict.fromkeys(STAGES, 1))
         assert run_sweep(hurt, campaign.sweep) == whole
         assert len(hurt.backend.trained) == 2 * len(set(hurt.backend.trained)), "each stage twice"
-        assert run_sweep(desk, campaign.sweep) == whole
-        what_an_older_version_drew_beside_a_failed_rate(campaign, whole, desk)
+        assert run_sweep(session, campaign.sweep) == whole
+        what_an_older_version_drew_beside_a_failed_rate(campaign, whole, session)
 
 
-def what_an_older_version_drew_beside_a_failed_rate(campaign, whole, desk):
+def what_an_older_version_drew_beside_a_failed_rate(campaign, whole, session):
     """No number holds that rests on it: neither as a budget nor as the answer of the sweep."""
-    fail(desk.ledger, desk.ledger.study("test", "sweep-1-grid"), 1)
+    fail(session.ledger, session.ledger.study("test", "sweep-1-grid"), 1)
     no_budget = replace(campaign.rounds[0], max_train_steps=None)
-    waiting = replace(desk, campaign=replace(campaign, rounds=(no_budget, *campaign.rounds[1:])))
+    waiting = replace(session, campaign=replace(campaign, rounds=(no_budget, *campaign.rounds[1:])))
     with pytest.raises(TrialsFailed, match=r"sweep-1-grid trial 1, learning rate .*: OSError"):
         budget_of_round(waiting, 1, "not_compute_bound")
-    assert run_sweep(desk, campaign.sweep) == whole, "it is trained once more"
+    assert run_sweep(session, campaign.sweep) == whole, "it is trained once more"
     assert budget_of_round(waiting, 1, "not_compute_bound").steps >= whole.steps
 
 
 def test_a_rate_that_fails_again_leaves_the_sweep_without_a_number_in_any_stage(campaign, whole, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
+    with session_for(campaign, tmp_path) as session:
         for place, stage in enumerate(STAGES):
             with pytest.raises(TrialsFailed) as raised:
-                run_sweep(broken(desk, **{stage: 2}), campaign.sweep, retry_failed=place > 0)
+                run_sweep(broken(session, **{stage: 2}), campaign.sweep, retry_failed=place > 0)
             said = str(raised.value)
             assert f"sweep-1-{stage}" in said
             assert "trial 0, learning rate" in said
             assert "OSError: the mount went away\n" in said, "the first line of the reason"
             assert "more lines" not in said
             assert said.endswith("tuner sweep test --retry-failed")
-            assert sweep_records(desk.ledger, "test") is None, "nothing is concluded"
-            calm = broken(desk)
+            assert sweep_records(session.ledger, "test") is None, "nothing is concluded"
+            calm = broken(session)
             with pytest.raises(TrialsFailed, match=f"sweep-1-{stage}"):
                 run_sweep(calm, campaign.sweep)
             assert calm.backend.trained == [], "a second try is made once in the life of a study"
-        assert run_sweep(desk, campaign.sweep, retry_failed=True) == whole
+        assert run_sweep(session, campaign.sweep, retry_failed=True) == whole
 
 
 class Alike(Machine):
@@ -137,71 +137,73 @@ class Alike(Machine):
 
 
 def test_rates_and_trials_that_fail_alike_are_named_too(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        alike = replace(desk, backend=Alike(desk.backend, {}))
+    with session_for(campaign, tmp_path) as session:
+        alike = replace(session, backend=Alike(session.backend, {}))
         with pytest.raises(TrialsFailed, match=r"sweep-1-probe-100 trial 0, learning rate [\d.]+: OSError"):
             run_sweep(alike, campaign.sweep)
         with pytest.raises(TrialsFailed, match=r"failed alike\n  round-1 trial 0: OSError: the mount went away$"):
             launched(alike)
 
 
-def launched(desk, launch=launch_study, **options):
-    study = study_of_round(desk.campaign, 1, 40)
-    return launch(desk, study, planned_trials(study), **options)
+def launched(session, launch=launch_study, **options):
+    study = study_of_round(session.campaign, 1, 40)
+    return launch(session, study, planned_trials(study), **options)
 
 
 def test_other_trials_are_tried_again_only_where_a_number_rests_on_each(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        row = launched(broken(desk, round=1))
-        assert desk.ledger.state_counts(row.study_id)[State.FAILED] == 1
-        assert launched(desk, launch_surely) == row
-        assert desk.ledger.state_counts(row.study_id)[State.FAILED] == 0
+    with session_for(campaign, tmp_path) as session:
+        row = launched(broken(session, round=1))
+        assert session.ledger.state_counts(row.study_id)[State.FAILED] == 1
+        assert launched(session, launch_surely) == row
+        assert session.ledger.state_counts(row.study_id)[State.FAILED] == 0
 
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_retried_trial_goes_on_from_its_state_unless_the_code_changed(changed, campaign, tmp_path, monkeypatch):
-    with desk_for(campaign, tmp_path, allow_changed_code=True) as desk:
-        row = launched(broken(desk, round=1))
-        before = desk.ledger.trial(row.study_id, 0).checkpoints
+    with session_for(campaign, tmp_path, allow_changed_code=True) as session:
+        row = launched(broken(session, round=1))
+        before = session.ledger.trial(row.study_id, 0).checkpoints
         assert before
         if changed:
-            other = replace(desk.backend.identity(row.study), arguments={"width": "another one"})
-            monkeypatch.setattr(desk.backend, "identity", lambda *_: other)
+            other = replace(session.backend.identity(row.study), arguments={"width": "another one"})
+            monkeypatch.setattr(session.backend, "identity", lambda *_: other)
         seen = []
-        monkeypatch.setattr(desk.backend, "run", lambda ledger, row, *rest: seen.append(ledger.trial(row.study_id, 0)))
-        launched(desk, retry_failed=True)
+        monkeypatch.setattr(
+            session.backend, "run", lambda ledger, row, *rest: seen.append(ledger.trial(row.study_id, 0))
+        )
+        launched(session, retry_failed=True)
         assert [(one.step, one.checkpoints) for one in seen] == [(0, ()) if changed else (40, before)]
 
 
 def test_a_round_of_which_everything_failed_is_no_ground_for_the_next(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        row = launched(desk)
+    with session_for(campaign, tmp_path) as session:
+        row = launched(session)
         for number in range(3):
-            fail(desk.ledger, row, number)
+            fail(session.ledger, row, number)
         with pytest.raises(
             TrialsFailed, match=r"no trial of round-1 completed, because 3 FAILED:\n  round-1 trial 0: OSE"
         ):
-            required_round(desk, 1)
+            required_round(session, 1)
 
 
 def test_a_contest_with_a_failed_replicate_is_not_decided(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        launched(desk)
-        sides = [trial_at_place(desk.ledger, "test", f"1/{number}") for number in range(2)]
-        made = contest(desk, *sides, 3)
-        finding = run_contest(broken(desk, adopt=1), made)
+    with session_for(campaign, tmp_path) as session:
+        launched(session)
+        sides = [trial_at_place(session.ledger, "test", f"1/{number}") for number in range(2)]
+        made = contest(session, *sides, 3)
+        finding = run_contest(broken(session, adopt=1), made)
         assert finding.verdict == "inconclusive"
         assert "--retry-failed" in finding.action
         assert finding.caveats == ("1 replicates of the candidate FAILED: no verdict rests on the others alone",)
-        assert run_contest(desk, made, retry_failed=True).verdict != "inconclusive"
+        assert run_contest(session, made, retry_failed=True).verdict != "inconclusive"
 
 
 def test_one_divergence_of_the_candidate_is_no_verdict_beside_a_failed_replicate_of_the_baseline(campaign, tmp_path):
-    with desk_for(campaign, tmp_path) as desk:
-        launched(desk)
-        made = contest(desk, *(trial_at_place(desk.ledger, "test", f"1/{number}") for number in range(2)), 2)
-        run_contest(desk, made)
-        frames = study_frames(desk.ledger, "test", made.study.name)
+    with session_for(campaign, tmp_path) as session:
+        launched(session)
+        made = contest(session, *(trial_at_place(session.ledger, "test", f"1/{number}") for number in range(2)), 2)
+        run_contest(session, made)
+        frames = study_frames(session.ledger, "test", made.study.name)
         frames.trials.loc[0, "state"] = "infeasible"
         assert adoption_finding(frames).verdict == "keep"
         frames.trials.loc[1, "state"] = "failed"

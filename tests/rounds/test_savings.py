@@ -2,7 +2,7 @@
 
 import re
 
-from support.desks import desk_for
+from support.sessions import session_for
 from support.study_files import write_study
 from support.tiny import Tiny
 from torch import nn
@@ -77,27 +77,27 @@ def test_a_sweep_that_doubles_its_length_executes_no_step_twice(tmp_path):
     sweep = Sweep(learning_rate=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1), start_steps=10, max_steps=70, seeds=2)
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
     campaign = Campaign(NeverFits(), [Round("r", trials=2, space=space)], sweep=sweep, evaluations=5)
-    with desk_for(campaign, tmp_path) as desk:
-        extremes = next(line for line in priced_campaign(desk) if isinstance(line, Extremes))
+    with session_for(campaign, tmp_path) as session:
+        extremes = next(line for line in priced_campaign(session) if isinstance(line, Extremes))
         NeverFits.executed = 0
-        run_sweep(desk, sweep)
-        tried = NeverFits.executed - steps_of(desk)
-        studies = desk.ledger.studies("test")
+        run_sweep(session, sweep)
+        tried = NeverFits.executed - steps_of(session)
+        studies = session.ledger.studies("test")
         assert [row.study.budget.max_train_steps for row in studies] == [10, 20, 40, 70, 70]
         longest = {}
         for row in studies:
-            for record in desk.ledger.trials(row.study_id):
+            for record in session.ledger.trials(row.study_id):
                 rate = record.point["learning_rate"]
                 longest[rate] = max(longest.get(rate, 0), record.step)
-        assert steps_of(desk) == sum(longest.values())
+        assert steps_of(session) == sum(longest.values())
         assert 0 <= tried <= 12 * len(studies), "besides, the workload is tried before it is trained"
         likely, worst = (sum(plan.steps for plan in plans) for plans in (extremes.likely, extremes.worst))
         assert likely == 6 * 20 + 2 * 40, "6 rates of 2 x 10 steps, and 2 seeds of twice as many"
-        assert likely < steps_of(desk) <= worst, "no rate fitted, so it cost more than is likely"
+        assert likely < steps_of(session) <= worst, "no rate fitted, so it cost more than is likely"
     assert isinstance(load("test", str(tmp_path / "ledger.sqlite")).sweep().outcome, NotFitted)
 
 
-def steps_of(desk):
+def steps_of(session):
     """Steps that the Ledger says were trained."""
-    records = [record for row in desk.ledger.studies("test") for record in desk.ledger.trials(row.study_id)]
+    records = [record for row in session.ledger.studies("test") for record in session.ledger.trials(row.study_id)]
     return sum(record.step - record.inherited.steps for record in records)

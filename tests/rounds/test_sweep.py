@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
-from support.desks import StopAfter, desk_for
+from support.sessions import StopAfter, session_for
 from torch import nn
 
 from tuner import (
@@ -76,14 +76,14 @@ def campaign_of(workload=None, **sweep):
 
 
 def swept(campaign, folder):
-    with desk_for(campaign, folder) as desk:
-        return run_sweep(desk, campaign.sweep)
+    with session_for(campaign, folder) as session:
+        return run_sweep(session, campaign.sweep)
 
 
 def test_a_training_set_that_can_be_fitted_gives_steps_with_interval_and_spread(tmp_path):
     campaign = campaign_of()
-    with desk_for(campaign, tmp_path) as desk:
-        outcome = run_sweep(desk, campaign.sweep)
+    with session_for(campaign, tmp_path) as session:
+        outcome = run_sweep(session, campaign.sweep)
         assert isinstance(outcome, Fitted)
         assert GRID[0] < outcome.learning_rate < GRID[-1]
         assert outcome.low < outcome.high <= outcome.max_steps
@@ -91,19 +91,19 @@ def test_a_training_set_that_can_be_fitted_gives_steps_with_interval_and_spread(
         assert len(outcome.seed_steps) + outcome.unfitted_seeds == 3
         assert outcome.seed_low <= min(outcome.seed_steps)
         assert outcome.seed_high >= max(outcome.seed_steps)
-        rows = desk.ledger.studies("test")
-        before = [desk.ledger.trials(row.study_id) for row in rows]
-        assert run_sweep(desk, campaign.sweep) == outcome
-        assert [desk.ledger.trials(row.study_id) for row in rows] == before, "nothing is trained twice"
+        rows = session.ledger.studies("test")
+        before = [session.ledger.trials(row.study_id) for row in rows]
+        assert run_sweep(session, campaign.sweep) == outcome
+        assert [session.ledger.trials(row.study_id) for row in rows] == before, "nothing is trained twice"
 
 
 def test_the_sweep_trains_constant_rates_with_everything_off_for_the_whole_length(tmp_path):
     campaign = campaign_of()
-    with desk_for(campaign, tmp_path) as desk:
-        run_sweep(desk, campaign.sweep)
-        grid = desk.ledger.study("test", "sweep-1-grid")
+    with session_for(campaign, tmp_path) as session:
+        run_sweep(session, campaign.sweep)
+        grid = session.ledger.study("test", "sweep-1-grid")
         assert grid.study.augment is False
-        for record in desk.ledger.trials(grid.study_id):
+        for record in session.ledger.trials(grid.study_id):
             assert (record.point["weight_decay"], record.point["dropout"]) == (0.0, 0.0)
             assert set(record.schedule.fractions()) == {1.0}
             assert record.step == grid.study.budget.max_train_steps or record.state == "infeasible"
@@ -112,13 +112,13 @@ def test_the_sweep_trains_constant_rates_with_everything_off_for_the_whole_lengt
 def test_a_grid_cut_off_below_the_best_rate_is_invalid_and_its_extension_fits(tmp_path):
     cut = tuple(rate for rate in GRID if rate <= 1e-3)
     campaign = campaign_of(learning_rate=cut, max_steps=3200)
-    with desk_for(campaign, tmp_path) as desk:
-        outcome = run_sweep(desk, campaign.sweep)
+    with session_for(campaign, tmp_path) as session:
+        outcome = run_sweep(session, campaign.sweep)
         assert isinstance(outcome, Invalid)
         assert (outcome.direction, outcome.learning_rate) == ("upper", cut[-1])
         assert outcome.extended_grid[: len(cut)] == cut
         assert outcome.extended_grid[-1] == pytest.approx(cut[-1] * 10, rel=1e-3)
-        wider = run_sweep(desk, replace(campaign.sweep, learning_rate=GRID))
+        wider = run_sweep(session, replace(campaign.sweep, learning_rate=GRID))
         assert isinstance(wider, Fitted)
         assert wider.steps < outcome.bound
 
@@ -136,11 +136,11 @@ def test_wrong_labels_and_a_small_model_give_no_number_and_reasons(tmp_path):
 
 def test_every_rate_diverging_is_said_and_nothing_more_is_tried(tmp_path):
     campaign = campaign_of(learning_rate=log_grid(1e30, 1e32), optimizer="sgd")
-    with desk_for(campaign, tmp_path) as desk:
-        outcome = run_sweep(desk, campaign.sweep)
+    with session_for(campaign, tmp_path) as session:
+        outcome = run_sweep(session, campaign.sweep)
         assert isinstance(outcome, NotFitted)
         assert [reason.reason for reason in outcome.reasons] == ["all_diverged"]
-        assert max(row.study.budget.max_train_steps for row in desk.ledger.studies("test")) == 100
+        assert max(row.study.budget.max_train_steps for row in session.ledger.studies("test")) == 100
 
 
 def test_an_interrupted_sweep_goes_on_and_finds_the_same(tmp_path):
@@ -150,9 +150,9 @@ def test_an_interrupted_sweep_goes_on_and_finds_the_same(tmp_path):
     whole = swept(campaign, tmp_path / "whole")
     interruptions = 0
     while True:
-        with desk_for(campaign, tmp_path / "parts", stop=StopAfter(900)) as desk:
+        with session_for(campaign, tmp_path / "parts", stop=StopAfter(900)) as session:
             try:
-                parts = run_sweep(desk, campaign.sweep)
+                parts = run_sweep(session, campaign.sweep)
                 break
             except Interrupted:
                 interruptions += 1
@@ -162,11 +162,11 @@ def test_an_interrupted_sweep_goes_on_and_finds_the_same(tmp_path):
 
 def test_a_wide_interval_is_refined_by_training_the_fastest_again_with_finer_evaluations(tmp_path):
     campaign = replace(campaign_of(), evaluations=5)
-    with desk_for(campaign, tmp_path) as desk:
-        outcome = run_sweep(desk, campaign.sweep)
+    with session_for(campaign, tmp_path) as session:
+        outcome = run_sweep(session, campaign.sweep)
         assert isinstance(outcome, Fitted)
-        coarse = fit_steps_frame(study_frames(desk.ledger, "test", "sweep-1-grid"))
-        refined = desk.ledger.study("test", "sweep-1-refined").study
+        coarse = fit_steps_frame(study_frames(session.ledger, "test", "sweep-1-grid"))
+        refined = session.ledger.study("test", "sweep-1-refined").study
     row = coarse[coarse["learning_rate"] == outcome.learning_rate].iloc[0]
     assert (row["first_fit"] - row["last_unfit"]) / row["first_fit"] > 0.10
     assert outcome.width <= 0.10
@@ -207,10 +207,10 @@ class NoisyData(SmallDigits):
     [(KeepsDropout(), "keeps dropout on"), (AddsNoise(), "randomness"), (NoisyData(), "random numbers")],
 )
 def test_a_workload_that_cannot_switch_randomness_off_is_refused(workload, message, tmp_path):
-    with desk_for(campaign_of(workload), tmp_path) as desk:
+    with session_for(campaign_of(workload), tmp_path) as session:
         with pytest.raises(WorkloadError, match=message):
-            run_sweep(desk, desk.campaign.sweep)
-        assert desk.ledger.campaigns() == [], "nothing is written"
+            run_sweep(session, session.campaign.sweep)
+        assert session.ledger.campaigns() == [], "nothing is written"
 
 
 def test_a_declared_augmentation_is_off_in_the_sweep_and_needs_no_refusal(tmp_path):
@@ -245,9 +245,9 @@ def steps_to_fit(workload, dropout, folder):
     rates = (3e-3, 1e-2, 3e-2)
     trials = plan.trials(study, rates)
     trials = [replace(trial, point=trial.point.with_values(dropout=dropout)) for trial in trials]
-    with desk_for(campaign, folder) as desk:
-        launch_study(desk, replace(study, schedule=study.schedule), trials)
-        fits = fit_steps_frame(study_frames(desk.ledger, "test", study.name))
+    with session_for(campaign, folder) as session:
+        launch_study(session, replace(study, schedule=study.schedule), trials)
+        fits = fit_steps_frame(study_frames(session.ledger, "test", study.name))
     return fits["first_fit"].astype("float64").fillna(float("inf")).min()
 
 
@@ -267,32 +267,34 @@ def test_below_a_grid_that_diverges_the_lowest_rates_are_really_trained(tmp_path
     """Only the lowest rate lives: the probes (the 2nd, the 5th) diverge, and it decides."""
     rates = (1e-2, 1e10, 1e20, 1e25, 1e30)
     campaign = campaign_of(learning_rate=rates, optimizer="sgd", start_steps=100, max_steps=100)
-    with desk_for(campaign, tmp_path) as desk:
-        outcome = run_sweep(desk, campaign.sweep)
-        names = [row.study.name for row in desk.ledger.studies("test")]
+    with session_for(campaign, tmp_path) as session:
+        outcome = run_sweep(session, campaign.sweep)
+        names = [row.study.name for row in session.ledger.studies("test")]
         assert names[:2] == ["sweep-1-probe-100", "sweep-1-lowest-100"]
         assert not isinstance(outcome, NotFitted) or outcome.reasons[0].reason != "all_diverged"
-        records = sweep_records(desk.ledger, "test")
+        records = sweep_records(session.ledger, "test")
         assert records.outcome == outcome
         assert 1e-2 in set(records.fits["learning_rate"])
 
 
 def test_another_fit_criterion_is_another_sweep_and_the_first_stays(tmp_path):
     hard = campaign_of(SmallWithWrongLabels(), max_steps=100)
-    with desk_for(hard, tmp_path) as desk:
-        outcome = run_sweep(desk, hard.sweep)
+    with session_for(hard, tmp_path) as session:
+        outcome = run_sweep(session, hard.sweep)
         assert isinstance(outcome, NotFitted)
-        records = sweep_records(desk.ledger, "test")
+        records = sweep_records(session.ledger, "test")
         best = records.fits.set_index("learning_rate").loc[outcome.best_learning_rate]
         assert best["final_value"] == outcome.best_value, "the table shows the trial that the text speaks of"
         assert outcome.best_learning_rate in set(records.frames.trials["learning_rate"])
-        stages = [row.study for row in desk.ledger.studies("test")]
-        tried = {rate for one in stages for rate in study_frames(desk.ledger, "test", one.name).trials["learning_rate"]}
+        stages = [row.study for row in session.ledger.studies("test")]
+        tried = {
+            rate for one in stages for rate in study_frames(session.ledger, "test", one.name).trials["learning_rate"]
+        }
         assert set(records.fits["learning_rate"]) == tried, "probes and the rates around the best of them"
     easy = campaign_of(ReachesHalf(), max_steps=100)
-    with desk_for(easy, tmp_path) as desk:
-        run_sweep(desk, easy.sweep)
-        records = sweep_records(desk.ledger, "test")
+    with session_for(easy, tmp_path) as session:
+        run_sweep(session, easy.sweep)
+        records = sweep_records(session.ledger, "test")
     assert records.name == "sweep-2"
     assert records.frames.study.fitted_when == at_most("training/error_rate", 0.5)
 

@@ -1,8 +1,8 @@
 """Training trials together and one by one, and what came out of it bit for bit."""
 
+from tuner.fused.trainer import GroupTrainer
 from tuner.records import Claim, State
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
-from tuner.training.fused.trainer import GroupTrainer
 from tuner.training.trainer import Trainer
 
 

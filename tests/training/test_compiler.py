@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tuner.design.study_file import load_campaign
 from tuner.rounds.plan import planned_trials, study_of_round
-from tuner.training.fused.making import make_group
+from tuner.fused.making import make_group
 from tuner.training.setting import Data, Setting
 from tuner.training.trial_run import TrialRun
 

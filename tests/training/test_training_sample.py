@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from support.fusible import Mlp, runs_of
 
+from tuner.fused.evaluation import GroupEvaluation
+from tuner.fused.self_check import exact_group
 from tuner.training.batches import Split
-from tuner.training.fused.evaluation import GroupEvaluation
-from tuner.training.fused.self_check import exact_group
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@
 Both were trained again with fresh seeds; the run by which the candidate was chosen takes no part, because the best of
 many is lucky as well as good. The evidence is Welch's interval of the difference of means. With five against five it
 keeps its level where the noise is normal, skewed, heavy-tailed or unequal, it finds more than a permutation test or
-an interval of ranks when noise is normal, and it gives an interval at any level (`tests/benchmarks/adoption_rates.py`).
+an interval of ranks when noise is normal, and it gives an interval at any level (`benchmarks/adoption_rates.py`).
 """
 
 import math

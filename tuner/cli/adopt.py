@@ -37,10 +37,10 @@ def adopt(
     trained.
     """
     from tuner.cli.contests import hold_contest, price_contest, settled_import, sides_of
-    from tuner.cli.desks import open_desk
     from tuner.cli.given import command
     from tuner.cli.launching import told_failures
     from tuner.cli.output import emit_findings, next_step, say
+    from tuner.cli.sessions import open_session
     from tuner.rounds.adoption import check_level, contest
 
     check_level(level)
@@ -48,16 +48,16 @@ def adopt(
     if imported is not None:
         emit_findings(str(where.study), imported.study, imported.findings, form)
         return
-    with open_desk(where, dry_run=dry_run, create=False) as desk:
-        made = contest(desk, *sides_of(desk, candidate, baseline), replicates)
+    with open_session(where, dry_run=dry_run, create=False) as session:
+        made = contest(session, *sides_of(session, candidate, baseline), replicates)
         if dry_run:
-            price_contest(desk, made)
+            price_contest(session, made)
             return
         finding = hold_contest(
-            desk, made, level=level, minimum_gain=minimum_gain, retry_failed=retry_failed, quiet=where.quiet
+            session, made, level=level, minimum_gain=minimum_gain, retry_failed=retry_failed, quiet=where.quiet
         )
-        emit_findings(desk.name, made.study.name, [finding], form)
-        say(f"{finding.verdict.upper()}: in the log of adoptions of {desk.name}")
-        code = told_failures(desk, [desk.ledger.study(desk.name, made.study.name)])
-        next_step(command("adoptions", desk.name), command("report", desk.name))
+        emit_findings(session.name, made.study.name, [finding], form)
+        say(f"{finding.verdict.upper()}: in the log of adoptions of {session.name}")
+        code = told_failures(session, [session.ledger.study(session.name, made.study.name)])
+        next_step(command("adoptions", session.name), command("report", session.name))
         raise typer.Exit(code)

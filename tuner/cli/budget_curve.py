@@ -34,14 +34,14 @@ def budget_curve(
     """Train one configuration for several lengths (sharing the common steps) and show the gain from longer training
     (exit codes 3: act, 4: trials failed).
     """
-    from tuner.cli.desks import open_desk
     from tuner.cli.drawing_curves import chosen_stages, run_and_print
     from tuner.cli.launching import print_plan
+    from tuner.cli.sessions import open_session
     from tuner.rounds.budget_curve import priced_stages
 
-    with open_desk(where, dry_run=dry_run, create=False) as desk:
-        stages = chosen_stages(desk, round_number, trial, lengths, seeds)
+    with open_session(where, dry_run=dry_run, create=False) as session:
+        stages = chosen_stages(session, round_number, trial, lengths, seeds)
         if dry_run:
-            print_plan(*priced_stages(desk, stages))
+            print_plan(*priced_stages(session, stages))
             return
-        raise typer.Exit(run_and_print(desk, stages, retry_failed=retry_failed, quiet=where.quiet, form=form))
+        raise typer.Exit(run_and_print(session, stages, retry_failed=retry_failed, quiet=where.quiet, form=form))

@@ -12,17 +12,17 @@ from tuner.cli.where import Where
 from tuner.reading import load
 from tuner.rounds.adoption import Contest, Side, baseline_place, run_contest, trial_at_place
 from tuner.rounds.imported_contest import imported_contest, imported_row, settle
-from tuner.rounds.launch import Desk, plan_study
+from tuner.rounds.launch import Session, plan_study
 
 
-def sides_of(desk: Desk, candidate: str | None, baseline: str | None) -> tuple[Side, Side]:
+def sides_of(session: Session, candidate: str | None, baseline: str | None) -> tuple[Side, Side]:
     """The two trials as named; by default the best of the last round, and what was adopted last."""
     if candidate is None:
-        winner = load(desk.name, desk.ledger.url).best()
+        winner = load(session.name, session.ledger.url).best()
         candidate = f"{winner.row.study.name}/{winner.record.number}"
-    side = trial_at_place(desk.ledger, desk.name, candidate)
-    baseline = baseline or baseline_place(desk.ledger, desk.name, side.place)
-    return side, trial_at_place(desk.ledger, desk.name, baseline)
+    side = trial_at_place(session.ledger, session.name, candidate)
+    baseline = baseline or baseline_place(session.ledger, session.name, side.place)
+    return side, trial_at_place(session.ledger, session.name, baseline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +54,17 @@ def settled_import(
     return SettledImport(made.study.name, [finding])
 
 
-def price_contest(desk: Desk, made: Contest) -> None:
+def price_contest(session: Session, made: Contest) -> None:
     """What the contest costs."""
-    print_plan(plan_study(desk, made.study, made.trials))
+    print_plan(plan_study(session, made.study, made.trials))
 
 
 def hold_contest(
-    desk: Desk, made: Contest, *, level: float, minimum_gain: float, retry_failed: bool, quiet: bool
+    session: Session, made: Contest, *, level: float, minimum_gain: float, retry_failed: bool, quiet: bool
 ) -> Finding:
     """Train what is left while somebody watches."""
-    say(f"{desk.name} {made.study.name}: {made.study.goal}")
+    say(f"{session.name} {made.study.name}: {made.study.goal}")
     say(f"{len(made.trials)} trials of {made.study.budget.max_train_steps:,} steps, with fresh seeds")
     with stop_on_signal() as asked:
-        working = replace(desk, stop=asked.is_set, watch=watch(quiet))
+        working = replace(session, stop=asked.is_set, watch=watch(quiet))
         return run_contest(working, made, level=level, minimum_gain=minimum_gain, retry_failed=retry_failed)

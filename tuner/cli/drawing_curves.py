@@ -14,42 +14,42 @@ from tuner.errors import DeclarationError
 from tuner.reading import round_number
 from tuner.rounds.around import chosen_trials
 from tuner.rounds.budget_curve import Stage, curve_stages, even_lengths, seeds_for, train_stages
-from tuner.rounds.launch import Desk
+from tuner.rounds.launch import Session
 
 
 def chosen_stages(
-    desk: Desk, number: int | None, trial: int | None, lengths: str | None, num_seeds: int | None
+    session: Session, number: int | None, trial: int | None, lengths: str | None, num_seeds: int | None
 ) -> tuple[Stage, ...]:
     """The studies of the curve that the command line asks for. Raises InputError."""
-    place = round_number(desk.ledger, desk.name, number)
+    place = round_number(session.ledger, session.name, number)
     if trial is None:
-        best = chosen_trials(round_frames(desk.ledger, desk.name, place), 1)
+        best = chosen_trials(round_frames(session.ledger, session.name, place), 1)
         if not best:
             raise DeclarationError(f"round {place} has no complete trial yet; give --round, or train it first")
         trial = best[0]
-    row, record = row_of_trial(desk.ledger, desk.name, place, trial)
-    longest = max(desk.campaign.production_steps or 0, row.study.budget.max_train_steps)
+    row, record = row_of_trial(session.ledger, session.name, place, trial)
+    longest = max(session.campaign.production_steps or 0, row.study.budget.max_train_steps)
     steps = _parsed(lengths) if lengths else even_lengths(longest)
     return curve_stages(row, record, steps, seeds_for(len(steps)) if num_seeds is None else num_seeds)
 
 
-def run_and_print(desk: Desk, stages: Sequence[Stage], *, retry_failed: bool, quiet: bool, form: Format) -> int:
+def run_and_print(session: Session, stages: Sequence[Stage], *, retry_failed: bool, quiet: bool, form: Format) -> int:
     """Train the curve while somebody watches, print its finding, and return the exit code."""
     lengths = ", ".join(f"{stage.study.budget.max_train_steps:,}" for stage in stages)
     say(
-        f"{desk.name}: {stages[0].study.lineage[0][0]} {stages[0].study.lineage[0][1]} to {lengths} steps, "
+        f"{session.name}: {stages[0].study.lineage[0][0]} {stages[0].study.lineage[0][1]} to {lengths} steps, "
         f"{len(stages[0].trials)} of each"
     )
     with stop_on_signal() as asked:
-        rows = train_stages(replace(desk, stop=asked.is_set, watch=watch(quiet)), stages, retry_failed=retry_failed)
-    curve = budget_curve(desk.ledger, desk.name)
+        rows = train_stages(replace(session, stop=asked.is_set, watch=watch(quiet)), stages, retry_failed=retry_failed)
+    curve = budget_curve(session.ledger, session.name)
     finding = budget_curve_finding(curve)
-    emit_findings(desk.name, "budget-curve", [finding], form)
+    emit_findings(session.name, "budget-curve", [finding], form)
     trained, taken = int(curve.table["trained"].sum()), int(curve.table["inherited"].sum())
     say(f"{trained:,} steps trained; separate runs would have trained {trained + taken:,}")
-    failed = told_failures(desk, rows)
+    failed = told_failures(session, rows)
     if len(curve.table):
-        next_step(command("plot budget-curve", desk.name, after=("-o", "budget-curve.png")))
+        next_step(command("plot budget-curve", session.name, after=("-o", "budget-curve.png")))
     return failed or exit_code([finding])
 
 

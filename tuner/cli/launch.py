@@ -20,17 +20,17 @@ def launch(
     """Train the trials of a round. The same command again continues and repeats nothing that is finished (exit code 4:
     trials failed).
     """
-    from tuner.cli.desks import open_desk
     from tuner.cli.launching import print_fusion, print_plan, run_launch
+    from tuner.cli.sessions import open_session
     from tuner.rounds.launch import plan_study
     from tuner.rounds.prepare import prepared_expansion, prepared_round
 
-    with open_desk(where, dry_run=dry_run) as desk:
-        expansion = prepared_expansion(desk, round_number) if expanded else None
-        prepared = expansion or prepared_round(desk, round_number, max_train_steps, trials)
+    with open_session(where, dry_run=dry_run) as session:
+        expansion = prepared_expansion(session, round_number) if expanded else None
+        prepared = expansion or prepared_round(session, round_number, max_train_steps, trials)
         if dry_run:
-            print_plan(plan_study(desk, prepared.study, prepared.trials))
+            print_plan(plan_study(session, prepared.study, prepared.trials))
             if verbose:
-                print_fusion(desk, prepared)
+                print_fusion(session, prepared)
         else:
-            raise typer.Exit(run_launch(desk, prepared, retry_failed=retry_failed, quiet=where.quiet))
+            raise typer.Exit(run_launch(session, prepared, retry_failed=retry_failed, quiet=where.quiet))

@@ -16,7 +16,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.choices import Choices
 from tuner.records import State
-from tuner.rounds.launch import Desk, Plan, check_study, launch_study, work_on
+from tuner.rounds.launch import Plan, Session, check_study, launch_study, work_on
 from tuner.rounds.prepare import Prepared
 from tuner.shown import shown
 from tuner.storage.studies import StudyRow
@@ -59,11 +59,11 @@ def print_plan(*plans: Plan) -> None:
     )
 
 
-def print_fusion(desk: Desk, prepared: Prepared) -> None:
+def print_fusion(session: Session, prepared: Prepared) -> None:
     """How the first trials of one shape would train together, operation by operation."""
     kind = prepared.trials[0].shape_group
     together = [trial for trial in prepared.trials if trial.shape_group == kind][:LOOKED_AT]
-    choice = desk.backend.fusion(prepared.study, together)
+    choice = session.backend.fusion(prepared.study, together)
     if not choice.ways:
         say(f"trials of this study cannot be fused: {choice.reason}")
         return
@@ -76,9 +76,9 @@ def print_fusion(desk: Desk, prepared: Prepared) -> None:
     say(f"trials of this study can be fused ({choice.reason}); loop: once for each trial; shape group: {kind}")
 
 
-def told_failures(desk: Desk, rows: Sequence[StudyRow]) -> Exit:
+def told_failures(session: Session, rows: Sequence[StudyRow]) -> Exit:
     """List the trials of some studies that FAILED, with their reasons, and say whether any did by an exit code."""
-    failed = failures(desk.ledger, rows)
+    failed = failures(session.ledger, rows)
     if not failed:
         return Exit.FINE
     who, whose = ("trial", "its point") if len(failed) == 1 else ("trials", "their points")
@@ -92,36 +92,36 @@ def told_failures(desk: Desk, rows: Sequence[StudyRow]) -> Exit:
     return Exit.FAILED
 
 
-def run_launch(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> Exit:
+def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> Exit:
     """Train what is left of a study while somebody watches, say where it stands, and return the exit code."""
     study = prepared.study
-    check_study(desk, study, prepared.trials)  # before the first word, so that an error stands alone
-    say(f"{desk.name} {study.name}: {study.goal}")
+    check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
+    say(f"{session.name} {study.name}: {study.goal}")
     say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
-    row = _launched(desk, prepared, retry_failed=retry_failed, quiet=quiet)
-    counts = desk.ledger.state_counts(row.study_id)
+    row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)
+    counts = session.ledger.state_counts(row.study_id)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    for words in _how_trained(desk, row):
+    for words in _how_trained(session, row):
         say(words)
-    say(f"{desk.name} {study.name}: {states}; records in {desk.ledger.safe_url}")
-    code = told_failures(desk, [row])
+    say(f"{session.name} {study.name}: {states}; records in {session.ledger.safe_url}")
+    code = told_failures(session, [row])
     about = ("--round", study.round)
     if counts[State.COMPLETE]:
-        next_step(command("best-steps", desk.name, after=about), command("boundaries", desk.name, after=about))
+        next_step(command("best-steps", session.name, after=about), command("boundaries", session.name, after=about))
     elif code is Exit.FAILED:
-        next_step(command("trials", desk.name, after=about))
+        next_step(command("trials", session.name, after=about))
     sys.stderr.flush()
     return code
 
 
-def _launched(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> StudyRow:
+def _launched(session: Session, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> StudyRow:
     """Train what is left; where trials fail alike, and the others need not be tried, say so and stop."""
     with stop_on_signal() as asked:
         try:
             return launch_study(
-                replace(desk, stop=asked.is_set, watch=watch(quiet)),
+                replace(session, stop=asked.is_set, watch=watch(quiet)),
                 prepared.study,
                 prepared.trials,
                 retry_failed=retry_failed,
@@ -130,12 +130,12 @@ def _launched(desk: Desk, prepared: Prepared, *, retry_failed: bool, quiet: bool
             )
         except TrialsFailed as error:
             say(f"failed: {str(error).splitlines()[0]}")  # they are listed below
-            return desk.ledger.study(desk.name, prepared.study.name)
+            return session.ledger.study(session.name, prepared.study.name)
 
 
-def _how_trained(desk: Desk, row: StudyRow) -> Iterator[str]:
+def _how_trained(session: Session, row: StudyRow) -> Iterator[str]:
     """Whether trials trained together, and why, for each of their shapes."""
-    made = Choices(desk.ledger, row, numerics="").made()
+    made = Choices(session.ledger, row, numerics="").made()
     for group, choice in sorted(made.items()):
         kind, *parts = group.split()  # the optimizer, and what trials of one shape share or vary
         which = f" ({' '.join([kind, *(part for part in parts if '=' in part)])})" if len(made) > 1 else ""
@@ -144,18 +144,18 @@ def _how_trained(desk: Desk, row: StudyRow) -> Iterator[str]:
         yield f"trials were trained {how}{which}{why}"
 
 
-def run_worker(desk: Desk, *, quiet: bool) -> Exit:
+def run_worker(session: Session, *, quiet: bool) -> Exit:
     """Train what is left of every study that was launched, while somebody watches; the exit code."""
-    rows = desk.ledger.studies(desk.name)
+    rows = session.ledger.studies(session.name)
     trained = 0
     with stop_on_signal() as asked:
         for row in rows:
-            counts = desk.ledger.state_counts(row.study_id)
+            counts = session.ledger.state_counts(row.study_id)
             if not counts[State.WAITING] and not counts[State.RUNNING]:
                 continue
             trained += 1
             finished = sum(count for state, count in counts.items() if state.finished)
-            working = replace(desk, stop=asked.is_set, watch=watch(quiet))
+            working = replace(session, stop=asked.is_set, watch=watch(quiet))
             work_on(working, row, finished)
-    say(f"{desk.name}: nothing is left to train in {len(rows)} studies" if not trained else f"{desk.name}: done")
-    return told_failures(desk, rows)
+    say(f"{session.name}: nothing is left to train in {len(rows)} studies" if not trained else f"{session.name}: done")
+    return told_failures(session, rows)

@@ -24,9 +24,9 @@ def plan(
     threads: Threads = 1,
 ) -> None:
     """Show the rounds of a campaign: trials, steps, cost, and how relevant their lengths are. Nothing is trained."""
-    from tuner.cli.desks import open_desk
     from tuner.cli.planning import print_rounds
+    from tuner.cli.sessions import open_session
     from tuner.cli.where import Where
 
-    with open_desk(Where(study, storage, device=device, threads=threads), dry_run=True) as desk:
-        print_rounds(desk, total_steps, rounds)
+    with open_session(Where(study, storage, device=device, threads=threads), dry_run=True) as session:
+        print_rounds(session, total_steps, rounds)

@@ -11,7 +11,7 @@ from tuner.cli.playing import print_prices
 from tuner.errors import DeclarationError
 from tuner.records import Price
 from tuner.rounds.budgets import likely_budget
-from tuner.rounds.launch import Desk, plan_study
+from tuner.rounds.launch import Session, plan_study
 from tuner.rounds.lengths import check_transfer, many_rounds_note
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.rounds.planner import (
@@ -24,38 +24,40 @@ from tuner.rounds.planner import (
 from tuner.rounds.prepare import known_regime
 
 
-def print_rounds(desk: Desk, total_steps: int | None, count: int | None) -> None:
+def print_rounds(session: Session, total_steps: int | None, count: int | None) -> None:
     """The rounds as declared, or for a total of steps. Raises DeclarationError where no such plan exists."""
     if count is not None and total_steps is None:
         raise DeclarationError("--rounds plans rounds for a total of steps; give --total-steps with it")
-    if known_regime(desk) != "compute_bound":
+    if known_regime(session) != "compute_bound":
         if total_steps is None:
-            print_prices(desk)
+            print_prices(session)
         else:
-            _print_one_length(desk, total_steps, count)
+            _print_one_length(session, total_steps, count)
         return
-    check_transfer(desk.campaign)
-    planned = planned_rounds(desk.campaign) if total_steps is None else rounds_for(desk.campaign, total_steps, count)
-    _print_table(desk, planned)
+    check_transfer(session.campaign)
+    planned = (
+        planned_rounds(session.campaign) if total_steps is None else rounds_for(session.campaign, total_steps, count)
+    )
+    _print_table(session, planned)
     note = many_rounds_note(len(planned))
     if note is not None:
         say(f"note: {note}")
     if total_steps is not None:
         _say_declarations([declaration_words(one) for one in planned])
-    next_step(command("run", desk.study_file or desk.name, after=("--dry-run",)))
+    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
 
 
-def _print_one_length(desk: Desk, total_steps: int, count: int | None) -> None:
+def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
     """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
-    steps, origin = likely_budget(desk)
-    planned = rounds_of_one_length(desk.campaign, steps, total_steps, count)
-    _print_table(desk, planned)
+    steps, origin = likely_budget(session)
+    planned = rounds_of_one_length(session.campaign, steps, total_steps, count)
+    _print_table(session, planned)
     say(
         f"trials of {steps:,} steps ({origin}): where more steps gain nothing the rounds do not grow, and a total of "
         "steps buys trials. A round is longer where the best steps of the round before say so; a sweep comes on top"
     )
     _say_declarations([declaration_words(one, length=False) for one in planned])
-    next_step(command("run", desk.study_file or desk.name, after=("--dry-run",)))
+    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
 
 
 def _say_declarations(rounds: Sequence[str]) -> None:
@@ -64,9 +66,9 @@ def _say_declarations(rounds: Sequence[str]) -> None:
         say(f"  round {number}: {words}")
 
 
-def _print_table(desk: Desk, planned: Sequence[PlannedRound]) -> None:
-    study = study_of_round(desk.campaign, 1, planned[0].max_train_steps)
-    price = plan_study(desk, study, planned_trials(study)).price
+def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
+    study = study_of_round(session.campaign, 1, planned[0].max_train_steps)
+    price = plan_study(session, study, planned_trials(study)).price
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = ("round", "points", "trials", "steps each", "relevance", "steps", "share", "time")
     for name in names:
@@ -75,10 +77,10 @@ def _print_table(desk: Desk, planned: Sequence[PlannedRound]) -> None:
     for one in planned:
         table.add_row(
             str(one.number), _points(one), str(one.trials), f"{one.max_train_steps:,}", f"{one.relevance:.0%}",
-            f"{one.steps:,}", f"{one.steps / total:.0%}", readable_seconds(_seconds(desk, one, price)),
+            f"{one.steps:,}", f"{one.steps / total:.0%}", readable_seconds(_seconds(session, one, price)),
         )  # fmt: skip
     console().print(table)
-    seconds = sum(_seconds(desk, one, price) for one in planned)
+    seconds = sum(_seconds(session, one, price) for one in planned)
     say(
         f"{total:,} steps in all, about {readable_seconds(seconds)} here, one trial after the other; what trials take "
         "over from shorter ones is not taken off"
@@ -91,6 +93,6 @@ def _points(one: PlannedRound) -> str:
     return ", ".join(f"{count} {what}" for count, what in parts if count)
 
 
-def _seconds(desk: Desk, one: PlannedRound, price: Price) -> float:
-    evaluations = len(StepBudget.with_evaluations(one.max_train_steps, desk.campaign.evaluations).evaluation_steps)
+def _seconds(session: Session, one: PlannedRound, price: Price) -> float:
+    evaluations = len(StepBudget.with_evaluations(one.max_train_steps, session.campaign.evaluations).evaluation_steps)
     return one.trials * (one.max_train_steps * price.step_ms + evaluations * price.evaluation_ms) / 1e3

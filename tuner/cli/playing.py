@@ -18,13 +18,13 @@ from tuner.execution.backend import Listener
 from tuner.reading import load
 from tuner.report.page import write_report
 from tuner.rounds.importances import importances
-from tuner.rounds.launch import Desk, Plan
+from tuner.rounds.launch import Plan, Session
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.run import Ending, Playbook, Question
 from tuner.shown import word
 
 
-def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool) -> Exit:
+def play(session: Session, *, yes: bool, expand: int, retry_failed: bool, quiet: bool) -> Exit:
     """Run what is left of the playbook, write the report, and return the exit code.
 
     A question comes before failed trials: until it is answered nothing more is trained.
@@ -37,24 +37,24 @@ def play(desk: Desk, *, yes: bool, expand: int, retry_failed: bool, quiet: bool)
         return watch(quiet)(study, finished)
 
     with stop_on_signal() as asked:
-        at_work = replace(desk, stop=asked.is_set, watch=watch_and_note)
+        at_work = replace(session, stop=asked.is_set, watch=watch_and_note)
         ending = Playbook(at_work, yes=yes, tell=tell, expand=expand, retry_failed=retry_failed).run()
-    page = report_path(desk.ledger, desk.name)
+    page = report_path(session.ledger, session.name)
     if seen or not page.exists():  # nothing was trained: the page is the one it would be
-        write_report(desk.ledger, desk.name, page, importances)
+        write_report(session.ledger, session.name, page, importances)
         say(f"wrote {page}")
-    _print_bottom_line(desk, ending)
-    code = told_failures(desk, ending.rounds)
+    _print_bottom_line(session, ending)
+    code = told_failures(session, ending.rounds)
     if ending.question is not None:
-        _ask(ending.question, desk)
+        _ask(ending.question, session)
         return Exit.FINDING
-    next_step(f"open {word(page)}", command("best", desk.name, after=("--export", "model.safetensors")))
+    next_step(f"open {word(page)}", command("best", session.name, after=("--export", "model.safetensors")))
     return code
 
 
-def print_prices(desk: Desk) -> None:
+def print_prices(session: Session) -> None:
     """Trials, steps, time and disk of the whole playbook as it will probably go; and what it costs at worst."""
-    lines = list(priced_campaign(desk))
+    lines = list(priced_campaign(session))
     print_plan(*(line for line in lines if not isinstance(line, Extremes)))
     for line in lines:
         if isinstance(line, Extremes):
@@ -67,9 +67,9 @@ def _price_words(plans: Sequence[Plan]) -> str:
     return f"{steps:,} steps, about {readable_seconds(seconds)}"
 
 
-def _print_bottom_line(desk: Desk, ending: Ending) -> None:
+def _print_bottom_line(session: Session, ending: Ending) -> None:
     try:
-        records = load(desk.name, desk.ledger.url)
+        records = load(session.name, session.ledger.url)
         winner, page = records.best(), records.check()
     except StorageError:
         return
@@ -79,19 +79,19 @@ def _print_bottom_line(desk: Desk, ending: Ending) -> None:
         show(line)
 
 
-def _ask(question: Question, desk: Desk) -> None:
+def _ask(question: Question, session: Session) -> None:
     """Print what a person has to decide. A command comes as the next step only where repeating it changes something."""
     say("")
     say(f"question: {question.text}")
     for finding in question.findings:
         say(f"  {finding.subject}: {finding.action}")
-    file = desk.study_file or desk.name
+    file = session.study_file or session.name
     if not question.proposal:
         say("--yes cannot choose this for you.")
         say_lines(question.lines, file, "the same command again")
-        next_step(command("plot sweep", desk.name))
+        next_step(command("plot sweep", session.name))
         return
     say(f"  --yes would: {question.proposal}")
     if question.instead:
         say(f"  the other way, wider ranges first: {question.instead}")
-    next_step(command("run", desk.study_file or desk.name, after=("--yes",)))
+    next_step(command("run", session.study_file or session.name, after=("--yes",)))

@@ -21,11 +21,11 @@ def run(
     """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report (exit codes 3: a question
     waits for an answer, 4: trials failed; where both hold, 3, and the failed trials are listed above the question).
     """
-    from tuner.cli.desks import open_desk
     from tuner.cli.playing import play, print_prices
+    from tuner.cli.sessions import open_session
 
-    with open_desk(where, dry_run=dry_run) as desk:
+    with open_session(where, dry_run=dry_run) as session:
         if dry_run:
-            print_prices(desk)
+            print_prices(session)
             return
-        raise typer.Exit(play(desk, yes=yes, expand=expand, retry_failed=retry_failed, quiet=where.quiet))
+        raise typer.Exit(play(session, yes=yes, expand=expand, retry_failed=retry_failed, quiet=where.quiet))

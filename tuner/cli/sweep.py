@@ -24,11 +24,11 @@ def sweep(
     """Sweep constant learning rates without regularization and find the step budget (exit codes 3: no budget could be
     determined, 4: a rate failed twice, so there is none).
     """
-    from tuner.cli.desks import open_desk
+    from tuner.cli.sessions import open_session
     from tuner.cli.sweeping import chosen_sweep, run_and_print
 
-    with open_desk(where) as desk:
-        declared = chosen_sweep(desk, learning_rates, extend)
+    with open_session(where) as session:
+        declared = chosen_sweep(session, learning_rates, extend)
         raise typer.Exit(
-            run_and_print(desk, declared, again=again, retry_failed=retry_failed, quiet=where.quiet, form=form)
+            run_and_print(session, declared, again=again, retry_failed=retry_failed, quiet=where.quiet, form=form)
         )

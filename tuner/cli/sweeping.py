@@ -17,7 +17,7 @@ from tuner.cli.output import emit_findings, emit_frame, next_step, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
-from tuner.rounds.launch import Desk
+from tuner.rounds.launch import Session
 from tuner.rounds.sweep import run_sweep
 
 SHOWN = (
@@ -27,12 +27,12 @@ SHOWN = (
 SPARE = ("late_improvement", "validation_end", "reason")  # what a narrow terminal does without
 
 
-def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
+def chosen_sweep(session: Session, learning_rates: str | None, extend: bool) -> Sweep:
     """The declared sweep, with the grid the command line asks for. Raises DeclarationError.
 
     extend: an extension that has come to an end is the answer, when the same command is given again.
     """
-    declared = desk.campaign.sweep or Sweep()
+    declared = session.campaign.sweep or Sweep()
     if learning_rates is not None:
         if extend:
             raise DeclarationError(
@@ -41,22 +41,22 @@ def chosen_sweep(desk: Desk, learning_rates: str | None, extend: bool) -> Sweep:
         return replace(declared, learning_rate=_grid(learning_rates))
     if not extend:
         return declared
-    last = sweep_records(desk.ledger, desk.name)
+    last = sweep_records(session.ledger, session.name)
     if last is not None and isinstance(last.outcome, Invalid):
         return replace(declared, learning_rate=last.outcome.extended_grid)
-    if last is not None and _is_extension(desk, last):
+    if last is not None and _is_extension(session, last):
         return replace(declared, learning_rate=_rates(last.frames))
     raise DeclarationError(
         "there is no invalid sweep to extend; run `tuner sweep` first, or give a grid with --learning-rates"
     )
 
 
-def _is_extension(desk: Desk, last: SweepRecords) -> bool:
+def _is_extension(session: Session, last: SweepRecords) -> bool:
     """Whether the grid of a sweep is that of an earlier one and more."""
-    names = [row.study.name for row in desk.ledger.studies(desk.name)]
+    names = [row.study.name for row in session.ledger.studies(session.name)]
     grids = [name for name in names if name.startswith("sweep-") and name.endswith("-grid")]
     mine = set(_rates(last.frames))
-    return any(set(_rates(study_frames(desk.ledger, desk.name, name))) < mine for name in grids)
+    return any(set(_rates(study_frames(session.ledger, session.name, name))) < mine for name in grids)
 
 
 def _rates(frames: StudyFrames) -> tuple[float, ...]:
@@ -64,20 +64,22 @@ def _rates(frames: StudyFrames) -> tuple[float, ...]:
     return tuple(sorted(fit_steps_frame(frames)["learning_rate"]))
 
 
-def run_and_print(desk: Desk, declared: Sweep, *, again: bool, retry_failed: bool, quiet: bool, form: Format) -> Exit:
+def run_and_print(
+    session: Session, declared: Sweep, *, again: bool, retry_failed: bool, quiet: bool, form: Format
+) -> Exit:
     """Run a sweep while somebody watches, print its finding, and return the exit code."""
     with stop_on_signal() as asked:
-        at_work = replace(desk, stop=asked.is_set, watch=watch(quiet))
+        at_work = replace(session, stop=asked.is_set, watch=watch(quiet))
         outcome = run_sweep(at_work, declared, again=again, retry_failed=retry_failed)
-    records = sweep_records(desk.ledger, desk.name)
+    records = sweep_records(session.ledger, session.name)
     if records is None:
-        raise StorageError(f"the sweep of {desk.name!r} left no record")
+        raise StorageError(f"the sweep of {session.name!r} left no record")
     if form is Format.table:
         emit_frame(records.fits[list(SHOWN)], form, spare=SPARE)
-    emit_findings(desk.name, records.name, [sweep_finding(outcome, records.fits, records.frames.study)], form)
-    file = desk.study_file or desk.name
+    emit_findings(session.name, records.name, [sweep_finding(outcome, records.fits, records.frames.study)], form)
+    file = session.study_file or session.name
     if isinstance(outcome, Fitted):
-        next_step(command("launch", file, after=("--round", 1)), command("plot sweep", desk.name))
+        next_step(command("launch", file, after=("--round", 1)), command("plot sweep", session.name))
         return Exit.FINE
     say("no number of steps: see the action above")
     if isinstance(outcome, Invalid):

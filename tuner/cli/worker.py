@@ -12,9 +12,9 @@ def worker(where: Where) -> None:
     """Train trials of a campaign that was launched, beside its launcher: here, or on any machine that sees both
     the storage and the checkpoint folder. Ends when no trial is left.
     """
-    from tuner.cli.desks import open_desk
     from tuner.cli.launching import run_worker
+    from tuner.cli.sessions import open_session
 
     # In a process of its own, so that its lease is renewed whatever the training does.
-    with open_desk(replace(where, workers=where.workers or "1"), create=False) as desk:
-        raise typer.Exit(run_worker(desk, quiet=where.quiet))
+    with open_session(replace(where, workers=where.workers or "1"), create=False) as session:
+        raise typer.Exit(run_worker(session, quiet=where.quiet))

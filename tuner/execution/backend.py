@@ -8,10 +8,10 @@ from tuner.design.hyperparameters import Value
 from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.fused.choice import Choice
 from tuner.records import Claim, Price, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.fused.choice import Choice
 
 
 class Listener(Protocol):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.fused.choice import Choice
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.fused.choice import Choice
 
 _KIND = "fusion"
 

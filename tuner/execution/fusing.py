@@ -15,11 +15,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import InputError, NotFusible
 from tuner.execution.choices import Choices
-from tuner.records import Claim, State, TrialRecord, TrialUpdate
-from tuner.storage.store import Ledger
-from tuner.storage.studies import StudyRow
-from tuner.training.endings import is_out_of_memory
-from tuner.training.fused.choice import (
+from tuner.fused.choice import (
     FEWEST_STEPS,
     Choice,
     best_choice,
@@ -28,7 +24,11 @@ from tuner.training.fused.choice import (
     steps_ahead,
     trials_that_fit,
 )
-from tuner.training.fused.trainer import GroupTrainer
+from tuner.fused.trainer import GroupTrainer
+from tuner.records import Claim, State, TrialRecord, TrialUpdate
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+from tuner.training.endings import is_out_of_memory
 from tuner.training.setting import Setting
 from tuner.training.trainer import Trainer
 

@@ -22,6 +22,7 @@ from tuner.execution.patience import PatientRecorder, patiently
 from tuner.execution.prefixes import Finder, saved_steps
 from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
+from tuner.fused.choice import Choice, look_at
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.shown import shown
 from tuner.signals import ENDING
@@ -34,7 +35,6 @@ from tuner.storage.verify import clear_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.finite import check_validation, warn_of_training
-from tuner.training.fused.choice import Choice, look_at
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price, warn_of_ignored

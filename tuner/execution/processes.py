@@ -7,9 +7,9 @@ import torch
 
 from tuner.execution.choices import Choices
 from tuner.execution.fusing import trials_of
+from tuner.fused.choice import best_choice, evaluation_seconds, largest_group
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.fused.choice import best_choice, evaluation_seconds, largest_group
 from tuner.training.setting import Setting
 
 START_SECONDS = {"cpu": 1.5, "cuda": 5.0}  # until workers train: on a CPU they are forked, and 0.7 was measured

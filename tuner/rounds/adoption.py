@@ -15,7 +15,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
-from tuner.rounds.launch import Desk, launch_study
+from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import round_name, trial_at
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -69,7 +69,7 @@ def baseline_place(ledger: Ledger, campaign: str, candidate: str) -> str:
     return old if new == candidate else new
 
 
-def contest(desk: Desk, candidate: Side, baseline: Side, replicates: int) -> Contest:
+def contest(session: Session, candidate: Side, baseline: Side, replicates: int) -> Contest:
     """The study that trains both with fresh seeds. Raises DeclarationError where they cannot be compared."""
     if not 2 <= replicates <= MOST_REPLICATES:
         raise DeclarationError(f"replicates must lie in 2..{MOST_REPLICATES}: one has no spread; got {replicates}")
@@ -81,7 +81,7 @@ def contest(desk: Desk, candidate: Side, baseline: Side, replicates: int) -> Con
         kind=KIND,
         goal=f"Is trial {candidate.place} better than trial {baseline.place}, in view of the variance of trials?",
         num_trials=2 * replicates,
-        seed=derived_seed("study", desk.campaign.seed, name),
+        seed=derived_seed("study", session.campaign.seed, name),
         keep_best=1,
         round=None,
         lineage=tuple((side.row.study.name, str(side.record.number)) for side in (candidate, baseline)),
@@ -99,15 +99,15 @@ def _replicate(study: Study, number: int, side: Side) -> Trial:
 
 
 def run_contest(
-    desk: Desk, made: Contest, *, level: float = LEVEL, minimum_gain: float = 0.0, retry_failed: bool = False
+    session: Session, made: Contest, *, level: float = LEVEL, minimum_gain: float = 0.0, retry_failed: bool = False
 ) -> Finding:
     """Train what is left of the contest, answer, and keep the answer in the log of adoptions."""
     check_level(level)
     origin = f"as {made.study.lineage[0][0]}"
-    row = launch_study(desk, made.study, made.trials, budget_origin=origin, retry_failed=retry_failed)
-    frames = study_frames(desk.ledger, desk.name, made.study.name)
+    row = launch_study(session, made.study, made.trials, budget_origin=origin, retry_failed=retry_failed)
+    frames = study_frames(session.ledger, session.name, made.study.name)
     finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
-    desk.ledger.conclude(desk.name, KIND, log_entry(frames, finding), row.study_id)
+    session.ledger.conclude(session.name, KIND, log_entry(frames, finding), row.study_id)
     return finding
 
 

@@ -15,7 +15,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
-from tuner.rounds.launch import Desk, Options, Plan, launch_study, plan_study
+from tuner.rounds.launch import Options, Plan, Session, launch_study, plan_study
 from tuner.rounds.plan import schedule_of, trial_at
 from tuner.storage.studies import StudyRow
 
@@ -63,20 +63,20 @@ def curve_stages(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num
     return tuple(stages)
 
 
-def priced_stages(desk: Desk, stages: Sequence[Stage]) -> list[Plan]:
+def priced_stages(session: Session, stages: Sequence[Stage]) -> list[Plan]:
     """What they cost: each shorter length begins at the trunk that the longest will have left."""
-    plans = [plan_study(desk, stage.study, stage.trials) for stage in stages]
+    plans = [plan_study(session, stage.study, stage.trials) for stage in stages]
     return [
         replace(plan, saved=tuple(max(known, stage.branches_at) for known in plan.saved))
         for plan, stage in zip(plans, stages, strict=True)
     ]
 
 
-def train_stages(desk: Desk, stages: Sequence[Stage], *, retry_failed: bool = False) -> list[StudyRow]:
+def train_stages(session: Session, stages: Sequence[Stage], *, retry_failed: bool = False) -> list[StudyRow]:
     """Train what is left, the trunk first, and note which lengths belong together; returns their studies."""
     options: Options = {"budget_origin": "a length of the curve", "retry_failed": retry_failed}
-    rows = [launch_study(desk, stage.study, stage.trials, **options) for stage in stages]
-    desk.ledger.conclude(desk.name, KIND, {"studies": [row.study.name for row in rows]})
+    rows = [launch_study(session, stage.study, stage.trials, **options) for stage in stages]
+    session.ledger.conclude(session.name, KIND, {"studies": [row.study.name for row in rows]})
     return rows
 
 

@@ -50,7 +50,7 @@ def _unclaimed() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Session:
     """What every part of the strategy works with: a campaign, where its records are, who trains, who watches.
 
     claim_folder: makes the checkpoint folder this storage's own; called before anything is written.
@@ -109,52 +109,52 @@ class Plan:
         return (len(self.trials) + sum(len(trial.pins) for trial in self.trials)) * (self.price.latest_bytes + best)
 
 
-def started_study(desk: Desk, name: str) -> StudyRow | None:
+def started_study(session: Session, name: str) -> StudyRow | None:
     """A study of this campaign as it was started before, or None."""
-    if desk.name not in desk.ledger.campaigns():
+    if session.name not in session.ledger.campaigns():
         return None
-    return next((row for row in desk.ledger.studies(desk.name) if row.study.name == name), None)
+    return next((row for row in session.ledger.studies(session.name) if row.study.name == name), None)
 
 
-def required_round(desk: Desk, number: int) -> StudyRow:
+def required_round(session: Session, number: int) -> StudyRow:
     """The study of a round that must have been launched. Raises StorageError with the command that launches it."""
-    row = started_study(desk, round_name(number))
+    row = started_study(session, round_name(number))
     if row is not None:
-        refuse_all_failed(desk, row)
-    if row is None or not desk.ledger.state_counts(row.study_id).get(State.COMPLETE):
+        refuse_all_failed(session, row)
+    if row is None or not session.ledger.state_counts(row.study_id).get(State.COMPLETE):
         raise StorageError(
-            f"round {number} of {desk.name!r} has no complete trial, and the next round starts from its results; "
-            f"launch it first: tuner launch {word(desk.study_file or desk.name)} --round {number}"
+            f"round {number} of {session.name!r} has no complete trial, and the next round starts from its results; "
+            f"launch it first: tuner launch {word(session.study_file or session.name)} --round {number}"
         )
     return row
 
 
-def refuse_all_failed(desk: Desk, row: StudyRow) -> None:
+def refuse_all_failed(session: Session, row: StudyRow) -> None:
     """Raise TrialsFailed for a study of which no trial completed because trials FAILED: nothing can rest on it."""
-    counts = desk.ledger.state_counts(row.study_id)
+    counts = session.ledger.state_counts(row.study_id)
     if counts[State.COMPLETE] or not counts[State.FAILED]:
         return
-    told = "\n".join(f"  {line}" for line in listed(failures(desk.ledger, [row])))
+    told = "\n".join(f"  {line}" for line in listed(failures(session.ledger, [row])))
     again = f" --round {row.study.round} --retry-failed" if row.study.round else " --retry-failed"
     raise TrialsFailed(
         f"no trial of {row.study.name} completed, because {counts[State.FAILED]} FAILED:\n{told}\nremove the cause, "
-        f"then train them again: tuner launch {word(desk.study_file or desk.name)}{again}"
+        f"then train them again: tuner launch {word(session.study_file or session.name)}{again}"
     )
 
 
-def plan_study(desk: Desk, study: Study, trials: Sequence[Trial]) -> Plan:
+def plan_study(session: Session, study: Study, trials: Sequence[Trial]) -> Plan:
     """Check the workload by a whole update and measure the price of the trials that are left. Writes nothing."""
-    check_study(desk, study, trials, DRY_LOOK_SECONDS)
-    started = started_study(desk, study.name)
-    known = desk.ledger.trials(started.study_id) if started else ()
+    check_study(session, study, trials, DRY_LOOK_SECONDS)
+    started = started_study(session, study.name)
+    known = session.ledger.trials(started.study_id) if started else ()
     finished = {record.number for record in known if record.state.finished}
     left = tuple(trial for trial in trials if trial.number not in finished)
-    saved = desk.backend.saved_steps(desk.ledger, study, left) if left else ()
-    return Plan(study, left, desk.backend.price(study, trials[0]), tuple(saved), len(trials) - len(left))
+    saved = session.backend.saved_steps(session.ledger, study, left) if left else ()
+    return Plan(study, left, session.backend.price(study, trials[0]), tuple(saved), len(trials) - len(left))
 
 
 def launch_study(
-    desk: Desk,
+    session: Session,
     study: Study,
     trials: Sequence[Trial],
     *,
@@ -167,18 +167,18 @@ def launch_study(
     budget_origin: where the study's budget came from, in words. budget_source: the study it was chosen from. Both are
     kept at its first start, with what they were chosen under.
     """
-    started = started_study(desk, study.name)
+    started = started_study(session, study.name)
     finite: dict[str, Mapping[str, object]] = {}
-    if started is None or _num_finished(desk, started) < study.num_trials or retry_failed:
-        looked = check_study(desk, study, trials)
-        desk.backend.check_room(study, trials[0])
-        finite = {FINITE: _validation(desk, study)} if looked else {}
-    comparison = _comparison(desk)
+    if started is None or _num_finished(session, started) < study.num_trials or retry_failed:
+        looked = check_study(session, study, trials)
+        session.backend.check_room(study, trials[0])
+        finite = {FINITE: _validation(session, study)} if looked else {}
+    comparison = _comparison(session)
     today = comparison.today(study, started)
-    kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(desk, study)}
-    desk.claim_folder()
-    row = desk.ledger.start_study(
-        desk.name,
+    kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(session, study)}
+    session.claim_folder()
+    row = session.ledger.start_study(
+        session.name,
         study,
         today.fingerprint,
         identity=today.as_json(),
@@ -187,74 +187,74 @@ def launch_study(
     )
     comparison.refuse_other(row, today)  # somebody else may have started it just now
     if retry_failed:
-        retry(desk, row)
-    finished = _num_finished(desk, row)
+        retry(session, row)
+    finished = _num_finished(session, row)
     if finished < study.num_trials:
-        _work_on(desk, row, finished, today)
+        _work_on(session, row, finished, today)
     else:
-        desk.backend.tidy(desk.ledger, row)  # a kill right after the last commit left what it had still to delete
+        session.backend.tidy(session.ledger, row)  # a kill right after the last commit left what it had still to delete
     return row
 
 
-def launch_surely(desk: Desk, study: Study, trials: Sequence[Trial], **options: Unpack[Options]) -> StudyRow:
+def launch_surely(session: Session, study: Study, trials: Sequence[Trial], **options: Unpack[Options]) -> StudyRow:
     """`launch_study`, where a number will rest on every trial: those that FAILED are trained once more.
 
     A machine that is killed again and again gives up trials that are not to blame. Once in the life of a study, so that
     trials that are to blame come to an end.
     """
-    row = launch_study(desk, study, trials, **options)
-    kept = desk.ledger.conclusion(desk.name, SECOND_TRY, row.study_id) or {"trials": []}
+    row = launch_study(session, study, trials, **options)
+    kept = session.ledger.conclusion(session.name, SECOND_TRY, row.study_id) or {"trials": []}
     before = {int(str(number)) for number in cast(list[object], kept["trials"])}
-    failed = {record.number for record in desk.ledger.trials(row.study_id) if record.state is State.FAILED} - before
-    again = retry(desk, row, failed) if failed else []
+    failed = {record.number for record in session.ledger.trials(row.study_id) if record.state is State.FAILED} - before
+    again = retry(session, row, failed) if failed else []
     if again:
-        desk.ledger.conclude(desk.name, SECOND_TRY, {"trials": sorted({*before, *again})}, row.study_id)
+        session.ledger.conclude(session.name, SECOND_TRY, {"trials": sorted({*before, *again})}, row.study_id)
         logger.warning("%s: trials %s FAILED and are trained once more", study.name, ", ".join(map(str, again)))
-        work_on(desk, row, _num_finished(desk, row))
+        work_on(session, row, _num_finished(session, row))
     return row
 
 
-def retry(desk: Desk, row: StudyRow, numbers: Collection[int] | None = None) -> list[int]:
+def retry(session: Session, row: StudyRow, numbers: Collection[int] | None = None) -> list[int]:
     """Let FAILED trials wait again; returns their numbers.
 
     They go on from their last saved state, but begin anew where the code is not that which the study was started with:
     no trial is trained half by one code and half by another.
     """
-    return desk.ledger.retry(row.study_id, numbers, afresh=not _comparison(desk).is_as_started(row))
+    return session.ledger.retry(row.study_id, numbers, afresh=not _comparison(session).is_as_started(row))
 
 
-def work_on(desk: Desk, row: StudyRow, finished: int) -> None:
+def work_on(session: Session, row: StudyRow, finished: int) -> None:
     """Train what is left of a study that is planned.
 
     Raises StudyChanged for other code than it was started with, TrialsFailed (with a list) where trials fail alike.
     """
-    today = _comparison(desk).today(row.study, row)
-    desk.claim_folder()
-    _work_on(desk, row, finished, today)
+    today = _comparison(session).today(row.study, row)
+    session.claim_folder()
+    _work_on(session, row, finished, today)
 
 
-def _work_on(desk: Desk, row: StudyRow, finished: int, today: Identity) -> None:
-    _comparison(desk).tell_what_follows(row, today)
-    _record_launch(desk, row, today)
+def _work_on(session: Session, row: StudyRow, finished: int, today: Identity) -> None:
+    _comparison(session).tell_what_follows(row, today)
+    _record_launch(session, row, today)
     try:
-        with desk.watch(row.study, finished) as listener:
-            desk.backend.run(desk.ledger, row, listener, desk.stop)
+        with session.watch(row.study, finished) as listener:
+            session.backend.run(session.ledger, row, listener, session.stop)
     except TrialsFailed as error:
-        raise TrialsFailed("\n  ".join([str(error), *listed(failures(desk.ledger, [row]))])) from error
-    _say_if_data_spoil(desk, row)
+        raise TrialsFailed("\n  ".join([str(error), *listed(failures(session.ledger, [row]))])) from error
+    _say_if_data_spoil(session, row)
 
 
-def _say_if_data_spoil(desk: Desk, row: StudyRow) -> None:
+def _say_if_data_spoil(session: Session, row: StudyRow) -> None:
     """Where every trial ended alike, whatever its point: it is not the space that has to be changed."""
-    counts = desk.ledger.state_counts(row.study_id)
+    counts = session.ledger.state_counts(row.study_id)
     if counts[State.COMPLETE] or counts[State.INFEASIBLE] < FEWEST_ALIKE:
         return
-    spoiled = spoiled_by_data(study_frames(desk.ledger, desk.name, row.study.name))
+    spoiled = spoiled_by_data(study_frames(session.ledger, session.name, row.study.name))
     if spoiled:
         logger.warning("%s: %s", row.study.name, spoiled)
 
 
-def check_study(desk: Desk, study: Study, trials: Sequence[Trial], most_seconds: float | None = None) -> bool:
+def check_study(session: Session, study: Study, trials: Sequence[Trial], most_seconds: float | None = None) -> bool:
     """Try the first trial of each optimizer, and look once at every validation example. Writes nothing.
 
     Once a process; validation data that were looked at are remembered with the study. A look that would take more
@@ -264,44 +264,44 @@ def check_study(desk: Desk, study: Study, trials: Sequence[Trial], most_seconds:
     for trial in trials:
         first.setdefault(trial.point.get("optimizer"), trial)
     for trial in first.values():
-        desk.backend.check(study, trial)
-    return _known_to_be_finite(desk, study) or desk.backend.look_at_validation(study, trials[0], most_seconds)
+        session.backend.check(study, trial)
+    return _known_to_be_finite(session, study) or session.backend.look_at_validation(study, trials[0], most_seconds)
 
 
-def _validation(desk: Desk, study: Study) -> dict[str, object]:
+def _validation(session: Session, study: Study) -> dict[str, object]:
     """What was looked at for values that are not finite: these validation data, by this metric."""
-    return {"validation data": desk.backend.workload_parts().get("validation data"), "by": study.objective.metric}
+    return {"validation data": session.backend.workload_parts().get("validation data"), "by": study.objective.metric}
 
 
-def _known_to_be_finite(desk: Desk, study: Study) -> bool:
+def _known_to_be_finite(session: Session, study: Study) -> bool:
     """Whether a study of this campaign was launched before with the same validation data and metric."""
-    if desk.name not in desk.ledger.campaigns():
+    if session.name not in session.ledger.campaigns():
         return False
-    asked = _validation(desk, study)
-    rows = desk.ledger.studies(desk.name)
-    return any(desk.ledger.conclusion(desk.name, FINITE, row.study_id) == asked for row in rows)
+    asked = _validation(session, study)
+    rows = session.ledger.studies(session.name)
+    return any(session.ledger.conclusion(session.name, FINITE, row.study_id) == asked for row in rows)
 
 
-def _basis(desk: Desk, study: Study) -> dict[str, str]:
-    return basis_of(desk.campaign, desk.backend, study.round or 1)
+def _basis(session: Session, study: Study) -> dict[str, str]:
+    return basis_of(session.campaign, session.backend, study.round or 1)
 
 
-def _num_finished(desk: Desk, row: StudyRow) -> int:
-    return sum(count for state, count in desk.ledger.state_counts(row.study_id).items() if state.finished)
+def _num_finished(session: Session, row: StudyRow) -> int:
+    return sum(count for state, count in session.ledger.state_counts(row.study_id).items() if state.finished)
 
 
-def _comparison(desk: Desk) -> Comparison:
-    return Comparison(desk.name, desk.campaign, desk.ledger, desk.backend, desk.allow_changed_code)
+def _comparison(session: Session) -> Comparison:
+    return Comparison(session.name, session.campaign, session.ledger, session.backend, session.allow_changed_code)
 
 
-def _record_launch(desk: Desk, row: StudyRow, today: Identity) -> None:
-    folder = desk.study_file.resolve().parent if desk.study_file else Path.cwd()
+def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
+    folder = session.study_file.resolve().parent if session.study_file else Path.cwd()
     known = environment() | {
-        "study_file": str(desk.study_file) if desk.study_file else None,
-        "data": dict(desk.campaign.workload.provenance()),
+        "study_file": str(session.study_file) if session.study_file else None,
+        "data": dict(session.campaign.workload.provenance()),
         "fingerprint": today.fingerprint,
         "packages": dict(today.packages),
     }
-    desk.ledger.add_launch(
+    session.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()
     )

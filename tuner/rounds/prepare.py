@@ -15,7 +15,7 @@ from tuner.errors import DeclarationError
 from tuner.rounds.basis import basis_of, stale_budget
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
 from tuner.rounds.expand import planned_expansion
-from tuner.rounds.launch import Desk, started_study
+from tuner.rounds.launch import Session, started_study
 from tuner.rounds.lengths import check_transfer, compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.promotion import promotion
@@ -32,27 +32,27 @@ class Prepared:
 
 
 def prepared_round(
-    desk: Desk, number: int, max_train_steps: int | None = None, num_trials: int | None = None
+    session: Session, number: int, max_train_steps: int | None = None, num_trials: int | None = None
 ) -> Prepared:
     """Everything about round `number` but the training.
 
     num_trials: trials in all, over the declared number. Raises DeclarationError when the budget is not known, or the
     number of trials cannot be had.
     """
-    regime = known_regime(desk)
+    regime = known_regime(session)
     if regime == "compute_bound":
-        check_rounds(desk.campaign)
+        check_rounds(session.campaign)
     if max_train_steps is not None:
         if regime == "compute_bound":
-            check_against_round_before(desk, number, max_train_steps)
+            check_against_round_before(session, number, max_train_steps)
         budget = Budget(max_train_steps, "given on the command line")
     else:
-        budget = budget_of_round(desk, number, regime)
+        budget = budget_of_round(session, number, regime)
     if number > 1 and budget.source is None:  # whatever it was declared, its points or its schedule were chosen there
         budget = replace(budget, source=round_name(number - 1))
-    stale = _stale_warnings(desk, number, budget)
-    if desk.campaign.round(number).space is not None:
-        study, grown = _with_trials(desk, study_of_round(desk.campaign, number, budget.steps), num_trials)
+    stale = _stale_warnings(session, number, budget)
+    if session.campaign.round(number).space is not None:
+        study, grown = _with_trials(session, study_of_round(session.campaign, number, budget.steps), num_trials)
         warnings = (*stale, *grown, *role_warnings(study), *_too_few_to_answer(study))
         return Prepared(study, planned_trials(study), budget, warnings)
     if num_trials is not None:
@@ -60,16 +60,16 @@ def prepared_round(
             f"round {number} promotes points, and has as many trials as promote=... and trials=... in the study file "
             "say; give --trials to the round that searches"
         )
-    promoted = promotion(desk, number, budget.steps, carry_over=regime == "compute_bound")
+    promoted = promotion(session, number, budget.steps, carry_over=regime == "compute_bound")
     return Prepared(promoted.study, promoted.trials, budget, (*stale, *promoted.warnings))
 
 
-def _with_trials(desk: Desk, study: Study, wanted: int | None) -> tuple[Study, tuple[str, ...]]:
+def _with_trials(session: Session, study: Study, wanted: int | None) -> tuple[Study, tuple[str, ...]]:
     """The study with as many trials as are wanted or were planned before, and what there is to say about it.
 
     Raises DeclarationError for fewer than were planned: they are there, and every answer rests on them.
     """
-    started = started_study(desk, study.name)
+    started = started_study(session, study.name)
     planned = started.study.num_trials if started is not None else 0
     if wanted is not None and wanted < planned:
         raise DeclarationError(
@@ -99,12 +99,12 @@ def _too_few_to_answer(study: Study) -> Iterator[str]:
         )
 
 
-def _stale_warnings(desk: Desk, number: int, budget: Budget) -> tuple[str, ...]:
+def _stale_warnings(session: Session, number: int, budget: Budget) -> tuple[str, ...]:
     """What changed since the budget was chosen, and what to do about it (A7, A16, A17)."""
-    if desk.name not in desk.ledger.campaigns():
+    if session.name not in session.ledger.campaigns():
         return ()
-    now = basis_of(desk.campaign, desk.backend, number)
-    found = stale_budget(desk.ledger, desk.name, budget.source, now, round_name(number))
+    now = basis_of(session.campaign, session.backend, number)
+    found = stale_budget(session.ledger, session.name, budget.source, now, round_name(number))
     return (f"stale budget. {found.summary} {found.action}",) if found else ()
 
 
@@ -114,18 +114,20 @@ def check_rounds(campaign: Campaign) -> None:
     check_transfer(campaign)
 
 
-def prepared_expansion(desk: Desk, number: int) -> Prepared:
+def prepared_expansion(session: Session, number: int) -> Prepared:
     """The newest widened study of a round, as it was written. Raises StorageError where there is none."""
-    study, trials = planned_expansion(desk.ledger, desk.name, number)
+    study, trials = planned_expansion(session.ledger, session.name, number)
     return Prepared(study, trials, Budget(study.budget.max_train_steps, f"as {round_name(number)}"))
 
 
-def known_regime(desk: Desk) -> str:
+def known_regime(session: Session) -> str:
     """The regime: as declared, as concluded before, or as the declaration implies."""
-    declared = declared_regime(desk.campaign)
+    declared = declared_regime(session.campaign)
     if declared is not None:
         return declared
-    concluded = desk.ledger.conclusion(desk.name, "regime") if desk.name in desk.ledger.campaigns() else None
+    concluded = (
+        session.ledger.conclusion(session.name, "regime") if session.name in session.ledger.campaigns() else None
+    )
     return str(concluded["verdict"]) if concluded else "undecided"
 
 

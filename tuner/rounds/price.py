@@ -11,7 +11,7 @@ from tuner.design.campaign import Sweep
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
-from tuner.rounds.launch import Desk, Plan, plan_study
+from tuner.rounds.launch import Plan, Session, plan_study
 from tuner.rounds.lengths import compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.prepare import declared_regime, known_regime, prepared_round
@@ -33,36 +33,36 @@ class Extremes:
     worst_if: str
 
 
-def priced_campaign(desk: Desk) -> Iterator[Plan | Extremes]:
+def priced_campaign(session: Session) -> Iterator[Plan | Extremes]:
     """The plans of all stages. What is not known yet is priced as a sweep at twice its first N, with its extremes."""
-    compute_bound = declared_regime(desk.campaign) == "compute_bound"
-    sweep = desk.campaign.sweep
+    compute_bound = declared_regime(session.campaign) == "compute_bound"
+    sweep = session.campaign.sweep
     assumed: int | None = None  # steps of a round whose budget is not known yet
     open_ones: list[Plan] = []
-    if sweep is not None and not compute_bound and settled_outcome(desk, sweep) is None:
-        yield from _priced_sweep(desk, sweep)
+    if sweep is not None and not compute_bound and settled_outcome(session, sweep) is None:
+        yield from _priced_sweep(session, sweep)
         assumed = rounded_up(sweep.margin * 2 * sweep.start_steps)
     swept = assumed is not None
     before: tuple[Trial, ...] = ()
-    for number in range(1, len(desk.campaign.rounds) + 1):
-        prepared = _prepared(desk, number, assumed)
-        priced = _promoting(desk, number, assumed, before) if prepared is None else plan_study(desk, *prepared)
+    for number in range(1, len(session.campaign.rounds) + 1):
+        prepared = _prepared(session, number, assumed)
+        priced = _promoting(session, number, assumed, before) if prepared is None else plan_study(session, *prepared)
         before = priced.trials
         assumed = None if compute_bound else priced.study.budget.max_train_steps
-        if desk.campaign.round(number).max_train_steps is None:
+        if session.campaign.round(number).max_train_steps is None:
             open_ones.append(priced)
         yield priced
     if sweep is not None and swept and open_ones:
-        yield _rounds_extremes(desk, sweep, open_ones)
+        yield _rounds_extremes(session, sweep, open_ones)
 
 
-def _priced_sweep(desk: Desk, sweep: Sweep) -> Iterator[Plan | Extremes]:
+def _priced_sweep(session: Session, sweep: Sweep) -> Iterator[Plan | Extremes]:
     """The grid and the fresh seeds as they will probably be; then as they are where nothing fits before the cap."""
-    plan = sweep_plan(desk.campaign, sweep)
-    check_sweep(desk, plan)
+    plan = sweep_plan(session.campaign, sweep)
+    check_sweep(session, plan)
     steps = min(2 * sweep.start_steps, sweep.max_steps)
     study = plan.study("sweep", plan.budget(steps), len(plan.rates))
-    grid = plan_study(desk, study, plan.trials(study, plan.rates))
+    grid = plan_study(session, study, plan.trials(study, plan.rates))
     seeds = _seeds(plan, grid, steps)
     yield grid
     yield seeds
@@ -85,14 +85,14 @@ def _seeds(plan: SweepPlan, grid: Plan, steps: int) -> Plan:
     return replace(grid, study=study, trials=grid.trials[:1] * seeds, saved=(), finished=0)
 
 
-def _rounds_extremes(desk: Desk, sweep: Sweep, rounds: Sequence[Plan]) -> Extremes:
+def _rounds_extremes(session: Session, sweep: Sweep, rounds: Sequence[Plan]) -> Extremes:
     """The rounds whose length follows from the sweep; each later one may be told to double the one before."""
     most = rounded_up(sweep.margin * sweep.max_steps)
     worst = tuple(
         replace(
             one,
             study=replace(
-                one.study, budget=StepBudget.with_evaluations(most * LONGER_BUDGET**place, desk.campaign.evaluations)
+                one.study, budget=StepBudget.with_evaluations(most * LONGER_BUDGET**place, session.campaign.evaluations)
             ),
             saved=(),
         )
@@ -107,29 +107,29 @@ def _rounds_extremes(desk: Desk, sweep: Sweep, rounds: Sequence[Plan]) -> Extrem
     )
 
 
-def _prepared(desk: Desk, number: int, assumed: int | None) -> tuple[Study, tuple[Trial, ...]] | None:
+def _prepared(session: Session, number: int, assumed: int | None) -> tuple[Study, tuple[Trial, ...]] | None:
     """A round as it will be, or at `assumed` steps; None for a promoting one whose round before was not trained yet."""
     for steps in (None, assumed):
         try:
-            prepared = prepared_round(desk, number, steps)
+            prepared = prepared_round(session, number, steps)
         except (StorageError, DeclarationError):
-            if desk.campaign.round(number).space is not None and steps == assumed:
+            if session.campaign.round(number).space is not None and steps == assumed:
                 raise
         else:
             return prepared.study, prepared.trials
     return None
 
 
-def _promoting(desk: Desk, number: int, steps: int | None, before: tuple[Trial, ...]) -> Plan:
+def _promoting(session: Session, number: int, steps: int | None, before: tuple[Trial, ...]) -> Plan:
     """A promoting round with points of the round before in the place of its best ones, and what their trunks save."""
-    declared = desk.campaign.round(number)
-    budget = declared.max_train_steps or steps or desk.campaign.production_steps or 1
-    if steps is None and known_regime(desk) == "compute_bound":
-        budget = compute_bound_lengths(desk.campaign)[number - 1]
-    first = study_of_round(desk.campaign, 1, budget)
+    declared = session.campaign.round(number)
+    budget = declared.max_train_steps or steps or session.campaign.production_steps or 1
+    if steps is None and known_regime(session) == "compute_bound":
+        budget = compute_bound_lengths(session.campaign)[number - 1]
+    first = study_of_round(session.campaign, 1, budget)
     study = replace(first, name=round_name(number), num_trials=most_promoted(declared))
-    plan = plan_study(desk, study, planned_trials(study))
-    if known_regime(desk) != "compute_bound" or declared.transfer == "retune":
+    plan = plan_study(session, study, planned_trials(study))
+    if known_regime(session) != "compute_bound" or declared.transfer == "retune":
         return plan
     parents = before[: declared.promote]
     longer = [replace(one, schedule=lengthened(one.schedule, budget, declared.transfer)) for one in parents]

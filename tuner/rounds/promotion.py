@@ -21,7 +21,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import TrialRecord
 from tuner.rounds.around import chosen_trials, study_around, trials_around
-from tuner.rounds.launch import Desk, required_round, started_study
+from tuner.rounds.launch import Session, required_round, started_study
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
 
@@ -52,38 +52,38 @@ class Parent:
         return self.record.schedule == self.schedule
 
 
-def promotion(desk: Desk, number: int, max_train_steps: int, *, carry_over: bool) -> Promotion:
+def promotion(session: Session, number: int, max_train_steps: int, *, carry_over: bool) -> Promotion:
     """The best points of round `number - 1` at `max_train_steps`, and new ones around the winner where it says so.
 
     carry_over: the schedules of a compute-bound workload are lengthened by rule (A40-A43); otherwise the declared
     schedule is made anew for the new length, unless the round says how. Raises StorageError when the round before has
     no complete trial, TransferError for a schedule without a rule.
     """
-    declared = desk.campaign.round(number)
-    required_round(desk, number - 1)
-    rows = round_rows(desk.ledger, desk.name, number - 1)
-    records = {record.number: record for row in rows for record in desk.ledger.trials(row.study_id)}
-    frames = round_frames(desk.ledger, desk.name, number - 1)
+    declared = session.campaign.round(number)
+    required_round(session, number - 1)
+    rows = round_rows(session.ledger, session.name, number - 1)
+    records = {record.number: record for row in rows for record in session.ledger.trials(row.study_id)}
+    frames = round_frames(session.ledger, session.name, number - 1)
     best = chosen_trials(frames, declared.promote or 1)
-    chosen = [records[trial] for trial in _as_started(desk, number, best, records)]
+    chosen = [records[trial] for trial in _as_started(session, number, best, records)]
     study = replace(
         rows[-1].study,
         name=round_name(number),
         goal=declared.goal,
-        budget=StepBudget.with_evaluations(max_train_steps, desk.campaign.evaluations),
-        optimizer=desk.campaign.optimizer,
-        batch_size=desk.campaign.workload.batch_size,
-        schedule=desk.campaign.schedule,
-        warmup_steps=desk.campaign.warmup_steps,
+        budget=StepBudget.with_evaluations(max_train_steps, session.campaign.evaluations),
+        optimizer=session.campaign.optimizer,
+        batch_size=session.campaign.workload.batch_size,
+        schedule=session.campaign.schedule,
+        warmup_steps=session.campaign.warmup_steps,
         round=number,
-        seed=derived_seed("study", desk.campaign.seed, round_name(number)),
+        seed=derived_seed("study", session.campaign.seed, round_name(number)),
         lineage=tuple((round_name(number - 1), f"trial {record.number}") for record in chosen),
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
     parents = [Parent(record, _schedule(study, record, declared, carried)) for record in chosen]
     if any(parent.has_trunk for parent in parents):
-        study = replace(study, budget=_budget(desk, study, rows[-1].study.budget))
-    anew = not _repeated_seeds(desk, study.name)
+        study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
+    anew = not _repeated_seeds(session, study.name)
     trials = list(_trials(study, parents, declared, anew=anew))
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
@@ -105,11 +105,11 @@ def _stays(study: Study, chosen: list[int], best: list[int]) -> tuple[str, ...]:
     )
 
 
-def _as_started(desk: Desk, number: int, best: list[int], records: Collection[int]) -> list[int]:
+def _as_started(session: Session, number: int, best: list[int], records: Collection[int]) -> list[int]:
     """The trials that a round was started from, where it was started from as many: trials that FAILED and completed
     when they were tried again may be better, and come too late for it.
     """
-    started = started_study(desk, round_name(number))
+    started = started_study(session, round_name(number))
     lineage = started.study.lineage if started is not None else ()
     names = [name for place, name in lineage if place == round_name(number - 1) and name.startswith("trial ")]
     before = [int(name.removeprefix("trial ")) for name in names]
@@ -123,10 +123,10 @@ def _told_anew(name: str, before: str) -> str:
     )
 
 
-def _repeated_seeds(desk: Desk, name: str) -> bool:
+def _repeated_seeds(session: Session, name: str) -> bool:
     """Whether a round was started with the seeds of its points' first trainings: then it goes on so."""
-    started = started_study(desk, name)
-    records = desk.ledger.trials(started.study_id) if started is not None else ()
+    started = started_study(session, name)
+    records = session.ledger.trials(started.study_id) if started is not None else ()
     origins = (promoted_from(record.origin) for record in records)
     return any(origin is not None and origin.seeds == "same" for origin in origins)
 
@@ -135,16 +135,16 @@ def _numbers(trials: Iterable[int]) -> str:
     return ", ".join(map(str, trials))
 
 
-def _budget(desk: Desk, study: Study, before: StepBudget) -> StepBudget:
+def _budget(session: Session, study: Study, before: StepBudget) -> StepBudget:
     """Evaluated first where the shorter round is: what was measured on a trunk is taken over with it.
 
     As it was started, where it was: versions before evaluated elsewhere.
     """
-    started = started_study(desk, study.name)
+    started = started_study(session, study.name)
     steps = study.budget.max_train_steps
     if started is not None and started.study.budget.max_train_steps == steps:
         return started.study.budget
-    return before.lengthened(steps, desk.campaign.evaluations) if steps > before.max_train_steps else study.budget
+    return before.lengthened(steps, session.campaign.evaluations) if steps > before.max_train_steps else study.budget
 
 
 def most_promoted(declared: Round) -> int:

@@ -23,7 +23,7 @@ from tuner.analysis.unfitted import Proposal, Unfitted, proposals
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.expand import expand_round
-from tuner.rounds.launch import Desk, launch_surely, refuse_all_failed
+from tuner.rounds.launch import Session, launch_surely, refuse_all_failed
 from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepare import Prepared, declared_regime, prepared_expansion, prepared_round
@@ -74,8 +74,8 @@ class Playbook:
     train FAILED trials of every stage again; those of a stage are anyway, once.
     """
 
-    def __init__(self, desk: Desk, *, yes: bool, tell: Tell, expand: int = 0, retry_failed: bool = False) -> None:
-        self.desk = desk
+    def __init__(self, session: Session, *, yes: bool, tell: Tell, expand: int = 0, retry_failed: bool = False) -> None:
+        self.session = session
         self.retry_failed = retry_failed
         self.rounds: list[StudyRow] = []
         self.yes = yes
@@ -90,20 +90,20 @@ class Playbook:
         """
         self._warn_about_rounds()
         question = self._find_regime()
-        for number in range(1, len(self.desk.campaign.rounds) + 1):
+        for number in range(1, len(self.session.campaign.rounds) + 1):
             if question is not None:
                 break
             question = self._run_round(number)
         return Ending(tuple(self.findings), question, tuple(self.rounds))
 
     def _warn_about_rounds(self) -> None:
-        note = many_rounds_note(len(self.desk.campaign.rounds))
+        note = many_rounds_note(len(self.session.campaign.rounds))
         if note is not None:
             self.tell(f"note: {note}")
 
     def _find_regime(self) -> Question | None:
         """Sweep where one is declared, and decide how rounds are planned (A1)."""
-        campaign = self.desk.campaign
+        campaign = self.session.campaign
         declared = declared_regime(campaign)
         if campaign.sweep is None or declared == "compute_bound":
             if declared is None and campaign.rounds[0].max_train_steps is None:
@@ -120,7 +120,9 @@ class Playbook:
 
     def _sweep_until_valid(self, sweep: Sweep) -> tuple[Outcome, Question | None]:
         for _ in range(MAX_EXTENSIONS + 1):
-            outcome = settled_outcome(self.desk, sweep) or run_sweep(self.desk, sweep, retry_failed=self.retry_failed)
+            outcome = settled_outcome(self.session, sweep) or run_sweep(
+                self.session, sweep, retry_failed=self.retry_failed
+            )
             records = self._sweep()
             finding = self._add(sweep_finding(outcome, records.fits, records.frames.study))
             if not isinstance(outcome, Invalid):
@@ -141,9 +143,9 @@ class Playbook:
 
     def _without_a_fit(self) -> str:
         """How the rounds go on where nothing was fitted; "" where nothing that was declared says."""
-        if self.desk.campaign.production_steps is not None:
+        if self.session.campaign.production_steps is not None:
             return "going on as compute-bound, to the declared production length"
-        steps = self.desk.campaign.rounds[0].max_train_steps
+        steps = self.session.campaign.rounds[0].max_train_steps
         return "" if steps is None else f"going on with the {steps:,} steps that round 1 declares"
 
     def _judge_regime(self, outcome: Outcome, declared: str | None) -> Question | None:
@@ -154,30 +156,30 @@ class Playbook:
         verdict = declared or finding.verdict
         if declared is None and isinstance(outcome, NotFitted):
             # Only a production length makes rounds grow towards it; a declared round 1 is refined from its best steps.
-            verdict = "undecided" if self.desk.campaign.production_steps is None else "compute_bound"
-        self.desk.ledger.conclude(self.desk.name, "regime", {"verdict": verdict, "evidence": finding.verdict})
+            verdict = "undecided" if self.session.campaign.production_steps is None else "compute_bound"
+        self.session.ledger.conclude(self.session.name, "regime", {"verdict": verdict, "evidence": finding.verdict})
         return None
 
     def _sweep(self) -> SweepRecords:
-        records = sweep_records(self.desk.ledger, self.desk.name)
+        records = sweep_records(self.session.ledger, self.session.name)
         if records is None:
-            raise StorageError(f"the sweep of {self.desk.name!r} left no record")
+            raise StorageError(f"the sweep of {self.session.name!r} left no record")
         return records
 
     def _run_round(self, number: int) -> Question | None:
-        prepared = prepared_round(self.desk, number)
+        prepared = prepared_round(self.session, number)
         self._announce(number, prepared)
         self._launch(prepared)
-        declared = self.desk.campaign.round(number)
+        declared = self.session.campaign.round(number)
         searched = declared.space is not None or declared.trials is not None
         if searched and self.expand and not self._was_answered(number):
             self._widen(number)
-        frames = round_frames(self.desk.ledger, self.desk.name, number)
+        frames = round_frames(self.session.ledger, self.session.name, number)
         for finding in failed_findings(frames):
             self._add(finding)
         if number == 1:
             self._check_declared_regime(frames)
-        for finding in confirming_findings(self.desk.ledger, self.desk.name, number, frames):
+        for finding in confirming_findings(self.session.ledger, self.session.name, number, frames):
             self._add(finding)
         for finding in isolation_findings(frames) if searched else ():
             self._add(finding)
@@ -185,7 +187,7 @@ class Playbook:
 
     def _widen(self, number: int) -> None:
         """Widen a round's ranges while its best points press against them, and train what is new."""
-        ledger, name = self.desk.ledger, self.desk.name
+        ledger, name = self.session.ledger, self.session.name
         if self._widenings(number):
             self._train_widening(number)  # what an interruption left of it
         while self._widenings(number) < self.expand:
@@ -196,15 +198,15 @@ class Playbook:
             self._train_widening(number)
 
     def _widenings(self, number: int) -> int:
-        return len(round_rows(self.desk.ledger, self.desk.name, number, planned=True)) - 1
+        return len(round_rows(self.session.ledger, self.session.name, number, planned=True)) - 1
 
     def _train_widening(self, number: int) -> None:
-        self._launch(prepared_expansion(self.desk, number))
+        self._launch(prepared_expansion(self.session, number))
 
     def _launch(self, prepared: Prepared) -> None:
         """Train what is left of a round. Raises TrialsFailed where none of its trials completed because of failures."""
         row = launch_surely(
-            self.desk,
+            self.session,
             prepared.study,
             prepared.trials,
             budget_origin=prepared.budget.origin,
@@ -212,19 +214,19 @@ class Playbook:
             retry_failed=self.retry_failed,
         )
         self.rounds.append(row)
-        refuse_all_failed(self.desk, row)
+        refuse_all_failed(self.session, row)
 
     def _judge_boundaries(self, number: int, frames: StudyFrames) -> Question | None:
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]
         open_ones = needing_action(boundaries)
-        if not open_ones or number == len(self.desk.campaign.rounds):
+        if not open_ones or number == len(self.session.campaign.rounds):
             return None
         names = ", ".join(finding.subject for finding in open_ones)
         question = Question(
             f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
             tuple(open_ones),
             f"go on to round {number + 1} with the best points found",
-            f"tuner run {word(self.desk.study_file or self.desk.name)} --expand {self._widenings(number) + 1}",
+            f"tuner run {word(self.session.study_file or self.session.name)} --expand {self._widenings(number) + 1}",
         )
         if self.yes:
             self.tell(f"taking the proposed action: {question.proposal}")
@@ -233,8 +235,8 @@ class Playbook:
 
     def _check_declared_regime(self, frames: StudyFrames) -> None:
         """What was declared and not swept for is held against the curves of round 1 (A1)."""
-        declared = declared_regime(self.desk.campaign)
-        if declared is None or sweep_records(self.desk.ledger, self.desk.name) is not None:
+        declared = declared_regime(self.session.campaign)
+        if declared is None or sweep_records(self.session.ledger, self.session.name) is not None:
             return
         contradiction = contradiction_finding(declared, self._add(regime_finding(frames, None)))
         if contradiction is not None:
@@ -242,7 +244,7 @@ class Playbook:
 
     def _was_answered(self, number: int) -> bool:
         """Whether the next round was started before: then somebody has decided already."""
-        started = [row.study.name for row in self.desk.ledger.studies(self.desk.name)]
+        started = [row.study.name for row in self.session.ledger.studies(self.session.name)]
         return round_name(number + 1) in started
 
     def _announce(self, number: int, prepared: Prepared) -> None:

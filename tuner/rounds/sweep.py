@@ -37,7 +37,7 @@ from tuner.design.campaign import Sweep
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import TrialsFailed
-from tuner.rounds.launch import Desk, launch_surely, started_study
+from tuner.rounds.launch import Session, launch_surely, started_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
 PROBE_EVERY = 3  # every third rate of the grid is probed: about one a decade
@@ -47,46 +47,50 @@ SEED_ROOM = 2  # [P] fresh seeds get so many times N steps: the one that won was
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 
 
-def run_sweep(desk: Desk, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> Outcome:
+def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> Outcome:
     """Run a sweep, or go on with it, and store its outcome. Training nothing that is in the Ledger already.
 
     again: train it anew although it came to an end, because what it was run under changed (A16). Raises TrialsFailed
     where a rate FAILED twice.
     """
-    plan = sweep_plan(desk.campaign, sweep)
-    name = _sweep_name(desk, plan)
-    concluded = sweep_records(desk.ledger, desk.name)
+    plan = sweep_plan(session.campaign, sweep)
+    name = _sweep_name(session, plan)
+    concluded = sweep_records(session.ledger, session.name)
     if concluded is not None and concluded.name == name:
-        if not again and not failed_rates(desk.ledger, desk.name, name):
+        if not again and not failed_rates(session.ledger, session.name, name):
             return concluded.outcome
-        name = f"sweep-{len(_known_sweeps(desk)) + 1}" if again else name
-    check_sweep(desk, plan)
-    outcome = _Stages(desk, plan, name, retry_failed=retry_failed).outcome()
-    conclude_sweep(desk.ledger, desk.name, name, outcome, sweep.margin)
+        name = f"sweep-{len(_known_sweeps(session)) + 1}" if again else name
+    check_sweep(session, plan)
+    outcome = _Stages(session, plan, name, retry_failed=retry_failed).outcome()
+    conclude_sweep(session.ledger, session.name, name, outcome, sweep.margin)
     return outcome
 
 
-def settled_outcome(desk: Desk, sweep: Sweep) -> Outcome | None:
+def settled_outcome(session: Session, sweep: Sweep) -> Outcome | None:
     """The outcome of a later sweep that took the place of this one, which was run and was not valid; else None."""
-    last = sweep_records(desk.ledger, desk.name)
-    if last is None or isinstance(last.outcome, Invalid) or failed_rates(desk.ledger, desk.name, last.name):
+    last = sweep_records(session.ledger, session.name)
+    if last is None or isinstance(last.outcome, Invalid) or failed_rates(session.ledger, session.name, last.name):
         return None
-    return last.outcome if started_study(desk, f"{_sweep_name(desk, sweep_plan(desk.campaign, sweep))}-grid") else None
+    return (
+        last.outcome
+        if started_study(session, f"{_sweep_name(session, sweep_plan(session.campaign, sweep))}-grid")
+        else None
+    )
 
 
-def check_sweep(desk: Desk, plan: SweepPlan) -> None:
+def check_sweep(session: Session, plan: SweepPlan) -> None:
     """Raise WorkloadError when the workload still regularizes or augments at its off values (A22, A23, D2)."""
     study = plan.study("sweep", StepBudget.with_evaluations(plan.sweep.start_steps, plan.evaluations), 1)
     trial = plan.trials(study, plan.rates[:1])[0]
-    desk.backend.check(study, trial)
-    desk.backend.check_switched_off(study, trial)
+    session.backend.check(study, trial)
+    session.backend.check_switched_off(study, trial)
 
 
 class _Stages:
     """The stages of one sweep, each a study of its own."""
 
-    def __init__(self, desk: Desk, plan: SweepPlan, name: str, *, retry_failed: bool = False) -> None:
-        self.desk = desk
+    def __init__(self, session: Session, plan: SweepPlan, name: str, *, retry_failed: bool = False) -> None:
+        self.session = session
         self.retry_failed = retry_failed
         self.plan = plan
         self.name = name
@@ -153,7 +157,7 @@ class _Stages:
 
     def _fits(self, stage: str, rates: tuple[float, ...], budget: StepBudget) -> pd.DataFrame:
         name = f"{self.name}-{stage}"
-        started = started_study(self.desk, name)  # perhaps by a version that evaluated elsewhere
+        started = started_study(self.session, name)  # perhaps by a version that evaluated elsewhere
         if started is not None and started.study.budget.max_train_steps == budget.max_train_steps:
             budget = started.study.budget
         study = self.plan.study(name, budget, len(rates))
@@ -162,16 +166,16 @@ class _Stages:
     def _trained(self, study: Study, trials: Sequence[Trial]) -> pd.DataFrame:
         """The fits of a stage. Raises TrialsFailed where a trial of it FAILED, the second time too."""
         try:
-            launch_surely(self.desk, study, trials, retry_failed=self.retry_failed)
+            launch_surely(self.session, study, trials, retry_failed=self.retry_failed)
         except TrialsFailed:
             self._fits_of(study)
             raise
         return self._fits_of(study)
 
     def _fits_of(self, study: Study) -> pd.DataFrame:
-        desk = self.desk
-        fits = fit_steps_frame(study_frames(desk.ledger, desk.name, study.name))
-        refuse_failed_rates(failed_of(fits, study.name), desk.study_file or desk.name)
+        session = self.session
+        fits = fit_steps_frame(study_frames(session.ledger, session.name, study.name))
+        refuse_failed_rates(failed_of(fits, study.name), session.study_file or session.name)
         return fits
 
 
@@ -182,19 +186,19 @@ def _is_coarse(outcome: Outcome) -> bool:
     return isinstance(outcome, Fitted) and outcome.width > LEAST_WIDTH
 
 
-def _sweep_name(desk: Desk, plan: SweepPlan) -> str:
+def _sweep_name(session: Session, plan: SweepPlan) -> str:
     """The name of this sweep: the same again for the same declaration, the next number for another grid or criterion.
 
     The criterion decides when a trial fitted, and so how long the next one is.
     """
-    sweeps = _known_sweeps(desk)
+    sweeps = _known_sweeps(session)
     for name, study in reversed(sweeps.items()):
         if dict(study.lineage)["sweep"] == plan.digest and study.fitted_when == plan.campaign.workload.fitted_when:
             return name
     return f"sweep-{len(sweeps) + 1}"
 
 
-def _known_sweeps(desk: Desk) -> dict[str, Study]:
+def _known_sweeps(session: Session) -> dict[str, Study]:
     """Sweeps by name, in the order of their start, each with one of its studies."""
-    known = desk.ledger.studies(desk.name) if desk.name in desk.ledger.campaigns() else []
+    known = session.ledger.studies(session.name) if session.name in session.ledger.campaigns() else []
     return {"-".join(row.study.name.split("-")[:2]): row.study for row in known if row.study.kind == "sweep"}

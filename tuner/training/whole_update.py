@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from tuner.errors import TunerError, WorkloadError
+from tuner.fused.counting import remembered
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.checkpoints import state_in, weights_as_file, weights_in, write_state_to
 from tuner.training.compiler import plain_step
 from tuner.training.extra_state import as_bytes, extra_state_of, state_dict_of, tensors_of, value_of
 from tuner.training.first_loss import left_as_it_was
-from tuner.training.fused.counting import remembered
 from tuner.training.host_generators import HOST
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import is_repeatable

@@ -1,0 +1,67 @@
+"""`--fuse auto` against `--fuse off`, on studies so short that a probe could cost more than it gains.
+
+    PYTHONPATH=tests python benchmarks/auto.py [--rounds 3] [--cases MLP,GRU]
+
+CPU time of each study through the whole product, both ways in turn, median of the ratios off / auto: below 1 the
+automatic choice costs.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from fused import CASES, product, study_for, trials_of
+from support.fusible import Gru, Lstm, Mlp
+
+from tuner.execution.in_process import InProcess
+
+
+class Refused(Mlp):
+    """Cannot be fused: reads a value."""
+
+    def loss(self, model, batch, point):
+        loss = super().loss(model, batch, point)
+        return loss * (1.0 if loss.item() > 0 else 2.0)
+
+
+WORKLOADS = {case: workload for case, (workload, *_) in CASES.items()} | {"GRU": Gru, "LSTM": Lstm, "refused": Refused}
+SIZES = ((4, 40), (8, 200), (16, 400))  # trials, steps
+LOWEST = 0.97
+
+
+def ratio(workload_type, num_trials, steps, rounds):
+    """How many times as fast `auto` is, and the group it chose."""
+    workload = workload_type()
+    study = study_for(workload, num_trials, steps)
+    trials = trials_of(study, num_trials)
+    backends = {fuse: InProcess(workload, Path("."), device="cpu", fuse=fuse) for fuse in ("off", "auto")}
+    pairs = []
+    for _ in range(rounds):
+        took = {fuse: product(backend, study, trials) for fuse, backend in backends.items()}
+        pairs.append(took["off"][0] / took["auto"][0])
+    told = took["auto"][1]
+    return statistics.median(pairs), told["trials"] if told else 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", default="")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lowest = 10.0
+    for case, workload in WORKLOADS.items():
+        if not any(word in case for word in options.cases.split(",")):
+            continue
+        found = [ratio(workload, *size, options.rounds) for size in SIZES]
+        lowest = min(lowest, *(each for each, _ in found))
+        cells = (f"{n} x {s}: {each:5.2f}x (groups of {k})" for (n, s), (each, k) in zip(SIZES, found, strict=True))
+        print(f"{case:20} {'  '.join(cells)}", flush=True)
+    print(f"lowest {lowest:.2f} (goal {LOWEST})")
+    return 0 if lowest >= LOWEST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

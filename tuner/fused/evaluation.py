@@ -1,0 +1,179 @@
+"""Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tuner.errors import Interrupted, NotFusible
+from tuner.fused.graph import check_graph, simplify
+from tuner.fused.group import Group
+from tuner.fused.noise import Sites
+from tuner.fused.operations import Operations, name_of
+from tuner.fused.quick_kernels import quickened
+from tuner.fused.recording import Batch, without_noise
+from tuner.fused.rules_python import SharedValues
+from tuner.fused.tape import Tape, Watching
+from tuner.fused.trial_tensor import TrialTensor
+from tuner.training.batches import Split
+from tuner.training.evaluation import check_going_on
+from tuner.training.first_loss import left_as_it_was
+from tuner.training.numerics import clock_of
+
+SAMPLE = 8  # trials whose first evaluation is compared
+CACHED_BYTES = 2 << 20  # of the largest value of the trials that are evaluated at once
+FEW = 2  # examples, enough to see which kernels run
+OF_EVALUATION = frozenset({"_transformer_encoder_layer_fwd", "_native_multi_head_attention"})
+Measured = dict[str, float]
+Sums = dict[str, list[torch.Tensor]]
+
+
+class GroupEvaluation:
+    """Runs the metrics on the stacked model. Trusted only after a comparison with the ordinary evaluation.
+
+    A few trials at a time: the values of many leave the caches, because a split is larger than a batch.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.refused = ""  # why each trial is evaluated for itself
+        self._clock = clock_of(group.setting.device)
+        self._alone: float | None = None  # seconds of a trial's own evaluation
+        self._saved = 0.0  # seconds, so far
+        self._at_once = 0  # trials; 0: not known yet
+        self._recordings: dict[object, tuple[Any, list[str]]] = {}
+
+    def of(self, trials: Sequence[int]) -> dict[int, Measured]:
+        """What each of these trials would measure; empty where they had better be evaluated one by one."""
+        if self.refused or 2 * len(trials) < len(self.group.runs):
+            return {}
+        began = self._clock()
+        try:
+            if self._alone is None and (kernel := self._kernel_of_its_own()):
+                self.refused = f"torch evaluates by {kernel}, whose bits no other kernel has"
+                return {}
+            measured = self._measured()
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever it is, the ordinary evaluation will show it
+            self.refused = f"{type(error).__name__}: {error}"
+            return {}
+        if self._alone is None:
+            return self._compared(trials, measured)
+        self._saved += len(trials) * self._alone - (self._clock() - began)
+        if self._saved < 0.0:
+            self.refused = "not faster than each trial alone"
+        return {trial: measured[trial] for trial in trials}
+
+    def _compared(self, trials: Sequence[int], measured: list[Measured]) -> dict[int, Measured]:
+        """The measurements, if some of the trials measure the same for themselves."""
+        sample = trials[:: -(-len(trials) // SAMPLE)]
+        began = self._clock()
+        alone = [self.group.runs[trial].evaluate() for trial in sample]
+        self._alone = (self._clock() - began) / len(sample)
+        if any(repr(one) != repr(measured[trial]) for trial, one in zip(sample, alone, strict=True)):
+            self.refused = "other bits than those of each trial alone"
+            return dict(zip(sample, alone, strict=True))
+        return {trial: measured[trial] for trial in trials}
+
+    def _kernel_of_its_own(self) -> str:
+        """The kernel by which torch evaluates a part of this model, but trains none, if there is one."""
+        setting, model = self.group.setting, copy.deepcopy(self.group.runs[0].model).eval()  # some count their calls
+        with torch.no_grad(), _Names() as seen:
+            setting.workload.metrics(model, setting.data.validation.first(FEW))
+        return next(iter(seen.names & OF_EVALUATION), "")
+
+    def _measured(self) -> list[Measured]:
+        setting = self.group.setting
+        first = self._of_split(setting.data.training_sample, setting.evaluation_batch_size)
+        second = self._of_split(setting.data.validation, setting.evaluation_batch_size)
+        return [one | other for one, other in zip(first, second, strict=True)]
+
+    def _of_split(self, split: Split, size: int) -> list[Measured]:
+        """The means of all metrics over a split, for each trial, added up as `evaluate` does."""
+        sums: Sums = {}
+        total = 0
+        with torch.inference_mode():
+            for batch, count in split.in_order(size):
+                check_going_on(self.group.setting.stop)
+                for name, parts in self._sums(Batch.shared(batch), count).items():
+                    known = sums.get(name)
+                    sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
+                total += count
+            means = (torch.stack([torch.stack(parts) for parts in sums.values()], dim=1) / total).tolist()
+        return [{f"{split.name}/{name}": mean for name, mean in zip(sums, row, strict=True)} for row in means]
+
+    def _sums(self, batch: Batch, count: int) -> Sums:
+        """The sum of each metric over a batch, for each trial."""
+        replay, names = self._recorded(batch, count)
+        inputs, trials, at_once = self._inputs(), len(self.group.runs), self._at_once
+        sums: Sums = {name: [] for name in names}
+        for first in range(0, trials, at_once):
+            begin = min(first, trials - at_once)  # the last ones together with some that were there before
+            values = replay(*[tensor[begin : begin + at_once] for tensor in inputs], *batch.leaves)
+            for name, each in zip(names, values, strict=True):
+                sums[name] += [row.sum() for row in each.to(torch.float64).unbind(0)][first - begin :]
+        return sums
+
+    def _inputs(self) -> list[torch.Tensor]:
+        model = self.group.model
+        return [*model.parameters.values(), *model.buffers.values(), *(own.values for own in model.settings)]
+
+    def _recorded(self, batch: Batch, count: int) -> tuple[Any, list[str]]:
+        """The metrics as a graph for so many trials as are evaluated at once, and their names."""
+        if not self._at_once:
+            trials = len(self.group.runs)
+            self._at_once = trials
+            if self.group.setting.device.type == "cpu":
+                tape, _ = self._run(batch, count, 1)
+                self._at_once = evenly(trials, max(1, CACHED_BYTES // max(1, tape.largest)))
+        if batch.signature not in self._recordings:
+            tape, metrics = self._run(batch, count, self._at_once)
+            graph = tape.finished([values.stacked for values in metrics.values()])
+            check_graph(graph, 0)
+            simplify(graph)
+            self._recordings[batch.signature] = quickened(graph, tape.constants).forward, list(metrics)
+        return self._recordings[batch.signature]
+
+    def _run(self, batch: Batch, count: int, trials: int) -> tuple[Tape, dict[str, TrialTensor]]:
+        """The metrics of the first trials, and all that is computed on the way to them."""
+        model, task = self.group.model, self.group.task
+        with torch.inference_mode(False):
+            inputs = [tensor[:trials].clone() for tensor in self._inputs()]  # whatever is written into changes nothing
+        tape = Tape([*inputs, *batch.leaves])
+        operations = Operations(trials, task.rules, Sites(tape.add_input), care=task.care)
+        named = dict(zip([*model.parameters, *model.buffers], inputs, strict=False))
+        model.install(named, inputs[len(named) :], operations)
+        model.template.eval()
+        workload = self.group.setting.workload
+        with (
+            torch.inference_mode(False), torch.no_grad(), left_as_it_was(workload),
+            without_noise(tape, batch), tape, SharedValues(operations),
+        ):  # fmt: skip
+            given = batch.form.filled(iter(batch.leaves))
+            metrics = workload.metrics(model.template, given)
+            model.write_back(named, operations)
+            stacked = {name: operations.trial(operations.stacked(values)) for name, values in metrics.items()}
+        for name, values in stacked.items():
+            if tuple(values.shape) != (count,):
+                raise NotFusible(f"the metric {name!r} is not one value for each example")
+        return tape, stacked
+
+
+class _Names(Watching):  # type: ignore[no-untyped-call]
+    """Notes the names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(name_of(func))
+        return func(*args, **(kwargs or {}))
+
+
+def evenly(trials: int, most: int) -> int:
+    """How many at a time, about as many as may be, so that few have to be taken twice."""
+    most = min(trials, most)
+    return min(range(most // 2 + 1, most + 1), key=lambda size: (-(-trials // size) * size, -size))

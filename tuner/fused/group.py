@@ -1,0 +1,270 @@
+"""K trials that train in lockstep. Each keeps its own model, optimizer and records, as views of the stacks here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from tuner.errors import NotFusible
+from tuner.fused.cuda_graph import CapturedUpdates, Rates
+from tuner.fused.lanes import Lanes, replay_in_lanes
+from tuner.fused.noise import Noise
+from tuner.fused.operations import Rules
+from tuner.fused.optimizers import RowOptimizer
+from tuner.fused.recording import Batch, Recording, Task, record
+from tuner.fused.rules import TABLE
+from tuner.fused.stacking import StackedModel
+from tuner.training.batches import TrainingBatches
+from tuner.training.trial_run import TrialRun
+
+MAX_RECORDINGS = 4  # forms of batches in one study; more mean that something is baked in that changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """An update: the recording of what it computes, the batch as leaves, and where dropout comes from."""
+
+    leaves: tuple[torch.Tensor, ...]
+    recording: Recording
+    noise: Noise
+
+
+class Group:
+    """Stacks the trials' models and optimizers. Raises NotFusible where they do not go together.
+
+    Between two calls of `advance` every run is an ordinary TrialRun: it can be evaluated, saved, or go on alone.
+    """
+
+    def __init__(self, runs: Sequence[TrialRun], *, care: int = 0, rules: Rules = TABLE) -> None:
+        self.runs = list(runs)
+        self.setting = runs[0].setting
+        self._augmented = self.setting.study.augment and self.setting.workload.augments
+        self._limits = [run.point.get("clip_norm") for run in runs]
+        self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
+        self._made = [0] * len(runs)  # updates of each trial in this group
+        self.graphs = CapturedUpdates()
+        self.lanes = Lanes(self.setting.device) if self.setting.device.type == "cuda" else None
+        self._share_batches()
+        self.model = StackedModel.of([run.model for run in runs])
+        constants, numbers = split_points([run.point for run in runs], self.setting.device)
+        self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, care, rules)
+        self._change: Callable[[Recording], Recording] = lambda recording: recording
+        self._recordings: dict[object, tuple[Recording, Noise]] = {}
+        self._inputs = (
+            list(self.model.parameters.values()),
+            list(self.model.buffers.values()),
+            [*numbers.values(), *(own.values for own in self.model.settings)],
+        )
+        self.trained: list[str] = []  # names of the parameters that the loss depends on
+        recording, _ = self._recorded(self._batch(self._is_shared()))
+        self.trained = recording.trained
+        self.gradients = [torch.zeros_like(self.model.parameters[name]) for name in self.trained]
+        self.optimizer = RowOptimizer([run.optimizer for run in runs], self._used(), self.gradients)
+
+    @property
+    def ways(self) -> Mapping[str, str]:
+        """How each operation is run: by a rule, by a loop over the trials, or (fast) by vmap."""
+        return {name: way for recording, _ in self._recordings.values() for name, way in recording.ways.items()}
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Tensors that the loss reads and the code holds, besides parameters and buffers, by name."""
+        return frozenset().union(*(recording.read for recording, _ in self._recordings.values()))
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss."""
+        return sum(tensor.nbytes for tensor in (*self._changing(), *self.gradients)) + self.pass_bytes
+
+    @property
+    def pass_bytes(self) -> int:
+        """Memory of all that one pass through the loss computes."""
+        return max(recording.num_bytes for recording, _ in self._recordings.values())
+
+    def retire(self, trial: int) -> None:
+        """A trial trains no more; its mates do not notice."""
+        self.live.remove(trial)
+        self.graphs.forget()
+
+    def reclaim(self, trial: int) -> None:
+        """Take over what the evaluation of a trial's own module may have replaced in it."""
+        self.model.reclaim(trial, self.runs[trial].model)
+
+    def advance(self, updates: int) -> int:
+        """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
+        losses = []
+        shared, work = self._is_shared(), None
+        for _ in range(updates):
+            if self.setting.stop():
+                break
+            work = self._work(shared, work)
+            with _mode(work.recording):
+                losses.append(self._update(work))
+                for trial in self.live:
+                    self.runs[trial].step += 1
+                    self._made[trial] += 1
+        if losses:
+            self._hand_over(losses)
+        return len(losses)
+
+    def transform(self, change: Callable[[Recording], Recording]) -> None:
+        """Have every recording, those to come too, changed before it is replayed."""
+        self._change = change
+        self.graphs.forget()  # they compute what the recordings were
+        self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
+
+    def snapshot(self) -> list[torch.Tensor]:
+        """Copies of everything that training changes in the stacks."""
+        return [tensor.clone() for tensor in self._changing()]
+
+    def restore(self, kept: list[torch.Tensor]) -> None:
+        """Go back to a snapshot that was taken before any update of this group."""
+        for tensor, copy in zip(self._changing(), kept, strict=True):
+            tensor.copy_(copy)
+        for trial, run in enumerate(self.runs):
+            made = self._made[trial]
+            run.step -= made
+            run.losses = run.losses[: len(run.losses) - made]
+            self.optimizer.forget(trial, run.rates[max(0, run.step - 1)])
+            for parameter in run.parameters:
+                parameter.grad = None
+        self._made = [0] * len(self.runs)
+
+    def _changing(self) -> list[torch.Tensor]:
+        optimizer = self.optimizer
+        states = [stack for stacks in optimizer.stacks.values() for stack in stacks]
+        return [*self.model.parameters.values(), *self.model.buffers.values(), optimizer.steps, *states]
+
+    def _work(self, shared: bool, last: _Work | None) -> _Work:
+        """What the next update computes, and from which batch."""
+        first = self.runs[self.live[0]]
+        if last is not None and shared and first.batches.uniform:
+            return _Work(first.batches.at(first.step), last.recording, last.noise)
+        batch = self._batch(shared)
+        return _Work(batch.leaves, *self._recorded(batch))
+
+    def _update(self, work: _Work) -> torch.Tensor:
+        """One update of the live trials; losses [K] at the weights before it."""
+        masks = work.noise.draw([run.step for run in self.runs]) if work.noise.sites else []
+        rates = [run.rates[min(run.step, len(run.rates) - 1)] for run in self.runs]
+
+        def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
+            losses = self._compute(leaves, work.recording, masks)
+            self.optimizer.count()
+            if self.lanes is not None and torch.cuda.is_current_stream_capturing():
+                self.lanes.run([partial(self._step, trial, at_rates[trial]) for trial in self.live])
+            else:
+                for trial in self.live:
+                    self._step(trial, at_rates[trial])
+            return losses
+
+        if self.setting.device.type != "cuda":
+            return apply(work.leaves, rates)
+        key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
+        return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients])
+
+    def _compute(
+        self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Losses [K] at the present weights; gradients go to their place."""
+        parameters, buffers, numbers = self._inputs
+        inputs = (*parameters, *buffers, *numbers, *leaves, *masks)
+        if self.lanes is not None and recording.compiled is None and torch.cuda.is_current_stream_capturing():
+            losses, *gradients = replay_in_lanes(recording.graph, self.lanes, inputs)
+        else:
+            losses, *gradients = recording.replay(*inputs)
+        for place, gradient in zip(self.gradients, gradients, strict=True):
+            place.copy_(gradient)
+        return losses  # type: ignore[no-any-return]
+
+    def _step(self, trial: int, rate: float | torch.Tensor) -> None:
+        limit = self._limits[trial]
+        if limit is not None:
+            self._clip(trial, limit)
+        self.optimizer.step(trial, rate)
+
+    def _clip(self, trial: int, limit: float) -> None:
+        """As torch.nn.utils.clip_grad_norm_ does it."""
+        gradients = self.optimizer.gradients[trial]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        torch._foreach_mul_(gradients, factor)
+
+    def _hand_over(self, losses: list[torch.Tensor]) -> None:
+        """Give each run what its own loop would have left: losses, gradients, optimizer state."""
+        by_trial = torch.stack(losses).clone().unbind(1)
+        for trial in self.live:
+            run = self.runs[trial]
+            run.losses += by_trial[trial].unbind(0)
+            parameters, gradients = self.optimizer.parameters[trial], self.optimizer.gradients[trial]
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            self.optimizer.write_back(trial, run.rates[run.step - 1])
+
+    def _is_shared(self) -> bool:
+        """Whether all live trials have the same batches from here on."""
+        runs = [self.runs[trial] for trial in self.live]
+        return not self._augmented and len({(id(run.batches), run.step) for run in runs}) == 1
+
+    def _batch(self, shared: bool) -> Batch:
+        """The next batch: of all trials, or each trial's own."""
+        if shared:
+            first = self.runs[self.live[0]]
+            return Batch.shared(first.batches.at(first.step))
+        last = {trial: self._own_batch(self.runs[trial]) for trial in self.live}
+        spare = last[self.live[0]]
+        return Batch.of_each([last.get(trial, spare) for trial in range(len(self.runs))])
+
+    def _own_batch(self, run: TrialRun) -> Any:
+        return run.batch_at(min(run.step, len(run.rates) - 1))
+
+    def _recorded(self, batch: Batch) -> tuple[Recording, Noise]:
+        known = self._recordings.get(batch.signature)
+        if known is None:
+            if len(self._recordings) == MAX_RECORDINGS:
+                raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
+            recording = self._change(record(self.task, batch))
+            if self._recordings and recording.trained != self.trained:
+                raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
+            seeds = [run.trial.seed for run in self.runs]
+            noise = Noise(seeds, recording.sites, self._inputs[0][0])
+            known = self._recordings[batch.signature] = (recording, noise)
+        return known
+
+    def _used(self) -> list[int]:
+        """Places of the used parameters among those of a trial's optimizer."""
+        names = [name for name, parameter in self.runs[0].model.named_parameters() if parameter.requires_grad]
+        return [names.index(name) for name in self.trained]
+
+    def _share_batches(self) -> None:
+        """Trials with the same order of examples share one copy of it."""
+        known: dict[int, TrainingBatches] = {}
+        for run in self.runs:
+            run.batches = known.setdefault(run.trial.data_seed, run.batches)
+
+
+def _mode(recording: Recording) -> AbstractContextManager[Any]:
+    """Without autograd, as far as the kernels of a recording go along with that."""
+    if recording.recurrent:
+        return torch.enable_grad()
+    return torch.inference_mode() if recording.compiled is None else torch.no_grad()
+
+
+def split_points(
+    points: Sequence[Mapping[str, Any]], device: torch.device
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What all points share, and the floats in which they differ. Raises NotFusible for anything else that differs."""
+    constants: dict[str, Any] = {}
+    numbers: dict[str, torch.Tensor] = {}
+    for name, value in points[0].items():
+        values = [point.get(name) for point in points]
+        if all(type(each) is type(value) and each == value for each in values):
+            constants[name] = value
+        elif all(isinstance(each, float) for each in values):
+            numbers[name] = torch.tensor(values, dtype=torch.float64, device=device)
+        else:
+            raise NotFusible(f"hyperparameter {name!r} differs between the trials and is no float: {values[:3]}")
+    return constants, numbers
