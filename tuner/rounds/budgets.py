@@ -82,7 +82,8 @@ def _first_budget(session: Session) -> Budget:
     if not isinstance(outcome, Fitted):
         raise DeclarationError(
             f"the sweep gave no number of steps: `tuner sweep {session.study_file or session.name}` prints the lines of "
-            "the study file that help. Or declare production_steps for a compute-bound workload, or give max_train_steps"
+            "the study file that help. Or declare production_steps for a compute-bound workload, or give "
+            "max_train_steps"
         )
     steps = rounded_up(sweep.margin * outcome.steps)
     origin = f"{sweep.margin:g} times the {outcome.steps:,} steps to fit that the sweep found (A18)"
