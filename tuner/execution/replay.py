@@ -1,6 +1,5 @@
 """Training a recorded trial again, from its first step, to see whether the same bits come out (B45)."""
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -85,10 +84,10 @@ def _about(record: TrialRecord) -> list[str]:
 
 def _causes(record: TrialRecord, setting: Setting, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
-    before = json.loads(record.numerics or "{}")
-    now = json.loads(setting.numerics)
+    before = record.numerics.values if record.numerics else {}
+    now = setting.numerics.values
     found = [f"the workload is not the one that was recorded: {'; '.join(changed)}"] if changed else []
-    if before.pop("exact", True) is False:
+    if not record.exact:
         found.append("the trial was not trained under one set of Numerics and code alone (exact=false)")
     different = [f"{name} was {before.get(name)}, is {now.get(name)}" for name in sorted(before.keys() | now.keys())
                  if before.get(name) != now.get(name)]  # fmt: skip

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tuner.records.numerics_record import Numerics
+
 CheckpointKind = Literal["latest", "best", "trunk"]
 GROUP_FOLDER = "group-of-trial-"  # how folders of checkpoints begin that several trials share
 
@@ -16,7 +18,7 @@ class PrefixKey:
 
     base: str
     path: str
-    numerics: str
+    numerics: Numerics
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from tuner.design.trial import Trial
 from tuner.records.checkpoint_records import Checkpoint
+from tuner.records.numerics_record import Numerics
 from tuner.records.trial_records import NOT_INHERITED, Inherited, Measurement, State
 
 
@@ -70,7 +71,7 @@ class TrialUpdate:
     checkpoints: Sequence[Checkpoint] | None = None
     state: State = State.RUNNING
     reason: str = ""
-    numerics: str | None = None
+    numerics: Numerics | None = None
     cut_back_to: int | None = None
     inherited: Inherited | None = None
     set_back: bool = False

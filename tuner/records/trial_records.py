@@ -9,6 +9,7 @@ from tuner.design.points import Point
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.records.checkpoint_records import Checkpoint
+from tuner.records.numerics_record import Numerics
 
 
 class State(StrEnum):
@@ -82,7 +83,7 @@ class TrialRecord:
     reason: str
     step: int
     attempt: int
-    numerics: str | None
+    numerics: Numerics | None
     checkpoints: tuple[Checkpoint, ...] = field(default=())
     inherited: Inherited = NOT_INHERITED
 
@@ -121,4 +122,4 @@ class TrialRecord:
     @property
     def exact(self) -> bool:
         """Whether the whole trial was trained under one set of Numerics."""
-        return '"exact": false' not in (self.numerics or "")
+        return self.numerics is None or self.numerics.exact

@@ -15,6 +15,7 @@ from tuner.records import (
     CheckpointKind,
     Inherited,
     Measurement,
+    Numerics,
     Prefix,
     PrefixKey,
     State,
@@ -97,10 +98,14 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
         reason=row.reason,
         step=row.step,
         attempt=row.attempt,
-        numerics=row.numerics,
+        numerics=_numerics(row.numerics),
         checkpoints=checkpoints,
         inherited=inherited_of(row),
     )
+
+
+def _numerics(stored: object) -> Numerics | None:
+    return Numerics.from_text(stored) if isinstance(stored, str) else None
 
 
 def _state(row: Row[Any]) -> State:
@@ -136,7 +141,7 @@ def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> Tr
             reason=str(error),
             step=_whole(row.step),
             attempt=_whole(row.attempt),
-            numerics=row.numerics if isinstance(row.numerics, str) else None,
+            numerics=_numerics(row.numerics),
             checkpoints=_readable(row, checkpoints),
         )
 
@@ -172,7 +177,8 @@ def checkpoints_of(connection: Connection, trial_ids: Iterable[int]) -> dict[int
 def _checkpoint(row: Row[Any]) -> Checkpoint:
     value = None if row.value_kind is None else restored(row.value_kind, row.value)
     kind = cast(CheckpointKind, row.kind)
-    key = None if row.prefix_base is None else PrefixKey(row.prefix_base, row.prefix_path, row.prefix_numerics)
+    numerics = _numerics(row.prefix_numerics)
+    key = None if numerics is None else PrefixKey(row.prefix_base, row.prefix_path, numerics)
     return Checkpoint(kind, row.step, row.path, row.digest, row.num_bytes, value, row.member, key)
 
 
