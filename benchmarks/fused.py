@@ -42,6 +42,7 @@ from tuner.execution.in_process import InProcess
 from tuner.execution.orders import Place
 from tuner.execution.workers import Workers
 from tuner.fused.making import make_group
+from tuner.records.conclusions import FusionChoices
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
 from tuner.training.setting import Data, Setting
@@ -137,8 +138,8 @@ def product(backend, study, trials):
         began = time.process_time()
         backend.run(ledger, row, Silent(), lambda: False)
         took = time.process_time() - began
-        told = ledger.conclusion(name, "fusion", row.study_id) or {}
-    return 1e6 * took / study.budget.max_train_steps / len(trials), next(iter(told.values()), None)
+        told = ledger.conclusion(name, FusionChoices, row.study_id) or FusionChoices()
+    return 1e6 * took / study.budget.max_train_steps / len(trials), next(iter(told.by_group.values()), None)
 
 
 def measured(case, rounds, options, pool):
@@ -166,8 +167,8 @@ def on_one_core(options, pool):
         took, told = measured(case, options.rounds, options, pool)
         ratios = [took[kind] / took["tuner"] for kind in ("default", "fused")]
         missed += below(ratios, (default_goal, fused_goal))
-        loops = sorted(word for word, way in (told or {"ways": {}})["ways"].items() if way == "loop")
-        group = f"groups of {told['trials']}, {told['self_check'] or told['reason']}" if told else "one by one"
+        loops = sorted(word for word, way in (told.ways if told else {}).items() if way == "loop")
+        group = f"groups of {told.trials}, {told.self_check or told.reason}" if told else "one by one"
         print(
             f"{case:20} K={CASES[case][1]:2}  {took['default']:6.0f} / {took['fused']:6.0f} / {took['tuner']:6.0f} us  "
             f"{ratios[0]:5.2f}x default (goal {default_goal})  {ratios[1]:5.2f}x fused AdamW (goal {fused_goal})  "

@@ -15,10 +15,10 @@ from tuner.analysis.frames import frames_of
 from tuner.analysis.overfitting import overfitting_frame
 from tuner.analysis.regime import contradiction_finding, regime_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Reason
 from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, cosine, linear
 from tuner.design.objective import Objective, at_most
 from tuner.records import State
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, Reason
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]

@@ -13,19 +13,14 @@ from scipy import stats
 
 from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import (
-    Fitted,
-    Invalid,
-    NotFitted,
-    Reason,
     extended_grid,
-    outcome_from_json,
-    outcome_to_json,
     prediction_interval,
     sweep_outcome,
     with_seeds,
 )
 from tuner.analysis.sweep_records import sweep_records
 from tuner.errors import StorageError
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 
 FULL = (0.1, 0.3, 1.0, 1.5, 1.9, 2.1)
 
@@ -307,19 +302,6 @@ def test_validation_that_was_best_long_before_the_fit_is_told():
     assert "30 steps are more than a run needs" in told[0]
     late = sweep_finding(Fitted(0.3, 20, 30, 100), fits.assign(validation_step=[40, 16, 40]))
     assert not any("more than a run needs" in caveat for caveat in late.caveats), "16 is more than half of 30"
-
-
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        with_seeds(Fitted(0.3, 90, 100, 400, True, (1.0,)), seeds_of(120, 140, "complete")),
-        NotFitted(250, (Reason("too_few_steps", "likely", "it still improves"),), 0.1, 0.25),
-        NotFitted(250, (Reason("all_diverged", "likely", "too high"),), None, None),
-        sweep_outcome(quadratic_fits((0.03, 0.1, 0.3), 1000), 1000),
-    ],
-)
-def test_outcomes_survive_json(outcome):
-    assert outcome_from_json(json.loads(json.dumps(outcome_to_json(outcome), allow_nan=False))) == outcome
 
 
 def test_findings_survive_json():

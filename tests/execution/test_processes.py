@@ -17,6 +17,7 @@ from tuner.execution.orders import Place
 from tuner.execution.processes import Ahead, num_processes, work_ahead
 from tuner.execution.workers import Workers
 from tuner.records import State
+from tuner.records.conclusions import FusionChoices
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
 
@@ -46,10 +47,10 @@ def test_the_work_ahead_is_that_of_the_trials_that_are_left(fused, tmp_path, mon
         assert ahead.num_trials == 6
         step = ahead.seconds / 6 / 2000
         assert 0.0 < step < 10.0, "seconds, on any machine"
-        kept = ledger.conclusion("tiny", "fusion", row.study_id)
+        kept = ledger.conclusion("tiny", FusionChoices, row.study_id)
         assert (kept is not None) == fused
         monkeypatch.setattr(processes, "best_choice", lambda *rest, **named: pytest.fail("probed twice"))
-        if fused and next(iter(kept.values()))["trials"] > 1:
+        if fused and next(iter(kept.by_group.values())).trials > 1:
             again = work_ahead(ledger, row, backend._setting(study, "x", lambda: False), fused=True)
             assert again.num_trials == 6
 

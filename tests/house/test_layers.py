@@ -22,7 +22,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sources": (("errors",), ()),
     "budget": (("errors",), ()),
     "design": (("errors", "shown", "sources", "budget"), ("numpy", "scipy")),
-    "records": (("errors", "budget", "design"), ()),
+    "records": (("errors", "shown", "budget", "design"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),

@@ -14,8 +14,8 @@ from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
-from tuner.execution.choices import Choices
-from tuner.records import Numerics, State
+from tuner.execution.choices import made_choices
+from tuner.records import State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, work_on
 from tuner.rounds.prepare import Prepared
 from tuner.shown import shown
@@ -97,7 +97,7 @@ def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quie
     study = prepared.study
     check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{session.name} {study.name}: {study.goal}")
-    say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin}")
+    say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin.sentence}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
     row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)
@@ -135,7 +135,7 @@ def _launched(session: Session, prepared: Prepared, *, retry_failed: bool, quiet
 
 def _how_trained(session: Session, row: StudyRow) -> Iterator[str]:
     """Whether trials trained together, and why, for each of their shapes."""
-    made = Choices(session.ledger, row, Numerics.of({})).made()
+    made = made_choices(session.ledger, row)
     for group, choice in sorted(made.items()):
         kind, *parts = group.split()  # the optimizer, and what trials of one shape share or vary
         which = f" ({' '.join([kind, *(part for part in parts if '=' in part)])})" if len(made) > 1 else ""

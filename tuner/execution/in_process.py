@@ -24,6 +24,7 @@ from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
 from tuner.fused.choice import Choice, look_at
 from tuner.records import Claim, Price, State, TrialUpdate
+from tuner.records.conclusions import StudyProfile
 from tuner.shown import shown
 from tuner.signals import ENDING
 from tuner.storage.identity import checkpoint_place
@@ -313,10 +314,9 @@ def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:
     """
     counts = ledger.state_counts(row.study_id)  # before the conclusion, which others write before they begin
     begun = sum(count for state, count in counts.items() if state is not State.WAITING)
-    chosen = {"profile": "exact" if begun else profile}  # tuner 0.1 concluded nothing of an exact study
-    known = ledger.conclusion(row.campaign, "profile", row.study_id)
-    known = known or ledger.conclude_once(row.campaign, "profile", chosen, row.study_id)
-    before = known["profile"]
+    chosen = StudyProfile("exact" if begun else profile)  # tuner 0.1 concluded nothing of an exact study
+    known = ledger.conclusion(row.campaign, StudyProfile, row.study_id)
+    before = (known or ledger.conclude_once(row.campaign, chosen, row.study_id)).profile
     if before != profile:
         raise StudyChanged(
             f"{row.study.name} of {row.campaign!r} was begun with --profile {before}, and trials of two profiles are "
