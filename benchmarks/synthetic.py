@@ -15,7 +15,7 @@ from tuner.design.objective import Objective, at_most
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
-from tuner.design.trial import TRIAL_COLUMNS
+from tuner.design.names import TRIAL_COLUMNS
 
 Array = NDArray[np.float64]
 METRIC = "validation/loss"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
 from tuner.design.hyperparameters import Choice, Range
+from tuner.design.names import TRIAL_COLUMNS
 from tuner.design.objective import Objective
 from tuner.design.study import Study
-from tuner.design.trial import TRIAL_COLUMNS
 from tuner.records import State, TrialRecord
 from tuner.shown import quoted
 from tuner.storage.store import Ledger

@@ -7,10 +7,10 @@ from itertools import count
 from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
+from tuner.design.names import refuse_budget_or_seed, refuse_column
 from tuner.design.objective import Objective
 from tuner.design.origin import RUN_ORIGIN
 from tuner.design.points import Point
-from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StudyChanged

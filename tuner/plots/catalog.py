@@ -13,6 +13,7 @@ from tuner.analysis.enough_points import best_of_n_frame
 from tuner.analysis.isolation import isolation_frame, scientific_names, with_pruned_of_each
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.design.names import Name
 from tuner.plots.axes import axes_frame, axes_plot
 from tuner.plots.best_of_n import best_of_n_plot
 from tuner.plots.best_steps import best_steps_plot
@@ -68,7 +69,7 @@ def _schedules(frames: StudyFrames) -> Drawn:
 
 def _base_rate(frames: StudyFrames, row: Mapping[Hashable, Any]) -> float:
     """The learning rate of a trial's point: searched, of the branch that the trial is in, or fixed; else 1."""
-    searched = [row[name] for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"]
+    searched = [row[name] for name in frames.hyperparameters if Name.of(name).short == "learning_rate"]
     branches = {f"{row['optimizer']}.learning_rate"} if "optimizer" in row else set()
     fixed = [one.value for name, one in frames.study.fixed if name in branches | {"learning_rate"}]
     known = [rate for rate in (*searched, *fixed) if isinstance(rate, int | float) and not math.isnan(rate)]
