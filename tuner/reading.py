@@ -30,7 +30,6 @@ from tuner.analysis.round_frames import round_frames, round_rows, rounds_started
 from tuner.analysis.standing import in_words, standing
 from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
-from tuner.budget.schedules import UNKNOWN_SHAPES
 from tuner.design.hyperparameters import Value
 from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
@@ -214,7 +213,7 @@ class CampaignRecords:
             found: list[tuple[str, TrialRecord]] = []
             for number in numbers:
                 frames = round_frames(ledger, self.name, number)
-                if frames.study.schedule.name not in UNKNOWN_SHAPES:
+                if not frames.study.schedule.kind.unknown:
                     best = ranked_trials(frames)["trial"].head(TOP if round else 1)
                     found += [(frames.study.name, row_of_trial(ledger, self.name, number, int(n))[1]) for n in best]
         return found

@@ -21,15 +21,8 @@ from tuner.analysis.improvement import improvement_finding
 from tuner.analysis.regime import regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.warmup import warmup_frame
-from tuner.budget.schedules import (
-    Schedule,
-    ScheduleFamily,
-    constant,
-    constant_then_decay,
-    cosine,
-    inverse_sqrt,
-    linear,
-)
+from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.schedules import Schedule, ScheduleFamily
 from tuner.budget.transfer import Mode, lengthened
 from tuner.design.hyperparameters import log_uniform
 from tuner.design.space import SearchSpace, branches

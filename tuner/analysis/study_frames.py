@@ -79,7 +79,7 @@ class StudyFrames:
 
     def ends_at_zero(self, trials: Iterable[int]) -> bool | None:
         """Whether the rate of some of these trials decays to (almost) zero; None where nothing is known of it."""
-        if self.study.schedule.name == "decaying":  # trained elsewhere, and its log shows that the rate falls
+        if self.study.schedule.kind.falls:  # trained elsewhere, and its log shows that the rate falls
             return True
         known = self.known_schedules(trials)
         return any(schedule.ends_at_zero for schedule in known) if known else None

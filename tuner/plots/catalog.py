@@ -12,7 +12,7 @@ from tuner.analysis.curves import TOP, pruned_curves_frame, ranked_trials, top_c
 from tuner.analysis.enough_points import best_of_n_frame
 from tuner.analysis.isolation import isolation_frame, scientific_names, with_pruned_of_each
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.budget.schedules import Schedule
 from tuner.design.names import Name
 from tuner.plots.axes import axes_frame, axes_plot
 from tuner.plots.best_of_n import best_of_n_plot
@@ -53,9 +53,8 @@ def _curves(frames: StudyFrames) -> Drawn:
 def _schedules(frames: StudyFrames) -> Drawn:
     """The best trials' schedules as they were trained; fractions of the base rate where a point has no rate."""
     study = frames.study
-    if study.schedule.name in UNKNOWN_SHAPES:
-        known = "falls; its shape is not known" if study.schedule.name == "decaying" else "is not known"
-        reason = f"{study.name} was trained elsewhere, and its learning rate schedule {known}."
+    if study.schedule.kind.unknown:
+        reason = f"The learning rate schedule of {study.name} is {study.schedule.kind.unknown}."
         title = f"Learning rate schedules of {study.name}"
         return schedules_plot(schedules_frame({}), title=title, reason=reason), schedules_frame({})
     based: dict[str, tuple[Schedule, float]] = {}

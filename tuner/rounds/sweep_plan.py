@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.budget.schedules import constant
+from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign, Sweep
 from tuner.design.hyperparameters import Condition, Constant, Hyperparameter, Range, Value
