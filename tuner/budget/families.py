@@ -109,9 +109,7 @@ DECAYING = ScheduleKind(
     unknown="falling, as its log shows; the shape is not known",
     falls=True,
 )
-UNKNOWN = ScheduleKind(
-    "unknown", _one_piece(LINEAR_SHAPE), importable=True, unknown="not known: the trials were trained elsewhere"
-)
+UNKNOWN = ScheduleKind("unknown", _one_piece(LINEAR_SHAPE), importable=True, unknown="not known")
 
 
 def constant() -> ScheduleFamily:

@@ -54,7 +54,7 @@ def _schedules(frames: StudyFrames) -> Drawn:
     """The best trials' schedules as they were trained; fractions of the base rate where a point has no rate."""
     study = frames.study
     if study.schedule.kind.unknown:
-        reason = f"The learning rate schedule of {study.name} is {study.schedule.kind.unknown}."
+        reason = f"{study.name} was trained elsewhere, and its learning rate schedule is {study.schedule.kind.unknown}."
         title = f"Learning rate schedules of {study.name}"
         return schedules_plot(schedules_frame({}), title=title, reason=reason), schedules_frame({})
     based: dict[str, tuple[Schedule, float]] = {}

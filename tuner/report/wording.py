@@ -61,7 +61,7 @@ def schedule_words(family: ScheduleFamily, trained: Iterable[Schedule]) -> str:
     `family`: what was declared; it says whether the schedules of trials from elsewhere are known.
     """
     if family.kind.unknown:
-        return family.kind.unknown
+        return f"{family.kind.unknown} (trained elsewhere)"
     different = list(dict.fromkeys(trained))
     if len({tuple(piece.shape for piece in schedule.pieces) for schedule in different}) != 1:
         return f"{len(different)} different schedules" if different else "no trial yet"
