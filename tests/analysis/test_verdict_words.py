@@ -22,7 +22,7 @@ from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.learning_rates import rate_left
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
-from tuner.budget.schedules import constant_then_decay, cosine, linear
+from tuner.budget.families import constant_then_decay, cosine, linear
 from tuner.design.hyperparameters import integers, log_uniform
 from tuner.design.space import SearchSpace
 from tuner.records import State

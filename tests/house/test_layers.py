@@ -1,7 +1,7 @@
 """Imports run one way: the table of the README (DESIGN.md), held against every module of the package.
 
-A part may import the parts and the third-party packages of its row and nothing else. Only `cli` and
-`tuner/__init__` may import inside functions.
+A part may import the parts and the third-party packages of its row and nothing else. Only `cli`,
+`plugins` and `tuner/__init__` may import inside functions.
 """
 
 import ast
@@ -15,14 +15,16 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "sources", "budget", "design", "records", "security", "shown")
+BASE = ("errors", "registry", "sources", "budget", "design", "records", "security", "shown")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
     "shown": ((), ()),
+    "plugins": (("errors",), ()),
+    "registry": (("errors", "plugins"), ()),
     "sources": (("errors",), ()),
-    "budget": (("errors",), ()),
-    "design": (("errors", "shown", "sources", "budget"), ("numpy", "scipy")),
+    "budget": (("errors", "registry"), ()),
+    "design": (("errors", "shown", "registry", "sources", "budget"), ("numpy", "scipy")),
     "records": (("errors", "budget", "design"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),
@@ -31,6 +33,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fused": ((*BASE, "failpoints", "signals", "training"), ("torch", "numpy")),
     "storage": ((*BASE, "failpoints"), ("sqlalchemy", "pydantic")),
     "execution": ((*BASE, "failpoints", "signals", "training", "fused", "storage"), ("torch", "ray")),
+    "progress": ((*BASE, "storage", "execution"), ("rich",)),
     "analysis": ((*BASE, "storage"), ("numpy", "scipy", "pandas")),
     "rounds": ((*BASE, "storage", "execution", "analysis"), ("cmaes", "numpy", "optuna", "pandas")),
     "interchange": ((*BASE, "storage", "analysis"), ("numpy", "optuna", "pandas", "yaml")),
@@ -45,6 +48,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "fused",
             "storage",
             "execution",
+            "progress",
             "analysis",
             "rounds",
             "interchange",
@@ -56,7 +60,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "__init__": (("errors", "budget", "design", "reading"), ()),
 }
-LATE_IMPORTS_ALLOWED = ("cli", "__init__")
+LATE_IMPORTS_ALLOWED = ("cli", "plugins", "__init__")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

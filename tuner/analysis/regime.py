@@ -198,7 +198,7 @@ def _judged_part(frames: StudyFrames, trials: pd.DataFrame) -> tuple[int, Rate]:
     budget = frames.study.budget.max_train_steps
     schedules = frames.known_schedules(trials["trial"])
     if len(schedules) < len(trials):
-        return budget, "falling" if frames.study.schedule.name == "decaying" else "unknown"
+        return budget, "falling" if frames.study.schedule.kind.falls else "unknown"
     ends = [budget if schedule.decay_start is None else schedule.decay_start for schedule in schedules]
     return (min(ends), "constant") if min(ends) >= CONSTANT_SHARE * budget else (budget, "falling")
 

@@ -47,7 +47,7 @@ def points_of_architectures(study: Study, workload: Workload) -> list[dict[str, 
 
 
 def _is_read(hyperparameter: Hyperparameter, read: set[str]) -> bool:
-    return bool({hyperparameter.name, hyperparameter.name.rpartition(".")[2]} & read)
+    return bool({hyperparameter.name, hyperparameter.short_name} & read)
 
 
 def _middle(study: Study, chosen: Mapping[str, Value]) -> dict[str, Value]:

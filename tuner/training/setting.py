@@ -70,7 +70,7 @@ class Setting:
         return trial.point.get("optimizer", self.study.optimizer)
 
     def batch_size_of(self, trial: Trial) -> int:
-        return int(trial.point.get("batch_size", self.study.batch_size))  # type: ignore[arg-type]
+        return trial.point.whole("batch_size", self.study.batch_size)
 
     @property
     def evaluation_batch_size(self) -> int:

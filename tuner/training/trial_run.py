@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from tuner.design.names import Name
 from tuner.design.points import Point
-from tuner.design.prefix import base_digest, is_of_the_schedule, rates_of
+from tuner.design.prefix import base_digest, rates_of
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
@@ -253,5 +254,5 @@ def shown_point(point: Point) -> dict[str, Any]:
 
     Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
     """
-    shown = {name: value for name, value in point.values_by_name if not is_of_the_schedule(name)}
-    return {name.rpartition(".")[2]: value for name, value in shown.items()} | shown
+    shown = {name: value for name, value in point.values_by_name if not Name.of(name).is_of_the_schedule}
+    return {Name.of(name).short: value for name, value in shown.items()} | shown
