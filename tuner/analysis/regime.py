@@ -26,7 +26,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
 from tuner.analysis.worth import rounding_noise
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
-from tuner.design.objective import FitCriterion
+from tuner.design.objective import FitCriterion, metric_from
 
 LAST = 0.75  # [P] the last part begins at this fraction of the steps at a constant rate
 LATEST_FIT = 0.85  # [P] after a later fit there is too little left to see what came "afterwards"
@@ -236,7 +236,7 @@ def _with_overfitting(frames: StudyFrames, table: pd.DataFrame) -> pd.DataFrame:
     """Adds rise and overfitting, as the finding about overfitting has them: two answers must not differ (A5)."""
     known = overfitting_frame(frames).set_index("trial")
     overfits = set(known.index[known["overfitting"].astype(bool)])
-    is_validation = table["metric"].str.startswith("validation/")
+    is_validation = table["metric"].map(lambda text: metric_from(text).split == "validation").astype(bool)
     table["rise"] = table["trial"].map(known["rise"]).where(is_validation).astype(float)
     table["overfitting"] = is_validation & table["trial"].isin(overfits)
     return table

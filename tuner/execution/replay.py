@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.design.trial import Trial
 from tuner.design.workload import Workload
-from tuner.errors import StorageError
 from tuner.execution.identifying import Identifier, changed_since
 from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
@@ -60,9 +58,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     not as it was.
     """
     record = ledger.trial(row.study_id, number)
-    if record.schedule is None:
-        raise StorageError(f"trial {number} has no recorded schedule and cannot be replayed")
-    trial = Trial(number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
+    trial = replace(record.readable_trial(), pins=())
     chosen = choose_device(device)
     prepare_numerics(chosen, threads)
     recorder, identifier = ListRecorder(), Identifier(workload, study_file)
