@@ -9,18 +9,19 @@ import pytest
 from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study, trained
 
 from tuner.analysis.checklist import QUESTIONS, VERDICTS, checklist_findings, failing
-from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import best_of_n_frame, enough_points_finding, num_close
 from tuner.analysis.frames import frames_of
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.instability import instability_finding, is_learning_rate
-from tuner.analysis.isolation import isolation_findings, isolation_frame
-from tuner.analysis.late_variance import late_variance_finding
+from tuner.analysis.learning_rates import is_learning_rate
 from tuner.analysis.levels import noise_model
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
-from tuner.analysis.training_loss import training_loss_finding
-from tuner.analysis.warmup import warmup_finding
+from tuner.analysis.questions.effort import effort_findings
+from tuner.analysis.questions.enough_points import best_of_n_frame, enough_points_finding, num_close
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.instability import instability_finding
+from tuner.analysis.questions.isolation import isolation_findings, isolation_frame
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.periodicity import periodicity_finding
+from tuner.analysis.questions.training_loss import training_loss_finding
+from tuner.analysis.questions.warmup import warmup_finding
 from tuner.budget.schedules import linear
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.space import SearchSpace

@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 from analysis.handmade import frames_of_curves, frames_of_values, planned, record, study
 
-from tuner.analysis.evidence import no_curves_finding
-from tuner.analysis.failed import failed_findings
+from tuner.analysis.checklist import no_curves_finding
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import good_defined
-from tuner.analysis.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
+from tuner.analysis.questions.failed_trials import failed_findings
+from tuner.analysis.questions.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
 from tuner.design.hyperparameters import choice, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace

@@ -8,10 +8,10 @@ from analysis.handmade import frames_of_values, study
 from analysis.test_infeasible import HELD, SPACE, WIDE, diverged, frames_with_threshold
 from analysis.test_stale import changed
 
+from tuner.analysis.checklist import advised
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, Strength
-from tuner.analysis.infeasible import infeasible_finding
+from tuner.analysis.questions.infeasible import infeasible_finding
 from tuner.analysis.reconciled import reconciled
-from tuner.analysis.round_findings import advised
 
 _TWICE = "Train trial 3 again for 800 steps with its schedule lengthened."
 

@@ -9,19 +9,19 @@ from analysis.handmade import curve, frames_of_curves, frames_of_values, record,
 from analysis.test_check_questions import BOTH, FRACTIONS, frames_of_splits, noise, scientific, stability
 
 from benchmarks.curve_cases import TABLE_SEED, curve_case
-from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.checklist import VERDICTS, checklist_findings
-from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import enough_points_finding
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.infeasible import infeasible_finding
-from tuner.analysis.instability import instability_finding, instability_frame
-from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.learning_rates import rate_left
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.effort import effort_findings
+from tuner.analysis.questions.enough_points import enough_points_finding
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.infeasible import infeasible_finding
+from tuner.analysis.questions.instability import instability_finding, instability_frame
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.periodicity import periodicity_finding
 from tuner.budget.schedules import ScheduleFamily, constant_then_decay, cosine, linear
 from tuner.design.hyperparameters import integers, log_uniform
 from tuner.design.space import SearchSpace

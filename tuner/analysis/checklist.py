@@ -3,32 +3,42 @@
 `QUESTIONS` is the list: `tuner check`, the report and the reading in Python all ask these.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import enough_points_finding
-from tuner.analysis.evidence import has_curves, no_curves_finding
-from tuner.analysis.failed import VERDICTS as FAILED_VERDICTS
+import pandas as pd
+
+from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.infeasible import infeasible_finding
-from tuner.analysis.insensitivity import insensitivity_finding
-from tuner.analysis.instability import instability_finding
-from tuner.analysis.isolation import isolation_findings
-from tuner.analysis.late_variance import late_variance_finding
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
-from tuner.analysis.pruned import VERDICTS as PRUNED_VERDICTS
-from tuner.analysis.regime import regime_finding
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.training_loss import training_loss_finding
-from tuner.analysis.transfer import VERDICTS as TRANSFER_VERDICTS
-from tuner.analysis.warmup import warmup_finding
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.effort import effort_findings
+from tuner.analysis.questions.enough_points import enough_points_finding
+from tuner.analysis.questions.failed_trials import VERDICTS as FAILED_VERDICTS
+from tuner.analysis.questions.failed_trials import failed_findings
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.infeasible import infeasible_finding
+from tuner.analysis.questions.insensitivity import insensitivity_finding
+from tuner.analysis.questions.instability import instability_finding
+from tuner.analysis.questions.isolation import isolation_findings
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.periodicity import periodicity_finding
+from tuner.analysis.questions.pruned import VERDICTS as PRUNED_VERDICTS
+from tuner.analysis.questions.pruned import pruned_findings
+from tuner.analysis.questions.regime import regime_finding
+from tuner.analysis.questions.stale_budget import recorded_stale_findings
+from tuner.analysis.questions.training_loss import training_loss_finding
+from tuner.analysis.questions.transfer import VERDICTS as TRANSFER_VERDICTS
+from tuner.analysis.questions.transfer import transfer_findings
+from tuner.analysis.questions.warmup import warmup_finding
+from tuner.analysis.reconciled import reconciled
+from tuner.analysis.round_frames import round_frames, round_of, rounds_started
+from tuner.analysis.study_frames import StudyFrames, unfinished
+from tuner.analysis.trial_curves import MINIMUM_CURVE, has_curves
 from tuner.design.origin import promoted_from
 from tuner.errors import DeclarationError
+from tuner.storage.store import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +129,53 @@ def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) 
     if unknown:
         raise DeclarationError(f"there is no verdict {', '.join(unknown)}; there are: {', '.join(VERDICTS)}, or none")
     return [finding for finding in findings if finding.verdict in wanted]
+
+
+def no_curves_finding(frames: StudyFrames, question: str) -> Finding:
+    """The answer to every question about curves where there are none."""
+    return Finding(
+        question=question,
+        subject=frames.study.name,
+        verdict="no_curves",
+        strength="none",
+        summary=f"{_no_curve(frames)}, so nothing can be said.",
+        evidence=pd.DataFrame(),
+        thresholds={"minimum_curve": MINIMUM_CURVE},
+        action=_for_a_curve(frames),
+    )
+
+
+def _no_curve(frames: StudyFrames) -> str:
+    if len(frames.complete):
+        return f"No completed trial has a curve of {frames.study.objective.metric}"
+    left = unfinished(frames)
+    return f"No trial has completed ({left} of {len(frames.trials)} {'is' if left == 1 else 'are'} waiting or running)"
+
+
+def _for_a_curve(frames: StudyFrames) -> str:
+    if len(frames.complete):
+        return "Record the metric at regular steps, at least 20 times a trial (B40, D14)."
+    return "Let trials complete, then ask again." if unfinished(frames) else "First find out why no trial completed."
+
+
+def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[Finding]:
+    """Failed and pruned trials; a stale budget; a round's checklist; then what it says of the round before.
+
+    What two of these advise about one thing is made to agree.
+    """
+    place = round_of(frames.study.name)
+    confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
+    stale = recorded_stale_findings(ledger, campaign, frames.study.name)
+    found = [*failed_findings(frames), *pruned_findings(frames), *stale, *checklist_findings(frames), *confirming]
+    return advised(frames, found)
+
+
+def advised(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
+    """Findings with next steps that their reader can take and that agree; in this order, for both write actions."""
+    return reconciled(for_elsewhere(frames, findings))
+
+
+def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:
+    """Which conclusions of the round before are confirmed, rejected or unconfirmed; empty for the first round."""
+    earlier = [started for started in rounds_started(ledger, campaign) if started < number]
+    return transfer_findings(round_frames(ledger, campaign, earlier[-1]), frames) if earlier else []

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tuner.analysis.budget_verdict import EARLY
 from tuner.analysis.levels import LATE
+from tuner.analysis.pooled_gains import EARLY
 from tuner.plots import theme
 
 MOST_NAMED = 30  # trials whose numbers are written

@@ -7,11 +7,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.best_steps import best_steps_frame
-from tuner.analysis.curves import TOP, pruned_curves_frame, ranked_trials, top_curves_frame
-from tuner.analysis.enough_points import best_of_n_frame
-from tuner.analysis.isolation import isolation_frame, scientific_names, with_pruned_of_each
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.questions.best_steps import best_steps_frame
+from tuner.analysis.questions.enough_points import best_of_n_frame
+from tuner.analysis.questions.isolation import isolation_frame, scientific_names, with_pruned_of_each
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
+from tuner.analysis.trial_curves import pruned_curves_frame, top_curves_frame
 from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
 from tuner.design.names import Name
 from tuner.plots.axes import axes_frame, axes_plot

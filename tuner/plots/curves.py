@@ -12,7 +12,7 @@ _LINES = {"training": (theme.VERMILLION, "--", 1.2), "validation": (theme.BLUE, 
 
 
 def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the best trials") -> Figure:
-    """`table`: as `analysis.curves.top_curves_frame` makes it; one panel a trial, best first, all on one scale.
+    """`table`: as `analysis.trial_curves.top_curves_frame` makes it; one panel a trial, best first, all on one scale.
 
     Rows of the split "pruned" are drawn behind each of them: thin lines that end in a hollow square.
     """

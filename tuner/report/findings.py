@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tuner.analysis.evidence import has_curves
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
 from tuner.analysis.good_trials import good_defined
+from tuner.analysis.trial_curves import has_curves
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of

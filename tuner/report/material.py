@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tuner.analysis.checklist import only_promoted
+from tuner.analysis.checklist import only_promoted, round_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.round_findings import round_findings
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.round_frames import round_frames, round_of, round_rows, row_of_trial
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.study import Study
 from tuner.errors import StorageError

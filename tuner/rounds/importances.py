@@ -12,10 +12,9 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from tuner.analysis.checklist import only_promoted
-from tuner.analysis.evidence import MINIMUM_COMPLETE
 from tuner.analysis.finding import Finding
-from tuner.analysis.insensitivity import insensitivity_finding
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.questions.insensitivity import insensitivity_finding
+from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames
 from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
 from tuner.rounds.proposals import Known, quiet, study_of

@@ -12,17 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.budget_verdict import (
-    EARLY,
-    NEGLIGIBLE_EARLY,
-    NEGLIGIBLE_LATE,
-    THRESHOLDS,
-    PooledGain,
-    judged,
-    pooled_gain,
-    too_little_evidence,
-)
-from tuner.analysis.common_steps import Curves, common_curves
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.good_trials import (
     good_in_words,
@@ -33,10 +22,20 @@ from tuner.analysis.good_trials import (
     own_steps_caveats,
     unresolved,
 )
-from tuner.analysis.learning_rates import DIED, rate_died
+from tuner.analysis.learning_rates import DIED, rate_died, warmup_steps_of
 from tuner.analysis.levels import LATE, WIDE, NoiseModel, earliest_within_noise, gains_after, running_mean, slow_noise
-from tuner.analysis.noise import Array
+from tuner.analysis.pooled_gains import (
+    EARLY,
+    NEGLIGIBLE_EARLY,
+    NEGLIGIBLE_LATE,
+    THRESHOLDS,
+    PooledGain,
+    judged,
+    pooled_gain,
+    too_little_evidence,
+)
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import Curves, common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 
 SHORTER_BUDGET = 2.5  # [P] times the latest good best step is the budget proposed for too_long (A14, D15)
@@ -245,9 +244,3 @@ def _missing(found: _Steps, budget: int) -> str:
         f"Keep {budget:,} steps for now. More validation data or more trials make the gains clearer; retraining trial "
         f"{found.table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps decides it."
     )
-
-
-def warmup_steps_of(frames: StudyFrames, trials: pd.DataFrame) -> Array:
-    """The warmup that each trial was trained with, in steps; 0 where its schedule is not known."""
-    schedules = (frames.schedules.get(trial) for trial in trials["trial"])
-    return np.array([schedule.warmup_steps if schedule else 0 for schedule in schedules], dtype=np.float64)

@@ -7,10 +7,9 @@ completed trial of that rank. Slow starters that would have ended well are the e
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
 from tuner.analysis.judged_trials import bests_at
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 
 QUESTION = "pruned"
 VERDICTS = ("some_pruned", "mostly_pruned")

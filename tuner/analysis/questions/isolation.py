@@ -12,7 +12,7 @@ import pandas as pd
 
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.noise import Array
-from tuner.analysis.positions import unit_positions
+from tuner.analysis.ranges import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Hyperparameter, Range
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tuner.analysis.common_steps import common_curves
 from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import (
     evaluation_noise,
@@ -16,6 +15,7 @@ from tuner.analysis.good_trials import (
 )
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 TOP = 10  # [P] best good trials whose distances are looked at

@@ -7,17 +7,16 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.budget_verdict import MINIMUM_GOOD, NEGLIGIBLE_LATE, PooledGain, pooled_gain
-from tuner.analysis.common_steps import common_curves
-from tuner.analysis.evidence import split_metrics
 from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words, noise_model_of
 from tuner.analysis.learning_rates import rate_died
 from tuner.analysis.levels import LATE, Gains, gains_after
 from tuner.analysis.noise import Array
+from tuner.analysis.pooled_gains import MINIMUM_GOOD, NEGLIGIBLE_LATE, PooledGain, pooled_gain
 from tuner.analysis.question import Question
+from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import common_curves, split_metrics
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 SHARE = 0.6  # [P] share of the good trials that must gain in the last part to say that they still improve

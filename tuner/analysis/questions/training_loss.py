@@ -3,14 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.common_steps import Curves, common_curves
-from tuner.analysis.curves import ranked_trials
-from tuner.analysis.evidence import MINIMUM_CURVE
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.levels import MIDDLE, material_gain, running_mean
 from tuner.analysis.noise import Array, without_spikes
 from tuner.analysis.question import Question
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.trial_curves import MINIMUM_CURVE, Curves, common_curves
 
 RISE = 3.0  # [P] noises of an evaluation: a larger rise from the lowest level to the end is one
 OF_DESCENT = 0.25  # [P] and at least this share of what was gained before is lost again

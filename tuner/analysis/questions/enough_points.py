@@ -3,11 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.curves import ranked_trials
-from tuner.analysis.evidence import MINIMUM_COMPLETE
 from tuner.analysis.finding import Finding
 from tuner.analysis.question import Question
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames, ranked_trials
 
 SPARSE = 3  # [P] fewer trials close to the best are sparse (B21)
 TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near is close to the best

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tuner.analysis.best_steps import best_steps_frame, warmup_steps_of
 from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import good_in_words, good_trials
+from tuner.analysis.learning_rates import warmup_steps_of
 from tuner.analysis.question import Question
+from tuner.analysis.questions.best_steps import best_steps_frame
 from tuner.analysis.study_frames import StudyFrames
 
 MANY = 0.2  # [P] share of the good trials whose best step lies inside the warmup

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.evidence import best_with, split_metrics
 from tuner.analysis.finding import Finding
 from tuner.analysis.levels import WIDE, running_mean
 from tuner.analysis.noise import Array, without_spikes
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import best_with, split_metrics
 from tuner.design.objective import metric_from
 
 TOP = 10  # [P] best trials whose spectra are averaged

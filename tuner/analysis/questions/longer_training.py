@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.evidence import unfinished
 from tuner.analysis.finding import Finding
-from tuner.analysis.gain_words import gained_or_lost
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.transfer_pairs import LEVEL, transfer_pairs
+from tuner.analysis.replicates import LEVEL, gained_or_lost, transfer_pairs
+from tuner.analysis.study_frames import StudyFrames, unfinished
 
 MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no spread
 

@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.evidence import MINIMUM_COMPLETE
 from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import evaluation_noise, noise_in_words
 from tuner.analysis.noise import Array
-from tuner.analysis.positions import unit_positions
 from tuner.analysis.question import Question
+from tuner.analysis.ranges import unit_positions
 from tuner.analysis.replicates import replicate_spread
 from tuner.analysis.response import fitted_response
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames
 from tuner.design.hyperparameters import Range
 
 CHANCE = 0.01  # [P] of so close a relation without any: the search is sensitive

@@ -14,17 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from tuner.analysis.common_steps import Curves, common_curves
-from tuner.analysis.evidence import split_metrics
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.fit_steps import fit_interval
 from tuner.analysis.good_trials import good_trials
 from tuner.analysis.levels import MIDDLE, gains_after, noise_model
-from tuner.analysis.noise import Array, noise_of
-from tuner.analysis.overfitting import RISE, overfitting_frame
+from tuner.analysis.noise import Array, noise_of, rounding_noise
+from tuner.analysis.questions.overfitting import RISE, overfitting_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
-from tuner.analysis.worth import rounding_noise
+from tuner.analysis.trial_curves import Curves, common_curves, split_metrics
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.objective import FitCriterion, metric_from
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, Strength
-from tuner.analysis.isolation import MINIMUM_EACH, isolation_frame, scientific_names
+from tuner.analysis.questions.isolation import MINIMUM_EACH, isolation_frame, scientific_names
 from tuner.analysis.study_frames import StudyFrames
 
 UNEQUAL = 1.5  # [P] times as many completed trials make a comparison unfair

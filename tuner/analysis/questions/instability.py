@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.finding import Finding
-from tuner.analysis.infeasible import ran_out_of_memory
+from tuner.analysis.learning_rates import is_learning_rate
 from tuner.analysis.noise import Array
 from tuner.analysis.question import Question
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.questions.infeasible import ran_out_of_memory
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Range
-from tuner.design.names import Name
 
 NEAR = 5.0  # [P] the best learning rate within this factor of the first divergent one (B23)
 DIVERGENT = 0.8  # [P] share of infeasible trials at and above the first divergent learning rate
@@ -41,13 +40,6 @@ _MORE_ABOVE = "Complete more trials at learning rates just above the best one, t
 _COLUMNS = [
     "hyperparameter", "best", "divergent_from", "ratio", "ratio_low", "infeasible", "trials_above", "sure",
 ]  # fmt: skip
-_NAMES = ("learning_rate", "lr", "learningrate", "base_lr", "max_lr", "peak_lr", "eta")
-
-
-def is_learning_rate(name: str) -> bool:
-    """Whether a hyperparameter's name, or the last part of it, says that it is a learning rate."""
-    short = Name.of(name).short.lower()
-    return short in _NAMES or short.endswith(("_lr", "learning_rate")) or short.startswith("lr_")
 
 
 def instability_frame(frames: StudyFrames) -> pd.DataFrame:

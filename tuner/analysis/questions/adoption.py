@@ -7,51 +7,22 @@ an interval of ranks when noise is normal, and it gives an interval at any level
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from tuner.analysis.finding import Finding, Strength
 from tuner.analysis.frames import study_frames
-from tuner.analysis.gain_words import with_interval
+from tuner.analysis.replicates import Difference, welch_difference, with_interval
 from tuner.analysis.study_frames import StudyFrames
 from tuner.storage.store import Ledger
 
 LEVEL = 0.80  # [P] certainty is not asked for (B33): adopted without a difference in at most (1 - level) / 2
 REPLICATES = 5  # [P] fresh seeds for each side (B32)
 KIND: Final = "adoption"  # of studies and of conclusions
-Floats = Sequence[float] | NDArray[np.float64]
 _COLUMNS = ["study", "candidate", "baseline", "verdict", "gain", "low", "high", "level", "replicates", "metric"]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How much better the candidate's mean is (positive: better), with an interval at `level`."""
-
-    gain: float
-    low: float
-    high: float
-
-
-def welch_difference(candidate: Floats, baseline: Floats, level: float) -> Difference:
-    """Mean of `candidate` minus mean of `baseline`, with Welch's interval: each side has its own variance.
-
-    At least two finite values on each side.
-    """
-    one, other = np.asarray(candidate, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
-    gain = float(one.mean() - other.mean())
-    errors = np.array([one.var(ddof=1) / len(one), other.var(ddof=1) / len(other)])
-    total = float(errors.sum())
-    if total <= 0.0:
-        return Difference(gain, gain, gain)
-    freedom = total**2 / float(errors[0] ** 2 / (len(one) - 1) + errors[1] ** 2 / (len(other) - 1))
-    reach = float(stats.t.ppf(0.5 + level / 2, freedom)) * math.sqrt(total)
-    return Difference(gain, gain - reach, gain + reach)
 
 
 def is_candidate(number: int) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from tuner.analysis.finding import Finding
-from tuner.analysis.positions import unit_positions
 from tuner.analysis.question import Question
+from tuner.analysis.ranges import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
 from tuner.design.names import Name

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.noise import Array, noise_of
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.worth import rounding_noise
+from tuner.analysis.noise import Array, noise_of, rounding_noise
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.design.objective import Objective, metric_from
 
 MOST_SHARES = 200  # [P] of the budget; more evaluations are averaged
 MISSED = 0.1  # [P] of its evaluations: a trial that lacks more was evaluated at steps of its own
@@ -194,3 +194,63 @@ def _rows_of(frames: StudyFrames, trials: NDArray[np.int64], metric: str) -> tup
     rows = np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
     of_metric = (frames.curves["metric"].iloc[rows] == metric).to_numpy()
     return places[of_metric], rows[of_metric]
+
+
+def pruned_curves_frame(frames: StudyFrames, *, most: int = 40) -> pd.DataFrame:
+    """The validation curves of `most` pruned trials, as rows of `top_curves_frame` without a rank."""
+    name, _, validation = _selecting(frames)
+    trials = frames.pruned["trial"].head(most)
+    curves = frames.curves[(frames.curves["metric"] == validation) & frames.curves["trial"].isin(trials)]
+    table = curves.assign(rank=pd.array([pd.NA] * len(curves), "Int64"), split="pruned", metric=name, chosen=False)
+    return table[["rank", "trial", "split", "metric", "step", "value", "chosen"]].reset_index(drop=True)
+
+
+def top_curves_frame(frames: StudyFrames, *, top: int = TOP) -> pd.DataFrame:
+    """Training and validation curves of the `top` best trials.
+
+    Columns: rank (1 is best), trial, split, metric (without its split), step, value, chosen (the step that
+    retrospective selection picked). Only the metric that selects, on both splits.
+    """
+    best = ranked_trials(frames).head(top)
+    name, *metrics = _selecting(frames)
+    curves = frames.curves[frames.curves["metric"].isin(metrics)]
+    places = pd.DataFrame({"trial": best["trial"], "rank": range(1, len(best) + 1), "best_step": best["best_step"]})
+    table = places.merge(curves, on="trial")
+    table["split"] = table["metric"].astype(str).map(lambda text: metric_from(text).split)
+    table["metric"] = name
+    table["chosen"] = table["step"] == table["best_step"]
+    columns = ["rank", "trial", "split", "metric", "step", "value", "chosen"]
+    return table[columns].sort_values(["rank", "split", "step"]).reset_index(drop=True)
+
+
+def _selecting(frames: StudyFrames) -> tuple[str, str, str]:
+    """The name of the selecting metric, and the metric on the training and on the validation split."""
+    metric = frames.study.objective.measured
+    return metric.name, str(metric.on("training")), str(metric.on("validation"))
+
+
+MINIMUM_CURVE = 3  # evaluations below which there is no curve to speak of
+
+
+def split_metrics(objective: Objective) -> tuple[str, str]:
+    """The selecting metric on the training and on the validation split."""
+    return str(objective.measured.on("training")), str(objective.measured.on("validation"))
+
+
+def has_curves(frames: StudyFrames) -> bool:
+    """Whether any completed trial was evaluated often enough to have a curve of the objective."""
+    mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
+    counts = mine.groupby("trial").size()
+    return bool((counts.reindex(frames.complete["trial"]).fillna(0) >= MINIMUM_CURVE).any())
+
+
+def best_with(frames: StudyFrames, metric: str, *, top: int) -> tuple[pd.DataFrame, Curves]:
+    """The best completed trials that have `metric` over the whole run, with their curves in the same order.
+
+    Curves have the sign of the objective: less is better.
+    """
+    ranked = ranked_trials(frames).head(top)
+    curves = common_curves(frames, ranked["trial"], metric)
+    enough = curves.steps.size >= MINIMUM_CURVE
+    there = curves.whole if enough else np.full(len(ranked), False)
+    return ranked[there].reset_index(drop=True), curves.rows(there)

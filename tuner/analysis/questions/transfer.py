@@ -1,21 +1,24 @@
 """Do the conclusions of a round hold at the next, longer one? confirmed, rejected or unconfirmed (A30, A32, A45, D25).
 
-Only trainings with fresh seeds decide. What was not trained otherwise at the new length stays unconfirmed: it is said
-once, in one finding, and not hidden.
+Only trainings with fresh seeds decide. What was not trained otherwise at the new length stays unconfirmed: one finding
+says so once. `conclusions_frame` derives from these findings which conclusions of a campaign still hold. A conclusion
+keeps the length at which it was drawn, and what failed at a longer length is not carried further.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.best_region import Region, agreement, best_region
-from tuner.analysis.equal_steps import UNTIL_COMPLETE, longer_training_finding
-from tuner.analysis.evidence import unfinished
 from tuner.analysis.finding import Finding, Strength
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.transfer_pairs import (
+from tuner.analysis.good_trials import good_trials
+from tuner.analysis.questions.isolation import isolation_findings
+from tuner.analysis.questions.longer_training import UNTIL_COMPLETE, longer_training_finding
+from tuner.analysis.ranges import unit_positions
+from tuner.analysis.replicates import (
     LEVEL,
     Contrast,
     Noise,
@@ -25,6 +28,7 @@ from tuner.analysis.transfer_pairs import (
     transfer_pairs,
     trial_noise,
 )
+from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames, unfinished
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range
 
 VERDICTS = ("confirmed", "rejected", "unconfirmed", "gained", "no_gain")
@@ -34,6 +38,31 @@ TOP_SHARE = 1 / 3  # [P] of the points are the top ones whose overlap is counted
 
 _THRESHOLDS = {"level": LEVEL, "minimum_ranked": MINIMUM_RANKED, "agrees": AGREES, "disagrees": DISAGREES}
 _SETTLE = "Train both with fresh seeds before you rely on the difference (B32)."
+
+
+WIDE = 0.60  # [P] of the range: good trials lie everywhere, the hyperparameter hardly matters
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The values of the good trials, from `low` to `high`, and of the best; positions are in units of the range."""
+
+    low: float
+    high: float
+    best: float
+    positions: tuple[float, float, float]
+
+    @property
+    def is_wide(self) -> bool:
+        return self.positions[1] - self.positions[0] > WIDE
+
+    @property
+    def words(self) -> str:
+        return f"{self.low:.3g} to {self.high:.3g}, best at {self.best:.3g}"
+
+
+COLUMNS = ("conclusion", "drawn_at", "asked_at", "verdict", "state", "why")
+_STATES = {"confirmed": "promoted", "rejected": "rejected", "unconfirmed": "unconfirmed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,3 +302,63 @@ def _untested(comparison: Comparison, names: list[str]) -> Iterator[Finding]:
             f"best ranges are the same after {comparison.steps} steps."
         )
         yield comparison.finding("best regions", "unconfirmed", told, comparison.more_points, pd.DataFrame())
+
+
+def best_region(frames: StudyFrames, name: str, domain: Range) -> Region | None:
+    """The region of the good trials, in units of `domain`; None where too few trials have completed."""
+    if name not in frames.trials or frames.complete[name].notna().sum() < MINIMUM_COMPLETE:
+        return None
+    good = good_trials(frames)
+    good = good[good[name].notna()]
+    if good.empty or frames.complete[name].nunique() < MINIMUM_COMPLETE:
+        return None
+    values = good[name].to_numpy(dtype=np.float64)
+    units = unit_positions(good[name], domain)
+    place = (float(units.min()), float(units.max()), float(units[0]))
+    return Region(float(values.min()), float(values.max()), float(values[0]), place)
+
+
+def agreement(before: Region, after: Region) -> str:
+    """confirmed: each round's best lies in the other's region; rejected: the regions do not meet."""
+    (low, high, best), (later_low, later_high, later_best) = before.positions, after.positions
+    if later_low > high or later_high < low:
+        return "rejected"
+    inside = low <= later_best <= high and later_low <= best <= later_high
+    return "confirmed" if inside else "unconfirmed"
+
+
+def conclusions_frame(rounds: Sequence[StudyFrames]) -> pd.DataFrame:
+    """One row a conclusion of a round, in the order of the rounds.
+
+    Columns: conclusion, drawn_at and asked_at (steps; asked_at <NA> where no later round has asked), verdict (of the
+    round that asked, "" without one), state, why.
+    """
+    rows: list[dict[str, object]] = []
+    for before, after in pairwise(rounds):
+        asked = after.study.budget.max_train_steps
+        for finding in transfer_findings(before, after):
+            if finding.question == "transfer":
+                rows.append(_row(before, finding.subject, asked, finding))
+    if rounds:
+        rows += [_row(rounds[-1], subject, None, None) for subject in _open_subjects(rounds[-1])]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return table.astype({"drawn_at": "Int64", "asked_at": "Int64"})
+
+
+def _open_subjects(last: StudyFrames) -> list[str]:
+    """What the last round concludes and nobody has asked at a greater length."""
+    if last.complete.empty:
+        return []
+    return ["winner", *(finding.subject for finding in isolation_findings(last) if finding.verdict == "leads")]
+
+
+def _row(before: StudyFrames, subject: str, asked: int | None, finding: Finding | None) -> dict[str, object]:
+    verdict = finding.verdict if finding else ""
+    return {
+        "conclusion": f"{subject} of {before.study.name}",
+        "drawn_at": before.study.budget.max_train_steps,
+        "asked_at": asked,
+        "verdict": verdict,
+        "state": _STATES.get(verdict, "unconfirmed"),
+        "why": finding.summary if finding else "no later round has tested it",
+    }

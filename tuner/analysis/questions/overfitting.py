@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.common_steps import common_curves
-from tuner.analysis.evidence import MINIMUM_CURVE, split_metrics
 from tuner.analysis.finding import Finding
 from tuner.analysis.good_trials import good_in_words, good_trials, noise_model_of
-from tuner.analysis.isolation import best_of_each_value
 from tuner.analysis.levels import MIDDLE, material_gain, noise_model, running_mean
 from tuner.analysis.noise import Array, noise_of, without_spikes
 from tuner.analysis.question import Question
+from tuner.analysis.questions.isolation import best_of_each_value
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import MINIMUM_CURVE, common_curves, split_metrics
 
 RISE = 3.0  # [P] noises: a larger rise of smoothed validation from its best is overfitting (A5)
 LONE_RISE = 5.0  # [P] the same of one trial alone among several
