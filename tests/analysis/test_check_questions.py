@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study, trained
 
-from tuner.analysis.checklist import QUESTIONS, VERDICTS, checklist_findings, failing
+from tuner.analysis.checklist import checklist_findings, failing, known_verdicts
+from tuner.analysis.finding import QUESTIONS
 from tuner.analysis.frames import frames_of
 from tuner.analysis.learning_rates import is_learning_rate
 from tuner.analysis.levels import noise_model
@@ -330,7 +331,7 @@ def test_a_study_without_curves_answers_so_and_everything_else_works():
     found = {finding.question: finding.verdict for finding in checklist_findings(frames)}
     assert found["enough_points"] == "enough"
     for asked in QUESTIONS:
-        assert (found.get(asked.question) == "no_curves") == asked.curves
+        assert (found.get(asked.name) == "no_curves") == ("curves" in asked.needs)
 
 
 def test_verdicts_are_all_declared_and_chosen_by_name():
@@ -338,7 +339,7 @@ def test_verdicts_are_all_declared_and_chosen_by_name():
     shapes = [rng.random((12, 50)), 1 - FRACTIONS + noise(rng, count=12), np.abs(FRACTIONS - 0.05) + noise(rng)]
     for curves in shapes:
         found = checklist_findings(frames_of_splits(curves, curves))
-        assert {finding.verdict for finding in found} <= set(VERDICTS)
+        assert {finding.verdict for finding in found} <= set(known_verdicts())
         for verdict in {finding.verdict for finding in found}:
             assert failing(found, [verdict]) == [f for f in found if f.verdict == verdict]
     assert failing(found, []) == []

@@ -9,7 +9,7 @@ from analysis.handmade import curve, frames_of_curves, frames_of_values, record,
 from analysis.test_check_questions import BOTH, FRACTIONS, frames_of_splits, noise, scientific, stability
 
 from benchmarks.curve_cases import TABLE_SEED, curve_case
-from tuner.analysis.checklist import VERDICTS, checklist_findings
+from tuner.analysis.checklist import checklist_findings, known_verdicts
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words
 from tuner.analysis.learning_rates import rate_left
@@ -100,7 +100,7 @@ def test_validation_that_got_worse_is_not_saturated():
     worse = PLATEAU + 0.4 * np.maximum(0.0, FRACTIONS - 0.5) + noise(np.random.default_rng(0))
     finding = improvement_finding(frames_of_splits(1.0 - FRACTIONS + noise(np.random.default_rng(1)), worse))
     assert finding.verdict == "got_worse"
-    assert "got_worse" in VERDICTS
+    assert "got_worse" in known_verdicts()
     assert "worse" in finding.summary
 
 
@@ -152,7 +152,7 @@ def test_two_of_five_trials_that_overfit_are_not_called_ok():
     validation = np.concatenate([0.5 * np.abs(FRACTIONS - 0.5) + noise(rng, count=2), flat])
     finding = overfitting_finding(frames_of_splits(training, validation))
     assert finding.verdict == "some_overfit"
-    assert "some_overfit" in VERDICTS
+    assert "some_overfit" in known_verdicts()
     assert finding.summary.startswith("2 of the 5 best trials overfit")
 
 

@@ -16,35 +16,7 @@ from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.design.study import Study
 from tuner.records import TrialRecord
 
-# What a sample that was not drawn evenly takes from an answer; the others do not rest on where the points lie.
-_OF_THE_SAMPLE = {
-    "boundary": "few trials lie far from the best ones, so less is known there",
-    "enough_points": "many good trials may lie close together, and are no sign that the space is covered",
-    "insensitivity": "such trials differ less than evenly chosen ones",
-    "isolation": "values that looked worse at first got fewer trials",
-    "effort": "values that looked worse at first got fewer trials",
-    "instability": "few trials lie where trials diverge",
-}
 _BETWEEN = "what lies between them is not seen"  # of a grid, or of points chosen by hand
-_OF_PRUNING = {
-    "boundary": "each counts as at least as bad as the completed trial that had its rank when it was ended",
-    "enough_points": "they are not among the completed ones",
-    "infeasible": "whether they would have diverged is not known",
-    "instability": "whether they would have diverged is not known",
-    "insensitivity": "the completed ones differ less than all would",
-    "isolation": "values with many pruned trials completed fewer",
-    "effort": "values with many pruned trials completed fewer",
-    "best_steps": "only curves that were good from early on are here",
-    "improvement": "only curves that were good from early on are here",
-    "regime": "only curves that were good from early on are here",
-    "overfitting": "they take no part here",
-    "late_variance": "they take no part here",
-    "training_loss": "they take no part here",
-    "warmup": "they take no part here",
-    "periodicity": "they take no part here",
-    "importance": "they take no part here",
-}
-_WEAKENED = ("boundary", "enough_points", "insensitivity", "isolation")
 
 
 def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
@@ -55,14 +27,15 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
     found = []
     for finding in findings:
         caveats = list(finding.caveats)
-        uneven = sample.kind != "even" and finding.question in _OF_THE_SAMPLE
+        asked = finding.asked
+        uneven = sample.kind != "even" and bool(asked.uneven)
         if uneven and finding.verdict != "no_curves":
-            takes = _OF_THE_SAMPLE[finding.question] if sample.kind == "model" else _BETWEEN
+            takes = asked.uneven if sample.kind == "model" else _BETWEEN
             caveats.append(f"{sample.why}: {takes}.")
         said = any("pruned trials count as" in caveat for caveat in caveats)
-        if pruned and not said and finding.question in _OF_PRUNING and finding.verdict != "no_curves":
-            caveats.append(f"{pruned} of {total} trials were pruned: {_OF_PRUNING[finding.question]}.")
-        doubtful = finding.question in _WEAKENED and (uneven or pruned > 0) and not finding.needs_action
+        if pruned and not said and asked.pruned and finding.verdict != "no_curves":
+            caveats.append(f"{pruned} of {total} trials were pruned: {asked.pruned}.")
+        doubtful = asked.weakened and (uneven or pruned > 0) and not finding.needs_action
         strength = "moderate" if doubtful and finding.strength == "strong" else finding.strength
         action = _action(frames, finding)
         found.append(replace(finding, caveats=tuple(caveats), strength=strength, action=action))

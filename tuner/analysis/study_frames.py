@@ -67,6 +67,11 @@ class StudyFrames:
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
 
     @property
+    def unfinished(self) -> int:
+        """How many trials are waiting or running."""
+        return int(self.trials["state"].isin(["waiting", "running"]).sum())
+
+    @property
     def pruned(self) -> pd.DataFrame:
         """Trials that a pruner ended before the end of the budget: at their end they would be no better than that."""
         trials = self.trials
@@ -122,8 +127,3 @@ def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
 
 
 MINIMUM_COMPLETE = 5  # [P] completed trials below which a study says nothing as a whole
-
-
-def unfinished(frames: StudyFrames) -> int:
-    """How many trials are waiting or running."""
-    return int(frames.trials["state"].isin(["waiting", "running"]).sum())

@@ -39,30 +39,6 @@ class Placed:
     plot_anchor: str = ""
 
 
-# The plot of a study that shows what a finding about it speaks of.
-_PLOT_OF = {
-    "boundary": "axes",
-    "enough_points": "best-of-n",
-    "failed_trials": "axes",
-    "infeasible": "axes",
-    "instability": "axes",
-    "overfitting": "curves",
-    "late_variance": "curves",
-    "improvement": "curves",
-    "training_loss": "curves",
-    "best_steps": "best-steps",
-    "regime": "curves",
-    "warmup": "best-steps",
-    "periodicity": "curves",
-    "insensitivity": "axes",
-    "importance": "axes",
-    "effort": "isolation",
-    "isolation": "isolation",
-    "transfer": "transfer",
-    "longer_training": "transfer",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class StudyMaterial:
     """A study with its records and its findings. `place` counts from 1 and makes its anchors in the page.
@@ -97,7 +73,7 @@ class StudyMaterial:
     @property
     def placed(self) -> tuple[Placed, ...]:
         """Its findings with their anchors."""
-        plots = [_PLOT_OF.get(finding.question) for finding in self.findings]
+        plots = [finding.asked.plot for finding in self.findings]
         return tuple(
             Placed(f"{self.anchor}-finding-{number}", finding.subject, finding, f"{self.anchor}-{plot}" if plot else "")
             for number, (finding, plot) in enumerate(zip(self.findings, plots, strict=True), 1)

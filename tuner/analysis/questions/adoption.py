@@ -7,13 +7,14 @@ an interval of ranks when noise is normal, and it gives an interval at any level
 """
 
 import math
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.frames import study_frames
 from tuner.analysis.replicates import Difference, welch_difference, with_interval
 from tuner.analysis.study_frames import StudyFrames
@@ -22,6 +23,25 @@ from tuner.storage.store import Ledger
 LEVEL = 0.80  # [P] certainty is not asked for (B33): adopted without a difference in at most (1 - level) / 2
 REPLICATES = 5  # [P] fresh seeds for each side (B32)
 KIND: Final = "adoption"  # of studies and of conclusions
+
+QUESTION = Question(
+    name=KIND,
+    sentence="Is it better than trials vary?",
+    order=500,
+    scope="campaign",
+    verdicts=(
+        Verdict("adopt", "fine", "Take the candidate as the new baseline: it stands in the log of adoptions."),
+        Verdict("keep", "told", "Keep the baseline."),
+        Verdict(
+            "tie",
+            "told",
+            "Keep the simpler of the two; without a simpler one, the baseline. More replicates can decide a tie, but "
+            "each look at the growing records is another chance to be wrong.",
+        ),
+        Verdict("inconclusive", "open", "Finish at least two replicates of each: the same command goes on."),
+    ),
+    rules=("B31", "B32", "B33", "B34", "D41", "D42"),
+)
 _COLUMNS = ["study", "candidate", "baseline", "verdict", "gain", "low", "high", "level", "replicates", "metric"]
 
 
@@ -73,19 +93,17 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
     if known:
         difference = welch_difference(sign * _values(frames, True), sign * _values(frames, False), level)
     verdict = _verdict(table, difference, minimum_gain)
-    strength: Strength = "none" if verdict == "inconclusive" else "moderate"
-    return Finding(
-        question=KIND,
-        subject=f"{candidate['from']} over {baseline['from']}",
-        verdict=verdict,
-        strength=strength,
-        summary=_summary(frames, table, difference, level),
-        evidence=table.assign(gain=[difference.gain, math.nan], low=[difference.low, math.nan],
-                              high=[difference.high, math.nan]),
-        thresholds={"level": level, "minimum_gain": minimum_gain},
-        action=_action(verdict, table, imported=bool(frames.study.source)),
-        caveats=_caveats(table, difference, minimum_gain, imported=bool(frames.study.source)),
-    )  # fmt: skip
+    imported = bool(frames.study.source)
+    interval = {"gain": difference.gain, "low": difference.low, "high": difference.high}
+    found = QUESTION.answer(
+        f"{candidate['from']} over {baseline['from']}",
+        verdict,
+        _summary(frames, table, difference, level),
+        table.assign(**{name: [value, math.nan] for name, value in interval.items()}),
+        action=_action(verdict, table, imported=imported),
+        caveats=_caveats(table, difference, minimum_gain, imported=imported),
+    )
+    return replace(found, thresholds={"level": level, "minimum_gain": minimum_gain})
 
 
 def adoption_log(ledger: Ledger, campaign: str) -> pd.DataFrame:
@@ -161,13 +179,6 @@ def _verdict(table: pd.DataFrame, difference: Difference, minimum_gain: float) -
     return "adopt" if clear and not candidate["diverged"] else "tie"
 
 
-_ACTIONS = {
-    "adopt": "Take the candidate as the new baseline: it stands in the log of adoptions.",
-    "keep": "Keep the baseline.",
-    "tie": "Keep the simpler of the two; without a simpler one, the baseline. More replicates can decide a tie, but "
-    "each look at the growing records is another chance to be wrong.",
-    "inconclusive": "Finish at least two replicates of each: the same command goes on.",
-}
 _CHOSEN = {False: "the run it was chosen by is not counted", True: "all replicates that were imported are counted"}
 _RETRY = "Remove the cause of the FAILED replicates, then the same command with --retry-failed."
 
@@ -178,7 +189,7 @@ def _action(verdict: str, table: pd.DataFrame, *, imported: bool) -> str:
             "Finish the replicates that failed or stopped early, where the study was run, and import it under a new "
             "name: those that went on are the better ones, and no verdict rests on them alone."
         )
-    return _RETRY if verdict == "inconclusive" and table["failed"].any() else _ACTIONS[verdict]
+    return _RETRY if verdict == "inconclusive" and table["failed"].any() else ""
 
 
 def _summary(frames: StudyFrames, table: pd.DataFrame, difference: Difference, level: float) -> str:

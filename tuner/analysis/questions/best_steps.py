@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.good_trials import (
     good_in_words,
     good_trials,
@@ -45,6 +45,25 @@ MINIMUM_CURVE = 3  # evaluations below which a curve has no noise to speak of
 NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 DESCENT = 3.0  # [P] evaluation noises of the first evaluation above the best level: something was learned
 ALIKE = 2.0  # [P] times what noise alone makes of it: trials whose levels differ no more are alike
+
+QUESTION = Question(
+    name="best_steps",
+    sentence="Was the step budget right?",
+    order=180,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict("too_long", "act"),
+        Verdict("maybe_too_short", "act"),
+        Verdict("mixed", "act"),
+        Verdict("inconclusive", "open"),
+    ),
+    thresholds=THRESHOLDS | {"shorter_budget": SHORTER_BUDGET, "longer_budget": LONGER_BUDGET, "rate_died": DIED},
+    needs=("curves",),
+    ask=lambda frames: best_steps_finding(frames),
+    plot="best-steps",
+    rules=("A1", "A9", "A13", "A14", "A15", "D9", "D10", "D11", "D12", "D13", "D14", "D15", "D34"),
+    pruned="only curves that were good from early on are here",
+)
 
 
 def best_steps_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -105,16 +124,13 @@ def best_steps_finding(frames: StudyFrames) -> Finding:
     table = found.table
     verdict, reason = _verdict(frames, found)
     strength, doubts = _strength(frames, table, verdict)
-    return Finding(
-        question="best_steps",
-        subject=frames.study.name,
-        verdict=verdict,
+    return QUESTION.answer(
+        frames.study.name,
+        verdict,
+        f"{reason}. {_numbers(frames, found)}",
+        table,
         strength=strength,
-        summary=f"{reason}. {_numbers(frames, found)}",
-        evidence=table,
-        thresholds=THRESHOLDS | {"shorter_budget": SHORTER_BUDGET, "longer_budget": LONGER_BUDGET, "rate_died": DIED},
         action=_action(frames, found, verdict, weak=strength == "weak"),
-        needs_action=verdict in ("too_long", "maybe_too_short", "mixed"),
         caveats=(*doubts, *_caveats(table, verdict), *own_steps_caveats(found.curves)),
     )
 

@@ -18,7 +18,7 @@ from tuner.analysis.edge_gains import (
     axes_of,
     edge_gains,
 )
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.noise import Array
 from tuner.analysis.ranges import Axis, closed_because, further, wider_choices
 from tuner.analysis.robust_response import FAR, NOISY
@@ -37,23 +37,42 @@ UNSTABLE_CHANCE = 0.05  # [P] and the share is higher there than elsewhere, at t
 # [P] The same of trials that were set aside: some of them lie beside an edge by bad luck.
 COLLAPSED, COLLAPSED_CHANCE = 0.8, 0.01
 
-_THRESHOLDS = {
-    "outer": OUTER,
-    "confidence": CONFIDENCE,
-    "negligible_in_spreads": NEGLIGIBLE,
-    "worse_in_deviations": WORSE,
-    "minimum_trials": MINIMUM_TRIALS,
-    "trials_per_dimension": TRIALS_PER_DIMENSION,
-    "minimum_of_each_value": MINIMUM_EACH,
-    "worth_of_the_best": RELATIVE,
-    "luck_noise": NOISY,
-    "luck_in_deviations": FAR,
-    "unstable": UNSTABLE,
-    "unstable_outer": UNSTABLE_OUTER,
-    "unstable_chance": UNSTABLE_CHANCE,
-    "collapsed": COLLAPSED,
-    "collapsed_chance": COLLAPSED_CHANCE,
-}
+QUESTION = Question(
+    name="boundary",
+    sentence="Was its range wide enough?",
+    order=100,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict("expand_low", "act"),
+        Verdict("expand_high", "act"),
+        Verdict("inconclusive", "open"),
+    ),
+    thresholds={
+        "outer": OUTER,
+        "confidence": CONFIDENCE,
+        "negligible_in_spreads": NEGLIGIBLE,
+        "worse_in_deviations": WORSE,
+        "minimum_trials": MINIMUM_TRIALS,
+        "trials_per_dimension": TRIALS_PER_DIMENSION,
+        "minimum_of_each_value": MINIMUM_EACH,
+        "worth_of_the_best": RELATIVE,
+        "luck_noise": NOISY,
+        "luck_in_deviations": FAR,
+        "unstable": UNSTABLE,
+        "unstable_outer": UNSTABLE_OUTER,
+        "unstable_chance": UNSTABLE_CHANCE,
+        "collapsed": COLLAPSED,
+        "collapsed_chance": COLLAPSED_CHANCE,
+    },
+    needs=("search",),
+    ask=lambda frames: boundary_findings(frames),
+    title="{subject}",
+    plot="axes",
+    rules=("B20", "B36", "D3", "D4", "D38", "D39", "D40"),
+    uneven="few trials lie far from the best ones, so less is known there",
+    pruned="each counts as at least as bad as the completed trial that had its rank when it was ended",
+    weakened=True,
+)
 
 
 def boundaries_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -189,17 +208,14 @@ def _beside(positions: Array, edge: str, part: float) -> NDArray[np.bool_]:
 def _finding(frames: StudyFrames, axis: Axis, edges: pd.DataFrame, found: EdgeGains) -> Finding:
     verdicts = {str(where): _verdict(part) for where, part in edges.groupby("where", sort=False)}
     verdict = _joint(list(verdicts.values()), edges)
-    return Finding(
-        question="boundary",
-        subject=axis.name,
-        verdict=verdict,
+    return QUESTION.answer(
+        axis.name,
+        verdict,
+        _summary(axis, verdict, edges, found, frames.study.objective.metric),
+        edges,
         strength=_strength(verdict, edges),
-        summary=summary_of(axis, verdict, edges, found, frames.study.objective.metric),
-        evidence=edges,
-        thresholds=_THRESHOLDS,
-        action=action_of(axis, verdict, edges),
-        needs_action=verdict.startswith("expand"),
-        caveats=caveats_of(axis, edges, found),
+        action=_action(axis, verdict, edges),
+        caveats=_caveats(axis, edges, found),
     )
 
 
@@ -242,7 +258,7 @@ _LIMIT = {"low": "lower", "high": "upper"}
 _MOST_NAMED = 5
 
 
-def summary_of(axis: Axis, verdict: str, edges: pd.DataFrame, found: EdgeGains, metric: str) -> str:
+def _summary(axis: Axis, verdict: str, edges: pd.DataFrame, found: EdgeGains, metric: str) -> str:
     """Verdict and evidence in words."""
     rows: list[dict[str, Any]] = edges.to_dict("records")  # type: ignore[assignment]
     if verdict.startswith("expand"):
@@ -257,10 +273,10 @@ def summary_of(axis: Axis, verdict: str, edges: pd.DataFrame, found: EdgeGains, 
     return f"Not enough evidence to tell whether the best {axis.name} lies outside the range. {_numbers(rows, metric)}"
 
 
-def action_of(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
+def _action(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
     """What to search next, as it can be declared."""
     if verdict == "ok":
-        return "Nothing to do."
+        return ""
     if verdict == "inconclusive":
         completed = edges.groupby("where")["trials"].max().sum()  # of each value that was asked
         return f"Train more points in the same space; {completed} completed trials are not enough."
@@ -274,7 +290,7 @@ def action_of(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
     return f"{text}."
 
 
-def caveats_of(axis: Axis, edges: pd.DataFrame, found: EdgeGains) -> tuple[str, ...]:
+def _caveats(axis: Axis, edges: pd.DataFrame, found: EdgeGains) -> tuple[str, ...]:
     """Ridges, trials that were set aside or pruned, instability, values that were not asked."""
     told = [f"{axis.name} and {partner} trade off along a ridge: move both or fix one." for partner in
             found.partners.get(axis.name, [])]  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.frames import study_frames
 from tuner.analysis.noise import Array
 from tuner.design.objective import Objective
@@ -23,7 +23,23 @@ LEVEL = 0.80  # probability of the interval
 WORTH = 0.01  # [P] a doubled budget that gains less than this share of the value buys nothing
 SHAPES = tuple(place / 20 for place in range(61))  # c, from a logarithm to a very early plateau
 
-_THRESHOLDS = {"level": LEVEL, "worth": WORTH}
+QUESTION = Question(
+    name="budget_curve",
+    sentence="What would a longer run buy?",
+    order=510,
+    scope="campaign",
+    verdicts=(
+        Verdict("longer_pays", "told", "A longer run buys more; whether it is worth its price is yours to say (A2)."),
+        Verdict("flat", "told", "A longer run buys next to nothing: spend the steps on other points (A8)."),
+        Verdict(
+            "longer_hurts", "act", "The longest run is not the best: shorten the budget, or regularize more (A15)."
+        ),
+        Verdict("inconclusive", "open", "Train more lengths (--lengths), or each with more seeds (--seeds 3)."),
+    ),
+    thresholds={"level": LEVEL, "worth": WORTH},
+    title="{subject}",
+    rules=("A2", "A8", "A15", "A28"),
+)
 
 
 def curve_name(study: str, trial: int, length: int) -> str:
@@ -187,33 +203,15 @@ def _unpredicted(table: pd.DataFrame) -> str:
     )
 
 
-_ACTIONS = {
-    "longer_pays": "A longer run buys more; whether it is worth its price is yours to say (A2).",
-    "flat": "A longer run buys next to nothing: spend the steps on other points (A8).",
-    "longer_hurts": "The longest run is not the best: shorten the budget, or regularize more (A15).",
-    "inconclusive": "Train more lengths (--lengths), or each with more seeds (--seeds 3).",
-}
-
-
 _RETRY = "Remove the cause of the FAILED trials, then the same command with --retry-failed."
 
 
 def _finding(curve: BudgetCurve, verdict: str, summary: str) -> Finding:
     table = curve.table
     seeds, lengths = table["seed"].nunique(), table["length"].nunique()
-    strength: Strength = "none" if verdict == "inconclusive" else "moderate" if seeds >= 3 and lengths >= 5 else "weak"
+    strength: Strength = "moderate" if seeds >= 3 and lengths >= 5 else "weak"
     caveats = ["All lengths of a seed branch from one trunk, so their differences are clearer than their level."]
     if seeds == 1:
         caveats.append("One seed: what luck contributes to the whole curve is not in the interval; --seeds 3 shows it.")
-    return Finding(
-        question="budget_curve",
-        subject=curve.point,
-        verdict=verdict,
-        strength=strength,
-        summary=summary,
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=_RETRY if curve.failed else _ACTIONS[verdict],
-        needs_action=verdict == "longer_hurts",
-        caveats=tuple(caveats),
-    )
+    action = _RETRY if curve.failed else ""
+    return QUESTION.answer(curve.point, verdict, summary, table, strength=strength, action=action, caveats=caveats)

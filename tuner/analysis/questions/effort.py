@@ -2,13 +2,35 @@
 
 import pandas as pd
 
-from tuner.analysis.finding import NOTHING_TO_DO, Finding, Strength
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.questions.isolation import MINIMUM_EACH, isolation_frame, scientific_names
 from tuner.analysis.study_frames import StudyFrames
 
 UNEQUAL = 1.5  # [P] times as many completed trials make a comparison unfair
 STRONG = 10  # [P] completed trials of each value for a strong answer
 SMALL = 3  # [P] a difference of no more trials is that of any quasi-random design
+
+QUESTION = Question(
+    name="effort",
+    sentence="Did each value get as many chances?",
+    order=230,
+    verdicts=(
+        Verdict("equal", "fine"),
+        Verdict(
+            "unequal",
+            "act",
+            "Complete more trials of the values that have few, before their bests are compared (B15).",
+        ),
+        Verdict("inconclusive", "open", f"Complete at least {MINIMUM_EACH} trials of every value (B15, B16)."),
+    ),
+    thresholds={"unequal": UNEQUAL, "small_difference": SMALL, "minimum_each": MINIMUM_EACH, "strong": STRONG},
+    needs=("search",),
+    ask=lambda frames: effort_findings(frames),
+    plot="isolation",
+    rules=("B15", "B16", "D41"),
+    uneven="values that looked worse at first got fewer trials",
+    pruned="values with many pruned trials completed fewer",
+)
 
 
 def effort_findings(frames: StudyFrames) -> list[Finding]:
@@ -27,22 +49,7 @@ def _finding(frames: StudyFrames, name: str) -> Finding:
         "equal": "No value had an advantage worth the name.",
         "inconclusive": f"A value with fewer than {MINIMUM_EACH} has had no fair chance, however equal the counts.",
     }
-    actions = {
-        "unequal": "Complete more trials of the values that have few, before their bests are compared (B15).",
-        "equal": NOTHING_TO_DO,
-        "inconclusive": f"Complete at least {MINIMUM_EACH} trials of every value (B15, B16).",
-    }
-    return Finding(
-        question="effort",
-        subject=name,
-        verdict=verdict,
-        strength="none" if verdict == "inconclusive" else strength,
-        summary=f"{_counts(table)}. {told[verdict]}",
-        evidence=table,
-        thresholds={"unequal": UNEQUAL, "small_difference": SMALL, "minimum_each": MINIMUM_EACH, "strong": STRONG},
-        action=actions[verdict],
-        needs_action=unequal,
-    )
+    return QUESTION.answer(name, verdict, f"{_counts(table)}. {told[verdict]}", table, strength=strength)
 
 
 def _counts(table: pd.DataFrame) -> str:

@@ -3,22 +3,34 @@
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.finding import Finding
-from tuner.analysis.question import Question
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames, ranked_trials
 
 SPARSE = 3  # [P] fewer trials close to the best are sparse (B21)
 TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near is close to the best
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-_QUESTION = Question(
-    "enough_points",
-    {"sparse": SPARSE, "tolerance": TOLERANCE, "minimum_complete": MINIMUM_COMPLETE},
-    {
-        "inconclusive": f"Complete at least {MINIMUM_COMPLETE} trials, then ask again.",
-        "sparse": "Train more points (trials=... may grow), or narrow the space around the best one and run again.",
-    },
-    urgent=("sparse",),
+QUESTION = Question(
+    name="enough_points",
+    sentence="Were there enough points?",
+    order=110,
+    verdicts=(
+        Verdict("enough", "fine"),
+        Verdict(
+            "sparse",
+            "act",
+            "Train more points (trials=... may grow), or narrow the space around the best one and run again.",
+        ),
+        Verdict("inconclusive", "open", f"Complete at least {MINIMUM_COMPLETE} trials, then ask again."),
+    ),
+    thresholds={"sparse": SPARSE, "tolerance": TOLERANCE, "minimum_complete": MINIMUM_COMPLETE},
+    needs=("search",),
+    ask=lambda frames: enough_points_finding(frames),
+    plot="best-of-n",
+    rules=("B21",),
+    uneven="many good trials may lie close together, and are no sign that the space is covered",
+    pruned="they are not among the completed ones",
+    weakened=True,
 )
 
 
@@ -62,7 +74,7 @@ def enough_points_finding(frames: StudyFrames) -> Finding:
         f"{close} of {complete} trials {come} close to the best, within {TOLERANCE:.0%} of the gap between the best "
         f"and the median one.{_luck(table)}"
     )
-    return _QUESTION.answer(frames, verdict, summary, table)
+    return QUESTION.answer(frames.study.name, verdict, summary, table)
 
 
 def _luck(table: pd.DataFrame) -> str:

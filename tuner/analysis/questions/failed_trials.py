@@ -4,13 +4,19 @@ They are counted as nothing, neither as worse nor as less; so wherever a number 
 said how many failed.
 """
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import first_line
 from tuner.shown import word
 
-QUESTION = "failed_trials"
-VERDICTS = ("some_failed", "all_failed")
+QUESTION = Question(
+    name="failed_trials",
+    sentence="Did trials fail?",
+    order=10,
+    verdicts=(Verdict("some_failed", "act"), Verdict("all_failed", "act")),
+    ask=lambda frames: failed_findings(frames),
+    plot="axes",
+)
 
 
 def failed_findings(frames: StudyFrames) -> list[Finding]:
@@ -24,18 +30,15 @@ def failed_findings(frames: StudyFrames) -> list[Finding]:
     damaged = bool(reasons.str.contains("is unreadable in the Ledger").all())
     where = f"--round {frames.study.round}" if frames.study.round else f"--study {word(name)}"
     return [
-        Finding(
-            question=QUESTION,
-            subject=name,
-            verdict="some_failed" if len(frames.complete) else "all_failed",
+        QUESTION.answer(
+            name,
+            "some_failed" if len(frames.complete) else "all_failed",
+            f"{len(failed)} of {len(trials)} trials FAILED and take no part in any answer: {told}.",
+            failed[["trial", "reason", "steps", "attempt"]].reset_index(drop=True),
             strength="strong",
-            summary=f"{len(failed)} of {len(trials)} trials FAILED and take no part in any answer: {told}.",
-            evidence=failed[["trial", "reason", "steps", "attempt"]].reset_index(drop=True),
-            thresholds={},
             action="Their records are damaged: restore a backup (`tuner verify STUDY` lists what is damaged)."
             if damaged
             else f"Remove the cause, then repeat the command that trained {name} with --retry-failed (`tuner trials "
             f"STUDY {where}` shows every reason).",
-            needs_action=True,
         )
     ]

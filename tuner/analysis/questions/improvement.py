@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words, noise_model_of
 from tuner.analysis.learning_rates import rate_died
 from tuner.analysis.levels import LATE, Gains, gains_after
 from tuner.analysis.noise import Array
 from tuner.analysis.pooled_gains import MINIMUM_GOOD, NEGLIGIBLE_LATE, PooledGain, pooled_gain
-from tuner.analysis.question import Question
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import common_curves, split_metrics
@@ -21,16 +20,28 @@ from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 SHARE = 0.6  # [P] share of the good trials that must gain in the last part to say that they still improve
 
-_QUESTION = Question(
-    "improvement",
-    {
+QUESTION = Question(
+    name="improvement",
+    sentence="Still improving at the end?",
+    order=160,
+    verdicts=(
+        Verdict("still_improving"),
+        Verdict("saturated"),
+        Verdict("got_worse"),
+        Verdict("inconclusive", "open"),
+    ),
+    thresholds={
         "late": LATE,
         "share": SHARE,
         "negligible_in_noises": NEGLIGIBLE_LATE,
         "minimum_good_trials": MINIMUM_GOOD,
         "minimum_evaluations": MINIMUM_EVALUATIONS,
     },
-    {},
+    needs=("curves",),
+    ask=lambda frames: improvement_finding(frames),
+    plot="curves",
+    rules=("A1", "A4", "A5", "B25", "B27", "D9", "D47"),
+    pruned="only curves that were good from early on are here",
 )
 
 
@@ -67,8 +78,8 @@ def improvement_finding(frames: StudyFrames) -> Finding:
     good = good_trials(frames)["trial"]
     falls = frames.ends_at_zero(good) if verdict == "still_improving" else False
     died = verdict == "saturated" and bool(rate_died(frames, good, LATE))
-    found = _QUESTION.answer(
-        frames,
+    found = QUESTION.answer(
+        frames.study.name,
         verdict,
         _summary(frames, table, verdict),
         table,

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.finding import Finding
-from tuner.analysis.question import Question
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.ranges import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
@@ -21,14 +20,21 @@ UNRELATED = 0.3  # [P] Kendall's tau of rate and step of divergence above minus 
 SEPARATED = 0.5  # [P] |P(infeasible above feasible) - 1/2| * 2 beyond this names where they lie
 
 
-_QUESTION = Question(
-    "infeasible",
-    {"many": MANY, "minimum_finished": MINIMUM_FINISHED, "separated": SEPARATED},
-    {
-        "inconclusive": f"Finish at least {MINIMUM_FINISHED} trials, then ask again.",
-        "many_infeasible": "Shrink or reparameterize the space, or look for a bug (B22).",
-    },
-    urgent=("many_infeasible",),
+QUESTION = Question(
+    name="infeasible",
+    sentence="Did too many points fail to train?",
+    order=120,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict("many_infeasible", "act", "Shrink or reparameterize the space, or look for a bug (B22)."),
+        Verdict("inconclusive", "open", f"Finish at least {MINIMUM_FINISHED} trials, then ask again."),
+    ),
+    thresholds={"many": MANY, "minimum_finished": MINIMUM_FINISHED, "separated": SEPARATED},
+    needs=("search",),
+    ask=lambda frames: infeasible_finding(frames),
+    plot="axes",
+    rules=("B22", "D44"),
+    pruned="whether they would have diverged is not known",
 )
 
 
@@ -81,8 +87,8 @@ def infeasible_finding(frames: StudyFrames) -> Finding:
     told = f"{bad} of {finished} finished trials are infeasible{f' ({bad / finished:.0%})' if finished else ''}{where}."
     too_large = int(((states == "infeasible") & ran_out_of_memory(frames.trials)).sum())
     told += f" {too_large} of them ran out of memory." if too_large else ""
-    found = _QUESTION.answer(
-        frames,
+    found = QUESTION.answer(
+        frames.study.name,
         verdict,
         f"{told} {_out_of_memory(frames, starved, tried)}{spoiled}".strip(),
         table,

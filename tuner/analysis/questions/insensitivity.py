@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.good_trials import evaluation_noise, noise_in_words
 from tuner.analysis.noise import Array
-from tuner.analysis.question import Question
 from tuner.analysis.ranges import unit_positions
 from tuner.analysis.replicates import replicate_spread
 from tuner.analysis.response import fitted_response
@@ -31,22 +30,39 @@ MOST = 200  # [P] trials that are looked at, spread over the ranking
 WIDTH = 0.25  # [P] of the range: how far apart trials may lie to be neighbours
 NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 
-_QUESTION = Question(
-    "insensitivity",
-    {
+QUESTION = Question(
+    name="insensitivity",
+    sentence="Does anything matter?",
+    order=220,
+    verdicts=(
+        Verdict("sensitive"),
+        Verdict(
+            "insensitive",
+            "act",
+            "Nothing that was searched matters at this length: fix it at the simplest values, and search other "
+            "hyperparameters or wider ranges.",
+        ),
+        Verdict(
+            "inconclusive",
+            "open",
+            "Complete more trials, or train one configuration again with fresh seeds to learn how much seeds alone "
+            "make of the differences (B31).",
+        ),
+    ),
+    thresholds={
         "chance": CHANCE,
         "no_relation": NO_RELATION,
         "explained": EXPLAINED,
         "same_in_noises": SAME,
         "minimum_trials": MINIMUM_TRIALS,
     },
-    {
-        "insensitive": "Nothing that was searched matters at this length: fix it at the simplest values, and search "
-        "other hyperparameters or wider ranges.",
-        "inconclusive": "Complete more trials, or train one configuration again with fresh seeds to learn how much "
-        "seeds alone make of the differences (B31).",
-    },
-    urgent=("insensitive",),
+    needs=("search", "curves"),
+    ask=lambda frames: insensitivity_finding(frames),
+    plot="axes",
+    rules=("B31",),
+    uneven="such trials differ less than evenly chosen ones",
+    pruned="the completed ones differ less than all would",
+    weakened=True,
 )
 
 
@@ -88,7 +104,7 @@ def insensitivity_finding(frames: StudyFrames) -> Finding:
     table = insensitivity_frame(frames)
     verdict = _verdict(table.iloc[0])
     caveats = () if verdict != "sensitive" or table["replicates"].iloc[0] else _NO_REPLICATES
-    return _QUESTION.answer(frames, verdict, _summary(table, verdict), table, caveats=caveats)
+    return QUESTION.answer(frames.study.name, verdict, _summary(table, verdict), table, caveats=caveats)
 
 
 _NO_REPLICATES = ("No configuration was trained twice: how much seeds alone make of the rest is not known (B31).",)

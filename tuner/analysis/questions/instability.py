@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.learning_rates import is_learning_rate
 from tuner.analysis.noise import Array
-from tuner.analysis.question import Question
 from tuner.analysis.questions.infeasible import ran_out_of_memory
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Range
@@ -21,20 +20,32 @@ CHANCE = 0.01  # [P] of so large a region if trials crashed anywhere: then it is
 DRAWS = 499  # orders drawn at random that the real one is compared with
 MINIMUM_INFEASIBLE = 2  # [P] infeasible trials that make a region
 
-_QUESTION = Question(
-    "instability",
-    {
+QUESTION = Question(
+    name="instability",
+    sentence="Is the best learning rate at the edge of stability?",
+    order=130,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict(
+            "likely_instability",
+            "act",
+            "Look at the training curves just above the best learning rate; then try warmup, gradient clipping, or a "
+            "more stable architecture, before a lower learning rate (B36-B39).",
+        ),
+        Verdict("inconclusive", "open", "Search a learning rate, and complete more trials just above the best one."),
+    ),
+    thresholds={
         "near": NEAR,
         "divergent_share": DIVERGENT,
         "chance": CHANCE,
         "minimum_infeasible": MINIMUM_INFEASIBLE,
     },
-    {
-        "likely_instability": "Look at the training curves just above the best learning rate; then try warmup, "
-        "gradient clipping, or a more stable architecture, before a lower learning rate (B36-B39).",
-        "inconclusive": "Search a learning rate, and complete more trials just above the best one.",
-    },
-    urgent=("likely_instability",),
+    needs=("search",),
+    ask=lambda frames: instability_finding(frames),
+    plot="axes",
+    rules=("B23", "B36", "B37", "B38", "B39", "D4"),
+    uneven="few trials lie where trials diverge",
+    pruned="whether they would have diverged is not known",
 )
 _MORE_ABOVE = "Complete more trials at learning rates just above the best one, then ask again."
 _COLUMNS = [
@@ -63,7 +74,7 @@ def instability_finding(frames: StudyFrames) -> Finding:
         verdict = "likely_instability"
     elif (table["ratio_low"] <= NEAR).any():
         verdict = "inconclusive"
-    found = _QUESTION.answer(frames, verdict, _summary(table), table)
+    found = QUESTION.answer(frames.study.name, verdict, _summary(table), table)
     return replace(found, action=_MORE_ABOVE) if verdict == "inconclusive" and len(table) else found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.noise import Array
 from tuner.analysis.ranges import unit_positions
 from tuner.analysis.study_frames import StudyFrames
@@ -25,9 +25,34 @@ LEADS = 0.9975
 CHANCES_FLOOR = 0.0025  # [P] a value that wins less often is surely not the best
 MOST_NODES = 8  # of the integral: exact for ties of 15 values
 
-_THRESHOLDS = {
-    "buckets": BUCKETS, "minimum_each": MINIMUM_EACH, "leads": LEADS, "surely_not_best": CHANCES_FLOOR,
-}  # fmt: skip
+QUESTION = Question(
+    name="isolation",
+    sentence="Which value is best?",
+    order=240,
+    verdicts=(
+        Verdict("leads"),
+        Verdict(
+            "tie",
+            "told",
+            "Keep the simplest of the values that are not behind, or narrow the nuisance space and run again.",
+        ),
+        Verdict("inconclusive", "open", f"Complete at least {MINIMUM_EACH} trials of every value (B15, B16)."),
+    ),
+    thresholds={
+        "buckets": BUCKETS,
+        "minimum_each": MINIMUM_EACH,
+        "leads": LEADS,
+        "surely_not_best": CHANCES_FLOOR,
+    },
+    needs=("search",),
+    ask=lambda frames: isolation_findings(frames),
+    title="Which {subject} is best?",
+    plot="isolation",
+    rules=("A30", "B11", "B15", "B16", "B29", "B32", "B33", "D40"),
+    uneven="values that looked worse at first got fewer trials",
+    pruned="values with many pruned trials completed fewer",
+    weakened=True,
+)
 
 
 def scientific_names(frames: StudyFrames) -> list[str]:
@@ -97,24 +122,19 @@ def isolation_findings(frames: StudyFrames) -> list[Finding]:
 
 def _finding(frames: StudyFrames, name: str, table: pd.DataFrame) -> Finding:
     verdict, summary = _verdict(table)
-    strength: Strength = "none" if verdict == "inconclusive" else "weak"
-    ranked = table.sort_values("chance", ascending=False)
-    actions = {
-        "leads": f"Before you adopt {ranked['value'].iloc[0]}, train its best trial and the best of another value "
-        "again with fresh seeds, equally often: a later round with promote=2 does (B32, B33).",
-        "tie": "Keep the simplest of the values that are not behind, or narrow the nuisance space and run again.",
-        "inconclusive": f"Complete at least {MINIMUM_EACH} trials of every value (B15, B16).",
-    }
-    return Finding(
-        question="isolation",
-        subject=name,
-        verdict=verdict,
-        strength=strength,
-        summary=summary,
-        evidence=table,
-        thresholds=_THRESHOLDS,
-        action=actions[verdict],
-        caveats=tuple(fixed_caveats(frames)),
+    first = table.sort_values("chance", ascending=False)["value"].iloc[0]
+    confirm = (
+        f"Before you adopt {first}, train its best trial and the best of another value again with fresh seeds, "
+        "equally often: a later round with promote=2 does (B32, B33)."
+    )
+    return QUESTION.answer(
+        name,
+        verdict,
+        summary,
+        table,
+        strength="weak",
+        action=confirm if verdict == "leads" else "",
+        caveats=fixed_caveats(frames),
     )
 
 

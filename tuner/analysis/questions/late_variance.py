@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.good_trials import (
     evaluation_noise,
     good_in_words,
@@ -13,7 +13,6 @@ from tuner.analysis.good_trials import (
     noise_in_words,
     own_steps_caveats,
 )
-from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
@@ -24,14 +23,28 @@ MINIMUM_LATE = 10  # [P] evaluations of a trial that make a standard deviation
 NOISY = 0.5  # [P] the evaluation noise over the typical distance of the top trials from the best
 
 _FEW_TRIALS = f"Complete at least {MINIMUM_TOP} good trials, then ask again."
-_QUESTION = Question(
-    "late_variance",
-    {"top": TOP, "noisy": NOISY, "minimum_trials": MINIMUM_TOP, "minimum_evaluations": MINIMUM_LATE},
-    {
-        "noisy": "Treat the top trials as tied: train them again with fresh seeds before one is chosen (B32). A larger "
-        "batch, more validation data, a decaying learning rate or averaged weights reduce the variance (B26).",
-        "inconclusive": f"Evaluate each trial at least {MINIMUM_EVALUATIONS} times, then ask again (D14).",
-    },
+QUESTION = Question(
+    name="late_variance",
+    sentence="Can the best trials be told apart?",
+    order=150,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict(
+            "noisy",
+            "told",
+            "Treat the top trials as tied: train them again with fresh seeds before one is chosen (B32). A larger "
+            "batch, more validation data, a decaying learning rate or averaged weights reduce the variance (B26).",
+        ),
+        Verdict(
+            "inconclusive", "open", f"Evaluate each trial at least {MINIMUM_EVALUATIONS} times, then ask again (D14)."
+        ),
+    ),
+    thresholds={"top": TOP, "noisy": NOISY, "minimum_trials": MINIMUM_TOP, "minimum_evaluations": MINIMUM_LATE},
+    needs=("curves",),
+    ask=lambda frames: late_variance_finding(frames),
+    plot="curves",
+    rules=("B26", "B32", "D14"),
+    pruned="they take no part here",
 )
 
 
@@ -65,7 +78,7 @@ def late_variance_finding(frames: StudyFrames) -> Finding:
         few = measured or table.empty
         told += "too few to compare." if few else f"most have fewer than {MINIMUM_LATE} evaluations."
     curves = common_curves(frames, table["trial"])
-    found = _QUESTION.answer(frames, verdict, told, table, caveats=own_steps_caveats(curves) if known else ())
+    found = QUESTION.answer(frames.study.name, verdict, told, table, caveats=own_steps_caveats(curves) if known else ())
     few = verdict == "inconclusive" and (measured or table.empty)
     return replace(found, action=_FEW_TRIALS) if few else found
 

@@ -10,12 +10,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.replicates import LEVEL, gained_or_lost, transfer_pairs
-from tuner.analysis.study_frames import StudyFrames, unfinished
+from tuner.analysis.study_frames import StudyFrames
 
 MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no spread
 
+QUESTION = Question(
+    name="longer_training",
+    sentence="Did training longer help?",
+    order=300,
+    verdicts=(Verdict("gained", "fine"), Verdict("no_gain"), Verdict("inconclusive", "open")),
+    thresholds={"level": LEVEL, "minimum_pairs": MINIMUM_PAIRS},
+    plot="transfer",
+    rules=("A29", "A35", "D21"),
+)
 _UNSHOWN = (
     "Keep to {short} steps unless fresh seeds at both lengths show a gain: tuner budget-curve STUDY_FILE --seeds 3."
 )
@@ -48,16 +57,14 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
     verdict, summary = _verdict(pairs, short, long)
     few = int((pairs["seeds"] == "fresh").sum()) < MINIMUM_PAIRS
     action = (
-        UNTIL_COMPLETE if few and unfinished(after) else _ACTIONS[verdict].format(short=f"{short:,}", long=f"{long:,}")
+        UNTIL_COMPLETE if few and after.unfinished else _ACTIONS[verdict].format(short=f"{short:,}", long=f"{long:,}")
     )
-    return Finding(
-        question="longer_training",
-        subject=after.study.name,
-        verdict=verdict,
-        strength="none" if verdict == "inconclusive" else "weak",
-        summary=summary,
-        evidence=pairs,
-        thresholds={"level": LEVEL, "minimum_pairs": MINIMUM_PAIRS},
+    return QUESTION.answer(
+        after.study.name,
+        verdict,
+        summary,
+        pairs,
+        strength="weak",
         action=action,
         caveats=(
             f"After {min(short, long):,} steps a trial of {max(short, long):,} has not decayed its rate yet; the value "

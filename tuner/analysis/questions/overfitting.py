@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.good_trials import good_in_words, good_trials, noise_model_of
 from tuner.analysis.levels import MIDDLE, material_gain, noise_model, running_mean
 from tuner.analysis.noise import Array, noise_of, without_spikes
-from tuner.analysis.question import Question
 from tuner.analysis.questions.isolation import best_of_each_value
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import MINIMUM_CURVE, common_curves, split_metrics
@@ -25,16 +24,35 @@ MINIMUM_STRONG = 3  # [P] trials for a strong verdict
 FEW = 5  # [P] of the good trials, the best ones, are looked at
 MANY = 0.5  # [P] share of them that makes it the study's problem
 
-_QUESTION = Question(
-    "overfitting",
-    {"overfitting_in_noises": RISE, "few_best_trials": FEW, "many": MANY},
-    {
-        "some_overfit": "Look at the curves of these trials before one of them is taken further (A5); regularization "
-        "or the best checkpoint instead of the last may help them (B25).",
-        "overfitting": "Add or tune regularization and run again before configurations are compared (B25).",
-        "inconclusive": "Record the selecting metric on the training and on the validation split, over the whole run.",
-    },
-    urgent=("overfitting",),
+QUESTION = Question(
+    name="overfitting",
+    sentence="Do the best trials overfit?",
+    order=140,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict(
+            "some_overfit",
+            "told",
+            "Look at the curves of these trials before one of them is taken further (A5); regularization or the best "
+            "checkpoint instead of the last may help them (B25).",
+        ),
+        Verdict(
+            "overfitting",
+            "act",
+            "Add or tune regularization and run again before configurations are compared (B25).",
+        ),
+        Verdict(
+            "inconclusive",
+            "open",
+            "Record the selecting metric on the training and on the validation split, over the whole run.",
+        ),
+    ),
+    thresholds={"overfitting_in_noises": RISE, "few_best_trials": FEW, "many": MANY},
+    needs=("curves",),
+    ask=lambda frames: overfitting_finding(frames),
+    plot="curves",
+    rules=("A5", "B25"),
+    pruned="they take no part here",
 )
 
 
@@ -93,8 +111,8 @@ def overfitting_finding(frames: StudyFrames) -> Finding:
         if len(table)
         else f"None of the {good_in_words(frames)} has whole curves of the selecting metric on both splits."
     )
-    found = _QUESTION.answer(
-        frames,
+    found = QUESTION.answer(
+        frames.study.name,
         verdict,
         summary,
         table,

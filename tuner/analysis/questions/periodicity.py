@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.levels import WIDE, running_mean
 from tuner.analysis.noise import Array, without_spikes
-from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import best_with, split_metrics
 from tuner.design.objective import metric_from
@@ -26,20 +25,31 @@ AROUND = 6  # [P] frequencies on each side that a peak is compared with
 BEGINNING = 0.2  # [P] of the run: the descent there is no noise
 MINIMUM_CYCLES = 6  # [P] a period comes at least so many times
 
-_QUESTION = Question(
-    "periodicity",
-    {
+QUESTION = Question(
+    name="periodicity",
+    sentence="Do the curves repeat?",
+    order=210,
+    verdicts=(
+        Verdict("none", "fine"),
+        Verdict(
+            "periodic",
+            "act",
+            "Compare the period with the length of an epoch: check that examples are shuffled again in every epoch, "
+            "and that splits do not overlap (B43). A learning rate that rises and falls repeats, too.",
+        ),
+        Verdict("inconclusive", "open", f"Evaluate each trial at least {MINIMUM_EVALUATIONS} times to see periods."),
+    ),
+    thresholds={
         "chance": CHANCE,
         "undeniable": UNDENIABLE,
         "minimum_evaluations": MINIMUM_EVALUATIONS,
         "minimum_cycles": MINIMUM_CYCLES,
     },
-    {
-        "periodic": "Compare the period with the length of an epoch: check that examples are shuffled again in every "
-        "epoch, and that splits do not overlap (B43). A learning rate that rises and falls repeats, too.",
-        "inconclusive": f"Evaluate each trial at least {MINIMUM_EVALUATIONS} times to see periods.",
-    },
-    urgent=("periodic",),
+    needs=("curves",),
+    ask=lambda frames: periodicity_finding(frames),
+    plot="curves",
+    rules=("B43",),
+    pruned="they take no part here",
 )
 
 
@@ -69,8 +79,8 @@ def periodicity_finding(frames: StudyFrames) -> Finding:
     peaks = "; ".join(f"{row['metric']} every {row['period']:.0f} steps" for row in found.to_dict("records"))
     longest = int((1.0 - BEGINNING) * frames.study.budget.max_train_steps / MINIMUM_CYCLES)
     if table.empty:
-        return _QUESTION.answer(
-            frames, verdict, f"No trial was evaluated {MINIMUM_EVALUATIONS} times over the whole run.", table
+        return QUESTION.answer(
+            frames.study.name, verdict, f"No trial was evaluated {MINIMUM_EVALUATIONS} times over the whole run.", table
         )
     epoch = float(found["epoch"].iloc[0]) if len(found) else float("nan")
     known = f" An epoch has about {epoch:.0f} steps." if np.isfinite(epoch) else ""
@@ -79,7 +89,7 @@ def periodicity_finding(frames: StudyFrames) -> Finding:
         if peaks
         else f"No period up to {longest:,} steps stands out."
     )
-    return _QUESTION.answer(frames, verdict, summary, table)
+    return QUESTION.answer(frames.study.name, verdict, summary, table)
 
 
 def _epoch(frames: StudyFrames) -> float:

@@ -7,18 +7,29 @@ completed trial of that rank. Slow starters that would have ended well are the e
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.finding import NOTHING_TO_DO, Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.judged_trials import bests_at
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 
-QUESTION = "pruned"
-VERDICTS = ("some_pruned", "mostly_pruned")
 MOST = 0.5  # [P] share of pruned trials from which the completed ones are a small, chosen part
-_UNPRUNED = (
-    "Train 10 more trials without a pruner (in Optuna: study.pruner = optuna.pruners.NopPruner()) and with an even "
-    "sampler: they show what pruning hides."
-)
 EARLY = 0.25  # [P] of the budget: trials that are ended before it are judged by their start
+
+QUESTION = Question(
+    name="pruned",
+    sentence="Were trials pruned?",
+    order=20,
+    verdicts=(
+        Verdict("some_pruned"),
+        Verdict(
+            "mostly_pruned",
+            "told",
+            "Train 10 more trials without a pruner (in Optuna: study.pruner = optuna.pruners.NopPruner()) and with an "
+            "even sampler: they show what pruning hides.",
+        ),
+    ),
+    thresholds={"mostly": MOST, "early": EARLY},
+    ask=lambda frames: pruned_findings(frames),
+)
 
 
 def pruned_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -69,15 +80,12 @@ def pruned_findings(frames: StudyFrames) -> list[Finding]:
         else ()
     )  # fmt: skip
     return [
-        Finding(
-            question=QUESTION,
-            subject=frames.study.name,
-            verdict="mostly_pruned" if mostly else "some_pruned",
+        QUESTION.answer(
+            frames.study.name,
+            "mostly_pruned" if mostly else "some_pruned",
+            summary,
+            table,
             strength="strong",
-            summary=summary,
-            evidence=table,
-            thresholds={"mostly": MOST, "early": EARLY},
-            action=_UNPRUNED if mostly else NOTHING_TO_DO,
             caveats=early,
         )
     ]

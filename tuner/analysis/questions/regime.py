@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.fit_steps import fit_interval
 from tuner.analysis.good_trials import good_trials
 from tuner.analysis.levels import MIDDLE, gains_after, noise_model
@@ -38,21 +38,40 @@ MAJORITY = 0.6  # [P] share of the trials that must improve
 CLIPPED = 5.0  # [P] noises: what one trial gained beyond does not outweigh the others
 ENOUGH = 3  # [P] trials for a strong verdict
 
-THRESHOLDS = {
-    "last_part_from": LAST,
-    "latest_fit": LATEST_FIT,
-    "few_best_trials": FEW,
-    "constant_share": CONSTANT_SHARE,
-    "minimum_evaluations": MINIMUM_EVALUATIONS,
-    "confidence": CONFIDENCE,
-    "flat_confidence": FLAT_CONFIDENCE,
-    "meaningful_in_noises": MEANINGFUL,
-    "negligible_in_noises": NEGLIGIBLE,
-    "majority": MAJORITY,
-    "overfitting_in_noises": RISE,
-}
-
-
+QUESTION = Question(
+    name="regime",
+    sentence="Is training compute-bound?",
+    order=190,
+    verdicts=(Verdict("compute_bound"), Verdict("not_compute_bound"), Verdict("undecided", "open")),
+    thresholds={
+        "last_part_from": LAST,
+        "latest_fit": LATEST_FIT,
+        "few_best_trials": FEW,
+        "constant_share": CONSTANT_SHARE,
+        "minimum_evaluations": MINIMUM_EVALUATIONS,
+        "confidence": CONFIDENCE,
+        "flat_confidence": FLAT_CONFIDENCE,
+        "meaningful_in_noises": MEANINGFUL,
+        "negligible_in_noises": NEGLIGIBLE,
+        "majority": MAJORITY,
+        "overfitting_in_noises": RISE,
+    },
+    needs=("curves",),
+    ask=lambda frames: regime_finding(frames),
+    plot="curves",
+    rules=("A1", "A2", "A3", "A4", "A5", "A9", "A14", "A15", "A18", "A24", "D14", "D47"),
+    pruned="only curves that were good from early on are here",
+)
+DECLARED = Question(
+    name="declared_regime",
+    sentence="Does the evidence agree with what was declared?",
+    order=195,
+    scope="campaign",
+    verdicts=(Verdict("contradiction", "act"),),
+    thresholds=QUESTION.thresholds,
+    title="{subject}",
+    rules=("A1",),
+)
 Rate = Literal["constant", "falling", "unknown"]
 
 
@@ -120,16 +139,13 @@ def contradiction_finding(declared: str, found: Finding) -> Finding | None:
     """A finding of its own where the declared regime contradicts the evidence (A1); None where it does not."""
     if "undecided" in (declared, found.verdict) or declared == found.verdict:
         return None
-    return Finding(
-        question="declared_regime",
-        subject=found.subject,
-        verdict="contradiction",
+    return DECLARED.answer(
+        found.subject,
+        "contradiction",
+        f"The regime is declared as {declared}, but the evidence says {found.verdict}: {found.summary}",
+        found.evidence,
         strength=found.strength,
-        summary=f"The regime is declared as {declared}, but the evidence says {found.verdict}: {found.summary}",
-        evidence=found.evidence,
-        thresholds=found.thresholds,
         action=f"Declare regime={found.verdict!r} or none, unless an experiment shows otherwise. {found.action}",
-        needs_action=True,
         caveats=found.caveats,
     )
 
@@ -298,16 +314,9 @@ def _finding(
     frames: StudyFrames, said: tuple[str, Strength, str], table: pd.DataFrame, caveats: tuple[str, ...]
 ) -> Finding:
     verdict, strength, summary = said
-    return Finding(
-        question="regime",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength=strength,
-        summary=summary,
-        evidence=table,
-        thresholds=THRESHOLDS,
-        action=_action(frames, verdict, table),
-        caveats=caveats,
+    action = _action(frames, verdict, table)
+    return QUESTION.answer(
+        frames.study.name, verdict, summary, table, strength=strength, action=action, caveats=caveats
     )
 
 

@@ -8,9 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.storage.store import Ledger
 
+QUESTION = Question(
+    name="stale_budget",
+    sentence="Was the budget chosen for what is trained now?",
+    order=30,
+    verdicts=(Verdict("stale", "act"),),
+    rules=("A6", "A7", "A16", "A17", "B7"),
+)
 CONCLUSION = "budget"  # the kind under which the Ledger keeps a budget's origin, source and basis
 # The first word of a part: why it matters, and what is done about it.
 _REASONS: Mapping[str, tuple[str, str]] = {
@@ -43,17 +50,8 @@ def stale_finding(was: Mapping[str, str], now: Mapping[str, str], source: str, s
     if not was or not parts:
         return None
     rows = [_row(part, was.get(part), now.get(part)) for part in parts]
-    return Finding(
-        question="stale_budget",
-        subject=subject,
-        verdict="stale",
-        strength="moderate",
-        summary=f"The budget of {subject} was chosen from {source}, and since then: {_changes(rows)}.",
-        evidence=pd.DataFrame(rows),
-        thresholds={},
-        action=_action(rows, source, subject),
-        needs_action=True,
-    )
+    summary = f"The budget of {subject} was chosen from {source}, and since then: {_changes(rows)}."
+    return QUESTION.answer(subject, "stale", summary, pd.DataFrame(rows), action=_action(rows, source, subject))
 
 
 def recorded_stale_findings(ledger: Ledger, campaign: str, name: str) -> list[Finding]:

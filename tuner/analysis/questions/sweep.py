@@ -6,7 +6,7 @@ withholds it (A25, D3), and no fit gives reasons instead (A19, D8).
 
 import pandas as pd
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.fit_steps import SUSTAINED
 from tuner.analysis.sweep_outcome import (
     GRID_EXTENSION,
@@ -24,15 +24,25 @@ from tuner.design.study import Study
 
 LONG_BEFORE = 0.5  # [P] of the steps to fit: validation that was best before got worse on the way to the fit
 ENOUGH_SEEDS = 3  # [P] fresh seeds at the fastest rate that give its spread (A26)
-THRESHOLDS = {
-    "sustained_evaluations": SUSTAINED,
-    "refined_interval_width": LEAST_WIDTH,
-    "prediction": PREDICTION,
-    "enough_seeds": ENOUGH_SEEDS,
-    "plateau": PLATEAU,
-    "surely_in_noises": SURELY,
-    "grid_extension": GRID_EXTENSION,
-}
+
+QUESTION = Question(
+    name="sweep",
+    sentence="How many steps fit the training set?",
+    order=520,
+    scope="campaign",
+    verdicts=(Verdict("fitted", "fine"), Verdict("not_fitted", "act"), Verdict("invalid", "act")),
+    thresholds={
+        "sustained_evaluations": SUSTAINED,
+        "refined_interval_width": LEAST_WIDTH,
+        "prediction": PREDICTION,
+        "enough_seeds": ENOUGH_SEEDS,
+        "plateau": PLATEAU,
+        "surely_in_noises": SURELY,
+        "grid_extension": GRID_EXTENSION,
+    },
+    title="{subject}",
+    rules=("A19", "A25", "A26", "D3", "D5", "D8"),
+)
 
 
 def sweep_finding(outcome: Outcome, fits: pd.DataFrame, study: Study | None = None) -> Finding:
@@ -41,18 +51,8 @@ def sweep_finding(outcome: Outcome, fits: pd.DataFrame, study: Study | None = No
     study: a stage of the sweep, which names the metrics; without it validation is not looked at.
     """
     verdict, strength, summary, action = _said(outcome, fits, study)
-    return Finding(
-        question="sweep",
-        subject="learning_rate",
-        verdict=verdict,
-        strength=strength,
-        summary=summary,
-        evidence=fits,
-        thresholds=THRESHOLDS,
-        action=action,
-        needs_action=verdict != "fitted",
-        caveats=_caveats(outcome, fits, study),
-    )
+    caveats = _caveats(outcome, fits, study)
+    return QUESTION.answer("learning_rate", verdict, summary, fits, strength=strength, action=action, caveats=caveats)
 
 
 def _said(outcome: Outcome, fits: pd.DataFrame, study: Study | None) -> tuple[str, Strength, str, str]:

@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.levels import MIDDLE, material_gain, running_mean
 from tuner.analysis.noise import Array, without_spikes
-from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.analysis.trial_curves import MINIMUM_CURVE, Curves, common_curves
 
@@ -17,20 +16,33 @@ MANY = 0.5  # [P] share of the completed trials whose training loss rises that l
 MINIMUM_STRONG = 5  # [P] trials for a strong answer
 MINIMUM_TRIALS = 3  # [P] completed trials with training curves
 
-_QUESTION = Question(
-    "training_loss",
-    {
+QUESTION = Question(
+    name="training_loss",
+    sentence="Does the training loss rise?",
+    order=170,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict(
+            "rising",
+            "act",
+            "Look for a bug: wrong sign, stale data, a learning rate that grows; divergence is ruled out (B28).",
+        ),
+        Verdict(
+            "inconclusive", "open", f"Record training/loss at every evaluation of at least {MINIMUM_TRIALS} trials."
+        ),
+    ),
+    thresholds={
         "rise_in_noises": RISE,
         "of_descent": OF_DESCENT,
         "sustained": SUSTAINED,
         "many": MANY,
         "minimum_trials": MINIMUM_TRIALS,
     },
-    {
-        "rising": "Look for a bug: wrong sign, stale data, a learning rate that grows; divergence is ruled out (B28).",
-        "inconclusive": f"Record training/loss at every evaluation of at least {MINIMUM_TRIALS} trials.",
-    },
-    urgent=("rising",),
+    needs=("curves",),
+    ask=lambda frames: training_loss_finding(frames),
+    plot="curves",
+    rules=("B28",),
+    pruned="they take no part here",
 )
 
 
@@ -67,7 +79,7 @@ def training_loss_finding(frames: StudyFrames) -> Finding:
         else f"No {training_metric(frames)} was recorded over a whole run, so this check was skipped."
     )
     strength: Strength = "strong" if len(table) >= MINIMUM_STRONG else "moderate"
-    return _QUESTION.answer(frames, verdict, summary, table, strength=strength)
+    return QUESTION.answer(frames.study.name, verdict, summary, table, strength=strength)
 
 
 def _judged(curves: Curves) -> dict[str, Array]:

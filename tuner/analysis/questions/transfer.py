@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tuner.analysis.finding import Finding, Strength
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.good_trials import good_trials
 from tuner.analysis.questions.isolation import isolation_findings
 from tuner.analysis.questions.longer_training import UNTIL_COMPLETE, longer_training_finding
@@ -28,16 +28,31 @@ from tuner.analysis.replicates import (
     transfer_pairs,
     trial_noise,
 )
-from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames, unfinished
+from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range
 
-VERDICTS = ("confirmed", "rejected", "unconfirmed", "gained", "no_gain")
 MINIMUM_RANKED = 4  # [P] points with fresh seeds below which a rank correlation says nothing
 AGREES, DISAGREES = 0.5, 0.0  # [P] rank correlations from which on, and up to which, ranks are said to (dis)agree
 TOP_SHARE = 1 / 3  # [P] of the points are the top ones whose overlap is counted
 
-_THRESHOLDS = {"level": LEVEL, "minimum_ranked": MINIMUM_RANKED, "agrees": AGREES, "disagrees": DISAGREES}
-_SETTLE = "Train both with fresh seeds before you rely on the difference (B32)."
+QUESTION = Question(
+    name="transfer",
+    sentence="Does it still hold at this length?",
+    order=310,
+    verdicts=(
+        Verdict("confirmed", "fine"),
+        Verdict("rejected", "act"),
+        Verdict("unconfirmed", "open", "Train both with fresh seeds before you rely on the difference (B32)."),
+    ),
+    thresholds={"level": LEVEL, "minimum_ranked": MINIMUM_RANKED, "agrees": AGREES, "disagrees": DISAGREES},
+    titles={
+        "winner": "Is the winner still better than its rival?",
+        "ranking": "Do configurations rank as they did?",
+        "best regions": "Are the best ranges still the same?",
+    },
+    plot="transfer",
+    rules=("A30", "A32", "A45", "B32", "D20", "D25"),
+)
 
 
 WIDE = 0.60  # [P] of the range: good trials lie everywhere, the hyperparameter hardly matters
@@ -123,19 +138,9 @@ class Comparison:
         self, subject: str, verdict: str, summary: str, action: str = "", evidence: pd.DataFrame | None = None
     ) -> Finding:
         """A weak answer, or an open question; only a conclusion that failed asks for action."""
-        strength: Strength = "none" if verdict == "unconfirmed" else "weak"
-        default = {"confirmed": "Nothing to do.", "unconfirmed": _SETTLE}.get(verdict, "")
-        return Finding(
-            question="transfer",
-            subject=subject,
-            verdict=verdict,
-            strength=strength,
-            summary=summary,
-            evidence=self.pairs if evidence is None else evidence,
-            thresholds=_THRESHOLDS,
-            action=default if verdict in ("confirmed", "unconfirmed") and not action else action,
-            needs_action=verdict == "rejected",
-            caveats=(self.asked_at,),
+        table = self.pairs if evidence is None else evidence
+        return QUESTION.answer(
+            subject, verdict, summary, table, strength="weak", action=action, caveats=(self.asked_at,)
         )
 
     @property
@@ -175,7 +180,7 @@ def winner_finding(comparison: Comparison) -> Finding:
             "they cannot be compared."
         )
         promote = "Promote two or more configurations with fresh seeds."
-        action = UNTIL_COMPLETE if unfinished(comparison.after) else promote
+        action = UNTIL_COMPLETE if comparison.after.unfinished else promote
         return comparison.finding("winner", "unconfirmed", told, action)
     rival, found = tested[1], comparison.contrast(first, tested[1])
     told = (

@@ -4,23 +4,33 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.good_trials import good_in_words, good_trials
 from tuner.analysis.learning_rates import warmup_steps_of
-from tuner.analysis.question import Question
 from tuner.analysis.questions.best_steps import best_steps_frame
 from tuner.analysis.study_frames import StudyFrames
 
 MANY = 0.2  # [P] share of the good trials whose best step lies inside the warmup
 
-_QUESTION = Question(
-    "warmup",
-    {"many": MANY},
-    {
-        "in_warmup": "Look for a too high peak learning rate, or a tiny or noisy validation set (D34).",
-        "inconclusive": "Complete trials, then ask again.",
-    },
-    urgent=("in_warmup",),
+QUESTION = Question(
+    name="warmup",
+    sentence="Do best steps lie inside the warmup?",
+    order=200,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict(
+            "in_warmup",
+            "act",
+            "Look for a too high peak learning rate, or a tiny or noisy validation set (D34).",
+        ),
+        Verdict("inconclusive", "open", "Complete trials, then ask again."),
+    ),
+    thresholds={"many": MANY},
+    needs=("curves",),
+    ask=lambda frames: warmup_finding(frames),
+    plot="best-steps",
+    rules=("D34",),
+    pruned="they take no part here",
 )
 
 
@@ -44,13 +54,13 @@ def warmup_finding(frames: StudyFrames) -> Finding:
     )
     if frames.study.source and not longest and len(table):
         return _unknown(frames, table)
-    return _QUESTION.answer(frames, verdict, summary if longest else "There is no warmup.", table)
+    return QUESTION.answer(frames.study.name, verdict, summary if longest else "There is no warmup.", table)
 
 
 def _unknown(frames: StudyFrames, table: pd.DataFrame) -> Finding:
     """Of a study from elsewhere: what its user, who knows the warmup, can compare with it."""
     first = int(table["best_step"].min())
-    found = _QUESTION.answer(frames, "inconclusive", "Whether these trials had a warmup is not known.", table)
+    found = QUESTION.answer(frames.study.name, "inconclusive", "Whether these trials had a warmup is not known.", table)
     return replace(
         found,
         action=f"If your warmup lasted {first:,} steps or more, look at the best trials: the earliest best step of "
