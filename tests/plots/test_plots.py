@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tuner.analysis.best_steps import best_steps_frame
 from tuner.analysis.frames import frames_of
-from tuner.budget.schedules import constant_then_decay, linear
+from tuner.budget.families import constant_then_decay, linear
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace, branches

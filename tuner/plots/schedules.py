@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.budget.schedules import Schedule
+from tuner.design.names import Name
 from tuner.plots import theme
 from tuner.plots.plot import CampaignPlot, Drawn
 
@@ -24,7 +25,7 @@ def base_rate(frames: StudyFrames, trial: int) -> float:
     1 where the point has no learning rate, so that the plot shows fractions of it.
     """
     row = frames.trials[frames.trials["trial"] == trial].iloc[0]
-    searched = [row[name] for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"]
+    searched = [row[name] for name in frames.hyperparameters if Name.of(name).short == "learning_rate"]
     branches = {f"{row['optimizer']}.learning_rate"} if "optimizer" in row else set()
     fixed = [one.value for name, one in frames.study.fixed if name in branches | {"learning_rate"}]
     known = [rate for rate in (*searched, *fixed) if isinstance(rate, int | float) and not math.isnan(rate)]
@@ -75,7 +76,7 @@ def _steps(schedule: Schedule) -> list[int]:
 def _draw(rounds: Sequence[StudyFrames]) -> Drawn:
     """The best trials of one study, or the best trial of each of several, with the schedules that were trained."""
     title = f"Learning rate schedules{f' of {rounds[0].study.name}' if len(rounds) == 1 else ''}"
-    known = [frames for frames in rounds if frames.study.schedule.name not in UNKNOWN_SHAPES]
+    known = [frames for frames in rounds if not frames.study.schedule.kind.unknown]
     if rounds and not known:
         table = schedules_frame({})
         return schedules_plot(table, title=title, reason=_unknown(rounds[-1])), table
@@ -90,8 +91,8 @@ def _draw(rounds: Sequence[StudyFrames]) -> Drawn:
 
 
 def _unknown(frames: StudyFrames) -> str:
-    known = "falls; its shape is not known" if frames.study.schedule.name == "decaying" else "is not known"
-    return f"{frames.study.name} was trained elsewhere, and its learning rate schedule {known}."
+    unknown = frames.study.schedule.kind.unknown
+    return f"{frames.study.name} was trained elsewhere, and its learning rate schedule is {unknown}."
 
 
 SCHEDULES = CampaignPlot(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tuner.analysis.curves import ranked_trials
-from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.budget.schedules import Schedule
 from tuner.budget.transfer import transfer_report
 from tuner.plots.schedules import SCHEDULES, base_rate, schedules_frame, schedules_plot
 from tuner.records import TrialRecord
@@ -29,7 +29,7 @@ class SchedulesPage:
 
 def schedules(material: Material) -> list[Section]:
     """Nothing before a round has a complete trial, nor where it is not known how the rate fell."""
-    known = [study for study in material.rounds if study.study.schedule.name not in UNKNOWN_SHAPES]
+    known = [study for study in material.rounds if not study.study.schedule.kind.unknown]
     best = [(study, _best(material, study)) for study in known]
     drawn = [(study, record, record.schedule) for study, record in best if record is not None and record.schedule]
     if not drawn:
