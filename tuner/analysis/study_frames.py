@@ -13,7 +13,7 @@ from tuner.shown import in_html, shown
 PRUNED = "pruned"  # how the reason of a cancelled trial begins that a pruner ended, elsewhere, for being too bad
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StudyFrames:
     """`study` and its records.
 
@@ -35,6 +35,11 @@ class StudyFrames:
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
     # What several questions compute from these frames, which nobody changes; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line: name, length, and how many trials are in which state."""
+        states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
+        return shown(f"<{self.study.name}: {self.study.budget.max_train_steps:,} steps; {states or 'no trials'}>")
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: what it is, how its trials ended, and the best of them."""
