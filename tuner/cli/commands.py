@@ -1,9 +1,13 @@
-"""The table of commands. A command's modules are loaded only when it is called, or asked for help or completion."""
+"""The table of commands. A command's modules are loaded only when it is called, or asked for help or completion.
+
+A plugin adds a command by `tuner.register(Command(...))`.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+
+from tuner.registry import Registry, Source
 
 
 class Group(StrEnum):
@@ -38,7 +42,7 @@ class Command:
 
 _TRAINING, _READING, _STORAGE = (f"tuner.cli.{name}_options" for name in ("training", "reading", "storage"))
 
-_COMMANDS = (
+_OWN = (
     Command(
         "run",
         "Run the whole playbook: sweep, rounds, findings, report",
@@ -250,14 +254,18 @@ _COMMANDS = (
 )
 
 
+COMMANDS: Registry[Command] = Registry("command", Command)
+for _command in _OWN:
+    COMMANDS.add(_command, Source(__name__))
+
+
 def commands() -> Mapping[str, Command]:
-    """Every command by its name, in the order of the help page."""
-    return {command.name: command for command in _COMMANDS}
+    """Every command by its name, in the order of the help page; those of plugins after those of the package."""
+    return {command.name: command for command in COMMANDS}
 
 
-def grouped(listed: Mapping[str, Any]) -> Iterator[tuple[str, list[Command]]]:
-    """The commands of these names under the headings of the help page."""
-    known = [command for name, command in commands().items() if name in listed]
+def grouped() -> Iterator[tuple[str, list[Command]]]:
+    """The commands under the headings of the help page."""
     for group in Group:
-        if mine := [command for command in known if command.group is group]:
+        if mine := [command for command in COMMANDS if command.group is group]:
             yield group.value, mine

@@ -2,7 +2,6 @@
 
 import errno
 import re
-import sqlite3
 from collections.abc import Iterator
 from enum import IntEnum
 
@@ -107,7 +106,7 @@ def machine_limit(error: BaseException) -> str | None:
 
 def _number_in_words(error: BaseException) -> int | None:
     """Of libraries that raise an error of their own with the system's words in it."""
-    if not isinstance(error, RuntimeError | ImportError | sqlite3.Error):
+    if not isinstance(error, RuntimeError | ImportError) and type(error).__module__ != "sqlite3":
         return None
     return next((number for words, number in _IN_WORDS if words.search(str(error)[:2000])), None)
 

@@ -2,10 +2,12 @@
 
 import copy
 import inspect
-import shutil
+import os
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
+from contextlib import nullcontext
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -20,14 +22,12 @@ from tuner import __version__
 from tuner.cli.commands import Command, commands, grouped
 from tuner.cli.exit_codes import exit_codes_in_short
 from tuner.cli.options import loaded
-from tuner.cli.training_options import Training, early_nursery
 
 WIDEST = 110  # characters of a line of help
 LEFT = 28  # of them for a name; longer names stand on a line of their own
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 _GROUPS = {"import": "Read a study that was run elsewhere into the storage"}
-DOORS = """
-I have an Optuna study:
+DOORS = """I have an Optuna study:
   tuner import optuna optuna.db --study mine
   tuner check mine
   tuner report mine
@@ -40,15 +40,14 @@ I have a torch model:
 Show me an example report:
   tuner demo
 
-All commands: tuner --help. Help for one: tuner run --help. Version: {version}
-"""
+All commands: tuner --help. Help for one: tuner run --help. Version: {version}"""
 
 
 @cache
 def program() -> TyperGroup:
     """The command `tuner`, none of whose commands is loaded yet."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.callback(cls=_Commands, invoke_without_command=True, context_settings=_SETTINGS)(_options)
+    app.callback(cls=_Commands, context_settings=_SETTINGS)(_options)
     return cast(TyperGroup, get_command(app))  # a group, because it has a callback
 
 
@@ -67,15 +66,12 @@ def _version(asked: bool) -> None:
 
 
 def _options(
-    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """The Deep Learning Tuning Playbook as a program."""
-    if ctx.invoked_subcommand is None:
-        print(DOORS.format(version=__version__).strip("\n"))
 
 
 class _Lazy(MutableMapping[str, Any]):
@@ -127,9 +123,9 @@ class _Commands(TyperGroup):
         self.commands = _Lazy(prefix)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """A group of commands that is named alone shows its help."""
-        if not args and self.prefix and not ctx.resilient_parsing:
-            print(self.get_help(ctx))
+        """`tuner` alone shows where to begin; a group of commands that is named alone shows its help."""
+        if not args and not ctx.resilient_parsing:
+            print(self.get_help(ctx) if self.prefix else DOORS.format(version=__version__))
             raise typer.Exit
         return super().parse_args(ctx, args)
 
@@ -195,12 +191,10 @@ def parser_of(record: Command, name: str) -> TyperCommand:
 
 
 def _call(record: Command, options: Any) -> Any:
-    """Run a command; where it may train in worker processes, what they are forked from is started first."""
-    if not isinstance(options, Training):
-        return loaded(record.run)(options)
-    workers = None if getattr(options, "dry_run", False) else options.workers
-    with early_nursery(workers, options.device, options.threads, options.study) as nursery:
-        return loaded(record.run)(replace(options, nursery=nursery))
+    """Run a command, within what its options prepare for it before its module is imported."""
+    prepared = getattr(options, "prepared", lambda: nullcontext(options))
+    with prepared() as ready:
+        return loaded(record.run)(ready)
 
 
 def _with_a_word(name: str, hint: Any) -> Any:
@@ -230,7 +224,7 @@ def _group_help(group: _Commands, ctx: Any) -> str:
     lines = [_heading("Usage: ") + f"{ctx.command_path} COMMAND ...", "", *_paragraphs(group.help or ""), ""]
     listed = group._listed()
     if not group.prefix:
-        for title, records in grouped(commands()):
+        for title, records in grouped():
             lines += [_heading(f"{title}:"), *_two_columns((one.name, one.help) for one in records), ""]
     else:
         lines += [_heading("Commands:"), *_two_columns(listed.items()), ""]
@@ -278,7 +272,11 @@ def _rows(parameters: Sequence[Any], ctx: Any) -> Iterator[tuple[str, str]]:
 
 
 def _width() -> int:
-    return min(WIDEST, shutil.get_terminal_size((100, 24)).columns)
+    try:
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(sys.stdout.fileno()).columns
+    except (ValueError, OSError, AttributeError):  # no number; no terminal; no output at all
+        columns = 100
+    return min(WIDEST, columns)
 
 
 def _paragraphs(text: str) -> list[str]:

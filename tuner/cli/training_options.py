@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +44,25 @@ from tuner.execution.orders import STALL_SECONDS
 _GPU = Path("/dev/nvidiactl")  # there where a driver is; workers on a GPU are not forked
 
 
+@contextmanager
+def early_nursery(workers: str | None, device: str | None, threads: int, study: Path) -> Iterator[Nursery | None]:
+    """A nursery for the workers that the command line asks for, where they will be forked.
+
+    It is started before this process imports torch, so that both import torch at the same time.
+    """
+    on_cpu = device == "cpu" or (device is None and not _GPU.exists())
+    wanted = workers is not None and (workers == "auto" or workers.isdecimal())
+    if not wanted or sys.platform != "linux" or not on_cpu:
+        yield None
+        return
+    nursery = Nursery(worker_environment(threads), str(study))
+    nursery.open()
+    try:
+        yield nursery
+    finally:
+        nursery.kill()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Training:
     """The options of every command that trains: which study, where its records are, and on what it trains."""
@@ -64,24 +83,12 @@ class Training:
     quiet: Quiet = False
     nursery: Nursery | None = field(default=None, compare=False, metadata={"option": False})
 
-
-@contextmanager
-def early_nursery(workers: str | None, device: str | None, threads: int, study: Path) -> Iterator[Nursery | None]:
-    """A nursery for the workers that the command line asks for, where they will be forked.
-
-    It is started before this process imports torch, so that both import torch at the same time.
-    """
-    on_cpu = device == "cpu" or (device is None and not _GPU.exists())
-    wanted = workers is not None and (workers == "auto" or workers.isdecimal())
-    if not wanted or sys.platform != "linux" or not on_cpu:
-        yield None
-        return
-    nursery = Nursery(worker_environment(threads), str(study))
-    nursery.open()
-    try:
-        yield nursery
-    finally:
-        nursery.kill()
+    @contextmanager
+    def prepared(self) -> Iterator["Training"]:
+        """The same options with the nursery that worker processes are forked from, where there will be some."""
+        workers = None if getattr(self, "dry_run", False) else self.workers
+        with early_nursery(workers, self.device, self.threads, self.study) as nursery:
+            yield replace(self, nursery=nursery)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
