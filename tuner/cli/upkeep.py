@@ -1,13 +1,17 @@
-"""A checkpoint folder put in order: what is said before a file leaves it, and how the file comes back."""
+"""`tuner verify`, `backup` and `adopt-storage`: is everything there, a copy of it, and going on with a copy."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from tuner.cli.output import next_step, readable_bytes, say
+from tuner.cli.exit_codes import Exit
+from tuner.cli.output import emit_frame, next_step, readable_bytes, say
+from tuner.cli.places import opened
+from tuner.cli.storage_options import AdoptStorage, Backup, Verify
+from tuner.reading import campaign_name
 from tuner.shown import word
-from tuner.storage.adoption import Adoption, begin_adoption, bring_files, end_adoption
+from tuner.storage.adoption import Adoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
@@ -15,6 +19,48 @@ from tuner.storage.store import Ledger
 from tuner.storage.verify import stray_files, study_problems
 
 SHOWN = 10  # files that are named one by one
+
+
+def verify(options: Verify) -> Exit:
+    """Print what is not as the records promise."""
+    with opened(options.storage, create=False) as ledger:
+        name = campaign_name(ledger, options.study)
+        root, is_ours = checked_folder(ledger, name, options.checkpoints, repair=options.repair)
+        found = problems_of(ledger, name, root, is_ours=is_ours)
+    if not len(found):
+        say(f"{name}: every file, digest, curve and state is as recorded")
+        return Exit.FINE
+    emit_frame(found, options.form)
+    return Exit.FINDING
+
+
+def backup(options: Backup) -> None:
+    """Write a consistent copy of the records, also while others write."""
+    with opened(options.storage, create=False) as ledger:
+        ledger.backup(options.file)
+        is_file = ledger.folder is not None
+    say(f"wrote {options.file}; the checkpoint files are not in it; to train with it one day: tuner adopt-storage -h")
+    named = word(options.file)
+    next_step(f"tuner status --storage {named}" if is_file else f"pg_restore --clean -d DATABASE {named}")
+
+
+def adopt_storage(options: AdoptStorage) -> Exit:
+    """Go on with a copy of a storage, or say what that would do."""
+    with opened(options.storage, create=False) as ledger:
+        root = options.checkpoints or folder_to_read(ledger, None)
+        beside = folder_to_read(ledger, None) if ledger.file is not None else None
+        plan = planned_adoption(ledger, root, options.source or beside)
+        if not plan.needed:
+            say(f"nothing to adopt: the checkpoint folder {root} belongs to {ledger.safe_url}")
+            return Exit.FINE
+        say_adoption(ledger, plan)
+        if options.yes:
+            adopt(ledger, plan)
+            return Exit.FINE
+    if plan.lost:
+        next_step("where they lie elsewhere: the same command with --from FOLDER")
+    next_step("the same command with --yes does it")
+    return Exit.FINDING
 
 
 def counted(files: Sequence[object], what: str) -> str:
