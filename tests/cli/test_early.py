@@ -6,12 +6,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tuner.cli.early import early_nursery
+from tuner.cli.early import early_fork_server
 
 
 def nurseries():
     """The nurseries of this process, by their command line."""
-    return [child for child in psutil.Process().children() if "tuner.execution.nursery_process" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "tuner.execution.fork_server_process" in child.cmdline()]
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +24,8 @@ def none_is_left():
 @pytest.mark.parametrize(("workers", "device"), [(None, "cpu"), ("auto", "cuda:1"), ("2", "cuda"), ("two", "cpu")])
 def test_no_process_is_started_that_may_not_be_needed(workers, device):
     known = nurseries()
-    with early_nursery(workers, device, threads=1, study=Path("study.py")) as nursery:
-        assert nursery is None
+    with early_fork_server(workers, device, threads=1, study=Path("study.py")) as server:
+        assert server is None
         assert nurseries() == known
 
 
@@ -34,7 +34,7 @@ def test_the_process_has_the_threads_of_its_workers_and_is_gone_when_the_command
     known = nurseries()
 
     def command():
-        with early_nursery(workers, "cpu", threads=3, study=Path("study.py")):
+        with early_fork_server(workers, "cpu", threads=3, study=Path("study.py")):
             (started,) = set(nurseries()) - set(known)
             assert started.environ()["OMP_NUM_THREADS"] == "3"
             assert started.ppid() == os.getpid()

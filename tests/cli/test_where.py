@@ -18,8 +18,8 @@ commands.register(program)
 @pytest.mark.parametrize("name", ["run", "sweep", "launch", "worker", "exploit", "adopt", "budget-curve"])
 def test_commands_that_train_have_the_same_options(name):
     offered = {parameter.name for parameter in get_command(program).commands[name].params}
-    assert {field.name for field in fields(Where)} - {"nursery"} <= offered
-    assert not {"where", "nursery"} & offered
+    assert {field.name for field in fields(Where)} - {"fork_server"} <= offered
+    assert not {"where", "fork_server"} & offered
 
 
 def test_what_is_typed_arrives_and_what_is_not_keeps_its_default():

@@ -14,11 +14,12 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "sources", "budget", "design", "records", "security", "shown")
+BASE = ("errors", "sources", "budget", "design", "records", "security", "shown", "system")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
     "shown": ((), ()),
+    "system": (("errors",), ()),
     "sources": (("errors",), ()),
     "budget": (("errors",), ()),
     "design": (("errors", "shown", "sources", "budget"), ("numpy", "scipy")),

@@ -11,7 +11,7 @@ from tuner.cli.given import completed
 from tuner.cli.limits import machine_limit
 from tuner.errors import InputError, Interrupted, Paused, TrialsFailed, TunerError
 from tuner.shown import shown, shown_lines
-from tuner.signals import ENDING
+from tuner.signals import SHUTDOWN
 
 # The first that fits: an error, the word before its message, and the exit code.
 _ENDINGS: tuple[tuple[type[TunerError], str, Exit], ...] = (
@@ -72,7 +72,7 @@ def run() -> int:
 
 def _report(error: Exception) -> int:
     """Say what went wrong in one message, and return the exit code for it."""
-    if ENDING.is_set() and not isinstance(error, Interrupted | Paused):  # made of the interruption by other code
+    if SHUTDOWN.is_set() and not isinstance(error, Interrupted | Paused):  # made of the interruption by other code
         _tell(f"interrupted; run the same command again to go on (meanwhile: {_named(error)})")
         return Exit.INTERRUPTED
     for kind, word, code in _ENDINGS:

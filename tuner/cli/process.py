@@ -7,13 +7,12 @@ it has done its work, and from then on with the code of that work. While trials 
 import atexit
 import gc
 import io
-import os
 import sys
 import traceback
 from types import TracebackType
 from typing import NoReturn
 
-from tuner import signals
+from tuner import signals, system
 from tuner.cli.exit_codes import Exit
 from tuner.cli.streams import lasting
 from tuner.shown import escape_logs, shown_lines
@@ -21,11 +20,11 @@ from tuner.shown import escape_logs, shown_lines
 
 def main() -> NoReturn:
     """Run the command given in `sys.argv` and exit with its code."""
-    atexit.register(signals.be_deaf)  # before all others, so that it is called last
+    atexit.register(signals.ignore_signals)  # before all others, so that it is called last
     escape_logs()
     sys.excepthook = _show_traceback
-    os.register_at_fork(after_in_child=signals.ENDING.forget)
-    ending = signals.ENDING
+    system.after_fork_in_child(signals.SHUTDOWN.forget)
+    ending = signals.SHUTDOWN
     _bear_any_letter()
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     try:

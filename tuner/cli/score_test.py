@@ -21,7 +21,8 @@ def score_test(
     from tuner.cli.output import emit_frame, say
     from tuner.cli.places import opened
     from tuner.design.study_file import load_campaign
-    from tuner.execution.scoring import Chosen, Machine, recorded_score, scored_once
+    from tuner.execution.machine import Machine
+    from tuner.execution.scoring import Chosen, recorded_score, scored_once
     from tuner.reading import load
     from tuner.storage.ownership import folder_to_read
 
@@ -30,8 +31,8 @@ def score_test(
     chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.selected_value)
     with opened(storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
-        machine = Machine(folder_to_read(ledger, checkpoints), device, threads, study)
-        score = scored_once(ledger, chosen, load_campaign(study)[1].workload, machine)
+        machine = Machine(folder_to_read(ledger, checkpoints), device, threads)
+        score = scored_once(ledger, chosen, load_campaign(study)[1].workload, machine, study)
     if form is Format.json:
         print(json.dumps(dict(score), indent=2))
     else:

@@ -10,13 +10,12 @@ from pathlib import Path
 from tuner.cli.places import exists, opened
 from tuner.cli.where import Where
 from tuner.design.study_file import load_campaign
-from tuner.design.workload import Workload
 from tuner.errors import InputError
-from tuner.execution.fusing import parsed_fuse
+from tuner.execution.backend import Backend
 from tuner.execution.in_process import InProcess
-from tuner.execution.orders import Place
-from tuner.execution.quota import Quota
-from tuner.execution.workers import Workers
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine, Quota, parsed_fuse
+from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
 from tuner.storage.engine import complete_url, default_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
@@ -41,22 +40,22 @@ def open_session(where: Where, *, dry_run: bool = False, create: bool = True) ->
     quota = None if room is None else Quota(room, max(one.promote or 1 for one in campaign.rounds))
     with _ledger(where.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, where.checkpoints)
-        local = _local(where, campaign.workload, root, quota)
-        with nullcontext(local) if dry_run else _backend(where, local, root, quota) as backend:
+        loaded = LoadedWorkload(campaign.workload, _machine(where, root, quota), where.study)
+        with nullcontext(InProcess()) if dry_run else _backend(where, loaded) as backend:
             yield Session(
                 name,
                 campaign,
                 ledger,
+                loaded,
                 backend,
                 study_file=where.study,
                 allow_changed_code=where.allow_changed_code,
-                claim_folder=cache(lambda: backend.work_in(claimed_folder(ledger, where.checkpoints))),
+                claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, where.checkpoints))),
             )
 
 
-def _local(where: Where, workload: Workload, root: Path, quota: Quota | None) -> InProcess:
-    return InProcess(
-        workload,
+def _machine(where: Where, root: Path, quota: Quota | None) -> Machine:
+    return Machine(
         root,
         device=where.device,
         threads=where.threads,
@@ -64,33 +63,20 @@ def _local(where: Where, workload: Workload, root: Path, quota: Quota | None) ->
         profile=where.profile.value,
         allow_inexact=where.allow_inexact,
         quota=quota,
-        study_file=where.study,
+        worker_count=1 if where.workers is None else parsed_workers(where.workers),
+        workers_per_gpu=where.workers_per_gpu,
+        stall_seconds=where.stall_timeout,
     )
 
 
 @contextmanager
-def _backend(where: Where, local: InProcess, root: Path, quota: Quota | None) -> Iterator[InProcess | Workers]:
+def _backend(where: Where, loaded: LoadedWorkload) -> Iterator[Backend]:
     """What trains: this process, or worker processes that end with the command."""
-    count = parsed_workers(where.workers)
     if where.workers is None:
-        yield local
+        yield InProcess()
         return
-    place = Place(
-        study_file=str(where.study.resolve()),
-        url=complete_url(where.storage or default_url()),
-        checkpoint_root=str(root.resolve()),
-        device=where.device,
-        threads=where.threads,
-        commit_seconds=local.commit_seconds,
-        lease_seconds=local.lease.seconds,
-        fuse=parsed_fuse(where.fuse),
-        profile=where.profile.value,
-        allow_inexact=where.allow_inexact,
-        quota_bytes=quota.num_bytes if quota else None,
-        winners=quota.winners if quota else 1,
-    )
-    crew = Workers(local, place, count, where.stall_timeout, where.workers_per_gpu, where.nursery)
-    with closing(crew) as workers:
+    check_workers(loaded.machine)
+    with closing(Workers(complete_url(where.storage or default_url()), where.fork_server)) as workers:
         yield workers
 
 

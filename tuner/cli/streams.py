@@ -44,7 +44,7 @@ class _Lasting:
 
     def _bear(self, error: OSError) -> None:
         """Write to nowhere from now on. Raises the error where it is one."""
-        if error.errno != errno.EIO and not signals.ENDING.is_set_soon():
+        if error.errno != errno.EIO and not signals.SHUTDOWN.is_set_soon():
             raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-from tuner.cli.early import early_nursery
+from tuner.cli.early import early_fork_server
 from tuner.cli.options import (
     AllowChangedCode,
     AllowInexact,
@@ -23,8 +23,8 @@ from tuner.cli.options import (
     Workers,
     WorkersPerGpu,
 )
-from tuner.execution.nursery import Nursery
-from tuner.execution.orders import STALL_SECONDS
+from tuner.execution.fork_server import ForkServer
+from tuner.execution.machine import STALL_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Where:
     allow_changed_code: AllowChangedCode = False
     allow_inexact: AllowInexact = False
     quiet: Quiet = False
-    nursery: Nursery | None = field(default=None, compare=False, metadata={"option": False})
+    fork_server: ForkServer | None = field(default=None, compare=False, metadata={"option": False})
 
 
 def trains(command: Callable[..., None]) -> Callable[..., None]:
@@ -66,8 +66,8 @@ def trains(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(**given: Any) -> None:
         where = Where(**{parameter.name: given.pop(parameter.name) for parameter in shared})
         workers = None if given.get("dry_run") else where.workers
-        with early_nursery(workers, where.device, where.threads, where.study) as nursery:
-            command(replace(where, nursery=nursery), **given)
+        with early_fork_server(workers, where.device, where.threads, where.study) as fork_server:
+            command(replace(where, fork_server=fork_server), **given)
 
     parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
     with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
