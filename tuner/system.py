@@ -14,23 +14,26 @@ and trained in one process; the fallbacks are here, and what has none is refused
 """
 
 import errno
+import importlib
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-try:
-    import msvcrt
-except ImportError:
-    msvcrt = None  # type: ignore[assignment]
 
+def _module(name: str) -> Any:
+    """A module of some operating systems; None elsewhere."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+fcntl, msvcrt = _module("fcntl"), _module("msvcrt")
 FORKS_WHOLE = sys.platform == "linux" and hasattr(os, "fork")  # a fork of a process that imported torch is whole
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # flags of os.open
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -57,8 +60,9 @@ def lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return
     while msvcrt is not None:
-        try:  # one byte, also of an empty file; it would give up after 10 s by itself
-            return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        try:  # one byte, also of an empty file; msvcrt's own waiting gives up after 10 s
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            return
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EDEADLK):
                 raise
