@@ -97,11 +97,11 @@ def test_a_training_label_that_is_nan_is_said_before_and_after_and_by_the_check(
 
 
 def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path, monkeypatch):
-    from tuner.execution import in_process
+    from tuner.execution import inspection
 
     looked = []
-    look = in_process.check_validation
-    monkeypatch.setattr(in_process, "check_validation", lambda *given: looked.append(1) or look(*given))
+    look = inspection.check_validation
+    monkeypatch.setattr(inspection, "check_validation", lambda *given: looked.append(1) or look(*given))
     for trials in (1, 2):
         assert tuner("launch", written(tmp_path, trials=trials), "--round", 1).code == 0
     assert len(looked) == 1
@@ -111,11 +111,11 @@ def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path
 
 
 def test_one_launch_tries_one_update_once(tuner, tmp_path, monkeypatch):
-    from tuner.execution import in_process
+    from tuner.execution import inspection
 
     tried = []
-    check = in_process.check_workload
-    monkeypatch.setattr(in_process, "check_workload", lambda *given: tried.append(1) or check(*given))
+    check = inspection.check_workload
+    monkeypatch.setattr(inspection, "check_workload", lambda *given: tried.append(1) or check(*given))
     assert tuner("launch", written(tmp_path, trials=1), "--round", 1).code == 0
     assert len(tried) == 1
 
