@@ -29,7 +29,7 @@ from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import constant, constant_then_decay, cosine
+from tuner.budget.families import constant, constant_then_decay, cosine
 from tuner.design.hyperparameters import log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace

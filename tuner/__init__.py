@@ -7,7 +7,7 @@ file needs is imported from here, and nothing heavy comes with it.
 from importlib import import_module
 from typing import Any
 
-from tuner.budget.schedules import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize

@@ -20,7 +20,6 @@ from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.checklist import only_promoted
 from tuner.analysis.conclusions import conclusions_frame
-from tuner.analysis.curves import TOP, ranked_trials
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
@@ -30,15 +29,11 @@ from tuner.analysis.round_frames import round_frames, round_rows, rounds_started
 from tuner.analysis.standing import in_words, standing
 from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
-from tuner.budget.schedules import UNKNOWN_SHAPES
 from tuner.design.hyperparameters import Value
 from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
-from tuner.plots.budget_curve import budget_curve_frame, budget_curve_plot
 from tuner.plots.catalog import PLOTS
-from tuner.plots.schedules import schedules_frame, schedules_plot, trained_schedules
-from tuner.plots.sweep import sweep_plot
-from tuner.plots.transfer import transfer_frame, transfer_plot
+from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
 from tuner.records import Checkpoint, TrialRecord
 from tuner.security import without_secrets
 from tuner.shown import in_html, shown, word
@@ -46,8 +41,6 @@ from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
 
-SWEEP_PLOT, BUDGET_CURVE_PLOT, TRANSFER_PLOT = "sweep", "budget-curve", "transfer"  # of a campaign, and of two rounds
-SCHEDULES_PLOT = "schedules"  # of all rounds over each other, where none is named
 Asked = int | str | None  # which study is meant
 
 
@@ -179,57 +172,43 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return conclusions_frame(rounds_frames(ledger, self.name))
 
-    def plot(self, kind: str, round: Asked = None) -> Figure:
-        """A plot by the name it has in `tuner plot`. Raises StorageError for a kind that does not exist."""
-        return self.drawn(kind, round)[0]
+    def plot(self, name: str, round: Asked = None) -> Figure:
+        """A plot by its name in `tuner plot`. Raises InputError for an unknown name, with the names there are."""
+        return self.drawn(name, round)[0]
 
-    def drawn(self, kind: str, round: Asked = None) -> tuple[Figure, pd.DataFrame]:
-        """A figure and the frame it shows."""
-        if isinstance(round, str) and kind in PLOTS:
-            return PLOTS[kind](self.frames(round))
-        return self._drawn_of_round(kind, None if isinstance(round, str) else round)
+    def drawn(self, name: str, round: Asked = None) -> Drawn:
+        """The figure of a plot, and the frame whose numbers the figure shows."""
+        plot = PLOTS.get(name)
+        if isinstance(plot, StudyPlot):
+            return plot.draw(self.frames(round))
+        if isinstance(plot, CampaignPlot):
+            return plot.draw(self._rounds() if round is None else [self.frames(round)])
+        if isinstance(plot, RoundPlot):
+            return plot.draw(*self._with_the_round_before(None if isinstance(round, str) else round))
+        return self._drawn_of_campaign(plot)
 
-    def _drawn_of_round(self, kind: str, round: int | None) -> tuple[Figure, pd.DataFrame]:
-        if kind == SWEEP_PLOT:
-            records = self.sweep()
-            return sweep_plot(records.fits, records.outcome), records.fits
-        if kind == BUDGET_CURVE_PLOT:
-            curve = self.budget_curve()
-            frame = budget_curve_frame(curve)
-            return budget_curve_plot(frame, curve.objective.metric, title=f"What longer runs buy: {curve.point}"), frame
-        if kind == TRANSFER_PLOT:
-            return self._transfer(round)
-        if kind == SCHEDULES_PLOT and (trained := self._trained(round)):
-            table = schedules_frame(trained_schedules(trained))
-            return schedules_plot(table), table
-        if kind not in PLOTS:
-            known = ", ".join([*PLOTS, SWEEP_PLOT, TRANSFER_PLOT, BUDGET_CURVE_PLOT])
-            raise StorageError(f"there is no plot {kind!r}; there are: {known}")
-        return PLOTS[kind](self.frames(round))
+    def _drawn_of_campaign(self, plot: Plot) -> Drawn:
+        if isinstance(plot, SweepPlot):
+            return plot.draw(self.sweep())
+        if isinstance(plot, BudgetCurvePlot):
+            return plot.draw(self.budget_curve())
+        raise TypeError(f"{type(plot).__name__} is no kind of plot that records can draw")
 
-    def _trained(self, round: int | None) -> list[tuple[str, TrialRecord]]:
-        """The best trials of a round with the schedules they had; without a number the best of each round."""
+    def _rounds(self) -> list[StudyFrames]:
+        """Every round that was started, oldest first. Raises StorageError without any."""
         with self._ledger() as ledger:
-            numbers = rounds_started(ledger, self.name) if round is None else [round]
-            found: list[tuple[str, TrialRecord]] = []
-            for number in numbers:
-                frames = round_frames(ledger, self.name, number)
-                if frames.study.schedule.name not in UNKNOWN_SHAPES:
-                    best = ranked_trials(frames)["trial"].head(TOP if round else 1)
-                    found += [(frames.study.name, row_of_trial(ledger, self.name, number, int(n))[1]) for n in best]
-        return found
+            round_number(ledger, self.name, None)
+            return rounds_frames(ledger, self.name)
 
-    def _transfer(self, round: int | None) -> tuple[Figure, pd.DataFrame]:
-        """A round beside the one before it. Raises StorageError for a first round."""
+    def _with_the_round_before(self, round: int | None) -> tuple[StudyFrames, StudyFrames]:
+        """A round and the one before it, oldest first. Raises StorageError for a first round."""
         with self._ledger() as ledger:
             number = round_number(ledger, self.name, round)
             earlier = [one for one in rounds_started(ledger, self.name) if one < number]
             if not earlier:
                 raise StorageError(f"round {number} of {self.name!r} has no round before it to be compared with")
             before, after = (round_frames(ledger, self.name, one) for one in (earlier[-1], number))
-        table = transfer_frame(before, after)
-        title = f"From {before.study.name} to {after.study.name}"
-        return transfer_plot(table, after.study.objective.metric, title=title), table
+        return before, after
 
     def budget_curve(self) -> BudgetCurve:
         """The newest budget curve. Raises StorageError when none was trained."""

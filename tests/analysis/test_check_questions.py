@@ -21,7 +21,7 @@ from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
 from tuner.analysis.training_loss import training_loss_finding
 from tuner.analysis.warmup import warmup_finding
-from tuner.budget.schedules import linear
+from tuner.budget.families import linear
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.space import SearchSpace
 from tuner.errors import DeclarationError

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import curve, record, study
+from analysis.handmade import curve, planned, record, study
 
 from tuner.analysis import round_findings
 from tuner.analysis.boundaries import boundary_findings
@@ -32,7 +32,8 @@ def imported(space, points, curves, *, pruned=(), source="Optuna study mine", or
     for index, (point, values) in enumerate(zip(points, curves, strict=True)):
         one = record(index, point, State.CANCELLED if index in pruned else State.COMPLETE)
         reason = f"pruned at step {len(values)}" if index in pruned else ""
-        records.append(replace(one, reason=reason, step=len(values), origin=source + (origin or "")))
+        one = planned(one, origin=source + (origin or ""))
+        records.append(replace(one, reason=reason, step=len(values)))
     parts = [curve(i, range(1, len(v) + 1), v) for i, v in enumerate(curves)]
     return frames_of(made, records, pd.concat(parts, ignore_index=True))
 

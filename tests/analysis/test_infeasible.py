@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from analysis.handmade import frames_of_curves, frames_of_values, record, study
+from analysis.handmade import frames_of_curves, frames_of_values, planned, record, study
 
 from tuner.analysis.evidence import no_curves_finding
 from tuner.analysis.failed import failed_findings
@@ -67,7 +67,7 @@ def diverged(rates, steps, *, held="", batch_sizes=None, data_seeds=None, space=
         point = {"learning_rate": rate} | ({"batch_size": batch_sizes[number]} if batch_sizes else {})
         reason = f"diverged at step {step}: the loss became nan{held}"
         made = replace(record(number, point, State.INFEASIBLE), reason=reason)
-        records.append(replace(made, data_seed=data_seeds[number]) if data_seeds else made)
+        records.append(planned(made, data_seed=data_seeds[number]) if data_seeds else made)
     nothing = pd.DataFrame({"trial": [], "step": [], "metric": [], "value": []})
     return frames_of(study(space), records, nothing)
 

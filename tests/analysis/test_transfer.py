@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import curve, record, study
+from analysis.handmade import curve, planned, record, study
 
 from tuner import SearchSpace, choice, linear, log_uniform
 from tuner.analysis.best_region import Region, agreement
@@ -23,7 +23,7 @@ SPACE = SearchSpace(learning_rate=log_uniform(1e-2, 2.0))
 def round_of(number, steps, trials, *, space=SPACE, direction="minimize"):
     """A round with a trial for each (origin, point, value), measured half-way at twice its value, and at the end."""
     declared = replace(study(space, steps=steps, direction=direction), name=f"round-{number}", round=number)
-    records = [replace(record(place, point), origin=origin) for place, (origin, point, _) in enumerate(trials)]
+    records = [planned(record(place, point), origin=origin) for place, (origin, point, _) in enumerate(trials)]
     parts = [curve(place, [steps // 2, steps], [2 * value, value]) for place, (_, _, value) in enumerate(trials)]
     return frames_of(declared, records, pd.concat(parts, ignore_index=True))
 

@@ -22,7 +22,8 @@ from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.learning_rates import rate_left
 from tuner.analysis.overfitting import overfitting_finding
 from tuner.analysis.periodicity import periodicity_finding
-from tuner.budget.schedules import constant_then_decay, cosine, linear
+from tuner.budget.families import constant_then_decay, cosine, linear
+from tuner.budget.schedules import ScheduleFamily
 from tuner.design.hyperparameters import integers, log_uniform
 from tuner.design.space import SearchSpace
 from tuner.records import State
@@ -73,7 +74,7 @@ def test_the_share_of_the_rate_that_is_left_is_that_of_the_schedule_or_of_the_lo
     frames = frames_of_curves(study(schedule=linear()), [[0.5] * 50])
     assert rate_left(frames, [0], 0.75)[0] == pytest.approx(0.125, abs=0.002)
     logged = pd.concat([frames.curves, curve(0, [250, 500, 750, 800, 1000], [0.1, 0.1, 0.1, 0.02, 0.0], "lr")])
-    elsewhere = frames_of(study(), [replace(record(0), schedule=None)], logged)
+    elsewhere = frames_of(study(schedule=ScheduleFamily("unknown")), [record(0)], logged)
     assert rate_left(elsewhere, [0], 0.75)[0] == pytest.approx(0.1)
     assert np.isnan(rate_left(frames, [7], 0.75)[0])
 

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from tuner.analysis.study_frames import StudyFrames
+from tuner.design.objective import metric_from
 
 TOP = 3
 
@@ -15,9 +16,9 @@ def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
 
 def pruned_curves_frame(frames: StudyFrames, *, most: int = 40) -> pd.DataFrame:
     """The validation curves of `most` pruned trials, as rows of `top_curves_frame` without a rank."""
-    name = frames.study.objective.metric.partition("/")[2]
+    name, _, validation = _selecting(frames)
     trials = frames.pruned["trial"].head(most)
-    curves = frames.curves[(frames.curves["metric"] == f"validation/{name}") & frames.curves["trial"].isin(trials)]
+    curves = frames.curves[(frames.curves["metric"] == validation) & frames.curves["trial"].isin(trials)]
     table = curves.assign(rank=pd.array([pd.NA] * len(curves), "Int64"), split="pruned", metric=name, chosen=False)
     return table[["rank", "trial", "split", "metric", "step", "value", "chosen"]].reset_index(drop=True)
 
@@ -29,12 +30,18 @@ def top_curves_frame(frames: StudyFrames, *, top: int = TOP) -> pd.DataFrame:
     retrospective selection picked). Only the metric that selects, on both splits.
     """
     best = ranked_trials(frames).head(top)
-    name = frames.study.objective.metric.partition("/")[2]
-    curves = frames.curves[frames.curves["metric"].isin([f"training/{name}", f"validation/{name}"])]
+    name, *metrics = _selecting(frames)
+    curves = frames.curves[frames.curves["metric"].isin(metrics)]
     places = pd.DataFrame({"trial": best["trial"], "rank": range(1, len(best) + 1), "best_step": best["best_step"]})
     table = places.merge(curves, on="trial")
-    table["split"] = table["metric"].astype(str).str.split("/").str[0]
+    table["split"] = table["metric"].astype(str).map(lambda text: metric_from(text).split)
     table["metric"] = name
     table["chosen"] = table["step"] == table["best_step"]
     columns = ["rank", "trial", "split", "metric", "step", "value", "chosen"]
     return table[columns].sort_values(["rank", "split", "step"]).reset_index(drop=True)
+
+
+def _selecting(frames: StudyFrames) -> tuple[str, str, str]:
+    """The name of the selecting metric, and the metric on the training and on the validation split."""
+    metric = frames.study.objective.measured
+    return metric.name, str(metric.on("training")), str(metric.on("validation"))

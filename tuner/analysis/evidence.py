@@ -15,8 +15,7 @@ MINIMUM_COMPLETE = 5  # [P] completed trials below which a study says nothing as
 
 def split_metrics(objective: Objective) -> tuple[str, str]:
     """The selecting metric on the training and on the validation split."""
-    name = objective.metric.partition("/")[2]
-    return f"training/{name}", f"validation/{name}"
+    return str(objective.measured.on("training")), str(objective.measured.on("validation"))
 
 
 def has_curves(frames: StudyFrames) -> bool:

@@ -10,6 +10,7 @@ from tuner.analysis.positions import unit_positions
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
+from tuner.design.names import Name
 
 MANY = 0.5  # [P] a larger share of infeasible trials asks for another space (B22)
 MINIMUM_FINISHED = 5  # [P] fewer finished trials have no share worth the name
@@ -164,7 +165,7 @@ def _measured(frames: StudyFrames) -> bool:
 
 def _rates(frames: StudyFrames) -> pd.Series:
     """The learning rate of each trial, whatever its optimizer; NaN where it is not among the hyperparameters."""
-    names = [name for name in frames.hyperparameters if name.rpartition(".")[2] == "learning_rate"]
+    names = [name for name in frames.hyperparameters if Name.of(name).short == "learning_rate"]
     return frames.trials[names].astype(float).max(axis=1) if names else pd.Series(np.nan, frames.trials.index)
 
 

@@ -14,6 +14,7 @@ from tuner.analysis.noise import Array
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
+from tuner.design.names import Name
 
 NEAR = 5.0  # [P] the best learning rate within this factor of the first divergent one (B23)
 DIVERGENT = 0.8  # [P] share of infeasible trials at and above the first divergent learning rate
@@ -45,7 +46,7 @@ _NAMES = ("learning_rate", "lr", "learningrate", "base_lr", "max_lr", "peak_lr",
 
 def is_learning_rate(name: str) -> bool:
     """Whether a hyperparameter's name, or the last part of it, says that it is a learning rate."""
-    short = name.rpartition(".")[2].lower()
+    short = Name.of(name).short.lower()
     return short in _NAMES or short.endswith(("_lr", "learning_rate")) or short.startswith("lr_")
 
 

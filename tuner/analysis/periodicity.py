@@ -14,6 +14,7 @@ from tuner.analysis.levels import WIDE, running_mean
 from tuner.analysis.noise import Array, without_spikes
 from tuner.analysis.question import Question
 from tuner.analysis.study_frames import StudyFrames
+from tuner.design.objective import metric_from
 
 TOP = 10  # [P] best trials whose spectra are averaged
 MINIMUM_EVALUATIONS = 40  # [P] fewer resolve no period
@@ -83,7 +84,7 @@ def periodicity_finding(frames: StudyFrames) -> Finding:
 
 def _epoch(frames: StudyFrames) -> float:
     """The steps of an epoch, where epochs were logged beside the steps; NaN where they were not, or differ."""
-    names = [name for name in frames.metrics if name.rpartition("/")[2] == "epoch"]
+    names = [name for name in frames.metrics if metric_from(name).name.rpartition("/")[2] == "epoch"]
     lengths = []
     for _, part in frames.curves[frames.curves["metric"].isin(names)].groupby("trial"):
         epochs = part["value"].to_numpy(dtype=np.float64)

@@ -26,7 +26,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
 from tuner.analysis.worth import rounding_noise
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
-from tuner.design.objective import FitCriterion
+from tuner.design.objective import FitCriterion, metric_from
 
 LAST = 0.75  # [P] the last part begins at this fraction of the steps at a constant rate
 LATEST_FIT = 0.85  # [P] after a later fit there is too little left to see what came "afterwards"
@@ -198,7 +198,7 @@ def _judged_part(frames: StudyFrames, trials: pd.DataFrame) -> tuple[int, Rate]:
     budget = frames.study.budget.max_train_steps
     schedules = frames.known_schedules(trials["trial"])
     if len(schedules) < len(trials):
-        return budget, "falling" if frames.study.schedule.name == "decaying" else "unknown"
+        return budget, "falling" if frames.study.schedule.kind.falls else "unknown"
     ends = [budget if schedule.decay_start is None else schedule.decay_start for schedule in schedules]
     return (min(ends), "constant") if min(ends) >= CONSTANT_SHARE * budget else (budget, "falling")
 
@@ -236,7 +236,7 @@ def _with_overfitting(frames: StudyFrames, table: pd.DataFrame) -> pd.DataFrame:
     """Adds rise and overfitting, as the finding about overfitting has them: two answers must not differ (A5)."""
     known = overfitting_frame(frames).set_index("trial")
     overfits = set(known.index[known["overfitting"].astype(bool)])
-    is_validation = table["metric"].str.startswith("validation/")
+    is_validation = table["metric"].map(lambda text: metric_from(text).split == "validation").astype(bool)
     table["rise"] = table["trial"].map(known["rise"]).where(is_validation).astype(float)
     table["overfitting"] = is_validation & table["trial"].isin(overfits)
     return table

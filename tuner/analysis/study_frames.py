@@ -17,7 +17,7 @@ PRUNED = "pruned"  # how the reason of a cancelled trial begins that a pruner en
 class StudyFrames:
     """`study` and its records.
 
-    trials: one row a trial, sorted by number. Columns: `design.trial.TRIAL_COLUMNS`, which are trial (number), state
+    trials: one row a trial, sorted by number. Columns: `design.names.TRIAL_COLUMNS`, which are trial (number), state
         ("complete", ...), reason, origin, seed, data_seed, steps (last recorded step), inherited (those of them taken
         over from another trial), exact (trained under one set of Numerics), attempt, best_value and best_step
         (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
@@ -79,7 +79,7 @@ class StudyFrames:
 
     def ends_at_zero(self, trials: Iterable[int]) -> bool | None:
         """Whether the rate of some of these trials decays to (almost) zero; None where nothing is known of it."""
-        if self.study.schedule.name == "decaying":  # trained elsewhere, and its log shows that the rate falls
+        if self.study.schedule.kind.falls:  # trained elsewhere, and its log shows that the rate falls
             return True
         known = self.known_schedules(trials)
         return any(schedule.ends_at_zero for schedule in known) if known else None

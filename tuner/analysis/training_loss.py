@@ -52,7 +52,7 @@ def training_loss_frame(frames: StudyFrames) -> pd.DataFrame:
 def training_metric(frames: StudyFrames) -> str:
     """training/loss where it was measured and is minimized, else the selecting metric on the training split."""
     objective = frames.study.objective
-    own = f"training/{objective.metric.partition('/')[2]}"
+    own = str(objective.measured.on("training"))
     return "training/loss" if objective.direction == "minimize" and "training/loss" in frames.metrics else own
 
 

@@ -16,7 +16,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.choices import Choices
 from tuner.execution.inspection import inspect
-from tuner.records import State
+from tuner.records import Numerics, State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, work_on
 from tuner.rounds.prepare import Prepared
 from tuner.shown import shown
@@ -138,7 +138,7 @@ def _launched(session: Session, prepared: Prepared, *, retry_failed: bool, quiet
 
 def _how_trained(session: Session, row: StudyRow) -> Iterator[str]:
     """Whether trials trained together, and why, for each of their shapes."""
-    made = Choices(session.ledger, row, numerics="").made()
+    made = Choices(session.ledger, row, Numerics.of({})).made()
     for group, choice in sorted(made.items()):
         kind, *parts = group.split()  # the optimizer, and what trials of one shape share or vary
         which = f" ({' '.join([kind, *(part for part in parts if '=' in part)])})" if len(made) > 1 else ""

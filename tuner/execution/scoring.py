@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.seeds import derived_seed
-from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError, StorageError, StudyChanged
 from tuner.execution.identifying import changed_since
@@ -61,7 +60,8 @@ def scored_once(
 
 def _score(chosen: Chosen, loaded: LoadedWorkload) -> dict[str, object]:
     study, record = chosen.row.study, chosen.record
-    if chosen.checkpoint is None or record.schedule is None:
+    trial = record.readable_trial()
+    if chosen.checkpoint is None:
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
     setting, device = loaded.setting(study), loaded.device
     changed = changed_since(chosen.row, loaded.identifier, setting, test=True)
@@ -77,7 +77,6 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> dict[str, object]:
         raise DeclarationError(
             f"{name}.data gives no test split; return Splits(training=..., validation=..., test=...)"
         )
-    trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
     split = Split("test", test, device)
     with callers_generators_restored(device):
         model = build_model(setting, trial)

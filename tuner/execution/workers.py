@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 import torch
 
 from tuner import signals, system
-from tuner.design.trial import Trial
 from tuner.errors import (
     InputError,
     Interrupted,
@@ -139,7 +138,7 @@ def remaining_work(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bo
 
     Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
     """
-    left = trials_of(row.study, [one for one in ledger.trials(row.study_id) if not one.state.finished])
+    left = trials_of([one for one in ledger.trials(row.study_id) if not one.state.finished])
     if not left:
         return Remaining(0, 0.0)
     alike = [trial for trial in left if trial.shape_group == left[0].shape_group]
@@ -270,9 +269,7 @@ class _Coordinator:
 
     def _claim(self, message: Message) -> Claim:
         record = self.ledger.trial(self.row.study_id, message["trial"])
-        if record.schedule is None:
-            raise StorageError(record.reason)
-        trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
+        trial = record.readable_trial()
         resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
         return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
 

@@ -81,8 +81,8 @@ def _first_budget(session: Session) -> Budget:
     outcome = sweep.outcome
     if not isinstance(outcome, Fitted):
         raise DeclarationError(
-            f"the sweep gave no number of steps: `tuner sweep {session.study_file or session.name}` prints the lines of "
-            "the study file that help. Or declare production_steps for a compute-bound workload, or give "
+            f"the sweep gave no number of steps: `tuner sweep {session.study_file or session.name}` prints the lines "
+            "of the study file that help. Or declare production_steps for a compute-bound workload, or give "
             "max_train_steps"
         )
     steps = rounded_up(sweep.margin * outcome.steps)
