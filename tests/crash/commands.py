@@ -47,7 +47,7 @@ for _module in pkgutil.iter_modules(tuner.cli.__path__, "tuner.cli."):
         importlib.import_module(_module.name)
 for _name in (
     "tuner.execution.scoring", "tuner.reading", "tuner.interchange.optuna_in", "tuner.interchange.tables_in",
-    "tuner.report.page", "tuner.rounds.importances", "tuner.analysis.boundaries", "tuner.rounds.adoption",
+    "tuner.report.page", "tuner.rounds.importances", "tuner.analysis.questions.boundary", "tuner.rounds.adoption",
     "tuner.rounds.budget_curve", "tuner.rounds.exploitation", "tuner.rounds.prepare", "tuner.rounds.expand",
 ):  # fmt: skip
     importlib.import_module(_name)  # what commands import when they are called

@@ -21,8 +21,8 @@ def boundaries(
 
     Without --round it speaks of the last round that searched: a round that trains chosen points has no ranges.
     """
-    from tuner.analysis.boundaries import boundary_findings
     from tuner.analysis.elsewhere import for_elsewhere
+    from tuner.analysis.questions.boundary import boundary_findings
     from tuner.cli.given import command, note_recorded
     from tuner.cli.output import emit_findings, exit_code, next_step, say, say_failed
     from tuner.reading import load

@@ -25,8 +25,8 @@ def check(
 ) -> None:
     """Ask every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
     from tuner.analysis.checklist import failing
-    from tuner.analysis.evidence import has_curves
     from tuner.analysis.good_trials import good_defined
+    from tuner.analysis.trial_curves import has_curves
     from tuner.cli.given import command, note_recorded
     from tuner.cli.output import emit_findings, next_step, say, show
     from tuner.reading import load

@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.table import Table
 from rich.text import Text
 
-from tuner.analysis.failed import failures, listed
+from tuner.analysis.study_progress import failures, listed
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command

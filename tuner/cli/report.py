@@ -17,9 +17,9 @@ def report(
 ) -> None:
     """Write a self-contained HTML page: findings first, then plots, curves and the table of trials."""
     from tuner.cli.output import say
-    from tuner.cli.places import opened, report_path
+    from tuner.cli.places import opened
     from tuner.reading import load
-    from tuner.report.page import write_report
+    from tuner.report.page import report_path, write_report
     from tuner.rounds.importances import importances
 
     records = load(study, storage)

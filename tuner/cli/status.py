@@ -13,7 +13,7 @@ def status(
     form: OutputFormat = Format.table,
 ) -> None:
     """Show the studies in the storage: trials by state, steps done, budget."""
-    from tuner.analysis.standing import in_words, standing
+    from tuner.analysis.study_progress import in_words, standing
     from tuner.cli.output import emit_frame
     from tuner.cli.places import opened
     from tuner.reading import campaign_name

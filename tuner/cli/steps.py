@@ -13,8 +13,8 @@ def best_steps(
     form: OutputFormat = Format.table,
 ) -> None:
     """Say where in training the best checkpoints lie, and whether the step budget was right (exit code 3: act)."""
-    from tuner.analysis.best_steps import best_steps_finding
     from tuner.analysis.elsewhere import for_elsewhere
+    from tuner.analysis.questions.best_steps import best_steps_finding
     from tuner.cli.given import command, note_recorded
     from tuner.cli.output import emit_findings, exit_code, next_step, say_failed
     from tuner.reading import load

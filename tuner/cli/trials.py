@@ -21,7 +21,7 @@ def trials(
 
     A hyperparameter that a trial does not have is shown as "-" (left empty in CSV); None is a value, None or null.
     """
-    from tuner.analysis.curves import ranked_trials
+    from tuner.analysis.study_frames import ranked_trials
     from tuner.cli.output import emit_frame, say
     from tuner.interchange.cells import with_choice_cells, with_none
     from tuner.reading import load

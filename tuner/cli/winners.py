@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tuner.analysis.search_lines import again_elsewhere
+from tuner.analysis.elsewhere import again_elsewhere
 from tuner.cli.given import command
 from tuner.cli.output import say, show
 from tuner.cli.tables import readable
