@@ -8,12 +8,12 @@ import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from tuner.design.shape_group import shape_group_of
 from tuner.design.trial import Trial
-from tuner.errors import InputError, NotFusible
+from tuner.errors import NotFusible
 from tuner.execution.choices import Choices
+from tuner.execution.machine import Fuse
 from tuner.fused.choice import (
     FEWEST_STEPS,
     Choice,
@@ -32,9 +32,7 @@ from tuner.training.setting import Setting
 from tuner.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
-MOST_TRIALS = 1024  # of one group
 MOST_COMPARED = 64  # of a shape, where no two models are alike
-Fuse = int | Literal["auto", "off"]
 
 
 class Fusing:
@@ -179,12 +177,3 @@ def _of_one_history(claims: Sequence[Claim]) -> Sequence[Claim]:
     attempt = claims[0].attempt
     most = {1: len(claims), 2: len(claims), 3: max(1, len(claims) // 8)}.get(attempt, 1)
     return [claim for claim in claims if claim.attempt == attempt][:most]
-
-
-def parsed_fuse(text: str) -> Fuse:
-    """What --fuse says: off, auto, or a number of trials. Raises InputError."""
-    if text in ("auto", "off"):
-        return "auto" if text == "auto" else "off"
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_TRIALS:
-        raise InputError(f"--fuse is off, auto or a number of trials from 1 to {MOST_TRIALS}, got {text!r}")
-    return int(text)
