@@ -48,7 +48,7 @@ def test_the_work_ahead_is_that_of_the_trials_that_are_left(fused, tmp_path, mon
         assert 0.0 < step < 10.0, "seconds, on any machine"
         kept = ledger.conclusion("tiny", "fusion", row.study_id)
         assert (kept is not None) == fused
-        monkeypatch.setattr(processes, "best_choice", lambda *rest, **named: pytest.fail("probed twice"))
+        monkeypatch.setattr(processes, "best_fusion", lambda *rest, **named: pytest.fail("probed twice"))
         if fused and next(iter(kept.values()))["trials"] > 1:
             again = work_ahead(ledger, row, backend._setting(study, "x", lambda: False), fused=True)
             assert again.num_trials == 6

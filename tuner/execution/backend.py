@@ -8,10 +8,10 @@ from tuner.design.hyperparameters import Value
 from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.fused.choice import Choice
 from tuner.records import Claim, Price, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.engine import Fusion
 
 
 class Listener(Protocol):
@@ -95,7 +95,7 @@ class Backend(Protocol):
         """Measure what a trial costs here. Nothing is written."""
         ...
 
-    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
+    def fusion(self, study: Study, trials: Sequence[Trial]) -> Fusion:
         """How these trials would train together: operation by operation, or why they cannot. Nothing is written."""
         ...
 

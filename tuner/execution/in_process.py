@@ -22,7 +22,7 @@ from tuner.execution.patience import PatientRecorder, patiently
 from tuner.execution.prefixes import Finder, saved_steps
 from tuner.execution.processes import num_processes, work_ahead
 from tuner.execution.quota import Quota, keep_within
-from tuner.fused.choice import Choice, look_at
+from tuner.fused.fusion import look_at
 from tuner.records import Claim, Price, State, TrialUpdate
 from tuner.shown import shown
 from tuner.signals import ENDING
@@ -34,13 +34,14 @@ from tuner.storage.studies import StudyRow
 from tuner.storage.verify import clear_strays
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
+from tuner.training.engine import Fusion
 from tuner.training.finite import check_validation, warn_of_training
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import Profile, choose_device, numerics, prepare_numerics
 from tuner.training.preflight import check_switched_off, check_workload, measured_price, warn_of_ignored
 from tuner.training.random_examples import random_example
 from tuner.training.room import check_room
-from tuner.training.setting import COMMIT_SECONDS, Data, Setting
+from tuner.training.setup import COMMIT_SECONDS, Data, TrainingSetup
 from tuner.training.trainer import Trainer
 from tuner.training.unread import unread
 from tuner.training.workload_parts import workload_parts
@@ -163,7 +164,7 @@ class InProcess:
                     "nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name
                 )
 
-    def _say_first(self, setting: Setting, trial: Trial) -> None:
+    def _say_first(self, setting: TrainingSetup, trial: Trial) -> None:
         """What there is to say about a workload once, before anything is trained."""
         if not self._said:
             self._said = True
@@ -201,7 +202,7 @@ class InProcess:
     def price(self, study: Study, trial: Trial) -> Price:
         return measured_price(self._setting(study, "price", _never), trial)
 
-    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
+    def fusion(self, study: Study, trials: Sequence[Trial]) -> Fusion:
         return look_at(self._setting(study, "fusion", _never), trials)
 
     def work_in(self, root: Path) -> None:
@@ -291,8 +292,8 @@ class InProcess:
         ledger.release([claim for claim in claims if claim.trial_id not in ended])
         told.ended(claims, updates)
 
-    def _setting(self, study: Study, place: str, stop: Callable[[], bool]) -> Setting:
-        return Setting(
+    def _setting(self, study: Study, place: str, stop: Callable[[], bool]) -> TrainingSetup:
+        return TrainingSetup(
             study=study,
             workload=self.workload,
             data=self.data,

@@ -7,10 +7,10 @@ import torch
 
 from tuner.execution.choices import Choices
 from tuner.execution.fusing import trials_of
-from tuner.fused.choice import best_choice, evaluation_seconds, largest_group
+from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 
 START_SECONDS = {"cpu": 1.5, "cuda": 5.0}  # until workers train: on a CPU they are forked, and 0.7 was measured
 ENOUGH_SECONDS = 10.0  # of steps: two processes save more than they take to start, whatever evaluations add
@@ -25,7 +25,7 @@ class Ahead:
     seconds: float
 
 
-def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) -> Ahead:
+def work_ahead(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fused: bool) -> Ahead:
     """Estimated from a probe, which is made now where the Ledger knows of none.
 
     Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
@@ -37,10 +37,10 @@ def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) 
     choices = Choices(ledger, row, setting.numerics)
     choice = choices.of(left[0].shape_group) if fused else None
     if choice is None and fused:
-        choice = best_choice(setting, alike[: largest_group(setting.device)], len(left))
+        choice = best_fusion(setting, alike[: largest_group(setting.device)], len(left))
         choices.keep(left[0].shape_group, choice)
     if choice is None or not choice.seconds:
-        choice = best_choice(setting, alike[:1], len(left))
+        choice = best_fusion(setting, alike[:1], len(left))
     budget = row.study.budget
     steps = choice.seconds * budget.max_train_steps * len(left)
     if steps > ENOUGH_SECONDS:

@@ -15,7 +15,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import choose_device, prepare_numerics
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trainer import Trainer
 
 
@@ -69,7 +69,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     with tempfile.TemporaryDirectory() as folder:
         data = identifier.data(chosen)
         packages = identifier.packages
-        setting = Setting(row.study, workload, data, chosen, Path(folder), "replay", 1e9, packages=packages)
+        setting = TrainingSetup(row.study, workload, data, chosen, Path(folder), "replay", 1e9, packages=packages)
         causes = _causes(record, setting, changed_since(row, identifier, setting, beginning=True))
         for words in (*causes, *_about(record)):
             tell(words)
@@ -87,7 +87,7 @@ def _about(record: TrialRecord) -> list[str]:
     ]
 
 
-def _causes(record: TrialRecord, setting: Setting, changed: Sequence[str]) -> list[str]:
+def _causes(record: TrialRecord, setting: TrainingSetup, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
     before = json.loads(record.numerics or "{}")
     now = json.loads(setting.numerics)

@@ -22,7 +22,7 @@ from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import load_weights
 from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import build_model
 
 
@@ -73,7 +73,7 @@ def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, ob
     prepare_numerics(device, machine.threads)
     identifier = Identifier(workload, machine.study_file)
     data = identifier.data(device)
-    setting = Setting(study, workload, data, device, machine.root, "score", packages=identifier.packages)
+    setting = TrainingSetup(study, workload, data, device, machine.root, "score", packages=identifier.packages)
     changed = changed_since(chosen.row, identifier, setting, test=True)
     if changed:
         raise StudyChanged(

@@ -37,10 +37,10 @@ from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.member import Member
 from tuner.execution.nursery import Nursery, worker_environment
 from tuner.execution.orders import STALL_SECONDS, Message, Order, Place
-from tuner.fused.choice import Choice
 from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.engine import Fusion
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -109,7 +109,7 @@ class Workers:
     def price(self, study: Study, trial: Trial) -> Price:
         return self.local.price(study, trial)
 
-    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
+    def fusion(self, study: Study, trials: Sequence[Trial]) -> Fusion:
         return self.local.fusion(study, trials)
 
     def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
