@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check slow soak bench clean
+.PHONY: demo test check slow soak bench measure docs clean
 
 demo: $(STAMP)
 	$(BIN)/tuner run studies/digits.py --yes
@@ -28,6 +28,9 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_loop.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sweep_spread.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict_rates.py
+
+measure: $(STAMP)
+	$(BIN)/python benchmarks/measure.py
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tuner needs Python 3.11 or newer; set PYTHON=')"
