@@ -1,4 +1,4 @@
-"""What data of strangers must not do, and strangers must not see: folders, secrets and cells of spreadsheets."""
+"""Folders, secrets and spreadsheet cells: what untrusted data must not do, and what other people must not see."""
 
 import hashlib
 import re
