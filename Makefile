@@ -29,6 +29,10 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sweep_spread.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict_rates.py
 
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 measure: $(STAMP)
 	$(BIN)/python benchmarks/measure.py
 
@@ -40,4 +44,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache

@@ -19,7 +19,7 @@ PLACES = (
 KINDS = (".py", ".md", ".jinja", ".ipynb", ".toml")
 NOT_LOOKED_AT = ("_build", "generated", "__pycache__", "data")
 
-CITATION = re.compile(r"(?<![\w\"'`/.#])([ABCD][1-9]\d?|[IR][1-9]\d?)(?![\w\"'`=]|\.\d)")
+CITATION = re.compile(r"(?<![\w`/.#])([ABCDF][1-9]\d?|[IR][1-9]\d?)(?![\w\"'`=]|\.\d)")
 MARK = re.compile(r"\[([PSM])\]")
 OUTSIDE = re.compile(r"\b(DESIGN|PLAYBOOK|RELIABILITY|STYLE|HOUSE|VOICE|FAULTS|FUSION|SCALE|SEARCH)(\.md\b| [A-Z]?\d)")
 

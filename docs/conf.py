@@ -1,0 +1,34 @@
+"""How `make docs` builds the pages. Warnings are errors, and nothing is fetched from a network."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from write_pages import list_fields, write_pages  # noqa: E402  (what is generated from the program itself)
+
+from tuner import __version__  # noqa: E402
+
+project = "tuner"
+author = "the authors of tuner"
+release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build", "generated"]
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+default_role = "code"  # docstrings write names as `name`
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+nitpick_ignore_regex = [("py:.*", r".*")]  # types of docstrings are names of other packages and of our own modules
+html_theme = "furo"
+html_title = "tuner"
+html_show_sourcelink = False
+html_copy_source = False
+
+write_pages(HERE)
+
+
+def setup(app):
+    """Let autodoc read the docstrings of this project as they are written."""
+    app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: list_fields(lines))
