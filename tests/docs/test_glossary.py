@@ -7,7 +7,8 @@ from pathlib import Path
 import tuner
 
 PACKAGE = Path(tuner.__file__).parent
-GLOSSARY = (PACKAGE.parent / "docs/concepts/glossary.md").read_text(encoding="utf-8")
+DOCS = PACKAGE.parent / "docs"
+GLOSSARY = (DOCS / "concepts/glossary.md").read_text(encoding="utf-8")
 FILES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".jinja"))
 # Words that are still used, and class names that are still defined twice. Both lists only shrink.
 STILL_USED = (
@@ -63,6 +64,13 @@ def test_no_retired_word_is_used():
     found = {str(path.relative_to(PACKAGE)): used(path.read_text(encoding="utf-8"), words) for path in FILES}
     offenders = {path: set(words) - set(STILL_USED) for path, words in found.items()}
     assert {path: words for path, words in offenders.items() if words} == {}
+
+
+def test_no_page_uses_a_retired_word():
+    pages = [*sorted(DOCS.rglob("*.md")), DOCS.parent / "CONTRIBUTING.md"]
+    pages = [page for page in pages if page != DOCS / "concepts/glossary.md" and "generated" not in page.parts]
+    assert len(pages) > 25
+    assert {page.name: words for page in pages if (words := used(page.read_text(encoding="utf-8"), retired()))} == {}
 
 
 def test_no_public_class_name_is_defined_twice():
