@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from write_pages import list_fields, write_pages  # noqa: E402  (what is generated from the program itself)
+from write_pages import as_markup, write_pages  # noqa: E402  (what is generated from the program itself)
 
 from tuner import __version__  # noqa: E402
 
@@ -21,6 +21,7 @@ default_role = "code"  # docstrings write names as `name`
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 nitpick_ignore_regex = [("py:.*", r".*")]  # types of docstrings are names of other packages and of our own modules
+smartquotes = False  # two hyphens of an option stay two
 html_theme = "furo"
 html_title = "tuner"
 html_show_sourcelink = False
@@ -31,4 +32,4 @@ write_pages(HERE)
 
 def setup(app):
     """Let autodoc read the docstrings of this project as they are written."""
-    app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: list_fields(lines))
+    app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: as_markup(lines))

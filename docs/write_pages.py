@@ -14,7 +14,8 @@ from tuner.cli.app import app
 from tuner.cli.commands import register
 from tuner.cli.exit_codes import Exit
 
-FIELD = re.compile(r"[a-z_]\w*(, [a-z_]\w*)*: \S")  # how a docstring explains a field
+FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
+PLURAL = re.compile(r"(`[^`]+`)(?=\w)")
 WIDTH = 100  # columns of the terminal that the help is shown in
 
 
@@ -55,23 +56,20 @@ def exit_codes() -> str:
     return "\n".join(["| code | meaning | what to do |", "|---|---|---|", *rows, ""])
 
 
-def list_fields(lines: list[str]) -> None:
-    """Change a docstring in place: paragraphs of `name: meaning` lines become lists.
+def as_markup(lines: list[str]) -> None:
+    """Change a docstring in place, so that reStructuredText reads it as people do.
 
-    A continuation of such a line is indented, which reStructuredText takes for something else.
+    A line `name: meaning`, with the indented lines below it, is an entry of a list. A name may end: `Round`s.
     """
-    listed = False
-    for number, line in enumerate(lines):
-        begins = FIELD.match(line)
-        if begins or (listed and not line.strip()):
-            lines[number] = f"- {line}" if begins else line
-            listed = bool(begins)
-        elif listed and line.startswith(" "):
-            lines[number] = f"  {line.strip()}"
+    inside = False
+    marked: list[str | None] = []
+    for line in (PLURAL.sub(r"\1\\ ", line) for line in lines):
+        field = FIELD.match(line)
+        if field:
+            marked += ["" if not inside else None, f"- **{field[1]}**: {field[2]}"]
+        elif inside and line.startswith(" "):
+            marked.append(f"  {line.strip()}")
         else:
-            listed = False
-    starts = [
-        n for n, line in enumerate(lines) if line.startswith("- ") and n and not lines[n - 1].startswith(("- ", "  "))
-    ]
-    for number in reversed(starts):
-        lines.insert(number, "")
+            marked += ["" if inside and line.strip() else None, line]
+        inside = bool(field) or (inside and line.startswith(" "))
+    lines[:] = [line for line in marked if line is not None]
