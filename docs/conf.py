@@ -19,7 +19,7 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 default_role = "code"  # docstrings write names as `name`
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+python_maximum_signature_line_length = 88
 nitpick_ignore_regex = [("py:.*", r".*")]  # types of docstrings are names of other packages and of our own modules
 smartquotes = False  # two hyphens of an option stay two
 html_theme = "furo"
@@ -31,5 +31,11 @@ write_pages(HERE)
 
 
 def setup(app):
-    """Let autodoc read the docstrings of this project as they are written."""
+    """Let autodoc read docstrings and signatures of this project as they are written."""
     app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: as_markup(lines))
+    app.connect("autodoc-process-signature", without_factories)
+
+
+def without_factories(app, what, name, obj, options, signature, returned):
+    """A default that a dataclass makes is shown as three dots; Sphinx cannot read `<factory>`."""
+    return signature and signature.replace("<factory>", "..."), returned

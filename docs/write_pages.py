@@ -15,7 +15,7 @@ from tuner.cli.commands import register
 from tuner.cli.exit_codes import Exit
 
 FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
-PLURAL = re.compile(r"(`[^`]+`)(?=\w)")
+NAME = re.compile(r"(`[^`]+`)(\w?)")  # a name in backticks, and the letter behind it
 WIDTH = 100  # columns of the terminal that the help is shown in
 
 
@@ -63,7 +63,7 @@ def as_markup(lines: list[str]) -> None:
     """
     inside = False
     marked: list[str | None] = []
-    for line in (PLURAL.sub(r"\1\\ ", line) for line in lines):
+    for line in (NAME.sub(_ended, line) for line in lines):
         field = FIELD.match(line)
         if field:
             marked += ["" if not inside else None, f"- **{field[1]}**: {field[2]}"]
@@ -73,3 +73,7 @@ def as_markup(lines: list[str]) -> None:
             marked += ["" if inside and line.strip() else None, line]
         inside = bool(field) or (inside and line.startswith(" "))
     lines[:] = [line for line in marked if line is not None]
+
+
+def _ended(name: re.Match[str]) -> str:
+    return rf"{name[1]}\ {name[2]}" if name[2] else name[1]
