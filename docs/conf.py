@@ -36,6 +36,7 @@ def setup(app):
     app.connect("autodoc-process-signature", without_factories)
 
 
-def without_factories(app, what, name, obj, options, signature, returned):
+def without_factories(*event):
     """A default that a dataclass makes is shown as three dots; Sphinx cannot read `<factory>`."""
+    signature, returned = event[-2:]
     return signature and signature.replace("<factory>", "..."), returned
