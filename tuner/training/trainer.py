@@ -278,7 +278,7 @@ class TrialInTraining:
         self.folder.remove((*self.written, *self.beside), but=self.checkpoints)
 
     def _with_previous(self, newest: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
-        """Two generations: should the newest turn out damaged, the one before it is whole (RELIABILITY 21)."""
+        """Two generations: should the newest turn out damaged, the one before it is whole (R21)."""
         before = self.checkpoints if newest == self.newest else self.newest
         return newest + tuple(checkpoint for checkpoint in before if checkpoint not in newest)
 
