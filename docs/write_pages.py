@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from tuner.cli.app import app
-from tuner.cli.commands import register
 from tuner.cli.exit_codes import Exit
+from tuner.registry import register
 
 FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
 NAME = re.compile(r"(`[^`]+`)(\w?)")  # a name in backticks, and the letter behind it
