@@ -1,6 +1,6 @@
 """Is the tool's advice right on real data? Its budget against training three times longer, case by case.
 
-    python benchmarks/real_data.py [--cases diabetes,wine] [--results FILE] [--to docs/real-data.md]
+    python benchmarks/real_data.py [--cases diabetes,wine] [--results FILE] [--to docs/about/real-data.md]
 
 Of 16 cases each is written to FILE when it is done; those that stand there are not trained again.
 
@@ -37,15 +37,16 @@ from sklearn import datasets as sets
 from torch import nn
 
 from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, log_grid, log_uniform, minimize
-from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import headline
+from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.sweep_records import sweep_records
 from tuner.analysis.unfitted import Proposal
 from tuner.design.objective import FitCriterion
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
-from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.records import TrialRecord
 from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.launch import Session, launch_study
@@ -249,7 +250,8 @@ def advised(ledger: Ledger, folder: Path, campaign: Campaign) -> tuple[Session, 
     """Follow the run to its end, writing what it says to write; the session at the end, and the lines."""
     lines: list[str] = []
     while True:
-        session = Session("case", campaign, ledger, InProcess(campaign.workload, folder / "checkpoints", fuse=TOGETHER))
+        machine = Machine(folder / "checkpoints", fuse=TOGETHER)
+        session = Session("case", campaign, ledger, LoadedWorkload(campaign.workload, machine))
         ending = Playbook(session, yes=True, tell=lambda text: None).run()
         if ending.question is None:
             return session, lines

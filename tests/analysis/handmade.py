@@ -8,7 +8,8 @@ import pandas as pd
 from benchmarks.synthetic import study as synthetic_study
 from tuner.analysis.frames import frames_of
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import ScheduleFamily, constant
+from tuner.budget.families import constant
+from tuner.budget.schedules import ScheduleFamily
 from tuner.design.hyperparameters import log_uniform
 from tuner.design.objective import Objective
 from tuner.design.points import Point

@@ -2,8 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,15 +9,13 @@ import pytest
 from analysis.test_fit_steps import fits_of, quadratic_fits
 from scipy import stats
 
-from tuner.analysis.sweep_finding import sweep_finding
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.sweep_outcome import (
     extended_grid,
     prediction_interval,
     sweep_outcome,
     with_seeds,
 )
-from tuner.analysis.sweep_records import sweep_records
-from tuner.errors import StorageError
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 
 FULL = (0.1, 0.3, 1.0, 1.5, 1.9, 2.1)
@@ -307,11 +303,3 @@ def test_validation_that_was_best_long_before_the_fit_is_told():
 def test_findings_survive_json():
     fits = interval_fits({0.1: (90, 100), 0.3: (20, 30), 1.0: "infeasible"})
     json.dumps(sweep_finding(sweep_outcome(fits, 100), fits).to_json(), allow_nan=False)
-
-
-@pytest.mark.parametrize("data", [{}, {"name": "sweep-1"}, {"name": "sweep-1", "margin": "x"},
-                                  {"name": "sweep-1", "margin": 2.0, "outcome": "fitted", "low": 3}])  # fmt: skip
-def test_a_damaged_conclusion_of_a_sweep_is_an_error_of_the_database(data):
-    ledger: Any = SimpleNamespace(campaigns=lambda: ["tiny"], conclusion=lambda campaign, kind: data)
-    with pytest.raises(StorageError, match=r"about 'tiny' \(sweep\) is unreadable.*restore a backup"):
-        sweep_records(ledger, "tiny")

@@ -1,11 +1,11 @@
-"""Why torch's stateful schedulers are not used: the facts of PLAYBOOK F8, checked against the installed torch."""
+"""Why torch's stateful schedulers are not used: what they do past their end (D17), checked against the installed torch."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 
-from tuner.budget.schedules import constant_then_decay, cosine, linear
+from tuner.budget.families import constant_then_decay, cosine, linear
 
 
 def scheduled(make, steps):

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tuner.budget.schedules import Schedule, constant
+from tuner.budget.families import constant
+from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened
 from tuner.design.hyperparameters import Hyperparameter, log_uniform

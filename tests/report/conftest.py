@@ -10,7 +10,7 @@ import pytest
 from report.campaigns import FITTED, fill_promoted, fill_sweep
 
 from tuner.analysis.frames import study_frames
-from tuner.budget.schedules import constant_then_decay
+from tuner.budget.families import constant_then_decay
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.objective import minimize

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tuner.analysis.failed import MOST_LISTED, first_line
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_progress import MOST_LISTED, first_line
 from tuner.errors import TrialsFailed
 from tuner.records import State
 from tuner.records.conclusions import SweepConclusion

@@ -1,10 +1,10 @@
 """What was found out about training trials together, kept in the Ledger for the study and those that follow."""
 
-from tuner.fused.choice import Choice
 from tuner.records import Numerics
 from tuner.records.conclusions import FusionChoice, FusionChoices
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.engine import Fusion
 
 
 class Choices:
@@ -17,30 +17,32 @@ class Choices:
         self.ledger = ledger
         self.row = row
         self.numerics = numerics
-        self._known: dict[str, Choice] = {}
+        self._known: dict[str, Fusion] = {}
 
-    def of(self, group: str) -> Choice | None:
+    def of(self, group: str) -> Fusion | None:
         """The choice for a shape group, if it was made: here, by another worker, or for an earlier study."""
         if group not in self._known:
             known = self.ledger.conclusion(self.row.campaign, FusionChoices) or FusionChoices()
             told = known.by_group.get(group)
             if told is not None and told.numerics == self.numerics.text:
-                self._known[group] = _choice(told)
+                self._known[group] = _fusion(told)
         return self._known.get(group)
 
-    def keep(self, group: str, choice: Choice, check: str = "") -> None:
+    def keep(self, group: str, choice: Fusion, check: str = "") -> None:
         """Remember a choice, and whether the self-check found the same bits."""
         self._known[group] = choice
-        told = FusionChoice(choice.num_trials, choice.reason, choice.ways, choice.seconds, check, self.numerics.text)
+        told = FusionChoice(
+            choice.num_trials, choice.reason, dict(choice.ways), choice.seconds, check, self.numerics.text
+        )
         about = (self.row.study_id, None) if choice.probed else (self.row.study_id,)
         self.ledger.add_fusion(self.row.campaign, {group: told}, about)
 
 
-def made_choices(ledger: Ledger, row: StudyRow) -> dict[str, Choice]:
+def made_choices(ledger: Ledger, row: StudyRow) -> dict[str, Fusion]:
     """The choices that were made for a study, by shape group."""
     known = ledger.conclusion(row.campaign, FusionChoices, row.study_id) or FusionChoices()
-    return {group: _choice(told) for group, told in known.by_group.items()}
+    return {group: _fusion(told) for group, told in known.by_group.items()}
 
 
-def _choice(told: FusionChoice) -> Choice:
-    return Choice(told.trials, told.reason, dict(told.ways), told.seconds, probed=True)
+def _fusion(told: FusionChoice) -> Fusion:
+    return Fusion(told.trials, told.reason, dict(told.ways), told.seconds, probed=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from tuner.design.names import Name
 from tuner.design.points import Point
-from tuner.design.prefix import base_digest, is_of_the_schedule, rates_of
+from tuner.design.prefix import base_digest, rates_of
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
@@ -24,7 +25,7 @@ from tuner.training.lazy import settle_lazy
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer, settle_sparse
 from tuner.training.randomness import seed_global_generators, seed_torch_generators, step_seed
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.stability import clip_gradients, total_norm
 from tuner.training.tensor_digests import digest_of_tensors
 
@@ -40,7 +41,7 @@ class TrialRun:
     augmented), once they were asked for.
     """
 
-    def __init__(self, setting: Setting, trial: Trial) -> None:
+    def __init__(self, setting: TrainingSetup, trial: Trial) -> None:
         self.setting = setting
         self.trial = trial
         self.point: Mapping[str, Any] = shown_point(trial.point)
@@ -218,7 +219,7 @@ class TrialRun:
             )
 
 
-def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
+def build_model(setting: TrainingSetup, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
     model = model_at(setting.workload, shown_point(trial.point), trial.seed, setting.data.training)
     return model.to(setting.device)
@@ -254,5 +255,5 @@ def shown_point(point: Point) -> dict[str, Any]:
 
     Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
     """
-    shown = {name: value for name, value in point.values_by_name if not is_of_the_schedule(name)}
-    return {name.rpartition(".")[2]: value for name, value in shown.items()} | shown
+    shown = {name: value for name, value in point.values_by_name if not Name.of(name).is_of_the_schedule}
+    return {Name.of(name).short: value for name, value in shown.items()} | shown
