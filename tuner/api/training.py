@@ -29,12 +29,11 @@ from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study, launch_study
-from tuner.rounds.lengths import check_transfer
 from tuner.rounds.opening import SessionOptions, opened_session
-from tuner.rounds.planner import PlannedRound, planned_rounds, rounds_for, rounds_of_one_length
-from tuner.rounds.prepare import known_regime, prepared_expansion, prepared_round
+from tuner.rounds.playbook import Playbook, Question
+from tuner.rounds.prepared_round import known_regime, prepared_expansion, prepared_round
 from tuner.rounds.price import Extremes, priced_campaign
-from tuner.rounds.run import Playbook, Question
+from tuner.rounds.round_lengths import PlannedRound, check_transfer, planned_rounds, rounds_for, rounds_of_one_length
 from tuner.rounds.sweep import run_sweep
 from tuner.storage.engine import default_url
 from tuner.storage.ownership import folder_to_read

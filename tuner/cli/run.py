@@ -21,8 +21,8 @@ from tuner.reading import Winner, load
 from tuner.report.page import report_path, write_report
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session
+from tuner.rounds.playbook import Ending, Playbook, Question
 from tuner.rounds.price import Extremes, priced_campaign
-from tuner.rounds.run import Ending, Playbook, Question
 from tuner.shown import word
 
 

@@ -24,17 +24,18 @@ from tuner.records import (
     TrialUpdate,
 )
 from tuner.records.conclusions import Conclusion, FusionChoice, Retention
-from tuner.storage import claims, curves, identity, reading, recording, recovery, studies
+from tuner.storage import claims, curves, identity, reading, recording, studies
+from tuner.storage import claims as recovery
+from tuner.storage.backups import copy_sqlite, dump_postgresql
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
-from tuner.storage.finished import insert_finished
 from tuner.storage.identity import Identity, Site
-from tuner.storage.migrations import copy_sqlite, create_or_migrate
+from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
-from tuner.storage.server import dump_postgresql
+from tuner.storage.recording import insert_finished
 from tuner.storage.studies import LaunchRow, StudyRow
 
 C = TypeVar("C", bound=Conclusion)

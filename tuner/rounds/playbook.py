@@ -25,9 +25,9 @@ from tuner.records.conclusions import RegimeVerdict
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.expand import expand_round
 from tuner.rounds.launch import Session, launch_surely, refuse_all_failed
-from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
-from tuner.rounds.prepare import Prepared, declared_regime, prepared_expansion, prepared_round
+from tuner.rounds.prepared_round import Prepared, declared_regime, prepared_expansion, prepared_round
+from tuner.rounds.round_lengths import many_rounds_note
 from tuner.rounds.sweep import MAX_EXTENSIONS, run_sweep, settled_outcome
 from tuner.shown import word
 from tuner.storage.studies import StudyRow
