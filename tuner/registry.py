@@ -94,6 +94,12 @@ class Registry(Generic[Record]):
         return self._records[name][1]
 
     @property
+    def own(self) -> tuple[Record, ...]:
+        """The records of this package, without those of plugins and study files."""
+        self._collect()
+        return tuple(record for record, source in self._records.values() if source.module.startswith("tuner."))
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(record.name for record in self)
 
