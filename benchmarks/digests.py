@@ -41,12 +41,12 @@ print(json.dumps(found))
 """
 WAYS: dict[str, tuple[str, ...]] = {
     "alone": ("--fuse", "off"),
-    "fused": ("--fuse", "8"),
+    "fused": ("--fuse", "4"),
     "workers": ("--fuse", "off", "--workers", "2"),
     "resumed": ("--fuse", "off"),
 }
-STEPS = {"digits": "300", "stdlib_lm": "40"}
-TRIALS = {"digits": "16", "stdlib_lm": "8"}
+STEPS = {"digits": "300", "stdlib_lm": "80"}
+TRIALS = {"digits": "16", "stdlib_lm": "4"}
 STOPS_AFTER = 6.0  # seconds a part of the resumed way trains, counted from its first committed step
 MOST_STOPS = 3
 

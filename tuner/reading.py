@@ -1,4 +1,4 @@
-"""The reading verbs in Python, under the names they have on the command line.
+"""The records of a campaign, to read in Python.
 
 records = tuner.load("digits")
 records.trials(round=1)         # a DataFrame
@@ -14,24 +14,24 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.adoption import adoption_log, last_adopted
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.budget_curve import BudgetCurve, budget_curve
-from tuner.analysis.checklist import only_promoted
-from tuner.analysis.conclusions import conclusions_frame
+from tuner.analysis.checklist import only_promoted, round_findings
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import FreshRun, Headline, headline, relatives
-from tuner.analysis.round_findings import round_findings, rounds_frames
-from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
-from tuner.analysis.standing import in_words, standing
+from tuner.analysis.questions.adoption import adoption_log, last_adopted
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
+from tuner.analysis.questions.transfer import conclusions_frame
+from tuner.analysis.round_frames import round_frames, round_rows, rounds_frames, rounds_started, row_of_trial
 from tuner.analysis.study_frames import StudyFrames, table_in_html
+from tuner.analysis.study_progress import in_words, standing
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
+from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value
 from tuner.design.study_file import load_campaign
-from tuner.errors import StorageError
+from tuner.errors import InputError, StorageError
 from tuner.plots.catalog import PLOTS
 from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
 from tuner.records import Checkpoint, TrialRecord
@@ -41,7 +41,8 @@ from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
 
-Asked = int | str | None  # which study is meant
+Asked = int | str | None  # the number of a round, the name of a study, or the last round
+StudyName = str | Path | Campaign  # a campaign by its name or its study file, or as it was declared
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -93,10 +94,10 @@ class Winner:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CampaignRecords:
-    """What the storage knows about one campaign.
+    """The records of one campaign in a storage.
 
-    Most methods take `round`: its number, None for the last one, or where they speak of one study alone the name of
-    any in `tuner status`.
+    Most methods take `round`: its number, or None for the last one. Where they are about one study, they also take
+    `study`: the name of any study in `status()`. All raise StorageError where the records are missing.
     """
 
     name: str
@@ -123,20 +124,21 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return _study_file(ledger, self.name)
 
-    def frames(self, round: Asked = None) -> StudyFrames:
-        """Declaration, trials and curves of a study."""
+    def frames(self, round: Asked = None, *, study: str | None = None) -> StudyFrames:
+        """Declaration, trials and curves of a round, or of the study with a name."""
+        asked = _one_of(round, study)
         with self._ledger() as ledger:
-            if isinstance(round, str):
-                return study_frames(ledger, self.name, round)
-            return round_frames(ledger, self.name, round_number(ledger, self.name, round))
+            if isinstance(asked, str):
+                return study_frames(ledger, self.name, asked)
+            return round_frames(ledger, self.name, round_number(ledger, self.name, asked))
 
-    def trials(self, round: Asked = None) -> pd.DataFrame:
-        """One row a trial: number, state, reason, values, steps, seed and the point."""
-        return self.frames(round).trials
+    def trials(self, round: Asked = None, *, study: str | None = None) -> pd.DataFrame:
+        """One row for each trial: number, state, reason, values, steps, seed, one column a hyperparameter."""
+        return self.frames(round, study=study).trials
 
-    def best_steps(self, round: Asked = None) -> Finding:
+    def best_steps(self, round: Asked = None, *, study: str | None = None) -> Finding:
         """Was max_train_steps right? (A13-A15)"""
-        frames = self.frames(round)
+        frames = self.frames(round, study=study)
         return for_elsewhere(frames, [best_steps_finding(frames)])[0]
 
     def boundaries(self, round: Asked = None) -> list[Finding]:
@@ -172,9 +174,9 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return conclusions_frame(rounds_frames(ledger, self.name))
 
-    def plot(self, name: str, round: Asked = None) -> Figure:
+    def plot(self, name: str, round: Asked = None, *, study: str | None = None) -> Figure:
         """A plot by its name in `tuner plot`. Raises InputError for an unknown name, with the names there are."""
-        return self.drawn(name, round)[0]
+        return self.drawn(name, _one_of(round, study))[0]
 
     def drawn(self, name: str, round: Asked = None) -> Drawn:
         """The figure of a plot, and the frame whose numbers the figure shows."""
@@ -232,11 +234,12 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return adoption_log(ledger, self.name)
 
-    def best(self, round: Asked = None) -> Winner:
-        """The winner by the study's objective; where fresh seeds were trained, by their medians.
+    def best(self, round: Asked = None, *, study: str | None = None) -> Winner:
+        """The best configuration by the study's objective; by the medians of fresh seeds where some were trained.
 
-        A smaller number wins a tie. Raises StorageError without one.
+        The smaller trial number wins a tie. Raises StorageError where no trial is complete.
         """
+        round = _one_of(round, study)
         with self._ledger() as ledger:
             if isinstance(round, str):
                 frames, row = study_frames(ledger, self.name, round), ledger.study(self.name, round)
@@ -260,11 +263,33 @@ class CampaignRecords:
             yield ledger
 
 
-def load(study: str, storage: str | None = None) -> CampaignRecords:
-    """The records of a campaign, by its name or its study file. Raises StorageError when it was not launched."""
+def load(study: StudyName, storage: str | None = None) -> CampaignRecords:
+    """The records of a campaign: its trials, findings and plots.
+
+    study: the campaign's name, the path of its study file, or the named `Campaign` itself. storage: a path or URL;
+    None is TUNER_STORAGE, or runs/tuner.sqlite.
+
+    Raises StorageError where the campaign was not launched.
+
+    >>> records = tuner.load("tiny")
+    >>> records.trials(round=1)["state"].tolist()
+    ['complete', 'complete', 'complete', 'complete']
+    >>> records.frames(study="round-1").study.budget.max_train_steps
+    60
+    """
     url = storage or default_url()
+    name = study.name if isinstance(study, Campaign) else str(study)
+    if not name:
+        raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
     with open_ledger(url, create=False) as ledger:
-        return CampaignRecords(campaign_name(ledger, study), url)
+        return CampaignRecords(campaign_name(ledger, name), url)
+
+
+def _one_of(round: Asked, study: str | None) -> Asked:
+    """What a caller asked about. Raises InputError for a round and a study at once."""
+    if study is not None and round is not None:
+        raise InputError(f"round={round!r} and study={study!r} both say what to read; give one of them")
+    return study if study is not None else round
 
 
 def campaign_name(ledger: Ledger, study: str) -> str:

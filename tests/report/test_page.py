@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from tuner.cli.places import report_path
 from tuner.design.hyperparameters import choice, log_uniform
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.errors import InputError, StorageError
-from tuner.report.page import write_report
+from tuner.report.page import report_path, write_report
 from tuner.storage.store import Ledger
 
 OpenPage = Callable[[Ledger, str], Any]

@@ -13,7 +13,7 @@ from tuner.shown import in_html, shown
 PRUNED = "pruned"  # how the reason of a cancelled trial begins that a pruner ended, elsewhere, for being too bad
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StudyFrames:
     """`study` and its records.
 
@@ -35,6 +35,11 @@ class StudyFrames:
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
     # What several questions compute from these frames, which nobody changes; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line: name, length, and how many trials are in which state."""
+        states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
+        return shown(f"<{self.study.name}: {self.study.budget.max_train_steps:,} steps; {states or 'no trials'}>")
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: what it is, how its trials ended, and the best of them."""
@@ -65,6 +70,11 @@ class StudyFrames:
         """Trials that ran their whole budget and have a finite best value: what verdicts speak about (D11)."""
         trials = self.trials
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
+
+    @property
+    def unfinished(self) -> int:
+        """How many trials are waiting or running."""
+        return int(self.trials["state"].isin(["waiting", "running"]).sum())
 
     @property
     def pruned(self) -> pd.DataFrame:
@@ -110,3 +120,15 @@ def table_in_html(frame: pd.DataFrame) -> str:
     """A frame as a notebook shows it, whatever its names and cells hold."""
     plain = frame.map(lambda value: shown(value) if isinstance(value, str) else value)
     return str(plain.rename(columns=lambda name: shown(str(name))).to_html(index=False, escape=True, border=0))
+
+
+TOP = 3
+
+
+def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
+    """Completed trials, best first; equal values keep the order of their numbers."""
+    ascending = frames.study.objective.direction == "minimize"
+    return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
+
+
+MINIMUM_COMPLETE = 5  # [P] completed trials below which a study says nothing as a whole

@@ -1,6 +1,7 @@
 """One trial while it trains: model, optimizer, and everything a checkpoint has to hold."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged, WorkloadError
+from tuner.records import Numerics
 from tuner.training.batches import Split, TrainingBatches
 from tuner.training.best import BestKeeper
 from tuner.training.compiler import plain_step
@@ -61,10 +63,9 @@ class TrialRun:
         self.base = base_digest(setting.study, trial, setting.fingerprint) if setting.fingerprint else ""
 
     @property
-    def numerics(self) -> str:
+    def numerics(self) -> Numerics:
         """The Numerics of this trial; marked where it was not trained under one alone."""
-        known = self.setting.numerics
-        return known if self.exact else known[:-1] + ', "exact": false}'
+        return replace(self.setting.numerics, exact=self.exact)
 
     def note_initial(self) -> None:
         """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
@@ -166,7 +167,7 @@ class TrialRun:
             "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "gradient_norm": self.gradient_norm,
             "best": [(kept.step, kept.value) for kept in self.best.kept],
-            "numerics": self.setting.numerics,
+            "numerics": self.setting.numerics.text,
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
@@ -191,14 +192,14 @@ class TrialRun:
         for step, value in state["best"]:
             weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
             self.best.restore(step, value, weights)
-        alike = state["numerics"] == self.setting.numerics and is_repeatable(self.setting.device)
+        alike = state["numerics"] == self.setting.numerics.text and is_repeatable(self.setting.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if state["numerics"] != self.setting.numerics or state.get("base") != self.base:
+        if state["numerics"] != self.setting.numerics.text or state.get("base") != self.base:
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:
