@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from tuner.budget.families import constant_then_decay
 from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.transfer import Transfer
-from tuner.design.hyperparameters import Choice, Value, log_grid
+from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
 from tuner.design.optimizers import OPTIMIZERS
@@ -215,7 +215,7 @@ class Campaign:
     def _check_optimizers(self) -> None:
         OPTIMIZERS.get(self.optimizer)
         for space in (one.space for one in self.rounds if one.space is not None):
-            for optimizer in space_optimizers(space):
+            for optimizer in space.optimizers:
                 OPTIMIZERS.get(optimizer)
             _check_settings(space, self.optimizer)
 
@@ -226,21 +226,12 @@ class Campaign:
         return self.rounds[number - 1]
 
 
-def space_optimizers(space: SearchSpace) -> list[object]:
-    """The optimizers that a space fixes or varies; none where it leaves that to the campaign."""
-    declared: list[object] = [constant.value for name, constant in space.fixed if name == "optimizer"]
-    for hyperparameter in space:
-        if hyperparameter.name == "optimizer" and isinstance(hyperparameter.domain, Choice):
-            declared += hyperparameter.domain.choices
-    return declared
-
-
 def _check_settings(space: SearchSpace, optimizer: str) -> None:
     """Raise DeclarationError for a setting that no optimizer of the space reads, and for one given in two ways.
 
     A setting that only optimizers of plugins have may be the name of something else in a workload: it is let pass.
     """
-    used = [str(one) for one in space_optimizers(space)] or [optimizer]
+    used = [str(one) for one in space.optimizers] or [optimizer]
     names = [hyperparameter.name for hyperparameter in space] + [name for name, _ in space.fixed]
     for name in map(Name.of, names):
         trained = [name.branch] if name.branch in OPTIMIZERS else used

@@ -22,7 +22,7 @@ TRAINER_FAMILIES: dict[str, Family] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class OptimizerSetting:
     """A hyperparameter that an optimizer reads.
 
@@ -36,7 +36,7 @@ class OptimizerSetting:
     same_as: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class OptimizerSpec:
     """An optimizer by its name. Nothing here imports torch; the functions do when they are called.
 

@@ -90,6 +90,15 @@ class SearchSpace:
                 return hyperparameter
         raise DeclarationError(f"no hyperparameter {name!r} varies here; there are: {', '.join(h.name for h in self)}")
 
+    @property
+    def optimizers(self) -> list[Value]:
+        """The optimizers that the space fixes or varies; none where it leaves that to the campaign."""
+        declared = [constant.value for name, constant in self.fixed if name == "optimizer"]
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter.name == "optimizer" and isinstance(hyperparameter.domain, Choice):
+                declared += hyperparameter.domain.choices
+        return declared
+
     def values_at(self, units: tuple[float, ...]) -> dict[str, Value]:
         """The values of the hyperparameters that exist at a position in the unit cube, and the fixed ones.
 
