@@ -9,6 +9,7 @@ every command loads it, `tuner --help` too.
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -61,7 +62,7 @@ class Registry(Generic[Record]):
         self.kind, self.of = kind, of
         self._package, self._order, self._error = package, order, error
         self._records: dict[str, tuple[Record, Source]] = {}
-        self._collected = package is None
+        self._collected = False
         _REGISTRIES.append(self)
 
     def add(self, record: Record, source: Source) -> None:
@@ -122,11 +123,13 @@ class Registry(Generic[Record]):
             return
         self._collected = True  # first: a module of the package may look at the registry while it is imported
         try:
-            for module in _modules_of(str(self._package)):
+            for module in _modules_of(self._package) if self._package else []:
                 source = Source(module.__name__, str(module.__file__))
                 for value in list(vars(module).values()):
                     if isinstance(value, self.of) and not self._has(value):
                         self._add(value, source)
+            for record, source in [pair for pair in _WAITING if isinstance(pair[0], self.of)]:
+                self._add(record, source)
         except BaseException:
             self._collected = False
             raise
@@ -142,6 +145,7 @@ class Registry(Generic[Record]):
 
 
 _REGISTRIES: list[Registry[Any]] = []
+_WAITING: list[tuple[Any, Source]] = []  # registered while the module of their registry was not imported
 _loaded: set[str] = set()
 
 
@@ -153,11 +157,13 @@ def register(*records: Any) -> None:
     caller = sys._getframe(1).f_globals
     source = Source(str(caller.get("__name__", "")), str(caller.get("__file__") or ""))
     for record in records:
+        if not is_dataclass(record) or not isinstance(getattr(record, "name", None), str):
+            raise InputError(f"register takes records with a name, like OptimizerSpec(name=...), got {record!r}")
         takers = [registry for registry in _REGISTRIES if isinstance(record, registry.of)]
-        if not takers:
-            kinds = ", ".join(registry.of.__name__ for registry in _REGISTRIES)
-            raise InputError(f"register takes records ({kinds}), got {record!r}")
-        takers[0].add(record, source)
+        if takers:
+            takers[0].add(record, source)
+        else:
+            _WAITING.append((record, source))
 
 
 def load_plugins() -> None:
