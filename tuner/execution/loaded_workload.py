@@ -18,7 +18,7 @@ from tuner.execution.prefixes import Finder, saved_steps
 from tuner.storage.store import Ledger
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.workload_parts import workload_parts
 
 
@@ -96,9 +96,9 @@ class LoadedWorkload:
 
     def setting(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
-    ) -> Setting:
+    ) -> TrainingSetup:
         """What all trials of a study share in training. place: the folder of its checkpoints below the root."""
-        return Setting(
+        return TrainingSetup(
             study=study,
             workload=self.workload,
             data=self.data,

@@ -35,11 +35,11 @@ from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
 from tuner.execution.worker import Worker
-from tuner.fused.choice import best_choice, evaluation_seconds, largest_group
+from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -133,7 +133,7 @@ def best_worker_count(job: Job) -> int:
     return num_processes(remaining_work(job.ledger, job.row, loaded.setting(job.row.study), fused=fused), loaded.device)
 
 
-def remaining_work(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) -> Remaining:
+def remaining_work(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fused: bool) -> Remaining:
     """Estimated from a probe, which is made now where the Ledger knows of none.
 
     Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
@@ -145,10 +145,10 @@ def remaining_work(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bo
     choices = Choices(ledger, row, setting.numerics)
     choice = choices.of(left[0].shape_group) if fused else None
     if choice is None and fused:
-        choice = best_choice(setting, alike[: largest_group(setting.device)], len(left))
+        choice = best_fusion(setting, alike[: largest_group(setting.device)], len(left))
         choices.keep(left[0].shape_group, choice)
     if choice is None or not choice.seconds:
-        choice = best_choice(setting, alike[:1], len(left))
+        choice = best_fusion(setting, alike[:1], len(left))
     budget = row.study.budget
     steps = choice.seconds * budget.max_train_steps * len(left)
     if steps > ENOUGH_SECONDS:
