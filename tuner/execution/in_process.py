@@ -32,6 +32,7 @@ from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.storage.verify import clear_strays
+from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Fusion
@@ -42,7 +43,7 @@ from tuner.training.preflight import check_switched_off, check_workload, measure
 from tuner.training.random_examples import random_example
 from tuner.training.room import check_room
 from tuner.training.setup import COMMIT_SECONDS, Data, TrainingSetup
-from tuner.training.trainer import Trainer
+from tuner.training.supervisor import Supervisor
 from tuner.training.unread import unread
 from tuner.training.workload_parts import workload_parts
 
@@ -219,7 +220,7 @@ class InProcess:
         identity = patiently(lambda: ensure_claimed(ledger, self.checkpoint_root), stop)
         setting = replace(self._setting(row.study, place, stop), fingerprint=self._fingerprint_of(row.study))
         check_profile(ledger, row, self.profile)
-        trainer = Trainer(setting, PatientRecorder(ledger, stop), listener.trial_stepped)
+        supervisor = Supervisor(Alone(setting), PatientRecorder(ledger, stop), listener.trial_stepped)
         fusing = Fusing(self.fuse, ledger, row, setting, self.crew)
         told, worker, waited = _Told(listener), worker_id(), 0.0
         held: list[Claim] = []
@@ -228,7 +229,7 @@ class InProcess:
                 refuse_if_lost(self.checkpoint_root, identity)
                 held[:] = claims = patiently(lambda: self._claimed(ledger, row, worker, fusing.claim_size()), stop)
                 if claims:
-                    self._train(fusing, trainer, claims, told)
+                    self._train(fusing, supervisor, claims, told)
                     patiently(lambda: self._make_room(ledger, row), stop)
                     waited = 0.0
                     continue
@@ -269,7 +270,7 @@ class InProcess:
         ledger.forget_dead_workers(row.study_id)
         return ledger.claim(row.study_id, worker=worker, lease_seconds=self.lease.seconds, max_trials=most_trials)
 
-    def _train(self, fusing: Fusing, trainer: Trainer, claims: Sequence[Claim], told: "_Told") -> None:
+    def _train(self, fusing: Fusing, supervisor: Supervisor, claims: Sequence[Claim], told: "_Told") -> None:
         """Train claimed trials; whatever happens, none of them stays ours that is not finished."""
         told.started(claims)
         ledger = fusing.ledger
@@ -277,10 +278,10 @@ class InProcess:
         beats = heartbeat(ledger, list(claims), every) if self.lease.renewed_here else nullcontext()
         try:
             with beats:
-                settle_determinism(trainer.setting, claims[0].trial)
-                finder = self._finder(ledger, trainer.setting.study)
-                offered = patiently(lambda: finder.offered(claims), trainer.setting.stop)
-                updates = fusing.train(trainer, offered)
+                settle_determinism(supervisor.setup, claims[0].trial)
+                finder = self._finder(ledger, supervisor.setup.study)
+                offered = patiently(lambda: finder.offered(claims), supervisor.setup.stop)
+                updates = fusing.train(supervisor, offered)
         except LeaseLost:
             return
         except (TunerError, OSError) as error:
