@@ -37,16 +37,17 @@ from sklearn import datasets as sets
 from torch import nn
 
 from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, log_grid, log_uniform, minimize
-from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import headline
+from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.analysis.unfitted import Proposal
 from tuner.design.objective import FitCriterion
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
-from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.records import TrialRecord
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import planned_trials, study_of_round, trial_at
@@ -249,7 +250,8 @@ def advised(ledger: Ledger, folder: Path, campaign: Campaign) -> tuple[Session, 
     """Follow the run to its end, writing what it says to write; the session at the end, and the lines."""
     lines: list[str] = []
     while True:
-        session = Session("case", campaign, ledger, InProcess(campaign.workload, folder / "checkpoints", fuse=TOGETHER))
+        machine = Machine(folder / "checkpoints", fuse=TOGETHER)
+        session = Session("case", campaign, ledger, LoadedWorkload(campaign.workload, machine))
         ending = Playbook(session, yes=True, tell=lambda text: None).run()
         if ending.question is None:
             return session, lines

@@ -2,6 +2,7 @@
 
 import pytest
 from support.fusible import SPACE, Mlp, MlpWithDropout
+from support.loaded import loaded, train
 from support.tiny import setting_for, tiny_study
 from torch import nn
 
@@ -9,8 +10,6 @@ from tuner import Splits
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import Infeasible, NotFusible, TrialsFailed
 from tuner.execution import fusing
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess
 from tuner.fused import engine as fused_engine
 from tuner.fused import fusion
 from tuner.rounds.plan import planned_trials
@@ -67,10 +66,10 @@ def study():
 def ends(workload, fuse, folder):
     """State, reason without its place, last step and all measurements of each trial."""
     with open_ledger(f"sqlite:///{folder}.sqlite") as ledger:
-        backend = InProcess(workload, folder, device="cpu", fuse=fuse)
-        row = ledger.start_study("tiny", study(), backend.fingerprint())
+        here = loaded(workload, folder, device="cpu", fuse=fuse)
+        row = ledger.start_study("tiny", study(), here.fingerprint())
         ledger.plan_trials(row.study_id, planned_trials(study()))
-        backend.run(ledger, row, Silent(), lambda: False)
+        train(here, ledger, row)
         return [
             (one.state, one.reason.split(" (")[0], one.step, ledger.measured_until(one.trial_id, 99))
             for one in ledger.trials(row.study_id)
@@ -86,7 +85,7 @@ def _always_probing(monkeypatch):
 
 
 def test_a_look_ahead_leaves_out_trials_whose_model_fails(tmp_path):
-    look = InProcess(Breaks(), tmp_path, device="cpu").fusion(study(), planned_trials(study()))
+    look = fusion.look_at(loaded(Breaks(), tmp_path, device="cpu").setting(study()), planned_trials(study()))
     assert look.num_trials == 2
     assert look.ways["linear"] == "rule"
 

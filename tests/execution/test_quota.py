@@ -4,15 +4,19 @@ import re
 from dataclasses import replace
 
 import pytest
+from support.loaded import loaded
 from support.prefixes import bench, longer
 from support.study_files import write_study
 from support.tiny import tiny_study
 
+from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.objective import minimize
-from tuner.execution.in_process import InProcess
+from tuner.design.points import Point
+from tuner.design.trial import Trial
+from tuner.execution.machine import Quota
 from tuner.execution.prefixes import Finder
-from tuner.execution.quota import Quota, keep_within, spare
+from tuner.execution.quota import keep_within, spare
 from tuner.records import Checkpoint, State, TrialRecord
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
@@ -21,7 +25,8 @@ from tuner.storage.verify import study_problems
 
 def record(number, value, state=State.COMPLETE, kinds=("best", "latest", "trunk")):
     kept = tuple(Checkpoint(kind, step, f"{number}/{kind}", "", 10, value) for step, kind in enumerate(kinds, 10))
-    return TrialRecord(number + 100, number, state, "", (), 0, 0, "", 20, 1, None, kept)
+    trial = Trial(number, Point(()), 0, 0, constant().schedule(20), "")
+    return TrialRecord(number + 100, trial, state, "", 20, 1, None, kept)
 
 
 def order(records, winners=1, needed=()):
@@ -57,7 +62,7 @@ def trained(tmp_path):
 
 
 def finder_of(made, study):
-    return InProcess(made.workload, made.root)._finder(made.ledger, study)
+    return loaded(made.workload, made.root).finder(made.ledger, study)
 
 
 def test_a_trunk_that_a_planned_trial_needs_is_kept_and_used_and_nothing_is_missed(trained):

@@ -14,7 +14,7 @@ from support.tiny import CuttingRecorder, MemoryRecorder, StopAt, Tiny, setting_
 
 from tuner import SearchSpace, log_uniform
 from tuner.errors import CorruptCheckpoint, DeviceLost, LeaseLost, Unreachable
-from tuner.records import Checkpoint, Claim, State
+from tuner.records import Checkpoint, Claim, Numerics, State
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
 
@@ -104,9 +104,9 @@ def test_other_numerics_are_marked_and_never_silent(tmp_path, monkeypatch):
     recorder = MemoryRecorder()
     trial = planned_trials(study)[0]
     train_alone(setting_for(study, tmp_path, stop=StopAt(10)), recorder, recorder.claim(trial))
-    monkeypatch.setattr("tuner.training.setup.numerics", lambda *rest: '{"engine": "another"}')
+    monkeypatch.setattr("tuner.training.setup.numerics", lambda *rest: Numerics.of({"engine": "another"}))
     update = train_alone(setting_for(study, tmp_path), recorder, recorder.claim(trial))
-    assert update.numerics == '{"engine": "another", "exact": false}'
+    assert update.numerics.text == '{"engine": "another", "exact": false}'
 
 
 def damaged(content, kind, generator):

@@ -8,13 +8,12 @@ import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from tuner.design.shape_group import shape_group_of
-from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.errors import InputError, NotFusible
+from tuner.errors import NotFusible
 from tuner.execution.choices import Choices
+from tuner.execution.machine import Fuse
 from tuner.fused.engine import Fused
 from tuner.fused.fusion import (
     FEWEST_STEPS,
@@ -33,9 +32,7 @@ from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
-MOST_TRIALS = 1024  # of one group
 MOST_COMPARED = 64  # of a shape, where no two models are alike
-Fuse = int | Literal["auto", "off"]
 
 
 class Fusing:
@@ -132,7 +129,7 @@ class Fusing:
         Asked of all, the finished too, so that a last one without mates is no error.
         """
         records = self.ledger.trials(self.row.study_id)
-        trials = [trial for trial in trials_of(self.row.study, records) if trial.shape_group == group]
+        trials = [trial for trial in trials_of(records) if trial.shape_group == group]
         check_some_alike(self.setting, trials[:MOST_COMPARED])
 
     def _best(self, claims: Sequence[Claim]) -> Fusion:
@@ -159,21 +156,9 @@ class Fusing:
         return updates
 
 
-def trials_of(study: Study, records: Sequence[TrialRecord]) -> list[Trial]:
+def trials_of(records: Sequence[TrialRecord]) -> list[Trial]:
     """What is to be trained by what the Ledger says of trials; without those that cannot be read."""
-    return [
-        Trial(
-            one.number,
-            one.point,
-            one.seed,
-            one.data_seed,
-            one.schedule,
-            one.origin,
-            shape_group_of(study, one.point),
-        )
-        for one in records
-        if one.schedule is not None
-    ]
+    return [one.trial for one in records if isinstance(one.trial, Trial)]
 
 
 def even_share(waiting: int, running: int, most: int, crew: int) -> int:
@@ -192,12 +177,3 @@ def _of_one_history(claims: Sequence[Claim]) -> Sequence[Claim]:
     attempt = claims[0].attempt
     most = {1: len(claims), 2: len(claims), 3: max(1, len(claims) // 8)}.get(attempt, 1)
     return [claim for claim in claims if claim.attempt == attempt][:most]
-
-
-def parsed_fuse(text: str) -> Fuse:
-    """What --fuse says: off, auto, or a number of trials. Raises InputError."""
-    if text in ("auto", "off"):
-        return "auto" if text == "auto" else "off"
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_TRIALS:
-        raise InputError(f"--fuse is off, auto or a number of trials from 1 to {MOST_TRIALS}, got {text!r}")
-    return int(text)

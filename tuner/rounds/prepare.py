@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
-from tuner.analysis.isolation import MINIMUM_EACH
+from tuner.analysis.questions.isolation import MINIMUM_EACH
 from tuner.analysis.roles import role_warnings
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.campaign import Campaign
@@ -103,7 +103,7 @@ def _stale_warnings(session: Session, number: int, budget: Budget) -> tuple[str,
     """What changed since the budget was chosen, and what to do about it (A7, A16, A17)."""
     if session.name not in session.ledger.campaigns():
         return ()
-    now = basis_of(session.campaign, session.backend, number)
+    now = basis_of(session.campaign, session.loaded, number)
     found = stale_budget(session.ledger, session.name, budget.source, now, round_name(number))
     return (f"stale budget. {found.summary} {found.action}",) if found else ()
 

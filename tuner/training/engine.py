@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import PrefixKey
+from tuner.records import Numerics, PrefixKey
 from tuner.training.setup import TrainingSetup
 from tuner.training.stability import Divergence
 
@@ -68,8 +68,8 @@ class Trainee(Protocol):
         ...
 
     @property
-    def numerics(self) -> str:
-        """What decides the bits besides the declaration, as JSON; with `"exact": false` where no bits are promised."""
+    def numerics(self) -> Numerics:
+        """What decides the bits besides the declaration; not `exact` where no bits are promised."""
         ...
 
     @property
