@@ -1,4 +1,4 @@
-"""Imports run one way: the table of the README (DESIGN.md), held against every module of the package.
+"""Imports run one way: the table of docs/architecture.md, held against every module of the package.
 
 A part may import the parts and the third-party packages of its row and nothing else. Only
 `plugins` and `tuner/__init__` may import inside functions.

@@ -198,7 +198,7 @@ class Logbook:
         return replace(self.without_files(state, reason), numerics=None, set_back=False)
 
     def with_previous(self, newest: tuple[Checkpoint, ...]) -> tuple[Checkpoint, ...]:
-        """Two generations: should the newest turn out damaged, the one before it is whole."""
+        """Two generations: should the newest turn out damaged, the one before it is whole (R21)."""
         before = self.checkpoints if newest == self.newest else self.newest
         return newest + tuple(checkpoint for checkpoint in before if checkpoint not in newest)
 

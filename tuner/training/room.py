@@ -1,4 +1,4 @@
-"""Whether the disk has room for checkpoints, asked before a trial is trained (RELIABILITY 19)."""
+"""Whether the disk has room for checkpoints, asked before a trial is trained (R19)."""
 
 import shutil
 from pathlib import Path
