@@ -35,17 +35,17 @@ from torch import nn
 from workers import Clock
 
 from tuner.budget.step_budget import StepBudget
+from tuner.cli.options import Workers
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
-from tuner.execution.workers import Workers
 from tuner.fused.making import make_group
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 name, campaign = load_campaign(Path(__file__).parents[1] / "tests" / "reference_studies" / "digits.py")
@@ -110,7 +110,7 @@ def bare_loop(case, fused, evaluates=True):
     workload_type, num_trials, steps, *_ = CASES[case]
     workload = workload_type()
     study = study_for(workload, num_trials, steps)
-    setting = Setting(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench")
+    setting = TrainingSetup(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench")
     run = TrialRun(setting, trials_of(study, num_trials)[0])
     model = run.model
     optimizer = torch.optim.AdamW(
@@ -229,7 +229,7 @@ def fast_steps(case):
     """Microseconds of CPU of a trial-step of a compiled group of MLPs."""
     workload = CASES[case][0]()
     study = study_for(workload, FAST_TRIALS, 10**6)  # so many steps ahead that compiling pays
-    setting = Setting(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench", profile="fast")
+    setting = TrainingSetup(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench", profile="fast")
     group = make_group([TrialRun(setting, trial) for trial in trials_of(study, FAST_TRIALS)], steps=10**6)
     group.advance(10)
     began = time.process_time()

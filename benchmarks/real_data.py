@@ -1,6 +1,6 @@
 """Is the tool's advice right on real data? Its budget against training three times longer, case by case.
 
-    python benchmarks/real_data.py [--cases diabetes,wine] [--results FILE] [--to docs/real-data.md]
+    python benchmarks/real_data.py [--cases diabetes,wine] [--results FILE] [--to docs/about/real-data.md]
 
 Of 16 cases each is written to FILE when it is done; those that stand there are not trained again.
 

@@ -48,7 +48,7 @@ from tuner.rounds.prepare import prepared_round
 from tuner.storage.store import open_ledger
 from tuner.training.batches import TrainingBatches
 from tuner.training.evaluation import evaluate
-from tuner.training.setting import Data
+from tuner.training.setup import Data
 
 LENGTH, RUNS, EVERY = 500, 16, 25
 SHORT, PROMOTED, FUSE, EVALUATIONS, WORKERS = 100, 3, 33, 50, 2

@@ -46,7 +46,7 @@ def test_the_remaining_work_is_that_of_the_trials_that_are_left(fused, tmp_path,
         assert 0.0 < step < 10.0, "seconds, on any machine"
         kept = ledger.conclusion("tiny", "fusion", row.study_id)
         assert (kept is not None) == fused
-        monkeypatch.setattr(workers_module, "best_choice", lambda *rest, **named: pytest.fail("probed twice"))
+        monkeypatch.setattr(workers_module, "best_fusion", lambda *rest, **named: pytest.fail("probed twice"))
         if fused and next(iter(kept.values()))["trials"] > 1:
             again = remaining_work(ledger, row, local.setting(study), fused=True)
             assert again.num_trials == 6

@@ -1,4 +1,4 @@
-"""A whole campaign whose names and values want to be code, markup, formulas, paths (RELIABILITY 37, 56, 58-60)."""
+"""A whole campaign whose names and values want to be code, markup, formulas, paths (R37, R56, R58, R59, R60)."""
 
 import csv
 import io

@@ -107,7 +107,7 @@ def locking(descriptor, mode, num_bytes):
 def main():
     platform, *words = sys.argv[1:]
     become(platform)
-    from tuner.cli.app import run
+    from tuner.cli.run import run
 
     while words:
         end = words.index("--") if "--" in words else len(words)

@@ -1,7 +1,7 @@
 """The messages between a coordinator and its worker processes: lines of JSON, never pickles.
 
-Down the standard input of a worker go first its `Setup`, then a `Task` for each study, or `STOP`; an empty object is
-the last line. Where the input ends without one, the coordinator is gone. Messages come up a pipe of their own:
+The standard input of a worker carries its `Setup`, then a `StudyTask` for each study, or `STOP`, and `END` at last;
+where the input ends without that, the coordinator has ended. Messages of the worker come through a pipe of their own:
 {"is": "started", ...}.
 """
 
@@ -38,7 +38,7 @@ def setup_from(data: Mapping[str, Any]) -> Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class StudyTask:
     """Train what is left of a study, of a workload with this identity; `more_code`: what only its models reach."""
 
     campaign: str

@@ -13,15 +13,16 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.fused.choice import Choice, look_at
+from tuner.fused.fusion import look_at
 from tuner.records import Price
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
+from tuner.training.engine import Fusion
 from tuner.training.finite import check_validation, warn_of_training
 from tuner.training.preflight import check_switched_off, check_workload, measured_price, warn_of_ignored
 from tuner.training.random_examples import random_example
 from tuner.training.room import check_room
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.unread import unread
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Inspection:
     unread: tuple[str, ...] = ()
     finite: bool = False
     price: Price | None = None
-    fusion: Choice | None = None
+    fusion: Fusion | None = None
 
 
 def inspect(  # noqa: PLR0913 - keywords with defaults
@@ -81,7 +82,7 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
     )
 
 
-def _try_update(loaded: LoadedWorkload, setting: Setting, trial: Trial) -> list[str]:
+def _try_update(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial) -> list[str]:
     """Try an update, once a study and optimizer: all of its trials train alike. Returns hyperparameters unread."""
     study = setting.study
     tried = "update", study.name, study.budget.max_train_steps, setting.optimizer_of(trial)
@@ -100,7 +101,7 @@ def _try_update(loaded: LoadedWorkload, setting: Setting, trial: Trial) -> list[
     return names
 
 
-def _warn_once(loaded: LoadedWorkload, setting: Setting, trial: Trial) -> None:
+def _warn_once(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial) -> None:
     """What is worth knowing about a workload before anything is trained, once a process."""
     if ("warnings",) in loaded.inspected:
         return
@@ -114,7 +115,7 @@ def _warn_once(loaded: LoadedWorkload, setting: Setting, trial: Trial) -> None:
         )
 
 
-def _all_finite(loaded: LoadedWorkload, setting: Setting, trial: Trial, most_seconds: float) -> bool:
+def _all_finite(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial, most_seconds: float) -> bool:
     """Whether each validation example has a finite selection metric; raises WorkloadError where one has none.
 
     False where looking at all of them would take more than `most_seconds`.
@@ -133,7 +134,7 @@ def _all_finite(loaded: LoadedWorkload, setting: Setting, trial: Trial, most_sec
     return finite
 
 
-def _check_room(loaded: LoadedWorkload, setting: Setting, trial: Trial) -> None:
+def _check_room(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial) -> None:
     """Raise Paused where the disk has no room for a few checkpoints of each trial that trains at a time."""
     machine = loaded.machine
     together = machine.fuse if isinstance(machine.fuse, int) else 1  # of "auto" it is not known yet

@@ -13,7 +13,7 @@ from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.determinism import settle_determinism
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trainer import Trainer
 
 NEVER = 1e9  # seconds between commits
@@ -83,7 +83,7 @@ def _about(record: TrialRecord) -> list[str]:
     ]
 
 
-def _causes(record: TrialRecord, setting: Setting, changed: Sequence[str]) -> list[str]:
+def _causes(record: TrialRecord, setting: TrainingSetup, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
     before = record.numerics.values if record.numerics else {}
     now = setting.numerics.values

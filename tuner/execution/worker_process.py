@@ -21,7 +21,7 @@ from tuner.design.identity import Identity, changes, identity_from
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TrialsFailed, TunerError
 from tuner.execution.backend import Job
-from tuner.execution.channel import END, STOP, Channel, Setup, Task, setup_from
+from tuner.execution.channel import END, STOP, Channel, Setup, StudyTask, setup_from
 from tuner.execution.identifying import MoreCode
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
@@ -47,7 +47,7 @@ def main() -> None:
         line = sys.stdin.readline()
         if not line:
             return  # the coordinator is gone already
-        tasks: queue.Queue[Task | None] = queue.Queue()
+        tasks: queue.Queue[StudyTask | None] = queue.Queue()
         threading.Thread(target=_read_tasks, args=(sys.stdin, tasks), daemon=True).start()
         _work(setup_from(json.loads(line)), tasks, channel)
     except (Interrupted, KeyboardInterrupt):
@@ -75,7 +75,7 @@ def end_with_the_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _read_tasks(stream: TextIO, tasks: "queue.Queue[Task | None]") -> None:
+def _read_tasks(stream: TextIO, tasks: "queue.Queue[StudyTask | None]") -> None:
     """Pass tasks on; STOP is obeyed at once. Where the stream ends without END, the coordinator has ended."""
     for line in stream:
         message = json.loads(line)
@@ -85,11 +85,11 @@ def _read_tasks(stream: TextIO, tasks: "queue.Queue[Task | None]") -> None:
         if message == END:
             tasks.put(None)
             return
-        tasks.put(Task(**message))
+        tasks.put(StudyTask(**message))
     os._exit(1)
 
 
-def _work(setup: Setup, tasks: "queue.Queue[Task | None]", channel: Channel) -> None:
+def _work(setup: Setup, tasks: "queue.Queue[StudyTask | None]", channel: Channel) -> None:
     name, campaign = load_campaign(setup.study_file)
     loaded = LoadedWorkload(campaign.workload, setup.machine, setup.study_file)
     with open_ledger(setup.url, create=False) as ledger:
@@ -101,7 +101,7 @@ def _work(setup: Setup, tasks: "queue.Queue[Task | None]", channel: Channel) -> 
             channel.send("idle")
 
 
-def job_of(task: Task, ledger: Ledger, loaded: LoadedWorkload) -> Job:
+def job_of(task: StudyTask, ledger: Ledger, loaded: LoadedWorkload) -> Job:
     """A task as a job of this process. Raises StudyChanged where it has another workload than the coordinator."""
     _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
     loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])

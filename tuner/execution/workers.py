@@ -26,7 +26,7 @@ from tuner.errors import (
     WorkloadError,
 )
 from tuner.execution.backend import Job, Listener, Stop
-from tuner.execution.channel import Message, Setup, Task
+from tuner.execution.channel import Message, Setup, StudyTask
 from tuner.execution.choices import Choices
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
@@ -34,12 +34,12 @@ from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
-from tuner.execution.worker import Worker
-from tuner.fused.choice import best_choice, evaluation_seconds, largest_group
+from tuner.execution.worker_handle import WorkerHandle
+from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
@@ -62,7 +62,7 @@ class Workers:
     def __init__(self, url: str, fork_server: ForkServer | None = None) -> None:
         self.url = url
         self.fork_server = fork_server
-        self.workers: list[Worker] = []
+        self.workers: list[WorkerHandle] = []
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:
         loaded = job.workload
@@ -74,7 +74,7 @@ class Workers:
             return
         self.workers = self.workers or self.started(loaded, count)
         more_code = [asdict(one) for one in loaded.identifier.more_code(job.row.study.name)]
-        task = Task(job.row.campaign, job.row.study.name, loaded.identity.as_json(), more_code)
+        task = StudyTask(job.row.campaign, job.row.study.name, loaded.identity.as_json(), more_code)
         coordinator = _Coordinator(job, listener, self.workers)
         try:
             with signals.SHUTDOWN.in_hand(coordinator.give_back):
@@ -85,7 +85,7 @@ class Workers:
             self.close()
             raise
 
-    def started(self, loaded: LoadedWorkload, count: int) -> list[Worker]:
+    def started(self, loaded: LoadedWorkload, count: int) -> list[WorkerHandle]:
         """Workers that begin to load the workload; those on the CPU are forked where the system can."""
         if loaded.study_file is None:
             raise InputError("worker processes load the workload from a study file; LoadedWorkload has none")
@@ -96,7 +96,7 @@ class Workers:
             self.fork_server = ForkServer(worker_environment(machine.threads), str(file))
         devices = worker_devices(machine, count, torch.cuda.device_count())
         setups = [Setup(file, self.url, machine.for_worker(device, count)) for device in devices]
-        return [Worker(setup, self.fork_server) for setup in setups]
+        return [WorkerHandle(setup, self.fork_server) for setup in setups]
 
     def close(self) -> None:
         """End all workers."""
@@ -133,7 +133,7 @@ def best_worker_count(job: Job) -> int:
     return num_processes(remaining_work(job.ledger, job.row, loaded.setting(job.row.study), fused=fused), loaded.device)
 
 
-def remaining_work(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) -> Remaining:
+def remaining_work(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fused: bool) -> Remaining:
     """Estimated from a probe, which is made now where the Ledger knows of none.
 
     Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
@@ -145,10 +145,10 @@ def remaining_work(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bo
     choices = Choices(ledger, row, setting.numerics)
     choice = choices.of(left[0].shape_group) if fused else None
     if choice is None and fused:
-        choice = best_choice(setting, alike[: largest_group(setting.device)], len(left))
+        choice = best_fusion(setting, alike[: largest_group(setting.device)], len(left))
         choices.keep(left[0].shape_group, choice)
     if choice is None or not choice.seconds:
-        choice = best_choice(setting, alike[:1], len(left))
+        choice = best_fusion(setting, alike[:1], len(left))
     budget = row.study.budget
     steps = choice.seconds * budget.max_train_steps * len(left)
     if steps > ENOUGH_SECONDS:
@@ -167,7 +167,7 @@ def num_processes(remaining: Remaining, device: torch.device) -> int:
 class _Coordinator:
     """Watches the workers on one study, from its task until none has anything left to do."""
 
-    def __init__(self, job: Job, listener: Listener, workers: Sequence[Worker]) -> None:
+    def __init__(self, job: Job, listener: Listener, workers: Sequence[WorkerHandle]) -> None:
         self.ledger, self.row = job.ledger, job.row
         self.machine = job.workload.machine
         self.listener = listener
@@ -178,7 +178,7 @@ class _Coordinator:
         self.stopping = False  # whether all were asked to
         self.renewed = self.looked = time.monotonic()
 
-    def work(self, task: Task, stop: Stop) -> None:
+    def work(self, task: StudyTask, stop: Stop) -> None:
         for worker in self.workers:
             worker.assign(task)
         while any(worker.busy for worker in self.workers) and not (stop() or self.somebody_stopped):
@@ -190,7 +190,7 @@ class _Coordinator:
         if self.somebody_stopped or any(worker.busy for worker in self.workers):
             self._stop()
 
-    def _look_after(self, worker: Worker, task: Task, stop: Stop) -> None:
+    def _look_after(self, worker: WorkerHandle, task: StudyTask, stop: Stop) -> None:
         """Replace a worker that died or stalled; one that a signal ended, or dies together with us, ends the work."""
         if self.somebody_stopped:
             return
@@ -213,7 +213,7 @@ class _Coordinator:
             for worker in self.workers:
                 worker.moved += pause
 
-    def _is_dead(self, worker: Worker) -> bool:
+    def _is_dead(self, worker: WorkerHandle) -> bool:
         """Whether it ended in the middle of its work. Its last messages are read first."""
         if worker.process.poll() is None:
             return False
@@ -231,7 +231,7 @@ class _Coordinator:
         if all(worker.process.poll() is not None for worker in self.workers):
             time.sleep(0.01)  # ended pipes are always readable
 
-    def _handle(self, worker: Worker, message: Message) -> None:
+    def _handle(self, worker: WorkerHandle, message: Message) -> None:
         kind = message["is"]
         if kind == "ready":
             worker.ready, self.deaths_at_start = True, 0
@@ -273,7 +273,7 @@ class _Coordinator:
         resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
         return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
 
-    def _replace(self, worker: Worker, task: Task, reason: str) -> None:
+    def _replace(self, worker: WorkerHandle, task: StudyTask, reason: str) -> None:
         """Hand back what a dead worker held, its attempt counted, and start another."""
         _log.warning("a worker is replaced, %s", reason)
         if not worker.ready:

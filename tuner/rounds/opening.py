@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tuner.design.campaign import Campaign
 from tuner.execution.backend import Backend
+from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
@@ -29,7 +30,8 @@ class SessionOptions:
 
     storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
-    checkpoints of a study may take; None is all that they need.
+    checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
+    where one was started before.
     """
 
     storage: str | None = None
@@ -44,6 +46,7 @@ class SessionOptions:
     keep_bytes: int | None = None
     allow_changed_code: bool = False
     allow_inexact: bool = False
+    fork_server: ForkServer | None = None
 
 
 @contextmanager
@@ -61,11 +64,12 @@ def opened_session(
     create: make the storage where there is none. dry_run: nothing is written; without a storage the session gets an
     empty one that is deleted at the end.
     """
+    most = max(one.promote or 1 for one in campaign.rounds)
+    quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
-        loaded = LoadedWorkload(campaign.workload, _machine(campaign, options, root), study_file)
-        in_process = dry_run or options.workers is None or study_file is None
-        with nullcontext(InProcess()) if in_process else _workers(options, loaded) as backend:
+        loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file)
+        with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend:
             yield Session(
                 name,
                 campaign,
@@ -78,8 +82,7 @@ def opened_session(
             )
 
 
-def _machine(campaign: Campaign, options: SessionOptions, root: Path) -> Machine:
-    most = max(one.promote or 1 for one in campaign.rounds)
+def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:
     return Machine(
         root,
         device=options.device,
@@ -87,7 +90,7 @@ def _machine(campaign: Campaign, options: SessionOptions, root: Path) -> Machine
         fuse=options.fuse,
         profile=options.profile,
         allow_inexact=options.allow_inexact,
-        quota=None if options.keep_bytes is None else Quota(options.keep_bytes, most),
+        quota=quota,
         worker_count=1 if options.workers is None else options.workers or None,
         workers_per_gpu=options.workers_per_gpu,
         stall_seconds=options.stall_seconds,
@@ -95,10 +98,13 @@ def _machine(campaign: Campaign, options: SessionOptions, root: Path) -> Machine
 
 
 @contextmanager
-def _workers(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backend]:
-    """Worker processes that end with the session."""
+def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backend]:
+    """What trains: this process, or worker processes that end with the session."""
+    if options.workers is None:
+        yield InProcess()
+        return
     check_workers(loaded.machine)
-    with closing(Workers(complete_url(options.storage or default_url()))) as workers:
+    with closing(Workers(complete_url(options.storage or default_url()), options.fork_server)) as workers:
         yield workers
 
 

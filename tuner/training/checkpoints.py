@@ -1,6 +1,6 @@
 """Checkpoint files: written so that a kill leaves the old or the new one, and read only when they are intact.
 
-Order of a commit (RELIABILITY A2): temporary file, fsync, rename, fsync of the folder, and only then the pointer
+Order of a commit (R18, R22): temporary file, fsync, rename, fsync of the folder, and only then the pointer
 in the Ledger; older files are deleted after that. A file is read only when its sha256 is the recorded one, and
 with `weights_only=True`: no code ever comes out of a checkpoint.
 """
@@ -270,7 +270,7 @@ def sync_folder(path: Path) -> None:
 def canonical_digest(state: Any) -> str:
     """A digest of what a state means: names, types, shapes and bytes, whatever the file's own bytes are.
 
-    Two equal training states may be saved as different bytes (RELIABILITY 29); this compares them bit for bit.
+    Two equal training states may be saved as different bytes (R29); this compares them bit for bit.
     """
     digest = hashlib.sha256()
     _feed(digest, state)
