@@ -150,7 +150,7 @@ class Identifier:
         return Identity(code, whole.arguments, whole.data, whole.packages, tuple(weights))
 
     def _refuse_other_files(self) -> None:
-        """Raise StudyChanged for a file that was saved while this process loaded the study: its text may not be what ran.
+        """Raise StudyChanged for a file that was saved while this process loaded the study: what ran is not known.
 
         Checked once: a file that is edited while its study trains changes nothing in this process.
         """
