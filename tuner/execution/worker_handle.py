@@ -10,8 +10,9 @@ from contextlib import suppress
 from typing import IO
 
 from tuner import signals
-from tuner.execution.channel import END, STOP, Message, Setup, StudyTask, line_of
+from tuner.execution.channel import END, STOP, Message, line_of
 from tuner.execution.fork_server import ForkedWorker, ForkServer, worker_environment
+from tuner.execution.remote_job import Setup, StudyTask
 from tuner.records import Claim
 
 READY_SECONDS = 120.0  # time enough to import torch and to read the data on a busy machine

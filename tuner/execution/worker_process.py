@@ -17,18 +17,14 @@ import traceback
 from typing import TextIO
 
 from tuner import system
-from tuner.design.identity import Identity, changes, identity_from
-from tuner.design.study_file import load_campaign
-from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TrialsFailed, TunerError
-from tuner.execution.backend import Job
-from tuner.execution.channel import END, STOP, Channel, Setup, StudyTask, setup_from
-from tuner.execution.identifying import MoreCode
+from tuner.errors import DeviceLost, InputError, Interrupted, TrialsFailed, TunerError
+from tuner.execution.channel import END, STOP, Channel
 from tuner.execution.in_process import InProcess
-from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.remote_job import Setup, StudyTask, job_of, setup_from
 from tuner.records import Claim, TrialUpdate
 from tuner.shown import escape_logs, shown_lines
 from tuner.signals import HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, silent
-from tuner.storage.store import Ledger, open_ledger
+from tuner.storage.store import open_ledger
 
 ALIVE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -90,39 +86,14 @@ def _read_tasks(stream: TextIO, tasks: "queue.Queue[StudyTask | None]") -> None:
 
 
 def _work(setup: Setup, tasks: "queue.Queue[StudyTask | None]", channel: Channel) -> None:
-    name, campaign = load_campaign(setup.study_file)
-    loaded = LoadedWorkload(campaign.workload, setup.machine, setup.study_file)
+    loaded = setup.load()
     with open_ledger(setup.url, create=False) as ledger:
         _ = loaded.identity  # reads the data
-        channel.send("ready", campaign=name)
+        channel.send("ready")
         reporter = Reporter(channel)
         while (task := tasks.get()) is not None:
             InProcess().run(job_of(task, ledger, loaded), reporter, reporter.stop)
             channel.send("idle")
-
-
-def job_of(task: StudyTask, ledger: Ledger, loaded: LoadedWorkload) -> Job:
-    """A task as a job of this process. Raises StudyChanged where it has another workload than the coordinator."""
-    _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
-    loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])
-    return Job(ledger, ledger.study(task.campaign, task.study), loaded)
-
-
-def _check(mine: Identity, launchers: Identity, study_file: str) -> None:
-    """Raise StudyChanged where this process has another workload than the one that was launched."""
-    different = changes(launchers, mine)
-    if not different:
-        return
-    if all(words.endswith(" data changed") for words in different):
-        raise StudyChanged(
-            f"data() of {study_file} gives other data in each process ({'; '.join(different)}): seed what it draws "
-            "from, and sort what has no order of its own; then launch again"
-        )
-    raise StudyChanged(
-        f"{study_file} is not what was launched ({'; '.join(different)}): where a file was edited in the meantime, "
-        "undo that, and launch again; a value that is drawn, or made of the time or of an address, differs in each "
-        "process"
-    )
 
 
 class Reporter:

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -26,7 +26,7 @@ from tuner.errors import (
     WorkloadError,
 )
 from tuner.execution.backend import Job, Listener, Stop
-from tuner.execution.channel import Message, Setup, StudyTask
+from tuner.execution.channel import Message
 from tuner.execution.choices import Choices
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
@@ -34,6 +34,7 @@ from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
+from tuner.execution.remote_job import StudyTask, setup_of, task_of
 from tuner.execution.worker_handle import WorkerHandle
 from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
@@ -73,12 +74,10 @@ class Workers:
             InProcess().run(job, listener, stop)
             return
         self.workers = self.workers or self.started(loaded, count)
-        more_code = [asdict(one) for one in loaded.identifier.more_code(job.row.study.name)]
-        task = StudyTask(job.row.campaign, job.row.study.name, loaded.identity.as_json(), more_code)
         coordinator = _Coordinator(job, listener, self.workers)
         try:
             with signals.SHUTDOWN.in_hand(coordinator.give_back):
-                coordinator.work(task, stop)
+                coordinator.work(task_of(job), stop)
         except BaseException:
             with suppress(Exception):  # a database that is away has leases that end
                 coordinator.cut_short()
@@ -87,15 +86,13 @@ class Workers:
 
     def started(self, loaded: LoadedWorkload, count: int) -> list[WorkerHandle]:
         """Workers that begin to load the workload; those on the CPU are forked where the system can."""
-        if loaded.study_file is None:
-            raise InputError("worker processes load the workload from a study file; LoadedWorkload has none")
-        file, machine = loaded.study_file.resolve(), loaded.machine
+        machine = loaded.machine
+        devices = worker_devices(machine, count, torch.cuda.device_count())
+        setups = [setup_of(loaded, self.url, machine.for_worker(device, count)) for device in devices]
         if not (system.FORKS_WHOLE and loaded.device.type == "cpu"):
             self.fork_server = None
         elif self.fork_server is None:
-            self.fork_server = ForkServer(worker_environment(machine.threads), str(file))
-        devices = worker_devices(machine, count, torch.cuda.device_count())
-        setups = [Setup(file, self.url, machine.for_worker(device, count)) for device in devices]
+            self.fork_server = ForkServer(worker_environment(machine.threads), str(setups[0].study_file))
         return [WorkerHandle(setup, self.fork_server) for setup in setups]
 
     def close(self) -> None:
