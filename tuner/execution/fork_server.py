@@ -150,7 +150,7 @@ class ForkedWorker:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """The environment of a worker: threads are set before torch is imported, as waiting OpenMP threads take the cores."""
+    """The environment of workers. Threads are set before torch is imported: idle OpenMP threads would take cores."""
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     ours = {

@@ -188,7 +188,7 @@ class _Coordinator:
             self._stop()
 
     def _look_after(self, worker: WorkerHandle, task: StudyTask, stop: Stop) -> None:
-        """Replace a worker that died or stalled. One that a signal ended, or that dies together with us, ends the work."""
+        """Replace a worker that died or stalled; where a signal ended it, or ends us at the same time, stop all work."""
         if self.worker_stopped:
             return
         if worker.busy and self._is_dead(worker):
@@ -293,9 +293,9 @@ class _Coordinator:
             renew(self.ledger, [claim for worker in self.workers for claim in worker.claims.values()])
 
     def _stop(self) -> None:
-        """Let every worker finish its step and save; trials that are not saved in time are released as they were committed.
+        """Let every worker finish its step and save, then raise Interrupted.
 
-        Raises Interrupted in the end.
+        Trials that are not saved in time are released as they were last committed.
         """
         self.stopping = True
         for worker in self.workers:
