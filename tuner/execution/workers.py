@@ -188,7 +188,7 @@ class _Coordinator:
             self._stop()
 
     def _look_after(self, worker: WorkerHandle, task: StudyTask, stop: Stop) -> None:
-        """Replace a worker that died or stalled; where a signal ended it, or ends us at the same time, stop all work."""
+        """Replace a worker that died or stalled. Stop all work where a signal ended it, or ends us together with it."""
         if self.worker_stopped:
             return
         if worker.busy and self._is_dead(worker):
