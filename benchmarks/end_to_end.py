@@ -72,7 +72,7 @@ def tuner_command(*options: str) -> Runner:
         length = ["--max-train-steps", str(job.steps)] if job.steps else []
         verbs = [["sweep"]] * job.swept + [["launch", "--round", "1", *length]]
         for verb, *rest in verbs:
-            command = [sys.executable, "-m", "tuner.cli", verb, str(job.file), *rest, *options, "--quiet"]
+            command = [sys.executable, "-m", "tuner", verb, str(job.file), *rest, *options, "--quiet"]
             command += ["--storage", str(folder / "tuner.sqlite"), "--device", "cpu"]
             environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

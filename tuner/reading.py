@@ -14,20 +14,19 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.adoption import adoption_log, last_adopted
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.budget_curve import BudgetCurve, budget_curve
-from tuner.analysis.checklist import only_promoted
-from tuner.analysis.conclusions import conclusions_frame
+from tuner.analysis.checklist import only_promoted, round_findings
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import FreshRun, Headline, headline, relatives
-from tuner.analysis.round_findings import round_findings, rounds_frames
-from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
-from tuner.analysis.standing import in_words, standing
+from tuner.analysis.questions.adoption import adoption_log, last_adopted
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
+from tuner.analysis.questions.transfer import conclusions_frame
+from tuner.analysis.round_frames import round_frames, round_rows, rounds_frames, rounds_started, row_of_trial
 from tuner.analysis.study_frames import StudyFrames, table_in_html
+from tuner.analysis.study_progress import in_words, standing
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value

@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 from analysis.handmade import frames_of_curves, frames_of_values, planned, record, study
 
-from tuner.analysis.evidence import no_curves_finding
-from tuner.analysis.failed import failed_findings
+from tuner.analysis.checklist import no_curves_finding
+from tuner.analysis.finding import QUESTIONS
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import good_defined
-from tuner.analysis.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
+from tuner.analysis.questions.failed_trials import failed_findings
+from tuner.analysis.questions.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
 from tuner.design.hyperparameters import choice, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
@@ -148,8 +149,8 @@ def test_a_handful_of_trials_is_no_third_of_them():
 def test_trials_that_have_not_completed_are_awaited_and_not_to_be_evaluated_more_often():
     frames = frames_with_threshold(10.0, 8)
     frames.trials["state"] = ["waiting"] * 7 + ["running"]
-    told = no_curves_finding(frames, "best_steps")
+    told = no_curves_finding(frames, QUESTIONS.get("best_steps"))
     assert told.summary == "No trial has completed (8 of 8 are waiting or running), so nothing can be said."
     assert told.action == "Let trials complete, then ask again."
     frames.trials["state"] = "complete"
-    assert "at least 20 times" in no_curves_finding(frames, "best_steps").action
+    assert "at least 20 times" in no_curves_finding(frames, QUESTIONS.get("best_steps")).action

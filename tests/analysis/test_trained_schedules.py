@@ -14,13 +14,12 @@ import pandas as pd
 import pytest
 from analysis.handmade import METRIC, curve, planned, record, study
 
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.curves import TOP
 from tuner.analysis.frames import frames_of
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.regime import regime_finding
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.warmup import warmup_frame
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.regime import regime_finding
+from tuner.analysis.questions.warmup import warmup_frame
+from tuner.analysis.study_frames import TOP, StudyFrames
 from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
 from tuner.budget.schedules import Schedule, ScheduleFamily
 from tuner.budget.transfer import Mode, lengthened

@@ -9,12 +9,17 @@ import pytest
 from analysis.handmade import curve, planned, record, study
 
 from tuner import SearchSpace, choice, linear, log_uniform
-from tuner.analysis.best_region import Region, agreement
-from tuner.analysis.conclusions import conclusions_frame
-from tuner.analysis.equal_steps import equal_steps_frame, longer_training_finding
 from tuner.analysis.frames import frames_of
-from tuner.analysis.transfer import Comparison, transfer_findings, winner_finding
-from tuner.analysis.transfer_pairs import contrast, fresh_values, transfer_pairs, trial_noise
+from tuner.analysis.questions.longer_training import equal_steps_frame, longer_training_finding
+from tuner.analysis.questions.transfer import (
+    Comparison,
+    Region,
+    agreement,
+    conclusions_frame,
+    transfer_findings,
+    winner_finding,
+)
+from tuner.analysis.replicates import contrast, fresh_values, transfer_pairs, trial_noise
 from tuner.plots.transfer import transfer_frame, transfer_plot
 
 SPACE = SearchSpace(learning_rate=log_uniform(1e-2, 2.0))

@@ -113,7 +113,7 @@ def test_a_mistyped_command_is_a_usage_error(tuner):
 
 
 def test_an_unexpected_fault_is_short_and_debug_shows_where(tuner, tmp_path, monkeypatch):
-    monkeypatch.setattr("tuner.rounds.prepare.prepared_round", lambda *given: 1 / 0)
+    monkeypatch.setattr("tuner.cli.launch.prepared_round", lambda *given: 1 / 0)
     run = tuner("launch", write_study(tmp_path))
     assert run.code == 1
     assert run.err == "unexpected ZeroDivisionError: division by zero (--debug shows where)\n"

@@ -7,7 +7,7 @@ import pytest
 from support.study_files import write_study
 
 from tuner.analysis.finding import Finding
-from tuner.cli.bottom_line import bottom_line, on_the_page
+from tuner.cli.run import bottom_line, on_the_page
 from tuner.reading import load
 
 FINE = Finding("transfer", "winner", "confirmed", "weak", "Better by 0.1.", pd.DataFrame(), {}, "Nothing to do.")

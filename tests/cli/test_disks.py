@@ -99,7 +99,7 @@ def test_a_limit_on_the_size_of_files_pauses_the_launch(launch, tmp_path):
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    command = [sys.executable, "-m", "tuner.cli", "launch", "tiny.py", "--storage", str(folder / "tuner.sqlite")]
+    command = [sys.executable, "-m", "tuner", "launch", "tiny.py", "--storage", str(folder / "tuner.sqlite")]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, preexec_fn=limited)
     check_paused(run.returncode, run.stderr, folder)
     check_goes_on(launch(folder), folder, 2)

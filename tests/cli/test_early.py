@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tuner.cli.early import early_nursery
+from tuner.cli.training_options import early_nursery
 
 
 def nurseries():

@@ -11,7 +11,7 @@ import pytest
 from support.study_files import write_study
 
 from tuner.budget.step_budget import StepBudget
-from tuner.cli.limits import machine_limit
+from tuner.cli.exit_codes import machine_limit
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.errors import DeclarationError
 from tuner.interchange.table_space import read_space

@@ -4,7 +4,7 @@ import pytest
 from support.tiny import tiny_study
 
 from tuner.budget.step_budget import StepBudget
-from tuner.cli.launching import print_plan
+from tuner.cli.launch import print_plan
 from tuner.records import Price
 from tuner.rounds.launch import Plan
 from tuner.rounds.plan import planned_trials

@@ -7,11 +7,9 @@ import shutil
 import optuna
 import pytest
 import torch
-import typer
 from support.shown import PAGES, ROOT, commands_of_tables, shown_commands, shown_study
 
-from tuner.cli import commands
-from tuner.cli.app import app
+from tuner.cli.program import program
 
 STUDY = "studies/digits.py"
 WITH_TESTS_OF_THEIR_OWN = ("importing.md", "optuna.md")  # they run each command on the data that the page speaks of
@@ -33,9 +31,7 @@ def every_command():
 
 
 def test_the_pages_show_commands_that_exist_with_options_that_exist():
-    if not app.registered_commands:
-        commands.register(app)
-    known = typer.main.get_command(app).commands
+    known = program().commands
     shown = every_command()
     assert len(shown) > 15
     for name, *words in shown:

@@ -145,7 +145,7 @@ def test_a_terminal_that_is_closed_ends_nothing_but_the_launch(tmp_path):
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(tmp_path)
-        os.execv(sys.executable, [sys.executable, "-m", "tuner.cli", "launch", "tiny.py", "--fuse", "off"])
+        os.execv(sys.executable, [sys.executable, "-m", "tuner", "launch", "tiny.py", "--fuse", "off"])
     end = time.monotonic() + PATIENCE
     while not list(tmp_path.glob("here-*")) and time.monotonic() < end:
         if select.select([terminal], [], [], 0.05)[0]:
@@ -174,7 +174,7 @@ def test_ctrl_c_ends_the_reader_of_what_it_says_too(tmp_path):
 def test_a_shell_that_starts_it_in_the_background_or_under_nohup_keeps_it(tmp_path):
     """`sh -c "command &"` ignores SIGINT for the command, nohup SIGHUP: neither ends it, nor its workers."""
     write_gated(tmp_path)
-    command = f"nohup {sys.executable} -m tuner.cli launch tiny.py --workers 2 & wait $!"
+    command = f"nohup {sys.executable} -m tuner launch tiny.py --workers 2 & wait $!"
     shell = started(tmp_path, command, program=("-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])"))
     end = time.monotonic() + PATIENCE
     while len(list(tmp_path.glob("here-*"))) < 2:

@@ -59,7 +59,7 @@ def on_a_terminal(*arguments, columns=80):
     parent, child = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1", "TERM": "dumb"}
     run = subprocess.Popen(
-        [sys.executable, "-m", "tuner.cli", *arguments], stdout=child, stderr=child, stdin=child, env=environment
+        [sys.executable, "-m", "tuner", *arguments], stdout=child, stderr=child, stdin=child, env=environment
     )
     os.close(child)
     read = b""

@@ -31,7 +31,7 @@ from support.study_files import write_study
 
 import tuner.cli
 from tuner import failpoints
-from tuner.cli import playing
+from tuner.cli import run as playbook
 from tuner.cli.app import run
 from tuner.design.study_file import load_campaign
 from tuner.execution.in_process import InProcess, checkpoint_place
@@ -41,14 +41,7 @@ from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
 
 for _module in pkgutil.iter_modules(tuner.cli.__path__, "tuner.cli."):
-    if not _module.name.endswith("__main__"):
-        importlib.import_module(_module.name)
-for _name in (
-    "tuner.execution.scoring", "tuner.reading", "tuner.interchange.optuna_in", "tuner.interchange.tables_in",
-    "tuner.report.page", "tuner.rounds.importances", "tuner.analysis.boundaries", "tuner.rounds.adoption",
-    "tuner.rounds.budget_curve", "tuner.rounds.exploitation", "tuner.rounds.prepare", "tuner.rounds.expand",
-):  # fmt: skip
-    importlib.import_module(_name)  # what commands import when they are called
+    importlib.import_module(_module.name)  # what a command imports when it is called
 
 ENOUGH = 3
 EXPLORED = 24  # trials of round 1, most of them with values known in closed form
@@ -180,7 +173,7 @@ def started(folder, arguments, armed):
         os.chdir(folder)
         os.environ.pop("TUNER_STORAGE", None)
         failpoints._armed = armed
-        playing.write_report = lambda *given: None  # a page is no record, and its pictures take longer than all else
+        playbook.write_report = lambda *given: None  # a page is no record, and its pictures take longer than all else
         sys.argv = ["tuner", *arguments]
         sys.stdout = sys.stderr
         code = run()

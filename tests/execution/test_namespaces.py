@@ -55,7 +55,7 @@ class Launchers:
     def start(self, processes):
         """A launcher whose process id follows those of so many others, and which is told by a file."""
         before = "; ".join(["/bin/true"] * processes)
-        python = f"{sys.executable} -m tuner.cli launch tiny.py --round 1 --fuse off --checkpoints checkpoints"
+        python = f"{sys.executable} -m tuner launch tiny.py --round 1 --fuse off --checkpoints checkpoints"
         environment = os.environ | {"TUNER_STORAGE": self.url, "OMP_NUM_THREADS": "1"}
         command = [*self.unshare, "sh", "-c", f"{before}; {python}; exit $?"]
         pipe = subprocess.PIPE

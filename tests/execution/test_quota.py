@@ -8,7 +8,7 @@ from support.prefixes import bench, longer
 from support.study_files import write_study
 from support.tiny import tiny_study
 
-from tuner.budget.schedules import constant
+from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.objective import minimize
 from tuner.design.points import Point

@@ -1,6 +1,6 @@
 """Imports run one way: the table of the README (DESIGN.md), held against every module of the package.
 
-A part may import the parts and the third-party packages of its row and nothing else. Only `cli`,
+A part may import the parts and the third-party packages of its row and nothing else. Only
 `plugins` and `tuner/__init__` may import inside functions.
 """
 
@@ -75,9 +75,10 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
         ("typer", "rich", "pandas"),
     ),
+    "__main__": (("cli",), ()),
     "__init__": (("errors", "registry", "budget", "design", "reading", "api"), ()),
 }
-LATE_IMPORTS_ALLOWED = ("cli", "plugins", "__init__")
+LATE_IMPORTS_ALLOWED = ("plugins", "__init__")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -232,6 +233,6 @@ def test_the_check_sees_a_wrong_call(source):
 
 def test_right_imports_and_calls_pass_the_check():
     assert violations("import json\nimport torch\nfrom tuner.records import State", "training") == []
-    assert violations("def f():\n    import pandas\n    from tuner.rounds import run", "cli") == []
+    assert violations("def f():\n    from tuner.design import campaign", "__init__") == []
     assert forbidden("torch.load(path, weights_only=True)\nmodel.eval()\nlogger.info('x')", "training") == []
     assert forbidden("print('x')", "cli") == []

@@ -4,25 +4,16 @@ import re
 import subprocess
 import sys
 import zipfile
-from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
 
-from tuner.cli import commands
-from tuner.cli.app import app
+from tuner.cli.commands import commands
+from tuner.cli.program import program
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAP = README.split("## The playbook, and where each part lives")[1].split("\n## ")[0]
-
-
-@cache
-def registered():
-    if not app.registered_commands:
-        commands.register(app)
-    return typer.main.get_command(app).commands
 
 
 def test_every_file_that_the_readme_names_exists():
@@ -37,15 +28,15 @@ def test_the_map_of_the_playbook_has_a_file_for_every_heading():
     assert all(re.search(r"`tuner/[\w/]+\.py`", row) for row in rows)
 
 
-@pytest.mark.parametrize("name", sorted(registered()))
+@pytest.mark.parametrize("name", commands())
 def test_every_command_is_documented_and_says_what_it_does(name):
     assert f"`tuner {name} " in README or f"| `tuner {name}" in README
-    assert registered()[name].help
+    assert commands()[name].help
 
 
 def test_every_option_in_the_table_of_commands_exists():
     for name, options in re.findall(r"\| `tuner ([\w-]+) ([^`]*)`", README):
-        known = {flag for parameter in registered()[name].params for flag in parameter.opts}
+        known = {flag for parameter in program().commands[name].params for flag in parameter.opts}
         assert set(re.findall(r"--[\w-]+", options)) <= known, name
 
 

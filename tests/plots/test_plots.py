@@ -10,8 +10,8 @@ import pytest
 from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study
 from matplotlib.figure import Figure
 
-from tuner.analysis.best_steps import best_steps_frame
 from tuner.analysis.frames import frames_of
+from tuner.analysis.questions.best_steps import best_steps_frame
 from tuner.budget.families import constant_then_decay, linear
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points

@@ -10,7 +10,7 @@ import psutil
 PATIENCE = 120.0  # seconds, of a machine that is busy with something else
 
 
-def started(folder, *arguments, program=("-m", "tuner.cli"), stdin=subprocess.PIPE, **environment):
+def started(folder, *arguments, program=("-m", "tuner"), stdin=subprocess.PIPE, **environment):
     """`tuner` with these arguments, in a folder."""
     command = [sys.executable, *program, *map(str, arguments)]
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)

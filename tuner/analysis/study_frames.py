@@ -72,6 +72,11 @@ class StudyFrames:
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
 
     @property
+    def unfinished(self) -> int:
+        """How many trials are waiting or running."""
+        return int(self.trials["state"].isin(["waiting", "running"]).sum())
+
+    @property
     def pruned(self) -> pd.DataFrame:
         """Trials that a pruner ended before the end of the budget: at their end they would be no better than that."""
         trials = self.trials
@@ -115,3 +120,15 @@ def table_in_html(frame: pd.DataFrame) -> str:
     """A frame as a notebook shows it, whatever its names and cells hold."""
     plain = frame.map(lambda value: shown(value) if isinstance(value, str) else value)
     return str(plain.rename(columns=lambda name: shown(str(name))).to_html(index=False, escape=True, border=0))
+
+
+TOP = 3
+
+
+def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
+    """Completed trials, best first; equal values keep the order of their numbers."""
+    ascending = frames.study.objective.direction == "minimize"
+    return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
+
+
+MINIMUM_COMPLETE = 5  # [P] completed trials below which a study says nothing as a whole

@@ -13,10 +13,10 @@ from typing import Literal, TypedDict, Unpack
 import pandas as pd
 import torch
 
-from tuner.analysis.failed import Failure, failures
 from tuner.analysis.finding import Finding
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_finding import sweep_finding
+from tuner.analysis.study_progress import Failure, failures
 from tuner.analysis.sweep_outcome import Fitted, Outcome
 from tuner.api.showing import Display, StopFlag
 from tuner.design.campaign import Campaign, Sweep

@@ -1,5 +1,5 @@
-"""The command line: a module per command. The only part that prints, and it imports the heavy parts late."""
+"""The command line. It is the only part that prints; `tuner --help` imports nothing heavy."""
 
-from tuner.cli.process import main
+from tuner.cli.app import main
 
 __all__ = ["main"]

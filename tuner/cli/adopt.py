@@ -1,63 +1,91 @@
 """`tuner adopt`: is the candidate better than the baseline, in view of the variance of trials?"""
 
-from typing import Annotated
+from dataclasses import replace
 
-import typer
+from tuner.analysis.finding import Finding
+from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
+from tuner.cli.launch import print_plan, told_failures
+from tuner.cli.output import emit_findings, next_step, say
+from tuner.cli.places import exists, opened
+from tuner.cli.sessions import open_session
+from tuner.cli.training_options import Adopt
+from tuner.cli.watching import stop_on_signal, watch
+from tuner.reading import load
+from tuner.rounds.adoption import (
+    Contest,
+    Side,
+    baseline_place,
+    check_level,
+    contest,
+    run_contest,
+    trial_at_place,
+)
+from tuner.rounds.imported_contest import imported_contest, imported_row, settle
+from tuner.rounds.launch import Session, plan_study
 
-from tuner.cli.options import DryRun, Format, OutputFormat, RetryFailed
-from tuner.cli.where import Where, trains
 
-Candidate = Annotated[
-    str | None,
-    typer.Option(
-        help="ROUND/TRIAL, like 2/0. Default: the best trial of the last round. Of an imported study a TRIAL, or "
-        "values, like lr=0.1,width=32.",
-        show_default=False,
-    ),
-]
-Baseline = Annotated[str | None, typer.Option(help="The same. Default: what was adopted last.", show_default=False)]
-Level = Annotated[float, typer.Option(help="Probability of the interval of the difference.")]
-MinimumGain = Annotated[float, typer.Option(help="What the candidate's added complexity has to earn.")]
-
-
-@trains
-def adopt(
-    where: Where,
-    candidate: Candidate = None,
-    baseline: Baseline = None,
-    replicates: Annotated[int, typer.Option(help="Fresh seeds for each of the two.")] = 5,
-    level: Level = 0.8,
-    minimum_gain: MinimumGain = 0.0,
-    dry_run: DryRun = False,
-    retry_failed: RetryFailed = False,
-    form: OutputFormat = Format.table,
-) -> None:
-    """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE (exit code 4: trials
-    failed). Of an imported study (its name instead of a file) the replicates that are there are compared; nothing is
-    trained.
-    """
-    from tuner.cli.contests import hold_contest, price_contest, settled_import, sides_of
-    from tuner.cli.given import command
-    from tuner.cli.launching import told_failures
-    from tuner.cli.output import emit_findings, next_step, say
-    from tuner.cli.sessions import open_session
-    from tuner.rounds.adoption import check_level, contest
-
-    check_level(level)
-    imported = settled_import(where, candidate, baseline, level=level, minimum_gain=minimum_gain, dry_run=dry_run)
-    if imported is not None:
-        emit_findings(str(where.study), imported.study, imported.findings, form)
-        return
-    with open_session(where, dry_run=dry_run, create=False) as session:
-        made = contest(session, *sides_of(session, candidate, baseline), replicates)
-        if dry_run:
-            price_contest(session, made)
-            return
-        finding = hold_contest(
-            session, made, level=level, minimum_gain=minimum_gain, retry_failed=retry_failed, quiet=where.quiet
-        )
-        emit_findings(session.name, made.study.name, [finding], form)
+def adopt(options: Adopt) -> Exit:
+    """Compare candidate and baseline by trials with fresh seeds, or show what that would cost."""
+    check_level(options.level)
+    if _is_imported(options):
+        return _compare_replicates(options)
+    with open_session(options, dry_run=options.dry_run, create=False) as session:
+        made = contest(session, *_sides_of(session, options.candidate, options.baseline), options.replicates)
+        if options.dry_run:
+            print_plan(plan_study(session, made.study, made.trials))
+            return Exit.FINE
+        finding = _hold_contest(session, made, options)
+        emit_findings(session.name, made.study.name, [finding], options.form)
         say(f"{finding.verdict.upper()}: in the log of adoptions of {session.name}")
         code = told_failures(session, [session.ledger.study(session.name, made.study.name)])
         next_step(command("adoptions", session.name), command("report", session.name))
-        raise typer.Exit(code)
+        return code
+
+
+def _sides_of(session: Session, candidate: str | None, baseline: str | None) -> tuple[Side, Side]:
+    """The two trials as named; by default the best of the last round, and the configuration adopted last."""
+    if candidate is None:
+        winner = load(session.name, session.ledger.url).best()
+        candidate = f"{winner.row.study.name}/{winner.record.number}"
+    side = trial_at_place(session.ledger, session.name, candidate)
+    baseline = baseline or baseline_place(session.ledger, session.name, side.place)
+    return side, trial_at_place(session.ledger, session.name, baseline)
+
+
+def _hold_contest(session: Session, made: Contest, options: Adopt) -> Finding:
+    """Train what is left while somebody watches."""
+    say(f"{session.name} {made.study.name}: {made.study.goal}")
+    say(f"{len(made.trials)} trials of {made.study.budget.max_train_steps:,} steps, with fresh seeds")
+    with stop_on_signal() as asked:
+        working = replace(session, stop=asked.is_set, watch=watch(options.quiet))
+        return run_contest(
+            working, made, level=options.level, minimum_gain=options.minimum_gain, retry_failed=options.retry_failed
+        )
+
+
+def _is_imported(options: Adopt) -> bool:
+    """Whether the study is the name of an imported one, and no file that can be trained."""
+    if options.study.is_file() or not exists(options.storage):
+        return False
+    with opened(options.storage, create=False) as ledger:
+        return imported_row(ledger, str(options.study)) is not None
+
+
+def _compare_replicates(options: Adopt) -> Exit:
+    """Answer from the replicates that an imported study has; a dry run only counts them."""
+    name = str(options.study)
+    with opened(options.storage, create=False) as ledger:
+        made = imported_contest(ledger, name, options.candidate, options.baseline)
+        say(f"{name} {made.study.name}: {made.study.goal}")
+        say(f"{made.count(0)} replicates of the candidate, {made.count(1)} of the baseline; nothing is trained")
+        findings = (
+            []
+            if options.dry_run
+            else [settle(ledger, name, made, level=options.level, minimum_gain=options.minimum_gain)]
+        )
+    for finding in findings:
+        say(f"{finding.verdict.upper()}: in the log of adoptions of {name}")
+        next_step(command("adoptions", name), command("report", name))
+    emit_findings(name, made.study.name, findings, options.form)
+    return Exit.FINE

@@ -1,44 +1,115 @@
-"""`tuner best`: the winner, how to get it again, and its weights."""
+"""`tuner best`: the best configuration, how to get it again, and its weights."""
 
 import json
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
+from tuner.analysis.elsewhere import again_elsewhere
+from tuner.cli.given import command
+from tuner.cli.options import Format
+from tuner.cli.output import say, show
+from tuner.cli.places import opened, study_file_of
+from tuner.cli.reading_options import Best
+from tuner.cli.tables import readable
+from tuner.errors import StorageError
+from tuner.reading import Winner, load
+from tuner.storage.ownership import folder_to_read
+from tuner.storage.studies import LaunchRow
 
-from tuner.cli.options import Checkpoints, Format, OutputFormat, RoundNumber, Storage, Study, StudyName
 
-
-def best(
-    study: Study,
-    round_number: RoundNumber = None,
-    study_name: StudyName = None,
-    export: Annotated[
-        Path | None,
-        typer.Option(help="Write the weights of the selected run's best step there (safetensors).", show_default=False),
-    ] = None,
-    storage: Storage = None,
-    checkpoints: Checkpoints = None,
-    form: OutputFormat = Format.table,
-) -> None:
-    """Name the best configuration: its value (the median of fresh seeds, where some were trained), its selected run,
-    the best training of it, whose weights --export writes, and the command that reproduces that run.
-    """
-    from tuner.cli.places import opened, study_file_of
-    from tuner.cli.winners import described_winner, export_weights, print_winner
-    from tuner.reading import load
-    from tuner.storage.ownership import folder_to_read
-
-    records = load(study, storage)
-    winner = records.best(study_name or round_number)
-    with opened(storage, create=False) as ledger:
+def best(options: Best) -> None:
+    """Print the best configuration, and write its weights where that is asked for."""
+    records = load(options.study, options.storage)
+    winner = records.best(options.study_name or options.round_number)
+    with opened(options.storage, create=False) as ledger:
         launches = ledger.launches(winner.row.study_id)
         source = winner.row.study.source
-        file = Path(study) if source else study_file_of(ledger, winner.row.study_id, study)
+        file = Path(options.study) if source else study_file_of(ledger, winner.row.study_id, options.study)
         told = described_winner(winner, file, launches[0] if launches else None)
-        if form is Format.table:
+        if options.form is Format.table:
             print_winner(told, winner.headline.words)
         else:
             print(json.dumps(told, indent=2))
-        if export is not None:
-            export_weights(winner, folder_to_read(ledger, checkpoints), export)
+        if options.export is not None:
+            export_weights(winner, folder_to_read(ledger, options.checkpoints), options.export)
+
+
+def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None) -> dict[str, Any]:
+    """Plain data about the winner, for JSON and for people.
+
+    `value` is what the configuration gives (`value_kind`), `selected_value` that of the trial that is named, whose
+    checkpoint is exported; `best_value` is the same, under its older name.
+    """
+    study, record = winner.row.study, winner.record
+    again = again_elsewhere(study, record) if study.source else ""
+    reproduce = study.source and f"it was trained elsewhere ({study.source}); in your own code: {again}"
+    place = ("--round", study.round) if study.kind == "round" else ("--study", study.name)
+    reproduce = reproduce or command("replay", study_file, after=(*place, "--trial", record.number))
+    return {
+        "campaign": winner.row.campaign,
+        "study": study.name,
+        "trial": record.number,
+        "objective": f"{study.objective.direction} {study.objective.metric}",
+        "value": winner.value,
+        "value_kind": winner.kind,
+        "fresh": [{"study": run.study, "trial": run.trial, "value": run.value} for run in winner.fresh],
+        "selected_value": winner.selected_value,
+        "selected_from": winner.headline.selected_from,
+        "best_value": winner.selected_value,
+        "best_step": winner.step,
+        "last_value": winner.last_value,
+        "max_train_steps": study.budget.max_train_steps,
+        "point": dict(record.point),
+        "optimizer": record.point.get("optimizer", study.optimizer),
+        "seed": record.seed,
+        "exact": record.exact,
+        "data_seed": record.data_seed,
+        "checkpoint": winner.checkpoint.file if winner.checkpoint else None,
+        "revision": launch.revision if launch else {},
+        "reproduce": reproduce,
+    }
+
+
+def print_winner(told: dict[str, Any], words: str) -> None:
+    """The winner for a person; `words`: its value with what it is."""
+    show(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold")
+    show(f"  {told['objective']}: {words}")
+    show(
+        f"  its selected run: {readable(told['best_value'])} at step {told['best_step']:,} of "
+        f"{told['max_train_steps']:,} (last: {readable(told['last_value'])})"
+    )
+    for name, value in told["point"].items():
+        show(f"  {name} = {value!r}")
+    if told["seed"] or told["checkpoint"]:  # of a trial that was run elsewhere neither is known
+        show(f"  seed {told['seed']}, checkpoint {told['checkpoint']}")
+    revision = told["revision"]
+    if revision:
+        changed = " with uncommitted changes" if revision.get("uncommitted") else ""
+        show(f"  code: commit {revision['commit'][:12]}{changed}")
+    if not told["exact"]:
+        show("  exact=false: trained under more than one set of Numerics, so it replays to other bits")
+    show(f"  reproduce: {told['reproduce']}", whole=True)
+
+
+def export_weights(winner: Winner, root: Path, target: Path) -> None:
+    """Copy the chosen checkpoint, verified, to where the user wants it."""
+    if winner.row.study.source:
+        raise StorageError(
+            f"trial {winner.record.number} was trained elsewhere ({winner.row.study.source}), so its weights are "
+            "there; nothing was written"
+        )
+    if winner.checkpoint is None:
+        raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} any more")
+    checkpoints = import_module("tuner.training.checkpoints")  # only here: all else works without torch
+    weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)
+    count = sum(tensor.numel() for tensor in weights.values())
+    say(
+        f"wrote {target}: {len(weights)} tensors, {count:,} numbers, of trial {winner.record.number} of "
+        f"{winner.row.study.name} at step {winner.step:,}, the selected run ({winner.selected_value:.4g})"
+    )
+    if beside is not None:
+        say(
+            f"wrote {beside}: what a safetensors file cannot hold, extra state say; load both: model.load_state_dict("
+            f"safetensors.torch.load_file({str(target)!r}) | torch.load({str(beside)!r}))"
+        )

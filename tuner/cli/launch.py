@@ -1,36 +1,178 @@
-"""`tuner launch`: train a round, or go on with it."""
+"""`tuner launch` and `tuner worker`: training with progress, and the price of a launch before it."""
 
-import typer
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from tuner.cli.options import DryRun, Expanded, LaunchedRound, MaxTrainSteps, NumTrials, RetryFailed, Verbose
-from tuner.cli.where import Where, trains
+from rich.table import Table
+from rich.text import Text
+
+from tuner.analysis.study_progress import failures, listed
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
+from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
+from tuner.cli.sessions import open_session
+from tuner.cli.training_options import Launch, Worker
+from tuner.cli.watching import stop_on_signal, watch
+from tuner.errors import TrialsFailed
+from tuner.execution.choices import Choices
+from tuner.records import Numerics, State
+from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
+from tuner.rounds.prepare import Prepared, prepared_expansion, prepared_round
+from tuner.shown import shown
+from tuner.storage.studies import StudyRow
+
+LOOKED_AT = 4  # trials that a dry run stacks
+MUCH_EVALUATION = 1 / 3  # of a study's time
 
 
-@trains
-def launch(
-    where: Where,
-    round_number: LaunchedRound = 1,
-    max_train_steps: MaxTrainSteps = None,
-    trials: NumTrials = None,
-    dry_run: DryRun = False,
-    verbose: Verbose = False,
-    retry_failed: RetryFailed = False,
-    expanded: Expanded = False,
-) -> None:
-    """Train the trials of a round. The same command again continues and repeats nothing that is finished (exit code 4:
-    trials failed).
-    """
-    from tuner.cli.launching import print_fusion, print_plan, run_launch
-    from tuner.cli.sessions import open_session
-    from tuner.rounds.launch import plan_study
-    from tuner.rounds.prepare import prepared_expansion, prepared_round
+def launch(options: Launch) -> Exit:
+    """Train a round, or go on with it."""
+    with open_session(options, dry_run=options.dry_run) as session:
+        expansion = prepared_expansion(session, options.round_number) if options.expanded else None
+        prepared = expansion or prepared_round(session, options.round_number, options.max_train_steps, options.trials)
+        if not options.dry_run:
+            return run_launch(session, prepared, retry_failed=options.retry_failed, quiet=options.quiet)
+        print_plan(plan_study(session, prepared.study, prepared.trials))
+        if options.verbose:
+            print_fusion(session, prepared)
+    return Exit.FINE
 
-    with open_session(where, dry_run=dry_run) as session:
-        expansion = prepared_expansion(session, round_number) if expanded else None
-        prepared = expansion or prepared_round(session, round_number, max_train_steps, trials)
-        if dry_run:
-            print_plan(plan_study(session, prepared.study, prepared.trials))
-            if verbose:
-                print_fusion(session, prepared)
-        else:
-            raise typer.Exit(run_launch(session, prepared, retry_failed=retry_failed, quiet=where.quiet))
+
+def worker(options: Worker) -> Exit:
+    """Train what is left of every study that was launched, while somebody watches; the exit code."""
+    # In a process of its own, so that its lease is renewed whatever the training does.
+    with open_session(replace(options, workers=options.workers or "1"), create=False) as session:
+        rows = session.ledger.studies(session.name)
+        trained = 0
+        with stop_on_signal() as asked:
+            for row in rows:
+                counts = session.ledger.state_counts(row.study_id)
+                if not counts[State.WAITING] and not counts[State.RUNNING]:
+                    continue
+                trained += 1
+                finished = sum(count for state, count in counts.items() if state.finished)
+                work_on(replace(session, stop=asked.is_set, watch=watch(options.quiet)), row, finished)
+        done = "done" if trained else f"nothing is left to train in {len(rows)} studies"
+        say(f"{session.name}: {done}")
+        return told_failures(session, rows)
+
+
+def print_plan(*plans: Plan) -> None:
+    """Trials, steps, time and disk of studies that were not started."""
+    saves = any(plan.saved_steps for plan in plans)  # a column less leaves room on a narrow terminal
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ("trials", "steps each", "steps", *["saved"] * saves, "ms/step", "ms/evaluation", "time", "disk")
+    table.add_column("study", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for plan in plans:
+        table.add_row(
+            Text(shown(plan.study.name)), str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}",
+            f"{plan.steps:,}", *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}",
+            f"{plan.price.evaluation_ms:.3g}", readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
+        )  # fmt: skip
+    console().print(table)
+    for plan in plans:
+        if plan.finished:
+            say(f"{plan.study.name}: {plan.finished} more trials are finished, and nothing of them is repeated")
+    if saved := sum(plan.saved_steps for plan in plans):
+        share = saved / (saved + sum(plan.steps for plan in plans))
+        say(f"saved: {saved:,} steps ({share:.0%}) are taken over from trials that begin alike, with the same bits")
+    for plan in plans:
+        if plan.evaluation_seconds > MUCH_EVALUATION * plan.seconds > 0.0:
+            say(
+                f"evaluations take {plan.evaluation_seconds / plan.seconds:.0%} of the time of {plan.study.name}: a "
+                "smaller training_evaluation_examples of the workload, or fewer evaluations of the Campaign (from "
+                f"{MINIMUM_EVALUATIONS} on verdicts can be read), makes it shorter"
+            )
+    say(
+        "a dry run: nothing was trained or written; times are for one trial after the other, on this machine as busy "
+        "as it is now: trials that train together (--fuse), or in several processes (--workers), take less"
+    )
+
+
+def print_fusion(session: Session, prepared: Prepared) -> None:
+    """How the first trials of one shape would train together, operation by operation."""
+    kind = prepared.trials[0].shape_group
+    together = [trial for trial in prepared.trials if trial.shape_group == kind][:LOOKED_AT]
+    choice = session.backend.fusion(prepared.study, together)
+    if not choice.ways:
+        say(f"trials of this study cannot be fused: {choice.reason}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("operation")
+    table.add_column("all trials at once by")
+    for name, way in sorted(choice.ways.items(), key=lambda item: (item[1], item[0])):
+        table.add_row(Text(shown(name)), way)
+    console().print(table)
+    say(f"trials of this study can be fused ({choice.reason}); loop: once for each trial; shape group: {kind}")
+
+
+def told_failures(session: Session, rows: Sequence[StudyRow]) -> Exit:
+    """List the trials of some studies that FAILED, with their reasons, and say whether any did by an exit code."""
+    failed = failures(session.ledger, rows)
+    if not failed:
+        return Exit.FINE
+    who, whose = ("trial", "its point") if len(failed) == 1 else ("trials", "their points")
+    say(f"{len(failed)} {who} FAILED, not because of {whose}:")
+    for line in listed(failed):
+        say(f"  {line}")
+    say(
+        "remove the cause, then repeat the command with --retry-failed: they go on from their last saved state; "
+        "running again without a change will not help"
+    )
+    return Exit.FAILED
+
+
+def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> Exit:
+    """Train what is left of a study while somebody watches, say where it stands, and return the exit code."""
+    study = prepared.study
+    check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
+    say(f"{session.name} {study.name}: {study.goal}")
+    say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin}")
+    for warning in prepared.warnings:
+        say(f"note: {warning}")
+    row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)
+    counts = session.ledger.state_counts(row.study_id)
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    for words in _how_trained(session, row):
+        say(words)
+    say(f"{session.name} {study.name}: {states}; records in {session.ledger.safe_url}")
+    code = told_failures(session, [row])
+    about = ("--round", study.round)
+    if counts[State.COMPLETE]:
+        next_step(command("best-steps", session.name, after=about), command("boundaries", session.name, after=about))
+    elif code is Exit.FAILED:
+        next_step(command("trials", session.name, after=about))
+    sys.stderr.flush()
+    return code
+
+
+def _launched(session: Session, prepared: Prepared, *, retry_failed: bool, quiet: bool) -> StudyRow:
+    """Train what is left; where trials fail alike, and the others need not be tried, say so and stop."""
+    with stop_on_signal() as asked:
+        try:
+            return launch_study(
+                replace(session, stop=asked.is_set, watch=watch(quiet)),
+                prepared.study,
+                prepared.trials,
+                retry_failed=retry_failed,
+                budget_origin=prepared.budget.origin,
+                budget_source=prepared.budget.source,
+            )
+        except TrialsFailed as error:
+            say(f"failed: {str(error).splitlines()[0]}")  # they are listed below
+            return session.ledger.study(session.name, prepared.study.name)
+
+
+def _how_trained(session: Session, row: StudyRow) -> Iterator[str]:
+    """Whether trials trained together, and why, for each of their shapes."""
+    made = Choices(session.ledger, row, Numerics.of({})).made()
+    for group, choice in sorted(made.items()):
+        kind, *parts = group.split()  # the optimizer, and what trials of one shape share or vary
+        which = f" ({' '.join([kind, *(part for part in parts if '=' in part)])})" if len(made) > 1 else ""
+        how = f"{choice.num_trials} at a time as one model" if choice.num_trials > 1 else "one by one"
+        why = "" if choice.reason.startswith("--fuse") else f": {choice.reason}"
+        yield f"trials were trained {how}{which}{why}"

@@ -1,12 +1,35 @@
-"""Options that mean the same on every command."""
+"""Options that mean the same on every command, and the lazy loading of what stands behind a command.
 
+Modules of options import nothing heavy: `tuner COMMAND --help` and shell completion read only them.
+"""
+
+from collections.abc import Callable
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tuner.cli.given import note_checkpoints, note_storage, note_study, note_study_file
+
+# Headings of a command's help for options of the same kind.
+RECORDS, MACHINE = "Records", "Machine"
+
+
+def loaded(target: str) -> Any:
+    """The object behind "module:name"; its module is imported only now."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def values_of(name: str) -> Callable[[typer.Context, str], list[str]]:
+    """What a shell offers for a value: the function of this name in `tuner.cli.completion`."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        return list(loaded(f"tuner.cli.completion:{name}")(ctx.params, incomplete))
+
+    return complete
 
 
 class Format(StrEnum):
@@ -27,12 +50,20 @@ class Profile(StrEnum):
 Study = Annotated[
     str,
     typer.Argument(
-        help="A study file, or the name of a campaign in the storage.", show_default=False, callback=note_study
+        help="A study file, or the name of a campaign in the storage.",
+        show_default=False,
+        callback=note_study,
+        autocompletion=values_of("studies"),
     ),
 ]
 StudyFile = Annotated[
     Path,
-    typer.Argument(help="A study file, like studies/digits.py.", show_default=False, callback=note_study_file),
+    typer.Argument(
+        help="A study file, like studies/digits.py.",
+        show_default=False,
+        callback=note_study_file,
+        autocompletion=values_of("study_files"),
+    ),
 ]
 Storage = Annotated[
     str | None,
@@ -41,6 +72,8 @@ Storage = Annotated[
         "Default: runs/tuner.sqlite.",
         envvar="TUNER_STORAGE",
         callback=note_storage,
+        rich_help_panel=RECORDS,
+        autocompletion=values_of("storages"),
     ),
 ]
 Checkpoints = Annotated[
@@ -49,34 +82,60 @@ Checkpoints = Annotated[
         help="Folder of the checkpoints. Default: beside the storage file.",
         show_default=False,
         callback=note_checkpoints,
+        rich_help_panel=RECORDS,
     ),
 ]
 RoundNumber = Annotated[
-    int | None, typer.Option("--round", "-r", help="The round, counted from 1.", show_default=False)
+    int | None,
+    typer.Option(
+        "--round",
+        "-r",
+        metavar="N",
+        help="The round, counted from 1.",
+        show_default=False,
+        autocompletion=values_of("rounds"),
+    ),
 ]
 StudyName = Annotated[
     str | None,
-    typer.Option("--study", help="Any study of `tuner status`, instead of a round.", show_default=False),
+    typer.Option(
+        "--study",
+        metavar="NAME",
+        help="Any study of `tuner status`, instead of a round.",
+        show_default=False,
+        autocompletion=values_of("studies_of_campaign"),
+    ),
 ]
 OutputFormat = Annotated[Format, typer.Option("-f", "--format", help="How to print.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1; default: CUDA where there is one.", show_default=False)
+    str | None,
+    typer.Option(
+        help="cpu, cuda or cuda:1. Default: CUDA if the machine has it.", show_default=False, rich_help_panel=MACHINE
+    ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of torch; small models are fastest with one.")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="Threads of torch; small models are fastest with one.", rich_help_panel=MACHINE)
+]
 Workers = Annotated[
     str | None,
     typer.Option(
         "--workers",
         "-w",
-        help="Train in so many processes, or `auto`: in as many as pay. Default: in this one.",
+        metavar="N|auto",
+        help="Train in N processes; auto: in as many as this machine has use for. Default: in this process.",
         show_default=False,
+        rich_help_panel=MACHINE,
     ),
 ]
-WorkersPerGpu = Annotated[int, typer.Option(min=1, help="So many worker processes may share a GPU.")]
+WorkersPerGpu = Annotated[
+    int, typer.Option(min=1, help="How many worker processes may share a GPU.", rich_help_panel=MACHINE)
+]
 Fuse = Annotated[
     str,
     typer.Option(
-        help="Train trials together as one stacked model: auto, off, or how many. The results are the same bits."
+        metavar="auto|off|N",
+        help="Train trials together as one stacked model: auto, off, or how many. The results are the same bits.",
+        rich_help_panel=MACHINE,
     ),
 ]
 ProfileOption = Annotated[
@@ -84,20 +143,27 @@ ProfileOption = Annotated[
     typer.Option(
         "--profile",
         help="exact: fused trials have the same bits as each alone. fast: equal to rounding; one profile for a study.",
+        rich_help_panel=MACHINE,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Price it; train and write nothing.")]
-LaunchedRound = Annotated[int, typer.Option("--round", "-r", help="The round, counted from 1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate time and disk; train and write nothing.")]
+LaunchedRound = Annotated[
+    int,
+    typer.Option(
+        "--round", "-r", metavar="N", help="The round, counted from 1.", autocompletion=values_of("declared_rounds")
+    ),
+]
 MaxTrainSteps = Annotated[
-    int | None, typer.Option(min=1, help="Step budget of every trial, over the declared one.", show_default=False)
+    int | None,
+    typer.Option(min=1, help="Training steps of every trial, instead of the declared number.", show_default=False),
 ]
 NumTrials = Annotated[
     int | None,
     typer.Option(
         "--trials",
         min=1,
-        help="Trials of the round in all, over the declared number: more of its quasi-random points.",
+        help="Trials of the round in all, instead of the declared number: more of its quasi-random points.",
         show_default=False,
     ),
 ]
@@ -112,29 +178,39 @@ AllowChangedCode = Annotated[
     bool,
     typer.Option(
         "--allow-changed-code",
-        help="Go on although code, arguments, data or initial weights changed; no earlier steps are taken over.",
+        help="Go on although code, arguments, data or initial weights changed; earlier steps are not inherited.",
     ),
 ]
 StallTimeout = Annotated[
-    float, typer.Option(min=1.0, help="Seconds without a step, or a sign of life, after which a worker is replaced.")
+    float,
+    typer.Option(
+        min=1.0,
+        metavar="SECONDS",
+        help="Replace a worker that made no step, and gave no sign of life, for so long.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="With --dry-run: how each operation runs when trials are fused.")
 ]
-Thresholds = Annotated[bool, typer.Option("--verbose", "-v", help="With the thresholds behind each verdict.")]
+Thresholds = Annotated[bool, typer.Option("--verbose", "-v", help="Show the thresholds behind each verdict.")]
 Expanded = Annotated[
     bool, typer.Option("--expanded", help="Train the widened study that `tuner boundaries --expand` wrote.")
 ]
 AllowInexact = Annotated[
     bool,
     typer.Option(
-        "--allow-inexact", help="Let trials start from steps trained under other Numerics, and mark them exact=false."
+        "--allow-inexact",
+        help="Let trials start from steps trained under other Numerics, and mark them exact=false.",
+        rich_help_panel=MACHINE,
     ),
 ]
 KeepCheckpoints = Annotated[
     str | None,
     typer.Option(
-        help="Room for the checkpoints of a study, like 2GB; never deleted: winners, what runs, what is still needed.",
+        metavar="SIZE",
+        help="Disk space for the checkpoints of a study, like 2GB. Never deleted: winners, what runs, what is needed.",
         show_default=False,
+        rich_help_panel=RECORDS,
     ),
 ]

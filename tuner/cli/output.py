@@ -11,8 +11,8 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
+from tuner.analysis.questions.failed_trials import failed_findings
 from tuner.analysis.study_frames import StudyFrames
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import completed

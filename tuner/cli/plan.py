@@ -1,32 +1,107 @@
 """`tuner plan`: rounds, trials, steps, cost and relevance before anything is trained."""
 
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
+from rich.table import Table
 
-from tuner.cli.options import Device, Storage, StudyFile, Threads
+from tuner.budget.step_budget import StepBudget
+from tuner.cli.given import command
+from tuner.cli.output import console, next_step, readable_seconds, say
+from tuner.cli.run import print_prices
+from tuner.cli.sessions import open_session
+from tuner.cli.training_options import Plan, Training
+from tuner.errors import DeclarationError
+from tuner.records import Price
+from tuner.rounds.budgets import likely_budget
+from tuner.rounds.launch import Session, plan_study
+from tuner.rounds.lengths import check_transfer, many_rounds_note
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.rounds.planner import (
+    PlannedRound,
+    declaration_words,
+    planned_rounds,
+    rounds_for,
+    rounds_of_one_length,
+)
+from tuner.rounds.prepare import known_regime
 
 
-def plan(
-    study: StudyFile,
-    total_steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Plan trials for so many steps in all, over the declared numbers.", show_default=False
-        ),
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --total-steps: so many rounds. Default: as declared.", show_default=False),
-    ] = None,
-    storage: Storage = None,
-    device: Device = None,
-    threads: Threads = 1,
-) -> None:
-    """Show the rounds of a campaign: trials, steps, cost, and how relevant their lengths are. Nothing is trained."""
-    from tuner.cli.planning import print_rounds
-    from tuner.cli.sessions import open_session
-    from tuner.cli.where import Where
+def plan(options: Plan) -> None:
+    """Show the rounds of a campaign."""
+    on = Training(study=options.study, storage=options.storage, device=options.device, threads=options.threads)
+    with open_session(on, dry_run=True) as session:
+        print_rounds(session, options.total_steps, options.rounds)
 
-    with open_session(Where(study, storage, device=device, threads=threads), dry_run=True) as session:
-        print_rounds(session, total_steps, rounds)
+
+def print_rounds(session: Session, total_steps: int | None, count: int | None) -> None:
+    """The rounds as declared, or for a total of steps. Raises DeclarationError where no such plan exists."""
+    if count is not None and total_steps is None:
+        raise DeclarationError("--rounds plans rounds for a total of steps; give --total-steps with it")
+    if known_regime(session) != "compute_bound":
+        if total_steps is None:
+            print_prices(session)
+        else:
+            _print_one_length(session, total_steps, count)
+        return
+    check_transfer(session.campaign)
+    planned = (
+        planned_rounds(session.campaign) if total_steps is None else rounds_for(session.campaign, total_steps, count)
+    )
+    _print_table(session, planned)
+    note = many_rounds_note(len(planned))
+    if note is not None:
+        say(f"note: {note}")
+    if total_steps is not None:
+        _say_declarations([declaration_words(one) for one in planned])
+    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
+
+
+def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
+    """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
+    steps, origin = likely_budget(session)
+    planned = rounds_of_one_length(session.campaign, steps, total_steps, count)
+    _print_table(session, planned)
+    say(
+        f"trials of {steps:,} steps ({origin}): where more steps gain nothing the rounds do not grow, and a total of "
+        "steps buys trials. A round is longer where the best steps of the round before say so; a sweep comes on top"
+    )
+    _say_declarations([declaration_words(one, length=False) for one in planned])
+    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
+
+
+def _say_declarations(rounds: Sequence[str]) -> None:
+    say("to take this plan, write in the study file:")
+    for number, words in enumerate(rounds, 1):
+        say(f"  round {number}: {words}")
+
+
+def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
+    study = study_of_round(session.campaign, 1, planned[0].max_train_steps)
+    price = plan_study(session, study, planned_trials(study)).price
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = ("round", "points", "trials", "steps each", "relevance", "steps", "share", "time")
+    for name in names:
+        table.add_column(name, justify="left" if name == "points" else "right")
+    total = sum(one.steps for one in planned)
+    for one in planned:
+        table.add_row(
+            str(one.number), _points(one), str(one.trials), f"{one.max_train_steps:,}", f"{one.relevance:.0%}",
+            f"{one.steps:,}", f"{one.steps / total:.0%}", readable_seconds(_seconds(session, one, price)),
+        )  # fmt: skip
+    console().print(table)
+    seconds = sum(_seconds(session, one, price) for one in planned)
+    say(
+        f"{total:,} steps in all, about {readable_seconds(seconds)} here, one trial after the other; what trials take "
+        "over from shorter ones is not taken off"
+    )
+
+
+def _points(one: PlannedRound) -> str:
+    parts = [(one.searched, "searched"), (one.promoted, "promoted"), (one.fresh, "again with fresh seeds")]
+    parts.append((one.arms, "at other rates"))
+    return ", ".join(f"{count} {what}" for count, what in parts if count)
+
+
+def _seconds(session: Session, one: PlannedRound, price: Price) -> float:
+    evaluations = len(StepBudget.with_evaluations(one.max_train_steps, session.campaign.evaluations).evaluation_steps)
+    return one.trials * (one.max_train_steps * price.step_ms + evaluations * price.evaluation_ms) / 1e3

@@ -1,31 +1,158 @@
-"""`tuner run`: the whole playbook."""
+"""`tuner run`: the whole playbook, what it would cost, and how it ends on a few lines."""
 
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
-import typer
+from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
+from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command
+from tuner.cli.launch import print_plan, told_failures
+from tuner.cli.output import next_step, readable_seconds, say, show
+from tuner.cli.sessions import open_session
+from tuner.cli.sweep import say_lines
+from tuner.cli.tables import readable
+from tuner.cli.training_options import Run
+from tuner.cli.watching import stop_on_signal, watch
+from tuner.design.study import Study
+from tuner.errors import StorageError
+from tuner.execution.backend import Listener
+from tuner.reading import Winner, load
+from tuner.report.page import report_path, write_report
+from tuner.rounds.importances import importances
+from tuner.rounds.launch import Plan, Session
+from tuner.rounds.price import Extremes, priced_campaign
+from tuner.rounds.run import Ending, Playbook, Question
+from tuner.shown import word
 
-from tuner.cli.options import DryRun, RetryFailed
-from tuner.cli.where import Where, trains
+
+def run(options: Run) -> Exit:
+    """Run what is left of the playbook, or show what it would cost."""
+    with open_session(options, dry_run=options.dry_run) as session:
+        if not options.dry_run:
+            return play(session, options)
+        print_prices(session)
+    return Exit.FINE
 
 
-@trains
-def run(
-    where: Where,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the proposed action of every question.")] = False,
-    expand: Annotated[
-        int, typer.Option(min=0, help="How often a round is widened where its best points press against a range.")
-    ] = 0,
-    dry_run: DryRun = False,
-    retry_failed: RetryFailed = False,
-) -> None:
-    """Do what the playbook describes: sweep, regime, round 1, its findings, round 2, report (exit codes 3: a question
-    waits for an answer, 4: trials failed; where both hold, 3, and the failed trials are listed above the question).
+def play(session: Session, options: Run) -> Exit:
+    """Run what is left of the playbook, write the report, and return the exit code.
+
+    A question comes before failed trials: until it is answered nothing more is trained.
     """
-    from tuner.cli.playing import play, print_prices
-    from tuner.cli.sessions import open_session
+    tell = (lambda text: None) if options.quiet else say
+    seen: list[str] = []
 
-    with open_session(where, dry_run=dry_run) as session:
-        if dry_run:
-            print_prices(session)
-            return
-        raise typer.Exit(play(session, yes=yes, expand=expand, retry_failed=retry_failed, quiet=where.quiet))
+    def watch_and_note(study: Study, finished: int) -> AbstractContextManager[Listener]:
+        seen.append(study.name)
+        return watch(options.quiet)(study, finished)
+
+    with stop_on_signal() as asked:
+        at_work = replace(session, stop=asked.is_set, watch=watch_and_note)
+        ending = Playbook(
+            at_work, yes=options.yes, tell=tell, expand=options.expand, retry_failed=options.retry_failed
+        ).run()
+    page = report_path(session.ledger, session.name)
+    if seen or not page.exists():  # nothing was trained: the page is the one it would be
+        write_report(session.ledger, session.name, page, importances)
+        say(f"wrote {page}")
+    _print_bottom_line(session, ending)
+    code = told_failures(session, ending.rounds)
+    if ending.question is not None:
+        _ask(ending.question, session)
+        return Exit.FINDING
+    next_step(f"open {word(page)}", command("best", session.name, after=("--export", "model.safetensors")))
+    return code
+
+
+def print_prices(session: Session) -> None:
+    """Trials, steps, time and disk of the whole playbook as it will probably go; and what it costs at worst."""
+    lines = list(priced_campaign(session))
+    print_plan(*(line for line in lines if not isinstance(line, Extremes)))
+    for line in lines:
+        if isinstance(line, Extremes):
+            say(f"{line.what}, likely: {_price_words(line.likely)} ({line.likely_if})")
+            say(f"{line.what}, at worst: {_price_words(line.worst)} ({line.worst_if})")
+
+
+def _price_words(plans: Sequence[Plan]) -> str:
+    steps, seconds = sum(plan.steps for plan in plans), sum(plan.seconds for plan in plans)
+    return f"{steps:,} steps, about {readable_seconds(seconds)}"
+
+
+def _print_bottom_line(session: Session, ending: Ending) -> None:
+    try:
+        records = load(session.name, session.ledger.url)
+        winner, page = records.best(), records.check()
+    except StorageError:
+        return
+    first, *others = bottom_line(winner, on_the_page(ending.findings, page), ended=ending.question is None)
+    show(first, style="bold")
+    for line in others:
+        show(line)
+
+
+def _ask(question: Question, session: Session) -> None:
+    """Print what a person has to decide. A command comes as the next step only where repeating it changes something."""
+    say("")
+    say(f"question: {question.text}")
+    for finding in question.findings:
+        say(f"  {finding.subject}: {finding.action}")
+    file = session.study_file or session.name
+    if not question.proposal:
+        say("--yes cannot choose this for you.")
+        say_lines(question.lines, file, "the same command again")
+        next_step(command("plot sweep", session.name))
+        return
+    say(f"  --yes would: {question.proposal}")
+    if question.instead:
+        say(f"  the other way, wider ranges first: {question.instead}")
+    next_step(command("run", session.study_file or session.name, after=("--yes",)))
+
+
+def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> Iterator[str]:
+    """The configuration and what it reaches first, then what the rounds answered, what to do, and what is not known.
+
+    findings: of this run, in its order. ended: whether every round of the study file was trained.
+    """
+    study, point = winner.row.study, winner.record.point.values_by_name
+    values = ", ".join(f"{name} {readable(value)}" for name, value in point)
+    yield f"{'Result' if ended else 'So far'}: take {values}, and train {study.budget.max_train_steps:,} steps"
+    yield f"  {study.objective.metric} {winner.headline.words}"
+    yield f"  selected run: trial {winner.record.number} of {study.name}, best at step {winner.step:,}"
+    answers = [finding for finding in findings if _answers_the_round(finding) and finding.strength != "none"]
+    yield from (f"  {finding.heading} {finding.verdict}. {finding.summary}" for finding in answers)
+    act = needing_action(findings)
+    left = (one for one in act if one.action != NOTHING_TO_DO and not _is_taken(one, winner))
+    yield from (f"  to do, {finding.heading} {finding.action}" for finding in left)
+    doubts = [finding for finding in findings if finding.strength == "none" and not finding.needs_action]
+    if doubts:
+        yield f"  not known: {', '.join(finding.about for finding in doubts)}"
+        yield from (f"    {finding.heading} {finding.action}" for finding in doubts if _is_worth_a_line(finding))
+    elif not act:
+        yield "  every question that was asked has an answer, and nothing is left to do"
+
+
+def on_the_page(told: Sequence[Finding], page: Sequence[Finding]) -> list[Finding]:
+    """What a run has told, as the page of its last round tells it, and what else that page asks somebody to do.
+
+    page: the findings of the last round, whose advice was made to agree.
+    """
+    agreed = {(finding.question, finding.subject): finding for finding in page}
+    found = [agreed.pop((finding.question, finding.subject), finding) for finding in told]
+    return found + needing_action(agreed.values())
+
+
+def _is_taken(finding: Finding, winner: Winner) -> bool:
+    """Whether the rival that is better by fresh seeds is the configuration that the first line says to take."""
+    study, _, trial = winner.record.origin.partition(",")[0].partition(" trial ")
+    return _answers_the_round(finding) and f"the rival, trial {trial} of {study}:" in finding.action
+
+
+def _answers_the_round(finding: Finding) -> bool:
+    return finding.question == "isolation" or (finding.question == "transfer" and finding.subject == "winner")
+
+
+def _is_worth_a_line(finding: Finding) -> bool:
+    """What a person can do about the round's own question; of the others the report tells."""
+    return _answers_the_round(finding) and bool(finding.action) and finding.action != NOTHING_TO_DO

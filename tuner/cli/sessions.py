@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from tuner.cli.places import exists, opened
-from tuner.cli.where import Where
+from tuner.cli.training_options import Training
 from tuner.design.study_file import load_campaign
 from tuner.design.workload import Workload
 from tuner.errors import InputError
@@ -32,7 +32,7 @@ _UNITS = {"": 1, "b": 1} | {
 
 
 @contextmanager
-def open_session(where: Where, *, dry_run: bool = False, create: bool = True) -> Iterator[Session]:
+def open_session(where: Training, *, dry_run: bool = False, create: bool = True) -> Iterator[Session]:
     """An open session. `create`: a storage, if there is none; a dry run gets an empty one that vanishes with it."""
     parsed_fuse(where.fuse)  # a wrong one is an error before anything else
     parsed_workers(where.workers)
@@ -54,7 +54,7 @@ def open_session(where: Where, *, dry_run: bool = False, create: bool = True) ->
             )
 
 
-def _local(where: Where, workload: Workload, root: Path, quota: Quota | None) -> InProcess:
+def _local(where: Training, workload: Workload, root: Path, quota: Quota | None) -> InProcess:
     return InProcess(
         workload,
         root,
@@ -69,7 +69,7 @@ def _local(where: Where, workload: Workload, root: Path, quota: Quota | None) ->
 
 
 @contextmanager
-def _backend(where: Where, local: InProcess, root: Path, quota: Quota | None) -> Iterator[InProcess | Workers]:
+def _backend(where: Training, local: InProcess, root: Path, quota: Quota | None) -> Iterator[InProcess | Workers]:
     """What trains: this process, or worker processes that end with the command."""
     count = parsed_workers(where.workers)
     if where.workers is None:

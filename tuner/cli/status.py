@@ -1,23 +1,17 @@
-"""`tuner status`: what was launched and how far it is."""
+"""`tuner status`: which studies there are and how far they are."""
 
-from typing import Annotated
+from tuner.analysis.study_progress import in_words, standing
+from tuner.cli.options import Format
+from tuner.cli.output import emit_frame
+from tuner.cli.places import opened
+from tuner.cli.reading_options import Status
+from tuner.reading import campaign_name
 
-import typer
 
-from tuner.cli.options import Format, OutputFormat, Storage
-
-
-def status(
-    study: Annotated[str | None, typer.Argument(help="A campaign or its study file; all without.")] = None,
-    storage: Storage = None,
-    form: OutputFormat = Format.table,
-) -> None:
-    """Show the studies in the storage: trials by state, steps done, budget."""
-    from tuner.analysis.standing import in_words, standing
-    from tuner.cli.output import emit_frame
-    from tuner.cli.places import opened
-    from tuner.reading import campaign_name
-
-    with opened(storage, create=False) as ledger:
-        frame = standing(ledger, [campaign_name(ledger, study)] if study else ledger.campaigns())
-    emit_frame(in_words(frame) if form is Format.table and len(frame) else frame, form, spare=("goal", "trials"))
+def status(options: Status) -> None:
+    """Print a row for each study of a campaign, or of all."""
+    with opened(options.storage, create=False) as ledger:
+        names = [campaign_name(ledger, options.study)] if options.study else ledger.campaigns()
+        frame = standing(ledger, names)
+    in_table = options.form is Format.table and len(frame) > 0
+    emit_frame(in_words(frame) if in_table else frame, options.form, spare=("goal", "trials"))

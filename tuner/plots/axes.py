@@ -6,8 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.curves import TOP, ranked_trials
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot

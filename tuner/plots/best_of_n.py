@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.enough_points import best_of_n_frame
+from tuner.analysis.questions.enough_points import best_of_n_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot

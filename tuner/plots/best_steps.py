@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tuner.analysis.best_steps import best_steps_frame
-from tuner.analysis.budget_verdict import EARLY
 from tuner.analysis.levels import LATE
+from tuner.analysis.pooled_gains import EARLY
+from tuner.analysis.questions.best_steps import best_steps_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot

@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.curves import pruned_curves_frame, top_curves_frame
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import pruned_curves_frame, top_curves_frame
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot
 from tuner.plots.scales import value_scale
@@ -17,8 +17,8 @@ _LINES = {"training": (theme.VERMILLION, "--", 1.2), "validation": (theme.BLUE, 
 def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the best trials") -> Figure:
     """One panel for each trial, best first, all on one scale.
 
-    `table`: the frame that `analysis.curves.top_curves_frame` returns. Rows with the split "pruned" are the curves of
-    pruned trials: thin lines behind each panel's curves that end in a hollow square.
+    `table`: the frame that `analysis.trial_curves.top_curves_frame` returns. Rows with the split "pruned" are the
+    curves of pruned trials: thin lines behind each panel's curves that end in a hollow square.
     """
     pruned = table[table["split"] == "pruned"] if len(table) else table
     ranks = sorted(table["rank"].dropna().unique()) if len(table) else []

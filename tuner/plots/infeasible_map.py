@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.infeasible import infeasible_frame
+from tuner.analysis.questions.infeasible import infeasible_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme

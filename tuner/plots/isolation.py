@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.isolation import isolation_frame, scientific_names, with_pruned_of_each
+from tuner.analysis.questions.isolation import isolation_frame, scientific_names, with_pruned_of_each
 from tuner.analysis.study_frames import StudyFrames
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot

@@ -5,9 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.curves import ranked_trials
-from tuner.analysis.positions import unit_positions
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.ranges import unit_positions
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, StudyPlot

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.budget_curve import BudgetCurve
+from tuner.analysis.questions.budget_curve import BudgetCurve
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_records import SweepRecords
 

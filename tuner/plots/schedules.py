@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.curves import TOP, ranked_trials
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
 from tuner.budget.schedules import Schedule
 from tuner.design.names import Name
 from tuner.plots import theme

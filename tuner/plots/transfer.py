@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, RoundPlot
 from tuner.plots.scales import value_scale

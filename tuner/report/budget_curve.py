@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tuner.analysis.budget_curve import KIND, budget_curve, budget_curve_finding
+from tuner.analysis.questions.budget_curve import KIND, budget_curve, budget_curve_finding
 from tuner.plots.budget_curve import BUDGET_CURVE
 from tuner.report.findings import Card, card_of
 from tuner.report.images import Image, image_of

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tuner.analysis.search_lines import again_elsewhere
+from tuner.analysis.elsewhere import again_elsewhere
 from tuner.design.objective import BATCH_LOSS, metric_from
 from tuner.records import TEST_SCORE
 from tuner.report.material import Material

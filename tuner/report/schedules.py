@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tuner.analysis.curves import ranked_trials
+from tuner.analysis.study_frames import ranked_trials
 from tuner.budget.schedules import Schedule
 from tuner.budget.transfer import transfer_report
 from tuner.plots.schedules import SCHEDULES, base_rate, schedules_frame, schedules_plot

@@ -6,10 +6,9 @@ from itertools import pairwise
 
 import pandas as pd
 
-from tuner.analysis.curves import ranked_trials
+from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.round_frames import WIDENING_NUMBERS
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.transfer_pairs import transfer_pairs
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
 from tuner.design.study import Study
 from tuner.plots.catalog import PLOTS

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tuner.analysis.finding import Finding
-from tuner.analysis.stale import CONCLUSION, FORMAT, basis_in, stale_finding
+from tuner.analysis.questions.stale_budget import CONCLUSION, FORMAT, basis_in, stale_finding
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Domain, Range
 from tuner.design.space import SearchSpace

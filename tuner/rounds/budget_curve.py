@@ -7,7 +7,7 @@ decay alone (a stage tree). So five lengths cost the longest run and four decays
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.budget_curve import KIND, curve_name, degrees_of_freedom
+from tuner.analysis.questions.budget_curve import KIND, curve_name, degrees_of_freedom
 from tuner.budget.families import constant_then_decay
 from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget

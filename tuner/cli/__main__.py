@@ -1,5 +1,0 @@
-"""`python -m tuner.cli` is `tuner`."""
-
-from tuner.cli import main
-
-main()

@@ -1,0 +1,89 @@
+"""`tuner check`, `best-steps` and `boundaries`: verdicts on a study, with their evidence and what to do next."""
+
+from tuner.analysis.checklist import failing
+from tuner.analysis.elsewhere import for_elsewhere
+from tuner.analysis.good_trials import good_defined
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.trial_curves import has_curves
+from tuner.cli.exit_codes import Exit
+from tuner.cli.given import command, note_recorded
+from tuner.cli.options import Format
+from tuner.cli.output import emit_findings, exit_code, next_step, say, say_failed, show
+from tuner.cli.places import opened
+from tuner.cli.reading_options import BestSteps, Boundaries, Check
+from tuner.reading import CampaignRecords, load
+from tuner.rounds.expand import expand_round
+from tuner.rounds.importances import importances
+from tuner.shown import counted
+
+
+def check(options: Check) -> Exit:
+    """Print the answer to every question of the checklist."""
+    fail_on = options.fail_on
+    verdicts = None if fail_on is None else [word.strip() for word in fail_on.split(",") if word.strip() != "none"]
+    failing([], verdicts)  # a word that is no verdict is an error before anything is read
+    records = _records(options.study, options.storage)
+    frames = records.frames(options.round_number)  # read once: a large study takes seconds, and may grow meanwhile
+    findings = [*records.findings_about(frames), *importances(frames)]
+    if options.form is Format.table and has_curves(frames):
+        show(good_defined(frames), style="dim")
+    emit_findings(records.name, frames.study.name, findings, options.form, options.verbose)
+    told = failing(findings, verdicts)
+    what = f"need{'s' * (len(told) == 1)} action" if verdicts is None else "of the chosen verdicts"
+    named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)
+    say(f"{counted(len(findings), 'finding')}, {len(told)} {what}{': ' * bool(told)}{named}")
+    if not frames.study.source and any(finding.verdict.startswith("expand") for finding in findings):
+        next_step(command("boundaries", records.name, after=("--expand",)))
+    next_step(command("report", records.name))
+    return Exit.FINDING if told else Exit.FINE
+
+
+def best_steps(options: BestSteps) -> int:
+    """Print whether the step budget was right."""
+    records = _records(options.study, options.storage)
+    frames = records.frames(options.round_number)
+    (finding,) = for_elsewhere(frames, [best_steps_finding(frames)])
+    emit_findings(records.name, frames.study.name, [finding], options.form, options.verbose)
+    say_failed(frames)
+    next_step(command("plot best-steps", records.name, after=("-o", "best-steps.png")))
+    return exit_code([finding])
+
+
+def boundaries(options: Boundaries) -> int:
+    """Print for every hyperparameter whether its range was wide enough, and write a wider study if asked."""
+    records = _records(options.study, options.storage)
+    frames = records.searched(options.round_number)
+    if options.round_number is None:
+        say(f"{frames.study.name}: the last round that searched")
+    findings = for_elsewhere(frames, boundary_findings(frames))
+    emit_findings(records.name, frames.study.name, findings, options.form, options.verbose)
+    say_failed(frames)
+    if options.expand:
+        _write_expansion(options.storage, records, frames.study.round or 1)
+        return Exit.FINE
+    if exit_code(findings) and not frames.study.source:
+        next_step(command("boundaries", records.name, after=("--round", frames.study.round, "--expand")))
+    next_step(command("plot axes", records.name, after=("--round", frames.study.round or 1, "-o", "axes.png")))
+    return exit_code(findings)
+
+
+def _records(study: str, storage: str | None) -> CampaignRecords:
+    """The records that are meant; commands that are printed name the study file that they record."""
+    records = load(study, storage)
+    note_recorded(records.study_file())
+    return records
+
+
+def _write_expansion(storage: str | None, records: CampaignRecords, number: int) -> None:
+    """Plan the widened study of a round in the Ledger, and say how it is trained. Raises InputError where there is
+    nothing to widen.
+    """
+    with opened(storage, create=False) as ledger:
+        made, row = expand_round(ledger, records.name, number)
+    say(f"wrote {row.study.name}: {'; '.join(made.widened)}")
+    say(f"{len(made.trials)} points, all in the new region; the trials of the old ranges count as sampled")
+    next_step(
+        command("launch", records.study_file() or records.name, after=("--round", number, "--expanded")),
+        command("check", records.name, after=("--round", number)),
+    )

@@ -1,0 +1,297 @@
+"""The commands that train, each as the frozen value of its options. Nothing heavy is imported: see `options`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuner.cli.options import (
+    AllowChangedCode,
+    AllowInexact,
+    Checkpoints,
+    Device,
+    DryRun,
+    Expanded,
+    Format,
+    Fuse,
+    KeepCheckpoints,
+    LaunchedRound,
+    MaxTrainSteps,
+    NumTrials,
+    OutputFormat,
+    Profile,
+    ProfileOption,
+    Quiet,
+    RetryFailed,
+    RoundNumber,
+    StallTimeout,
+    Storage,
+    StudyFile,
+    StudyName,
+    Threads,
+    Verbose,
+    Workers,
+    WorkersPerGpu,
+)
+from tuner.execution.nursery import Nursery, worker_environment
+from tuner.execution.orders import STALL_SECONDS
+
+_GPU = Path("/dev/nvidiactl")  # there where a driver is; workers on a GPU are not forked
+
+
+@contextmanager
+def early_nursery(workers: str | None, device: str | None, threads: int, study: Path) -> Iterator[Nursery | None]:
+    """A nursery for the workers that the command line asks for, where they will be forked.
+
+    It is started before this process imports torch, so that both import torch at the same time.
+    """
+    on_cpu = device == "cpu" or (device is None and not _GPU.exists())
+    wanted = workers is not None and (workers == "auto" or workers.isdecimal())
+    if not wanted or sys.platform != "linux" or not on_cpu:
+        yield None
+        return
+    nursery = Nursery(worker_environment(threads), str(study))
+    nursery.open()
+    try:
+        yield nursery
+    finally:
+        nursery.kill()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """The options of every command that trains: which study, where its records are, and on what it trains."""
+
+    study: StudyFile
+    storage: Storage = None
+    checkpoints: Checkpoints = None
+    device: Device = None
+    threads: Threads = 1
+    workers: Workers = None
+    workers_per_gpu: WorkersPerGpu = 1
+    stall_timeout: StallTimeout = STALL_SECONDS
+    fuse: Fuse = "auto"
+    profile: ProfileOption = Profile.exact
+    keep_checkpoints: KeepCheckpoints = None
+    allow_changed_code: AllowChangedCode = False
+    allow_inexact: AllowInexact = False
+    quiet: Quiet = False
+    nursery: Nursery | None = field(default=None, compare=False, metadata={"option": False})
+
+    @contextmanager
+    def prepared(self) -> Iterator["Training"]:
+        """The same options with the nursery that worker processes are forked from, where there will be some."""
+        workers = None if getattr(self, "dry_run", False) else self.workers
+        with early_nursery(workers, self.device, self.threads, self.study) as nursery:
+            yield replace(self, nursery=nursery)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run(Training):
+    """Run the whole playbook: sweep, regime, round 1, its findings, round 2, report.
+
+    Exit code 3: a question waits for an answer. Exit code 4: trials failed. If both hold it is 3, and the failed trials
+    are listed above the question.
+    """
+
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Take the proposed action of every question.")] = False
+    expand: Annotated[
+        int, typer.Option(min=0, help="How often to widen a round whose best points lie at the limit of a range.")
+    ] = 0
+    dry_run: DryRun = False
+    retry_failed: RetryFailed = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Show the rounds of a campaign: trials, steps, cost, and how relevant their lengths are. Nothing is trained."""
+
+    study: StudyFile
+    total_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Plan for this many steps in all, instead of as declared.", show_default=False),
+    ] = None
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --total-steps: the number of rounds. Default: as declared.", show_default=False),
+    ] = None
+    storage: Storage = None
+    device: Device = None
+    threads: Threads = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep(Training):
+    """Sweep constant learning rates without regularization and find the step budget.
+
+    Exit code 3: no budget could be determined. Exit code 4: trials of one rate failed twice, so there is none.
+    """
+
+    learning_rates: Annotated[
+        str | None, typer.Option(metavar="RATES", help="A grid of your own: 1e-3,3e-3,1e-2.", show_default=False)
+    ] = None
+    extend: Annotated[bool, typer.Option("--extend", help="Extend the grid of a sweep that was invalid.")] = False
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Sweep again although a sweep is complete: model, data or batch changed."),
+    ] = False
+    retry_failed: RetryFailed = False
+    form: OutputFormat = Format.table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch(Training):
+    """Train the trials of a round. The same command again continues and repeats nothing that is finished.
+
+    Exit code 4: trials failed.
+    """
+
+    round_number: LaunchedRound = 1
+    max_train_steps: MaxTrainSteps = None
+    trials: NumTrials = None
+    dry_run: DryRun = False
+    verbose: Verbose = False
+    retry_failed: RetryFailed = False
+    expanded: Expanded = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker(Training):
+    """Help with a launch: train trials of its campaign, on this or on any machine that sees both storage and checkpoint
+    folder. Ends when no trial is left.
+    """
+
+
+class Sampler(StrEnum):
+    """Who proposes the points."""
+
+    tpe = "tpe"
+    gp = "gp"
+    cmaes = "cmaes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exploit(Training):
+    """Run Bayesian optimization in a round's search space (only after exploration is complete, B35).
+
+    A scientific hyperparameter keeps the value that leads.
+    """
+
+    round_number: Annotated[
+        int, typer.Option("--round", "-r", metavar="N", help="The round whose space is searched.")
+    ] = 1
+    sampler: Annotated[
+        Sampler, typer.Option(help="tpe searches everything; gp for few trials; cmaes for many, numbers only.")
+    ] = Sampler.tpe
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all; may grow. Default: 32.", show_default=False)
+    ] = None
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Points proposed together. Default: 8.", show_default=False)
+    ] = None
+    although: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON",
+            help="Begin despite findings that advise against it. The reason is kept and shown with the study.",
+            show_default=False,
+        ),
+    ] = None
+    dry_run: DryRun = False
+    retry_failed: RetryFailed = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetCurve(Training):
+    """Train one configuration for several lengths (sharing the common steps) and show the gain from longer training.
+
+    Exit code 3: act. Exit code 4: trials failed.
+    """
+
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEPS",
+            help="Steps with commas between: 200,400,800. Default: five, evenly spaced up to the production length.",
+            show_default=False,
+        ),
+    ] = None
+    round_number: RoundNumber = None
+    trial: Annotated[
+        int | None,
+        typer.Option(help="Whose configuration to train. Default: the best of the round.", show_default=False),
+    ] = None
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Trainings of each length. Default: 1, or 3 for three lengths.", show_default=False),
+    ] = None
+    dry_run: DryRun = False
+    retry_failed: RetryFailed = False
+    form: OutputFormat = Format.table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Adopt(Training):
+    """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE.
+
+    For an imported study (its name instead of a file) the replicates in the storage are compared; nothing is trained.
+    Exit code 4: trials failed.
+    """
+
+    candidate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROUND/TRIAL",
+            help="Like 2/0. Default: the best trial of the last round. For an imported study a TRIAL, or values, like "
+            "lr=0.1,width=32.",
+            show_default=False,
+        ),
+    ] = None
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROUND/TRIAL", help="The same. Default: the configuration adopted last.", show_default=False
+        ),
+    ] = None
+    replicates: Annotated[int, typer.Option(help="Fresh seeds for each of the two.")] = 5
+    level: Annotated[float, typer.Option(help="Probability of the interval of the difference.")] = 0.8
+    minimum_gain: Annotated[float, typer.Option(help="The gain that pays for the candidate's added complexity.")] = 0.0
+    dry_run: DryRun = False
+    retry_failed: RetryFailed = False
+    form: OutputFormat = Format.table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreTest:
+    """Score the test split, once: for the configuration adopted last, else for the best trial of the last round.
+
+    Asked again, it shows the recorded score.
+    """
+
+    study: StudyFile
+    storage: Storage = None
+    checkpoints: Checkpoints = None
+    device: Device = None
+    threads: Threads = 1
+    form: OutputFormat = Format.table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """Train a recorded trial again from its first step, write nothing, and compare the curves (exit code 3: differ).
+
+    All steps are trained, also those that the trial inherited from another one.
+    """
+
+    study: StudyFile
+    trial: Annotated[int, typer.Option("--trial", "-t", help="The trial's number.", show_default=False)]
+    round_number: RoundNumber = None
+    study_name: StudyName = None
+    storage: Storage = None
+    device: Device = None
+    threads: Threads = 1

@@ -1,0 +1,161 @@
+"""`tuner verify`, `backup` and `adopt-storage`: is everything there, a copy of it, and going on with a copy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tuner.cli.exit_codes import Exit
+from tuner.cli.output import emit_frame, next_step, readable_bytes, say
+from tuner.cli.places import opened
+from tuner.cli.storage_options import AdoptStorage, Backup, Verify
+from tuner.reading import campaign_name
+from tuner.shown import word
+from tuner.storage.adoption import Adoption, begin_adoption, bring_files, end_adoption, planned_adoption
+from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
+from tuner.storage.identity import checkpoint_place
+from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
+from tuner.storage.store import Ledger
+from tuner.storage.verify import stray_files, study_problems
+
+SHOWN = 10  # files that are named one by one
+
+
+def verify(options: Verify) -> Exit:
+    """Print what is not as the records promise."""
+    with opened(options.storage, create=False) as ledger:
+        name = campaign_name(ledger, options.study)
+        root, is_ours = checked_folder(ledger, name, options.checkpoints, repair=options.repair)
+        found = problems_of(ledger, name, root, is_ours=is_ours)
+    if not len(found):
+        say(f"{name}: every file, digest, curve and state is as recorded")
+        return Exit.FINE
+    emit_frame(found, options.form)
+    return Exit.FINDING
+
+
+def backup(options: Backup) -> None:
+    """Write a consistent copy of the records, also while others write."""
+    with opened(options.storage, create=False) as ledger:
+        ledger.backup(options.file)
+        is_file = ledger.folder is not None
+    say(f"wrote {options.file}; the checkpoint files are not in it; to train with it one day: tuner adopt-storage -h")
+    named = word(options.file)
+    next_step(f"tuner status --storage {named}" if is_file else f"pg_restore --clean -d DATABASE {named}")
+
+
+def adopt_storage(options: AdoptStorage) -> Exit:
+    """Go on with a copy of a storage, or say what that would do."""
+    with opened(options.storage, create=False) as ledger:
+        root = options.checkpoints or folder_to_read(ledger, None)
+        beside = folder_to_read(ledger, None) if ledger.file is not None else None
+        plan = planned_adoption(ledger, root, options.source or beside)
+        if not plan.needed:
+            say(f"nothing to adopt: the checkpoint folder {root} belongs to {ledger.safe_url}")
+            return Exit.FINE
+        say_adoption(ledger, plan)
+        if options.yes:
+            adopt(ledger, plan)
+            return Exit.FINE
+    if plan.lost:
+        next_step("where they lie elsewhere: the same command with --from FOLDER")
+    next_step("the same command with --yes does it")
+    return Exit.FINDING
+
+
+def counted(files: Sequence[object], what: str) -> str:
+    """Like "1 stray file" and "3 stray files"."""
+    return f"{len(files)} {what}{'' if len(files) == 1 else 's'}"
+
+
+def say_some(lines: Sequence[str]) -> None:
+    """The first lines, and how many more there are."""
+    for line in lines[:SHOWN]:
+        say(f"  {line}")
+    if len(lines) > SHOWN:
+        say(f"  and {len(lines) - SHOWN} more")
+
+
+def list_files(files: Sequence[Path], what: str, why: str, before: str = "") -> None:
+    """Say how many files there are, how large they are, and which."""
+    say(f"{before}{counted(files, what)} ({readable_bytes(total_bytes(files))}) {why}:")
+    say_some([str(path) for path in files])
+
+
+def move_with_words(root: Path, files: Sequence[Path]) -> None:
+    """Move files to the trash, and say how to get them back and when they may go."""
+    trash = new_trash(root)
+    moved = move_to_trash(root, files, trash)
+    there, back = word(f"{trash}/."), word(f"{root}/")
+    say(f"{counted(moved, 'file')} moved to {trash}")
+    say(f"to get them back:        cp -a {there} {back}")
+    say(f"when nothing is missed:  rm -r {word(trash)}")
+    left = sorted(set(files) - set(moved))
+    if left:
+        say(f"{counted(left, 'file')} could not be moved and stayed, {left[0]} for one")
+
+
+def say_adoption(ledger: Ledger, plan: Adoption) -> None:
+    """What an adoption will do, and with which files."""
+    say(f"{ledger.safe_url} gets the checkpoint folder {plan.root}:")
+    here = ledger.identity()
+    if plan.owner is not None and not (here and here.copy_of is not None and plan.owner.identity == here.identity):
+        whose = "a later state of this storage" if plan.owner.site.same(ledger.site()) else plan.owner.site.address
+        say(f"- the folder belongs to {whose} now, which is refused there from then on; nobody may be training with it")
+    for files, how in (
+        (plan.there, "are there and whole"),
+        (plan.elsewhere, f"will be linked or copied from {plan.source}"),
+    ):
+        if files:
+            size = readable_bytes(sum(file.num_bytes for file in files))
+            say(f"- {counted(files, 'recorded checkpoint file')} ({size}) {how}")
+    if plan.lost:
+        say(f"- {counted(list(plan.lost), 'recorded checkpoint file')} cannot be had, and the trials go on without:")
+        say_some([f"{path} {reason}" for path, reason in sorted(plan.lost.items())])
+    if plan.unknown:
+        list_files(plan.unknown, "checkpoint file", "that no record of this storage names, moved to the trash", "- ")
+
+
+def adopt(ledger: Ledger, plan: Adoption) -> None:
+    """Do what was planned, and say what to do next."""
+    begin_adoption(ledger, plan)
+    bring_files(plan)
+    if plan.unknown:
+        move_with_words(plan.root, plan.unknown)
+    end_adoption(ledger, plan)
+    say(f"done: {ledger.safe_url} is a storage of its own, with the checkpoint folder {plan.root}")
+    where = ("--storage", str(ledger.file)) if ledger.file else ("--checkpoints", str(plan.root))
+    verify = (["tuner", "verify", name, *where] for name in ledger.campaigns())
+    next_step(*(" ".join(map(word, words)) for words in verify))
+
+
+def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair: bool) -> tuple[Path, bool]:
+    """The folder to verify, and whether the storage may repair it; repair: strays go to the trash, the dead are freed.
+
+    Raises StorageError for a repair in a folder that is another storage's.
+    """
+    root = (claimed_folder if repair else folder_to_read)(ledger, given)
+    told = whose_folder(ledger, root)
+    if told:
+        say(f"note: {told}")
+    if repair:
+        rows = ledger.studies(campaign)
+        places = {row.study_id: checkpoint_place(campaign, row.study.name) for row in rows}
+        strays = [path for key, place in places.items() for path in stray_files(ledger, key, root, place)]
+        if strays:
+            list_files(strays, "stray file", "that no record names")
+            move_with_words(root, strays)
+        freed = sum(ledger.forget_dead_workers(row.study_id) for row in rows)
+        say(f"{campaign}: {counted(strays, 'stray file')} moved to the trash, {freed} trials of dead workers freed")
+    return root, not told
+
+
+def problems_of(ledger: Ledger, campaign: str, root: Path, *, is_ours: bool) -> pd.DataFrame:
+    """What is wrong with each study of a campaign. Strays in a folder that is another storage's are that one's."""
+    found = [
+        (row.study.name, one.trial, one.kind, one.text)
+        for row in ledger.studies(campaign)
+        for one in study_problems(ledger, row, root, checkpoint_place(campaign, row.study.name))
+        if is_ours or one.kind != "stray"
+    ]
+    return pd.DataFrame(found, columns=["study", "trial", "kind", "problem"])
