@@ -35,13 +35,13 @@ from torch import nn
 from workers import Clock
 
 from tuner.budget.step_budget import StepBudget
-from tuner.cli.options import Workers
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
+from tuner.execution.workers import Workers
 from tuner.fused.making import make_group
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger

@@ -33,7 +33,7 @@ from support.study_files import write_study
 import tuner.cli
 from tuner import failpoints
 from tuner.cli import run as playbook
-from tuner.cli.run import run
+from tuner.cli.app import run
 from tuner.design.study_file import load_campaign
 from tuner.execution.machine import Machine
 from tuner.records import FinishedTrial, Measurement, State

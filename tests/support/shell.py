@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tuner.cli.run import run as run_command
+from tuner.cli.app import run as run_command
 
 
 @dataclass
