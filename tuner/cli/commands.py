@@ -251,6 +251,14 @@ _OWN = (
         "tuner.cli.upkeep:adopt_storage",
         "tuner adopt-storage --storage copy.sqlite",
     ),
+    Command(
+        "completion",
+        "Complete commands, options and names in your shell",
+        Group.OPERATE,
+        f"{_STORAGE}:Completion",
+        "tuner.cli.completion:completion",
+        'eval "$(tuner completion bash)"',
+    ),
 )
 
 
