@@ -1,6 +1,7 @@
 """`tuner completion`, and what a shell offers for values: study files, campaigns, rounds, plots, verdicts.
 
-Nothing heavy is imported before it is needed, because somebody waits for an offer. Whatever goes wrong while a shell waits for an offer is no offer, and no error on the line that somebody types.
+Nothing heavy is imported before it is needed, because somebody waits for an offer. Whatever goes wrong
+meanwhile is no offer, and no error on the line that somebody types.
 """
 
 from collections.abc import Callable, Iterable, Mapping
