@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
-from tuner.analysis.adoption import welch_difference
+from tuner.analysis.replicates import welch_difference
 
 Array = NDArray[np.float64]
 Test = Callable[[Array, Array, float], bool]

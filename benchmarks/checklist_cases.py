@@ -13,15 +13,15 @@ import pandas as pd
 
 from benchmarks.synthetic import METRIC, TRAINING, Array, frames, study
 from tuner.analysis.finding import Finding
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.insensitivity import insensitivity_finding
-from tuner.analysis.instability import instability_finding
-from tuner.analysis.isolation import isolation_findings
-from tuner.analysis.late_variance import late_variance_finding
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.insensitivity import insensitivity_finding
+from tuner.analysis.questions.instability import instability_finding
+from tuner.analysis.questions.isolation import isolation_findings
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.periodicity import periodicity_finding
+from tuner.analysis.questions.training_loss import training_loss_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.training_loss import training_loss_finding
 from tuner.design.hyperparameters import choice, log_uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace

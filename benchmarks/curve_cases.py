@@ -20,16 +20,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
 from benchmarks.synthetic import METRIC, TRAINING, Array, frames, study
-from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.finding import Finding
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.insensitivity import insensitivity_finding
-from tuner.analysis.instability import instability_finding
-from tuner.analysis.late_variance import late_variance_finding
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.insensitivity import insensitivity_finding
+from tuner.analysis.questions.instability import instability_finding
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.periodicity import periodicity_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import constant, constant_then_decay, cosine
+from tuner.budget.families import constant, constant_then_decay, cosine
 from tuner.design.hyperparameters import log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace

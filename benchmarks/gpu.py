@@ -188,7 +188,7 @@ def main():
     device = choose_device(given.device)
     prepare_numerics(device, 1)
     limits = ceilings(device)
-    told = {"numerics": json.loads(numerics(device)), "ceilings": limits, "cases": {}}
+    told = {"numerics": numerics(device).values, "ceilings": limits, "cases": {}}
     print(
         f"{told['numerics']['device']}: {limits['flops'] / 1e12:.1f} TFLOP/s float32, "
         f"{limits['bytes'] / 1e12:.2f} TB/s, {limits['launch_us']:.1f} us a launch from Python"

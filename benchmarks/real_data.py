@@ -37,9 +37,9 @@ from sklearn import datasets as sets
 from torch import nn
 
 from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, log_grid, log_uniform, minimize
-from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import headline
+from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.analysis.unfitted import Proposal

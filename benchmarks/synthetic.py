@@ -8,14 +8,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, linear
+from tuner.budget.families import constant, constant_then_decay, linear
+from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Range, integers, log_uniform, uniform
+from tuner.design.names import TRIAL_COLUMNS
 from tuner.design.objective import Objective, at_most
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
-from tuner.design.trial import TRIAL_COLUMNS
 
 Array = NDArray[np.float64]
 METRIC = "validation/loss"

@@ -19,10 +19,10 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 from benchmarks.boundary_cases import KINDS, kind_case
 from benchmarks.checklist_cases import QUESTIONS, Size, checklist_case
 from benchmarks.synthetic import NOISES, BestStepCase, RegimeCase, best_step_case, boundary_case, regime_case
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding
-from tuner.analysis.regime import regime_finding
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.regime import regime_finding
 from tuner.analysis.study_frames import StudyFrames
 
 TABLE_SEED, TUNING_SEED = 1_000_000, 0

@@ -1,13 +1,32 @@
 """`tuner`: the Deep Learning Tuning Playbook as a program.
 
-A study file declares a `Campaign`: a `Workload`, a `Sweep` and `Round`s over a `SearchSpace`. Everything a study
-file needs is imported from here, and nothing heavy comes with it.
+A study file declares a `Campaign`: a `Workload`, a `Sweep` and `Round`s over a `SearchSpace`. `from tuner import *`
+brings these words, and nothing heavy comes with them.
+
+The commands of `tuner` are functions of this module, with results as objects. Each is imported when it is first used;
+`help(tuner.run)` shows its arguments and an example.
+
+    tuner.run(campaign)             the whole playbook: sweep, rounds, findings, report
+    tuner.sweep(campaign)           find the step budget
+    tuner.launch(campaign, round=1) train one round
+    tuner.plan(campaign)            trials, steps, time and disk before anything is trained
+    tuner.load("digits")            the records: trials, curves, findings and plots (CampaignRecords)
+    tuner.check("digits")           every question of the playbook, answered
+    tuner.best("digits")            the best configuration
+    tuner.best_steps("digits")      was the step budget right?
+    tuner.boundaries("digits")      were the ranges wide enough?
+    tuner.plot("axes", "digits")    a figure
+    tuner.write_report("digits")    one HTML page
+    tuner.export_weights(...)       the best weights as a safetensors file
+    tuner.export(...)               an Optuna study, or tables
+    tuner.import_optuna(...)        read an Optuna study
+    tuner.import_table(...)         read histories of runs
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-from tuner.budget.schedules import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
@@ -18,18 +37,55 @@ from tuner.errors import Infeasible
 __version__ = "0.1.0"
 
 
-def load(study: str, storage: str | None = None) -> Any:
-    """The `CampaignRecords` of a campaign, by its name or its study file; `storage`: a path or URL.
+# The Python API: each function by the module that defines it. `from tuner import *` brings `__all__` alone.
+_API = {
+    "best": "tuner.api.records",
+    "best_steps": "tuner.api.records",
+    "boundaries": "tuner.api.records",
+    "check": "tuner.api.records",
+    "export": "tuner.api.records",
+    "import_optuna": "tuner.api.records",
+    "import_table": "tuner.api.records",
+    "plot": "tuner.api.records",
+    "write_report": "tuner.api.records",
+    "export_weights": "tuner.api.training",
+    "launch": "tuner.api.training",
+    "plan": "tuner.api.training",
+    "run": "tuner.api.training",
+    "sweep": "tuner.api.training",
+    "CampaignRecords": "tuner.reading",
+    "load": "tuner.reading",
+}
 
-    Raises StorageError when it was not launched. pandas and matplotlib come with it, and not with `import *`.
-    """
-    return import_module("tuner.reading").load(study, storage)
+if TYPE_CHECKING:
+    from tuner.api.records import best as best
+    from tuner.api.records import best_steps as best_steps
+    from tuner.api.records import boundaries as boundaries
+    from tuner.api.records import check as check
+    from tuner.api.records import export as export
+    from tuner.api.records import import_optuna as import_optuna
+    from tuner.api.records import import_table as import_table
+    from tuner.api.records import plot as plot
+    from tuner.api.records import write_report as write_report
+    from tuner.api.training import export_weights as export_weights
+    from tuner.api.training import launch as launch
+    from tuner.api.training import plan as plan
+    from tuner.api.training import run as run
+    from tuner.api.training import sweep as sweep
+    from tuner.reading import CampaignRecords as CampaignRecords
+    from tuner.reading import load as load
+else:
+
+    def __getattr__(name):
+        """Import a function of the Python API when it is first used."""
+        if name not in _API:
+            raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_API[name]), name)
+        return value
 
 
-def __getattr__(name: str) -> Any:
-    if name == "CampaignRecords":
-        return import_module("tuner.reading").CampaignRecords
-    raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_API, "__version__"])
 
 
 __all__ = [
@@ -51,7 +107,6 @@ __all__ = [
     "integers",
     "inverse_sqrt",
     "linear",
-    "load",
     "log_grid",
     "log_uniform",
     "maximize",

@@ -1,4 +1,4 @@
-"""The reading verbs in Python, under the names they have on the command line.
+"""The records of a campaign, to read in Python.
 
 records = tuner.load("digits")
 records.trials(round=1)         # a DataFrame
@@ -14,31 +14,26 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.adoption import adoption_log, last_adopted
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.budget_curve import BudgetCurve, budget_curve
-from tuner.analysis.checklist import only_promoted
-from tuner.analysis.conclusions import conclusions_frame
-from tuner.analysis.curves import TOP, ranked_trials
+from tuner.analysis.checklist import only_promoted, round_findings
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import FreshRun, Headline, headline, relatives
-from tuner.analysis.round_findings import round_findings, rounds_frames
-from tuner.analysis.round_frames import round_frames, round_rows, rounds_started, row_of_trial
-from tuner.analysis.standing import in_words, standing
+from tuner.analysis.questions.adoption import adoption_log, last_adopted
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
+from tuner.analysis.questions.transfer import conclusions_frame
+from tuner.analysis.round_frames import round_frames, round_rows, rounds_frames, rounds_started, row_of_trial
 from tuner.analysis.study_frames import StudyFrames, table_in_html
+from tuner.analysis.study_progress import in_words, standing
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
-from tuner.budget.schedules import UNKNOWN_SHAPES
+from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value
 from tuner.design.study_file import load_campaign
-from tuner.errors import StorageError
-from tuner.plots.budget_curve import budget_curve_frame, budget_curve_plot
+from tuner.errors import InputError, StorageError
 from tuner.plots.catalog import PLOTS
-from tuner.plots.schedules import schedules_frame, schedules_plot, trained_schedules
-from tuner.plots.sweep import sweep_plot
-from tuner.plots.transfer import transfer_frame, transfer_plot
+from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
 from tuner.records import Checkpoint, TrialRecord
 from tuner.security import without_secrets
 from tuner.shown import in_html, shown, word
@@ -46,9 +41,8 @@ from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.studies import StudyRow
 
-SWEEP_PLOT, BUDGET_CURVE_PLOT, TRANSFER_PLOT = "sweep", "budget-curve", "transfer"  # of a campaign, and of two rounds
-SCHEDULES_PLOT = "schedules"  # of all rounds over each other, where none is named
-Asked = int | str | None  # which study is meant
+Asked = int | str | None  # the number of a round, the name of a study, or the last round
+StudyName = str | Path | Campaign  # a campaign by its name or its study file, or as it was declared
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -100,10 +94,10 @@ class Winner:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class CampaignRecords:
-    """What the storage knows about one campaign.
+    """The records of one campaign in a storage.
 
-    Most methods take `round`: its number, None for the last one, or where they speak of one study alone the name of
-    any in `tuner status`.
+    Most methods take `round`: its number, or None for the last one. Where they are about one study, they also take
+    `study`: the name of any study in `status()`. All raise StorageError where the records are missing.
     """
 
     name: str
@@ -130,20 +124,21 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return _study_file(ledger, self.name)
 
-    def frames(self, round: Asked = None) -> StudyFrames:
-        """Declaration, trials and curves of a study."""
+    def frames(self, round: Asked = None, *, study: str | None = None) -> StudyFrames:
+        """Declaration, trials and curves of a round, or of the study with a name."""
+        asked = _one_of(round, study)
         with self._ledger() as ledger:
-            if isinstance(round, str):
-                return study_frames(ledger, self.name, round)
-            return round_frames(ledger, self.name, round_number(ledger, self.name, round))
+            if isinstance(asked, str):
+                return study_frames(ledger, self.name, asked)
+            return round_frames(ledger, self.name, round_number(ledger, self.name, asked))
 
-    def trials(self, round: Asked = None) -> pd.DataFrame:
-        """One row a trial: number, state, reason, values, steps, seed and the point."""
-        return self.frames(round).trials
+    def trials(self, round: Asked = None, *, study: str | None = None) -> pd.DataFrame:
+        """One row for each trial: number, state, reason, values, steps, seed, one column a hyperparameter."""
+        return self.frames(round, study=study).trials
 
-    def best_steps(self, round: Asked = None) -> Finding:
+    def best_steps(self, round: Asked = None, *, study: str | None = None) -> Finding:
         """Was max_train_steps right? (A13-A15)"""
-        frames = self.frames(round)
+        frames = self.frames(round, study=study)
         return for_elsewhere(frames, [best_steps_finding(frames)])[0]
 
     def boundaries(self, round: Asked = None) -> list[Finding]:
@@ -179,57 +174,43 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return conclusions_frame(rounds_frames(ledger, self.name))
 
-    def plot(self, kind: str, round: Asked = None) -> Figure:
-        """A plot by the name it has in `tuner plot`. Raises StorageError for a kind that does not exist."""
-        return self.drawn(kind, round)[0]
+    def plot(self, name: str, round: Asked = None, *, study: str | None = None) -> Figure:
+        """A plot by its name in `tuner plot`. Raises InputError for an unknown name, with the names there are."""
+        return self.drawn(name, _one_of(round, study))[0]
 
-    def drawn(self, kind: str, round: Asked = None) -> tuple[Figure, pd.DataFrame]:
-        """A figure and the frame it shows."""
-        if isinstance(round, str) and kind in PLOTS:
-            return PLOTS[kind](self.frames(round))
-        return self._drawn_of_round(kind, None if isinstance(round, str) else round)
+    def drawn(self, name: str, round: Asked = None) -> Drawn:
+        """The figure of a plot, and the frame whose numbers the figure shows."""
+        plot = PLOTS.get(name)
+        if isinstance(plot, StudyPlot):
+            return plot.draw(self.frames(round))
+        if isinstance(plot, CampaignPlot):
+            return plot.draw(self._rounds() if round is None else [self.frames(round)])
+        if isinstance(plot, RoundPlot):
+            return plot.draw(*self._with_the_round_before(None if isinstance(round, str) else round))
+        return self._drawn_of_campaign(plot)
 
-    def _drawn_of_round(self, kind: str, round: int | None) -> tuple[Figure, pd.DataFrame]:
-        if kind == SWEEP_PLOT:
-            records = self.sweep()
-            return sweep_plot(records.fits, records.outcome), records.fits
-        if kind == BUDGET_CURVE_PLOT:
-            curve = self.budget_curve()
-            frame = budget_curve_frame(curve)
-            return budget_curve_plot(frame, curve.objective.metric, title=f"What longer runs buy: {curve.point}"), frame
-        if kind == TRANSFER_PLOT:
-            return self._transfer(round)
-        if kind == SCHEDULES_PLOT and (trained := self._trained(round)):
-            table = schedules_frame(trained_schedules(trained))
-            return schedules_plot(table), table
-        if kind not in PLOTS:
-            known = ", ".join([*PLOTS, SWEEP_PLOT, TRANSFER_PLOT, BUDGET_CURVE_PLOT])
-            raise StorageError(f"there is no plot {kind!r}; there are: {known}")
-        return PLOTS[kind](self.frames(round))
+    def _drawn_of_campaign(self, plot: Plot) -> Drawn:
+        if isinstance(plot, SweepPlot):
+            return plot.draw(self.sweep())
+        if isinstance(plot, BudgetCurvePlot):
+            return plot.draw(self.budget_curve())
+        raise TypeError(f"{type(plot).__name__} is no kind of plot that records can draw")
 
-    def _trained(self, round: int | None) -> list[tuple[str, TrialRecord]]:
-        """The best trials of a round with the schedules they had; without a number the best of each round."""
+    def _rounds(self) -> list[StudyFrames]:
+        """Every round that was started, oldest first. Raises StorageError without any."""
         with self._ledger() as ledger:
-            numbers = rounds_started(ledger, self.name) if round is None else [round]
-            found: list[tuple[str, TrialRecord]] = []
-            for number in numbers:
-                frames = round_frames(ledger, self.name, number)
-                if frames.study.schedule.name not in UNKNOWN_SHAPES:
-                    best = ranked_trials(frames)["trial"].head(TOP if round else 1)
-                    found += [(frames.study.name, row_of_trial(ledger, self.name, number, int(n))[1]) for n in best]
-        return found
+            round_number(ledger, self.name, None)
+            return rounds_frames(ledger, self.name)
 
-    def _transfer(self, round: int | None) -> tuple[Figure, pd.DataFrame]:
-        """A round beside the one before it. Raises StorageError for a first round."""
+    def _with_the_round_before(self, round: int | None) -> tuple[StudyFrames, StudyFrames]:
+        """A round and the one before it, oldest first. Raises StorageError for a first round."""
         with self._ledger() as ledger:
             number = round_number(ledger, self.name, round)
             earlier = [one for one in rounds_started(ledger, self.name) if one < number]
             if not earlier:
                 raise StorageError(f"round {number} of {self.name!r} has no round before it to be compared with")
             before, after = (round_frames(ledger, self.name, one) for one in (earlier[-1], number))
-        table = transfer_frame(before, after)
-        title = f"From {before.study.name} to {after.study.name}"
-        return transfer_plot(table, after.study.objective.metric, title=title), table
+        return before, after
 
     def budget_curve(self) -> BudgetCurve:
         """The newest budget curve. Raises StorageError when none was trained."""
@@ -253,11 +234,12 @@ class CampaignRecords:
         with self._ledger() as ledger:
             return adoption_log(ledger, self.name)
 
-    def best(self, round: Asked = None) -> Winner:
-        """The winner by the study's objective; where fresh seeds were trained, by their medians.
+    def best(self, round: Asked = None, *, study: str | None = None) -> Winner:
+        """The best configuration by the study's objective; by the medians of fresh seeds where some were trained.
 
-        A smaller number wins a tie. Raises StorageError without one.
+        The smaller trial number wins a tie. Raises StorageError where no trial is complete.
         """
+        round = _one_of(round, study)
         with self._ledger() as ledger:
             if isinstance(round, str):
                 frames, row = study_frames(ledger, self.name, round), ledger.study(self.name, round)
@@ -281,11 +263,33 @@ class CampaignRecords:
             yield ledger
 
 
-def load(study: str, storage: str | None = None) -> CampaignRecords:
-    """The records of a campaign, by its name or its study file. Raises StorageError when it was not launched."""
+def load(study: StudyName, storage: str | None = None) -> CampaignRecords:
+    """The records of a campaign: its trials, findings and plots.
+
+    study: the campaign's name, the path of its study file, or the named `Campaign` itself. storage: a path or URL;
+    None is TUNER_STORAGE, or runs/tuner.sqlite.
+
+    Raises StorageError where the campaign was not launched.
+
+    >>> records = tuner.load("tiny")
+    >>> records.trials(round=1)["state"].tolist()
+    ['complete', 'complete', 'complete', 'complete']
+    >>> records.frames(study="round-1").study.budget.max_train_steps
+    60
+    """
     url = storage or default_url()
+    name = study.name if isinstance(study, Campaign) else str(study)
+    if not name:
+        raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
     with open_ledger(url, create=False) as ledger:
-        return CampaignRecords(campaign_name(ledger, study), url)
+        return CampaignRecords(campaign_name(ledger, name), url)
+
+
+def _one_of(round: Asked, study: str | None) -> Asked:
+    """What a caller asked about. Raises InputError for a round and a study at once."""
+    if study is not None and round is not None:
+        raise InputError(f"round={round!r} and study={study!r} both say what to read; give one of them")
+    return study if study is not None else round
 
 
 def campaign_name(ledger: Ledger, study: str) -> str:

@@ -1,7 +1,7 @@
 """Registries: the named records of one kind, those of this package first, then those of plugins and study files.
 
-A registry of a package finds its records itself: every module of that package may hold records at its top level. So
-a new record is a new file. Plugins and study files add theirs with `register`.
+A registry finds the records of this package itself: they stand at the top level of one module, or of the modules of
+one package. So a new record is one file. Plugins and study files add theirs with `register`.
 """
 
 import sys
@@ -45,7 +45,8 @@ class Registry(Generic[Record]):
 
     kind: what a record is called in messages, like "optimizer".
     of: the type of the records.
-    package: a package whose modules hold records at their top level; it is imported at the first look.
+    package: where its own records are: a module with records at its top level, or a package of such modules. It is
+        imported at the first look.
     order: the place of a record in the iteration, as a sort key; without it: as they were added, modules by name.
     error: what is raised for an unknown name, and for a name that two modules want.
     """
@@ -70,6 +71,10 @@ class Registry(Generic[Record]):
 
         Raises InputError, or the registry's own error, naming both modules.
         """
+        self._collect()
+        self._add(record, source)
+
+    def _add(self, record: Record, source: Source) -> None:
         known = self._records.get(record.name)
         if known is not None and not known[1].is_same(source):
             raise self._error(
@@ -79,10 +84,9 @@ class Registry(Generic[Record]):
 
     def get(self, name: object) -> Record:
         """The record of a name. Raises InputError, or the registry's own error, with the known names."""
-        self._read()
-        if not isinstance(name, str) or name not in self._records:
+        if name not in self:
             raise self._error(f"{self.kind} is one of {', '.join(self.names)}, got {name!r}")
-        return self._records[name][0]
+        return self._records[str(name)][0]
 
     def source_of(self, name: str) -> Source:
         """The module that a record comes from."""
@@ -102,18 +106,35 @@ class Registry(Generic[Record]):
         return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        self._read()
+        if not isinstance(name, str):
+            return False
+        self._collect()
+        if name not in self._records:
+            load_plugins()
         return name in self._records
 
-    def _read(self) -> None:
-        """The package's own records first, so that a plugin cannot take one of their names unseen."""
-        if not self._collected:
-            self._collected = True
+    def _collect(self) -> None:
+        """Add the package's own records, before those of others: so nobody can take one of their names unseen."""
+        if self._collected:
+            return
+        self._collected = True  # first: a module of the package may look at the registry while it is imported
+        try:
             for module in _modules_of(str(self._package)):
                 source = Source(module.__name__, str(module.__file__))
                 for value in list(vars(module).values()):
-                    if isinstance(value, self.of):
-                        self.add(value, source)
+                    if isinstance(value, self.of) and not self._has(value):
+                        self._add(value, source)
+        except BaseException:
+            self._collected = False
+            raise
+
+    def _has(self, record: Record) -> bool:
+        """Whether this very record is known: one module may import it from another."""
+        known = self._records.get(record.name)
+        return known is not None and known[0] is record
+
+    def _read(self) -> None:
+        self._collect()
         load_plugins()
 
 
@@ -136,6 +157,8 @@ def register(*records: Named) -> None:
 
 
 def _modules_of(package: str) -> list[Any]:
-    """The modules of a package by name; a record that several of them import is added by the first alone."""
+    """The modules of a package, by name; a module alone."""
     found = import_module(package)
+    if not hasattr(found, "__path__"):
+        return [found]
     return [import_module(f"{package}.{info.name}") for info in iter_modules(found.__path__)]

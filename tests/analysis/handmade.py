@@ -8,12 +8,14 @@ import pandas as pd
 from benchmarks.synthetic import study as synthetic_study
 from tuner.analysis.frames import frames_of
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import ScheduleFamily, constant
+from tuner.budget.families import constant
+from tuner.budget.schedules import ScheduleFamily
 from tuner.design.hyperparameters import log_uniform
 from tuner.design.objective import Objective
 from tuner.design.points import Point
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
+from tuner.design.trial import Trial
 from tuner.records import State, TrialRecord
 from tuner.rounds.plan import schedule_of
 
@@ -37,12 +39,18 @@ def study(
 
 def trained(study: Study, record: TrialRecord) -> TrialRecord:
     """The record with the schedule that the study's declaration and its point make."""
-    return replace(record, schedule=schedule_of(study, record.point))
+    return planned(record, schedule=schedule_of(study, record.point))
 
 
 def record(number: int, point: Mapping[str, object] | None = None, state: State = State.COMPLETE) -> TrialRecord:
     values = Point.of(point if point is not None else {"learning_rate": 1e-3})  # type: ignore[arg-type]
-    return TrialRecord(number, number, state, "", values, 7, 8, "by hand", 1000, 1, None)
+    trial = Trial(number, values, 7, 8, constant().schedule(1000), "by hand")
+    return TrialRecord(number, trial, state, "", 1000, 1, None)
+
+
+def planned(record: TrialRecord, **changes: object) -> TrialRecord:
+    """The record of a trial that was planned otherwise, `changes` being fields of `Trial`."""
+    return replace(record, trial=replace(record.readable_trial(), **changes))  # type: ignore[arg-type]
 
 
 def curve(trial: int, steps: Sequence[int], values: Sequence[float], metric: str = METRIC) -> pd.DataFrame:

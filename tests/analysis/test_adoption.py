@@ -10,7 +10,8 @@ from scipy import stats
 
 from benchmarks.adoption_rates import adopted, welch
 from benchmarks.synthetic import frames, study
-from tuner.analysis.adoption import adoption_finding, adoption_frame, welch_difference
+from tuner.analysis.questions.adoption import adoption_finding, adoption_frame
+from tuner.analysis.replicates import welch_difference
 from tuner.design.hyperparameters import uniform
 from tuner.design.objective import maximize
 from tuner.design.space import SearchSpace

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from analysis.handmade import frames_of_curves, study
 
-from tuner.analysis.best_steps import best_steps_finding, best_steps_frame, proposed_budget, rounded_up
 from tuner.analysis.good_trials import good_trials
-from tuner.budget.schedules import constant_then_decay, linear
+from tuner.analysis.questions.best_steps import best_steps_finding, best_steps_frame, proposed_budget
+from tuner.budget.families import constant_then_decay, linear
+from tuner.budget.step_budget import rounded_up
 from tuner.records import State
 
 FRACTIONS = np.arange(1, 51) / 50  # steps 20, 40, ..., 1000

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 from analysis.handmade import curve, frames_of_values, record, study, trained
 
-from tuner.analysis.boundaries import boundaries_frame, boundary_findings
 from tuner.analysis.frames import frames_of
 from tuner.analysis.judged_trials import judged_trials
-from tuner.analysis.positions import axis_of
-from tuner.analysis.widening import further, next_bound
-from tuner.analysis.worth import granularity
+from tuner.analysis.noise import granularity
+from tuner.analysis.questions.boundary import boundaries_frame, boundary_findings
+from tuner.analysis.ranges import axis_of, further, next_bound
 from tuner.design.hyperparameters import Hyperparameter, choice, integers, log_uniform, uniform
 from tuner.design.objective import maximize, minimize
 from tuner.design.quasi_random import quasi_random_points

@@ -8,18 +8,18 @@ import pytest
 from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study, trained
 from analysis.test_check_questions import FRACTIONS, frames_of_splits, noise, scientific, stability
 
-from tuner.analysis.effort import effort_findings
 from tuner.analysis.frames import frames_of
-from tuner.analysis.improvement import improvement_finding, improvement_frame
-from tuner.analysis.infeasible import infeasible_finding
-from tuner.analysis.insensitivity import insensitivity_finding
-from tuner.analysis.instability import instability_finding
-from tuner.analysis.isolation import isolation_frame
-from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.noise import noise_of
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.training_loss import training_loss_finding
-from tuner.analysis.warmup import warmup_finding
+from tuner.analysis.questions.effort import effort_findings
+from tuner.analysis.questions.improvement import improvement_finding, improvement_frame
+from tuner.analysis.questions.infeasible import infeasible_finding
+from tuner.analysis.questions.insensitivity import insensitivity_finding
+from tuner.analysis.questions.instability import instability_finding
+from tuner.analysis.questions.isolation import isolation_frame
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.training_loss import training_loss_finding
+from tuner.analysis.questions.warmup import warmup_finding
 from tuner.design.hyperparameters import choice
 from tuner.design.space import SearchSpace
 

@@ -8,20 +8,22 @@ import pandas as pd
 import pytest
 from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study, trained
 
-from tuner.analysis.checklist import QUESTIONS, VERDICTS, checklist_findings, failing
-from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import best_of_n_frame, enough_points_finding, num_close
+from tuner.analysis.checklist import checklist_findings, failing, known_verdicts
+from tuner.analysis.finding import QUESTIONS
 from tuner.analysis.frames import frames_of
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.instability import instability_finding, is_learning_rate
-from tuner.analysis.isolation import isolation_findings, isolation_frame
-from tuner.analysis.late_variance import late_variance_finding
+from tuner.analysis.learning_rates import is_learning_rate
 from tuner.analysis.levels import noise_model
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
-from tuner.analysis.training_loss import training_loss_finding
-from tuner.analysis.warmup import warmup_finding
-from tuner.budget.schedules import linear
+from tuner.analysis.questions.effort import effort_findings
+from tuner.analysis.questions.enough_points import best_of_n_frame, enough_points_finding, num_close
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.instability import instability_finding
+from tuner.analysis.questions.isolation import isolation_findings, isolation_frame
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.periodicity import periodicity_finding
+from tuner.analysis.questions.training_loss import training_loss_finding
+from tuner.analysis.questions.warmup import warmup_finding
+from tuner.budget.families import linear
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.space import SearchSpace
 from tuner.errors import DeclarationError
@@ -329,7 +331,7 @@ def test_a_study_without_curves_answers_so_and_everything_else_works():
     found = {finding.question: finding.verdict for finding in checklist_findings(frames)}
     assert found["enough_points"] == "enough"
     for asked in QUESTIONS:
-        assert (found.get(asked.question) == "no_curves") == asked.curves
+        assert (found.get(asked.name) == "no_curves") == ("curves" in asked.needs)
 
 
 def test_verdicts_are_all_declared_and_chosen_by_name():
@@ -337,7 +339,7 @@ def test_verdicts_are_all_declared_and_chosen_by_name():
     shapes = [rng.random((12, 50)), 1 - FRACTIONS + noise(rng, count=12), np.abs(FRACTIONS - 0.05) + noise(rng)]
     for curves in shapes:
         found = checklist_findings(frames_of_splits(curves, curves))
-        assert {finding.verdict for finding in found} <= set(VERDICTS)
+        assert {finding.verdict for finding in found} <= set(known_verdicts())
         for verdict in {finding.verdict for finding in found}:
             assert failing(found, [verdict]) == [f for f in found if f.verdict == verdict]
     assert failing(found, []) == []

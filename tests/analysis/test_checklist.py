@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 from analysis.handmade import frames_of_curves, study
 
-from tuner.analysis.checklist import QUESTIONS, checklist_findings, only_promoted
+from tuner.analysis.checklist import checklist_findings, only_promoted
+from tuner.analysis.finding import QUESTIONS
 
 
 def test_the_questions_come_in_the_playbooks_order_and_as_plain_data():
     rng = np.random.default_rng(0)
     frames = frames_of_curves(study(), rng.random((12, 50)).tolist())
     found = checklist_findings(frames)
-    expected = [asked.question for asked in QUESTIONS if asked.question not in ("pruned", "effort", "isolation")]
+    silent = ("failed_trials", "pruned", "effort", "isolation")  # nothing failed, was pruned, or is compared
+    expected = [asked.name for asked in QUESTIONS if asked.ask and asked.name not in silent]
     assert [finding.question for finding in found] == expected
     for finding in found:
         json.dumps(finding.to_json(), allow_nan=False)
@@ -29,7 +31,8 @@ def promoted_frames(count: int, origins: list[str]):
 def test_a_round_of_promoted_points_is_asked_about_its_budget_and_not_about_a_search_space():
     frames = promoted_frames(2, ["round-1 trial 23, same seed", "round-1 trial 1"])
     asked = [finding.question for finding in checklist_findings(frames)]
-    assert asked == [one.question for one in QUESTIONS if not one.searched and one.question != "pruned"]
+    silent = ("failed_trials", "pruned")
+    assert asked == [one.name for one in QUESTIONS if one.ask and "search" not in one.needs and one.name not in silent]
     assert {"best_steps", "overfitting"} <= set(asked)
     assert not {"boundary", "enough_points", "infeasible"} & set(asked)
 

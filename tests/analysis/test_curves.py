@@ -3,8 +3,8 @@ from dataclasses import replace
 import pandas as pd
 from analysis.handmade import curve, frames_of, record, study
 
-from tuner.analysis.common_steps import common_curves
-from tuner.analysis.curves import ranked_trials, top_curves_frame
+from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.trial_curves import common_curves, top_curves_frame
 from tuner.budget.step_budget import StepBudget
 from tuner.records import State
 

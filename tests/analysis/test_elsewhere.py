@@ -6,17 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import curve, record, study
+from analysis.handmade import curve, planned, record, study
 
-from tuner.analysis import round_findings
-from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.elsewhere import for_elsewhere
+from tuner.analysis import checklist
+from tuner.analysis.elsewhere import for_elsewhere, number, search_line
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import frames_of
 from tuner.analysis.judged_trials import judged_trials
-from tuner.analysis.pruned import pruned_findings, pruned_frame
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.pruned import pruned_findings, pruned_frame
 from tuner.analysis.sampling import closeness, sample_of
-from tuner.analysis.search_lines import number, search_line
 from tuner.design.hyperparameters import Hyperparameter, choice, integers, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
@@ -32,7 +31,8 @@ def imported(space, points, curves, *, pruned=(), source="Optuna study mine", or
     for index, (point, values) in enumerate(zip(points, curves, strict=True)):
         one = record(index, point, State.CANCELLED if index in pruned else State.COMPLETE)
         reason = f"pruned at step {len(values)}" if index in pruned else ""
-        records.append(replace(one, reason=reason, step=len(values), origin=source + (origin or "")))
+        one = planned(one, origin=source + (origin or ""))
+        records.append(replace(one, reason=reason, step=len(values)))
     parts = [curve(i, range(1, len(v) + 1), v) for i, v in enumerate(curves)]
     return frames_of(made, records, pd.concat(parts, ignore_index=True))
 
@@ -213,11 +213,11 @@ def test_advice_for_the_owner_agrees_with_what_is_said_of_the_other_questions(mo
     wide = finding("boundary", "expand_high", evidence=edges, needs_action=True)
     rest = [finding("boundary", "inconclusive", "none", subject="dropout"), finding("enough_points", "sparse")]
     budget = [finding("best_steps"), finding("regime", "compute_bound")]
-    monkeypatch.setattr(round_findings, "checklist_findings", lambda frames: [wide, *rest, *budget])
-    monkeypatch.setattr(round_findings, "recorded_stale_findings", lambda *given: [])
+    monkeypatch.setattr(checklist, "checklist_findings", lambda frames: [wide, *rest, *budget])
+    monkeypatch.setattr(checklist, "recorded_stale_findings", lambda *given: [])
     frames = imported(SPACE, [{"rate": 0.1}, {"rate": 0.2}], [falling(1.0), falling(2.0)])
     frames = replace(frames, study=replace(frames.study, name="mine"))
-    told = [one.action for one in round_findings.round_findings(None, "mine", frames)]
+    told = [one.action for one in checklist.round_findings(None, "mine", frames)]
     assert told[0].startswith("Search rate from 0.0 to 2.0 instead of 0.0 to 1.0: paste")
     assert [action.startswith("First widen rate") for action in told[1:3]] == [True, True]
     assert told[4].startswith("Keep these steps, as the best-step finding says")

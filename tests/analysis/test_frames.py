@@ -10,9 +10,9 @@ from analysis.handmade import METRIC, SPACE, curve, frames_of_curves, frames_of_
 from tuner.analysis.checklist import checklist_findings
 from tuner.analysis.frames import frames_of, selected_steps, study_frames
 from tuner.design.hyperparameters import log_uniform, uniform
+from tuner.design.names import TRIAL_COLUMNS
 from tuner.design.objective import Objective, maximize, minimize
 from tuner.design.space import SearchSpace, branches
-from tuner.design.trial import TRIAL_COLUMNS
 from tuner.records import State
 from tuner.rounds.importances import importances
 from tuner.storage.curves import Measurements, StoredCurve

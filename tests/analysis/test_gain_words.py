@@ -7,10 +7,10 @@ import pytest
 from analysis.test_adoption import contest
 from analysis.test_transfer import promoted, searched
 
-from tuner.analysis.adoption import adoption_finding
-from tuner.analysis.equal_steps import longer_training_finding
-from tuner.analysis.gain_words import better_or_worse, gained_or_lost, with_interval
-from tuner.analysis.transfer import transfer_findings
+from tuner.analysis.questions.adoption import adoption_finding
+from tuner.analysis.questions.longer_training import longer_training_finding
+from tuner.analysis.questions.transfer import transfer_findings
+from tuner.analysis.replicates import better_or_worse, gained_or_lost, with_interval
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from analysis.handmade import curve, record, study
+from analysis.handmade import curve, planned, record, study
 
 from tuner.analysis.frames import frames_of
 from tuner.analysis.headline import FRESH, SELECTED, EarlierRun, FreshRun, fresh_medians, headline
@@ -22,7 +22,7 @@ def frames(name, *trials, direction="minimize"):
         where = replace(where, objective=maximize(metric))
     states = [State.INFEASIBLE if value is None else State.COMPLETE for _, value in trials]
     records = [
-        replace(record(n, {"learning_rate": 0.01 * (n + 1)}, state), origin=origin)
+        planned(record(n, {"learning_rate": 0.01 * (n + 1)}, state), origin=origin)
         for n, ((origin, _), state) in enumerate(zip(trials, states, strict=True))
     ]
     known = [(n, value) for n, (_, value) in enumerate(trials) if value is not None]

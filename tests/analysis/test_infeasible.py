@@ -2,13 +2,14 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from analysis.handmade import frames_of_curves, frames_of_values, record, study
+from analysis.handmade import frames_of_curves, frames_of_values, planned, record, study
 
-from tuner.analysis.evidence import no_curves_finding
-from tuner.analysis.failed import failed_findings
+from tuner.analysis.checklist import no_curves_finding
+from tuner.analysis.finding import QUESTIONS
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import good_defined
-from tuner.analysis.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
+from tuner.analysis.questions.failed_trials import failed_findings
+from tuner.analysis.questions.infeasible import infeasible_finding, infeasible_frame, spoiled_by_data
 from tuner.design.hyperparameters import choice, log_uniform, uniform
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
@@ -67,7 +68,7 @@ def diverged(rates, steps, *, held="", batch_sizes=None, data_seeds=None, space=
         point = {"learning_rate": rate} | ({"batch_size": batch_sizes[number]} if batch_sizes else {})
         reason = f"diverged at step {step}: the loss became nan{held}"
         made = replace(record(number, point, State.INFEASIBLE), reason=reason)
-        records.append(replace(made, data_seed=data_seeds[number]) if data_seeds else made)
+        records.append(planned(made, data_seed=data_seeds[number]) if data_seeds else made)
     nothing = pd.DataFrame({"trial": [], "step": [], "metric": [], "value": []})
     return frames_of(study(space), records, nothing)
 
@@ -148,8 +149,8 @@ def test_a_handful_of_trials_is_no_third_of_them():
 def test_trials_that_have_not_completed_are_awaited_and_not_to_be_evaluated_more_often():
     frames = frames_with_threshold(10.0, 8)
     frames.trials["state"] = ["waiting"] * 7 + ["running"]
-    told = no_curves_finding(frames, "best_steps")
+    told = no_curves_finding(frames, QUESTIONS.get("best_steps"))
     assert told.summary == "No trial has completed (8 of 8 are waiting or running), so nothing can be said."
     assert told.action == "Let trials complete, then ask again."
     frames.trials["state"] = "complete"
-    assert "at least 20 times" in no_curves_finding(frames, "best_steps").action
+    assert "at least 20 times" in no_curves_finding(frames, QUESTIONS.get("best_steps")).action

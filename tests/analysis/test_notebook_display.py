@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from analysis.handmade import frames_of_values, study
 
-from tuner.analysis.enough_points import enough_points_finding
+from tuner.analysis.questions.enough_points import enough_points_finding
 
 
 def test_a_finding_and_a_study_show_themselves_and_escape_names():

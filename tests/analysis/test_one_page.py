@@ -6,9 +6,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.synthetic import best_step_case, boundary_case, regime_case
-from tuner.analysis.checklist import checklist_findings
+from tuner.analysis.checklist import advised, checklist_findings
 from tuner.analysis.finding import Finding
-from tuner.analysis.round_findings import advised
 from tuner.analysis.study_frames import StudyFrames
 
 _STEPS = re.compile(r"\b(?:[Tt]rain|for) ([\d,]+) steps")

@@ -8,12 +8,12 @@ import pytest
 from analysis.handmade import curve, frames_of_curves, record, study, trained
 
 from benchmarks.curve_cases import TABLE_SEED, curve_case
-from tuner.analysis.best_steps import best_steps_finding
 from tuner.analysis.checklist import checklist_findings
-from tuner.analysis.common_steps import common_curves
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import evaluation_noise
-from tuner.analysis.overfitting import overfitting_finding
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.trial_curves import common_curves
 from tuner.interchange.cleaning import interval_of, reach_of
 
 BUDGET = 2000

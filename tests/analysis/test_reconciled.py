@@ -8,10 +8,10 @@ from analysis.handmade import frames_of_values, study
 from analysis.test_infeasible import HELD, SPACE, WIDE, diverged, frames_with_threshold
 from analysis.test_stale import changed
 
+from tuner.analysis.checklist import advised
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, Strength
-from tuner.analysis.infeasible import infeasible_finding
+from tuner.analysis.questions.infeasible import infeasible_finding
 from tuner.analysis.reconciled import reconciled
-from tuner.analysis.round_findings import advised
 
 _TWICE = "Train trial 3 again for 800 steps with its schedule lengthened."
 
@@ -176,6 +176,8 @@ def test_advice_for_an_imported_study_agrees_too() -> None:
     frames = frames_of_values(declared, points, [0.1, 0.2, 0.3, 0.4])
     dropout = found("boundary", "inconclusive", "Train more points.", subject="dropout", strength="none")
     sparse = found("enough_points", "sparse", "Train more points.", urgent=True)
-    agreed = advised(frames, [widen(), dropout, sparse])
+    edges = pd.DataFrame({"edge": ["low", "high"], "expand": [False, True], "next_bound": [1e-5, 10.0]})
+    agreed = advised(frames, [replace(widen(), evidence=edges), dropout, sparse])
+    assert agreed[0].action.startswith("Search learning_rate from")
     assert agreed[1].action.startswith("First widen learning_rate")
     assert agreed[2].action.startswith("First widen learning_rate")

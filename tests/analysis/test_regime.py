@@ -12,11 +12,12 @@ from analysis.handmade import curve, record, study, trained
 from numpy.typing import NDArray
 
 from tuner.analysis.frames import frames_of
-from tuner.analysis.overfitting import overfitting_frame
-from tuner.analysis.regime import contradiction_finding, regime_finding
+from tuner.analysis.questions.overfitting import overfitting_frame
+from tuner.analysis.questions.regime import contradiction_finding, regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Reason
-from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, cosine, linear
+from tuner.budget.families import constant, constant_then_decay, cosine, linear
+from tuner.budget.schedules import ScheduleFamily
 from tuner.design.objective import Objective, at_most
 from tuner.records import State
 

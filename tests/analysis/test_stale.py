@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuner.analysis.stale import changed_parts, stale_finding
+from tuner.analysis.questions.stale_budget import changed_parts, stale_finding
 
 BASIS = {
     "batch_size": "64",

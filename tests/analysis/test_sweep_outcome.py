@@ -11,7 +11,7 @@ import pytest
 from analysis.test_fit_steps import fits_of, quadratic_fits
 from scipy import stats
 
-from tuner.analysis.sweep_finding import sweep_finding
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.sweep_outcome import (
     Fitted,
     Invalid,

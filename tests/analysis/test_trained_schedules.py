@@ -12,28 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import METRIC, curve, record, study
+from analysis.handmade import METRIC, curve, planned, record, study
 
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.curves import TOP
 from tuner.analysis.frames import frames_of
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.regime import regime_finding
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.warmup import warmup_frame
-from tuner.budget.schedules import (
-    Schedule,
-    ScheduleFamily,
-    constant,
-    constant_then_decay,
-    cosine,
-    inverse_sqrt,
-    linear,
-)
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.regime import regime_finding
+from tuner.analysis.questions.warmup import warmup_frame
+from tuner.analysis.study_frames import TOP, StudyFrames
+from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.schedules import Schedule, ScheduleFamily
 from tuner.budget.transfer import Mode, lengthened
 from tuner.design.hyperparameters import log_uniform
 from tuner.design.space import SearchSpace, branches
-from tuner.plots.catalog import PLOTS
+from tuner.plots.schedules import SCHEDULES
 from tuner.report.wording import schedule_words
 
 FAMILIES = (
@@ -55,7 +47,7 @@ def frames_with(
     """One trial a schedule, all with the same curve on both splits."""
     steps = len(schedules[0])
     declared = replace(study(steps=steps, schedule=family), source=source)
-    records = [replace(record(number), schedule=schedule) for number, schedule in enumerate(schedules)]
+    records = [planned(record(number), schedule=schedule) for number, schedule in enumerate(schedules)]
     at = declared.budget.evaluation_steps
     parts = [
         curve(n, at, list(values(np.array(at), n)), metric)
@@ -91,7 +83,7 @@ def test_frames_and_plots_have_the_schedules_that_were_trained(
 ) -> None:
     frames = frames_with(family, schedules, falling)
     assert dict(frames.schedules) == dict(enumerate(schedules))
-    _, table = PLOTS["schedules"](frames)
+    _, table = SCHEDULES.draw([frames])
     assert table["schedule"].nunique() == TOP
     for name, line in table.groupby("schedule"):
         trained = schedules[int(str(name).split()[1].rstrip(":"))]
@@ -157,9 +149,9 @@ def test_the_rate_that_is_drawn_is_that_of_the_branch_a_trial_is_in() -> None:
     points = [{"optimizer": "sgd", "sgd.learning_rate": 0.5}, {"optimizer": "adamw", "adamw.learning_rate": 0.001}]
     declared = study(space)
     schedule = constant().schedule(1000)
-    records = [replace(record(n, point), schedule=schedule) for n, point in enumerate(points)]
+    records = [planned(record(n, point), schedule=schedule) for n, point in enumerate(points)]
     parts = pd.concat([curve(n, [1000], [0.1 + n]) for n in range(2)], ignore_index=True)
-    _, table = PLOTS["schedules"](frames_of(declared, records, parts))
+    _, table = SCHEDULES.draw([frames_of(declared, records, parts)])
     assert table.groupby("schedule")["learning_rate"].first().to_dict() == {
         "trial 0: 0.5": 0.5,
         "trial 1: 0.001": 0.001,

@@ -6,15 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis.handmade import curve, record, study
+from analysis.handmade import curve, planned, record, study
 
 from tuner import SearchSpace, choice, linear, log_uniform
-from tuner.analysis.best_region import Region, agreement
-from tuner.analysis.conclusions import conclusions_frame
-from tuner.analysis.equal_steps import equal_steps_frame, longer_training_finding
 from tuner.analysis.frames import frames_of
-from tuner.analysis.transfer import Comparison, transfer_findings, winner_finding
-from tuner.analysis.transfer_pairs import contrast, fresh_values, transfer_pairs, trial_noise
+from tuner.analysis.questions.longer_training import equal_steps_frame, longer_training_finding
+from tuner.analysis.questions.transfer import (
+    Comparison,
+    Region,
+    agreement,
+    conclusions_frame,
+    transfer_findings,
+    winner_finding,
+)
+from tuner.analysis.replicates import contrast, fresh_values, transfer_pairs, trial_noise
 from tuner.plots.transfer import transfer_frame, transfer_plot
 
 SPACE = SearchSpace(learning_rate=log_uniform(1e-2, 2.0))
@@ -23,7 +28,7 @@ SPACE = SearchSpace(learning_rate=log_uniform(1e-2, 2.0))
 def round_of(number, steps, trials, *, space=SPACE, direction="minimize"):
     """A round with a trial for each (origin, point, value), measured half-way at twice its value, and at the end."""
     declared = replace(study(space, steps=steps, direction=direction), name=f"round-{number}", round=number)
-    records = [replace(record(place, point), origin=origin) for place, (origin, point, _) in enumerate(trials)]
+    records = [planned(record(place, point), origin=origin) for place, (origin, point, _) in enumerate(trials)]
     parts = [curve(place, [steps // 2, steps], [2 * value, value]) for place, (_, _, value) in enumerate(trials)]
     return frames_of(declared, records, pd.concat(parts, ignore_index=True))
 

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 from analysis.handmade import curve, record, study
 
-from tuner.analysis.fit_steps import fit_steps_frame
+from tuner.analysis.fit_steps import fit_steps_frame, noise_around, running_median
 from tuner.analysis.frames import frames_of
-from tuner.analysis.sweep_finding import sweep_finding
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.sweep_outcome import NotFitted, sweep_outcome
 from tuner.analysis.sweep_records import fits_of_stages
-from tuner.analysis.sweep_validation import noise_around, running_median
 from tuner.analysis.unfitted import Unfitted, _length, proposals
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.records import State

@@ -9,20 +9,21 @@ from analysis.handmade import curve, frames_of_curves, frames_of_values, record,
 from analysis.test_check_questions import BOTH, FRACTIONS, frames_of_splits, noise, scientific, stability
 
 from benchmarks.curve_cases import TABLE_SEED, curve_case
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.checklist import VERDICTS, checklist_findings
-from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import enough_points_finding
+from tuner.analysis.checklist import checklist_findings, known_verdicts
 from tuner.analysis.frames import frames_of
 from tuner.analysis.good_trials import evaluation_noise, good_in_words, good_trials, noise_in_words
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.infeasible import infeasible_finding
-from tuner.analysis.instability import instability_finding, instability_frame
-from tuner.analysis.late_variance import late_variance_finding
 from tuner.analysis.learning_rates import rate_left
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
-from tuner.budget.schedules import constant_then_decay, cosine, linear
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.effort import effort_findings
+from tuner.analysis.questions.enough_points import enough_points_finding
+from tuner.analysis.questions.improvement import improvement_finding
+from tuner.analysis.questions.infeasible import infeasible_finding
+from tuner.analysis.questions.instability import instability_finding, instability_frame
+from tuner.analysis.questions.late_variance import late_variance_finding
+from tuner.analysis.questions.overfitting import overfitting_finding
+from tuner.analysis.questions.periodicity import periodicity_finding
+from tuner.budget.families import constant_then_decay, cosine, linear
+from tuner.budget.schedules import ScheduleFamily
 from tuner.design.hyperparameters import integers, log_uniform
 from tuner.design.space import SearchSpace
 from tuner.records import State
@@ -73,7 +74,7 @@ def test_the_share_of_the_rate_that_is_left_is_that_of_the_schedule_or_of_the_lo
     frames = frames_of_curves(study(schedule=linear()), [[0.5] * 50])
     assert rate_left(frames, [0], 0.75)[0] == pytest.approx(0.125, abs=0.002)
     logged = pd.concat([frames.curves, curve(0, [250, 500, 750, 800, 1000], [0.1, 0.1, 0.1, 0.02, 0.0], "lr")])
-    elsewhere = frames_of(study(), [replace(record(0), schedule=None)], logged)
+    elsewhere = frames_of(study(schedule=ScheduleFamily("unknown")), [record(0)], logged)
     assert rate_left(elsewhere, [0], 0.75)[0] == pytest.approx(0.1)
     assert np.isnan(rate_left(frames, [7], 0.75)[0])
 
@@ -100,7 +101,7 @@ def test_validation_that_got_worse_is_not_saturated():
     worse = PLATEAU + 0.4 * np.maximum(0.0, FRACTIONS - 0.5) + noise(np.random.default_rng(0))
     finding = improvement_finding(frames_of_splits(1.0 - FRACTIONS + noise(np.random.default_rng(1)), worse))
     assert finding.verdict == "got_worse"
-    assert "got_worse" in VERDICTS
+    assert "got_worse" in known_verdicts()
     assert "worse" in finding.summary
 
 
@@ -152,7 +153,7 @@ def test_two_of_five_trials_that_overfit_are_not_called_ok():
     validation = np.concatenate([0.5 * np.abs(FRACTIONS - 0.5) + noise(rng, count=2), flat])
     finding = overfitting_finding(frames_of_splits(training, validation))
     assert finding.verdict == "some_overfit"
-    assert "some_overfit" in VERDICTS
+    assert "some_overfit" in known_verdicts()
     assert finding.summary.startswith("2 of the 5 best trials overfit")
 
 

@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.budget.schedules import (
-    Piece,
-    Schedule,
-    ScheduleFamily,
-    constant,
-    constant_then_decay,
-    cosine,
-    inverse_sqrt,
-    learning_rates,
-    linear,
-)
+from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.schedules import Piece, Schedule, ScheduleFamily, learning_rates
 from tuner.errors import DeclarationError
 
 FAMILIES = [

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tuner.budget.schedules import constant_then_decay, cosine, linear
+from tuner.budget.families import constant_then_decay, cosine, linear
 
 
 def scheduled(make, steps):

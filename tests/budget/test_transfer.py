@@ -5,7 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuner.budget.schedules import Piece, Schedule, constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.schedules import Piece, Schedule
 from tuner.budget.transfer import TransferReport, lengthened, transfer_report, trunk_steps
 from tuner.errors import TransferError
 

@@ -4,7 +4,8 @@ import pytest
 from support.tiny import tiny_study
 
 from tuner.budget.step_budget import StepBudget
-from tuner.cli.watching import Lines
+from tuner.cli.output import say
+from tuner.progress import Lines
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.rounds.plan import planned_trials
 
@@ -21,7 +22,7 @@ def log():
     study = tiny_study(num_trials=4, budget=StepBudget(1000, 20))
     clock = Clock()
     claims = [Claim(10 + trial.number, 1, trial, 1) for trial in planned_trials(study)]
-    return Lines(study, 1, clock), clock, claims
+    return Lines(study, 1, say, clock), clock, claims
 
 
 def test_a_minute_without_a_word_is_ended_by_how_far_the_trials_are(log, capsys):

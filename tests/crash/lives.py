@@ -228,7 +228,9 @@ def meaning(place):
         curves = ledger.measurements(row.study_id)
     columns = zip(curves.trial_numbers, curves.metrics, curves.steps, curves.values, strict=True)
     return {
-        "trials": [(r.number, r.state, r.reason, r.step, r.seed, r.numerics, str(r.point)) for r in records],
+        "trials": [
+            (r.number, r.state, r.reason, r.step, r.seed, r.numerics and r.numerics.text, str(r.point)) for r in records
+        ],
         "curves": sorted((number, metric, step, value.hex()) for number, metric, step, value in columns),
         "digests": [(r.number, kept.kind, kept.step, _digest(place, kept)) for r in records for kept in r.checkpoints],
     }

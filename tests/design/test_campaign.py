@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tuner.budget.schedules import cosine
+from tuner.budget.families import cosine
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, log_uniform, uniform
 from tuner.design.objective import at_most, minimize

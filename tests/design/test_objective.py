@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.design.objective import FitCriterion, Objective, at_least, at_most, maximize, minimize
+from tuner.design.objective import FitCriterion, Metric, Objective, at_least, at_most, maximize, metric_from, minimize
 from tuner.errors import DeclarationError
 
 VALUES = st.one_of(st.sampled_from([0.0, 0.5, 1.0, math.nan, math.inf, -math.inf]), st.floats(-10, 10))
@@ -91,3 +91,24 @@ def test_fitted_includes_the_threshold_and_excludes_what_is_not_finite():
 def test_what_cannot_be_a_fit_criterion_is_refused(declare, message):
     with pytest.raises(DeclarationError, match=message):
         declare()
+
+
+@pytest.mark.parametrize(
+    ("text", "split", "name"),
+    [
+        ("validation/loss", "validation", "loss"),
+        ("training/error_rate", "training", "error_rate"),
+        ("batch/gradient_norm", "batch", "gradient_norm"),
+        ("validation/heads/first", "validation", "heads/first"),  # a name may have a slash of its own
+        ("epoch", "", "epoch"),
+        ("validation/", "validation", ""),
+    ],
+)
+def test_a_metric_is_split_and_name_and_its_text_is_as_it_was_stored(text, split, name):
+    metric = metric_from(text)
+    assert (metric.split, metric.name, str(metric)) == (split, name, text)
+
+
+def test_the_same_metric_on_another_split():
+    assert str(minimize("validation/loss").measured.on("training")) == "training/loss"
+    assert at_most("training/error_rate", 0.0).measured == Metric("training", "error_rate")

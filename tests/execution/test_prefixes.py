@@ -13,6 +13,7 @@ from support.tiny import Tiny, tiny_study
 
 from tuner import SearchSpace, constant, linear, log_uniform, uniform
 from tuner.budget.step_budget import StepBudget
+from tuner.records import Numerics
 from tuner.rounds.plan import planned_trials
 
 SHORT, LONG = 24, 60
@@ -182,11 +183,11 @@ def test_other_numerics_are_no_prefix_unless_asked_for_and_then_marked(tmp_path,
     with bench(tmp_path / "shared") as shared:
         shared.train(short, trials)
         for name in ("training.setting", "execution.in_process"):
-            monkeypatch.setattr(f"tuner.{name}.numerics", lambda *rest: '{"engine": "another"}')
+            monkeypatch.setattr(f"tuner.{name}.numerics", lambda *rest: Numerics.of({"engine": "another"}))
         row = shared.train(long, after, allow_inexact=True)
         record = shared.ledger.trial(row.study_id, 0)
         assert (record.inherited.steps, record.exact) == (TRUNK, False)
-        assert record.numerics == '{"engine": "another", "exact": false}'
+        assert record.numerics.text == '{"engine": "another", "exact": false}'
         row = shared.train(replace(long, name="round-3"), after)
         record = shared.ledger.trial(row.study_id, 0)
         assert (record.inherited.steps, record.exact) == (0, True), "neither round 1 nor what came of it will do"

@@ -8,8 +8,11 @@ from support.prefixes import bench, longer
 from support.study_files import write_study
 from support.tiny import tiny_study
 
+from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.objective import minimize
+from tuner.design.points import Point
+from tuner.design.trial import Trial
 from tuner.execution.in_process import InProcess
 from tuner.execution.prefixes import Finder
 from tuner.execution.quota import Quota, keep_within, spare
@@ -21,7 +24,8 @@ from tuner.storage.verify import study_problems
 
 def record(number, value, state=State.COMPLETE, kinds=("best", "latest", "trunk")):
     kept = tuple(Checkpoint(kind, step, f"{number}/{kind}", "", 10, value) for step, kind in enumerate(kinds, 10))
-    return TrialRecord(number + 100, number, state, "", (), 0, 0, "", 20, 1, None, kept)
+    trial = Trial(number, Point(()), 0, 0, constant().schedule(20), "")
+    return TrialRecord(number + 100, trial, state, "", 20, 1, None, kept)
 
 
 def order(records, winners=1, needed=()):

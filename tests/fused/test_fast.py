@@ -1,6 +1,5 @@
 """The profile `fast`: each trial as alone but for rounding, the same bits each time, never mixed with exact trials."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -56,8 +55,8 @@ def test_trials_of_the_fast_profile_say_so_and_promise_no_bits(tmp_path):
     study = tiny_study(num_trials=2)
     setting = replace(setting_for(study, tmp_path), profile="fast")
     recorder = trained_together(setting, planned_trials(study))
-    told = [json.loads(update.numerics) for update in recorder.updates if update.numerics]
-    assert {(one["engine"], one["exact"]) for one in told} == {("fast", False)}
+    told = [update.numerics for update in recorder.updates if update.numerics]
+    assert {(one.values["engine"], one.exact) for one in told} == {("fast", False)}
 
 
 def test_without_a_compiler_there_is_a_message_and_no_error(monkeypatch, caplog):

@@ -57,6 +57,7 @@ def test_rates_without_a_number_stand_on_the_top_edge_and_do_not_move_the_scale(
     assert (hollow.get_marker(), hollow.get_markerfacecolor()) == ("^", "none")
     assert cross.get_marker() == "x"
     for marks in (hollow, cross):
+        assert len(marks.get_ydata()) > 0
         assert all(0.9 < height < 1 for height in marks.get_ydata())
         assert marks.get_transform() == figure.axes[0].get_xaxis_transform()
     assert "0.5" in [text.get_text() for text in figure.axes[0].texts]

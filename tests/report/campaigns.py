@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from tuner.analysis.sweep_outcome import Fitted, Outcome
 from tuner.analysis.sweep_records import conclude_sweep
-from tuner.budget.schedules import Schedule, constant
+from tuner.budget.families import constant
+from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened
 from tuner.design.hyperparameters import Hyperparameter, log_uniform

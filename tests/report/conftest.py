@@ -10,7 +10,7 @@ import pytest
 from report.campaigns import FITTED, fill_promoted, fill_sweep
 
 from tuner.analysis.frames import study_frames
-from tuner.budget.schedules import constant_then_decay
+from tuner.budget.families import constant_then_decay
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.objective import minimize
@@ -18,7 +18,7 @@ from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.records import Checkpoint, Claim, Measurement, State, TrialUpdate
+from tuner.records import Checkpoint, Claim, Measurement, Numerics, State, TrialUpdate
 from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
 from tuner.report.studies import studies
@@ -96,7 +96,15 @@ def finish(ledger: Ledger, claims: Sequence[Claim], study: Study) -> None:
         )
         last = study.budget.max_train_steps
         updates.append(
-            TrialUpdate(claim.trial_id, claim.fence, last, measured, [best], State.COMPLETE, numerics='{"threads": 1}')
+            TrialUpdate(
+                claim.trial_id,
+                claim.fence,
+                last,
+                measured,
+                [best],
+                State.COMPLETE,
+                numerics=Numerics.of({"threads": 1}),
+            )
         )
     ledger.record(updates)
 

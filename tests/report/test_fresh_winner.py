@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 from analysis.test_headline import promoted
 
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.headline import headline
+from tuner.analysis.study_frames import ranked_trials
 from tuner.report.winner import _fresh_rivals
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from report.conftest import fill_round, finish, start, study_of
 
-from tuner.analysis.budget_curve import KIND, curve_name
 from tuner.analysis.finding import Finding
+from tuner.analysis.questions.budget_curve import KIND, curve_name
 from tuner.analysis.round_frames import WIDENING_NUMBERS
 from tuner.analysis.study_frames import StudyFrames
 from tuner.budget.step_budget import StepBudget

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from tuner.cli.places import report_path
 from tuner.design.hyperparameters import choice, log_uniform
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.errors import InputError, StorageError
-from tuner.report.page import write_report
+from tuner.report.page import report_path, write_report
 from tuner.storage.store import Ledger
 
 OpenPage = Callable[[Ledger, str], Any]
@@ -28,7 +27,9 @@ def test_the_page_asks_for_nothing_from_outside(digits_page: Any) -> None:
     fetched = [value for _, values in opened.elements for name, value in values.items() if name in FETCHING]
     assert fetched
     assert all(re.match(r"data:image/(svg\+xml|png);base64,", value) for value in fetched)
-    assert all(target.startswith("#") for target in opened.attributes("a", "href"))
+    links = opened.attributes("a", "href")
+    assert links
+    assert all(target.startswith("#") for target in links)
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in opened.elements}
     assert not re.search(r"@import|url\(", opened.html)
 

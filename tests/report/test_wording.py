@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.budget.schedules import ScheduleFamily, constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.schedules import ScheduleFamily
 from tuner.design.hyperparameters import choice, integers, log_uniform
 from tuner.report.tables import table_of
 from tuner.report.wording import domain_words, in_words, readable, scale_words, schedule_words

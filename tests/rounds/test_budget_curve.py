@@ -10,7 +10,7 @@ import pytest
 from support.shell import run_in
 from support.study_files import write_study
 
-from tuner.analysis.budget_curve import BudgetCurve, budget_curve_finding, predictions
+from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve_finding, predictions
 from tuner.design.objective import maximize, minimize
 from tuner.design.study_file import load_campaign
 from tuner.execution.replay import replayed

@@ -9,10 +9,10 @@ from analysis.handmade import frames_of_values
 from support.shell import tuner
 from support.study_files import write_study
 
-from tuner.analysis.boundaries import boundary_findings
+from tuner.analysis.questions.boundary import boundary_findings
 from tuner.analysis.roles import role_warnings
 from tuner.analysis.round_frames import round_frames, round_of, row_of_trial
-from tuner.budget.schedules import constant
+from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Round
 from tuner.design.hyperparameters import choice, fixed, integers, log_uniform, uniform

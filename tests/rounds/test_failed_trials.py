@@ -12,9 +12,9 @@ from support.sessions import session_for
 from support.shell import tuner
 from support.study_files import write_study
 
-from tuner.analysis.adoption import adoption_finding
-from tuner.analysis.budget_curve import BudgetCurve, budget_curve_finding
 from tuner.analysis.frames import study_frames
+from tuner.analysis.questions.adoption import adoption_finding
+from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve_finding
 from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.cli.exit_codes import Exit

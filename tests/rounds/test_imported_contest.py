@@ -5,7 +5,8 @@ import json
 import pytest
 from support.shell import tuner
 
-from tuner.analysis.adoption import adoption_log, welch_difference
+from tuner.analysis.questions.adoption import adoption_log
+from tuner.analysis.replicates import welch_difference
 from tuner.errors import DeclarationError
 from tuner.interchange.imported import write_imported
 from tuner.interchange.tables_in import TableTerms, imported_from_tables

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from support.study_files import write_study
 
-from tuner.budget.schedules import constant_then_decay
+from tuner.budget.families import constant_then_decay
 from tuner.design.origin import Origin, promoted_from
 from tuner.storage.store import open_ledger
 

@@ -207,8 +207,8 @@ def test_other_threads_than_before_are_told_and_never_silent(tmp_path):
         update = Trainer(setting_for(STUDY, tmp_path), recorder).train(recorder.claim(TRIAL))
     finally:
         torch.set_num_threads(threads)
-    assert '"threads": 2' in str(update.numerics)
-    assert str(update.numerics).endswith('"exact": false}')
+    assert '"threads": 2' in update.numerics.text
+    assert update.numerics.text.endswith('"exact": false}')
 
 
 def test_one_gradient_that_is_no_number_under_clipping_ends_the_trial_with_finite_weights(tmp_path):

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from storage.postgres import Server, programs
 
-from tuner.budget.schedules import Schedule, constant_then_decay
+from tuner.budget.families import constant_then_decay
+from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import choice, integers, log_uniform, uniform
 from tuner.design.objective import at_most, minimize

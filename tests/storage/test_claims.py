@@ -12,7 +12,7 @@ from storage.processes import drained_by
 
 from tuner.design.trial import Trial
 from tuner.errors import LeaseLost, StorageError
-from tuner.records import Checkpoint, Claim, State, TrialUpdate
+from tuner.records import Checkpoint, Claim, Numerics, State, TrialUpdate
 from tuner.storage.store import Ledger, open_ledger
 
 Claiming = Callable[..., list[Claim]]
@@ -170,18 +170,24 @@ def test_retried_trials_go_on_from_their_state_or_begin_afresh(
     ledger: Ledger, study_id: int, claim: Claiming, update: Updating
 ) -> None:
     saved, bare, complete = claim(3)
-    ledger.record([update(saved, 10, 0.5, checkpoints=[checkpoint("latest", 10)], numerics="cpu")])
+    ledger.record([update(saved, 10, 0.5, checkpoints=[checkpoint("latest", 10)], numerics=Numerics("cpu"))])
     ledger.record(
         [
             update(saved, 15, 0.4, State.FAILED, reason="KeyError\0\ud800"),
-            update(bare, 5, 0.5, State.FAILED, reason="KeyError", numerics="cpu"),
+            update(bare, 5, 0.5, State.FAILED, reason="KeyError", numerics=Numerics("cpu")),
             update(complete, 10, 0.5, State.COMPLETE),
         ]
     )
     assert ledger.trial(study_id, 0).reason == "KeyError\\0\\ud800"
     assert ledger.retry(study_id, numbers=[0, 2]) == [0], "what is complete stays so"
     again = ledger.trial(study_id, 0)
-    assert (again.state, again.attempt, again.step, again.reason, again.numerics) == (State.WAITING, 0, 10, "", "cpu")
+    assert (again.state, again.attempt, again.step, again.reason, again.numerics) == (
+        State.WAITING,
+        0,
+        10,
+        "",
+        Numerics("cpu"),
+    )
     assert again.checkpoints == (checkpoint("latest", 10),)
     assert ledger.measured_until(again.trial_id, 99) == ledger.measured_until(again.trial_id, 10) != ()
     assert ledger.retry(study_id) == [1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Text, text
 
-from tuner.budget.schedules import constant_then_decay
+from tuner.budget.families import constant_then_decay
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import choice, log_uniform
 from tuner.design.objective import minimize

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
-from tuner.records import Checkpoint, Claim, Inherited, PrefixKey, State, TrialUpdate
+from tuner.records import Checkpoint, Claim, Inherited, Numerics, PrefixKey, State, TrialUpdate
 from tuner.storage.migrations import newest
 from tuner.storage.store import Ledger, open_ledger
 
@@ -50,7 +50,7 @@ def test_a_study_of_version_1_goes_on(migrated: Ledger) -> None:
         assert ledger.start_study("digits", row.study, row.fingerprint) == row
         (claim,) = ledger.claim(row.study_id, worker="host:2:b", lease_seconds=60.0)
         assert (claim.trial.number, claim.trial.pins, claim.inherited) == (1, (), Inherited())
-        trunk = Checkpoint("trunk", 80, "trunk.pt", "digest", 8, None, "", PrefixKey("base", "path", "{}"))
+        trunk = Checkpoint("trunk", 80, "trunk.pt", "digest", 8, None, "", PrefixKey("base", "path", Numerics.of({})))
         ledger.record([TrialUpdate(claim.trial_id, claim.fence, 80, checkpoints=[trunk])])
         assert [prefix.checkpoint for prefix in ledger.prefixes(["base", "other"])["base"]] == [trunk]
 

@@ -14,7 +14,7 @@ import torch
 from sqlalchemy import event, text
 
 from tuner.errors import LeaseLost, StorageError
-from tuner.records import Checkpoint, Claim, Measurement, State, TrialUpdate
+from tuner.records import Checkpoint, Claim, Measurement, Numerics, State, TrialUpdate
 from tuner.storage.store import Ledger, open_ledger
 
 Claiming = Callable[..., list[Claim]]
@@ -29,12 +29,12 @@ def test_updates_of_several_trials_are_one_transaction(
     ledger: Ledger, study_id: int, claim: Claiming, update: Updating
 ) -> None:
     one, other = claim(2)
-    ledger.record([update(one, 10, 0.5), update(other, 10, 0.25, State.COMPLETE, numerics="cpu")])
+    ledger.record([update(one, 10, 0.5), update(other, 10, 0.25, State.COMPLETE, numerics=Numerics("cpu"))])
     with pytest.raises(LeaseLost):
         ledger.record([update(one, 20, 0.1, State.COMPLETE, checkpoints=shared(20, one)), update(other, 20, 0.1)])
     first, second = ledger.trials(study_id)[:2]
     assert (first.state, first.step, first.checkpoints) == (State.RUNNING, 10, ())
-    assert (second.state, second.step, second.numerics) == (State.COMPLETE, 10, "cpu")
+    assert (second.state, second.step, second.numerics) == (State.COMPLETE, 10, Numerics("cpu"))
     assert ledger.measurements(study_id).values == [0.5, 0.25]
 
 

@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import text
 
-from tuner.budget.schedules import cosine
+from tuner.budget.families import cosine
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Range, choice, log_uniform, uniform
 from tuner.design.points import Point

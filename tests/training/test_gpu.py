@@ -1,6 +1,5 @@
 """Trials on a GPU: exact resume, moves between devices, memory, and a context that died."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -70,7 +69,7 @@ def test_a_checkpoint_goes_on_on_the_other_device_and_says_that_it_is_not_exact(
         Trainer(setting, recorder).train(recorder.claim(trial))
     last = recorder.updates[-1]
     assert last.state is State.COMPLETE
-    assert json.loads(last.numerics)["exact"] is False
+    assert last.numerics.exact is False
     alone = trained(study, tmp_path / "alone", devices[second])
     assert recorder.measurements.keys() == alone.measurements.keys()
 
@@ -89,7 +88,7 @@ def test_both_devices_start_from_the_same_weights_and_learn_about_the_same(gpu, 
 
 
 def test_the_numerics_name_device_driver_and_precision(gpu):
-    known = json.loads(numerics(gpu))
+    known = numerics(gpu).values
     assert known["device"] == torch.cuda.get_device_name(gpu)
     assert known["deterministic"] is True
     assert {"driver", "cuda", "cudnn", "matmul_precision", "convolution_precision", "cublas_workspace"} <= set(known)
@@ -106,8 +105,8 @@ def test_an_operation_without_a_deterministic_kernel_is_allowed_and_told(gpu, tm
     assert "hist" in operation
     assert not is_repeatable(gpu)
     recorder = trained(study, tmp_path, gpu, [5], Cumulative())
-    last = json.loads(recorder.updates[-1].numerics)
-    assert (last["deterministic"], last["exact"]) == (False, False)
+    last = recorder.updates[-1].numerics
+    assert (last.values["deterministic"], last.exact) == (False, False)
 
 
 def test_out_of_memory_on_the_device_is_infeasible_and_the_memory_is_free_again(gpu, tmp_path):

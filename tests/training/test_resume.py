@@ -14,7 +14,7 @@ from support.tiny import CuttingRecorder, MemoryRecorder, StopAt, Tiny, setting_
 
 from tuner import SearchSpace, log_uniform
 from tuner.errors import CorruptCheckpoint, DeviceLost, LeaseLost, Unreachable
-from tuner.records import Checkpoint, Claim, State
+from tuner.records import Checkpoint, Claim, Numerics, State
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
 from tuner.training.trainer import Trainer
@@ -105,9 +105,9 @@ def test_other_numerics_are_marked_and_never_silent(tmp_path, monkeypatch):
     recorder = MemoryRecorder()
     trial = planned_trials(study)[0]
     Trainer(setting_for(study, tmp_path, stop=StopAt(10)), recorder).train(recorder.claim(trial))
-    monkeypatch.setattr("tuner.training.setting.numerics", lambda *rest: '{"engine": "another"}')
+    monkeypatch.setattr("tuner.training.setting.numerics", lambda *rest: Numerics.of({"engine": "another"}))
     update = Trainer(setting_for(study, tmp_path), recorder).train(recorder.claim(trial))
-    assert update.numerics == '{"engine": "another", "exact": false}'
+    assert update.numerics.text == '{"engine": "another", "exact": false}'
 
 
 def damaged(content, kind, generator):

@@ -1,100 +1,42 @@
-"""The questions every study is asked before its goal is, in the playbook's order (B20-B30).
+"""The questions that are asked of a study before its goal is, in the playbook's order (B20-B30).
 
-`QUESTIONS` is the list: `tuner check`, the report and the reading in Python all ask these.
+`tuner check`, the report and the reading in Python all ask these. Which questions there are, and their order, is in
+their records (`finding.QUESTIONS`): a new question is a new file of `tuner.analysis.questions`, or of a plugin.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.effort import effort_findings
-from tuner.analysis.enough_points import enough_points_finding
-from tuner.analysis.evidence import has_curves, no_curves_finding
-from tuner.analysis.failed import VERDICTS as FAILED_VERDICTS
-from tuner.analysis.finding import Finding
-from tuner.analysis.improvement import improvement_finding
-from tuner.analysis.infeasible import infeasible_finding
-from tuner.analysis.insensitivity import insensitivity_finding
-from tuner.analysis.instability import instability_finding
-from tuner.analysis.isolation import isolation_findings
-from tuner.analysis.late_variance import late_variance_finding
-from tuner.analysis.overfitting import overfitting_finding
-from tuner.analysis.periodicity import periodicity_finding
-from tuner.analysis.pruned import VERDICTS as PRUNED_VERDICTS
-from tuner.analysis.regime import regime_finding
+import pandas as pd
+
+from tuner.analysis.elsewhere import for_elsewhere
+from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
+from tuner.analysis.questions.stale_budget import recorded_stale_findings
+from tuner.analysis.questions.transfer import transfer_findings
+from tuner.analysis.reconciled import reconciled
+from tuner.analysis.round_frames import round_frames, round_of, rounds_started
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.training_loss import training_loss_finding
-from tuner.analysis.transfer import VERDICTS as TRANSFER_VERDICTS
-from tuner.analysis.warmup import warmup_finding
+from tuner.analysis.trial_curves import MINIMUM_CURVE, has_curves
 from tuner.design.origin import promoted_from
 from tuner.errors import DeclarationError
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question. searched: only of a round that searched its points; curves: only where there are curves."""
-
-    question: str
-    ask: Callable[[StudyFrames], list[Finding]]
-    verdicts: tuple[str, ...]
-    searched: bool = False
-    curves: bool = False
-
-
-def _one(ask: Callable[[StudyFrames], Finding]) -> Callable[[StudyFrames], list[Finding]]:
-    return lambda frames: [ask(frames)]
-
-
-QUESTIONS = (
-    Asked("boundary", boundary_findings, ("ok", "expand_low", "expand_high"), searched=True),
-    Asked("enough_points", _one(enough_points_finding), ("enough", "sparse"), searched=True),
-    Asked("infeasible", _one(infeasible_finding), ("ok", "many_infeasible"), searched=True),
-    Asked("instability", _one(instability_finding), ("ok", "likely_instability"), searched=True),
-    Asked("overfitting", _one(overfitting_finding), ("ok", "some_overfit", "overfitting"), curves=True),
-    Asked("late_variance", _one(late_variance_finding), ("ok", "noisy"), curves=True),
-    Asked("improvement", _one(improvement_finding), ("still_improving", "saturated", "got_worse"), curves=True),
-    Asked("training_loss", _one(training_loss_finding), ("ok", "rising"), curves=True),
-    Asked(
-        "best_steps", _one(best_steps_finding), ("ok", "too_long", "maybe_too_short", "mixed"), curves=True
-    ),
-    Asked("regime", _one(regime_finding), ("compute_bound", "not_compute_bound", "undecided"), curves=True),
-    Asked("warmup", _one(warmup_finding), ("ok", "in_warmup"), curves=True),
-    Asked("periodicity", _one(periodicity_finding), ("none", "periodic"), curves=True),
-    Asked("insensitivity", _one(insensitivity_finding), ("sensitive", "insensitive"), searched=True, curves=True),
-    Asked("effort", effort_findings, ("equal", "unequal"), searched=True),
-    Asked("isolation", isolation_findings, ("leads", "tie"), searched=True),
-)  # fmt: skip
-VERDICTS = tuple(
-    sorted(
-        {
-            "inconclusive",
-            "no_curves",
-            "stale",
-            *TRANSFER_VERDICTS,
-            *PRUNED_VERDICTS,
-            *FAILED_VERDICTS,
-            *(one for asked in QUESTIONS for one in asked.verdicts),
-        }
-    )
-)
+from tuner.storage.store import Ledger
 
 
 def checklist_findings(frames: StudyFrames) -> list[Finding]:
-    """Every question of the checklist with its answer.
+    """Every question of the checklist with its answer, in the order of the records.
 
     A round that searched nothing is asked nothing about its search space: the few points it trains were chosen.
     Where a study has no curves, what needs them is answered by "no_curves".
     """
     chosen, curves = only_promoted(frames), has_curves(frames)
     found: list[Finding] = []
-    for asked in QUESTIONS:
-        if asked.searched and chosen:
+    for question in QUESTIONS:
+        if "search" in question.needs and chosen:
             continue
-        if asked.curves and not curves:
-            found.append(no_curves_finding(frames, asked.question))
+        if "curves" in question.needs and not curves:
+            found.append(no_curves_finding(frames, question))
         else:
-            found += asked.ask(frames)
+            found += question.findings(frames)
     return found
 
 
@@ -107,6 +49,11 @@ def only_promoted(frames: StudyFrames) -> bool:
     return all(parent is not None and (parent.study, f"trial {parent.trial}") in chosen for parent in parents)
 
 
+def known_verdicts() -> tuple[str, ...]:
+    """The verdicts that findings about a round can have, sorted: what `--fail-on` may name."""
+    return tuple(sorted({one.name for asked in QUESTIONS if asked.scope == "round" for one in asked.answers}))
+
+
 def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) -> list[Finding]:
     """The findings with one of `verdicts`; without any given those that need action.
 
@@ -114,8 +61,46 @@ def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) 
     """
     if verdicts is None:
         return [finding for finding in findings if finding.needs_action]
-    wanted = set(verdicts)
-    unknown = sorted(wanted - set(VERDICTS))
+    wanted, known = set(verdicts), known_verdicts()
+    unknown = sorted(wanted - set(known))
     if unknown:
-        raise DeclarationError(f"there is no verdict {', '.join(unknown)}; there are: {', '.join(VERDICTS)}, or none")
+        raise DeclarationError(f"there is no verdict {', '.join(unknown)}; there are: {', '.join(known)}, or none")
     return [finding for finding in findings if finding.verdict in wanted]
+
+
+def no_curves_finding(frames: StudyFrames, question: Question) -> Finding:
+    """The answer to every question about curves where there are none."""
+    complete, unfinished = len(frames.complete), frames.unfinished
+    if complete:
+        missing = f"No completed trial has a curve of {frames.study.objective.metric}"
+        action = "Record the metric at regular steps, at least 20 times a trial (B40, D14)."
+    else:
+        are = "is" if unfinished == 1 else "are"
+        missing = f"No trial has completed ({unfinished} of {len(frames.trials)} {are} waiting or running)"
+        action = "Let trials complete, then ask again." if unfinished else "First find out why no trial completed."
+    summary = f"{missing}, so nothing can be said."
+    found = question.answer(frames.study.name, NO_CURVES.name, summary, pd.DataFrame(), action=action)
+    return replace(found, thresholds={"minimum_curve": MINIMUM_CURVE})
+
+
+def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[Finding]:
+    """A round's checklist, whether its budget is stale, and what it shows of the round before; in the records' order.
+
+    Where two of these advise about one thing, their advice is made to agree.
+    """
+    place = round_of(frames.study.name)
+    confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
+    stale = recorded_stale_findings(ledger, campaign, frames.study.name)
+    found = [*checklist_findings(frames), *stale, *confirming]
+    return advised(frames, sorted(found, key=lambda finding: finding.asked.order))
+
+
+def advised(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
+    """Findings with next steps that their reader can take and that agree; in this order, for both write actions."""
+    return reconciled(for_elsewhere(frames, findings))
+
+
+def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:
+    """Which conclusions of the round before are confirmed, rejected or unconfirmed; empty for the first round."""
+    earlier = [started for started in rounds_started(ledger, campaign) if started < number]
+    return transfer_findings(round_frames(ledger, campaign, earlier[-1]), frames) if earlier else []

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tuner.analysis.judged_trials import judged_trials, thinned
-from tuner.analysis.positions import Axis, axis_of
+from tuner.analysis.noise import Array, granularity, rounding_noise
+from tuner.analysis.ranges import Axis, axis_of
 from tuner.analysis.replicates import replicate_spread
-from tuner.analysis.response import Response
-from tuner.analysis.ridges import followed, ridges
+from tuner.analysis.response import Response, followed, ridges
 from tuner.analysis.robust_response import robust_response
-from tuner.analysis.scores import Array
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.worth import Worth, rounding_noise, worth_of
 from tuner.design.hyperparameters import Choice, Hyperparameter, Value, fulfils
 
 OUTER = 0.10  # [P] the part of the range next to an edge
@@ -33,6 +31,32 @@ TRIALS_PER_DIMENSION = 2  # [P] nor below this many of them for each dimension
 MINIMUM_EACH = 8  # [P] trials of a value whose own best is asked
 FITTED_ALONE = 30  # [P] trials of a value that are fitted without those of the others, which may be noisier
 REPLICATES_CONFIDENCE = 0.9  # [P] of the noise of replicates being no less than what is taken as the least noise
+
+
+RELATIVE = 0.001  # [P] of the best value: no smaller gain is worth a wider range, unless `worth` is declared
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """The smallest gain that counts; `because` says where it comes from."""
+
+    least: float
+    because: str
+
+
+def worth_of(frames: StudyFrames, values: Array) -> Worth:
+    """From the declaration, else from the best value and the granularity of the metric.
+
+    `values`: of the judged trials, minimized.
+    """
+    declared = frames.study.objective.worth
+    if declared is not None:
+        return Worth(declared, f"{declared:g}, which is declared as worth anything")
+    least = RELATIVE * abs(float(values.min()))
+    step = granularity(values)
+    if step > least:
+        return Worth(step, f"{step:.3g}, the smallest difference of two values of this metric")
+    return Worth(least, f"{least:.3g}, {RELATIVE:.1%} of the best value")
 
 
 class EdgeGain(NamedTuple):

@@ -4,44 +4,19 @@ The questions are those of every study. But its points may have been chosen by a
 there is no study file to edit and no checkpoint to train on from.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.sampling import sample_of
-from tuner.analysis.search_lines import number, search_line
 from tuner.analysis.study_frames import StudyFrames
-from tuner.design.hyperparameters import Range
+from tuner.design.hyperparameters import Hyperparameter, Range
+from tuner.design.study import Study
+from tuner.records import TrialRecord
 
-# What a sample that was not drawn evenly takes from an answer; the others do not rest on where the points lie.
-_OF_THE_SAMPLE = {
-    "boundary": "few trials lie far from the best ones, so less is known there",
-    "enough_points": "many good trials may lie close together, and are no sign that the space is covered",
-    "insensitivity": "such trials differ less than evenly chosen ones",
-    "isolation": "values that looked worse at first got fewer trials",
-    "effort": "values that looked worse at first got fewer trials",
-    "instability": "few trials lie where trials diverge",
-}
 _BETWEEN = "what lies between them is not seen"  # of a grid, or of points chosen by hand
-_OF_PRUNING = {
-    "boundary": "each counts as at least as bad as the completed trial that had its rank when it was ended",
-    "enough_points": "they are not among the completed ones",
-    "infeasible": "whether they would have diverged is not known",
-    "instability": "whether they would have diverged is not known",
-    "insensitivity": "the completed ones differ less than all would",
-    "isolation": "values with many pruned trials completed fewer",
-    "effort": "values with many pruned trials completed fewer",
-    "best_steps": "only curves that were good from early on are here",
-    "improvement": "only curves that were good from early on are here",
-    "regime": "only curves that were good from early on are here",
-    "overfitting": "they take no part here",
-    "late_variance": "they take no part here",
-    "training_loss": "they take no part here",
-    "warmup": "they take no part here",
-    "periodicity": "they take no part here",
-    "importance": "they take no part here",
-}
-_WEAKENED = ("boundary", "enough_points", "insensitivity", "isolation")
 
 
 def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
@@ -52,14 +27,15 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
     found = []
     for finding in findings:
         caveats = list(finding.caveats)
-        uneven = sample.kind != "even" and finding.question in _OF_THE_SAMPLE
+        asked = finding.asked
+        uneven = sample.kind != "even" and bool(asked.uneven)
         if uneven and finding.verdict != "no_curves":
-            takes = _OF_THE_SAMPLE[finding.question] if sample.kind == "model" else _BETWEEN
+            takes = asked.uneven if sample.kind == "model" else _BETWEEN
             caveats.append(f"{sample.why}: {takes}.")
         said = any("pruned trials count as" in caveat for caveat in caveats)
-        if pruned and not said and finding.question in _OF_PRUNING and finding.verdict != "no_curves":
-            caveats.append(f"{pruned} of {total} trials were pruned: {_OF_PRUNING[finding.question]}.")
-        doubtful = finding.question in _WEAKENED and (uneven or pruned > 0) and not finding.needs_action
+        if pruned and not said and asked.pruned and finding.verdict != "no_curves":
+            caveats.append(f"{pruned} of {total} trials were pruned: {asked.pruned}.")
+        doubtful = asked.weakened and (uneven or pruned > 0) and not finding.needs_action
         strength = "moderate" if doubtful and finding.strength == "strong" else finding.strength
         action = _action(frames, finding)
         found.append(replace(finding, caveats=tuple(caveats), strength=strength, action=action))
@@ -130,3 +106,81 @@ def _more_trials(frames: StudyFrames) -> str:
 
 def _is_optuna(frames: StudyFrames) -> bool:
     return frames.study.source.startswith("Optuna")
+
+
+def search_line(study: Study, hyperparameter: Hyperparameter, domain: Range) -> str:
+    """In the words of the tool that an import names: Optuna, W&B or Ray; of another origin Optuna's, said so.
+
+    `domain`: the range to search.
+    """
+    source = study.source.lower()
+    if source.startswith("optuna"):
+        return f"paste `{optuna_line(hyperparameter, domain)}`"
+    if "w&b" in source or "wandb" in source:
+        return f"in the sweep's YAML: `{_wandb(hyperparameter, domain)}`"
+    if re.search(r"\bray\b", source):
+        return f"in the search space: `{_ray(hyperparameter, domain)}`"
+    return f"in Optuna that is `{optuna_line(hyperparameter, domain)}`"
+
+
+def optuna_line(hyperparameter: Hyperparameter, domain: Range) -> str:
+    """`lr = trial.suggest_float("lr", 1e-5, 1e-1, log=True)`."""
+    name = elsewhere(hyperparameter)
+    kind, log = "int" if domain.integer else "float", ", log=True" if domain.log else ""
+    variable = re.sub(r"\W", "_", name, flags=re.ASCII)
+    variable = f"_{variable}" if variable[:1].isdigit() else variable
+    bounds = ", ".join(number(bound, domain.integer) for bound in (domain.low, domain.high))
+    return f"{variable} = trial.suggest_{kind}({_quoted(name)}, {bounds}{log})"
+
+
+def again_elsewhere(study: Study, record: TrialRecord) -> str:
+    """How to train a trial of an imported study again: for Optuna its call, for others the values as JSON."""
+    values = {}
+    named = {hyperparameter.name: hyperparameter for hyperparameter in study.hyperparameters}
+    for name, value in record.point.values_by_name:
+        values[elsewhere(named[name]) if name in named else name] = value
+    if not study.source.startswith("Optuna"):
+        return json.dumps(values)
+    return f"study.enqueue_trial(study.trials[{record.number}].params)  # {json.dumps(values)}"
+
+
+def elsewhere(hyperparameter: Hyperparameter) -> str:
+    """The name that it has where it was searched: `sgd.lr`, which exists where optimizer = sgd, is lr there."""
+    value = hyperparameter.condition[1] if hyperparameter.condition else None
+    return hyperparameter.name.removeprefix(f"{value}.") if isinstance(value, str) else hyperparameter.name
+
+
+def number(value: float, integer: bool = False, form: Callable[[str], str] = str) -> str:
+    """As people write it: 32, 0.5, 1e-5."""
+    if integer:
+        return str(int(value))
+    text = repr(float(f"{value:.6g}"))
+    if "e" not in text and value != 0 and not 0.001 <= abs(value) < 100_000:
+        mantissa, _, exponent = f"{value:.5e}".partition("e")
+        text = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return form(re.sub(r"e([+-])0+(\d)", r"e\1\2", text))
+
+
+def _wandb(hyperparameter: Hyperparameter, domain: Range) -> str:
+    """YAML reads 1e-5 as a text; 1.0e-5 is a number."""
+    name, kinds = elsewhere(hyperparameter), ("q_log_uniform_values", "int_uniform") if domain.integer else (
+        "log_uniform_values", "uniform")  # fmt: skip
+    low_text, high_text = (number(bound, domain.integer, _with_point) for bound in (domain.low, domain.high))
+    return f"{name}: {{distribution: {kinds[0] if domain.log else kinds[1]}, min: {low_text}, max: {high_text}}}"
+
+
+def _with_point(text: str) -> str:
+    mantissa, mark, exponent = text.partition("e")
+    return text if not mark else f"{mantissa if '.' in mantissa else f'{mantissa}.0'}e{exponent}"
+
+
+def _ray(hyperparameter: Hyperparameter, domain: Range) -> str:
+    """Ray's whole numbers end before their upper bound."""
+    kind = ("lograndint" if domain.log else "randint") if domain.integer else "loguniform" if domain.log else "uniform"
+    upper = domain.high + 1 if domain.integer else domain.high
+    bounds = f"{number(domain.low, domain.integer)}, {number(upper, domain.integer)}"
+    return f"{_quoted(elsewhere(hyperparameter))}: tune.{kind}({bounds})"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if name.isprintable() and '"' not in name and "\\" not in name else ascii(name)

@@ -1,48 +1,140 @@
-"""A question of the checklist with its answer, and everything needed to doubt it."""
+"""Questions of the playbook and their answers.
+
+A `Question` is a record: what is asked, which verdicts there are, and what each of them asks for. `QUESTIONS` collects
+the records of `tuner.analysis.questions`, of plugins and of study files. A `Finding` is one answer, with everything
+needed to doubt it.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
 
-from tuner.analysis.study_frames import table_in_html
+from tuner.analysis.study_frames import StudyFrames, table_in_html
+from tuner.registry import Registry
 from tuner.shown import in_html, shown
 
 _SHOWN_ROWS = 20  # of the evidence, in a notebook
 NOTHING_TO_DO = "Nothing to do."
-_OF_A_STUDY = (
-    "enough_points", "infeasible", "instability", "overfitting", "late_variance", "improvement", "training_loss",
-    "best_steps", "regime", "warmup", "adoption", "importance", "periodicity", "insensitivity", "effort", "isolation",
-    "transfer", "longer_training", "stale_budget", "failed_trials", "pruned",
-)  # fmt: skip
-# Subjects that name no hyperparameter: the question says what was asked of them.
-_NAMED_BY_A_NOUN = {
-    ("transfer", "winner"): "Is the winner still better than its rival?",
-    ("transfer", "ranking"): "Do configurations rank as they did?",
-    ("transfer", "best regions"): "Are the best ranges still the same?",
-}
 Strength = Literal["strong", "moderate", "weak", "none"]
 Tone = Literal["act", "fine", "told", "open"]
-# In words, not as marks out of three: it says how much the records show, not how good the result is.
+# search: the round searched its points; curves: a trial was evaluated often enough.
+Need = Literal["search", "curves"]
+# In words, not as marks out of three: the strength of the evidence, not how good the result is.
 STRENGTH_WORDS: Mapping[str, str] = {
     "strong": "strong evidence",
     "moderate": "moderate evidence",
     "weak": "weak evidence",
     "none": "not enough data",
 }
-# Verdicts by which a reader may go on without another thought; every other one tells something to know.
-_NOTHING_FOLLOWS = ("ok", "enough", "equal", "none", "confirmed", "gained", "fitted", "adopt")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One of the answers to a question.
+
+    tone: "act" where somebody should react (`tuner check` exits with 3), "fine" where a reader may go on, "told" for
+        what is neither good nor bad, "open" where the records are not enough: such a finding has no strength.
+    action: the next step, where the evidence names no better one.
+    """
+
+    name: str
+    tone: Tone = "told"
+    action: str = NOTHING_TO_DO
+
+
+NO_CURVES = Verdict("no_curves", "open")  # of every question that needs curves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question of the playbook.
+
+    name: as findings, `--fail-on` and JSON name it. sentence: as a report asks it.
+    order: its place on a page. scope: whether a round is asked, or the campaign as a whole.
+    verdicts: the answers it can have. thresholds: the named numbers that they depend on.
+    needs: without "search" a round that only trains chosen points is not asked; without "curves" the answer is
+        "no_curves".
+    ask: answers from the records of one study; None where the evidence is made of more than that.
+    title: the heading of a finding, from `question` and `subject`; titles: the headings of some subjects.
+    plot: the name of the plot of a study that shows what a finding speaks of. rules: the playbook's rules it rests on.
+    uneven, pruned: what points that were not chosen evenly, and pruned trials, take from an answer; "" for nothing.
+    weakened: an answer of which they take something is not strong, unless it asks for an action.
+    """
+
+    name: str
+    sentence: str
+    order: int
+    verdicts: tuple[Verdict, ...]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    scope: Literal["round", "campaign"] = "round"
+    needs: tuple[Need, ...] = ()
+    ask: Callable[[StudyFrames], "Finding | Sequence[Finding]"] | None = None
+    title: str = "{question} of {subject}"
+    titles: Mapping[str, str] = field(default_factory=dict)
+    plot: str = ""
+    rules: tuple[str, ...] = ()
+    uneven: str = ""
+    pruned: str = ""
+    weakened: bool = False
+
+    @property
+    def answers(self) -> tuple[Verdict, ...]:
+        """The verdicts, with the one that every question about curves has."""
+        return (*self.verdicts, NO_CURVES) if "curves" in self.needs else self.verdicts
+
+    def findings(self, frames: StudyFrames) -> list["Finding"]:
+        """The answers from a study; none where `ask` is None."""
+        found = self.ask(frames) if self.ask else ()
+        return [found] if isinstance(found, Finding) else list(found)
+
+    def answer(  # noqa: PLR0913 - the fields of a finding
+        self,
+        subject: str,
+        verdict: str,
+        summary: str,
+        evidence: pd.DataFrame,
+        *,
+        strength: Strength = "moderate",
+        action: str = "",
+        caveats: Iterable[str] = (),
+    ) -> "Finding":
+        """A finding about `subject`. An open verdict has no strength; without `action` the verdict's stands.
+
+        Raises ValueError for a verdict that the question does not have.
+        """
+        known = next((one for one in self.answers if one.name == verdict), None)
+        if known is None:
+            names = ", ".join(one.name for one in self.answers)
+            raise ValueError(f"{self.name} has no verdict {verdict!r}; it has {names}")
+        return Finding(
+            question=self.name,
+            subject=subject,
+            verdict=verdict,
+            strength="none" if known.tone == "open" else strength,
+            summary=summary,
+            evidence=evidence,
+            thresholds=self.thresholds,
+            action=action or known.action,
+            needs_action=known.tone == "act",
+            caveats=tuple(caveats),
+        )
+
+
+QUESTIONS: Registry[Question] = Registry(
+    "question", Question, package="tuner.analysis.questions", order=lambda question: (question.order, question.name)
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Finding:
     """An answer that never overclaims: with its strength, its evidence, the thresholds used and the next action.
 
-    question: "best_steps", "boundary", "infeasible", "sweep", "regime", ...
+    question: the name of its `Question`: "best_steps", "boundary", "infeasible", "sweep", "regime", ...
     subject: what it is about: a hyperparameter's name, or the study.
-    verdict: one word; "inconclusive" or "undecided" where the records do not decide.
+    verdict: one word; "inconclusive" or "undecided" where the records are not enough.
     needs_action: whether somebody (or exit code 3) should react.
     thresholds: the named numbers the verdict depends on.
     """
@@ -59,23 +151,25 @@ class Finding:
     caveats: tuple[str, ...] = field(default=())
 
     @property
+    def asked(self) -> Question:
+        """The record of its question."""
+        return QUESTIONS.get(self.question)
+
+    @property
     def about(self) -> str:
-        """A hyperparameter by its name; of a whole study the question says more."""
-        if (self.question, self.subject) in _NAMED_BY_A_NOUN:
-            return _NAMED_BY_A_NOUN[self.question, self.subject]
-        if self.question == "isolation":
-            return f"Which {self.subject} is best?"
-        asked = self.question.replace("_", " ")
-        return f"{asked} of {self.subject}" if self.question in _OF_A_STUDY else self.subject
+        """What the finding speaks of: a hyperparameter by its name; of a whole study the question, too."""
+        asked = self.asked
+        title = asked.titles.get(self.subject, asked.title)
+        return title.format(question=self.question.replace("_", " "), subject=self.subject)
 
     @property
     def tone(self) -> Tone:
-        """act: somebody should react. open: not known. fine: nothing to do. told: known, and neither good nor bad."""
+        """As of the verdict; "act" only where an action is needed, "open" wherever there is no strength."""
         if self.needs_action:
             return "act"
         if self.strength == "none":
             return "open"
-        return "fine" if self.verdict in _NOTHING_FOLLOWS else "told"
+        return "fine" if any(one.name == self.verdict and one.tone == "fine" for one in self.asked.verdicts) else "told"
 
     @property
     def evidence_words(self) -> str:

@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.study_frames import StudyFrames
-from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Range
+from tuner.design.names import TRIAL_COLUMNS
 from tuner.design.objective import Objective
 from tuner.design.study import Study
-from tuner.design.trial import TRIAL_COLUMNS
 from tuner.records import State, TrialRecord
 from tuner.shown import quoted
 from tuner.storage.store import Ledger
@@ -85,7 +85,7 @@ def _is_mixed(domain: Choice, column: pd.Series) -> bool:
 
 def _schedules(study: Study, trials: Sequence[TrialRecord]) -> dict[int, Schedule]:
     """As trained; of trials that were trained elsewhere only where the import was told the schedule."""
-    if study.schedule.name in UNKNOWN_SHAPES:
+    if study.schedule.kind.unknown:
         return {}
     return {record.number: record.schedule for record in trials if record.schedule is not None}
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tuner.analysis.common_steps import Curves, common_curves
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.levels import NoiseModel, noise_model
 from tuner.analysis.noise import Array
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.trial_curves import Curves, common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 GOOD_SHARE = 1 / 3  # [P] of the completed trials, by best value, are candidates for good

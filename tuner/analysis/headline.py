@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tuner.analysis.adoption import KIND
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.frames import study_frames
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.questions.adoption import KIND
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.design.origin import promoted_from
 from tuner.design.study import Study
 from tuner.storage.store import Ledger

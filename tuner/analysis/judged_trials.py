@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tuner.analysis.curves import ranked_trials
-from tuner.analysis.scores import Array
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.noise import Array
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 
 MINIMUM_RANKED = 5  # [P] complete trials with a curve, below which a pruned one cannot be ranked
 BEST, SPREAD = 100, 100  # [P] at most so many trials are fitted: the best, and others spread over the ranking

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 
 from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames
+from tuner.design.names import Name
 
 LOGGED = ("lr", "learning_rate")  # metrics under which loggers write the rate
 DIED = 0.1  # [P] of its peak: a rate that is lower on average over a part of the run has died there
@@ -51,3 +53,18 @@ def _left(rates: Array, start: float, fractions: Array | None = None) -> float:
     late = known & (fractions > start)
     peak = rates[known].max() if known.any() else 0.0
     return float(rates[late].mean() / peak) if late.any() and peak > 0 else float("nan")
+
+
+def warmup_steps_of(frames: StudyFrames, trials: pd.DataFrame) -> Array:
+    """The warmup that each trial was trained with, in steps; 0 where its schedule is not known."""
+    schedules = (frames.schedules.get(trial) for trial in trials["trial"])
+    return np.array([schedule.warmup_steps if schedule else 0 for schedule in schedules], dtype=np.float64)
+
+
+_NAMES = ("learning_rate", "lr", "learningrate", "base_lr", "max_lr", "peak_lr", "eta")
+
+
+def is_learning_rate(name: str) -> bool:
+    """Whether a hyperparameter's name, or the last part of it, says that it is a learning rate."""
+    short = Name.of(name).short.lower()
+    return short in _NAMES or short.endswith(("_lr", "learning_rate")) or short.startswith("lr_")

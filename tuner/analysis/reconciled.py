@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
+from tuner.design.names import Name
 
 _LONGER = ("maybe_too_short", "mixed")
 _SIDES = {"expand_low": "below", "expand_high": "above"}
@@ -185,7 +186,7 @@ def _not_given_up(finding: Finding, others: _Others) -> Finding:
 
 
 def _stable_first(finding: Finding, others: _Others) -> Finding:
-    rate = finding.subject.rpartition(".")[2] == "learning_rate"
+    rate = Name.of(finding.subject).short == "learning_rate"
     if finding.verdict != "expand_high" or not rate or others.verdict("instability") != "likely_instability":
         return finding
     first = "Higher rates will probably diverge unless training is made stable first, as the instability finding says."

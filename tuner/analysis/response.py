@@ -1,19 +1,27 @@
 """The objective as a smooth function of the hyperparameters: a Gaussian process with a length scale for each.
 
-A hyperparameter that does not matter gets a long length scale and takes no part, which is what makes the answer
-usable with a few dozen trials in several dimensions. Two hyperparameters that make up for each other (a ridge) get a
-length scale across their diagonal, where that explains the values much better. Everything here is deterministic.
+Values are fitted as scores of mean 0 and deviation 1, with a long tail of bad values pulled in. A hyperparameter that
+does not matter gets a long length scale and takes no part, so a few dozen trials are enough in several dimensions.
+
+On a ridge two hyperparameters make up for each other (learning rate and batch size): moved alone, each of them seems
+to have its best where the other happens to be. The fit gets a length scale across their diagonal where that explains
+the values much better, and a limit of a range is judged where the others follow, as far as following surely pays.
+Everything here is deterministic.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy import optimize
+from scipy import optimize, stats
 from scipy.linalg import LinAlgError, cho_solve, cholesky
 
-from tuner.analysis.scores import Array, Scores, scores_of
+from tuner.analysis.noise import Array
+
+_OFFSETS = (0.15, 0.5)  # of the logarithms that pull in a long tail of bad trials
+TAIL = 4.0  # [P] values further above the best than this many times the third quartile count as that far
+
 
 # [P] priors of the logarithms of length scales (in ranges), amplitude and noise (in spreads): mean and deviation.
 LENGTH_PRIOR, AMPLITUDE_PRIOR, NOISE_PRIOR = (1.0, 1.0), (1.0, 1.0), (-2.5, 1.2)
@@ -23,6 +31,67 @@ _MOST_TILTED, _MATTERS = 3, 2.0  # hyperparameters of which pairs are tried, and
 _CANDIDATES = 400
 _LEAST_NOISE = -5.0
 _MOST_ITERATIONS = 60
+
+
+PAYS = 2.0  # [P] standard deviations, and
+PAYS_AT_LEAST = 0.05  # [P] spreads by which the others must make it better to be moved
+SHALLOW = 0.35  # [P] of what is lost by moving one alone is lost where the other follows: a ridge
+LOST = 0.5  # [P] spreads that are lost by moving one alone: less is no slope that something could make up for
+SURELY_LOST = 3.0  # [P] standard deviations of that loss
+REACH, FAR = 0.4, 0.25  # [P] of the range by which one is moved; shorter ways, before an edge, show no ridge
+FOLLOWS = 0.15  # [P] of the range by which the other moves
+STEEP = 1.5  # [P] in 1 / ranges: the fit has a direction across, in which both count
+_GRID = 41
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A monotone scale for values that are minimized.
+
+    best: the least value; reach: from it to the third quartile, 0 where nothing differs; offset: of the logarithm, None
+    where the values are taken as they are; mean and deviation: of the form before it is standardized.
+    """
+
+    best: float
+    reach: float
+    offset: float | None
+    mean: float
+    deviation: float
+
+    def of(self, values: Array) -> Array:
+        """Scores of values in the objective's unit."""
+        if self.reach <= 0.0:
+            return np.zeros_like(values)
+        above = np.clip((values - self.best) / self.reach, -0.5 * (self.offset or np.inf), TAIL)
+        return np.asarray((self._form(above) - self.mean) / self.deviation)
+
+    def value(self, score: float) -> float:
+        """The value in the objective's unit that has this score."""
+        form = score * self.deviation + self.mean
+        above = form if self.offset is None else float(np.exp(form)) - self.offset
+        return self.best + self.reach * above
+
+    def slope(self, score: float) -> float:
+        """By how much the value changes for a small change of the score, at a score."""
+        if self.offset is None:
+            return self.reach * self.deviation
+        return self.reach * self.deviation * float(np.exp(score * self.deviation + self.mean))
+
+    def _form(self, above: Array) -> Array:
+        return above if self.offset is None else np.log(above + self.offset)
+
+
+def scores_of(values: Array) -> Scores:
+    """The scale for these values: as they are or as the logarithm above the best, whichever is least skewed."""
+    best = float(values.min())
+    reach = float(np.quantile(values, 0.75) - best)
+    if reach <= 0.0:
+        return Scores(best, 0.0, None, 0.0, 1.0)
+    above = np.minimum((values - best) / reach, TAIL)
+    forms: dict[float | None, Array] = {None: above}
+    forms |= {offset: np.log(above + offset) for offset in _OFFSETS}
+    offset = min(forms, key=lambda one: abs(float(stats.skew(forms[one]))))
+    return Scores(best, reach, offset, float(forms[offset].mean()), float(forms[offset].std()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,3 +277,59 @@ def _loss(parameters: Array, squares: Array, scores: Array, across: Array | None
 
 def _differences(units: Array) -> Array:
     return np.asarray(units[:, None, :] - units[None, :, :])
+
+
+def followed(response: Response, best: Array, held: Mapping[int, float]) -> Array:
+    """`best` with the `held` columns where they have to be, the others moved where that surely pays."""
+    alone = best.copy()
+    for column, value in held.items():
+        alone[column] = value
+    other = response.minimizer(held, near=alone)
+    gained, doubt = response.difference(alone, other)
+    return other if gained > max(PAYS_AT_LEAST, PAYS * doubt) else alone
+
+
+def ridges(response: Response, best: Array, columns: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of columns that make up for each other, each pair once, in order."""
+    found: set[tuple[int, int]] = set()
+    steep = [int(place) for place in np.flatnonzero(np.abs(response.across) >= STEEP)]
+    if len(steep) == 2:
+        found.add((steep[0], steep[1]))
+    for column in columns:
+        for place in (best[column] - REACH, best[column] + REACH):
+            if abs(best[column] - np.clip(place, 0.0, 1.0)) < FAR:
+                continue
+            partner = _partner(response, best, column, float(np.clip(place, 0.0, 1.0)), columns)
+            if partner is not None:
+                found.add((min(column, partner), max(column, partner)))
+    return sorted(found)
+
+
+def _partner(response: Response, best: Array, column: int, place: float, columns: Sequence[int]) -> int | None:
+    """The column that makes up for moving `column` to a place; None where there is none."""
+    alone = best.copy()
+    alone[column] = place
+    lost, doubt = response.difference(alone, best)
+    if lost < LOST or lost < SURELY_LOST * doubt:
+        return None
+    reached: dict[int, float] = {}
+    for partner in columns:
+        if partner == column:
+            continue
+        grid = np.repeat(alone[None, :], _GRID, axis=0)
+        grid[:, partner] = np.linspace(0.0, 1.0, _GRID)
+        moved = grid[np.argmin(response.mean(grid))]
+        if abs(moved[partner] - best[partner]) >= FOLLOWS:
+            gained, doubt = response.difference(alone, moved)
+            if gained > PAYS * doubt:
+                reached[partner] = _value_lost(response, moved, best)
+    if not reached:
+        return None
+    partner = min(reached, key=lambda one: reached[one])
+    return partner if reached[partner] <= SHALLOW * _value_lost(response, alone, best) else None
+
+
+def _value_lost(response: Response, one: Array, best: Array) -> float:
+    """By how much `one` is worse than `best`, in the unit of the metric."""
+    value, least = (response.scores.value(score) for score in response.mean(np.vstack([one, best])).tolist())
+    return value - least

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve
 
+from tuner.analysis.noise import Array
 from tuner.analysis.response import Response, fitted_response
-from tuner.analysis.scores import Array
 
 # [P] Where a fit of all trials has less noise, in spreads, and predicts more of their variance, none is set aside.
 NOISY, PREDICTED = 0.3, 0.85

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tuner.design.hyperparameters import Hyperparameter
+from tuner.design.names import Name
 from tuner.design.study import Study
 
 _OPTIMIZER_NUMBERS = (
@@ -36,7 +37,7 @@ def _warnings(study: Study) -> Iterator[str]:
 
 def _fixed_warnings(study: Study) -> Iterator[str]:
     families = {h.family for h in study.hyperparameters if h.name in study.scientific}
-    fixed = {name.rpartition(".")[2] for name, _ in study.fixed}
+    fixed = {Name.of(name).short for name, _ in study.fixed}
     if "learning_rate" in fixed and families & {"architecture", "optimizer"}:
         yield (
             "learning_rate is fixed while architecture or optimizer is compared: the comparison favours what suits "
@@ -51,5 +52,5 @@ def _kind_warnings(study: Study, nuisances: Sequence[Hyperparameter]) -> Iterato
         if hyperparameter.name == "optimizer" or hyperparameter.family == "architecture":
             yield f"{hyperparameter.name} is usually scientific or fixed, not a nuisance (B12)"
     for name in study.scientific:
-        if name.rpartition(".")[2] in _OPTIMIZER_NUMBERS:
+        if Name.of(name).short in _OPTIMIZER_NUMBERS:
             yield f"{name} is usually a nuisance: its best value depends on everything else (B12)"

@@ -72,3 +72,8 @@ def row_of_trial(ledger: Ledger, campaign: str, number: int, trial: int) -> tupl
 
 def _has_finished(ledger: Ledger, row: StudyRow) -> bool:
     return any(count for state, count in ledger.state_counts(row.study_id).items() if state.finished)
+
+
+def rounds_frames(ledger: Ledger, campaign: str) -> list[StudyFrames]:
+    """Every round that was started, in order."""
+    return [round_frames(ledger, campaign, number) for number in rounds_started(ledger, campaign)]

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from tuner.analysis.noise import Array
-from tuner.analysis.positions import unit_positions
+from tuner.analysis.ranges import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range
 

@@ -13,11 +13,11 @@ from tuner.shown import in_html, shown
 PRUNED = "pruned"  # how the reason of a cancelled trial begins that a pruner ended, elsewhere, for being too bad
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StudyFrames:
     """`study` and its records.
 
-    trials: one row a trial, sorted by number. Columns: `design.trial.TRIAL_COLUMNS`, which are trial (number), state
+    trials: one row a trial, sorted by number. Columns: `design.names.TRIAL_COLUMNS`, which are trial (number), state
         ("complete", ...), reason, origin, seed, data_seed, steps (last recorded step), inherited (those of them taken
         over from another trial), exact (trained under one set of Numerics), attempt, best_value and best_step
         (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
@@ -35,6 +35,11 @@ class StudyFrames:
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
     # What several questions compute from these frames, which nobody changes; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line: name, length, and how many trials are in which state."""
+        states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
+        return shown(f"<{self.study.name}: {self.study.budget.max_train_steps:,} steps; {states or 'no trials'}>")
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: what it is, how its trials ended, and the best of them."""
@@ -67,6 +72,11 @@ class StudyFrames:
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
 
     @property
+    def unfinished(self) -> int:
+        """How many trials are waiting or running."""
+        return int(self.trials["state"].isin(["waiting", "running"]).sum())
+
+    @property
     def pruned(self) -> pd.DataFrame:
         """Trials that a pruner ended before the end of the budget: at their end they would be no better than that."""
         trials = self.trials
@@ -79,7 +89,7 @@ class StudyFrames:
 
     def ends_at_zero(self, trials: Iterable[int]) -> bool | None:
         """Whether the rate of some of these trials decays to (almost) zero; None where nothing is known of it."""
-        if self.study.schedule.name == "decaying":  # trained elsewhere, and its log shows that the rate falls
+        if self.study.schedule.kind.falls:  # trained elsewhere, and its log shows that the rate falls
             return True
         known = self.known_schedules(trials)
         return any(schedule.ends_at_zero for schedule in known) if known else None
@@ -110,3 +120,15 @@ def table_in_html(frame: pd.DataFrame) -> str:
     """A frame as a notebook shows it, whatever its names and cells hold."""
     plain = frame.map(lambda value: shown(value) if isinstance(value, str) else value)
     return str(plain.rename(columns=lambda name: shown(str(name))).to_html(index=False, escape=True, border=0))
+
+
+TOP = 3
+
+
+def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
+    """Completed trials, best first; equal values keep the order of their numbers."""
+    ascending = frames.study.objective.direction == "minimize"
+    return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
+
+
+MINIMUM_COMPLETE = 5  # [P] completed trials below which a study says nothing as a whole

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from tuner.analysis.failed import MOST_LISTED, first_line
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_progress import MOST_LISTED, first_line
 from tuner.analysis.sweep_outcome import NotFitted, Outcome, outcome_from_json, outcome_to_json
 from tuner.errors import StorageError, TrialsFailed
 from tuner.records import State

@@ -1,56 +1,104 @@
 """The fraction of the base learning rate at each step, as data.
 
-Steps count from 0; `fraction(s)` is the rate of update number s. One convention, tested at its ends (D22):
-a warmup of W steps takes (s + 1) / W, so no update is wasted at rate 0 and its last step is at the base rate;
-a decay of D steps starts at the rate before it and reaches its end *after* its last update, so no update is
-wasted at the end either. Nothing here remembers anything: the rate of a step is a closed form of the step (F8).
+Steps count from 0; `fraction(s)` is the rate of update number s. One convention, tested at its ends (D22): a warmup of
+W steps takes (s + 1) / W, so the first update has a rate above 0 and the last step of the warmup has the base rate. A
+decay of D steps starts at the rate before it and reaches its end *after* its last update, so that update has a rate
+above the end too. A schedule has no state: the rate of a step is a closed form of the step (F8).
+
+A schedule is a sequence of pieces; a piece has one shape. A study file declares a schedule family, which makes the
+pieces for a number of steps. Shapes and families are records: those of this package stand in `budget.families`, and
+plugins and study files can register more.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 from tuner.errors import DeclarationError
+from tuner.registry import Registry
 
-Shape = Literal["warmup", "constant", "linear", "cosine", "one_minus_sqrt", "inverse_sqrt"]
-DecayShape = Literal["linear", "cosine", "one_minus_sqrt"]
-FamilyName = Literal["constant", "linear", "cosine", "constant_then_decay", "inverse_sqrt", "decaying", "unknown"]
-# Of trials that were run elsewhere: only that the rate falls is known, or not even that. Nothing is trained with these.
-UNKNOWN_SHAPES = ("decaying", "unknown")
 NEAR_ZERO = 0.1  # [P] of the base rate
+Mode = Literal["hold_then_decay", "rescale"]  # how a schedule is carried to a longer run: see `budget.transfer`
+Role = Literal["warmup", "hold", "decay"]
+Setting = float | int | str
 
-# How much of the way from `start` to `end` is done at relative progress p in [0, 1).
-_PROGRESS: dict[str, Callable[[float], float]] = {
-    "constant": lambda p: 0.0,
-    "linear": lambda p: p,
-    "cosine": lambda p: 0.5 * (1.0 - math.cos(math.pi * p)),
-    "one_minus_sqrt": math.sqrt,
-}
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A curve of the learning rate that a piece of a schedule can have.
+
+    name: under which pieces are stored; it never changes.
+    fraction: of a piece and a step in 0..steps-1, the fraction of the base rate, in 0..1.
+    role: what the rate does: it rises to the base rate, it stays, or anything else, which counts as a decay.
+    words: one phrase about a piece, with {over} for its steps and {goal} for its end.
+    reaches_end: whether `end` of a piece is the fraction after its last update; else the shape gives it a meaning.
+    scales_end: whether `end` is a number of steps, which grows where the piece is stretched.
+    alone: how a schedule that is one such piece after its warmup is carried to a longer run; None: no rule (A38).
+    after_hold: whether it may end a schedule whose constant part gets longer in a longer run (A41).
+    """
+
+    name: str
+    fraction: Callable[["Piece", int], float]
+    role: Role
+    words: str
+    reaches_end: bool = False
+    scales_end: bool = False
+    alone: Mode | None = None
+    after_hold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleKind:
+    """A family of schedules that a study file can declare, or that an import can find.
+
+    name: under which studies are stored; it never changes.
+    pieces: of the declaration, max_train_steps and warmup_steps (both in steps), the pieces after the warmup; pieces
+        of 0 steps are left out. Raises DeclarationError where the declaration does not fit.
+    declares_decay: whether the declaration needs `decay`; others must not have one.
+    shares_trunk: whether runs of all lengths have a constant part in common, and then decay.
+    importable: whether a study that was run elsewhere can be imported with it.
+    unknown: empty where the pieces are those that were trained; else what is known of the rate instead, as a phrase.
+    falls: of an unknown one: True where the rate is known to fall.
+    """
+
+    name: str
+    pieces: Callable[["ScheduleFamily", int, int], Sequence["Piece"]]
+    declares_decay: bool = False
+    shares_trunk: bool = False
+    importable: bool = False
+    unknown: str = ""
+    falls: bool = False
+
+
+SHAPES = Registry("the shape of a schedule", Shape, package="tuner.budget.families", error=DeclarationError)
+SCHEDULES = Registry("a schedule", ScheduleKind, package="tuner.budget.families", error=DeclarationError)
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`steps` updates of one shape, from the fraction `start` towards `end` (reached after the last one)."""
+    """`steps` updates of one shape (its name), from the fraction `start` towards `end`, a fraction too, mostly."""
 
-    shape: Shape
+    shape: str
     steps: int
     start: float = 1.0
     end: float = 1.0
 
+    def __post_init__(self) -> None:
+        SHAPES.get(self.shape)
+
+    @property
+    def kind(self) -> Shape:
+        """The record of the shape."""
+        return SHAPES.get(self.shape)
+
     def fraction(self, step: int) -> float:
         """The fraction at the piece's own step, 0 <= step < steps."""
-        if self.shape == "warmup":
-            return self.end * (step + 1) / self.steps
-        if self.shape == "inverse_sqrt":  # `end` holds the time scale in steps
-            return self.start * math.sqrt(self.end / (self.end + step))
-        done = _PROGRESS[self.shape](step / self.steps)
-        return self.start + (self.end - self.start) * done
+        return self.kind.fraction(self, step)
 
     @property
     def decays(self) -> bool:
-        return self.shape in ("linear", "cosine", "one_minus_sqrt", "inverse_sqrt")
+        return self.kind.role == "decay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +126,12 @@ class Schedule:
         raise DeclarationError(f"step {step} lies outside this schedule of {len(self):,} steps")
 
     def fractions(self) -> tuple[float, ...]:
-        """All fractions, one per step: what is drawn, compared and stored."""
+        """All fractions, one for each step."""
         return _fractions(self)
 
     @property
     def warmup_steps(self) -> int:
-        return sum(piece.steps for piece in self.pieces if piece.shape == "warmup")
+        return sum(piece.steps for piece in self.pieces if piece.kind.role == "warmup")
 
     @property
     def decay_start(self) -> int | None:
@@ -99,34 +147,40 @@ class Schedule:
     def ends_at_zero(self) -> bool:
         """Whether the rate decays to less than a tenth of the base rate, which makes best steps late (D9)."""
         last = self.pieces[-1]
-        return last.decays and last.shape != "inverse_sqrt" and last.end < NEAR_ZERO
+        return last.decays and last.kind.reaches_end and last.end < NEAR_ZERO
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFamily:
     """What a study file declares; `schedule` makes it concrete for a budget.
 
-    `decay` is a fraction of the steps (a float below 1) or a number of steps (an int); only
-    constant_then_decay has one. `final` is the fraction of the base rate at the end of a decay.
+    name: of a ScheduleKind.
+    decay: a fraction of the steps (a float below 1) or a number of steps (an int), for the families that have one.
+    final: the fraction of the base rate at the end of a decay.
+    decay_shape: the name of the Shape of a decay after a constant part.
+    timescale: in steps, for inverse_sqrt.
+    settings: what else a family of a plugin declares, by name.
     """
 
-    name: FamilyName
+    name: str
     decay: float | int | None = None
     final: float = 0.0
-    decay_shape: DecayShape = "linear"
+    decay_shape: str = "linear"
     timescale: int | None = None
+    settings: tuple[tuple[str, Setting], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(FamilyName):
-            raise DeclarationError(f"a schedule is one of {', '.join(get_args(FamilyName))}, got {self.name!r}")
+        kind = SCHEDULES.get(self.name)
         if not 0.0 <= self.final <= 1.0:
             raise DeclarationError(f"final must be a fraction of the base rate in 0..1, got {self.final}")
-        if self.decay_shape not in get_args(DecayShape):
-            raise DeclarationError(f"a decay's shape is {', '.join(get_args(DecayShape))}, got {self.decay_shape!r}")
+        if self.decay_shape not in SHAPES or not SHAPES.get(self.decay_shape).after_hold:
+            shapes = ", ".join(shape.name for shape in SHAPES if shape.after_hold)
+            raise DeclarationError(f"a decay's shape is {shapes}, got {self.decay_shape!r}")
         if self.timescale is not None and self.timescale < 1:
             raise DeclarationError(f"timescale must be at least 1 step, got {self.timescale}")
-        if (self.name == "constant_then_decay") != (self.decay is not None):
-            raise DeclarationError(f"constant_then_decay alone has a decay and needs it; {self.name} got {self.decay}")
+        if kind.declares_decay != (self.decay is not None):
+            having = ", ".join(each.name for each in SCHEDULES if each.declares_decay)
+            raise DeclarationError(f"{having} alone has a decay and needs it; {self.name} got {self.decay}")
         self._check_decay()
 
     def _check_decay(self) -> None:
@@ -136,6 +190,16 @@ class ScheduleFamily:
         if isinstance(decay, int) and decay < 1:
             raise DeclarationError(f"decay in steps must be at least 1, got {decay}")
 
+    @property
+    def kind(self) -> ScheduleKind:
+        """The record of the family."""
+        return SCHEDULES.get(self.name)
+
+    def __str__(self) -> str:
+        """The declaration as it is compared with that under which a budget was chosen."""
+        decay = "" if self.decay is None else f" {self.decay:g}"
+        return f"{self.name}{decay} to {self.final:g}" + "".join(f", {name} {value}" for name, value in self.settings)
+
     def schedule(self, max_train_steps: int, warmup_steps: int = 0) -> Schedule:
         """The schedule of a run of `max_train_steps`, the warmup inside it (D23). Raises DeclarationError."""
         if max_train_steps < 1:
@@ -144,26 +208,14 @@ class ScheduleFamily:
             raise DeclarationError(
                 f"warmup_steps must lie in 0..{max_train_steps - 1} (below max_train_steps), got {warmup_steps}"
             )
-        after_warmup = self._after_warmup(max_train_steps, warmup_steps)
         warmup = [Piece("warmup", warmup_steps)] if warmup_steps else []
-        return Schedule(tuple(piece for piece in (*warmup, *after_warmup) if piece.steps))
-
-    def _after_warmup(self, max_train_steps: int, warmup_steps: int) -> list[Piece]:
-        steps = max_train_steps - warmup_steps
-        if self.name == "constant":
-            return [Piece("constant", steps)]
-        if self.name == "inverse_sqrt":
-            return [Piece("inverse_sqrt", steps, 1.0, float(self.timescale or max(warmup_steps, 1)))]
-        if self.name == "constant_then_decay":
-            decay = self.decay_steps(max_train_steps)
-            if decay > steps:
-                raise DeclarationError(
-                    f"a decay of {decay:,} steps and a warmup of {warmup_steps:,} do not fit in {max_train_steps:,} "
-                    "steps"
-                )
-            return [Piece("constant", steps - decay), Piece(self.decay_shape, decay, 1.0, self.final)]
-        shape: Shape = "cosine" if self.name == "cosine" else "linear"
-        return [Piece(shape, steps, 1.0, self.final)]
+        pieces = (*warmup, *self.kind.pieces(self, max_train_steps, warmup_steps))
+        schedule = Schedule(tuple(piece for piece in pieces if piece.steps))
+        if len(schedule) != max_train_steps:
+            raise DeclarationError(
+                f"{self.name} made {len(schedule):,} steps of {max_train_steps:,}; correct its pieces"
+            )
+        return schedule
 
     def decay_steps(self, max_train_steps: int) -> int:
         """The length of the declared decay in a run of `max_train_steps`, at least 1 step."""
@@ -171,42 +223,14 @@ class ScheduleFamily:
         return decay if isinstance(decay, int) else max(1, round(decay * max_train_steps))
 
 
-def constant() -> ScheduleFamily:
-    """The base learning rate at every step after the warmup."""
-    return ScheduleFamily("constant")
-
-
-def linear(final: float = 0.0) -> ScheduleFamily:
-    """A straight line from the base rate to `final` (a fraction of it) over all steps after the warmup."""
-    return ScheduleFamily("linear", final=final)
-
-
-def cosine(final: float = 0.0) -> ScheduleFamily:
-    """Half a cosine from the base rate to `final` (a fraction of it) over all steps after the warmup."""
-    return ScheduleFamily("cosine", final=final)
-
-
-def constant_then_decay(
-    decay: float | int = 0.2,
-    final: float = 0.0,
-    shape: DecayShape = "linear",
-) -> ScheduleFamily:
-    """The base rate, then a decay over the last `decay` of the run: a fraction (float) or a count of steps (int).
-
-    The default: its constant part is shared by runs of every length (also called WSD, trapezoidal).
-    """
-    return ScheduleFamily("constant_then_decay", decay, final, shape)
-
-
-def inverse_sqrt(timescale: int | None = None) -> ScheduleFamily:
-    """1 / sqrt(1 + s / timescale) after the warmup; `timescale` in steps, by default the warmup's length."""
-    return ScheduleFamily("inverse_sqrt", timescale=timescale)
-
-
 @lru_cache(maxsize=16)
 def _fractions(schedule: Schedule) -> tuple[float, ...]:
     """Kept, because the trials of a study have a schedule in common."""
-    return tuple(piece.fraction(step) for piece in schedule.pieces for step in range(piece.steps))
+    return tuple(
+        fraction
+        for piece in schedule.pieces
+        for fraction in map(piece.kind.fraction, [piece] * piece.steps, range(piece.steps))
+    )
 
 
 def learning_rates(schedule: Schedule, base: float) -> tuple[float, ...]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal, get_args
 
-from tuner.budget.schedules import Piece, Schedule
+from tuner.budget.schedules import Mode, Piece, Schedule
 from tuner.errors import TransferError
 
-Mode = Literal["hold_then_decay", "rescale"]
 Transfer = Literal["hold_then_decay", "rescale", "retune"]  # what a round may declare
 LOW_RATE = 0.10  # of the peak; extra steps below it are mostly wasted (A35)
 SHORT_DECAY = 0.10  # of the new budget; shorter cooldowns lose quality (D19)
@@ -31,20 +30,22 @@ def lengthened(schedule: Schedule, max_train_steps: int, mode: Mode | None = Non
         raise TransferError(
             f"a schedule of {len(schedule):,} steps cannot be lengthened to {max_train_steps:,}; give at least as many"
         )
-    warmup = tuple(piece for piece in schedule.pieces if piece.shape == "warmup")
-    body = tuple(piece for piece in schedule.pieces if piece.shape != "warmup")
+    warmup = tuple(piece for piece in schedule.pieces if piece.kind.role == "warmup")
+    body = tuple(piece for piece in schedule.pieces if piece.kind.role != "warmup")
     steps = max_train_steps - schedule.warmup_steps
     return Schedule(warmup + _lengthened_body(body, steps, mode or _rule(body)))
 
 
 def _rule(body: tuple[Piece, ...]) -> Mode:
-    shapes = [piece.shape for piece in body]
-    if shapes in ([], ["constant"], ["cosine"]):
+    if not body:
         return "rescale"
-    if shapes in (["linear"], ["constant", shapes[-1]]) and shapes[-1] in ("linear", "cosine", "one_minus_sqrt"):
+    last = body[-1].kind
+    if len(body) == 1 and last.alone is not None:
+        return last.alone
+    if len(body) == 2 and body[0].kind.role == "hold" and last.after_hold:
         return "hold_then_decay"
     raise TransferError(
-        f"no rule carries the schedule {' + '.join(shapes)} to a longer run (A38); "
+        f"no rule carries the schedule {' + '.join(piece.shape for piece in body)} to a longer run (A38); "
         "say which on the longer round: transfer='hold_then_decay' (keep the decay's steps), 'rescale' (stretch it) or "
         "'retune' (make it anew for the new length)"
     )
@@ -55,7 +56,7 @@ def _lengthened_body(body: tuple[Piece, ...], steps: int, mode: Mode) -> tuple[P
         return (Piece("constant", steps),)
     if mode == "rescale":
         return _rescaled(body, steps)
-    tail = body[1:] if body[0].shape == "constant" else body
+    tail = body[1:] if body[0].kind.role == "hold" else body
     held = steps - sum(piece.steps for piece in tail)
     level = body[0].start
     return (Piece("constant", held, level, level), *tail) if held else tail
@@ -72,7 +73,7 @@ def _rescaled(body: tuple[Piece, ...], steps: int) -> tuple[Piece, ...]:
 
 def _stretched(piece: Piece, steps: int) -> Piece:
     """The piece over another number of steps: equal at equal relative progress."""
-    end = piece.end * steps / piece.steps if piece.shape == "inverse_sqrt" else piece.end  # its time scale
+    end = piece.end * steps / piece.steps if piece.kind.scales_end else piece.end
     return Piece(piece.shape, steps, piece.start, end)
 
 

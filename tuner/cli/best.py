@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tuner.analysis.search_lines import again_elsewhere
+from tuner.analysis.elsewhere import again_elsewhere
 from tuner.cli.given import command
 from tuner.cli.options import Format
 from tuner.cli.output import say, show

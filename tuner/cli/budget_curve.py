@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tuner.analysis.budget_curve import budget_curve as recorded_curve
-from tuner.analysis.budget_curve import budget_curve_finding
+from tuner.analysis.questions.budget_curve import budget_curve as recorded_curve
+from tuner.analysis.questions.budget_curve import budget_curve_finding
 from tuner.analysis.round_frames import round_frames, row_of_trial
 from tuner.cli.given import command
 from tuner.cli.launch import print_plan, told_failures

@@ -1,11 +1,11 @@
 """`tuner check`, `best-steps` and `boundaries`: verdicts on a study, with their evidence and what to do next."""
 
-from tuner.analysis.best_steps import best_steps_finding
-from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.checklist import failing
 from tuner.analysis.elsewhere import for_elsewhere
-from tuner.analysis.evidence import has_curves
 from tuner.analysis.good_trials import good_defined
+from tuner.analysis.questions.best_steps import best_steps_finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.trial_curves import has_curves
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command, note_recorded
 from tuner.cli.options import Format

@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.table import Table
 from rich.text import Text
 
-from tuner.analysis.failed import failures, listed
+from tuner.analysis.study_progress import failures, listed
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
@@ -17,7 +17,7 @@ from tuner.cli.training_options import Launch, Worker
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.choices import Choices
-from tuner.records import State
+from tuner.records import Numerics, State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
 from tuner.rounds.prepare import Prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
@@ -169,7 +169,7 @@ def _launched(session: Session, prepared: Prepared, *, retry_failed: bool, quiet
 
 def _how_trained(session: Session, row: StudyRow) -> Iterator[str]:
     """Whether trials trained together, and why, for each of their shapes."""
-    made = Choices(session.ledger, row, numerics="").made()
+    made = Choices(session.ledger, row, Numerics.of({})).made()
     for group, choice in sorted(made.items()):
         kind, *parts = group.split()  # the optimizer, and what trials of one shape share or vary
         which = f" ({' '.join([kind, *(part for part in parts if '=' in part)])})" if len(made) > 1 else ""

@@ -1,6 +1,6 @@
 """`tuner trials`, `conclusions` and `adoptions`: what is recorded, as tables."""
 
-from tuner.analysis.curves import ranked_trials
+from tuner.analysis.study_frames import ranked_trials
 from tuner.cli.given import command, note_recorded
 from tuner.cli.options import Format
 from tuner.cli.output import emit_frame, next_step, say

@@ -11,14 +11,15 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from tuner.analysis.failed import failed_findings
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
+from tuner.analysis.questions.failed_trials import failed_findings
 from tuner.analysis.study_frames import StudyFrames
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import completed
 from tuner.cli.options import Format
 from tuner.cli.tables import fitting, natural_width, table_of
 from tuner.security import safe_cell
+from tuner.shown import readable_seconds as readable_seconds
 from tuner.shown import shown, shown_lines
 
 _COLOURS = {"act": "yellow", "fine": "green", "told": "default", "open": "bright_black"}
@@ -128,15 +129,6 @@ def say_failed(frames: StudyFrames) -> None:
 def exit_code(findings: Sequence[Finding]) -> int:
     """FINDING when somebody should act, else FINE."""
     return Exit.FINDING if needing_action(findings) else Exit.FINE
-
-
-def readable_seconds(seconds: float) -> str:
-    """A duration as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
 def readable_bytes(count: float) -> str:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from tuner.errors import DeclarationError
-from tuner.security import plain_name
 from tuner.storage.engine import default_url, parsed_url
 from tuner.storage.store import Ledger, open_ledger
 
@@ -17,11 +16,6 @@ def exists(storage: str | None) -> bool:
     """Whether the storage is there already: a file that exists, or any other database."""
     file = parsed_url(storage or default_url())
     return file.get_backend_name() != "sqlite" or Path(file.database or "").exists()
-
-
-def report_path(ledger: Ledger, campaign: str) -> Path:
-    """Where the report of a campaign goes: beside the storage, in a file of its own."""
-    return (ledger.folder or Path("runs")) / f"{plain_name(campaign)}.html"
 
 
 def study_file_of(ledger: Ledger, study_id: int, given: str) -> Path:

@@ -9,7 +9,6 @@ from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
 from tuner.cli.launch import print_plan, told_failures
 from tuner.cli.output import next_step, readable_seconds, say, show
-from tuner.cli.places import report_path
 from tuner.cli.sessions import open_session
 from tuner.cli.sweep import say_lines
 from tuner.cli.tables import readable
@@ -19,7 +18,7 @@ from tuner.design.study import Study
 from tuner.errors import StorageError
 from tuner.execution.backend import Listener
 from tuner.reading import Winner, load
-from tuner.report.page import write_report
+from tuner.report.page import report_path, write_report
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session
 from tuner.rounds.price import Extremes, priced_campaign

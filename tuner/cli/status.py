@@ -1,6 +1,6 @@
 """`tuner status`: which studies there are and how far they are."""
 
-from tuner.analysis.standing import in_words, standing
+from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.options import Format
 from tuner.cli.output import emit_frame
 from tuner.cli.places import opened

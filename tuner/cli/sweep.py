@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.analysis.unfitted import Proposal, Unfitted, proposals

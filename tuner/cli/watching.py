@@ -1,144 +1,13 @@
 """Progress of a launch: bars on a terminal, lines anywhere else; and signals that end it."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
 from tuner import signals
-from tuner.cli.output import console, readable_seconds, say, shown_line
-from tuner.design.study import Study
-from tuner.execution.backend import Listener, Silent, Watch
-from tuner.records import Claim, State, TrialUpdate
-from tuner.shown import shown
-
-MOST_BARS = 8  # of trials
-SILENT_SECONDS = 60.0  # after which lines say how far trials are
-
-
-class Lines:
-    """One line per finished trial, with the time since the study was begun: true of trials that train together, too.
-
-    Where no trial ends for a minute, a line says how far they are and how long it may still take.
-    """
-
-    def __init__(self, study: Study, finished: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.study = study
-        self.finished = finished
-        self.clock = clock
-        self.began = self.told = clock()
-        self.reached: dict[int, int] = {}  # by trial in training: its last step
-        self.steps = 0  # made since the study was begun here
-
-    def trial_started(self, claim: Claim) -> None:
-        self.reached[claim.trial_id] = claim.first_step
-
-    def trial_stepped(self, claim: Claim, step: int) -> None:
-        self.steps += step - self.reached.get(claim.trial_id, step)
-        self.reached[claim.trial_id] = step
-        if self.clock() - self.told >= SILENT_SECONDS:
-            self._tell(f"{self._place()}  {self._progress()}")
-
-    def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
-        self.reached.pop(claim.trial_id, None)
-        if update.state is State.RUNNING:
-            if update.reason:
-                self._tell(f"{self.study.name}  trial {claim.trial.number} {update.reason}; it will be tried again")
-            return
-        self.finished += 1
-        passed = readable_seconds(self.clock() - self.began)
-        self._tell(f"{self._place()}  {described(self.study, claim, update)}, after {passed}")
-
-    def _tell(self, line: str) -> None:
-        self.told = self.clock()
-        say(line)
-
-    def _place(self) -> str:
-        return f"{self.study.name} {self.finished}/{self.study.num_trials}"
-
-    def _progress(self) -> str:
-        """How far the trials in training are, how fast, and the time for all that are left at that rate."""
-        length = self.study.budget.max_train_steps
-        low, high = min(self.reached.values()), max(self.reached.values())
-        between = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        rate = self.steps / (self.clock() - self.began)
-        left = (self.study.num_trials - self.finished) * length - sum(self.reached.values())
-        time_left = f", about {readable_seconds(left / rate)} left" if rate else ""
-        return f"{len(self.reached)} in training at step {between} of {length:,}; {rate:,.0f} steps/s{time_left}"
-
-
-class Bars:
-    """A bar for the study and one for each trial in training, with steps per second and the time left.
-
-    Of many that train together the first few have a bar.
-    """
-
-    def __init__(self, study: Study, finished: int, progress: Progress) -> None:
-        self.study = study
-        self.progress = progress
-        self.steps = study.budget.max_train_steps
-        self.whole = progress.add_task(
-            shown(study.name), total=study.num_trials * self.steps, completed=finished * self.steps,
-            note=f"{finished}/{study.num_trials} trials",
-        )  # fmt: skip
-        self.finished = finished
-        self.trials: dict[int, tuple[TaskID, float, int]] = {}  # by id: bar, when and at which step it began
-        self.reached: dict[int, int] = {}
-
-    def trial_started(self, claim: Claim) -> None:
-        self._forget(claim)
-        first = claim.first_step
-        has_room = len(self.trials) < MOST_BARS
-        bar = self.progress.add_task(
-            f"  trial {claim.trial.number}", total=self.steps, completed=first, note="", visible=has_room
-        )
-        self.trials[claim.trial_id] = (bar, time.monotonic(), first)
-
-    def trial_stepped(self, claim: Claim, step: int) -> None:
-        if claim.trial_id not in self.trials:
-            return
-        bar, since, first = self.trials[claim.trial_id]
-        rate = (step - first) / max(time.monotonic() - since, 1e-9)
-        self.progress.update(bar, completed=step, note=f"{rate:,.0f} steps/s")
-        self.reached[claim.trial_id] = step
-        self.progress.update(self.whole, completed=self.finished * self.steps + sum(self.reached.values()))
-
-    def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
-        self._forget(claim)
-        if update.state is State.RUNNING:
-            return
-        self.finished += 1
-        note = f"{self.finished}/{self.study.num_trials} trials"
-        done = self.finished * self.steps + sum(self.reached.values())
-        self.progress.update(self.whole, completed=done, note=note)
-        if update.state is not State.COMPLETE:
-            self.progress.console.print(shown_line(f"  {described(self.study, claim, update)}"), markup=False)
-
-    def _forget(self, claim: Claim) -> None:
-        if claim.trial_id in self.trials:
-            self.progress.remove_task(self.trials.pop(claim.trial_id)[0])
-        self.reached.pop(claim.trial_id, None)
-
-
-def described(study: Study, claim: Claim, update: TrialUpdate) -> str:
-    """A finished trial in a line."""
-    name = f"trial {claim.trial.number}: {update.state}"
-    if update.state is not State.COMPLETE:
-        return f"{name} ({update.reason.splitlines()[0] if update.reason else ''})"
-    best = [checkpoint for checkpoint in update.checkpoints or () if checkpoint.kind == "best"]
-    if not best:
-        return f"{name}, no finite {study.objective.metric}"
-    return f"{name}, best {study.objective.metric} {best[0].value:.4g} at step {best[0].step:,}"
+from tuner.cli.output import console, say, shown_line
+from tuner.execution.backend import Silent, Watch
+from tuner.progress import Lines, bars
 
 
 def watch(quiet: bool) -> Watch:
@@ -146,18 +15,8 @@ def watch(quiet: bool) -> Watch:
     if quiet:
         return lambda study, finished: nullcontext(Silent())
     if not sys.stderr.isatty():
-        return lambda study, finished: nullcontext(Lines(study, finished))
-    return _bars
-
-
-@contextmanager
-def _bars(study: Study, finished: int) -> Iterator[Listener]:
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
-        MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        yield Bars(study, finished, progress)
+        return lambda study, finished: nullcontext(Lines(study, finished, say))
+    return lambda study, finished: bars(study, finished, console(stderr=True), shown_line)
 
 
 @contextmanager

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from tuner.cli.output import next_step, say
-from tuner.cli.places import opened, report_path
+from tuner.cli.places import opened
 from tuner.cli.reading_options import Export, Plot, Report
 from tuner.errors import DeclarationError, StorageError
 from tuner.interchange.optuna_out import export_to_optuna
 from tuner.interchange.tables_out import FORMATS, export_tables
 from tuner.plots.theme import empty_because
 from tuner.reading import load
-from tuner.report.page import write_report
+from tuner.report.page import report_path, write_report
 from tuner.rounds.importances import importances
 from tuner.security import make_private_folder, safe_cell, without_password
 from tuner.shown import word

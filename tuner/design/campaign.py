@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from tuner.budget.schedules import ScheduleFamily, constant_then_decay
+from tuner.budget.families import constant_then_decay
+from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.transfer import Transfer
 from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, get_args
 
+from tuner.design.names import Name
 from tuner.errors import DeclarationError
 from tuner.shown import quoted
 
@@ -207,7 +208,7 @@ class Hyperparameter:
 
     @property
     def short_name(self) -> str:
-        return self.name.rpartition(".")[2]
+        return Name.of(self.name).short
 
 
 def uniform(
@@ -284,6 +285,13 @@ def log_grid(low: float, high: float, per_decade: int = 3) -> tuple[float, ...]:
     intervals = max(1, math.ceil(decades * per_decade - 1e-9))
     between = (float(f"{low * 10 ** (decades * i / intervals):.6g}") for i in range(1, intervals))
     return (float(low), *between, float(high))
+
+
+def as_number(value: object, name: str) -> float:
+    """A hyperparameter's value as a float. Raises DeclarationError for one that is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise DeclarationError(f"{name} must be a number, got {value!r}; correct it in the search space")
+    return float(value)
 
 
 def default_family(name: str) -> Family | None:

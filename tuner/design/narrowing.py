@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from tuner.design.hyperparameters import Constant, Domain, Hyperparameter, Limits, Range, Value
+from tuner.design.hyperparameters import Constant, Domain, Hyperparameter, Limits, Range, Value, as_number
 from tuner.design.space import SearchSpace
 from tuner.errors import DeclarationError
 
@@ -30,7 +30,8 @@ def narrowed_space(space: SearchSpace, winner: Mapping[str, Value]) -> SearchSpa
         elif hyperparameter.family in (*CARRIED, *CONFIRMED) or not isinstance(domain, Range):
             fixed[hyperparameter.name] = fixed_at(hyperparameter, value)
         else:
-            varied.append(replace(hyperparameter, domain=narrowed_range(domain, float(value))))  # type: ignore[arg-type]
+            number = as_number(value, hyperparameter.name)
+            varied.append(replace(hyperparameter, domain=narrowed_range(domain, number)))
     if not varied:
         raise DeclarationError(
             "nothing is left to search around the winner: every hyperparameter of the round before keeps its value "

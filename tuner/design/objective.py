@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Final, Literal
 
 from tuner.errors import DeclarationError
 
@@ -13,6 +14,36 @@ HOW_TO_DECLARE_A_FIT = (
     'at_most("training/error_rate", 0.0) for a classifier whose labels are clean, or for a regression a training error '
     'that is worth reaching, like at_most("training/mse", 0.1)'
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is measured, and on which split; stored and shown as the text "split/name", like "validation/loss".
+
+    `split` is "" for what others logged under a plain name ("epoch").
+    """
+
+    split: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.split}/{self.name}" if self.split else self.name
+
+    def on(self, split: str) -> "Metric":
+        """The same metric on another split."""
+        return Metric(split, self.name)
+
+
+@lru_cache(maxsize=1024)
+def metric_from(text: str) -> Metric:
+    """The metric that a stored text names: the one place that takes "split/name" apart."""
+    split, slash, name = text.partition("/")
+    return Metric(split, name) if slash else Metric("", text)
+
+
+# Of the batches that a trial is trained on; no split is evaluated for them.
+BATCH_LOSS: Final = Metric("batch", "loss")  # mean over the updates since the last evaluation
+GRADIENT_NORM: Final = Metric("batch", "gradient_norm")  # L2 norm of the last gradient, after clipping
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +68,16 @@ class Objective:
             )
         if self.direction not in ("minimize", "maximize"):
             raise DeclarationError(f"direction must be 'minimize' or 'maximize', got {self.direction!r}")
-        split, _, name = self.metric.partition("/")
-        if split not in ("training", "validation") or not name:
+        if self.measured.split not in ("training", "validation") or not self.measured.name:
             raise DeclarationError(
                 f"an objective names a split and a metric, like 'validation/error_rate', got {self.metric!r}; "
                 "the test split never selects anything (D31)"
             )
+
+    @property
+    def measured(self) -> Metric:
+        """The metric, with its split as a field."""
+        return metric_from(self.metric)
 
     def better(self, one: float, other: float) -> bool:
         """Whether `one` beats `other`; what is not finite never wins, and equal is not better (D27, D29)."""
@@ -82,12 +117,16 @@ class FitCriterion:
     def __post_init__(self) -> None:
         if self.side not in ("at_most", "at_least"):
             raise DeclarationError(f"side must be 'at_most' or 'at_least', got {self.side!r}")
-        split, _, name = self.metric.partition("/")
-        if split != "training" or not name or not math.isfinite(self.threshold):
+        if self.measured.split != "training" or not self.measured.name or not math.isfinite(self.threshold):
             raise DeclarationError(
                 "a fit criterion compares a metric of the training split with a finite number, like "
                 f"at_most('training/error_rate', 0.0), got {self.metric!r} and {self.threshold}"
             )
+
+    @property
+    def measured(self) -> Metric:
+        """The metric, with its split as a field."""
+        return metric_from(self.metric)
 
     def met(self, value: float) -> bool:
         """Whether a measured value fits; what is not finite never does (D27)."""

@@ -1,6 +1,7 @@
 """The optimizers that the trainer knows, and which of their settings a search space may vary."""
 
 from tuner.design.hyperparameters import Choice
+from tuner.design.names import Name
 from tuner.design.space import SearchSpace
 from tuner.errors import DeclarationError
 
@@ -36,7 +37,7 @@ def check_settings(space: SearchSpace, optimizer: str) -> None:
     used = space_optimizers(space) or [optimizer]
     names = [hyperparameter.name for hyperparameter in space] + [name for name, _ in space.fixed]
     for name in names:
-        branch, _, short = name.rpartition(".")
+        branch, short = Name.of(name).branch, Name.of(name).short
         trained = [branch] if branch in OPTIMIZERS else used
         readers = READ_BY.get(short, OPTIMIZERS)
         if not any(each in readers for each in trained):
@@ -44,6 +45,6 @@ def check_settings(space: SearchSpace, optimizer: str) -> None:
                 f"{name} would change nothing: it is read by {' and '.join(readers)} only, and the trials train with "
                 f"{', '.join(map(str, trained))}; leave it out, or give it another name if the workload reads it"
             )
-        other = f"{branch}.momentum".lstrip(".")
+        other = str(Name(branch, "momentum"))
         if short == "one_minus_momentum" and other in names:
             raise DeclarationError(f"{other} and {name} say the same of one optimizer; declare one of them")

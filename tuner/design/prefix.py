@@ -16,16 +16,16 @@ from collections.abc import Iterable, Sequence
 
 from tuner.budget.schedules import learning_rates
 from tuner.budget.step_budget import StepBudget
+from tuner.design.names import Name
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 
-OF_THE_SCHEDULE = ("warmup_steps", "decay_fraction")  # hyperparameters that speak through the learning rates alone
 _VERSION = 1  # another one, when the same declaration comes to train otherwise
 
 
 def base_digest(study: Study, trial: Trial, workload: str) -> str:
     """Digest of all that decides a training besides its schedule and Numerics. `workload`: digest of code and data."""
-    point = {name: value for name, value in trial.point.values_by_name if not is_of_the_schedule(name)}
+    point = {name: value for name, value in trial.point.values_by_name if not Name.of(name).is_of_the_schedule}
     decisive = [
         _VERSION, workload, study.optimizer, study.batch_size, study.augment, sorted(point.items()), trial.seed,
         trial.data_seed, study.objective.metric, study.objective.direction, study.keep_best,
@@ -50,9 +50,4 @@ def path_digests(rates: Sequence[float], budget: StepBudget, steps: Iterable[int
 
 def rates_of(trial: Trial) -> tuple[float, ...]:
     """The learning rate of every step of a trial."""
-    return learning_rates(trial.schedule, float(trial.point["learning_rate"]))  # type: ignore[arg-type]
-
-
-def is_of_the_schedule(name: str) -> bool:
-    """Whether a hyperparameter only shapes the schedule; a model is never shown it."""
-    return name.rpartition(".")[2] in OF_THE_SCHEDULE
+    return learning_rates(trial.schedule, trial.point.number("learning_rate"))

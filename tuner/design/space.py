@@ -1,6 +1,5 @@
 """The search space of a round: hyperparameters with their conditions, and what is fixed."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -16,26 +15,8 @@ from tuner.design.hyperparameters import (
     default_family,
     fulfils,
 )
-from tuner.design.trial import TRIAL_COLUMNS
+from tuner.design.names import Name, refuse_name
 from tuner.errors import DeclarationError
-
-# A budget in disguise (A11, D1), and the random seed (B14): never searched. Compared as lower-case letters only.
-_BUDGET = re.compile(
-    "((max|num|n|total|train|training|optimizer|global|production)*"
-    "(timesteps|steps?|iterations?|iters?|updates?|batches))|tmax|((max|num|n|total|train|training)+(examples|time))"
-)
-_SEED_NAMES = frozenset(["randomstate", "rng", "rngstate"])
-# Other tools' words for what the trainer understands: searched under these names, they would change nothing.
-_TRAINER_NAMES = {
-    "lr": "learning_rate",
-    "learningrate": "learning_rate",
-    "wd": "weight_decay",
-    "weightdecay": "weight_decay",
-    "beta1": "one_minus_beta1",
-    "beta2": "one_minus_beta2",
-    "batchsize": "batch_size",
-    "optim": "optimizer",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +116,7 @@ class SearchSpace:
         for hyperparameter in self.hyperparameters:
             if hyperparameter.name == name:
                 return hyperparameter.condition
-        value = name.rpartition(".")[0]
+        value = Name.of(name).branch
         if not value:
             return None
         parents = self._parents(value)
@@ -151,13 +132,13 @@ class SearchSpace:
         names = [hyperparameter.name for hyperparameter in self.hyperparameters] + [name for name, _ in self.fixed]
         conditions: dict[str, list[tuple[str, Condition | None]]] = {}
         for name in names:
-            value, _, short = name.rpartition(".")
+            value = Name.of(name).branch
             if value and len(self._parents(value)) > 1:
                 raise DeclarationError(
                     f"{name} exists for the value {value!r}, which {' and '.join(self._parents(value))} can both take; "
                     "give the branches values of their own"
                 )
-            conditions.setdefault(short, []).append((name, self._condition(name)))
+            conditions.setdefault(Name.of(name).short, []).append((name, self._condition(name)))
         for short, declared in conditions.items():
             parents = {condition and condition[0] for _, condition in declared}
             if len(declared) > 1 and (len(parents) > 1 or None in parents):
@@ -235,8 +216,8 @@ def _under(
     if isinstance(item, Hyperparameter):
         if item.condition is not None:
             raise DeclarationError(f"branches inside branches are not supported: {item.name} under {value}")
-        return replace(item, name=f"{value}.{item.name}", condition=(parent, value))
-    return f"{value}.{item[0]}", item[1]
+        return replace(item, name=str(Name(value, item.name)), condition=(parent, value))
+    return str(Name(value, item[0])), item[1]
 
 
 def _hyperparameter(name: str, domain: Domain) -> Hyperparameter:
@@ -253,47 +234,6 @@ def _known_constant(name: str, constant: Constant) -> Constant:
     if name in REGULARIZERS and not constant.has_off:
         return Constant(constant.value, family, 0.0, True)
     return replace(constant, family=family)
-
-
-def refuse_name(name: str) -> None:
-    """Raise DeclarationError for a name that is taken by branches, or written otherwise by the trainer."""
-    if "." in name:
-        raise DeclarationError(
-            f"{name!r} has a dot, which is for hyperparameters inside branches(...); write {name.replace('.', '_')!r}"
-        )
-    meant = _TRAINER_NAMES.get(_letters(name))
-    if meant is not None and name != meant:
-        raise DeclarationError(f"{name} is not known to the trainer and would change nothing; write {meant}")
-    refuse_budget_or_seed(name)
-    refuse_column(name)
-
-
-def refuse_column(name: str) -> None:
-    """Raise DeclarationError for what a table of trials has already, and for no name at all."""
-    if name in TRIAL_COLUMNS or not name.strip():
-        raise DeclarationError(
-            f"{name!r} cannot name a hyperparameter: every table of trials has such a column; rename it"
-        )
-
-
-def refuse_budget_or_seed(name: str) -> None:
-    """Raise DeclarationError when a name would search the step budget or the seed (A11, B14, D1)."""
-    plain = _letters(name)
-    if _BUDGET.fullmatch(plain) or "epoch" in plain:
-        raise DeclarationError(
-            f"{name} is a step budget and cannot be searched or fixed in a search space: all trials of a study take "
-            "the same max_train_steps (A11); declare it on the round, and read the best-step plot to refine it. "
-            "If it is something else, give it a name that says so"
-        )
-    if plain in _SEED_NAMES or plain.startswith("seed") or plain.endswith(("seed", "seeds")):
-        raise DeclarationError(
-            f"{name} is a random seed and is never tuned (B14): a lucky seed is no hyperparameter; "
-            "use Campaign(seed=...) and replicates"
-        )
-
-
-def _letters(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def _holds(condition: Condition, drawn: dict[str, Value]) -> bool:

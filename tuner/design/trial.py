@@ -5,12 +5,6 @@ from dataclasses import dataclass
 from tuner.budget.schedules import Schedule
 from tuner.design.points import Point
 
-# Columns of every table of trials; no hyperparameter can be called so.
-TRIAL_COLUMNS = (
-    "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",
-    "best_value", "best_step", "last_value",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:

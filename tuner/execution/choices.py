@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.fused.choice import Choice
+from tuner.records import Numerics
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -16,7 +17,7 @@ class Choices:
     A probe holds for every study of the campaign that is trained under the same Numerics.
     """
 
-    def __init__(self, ledger: Ledger, row: StudyRow, numerics: str) -> None:
+    def __init__(self, ledger: Ledger, row: StudyRow, numerics: Numerics) -> None:
         self.ledger = ledger
         self.row = row
         self.numerics = numerics
@@ -26,7 +27,7 @@ class Choices:
         """The choice for a shape group, if it was made: here, by another worker, or for an earlier study."""
         if group not in self._known:
             told = self._told(None).get(group)
-            if isinstance(told, Mapping) and told.get("numerics") == self.numerics:
+            if isinstance(told, Mapping) and told.get("numerics") == self.numerics.text:
                 self._known[group] = _choice(told)
         return self._known.get(group)
 
@@ -39,7 +40,7 @@ class Choices:
         self._known[group] = choice
         told = {
             "trials": choice.num_trials, "reason": choice.reason, "ways": choice.ways, "seconds": choice.seconds,
-            "self_check": check, "numerics": self.numerics,
+            "self_check": check, "numerics": self.numerics.text,
         }  # fmt: skip
         about = (self.row.study_id, None) if choice.probed else (self.row.study_id,)
         self.ledger.add_to_conclusions(self.row.campaign, _KIND, {group: told}, about)

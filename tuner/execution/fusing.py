@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Literal
 
 from tuner.design.shape_group import shape_group_of
-from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import InputError, NotFusible
 from tuner.execution.choices import Choices
@@ -132,7 +131,7 @@ class Fusing:
         Asked of all, the finished too, so that a last one without mates is no error.
         """
         records = self.ledger.trials(self.row.study_id)
-        trials = [trial for trial in trials_of(self.row.study, records) if trial.shape_group == group]
+        trials = [trial for trial in trials_of(records) if trial.shape_group == group]
         check_some_alike(self.setting, trials[:MOST_COMPARED])
 
     def _best(self, claims: Sequence[Claim]) -> Choice:
@@ -159,21 +158,9 @@ class Fusing:
         return updates
 
 
-def trials_of(study: Study, records: Sequence[TrialRecord]) -> list[Trial]:
+def trials_of(records: Sequence[TrialRecord]) -> list[Trial]:
     """What is to be trained by what the Ledger says of trials; without those that cannot be read."""
-    return [
-        Trial(
-            one.number,
-            one.point,
-            one.seed,
-            one.data_seed,
-            one.schedule,
-            one.origin,
-            shape_group_of(study, one.point),
-        )
-        for one in records
-        if one.schedule is not None
-    ]
+    return [one.trial for one in records if isinstance(one.trial, Trial)]
 
 
 def even_share(waiting: int, running: int, most: int, crew: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.records import Claim, Prefix
+from tuner.records import Claim, Numerics, Prefix
 from tuner.storage.store import Ledger
 
 
@@ -20,7 +20,7 @@ class Finder:
     ledger: Ledger
     study: Study
     fingerprint: str
-    numerics: str
+    numerics: Numerics
     allow_inexact: bool = False
 
     def offered(self, claims: Sequence[Claim]) -> list[Claim]:

@@ -30,7 +30,7 @@ def work_ahead(ledger: Ledger, row: StudyRow, setting: Setting, *, fused: bool) 
 
     Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
     """
-    left = trials_of(row.study, [one for one in ledger.trials(row.study_id) if not one.state.finished])
+    left = trials_of([one for one in ledger.trials(row.study_id) if not one.state.finished])
     if not left:
         return Ahead(0, 0.0)
     alike = [trial for trial in left if trial.shape_group == left[0].shape_group]

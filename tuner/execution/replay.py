@@ -1,14 +1,11 @@
 """Training a recorded trial again, from its first step, to see whether the same bits come out (B45)."""
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.design.trial import Trial
 from tuner.design.workload import Workload
-from tuner.errors import StorageError
 from tuner.execution.identifying import Identifier, changed_since
 from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
@@ -60,9 +57,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     not as it was.
     """
     record = ledger.trial(row.study_id, number)
-    if record.schedule is None:
-        raise StorageError(f"trial {number} has no recorded schedule and cannot be replayed")
-    trial = Trial(number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
+    trial = replace(record.readable_trial(), pins=())
     chosen = choose_device(device)
     prepare_numerics(chosen, threads)
     recorder, identifier = ListRecorder(), Identifier(workload, study_file)
@@ -89,10 +84,10 @@ def _about(record: TrialRecord) -> list[str]:
 
 def _causes(record: TrialRecord, setting: Setting, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
-    before = json.loads(record.numerics or "{}")
-    now = json.loads(setting.numerics)
+    before = record.numerics.values if record.numerics else {}
+    now = setting.numerics.values
     found = [f"the workload is not the one that was recorded: {'; '.join(changed)}"] if changed else []
-    if before.pop("exact", True) is False:
+    if not record.exact:
         found.append("the trial was not trained under one set of Numerics and code alone (exact=false)")
     different = [f"{name} was {before.get(name)}, is {now.get(name)}" for name in sorted(before.keys() | now.keys())
                  if before.get(name) != now.get(name)]  # fmt: skip

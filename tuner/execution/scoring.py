@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.seeds import derived_seed
-from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError, StorageError, StudyChanged
 from tuner.execution.identifying import Identifier, changed_since
@@ -67,7 +66,8 @@ def scored_once(ledger: Ledger, chosen: Chosen, workload: Workload, machine: Mac
 
 def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, object]:
     study, record = chosen.row.study, chosen.record
-    if chosen.checkpoint is None or record.schedule is None:
+    trial = record.readable_trial()
+    if chosen.checkpoint is None:
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
     device = choose_device(machine.device)
     prepare_numerics(device, machine.threads)
@@ -87,7 +87,6 @@ def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, ob
         raise DeclarationError(
             f"{name}.data gives no test split; return Splits(training=..., validation=..., test=...)"
         )
-    trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
     split = Split("test", test, device)
     with callers_generators_restored(device):
         model = build_model(setting, trial)

@@ -275,9 +275,7 @@ class _Shift:
 
     def _claim(self, message: Message) -> Claim:
         record = self.ledger.trial(self.row.study_id, message["trial"])
-        if record.schedule is None:
-            raise StorageError(record.reason)
-        trial = Trial(record.number, record.point, record.seed, record.data_seed, record.schedule, record.origin)
+        trial = record.readable_trial()
         resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
         return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tuner.design.objective import Metric
 from tuner.errors import Interrupted, NotFusible
 from tuner.fused.graph import check_graph, simplify
 from tuner.fused.group import Group
@@ -102,7 +103,7 @@ class GroupEvaluation:
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
                 total += count
             means = (torch.stack([torch.stack(parts) for parts in sums.values()], dim=1) / total).tolist()
-        return [{f"{split.name}/{name}": mean for name, mean in zip(sums, row, strict=True)} for row in means]
+        return [{str(Metric(split.name, name)): mean for name, mean in zip(sums, row, strict=True)} for row in means]
 
     def _sums(self, batch: Batch, count: int) -> Sums:
         """The sum of each metric over a batch, for each trial."""

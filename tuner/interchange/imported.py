@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from tuner.budget.schedules import ScheduleFamily
+from tuner.budget.schedules import SCHEDULES, ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Hyperparameter
+from tuner.design.names import refuse_budget_or_seed, refuse_column
 from tuner.design.objective import Objective
 from tuner.design.origin import RUN_ORIGIN
 from tuner.design.points import Point
-from tuner.design.space import refuse_budget_or_seed, refuse_column
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StudyChanged
@@ -18,7 +18,6 @@ from tuner.records import FinishedTrial, TrialRecord
 from tuner.storage.store import Ledger
 
 STUDY = "round-1"  # the name of an imported study in its campaign
-SCHEDULES = ("constant", "decaying", "unknown")
 
 # Prefixes by which loggers name the splits; what has none is taken as measured on validation.
 _SPLITS = {
@@ -71,8 +70,9 @@ def imported_study(
             refuse_column(hyperparameter.name)
         except DeclarationError as error:
             raise DeclarationError(f"{error}; to import the study without it: --ignore {hyperparameter.name}") from None
-    if schedule not in SCHEDULES:
-        raise DeclarationError(f"--schedule is one of {', '.join(SCHEDULES)}, got {schedule!r}")
+    possible = [kind.name for kind in SCHEDULES if kind.importable]
+    if schedule not in possible:
+        raise DeclarationError(f"--schedule is one of {', '.join(possible)}, got {schedule!r}")
     return Study(
         name=STUDY,
         kind="round",
@@ -84,7 +84,7 @@ def imported_study(
         objective=objective,
         fitted_when=None,
         optimizer=None,
-        schedule=ScheduleFamily(schedule),  # type: ignore[arg-type]
+        schedule=ScheduleFamily(schedule),
         warmup_steps=0,
         batch_size=0,
         seed=0,

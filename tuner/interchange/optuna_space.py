@@ -18,6 +18,7 @@ from tuner.design.hyperparameters import (
     default_family,
     fulfils,
 )
+from tuner.design.names import Name
 from tuner.errors import DeclarationError
 from tuner.interchange.optuna_conditions import (
     NOT_REACHED,
@@ -94,7 +95,7 @@ def space_of(trials: Sequence[FrozenTrial], ignored: Sequence[str], notes: list[
                 notes.append(f"{here} has one value only and does not vary; it is left out")
                 continue
             known[name] = (*known[name], (condition, here))
-            found[name].append(Hyperparameter(here, domain, default_family(name.rpartition(".")[2]), condition))
+            found[name].append(Hyperparameter(here, domain, default_family(Name.of(name).short), condition))
     return OptunaSpace(tuple(one for name in names for one in found[name]), known, texts)
 
 

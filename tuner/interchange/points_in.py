@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from tuner.design.hyperparameters import Choice, Hyperparameter, condition_words, fulfils
-from tuner.design.trial import TRIAL_COLUMNS
+from tuner.design.names import TRIAL_COLUMNS
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import is_nothing, look_alike
 from tuner.interchange.histories import RUN_NAMES, run_column, run_keys

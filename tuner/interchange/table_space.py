@@ -23,6 +23,7 @@ from tuner.design.hyperparameters import (
     default_family,
     fulfils,
 )
+from tuner.design.names import Name
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import UNKNOWN, choice_of, empty_choice, is_nothing
 from tuner.interchange.table_files import refuse_no_file, text_of
@@ -130,7 +131,7 @@ def _hyperparameter(path: Path, name: str, declared: object) -> Hyperparameter:
         raise DeclarationError(f"{where} needs {error}") from None
     except (DeclarationError, TypeError, OverflowError) as error:
         raise DeclarationError(f"{where}: {error}") from error
-    family = declared.get("family") or default_family(name.rpartition(".")[2])
+    family = declared.get("family") or default_family(Name.of(name).short)
     return Hyperparameter(name, domain, family, condition)
 
 

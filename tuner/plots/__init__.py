@@ -1,5 +1,5 @@
-"""A plot of the playbook per file: a frame in, a `Figure` out.
+"""The plots of the playbook, one file each: a frame goes in, a `Figure` comes out.
 
-Figures are made without pyplot and without a global style, so that they can be drawn in any thread and none
-changes another. `catalog` lists them by the names of `tuner plot`.
+No figure uses pyplot or a global style, so a figure can be drawn in any thread and none changes another. `catalog`
+collects the records of all plots under the names of `tuner plot`.
 """

@@ -1,4 +1,4 @@
-"""Each varied hyperparameter against the best value over training (B29): where the good points lie (B20)."""
+"""Each searched hyperparameter against the best value over training (B20, B29)."""
 
 import math
 
@@ -6,22 +6,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.curves import TOP, ranked_trials
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Hyperparameter, Range
 from tuner.plots import theme
+from tuner.plots.plot import Drawn, StudyPlot
 from tuner.plots.scales import name_ticks, searched_scale
 
 COLUMNS = 3
-SIDEWAYS = 0.03  # points of one choice are drawn a little beside each other
+SIDEWAYS = 0.03  # trials with the same choice are drawn a little apart
 
 
 def axes_frame(frames: StudyFrames) -> pd.DataFrame:
-    """What is plotted: a row per hyperparameter and finished or pruned trial in whose branch it exists.
+    """One row for each hyperparameter and each finished or pruned trial that has that hyperparameter.
 
-    Columns: hyperparameter, trial, value, best_value (NaN for an infeasible trial without a finite one; of a pruned
-    trial until it was ended), state ("pruned" for one that a pruner ended), rank (1 is the best trial; <NA> where not
-    complete).
+    Columns: hyperparameter, trial, value, best_value (NaN where an infeasible trial never had a finite value; for a
+    pruned trial the best value before it was stopped), state ("pruned" where a pruner stopped the trial), rank (1 is
+    the best trial; <NA> where the trial is not complete).
     """
     ranked = ranked_trials(frames)
     ranks = pd.Series(range(1, len(ranked) + 1), index=ranked["trial"], dtype="Int64")
@@ -37,18 +37,18 @@ def axes_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperparameter axes") -> Figure:
-    """One panel a hyperparameter, all with the same y axis.
+    """One panel for each hyperparameter; all panels share the y axis. `table`: the frame that `axes_frame` returns.
 
-    Infeasible trials are crosses on the worse edge and take no part in the scale; nor do far outliers, which are
-    drawn as arrows on that edge, nor pruned trials, hollow squares at the best value they reached. Dashed lines: the
-    searched range.
+    Only complete trials that are no far outliers set the scale. Crosses at the worse edge are infeasible trials,
+    arrows there are far outliers, hollow squares are pruned trials at their best value. Dashed lines bound the searched
+    range.
     """
     varied = frames.study.hyperparameters
     columns = min(COLUMNS, max(1, len(varied)))
     rows = max(1, math.ceil(len(varied) / columns))
     figure = theme.new_figure(max(4.5, 3.3 * columns), 2.8 * rows + 0.4, title)
     if table.empty:
-        return theme.empty(figure, "No finished trials, or nothing varies.")
+        return theme.empty(figure, AXES.absent)
     limits = value_limits(table, minimize=frames.study.objective.direction == "minimize")
     shared = None
     for place, hyperparameter in enumerate(varied):
@@ -59,13 +59,13 @@ def axes_plot(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Hyperpa
         mine = table[table["hyperparameter"] == hyperparameter.name]
         _panel(axes, mine.assign(position=_scale_x(axes, hyperparameter, mine["value"])), limits)
     if shared is not None and table["rank"].isna().all():
-        shared.set_yticks([])  # nothing has a value, so the scale says nothing
+        shared.set_yticks([])  # no trial has a value, so the scale has no meaning
     theme.legend_below(figure)
     return figure
 
 
 def value_limits(table: pd.DataFrame, *, minimize: bool) -> tuple[float, float]:
-    """The y axis, (better, worse): from the best complete value to the worst that is no far outlier."""
+    """The ends of the y axis, (better, worse): the best complete value and the worst one that is no far outlier."""
     sign = 1.0 if minimize else -1.0
     values = sign * table.loc[(table["state"] == "complete") & table["best_value"].notna(), "best_value"]
     if values.empty:
@@ -109,7 +109,7 @@ def _panel(axes: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> Non
 
 
 def _scale_x(axes: Axes, hyperparameter: Hyperparameter, values: pd.Series) -> pd.Series:
-    """Set the x axis to the sampling scale with the searched bounds; the positions of `values` on it."""
+    """Give the x axis the sampling scale and the searched bounds; return the positions of `values` on that axis."""
     domain = hyperparameter.domain
     if not isinstance(domain, Range):
         name_ticks(axes, [str(choice) for choice in domain.choices])
@@ -118,3 +118,22 @@ def _scale_x(axes: Axes, hyperparameter: Hyperparameter, values: pd.Series) -> p
         return pd.Series(positions, index=values.index, dtype=float)
     searched_scale(axes, "x", domain)
     return values.astype(float)
+
+
+def _draw(frames: StudyFrames) -> Drawn:
+    table = axes_frame(frames)
+    return axes_plot(table, frames, title=f"Hyperparameter axes of {frames.study.name}"), table
+
+
+AXES = StudyPlot(
+    name="axes",
+    title="Hyperparameter axes",
+    caption="Best value over training against each hyperparameter, on the scale that was sampled. Good configurations "
+    "that crowd at a dashed limit call for a wider range (B20). Crosses are infeasible trials, hollow squares are "
+    "pruned ones; neither stretches the axis.",
+    absent="No trial has finished yet, or nothing varies.",
+    place=20,
+    draw=_draw,
+    on_page=True,
+    needs_search=True,
+)

@@ -1,4 +1,4 @@
-"""Best step of each good trial as a fraction of the budget, with the bands of A14 and A15 (A13, D10, D12)."""
+"""Best step of each good trial as a fraction of the budget, with the bands of the verdict (A13-A15, D10, D12)."""
 
 import math
 from collections.abc import Sequence
@@ -9,26 +9,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tuner.analysis.budget_verdict import EARLY
 from tuner.analysis.levels import LATE
+from tuner.analysis.pooled_gains import EARLY
+from tuner.analysis.questions.best_steps import best_steps_frame
+from tuner.analysis.study_frames import StudyFrames
 from tuner.plots import theme
+from tuner.plots.plot import Drawn, StudyPlot
 
-MOST_NAMED = 30  # trials whose numbers are written
-CROWD = 60  # more trials than this are drawn as small marks without the lines between
+MOST_NAMED = 30  # trials whose numbers are written on the axis
+CROWD = 60  # more trials than these get small marks and no connecting lines
 
 
 def best_steps_plot(
     table: pd.DataFrame, *, max_train_steps: int, title: str = "Best steps", pruned: Sequence[float] = ()
 ) -> Figure:
-    """`table`: as `analysis.best_steps.best_steps_frame` makes it, best trial first.
+    """`table`: the frame that `analysis.best_steps.best_steps_frame` returns, best trial first.
 
-    Circles: the raw best step, hollow where it is the last evaluation (so it may lie later). Triangles: the
-    first step within noise of the best, which drives the verdict. `pruned`: at which share of the budget trials were
-    ended by a pruner; hollow squares at the right, which take no part in the verdict.
+    Circles are best steps; a hollow circle is the last evaluation, so a longer run might have a later best step.
+    Triangles are the first step within noise of the best value; the verdict depends on these. `pruned`: the fractions
+    of the budget at which a pruner stopped trials, drawn as hollow squares at the right; the verdict ignores them.
     """
     figure = theme.new_figure(max(5.0, min(11.0, 3.0 + 0.28 * len(table))), 4.0, title)
     if table.empty:
-        return theme.empty(figure, "No good completed trials yet.")
+        return theme.empty(figure, BEST_STEPS.absent)
     axes = figure.add_subplot()
     theme.style(axes, x="trial, best first", y=f"step / {max_train_steps:,} steps")
     _bands(axes)
@@ -71,3 +74,27 @@ def _bands(axes: Axes) -> None:
         )  # fmt: skip
     for bound in (EARLY, LATE):
         axes.axhline(bound, color=theme.GRAY, linewidth=0.8, linestyle="--", zorder=1)
+
+
+def _draw(frames: StudyFrames) -> Drawn:
+    table = best_steps_frame(frames)
+    budget = frames.study.budget.max_train_steps
+    pruned = frames.pruned["steps"] / budget
+    title = f"Best steps of {frames.study.name}"
+    figure = best_steps_plot(table, max_train_steps=budget, title=title, pruned=pruned.tolist())
+    if table.empty or pruned.empty:
+        return figure, table
+    ended = frames.pruned[["trial", "best_value", "best_step"]].assign(fraction=pruned)
+    return figure, pd.concat([table.assign(state="complete"), ended.assign(state="pruned")], ignore_index=True)
+
+
+BEST_STEPS = StudyPlot(
+    name="best-steps",
+    title="Best steps",
+    caption="When each good trial was at its best, as a share of the budget. If all lie in the lower band, the budget "
+    "is too long. If nearly all lie in the upper band, the budget may be too short (A13-A15).",
+    absent="No complete trial has a best step yet.",
+    place=10,
+    draw=_draw,
+    on_page=True,
+)

@@ -1,19 +1,20 @@
-"""Final value against budget, and where longer runs are predicted to lead (A2)."""
+"""Final value against budget, with the predicted value of longer runs (A2)."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.budget_curve import LEVEL, BudgetCurve, predictions
+from tuner.analysis.questions.budget_curve import LEVEL, BudgetCurve, predictions
 from tuner.plots import theme
+from tuner.plots.plot import BudgetCurvePlot, Drawn
 
-BEYOND = 2.0  # times the longest length
+BEYOND = 2.0  # the prediction ends at this multiple of the longest run
 
 
 def budget_curve_frame(curve: BudgetCurve) -> pd.DataFrame:
-    """One row a trained length and seed (what: "trained"), and the prediction on a grid (what: "predicted").
+    """One row for each trained length and seed ("trained"), and the prediction on a grid of lengths ("predicted").
 
-    Columns: what, length, seed, value, low, high (NaN where trained).
+    Columns: what, length (steps), seed, value, low, high (NaN in trained rows).
     """
     trained = curve.table[["length", "seed", "value"]].assign(what="trained", low=np.nan, high=np.nan)
     try:
@@ -22,17 +23,17 @@ def budget_curve_frame(curve: BudgetCurve) -> pd.DataFrame:
             {"what": "predicted", "length": each.length, "value": each.value, "low": each.low, "high": each.high}
             for each in predictions(curve.table, grid)
         ]
-    except (ValueError, IndexError):  # too few lengths: the points alone
+    except (ValueError, IndexError):  # too few lengths for a prediction
         predicted = []
     return pd.concat([trained, pd.DataFrame(predicted)]) if predicted else trained
 
 
 def budget_curve_plot(table: pd.DataFrame, metric: str, *, title: str = "Final value against budget") -> Figure:
-    """`table`: as `budget_curve_frame` makes it. The band is the interval around the change from the longest run."""
+    """`table`: the frame that `budget_curve_frame` returns. The band: interval of the gain over the longest run."""
     figure = theme.new_figure(6.4, 3.6, title)
     trained, predicted = (table[table["what"] == what] for what in ("trained", "predicted"))
     if trained.empty:
-        return theme.empty(figure, "No length was trained to its end yet.")
+        return theme.empty(figure, BUDGET_CURVE.absent)
     axes = figure.add_subplot()
     theme.style(axes, x="max_train_steps", y=f"best {metric}")
     axes.set_xscale("log", base=2)
@@ -48,3 +49,19 @@ def budget_curve_plot(table: pd.DataFrame, metric: str, *, title: str = "Final v
         )
     theme.legend(axes)
     return figure
+
+
+def _draw(curve: BudgetCurve) -> Drawn:
+    table = budget_curve_frame(curve)
+    return budget_curve_plot(table, curve.objective.metric, title=f"Gain from longer training: {curve.point}"), table
+
+
+BUDGET_CURVE = BudgetCurvePlot(
+    name="budget-curve",
+    title="Final value against budget",
+    caption="Best value of runs of several lengths that share one checkpoint before the decay; each run has its own "
+    "decay. The dashed line predicts longer runs, with its interval.",
+    absent="No run of the budget curve has finished yet.",
+    place=110,
+    draw=_draw,
+)

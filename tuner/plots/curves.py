@@ -1,26 +1,30 @@
-"""Training and validation curves of the best trials, with the chosen checkpoint marked (B24, A12)."""
+"""Training and validation curves of the best trials, with the selected checkpoint marked (A12, B24)."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import pruned_curves_frame, top_curves_frame
 from tuner.plots import theme
+from tuner.plots.plot import Drawn, StudyPlot
 from tuner.plots.scales import value_scale
 
 _LINES = {"training": (theme.VERMILLION, "--", 1.2), "validation": (theme.BLUE, "-", 1.6)}
 
 
 def curves_plot(table: pd.DataFrame, *, title: str = "Training curves of the best trials") -> Figure:
-    """`table`: as `analysis.curves.top_curves_frame` makes it; one panel a trial, best first, all on one scale.
+    """One panel for each trial, best first, all on one scale.
 
-    Rows of the split "pruned" are drawn behind each of them: thin lines that end in a hollow square.
+    `table`: the frame that `analysis.trial_curves.top_curves_frame` returns. Rows with the split "pruned" are the
+    curves of pruned trials: thin lines behind each panel's curves that end in a hollow square.
     """
     pruned = table[table["split"] == "pruned"] if len(table) else table
     ranks = sorted(table["rank"].dropna().unique()) if len(table) else []
     figure = theme.new_figure(max(5.0, 3.4 * len(ranks)), 3.6, title)
     if not ranks:
-        return theme.empty(figure, "No curves of completed trials yet.")
+        return theme.empty(figure, CURVES.absent)
     for place, (rank, axes) in enumerate(zip(ranks, _row_of(figure, len(ranks)), strict=True)):
         mine = table[table["rank"] == rank]
         _behind(axes, pruned)
@@ -59,3 +63,22 @@ def _panel(axes: Axes, curves: pd.DataFrame) -> None:
         chosen["step"], chosen["value"], "D", color=theme.ORANGE, markeredgecolor=theme.BLACK, markersize=7, zorder=3,
         linestyle="none", label="chosen checkpoint",
     )  # fmt: skip
+
+
+def _draw(frames: StudyFrames) -> Drawn:
+    table = top_curves_frame(frames)
+    if len(table) and len(frames.pruned):
+        table = pd.concat([table.astype({"rank": "Int64"}), pruned_curves_frame(frames)], ignore_index=True)
+    return curves_plot(table, title=f"Best trials of {frames.study.name}"), table
+
+
+CURVES = StudyPlot(
+    name="curves",
+    title="Training curves of the best trials",
+    caption="Training and validation over steps. The diamond is the checkpoint that retrospective selection chose "
+    "(A12).",
+    absent="No complete trial has a curve yet.",
+    place=50,
+    draw=_draw,
+    on_page=True,
+)

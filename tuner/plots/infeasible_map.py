@@ -1,4 +1,4 @@
-"""Where infeasible trials lie, over the two hyperparameters that separate them best (B22)."""
+"""Where infeasible trials lie, on the two hyperparameters that separate them best (B22)."""
 
 from itertools import combinations
 from typing import Literal
@@ -7,17 +7,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.infeasible import infeasible_frame
+from tuner.analysis.questions.infeasible import infeasible_frame
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme
+from tuner.plots.plot import Drawn, StudyPlot
 from tuner.plots.scales import searched_scale
 
 
 def infeasible_map_frame(frames: StudyFrames) -> pd.DataFrame:
-    """trial, state ("pruned" for one that a pruner ended), and the values of two numeric hyperparameters.
+    """Columns: trial, state ("pruned" where a pruner stopped the trial), and two numeric hyperparameters.
 
-    Of those that exist at most of the infeasible trials together, the two that separate them best from the others.
+    The two are the pair that most infeasible trials have; among equals, the pair that separates them best.
     """
     finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
     finished = pd.concat([finished, frames.pruned.assign(state="pruned")]).sort_values("trial")
@@ -26,7 +27,7 @@ def infeasible_map_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def _pair(ranked: pd.DataFrame, finished: pd.DataFrame) -> list[str]:
-    """Each pair is judged by how many infeasible trials, then trials, have both; then by how well they separate."""
+    """The pair that most infeasible trials have, then most trials, then the one that separates them best."""
     apart = dict(zip(ranked["hyperparameter"], ranked["separation"].abs().fillna(0.0), strict=True))
     bad = finished["state"] == "infeasible"
 
@@ -40,15 +41,16 @@ def _pair(ranked: pd.DataFrame, finished: pd.DataFrame) -> list[str]:
 
 
 def infeasible_map(table: pd.DataFrame, frames: StudyFrames, *, title: str = "Infeasible trials") -> Figure:
-    """`table`: as `infeasible_map_frame` makes it. Crosses: infeasible; circles: complete; dashed: the search.
+    """`table`: the frame that `infeasible_map_frame` returns.
 
-    Squares: pruned. The legend counts what is drawn, and what is not because it lacks one of the two.
+    Crosses are infeasible trials, circles complete ones, squares pruned ones; dashed lines bound the searched range.
+    The legend counts the trials that are drawn, and the trials that lack one of the two hyperparameters.
     """
     figure = theme.new_figure(5.4, 4.2, title)
     names = [name for name in table.columns if name not in ("trial", "state")]
     bad = int((table["state"] == "infeasible").sum()) if len(table) else 0
     if table.empty or not names:
-        return theme.empty(figure, "No finished trials, or no numbers that vary.")
+        return theme.empty(figure, INFEASIBLE.absent)
     if not bad:
         finished = int((table["state"] != "pruned").sum())
         return theme.empty(figure, f"None of {finished} finished trials is infeasible.")
@@ -80,3 +82,19 @@ def _scales(axes: Axes, names: list[str], frames: StudyFrames) -> None:
         domain = domains[name]
         if isinstance(domain, Range):
             searched_scale(axes, which, domain)
+
+
+def _draw(frames: StudyFrames) -> Drawn:
+    table = infeasible_map_frame(frames)
+    return infeasible_map(table, frames, title=f"Infeasible trials of {frames.study.name}"), table
+
+
+INFEASIBLE = StudyPlot(
+    name="infeasible",
+    title="Infeasible trials",
+    caption="Infeasible (crosses), complete (circles) and pruned trials (squares) on the two hyperparameters that "
+    "separate the infeasible ones best. Dashed lines are the limits of the searched ranges (B22).",
+    absent="No trial has finished yet, or no number varies.",
+    place=70,
+    draw=_draw,
+)

@@ -1,25 +1,26 @@
-"""Parallel view: the top trials as lines across all hyperparameters, on their sampling scales."""
+"""Parallel coordinates: the best trials as lines across all hyperparameters, on their sampling scales."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tuner.analysis.curves import ranked_trials
-from tuner.analysis.positions import unit_positions
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.ranges import unit_positions
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Range
 from tuner.plots import theme
+from tuner.plots.plot import Drawn, StudyPlot
 from tuner.plots.scales import name_ticks
 
 TOP = 10
-ENDS = 14  # characters of what stands at an end
+ENDS = 14  # characters of the text at the end of an axis
 
 
 def parallel_frame(frames: StudyFrames) -> pd.DataFrame:
-    """Long form, the best ten trials: rank, trial, best_value, hyperparameter, value, position (0 to 1; NaN absent).
+    """Long form, one row for each trial and hyperparameter: the ten best trials, then pruned trials without a rank.
 
-    low and high: what stands at positions 0 and 1, as text. Pruned trials follow, without a rank.
+    Columns: rank, trial, best_value, hyperparameter, value, position (0 to 1; NaN where the trial lacks the
+    hyperparameter), low and high (the text at positions 0 and 1).
     """
     best = ranked_trials(frames).head(TOP)
     pruned = frames.pruned if len(best) else frames.pruned.head(0)
@@ -41,16 +42,16 @@ def parallel_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def parallel_plot(table: pd.DataFrame, *, title: str = "The best trials across all hyperparameters") -> Figure:
-    """`table`: as `parallel_frame` makes it. Ten lines: the best in front, told apart by colour, mark and dash."""
+    """`table`: the frame that `parallel_frame` returns. Lines differ by colour, mark and dash; the best is in front."""
     names = list(dict.fromkeys(table["hyperparameter"])) if len(table) else []
     figure = theme.new_figure(max(5.0, 1.5 * len(names) + 2.0), 3.8, title)
     if not names:
-        return theme.empty(figure, "No completed trials, or nothing varies.")
+        return theme.empty(figure, PARALLEL.absent)
     axes = figure.add_subplot()
     theme.style(axes, y="position in the searched range")
     for rank, line in table.groupby("rank"):
         place = int(str(rank)) - 1
-        known = line[line["position"].notna()]  # a line passes over what does not exist in its branch
+        known = line[line["position"].notna()]  # the line skips hyperparameters of other branches
         told = f"trial {line['trial'].iloc[0]}: {line['best_value'].iloc[0]:.4g}"
         color, marker = theme.look(place)
         axes.plot(
@@ -70,10 +71,25 @@ def parallel_plot(table: pd.DataFrame, *, title: str = "The best trials across a
 
 
 def _name_ends(axes: Axes, hyperparameters: pd.DataFrame) -> None:
-    """What the ends of each hyperparameter are, above and below its lines."""
+    """Write the ends of each range above and below its axis."""
     for place, row in enumerate(hyperparameters.to_dict("records")):
         for end, height, side in (("low", -0.03, "top"), ("high", 1.03, "bottom")):
             axes.text(
                 place, height, theme.short(row[end], ENDS), ha="center", va=side, fontsize=theme.SMALL,
                 color=theme.GRAY, parse_math=False,
             )  # fmt: skip
+
+
+def _draw(frames: StudyFrames) -> Drawn:
+    table = parallel_frame(frames)
+    return parallel_plot(table, title=f"Best trials of {frames.study.name}"), table
+
+
+PARALLEL = StudyPlot(
+    name="parallel",
+    title="Best trials across all hyperparameters",
+    caption="Each line is one of the ten best trials, across all hyperparameters, on the scales that were sampled.",
+    absent="No trial is complete yet, or nothing varies.",
+    place=80,
+    draw=_draw,
+)

@@ -1,5 +1,6 @@
-"""Learning rate schedules over each other: what a longer round does with its extra steps (A35, A40-A42)."""
+"""Learning rate schedules on one pair of axes: how a longer round uses its extra steps (A35, A40-A42)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -7,31 +8,31 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
 from tuner.budget.schedules import Schedule
+from tuner.design.names import Name
 from tuner.plots import theme
-from tuner.records import TrialRecord
+from tuner.plots.plot import CampaignPlot, Drawn
 
-MOST_STEPS = 2000  # of a longer schedule so many steps are drawn, and the ends of each piece
-Based = Mapping[str, tuple[Schedule, float]]  # schedules with their base rates, by the name they are drawn under
-
-
-def base_rate(record: TrialRecord) -> float:
-    """The base learning rate of a trial; 1, and so fractions of it, where the point has none."""
-    rate = record.point.get("learning_rate")
-    return float(rate) if isinstance(rate, int | float) else 1.0
+MOST_STEPS = 2000  # a longer schedule is drawn at this many steps, and at the ends of its pieces
+Based = Mapping[str, tuple[Schedule, float]]  # schedules with their base rates, by the label of their line
 
 
-def trained_schedules(trials: Sequence[tuple[str, TrialRecord]]) -> dict[str, tuple[Schedule, float]]:
-    """The schedules of trials as they were trained, by "round-1 trial 7: 0.01"."""
-    return {
-        f"{study} trial {record.number}: {base_rate(record):.3g}": (record.schedule, base_rate(record))
-        for study, record in trials
-        if record.schedule is not None
-    }
+def base_rate(frames: StudyFrames, trial: int) -> float:
+    """The base learning rate of a trial: searched, of the branch that the trial is in, or fixed.
+
+    1 where the point has no learning rate, so that the plot shows fractions of it.
+    """
+    row = frames.trials[frames.trials["trial"] == trial].iloc[0]
+    searched = [row[name] for name in frames.hyperparameters if Name.of(name).short == "learning_rate"]
+    branches = {f"{row['optimizer']}.learning_rate"} if "optimizer" in row else set()
+    fixed = [one.value for name, one in frames.study.fixed if name in branches | {"learning_rate"}]
+    known = [rate for rate in (*searched, *fixed) if isinstance(rate, int | float) and not math.isnan(rate)]
+    return float(known[0]) if known else 1.0
 
 
 def schedules_frame(schedules: Based) -> pd.DataFrame:
-    """Long form: schedule, step (counted from 0), learning_rate."""
+    """Long form. Columns: schedule (its label), step (counted from 0), learning_rate."""
     parts = []
     for name, (schedule, base) in schedules.items():
         steps = _steps(schedule)
@@ -41,16 +42,14 @@ def schedules_frame(schedules: Based) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def schedules_plot(
-    table: pd.DataFrame, *, title: str = "Learning rate schedules", reason: str = "No schedules to draw."
-) -> Figure:
-    """`table`: as `schedules_frame` makes it. One line a schedule, told apart by colour and dash.
+def schedules_plot(table: pd.DataFrame, *, title: str = "Learning rate schedules", reason: str = "") -> Figure:
+    """One line for each schedule; lines differ by colour and dash. `table`: the frame that `schedules_frame` returns.
 
-    `reason`: what stands there where there is none.
+    `reason`: the sentence in place of the lines where there are none; without one it is that of the plot's record.
     """
     figure = theme.new_figure(7.0, 3.6, title)
     if table.empty:
-        return theme.empty(figure, reason)
+        return theme.empty(figure, reason or SCHEDULES.absent)
     axes = figure.add_subplot()
     theme.style(axes, x="step", y="learning rate")
     for place, (name, line) in enumerate(table.groupby("schedule", sort=False)):
@@ -65,9 +64,41 @@ def schedules_plot(
 
 
 def _steps(schedule: Schedule) -> list[int]:
-    """Every step, or of long schedules some of them and the first and last of each piece."""
+    """Every step; of a long schedule some of them, and the first and last step of each piece."""
     if len(schedule) <= MOST_STEPS:
         return list(range(len(schedule)))
     ends = list(accumulate(piece.steps for piece in schedule.pieces))
     spread = np.linspace(0, len(schedule) - 1, MOST_STEPS).round().astype(int).tolist()
     return sorted({*spread, *(end - 1 for end in ends), *ends[:-1]})
+
+
+def _draw(rounds: Sequence[StudyFrames]) -> Drawn:
+    """The best trials of one study, or the best trial of each of several, with the schedules that were trained."""
+    title = f"Learning rate schedules{f' of {rounds[0].study.name}' if len(rounds) == 1 else ''}"
+    known = [frames for frames in rounds if not frames.study.schedule.kind.unknown]
+    if rounds and not known:
+        table = schedules_frame({})
+        return schedules_plot(table, title=title, reason=_unknown(rounds[-1])), table
+    based: dict[str, tuple[Schedule, float]] = {}
+    for frames in known:
+        for trial in ranked_trials(frames)["trial"].head(TOP if len(rounds) == 1 else 1):
+            if trial in frames.schedules:
+                base, study = base_rate(frames, trial), f"{frames.study.name} " if len(rounds) > 1 else ""
+                based[f"{study}trial {trial}: {base:.3g}"] = frames.schedules[trial], base
+    table = schedules_frame(based)
+    return schedules_plot(table, title=title), table
+
+
+def _unknown(frames: StudyFrames) -> str:
+    unknown = frames.study.schedule.kind.unknown
+    return f"{frames.study.name} was trained elsewhere, and its learning rate schedule is {unknown}."
+
+
+SCHEDULES = CampaignPlot(
+    name="schedules",
+    title="Learning rate schedules",
+    caption="The learning rate at each step of the best trial of each round, as it was trained.",
+    absent="No complete trial has a schedule yet.",
+    place=60,
+    draw=_draw,
+)

@@ -1,7 +1,7 @@
-"""Steps to fit the training set against the learning rate of a sweep, with what is known and what is not (A24-A26).
+"""Steps to fit the training set against the learning rate of a sweep (A24-A26).
 
-Only fitted rates, the winner and its seeds make the scale. Rates that did not fit, or diverged, stand on the top
-edge: they have no number of steps, and a mark that had one would lie (D8).
+Only fitted rates, the winner and its seeds set the scale. Rates that did not fit or diverged are drawn at the top
+edge: they have no number of steps, and a mark on the scale would suggest one (D8).
 """
 
 import math
@@ -12,24 +12,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tuner.analysis.sweep_outcome import PREDICTION, Fitted, Invalid, Outcome
+from tuner.analysis.sweep_records import SweepRecords
 from tuner.plots import theme
+from tuner.plots.plot import Drawn, SweepPlot
 
 EDGE = 0.955  # height of the marks without a number, as a fraction of the axes
-ROOM = 1.35  # factor left free below the fastest and above the slowest steps
-HEADROOM = 2.2  # and for the marks on the top edge
+ROOM = 1.35  # factor left free below the smallest number of steps
+HEADROOM = 2.2  # factor left free above the largest one, for the marks at the top edge
 
 
 def sweep_plot(fits: pd.DataFrame, outcome: Outcome, *, title: str = "Steps to fit the training set") -> Figure:
-    """`fits`: as `analysis.fit_steps.fit_steps_frame` makes it; `outcome`: what they were judged to say."""
+    """`fits`: the frame that `analysis.fit_steps.fit_steps_frame` returns. `outcome`: what follows from those fits."""
     figure = theme.new_figure(7.2, 4.4, title)
     if not fits["state"].isin(["complete", "infeasible"]).any():
-        return theme.empty(figure, "No finished trials of a sweep yet.")
+        return theme.empty(figure, SWEEP.absent)
     axes = figure.add_subplot()
     theme.style(axes, x="learning rate (constant)", y="steps to fit")
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = _limits(fits, outcome)
-    _set_scale(axes, fits, low, high)  # before anything is drawn, so that no mark moves it
+    _set_scale(axes, fits, low, high)  # before anything is drawn, so that no mark changes the scale
     if isinstance(outcome, Fitted):
         _draw_seeds(axes, outcome, low, high)
     _draw_fitted(axes, fits, outcome, low)
@@ -42,7 +44,7 @@ def sweep_plot(fits: pd.DataFrame, outcome: Outcome, *, title: str = "Steps to f
 
 
 def _limits(fits: pd.DataFrame, outcome: Outcome) -> tuple[float, float]:
-    """The y axis: steps of the fitted rates, the winner and its seeds."""
+    """The ends of the y axis: steps of the fitted rates, of the winner and of its seeds."""
     steps = [float(step) for step in fits["first_fit"].dropna()]
     if isinstance(outcome, Fitted):
         bounds = (outcome.high, outcome.seed_low, outcome.seed_high, *outcome.seed_steps)
@@ -53,7 +55,7 @@ def _limits(fits: pd.DataFrame, outcome: Outcome) -> tuple[float, float]:
 
 
 def _draw_fitted(axes: Axes, fits: pd.DataFrame, outcome: Outcome, low: float) -> None:
-    """Each fitted rate: a point, and the interval its fit lies in."""
+    """Draw each fitted rate as a mark with the interval of its steps to fit."""
     winner = outcome.learning_rate if isinstance(outcome, Fitted) else math.nan
     shown = fits[fits["first_fit"].notna() & (fits["learning_rate"] != winner)]
     if shown.empty:
@@ -75,7 +77,7 @@ def _draw_winner(axes: Axes, outcome: Outcome, low: float) -> None:
 
 
 def _draw_seeds(axes: Axes, outcome: Fitted, low: float, high: float) -> None:
-    """Where a further seed would lie, as a band at the fastest rate; its seeds as small points."""
+    """Draw the prediction interval of a further seed as a band at the fastest rate, and its seeds as dashes."""
     rate = outcome.learning_rate
     if outcome.seed_low is not None:
         until = outcome.seed_high if outcome.seed_high is not None else high
@@ -91,7 +93,7 @@ def _draw_seeds(axes: Axes, outcome: Fitted, low: float, high: float) -> None:
 
 
 def _draw_without_number(axes: Axes, fits: pd.DataFrame) -> None:
-    """Rates that did not fit, with what they reached, and those that diverged: marks on the top edge."""
+    """Draw rates that did not fit (with their final value) and rates that diverged at the top edge."""
     at_edge = axes.get_xaxis_transform()
     unfitted = fits[fits["first_fit"].isna() & (fits["state"] == "complete")]
     diverged = fits[fits["state"] == "infeasible"]
@@ -112,7 +114,7 @@ def _draw_without_number(axes: Axes, fits: pd.DataFrame) -> None:
 
 
 def _draw_open_end(axes: Axes, outcome: Invalid) -> None:
-    """The side on which the grid ends too early."""
+    """Mark the side on which the grid ends too early."""
     upper = outcome.direction == "upper"
     axes.axvline(outcome.learning_rate, color=theme.VERMILLION, linestyle="--", linewidth=1.2, zorder=1)
     axes.annotate(
@@ -137,3 +139,19 @@ def _set_scale(axes: Axes, fits: pd.DataFrame, low: float, high: float) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda steps, _: f"{steps:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw(records: SweepRecords) -> Drawn:
+    return sweep_plot(records.fits, records.outcome), records.fits
+
+
+SWEEP = SweepPlot(
+    name="sweep",
+    title="Steps to fit against learning rate",
+    caption="Each learning rate, constant and without regularization, trained for the same number of steps. The line "
+    "of a mark is the interval in which the trial first fitted the training set for good. Marks at the top edge have "
+    "no number of steps. A fastest rate at an end of the grid would make the answer invalid (A25).",
+    absent="No trial of a sweep has finished yet.",
+    place=90,
+    draw=_draw,
+)

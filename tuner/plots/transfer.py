@@ -1,4 +1,4 @@
-"""Two rounds beside each other: did points keep their order, and what did the extra steps buy (A30, A32)?"""
+"""A round beside the one before: did configurations keep their order, and what did the extra steps gain (A30, A32)?"""
 
 from typing import Any
 
@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.transfer_pairs import transfer_pairs
 from tuner.plots import theme
+from tuner.plots.plot import Drawn, RoundPlot
 from tuner.plots.scales import value_scale
 
 MOST_PARENTS = 12  # in the legend
-_ARM = "-."  # another base rate than the parent's
+_ARM = "-."  # a base rate that differs from the parent's
 _STROKES: dict[str, tuple[Any, str]] = {
     "parent": ((0, (1, 1)), "the round before"),
     "same": ("--", "same seed"),
@@ -23,10 +24,10 @@ _STROKES: dict[str, tuple[Any, str]] = {
 
 
 def transfer_frame(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:
-    """Long form, a row a point of a line: panel ("pairs" or "steps"), trial, parent, seeds, rate, step, value.
+    """Long form. Columns: panel ("pairs" or "steps"), trial, parent, seeds, rate, step, value.
 
-    "pairs": the parent's best value at the shorter length, then the trial's at the longer one. "steps": the best value
-    so far of parent (trial <NA>) and trial at each evaluation, so that both can be read at an equal step.
+    "pairs": the parent's best value in the shorter round, then the trial's best value in the longer one. "steps": the
+    best value so far of the parent (trial <NA>) and of the trial at each evaluation, to compare them at an equal step.
     """
     pairs = transfer_pairs(before, after)
     pairs = pairs[pairs["complete"]]
@@ -47,18 +48,19 @@ def transfer_frame(before: StudyFrames, after: StudyFrames) -> pd.DataFrame:
 
 
 def transfer_plot(table: pd.DataFrame, metric: str, *, title: str = "From a shorter to a longer round") -> Figure:
-    """Left: each point's value at both lengths; right: its best value so far over steps.
+    """Left: the value of each configuration in both rounds. Right: its best value so far over steps.
 
-    A parent has a colour and a mark of its own; what is hollow and dashed kept its parent's seed.
+    `table`: the frame that `transfer_frame` returns. Each parent has its own colour and mark. Hollow marks and dashed
+    lines are trials with the seed of their parent.
     """
     figure = theme.new_figure(11.0, 3.8, title)
     if table.empty:
-        return theme.empty(figure, "No promoted trial is complete yet.")
+        return theme.empty(figure, TRANSFER.absent)
     left, right = figure.subplots(1, 2)
     theme.style(
-        left, x="steps of the round", y=metric, title="fresh seeds decide; the same seed shares its parent's luck"
+        left, x="steps of the round", y=metric, title="compare fresh seeds; the same seed shares its parent's luck"
     )
-    theme.style(right, x="step", title="best so far: read both at an equal step")
+    theme.style(right, x="step", title="best so far: compare at an equal step")
     looks = {int(parent): theme.look(place) for place, parent in enumerate(table["parent"].unique())}
     _draw_pairs(left, table[table["panel"] == "pairs"], looks)
     steps = table[table["panel"] == "steps"]
@@ -70,7 +72,7 @@ def transfer_plot(table: pd.DataFrame, metric: str, *, title: str = "From a shor
 
 
 def _explain(axes: Axes, looks: dict[int, tuple[str, str]], arms: list[float]) -> None:
-    """Colours and marks are parents, strokes are seeds, in both panels."""
+    """In both panels colours and marks are parents, and strokes are seeds."""
     shown = list(looks.items())[:MOST_PARENTS]
     marks = [Line2D([], [], color=c, marker=m, linestyle="none", label=f"trial {parent}") for parent, (c, m) in shown]
     if len(looks) > len(shown):
@@ -110,3 +112,21 @@ def _best_so_far(frames: StudyFrames, trial: int) -> pd.DataFrame:
     curve = frames.curve(trial, frames.study.objective.metric).dropna()
     smaller = frames.study.objective.direction == "minimize"
     return curve.assign(value=curve["value"].cummin() if smaller else curve["value"].cummax())
+
+
+def _draw(before: StudyFrames, after: StudyFrames) -> Drawn:
+    table = transfer_frame(before, after)
+    title = f"From {before.study.name} to {after.study.name}"
+    return transfer_plot(table, after.study.objective.metric, title=title), table
+
+
+TRANSFER = RoundPlot(
+    name="transfer",
+    title="From the round before",
+    caption="Left: the values of promoted configurations in both rounds; hollow and dashed where the seed is that of "
+    "the first training, which confirms nothing. Right: the best value so far over steps; dotted lines are the shorter "
+    "trials (A30, A32).",
+    absent="No promoted trial is complete yet.",
+    place=100,
+    draw=_draw,
+)

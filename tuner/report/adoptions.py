@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tuner.analysis.adoption import adoption_log, concluded_findings
+from tuner.analysis.questions.adoption import adoption_log, concluded_findings
 from tuner.report.findings import Card, card_of
 from tuner.report.material import Material, Placed
 from tuner.report.section import Section

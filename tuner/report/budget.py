@@ -9,7 +9,7 @@ import pandas as pd
 from tuner.analysis.sweep_outcome import PREDICTION, Fitted, Invalid, NotFitted, Outcome
 from tuner.analysis.sweep_records import SweepRecords
 from tuner.budget.step_budget import rounded_up
-from tuner.plots.sweep import sweep_plot
+from tuner.plots.sweep import SWEEP
 from tuner.report.findings import Card, card_of
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material
@@ -19,12 +19,6 @@ from tuner.report.sweeps import attempt_line, attempts, stages_table
 from tuner.report.tables import Column, Table
 from tuner.report.wording import NOTHING, readable
 from tuner.shown import counted
-
-_CAPTION = (
-    "Each learning rate, constant and without regularization, trained for the same number of steps. A mark's line is "
-    "the interval in which it first fitted the training set for good; marks at the top edge have no number of steps. "
-    "A fastest rate at an end of the grid would make the answer invalid (A25)."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +59,8 @@ def budget(material: Material) -> list[Section]:
         chain=_chain(material),
         card=card_of(judged) if judged else None,
         reasons=tuple((r.weight, r.because) for r in outcome.reasons) if isinstance(outcome, NotFitted) else (),
-        plot=_plot(fits, outcome),
-        caption=_CAPTION,
+        plot=_plot(sweep),
+        caption=SWEEP.caption,
         rates=_rates(sweep, fits),
         rounds=rounds_table(material),
         stages=stages_table(by_name.get(shown, ())),
@@ -124,10 +118,10 @@ def _seeds_words(outcome: Fitted) -> str:
     return f"{listed}; {PREDICTION:.0%} of further ones: {outcome.seed_low:,} to {until}"
 
 
-def _plot(fits: pd.DataFrame, outcome: Outcome | None) -> Image | None:
-    if fits.empty or outcome is None:
+def _plot(sweep: SweepRecords | None) -> Image | None:
+    if sweep is None or sweep.fits.empty:
         return None
-    return image_of(sweep_plot(fits, outcome), f"Steps to fit against learning rate. {_CAPTION}")
+    return image_of(SWEEP.draw(sweep)[0], f"{SWEEP.title}. {SWEEP.caption}")
 
 
 def _rates(sweep: SweepRecords | None, fits: pd.DataFrame) -> Table:

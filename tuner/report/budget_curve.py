@@ -2,17 +2,12 @@
 
 from dataclasses import dataclass
 
-from tuner.analysis.budget_curve import KIND, budget_curve, budget_curve_finding
-from tuner.plots.budget_curve import budget_curve_frame, budget_curve_plot
+from tuner.analysis.questions.budget_curve import KIND, budget_curve, budget_curve_finding
+from tuner.plots.budget_curve import BUDGET_CURVE
 from tuner.report.findings import Card, card_of
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, Placed
 from tuner.report.section import Section
-
-_CAPTION = (
-    "Best value of runs of several lengths that share their trunk, each with a decay of its own; dashed what a longer "
-    "one would reach, with its interval."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +26,7 @@ def budget_curves(material: Material) -> list[Section]:
     curve = budget_curve(material.ledger, material.campaign)
     if curve.table.empty:
         return []
-    figure = budget_curve_plot(budget_curve_frame(curve), curve.objective.metric, title=f"Of {curve.point}")
+    image = image_of(BUDGET_CURVE.draw(curve)[0], f"{BUDGET_CURVE.title}. {BUDGET_CURVE.caption}")
     placed = Placed("budget-curve-finding", curve.point, budget_curve_finding(curve), "budget-curve-plot")
-    page = BudgetCurvePage(card_of(placed), image_of(figure, f"Final value against budget. {_CAPTION}"), _CAPTION)
+    page = BudgetCurvePage(card_of(placed), image, BUDGET_CURVE.caption)
     return [Section("budget_curve", "budget-curve", page, "What longer runs buy")]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tuner.analysis.conclusions import conclusions_frame
+from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.report.material import Material
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of

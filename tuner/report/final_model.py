@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tuner.analysis.search_lines import again_elsewhere
+from tuner.analysis.elsewhere import again_elsewhere
+from tuner.design.objective import BATCH_LOSS, metric_from
 from tuner.records import TEST_SCORE
 from tuner.report.material import Material
 from tuner.report.promoted import promoted_table
@@ -76,7 +77,7 @@ def _metrics(winner: Winner) -> Table:
     """Every metric of a split at the chosen step, and at the last one."""
     curves = winner.study.frames.curves
     mine = curves[curves["trial"] == winner.record.number]
-    mine = mine[~mine["metric"].astype(str).str.startswith("batch/")]
+    mine = mine[mine["metric"].astype(str).map(lambda text: metric_from(text).split != BATCH_LOSS.split).astype(bool)]
     columns = (Column("metric"), Column("chosen step", True), Column("last step", True))
     rows = [
         (str(name), _value(curve[curve["step"] == winner.step]), _value(curve.tail(1)))

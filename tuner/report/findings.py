@@ -1,43 +1,14 @@
 """Every finding as a card: verdict, strength, caveats, action, and the evidence to doubt it with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tuner.analysis.evidence import has_curves
 from tuner.analysis.finding import NOTHING_TO_DO, Finding
 from tuner.analysis.good_trials import good_defined
+from tuner.analysis.trial_curves import has_curves
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Section
 from tuner.report.tables import Table, table_of
 from tuner.report.wording import in_words, readable
-
-# The question as a person asks it; one that is missing here is shown by its name.
-_ASKED: Mapping[str, str] = {
-    "best_steps": "Was the step budget right?",
-    "boundary": "Was its range wide enough?",
-    "failed_trials": "Did trials fail?",
-    "infeasible": "Did too many points fail to train?",
-    "enough_points": "Were there enough points?",
-    "instability": "Is the best learning rate at the edge of stability?",
-    "overfitting": "Do the best trials overfit?",
-    "late_variance": "Can the best trials be told apart?",
-    "improvement": "Still improving at the end?",
-    "training_loss": "Does the training loss rise?",
-    "warmup": "Do best steps lie inside the warmup?",
-    "periodicity": "Do the curves repeat?",
-    "insensitivity": "Does anything matter?",
-    "importance": "Which hyperparameters matter most?",
-    "budget_curve": "What would a longer run buy?",
-    "effort": "Did each value get as many chances?",
-    "isolation": "Which value is best?",
-    "adoption": "Is it better than trials vary?",
-    "stale_budget": "Was the budget chosen for what is trained now?",
-    "transfer": "Does it still hold at this length?",
-    "longer_training": "Did training longer help?",
-    "sweep": "How many steps fit the training set?",
-    "regime": "Is training compute-bound?",
-    "declared_regime": "Does the evidence agree with what was declared?",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +57,7 @@ def _cards_of(study: StudyMaterial) -> StudyCards:
 
 def asked(finding: Finding) -> str:
     """The question that a finding answers, as a person asks it."""
-    return _ASKED.get(finding.question, in_words(finding.question))
+    return finding.asked.sentence
 
 
 def card_of(placed: Placed) -> Card:

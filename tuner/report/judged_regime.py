@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.finding import Finding
-from tuner.analysis.regime import contradiction_finding, regime_finding
+from tuner.analysis.questions.regime import contradiction_finding, regime_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import NotFitted
 from tuner.analysis.sweep_records import SweepRecords

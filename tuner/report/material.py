@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tuner.analysis.checklist import only_promoted
+from tuner.analysis.checklist import only_promoted, round_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.round_findings import round_findings
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.round_frames import round_frames, round_of, round_rows, row_of_trial
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.study import Study
 from tuner.errors import StorageError
@@ -38,30 +37,6 @@ class Placed:
     subject: str
     finding: Finding
     plot_anchor: str = ""
-
-
-# The plot of a study that shows what a finding about it speaks of.
-_PLOT_OF = {
-    "boundary": "axes",
-    "enough_points": "best-of-n",
-    "failed_trials": "axes",
-    "infeasible": "axes",
-    "instability": "axes",
-    "overfitting": "curves",
-    "late_variance": "curves",
-    "improvement": "curves",
-    "training_loss": "curves",
-    "best_steps": "best-steps",
-    "regime": "curves",
-    "warmup": "best-steps",
-    "periodicity": "curves",
-    "insensitivity": "axes",
-    "importance": "axes",
-    "effort": "isolation",
-    "isolation": "isolation",
-    "transfer": "transfer",
-    "longer_training": "transfer",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +73,7 @@ class StudyMaterial:
     @property
     def placed(self) -> tuple[Placed, ...]:
         """Its findings with their anchors."""
-        plots = [_PLOT_OF.get(finding.question) for finding in self.findings]
+        plots = [finding.asked.plot for finding in self.findings]
         return tuple(
             Placed(f"{self.anchor}-finding-{number}", finding.subject, finding, f"{self.anchor}-{plot}" if plot else "")
             for number, (finding, plot) in enumerate(zip(self.findings, plots, strict=True), 1)

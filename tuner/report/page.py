@@ -22,7 +22,7 @@ from tuner.report.schedules import schedules
 from tuner.report.section import Section
 from tuner.report.studies import studies
 from tuner.report.summary import masthead, summary
-from tuner.security import make_private_folder, without_password
+from tuner.security import make_private_folder, plain_name, without_password
 from tuner.shown import commands_about, commands_with, shown, word
 from tuner.storage.engine import DEFAULT_FILE
 from tuner.storage.store import Ledger
@@ -52,6 +52,11 @@ def write_report(ledger: Ledger, campaign: str, target: Path, also: Asks = nothi
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def report_path(ledger: Ledger, campaign: str) -> Path:
+    """The default file of a campaign's report: beside the storage, one file for each campaign."""
+    return (ledger.folder or Path("runs")) / f"{plain_name(campaign)}.html"
 
 
 def report_html(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> str:

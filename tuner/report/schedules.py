@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from tuner.analysis.curves import ranked_trials
-from tuner.budget.schedules import UNKNOWN_SHAPES, Schedule
+from tuner.analysis.study_frames import ranked_trials
+from tuner.budget.schedules import Schedule
 from tuner.budget.transfer import transfer_report
-from tuner.plots.schedules import base_rate, schedules_frame, schedules_plot
+from tuner.plots.schedules import SCHEDULES, base_rate, schedules_frame, schedules_plot
 from tuner.records import TrialRecord
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, StudyMaterial
@@ -14,8 +14,6 @@ from tuner.report.section import Section
 from tuner.report.tables import Column, Table
 from tuner.report.wording import NOTHING, readable
 from tuner.shown import counted
-
-_CAPTION = "The learning rate at each step of the best trial of each round, as it was trained."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +29,22 @@ class SchedulesPage:
 
 def schedules(material: Material) -> list[Section]:
     """Nothing before a round has a complete trial, nor where it is not known how the rate fell."""
-    known = [study for study in material.rounds if study.study.schedule.name not in UNKNOWN_SHAPES]
+    known = [study for study in material.rounds if not study.study.schedule.kind.unknown]
     best = [(study, _best(material, study)) for study in known]
     drawn = [(study, record, record.schedule) for study, record in best if record is not None and record.schedule]
     if not drawn:
         return []
     based = {
-        f"{study.study.name} trial {record.number}": (schedule, base_rate(record)) for study, record, schedule in drawn
+        f"{study.study.name} trial {record.number}": (schedule, base_rate(study.frames, record.number))
+        for study, record, schedule in drawn
     }
     promoted = [(study, record) for study, record, _ in drawn if study.promoted]
     reports = [_transfer(material, study, record) for study, record in promoted]
     page = SchedulesPage(
         plot=image_of(
-            schedules_plot(schedules_frame(based)), f"Learning rate schedules of the best trials. {_CAPTION}"
+            schedules_plot(schedules_frame(based)), f"{SCHEDULES.title} of the best trials. {SCHEDULES.caption}"
         ),
-        caption=_CAPTION,
+        caption=SCHEDULES.caption,
         pieces=_pieces(drawn),
         warnings=tuple(warning for _, warnings in reports for warning in warnings),
         compared=tuple(sentence for sentence, _ in reports if sentence),
@@ -101,7 +100,7 @@ def _row(study: StudyMaterial, record: TrialRecord, schedule: Schedule) -> tuple
     decay, warmup = _decay(schedule), schedule.warmup_steps
     return (
         f"{study.study.name} trial {record.number}",
-        readable(base_rate(record)),
+        readable(base_rate(study.frames, record.number)),
         f"{len(schedule):,}",
         f"{warmup:,}",
         f"{len(schedule) - warmup - decay:,}",

@@ -1,19 +1,18 @@
 """A section for each round: what was declared, its plots, its trials."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
 
-from tuner.analysis.curves import ranked_trials
+from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.round_frames import WIDENING_NUMBERS
-from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.transfer_pairs import transfer_pairs
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
 from tuner.design.study import Study
 from tuner.plots.catalog import PLOTS
-from tuner.plots.transfer import transfer_frame, transfer_plot
+from tuner.plots.plot import Plot, RoundPlot, StudyPlot
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, StudyMaterial
 from tuner.report.section import Section
@@ -23,69 +22,15 @@ from tuner.report.wording import NOTHING, domain_words, readable, scale_words, s
 from tuner.shown import counted
 
 MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` has them all
-_SEARCHED = ("axes", "best-of-n", "isolation")  # plots of a round that searched its points
 _UNCOUNTED = ("failed", "infeasible", "complete", "running", "waiting", "cancelled")  # what asks for a look comes first
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A plot with its heading, how to read it, and what to say where there is nothing to draw."""
-
-    title: str
-    caption: str
-    absent: str
-
-
-_SHOWN: Mapping[str, Shown] = {
-    "best-steps": Shown(
-        "Best steps",
-        "When each good trial was at its best, as a share of the budget. All in the lower band: the budget is too "
-        "long. Nearly all in the upper band: maybe too short (A13-A15).",
-        "No complete trial has a best step yet.",
-    ),
-    "axes": Shown(
-        "Hyperparameter axes",
-        "Best value over training against each hyperparameter, on the scale it was sampled on. Good points crowding "
-        "at a dashed bound ask for a wider range (B20); crosses are infeasible trials, hollow squares pruned ones; "
-        "neither stretches the axis.",
-        "No trial has finished yet, or nothing varies.",
-    ),
-    "best-of-n": Shown(
-        "Best of n trials",
-        "How good the best of fewer trials would have been, drawn anew from these: what of the best value is luck "
-        "(B21).",
-        "Too few completed trials.",
-    ),
-    "isolation": Shown(
-        "Best over the nuisances",
-        "The best value over all other hyperparameters, for each value or slice; the number beside a mark is how many "
-        "trials it is the best of (B29, D40).",
-        "No trial has finished yet, or nothing varies.",
-    ),
-    "curves": Shown(
-        "Training curves of the best trials",
-        "Training and validation over steps; the diamond is the checkpoint that retrospective selection chose (A12).",
-        "No complete trial has a curve yet.",
-    ),
-}
-
-
-_TRANSFER = Shown(
-    "From the round before",
-    "Left: the promoted points' values at both lengths; hollow and dashed with the seed of their first training, which "
-    "confirms nothing. Right: the best value so far over steps, dotted for the shorter trials (A30, A32).",
-    "No promoted trial is complete yet.",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A plot as it is shown; without an image `absent` says why there is none."""
+class PagePlot:
+    """A plot in the page. Without an image, the record's sentence for an absent plot stands in its place."""
 
     anchor: str
-    title: str
-    caption: str
-    absent: str
+    plot: Plot
     image: Image | None
 
 
@@ -100,7 +45,7 @@ class StudyPage:
     facts: tuple[tuple[str, str], ...]
     space: Table
     promoted: bool
-    plots: tuple[Plot, ...]
+    plots: tuple[PagePlot, ...]
     num_trials: int
     complete: Table
     uncounted: Table
@@ -121,12 +66,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
         facts=(*_facts(frames), *_widenings(material), *_steps(frames)),
         space=_space(study),
         promoted=material.promoted,
-        plots=tuple(
-            _plot(material, kind, shown)
-            for kind, shown in _SHOWN.items()
-            if kind not in _SEARCHED or not material.promoted
-        )
-        + _transfer_plots(material, before),
+        plots=(*_study_plots(material), *_round_plots(material, before)),
         num_trials=len(frames.trials),
         complete=_complete(material, ranked),
         uncounted=_uncounted(material),
@@ -205,21 +145,25 @@ def _searched_row(hyperparameter: Hyperparameter) -> tuple[str, ...]:
     )
 
 
-def _plot(material: StudyMaterial, kind: str, shown: Shown) -> Plot:
-    figure, drawn = PLOTS[kind](material.frames)
-    description = f"{shown.title} of {material.study.name}. {shown.caption}"
-    image = None if drawn.empty else image_of(figure, description)
-    return Plot(f"{material.anchor}-{kind}", shown.title, shown.caption, shown.absent, image)
+def _study_plots(material: StudyMaterial) -> Iterator[PagePlot]:
+    """Every plot of a study whose record asks for a place on the page."""
+    for plot in PLOTS:
+        if isinstance(plot, StudyPlot) and plot.on_page and not (plot.needs_search and material.promoted):
+            figure, table = plot.draw(material.frames)
+            description = f"{plot.title} of {material.study.name}. {plot.caption}"
+            image = None if table.empty else image_of(figure, description)
+            yield PagePlot(f"{material.anchor}-{plot.name}", plot, image)
 
 
-def _transfer_plots(material: StudyMaterial, before: StudyMaterial | None) -> tuple[Plot, ...]:
-    """The promoted points at both lengths; nothing where none came from the round before."""
+def _round_plots(material: StudyMaterial, before: StudyMaterial | None) -> Iterator[PagePlot]:
+    """Plots that compare a round with the one before, where a configuration was promoted from that one."""
     if before is None or transfer_pairs(before.frames, material.frames).empty:
-        return ()
-    drawn, shown = transfer_frame(before.frames, material.frames), _TRANSFER
-    figure = transfer_plot(drawn, material.study.objective.metric)
-    image = None if drawn.empty else image_of(figure, f"{shown.title}. {shown.caption}")
-    return (Plot(f"{material.anchor}-transfer", shown.title, shown.caption, shown.absent, image),)
+        return
+    for plot in PLOTS:
+        if isinstance(plot, RoundPlot):
+            figure, table = plot.draw(before.frames, material.frames)
+            image = None if table.empty else image_of(figure, f"{plot.title}. {plot.caption}")
+            yield PagePlot(f"{material.anchor}-{plot.name}", plot, image)
 
 
 def _complete(material: StudyMaterial, ranked: pd.DataFrame) -> Table:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tuner.analysis.curves import ranked_trials
 from tuner.analysis.headline import Headline, fresh_medians, headline, relatives
+from tuner.analysis.study_frames import ranked_trials
 from tuner.design.hyperparameters import Constant, Hyperparameter, Range, Value
 from tuner.records import Checkpoint, TrialRecord
 from tuner.report.material import Material, StudyMaterial

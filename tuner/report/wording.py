@@ -12,7 +12,6 @@ from tuner.design.hyperparameters import Domain, Range
 from tuner.shown import counted
 
 NOTHING = "–"
-_DECAYS = {"linear": "linear", "cosine": "cosine", "one_minus_sqrt": "one minus square root"}
 _LARGEST_WHOLE = 1e9  # larger whole floats are written with an exponent
 
 
@@ -61,10 +60,8 @@ def schedule_words(family: ScheduleFamily, trained: Iterable[Schedule]) -> str:
 
     `family`: what was declared; it says whether the schedules of trials from elsewhere are known.
     """
-    if family.name == "decaying":
-        return "falling, as its log shows; the shape is not known"
-    if family.name == "unknown":
-        return "not known: the trials were trained elsewhere"
+    if family.kind.unknown:
+        return f"{family.kind.unknown} (trained elsewhere)"
     different = list(dict.fromkeys(trained))
     if len({tuple(piece.shape for piece in schedule.pieces) for schedule in different}) != 1:
         return f"{len(different)} different schedules" if different else "no trial yet"
@@ -76,12 +73,5 @@ def _piece_words(pieces: Sequence[Piece]) -> str:
     lengths, ends = [piece.steps for piece in pieces], sorted({piece.end for piece in pieces})
     steps = counted(max(lengths), "step")
     over = steps if min(lengths) == max(lengths) else f"{min(lengths):,} to {steps}"
-    shape = pieces[0].shape
-    if shape == "warmup":
-        return f"warmup over {over}"
-    if shape == "constant":
-        return f"constant for {over}"
-    if shape == "inverse_sqrt":
-        return f"inverse square root decay over {over}"
     goal = " or ".join(f"{end:g} of the base rate" if end else "zero" for end in ends)
-    return f"{_DECAYS[shape]} decay over {over} to {goal}"
+    return pieces[0].kind.words.format(over=over, goal=goal)

@@ -3,8 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from tuner.analysis.curves import ranked_trials
-from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.budget.schedules import Schedule
 from tuner.budget.transfer import lengthened
 from tuner.design.campaign import Round

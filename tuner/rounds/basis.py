@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tuner.analysis.finding import Finding
-from tuner.analysis.stale import CONCLUSION, FORMAT, basis_in, stale_finding
+from tuner.analysis.questions.stale_budget import CONCLUSION, FORMAT, basis_in, stale_finding
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Domain, Range
 from tuner.design.space import SearchSpace
@@ -16,12 +16,10 @@ _FAMILIES = ("architecture", "augmentation", "regularization")  # their ranges a
 
 def basis_of(campaign: Campaign, backend: Backend, number: int) -> dict[str, str]:
     """Part to value, as declared today for round `number`: batch size, optimizer, schedule, families, code, data."""
-    family = campaign.schedule
-    decay = "" if family.decay is None else f" {family.decay:g}"
     declared = {
         "batch_size": str(campaign.workload.batch_size),
         "optimizer": campaign.optimizer,
-        "schedule": f"{family.name}{decay} to {family.final:g}, warmup {campaign.warmup_steps}",
+        "schedule": f"{campaign.schedule}, warmup {campaign.warmup_steps}",
     }
     space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)
     return declared | dict(_hyperparameters(space)) | dict(backend.workload_parts()) | {FORMAT: _FORMAT}

@@ -7,8 +7,9 @@ decay alone (a stage tree). So five lengths cost the longest run and four decays
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.budget_curve import KIND, curve_name, degrees_of_freedom
-from tuner.budget.schedules import Schedule, constant_then_decay
+from tuner.analysis.questions.budget_curve import KIND, curve_name, degrees_of_freedom
+from tuner.budget.families import constant_then_decay
+from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
@@ -117,7 +118,7 @@ def _check_length(study: Study, record: TrialRecord, length: int) -> None:
 
 def _schedule(study: Study, record: TrialRecord, length: int) -> Schedule:
     """Constant, then the declared decay; the default one where the study declares another family."""
-    if study.schedule.name == "constant_then_decay":
+    if study.schedule.kind.shares_trunk:
         return schedule_of(replace(study, budget=StepBudget(length, 1)), record.point)
     warmup = record.schedule.warmup_steps if record.schedule else 0
     return constant_then_decay().schedule(length, warmup)
@@ -132,7 +133,7 @@ def _study(row: StudyRow, record: TrialRecord, budget: StepBudget, num_seeds: in
         goal="What does a longer run buy?",
         budget=budget,
         num_trials=num_seeds,
-        schedule=family if family.name == "constant_then_decay" else constant_then_decay(),
+        schedule=family if family.kind.shares_trunk else constant_then_decay(),
         round=None,
         lineage=((row.study.name, f"trial {record.number}"),),
         scientific=(),

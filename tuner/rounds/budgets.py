@@ -3,9 +3,9 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tuner.analysis.best_steps import proposed_budget
+from tuner.analysis.questions.best_steps import proposed_budget
+from tuner.analysis.questions.stale_budget import CONCLUSION
 from tuner.analysis.round_frames import round_frames
-from tuner.analysis.stale import CONCLUSION
 from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import SweepRecords, failed_rates, refuse_failed_rates, sweep_records
 from tuner.budget.step_budget import rounded_up
@@ -81,8 +81,8 @@ def _first_budget(session: Session) -> Budget:
     outcome = sweep.outcome
     if not isinstance(outcome, Fitted):
         raise DeclarationError(
-            f"the sweep gave no number of steps: `tuner sweep {session.study_file or session.name}` prints the lines of "
-            "the study file that help. Or declare production_steps for a compute-bound workload, or give "
+            f"the sweep gave no number of steps: `tuner sweep {session.study_file or session.name}` prints the lines "
+            "of the study file that help. Or declare production_steps for a compute-bound workload, or give "
             "max_train_steps"
         )
     steps = rounded_up(sweep.margin * outcome.steps)

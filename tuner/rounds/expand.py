@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.boundaries import boundary_findings
 from tuner.analysis.finding import Finding
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.ranges import wider_choices
 from tuner.analysis.round_frames import WIDENING_NUMBERS, round_frames, round_of, round_rows
-from tuner.analysis.widening import wider_choices
 from tuner.design.hyperparameters import Choice, Range
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points

@@ -12,9 +12,9 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
 from tuner.analysis.checklist import only_promoted
-from tuner.analysis.evidence import MINIMUM_COMPLETE
 from tuner.analysis.finding import Finding
-from tuner.analysis.insensitivity import insensitivity_finding
+from tuner.analysis.questions.importance import MINIMUM_TRIALS, QUESTION
+from tuner.analysis.questions.insensitivity import insensitivity_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
@@ -22,7 +22,6 @@ from tuner.rounds.proposals import Known, quiet, study_of
 
 EVALUATOR = "PED-ANOVA"
 MOST_TRIALS = 2000  # [P] evenly over the ranking, which keeps the share of the good: more take seconds to rebuild
-MINIMUM_TRIALS = 2 * MINIMUM_COMPLETE  # [P] its good tenth is a quantile of the trials
 
 
 def importances_frame(frames: StudyFrames) -> pd.DataFrame:
@@ -70,18 +69,14 @@ def importances_finding(frames: StudyFrames) -> Finding:
     table = importances_frame(frames)
     verdict = "inconclusive" if table.empty else "known"
     told = ", ".join(f"{row.hyperparameter} {row.importance:.2f}" for row in table.itertuples())
-    return Finding(
-        question="importance",
-        subject=frames.study.name,
-        verdict=verdict,
-        strength="none" if table.empty else "weak",
-        summary=f"By {EVALUATOR}, over the {len(frames.complete)} completed trials: {told}."
+    summary = (
+        f"By {EVALUATOR}, over the {len(frames.complete)} completed trials: {told}."
         if told
-        else f"Fewer than {MINIMUM_TRIALS} completed trials, or all alike.",
-        evidence=table.assign(evaluator=EVALUATOR),
-        thresholds={"minimum_trials": MINIMUM_TRIALS},
-        action="" if told else "Complete more trials, then ask again.",
-        caveats=("Another evaluator gives other shares, and another space other importances.",) if told else (),
+        else f"Fewer than {MINIMUM_TRIALS} completed trials, or all alike."
+    )
+    caveats = ("Another evaluator gives other shares, and another space other importances.",) if told else ()
+    return QUESTION.answer(
+        frames.study.name, verdict, summary, table.assign(evaluator=EVALUATOR), strength="weak", caveats=caveats
     )
 
 

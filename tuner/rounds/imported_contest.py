@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from tuner.analysis.adoption import KIND, LEVEL, adoption_finding, log_entry
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
+from tuner.analysis.questions.adoption import KIND, LEVEL, adoption_finding, log_entry
 from tuner.analysis.replicates import replicate_groups
 from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.analysis.study_frames import StudyFrames

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict, Unpack, cast
 
-from tuner.analysis.failed import failures, listed
 from tuner.analysis.frames import study_frames
-from tuner.analysis.infeasible import FEWEST_ALIKE, spoiled_by_data
-from tuner.analysis.stale import CONCLUSION
+from tuner.analysis.questions.infeasible import FEWEST_ALIKE, spoiled_by_data
+from tuner.analysis.questions.stale_budget import CONCLUSION
+from tuner.analysis.study_progress import failures, listed
 from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity
 from tuner.design.study import Study

@@ -78,8 +78,8 @@ def schedule_of(study: Study, point: Point) -> Schedule:
     """The learning rate schedule of a point: the study's family, with what the point says of warmup and decay."""
     family: ScheduleFamily = study.schedule
     if "decay_fraction" in point:
-        family = replace(family, decay=float(point["decay_fraction"]))  # type: ignore[arg-type]
-    warmup = int(point.get("warmup_steps", study.warmup_steps))  # type: ignore[arg-type]
+        family = replace(family, decay=point.number("decay_fraction"))
+    warmup = point.whole("warmup_steps", study.warmup_steps)
     return family.schedule(study.budget.max_train_steps, warmup)
 
 

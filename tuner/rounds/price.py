@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.best_steps import LONGER_BUDGET
+from tuner.analysis.questions.best_steps import LONGER_BUDGET
 from tuner.analysis.sweep_outcome import GRID_EXTENSION
 from tuner.budget.step_budget import StepBudget, rounded_up
 from tuner.budget.transfer import lengthened, trunk_steps

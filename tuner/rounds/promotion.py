@@ -184,7 +184,7 @@ def _trial(study: Study, place: int, parent: Parent, seeds: Seeds, arm: float) -
     record = parent.record
     point = Point.of(dict(record.point))
     if arm != 1.0:
-        point = point.with_values(learning_rate=arm * float(point["learning_rate"]))  # type: ignore[arg-type]
+        point = point.with_values(learning_rate=arm * point.number("learning_rate"))
     origin = Origin(round_name((study.round or 2) - 1), record.number, seeds, arm)
     planned = trial_at(study, place, point, str(origin), parent.schedule)
     return replace(planned, seed=record.seed, data_seed=record.data_seed) if seeds == "same" else planned

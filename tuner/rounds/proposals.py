@@ -24,7 +24,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from tuner.design.hyperparameters import Hyperparameter, Range, Value
+from tuner.design.hyperparameters import Hyperparameter, Range, Value, as_number
 from tuner.design.objective import Direction
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
@@ -212,7 +212,7 @@ def _says_something(known: Known) -> bool:
 
 def _units(space: SearchSpace, point: Mapping[str, Value]) -> np.ndarray:
     """The position of a point in the unit cube of the sampling scales."""
-    units = [h.domain.unit_of(point[h.name]) for h in space if isinstance(h.domain, Range)]  # type: ignore[arg-type]
+    units = [h.domain.unit_of(as_number(point[h.name], h.name)) for h in space if isinstance(h.domain, Range)]
     return np.clip(np.array(units, dtype=np.float64), 0.0, 1.0)
 
 

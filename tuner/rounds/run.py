@@ -8,15 +8,15 @@ proposed action.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tuner.analysis.boundaries import boundary_findings
-from tuner.analysis.failed import failed_findings
+from tuner.analysis.checklist import confirming_findings
 from tuner.analysis.finding import Finding, needing_action
-from tuner.analysis.isolation import isolation_findings
-from tuner.analysis.regime import contradiction_finding, regime_finding
-from tuner.analysis.round_findings import confirming_findings
+from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.failed_trials import failed_findings
+from tuner.analysis.questions.isolation import isolation_findings
+from tuner.analysis.questions.regime import contradiction_finding, regime_finding
+from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_finding import sweep_finding
 from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.analysis.unfitted import Proposal, Unfitted, proposals

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.stale import CONCLUSION, basis_in, changed_parts
+from tuner.analysis.questions.stale_budget import CONCLUSION, basis_in, changed_parts
 from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity, changed_losses, changed_packages, changed_weights, changes, identity_from
 from tuner.design.study import Study

@@ -9,10 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.budget.schedules import constant
+from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign, Sweep
 from tuner.design.hyperparameters import Condition, Constant, Hyperparameter, Range, Value
+from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
@@ -131,8 +132,8 @@ def sweep_values(space: SearchSpace, optimizer: str, given: Mapping[str, Value])
             continue
         values[name] = given.get(name, off.get(hyperparameter.name, hyperparameter.domain.value_at(0.5)))
     for name, constant_value in space.fixed:
-        short = name.rpartition(".")[2]
-        if short not in ("learning_rate", "optimizer") and name.rpartition(".")[0] in ("", optimizer):
+        short = Name.of(name).short
+        if short not in ("learning_rate", "optimizer") and Name.of(name).branch in ("", optimizer):
             values[short] = given.get(short, off.get(name, constant_value.value))
     return {name: value for name, value in values.items() if name not in ("warmup_steps", "decay_fraction")}
 

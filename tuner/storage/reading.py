@@ -8,10 +8,20 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Row, func, select
 
-from tuner.design.points import Point
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
-from tuner.records import Checkpoint, CheckpointKind, Inherited, Measurement, Prefix, PrefixKey, State, TrialRecord
+from tuner.records import (
+    Checkpoint,
+    CheckpointKind,
+    Inherited,
+    Measurement,
+    Numerics,
+    Prefix,
+    PrefixKey,
+    State,
+    TrialRecord,
+    UnreadableTrial,
+)
 from tuner.shown import quoted
 from tuner.storage.codec import point_from, schedule_from, steps_from
 from tuner.storage.numbers import restored
@@ -83,20 +93,19 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
     refuse_strange_checkpoints(row, checkpoints)
     return TrialRecord(
         trial_id=row.id,
-        number=row.number,
+        trial=declared,
         state=_state(row),
         reason=row.reason,
-        point=declared.point,
-        seed=row.seed,
-        data_seed=row.data_seed,
-        origin=row.origin,
         step=row.step,
         attempt=row.attempt,
-        numerics=row.numerics,
+        numerics=_numerics(row.numerics),
         checkpoints=checkpoints,
-        schedule=declared.schedule,
         inherited=inherited_of(row),
     )
+
+
+def _numerics(stored: object) -> Numerics | None:
+    return Numerics.from_text(stored) if isinstance(stored, str) else None
 
 
 def _state(row: Row[Any]) -> State:
@@ -124,18 +133,15 @@ def _record_or_failure(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> Tr
     try:
         return _record(row, checkpoints)
     except StorageError as error:
+        number = row.number if isinstance(row.number, int) else -row.id  # no trial of ours is below 0
         return TrialRecord(
             trial_id=row.id,
-            number=row.number if isinstance(row.number, int) else -row.id,  # no trial of ours is below 0
+            trial=UnreadableTrial(number, _whole(row.seed), _whole(row.data_seed), str(row.origin)),
             state=State.FAILED,
             reason=str(error),
-            point=Point(()),
-            seed=_whole(row.seed),
-            data_seed=_whole(row.data_seed),
-            origin=str(row.origin),
             step=_whole(row.step),
             attempt=_whole(row.attempt),
-            numerics=row.numerics if isinstance(row.numerics, str) else None,
+            numerics=_numerics(row.numerics),
             checkpoints=_readable(row, checkpoints),
         )
 
@@ -171,7 +177,8 @@ def checkpoints_of(connection: Connection, trial_ids: Iterable[int]) -> dict[int
 def _checkpoint(row: Row[Any]) -> Checkpoint:
     value = None if row.value_kind is None else restored(row.value_kind, row.value)
     kind = cast(CheckpointKind, row.kind)
-    key = None if row.prefix_base is None else PrefixKey(row.prefix_base, row.prefix_path, row.prefix_numerics)
+    numerics = _numerics(row.prefix_numerics)
+    key = None if numerics is None else PrefixKey(row.prefix_base, row.prefix_path, numerics)
     return Checkpoint(kind, row.step, row.path, row.digest, row.num_bytes, value, row.member, key)
 
 

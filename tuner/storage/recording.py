@@ -79,7 +79,7 @@ _ASKED: Mapping[str, Callable[[TrialUpdate], Any]] = {
     "b_id": attrgetter("trial_id"),
     "b_fence": attrgetter("fence"),
     "b_step": attrgetter("step"),
-    "b_numerics": attrgetter("numerics"),
+    "b_numerics": lambda one: one.numerics and one.numerics.text,
     "b_inherited_steps": lambda one: None if one.inherited is None else one.inherited.steps,
     "b_inherited_from": lambda one: None if one.inherited is None else one.inherited.trial_id,
     "b_set_back": lambda one: int(one.set_back),
@@ -241,7 +241,7 @@ def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Ma
         "value": value,
         "prefix_base": key and key.base,
         "prefix_path": key and key.path,
-        "prefix_numerics": key and key.numerics,
+        "prefix_numerics": key and key.numerics.text,
     }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from tuner.design.objective import Metric
 from tuner.design.workload import Workload
 from tuner.errors import Interrupted, WorkloadError
 from tuner.training.batches import Split
@@ -35,7 +36,7 @@ def evaluate(
             total += count
     names = list(sums)
     means = (torch.stack([sums[name] for name in names]) / total).tolist()
-    return {f"{split.name}/{name}": mean for name, mean in zip(names, means, strict=True)}
+    return {str(Metric(split.name, name)): mean for name, mean in zip(names, means, strict=True)}
 
 
 def check_going_on(stop: Callable[[], bool]) -> None:

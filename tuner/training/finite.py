@@ -46,7 +46,7 @@ def check_validation(setting: Setting, trial: Trial, most_seconds: float | None 
     example has no value: its mean over the split could then never be finite, and no checkpoint be selected.
     """
     name, split = type(setting.workload).__name__, setting.data.validation
-    metric = setting.study.objective.metric.partition("/")[2]
+    metric = setting.study.objective.measured.name
     with callers_generators_restored(setting.device), denormals_as_zero(setting.device):
         model = build_model(setting, trial).eval()
         seed_global_generators(step_seed(trial.seed ^ 2, 0), setting.device)

@@ -47,7 +47,7 @@ def points_of_architectures(study: Study, workload: Workload) -> list[dict[str, 
 
 
 def _is_read(hyperparameter: Hyperparameter, read: set[str]) -> bool:
-    return bool({hyperparameter.name, hyperparameter.name.rpartition(".")[2]} & read)
+    return bool({hyperparameter.name, hyperparameter.short_name} & read)
 
 
 def _middle(study: Study, chosen: Mapping[str, Value]) -> dict[str, Value]:
@@ -66,12 +66,12 @@ def first_look(
         for point in points:
             with watched(seen):
                 model, digest = _built(setting, point)
-            found.append(InitialWeights(dict(point), digest, numerics_of_weights(setting.packages)))
+            found.append(InitialWeights(dict(point), digest, numerics_of_weights(setting.packages).text))
             if model is None:
                 continue
             with watched(seen), suppress(Exception):  # errors are the check's to tell
                 loss = _first_loss(setting, model, point)
-                found[-1] = replace(found[-1], loss=loss, loss_under=setting.numerics)
+                found[-1] = replace(found[-1], loss=loss, loss_under=setting.numerics.text)
                 if not tried:
                     _evaluated(setting, model)
     return tuple(found)

@@ -1,7 +1,6 @@
 """What decides the bits of a result besides its declaration."""
 
 import functools
-import json
 import os
 import platform
 import re
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from tuner.errors import InputError
+from tuner.records import Numerics
 from tuner.training.denormals import flushes_denormals
 
 Profile = Literal["exact", "fast"]
@@ -82,8 +82,8 @@ def allow_unrepeatable() -> None:
     warnings.filterwarnings("ignore", message=_NO_SUCH_KERNEL)
 
 
-def numerics(device: torch.device, profile: Profile = "exact", packages: Mapping[str, str] = NO_PACKAGES) -> str:
-    """The Numerics of this process as canonical JSON: equal strings promise equal bits.
+def numerics(device: torch.device, profile: Profile = "exact", packages: Mapping[str, str] = NO_PACKAGES) -> Numerics:
+    """The Numerics of this process.
 
     packages: the installed distributions that the workload's own code imports, with their versions.
     """
@@ -105,13 +105,13 @@ def numerics(device: torch.device, profile: Profile = "exact", packages: Mapping
         }
     if packages:
         known["packages"] = dict(packages)
-    return json.dumps(known, sort_keys=True)
+    return Numerics.of(known)
 
 
-def numerics_of_weights(packages: Mapping[str, str] = NO_PACKAGES) -> str:
-    """What decides the bits of a model that is built on the CPU, besides its code, as canonical JSON."""
-    known = json.loads(numerics(torch.device("cpu"), packages=packages))
-    return json.dumps({name: value for name, value in known.items() if name not in ("engine", "threads", "denormals")})
+def numerics_of_weights(packages: Mapping[str, str] = NO_PACKAGES) -> Numerics:
+    """What decides the bits of a model that is built on the CPU, besides its code."""
+    known = numerics(torch.device("cpu"), packages=packages).values
+    return Numerics.of({name: value for name, value in known.items() if name not in ("engine", "threads", "denormals")})
 
 
 @functools.cache

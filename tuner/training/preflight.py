@@ -76,19 +76,19 @@ def _check_metrics(setting: Setting, model: torch.nn.Module, name: str) -> None:
         for split in (setting.data.training, setting.data.validation):
             count = min(2, split.num_examples)
             metrics = checked_metrics(setting.workload, model, split.first(count), count)
-    wanted = [setting.study.objective.metric]
+    wanted = [setting.study.objective.measured]
     if setting.study.fitted_when is not None:
-        wanted.append(setting.study.fitted_when.metric)
+        wanted.append(setting.study.fitted_when.measured)
     for metric in wanted:
-        if metric.partition("/")[2] not in metrics:
+        if metric.name not in metrics:
             raise WorkloadError(
-                f"{metric!r} is to be read, but {name}.metrics returns only {', '.join(map(repr, metrics))}; "
+                f"{str(metric)!r} is to be read, but {name}.metrics returns only {', '.join(map(repr, metrics))}; "
                 "return it, or name one of these"
             )
-        values = metrics[metric.partition("/")[2]]
+        values = metrics[metric.name]
         if values.is_floating_point() and not torch.isfinite(values).all():
             raise WorkloadError(
-                f"{metric!r} is {values.tolist()} for an untrained model; a metric that is not finite can neither "
+                f"{str(metric)!r} is {values.tolist()} for an untrained model; a metric that is not finite can neither "
                 "select a checkpoint nor show a fit (D27)"
             )
 

@@ -12,6 +12,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Splits, Workload
 from tuner.errors import WorkloadError
+from tuner.records import Numerics
 from tuner.training.batches import Split
 from tuner.training.numerics import Profile, numerics
 
@@ -63,14 +64,14 @@ class Setting:
     packages: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def numerics(self) -> str:
+    def numerics(self) -> Numerics:
         return numerics(self.device, self.profile, self.packages)
 
     def optimizer_of(self, trial: Trial) -> Value:
         return trial.point.get("optimizer", self.study.optimizer)
 
     def batch_size_of(self, trial: Trial) -> int:
-        return int(trial.point.get("batch_size", self.study.batch_size))  # type: ignore[arg-type]
+        return trial.point.whole("batch_size", self.study.batch_size)
 
     @property
     def evaluation_batch_size(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tuner.design.objective import Objective
+from tuner.design.objective import BATCH_LOSS, GRADIENT_NORM, Objective
 from tuner.errors import CorruptCheckpoint, Interrupted, LeaseLost, StudyChanged, Unreachable
 from tuner.records import Checkpoint, Claim, Inherited, Measurement, Prefix, Recorder, State, TrialUpdate
 from tuner.training.checkpoints import CheckpointFolder
@@ -184,8 +184,8 @@ class TrialInTraining:
         run = self.run
         measured = run.evaluate() if measured is None else measured
         batch_losses = torch.stack(run.losses).tolist()
-        measured["batch/loss"] = math.fsum(batch_losses) / len(batch_losses)
-        measured["batch/gradient_norm"] = run.gradient_norm
+        measured[str(BATCH_LOSS)] = math.fsum(batch_losses) / len(batch_losses)
+        measured[str(GRADIENT_NORM)] = run.gradient_norm
         run.losses, self.checked, self.owes_evaluation = [], 0, False
         self.pending += [Measurement(run.step, name, value) for name, value in measured.items()]
         value = measured[self.setting.study.objective.metric]

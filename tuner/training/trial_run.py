@@ -1,16 +1,19 @@
 """One trial while it trains: model, optimizer, and everything a checkpoint has to hold."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from tuner.design.names import Name
 from tuner.design.points import Point
-from tuner.design.prefix import base_digest, is_of_the_schedule, rates_of
+from tuner.design.prefix import base_digest, rates_of
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged, WorkloadError
+from tuner.records import Numerics
 from tuner.training.batches import Split, TrainingBatches
 from tuner.training.best import BestKeeper
 from tuner.training.compiler import plain_step
@@ -60,10 +63,9 @@ class TrialRun:
         self.base = base_digest(setting.study, trial, setting.fingerprint) if setting.fingerprint else ""
 
     @property
-    def numerics(self) -> str:
+    def numerics(self) -> Numerics:
         """The Numerics of this trial; marked where it was not trained under one alone."""
-        known = self.setting.numerics
-        return known if self.exact else known[:-1] + ', "exact": false}'
+        return replace(self.setting.numerics, exact=self.exact)
 
     def note_initial(self) -> None:
         """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
@@ -165,7 +167,7 @@ class TrialRun:
             "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "gradient_norm": self.gradient_norm,
             "best": [(kept.step, kept.value) for kept in self.best.kept],
-            "numerics": self.setting.numerics,
+            "numerics": self.setting.numerics.text,
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
@@ -190,14 +192,14 @@ class TrialRun:
         for step, value in state["best"]:
             weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
             self.best.restore(step, value, weights)
-        alike = state["numerics"] == self.setting.numerics and is_repeatable(self.setting.device)
+        alike = state["numerics"] == self.setting.numerics.text and is_repeatable(self.setting.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if state["numerics"] != self.setting.numerics or state.get("base") != self.base:
+        if state["numerics"] != self.setting.numerics.text or state.get("base") != self.base:
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:
@@ -253,5 +255,5 @@ def shown_point(point: Point) -> dict[str, Any]:
 
     Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
     """
-    shown = {name: value for name, value in point.values_by_name if not is_of_the_schedule(name)}
-    return {name.rpartition(".")[2]: value for name, value in shown.items()} | shown
+    shown = {name: value for name, value in point.values_by_name if not Name.of(name).is_of_the_schedule}
+    return {Name.of(name).short: value for name, value in shown.items()} | shown

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tuner.design.hyperparameters import TRAINER_FAMILIES
-from tuner.design.prefix import is_of_the_schedule
+from tuner.design.names import Name
 from tuner.design.trial import Trial
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setting import Setting
@@ -24,9 +24,9 @@ def unread(setting: Setting, trial: Trial) -> list[str]:
         run = TrialRun(setting, trial)
         point = Noting(run.point)
         _first_loss(run, point)
-        names = {name: name.rpartition(".")[2] for name in trial.point}
+        names = [Name.of(name) for name in trial.point]
         read = point.read | set(TRAINER_FAMILIES)
-        return [name for name, short in names.items() if not {name, short} & read and not is_of_the_schedule(name)]
+        return [str(name) for name in names if not {str(name), name.short} & read and not name.is_of_the_schedule]
     return []
 
 

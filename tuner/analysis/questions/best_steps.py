@@ -1,0 +1,262 @@
+"""Best steps: was the step budget right (A13-A15)?
+
+The raw best step is shown, but on a noisy plateau it lies anywhere (D10, F5). So the verdict rests on levels: what
+the good trials gained after the first 10 % of the budget, and in its last 25 %, against the noise of an evaluation
+and the differences between trials.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from tuner.analysis.finding import Finding, Question, Strength, Verdict
+from tuner.analysis.good_trials import (
+    good_in_words,
+    good_trials,
+    noise_in_words,
+    noise_model_of,
+    noise_of_curves,
+    own_steps_caveats,
+    unresolved,
+)
+from tuner.analysis.learning_rates import DIED, rate_died, warmup_steps_of
+from tuner.analysis.levels import LATE, WIDE, NoiseModel, earliest_within_noise, gains_after, running_mean, slow_noise
+from tuner.analysis.pooled_gains import (
+    EARLY,
+    NEGLIGIBLE_EARLY,
+    NEGLIGIBLE_LATE,
+    THRESHOLDS,
+    PooledGain,
+    judged,
+    pooled_gain,
+    too_little_evidence,
+)
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.trial_curves import Curves, common_curves
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
+
+SHORTER_BUDGET = 2.5  # [P] times the latest good best step is the budget proposed for too_long (A14, D15)
+LONGER_BUDGET = 2  # [S] times the budget is the decisive experiment for maybe_too_short (A1, D9)
+STRONG = 5  # [P] good trials for a strong verdict
+MINIMUM_CURVE = 3  # evaluations below which a curve has no noise to speak of
+NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
+DESCENT = 3.0  # [P] evaluation noises of the first evaluation above the best level: something was learned
+ALIKE = 2.0  # [P] times what noise alone makes of it: trials whose levels differ no more are alike
+
+QUESTION = Question(
+    name="best_steps",
+    sentence="Was the step budget right?",
+    order=180,
+    verdicts=(
+        Verdict("ok", "fine"),
+        Verdict("too_long", "act"),
+        Verdict("maybe_too_short", "act"),
+        Verdict("mixed", "act"),
+        Verdict("inconclusive", "open"),
+    ),
+    thresholds=THRESHOLDS | {"shorter_budget": SHORTER_BUDGET, "longer_budget": LONGER_BUDGET, "rate_died": DIED},
+    needs=("curves",),
+    ask=lambda frames: best_steps_finding(frames),
+    plot="best-steps",
+    rules=("A1", "A9", "A13", "A14", "A15", "D9", "D10", "D11", "D12", "D13", "D14", "D15", "D34"),
+    pruned="only curves that were good from early on are here",
+)
+
+
+def best_steps_frame(frames: StudyFrames) -> pd.DataFrame:
+    """One row a good completed trial, best first.
+
+    Columns: trial, best_value, best_step, fraction (of max_train_steps, D13), earliest_step (the first one within
+    noise of the best level, D10), earliest_fraction, censored (best at the last evaluation, D12), in_warmup (D34),
+    gain_after_early and gain_in_late (in noises of one evaluation; NaN with fewer than 20 evaluations).
+    """
+    return _steps_of(frames).table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Steps:
+    """table: as `best_steps_frame` has it. curves: of the good trials, with their noise, and what they gained."""
+
+    table: pd.DataFrame
+    curves: Curves
+    noise: NoiseModel
+    after_early: PooledGain
+    in_late: PooledGain
+
+
+def _steps_of(frames: StudyFrames) -> _Steps:
+    good = good_trials(frames)
+    budget = frames.study.budget.max_train_steps
+    curves = common_curves(frames, good["trial"])
+    steps, values = curves.steps, curves.values
+    resolved = len(good) > 0 and steps.size >= MINIMUM_CURVE and bool(np.isfinite(values).any(axis=1).all())
+    enough = resolved and steps.size >= MINIMUM_EVALUATIONS
+    table = good[["trial", "best_value", "best_step"]].reset_index(drop=True)
+    table["best_step"] = table["best_step"].astype("int64")
+    table["fraction"] = table["best_step"] / budget
+    model = noise_model_of(frames, curves)
+    at = earliest_within_noise(values, model.slow * curves.noise) if resolved else None
+    earliest = table["best_step"].to_numpy() if at is None else curves.at[at]
+    table["earliest_step"] = np.minimum(np.ceil(earliest), table["best_step"]).astype("int64")
+    table["earliest_fraction"] = table["earliest_step"] / budget
+    table["censored"] = (table["best_step"] == curves.last) if resolved else False
+    table["in_warmup"] = table["best_step"].to_numpy() <= warmup_steps_of(frames, good)
+    pooled = []
+    for name, split, negligible in (
+        ("gain_after_early", EARLY, NEGLIGIBLE_EARLY),
+        ("gain_in_late", LATE, NEGLIGIBLE_LATE),
+    ):
+        if enough:
+            gains = gains_after(values, curves.at / budget, split, model)
+            gains = gains.in_common_units() if curves.own_steps else gains
+            gains = replace(gains, gain=np.where(curves.resolved, gains.gain, np.nan))
+            pooled.append(pooled_gain(gains, negligible))
+        table[name] = gains.gain if enough else math.nan
+    return _Steps(table, curves, model, *(pooled if enough else (PooledGain(), PooledGain())))
+
+
+def best_steps_finding(frames: StudyFrames) -> Finding:
+    """too_long, maybe_too_short, ok, mixed or inconclusive, with what to do about it."""
+    found = _steps_of(frames)
+    table = found.table
+    verdict, reason = _verdict(frames, found)
+    strength, doubts = _strength(frames, table, verdict)
+    return QUESTION.answer(
+        frames.study.name,
+        verdict,
+        f"{reason}. {_numbers(frames, found)}",
+        table,
+        strength=strength,
+        action=_action(frames, found, verdict, weak=strength == "weak"),
+        caveats=(*doubts, *_caveats(table, verdict), *own_steps_caveats(found.curves)),
+    )
+
+
+def proposed_budget(frames: StudyFrames) -> tuple[int, str]:
+    """The max_train_steps of the next round by the best steps of this one, and why (A14-A17)."""
+    finding = best_steps_finding(frames)
+    budget = frames.study.budget.max_train_steps
+    why = f"best steps of {frames.study.name} are {finding.verdict}"
+    if finding.verdict == "too_long":
+        steps = shorter_budget(finding.evidence, budget)
+        return steps, f"{why}: {SHORTER_BUDGET:g} times the latest of the good best steps (A14)"
+    if finding.verdict in ("maybe_too_short", "mixed"):
+        return LONGER_BUDGET * budget, f"{why}: {LONGER_BUDGET} times the {budget:,} steps decide it (A15)"
+    return budget, f"{why}: the same {budget:,} steps"
+
+
+def shorter_budget(table: pd.DataFrame, budget: int) -> int:
+    """Of a budget that was too long, with margin; never below the latest of the good best steps (A9, D15).
+
+    The best step here is the first within noise: where the raw one lies on a plateau is chance.
+    """
+    return min(budget, rounded_up(SHORTER_BUDGET * float(table["earliest_step"].max())))
+
+
+def _verdict(frames: StudyFrames, found: _Steps) -> tuple[str, str]:
+    known = found.curves.resolved
+    missing = unresolved(found.curves) or too_little_evidence(int(known.sum()), found.curves.steps.size)
+    if missing is not None:
+        return "inconclusive", missing
+    verdict, reason = judged(found.table[known], found.after_early, found.in_late)
+    if verdict == "too_long" and _never_learned(frames, found.curves):
+        return "inconclusive", (
+            "No good trial improved after its first evaluation, and all trials are alike: either everything was "
+            "learned before it, or nothing at all, which no budget mends"
+        )
+    return verdict, reason
+
+
+def _never_learned(frames: StudyFrames, good: Curves) -> bool:
+    """Whether nothing tells the curves from a metric that stays at chance: no descent, no difference of trials."""
+    levels = np.fmin.reduce(running_mean(good.values, WIDE), axis=1)
+    descended = good.values[:, 0] - levels > DESCENT * good.noise
+    if np.mean(descended) >= 0.5:
+        return False
+    every = common_curves(frames, frames.complete["trial"])
+    late = every.values[:, every.values.shape[1] // 10 :]
+    counts = np.isfinite(late).sum(axis=1)
+    means = np.where(np.isfinite(late), late, 0.0).sum(axis=1) / np.maximum(counts, 1)
+    low, high = np.quantile(means, [0.25, 0.75])
+    alone = slow_noise(every.values, every.noise) * np.nanmedian(every.noise) / math.sqrt(max(np.median(counts), 1.0))
+    return bool((high - low) / NORMAL_QUARTILES <= ALIKE * alone)
+
+
+def _numbers(frames: StudyFrames, found: _Steps) -> str:
+    table = found.table
+    if table.empty:
+        return "No completed trial has a finite value."
+    earliest, best = table["earliest_fraction"], table["fraction"]
+    return (
+        f"{good_in_words(frames, len(table))}: best step at {best.min():.0%} to {best.max():.0%} of the budget (median "
+        f"{best.median():.0%}), in {int(table['censored'].sum())} at the last evaluation. Performance was already "
+        f"indistinguishable from the best after {earliest.min():.0%} to {earliest.max():.0%} of training (median "
+        f"{earliest.median():.0%}).{noise_in_words(noise_of_curves(frames, found.curves, found.noise))}"
+    )
+
+
+def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> tuple[Strength, tuple[str, ...]]:
+    """How sure a verdict is by what the learning rate did, and why not more."""
+    if verdict == "inconclusive":
+        return "none", ()
+    whole: Strength = "strong" if len(table) >= STRONG else "moderate"
+    if verdict in ("maybe_too_short", "mixed"):
+        falls = frames.ends_at_zero(table["trial"])
+        unknown = "" if falls else ", and the schedule of these trials is not known"
+        doubts = () if falls is False else (f"{_LATE_EXPECTED}{unknown}: train one trial longer to find out.",)
+        return "weak" if verdict == "maybe_too_short" and doubts else whole, doubts
+    start = EARLY if verdict == "too_long" else LATE
+    if rate_died(frames, table["trial"], start):
+        return "weak", (
+            f"The learning rate is (almost) zero after {start:.0%} of the budget, where hardly anything can improve: "
+            "flat curves do not show there that more steps at a higher rate would gain nothing (D9).",
+        )
+    return whole, ()
+
+
+_LATE_EXPECTED = "A learning rate that decays to (almost) zero makes late best steps expected (D9)"
+
+
+def _caveats(table: pd.DataFrame, verdict: str) -> Iterator[str]:
+    if verdict == "too_long" and (table["fraction"] > EARLY).any():
+        yield "Later raw best steps are noise on a plateau; the first step within noise drives this verdict (D10)."
+    if table["in_warmup"].any():
+        yield (
+            f"{int(table['in_warmup'].sum())} best steps lie inside the warmup: look for a too high learning rate or "
+            "a tiny validation set (D34)."
+        )
+
+
+def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> str:
+    budget, table = frames.study.budget.max_train_steps, found.table
+    if verdict == "too_long":
+        return (
+            f"Train {shorter_budget(table, budget):,} steps instead of {budget:,}, and tune the decay again (A14, D15)."
+        )
+    if verdict in ("maybe_too_short", "mixed"):
+        asked = "If a better result is worth the compute, retrain" if weak else "Retrain"
+        return (
+            f"{asked} trial {table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps with a longer schedule; take "
+            "the longer budget only if its best value improves by more than the noise between trials (A1, A15)."
+        )
+    if verdict == "ok":
+        keep = f"Keep {budget:,} steps."
+        return f"{keep} To be sure, retrain trial {table['trial'].iloc[0]} with a later decay." if weak else keep
+    return _missing(found, budget)
+
+
+def _missing(found: _Steps, budget: int) -> str:
+    """What to do where nothing could be concluded: never what is there already."""
+    evaluations = found.curves.evaluations
+    few = len(evaluations) == 0 or int(np.median(evaluations)) < MINIMUM_EVALUATIONS
+    if few or unresolved(found.curves):
+        return f"Evaluate each trial at least {MINIMUM_EVALUATIONS} times, at equal distances, then ask again (D14)."
+    if len(found.table) < STRONG:
+        return "Complete more trials, then ask again."
+    return (
+        f"Keep {budget:,} steps for now. More validation data or more trials make the gains clearer; retraining trial "
+        f"{found.table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps decides it."
+    )

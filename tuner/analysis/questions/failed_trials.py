@@ -1,0 +1,44 @@
+"""FAILED trials: an error of the workload's code, or workers that died. They say nothing about their point.
+
+They are counted as nothing, neither as worse nor as less; so wherever a number or a choice rests on the others, it is
+said how many failed.
+"""
+
+from tuner.analysis.finding import Finding, Question, Verdict
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_progress import first_line
+from tuner.shown import word
+
+QUESTION = Question(
+    name="failed_trials",
+    sentence="Did trials fail?",
+    order=10,
+    verdicts=(Verdict("some_failed", "act"), Verdict("all_failed", "act")),
+    ask=lambda frames: failed_findings(frames),
+    plot="axes",
+)
+
+
+def failed_findings(frames: StudyFrames) -> list[Finding]:
+    """some_failed or all_failed, where trials of a study FAILED; else nothing."""
+    trials, name = frames.trials, frames.study.name
+    failed = trials[trials["state"] == "failed"]
+    if failed.empty:
+        return []
+    reasons = failed["reason"].astype(str).map(first_line)
+    told = "; ".join(f"{count} by {reason}" for reason, count in reasons.value_counts().head(3).items())
+    damaged = bool(reasons.str.contains("is unreadable in the Ledger").all())
+    where = f"--round {frames.study.round}" if frames.study.round else f"--study {word(name)}"
+    return [
+        QUESTION.answer(
+            name,
+            "some_failed" if len(frames.complete) else "all_failed",
+            f"{len(failed)} of {len(trials)} trials FAILED and take no part in any answer: {told}.",
+            failed[["trial", "reason", "steps", "attempt"]].reset_index(drop=True),
+            strength="strong",
+            action="Their records are damaged: restore a backup (`tuner verify STUDY` lists what is damaged)."
+            if damaged
+            else f"Remove the cause, then repeat the command that trained {name} with --retry-failed (`tuner trials "
+            f"STUDY {where}` shows every reason).",
+        )
+    ]

@@ -1,0 +1,83 @@
+"""How far studies are: a row for each, in numbers or in words."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tuner.records import State
+from tuner.shown import shown
+from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
+
+
+def standing(ledger: Ledger, names: list[str]) -> pd.DataFrame:
+    """A row for each study of these campaigns: trials by state, budget, share of the steps that are done."""
+    return pd.DataFrame([_row(ledger, row) for name in names for row in ledger.studies(name)])
+
+
+def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
+    counts = ledger.state_counts(row.study_id)
+    records = ledger.trials(row.study_id)
+    budget = row.study.budget.max_train_steps
+    planned = len(records) * budget
+    return {
+        "campaign": row.campaign, "study": row.study.name, "goal": row.study.goal, "trials": len(records),
+        **{state.value: count for state, count in counts.items()},
+        "max_train_steps": budget,
+        "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
+        "identity": _identity(row),
+    }  # fmt: skip
+
+
+def _identity(row: StudyRow) -> str:
+    """How much is known of what the trials were made of: code that is imported, arguments, data, initial weights."""
+    if row.study.source:
+        return "imported"
+    return "weaker (tuner 0.1)" if row.identity is None else "whole"
+
+
+def in_words(frame: pd.DataFrame) -> pd.DataFrame:
+    """The states in words, those without trials left out; a goal that several studies share said once."""
+    states = [state.value for state in State]
+    words = [", ".join(f"{row[state]} {state}" for state in states if row[state]) for _, row in frame.iterrows()]
+    goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
+    told = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done"})
+    some = ["identity"] if told["identity"].str.startswith("weaker").any() else []
+    return told[["campaign", "study", "trials", "states", "max_train_steps", "done", *some, "goal"]]
+
+
+MOST_LISTED = 10
+LONGEST_REASON = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A FAILED trial of a study, and the first line of its reason."""
+
+    study: str
+    number: int
+    reason: str
+
+
+def failures(ledger: Ledger, rows: Iterable[StudyRow]) -> list[Failure]:
+    """The FAILED trials of some studies, by study and number."""
+    return [
+        Failure(row.study.name, record.number, first_line(record.reason))
+        for row in rows
+        for record in ledger.trials(row.study_id)
+        if record.state is State.FAILED
+    ]
+
+
+def first_line(reason: str) -> str:
+    """What fits on a terminal of a reason: its first line, cut where it is long, without control characters."""
+    line = next((line for line in reason.splitlines() if line.strip()), "no reason was recorded")
+    return shown(line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…")
+
+
+def listed(failed: Sequence[Failure]) -> list[str]:
+    """A line a trial; of many the first ones, and how many more there are."""
+    lines = [f"{one.study} trial {one.number}: {one.reason}" for one in failed[:MOST_LISTED]]
+    more = len(failed) - MOST_LISTED
+    return lines + ([f"and {more} more: `tuner trials` lists them all"] if more > 0 else [])

@@ -1,0 +1,448 @@
+"""Training from Python: whole campaigns, sweeps and rounds, in a script or in a notebook.
+
+`study` is the path of a study file, or a `Campaign` with a name, which may be defined in a notebook. A campaign that
+is passed as an object trains in this process; `workers` needs a study file, because each process loads that.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypedDict, Unpack
+
+import pandas as pd
+import torch
+
+from tuner.analysis.finding import Finding
+from tuner.analysis.questions.sweep import sweep_finding
+from tuner.analysis.study_frames import StudyFrames
+from tuner.analysis.study_progress import Failure, failures
+from tuner.analysis.sweep_outcome import Fitted, Outcome
+from tuner.api.showing import Display, StopFlag
+from tuner.design.campaign import Campaign, Sweep
+from tuner.design.study_file import load_campaign
+from tuner.errors import InputError, StorageError
+from tuner.execution.fusing import Fuse
+from tuner.reading import CampaignRecords, Winner, load
+from tuner.report.page import report_path
+from tuner.report.page import write_report as write_page
+from tuner.rounds.budgets import likely_budget
+from tuner.rounds.importances import importances
+from tuner.rounds.launch import Plan, Session, check_study, launch_study
+from tuner.rounds.lengths import check_transfer
+from tuner.rounds.opening import SessionOptions, opened_session
+from tuner.rounds.planner import PlannedRound, planned_rounds, rounds_for, rounds_of_one_length
+from tuner.rounds.prepare import known_regime, prepared_expansion, prepared_round
+from tuner.rounds.price import Extremes, priced_campaign
+from tuner.rounds.run import Playbook, Question
+from tuner.rounds.sweep import run_sweep
+from tuner.storage.engine import default_url
+from tuner.storage.ownership import folder_to_read
+from tuner.storage.store import open_ledger
+from tuner.storage.studies import StudyRow
+from tuner.training import checkpoints as checkpoint_files
+from tuner.training.numerics import Profile
+
+Declared = Campaign | str | Path  # a campaign, or the path of its study file
+WorkerCount = int | Literal["auto"]
+
+
+class MachineOptions(TypedDict, total=False):
+    """Further options of every function that trains, as on the command line.
+
+    device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one. threads: torch's threads in each process.
+    workers_per_gpu: processes that may share one GPU. stall_seconds: a worker without a step for so long is replaced.
+    fuse: how many trials train as one stacked model, "auto" or "off". profile: "exact" keeps the bits of each trial
+    alone. keep_bytes: room for the checkpoints of a study. allow_changed_code: continue a study whose code changed.
+    allow_inexact: take steps over from trials that were trained under other Numerics.
+    """
+
+    device: str | None
+    threads: int
+    workers_per_gpu: int
+    stall_seconds: float
+    fuse: Fuse
+    profile: Profile
+    keep_bytes: int | None
+    allow_changed_code: bool
+    allow_inexact: bool
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RunResult:
+    """How a run of the playbook ended.
+
+    records: the campaign, to read. findings: what the run found, in order. question: what a person has to decide
+    before the run can go on, None where it is complete. rounds: names of the rounds' studies. best: the best
+    configuration of the last round that has a complete trial, None without one. failures: trials that FAILED, with
+    their reasons. report: the page that was written.
+    """
+
+    records: CampaignRecords
+    findings: tuple[Finding, ...]
+    question: Question | None
+    rounds: tuple[str, ...]
+    best: Winner | None
+    failures: tuple[Failure, ...]
+    report: Path
+
+    @property
+    def complete(self) -> bool:
+        """Whether no question is open and no trial FAILED."""
+        return self.question is None and not self.failures
+
+    def __repr__(self) -> str:
+        lines = [f"{self.records.name}: {', '.join(self.rounds) or 'no round'}; report: {self.report}"]
+        if self.best is not None:
+            lines.append(repr(self.best))
+        lines += [f"{one.study} trial {one.number} FAILED: {one.reason}" for one in self.failures]
+        if self.question is not None:
+            lines.append(f"question: {self.question.text}")
+            lines += [f"  yes=True would: {self.question.proposal}"] if self.question.proposal else []
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LaunchResult:
+    """A round as it stands after a launch.
+
+    records: the campaign, to read. study: the study's name. states: how many trials are in which state. failures:
+    trials that FAILED, with their reasons. warnings: sentences about the declaration, from before the training.
+    """
+
+    records: CampaignRecords
+    study: str
+    states: dict[str, int]
+    failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def frames(self) -> StudyFrames:
+        """Trials and curves of the study."""
+        return self.records.frames(study=self.study)
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{count} {state}" for state, count in self.states.items())
+        return "\n".join([f"{self.records.name} {self.study}: {states}", *self.warnings])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SweepResult:
+    """The outcome of a sweep for the step budget.
+
+    outcome: a number of steps, or why there is none. steps: that number, None without one. fits: one row for each
+    learning rate. finding: the outcome as an answer with its evidence and the next action.
+    """
+
+    records: CampaignRecords
+    outcome: Outcome
+    fits: pd.DataFrame
+    finding: Finding
+
+    @property
+    def steps(self) -> int | None:
+        return self.outcome.steps if isinstance(self.outcome, Fitted) else None
+
+    def __repr__(self) -> str:
+        return repr(self.finding)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CampaignPlan:
+    """What a campaign would train, before anything is trained.
+
+    stages: each study with its trials and its price. extremes: what the open parts cost at best and at worst. rounds:
+    the rounds by length, where lengths are known or a total of steps was given.
+    """
+
+    stages: tuple[Plan, ...]
+    extremes: tuple[Extremes, ...]
+    rounds: tuple[PlannedRound, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each stage. Columns: study, trials, steps_each, steps, saved_steps, seconds, checkpoint_bytes.
+
+        seconds: for one trial after the other on this machine. saved_steps: taken over from shorter trials.
+        """
+        rows = [
+            {
+                "study": one.study.name,
+                "trials": len(one.trials),
+                "steps_each": one.study.budget.max_train_steps,
+                "steps": one.steps,
+                "saved_steps": one.saved_steps,
+                "seconds": one.seconds,
+                "checkpoint_bytes": one.checkpoint_bytes,
+            }
+            for one in self.stages
+        ]
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return self.table.to_string(index=False) if self.stages else "\n".join(map(repr, self.rounds))
+
+
+def run(
+    study: Declared,
+    *,
+    yes: bool = False,
+    expand: int = 0,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+    storage: str | None = None,
+    checkpoints: str | Path | None = None,
+    workers: WorkerCount = 1,
+    **machine: Unpack[MachineOptions],
+) -> RunResult:
+    """Run the playbook: sweep, regime, round 1, its findings, the longer rounds, the report.
+
+    The same call again continues and repeats nothing that is finished. An interrupt (Ctrl-C, or "interrupt kernel")
+    saves the trials in training and raises Interrupted.
+
+    yes: take the proposed action of every question. expand: how often a round is widened where its best trials lie at
+    a limit. retry_failed: train FAILED trials again. progress: True shows it, False does not, None shows it on a
+    terminal and in a notebook. storage: a path or URL. checkpoints: a folder. workers: processes that train; "auto"
+    starts as many as pay. machine: see `MachineOptions`.
+
+    Raises InputError for what is declared wrongly, StudyChanged for other code than the study was started with,
+    TrialsFailed where a stage has no answer because trials FAILED, Paused where the disk or the database gave way.
+
+    >>> result = tuner.run(campaign)
+    >>> result.rounds
+    ('round-1',)
+    >>> result.question is None
+    True
+    >>> result.records.frames(round=1).trials["state"].unique().tolist()
+    ['complete']
+    """
+    display = Display(progress, StopFlag())
+    options = _options(storage, checkpoints, workers, machine)
+    with _opened(study, options, display) as session:
+        playbook = Playbook(session, yes=yes, tell=display.tell, expand=expand, retry_failed=retry_failed)
+        ending = playbook.run()
+        page = report_path(session.ledger, session.name)
+        write_page(session.ledger, session.name, page, importances)
+        records = CampaignRecords(session.name, options.storage or default_url())
+        return RunResult(
+            records=records,
+            findings=ending.findings,
+            question=ending.question,
+            rounds=tuple(row.study.name for row in ending.rounds),
+            best=_best(records, ending.rounds),
+            failures=tuple(failures(session.ledger, ending.rounds)),
+            report=page,
+        )
+
+
+def launch(
+    study: Declared,
+    round: int = 1,
+    *,
+    max_train_steps: int | None = None,
+    trials: int | None = None,
+    expanded: bool = False,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+    storage: str | None = None,
+    checkpoints: str | Path | None = None,
+    workers: WorkerCount = 1,
+    **machine: Unpack[MachineOptions],
+) -> LaunchResult:
+    """Train the trials of one round. The same call again continues and repeats nothing that is finished.
+
+    max_train_steps: the budget in steps, over the declared one. trials: how many in all, over the declared number.
+    expanded: train the newest widened study of the round. The other arguments are those of `run`.
+
+    Raises DeclarationError where the budget is not known, StorageError where the round before is missing, and what
+    `run` raises.
+
+    >>> launched = tuner.launch(campaign, round=1)
+    >>> launched.study, launched.states
+    ('round-1', {'complete': 4})
+    """
+    display = Display(progress, StopFlag())
+    options = _options(storage, checkpoints, workers, machine)
+    with _opened(study, options, display) as session:
+        widened = prepared_expansion(session, round) if expanded else None
+        prepared = widened or prepared_round(session, round, max_train_steps, trials)
+        check_study(session, prepared.study, prepared.trials)
+        for warning in prepared.warnings:
+            display.tell(f"note: {warning}")
+        row = launch_study(
+            session,
+            prepared.study,
+            prepared.trials,
+            retry_failed=retry_failed,
+            budget_origin=prepared.budget.origin,
+            budget_source=prepared.budget.source,
+        )
+        counts = session.ledger.state_counts(row.study_id)
+        return LaunchResult(
+            records=CampaignRecords(session.name, options.storage or default_url()),
+            study=row.study.name,
+            states={state.value: count for state, count in counts.items() if count},
+            failures=tuple(failures(session.ledger, [row])),
+            warnings=tuple(prepared.warnings),
+        )
+
+
+def sweep(
+    study: Declared,
+    *,
+    learning_rates: Sequence[float] | None = None,
+    again: bool = False,
+    retry_failed: bool = False,
+    progress: bool | None = None,
+    storage: str | None = None,
+    checkpoints: str | Path | None = None,
+    workers: WorkerCount = 1,
+    **machine: Unpack[MachineOptions],
+) -> SweepResult:
+    """Find the step budget: sweep constant learning rates without regularization, and count the steps to fit (A18).
+
+    learning_rates: a grid in place of the declared one. again: sweep again although a sweep ended, because the model,
+    the data or the batch size changed. The other arguments are those of `run`.
+
+    Raises what `run` raises.
+
+    >>> result = tuner.sweep(campaign)
+    >>> result.fits["learning_rate"].tolist()
+    [0.01, 0.1, 1.0]
+    >>> result.finding.question
+    'sweep'
+    """
+    display = Display(progress, StopFlag())
+    options = _options(storage, checkpoints, workers, machine)
+    with _opened(study, options, display) as session:
+        declared = session.campaign.sweep or Sweep()
+        if learning_rates is not None:
+            declared = replace(declared, learning_rate=tuple(sorted({float(rate) for rate in learning_rates})))
+        outcome = run_sweep(session, declared, again=again, retry_failed=retry_failed)
+        records = CampaignRecords(session.name, options.storage or default_url())
+        swept = records.sweep()
+        finding = sweep_finding(outcome, swept.fits, swept.frames.study)
+        return SweepResult(records, outcome, swept.fits, finding)
+
+
+def plan(
+    study: Declared,
+    *,
+    total_steps: int | None = None,
+    rounds: int | None = None,
+    storage: str | None = None,
+    device: str | None = None,
+    threads: int = 1,
+) -> CampaignPlan:
+    """What a campaign would train, how long that takes here, and how much disk. Nothing is trained or written.
+
+    total_steps: plan trials for so many steps in all, over the declared numbers. rounds: with total_steps, so many
+    rounds. The workload is tried by one update to measure the price.
+
+    Raises DeclarationError where no such plan exists, WorkloadError where the workload cannot be trained.
+
+    >>> tuner.plan(campaign, storage="new.sqlite").table[["study", "trials", "steps_each"]].values.tolist()
+    [['sweep', 3, 200], ['sweep, fresh seeds', 1, 400], ['round-1', 4, 60]]
+    """
+    if rounds is not None and total_steps is None:
+        raise InputError("rounds plans rounds for a total of steps; give total_steps with it")
+    options = SessionOptions(storage=storage, device=device, threads=threads)
+    with _opened(study, options, Display(False, StopFlag()), dry_run=True) as session:
+        compute_bound = known_regime(session) == "compute_bound"
+        if compute_bound:
+            check_transfer(session.campaign)
+        if total_steps is None:
+            lines = tuple(priced_campaign(session))
+            return CampaignPlan(
+                stages=tuple(line for line in lines if isinstance(line, Plan)),
+                extremes=tuple(line for line in lines if isinstance(line, Extremes)),
+                rounds=planned_rounds(session.campaign) if compute_bound else (),
+            )
+        if compute_bound:
+            return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds))
+        steps, _ = likely_budget(session)
+        return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds))
+
+
+def export_weights(
+    study: Declared,
+    target: str | Path,
+    round: int | str | None = None,
+    *,
+    checkpoints: str | Path | None = None,
+    storage: str | None = None,
+) -> Path:
+    """Write the weights of the best configuration's selected run, at its best step, as a safetensors file.
+
+    round: its number, or the name of any study; None is the last round. checkpoints: the folder, where it is not the
+    storage's own.
+
+    Raises StorageError where the run has no checkpoint here, CorruptCheckpoint where the file is damaged.
+
+    >>> tuner.export_weights("tiny", "model.safetensors").name
+    'model.safetensors'
+    """
+    records = load(study, storage)
+    winner = records.best(round)
+    if winner.checkpoint is None:
+        elsewhere = winner.row.study.source
+        where = f"was trained elsewhere ({elsewhere})" if elsewhere else "has no checkpoint of its best step"
+        raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
+    with open_ledger(records.storage, create=False) as ledger:
+        root = folder_to_read(ledger, None if checkpoints is None else Path(checkpoints))
+    checkpoint_files.export_weights(root, winner.checkpoint, Path(target))
+    return Path(target)
+
+
+@contextmanager
+def _opened(study: Declared, options: SessionOptions, display: Display, *, dry_run: bool = False) -> Iterator[Session]:
+    """A session that shows its progress. Torch's threads and determinism are as before after the block."""
+    if isinstance(study, Campaign):
+        file, campaign, name = None, study, study.name
+        if not name:
+            raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
+        if options.workers is not None:
+            raise InputError(
+                "each worker process loads the study file, and this campaign was passed as an object: write it to a "
+                f"file (in a notebook: %%writefile {name}.py) and pass the path, or train with workers=1"
+            )
+    else:
+        file = Path(study)
+        name, campaign = load_campaign(file)
+    with (
+        _torch_as_before(),
+        opened_session(name, campaign, options, study_file=file, dry_run=dry_run) as session,
+    ):
+        yield replace(session, watch=display.watch, stop=display.stop)
+
+
+@contextmanager
+def _torch_as_before() -> Iterator[None]:
+    """Training needs a fixed number of threads and deterministic kernels; a notebook goes on with its own."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+
+
+def _options(
+    storage: str | None, checkpoints: str | Path | None, workers: WorkerCount, machine: MachineOptions
+) -> SessionOptions:
+    """Raises InputError for a number of workers that cannot be."""
+    if workers != "auto" and (not isinstance(workers, int) or workers < 1):
+        raise InputError(f"workers is 'auto' or a number of processes from 1, got {workers!r}")
+    count = 0 if workers == "auto" else None if workers == 1 else workers
+    folder = None if checkpoints is None else Path(checkpoints)
+    return SessionOptions(storage=storage, checkpoints=folder, workers=count, **machine)
+
+
+def _best(records: CampaignRecords, rounds: Sequence[StudyRow]) -> Winner | None:
+    if not rounds:
+        return None
+    try:
+        return records.best()
+    except StorageError:  # no trial is complete with a finite value
+        return None

@@ -1,0 +1,99 @@
+"""Names of hyperparameters: how a branch qualifies them, and which names a search space cannot use."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tuner.errors import DeclarationError
+
+# Hyperparameters that reach a training only through its learning rates; a model never sees them.
+OF_THE_SCHEDULE = ("warmup_steps", "decay_fraction")
+# Columns of every table of trials; no hyperparameter can be called so.
+TRIAL_COLUMNS = (
+    "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",
+    "best_value", "best_step", "last_value",
+)  # fmt: skip
+# A budget in disguise (A11, D1), and the random seed (B14): never searched. Compared as lower-case letters only.
+_BUDGET = re.compile(
+    "((max|num|n|total|train|training|optimizer|global|production)*"
+    "(timesteps|steps?|iterations?|iters?|updates?|batches))|tmax|((max|num|n|total|train|training)+(examples|time))"
+)
+_SEED_NAMES = frozenset(["randomstate", "rng", "rngstate"])
+# What other tools call the hyperparameters of the trainer: searched under these names, they would change nothing.
+_TRAINER_NAMES = {
+    "lr": "learning_rate",
+    "learningrate": "learning_rate",
+    "wd": "weight_decay",
+    "weightdecay": "weight_decay",
+    "beta1": "one_minus_beta1",
+    "beta2": "one_minus_beta2",
+    "batchsize": "batch_size",
+    "optim": "optimizer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """The name of a hyperparameter: `short`, and the value of its parent as `branch`, "" outside of branches.
+
+    Written as text the two are joined by a dot: "sgd.learning_rate". So a stored study, a table and a point hold it.
+    """
+
+    branch: str
+    short: str
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def of(cls, text: str) -> "Name":
+        """The parts of a written name; the last dot ends the branch."""
+        branch, _, short = text.rpartition(".")
+        return cls(branch, short)
+
+    def __str__(self) -> str:
+        return f"{self.branch}.{self.short}" if self.branch else self.short
+
+    @property
+    def is_of_the_schedule(self) -> bool:
+        """Whether the hyperparameter only shapes the learning rate schedule."""
+        return self.short in OF_THE_SCHEDULE
+
+
+def refuse_name(name: str) -> None:
+    """Raise DeclarationError for a name that branches would make, or that the trainer knows under another name."""
+    if "." in name:
+        raise DeclarationError(
+            f"{name!r} has a dot, which is for hyperparameters inside branches(...); write {name.replace('.', '_')!r}"
+        )
+    meant = _TRAINER_NAMES.get(_letters(name))
+    if meant is not None and name != meant:
+        raise DeclarationError(f"{name} is not known to the trainer and would change nothing; write {meant}")
+    refuse_budget_or_seed(name)
+    refuse_column(name)
+
+
+def refuse_column(name: str) -> None:
+    """Raise DeclarationError for the name of a column that every table of trials has, and for an empty name."""
+    if name in TRIAL_COLUMNS or not name.strip():
+        raise DeclarationError(
+            f"{name!r} cannot name a hyperparameter: every table of trials has such a column; rename it"
+        )
+
+
+def refuse_budget_or_seed(name: str) -> None:
+    """Raise DeclarationError when a name would search the step budget or the seed (A11, B14, D1)."""
+    plain = _letters(name)
+    if _BUDGET.fullmatch(plain) or "epoch" in plain:
+        raise DeclarationError(
+            f"{name} is a step budget and cannot be searched or fixed in a search space: all trials of a study take "
+            "the same max_train_steps (A11); declare it on the round, and read the best-step plot to refine it. "
+            "If it is something else, give it a name that says so"
+        )
+    if plain in _SEED_NAMES or plain.startswith("seed") or plain.endswith(("seed", "seeds")):
+        raise DeclarationError(
+            f"{name} is a random seed and is never tuned (B14): a lucky seed is no hyperparameter; "
+            "use Campaign(seed=...) and replicates"
+        )
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())

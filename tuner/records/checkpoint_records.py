@@ -1,0 +1,40 @@
+"""Saved states of trials, and the key under which another trial may start from one."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.records.numerics_record import Numerics
+
+CheckpointKind = Literal["latest", "best", "trunk"]
+GROUP_FOLDER = "group-of-trial-"  # how folders of checkpoints begin that several trials share
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixKey:
+    """What a saved state is a function of: digests (see `design.prefix`) and the Numerics it was trained under.
+
+    `base` stands for everything but the schedule, `path` for the learning rates and evaluations up to its step.
+    """
+
+    base: str
+    path: str
+    numerics: Numerics
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved state: of a trial, after `step` updates, in `file` (relative to the checkpoint folder).
+
+    `value` is the selection metric at that step (None where it was not evaluated). `member` tells trials apart
+    that share one file. `digest` is the sha256 of the file, `num_bytes` its size. With a `prefix` it is a state
+    from which other trials may start.
+    """
+
+    kind: CheckpointKind
+    step: int
+    file: str
+    digest: str
+    num_bytes: int
+    value: float | None = None
+    member: str = ""
+    prefix: PrefixKey | None = None

@@ -1,0 +1,110 @@
+"""The protocol between the code that trains and the code that stores: claims, updates, and who takes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.design.trial import Trial
+from tuner.records.checkpoint_records import Checkpoint
+from tuner.records.numerics_record import Numerics
+from tuner.records.trial_records import NOT_INHERITED, Inherited, Measurement, State
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """The first steps of a trial as another one has trained them: its state, its best weights, its measurements.
+
+    `weights` are the best checkpoints that belong to the state; a trunk holds them itself. Not `exact`: trained
+    under other Numerics.
+    """
+
+    trial_id: int
+    checkpoint: Checkpoint
+    weights: tuple[Checkpoint, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    exact: bool = True
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to train a trial: `fence` guards every write, `checkpoints` tell from which step it is resumed.
+
+    Without any checkpoint, the trial may start from one of `prefixes`, the longest first. `farthest`: the farthest
+    step of the trial that was ever committed.
+    """
+
+    trial_id: int
+    fence: int
+    trial: Trial
+    attempt: int
+    checkpoints: tuple[Checkpoint, ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
+    inherited: Inherited = NOT_INHERITED
+    farthest: int = 0
+
+    @property
+    def first_step(self) -> int:
+        """The step at which the trial is resumed from its own latest checkpoint; 0 without one."""
+        return max((kept.step for kept in self.checkpoints if kept.kind == "latest"), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialUpdate:
+    """Everything that happened to one trial since its last commit, written in one transaction.
+
+    `checkpoints` is the complete list the trial owns from now on: files that the list no longer names may be deleted
+    after the commit. `state` RUNNING renews the lease; any other state ends our ownership of the trial.
+    `cut_back_to`: delete what was measured after that step (-1: all of it) before writing, because training was
+    resumed from that step and not from the step that the Ledger knew. `inherited` None: unchanged. `set_back`: this
+    claim lost steps in this way and is not yet beyond the farthest step known when the claim was made: until then the
+    trial makes no progress.
+    """
+
+    trial_id: int
+    fence: int
+    step: int
+    measurements: Sequence[Measurement] = ()
+    checkpoints: Sequence[Checkpoint] | None = None
+    state: State = State.RUNNING
+    reason: str = ""
+    numerics: Numerics | None = None
+    cut_back_to: int | None = None
+    inherited: Inherited | None = None
+    set_back: bool = False
+
+
+class Recorder(Protocol):
+    """Takes the updates of trials. One method, so that a test can record into a list."""
+
+    def record(self, updates: Sequence[TrialUpdate]) -> None:
+        """Commit all updates or none, durably, before returning. Raises LeaseLost for a stale fence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedTrial:
+    """A trial that was trained elsewhere, with all its measurements; `step` is the last step it reached.
+
+    `started`: the time of its start in seconds since 1970; None where that was not recorded.
+    """
+
+    trial: Trial
+    state: State
+    reason: str
+    step: int
+    measurements: Sequence[Measurement] = ()
+    started: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one trial costs on this machine: milliseconds, and bytes per kept state (latest, best)."""
+
+    step_ms: float
+    evaluation_ms: float
+    latest_bytes: int
+    best_bytes: int

@@ -1,0 +1,125 @@
+"""Trials as the Ledger holds them, and what was measured of them."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tuner.budget.schedules import Schedule
+from tuner.design.objective import Objective
+from tuner.design.points import Point
+from tuner.design.trial import Trial
+from tuner.errors import StorageError
+from tuner.records.checkpoint_records import Checkpoint
+from tuner.records.numerics_record import Numerics
+
+
+class State(StrEnum):
+    """The life of a trial: WAITING, RUNNING, then one of the others for good."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    INFEASIBLE = "infeasible"  # diverged, out of memory, rejected by the model: the point's fault
+    FAILED = "failed"  # error in user code, lost, quarantined: not the point's fault
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        return self not in (State.WAITING, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One value of one metric ("validation/loss") after `step` updates. NaN and infinities are values too."""
+
+    step: int
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """How many first steps a trial inherited instead of training them, and from which trial (its id)."""
+
+    steps: int = 0
+    trial_id: int | None = None
+
+
+NOT_INHERITED = Inherited()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCurve:
+    """One metric of one trial, by step."""
+
+    metric: str
+    points: tuple[tuple[int, float], ...]
+
+    def best(self, objective: Objective) -> tuple[int, float] | None:
+        """Retrospective selection: the (step, value) that wins; the earlier step on a tie."""
+        return objective.best(self.points)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableTrial:
+    """What can still be read of a trial whose row in the Ledger is damaged."""
+
+    number: int
+    seed: int
+    data_seed: int
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial as the Ledger holds it, with its state and its checkpoints.
+
+    `attempt` counts the claims since the trial last made progress; `step` is the last committed step. The trial
+    trained all its steps but those `inherited`.
+    """
+
+    trial_id: int
+    trial: Trial | UnreadableTrial
+    state: State
+    reason: str
+    step: int
+    attempt: int
+    numerics: Numerics | None
+    checkpoints: tuple[Checkpoint, ...] = field(default=())
+    inherited: Inherited = NOT_INHERITED
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def point(self) -> Point:
+        """The point of the trial; empty where the row is damaged."""
+        return self.trial.point if isinstance(self.trial, Trial) else Point(())
+
+    @property
+    def seed(self) -> int:
+        return self.trial.seed
+
+    @property
+    def data_seed(self) -> int:
+        return self.trial.data_seed
+
+    @property
+    def origin(self) -> str:
+        return self.trial.origin
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule of the trial; None where the row is damaged."""
+        return self.trial.schedule if isinstance(self.trial, Trial) else None
+
+    def readable_trial(self) -> Trial:
+        """The trial as it was planned. Raises StorageError where its row is damaged."""
+        if isinstance(self.trial, UnreadableTrial):
+            raise StorageError(self.reason)
+        return self.trial
+
+    @property
+    def exact(self) -> bool:
+        """Whether the whole trial was trained under one set of Numerics."""
+        return self.numerics is None or self.numerics.exact

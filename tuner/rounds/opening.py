@@ -1,0 +1,131 @@
+"""Opening a session: a campaign with its records, its checkpoint folder and what trains it.
+
+The command line and the Python API open their sessions here, so both check the same things in the same order.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tuner.design.campaign import Campaign
+from tuner.execution.fusing import Fuse
+from tuner.execution.in_process import InProcess
+from tuner.execution.orders import STALL_SECONDS, Place
+from tuner.execution.quota import Quota
+from tuner.execution.workers import Workers
+from tuner.rounds.launch import Session
+from tuner.storage.engine import complete_url, default_url, parsed_url
+from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
+from tuner.storage.store import Ledger, open_ledger
+from tuner.training.numerics import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """Where records and checkpoints are, and how trials are trained.
+
+    storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
+    workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
+    checkpoints of a study may take; None is all that they need.
+    """
+
+    storage: str | None = None
+    checkpoints: Path | None = None
+    device: str | None = None
+    threads: int = 1
+    workers: int | None = None
+    workers_per_gpu: int = 1
+    stall_seconds: float = STALL_SECONDS
+    fuse: Fuse = "auto"
+    profile: Profile = "exact"
+    keep_bytes: int | None = None
+    allow_changed_code: bool = False
+    allow_inexact: bool = False
+
+
+@contextmanager
+def opened_session(
+    name: str,
+    campaign: Campaign,
+    options: SessionOptions,
+    *,
+    study_file: Path | None = None,
+    dry_run: bool = False,
+    create: bool = True,
+) -> Iterator[Session]:
+    """A session whose backend ends with the block.
+
+    create: make the storage where there is none. dry_run: nothing is written; without a storage the session gets an
+    empty one that is deleted at the end.
+    """
+    most = max(one.promote or 1 for one in campaign.rounds)
+    quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
+    with _ledger(options.storage, dry_run, create) as ledger:
+        root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
+        local = InProcess(
+            campaign.workload,
+            root,
+            device=options.device,
+            threads=options.threads,
+            fuse=options.fuse,
+            profile=options.profile,
+            allow_inexact=options.allow_inexact,
+            quota=quota,
+            study_file=study_file,
+        )
+        with nullcontext(local) if dry_run else _backend(options, local, root, quota, study_file) as backend:
+            yield Session(
+                name,
+                campaign,
+                ledger,
+                backend,
+                study_file=study_file,
+                allow_changed_code=options.allow_changed_code,
+                claim_folder=cache(lambda: backend.work_in(claimed_folder(ledger, options.checkpoints))),
+            )
+
+
+@contextmanager
+def _backend(
+    options: SessionOptions, local: InProcess, root: Path, quota: Quota | None, study_file: Path | None
+) -> Iterator[InProcess | Workers]:
+    """What trains: this process, or worker processes that end with the session."""
+    if options.workers is None or study_file is None:
+        yield local
+        return
+    place = Place(
+        study_file=str(study_file.resolve()),
+        url=complete_url(options.storage or default_url()),
+        checkpoint_root=str(root.resolve()),
+        device=options.device,
+        threads=options.threads,
+        commit_seconds=local.commit_seconds,
+        lease_seconds=local.lease.seconds,
+        fuse=options.fuse,
+        profile=options.profile,
+        allow_inexact=options.allow_inexact,
+        quota_bytes=quota.num_bytes if quota else None,
+        winners=quota.winners if quota else 1,
+    )
+    crew = Workers(local, place, options.workers or None, options.stall_seconds, options.workers_per_gpu)
+    with closing(crew) as workers:
+        yield workers
+
+
+@contextmanager
+def _ledger(storage: str | None, dry_run: bool, create: bool) -> Iterator[Ledger]:
+    there = storage_exists(storage)
+    with ExitStack() as opened:
+        url = storage or default_url()
+        if dry_run and not there:
+            url = str(Path(opened.enter_context(tempfile.TemporaryDirectory())) / "empty.sqlite")
+        yield opened.enter_context(open_ledger(url, create=not there if dry_run else create))
+
+
+def storage_exists(storage: str | None) -> bool:
+    """Whether a storage is there: a file that exists, or any database on a server."""
+    file = parsed_url(storage or default_url())
+    return file.get_backend_name() != "sqlite" or Path(file.database or "").exists()
