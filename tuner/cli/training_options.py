@@ -40,6 +40,7 @@ from tuner.cli.options import (
 )
 from tuner.execution.nursery import Nursery, worker_environment
 from tuner.execution.orders import STALL_SECONDS
+from tuner.shown import shown
 
 _GPU = Path("/dev/nvidiactl")  # there where a driver is; workers on a GPU are not forked
 
@@ -86,6 +87,11 @@ class Training:
     @contextmanager
     def prepared(self) -> Iterator["Training"]:
         """The same options with the nursery that worker processes are forked from, where there will be some."""
+        if sys.stderr.isatty() and not self.quiet:
+            print(
+                f"{type(self).__name__.lower()} {shown(str(self.study))}: loading torch and the study ...",
+                file=sys.stderr,
+            )
         workers = None if getattr(self, "dry_run", False) else self.workers
         with early_nursery(workers, self.device, self.threads, self.study) as nursery:
             yield replace(self, nursery=nursery)
