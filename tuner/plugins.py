@@ -51,9 +51,10 @@ def is_any_installed(folders: Sequence[str]) -> bool:
             if os.path.exists(folder):  # a zip file
                 return True
             continue
-        for entry in os.scandir(folder or "."):
-            if entry.name.endswith((".dist-info", ".egg-info", ".egg")) and _names_plugins(entry.path):
-                return True
+        with os.scandir(folder or ".") as entries:
+            places = [entry.path for entry in entries if entry.name.endswith((".dist-info", ".egg-info", ".egg"))]
+        if any(map(_names_plugins, places)):
+            return True
     return False
 
 

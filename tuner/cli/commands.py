@@ -30,6 +30,7 @@ class Command:
         imports nothing heavy.
     run: "module:function", which is called with one value of that class; what it returns is the exit code, None is 0.
     example: a whole command, for the help and for an error about a missing argument.
+    choices: "module:function", which gives names and what they mean, for the command's own page; "" for none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Command:
     options: str
     run: str
     example: str = ""
+    choices: str = ""
 
 
 _TRAINING, _READING, _STORAGE = (f"tuner.cli.{name}_options" for name in ("training", "reading", "storage"))
@@ -155,6 +157,7 @@ PLOT = Command(
     f"{_READING}:Plot",
     "tuner.cli.writing:plot",
     "tuner plot curves digits -o curves.png",
+    "tuner.cli.writing:kinds_of_plots",
 )
 REPORT = Command(
     "report",
@@ -163,6 +166,14 @@ REPORT = Command(
     f"{_READING}:Report",
     "tuner.cli.writing:report",
     "tuner report digits",
+)
+DEMO = Command(
+    "demo",
+    "Write an example report from recorded trials",
+    Group.READ,
+    f"{_READING}:Demo",
+    "tuner.cli.writing:demo",
+    "tuner demo",
 )
 BEST = Command(
     "best",

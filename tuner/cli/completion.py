@@ -82,25 +82,13 @@ def studies_of_campaign(given: Given, incomplete: str) -> Iterable[str]:
 def verdicts(given: Given, incomplete: str) -> Iterable[str]:
     """The words of verdicts, of which several may stand with commas between."""
     before, comma, _ = incomplete.rpartition(",")
-    yield from (before + comma + word for word in ("none", *loaded("tuner.analysis.checklist:VERDICTS")))
+    yield from (before + comma + word for word in ("none", *loaded("tuner.analysis.checklist:known_verdicts")()))
 
 
 @offered
 def plots(given: Given, incomplete: str) -> Iterable[str]:
     """The kinds of plots."""
-    yield from (
-        "best-steps",
-        "axes",
-        "curves",
-        "schedules",
-        "isolation",
-        "best-of-n",
-        "infeasible",
-        "parallel",
-        "sweep",
-        "transfer",
-        "budget-curve",
-    )
+    yield from loaded("tuner.plots.catalog:PLOTS").names
 
 
 def _ledger(given: Given) -> Any:
