@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check slow soak bench clean
+.PHONY: demo test check slow soak bench measure docs clean
 
 demo: $(STAMP)
 	$(BIN)/tuner run studies/digits.py --yes
@@ -29,6 +29,13 @@ bench: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sweep_spread.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict_rates.py
 
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+measure: $(STAMP)
+	$(BIN)/python benchmarks/measure.py
+
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tuner needs Python 3.11 or newer; set PYTHON=')"
 	@$(PYTHON) -c "import ensurepip" 2>/dev/null || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
@@ -37,4 +44,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs docs/_build docs/generated .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """Synthetic studies whose curves are disturbed as real ones are, with the right verdict by construction.
 
 `python benchmarks/curve_cases.py --studies 300` prints percent right, wrong and open of each cell with binomial
-intervals. The seeds of `--tune` are for choosing statistics, the others for the table (docs/verdict-rates.md).
+intervals. The seeds of `--tune` are for choosing statistics, the others for the table (docs/about/verdict-rates.md).
 """
 
 import argparse

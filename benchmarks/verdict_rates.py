@@ -1,7 +1,7 @@
 """Rates of right and wrong verdicts on synthetic studies: `python benchmarks/verdict_rates.py --studies 300`.
 
 The seeds of `--tune` are for choosing statistics, the others for the tables
-(docs/verdict-rates.md, README.md).
+(docs/about/verdict-rates.md, README.md).
 """
 
 import argparse

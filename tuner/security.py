@@ -1,4 +1,4 @@
-"""What data of strangers must not do, and strangers must not see: folders, secrets and cells of spreadsheets."""
+"""Folders, secrets and spreadsheet cells: what untrusted data must not do, and what other people must not see."""
 
 import hashlib
 import re
@@ -21,7 +21,7 @@ def make_private_folder(folder: Path) -> list[Path]:
 
 
 def plain_name(name: str) -> str:
-    """A name for a file or folder made from the user's text and never that text itself (RELIABILITY 56).
+    """A name for a file or folder made from the user's text and never that text itself (R56).
 
     Different texts have different names: what is not plain letters, digits, "_" and "-" ends with a digest.
     """
@@ -33,7 +33,7 @@ def plain_name(name: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Passwords in URLs and after words like token are stars: a command line may hold them (RELIABILITY 38, 60)."""
+    """Passwords in URLs and after words like token are stars: a command line may hold them (R38, R60)."""
     return _SECRET_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
 
 
@@ -54,7 +54,7 @@ def without_password(url: str) -> str:
 
 
 def safe_cell(value: object) -> object:
-    """A cell or a heading that a spreadsheet shows and does not run as a formula (RELIABILITY 59)."""
+    """A cell or a heading that a spreadsheet shows and does not run as a formula (R59)."""
     return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 

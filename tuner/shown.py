@@ -1,4 +1,4 @@
-"""How text of strangers is shown to people: names, values, reasons and file names can hold anything.
+"""How untrusted text is shown to people: names, values, reasons and file names can hold anything.
 
 A name may hold a line break and "next: rm -rf ~", an escape sequence that clears the terminal, or a mark that turns
 the reading direction round. So everything that a person reads passes one of these functions on its way out: on the

@@ -19,7 +19,7 @@ def test_boundary_verdicts_are_right():
 
 
 def test_boundary_verdicts_of_what_real_tuning_brings_are_right():
-    """A few studies of each kind; docs/verdict-rates.md has 300 of each."""
+    """A few studies of each kind; docs/about/verdict-rates.md has 300 of each."""
     rows = kind_rows(SEED, 3, [kind for kind in KINDS if kind != "model_based"])
     outcomes = rows.groupby("kind")["outcome"].value_counts(normalize=True).unstack(fill_value=0.0)
     assert (rows["outcome"] == "wrong").sum() <= 2

@@ -1,4 +1,4 @@
-"""The house numbers of STYLE.md that a file can be held to: short files, short functions, no promises."""
+"""The house numbers that a file can be held to: short files, short functions, no promises."""
 
 import ast
 import io

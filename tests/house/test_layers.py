@@ -1,4 +1,4 @@
-"""Imports run one way: the table of the README (DESIGN.md), held against every module of the package.
+"""Imports run one way: the table of docs/architecture.md, held against every module of the package.
 
 A part may import the parts and the third-party packages of its row and nothing else. Only
 `plugins` and `tuner/__init__` may import inside functions.
@@ -15,17 +15,18 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "registry", "sources", "budget", "design", "records", "security", "shown")
+BASE = ("errors", "registry", "sources", "budget", "design", "records", "security", "shown", "system")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
     "shown": ((), ()),
+    "system": (("errors",), ()),
     "plugins": (("errors",), ()),
     "registry": (("errors", "plugins"), ()),
     "sources": (("errors",), ()),
     "budget": (("errors", "registry"), ()),
     "design": (("errors", "shown", "registry", "sources", "budget"), ("numpy", "scipy")),
-    "records": (("errors", "budget", "design"), ()),
+    "records": (("errors", "shown", "budget", "design"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),

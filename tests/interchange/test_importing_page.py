@@ -1,4 +1,4 @@
-"""Every command of docs/importing.md runs as it stands, and its Python does what the page says."""
+"""Every command of docs/how-to/import-tables.md runs as it stands, and its Python does what the page says."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from tuner.interchange.table_space import read_space
 from tuner.interchange.tables_in import TableTerms, imported_from_tables
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "import-tables.md").read_text(encoding="utf-8")
 HISTORIES = ROOT / "tests" / "interchange" / "histories"
 __all__ = ["tuner"]
 
@@ -70,7 +70,7 @@ def test_the_code_for_weights_and_biases_makes_tables_that_are_read(tmp_path, mo
     module.Api = lambda: types.SimpleNamespace(runs=lambda path: found)
     monkeypatch.setitem(sys.modules, "wandb", module)
     (code,) = (block for block in blocks("python") if "wandb" in block)
-    exec(compile(code, "docs/importing.md", "exec"), {})
+    exec(compile(code, "docs/how-to/import-tables.md", "exec"), {})
     (tmp_path / "space.json").write_text('{"lr": {"min": 0.0, "max": 1.0, "distribution": "uniform"}}')
     study = imported_from_tables(
         tmp_path / "history.csv", None, None, TableTerms("val_loss", "minimize", step_column="epoch")

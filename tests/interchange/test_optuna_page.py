@@ -1,4 +1,4 @@
-"""docs/optuna.md: its example is made, its commands are run, and what it quotes is what they say."""
+"""docs/get-started/quickstart-optuna.md: its example is made, its commands run, and what it quotes is what they say."""
 
 import re
 import runpy
@@ -9,7 +9,7 @@ from pathlib import Path
 from support.shell import tuner
 
 __all__ = ["tuner"]
-PAGE = (Path(__file__).parents[2] / "docs" / "optuna.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "get-started" / "quickstart-optuna.md").read_text(encoding="utf-8")
 
 
 def blocks(kind):

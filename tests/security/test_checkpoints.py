@@ -1,4 +1,4 @@
-"""Hostile checkpoint files, links where files belong, and who may read what is written (RELIABILITY 51, 52, 56, 60)."""
+"""Hostile checkpoint files, links where files belong, and who may read what is written (R51, R52, R56, R60)."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Databases that older versions wrote, as they lay on disk, are read whole and go on (I10)."""
+"""Databases that older versions wrote, as they lay on disk, are read whole and go on (I15)."""
 
 import math
 import signal

@@ -1,4 +1,4 @@
-"""The order of durable actions (RELIABILITY 22): file, its name, its folder, then the record; deletions last of all."""
+"""The order of durable actions (R22): file, its name, its folder, then the record; deletions last of all."""
 
 import os
 from pathlib import Path

@@ -200,7 +200,7 @@ def test_out_of_memory_is_the_points_fault_and_frees_the_memory(tmp_path):
     ],
 )
 def test_a_trial_beyond_the_memory_of_the_process_is_infeasible_and_the_next_one_trains(ask, reason, tmp_path):
-    """RLIMIT_AS stands for a machine whose memory is at its end (RELIABILITY 49)."""
+    """RLIMIT_AS stands for a machine whose memory is at its end (R49)."""
     models = []
 
     class Hungry(Plain):

@@ -21,7 +21,7 @@ NOT_REACHED = "the trial ended before"  # instead of a pattern: nobody knows whe
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
+class ParentParameter:
     """`branches`: where the child has which distribution. `rank`: of several parents the least is believed."""
 
     name: str
@@ -29,7 +29,7 @@ class Parent:
     rank: int
 
 
-def parents_of(patterns: Mapping[str, Sequence[Pattern]], trials: Sequence[FrozenTrial]) -> dict[str, Parent]:
+def parents_of(patterns: Mapping[str, Sequence[Pattern]], trials: Sequence[FrozenTrial]) -> dict[str, ParentParameter]:
     """The parent of every parameter that has one. Of several that would do, the one that explains most others."""
     split = [name for name, mine in patterns.items() if len({*mine} - {NOT_REACHED}) > 1]
     candidates = {name: list(_candidates(name, patterns, trials)) for name in split}
@@ -79,7 +79,7 @@ def plain_value(value: object) -> Value:
 
 def _candidates(
     name: str, patterns: Mapping[str, Sequence[Pattern]], trials: Sequence[FrozenTrial]
-) -> Iterator[Parent]:
+) -> Iterator[ParentParameter]:
     mine = patterns[name]
     for other in patterns:
         if other == name:
@@ -99,7 +99,7 @@ def _is_choice(name: str, trials: Sequence[FrozenTrial]) -> bool:
     return isinstance(seen, CategoricalDistribution)
 
 
-def _explained(parent: str, values: Sequence[Value], mine: Sequence[Pattern], choice: bool) -> Parent | None:
+def _explained(parent: str, values: Sequence[Value], mine: Sequence[Pattern], choice: bool) -> ParentParameter | None:
     """The parent, where each of its values goes with one pattern, and not all with the same."""
     decided: dict[str, tuple[Value, Pattern]] = {}
     for value, pattern in zip(values, mine, strict=True):
@@ -111,14 +111,14 @@ def _explained(parent: str, values: Sequence[Value], mine: Sequence[Pattern], ch
     if choice and all(isinstance(value, str) for value, _ in pairs):
         # Each text has its own, like a branch of a study file, also where two have the same range (B13).
         alone = tuple(((parent, value), pattern) for value, pattern in pairs if pattern is not None)
-        return Parent(parent, alone, 0)
+        return ParentParameter(parent, alone, 0)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value, _ in pairs)
     spans = _spans(parent, pairs) if numeric else None
     if spans is not None:
         sure = choice or len(pairs) <= FEW_VALUES or _chance(mine, 2) < CHANCE
-        return Parent(parent, spans, 1 if choice else 2 if len(pairs) <= FEW_VALUES else 3) if sure else None
+        return ParentParameter(parent, spans, 1 if choice else 2 if len(pairs) <= FEW_VALUES else 3) if sure else None
     if choice or (len(pairs) <= FEW_VALUES and _chance(mine, 2 ** len(pairs)) < CHANCE):
-        return Parent(parent, tuple(_sets(parent, pairs)), 1 if choice else 2)
+        return ParentParameter(parent, tuple(_sets(parent, pairs)), 1 if choice else 2)
     return None
 
 

@@ -217,7 +217,7 @@ def _read_only(file: Path) -> sqlite3.Connection:
 
 @contextmanager
 def _undisturbed_loggers() -> Iterator[None]:
-    """Optuna's migrations set up logging anew for the whole process."""
+    """Optuna's migrations set up logging again for the whole process."""
     root = logging.getLogger()
     known = {name: one for name, one in logging.Logger.manager.loggerDict.items() if isinstance(one, logging.Logger)}
     before = {name: (one.disabled, one.level) for name, one in known.items()}

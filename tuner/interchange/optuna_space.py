@@ -22,7 +22,7 @@ from tuner.design.names import Name
 from tuner.errors import DeclarationError
 from tuner.interchange.optuna_conditions import (
     NOT_REACHED,
-    Parent,
+    ParentParameter,
     Pattern,
     parents_of,
     patterns_of,
@@ -146,7 +146,7 @@ def _texts(name: str, trials: Sequence[FrozenTrial], notes: list[str]) -> dict[s
     return found
 
 
-def _parents_first(names: Sequence[str], parents: dict[str, Parent]) -> list[str]:
+def _parents_first(names: Sequence[str], parents: dict[str, ParentParameter]) -> list[str]:
     """The names in an order in which every parent comes before its children; circles are cut where they are met."""
     ordered: dict[str, None] = {}
 
@@ -174,7 +174,7 @@ def _everywhere(name: str, seen: Sequence[BaseDistribution], patterns: Sequence[
 
 
 def _branches(
-    name: str, parent: Parent | None, known: dict[str, Named], seen: Sequence[BaseDistribution]
+    name: str, parent: ParentParameter | None, known: dict[str, Named], seen: Sequence[BaseDistribution]
 ) -> list[Branch]:
     """Where a name exists under its parent, what it is called there, and its distributions there; empty without one."""
     if parent is None:

@@ -34,7 +34,7 @@ Row = Mapping[Hashable, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRuns:
     """What the rest of an import says about points: the hyperparameters, what to leave out, what was logged."""
 
     hyperparameters: Sequence[Hyperparameter]
@@ -43,7 +43,7 @@ class Known:
     runs: Collection[str]
 
 
-def checked_points(table: pd.DataFrame, path: Path, known: Known, notes: list[str]) -> pd.DataFrame:
+def checked_points(table: pd.DataFrame, path: Path, known: KnownRuns, notes: list[str]) -> pd.DataFrame:
     """Points with a column `run` (text, each once), `state` and `reason` where they are given, and the hyperparameters.
 
     Raises DeclarationError for columns or rows that do not fit.
@@ -145,7 +145,7 @@ def _run_column(table: pd.DataFrame, runs: Collection[str]) -> str | None:
     )
 
 
-def _refuse_unknown(table: pd.DataFrame, path: Path, known: Known, notes: list[str]) -> None:
+def _refuse_unknown(table: pd.DataFrame, path: Path, known: KnownRuns, notes: list[str]) -> None:
     """What varies and stands nowhere else may be a hyperparameter that the space file forgot."""
     names = [h.name for h in known.hyperparameters]
     expected = {*TRIAL_COLUMNS, *RUN_NAMES, *_OF_LOGGERS, "status"}

@@ -20,14 +20,14 @@ PARAMETER_FILES = ("params.json", "hparams.yaml", "hparams.json", "config.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
+class RunTables:
     """What a folder holds: the curves in long form, and a row a run of its parameters where files hold them."""
 
     curves: pd.DataFrame
     parameters: pd.DataFrame | None
 
 
-def read_runs(root: Path, notes: list[str], columns: Columns, leave: Collection[Path]) -> Runs:
+def read_runs(root: Path, notes: list[str], columns: Columns, leave: Collection[Path]) -> RunTables:
     """The runs of a folder, in the order of their names (2 before 10). `leave`: files that are no histories.
 
     Raises DeclarationError naming the file of what cannot be read.
@@ -50,7 +50,7 @@ def read_runs(root: Path, notes: list[str], columns: Columns, leave: Collection[
         notes.append(f"{counted(silent, 'run')} wrote nothing yet: waiting, running, or failed at once")
     if not parts:
         raise DeclarationError(f"{root}: nothing is written in the histories of its {counted(len(files), 'run')}")
-    return Runs(pd.concat(parts, ignore_index=True), _parameters(files))
+    return RunTables(pd.concat(parts, ignore_index=True), _parameters(files))
 
 
 def _histories(root: Path) -> Iterator[tuple[str, Path]]:

@@ -36,7 +36,7 @@ from tuner.interchange.imported import (
     refuse_unknown,
 )
 from tuner.interchange.points_in import (
-    Known,
+    KnownRuns,
     checked_points,
     note_choices,
     point_of,
@@ -93,7 +93,7 @@ def imported_from_tables(
     tables = _tables(history, points_file, hyperparameters, terms, notes)
     refuse_unknown(terms.ignored, {*(h.name for h in declared), *map(str, tables.points)} - {"trial"})
     curves = _with_our_metrics(tables.curves, history, notes)
-    known = Known(hyperparameters, terms.ignored, _logged(tables.curves), set(curves["run"]))
+    known = KnownRuns(hyperparameters, terms.ignored, _logged(tables.curves), set(curves["run"]))
     points = checked_points(tables.points, tables.points_file, known, notes)
     _check_runs(curves, points, history, tables.points_file)
     _check_metric(curves, objective, terms.objective, history)
@@ -173,10 +173,10 @@ def _with_our_metrics(curves: pd.DataFrame, path: Path, notes: list[str]) -> pd.
 
 def _check_runs(curves: pd.DataFrame, points: pd.DataFrame, history: Path, points_file: Path) -> None:
     known = set(points["run"])
-    strangers = [run for run in curves["run"].unique() if run not in known]
-    if strangers:
+    unknown_runs = [run for run in curves["run"].unique() if run not in known]
+    if unknown_runs:
         raise DeclarationError(
-            f"{history} has trial {strangers[0]:.80}, which {points_file} does not; its first is "
+            f"{history} has trial {unknown_runs[0]:.80}, which {points_file} does not; its first is "
             f"{points['run'].iloc[0]:.80}"
         )
 

@@ -19,7 +19,7 @@ class Found:
     source: bytes | None = None
 
 
-class Finder:
+class ModuleFinder:
     """Finds modules; each name is looked for once."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from tuner.errors import DeclarationError
 from tuner.sources.bytecode import code_digest
 from tuner.sources.definitions import Definitions, definitions_of, short_digest
 from tuner.sources.imports import files_named_in, imports_of
-from tuner.sources.modules import Finder, Found
+from tuner.sources.modules import Found, ModuleFinder
 from tuner.sources.places import distribution_of, kind_of, own_file
 from tuner.sources.running import Seen
 from tuner.sources.stale_modules import is_stale, modules_by_file
@@ -26,7 +26,7 @@ _SEPARATELY = ("torch", "tuner")  # distributions whose versions stand in the Nu
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class OwnSource:
     """A file of own code, and what it means."""
 
     file: Path
@@ -40,10 +40,10 @@ class Reached:
     """
 
     def __init__(self, study_file: Path | None) -> None:
-        self.sources: dict[str, Source] = {}
+        self.sources: dict[str, OwnSource] = {}
         self.from_text: Definitions = {}
         self._versions: dict[str, str] = {}
-        self._finder = Finder()
+        self._finder = ModuleFinder()
         self._asked: set[str] = set()
         self._labels: dict[Path, str] = {}
         self._study_file = study_file.resolve() if study_file else None
@@ -151,7 +151,7 @@ class Reached:
             return
         label = self._labels[file] = self._label(file, found.name)
         content = _read(file, label) if found.source is None else found.source
-        self.sources[label] = Source(file, _meaning(file, content))
+        self.sources[label] = OwnSource(file, _meaning(file, content))
         self._follow(file, found, content)
 
     def _follow(self, file: Path, found: Found, content: bytes) -> None:

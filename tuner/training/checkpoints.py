@@ -1,6 +1,6 @@
 """Checkpoint files: written so that a kill leaves the old or the new one, and read only when they are intact.
 
-Order of a commit (RELIABILITY A2): temporary file, fsync, rename, fsync of the folder, and only then the pointer
+Order of a commit (R18, R22): temporary file, fsync, rename, fsync of the folder, and only then the pointer
 in the Ledger; older files are deleted after that. A file is read only when its sha256 is the recorded one, and
 with `weights_only=True`: no code ever comes out of a checkpoint.
 """
@@ -19,6 +19,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from tuner import system
 from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import Checkpoint, CheckpointKind, PrefixKey
@@ -232,7 +233,7 @@ class DigestingFile(io.FileIO):
 
 def _without_links(path: str, flags: int) -> int:
     """Open a file for its owner only, and not what a link of its name points to."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return os.open(path, flags | system.NO_LINKS, 0o600)
 
 
 def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> DigestingFile:
@@ -262,18 +263,14 @@ def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> Diges
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable: from now on its new files are there after any crash."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    system.sync_folder(path)
     failpoint("ck-dirsynced")
 
 
 def canonical_digest(state: Any) -> str:
     """A digest of what a state means: names, types, shapes and bytes, whatever the file's own bytes are.
 
-    Two equal training states may be saved as different bytes (RELIABILITY 29); this compares them bit for bit.
+    Two equal training states may be saved as different bytes (R29); this compares them bit for bit.
     """
     digest = hashlib.sha256()
     _feed(digest, state)

@@ -1,0 +1,106 @@
+"""The pages tell the truth about what exists: verdicts, plots, commands, files, and links between pages."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+import tuner
+from tuner.analysis.checklist import VERDICTS
+from tuner.cli.exit_codes import Exit
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated"} & set(path.parts))
+OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")]
+# Given by commands of their own, not by the checklist.
+OF_COMMANDS = {
+    "fitted", "not_fitted", "invalid", "adopt", "keep", "longer_pays", "flat", "longer_hurts", "contradiction",
+}  # fmt: skip
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def text(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub and MyST make of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    return {slug(found) for found in re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)}
+
+
+def test_every_verdict_has_an_anchor_and_every_anchor_is_a_verdict():
+    headings = re.findall(r"^### (\w+)$", text("concepts/verdicts.md"), re.MULTILINE)
+    assert len(headings) == len(set(headings))
+    assert set(headings) == set(VERDICTS) | OF_COMMANDS
+
+
+def test_every_link_leads_to_a_file_and_a_heading():
+    wrong = []
+    found = 0
+    for page in [*PAGES, *OTHERS]:
+        for link in LINK.findall(page.read_text(encoding="utf-8")):
+            if re.match(r"\w+:", link):
+                continue
+            found += 1
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                wrong.append(f"{page.relative_to(ROOT)}: {link}")
+    assert wrong == []
+    assert found > 50
+
+
+def test_every_page_is_reached_from_the_first_one():
+    listed = {line.strip() for line in text("index.md").splitlines() if re.fullmatch(r"[\w/-]+", line.strip())}
+    written = {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES} - {"index"}
+    assert written <= listed
+    assert len(written) > 25
+
+
+def test_every_file_that_a_page_names_exists():
+    named = {
+        (page.name, name)
+        for page in [*PAGES, *OTHERS]
+        for name in re.findall(
+            r"\b(?:tuner|studies|tests|notebooks|benchmarks)/[\w/.-]+\.(?:py|ipynb|png|json)\b", page.read_text()
+        )
+    }
+    assert len(named) > 20
+    assert [one for one in sorted(named) if not (ROOT / one[1]).exists()] == []
+
+
+def test_every_exit_code_that_a_page_names_exists():
+    written = [page.read_text(encoding="utf-8") for page in PAGES]
+    named = {int(code) for page in written for code in re.findall(r"exit code (\d+)", page)}
+    assert len(named) >= 4
+    assert named <= {code.value for code in Exit}
+
+
+def test_the_citation_knows_the_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(cited["version"]) == tuner.__version__
+
+
+def test_the_forms_for_github_and_the_hooks_can_be_read():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert {repository["repo"] for repository in hooks["repos"]} == {"local"}
+    assert {hook["id"] for hook in hooks["repos"][0]["hooks"]} == {"ruff", "ruff-format", "mypy"}
+    forms = list((ROOT / ".github/ISSUE_TEMPLATE").glob("*.md"))
+    assert len(forms) >= 2
+    for form in forms:
+        head = yaml.safe_load(form.read_text(encoding="utf-8").split("---")[1])
+        assert set(head) == {"name", "about"}
+
+
+def test_every_target_of_make_that_a_page_names_exists():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        name for page in [*PAGES, *OTHERS] for name in re.findall(r"`make (\w+)", page.read_text(encoding="utf-8"))
+    }
+    assert named >= {"test", "check", "docs"}
+    assert named - targets == set()

@@ -1,0 +1,38 @@
+"""The pages build without a warning, and nothing in them is fetched from a network."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HERE = importlib.util.find_spec("sphinx") is not None
+FETCHED = re.compile(r"""<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^"']+["']""")
+
+
+@pytest.mark.slow
+def test_what_builds_the_pages_is_installed():
+    assert HERE, "the pages cannot be built; run: pip install -e '.[docs]'"
+
+
+@pytest.mark.skipif(not HERE, reason="the pages are not built: pip install -e '.[docs]'")
+def test_the_pages_build_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "trees"]
+    built = subprocess.run(
+        [*command, ROOT / "docs", tmp_path / "html"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = list((tmp_path / "html").rglob("*.html"))
+    assert len(pages) > 30
+    for page in pages:
+        assert FETCHED.findall(page.read_text(encoding="utf-8")) == [], page
+    assert "tuner boundaries" in (tmp_path / "html/reference/cli.html").read_text(encoding="utf-8")
+
+
+def test_the_pattern_sees_what_a_page_fetches():
+    assert FETCHED.search('<link rel="stylesheet" href="https://fonts.example/css">')
+    assert FETCHED.search("<script async src='//cdn.example/x.js'></script>")
+    assert not FETCHED.search('<a href="https://example.org">x</a> <link href="_static/x.css">')

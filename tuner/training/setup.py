@@ -1,0 +1,79 @@
+"""What all trials of a study share on this machine: the workload, its data on the device, where checkpoints go."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuner.design.hyperparameters import Value
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.design.workload import Splits, Workload
+from tuner.errors import WorkloadError
+from tuner.records import Numerics
+from tuner.training.batches import Split
+from tuner.training.numerics import Profile, numerics
+
+COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is replayed exactly after a crash
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The splits on the device. `training_sample`: what is evaluated of the training split.
+
+    `test`: as the workload gave it, or None; never on the device before it is scored.
+    """
+
+    training: Split
+    validation: Split
+    training_sample: Split
+    test: Any = None
+
+    @classmethod
+    def of(cls, workload: Workload, device: torch.device) -> "Data":
+        """Ask the workload for its data. Raises WorkloadError when it is not what it must be."""
+        splits = workload.data()
+        if not isinstance(splits, Splits):
+            name = type(workload).__name__
+            raise WorkloadError(f"{name}.data must return Splits(training=..., validation=...), got {type(splits)}")
+        training, validation = (Split(name, getattr(splits, name), device) for name in ("training", "validation"))
+        return cls(training, validation, training.sample(workload.training_evaluation_examples), splits.test)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetup:
+    """`profile` "exact": a trial has the same bits however it is trained; "fast": not in groups, but repeatably.
+
+    `stop()` is asked at every step; True means: commit and leave the trial resumable. `fingerprint`: the digest of
+    the workload's code and data; without one no trial may start from another. `packages`: installed distributions that
+    the workload uses, with their versions; they are part of the Numerics.
+    """
+
+    study: Study
+    workload: Workload
+    data: Data
+    device: torch.device
+    checkpoint_root: Path
+    checkpoint_place: str
+    commit_seconds: float = COMMIT_SECONDS
+    profile: Profile = "exact"
+    stop: Callable[[], bool] = field(default=lambda: False)
+    fingerprint: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def numerics(self) -> Numerics:
+        return numerics(self.device, self.profile, self.packages)
+
+    def optimizer_of(self, trial: Trial) -> Value:
+        return trial.point.get("optimizer", self.study.optimizer)
+
+    def batch_size_of(self, trial: Trial) -> int:
+        return trial.point.whole("batch_size", self.study.batch_size)
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Never smaller than a training batch (B40)."""
+        return max(self.workload.evaluation_batch_size, self.study.batch_size)
