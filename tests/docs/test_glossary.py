@@ -16,17 +16,25 @@ STILL_USED = (
     "noises", "nursery", "spreads", "strangers", "teller",
 )  # fmt: skip
 STILL_TWICE = (
+    "Adoptions",
     "Batch",
+    "BudgetCurve",
     "Choice",
     "Comparison",
     "Ending",
+    "Group",
     "Identity",
     "Noise",
+    "Plan",
+    "Plot",
     "Question",
+    "Replay",
     "Setting",
     "Site",
+    "Sweep",
     "Task",
     "Winner",
+    "Worker",
 )
 
 
