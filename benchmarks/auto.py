@@ -15,7 +15,8 @@ import torch
 from fused import CASES, product, study_for, trials_of
 from support.fusible import Gru, Lstm, Mlp
 
-from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 
 
 class Refused(Mlp):
@@ -36,10 +37,10 @@ def ratio(workload_type, num_trials, steps, rounds):
     workload = workload_type()
     study = study_for(workload, num_trials, steps)
     trials = trials_of(study, num_trials)
-    backends = {fuse: InProcess(workload, Path("."), device="cpu", fuse=fuse) for fuse in ("off", "auto")}
+    loaded = {fuse: LoadedWorkload(workload, Machine(Path("."), "cpu", fuse=fuse)) for fuse in ("off", "auto")}
     pairs = []
     for _ in range(rounds):
-        took = {fuse: product(backend, study, trials) for fuse, backend in backends.items()}
+        took = {fuse: product(one, study, trials) for fuse, one in loaded.items()}
         pairs.append(took["off"][0] / took["auto"][0])
     told = took["auto"][1]
     return statistics.median(pairs), told["trials"] if told else 1

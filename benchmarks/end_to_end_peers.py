@@ -26,7 +26,7 @@ from end_to_end import JOBS, measured, table
 from tuner.budget.schedules import learning_rates
 from tuner.training.batches import TrainingBatches
 from tuner.training.evaluation import evaluate
-from tuner.training.setting import Data
+from tuner.training.setup import Data
 
 try:
     import ray

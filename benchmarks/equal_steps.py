@@ -44,7 +44,7 @@ from tuner.rounds.proposals import Known, Search, distribution, proposed_batch, 
 from tuner.training.batches import Split
 from tuner.training.evaluation import evaluate
 from tuner.training.numerics import prepare_numerics
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.stability import diverged_loss
 from tuner.training.trial_run import TrialRun
 
@@ -122,7 +122,7 @@ class Lab:
         return replace(study, budget=StepBudget(steps, every))
 
     def start(self, study: Study, trial: Trial, trunk: dict[str, object] | None = None) -> TrialRun:
-        setting = Setting(study, self.case.campaign.workload, self.data, CPU, Path("nowhere"), "nowhere")
+        setting = TrainingSetup(study, self.case.campaign.workload, self.data, CPU, Path("nowhere"), "nowhere")
         run = TrialRun(setting, trial)
         if trunk is not None:
             run.load({**trunk, "best": []}, {})

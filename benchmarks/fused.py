@@ -37,14 +37,15 @@ from workers import Clock
 from tuner.budget.step_budget import StepBudget
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
-from tuner.execution.backend import Silent
+from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
-from tuner.execution.orders import Place
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.execution.workers import Workers
 from tuner.fused.making import make_group
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 name, campaign = load_campaign(Path(__file__).parents[1] / "tests" / "reference_studies" / "digits.py")
@@ -109,7 +110,7 @@ def bare_loop(case, fused, evaluates=True):
     workload_type, num_trials, steps, *_ = CASES[case]
     workload = workload_type()
     study = study_for(workload, num_trials, steps)
-    setting = Setting(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench")
+    setting = TrainingSetup(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench")
     run = TrialRun(setting, trials_of(study, num_trials)[0])
     model = run.model
     optimizer = torch.optim.AdamW(
@@ -128,14 +129,14 @@ def bare_loop(case, fused, evaluates=True):
     return [1e6 * seconds / steps for seconds in took]
 
 
-def product(backend, study, trials):
+def product(loaded, study, trials):
     """Microseconds of a step of a trial, from the first claim to the last record."""
     with tempfile.TemporaryDirectory(dir=".") as folder, open_ledger(f"{folder}/tuner.sqlite") as ledger:
-        backend.checkpoint_root = Path(folder) / "checkpoints"
-        row = ledger.start_study(name, study, backend.fingerprint())
+        loaded.write_to(Path(folder) / "checkpoints")
+        row = ledger.start_study(name, study, loaded.fingerprint())
         ledger.plan_trials(row.study_id, trials)
         began = time.process_time()
-        backend.run(ledger, row, Silent(), lambda: False)
+        InProcess().run(Job(ledger, row, loaded), Silent(), lambda: False)
         took = time.process_time() - began
         told = ledger.conclusion(name, "fusion", row.study_id) or {}
     return 1e6 * took / study.budget.max_train_steps / len(trials), next(iter(told.values()), None)
@@ -148,12 +149,12 @@ def measured(case, rounds, options, pool):
     study = study_for(workload, num_trials, steps)
     trials = trials_of(study, num_trials)
     fuse = "auto" if options.fuse == "auto" else "off" if options.fuse == "off" else num_trials
-    backend = InProcess(workload, Path("."), device="cpu", fuse=fuse, profile=options.profile)
+    loaded = LoadedWorkload(workload, Machine(Path("."), "cpu", fuse=fuse, profile=options.profile))
     taken = {"default": [], "fused": [], "tuner": []}
     told = None
     for place in range(rounds + 1):
         values = {kind: pool.submit(bare_loop, case, kind == "fused").result()[0] for kind in ("default", "fused")}
-        values["tuner"], told = product(backend, study, trials)
+        values["tuner"], told = product(loaded, study, trials)
         for kind, value in values.items():
             if place:
                 taken[kind].append(value)
@@ -190,14 +191,13 @@ def two_workers(case, num_trials, size, steps):
         study = study_for(declared.workload, num_trials, steps)
         url, root = f"sqlite:///{place}/tuner.sqlite", f"{place}/checkpoints"
         with open_ledger(url) as ledger:
-            local = InProcess(declared.workload, Path(root), device="cpu")
-            row = ledger.start_study(campaign_name, study, local.fingerprint())
+            loaded = LoadedWorkload(declared.workload, Machine(Path(root), "cpu", fuse=size, worker_count=2), file)
+            row = ledger.start_study(campaign_name, study, loaded.fingerprint())
             ledger.plan_trials(row.study_id, trials_of(study, num_trials))
             clock = Clock(2 * size, num_trials)
             began = time.monotonic()
-            order = Place(str(file), url, root, "cpu", 1, 5.0, 120.0, fuse=size)
-            with closing(Workers(local, order, 2)) as workers:
-                workers.run(ledger, row, clock, lambda: False)
+            with closing(Workers(url)) as workers:
+                workers.run(Job(ledger, row, loaded), clock, lambda: False)
             took = time.monotonic() - began
     return 1e6 / clock.rate, 1e6 * took / steps / num_trials
 
@@ -229,7 +229,7 @@ def fast_steps(case):
     """Microseconds of CPU of a trial-step of a compiled group of MLPs."""
     workload = CASES[case][0]()
     study = study_for(workload, FAST_TRIALS, 10**6)  # so many steps ahead that compiling pays
-    setting = Setting(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench", profile="fast")
+    setting = TrainingSetup(study, workload, Data.of(workload, CPU), CPU, Path("nowhere"), "bench", profile="fast")
     group = make_group([TrialRun(setting, trial) for trial in trials_of(study, FAST_TRIALS)], steps=10**6)
     group.advance(10)
     began = time.process_time()

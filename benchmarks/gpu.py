@@ -29,7 +29,7 @@ from tuner.fused.self_check import first_difference
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import choose_device, numerics, prepare_numerics, wait_for
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 name, campaign = load_campaign(Path(__file__).parents[1] / "tests" / "reference_studies" / "digits.py")
@@ -196,7 +196,7 @@ def main():
     for case in given.cases:
         workload = CASES[case]()
         study = replace(study_of_round(campaign, 1, 100_000), batch_size=workload.batch_size)
-        setting = Setting(study, workload, Data.of(workload, device), device, Path("nowhere"), "bench")
+        setting = TrainingSetup(study, workload, Data.of(workload, device), device, Path("nowhere"), "bench")
         print(f"{case}:", flush=True)
         rows = told["cases"][case] = []
         for row in measured(setting, given.sizes, given.seconds, limits):

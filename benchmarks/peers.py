@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
 from tuner.rounds.plan import study_of_round, trial_at
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 try:
@@ -70,7 +70,7 @@ class Digits(type(campaign.workload)):
 def tuner_loop(steps):
     study = study_of_round(campaign, 1, LONG)
     device = torch.device("cpu")
-    setting = Setting(study, Digits(), Data.of(campaign.workload, device), device, Path("nowhere"), "bench")
+    setting = TrainingSetup(study, Digits(), Data.of(campaign.workload, device), device, Path("nowhere"), "bench")
     run = TrialRun(setting, trial_at(study, 0, POINT, "by hand"))
     while run.step < steps:
         run.advance(run.step + 50)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from tuner.budget.transfer import lengthened, trunk_steps
 from tuner.design.study_file import load_campaign
-from tuner.execution.backend import Silent
+from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.rounds.budget_curve import curve_stages
 from tuner.rounds.launch import Plan, Session
 from tuner.rounds.plan import planned_trials, study_of_round
@@ -33,16 +35,16 @@ class Place:
     """A storage of its own; `executed` counts the calls of the workload's loss in training, one a step."""
 
     ledger: Ledger
-    backend: InProcess
+    loaded: LoadedWorkload
     executed: int = 0
     seconds: float = 0.0
 
     def train(self, study, trials):
-        row = self.ledger.start_study("benchmark", study, self.backend.fingerprint())
+        row = self.ledger.start_study("benchmark", study, self.loaded.fingerprint())
         self.ledger.plan_trials(row.study_id, trials)
-        began, before = time.perf_counter(), self.backend.workload.steps
-        self.backend.run(self.ledger, row, Silent(), lambda: False)
-        self.executed += self.backend.workload.steps - before
+        began, before = time.perf_counter(), self.loaded.workload.steps
+        InProcess().run(Job(self.ledger, row, self.loaded), Silent(), lambda: False)
+        self.executed += self.loaded.workload.steps - before
         self.seconds += time.perf_counter() - began
         return row
 
@@ -55,13 +57,15 @@ class Place:
             for kept in record.checkpoints:
                 if kept.kind != "trunk":
                     read = read_state if kept.kind == "latest" else read_weights
-                    found.append((kept.kind, kept.step, canonical_digest(read(self.backend.checkpoint_root, kept))))
+                    found.append(
+                        (kept.kind, kept.step, canonical_digest(read(self.loaded.machine.checkpoint_root, kept)))
+                    )
         return found
 
 
 def place_in(folder, workload):
     folder.mkdir()
-    return Place(open_ledger(str(folder / "t.sqlite")), InProcess(workload, folder / "checkpoints"))
+    return Place(open_ledger(str(folder / "t.sqlite")), LoadedWorkload(workload, Machine(folder / "checkpoints")))
 
 
 def counting(workload):
@@ -100,13 +104,13 @@ def budget_curve(campaign, folder):
     """Five lengths from one trunk, against five separate runs."""
     study = replace(study_of_round(campaign, 1, LENGTHS[-1]), num_trials=1)
     shared, separate = (place_in(folder / name, counting(campaign.workload)) for name in ("curve", "separate"))
-    row = shared.ledger.start_study("benchmark", study, shared.backend.fingerprint())
+    row = shared.ledger.start_study("benchmark", study, shared.loaded.fingerprint())
     shared.ledger.plan_trials(row.study_id, planned_trials(study))
     stages = curve_stages(row, shared.ledger.trial(row.study_id, 0), LENGTHS, 1)
     found = [shared.bits(shared.train(stage.study, stage.trials)) for stage in stages]
     alone = []
     for place, stage in enumerate(stages):
-        run = place_in(folder / f"separate-{place}", separate.backend.workload)
+        run = place_in(folder / f"separate-{place}", separate.loaded.workload)
         alone.append(run.bits(run.train(stage.study, stage.trials)))
         separate.executed, separate.seconds = separate.executed + run.executed, separate.seconds + run.seconds
     print(f"budget curve of {LENGTHS}: executed {shared.executed}, separate runs {separate.executed} "
@@ -120,7 +124,7 @@ def doubled_sweep(campaign, folder):
     campaign = replace(campaign, sweep=sweep)
     place = place_in(folder / "sweep", counting(campaign.workload))
     run_sweep(
-        Session("benchmark", replace(campaign, workload=place.backend.workload), place.ledger, place.backend), sweep
+        Session("benchmark", replace(campaign, workload=place.loaded.workload), place.ledger, place.loaded), sweep
     )
     rows = [(row.study.name, place.ledger.trials(row.study_id)) for row in place.ledger.studies("benchmark")]
     doubled = [record for name, records in rows for record in records if "probe" in name or "grid" in name]
@@ -140,7 +144,7 @@ def whole_playbook(name, folder):
     """What the plan of a campaign says, stage by stage."""
     _, campaign = load_campaign(STUDIES / f"{name}.py")
     place = place_in(folder / name, campaign.workload)
-    session = Session(name, campaign, place.ledger, place.backend)
+    session = Session(name, campaign, place.ledger, place.loaded)
     plans = [plan for plan in priced_campaign(session) if isinstance(plan, Plan)]
     saved, trained = sum(plan.saved_steps for plan in plans), sum(plan.steps for plan in plans)
     share = saved / (saved + trained)

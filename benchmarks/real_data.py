@@ -46,7 +46,8 @@ from tuner.analysis.unfitted import Proposal
 from tuner.design.objective import FitCriterion
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
-from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.records import TrialRecord
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import planned_trials, study_of_round, trial_at
@@ -249,7 +250,8 @@ def advised(ledger: Ledger, folder: Path, campaign: Campaign) -> tuple[Session, 
     """Follow the run to its end, writing what it says to write; the session at the end, and the lines."""
     lines: list[str] = []
     while True:
-        session = Session("case", campaign, ledger, InProcess(campaign.workload, folder / "checkpoints", fuse=TOGETHER))
+        machine = Machine(folder / "checkpoints", fuse=TOGETHER)
+        session = Session("case", campaign, ledger, LoadedWorkload(campaign.workload, machine))
         ending = Playbook(session, yes=True, tell=lambda text: None).run()
         if ending.question is None:
             return session, lines

@@ -17,9 +17,10 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 from storage.postgres import Server, programs
 
 from tuner.design.study_file import load_campaign
-from tuner.execution import in_process
-from tuner.execution.backend import Silent
+from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import Ledger, open_ledger
 from tuner.training import trainer
@@ -30,7 +31,7 @@ MACHINERY = (
     (Ledger, ("record", "claim", "renew", "release", "forget_dead_workers", "state_counts", "prefixes")),
     (trainer.TrialInTraining, ("update", "_keep_up", "committed", "resume")),
     (trainer, ("write_trunk",)),
-    (in_process, ("delete_strays",)),
+    (Job, ("delete_strays",)),
 )
 
 
@@ -61,12 +62,12 @@ def share(file, trials, steps, meter):
     name, campaign = load_campaign(STUDIES / file)
     study = replace(study_of_round(campaign, 1, steps), num_trials=trials)
     with tempfile.TemporaryDirectory(dir=".") as folder, open_ledger(f"{folder}/tuner.sqlite") as ledger:
-        local = InProcess(campaign.workload, Path(folder) / "checkpoints", device="cpu")
-        row = ledger.start_study(name, study, local.fingerprint())
+        loaded = LoadedWorkload(campaign.workload, Machine(Path(folder) / "checkpoints", "cpu"))
+        row = ledger.start_study(name, study, loaded.fingerprint())
         ledger.plan_trials(row.study_id, planned_trials(study))
         meter.seconds.clear()
         began = time.perf_counter()
-        local.run(ledger, row, Silent(), lambda: False)
+        InProcess().run(Job(ledger, row, loaded), Silent(), lambda: False)
         return meter.seconds, time.perf_counter() - began
 
 

@@ -22,7 +22,7 @@ from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
 from tuner.training.batches import TrainingBatches
 from tuner.training.optimizers import make_optimizer
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trainer import Trainer, TrialInTraining
 from tuner.training.trial_run import TrialRun, build_model
 
@@ -77,7 +77,9 @@ def main() -> int:
     study = replace(study_of_round(campaign, 1, steps), warmup_steps=0)
     device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder, open_ledger(str(Path(folder) / "l.sqlite")) as ledger:
-        setting = Setting(study, campaign.workload, Data.of(campaign.workload, device), device, Path(folder), "bench")
+        setting = TrainingSetup(
+            study, campaign.workload, Data.of(campaign.workload, device), device, Path(folder), "bench"
+        )
         trial = trial_at(study, 0, POINT, "by hand")
         loops = {"bare": bare_loop(setting, trial), "tuner": trainers_loop(setting, trial)}
         taken = {kind: [] for kind in loops}

@@ -18,7 +18,8 @@ from tuner.analysis.sweep_outcome import Fitted
 from tuner.budget.step_budget import StepBudget
 from tuner.design.seeds import derived_seed
 from tuner.design.study_file import load_campaign
-from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.sweep import REFINED_WIDTH, SEED_ROOM, run_sweep
 from tuner.rounds.sweep_plan import sweep_plan
@@ -47,7 +48,8 @@ def main() -> int:
             sweep = replace(campaign.sweep, optimizer=optimizer, learning_rate=grid)
             one = replace(campaign, seed=seed, sweep=sweep)
             with tempfile.TemporaryDirectory() as folder, open_ledger(f"{folder}/l.sqlite") as ledger:
-                session = Session("digits", one, ledger, InProcess(one.workload, Path(folder) / "checkpoints"))
+                loaded = LoadedWorkload(one.workload, Machine(Path(folder) / "checkpoints"))
+                session = Session("digits", one, ledger, loaded)
                 outcome = run_sweep(session, sweep)
                 total += 1
                 if not isinstance(outcome, Fitted):

@@ -37,9 +37,9 @@ from tuner.design.campaign import Round
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Silent
-from tuner.execution.in_process import LEASE_SECONDS, InProcess
-from tuner.execution.member import Member
-from tuner.execution.orders import Place
+from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.execution.workers import Workers
 from tuner.records import State
 from tuner.rounds.launch import Session, launch_study
@@ -48,7 +48,7 @@ from tuner.rounds.prepare import prepared_round
 from tuner.storage.store import open_ledger
 from tuner.training.batches import TrainingBatches
 from tuner.training.evaluation import evaluate
-from tuner.training.setting import COMMIT_SECONDS, Data
+from tuner.training.setup import Data
 
 LENGTH, RUNS, EVERY = 500, 16, 25
 SHORT, PROMOTED, FUSE, EVALUATIONS, WORKERS = 100, 3, 33, 50, 2
@@ -98,18 +98,16 @@ class Watched:
 def playbook(seed, evaluations, workers):
     campaign = campaign_of(seed, evaluations)
     with tempfile.TemporaryDirectory() as folder, open_ledger(f"{folder}/tuner.sqlite") as ledger:
-        local = InProcess(campaign.workload, Path(folder) / "checkpoints", device="cpu", fuse=FUSE)
-        local.fingerprint()  # the data is loaded
-        place = Place(
-            str(STUDY), f"{folder}/tuner.sqlite", str(local.checkpoint_root), "cpu", 1, COMMIT_SECONDS, LEASE_SECONDS,
-            fuse=FUSE, crew=workers,
-        )  # fmt: skip
-        with closing(Workers(local, place, workers)) as crew:
-            backend = crew if workers > 1 else local
+        machine = Machine(Path(folder) / "checkpoints", "cpu", fuse=FUSE, worker_count=workers)
+        loaded = LoadedWorkload(campaign.workload, machine, STUDY)
+        loaded.fingerprint()  # the data is loaded
+        with closing(Workers(f"{folder}/tuner.sqlite")) as pool:
             if workers > 1:
-                crew.crew = started(place, workers)
+                pool.workers = ready(pool.started(loaded, workers))
             watch = Watch()
-            session = Session("digits", campaign, ledger, backend, watch=Watched(watch))
+            session = Session(
+                "digits", campaign, ledger, loaded, pool if workers > 1 else InProcess(), watch=Watched(watch)
+            )
             for number in (1, 2):
                 prepared = prepared_round(session, number)
                 launch_study(
@@ -119,14 +117,13 @@ def playbook(seed, evaluations, workers):
             return {"seconds": time.perf_counter() - watch.began, "trace": watch.trace, "steps": watch.steps}
 
 
-def started(place, workers):
-    """Worker processes that have said that they are ready."""
-    crew = [Member(place) for _ in range(workers)]
-    for member in crew:
-        while not member.ready:
-            select.select([member.descriptor], [], [])
-            member.ready = any(message["is"] == "ready" for message in member.messages())
-    return crew
+def ready(workers):
+    """Worker processes, once they have reported that they are ready."""
+    for worker in workers:
+        while not worker.ready:
+            select.select([worker.descriptor], [], [])
+            worker.ready = any(message["is"] == "ready" for message in worker.messages())
+    return workers
 
 
 def searched(journal):

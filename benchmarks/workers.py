@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tuner.budget.step_budget import StepBudget
 from tuner.design.study_file import load_campaign
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess
-from tuner.execution.orders import Place
+from tuner.execution.backend import Job, Silent
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.execution.workers import Workers
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
@@ -57,13 +57,13 @@ def measured(count, trials, steps):
     with tempfile.TemporaryDirectory() as folder:
         url, root = f"sqlite:///{folder}/tuner.sqlite", f"{folder}/checkpoints"
         with open_ledger(url) as ledger:
-            local = InProcess(campaign.workload, Path(root), device="cpu")
-            row = ledger.start_study(name, study, local.fingerprint())
+            loaded = LoadedWorkload(campaign.workload, Machine(Path(root), "cpu", worker_count=count), STUDY)
+            row = ledger.start_study(name, study, loaded.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
             clock = Clock(count, trials)
             began = time.monotonic()
-            with closing(Workers(local, Place(str(STUDY), url, root, "cpu", 1, 5.0, 120.0), count)) as workers:
-                workers.run(ledger, row, clock, lambda: False)
+            with closing(Workers(url)) as workers:
+                workers.run(Job(ledger, row, loaded), clock, lambda: False)
             return clock.rate, time.monotonic() - began
 
 

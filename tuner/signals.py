@@ -20,6 +20,7 @@ Where nothing is in hand that could be saved, the first signal interrupts at onc
 of Python: one call into C, such as a single operation of torch, delays them.
 """
 
+import _thread
 import os
 import queue
 import signal
@@ -42,7 +43,7 @@ HANDING_OVER_SECONDS = 2.0  # so much earlier a worker process gives up than the
 TOGETHER_SECONDS = 0.2  # the processes of a job are signalled one after the other, all within this time
 
 
-class ToldToEnd(KeyboardInterrupt):
+class ShutdownRequested(KeyboardInterrupt):
     """A signal asked for an end.
 
     Not KeyboardInterrupt itself: where one passes through code that was run from text, as that of data classes, Python
@@ -50,7 +51,7 @@ class ToldToEnd(KeyboardInterrupt):
     """
 
 
-class Ending:
+class Shutdown:
     """How this process ends when it is told to.
 
     code: its exit code, once its work is done; from then on every signal ends it at once, with that code.
@@ -79,14 +80,14 @@ class Ending:
         """
         self._tell, self._obeys_insistence = tell, alone
         self._save_seconds = SAVE_SECONDS if save_seconds is None else save_seconds
-        self._heard = heard()
+        self._heard = not_ignored()
         for number in self._heard:
             signal.signal(number, self._handler)
         threading.Thread(target=self._watch, args=(self._news,), name="tuner ending", daemon=True).start()
         unblock()
 
     @contextmanager
-    def listening(self, tell: Callable[[str], None]) -> Iterator["Ending"]:
+    def listening(self, tell: Callable[[str], None]) -> Iterator["Shutdown"]:
         """Listen within the block, where the process does not do so anyway."""
         if self._heard:
             yield self
@@ -116,7 +117,10 @@ class Ending:
     def tell(self) -> None:
         """Do as if a signal had come. For any thread."""
         if self._heard:
-            signal.pthread_kill(threading.main_thread().ident or 0, self._heard[0])
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(threading.main_thread().ident or 0, self._heard[0])
+            else:
+                _thread.interrupt_main(self._heard[0])
         elif self._told_at is None:
             self._told_at = time.monotonic()
             self._news.put(True)
@@ -126,7 +130,7 @@ class Ending:
         """Within the block there is something to save: a signal only asks for it (`is_set`).
 
         give_back: called, perhaps by another thread and more than once, where that is cut short. Raises
-        ToldToEnd at the end of a block that was told to end and did not raise anything itself.
+        ShutdownRequested at the end of a block that was told to end and did not raise anything itself.
         """
         self._in_hand.append(give_back)
         try:
@@ -138,7 +142,7 @@ class Ending:
         finally:
             self._in_hand.pop()
         if self._told_at is not None:
-            raise ToldToEnd
+            raise ShutdownRequested
 
     def forget(self) -> None:
         """Give signals their first meaning again: in what user code forks, for its data say."""
@@ -154,12 +158,12 @@ class Ending:
             self._told_at = time.monotonic()
             self._news.put(True)
             if not self._in_hand:
-                raise ToldToEnd
+                raise ShutdownRequested
         elif self._insists(number):
             if self._insisted or not self._in_hand:
                 self._exit()
             self._insisted = True
-            raise ToldToEnd
+            raise ShutdownRequested
 
     def _insists(self, number: int) -> bool:
         if not self._obeys_insistence or self._told_at is None or number == getattr(signal, "SIGXCPU", None):
@@ -207,19 +211,19 @@ class Ending:
         os._exit(self._code)
 
 
-def heard() -> tuple[signal.Signals, ...]:
+def not_ignored() -> tuple[signal.Signals, ...]:
     """The signals that this process does not ignore."""
     return tuple(number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN)
 
 
-def be_deaf() -> None:
+def ignore_signals() -> None:
     """Ignore them all from now on."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def withheld() -> Iterator[None]:
+def blocked() -> Iterator[None]:
     """A process that is started in the block is born with the signals blocked, until it listens.
 
     They reach every process of a job or a terminal, and one that still imports would die of them.
@@ -258,4 +262,4 @@ def silent(text: str) -> None:
     """Nobody watches."""
 
 
-ENDING = Ending()
+SHUTDOWN = Shutdown()

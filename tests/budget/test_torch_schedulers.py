@@ -1,4 +1,4 @@
-"""Why torch's stateful schedulers are not used: what they do past their end (D17), checked against the installed torch."""
+"""Why torch's stateful schedulers are not used: what they do past their end (D17), checked against torch itself."""
 
 from itertools import pairwise
 

@@ -16,38 +16,38 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGU
 SAVING = """
 import os, select, sys, time
 from tuner import signals
-from tuner.signals import ENDING
+from tuner.signals import SHUTDOWN
 
 {more}
 def say(text):
     print(text, flush=True)
 
 try:
-    ENDING.listen(say)
-    with ENDING.in_hand(lambda: say("given back")):
+    SHUTDOWN.listen(say)
+    with SHUTDOWN.in_hand(lambda: say("given back")):
         say("here")
-        while not ENDING.is_set():
+        while not SHUTDOWN.is_set():
             time.sleep(0.01)
         {saving}
         say("saved")
 except KeyboardInterrupt:
     say("end")
-    ENDING.code = 130
-sys.exit(ENDING.code or 0)
+    SHUTDOWN.code = 130
+sys.exit(SHUTDOWN.code or 0)
 """
 # A process that listens and has nothing in hand.
 IDLE = """
 import sys, time
-from tuner.signals import ENDING
+from tuner.signals import SHUTDOWN
 
 try:
-    ENDING.listen(print)
+    SHUTDOWN.listen(print)
     print("here", flush=True)
     {work}
 except KeyboardInterrupt:
     print("end")
 """
-LISTENS = "sys.stdin.readline(); ENDING.listen(print)"
+LISTENS = "sys.stdin.readline(); SHUTDOWN.listen(print)"
 WAITS = "while not select.select([sys.stdin], [], [], 0.01)[0]: pass"
 TOLD = "stopping: saving where we are, for 20 s at most"
 
@@ -168,8 +168,8 @@ def other_than(number):
 
 def test_handlers_of_user_code_are_put_aside_while_there_is_something_to_save():
     work = "signals.signal.signal(15, lambda number, frame: sys.exit(9))"
-    loop = "while not ENDING.is_set():"
-    source = SAVING.format(more="", saving=WAITS).replace(loop, f"{work}\n        ENDING.is_set()\n        {loop}")
+    loop = "while not SHUTDOWN.is_set():"
+    source = SAVING.format(more="", saving=WAITS).replace(loop, f"{work}\n        SHUTDOWN.is_set()\n        {loop}")
     source = source.replace('say("here")', "pass").replace(loop, f'say("here")\n        {loop}')
     process = started(None, program=("-c", source))
     assert said(process) == "here"
@@ -180,7 +180,7 @@ def test_handlers_of_user_code_are_put_aside_while_there_is_something_to_save():
 
 @pytest.mark.parametrize("number", ALL)
 def test_what_user_code_forks_dies_of_a_signal_as_ever(number):
-    more = "os.register_at_fork(after_in_child=ENDING.forget)"
+    more = "os.register_at_fork(after_in_child=SHUTDOWN.forget)"
     process = started(None, program=("-c", SAVING.format(more=more, saving="").replace('say("here")', FORKS)))
     child = int(said(process))
     os.kill(child, number)
@@ -203,8 +203,8 @@ FORKS = """child = os.fork()
 
 
 def test_a_process_is_born_with_signals_withheld_until_it_listens():
-    with signals.withheld():
-        process = started(None, program=("-c", IDLE.replace("ENDING.listen(print)", "").format(work=LISTENS)))
+    with signals.blocked():
+        process = started(None, program=("-c", IDLE.replace("SHUTDOWN.listen(print)", "").format(work=LISTENS)))
     assert said(process) == "here"
     for number in ALL:
         process.send_signal(number)
@@ -226,5 +226,5 @@ def test_a_platform_without_most_of_them_can_import_it(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert [number.name for number in module.STOPPING] == ["SIGINT", "SIGTERM", "SIGBREAK"]
-    with module.withheld():
+    with module.blocked():
         module.unblock()

@@ -4,8 +4,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from support.loaded import loaded
 from support.records import rows
-from support.tiny import tiny_study
+from support.tiny import Tiny, tiny_study
 
 from tuner import SearchSpace, choice, log_uniform
 from tuner.design.points import Point
@@ -96,11 +97,11 @@ def test_a_training_label_that_is_nan_is_said_before_and_after_and_by_the_check(
 
 
 def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path, monkeypatch):
-    from tuner.execution import in_process
+    from tuner.execution import inspection
 
     looked = []
-    look = in_process.check_validation
-    monkeypatch.setattr(in_process, "check_validation", lambda *given: looked.append(1) or look(*given))
+    look = inspection.check_validation
+    monkeypatch.setattr(inspection, "check_validation", lambda *given: looked.append(1) or look(*given))
     for trials in (1, 2):
         assert tuner("launch", written(tmp_path, trials=trials), "--round", 1).code == 0
     assert len(looked) == 1
@@ -110,27 +111,25 @@ def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path
 
 
 def test_one_launch_tries_one_update_once(tuner, tmp_path, monkeypatch):
-    from tuner.execution import in_process
+    from tuner.execution import inspection
 
     tried = []
-    check = in_process.check_workload
-    monkeypatch.setattr(in_process, "check_workload", lambda *given: tried.append(1) or check(*given))
+    check = inspection.check_workload
+    monkeypatch.setattr(inspection, "check_workload", lambda *given: tried.append(1) or check(*given))
     assert tuner("launch", written(tmp_path, trials=1), "--round", 1).code == 0
     assert len(tried) == 1
 
 
-def test_the_first_trial_of_each_optimizer_is_tried():
+def test_the_first_trial_of_each_optimizer_is_tried(tmp_path, monkeypatch):
     """A gradient that suits one optimizer need not suit another."""
     tried = []
-    known = {
-        "check": lambda study, trial: tried.append(trial.point["optimizer"]),
-        "look_at_validation": lambda *_: True,
-    }
-    backend = SimpleNamespace(**known, fingerprint_parts=dict)
-    session = SimpleNamespace(name="w", backend=backend, ledger=SimpleNamespace(campaigns=list))
+    monkeypatch.setattr(
+        "tuner.execution.inspection.check_workload", lambda setting, trial: tried.append(trial.point["optimizer"])
+    )
+    session = SimpleNamespace(name="w", loaded=loaded(Tiny(), tmp_path), ledger=SimpleNamespace(campaigns=list))
     points = [Point.of({"optimizer": name}) for name in ("sgd", "sgd", "adamw", "sgd")]
     study = tiny_study(space=BOTH)
-    assert check_study(session, study, [trial_at(study, 0, point, "by hand") for point in points])
+    assert check_study(session, study, [trial_at(study, 0, point, "by hand") for point in points]).finite
     assert tried == ["sgd", "adamw"]
 
 

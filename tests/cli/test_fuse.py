@@ -9,9 +9,9 @@ from support.study_files import write_study
 
 from tuner.errors import StudyChanged
 from tuner.execution.in_process import check_profile
-from tuner.fused.choice import Choice
 from tuner.fused.trainer import GroupTrainer
 from tuner.storage.store import open_ledger
+from tuner.training.engine import Fusion
 
 
 @pytest.mark.parametrize("fuse", ["3", "auto"])
@@ -128,11 +128,11 @@ def test_trials_of_two_profiles_are_not_mixed(tuner, tmp_path):
 
 def test_what_a_probe_found_is_used_by_later_studies(tuner, tmp_path, monkeypatch):
     study = write_study(tmp_path, steps=500, trials=4)
-    found = Choice(2, "twice as fast", seconds=1e-4, probed=True)
-    monkeypatch.setattr("tuner.execution.fusing.best_choice", lambda *rest, **named: found)
+    found = Fusion(2, "twice as fast", seconds=1e-4, probed=True)
+    monkeypatch.setattr("tuner.execution.fusing.best_fusion", lambda *rest, **named: found)
     assert tuner("launch", study, "--fuse", "auto").code == 0
     told = [json.loads(data) for (data,) in rows(tmp_path, "select data from conclusion where kind = 'fusion'")]
-    monkeypatch.setattr("tuner.execution.fusing.best_choice", lambda *rest, **named: pytest.fail("probed twice"))
+    monkeypatch.setattr("tuner.execution.fusing.best_fusion", lambda *rest, **named: pytest.fail("probed twice"))
     again = tuner("launch", study, "--round", "2", "--fuse", "auto")
     assert again.code == 0, again.err
     assert {one["trials"] for group in told for one in group.values()} == {2}

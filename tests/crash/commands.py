@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import importlib
 import math
 import pkgutil
+from dataclasses import fields
 
 import optuna
 import pandas as pd
@@ -34,9 +35,10 @@ from tuner import failpoints
 from tuner.cli import run as playbook
 from tuner.cli.app import run
 from tuner.design.study_file import load_campaign
-from tuner.execution.in_process import InProcess, checkpoint_place
+from tuner.execution.machine import Machine
 from tuner.records import FinishedTrial, Measurement, State
 from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.storage.identity import checkpoint_place
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
 
@@ -272,7 +274,9 @@ def killed(folder, name, first, stride):
 
 def commit_often():
     """Every evaluation is a commit, as in a training of hours: a life that gets to one has made progress."""
-    InProcess.__init__.__kwdefaults__["commit_seconds"] = 0.0
+    names = [field.name for field in fields(Machine)]
+    defaults = dict(zip(reversed(names), reversed(Machine.__init__.__defaults__)))  # noqa: B905 - the last ones
+    Machine.__init__.__defaults__ = tuple((defaults | {"commit_seconds": 0.0}).get(name) for name in names[1:])
 
 
 class AfterTheClaim:

@@ -23,11 +23,14 @@ from support.tiny import Tiny, tiny_study
 
 from tuner import failpoints
 from tuner.budget.step_budget import StepBudget
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess, Lease, checkpoint_place
+from tuner.execution.backend import Job, Silent
+from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Lease, Machine
 from tuner.rounds.plan import planned_trials
 from tuner.storage import codec
 from tuner.storage.engine import parsed_url
+from tuner.storage.identity import checkpoint_place
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
@@ -55,7 +58,7 @@ class Exact(Tiny):
 
 
 WAYS = {}
-InProcess(Exact(), Path("unused"), device="cpu").fingerprint()  # remembered: no life has to read the source again
+LoadedWorkload(Exact(), Machine(Path("unused"), "cpu")).fingerprint()
 codec.study_from(codec.study_text(STUDY))
 for _trial in planned_trials(STUDY):
     codec.point_from(codec.point_text(_trial.point))
@@ -164,8 +167,9 @@ def train(place, workload=None, *, armed="", **options):
     passed = failpoints.arm(armed)
     with open_ledger(place.url, create=False) as ledger:
         place.door(os.getpid()).touch()
-        backend = InProcess(workload or Exact(), place.checkpoints, commit_seconds=0.0, **options)
-        backend.run(ledger, ledger.study(CAMPAIGN, STUDY.name), Silent(), lambda: False)
+        machine = Machine(place.checkpoints, commit_seconds=0.0, **options)
+        job = Job(ledger, ledger.study(CAMPAIGN, STUDY.name), LoadedWorkload(workload or Exact(), machine))
+        InProcess().run(job, Silent(), lambda: False)
     return passed.trace
 
 

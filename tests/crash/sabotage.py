@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
+from tuner import system
 from tuner.storage import claims, engine, recording
 from tuner.storage.store import Ledger
 from tuner.training import batches, checkpoints, trainer
@@ -106,13 +107,13 @@ def no_repetition():
 
 
 def _sync_only(wanted):
-    """Let the checkpoints' module sync only what is `wanted` by its mode."""
+    """Let checkpoints sync only what is `wanted` by its mode."""
 
     def sync(descriptor):
         if wanted(os.fstat(descriptor).st_mode):
             os.fsync(descriptor)
 
-    checkpoints.os = SimpleNamespace(**{**vars(os), "fsync": sync})
+    checkpoints.os = system.os = SimpleNamespace(**{**vars(os), "fsync": sync})
 
 
 def no_sync_of_files():

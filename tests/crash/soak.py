@@ -29,11 +29,14 @@ from support.tiny import tiny_study
 
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import Interrupted
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess, checkpoint_place
+from tuner.execution.backend import Job, Silent
+from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.execution.replay import replayed
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.storage.identity import checkpoint_place
 from tuner.storage.living import worker_id
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import study_problems
@@ -69,12 +72,12 @@ def work(place, times=None):
     stop = (place.folder / "stop").exists
     workload = Exact()
     with open_ledger(place.url, create=False) as ledger:
-        backend = InProcess(workload, place.checkpoints, commit_seconds=0.0)
+        loaded = LoadedWorkload(workload, Machine(place.checkpoints, commit_seconds=0.0))
         while not stop():
             for row in ledger.studies(CAMPAIGN):
                 if ledger.state_counts(row.study_id)[State.WAITING]:
                     try:
-                        backend.run(ledger, row, Silent(), stop)
+                        InProcess().run(Job(ledger, row, loaded), Silent(), stop)
                     except Interrupted:
                         return
             time.sleep(0.5)

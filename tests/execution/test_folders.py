@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from support.loaded import loaded
+from support.loaded import train as train_here
 from support.tiny import Tiny, tiny_study
 
 from tuner.errors import StorageError
 from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess
 from tuner.rounds.plan import planned_trials
 from tuner.storage.folder_files import OWNER_FILE
 from tuner.storage.ownership import claimed_folder
@@ -19,9 +20,9 @@ STUDY = tiny_study()
 @pytest.fixture
 def train(tmp_path):
     def run(ledger, listener=None, campaign="tiny"):
-        backend = InProcess(Tiny(), tmp_path / "shared", device="cpu")
-        row = ledger.start_study(campaign, STUDY, backend.fingerprint(), trials=planned_trials(STUDY))
-        backend.run(ledger, row, listener or Silent(), lambda: False)
+        tiny = loaded(Tiny(), tmp_path / "shared", device="cpu")
+        row = ledger.start_study(campaign, STUDY, tiny.fingerprint(), trials=planned_trials(STUDY))
+        train_here(tiny, ledger, row, listener)
 
     return run
 

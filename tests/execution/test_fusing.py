@@ -2,6 +2,7 @@
 
 import pytest
 from support.fusible import SPACE, Mlp, MlpWithDropout
+from support.loaded import loaded, train
 from support.tiny import setting_for, tiny_study
 from torch import nn
 
@@ -9,9 +10,7 @@ from tuner import Splits
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import Infeasible, NotFusible, TrialsFailed
 from tuner.execution import fusing
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess
-from tuner.fused import choice
+from tuner.fused import fusion
 from tuner.fused import trainer as group_trainer
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
@@ -67,10 +66,10 @@ def study():
 def ends(workload, fuse, folder):
     """State, reason without its place, last step and all measurements of each trial."""
     with open_ledger(f"sqlite:///{folder}.sqlite") as ledger:
-        backend = InProcess(workload, folder, device="cpu", fuse=fuse)
-        row = ledger.start_study("tiny", study(), backend.fingerprint())
+        here = loaded(workload, folder, device="cpu", fuse=fuse)
+        row = ledger.start_study("tiny", study(), here.fingerprint())
         ledger.plan_trials(row.study_id, planned_trials(study()))
-        backend.run(ledger, row, Silent(), lambda: False)
+        train(here, ledger, row)
         return [
             (one.state, one.reason.split(" (")[0], one.step, ledger.measured_until(one.trial_id, 99))
             for one in ledger.trials(row.study_id)
@@ -79,14 +78,14 @@ def ends(workload, fuse, folder):
 
 @pytest.fixture
 def _always_probing(monkeypatch):
-    for module in (fusing, choice):
+    for module in (fusing, fusion):
         monkeypatch.setattr(module, "FEWEST_STEPS", 0)
-    monkeypatch.setattr(choice, "PROBE_SHARE", 1e9)
-    monkeypatch.setattr(choice, "PAYS", 1e9)
+    monkeypatch.setattr(fusion, "PROBE_SHARE", 1e9)
+    monkeypatch.setattr(fusion, "PAYS", 1e9)
 
 
 def test_a_look_ahead_leaves_out_trials_whose_model_fails(tmp_path):
-    look = InProcess(Breaks(), tmp_path, device="cpu").fusion(study(), planned_trials(study()))
+    look = fusion.look_at(loaded(Breaks(), tmp_path, device="cpu").setting(study()), planned_trials(study()))
     assert look.num_trials == 2
     assert look.ways["linear"] == "rule"
 
@@ -138,7 +137,7 @@ def test_models_of_two_kinds_train_in_two_groups(tmp_path, monkeypatch):
 )
 def test_a_probe_takes_models_of_one_kind_and_no_more_than_it_needs(order, count, chosen, tmp_path):
     trials = planned_trials(study())
-    runs = choice.runs_of(setting_for(study(), tmp_path, Leaves()), [trials[place] for place in order], count)
+    runs = fusion.runs_of(setting_for(study(), tmp_path, Leaves()), [trials[place] for place in order], count)
     assert [run.trial.number for run in runs] == chosen
 
 

@@ -182,7 +182,7 @@ def test_other_numerics_are_no_prefix_unless_asked_for_and_then_marked(tmp_path,
     after = [longer(trials[0], LONG)]
     with bench(tmp_path / "shared") as shared:
         shared.train(short, trials)
-        for name in ("training.setting", "execution.in_process"):
+        for name in ("training.setup", "execution.loaded_workload"):
             monkeypatch.setattr(f"tuner.{name}.numerics", lambda *rest: Numerics.of({"engine": "another"}))
         row = shared.train(long, after, allow_inexact=True)
         record = shared.ledger.trial(row.study_id, 0)

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from support.loaded import loaded
 from support.prefixes import bench, longer
 from support.study_files import write_study
 from support.tiny import tiny_study
@@ -13,9 +14,9 @@ from tuner.budget.step_budget import StepBudget
 from tuner.design.objective import minimize
 from tuner.design.points import Point
 from tuner.design.trial import Trial
-from tuner.execution.in_process import InProcess
+from tuner.execution.machine import Quota
 from tuner.execution.prefixes import Finder
-from tuner.execution.quota import Quota, keep_within, spare
+from tuner.execution.quota import keep_within, spare
 from tuner.records import Checkpoint, State, TrialRecord
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
@@ -61,7 +62,7 @@ def trained(tmp_path):
 
 
 def finder_of(made, study):
-    return InProcess(made.workload, made.root)._finder(made.ledger, study)
+    return loaded(made.workload, made.root).finder(made.ledger, study)
 
 
 def test_a_trunk_that_a_planned_trial_needs_is_kept_and_used_and_nothing_is_missed(trained):

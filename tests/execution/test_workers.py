@@ -4,17 +4,18 @@ import json
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
 from support.bench import STALL_SECONDS, Bench, Heard
 
 from tuner.errors import InputError, Interrupted, TrialsFailed
-from tuner.execution import member
+from tuner.execution import worker as worker_module
+from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import even_share
-from tuner.execution.member import Member, worker_environment
-from tuner.execution.nursery import Nursery
-from tuner.execution.workers import Workers, devices_of
+from tuner.execution.machine import Machine, worker_devices
+from tuner.execution.worker import Worker
 from tuner.records import State
 
 # Done once, by the worker that makes the file first; the others train as always.
@@ -33,8 +34,8 @@ GIVEN_UP = (
 DATA = "generator = torch.Generator().manual_seed(0)"
 
 
-class Kept(Nursery):
-    """A nursery that outlives the workers of a test: importing torch once is enough for all of them.
+class Kept(ForkServer):
+    """A fork server that outlives the workers of a test: importing torch once is enough for all of them.
 
     Each hears of Ctrl-C as soon as it is there, as all processes of a terminal do.
     """
@@ -56,10 +57,10 @@ class Kept(Nursery):
 
 
 @pytest.fixture(scope="module")
-def nursery():
+def fork_server():
     kept = Kept(worker_environment(1), os.devnull)  # of no one study: it imports torch
     yield kept
-    Nursery.close(kept)
+    ForkServer.close(kept)
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +71,14 @@ def children():
 
 
 @pytest.fixture(autouse=True)
-def no_process_is_left(children, nursery, monkeypatch):
-    monkeypatch.setattr(Workers, "_nursery", lambda self: nursery)
+def no_process_is_left(children, fork_server, monkeypatch):
+    monkeypatch.setattr("tuner.execution.workers.ForkServer", lambda *given: fork_server)
     yield
-    assert [child.pid for child in children()] in ([], [nursery.pid])
+    assert [child.pid for child in children()] in ([], [fork_server.pid])
 
 
-def test_ctrl_c_ends_no_nursery_that_still_imports(nursery):
-    worker = nursery.bear()
+def test_ctrl_c_ends_no_fork_server_that_still_imports(fork_server):
+    worker = fork_server.fork()
     told = worker.stdout.readline()
     worker.kill()
     worker.wait()
@@ -100,14 +101,14 @@ def test_results_do_not_depend_on_the_number_of_workers(tmp_path):
 def impatient(monkeypatch):
     """Let a worker seem to have stalled as soon as a file is there that says so, and not before, nor twice."""
 
-    whole = Member.is_stalled
+    whole = Worker.is_stalled
 
     def about(mark, told):
-        def is_stalled(member, seconds):
+        def is_stalled(worker, seconds):
             assert seconds == STALL_SECONDS
-            return mark.exists() and not told() and whole(member, 0.0)
+            return mark.exists() and not told() and whole(worker, 0.0)
 
-        monkeypatch.setattr(Member, "is_stalled", is_stalled)
+        monkeypatch.setattr(Worker, "is_stalled", is_stalled)
 
     return about
 
@@ -129,7 +130,7 @@ def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_
 
 
 def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, caplog, monkeypatch, impatient):
-    monkeypatch.setattr(member, "READY_SECONDS", 0.0)
+    monkeypatch.setattr(worker_module, "READY_SECONDS", 0.0)
     bench, mark = Bench(tmp_path, trials=1), tmp_path / "hung"
     hang = f"""
         import os, pathlib, time
@@ -145,7 +146,7 @@ def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, cap
     assert bench.rows("select state, attempt from trial") == [("complete", 1)]
 
 
-def test_workers_are_forked_and_a_nursery_that_is_killed_is_replaced_with_all_of_them(tmp_path, nursery, children):
+def test_workers_are_forked_and_a_killed_fork_server_is_replaced_with_all_of_them(tmp_path, fork_server, children):
     """The last two trials, one for each worker, wait for the kill."""
     calm, heard, killed = Bench(tmp_path / "calm"), Heard(), []
     calm.run(0)
@@ -158,15 +159,15 @@ def test_workers_are_forked_and_a_nursery_that_is_killed_is_replaced_with_all_of
 
     def kill():
         if {number for number, _ in heard.started} >= {2, 3} and not killed:
-            assert {child.ppid() for child in children()} == {os.getpid(), nursery.pid}
-            killed.append(nursery.pid)
-            os.kill(nursery.pid, signal.SIGKILL)
+            assert {child.ppid() for child in children()} == {os.getpid(), fork_server.pid}
+            killed.append(fork_server.pid)
+            os.kill(fork_server.pid, signal.SIGKILL)
             (hurt.folder / "go").touch()
         return False
 
     hurt.run(2, listener=heard, stop=kill)
     assert hurt.rows() == calm.rows()
-    assert nursery.pid not in killed
+    assert fork_server.pid not in killed
     lost = [(number, reason) for number, state, reason in heard.ended if state is State.RUNNING]
     assert sorted(number for number, _ in lost) == [2, 3]
     assert all(reason.startswith("lost: its worker was killed by signal 9") for _, reason in lost)
@@ -288,6 +289,10 @@ def test_threads_and_their_patience_are_set_before_torch_is_imported(tmp_path, c
 
     bench.run(1, stop=look)
     assert (seen["OMP_NUM_THREADS"], seen["MKL_NUM_THREADS"], seen["OMP_WAIT_POLICY"]) == ("1", "1", "PASSIVE")
+
+
+def devices_of(count, device, num_gpus, workers_per_gpu):
+    return worker_devices(Machine(Path(), device, workers_per_gpu=workers_per_gpu), count, num_gpus)
 
 
 def test_each_worker_has_a_gpu_of_its_own_unless_they_are_to_be_shared():

@@ -15,11 +15,12 @@ import tuner
 
 PACKAGE = Path(tuner.__file__).parent
 
-BASE = ("errors", "registry", "sources", "budget", "design", "records", "security", "shown")
+BASE = ("errors", "registry", "sources", "budget", "design", "records", "security", "shown", "system")
 # part: (parts it knows, packages it imports)
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
     "shown": ((), ()),
+    "system": (("errors",), ()),
     "plugins": (("errors",), ()),
     "registry": (("errors", "plugins"), ()),
     "sources": (("errors",), ()),

@@ -1,4 +1,4 @@
-"""docs/get-started/quickstart-optuna.md: its example is made, its commands are run, and what it quotes is what they say."""
+"""docs/get-started/quickstart-optuna.md: its example is made, its commands run, and what it quotes is what they say."""
 
 import re
 import runpy

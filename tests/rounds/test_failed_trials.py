@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -34,7 +35,7 @@ __all__ = ["tuner"]
 REASON = "OSError: the mount went away\nwith more lines"
 
 
-class Machine:
+class Breaking:
     """A backend of which trial 0 of some studies FAILED when it has trained: so many times by the end of their name."""
 
     def __init__(self, backend, times):
@@ -42,11 +43,9 @@ class Machine:
         self.times = times
         self.trained = []
 
-    def __getattr__(self, name):
-        return getattr(self.backend, name)
-
-    def run(self, ledger, row, listener, stop):
-        self.backend.run(ledger, row, listener, stop)
+    def run(self, job, listener, stop):
+        self.backend.run(job, listener, stop)
+        ledger, row = job.ledger, job.row
         self.trained.append(row.study.name)
         for stage in [stage for stage, times in self.times.items() if times and stage in row.study.name]:
             self.times[stage] -= 1
@@ -85,7 +84,7 @@ def whole(campaign, tmp_path_factory):
 
 
 def broken(session, **times):
-    return replace(session, backend=Machine(session.backend, times))
+    return replace(session, backend=Breaking(session.backend, times))
 
 
 def test_a_rate_that_failed_is_trained_once_more_and_changes_nothing(campaign, whole, tmp_path):
@@ -127,12 +126,12 @@ def test_a_rate_that_fails_again_leaves_the_sweep_without_a_number_in_any_stage(
         assert run_sweep(session, campaign.sweep, retry_failed=True) == whole
 
 
-class Alike(Machine):
+class Alike(Breaking):
     """A backend of which trials fail alike, so that it stops."""
 
-    def run(self, ledger, row, listener, stop):
-        super().run(ledger, row, listener, stop)
-        fail(ledger, row, 0)
+    def run(self, job, listener, stop):
+        super().run(job, listener, stop)
+        fail(job.ledger, job.row, 0)
         raise TrialsFailed("3 trials in a row failed alike")
 
 
@@ -165,12 +164,11 @@ def test_a_retried_trial_goes_on_from_its_state_unless_the_code_changed(changed,
         before = session.ledger.trial(row.study_id, 0).checkpoints
         assert before
         if changed:
-            other = replace(session.backend.identity(row.study), arguments={"width": "another one"})
-            monkeypatch.setattr(session.backend, "identity", lambda *_: other)
+            other = replace(session.loaded.identity_of(row.study), arguments={"width": "another one"})
+            monkeypatch.setattr(session.loaded, "identity_of", lambda *_: other)
         seen = []
-        monkeypatch.setattr(
-            session.backend, "run", lambda ledger, row, *rest: seen.append(ledger.trial(row.study_id, 0))
-        )
+        look = SimpleNamespace(run=lambda job, *rest: seen.append(job.ledger.trial(job.row.study_id, 0)))
+        session = replace(session, backend=look)
         launched(session, retry_failed=True)
         assert [(one.step, one.checkpoints) for one in seen] == [(0, ()) if changed else (40, before)]
 

@@ -147,7 +147,7 @@ def test_nothing_listens_while_workers_train(tmp_path):
     """Each worker notes that it trains, and is still at its first step when it is looked at."""
     step = "return F.cross_entropy(model(batch[0]), batch[1])"
     note = f"""
-        if "tuner.execution.nursery_process" in __import__("sys").orig_argv:
+        if "tuner.execution.fork_server_process" in __import__("sys").orig_argv:
             __import__("pathlib").Path(__file__).with_name(f"{{__import__('os').getpid()}}.trains").touch()
             __import__("time").sleep(600)
         {step}"""

@@ -5,9 +5,10 @@ from contextlib import closing, nullcontext
 from support.records import CURVES, rows
 from support.study_files import write_study
 from tuner.design.study_file import load_campaign
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess, Lease
-from tuner.execution.orders import Place
+from tuner.execution.backend import Job, Silent
+from tuner.execution.in_process import InProcess
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import COMMIT_SECONDS, Lease, Machine
 from tuner.execution.workers import Workers
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
@@ -18,7 +19,7 @@ LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
 
 
 class Bench:
-    """A study file in a folder, its Ledger, and a crew of workers."""
+    """A study file in a folder, its Ledger, and worker processes."""
 
     def __init__(self, folder, *, steps=60, trials=4, loss=""):
         self.folder = folder
@@ -31,13 +32,16 @@ class Bench:
         study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
         root = self.folder / "runs" / "checkpoints"
         with open_ledger(self.url) as ledger:
-            local = InProcess(campaign.workload, root, lease=Lease(lease_seconds))
+            machine = Machine(
+                root, "cpu", fuse=fuse, lease=Lease(lease_seconds), commit_seconds=0.0 if count else COMMIT_SECONDS,
+                worker_count=count or 1, stall_seconds=STALL_SECONDS,
+            )  # fmt: skip
+            local = LoadedWorkload(campaign.workload, machine, self.file)
             row = ledger.start_study("tiny", study, local.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
             when_read()
-            place = Place(str(self.file), self.url, str(root), "cpu", 1, 0.0, lease_seconds, fuse=fuse, crew=count)
-            with closing(Workers(local, place, count, STALL_SECONDS)) if count else nullcontext(local) as backend:
-                backend.run(ledger, row, listener or Silent(), stop)
+            with closing(Workers(self.url)) if count else nullcontext(InProcess()) as backend:
+                backend.run(Job(ledger, row, local), listener or Silent(), stop)
             assert study_problems(ledger, row, root, f"tiny/{study.name}") == []
 
     def rates(self):

@@ -4,11 +4,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from support.loaded import loaded, train
 from support.tiny import Tiny
 from tuner.budget.transfer import lengthened
 from tuner.errors import Interrupted
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess
 from tuner.records import State
 from tuner.storage.store import Ledger, open_ledger
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
@@ -35,11 +34,11 @@ class Bench:
     def train(self, study, trials, *, stops=(), **how):
         """Train a study to its end, interrupted after so many steps of each life; returns its row."""
         for stop in [*stops, None]:
-            backend = InProcess(self.workload, self.root, **how)
-            row = self.ledger.start_study("test", study, backend.fingerprint())
+            here = loaded(self.workload, self.root, **how)
+            row = self.ledger.start_study("test", study, here.fingerprint())
             self.ledger.plan_trials(row.study_id, trials)
             try:
-                backend.run(self.ledger, row, Silent(), _never if stop is None else StopAfter(stop))
+                train(here, self.ledger, row, stop=_never if stop is None else StopAfter(stop))
             except Interrupted:
                 assert stop is not None
         assert self.ledger.state_counts(row.study_id)[State.COMPLETE] == len(trials)

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from tuner.execution.in_process import InProcess
+from support.loaded import loaded
 from tuner.rounds.launch import Session
 from tuner.storage.store import open_ledger
 
@@ -10,8 +10,7 @@ from tuner.storage.store import open_ledger
 @contextmanager
 def session_for(campaign, folder, **more):
     with open_ledger(str(folder / "ledger.sqlite")) as ledger:
-        backend = InProcess(campaign.workload, folder / "checkpoints")
-        yield Session("test", campaign, ledger, backend, **more)
+        yield Session("test", campaign, ledger, loaded(campaign.workload, folder / "checkpoints"), **more)
 
 
 class StopAfter:

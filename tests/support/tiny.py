@@ -12,7 +12,7 @@ from tuner.budget.step_budget import StepBudget
 from tuner.design.study import Study
 from tuner.records import Checkpoint, Claim, Measurement, TrialUpdate
 from tuner.training.evaluation import check_going_on
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 
 CPU = torch.device("cpu")
 
@@ -62,7 +62,9 @@ def tiny_study(**changes):
 
 def setting_for(study, folder, workload=None, device=CPU, **changes):
     workload = workload or Tiny()
-    whole = Setting(study, workload, Data.of(workload, device), device, folder, "tiny/round-1", commit_seconds=1e9)
+    whole = TrainingSetup(
+        study, workload, Data.of(workload, device), device, folder, "tiny/round-1", commit_seconds=1e9
+    )
     return replace(whole, **changes)
 
 

@@ -12,11 +12,11 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from support.loaded import loaded
 from support.tiny import Tiny
 from torch import nn
 
 from tuner.errors import WorkloadError
-from tuner.execution.in_process import InProcess
 from tuner.training.arguments import arguments_of
 from tuner.training.value_digests import value_digest
 
@@ -176,7 +176,7 @@ def test_paths_below_the_folder_of_the_study_count_from_there(tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_cannot_be_told_apart_is_refused_by_its_name_with_the_ways_out(make, name, tmp_path):
     with pytest.raises(WorkloadError, match=rf"made with source.* a {name}.*constant of the module.*provenance"):
-        InProcess(Settable(source=make()), tmp_path, device="cpu")
+        loaded(Settable(source=make()), tmp_path, device="cpu")
 
 
 class Told(Settable):
@@ -192,7 +192,7 @@ def test_provenance_can_stand_for_what_cannot_be_told_apart():
 
 
 def made_with(folder, **settings):
-    return InProcess(Settable(**settings), folder, device="cpu")
+    return loaded(Settable(**settings), folder, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -206,12 +206,12 @@ def test_an_instance_made_with_other_values_is_another_workload(other, tmp_path)
 
 
 def test_the_value_that_differs_is_named(tmp_path):
-    before, after = (made_with(tmp_path, dropout=rate, width=4).workload_parts() for rate in (0.1, 0.2))
+    before, after = (made_with(tmp_path, dropout=rate, width=4).parts for rate in (0.1, 0.2))
     assert {name for name in before if before[name] != after[name]} == {"attribute dropout"}
 
 
 def test_a_workload_that_counts_its_calls_stays_the_same_one(tmp_path):
-    unused, used = (InProcess(Counting(), tmp_path, device="cpu") for _ in range(2))
+    unused, used = (loaded(Counting(), tmp_path, device="cpu") for _ in range(2))
     used.workload.model({})
     assert used.fingerprint() == unused.fingerprint()
 

@@ -15,12 +15,12 @@ import torch
 from tuner.design.study_file import load_campaign
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.fused.making import make_group
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 campaign = load_campaign(Path("tests/reference_studies/stdlib_lm.py"))[1]
 study, cpu = study_of_round(campaign, 1, 100), torch.device("cpu")
-setting = Setting(study, campaign.workload, Data.of(campaign.workload, cpu), cpu, Path("nowhere"), "test")
+setting = TrainingSetup(study, campaign.workload, Data.of(campaign.workload, cpu), cpu, Path("nowhere"), "test")
 runs = [TrialRun(setting, trial) for trial in planned_trials(study)[:3]]
 runs[2].advance(2)
 runs[2].load(runs[2].state(), {})

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from support.drawing import Drawing, OfDrawing, none
+from support.loaded import loaded
 from support.tiny import CPU, Tiny, setting_for, tiny_study
 
 from tuner import Splits
 from tuner.errors import WorkloadError
-from tuner.execution.in_process import InProcess
+from tuner.execution.inspection import inspect
 from tuner.rounds.plan import planned_trials
 from tuner.training import random_examples
 from tuner.training.batches import Split
@@ -134,10 +135,10 @@ def test_a_sweep_names_the_dataset_that_draws(tmp_path):
 
 @pytest.mark.parametrize(("split", "times"), [("validation", 1), ("training", 0)])
 def test_a_validation_split_that_draws_is_named_once(split, times, tmp_path, caplog):
-    backend = InProcess(Trains(random.random, split), tmp_path)
+    here = loaded(Trains(random.random, split), tmp_path)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            backend.check(STUDY, TRIAL)
+            inspect(here, STUDY, [TRIAL], validation_seconds=None)
     assert [record.getMessage()[:48] for record in caplog.records].count(
         "the validation split draws random numbers: each "
     ) == times

@@ -105,7 +105,7 @@ def test_other_numerics_are_marked_and_never_silent(tmp_path, monkeypatch):
     recorder = MemoryRecorder()
     trial = planned_trials(study)[0]
     Trainer(setting_for(study, tmp_path, stop=StopAt(10)), recorder).train(recorder.claim(trial))
-    monkeypatch.setattr("tuner.training.setting.numerics", lambda *rest: Numerics.of({"engine": "another"}))
+    monkeypatch.setattr("tuner.training.setup.numerics", lambda *rest: Numerics.of({"engine": "another"}))
     update = Trainer(setting_for(study, tmp_path), recorder).train(recorder.claim(trial))
     assert update.numerics.text == '{"engine": "another", "exact": false}'
 

@@ -4,12 +4,13 @@ from collections import namedtuple
 
 import pytest
 import torch
+from support.loaded import loaded
 from support.tiny import Tiny, setting_for, tiny_study
 from torch import nn
 
 from tuner import SearchSpace, log_uniform
 from tuner.errors import Paused
-from tuner.execution import in_process
+from tuner.execution import inspection
 from tuner.rounds.plan import planned_trials
 from tuner.training import room
 from tuner.training.preflight import measured_price
@@ -73,7 +74,7 @@ def test_a_disk_must_hold_three_checkpoints_before_a_trial_is_trained(optimizer,
 )
 def test_room_is_asked_for_the_trials_that_train_at_once(fuse, processes, at_once, tmp_path, monkeypatch):
     study, asked = tiny_study(num_trials=4), []
-    monkeypatch.setattr(in_process, "check_room", lambda setting, trial, count: asked.append(count))
-    backend = in_process.InProcess(Tiny(), tmp_path, device="cpu", fuse=fuse)
-    backend.check_room(study, planned_trials(study)[0], processes)
+    monkeypatch.setattr(inspection, "check_room", lambda setting, trial, count: asked.append(count))
+    tiny = loaded(Tiny(), tmp_path, device="cpu", fuse=fuse, worker_count=processes)
+    inspection.inspect(tiny, study, planned_trials(study), validation_seconds=None, room=True)
     assert asked == [at_once], "at most the four trials of the study"

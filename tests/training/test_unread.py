@@ -1,11 +1,12 @@
 """A hyperparameter that nothing reads is told, and one that anything reads is not."""
 
 import pytest
+from support.loaded import loaded
 from support.tiny import Tiny, setting_for, tiny_study
 from torch import nn
 
 from tuner import SearchSpace, branches, log_uniform, uniform
-from tuner.execution.in_process import InProcess
+from tuner.execution.inspection import inspect
 from tuner.rounds.plan import planned_trials
 from tuner.training.unread import unread
 
@@ -65,9 +66,12 @@ def test_what_neither_trainer_nor_workload_reads_is_found(workload, left, tmp_pa
 
 
 def test_it_is_said_once_for_a_study(tmp_path, caplog):
-    study, backend = tiny_study(space=SPACE), InProcess(Tiny(), tmp_path, device="cpu")
+    study, tiny = tiny_study(space=SPACE), loaded(Tiny(), tmp_path, device="cpu")
+    names = []
     for _ in range(2):
-        backend.check(study, planned_trials(study)[0])
+        found = inspect(tiny, study, planned_trials(study)[:1], validation_seconds=None)
+        names.append(found.unread)
+    assert names == [("gain", "size"), ()]
     said = [record.getMessage() for record in caplog.records]
     assert [text.split(":")[0] for text in said] == [
         f"nothing reads the hyperparameter {name} of round-1" for name in ("gain", "size")

@@ -22,7 +22,7 @@ from tuner.api.showing import Display, StopFlag
 from tuner.design.campaign import Campaign, Sweep
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, StorageError
-from tuner.execution.fusing import Fuse
+from tuner.execution.machine import Fuse
 from tuner.reading import CampaignRecords, Winner, load
 from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page

@@ -15,30 +15,30 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any, NoReturn, TextIO, cast
 
-from tuner import signals
+from tuner import signals, system
 from tuner.cli.exit_codes import Exit, ending_of
 from tuner.cli.given import completed
 from tuner.errors import Interrupted, Paused
 from tuner.shown import escape_logs, shown, shown_lines
-from tuner.signals import ENDING
+from tuner.signals import SHUTDOWN
 
 
 def main() -> NoReturn:
     """Run the command given in `sys.argv` and exit with its code."""
-    atexit.register(signals.be_deaf)  # before all others, so that it is called last
+    atexit.register(signals.ignore_signals)  # before all others, so that it is called last
     escape_logs()
     sys.excepthook = _show_traceback
-    os.register_at_fork(after_in_child=ENDING.forget)
+    system.after_fork_in_child(SHUTDOWN.forget)
     _print_any_letter()
     sys.stdout, sys.stderr = lasting(sys.stdout), lasting(sys.stderr)
     try:
-        ENDING.listen(_say_at_once)
-        ENDING.code = run()
+        SHUTDOWN.listen(_say_at_once)
+        SHUTDOWN.code = run()
     except KeyboardInterrupt:
-        ENDING.code = Exit.INTERRUPTED
+        SHUTDOWN.code = Exit.INTERRUPTED
         print("interrupted; run the same command again to go on", file=sys.stderr)
     gc.freeze()  # else Python searches all of torch for cycles before it ends: 0.4 s
-    sys.exit(ENDING.code)
+    sys.exit(SHUTDOWN.code)
 
 
 def run() -> int:
@@ -59,7 +59,7 @@ def run() -> int:
 
 def _report(error: Exception) -> int:
     """Print what went wrong in one message, and return the exit code for it."""
-    if ENDING.is_set() and not isinstance(error, Interrupted | Paused):  # other code made it of the interruption
+    if SHUTDOWN.is_set() and not isinstance(error, Interrupted | Paused):  # other code made it of the interruption
         _say(f"interrupted; run the same command again to go on (meanwhile: {type(error).__name__}: {error})")
         return Exit.INTERRUPTED
     if hasattr(error, "show"):  # an error of the command line itself
@@ -137,7 +137,7 @@ class _Lasting:
 
     def _to_nowhere(self, error: OSError) -> None:
         """Write to nowhere from now on. Raises the error where it is one."""
-        if error.errno != errno.EIO and not ENDING.is_set_soon():
+        if error.errno != errno.EIO and not SHUTDOWN.is_set_soon():
             raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

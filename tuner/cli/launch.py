@@ -17,6 +17,7 @@ from tuner.cli.training_options import Launch, Worker
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.choices import Choices
+from tuner.execution.inspection import inspect
 from tuner.records import Numerics, State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
 from tuner.rounds.prepare import Prepared, prepared_expansion, prepared_round
@@ -97,7 +98,9 @@ def print_fusion(session: Session, prepared: Prepared) -> None:
     """How the first trials of one shape would train together, operation by operation."""
     kind = prepared.trials[0].shape_group
     together = [trial for trial in prepared.trials if trial.shape_group == kind][:LOOKED_AT]
-    choice = session.backend.fusion(prepared.study, together)
+    choice = inspect(session.loaded, prepared.study, together, validation_seconds=None, fusion=True).fusion
+    if choice is None:
+        return
     if not choice.ways:
         say(f"trials of this study cannot be fused: {choice.reason}")
         return

@@ -11,8 +11,9 @@ from tuner.cli.output import emit_frame, say
 from tuner.cli.places import opened
 from tuner.cli.training_options import Replay, ScoreTest
 from tuner.design.study_file import load_campaign
+from tuner.execution.machine import Machine
 from tuner.execution.replay import replayed
-from tuner.execution.scoring import Chosen, Machine, recorded_score, scored_once
+from tuner.execution.scoring import Chosen, recorded_score, scored_once
 from tuner.reading import campaign_name, load
 from tuner.reading import round_number as round_meant
 from tuner.storage.ownership import folder_to_read
@@ -25,8 +26,8 @@ def score_test(options: ScoreTest) -> None:
     chosen = Chosen(final.row, final.record, final.checkpoint, final.step, final.selected_value)
     with opened(options.storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
-        machine = Machine(folder_to_read(ledger, options.checkpoints), options.device, options.threads, options.study)
-        score = scored_once(ledger, chosen, load_campaign(options.study)[1].workload, machine)
+        machine = Machine(folder_to_read(ledger, options.checkpoints), options.device, options.threads)
+        score = scored_once(ledger, chosen, load_campaign(options.study)[1].workload, machine, options.study)
     if options.form is Format.json:
         print(json.dumps(dict(score), indent=2))
     else:

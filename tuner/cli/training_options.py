@@ -1,6 +1,5 @@
 """The commands that train, each as the frozen value of its options. Nothing heavy is imported: see `options`."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tuner import system
 from tuner.cli.options import (
     AllowChangedCode,
     AllowInexact,
@@ -38,29 +38,31 @@ from tuner.cli.options import (
     Workers,
     WorkersPerGpu,
 )
-from tuner.execution.nursery import Nursery, worker_environment
-from tuner.execution.orders import STALL_SECONDS
+from tuner.execution.fork_server import ForkServer, worker_environment
+from tuner.execution.machine import STALL_SECONDS
 
 _GPU = Path("/dev/nvidiactl")  # there where a driver is; workers on a GPU are not forked
 
 
 @contextmanager
-def early_nursery(workers: str | None, device: str | None, threads: int, study: Path) -> Iterator[Nursery | None]:
-    """A nursery for the workers that the command line asks for, where they will be forked.
+def early_fork_server(
+    workers: str | None, device: str | None, threads: int, study: Path
+) -> Iterator[ForkServer | None]:
+    """A fork server for the workers that the command line asks for, where they will be forked.
 
     It is started before this process imports torch, so that both import torch at the same time.
     """
     on_cpu = device == "cpu" or (device is None and not _GPU.exists())
     wanted = workers is not None and (workers == "auto" or workers.isdecimal())
-    if not wanted or sys.platform != "linux" or not on_cpu:
+    if not wanted or not system.FORKS_WHOLE or not on_cpu:
         yield None
         return
-    nursery = Nursery(worker_environment(threads), str(study))
-    nursery.open()
+    server = ForkServer(worker_environment(threads), str(study))
+    server.open()
     try:
-        yield nursery
+        yield server
     finally:
-        nursery.kill()
+        server.kill()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,14 +83,14 @@ class Training:
     allow_changed_code: AllowChangedCode = False
     allow_inexact: AllowInexact = False
     quiet: Quiet = False
-    nursery: Nursery | None = field(default=None, compare=False, metadata={"option": False})
+    fork_server: ForkServer | None = field(default=None, compare=False, metadata={"option": False})
 
     @contextmanager
     def prepared(self) -> Iterator["Training"]:
-        """The same options with the nursery that worker processes are forked from, where there will be some."""
+        """The same options with the fork server that worker processes are forked from, where there will be some."""
         workers = None if getattr(self, "dry_run", False) else self.workers
-        with early_nursery(workers, self.device, self.threads, self.study) as nursery:
-            yield replace(self, nursery=nursery)
+        with early_fork_server(workers, self.device, self.threads, self.study) as fork_server:
+            yield replace(self, fork_server=fork_server)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ def watch(quiet: bool) -> Watch:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[signals.Ending]:
+def stop_on_signal() -> Iterator[signals.Shutdown]:
     """Within the block a signal that means to end asks trials to stop at their next step and to save."""
-    with signals.ENDING.listening(say) as ending:
+    with signals.SHUTDOWN.listening(say) as ending:
         yield ending

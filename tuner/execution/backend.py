@@ -1,17 +1,17 @@
 """What a backend offers to the strategy above it, and what it tells to whoever watches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
-from tuner.design.hyperparameters import Value
-from tuner.design.identity import Identity
 from tuner.design.study import Study
-from tuner.design.trial import Trial
-from tuner.fused.choice import Choice
-from tuner.records import Claim, Price, TrialUpdate
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.records import Claim, TrialUpdate
+from tuner.storage.identity import checkpoint_place
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.storage.verify import clear_strays
 
 
 class Listener(Protocol):
@@ -46,67 +46,34 @@ def silent(study: Study, finished: int) -> AbstractContextManager[Listener]:
     return nullcontext(Silent())
 
 
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A study that is to be trained: its row in the Ledger, and its workload as this process has loaded it."""
+
+    ledger: Ledger
+    row: StudyRow
+    workload: LoadedWorkload
+
+    @property
+    def checkpoint_place(self) -> str:
+        """The folder of the study's checkpoints, below the root."""
+        return checkpoint_place(self.row.campaign, self.row.study.name)
+
+    def delete_strays(self) -> None:
+        """Delete the files of a study all of whose trials have ended that no record names."""
+        clear_strays(self.ledger, self.row.study_id, self.workload.machine.checkpoint_root, self.checkpoint_place)
+
+
 class Backend(Protocol):
-    """Runs the trials of a study until none is left."""
+    """Has the trials of a study trained, here or in other processes, until none is left."""
 
-    def fingerprint(self) -> str:
-        """The digest of the workload's code, arguments and data, as far as all studies share them."""
-        ...
+    def run(self, job: Job, listener: Listener, stop: Stop) -> None:
+        """Claim and train every trial that is left, and delete files that no record names in the end.
 
-    def weaker_fingerprint(self) -> str:
-        """The fingerprint that tuner 0.1 would give the workload: for the studies it started."""
-        ...
-
-    def workload_parts(self) -> Mapping[str, str]:
-        """What a budget is chosen under, part by part, so that a change can be named."""
-        ...
-
-    def identity(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
-        """All that decides the bits of a study's trials besides its declaration; initial weights at these points.
-
-        Without points they are chosen. Builds a model at each, and tries one batch.
+        `stop()` is asked at every step; True means to commit and to leave the trials resumable. Raises Interrupted
+        when stopped, Paused when the machine cannot go on, TrialsFailed when trials in a row fail alike.
         """
-        ...
-
-    def check_repeatable(self, study: Study, looked_at: Identity) -> None:
-        """Raise WorkloadError when data() or model() give something else at a second call. Nothing is written."""
-        ...
-
-    def check(self, study: Study, trial: Trial) -> None:
-        """Try one whole update, once a study and process; raises WorkloadError. Nothing is written."""
-        ...
-
-    def look_at_validation(self, study: Study, trial: Trial, most_seconds: float | None = None) -> bool:
-        """Whether each validation example has a finite selection metric; raises WorkloadError where one has none.
-
-        False where looking at all of them would take more than `most_seconds`. Nothing is written.
-        """
-        ...
-
-    def check_room(self, study: Study, trial: Trial) -> None:
-        """Raise Paused when the disk has no room for a few checkpoints of such trials. Nothing is written."""
-        ...
-
-    def check_switched_off(self, study: Study, trial: Trial) -> None:
-        """Raise WorkloadError when training at this point is still random: regularized or augmented (D2)."""
-        ...
-
-    def price(self, study: Study, trial: Trial) -> Price:
-        """Measure what a trial costs here. Nothing is written."""
-        ...
-
-    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
-        """How these trials would train together: operation by operation, or why they cannot. Nothing is written."""
-        ...
-
-    def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
-        """The first steps that each trial would take over from one trained before (`design.prefix`)."""
-        ...
-
-    def tidy(self, ledger: Ledger, row: StudyRow) -> None:
-        """Delete files of a study all of whose trials have ended that no record names."""
-        ...
-
-    def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
-        """Train every trial that is left. Raises Interrupted when stopped, Paused when the machine gave way."""
         ...

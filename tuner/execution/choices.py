@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.fused.choice import Choice
 from tuner.records import Numerics
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.engine import Fusion
 
 _KIND = "fusion"
 
@@ -21,9 +21,9 @@ class Choices:
         self.ledger = ledger
         self.row = row
         self.numerics = numerics
-        self._known: dict[str, Choice] = {}
+        self._known: dict[str, Fusion] = {}
 
-    def of(self, group: str) -> Choice | None:
+    def of(self, group: str) -> Fusion | None:
         """The choice for a shape group, if it was made: here, by another worker, or for an earlier study."""
         if group not in self._known:
             told = self._told(None).get(group)
@@ -31,11 +31,11 @@ class Choices:
                 self._known[group] = _choice(told)
         return self._known.get(group)
 
-    def made(self) -> dict[str, Choice]:
+    def made(self) -> dict[str, Fusion]:
         """The choices that were made for this study, by shape group."""
         return {group: _choice(one) for group, one in self._told(self.row.study_id).items()}
 
-    def keep(self, group: str, choice: Choice, check: str = "") -> None:
+    def keep(self, group: str, choice: Fusion, check: str = "") -> None:
         """Remember a choice, and whether the self-check found the same bits."""
         self._known[group] = choice
         told = {
@@ -49,5 +49,5 @@ class Choices:
         return dict(self.ledger.conclusion(self.row.campaign, _KIND, study_id) or {})
 
 
-def _choice(told: Mapping[str, Any]) -> Choice:
-    return Choice(told["trials"], told["reason"], dict(told["ways"]), told.get("seconds", 0.0), probed=True)
+def _choice(told: Mapping[str, Any]) -> Fusion:
+    return Fusion(told["trials"], told["reason"], dict(told["ways"]), told.get("seconds", 0.0), probed=True)

@@ -8,16 +8,15 @@ import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from tuner.design.shape_group import shape_group_of
 from tuner.design.trial import Trial
-from tuner.errors import InputError, NotFusible
+from tuner.errors import NotFusible
 from tuner.execution.choices import Choices
-from tuner.fused.choice import (
+from tuner.execution.machine import Fuse
+from tuner.fused.fusion import (
     FEWEST_STEPS,
-    Choice,
-    best_choice,
+    best_fusion,
     check_some_alike,
     largest_group,
     steps_ahead,
@@ -28,19 +27,18 @@ from tuner.records import Claim, State, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.endings import is_out_of_memory
-from tuner.training.setting import Setting
+from tuner.training.engine import Fusion
+from tuner.training.setup import TrainingSetup
 from tuner.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
-MOST_TRIALS = 1024  # of one group
 MOST_COMPARED = 64  # of a shape, where no two models are alike
-Fuse = int | Literal["auto", "off"]
 
 
 class Fusing:
     """Trains claimed trials of one study, together where that is asked for and keeps the bits."""
 
-    def __init__(self, fuse: Fuse, ledger: Ledger, row: StudyRow, setting: Setting, crew: int = 1) -> None:
+    def __init__(self, fuse: Fuse, ledger: Ledger, row: StudyRow, setting: TrainingSetup, crew: int = 1) -> None:
         self.fuse = fuse
         self.crew = crew  # processes that train this study
         self.ledger = ledger
@@ -90,7 +88,7 @@ class Fusing:
                 message = f"{error}; --fuse auto trains such trials one by one, --fuse off trains all so"
                 raise NotFusible(message) from error
             _log.warning("these trials are trained one by one: %s", error)
-            self.choices.keep(group, Choice(1, str(error), probed=True))
+            self.choices.keep(group, Fusion(1, str(error), probed=True))
             return []
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -105,14 +103,14 @@ class Fusing:
         """Train fewer trials together from now on: so many do not fit into the memory of the device."""
         _log.warning("%d trials together ran out of memory; training %d", tried, tried // 2)
         self._fitting[group] = max(1, tried // 2)
-        self.choices.keep(group, Choice(tried // 2, f"{tried} trials together ran out of memory"))
+        self.choices.keep(group, Fusion(tried // 2, f"{tried} trials together ran out of memory"))
 
     def _only(self, claims: Sequence[Claim], chosen: Sequence[Claim]) -> Sequence[Claim]:
         """Hand the others back at once: they are for other workers, and must not die with this one."""
         self.ledger.release([claim for claim in claims if claim not in chosen])
         return chosen
 
-    def _wanted(self, claims: Sequence[Claim]) -> Choice:
+    def _wanted(self, claims: Sequence[Claim]) -> Fusion:
         """As many as the user says and the memory holds."""
         group = claims[0].trial.shape_group
         wanted = int(self.fuse)
@@ -123,7 +121,7 @@ class Fusing:
             )
             if most < wanted:
                 _log.warning("%d trials do not fit into the free memory together; training %d", wanted, most)
-        return Choice(min(wanted, self._fitting[group]), f"--fuse {wanted}")
+        return Fusion(min(wanted, self._fitting[group]), f"--fuse {wanted}")
 
     def _check_alike(self, group: str) -> None:
         """Raise NotFusible where no two trials of a shape have models that are alike.
@@ -134,18 +132,18 @@ class Fusing:
         trials = [trial for trial in trials_of(records) if trial.shape_group == group]
         check_some_alike(self.setting, trials[:MOST_COMPARED])
 
-    def _best(self, claims: Sequence[Claim]) -> Choice:
+    def _best(self, claims: Sequence[Claim]) -> Fusion:
         """What was found out before, or what a probe finds; that is kept."""
         trials = [claim.trial for claim in claims]
         known = self.choices.of(trials[0].shape_group)
         if known is not None:
             return known
         counts = self.ledger.state_counts(self.row.study_id)
-        choice = best_choice(self.setting, trials, counts[State.WAITING] + counts[State.RUNNING], crew=self.crew)
+        choice = best_fusion(self.setting, trials, counts[State.WAITING] + counts[State.RUNNING], crew=self.crew)
         self.choices.keep(trials[0].shape_group, choice)
         return choice
 
-    def _train_together(self, trainer: Trainer, claims: Sequence[Claim], choice: Choice) -> list[TrialUpdate]:
+    def _train_together(self, trainer: Trainer, claims: Sequence[Claim], choice: Fusion) -> list[TrialUpdate]:
         together, group = GroupTrainer(trainer), claims[0].trial.shape_group
         updates = together.train(claims)
         if together.unlike and not self._unlike:
@@ -179,12 +177,3 @@ def _of_one_history(claims: Sequence[Claim]) -> Sequence[Claim]:
     attempt = claims[0].attempt
     most = {1: len(claims), 2: len(claims), 3: max(1, len(claims) // 8)}.get(attempt, 1)
     return [claim for claim in claims if claim.attempt == attempt][:most]
-
-
-def parsed_fuse(text: str) -> Fuse:
-    """What --fuse says: off, auto, or a number of trials. Raises InputError."""
-    if text in ("auto", "off"):
-        return "auto" if text == "auto" else "off"
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_TRIALS:
-        raise InputError(f"--fuse is off, auto or a number of trials from 1 to {MOST_TRIALS}, got {text!r}")
-    return int(text)

@@ -21,7 +21,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.arguments import arguments_of
 from tuner.training.data_digests import check_repeatable_data, data_digests
 from tuner.training.first_look import check_repeatable_weights, first_look, points_of_architectures
-from tuner.training.setting import Data, Setting
+from tuner.training.setup import Data, TrainingSetup
 from tuner.training.weaker_identity import plain_settings, weaker_fingerprint
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Identifier:
         """As tuner 0.1 made it."""
         return weaker_fingerprint(self.workload, self._data, self._plain)
 
-    def of_study(self, setting: Setting, points: Sequence[Mapping[str, Any]] | None) -> Identity:
+    def of_study(self, setting: TrainingSetup, points: Sequence[Mapping[str, Any]] | None) -> Identity:
         """The whole identity of a study; `points`: where its initial weights are compared, chosen here by default."""
         started = time.perf_counter()
         chosen = points_of_architectures(setting.study, self.workload) if points is None else points
@@ -109,7 +109,7 @@ class Identifier:
         _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
         return self._with(more, weights)
 
-    def check_repeatable(self, setting: Setting, looked_at: Identity) -> None:
+    def check_repeatable(self, setting: TrainingSetup, looked_at: Identity) -> None:
         """Raise WorkloadError when data() or model() give something else at a second call."""
         num_bytes = sum(split.num_bytes or 0 for split in (self._data.training, self._data.validation))
         name = type(self.workload).__name__
@@ -160,7 +160,7 @@ class Identifier:
 
 
 def changed_since(
-    row: StudyRow, identifier: Identifier, setting: Setting, *, test: bool = False, beginning: bool = False
+    row: StudyRow, identifier: Identifier, setting: TrainingSetup, *, test: bool = False, beginning: bool = False
 ) -> list[str]:
     """What differs from the start of a study, in words.
 

@@ -9,10 +9,11 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from tuner.design.study import Study
+from tuner.execution.machine import Quota
 from tuner.execution.prefixes import Finder
 from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
 from tuner.storage.store import Ledger
@@ -21,14 +22,6 @@ from tuner.storage.studies import StudyRow
 _log = logging.getLogger(__name__)
 ORDER: tuple[CheckpointKind, ...] = ("latest", "trunk", "best")
 Owned = tuple[int, Checkpoint]  # a checkpoint and the id of its trial
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """`num_bytes` for all checkpoints of a study. `winners`: so many of its best trials keep all of theirs."""
-
-    num_bytes: int
-    winners: int = 1
 
 
 def keep_within(quota: Quota, finder: Finder, row: StudyRow, root: Path) -> int:

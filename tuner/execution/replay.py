@@ -6,18 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuner.design.workload import Workload
-from tuner.execution.identifying import Identifier, changed_since
+from tuner.execution.identifying import changed_since
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.determinism import settle_determinism
-from tuner.training.numerics import choose_device, prepare_numerics
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trainer import Trainer
+
+NEVER = 1e9  # seconds between commits
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Replay:
     """How many values of the curves were compared and how many were not the same bits.
 
     `causes`: what is not as it was when the trial was recorded, in words: of the workload, and of the Numerics.
@@ -50,22 +53,20 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     threads: int = 1,
     study_file: Path | None = None,
     tell: Callable[[str], None] = lambda words: None,
-) -> Outcome:
+) -> Replay:
     """Train trial `number` of a study again and compare every value of its curves. Writes nothing that stays.
 
-    All of its steps are trained, those too that it took over from another trial. `tell` is told, before that, what is
-    not as it was.
+    All of its steps are trained, also those that it inherited from another trial. `tell` is called before that with
+    each circumstance that has changed.
     """
     record = ledger.trial(row.study_id, number)
     trial = replace(record.readable_trial(), pins=())
-    chosen = choose_device(device)
-    prepare_numerics(chosen, threads)
-    recorder, identifier = ListRecorder(), Identifier(workload, study_file)
+    recorder = ListRecorder()
     with tempfile.TemporaryDirectory() as folder:
-        data = identifier.data(chosen)
-        packages = identifier.packages
-        setting = Setting(row.study, workload, data, chosen, Path(folder), "replay", 1e9, packages=packages)
-        causes = _causes(record, setting, changed_since(row, identifier, setting, beginning=True))
+        machine = Machine(Path(folder), device, threads, commit_seconds=NEVER)
+        loaded = LoadedWorkload(workload, machine, study_file)
+        setting = loaded.setting(row.study, "replay")
+        causes = _causes(record, setting, changed_since(row, loaded.identifier, setting, beginning=True))
         for words in (*causes, *_about(record)):
             tell(words)
         settle_determinism(setting, trial)
@@ -82,7 +83,7 @@ def _about(record: TrialRecord) -> list[str]:
     ]
 
 
-def _causes(record: TrialRecord, setting: Setting, changed: Sequence[str]) -> list[str]:
+def _causes(record: TrialRecord, setting: TrainingSetup, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
     before = record.numerics.values if record.numerics else {}
     now = setting.numerics.values
@@ -94,7 +95,7 @@ def _causes(record: TrialRecord, setting: Setting, changed: Sequence[str]) -> li
     return found + ([f"other Numerics: {'; '.join(different)}"] if different else [])
 
 
-def _compared(ledger: Ledger, row: StudyRow, record: TrialRecord, again: Sequence[Measurement]) -> Outcome:
+def _compared(ledger: Ledger, row: StudyRow, record: TrialRecord, again: Sequence[Measurement]) -> Replay:
     stored = ledger.measurements(row.study_id)
     columns = zip(stored.trial_numbers, stored.steps, stored.metrics, stored.values, strict=True)
     recorded = {(step, metric): value for trial, step, metric, value in columns if trial == record.number}
@@ -104,7 +105,7 @@ def _compared(ledger: Ledger, row: StudyRow, record: TrialRecord, again: Sequenc
         for step, metric in sorted(recorded.keys() | fresh.keys())
         if _bits(recorded.get((step, metric))) != _bits(fresh.get((step, metric)))
     ]
-    return Outcome(len(recorded), len(different), different[0] if different else "")
+    return Replay(len(recorded), len(different), different[0] if different else "")
 
 
 def _bits(value: float | None) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 from tuner.design.seeds import derived_seed
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError, StorageError, StudyChanged
-from tuner.execution.identifying import Identifier, changed_since
+from tuner.execution.identifying import changed_since
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine
 from tuner.records import TEST_SCORE, Checkpoint, TrialRecord
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -19,9 +21,7 @@ from tuner.training.batches import Split
 from tuner.training.checkpoints import read_weights
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import load_weights
-from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
-from tuner.training.setting import Setting
 from tuner.training.trial_run import build_model
 
 
@@ -36,22 +36,14 @@ class Chosen:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where the checkpoints are, and on what the model is evaluated; which file declares the workload."""
-
-    root: Path
-    device: str | None = None
-    threads: int = 1
-    study_file: Path | None = None
-
-
 def recorded_score(ledger: Ledger, campaign: str) -> Mapping[str, object] | None:
     """The score that was made, or None: study, trial, step, objective, value (on validation), metrics, digest."""
     return ledger.conclusion(campaign, TEST_SCORE)
 
 
-def scored_once(ledger: Ledger, chosen: Chosen, workload: Workload, machine: Machine) -> Mapping[str, object]:
+def scored_once(
+    ledger: Ledger, chosen: Chosen, workload: Workload, machine: Machine, study_file: Path | None = None
+) -> Mapping[str, object]:
     """The score of the campaign: the recorded one, whatever it was made of; else it is made now, and recorded.
 
     Raises StorageError without the checkpoint, StudyChanged for other code or data than the trial was trained with,
@@ -61,27 +53,25 @@ def scored_once(ledger: Ledger, chosen: Chosen, workload: Workload, machine: Mac
     if recorded is not None:
         return recorded
     # Where two ask at the same moment, the first answer holds for both.
-    return ledger.conclude_once(chosen.row.campaign, TEST_SCORE, _score(chosen, workload, machine))
+    return ledger.conclude_once(
+        chosen.row.campaign, TEST_SCORE, _score(chosen, LoadedWorkload(workload, machine, study_file))
+    )
 
 
-def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, object]:
+def _score(chosen: Chosen, loaded: LoadedWorkload) -> dict[str, object]:
     study, record = chosen.row.study, chosen.record
     trial = record.readable_trial()
     if chosen.checkpoint is None:
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
-    device = choose_device(machine.device)
-    prepare_numerics(device, machine.threads)
-    identifier = Identifier(workload, machine.study_file)
-    data = identifier.data(device)
-    setting = Setting(study, workload, data, device, machine.root, "score", packages=identifier.packages)
-    changed = changed_since(chosen.row, identifier, setting, test=True)
+    setting, device = loaded.setting(study), loaded.device
+    changed = changed_since(chosen.row, loaded.identifier, setting, test=True)
     if changed:
         raise StudyChanged(
             f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started "
             f"({'; '.join(changed)}); its score would be that of another model, or of other data: undo the change, "
             "then score"
         )
-    test = data.test
+    test, workload = loaded.data.test, loaded.workload
     if test is None:
         name = type(workload).__name__
         raise DeclarationError(
@@ -90,7 +80,7 @@ def _score(chosen: Chosen, workload: Workload, machine: Machine) -> dict[str, ob
     split = Split("test", test, device)
     with callers_generators_restored(device):
         model = build_model(setting, trial)
-        load_weights(model, read_weights(machine.root, chosen.checkpoint), device)
+        load_weights(model, read_weights(loaded.machine.checkpoint_root, chosen.checkpoint), device)
         seed_global_generators(derived_seed("score", trial.seed), device)  # metrics may draw
         metrics = evaluate(workload, model, split, batch_size=setting.evaluation_batch_size)
     return {

@@ -7,20 +7,14 @@ that die, and tells the listener. Results do not depend on the number of workers
 import logging
 import select
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import torch
 
-from tuner import signals
-from tuner.design.hyperparameters import Value
-from tuner.design.identity import Identity
-from tuner.design.study import Study
-from tuner.design.trial import Trial
+from tuner import signals, system
 from tuner.errors import (
     InputError,
     Interrupted,
@@ -31,229 +25,229 @@ from tuner.errors import (
     TunerError,
     WorkloadError,
 )
-from tuner.execution.backend import Listener
-from tuner.execution.heartbeat import BEATS, renew
+from tuner.execution.backend import Job, Listener, Stop
+from tuner.execution.channel import Message, Setup, Task
+from tuner.execution.choices import Choices
+from tuner.execution.fork_server import ForkServer, worker_environment
+from tuner.execution.fusing import trials_of
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
-from tuner.execution.member import Member
-from tuner.execution.nursery import Nursery, worker_environment
-from tuner.execution.orders import STALL_SECONDS, Message, Order, Place
-from tuner.fused.choice import Choice
-from tuner.records import Checkpoint, Claim, Price, State, TrialUpdate
+from tuner.execution.leases import BEATS, renew
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine, worker_devices
+from tuner.execution.worker import Worker
+from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
+from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 PAUSE_SECONDS = 5.0  # between two looks at the workers: this process did not run
 _INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
+START_SECONDS = {"cpu": 1.5, "cuda": 5.0}  # until workers train: on a CPU they are forked, and 0.7 was measured
+ENOUGH_SECONDS = 10.0  # of steps: two processes save more than they take to start, whatever evaluations add
+MOST_PROCESSES = 64
 DEATHS_AT_START = 3  # workers that die before they are ready, one after the other
 
 
 class Workers:
-    """Trains in `count` processes; None: in as many as pay, or in this one where none does.
+    """Trains in so many worker processes as the machine of a workload says.
 
-    `local` prices and checks in this process; `place` says where workers work; a `nursery` may have been opened before
-    torch was imported here. Raises InputError for more workers than the GPUs are to be shared by.
+    Where that is None, it is as many as pay, or this process alone where none does.
+
+    url: of the records, for the workers. fork_server: one that was started before torch was imported here.
     """
 
-    def __init__(
-        self,
-        local: InProcess,
-        place: Place,
-        count: int | None,
-        stall_seconds: float = STALL_SECONDS,
-        workers_per_gpu: int = 1,
-        nursery: Nursery | None = None,
-    ) -> None:
-        self.local = local
-        self.place = place
-        self.count = count
-        self.workers_per_gpu = workers_per_gpu
-        self._places(count or 1)
-        self.stall_seconds = stall_seconds
-        self.crew: list[Member] = []
-        self.nursery = nursery if self._forks else None
+    def __init__(self, url: str, fork_server: ForkServer | None = None) -> None:
+        self.url = url
+        self.fork_server = fork_server
+        self.workers: list[Worker] = []
 
-    def fingerprint(self) -> str:
-        return self.local.fingerprint()
-
-    def weaker_fingerprint(self) -> str:
-        return self.local.weaker_fingerprint()
-
-    def workload_parts(self) -> Mapping[str, str]:
-        return self.local.workload_parts()
-
-    def identity(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
-        return self.local.identity(study, points)
-
-    def check_repeatable(self, study: Study, looked_at: Identity) -> None:
-        self.local.check_repeatable(study, looked_at)
-
-    def work_in(self, root: Path) -> None:
-        """Write checkpoints to this folder from now on, here and in workers that start later."""
-        self.local.work_in(root)
-        self.place = replace(self.place, checkpoint_root=str(root.resolve()))
-
-    def check(self, study: Study, trial: Trial) -> None:
-        self.local.check(study, trial)
-
-    def look_at_validation(self, study: Study, trial: Trial, most_seconds: float | None = None) -> bool:
-        return self.local.look_at_validation(study, trial, most_seconds)
-
-    def check_room(self, study: Study, trial: Trial) -> None:
-        self.local.check_room(study, trial, self.count or 1)
-
-    def check_switched_off(self, study: Study, trial: Trial) -> None:
-        self.local.check_switched_off(study, trial)
-
-    def price(self, study: Study, trial: Trial) -> Price:
-        return self.local.price(study, trial)
-
-    def fusion(self, study: Study, trials: Sequence[Trial]) -> Choice:
-        return self.local.fusion(study, trials)
-
-    def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
-        return self.local.saved_steps(ledger, study, trials)
-
-    def tidy(self, ledger: Ledger, row: StudyRow) -> None:
-        self.local.tidy(ledger, row)
-
-    def run(self, ledger: Ledger, row: StudyRow, listener: Listener, stop: Callable[[], bool]) -> None:
-        count = self.count or len(self.crew) or self.local.processes(ledger, row)
-        if count == 1 and self.count is None:
-            if self.nursery is not None:
-                self.nursery.kill()  # it may hold memory for long, and another is soon there
-            self.local.run(ledger, row, listener, stop)
+    def run(self, job: Job, listener: Listener, stop: Stop) -> None:
+        loaded = job.workload
+        count = loaded.machine.worker_count or len(self.workers) or best_worker_count(job)
+        if count == 1 and loaded.machine.worker_count is None:
+            if self.fork_server is not None:
+                self.fork_server.kill()  # it may hold memory for long, and another is soon there
+            InProcess().run(job, listener, stop)
             return
-        if not self.crew:
-            self.nursery = self.nursery or self._nursery()
-            self.crew = [Member(place, self.nursery) for place in self._places(count)]
-        more = [asdict(one) for one in self.local.identifier.more_code(row.study.name)]
-        order = Order(row.campaign, row.study.name, self.local.known.as_json(), more)
-        shift = _Shift(ledger, row, listener, self.crew, self.stall_seconds)
+        self.workers = self.workers or self.started(loaded, count)
+        more_code = [asdict(one) for one in loaded.identifier.more_code(job.row.study.name)]
+        task = Task(job.row.campaign, job.row.study.name, loaded.identity.as_json(), more_code)
+        coordinator = _Coordinator(job, listener, self.workers)
         try:
-            with signals.ENDING.in_hand(shift.give_back):
-                shift.work(order, stop)
+            with signals.SHUTDOWN.in_hand(coordinator.give_back):
+                coordinator.work(task, stop)
         except BaseException:
             with suppress(Exception):  # a database that is away has leases that end
-                shift.cut_short()
+                coordinator.cut_short()
             self.close()
             raise
 
-    def _places(self, count: int) -> list[Place]:
-        """Where each worker works: every GPU has its share of them."""
-        devices = devices_of(count, self.place.device, torch.cuda.device_count(), self.workers_per_gpu)
-        return [replace(self.place, device=device, crew=count) for device in devices]
-
-    def _nursery(self) -> Nursery | None:
-        """Workers on the CPU are forked, where the system can: on Linux."""
-        return Nursery(worker_environment(self.place.threads), self.place.study_file) if self._forks else None
-
-    @property
-    def _forks(self) -> bool:
-        return sys.platform == "linux" and self.local.device.type == "cpu"
+    def started(self, loaded: LoadedWorkload, count: int) -> list[Worker]:
+        """Workers that begin to load the workload; those on the CPU are forked where the system can."""
+        if loaded.study_file is None:
+            raise InputError("worker processes load the workload from a study file; LoadedWorkload has none")
+        file, machine = loaded.study_file.resolve(), loaded.machine
+        if not (system.FORKS_WHOLE and loaded.device.type == "cpu"):
+            self.fork_server = None
+        elif self.fork_server is None:
+            self.fork_server = ForkServer(worker_environment(machine.threads), str(file))
+        devices = worker_devices(machine, count, torch.cuda.device_count())
+        setups = [Setup(file, self.url, machine.for_worker(device, count)) for device in devices]
+        return [Worker(setup, self.fork_server) for setup in setups]
 
     def close(self) -> None:
         """End all workers."""
-        crew, self.crew = self.crew, []
-        for member in crew:
-            if member.busy:
-                member.kill()
-        for member in crew:  # all of them before the first wait: they end at once
-            member.dismiss()
-        for member in crew:
-            member.close()
-        if self.nursery is not None:
-            self.nursery.close()
+        workers, self.workers = self.workers, []
+        for worker in workers:
+            if worker.busy:
+                worker.kill()
+        for worker in workers:  # all of them before the first wait: they end at once
+            worker.end()
+        for worker in workers:
+            worker.close()
+        if self.fork_server is not None:
+            self.fork_server.close()
 
 
-class _Shift:
-    """The workers on one study, from the order until none has anything left to do."""
+def check_workers(machine: Machine) -> None:
+    """Raise InputError where so many worker processes cannot be started here."""
+    system.refuse_workers()
+    worker_devices(machine, machine.worker_count or 1, torch.cuda.device_count())
 
-    def __init__(
-        self, ledger: Ledger, row: StudyRow, listener: Listener, crew: Sequence[Member], stall_seconds: float
-    ) -> None:
-        self.ledger = ledger
-        self.row = row
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """The work that is left of a study: so many trials, and seconds in one process, evaluations included."""
+
+    num_trials: int
+    seconds: float
+
+
+def best_worker_count(job: Job) -> int:
+    """How many processes pay for what is left of a study."""
+    loaded = job.workload
+    fused = loaded.machine.fuse != "off"
+    return num_processes(remaining_work(job.ledger, job.row, loaded.setting(job.row.study), fused=fused), loaded.device)
+
+
+def remaining_work(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fused: bool) -> Remaining:
+    """Estimated from a probe, which is made now where the Ledger knows of none.
+
+    Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
+    """
+    left = trials_of([one for one in ledger.trials(row.study_id) if not one.state.finished])
+    if not left:
+        return Remaining(0, 0.0)
+    alike = [trial for trial in left if trial.shape_group == left[0].shape_group]
+    choices = Choices(ledger, row, setting.numerics)
+    choice = choices.of(left[0].shape_group) if fused else None
+    if choice is None and fused:
+        choice = best_fusion(setting, alike[: largest_group(setting.device)], len(left))
+        choices.keep(left[0].shape_group, choice)
+    if choice is None or not choice.seconds:
+        choice = best_fusion(setting, alike[:1], len(left))
+    budget = row.study.budget
+    steps = choice.seconds * budget.max_train_steps * len(left)
+    if steps > ENOUGH_SECONDS:
+        return Remaining(len(left), steps)
+    evaluations = len(budget.evaluation_steps) * len(left)
+    return Remaining(len(left), steps + evaluations * evaluation_seconds(setting, left))
+
+
+def num_processes(remaining: Remaining, device: torch.device) -> int:
+    """As many as there are processors (or GPUs) and trials, if what they save is more than what they take to start."""
+    places = torch.cuda.device_count() if device.type == "cuda" else system.num_cores()
+    count = max(1, min(places, remaining.num_trials, MOST_PROCESSES))
+    return count if remaining.seconds * (1.0 - 1.0 / count) > START_SECONDS[device.type] else 1
+
+
+class _Coordinator:
+    """Watches the workers on one study, from its task until none has anything left to do."""
+
+    def __init__(self, job: Job, listener: Listener, workers: Sequence[Worker]) -> None:
+        self.ledger, self.row = job.ledger, job.row
+        self.machine = job.workload.machine
         self.listener = listener
-        self.crew = crew
-        self.stall_seconds = stall_seconds
+        self.workers = workers
         self.failures: list[str] = []
         self.deaths_at_start = 0
         self.somebody_stopped = False
         self.stopping = False  # whether all were asked to
         self.renewed = self.looked = time.monotonic()
 
-    def work(self, order: Order, stop: Callable[[], bool]) -> None:
-        for member in self.crew:
-            member.order(order)
-        while any(member.busy for member in self.crew) and not (stop() or self.somebody_stopped):
-            self._hear()
-            for member in self.crew:
-                self._look_after(member, order, stop)
+    def work(self, task: Task, stop: Stop) -> None:
+        for worker in self.workers:
+            worker.assign(task)
+        while any(worker.busy for worker in self.workers) and not (stop() or self.somebody_stopped):
+            self._read()
+            for worker in self.workers:
+                self._look_after(worker, task, stop)
             self._renew()
             self._leave_out_pauses()
-        if self.somebody_stopped or any(member.busy for member in self.crew):
+        if self.somebody_stopped or any(worker.busy for worker in self.workers):
             self._stop()
 
-    def _look_after(self, member: Member, order: Order, stop: Callable[[], bool]) -> None:
+    def _look_after(self, worker: Worker, task: Task, stop: Stop) -> None:
         """Replace a worker that died or stalled; one that a signal ended, or dies together with us, ends the work."""
         if self.somebody_stopped:
             return
-        if member.busy and self._is_dead(member):
-            code = member.process.returncode or 0
-            if member.was_told_to_end or (code >= 0 and signals.soon(stop)):
+        if worker.busy and self._is_dead(worker):
+            code = worker.process.returncode or 0
+            if worker.was_told_to_end or (code >= 0 and signals.soon(stop)):
                 self.somebody_stopped = True
             else:
-                self._replace(member, order, f"lost: its worker {_ending(code)}")
-        elif member.is_stalled(self.stall_seconds):
-            member.kill()
-            awaited = "step" if member.claims else "sign of life"
-            self._replace(member, order, f"stalled: no {awaited} for {self.stall_seconds:g} s")
+                self._replace(worker, task, f"lost: its worker {_exit_words(code)}")
+        elif worker.is_stalled(self.machine.stall_seconds):
+            worker.kill()
+            awaited = "step" if worker.claims else "sign of life"
+            self._replace(worker, task, f"stalled: no {awaited} for {self.machine.stall_seconds:g} s")
 
     def _leave_out_pauses(self) -> None:
         """Who stopped this process for a while (Ctrl-Z) stopped its workers, too: they have not stalled."""
         now = time.monotonic()
         pause, self.looked = now - self.looked, now
         if pause > PAUSE_SECONDS:
-            for member in self.crew:
-                member.moved += pause
+            for worker in self.workers:
+                worker.moved += pause
 
-    def _is_dead(self, member: Member) -> bool:
-        """Whether it ended in the middle of its work. Its last words are heard first."""
-        if member.process.poll() is None:
+    def _is_dead(self, worker: Worker) -> bool:
+        """Whether it ended in the middle of its work. Its last messages are read first."""
+        if worker.process.poll() is None:
             return False
-        for message in member.messages():
-            self._act(member, message)
-        return member.busy
+        for message in worker.messages():
+            self._handle(worker, message)
+        return worker.busy
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         """Wait a little for messages, and act on them."""
-        readable, _, _ = select.select([member.descriptor for member in self.crew], [], [], POLL_SECONDS)
-        for member in self.crew:
-            if member.descriptor in readable:
-                for message in member.messages():
-                    self._act(member, message)
-        if all(member.process.poll() is not None for member in self.crew):
+        readable, _, _ = select.select([worker.descriptor for worker in self.workers], [], [], POLL_SECONDS)
+        for worker in self.workers:
+            if worker.descriptor in readable:
+                for message in worker.messages():
+                    self._handle(worker, message)
+        if all(worker.process.poll() is not None for worker in self.workers):
             time.sleep(0.01)  # ended pipes are always readable
 
-    def _act(self, member: Member, message: Message) -> None:
+    def _handle(self, worker: Worker, message: Message) -> None:
         kind = message["is"]
         if kind == "ready":
-            member.ready, self.deaths_at_start = True, 0
+            worker.ready, self.deaths_at_start = True, 0
         elif kind == "started":
-            member.claims[message["trial"]] = claim = self._claim(message)
+            worker.claims[message["trial"]] = claim = self._claim(message)
             self.listener.trial_started(claim)
-        elif kind == "stepped" and message["trial"] in member.claims:
-            self.listener.trial_stepped(member.claims[message["trial"]], message["step"])
-        elif kind == "ended" and message["trial"] in member.claims:
-            claim = member.claims.pop(message["trial"])
+        elif kind == "stepped" and message["trial"] in worker.claims:
+            self.listener.trial_stepped(worker.claims[message["trial"]], message["step"])
+        elif kind == "ended" and message["trial"] in worker.claims:
+            claim = worker.claims.pop(message["trial"])
             update = _update(claim, message)
             self.listener.trial_ended(claim, update)
             if update.state.finished and not self.stopping:
                 stop_at_the_same_failure(update, self.failures)
         elif kind in ("idle", "stopped"):
-            member.busy, member.claims = False, {}
+            worker.busy, worker.claims = False, {}
             self.somebody_stopped |= kind == "stopped"
         elif kind == "fault":
             self._fault(message)
@@ -279,27 +273,27 @@ class _Shift:
         resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
         return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
 
-    def _replace(self, member: Member, order: Order, reason: str) -> None:
+    def _replace(self, worker: Worker, task: Task, reason: str) -> None:
         """Hand back what a dead worker held, its attempt counted, and start another."""
         _log.warning("a worker is replaced, %s", reason)
-        if not member.ready:
+        if not worker.ready:
             self.deaths_at_start += 1
         if self.deaths_at_start >= DEATHS_AT_START:
             raise Paused(f"{DEATHS_AT_START} workers ended while they started, the last one {reason}")
         with suppress(TunerError):
-            if member.claims:
-                self.ledger.release(list(member.claims.values()), count_attempt=True, reason=reason)
+            if worker.claims:
+                self.ledger.release(list(worker.claims.values()), count_attempt=True, reason=reason)
             self.ledger.forget_dead_workers(self.row.study_id)
-        for claim in member.claims.values():
+        for claim in worker.claims.values():
             stopped = TrialUpdate(claim.trial_id, claim.fence, 0, state=State.RUNNING, reason=reason)
             self.listener.trial_ended(claim, stopped)
-        member.restart()
-        member.order(order)
+        worker.restart()
+        worker.assign(task)
 
     def _renew(self) -> None:
-        if time.monotonic() - self.renewed >= self.crew[0].place.lease_seconds / BEATS:
+        if time.monotonic() - self.renewed >= self.machine.lease.seconds / BEATS:
             self.renewed = time.monotonic()
-            renew(self.ledger, [claim for member in self.crew for claim in member.claims.values()])
+            renew(self.ledger, [claim for worker in self.workers for claim in worker.claims.values()])
 
     def _stop(self) -> None:
         """Let every worker finish its step and save; what is not saved in time is handed back as it was committed.
@@ -307,13 +301,13 @@ class _Shift:
         Raises Interrupted in the end.
         """
         self.stopping = True
-        for member in self.crew:
-            member.ask_to_stop()
+        for worker in self.workers:
+            worker.ask_to_stop()
         end = time.monotonic() + signals.SAVE_SECONDS - signals.HANDING_OVER_SECONDS / 2
-        while any(member.busy and not self._is_dead(member) for member in self.crew) and time.monotonic() < end:
-            self._hear()
+        while any(worker.busy and not self._is_dead(worker) for worker in self.workers) and time.monotonic() < end:
+            self._read()
             self._renew()
-        given_up = sum(len(member.claims) for member in self.crew)
+        given_up = sum(len(worker.claims) for worker in self.workers)
         self.give_back()
         if given_up:
             raise Interrupted(
@@ -323,43 +317,27 @@ class _Shift:
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def cut_short(self) -> None:
-        """After an error: hand back what busy workers hold, also what they claimed without having been heard yet."""
-        busy = [member for member in self.crew if member.busy]
-        for member in busy:
-            member.kill()
-        for member in busy:
-            for message in member.messages():
+        """After an error: hand back what busy workers hold, also claims whose message was not read yet."""
+        busy = [worker for worker in self.workers if worker.busy]
+        for worker in busy:
+            worker.kill()
+        for worker in busy:
+            for message in worker.messages():
                 if message["is"] == "started":
-                    member.claims[message["trial"]] = self._claim(message)
+                    worker.claims[message["trial"]] = self._claim(message)
                 elif message["is"] == "ended":
-                    member.claims.pop(message["trial"], None)
+                    worker.claims.pop(message["trial"], None)
         self.give_back()
 
     def give_back(self) -> None:
         """End the workers that are not through, and hand back what they held; no attempt is counted."""
-        for member in self.crew:
-            if member.busy:
+        for worker in self.workers:
+            if worker.busy:
                 with suppress(OSError, ValueError):  # two threads may be at it
-                    member.kill()
-        held = [claim for member in self.crew for claim in member.claims.values()]
+                    worker.kill()
+        held = [claim for worker in self.workers for claim in worker.claims.values()]
         if held:
             self.ledger.release(held)
-
-
-def devices_of(count: int, asked: str | None, num_gpus: int, workers_per_gpu: int) -> list[str | None]:
-    """The device of each worker: a GPU of its own, unless GPUs are to be shared or a single device was asked for.
-
-    Raises InputError when there are not enough GPUs.
-    """
-    if asked not in (None, "cuda") or not num_gpus:
-        return [asked] * count
-    if count > num_gpus * workers_per_gpu:
-        raise InputError(
-            f"{count} workers, {num_gpus} GPU{'s' * (num_gpus > 1)} and {workers_per_gpu} worker"
-            f"{'s' * (workers_per_gpu > 1)} on each do not go together: say --workers {num_gpus * workers_per_gpu}, "
-            f"or --workers-per-gpu {-(-count // num_gpus)} (they share its memory and its time)"
-        )
-    return [f"cuda:{number % num_gpus}" for number in range(count)]
 
 
 def _update(claim: Claim, message: Message) -> TrialUpdate:
@@ -369,7 +347,7 @@ def _update(claim: Claim, message: Message) -> TrialUpdate:
     return TrialUpdate(claim.trial_id, claim.fence, message["step"], (), kept, state, reason)
 
 
-def _ending(code: int) -> str:
+def _exit_words(code: int) -> str:
     """How a process ended, in words."""
     if code == -signal.SIGKILL:
         return "was killed by signal 9 (by somebody, or because memory ran out)"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tuner.records import GROUP_FOLDER, Checkpoint, Claim
 from tuner.training.checkpoints import CheckpointFolder
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.stacked_states import stacked_states
 from tuner.training.trainer import TrialInTraining
 
@@ -17,7 +17,7 @@ from tuner.training.trainer import TrialInTraining
 class GroupCheckpoints:
     """Files of one group. The number and the fence of its first trial make their names this group's own."""
 
-    def __init__(self, setting: Setting, first: Claim) -> None:
+    def __init__(self, setting: TrainingSetup, first: Claim) -> None:
         place = f"{setting.checkpoint_place}/{GROUP_FOLDER}{first.trial.number:05d}"
         self.root = setting.checkpoint_root
         self.folder = CheckpointFolder(self.root, place, first.fence)

@@ -7,7 +7,7 @@ could read (functions and what they close over, lists, dicts, objects of setting
 import functools
 import types
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,9 @@ import numpy as np
 import torch
 
 from tuner.errors import NotFusible
+from tuner.training.python_state import attributes
 
-_OF_TORCH = frozenset({"_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs"})
 _OF_CLASSES = frozenset({"__dict__", "__weakref__", "__doc__", "__slotnames__"})  # Python's own, the last by a copy
-Attribute = tuple[str, Any]
 
 
 def check_alike(models: Sequence[torch.nn.Module]) -> None:
@@ -48,16 +47,6 @@ def largest_kind(models: Iterable[torch.nn.Module], enough: int) -> list[int]:
         if len(mates) == enough:
             return mates
     return max((mates for _, mates in kinds), key=len, default=[])
-
-
-def attributes(module: torch.nn.Module) -> Iterator[Attribute]:
-    """What a module holds besides parameters, buffers and modules of its own; hooks without their handles' numbers."""
-    for key, value in vars(module).items():
-        if "_hooks" in key and isinstance(value, dict):
-            if value:
-                yield key, list(value.values())
-        elif key not in _OF_TORCH:
-            yield key, value
 
 
 def _form(tensor: torch.Tensor) -> object:

@@ -11,7 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from tuner.errors import NotFusible
-from tuner.fused.counting import changed, remembered
+from tuner.fused.counting import remembered
 from tuner.fused.graph import check_graph, drawing, simplify
 from tuner.fused.noise import Site, Sites
 from tuner.fused.operations import Operations, Rules
@@ -24,6 +24,7 @@ from tuner.fused.tape import Tape
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training.containers import Form, taken_apart
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.python_state import changed
 
 Loss = Callable[[Any, Any, Mapping[str, Any]], Any]
 

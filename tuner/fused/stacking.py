@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from tuner.errors import NotFusible
-from tuner.fused.likeness import attributes, check_alike
+from tuner.fused.likeness import check_alike
 from tuner.fused.operations import Operations
 from tuner.fused.trial_tensor import TrialTensor, seen_shape
+from tuner.training.python_state import attributes
 
 Place = tuple[torch.nn.Module, str]  # a module and the name it knows a tensor by
 

@@ -7,14 +7,14 @@ from tuner.analysis.questions.stale_budget import CONCLUSION, FORMAT, basis_in, 
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Domain, Range
 from tuner.design.space import SearchSpace
-from tuner.execution.backend import Backend
+from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.storage.store import Ledger
 
 _FORMAT = "2"  # 1: data by their first examples, and nothing of other files
 _FAMILIES = ("architecture", "augmentation", "regularization")  # their ranges and values decide how noisy training is
 
 
-def basis_of(campaign: Campaign, backend: Backend, number: int) -> dict[str, str]:
+def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[str, str]:
     """Part to value, as declared today for round `number`: batch size, optimizer, schedule, families, code, data."""
     declared = {
         "batch_size": str(campaign.workload.batch_size),
@@ -22,7 +22,7 @@ def basis_of(campaign: Campaign, backend: Backend, number: int) -> dict[str, str
         "schedule": f"{campaign.schedule}, warmup {campaign.warmup_steps}",
     }
     space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)
-    return declared | dict(_hyperparameters(space)) | dict(backend.workload_parts()) | {FORMAT: _FORMAT}
+    return declared | dict(_hyperparameters(space)) | dict(loaded.parts) | {FORMAT: _FORMAT}
 
 
 def stale_budget(

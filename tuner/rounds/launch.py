@@ -1,9 +1,10 @@
 """Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypedDict, Unpack, cast
 
@@ -16,7 +17,10 @@ from tuner.design.identity import Identity
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, TrialsFailed
-from tuner.execution.backend import Backend, Watch, silent
+from tuner.execution.backend import Backend, Job, Watch, silent
+from tuner.execution.in_process import InProcess
+from tuner.execution.inspection import Inspection, inspect
+from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records import Price, State
 from tuner.rounds.basis import basis_of
 from tuner.rounds.plan import round_name
@@ -59,12 +63,17 @@ class Session:
     name: str
     campaign: Campaign
     ledger: Ledger
-    backend: Backend
+    loaded: LoadedWorkload
+    backend: Backend = field(default_factory=InProcess)
     watch: Watch = silent
     stop: Callable[[], bool] = _never
     study_file: Path | None = None
     allow_changed_code: bool = False
     claim_folder: Callable[[], None] = _unclaimed
+
+    def job(self, row: StudyRow) -> Job:
+        """What a backend trains: a study of this campaign."""
+        return Job(self.ledger, row, self.loaded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +153,13 @@ def refuse_all_failed(session: Session, row: StudyRow) -> None:
 
 def plan_study(session: Session, study: Study, trials: Sequence[Trial]) -> Plan:
     """Check the workload by a whole update and measure the price of the trials that are left. Writes nothing."""
-    check_study(session, study, trials, DRY_LOOK_SECONDS)
+    inspection = check_study(session, study, trials, DRY_LOOK_SECONDS, price=True)
     started = started_study(session, study.name)
     known = session.ledger.trials(started.study_id) if started else ()
     finished = {record.number for record in known if record.state.finished}
     left = tuple(trial for trial in trials if trial.number not in finished)
-    saved = session.backend.saved_steps(session.ledger, study, left) if left else ()
-    return Plan(study, left, session.backend.price(study, trials[0]), tuple(saved), len(trials) - len(left))
+    saved = session.loaded.saved_steps(session.ledger, study, left) if left else ()
+    return Plan(study, left, cast(Price, inspection.price), tuple(saved), len(trials) - len(left))
 
 
 def launch_study(
@@ -170,9 +179,8 @@ def launch_study(
     started = started_study(session, study.name)
     finite: dict[str, Mapping[str, object]] = {}
     if started is None or _num_finished(session, started) < study.num_trials or retry_failed:
-        looked = check_study(session, study, trials)
-        session.backend.check_room(study, trials[0])
-        finite = {FINITE: _validation(session, study)} if looked else {}
+        inspection = check_study(session, study, trials, room=True)
+        finite = {FINITE: _validation(session, study)} if inspection.finite else {}
     comparison = _comparison(session)
     today = comparison.today(study, started)
     kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(session, study)}
@@ -192,7 +200,7 @@ def launch_study(
     if finished < study.num_trials:
         _work_on(session, row, finished, today)
     else:
-        session.backend.tidy(session.ledger, row)  # a kill right after the last commit left what it had still to delete
+        session.job(row).delete_strays()  # a kill right after the last commit left what it had still to delete
     return row
 
 
@@ -238,7 +246,7 @@ def _work_on(session: Session, row: StudyRow, finished: int, today: Identity) ->
     _record_launch(session, row, today)
     try:
         with session.watch(row.study, finished) as listener:
-            session.backend.run(session.ledger, row, listener, session.stop)
+            session.backend.run(session.job(row), listener, session.stop)
     except TrialsFailed as error:
         raise TrialsFailed("\n  ".join([str(error), *listed(failures(session.ledger, [row]))])) from error
     _say_if_data_spoil(session, row)
@@ -254,23 +262,29 @@ def _say_if_data_spoil(session: Session, row: StudyRow) -> None:
         logger.warning("%s: %s", row.study.name, spoiled)
 
 
-def check_study(session: Session, study: Study, trials: Sequence[Trial], most_seconds: float | None = None) -> bool:
-    """Try the first trial of each optimizer, and look once at every validation example. Writes nothing.
+def check_study(
+    session: Session,
+    study: Study,
+    trials: Sequence[Trial],
+    look_seconds: float = math.inf,
+    *,
+    price: bool = False,
+    room: bool = False,
+) -> Inspection:
+    """Inspect a study before it is trained (`execution.inspection`). Writes nothing. Raises WorkloadError, Paused.
 
-    Once a process; validation data that were looked at are remembered with the study. A look that would take more
-    than `most_seconds` is only priced. Returns whether all validation examples were seen. Raises WorkloadError.
+    Validation data that were looked at for an earlier study of the campaign count as finite and are not looked at
+    again; a look that would take more than `look_seconds` is only priced.
     """
-    first: dict[object, Trial] = {}
-    for trial in trials:
-        first.setdefault(trial.point.get("optimizer"), trial)
-    for trial in first.values():
-        session.backend.check(study, trial)
-    return _known_to_be_finite(session, study) or session.backend.look_at_validation(study, trials[0], most_seconds)
+    known = _known_to_be_finite(session, study)
+    seconds = None if known else look_seconds
+    found = inspect(session.loaded, study, trials, validation_seconds=seconds, price=price, room=room)
+    return replace(found, finite=True) if known else found
 
 
 def _validation(session: Session, study: Study) -> dict[str, object]:
     """What was looked at for values that are not finite: these validation data, by this metric."""
-    return {"validation data": session.backend.workload_parts().get("validation data"), "by": study.objective.metric}
+    return {"validation data": session.loaded.parts.get("validation data"), "by": study.objective.metric}
 
 
 def _known_to_be_finite(session: Session, study: Study) -> bool:
@@ -283,7 +297,7 @@ def _known_to_be_finite(session: Session, study: Study) -> bool:
 
 
 def _basis(session: Session, study: Study) -> dict[str, str]:
-    return basis_of(session.campaign, session.backend, study.round or 1)
+    return basis_of(session.campaign, session.loaded, study.round or 1)
 
 
 def _num_finished(session: Session, row: StudyRow) -> int:
@@ -291,7 +305,7 @@ def _num_finished(session: Session, row: StudyRow) -> int:
 
 
 def _comparison(session: Session) -> Comparison:
-    return Comparison(session.name, session.campaign, session.ledger, session.backend, session.allow_changed_code)
+    return Comparison(session.name, session.campaign, session.ledger, session.loaded, session.allow_changed_code)
 
 
 def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:

@@ -11,11 +11,12 @@ from functools import cache
 from pathlib import Path
 
 from tuner.design.campaign import Campaign
-from tuner.execution.fusing import Fuse
+from tuner.execution.backend import Backend
+from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
-from tuner.execution.orders import STALL_SECONDS, Place
-from tuner.execution.quota import Quota
-from tuner.execution.workers import Workers
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
+from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
@@ -29,7 +30,8 @@ class SessionOptions:
 
     storage: a path or URL; None is the default storage. checkpoints: a folder; None is the folder of the storage.
     workers: processes; 0 lets the backend choose, None trains in this process. keep_bytes: how much room the
-    checkpoints of a study may take; None is all that they need.
+    checkpoints of a study may take; None is all that they need. fork_server: what worker processes are forked from,
+    where one was started before.
     """
 
     storage: str | None = None
@@ -44,6 +46,7 @@ class SessionOptions:
     keep_bytes: int | None = None
     allow_changed_code: bool = False
     allow_inexact: bool = False
+    fork_server: ForkServer | None = None
 
 
 @contextmanager
@@ -65,53 +68,43 @@ def opened_session(
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
-        local = InProcess(
-            campaign.workload,
-            root,
-            device=options.device,
-            threads=options.threads,
-            fuse=options.fuse,
-            profile=options.profile,
-            allow_inexact=options.allow_inexact,
-            quota=quota,
-            study_file=study_file,
-        )
-        with nullcontext(local) if dry_run else _backend(options, local, root, quota, study_file) as backend:
+        loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file)
+        with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend:
             yield Session(
                 name,
                 campaign,
                 ledger,
+                loaded,
                 backend,
                 study_file=study_file,
                 allow_changed_code=options.allow_changed_code,
-                claim_folder=cache(lambda: backend.work_in(claimed_folder(ledger, options.checkpoints))),
+                claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
             )
 
 
-@contextmanager
-def _backend(
-    options: SessionOptions, local: InProcess, root: Path, quota: Quota | None, study_file: Path | None
-) -> Iterator[InProcess | Workers]:
-    """What trains: this process, or worker processes that end with the session."""
-    if options.workers is None or study_file is None:
-        yield local
-        return
-    place = Place(
-        study_file=str(study_file.resolve()),
-        url=complete_url(options.storage or default_url()),
-        checkpoint_root=str(root.resolve()),
+def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:
+    return Machine(
+        root,
         device=options.device,
         threads=options.threads,
-        commit_seconds=local.commit_seconds,
-        lease_seconds=local.lease.seconds,
         fuse=options.fuse,
         profile=options.profile,
         allow_inexact=options.allow_inexact,
-        quota_bytes=quota.num_bytes if quota else None,
-        winners=quota.winners if quota else 1,
+        quota=quota,
+        worker_count=1 if options.workers is None else options.workers or None,
+        workers_per_gpu=options.workers_per_gpu,
+        stall_seconds=options.stall_seconds,
     )
-    crew = Workers(local, place, options.workers or None, options.stall_seconds, options.workers_per_gpu)
-    with closing(crew) as workers:
+
+
+@contextmanager
+def _backend(options: SessionOptions, loaded: LoadedWorkload) -> Iterator[Backend]:
+    """What trains: this process, or worker processes that end with the session."""
+    if options.workers is None:
+        yield InProcess()
+        return
+    check_workers(loaded.machine)
+    with closing(Workers(complete_url(options.storage or default_url()), options.fork_server)) as workers:
         yield workers
 
 

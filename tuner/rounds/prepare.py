@@ -103,7 +103,7 @@ def _stale_warnings(session: Session, number: int, budget: Budget) -> tuple[str,
     """What changed since the budget was chosen, and what to do about it (A7, A16, A17)."""
     if session.name not in session.ledger.campaigns():
         return ()
-    now = basis_of(session.campaign, session.backend, number)
+    now = basis_of(session.campaign, session.loaded, number)
     found = stale_budget(session.ledger, session.name, budget.source, now, round_name(number))
     return (f"stale budget. {found.summary} {found.action}",) if found else ()
 

@@ -9,7 +9,7 @@ from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity, changed_losses, changed_packages, changed_weights, changes, identity_from
 from tuner.design.study import Study
 from tuner.errors import StudyChanged
-from tuner.execution.backend import Backend
+from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.rounds.basis import basis_of
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -26,7 +26,7 @@ class Comparison:
     name: str
     campaign: Campaign
     ledger: Ledger
-    backend: Backend
+    loaded: LoadedWorkload
     allow_changed_code: bool
 
     def today(self, study: Study, started: StudyRow | None) -> Identity:
@@ -36,12 +36,12 @@ class Comparison:
         call; later StudyChanged for what is not as it was, unless that is allowed.
         """
         if started is None:
-            today = self.backend.identity(study)
+            today = self.loaded.identity_of(study)
             if not self._knows(today):
-                self.backend.check_repeatable(study, today)
+                self.loaded.check_repeatable(study, today)
             return today
         kept = None if started.identity is None else identity_from(started.identity)
-        today = self.backend.identity(study, [one.point for one in kept.weights] if kept else None)
+        today = self.loaded.identity_of(study, [one.point for one in kept.weights] if kept else None)
         self.refuse_other(started, today)
         return today
 
@@ -50,7 +50,7 @@ class Comparison:
         if self.allow_changed_code:
             return
         if row.identity is None:
-            if row.fingerprint not in (today.fingerprint, self.backend.weaker_fingerprint()):
+            if row.fingerprint not in (today.fingerprint, self.loaded.weaker_fingerprint()):
                 raise _refusal(row, in_short(self._parts_known_then(row)))
             return
         kept = identity_from(row.identity)
@@ -100,7 +100,7 @@ class Comparison:
     def _parts_known_then(self, row: StudyRow, kinds: Sequence[str] = ()) -> list[str]:
         """What differs of that under which the study's budget was chosen, in words; of some kinds of parts only."""
         kept = basis_in(self.ledger.conclusion(self.name, CONCLUSION, row.study_id) or {})
-        now = basis_of(self.campaign, self.backend, row.study.round or 1) if kept else {}
+        now = basis_of(self.campaign, self.loaded, row.study.round or 1) if kept else {}
         of_kinds = [
             {part: text for part, text in basis.items() if not kinds or part.split(" ")[0] in kinds}
             for basis in (kept, now)

@@ -37,6 +37,7 @@ from tuner.design.campaign import Sweep
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import TrialsFailed
+from tuner.execution.inspection import inspect
 from tuner.rounds.launch import Session, launch_surely, started_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
@@ -82,8 +83,7 @@ def check_sweep(session: Session, plan: SweepPlan) -> None:
     """Raise WorkloadError when the workload still regularizes or augments at its off values (A22, A23, D2)."""
     study = plan.study("sweep", StepBudget.with_evaluations(plan.sweep.start_steps, plan.evaluations), 1)
     trial = plan.trials(study, plan.rates[:1])[0]
-    session.backend.check(study, trial)
-    session.backend.check_switched_off(study, trial)
+    inspect(session.loaded, study, [trial], validation_seconds=None, without_randomness=True)
 
 
 class _Stages:

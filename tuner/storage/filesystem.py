@@ -1,12 +1,12 @@
 """Files around an SQLite database: private folders, the lock under which it is created, and where it must not lie."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tuner import system
 from tuner.errors import Paused, StorageError
 from tuner.security import make_private_folder
 
@@ -36,7 +36,7 @@ def create_empty(database: Path) -> None:
 def _created(path: Path, database: Path, flags: int, mode: int) -> int:
     """The descriptor of a file of a database. Raises Paused or StorageError."""
     try:
-        return os.open(path, os.O_CREAT | os.O_RDWR | flags, mode)
+        return os.open(path, os.O_CREAT | os.O_RDWR | system.BINARY | flags, mode)
     except FileExistsError:
         raise
     except OSError as error:
@@ -51,7 +51,7 @@ def creation_lock(database: Path) -> Iterator[None]:
     """Hold the file lock beside `database`: one process at a time creates or migrates it. Gone with its process."""
     descriptor = _created(Path(f"{database}.lock"), database, 0, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        system.lock(descriptor)
         yield
     finally:
         os.close(descriptor)

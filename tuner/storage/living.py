@@ -14,6 +14,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner import system
+
 _PROC = Path("/proc")
 _AFTER_NAME = -3  # fields of `stat` are counted from 1, and the first two (id, name) are cut off before they are split
 _STATE, _START_TIME = 3 + _AFTER_NAME, 22 + _AFTER_NAME
@@ -58,14 +60,8 @@ def _is_dead(worker: str, here: _Scope) -> bool:
     pid, _, boot, namespaces, started = parts
     if _Scope(host, boot, namespaces) != here:
         return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+    if system.has_ended(int(pid)):
         return True
-    except PermissionError:
-        pass  # somebody else's process: it is there
-    except OverflowError:
-        return False
     fields = _stat(pid) if _sees_own_processes() else None
     # A process that is there and does not show itself (/proc mounted with hidepid) may be the worker.
     return fields is not None and (fields[_STATE] in _ENDED or fields[_START_TIME] != started)

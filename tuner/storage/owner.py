@@ -12,10 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner import system
 from tuner.errors import Paused, StorageError
 from tuner.security import make_private_folder
 from tuner.storage.folder_files import OWNER_FILE
 from tuner.storage.identity import Site
+from tuner.system import sync_folder
 
 NOTE = "tuner: this folder belongs to one storage; others are refused (tuner adopt-storage -h)"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -39,7 +41,7 @@ def read_owner(root: Path) -> Owner | None:
     """The owner of a folder; None without one. Raises StorageError for an owner file that cannot be read."""
     path = root / OWNER_FILE
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | system.NO_LINKS | system.NO_WAIT | system.BINARY), "rb") as file:
             told = json.loads(file.read(100_000))
         site = Site(str(told["address"]), str(told["host"]), str(told["key"]))
         return Owner(str(told["storage"]), site, str(told["folder"]), str(told["folder_key"]), int(told["generation"]))
@@ -83,7 +85,7 @@ def _write(root: Path, identity: str, site: Site, generation: int, new: bool) ->
         sync_folder(made.parent)
     temporary = root / f"{OWNER_FILE}.{secrets.token_hex(4)}.tmp"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NO_LINKS | system.BINARY, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             told = {
                 "note": NOTE,
@@ -120,17 +122,8 @@ def _named(temporary: Path, name: Path) -> bool:
         if error.errno not in _NO_LINKS:
             raise
         try:  # a filesystem without hard links: one creates the name, and then replaces its own file
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NO_LINKS | system.BINARY, 0o600))
         except FileExistsError:
             return False
         temporary.replace(name)
     return True
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

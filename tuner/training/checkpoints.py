@@ -19,6 +19,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from tuner import system
 from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
 from tuner.records import Checkpoint, CheckpointKind, PrefixKey
@@ -232,7 +233,7 @@ class DigestingFile(io.FileIO):
 
 def _without_links(path: str, flags: int) -> int:
     """Open a file for its owner only, and not what a link of its name points to."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return os.open(path, flags | system.NO_LINKS, 0o600)
 
 
 def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> DigestingFile:
@@ -262,11 +263,7 @@ def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> Diges
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable: from now on its new files are there after any crash."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    system.sync_folder(path)
     failpoint("ck-dirsynced")
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import Subset, TensorDataset
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import Split
-from tuner.training.setting import Data
+from tuner.training.setup import Data
 from tuner.training.tensor_digests import feed_tensor
 from tuner.training.value_digests import NoDigest, value_digest
 

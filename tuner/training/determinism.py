@@ -7,14 +7,14 @@ from dataclasses import replace
 from tuner.design.trial import Trial
 from tuner.training.numerics import allow_unrepeatable, is_repeatable
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 logger = logging.getLogger(__name__)
 _settled: set[tuple[type, str]] = set()  # workloads and shapes of trials that were tried in this process
 
 
-def settle_determinism(setting: Setting, trial: Trial) -> str:
+def settle_determinism(setting: TrainingSetup, trial: Trial) -> str:
     """One update and one evaluation of a throw-away copy; names the operation that has no deterministic kernel.
 
     Such operations are allowed from then on, because no trial could be trained without; the Numerics say so, and a

@@ -7,7 +7,7 @@ import torch
 
 from tuner.errors import DeviceLost, Infeasible, Interrupted, TunerError
 from tuner.records import State
-from tuner.signals import ENDING
+from tuner.signals import SHUTDOWN
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG})
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -26,7 +26,7 @@ def ending(error: Exception) -> tuple[State, str]:
     raise_lost_device(error)
     if is_out_of_memory(error):
         return State.INFEASIBLE, _one_line(error)
-    if ENDING.is_set_soon():
+    if SHUTDOWN.is_set_soon():
         raise Interrupted(f"stopped; meanwhile the workload failed with {_one_line(error)}") from error
     return State.FAILED, _one_line(error)
 

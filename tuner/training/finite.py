@@ -17,7 +17,7 @@ from tuner.training.batches import Split
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.evaluation import checked_metrics
 from tuner.training.randomness import callers_generators_restored, epoch_order, seed_global_generators, step_seed
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun, build_model
 from tuner.training.whole_update import stage
 
@@ -39,7 +39,7 @@ class Spoiled:
     what: str
 
 
-def check_validation(setting: Setting, trial: Trial, most_seconds: float | None = None) -> bool:
+def check_validation(setting: TrainingSetup, trial: Trial, most_seconds: float | None = None) -> bool:
     """Evaluate the selection metric of an untrained model on every validation example, once. Writes nothing.
 
     Returns False, and says what it would take, where that is more than `most_seconds`. Raises WorkloadError where an
@@ -71,7 +71,7 @@ def check_validation(setting: Setting, trial: Trial, most_seconds: float | None 
 
 
 def _not_finite(
-    setting: Setting, model: torch.nn.Module, metric: str, most_seconds: float | None
+    setting: TrainingSetup, model: torch.nn.Module, metric: str, most_seconds: float | None
 ) -> tuple[list[int] | None, bool]:
     """Indices of the examples without a finite value, and whether one is NaN; None where it would take too long."""
     split, size = setting.data.validation, setting.evaluation_batch_size
@@ -95,7 +95,7 @@ def _not_finite(
 _PRICE = "a launch looks once at all %s validation examples, about %.0f s here; it is remembered for these data"
 
 
-def warn_of_training(setting: Setting, trial: Trial) -> None:
+def warn_of_training(setting: TrainingSetup, trial: Trial) -> None:
     """Say which training examples in memory spoil a loss: a batch that holds the first of them is tried.
 
     Of a dataset the first batch alone is looked at. Writes nothing.

@@ -22,7 +22,7 @@ from tuner.sources.running import Seen, watched
 from tuner.training.first_loss import first_loss
 from tuner.training.numerics import numerics_of_weights
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import initial_weights, model_at, shown_point
 from tuner.training.unread import Noting
 
@@ -55,7 +55,7 @@ def _middle(study: Study, chosen: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def first_look(
-    setting: Setting, points: Sequence[Mapping[str, Value]], seen: Seen, *, tried: bool = False
+    setting: TrainingSetup, points: Sequence[Mapping[str, Value]], seen: Seen, *, tried: bool = False
 ) -> tuple[InitialWeights, ...]:
     """The weights at each point, built from one seed; `seen` notes the code that runs for the model and a batch.
 
@@ -77,7 +77,7 @@ def first_look(
     return tuple(found)
 
 
-def check_repeatable_weights(setting: Setting, looked_at: Sequence[InitialWeights]) -> None:
+def check_repeatable_weights(setting: TrainingSetup, looked_at: Sequence[InitialWeights]) -> None:
     """Raise WorkloadError when a model that is built once more from the same seed has other weights."""
     with callers_generators_restored(setting.device):
         for before in looked_at[:1]:
@@ -92,7 +92,7 @@ def check_repeatable_weights(setting: Setting, looked_at: Sequence[InitialWeight
             )
 
 
-def _built(setting: Setting, point: Mapping[str, Value]) -> tuple[torch.nn.Module | None, str]:
+def _built(setting: TrainingSetup, point: Mapping[str, Value]) -> tuple[torch.nn.Module | None, str]:
     try:
         model = model_at(setting.workload, shown_point(Point.of(point)), _SEED, setting.data.training)
         return model, initial_weights(model)
@@ -102,7 +102,7 @@ def _built(setting: Setting, point: Mapping[str, Value]) -> tuple[torch.nn.Modul
         return None, f"{NOT_BUILT}: {type(error).__name__}"
 
 
-def _first_loss(setting: Setting, model: torch.nn.Module, point: Mapping[str, Value]) -> str:
+def _first_loss(setting: TrainingSetup, model: torch.nn.Module, point: Mapping[str, Value]) -> str:
     """The digest of the loss of a first batch of the training; "" where a second time gives another one."""
     workload, device = setting.workload, setting.device
     shown, model = shown_point(Point.of(point)), model.to(device)
@@ -116,6 +116,6 @@ def _first_loss(setting: Setting, model: torch.nn.Module, point: Mapping[str, Va
     return found.pop() if len(found) == 1 else ""
 
 
-def _evaluated(setting: Setting, model: torch.nn.Module) -> None:
+def _evaluated(setting: TrainingSetup, model: torch.nn.Module) -> None:
     with torch.no_grad():
         setting.workload.metrics(model.eval(), setting.data.validation.first(2))

@@ -23,7 +23,7 @@ from tuner.training.first_loss import left_as_it_was
 from tuner.training.numerics import wait_for
 from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun, build_model
 from tuner.training.whole_update import check_saving, stage, try_update
 
@@ -35,7 +35,7 @@ SLOW_CHECK = 5.0  # seconds; a look that takes longer says so
 SLOW_EVALUATION = 1.0  # seconds; such a one is not repeated
 
 
-def check_workload(setting: Setting, trial: Trial) -> None:
+def check_workload(setting: TrainingSetup, trial: Trial) -> None:
     """Try one whole update of a throw-away copy, an evaluation, and saving and loading it. Writes nothing.
 
     The generators and what the workload holds are left as they were found. Costs four updates, a batch of each split
@@ -70,7 +70,7 @@ def check_workload(setting: Setting, trial: Trial) -> None:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
 
 
-def _check_metrics(setting: Setting, model: torch.nn.Module, name: str) -> None:
+def _check_metrics(setting: TrainingSetup, model: torch.nn.Module, name: str) -> None:
     model.eval()
     with torch.no_grad(), stage(f"{name}.metrics"):
         for split in (setting.data.training, setting.data.validation):
@@ -93,7 +93,7 @@ def _check_metrics(setting: Setting, model: torch.nn.Module, name: str) -> None:
             )
 
 
-def warn_of_ignored(setting: Setting, trial: Trial) -> None:
+def warn_of_ignored(setting: TrainingSetup, trial: Trial) -> None:
     """Say that a model's own optimizers, as Lightning has them, are not used."""
     with callers_generators_restored(setting.device):
         model = build_model(setting, trial)
@@ -105,7 +105,7 @@ def warn_of_ignored(setting: Setting, trial: Trial) -> None:
         )  # fmt: skip
 
 
-def check_switched_off(setting: Setting, trial: Trial) -> None:
+def check_switched_off(setting: TrainingSetup, trial: Trial) -> None:
     """Raise WorkloadError when the training loss of one batch depends on random numbers (A22, A23, D2).
 
     At their off values neither dropout nor augmentation nor noise may be left: two losses of the same weights and
@@ -146,7 +146,7 @@ def _is_dropout(module: torch.nn.Module) -> bool:
     return "Dropout" in type(module).__name__
 
 
-def measured_price(setting: Setting, trial: Trial) -> Price:
+def measured_price(setting: TrainingSetup, trial: Trial) -> Price:
     """Train a throw-away copy of a trial for a moment and time it. Nothing is written."""
     setting = replace(setting, stop=lambda: False)
     with callers_generators_restored(setting.device):
@@ -169,7 +169,7 @@ def timed_evaluation(run: TrialRun) -> float:
     return _timed(run.evaluate, run.setting) if seconds < SLOW_EVALUATION else seconds  # the first one also warms up
 
 
-def _timed(work: Callable[[], object], setting: Setting) -> float:
+def _timed(work: Callable[[], object], setting: TrainingSetup) -> float:
     wait_for(setting.device)
     started = time.perf_counter()
     work()

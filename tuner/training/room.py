@@ -9,13 +9,13 @@ from tuner.training.best import snapshot
 from tuner.training.optimizers import num_slots
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import num_bytes
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 CHECKPOINTS = 3  # the newest, the one before it, and the one that is being written
 
 
-def check_room(setting: Setting, trial: Trial, at_once: int = 1) -> None:
+def check_room(setting: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
     """Raise Paused when the folder of the checkpoints has no room for three of each trial that trains at once.
 
     Writes nothing. A group writes those of all its trials as one file.

@@ -19,7 +19,7 @@ from tuner.training.endings import ending, is_out_of_memory, raise_lost_device
 from tuner.training.finite import what_spoiled
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import BACKGROUND_BYTES, BackgroundSaver, Copies, Write, num_bytes
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.stability import Divergence, diverged_loss, diverged_weights
 from tuner.training.trial_run import TrialRun
 from tuner.training.trunks import go_on_from, prefix_key, write_trunk
@@ -39,7 +39,7 @@ class Trainer:
     `on_step(claim, step)` is told about progress every few steps.
     """
 
-    def __init__(self, setting: Setting, recorder: Recorder, on_step: OnStep = lambda claim, step: None) -> None:
+    def __init__(self, setting: TrainingSetup, recorder: Recorder, on_step: OnStep = lambda claim, step: None) -> None:
         self.setting = setting
         self.recorder = recorder
         self.on_step = on_step

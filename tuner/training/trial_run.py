@@ -25,7 +25,7 @@ from tuner.training.lazy import settle_lazy
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer, settle_sparse
 from tuner.training.randomness import seed_global_generators, seed_torch_generators, step_seed
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.stability import clip_gradients, total_norm
 from tuner.training.tensor_digests import digest_of_tensors
 
@@ -41,7 +41,7 @@ class TrialRun:
     augmented), once they were asked for.
     """
 
-    def __init__(self, setting: Setting, trial: Trial) -> None:
+    def __init__(self, setting: TrainingSetup, trial: Trial) -> None:
         self.setting = setting
         self.trial = trial
         self.point: Mapping[str, Any] = shown_point(trial.point)
@@ -219,7 +219,7 @@ class TrialRun:
             )
 
 
-def build_model(setting: Setting, trial: Trial) -> torch.nn.Module:
+def build_model(setting: TrainingSetup, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
     model = model_at(setting.workload, shown_point(trial.point), trial.seed, setting.data.training)
     return model.to(setting.device)

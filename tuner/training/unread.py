@@ -11,11 +11,11 @@ from tuner.design.hyperparameters import TRAINER_FAMILIES
 from tuner.design.names import Name
 from tuner.design.trial import Trial
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 
-def unread(setting: Setting, trial: Trial) -> list[str]:
+def unread(setting: TrainingSetup, trial: Trial) -> list[str]:
     """Names in the trial's point that neither the trainer nor the workload reads for a first batch. Writes nothing.
 
     The workload may read them elsewhere, or in other trials: a reason to look, and no error.

@@ -17,7 +17,7 @@ import torch
 
 from tuner.design.workload import Workload
 from tuner.training.batches import Split
-from tuner.training.setting import Data
+from tuner.training.setup import Data
 
 
 def weaker_fingerprint(workload: Workload, data: Data, settings: Mapping[str, str]) -> str:

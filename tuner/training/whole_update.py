@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from tuner.errors import TunerError, WorkloadError
-from tuner.fused.counting import remembered
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.checkpoints import state_in, weights_as_file, weights_in, write_state_to
@@ -26,6 +25,7 @@ from tuner.training.host_generators import HOST
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import settle_sparse
+from tuner.training.python_state import remembered
 from tuner.training.randomness import seed_torch_generators, step_seed
 from tuner.training.saving import num_bytes
 from tuner.training.stability import clip_gradients, diverged_weights

@@ -8,8 +8,8 @@ from support.fusible import Gru, Mlp, runs_of
 from support.tiny import setting_for, tiny_study
 
 from tuner.budget.step_budget import StepBudget
-from tuner.fused import choice
-from tuner.fused.choice import best_choice, trials_that_fit
+from tuner.fused import fusion
+from tuner.fused.fusion import best_fusion, trials_that_fit
 from tuner.fused.group import Group
 from tuner.fused.making import make_group
 from tuner.rounds.plan import planned_trials
@@ -20,7 +20,7 @@ LONG = StepBudget(100_000, 50_000)
 
 def probed(workload, tmp_path, *, trials=16, budget=LONG, ahead=64, **changes):
     study = tiny_study(num_trials=trials, batch_size=workload.batch_size, budget=budget, space=runs_space())
-    return best_choice(setting_for(study, tmp_path, workload), planned_trials(study), ahead, **changes)
+    return best_fusion(setting_for(study, tmp_path, workload), planned_trials(study), ahead, **changes)
 
 
 def runs_space():
@@ -61,12 +61,12 @@ def clock(monkeypatch):
 
     def made(*, alone=1e-4, group=lambda size: 1e-4 + 1e-5 * size, recording=1e-2):
         clock = VirtualClock(alone, group, recording)
-        monkeypatch.setattr(choice, "clock_of", lambda device: lambda: clock.now)
+        monkeypatch.setattr(fusion, "clock_of", lambda device: lambda: clock.now)
         monkeypatch.setattr(TrialRun, "advance", clock.advancing(TrialRun.advance, lambda run: clock.alone))
         monkeypatch.setattr(
             Group, "advance", clock.advancing(Group.advance, lambda group: clock.group(len(group.runs)))
         )
-        monkeypatch.setattr(choice, "make_group", clock.recorded)
+        monkeypatch.setattr(fusion, "make_group", clock.recorded)
         return clock
 
     return made
@@ -91,7 +91,7 @@ def test_a_probe_ends_before_the_next_group_takes_it_beyond_its_time(clock, tmp_
     """Of recordings that take 0.45 s two would fit into a second, but the second is expected to take 0.9 s."""
     slow = clock(recording=0.45)
     assert probed(Mlp(), tmp_path).num_trials == 4
-    assert slow.now < choice.PROBE_SECONDS
+    assert slow.now < fusion.PROBE_SECONDS
 
 
 def test_a_short_study_is_not_probed(tmp_path):
@@ -101,11 +101,11 @@ def test_a_short_study_is_not_probed(tmp_path):
 
 
 def test_steps_that_do_not_wait_for_python_are_left_alone(clock, tmp_path):
-    slow = clock(alone=2 * choice.SLOW_STEP)
+    slow = clock(alone=2 * fusion.SLOW_STEP)
     found = probed(Mlp(), tmp_path)
     assert found.num_trials == 1
     assert found.reason == "steps of 0.2 s gain nothing from each other"
-    assert slow.now == pytest.approx(4 * choice.SLOW_STEP), "one to warm up, and one"
+    assert slow.now == pytest.approx(4 * fusion.SLOW_STEP), "one to warm up, and one"
 
 
 @pytest.mark.parametrize(("share", "trials"), [(0.81, 1), (0.79, 4)])
@@ -142,10 +142,10 @@ def test_an_error_of_user_code_under_trial_tensors_is_a_refusal(tmp_path):
 def test_the_free_memory_bounds_a_group_and_workers_share_it(tmp_path, monkeypatch):
     study = tiny_study(num_trials=4, batch_size=32, space=runs_space())
     setting, trial = setting_for(study, tmp_path, Mlp()), planned_trials(study)[0]
-    monkeypatch.setattr(choice, "free_bytes", lambda device: 2**40)
+    monkeypatch.setattr(fusion, "free_bytes", lambda device: 2**40)
     roomy = trials_that_fit(setting, [trial])
-    one = choice.MEMORY_SHARE * 2**40 / roomy
-    monkeypatch.setattr(choice, "free_bytes", lambda device: 20.5 * one)
+    one = fusion.MEMORY_SHARE * 2**40 / roomy
+    monkeypatch.setattr(fusion, "free_bytes", lambda device: 20.5 * one)
     assert trials_that_fit(setting, [trial]) == 10
     assert trials_that_fit(setting, [trial], crew=2) == 5
     parameters = 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10
@@ -166,7 +166,7 @@ def test_a_group_that_was_interrupted_in_the_probe_leaves_no_trace(tmp_path):
     study = tiny_study(num_trials=8, budget=LONG, batch_size=32, space=runs_space())
     setting = setting_for(study, tmp_path, Mlp())
     before = torch.get_rng_state()
-    best_choice(replace(setting, stop=lambda: True), planned_trials(study), 64)
+    best_fusion(replace(setting, stop=lambda: True), planned_trials(study), 64)
     assert torch.equal(torch.get_rng_state(), before)
     assert list(tmp_path.iterdir()) == []
 
@@ -177,7 +177,7 @@ def test_the_first_group_is_large_enough_to_gain_and_small_where_each_trial_is_r
 ):
     clock()
     tried = []
-    monkeypatch.setattr(choice, "make_group", lambda runs: tried.append(len(runs)) or make_group(runs))
+    monkeypatch.setattr(fusion, "make_group", lambda runs: tried.append(len(runs)) or make_group(runs))
     probed(workload(), tmp_path, trials=trials)
     assert tried[0] == first
     assert tried == sorted(set(tried))

@@ -1,16 +1,15 @@
-"""What a study imports is imported once for all its workers, where that leaves them as they would be without."""
+"""The fork server imports the packages of a study once for all workers, unless one of them starts a thread."""
 
 import sys
 from contextlib import closing
 
 import pytest
+from support.loaded import loaded
 from support.study_files import write_study
 
 from tuner.design.study_file import load_campaign
-from tuner.execution.ahead import import_ahead, imported_names
-from tuner.execution.backend import Silent
-from tuner.execution.in_process import InProcess
-from tuner.execution.orders import Place
+from tuner.execution.backend import Job, Silent
+from tuner.execution.fork_server_process import import_packages, imported_names
 from tuner.execution.workers import Workers
 from tuner.records import State
 from tuner.rounds.plan import planned_trials, study_of_round
@@ -39,12 +38,14 @@ def heavy(tmp_path, monkeypatch):
 def trained_by_two(file, folder):
     _, campaign = load_campaign(file)
     study = study_of_round(campaign, 1, 20)
-    url, local = str(folder / "l.sqlite"), InProcess(campaign.workload, folder, device="cpu")
-    place = Place(str(file), f"sqlite:///{url}", str(folder), "cpu", 1, 0.0, 60.0)
-    with closing(Workers(local, place, 2)) as workers, open_ledger(url) as ledger:
+    url, local = (
+        str(folder / "l.sqlite"),
+        loaded(campaign.workload, folder, device="cpu", worker_count=2, study_file=file),
+    )
+    with closing(Workers(f"sqlite:///{url}")) as workers, open_ledger(url) as ledger:
         row = ledger.start_study("tiny", study, local.fingerprint())
         ledger.plan_trials(row.study_id, planned_trials(study))
-        workers.run(ledger, row, Silent(), lambda: False)
+        workers.run(Job(ledger, row, local), Silent(), lambda: False)
         assert ledger.state_counts(row.study_id)[State.COMPLETE] == 4
 
 
@@ -55,7 +56,7 @@ def test_a_package_is_imported_once_for_two_workers_unless_it_starts_a_thread(mo
     trained_by_two(
         write_study(tmp_path, steps=20, replace=[("import torch\n", "import torch\nimport heavy\n")]), tmp_path
     )
-    assert len(set(log.read_text().split())) == importers, "this process, the nursery, and with a thread each worker"
+    assert len(set(log.read_text().split())) == importers, "we, the fork server, and with a thread each worker"
 
 
 def test_what_stands_beside_the_study_and_what_fails_is_left_to_the_worker(heavy, tmp_path):
@@ -64,10 +65,10 @@ def test_what_stands_beside_the_study_and_what_fails_is_left_to_the_worker(heavy
     study.write_text("import heavy\nimport no_such_package\nfrom . import x\n\ndef later():\n    import never\n")
     assert list(imported_names(study)) == ["heavy", "no_such_package"]
     heavy(folder=".")
-    assert import_ahead(str(study))
+    assert import_packages(str(study))
     assert not log.exists()
     (tmp_path / "heavy.py").unlink()
-    assert import_ahead(str(study))
+    assert import_packages(str(study))
     assert log.exists()
 
 

@@ -10,22 +10,22 @@ from contextlib import suppress
 from typing import IO
 
 from tuner import signals
-from tuner.execution.nursery import Born, Nursery, worker_environment
-from tuner.execution.orders import STOP, Message, Order, Place, line_of
+from tuner.execution.channel import END, STOP, Message, Setup, Task, line_of
+from tuner.execution.fork_server import ForkedWorker, ForkServer, worker_environment
 from tuner.records import Claim
 
 READY_SECONDS = 120.0  # time enough to import torch and to read the data on a busy machine
 
 
-class Member:
-    """A worker process: what it holds, when it last moved. A new process takes the place of one that died.
+class Worker:
+    """A worker process: the claims it holds, and when it last gave a sign of life.
 
-    It is forked by the `nursery`, where there is one.
+    It is forked by the fork server, where there is one. A new process can take the place of one that died.
     """
 
-    def __init__(self, place: Place, nursery: Nursery | None = None) -> None:
-        self.place = place
-        self.nursery = nursery
+    def __init__(self, setup: Setup, fork_server: ForkServer | None = None) -> None:
+        self.setup = setup
+        self.fork_server = fork_server
         self.claims: dict[int, Claim] = {}  # by the trial's number
         self.busy = False
         self.ready = False
@@ -33,11 +33,11 @@ class Member:
         self._rest = b""
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes] | Born:
-        process = self.nursery.bear() if self.nursery else _started(self.place)
+    def _start(self) -> subprocess.Popen[bytes] | ForkedWorker:
+        process = self.fork_server.fork() if self.fork_server else _started(self.setup.machine.threads)
         os.set_blocking(_piped(process.stdout).fileno(), False)
         self.process, self._rest, self.ready, self.moved = process, b"", False, time.monotonic()
-        self._tell(line_of(self.place))
+        self._send(self.setup.as_json())
         return process
 
     def restart(self) -> None:
@@ -46,15 +46,15 @@ class Member:
         self._close()
         self._start()
 
-    def order(self, order: Order) -> None:
+    def assign(self, task: Task) -> None:
         """Have it train what is left of a study."""
         self.busy, self.moved = True, time.monotonic()
-        self._tell(line_of(order))
+        self._send(task.as_json())
 
-    def _tell(self, line: bytes) -> None:
+    def _send(self, message: Message) -> None:
         stdin = _piped(self.process.stdin)
         with suppress(BrokenPipeError):  # it died: its end is noticed where all ends are
-            stdin.write(line)
+            stdin.write(line_of(message))
             stdin.flush()
 
     @property
@@ -62,7 +62,7 @@ class Member:
         return _piped(self.process.stdout).fileno()
 
     def messages(self) -> Iterator[Message]:
-        """What it has said since the last time."""
+        """What it has sent since the last call."""
         with suppress(BlockingIOError):
             while piece := os.read(self.descriptor, 65536):
                 self._rest += piece
@@ -72,12 +72,12 @@ class Member:
             yield json.loads(line)
 
     def is_stalled(self, seconds: float) -> bool:
-        """Whether it works and has not moved for so long. Until it is ready it may take longer than for a step."""
+        """Whether it has a task and gave no sign of life for so long. Until it is ready it may take longer."""
         return self.busy and time.monotonic() - self.moved > max(seconds, 0.0 if self.ready else READY_SECONDS)
 
     def ask_to_stop(self) -> None:
-        """Have it save and end. Said as an order, because it may ignore signals, and need not be born yet."""
-        self._tell(line_of(STOP))
+        """Have it save and end. A message and not a signal: it may ignore signals, and need not be forked yet."""
+        self._send(STOP)
 
     @property
     def was_told_to_end(self) -> bool:
@@ -91,12 +91,12 @@ class Member:
             self.process.kill()
         self.process.wait()
 
-    def dismiss(self) -> None:
-        """Say farewell: it may end."""
-        self._tell(b"{}\n")
+    def end(self) -> None:
+        """Tell it that there are no more tasks."""
+        self._send(END)
 
     def close(self) -> None:
-        """Wait for the end of one that was dismissed; what does not end is ended."""
+        """Wait for the end of one that was told to end; what does not end is killed."""
         try:
             self.process.wait(timeout=0.0 if self.busy else 5.0)
         except subprocess.TimeoutExpired:
@@ -116,11 +116,11 @@ def _piped(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _started(place: Place) -> subprocess.Popen[bytes]:
-    with signals.withheld():
+def _started(threads: int) -> subprocess.Popen[bytes]:
+    with signals.blocked():
         return subprocess.Popen(
             [sys.executable, "-m", "tuner.execution.worker_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=worker_environment(place.threads),
+            env=worker_environment(threads),
         )

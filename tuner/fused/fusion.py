@@ -6,7 +6,7 @@ most, and more only when a few trials together were seen to be faster than one.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -19,11 +19,12 @@ from tuner.fused.likeness import check_alike, largest_kind
 from tuner.fused.making import make_group
 from tuner.fused.obstacles import check_obstacles
 from tuner.fused.refusal import refusal
+from tuner.training.engine import Fusion
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import clock_of, wait_for
 from tuner.training.preflight import timed_evaluation
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.setting import Setting
+from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 logger = logging.getLogger(__name__)
@@ -41,51 +42,37 @@ NO_MODEL = "no model of these trials can be made"
 MEMORY_SHARE = 0.5  # of what is free
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """So many trials train together, because of `reason`; `ways` tells how each operation is run then.
-
-    `seconds`: a step of one trial, trained like that; 0 where it was not measured.
-    """
-
-    num_trials: int
-    reason: str
-    ways: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    probed: bool = False  # whether it holds for other studies with this shape group, too
-
-
-def best_choice(setting: Setting, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Choice:
+def best_fusion(setting: TrainingSetup, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Fusion:
     """Time a step alone and in groups. `ahead`: how many trials are to be trained, by `crew` processes."""
     quiet = replace(setting, stop=lambda: False)
     steps = steps_ahead(setting, ahead, crew)
     if len(trials) > 1 and steps < FEWEST_STEPS:
-        return Choice(1, f"{steps:.0f} steps of training are too few for a probe")
+        return Fusion(1, f"{steps:.0f} steps of training are too few for a probe")
     alone = 0.0
     with callers_generators_restored(setting.device):
         try:
             first = runs_of(quiet, trials, 1)
             if not first:
-                return Choice(1, NO_MODEL)
+                return Fusion(1, NO_MODEL)
             alone = _seconds_a_step(first)
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
-                return Choice(1, reason, seconds=alone, probed=len(trials) > 1)
+                return Fusion(1, reason, seconds=alone, probed=len(trials) > 1)
             return _Probe(quiet, trials, alone, steps, crew).fastest(_is_recurrent(first[0].model))
         except Exception as error:
             reason = str(refusal(error, "while it was tried"))
     logger.warning("these trials are trained one by one: %s", reason)
-    return Choice(1, reason, seconds=alone, probed=True)
+    return Fusion(1, reason, seconds=alone, probed=True)
 
 
-def evaluation_seconds(setting: Setting, trials: Sequence[Trial]) -> float:
+def evaluation_seconds(setting: TrainingSetup, trials: Sequence[Trial]) -> float:
     """Seconds of an evaluation of one such trial alone; 0 where no model can be made."""
     with callers_generators_restored(setting.device):
         first = runs_of(replace(setting, stop=lambda: False), trials, 1)
         return timed_evaluation(first[0]) if first else 0.0
 
 
-def runs_of(setting: Setting, trials: Sequence[Trial], count: int) -> list[TrialRun]:
+def runs_of(setting: TrainingSetup, trials: Sequence[Trial], count: int) -> list[TrialRun]:
     """`count` trials or fewer with models that are alike, ready to train; without those whose model cannot be made."""
     runs: list[TrialRun] = []
 
@@ -97,7 +84,7 @@ def runs_of(setting: Setting, trials: Sequence[Trial], count: int) -> list[Trial
     return [runs[place] for place in largest_kind(models(), count)]
 
 
-def _made(setting: Setting, trials: Sequence[Trial]) -> Iterator[TrialRun]:
+def _made(setting: TrainingSetup, trials: Sequence[Trial]) -> Iterator[TrialRun]:
     """Those trials whose model can be made."""
     for trial in trials:
         try:
@@ -108,7 +95,7 @@ def _made(setting: Setting, trials: Sequence[Trial]) -> Iterator[TrialRun]:
             yield run
 
 
-def check_some_alike(setting: Setting, trials: Sequence[Trial]) -> None:
+def check_some_alike(setting: TrainingSetup, trials: Sequence[Trial]) -> None:
     """Raise NotFusible, naming what differs first, where no two of these trials have models that are alike."""
     quiet = replace(setting, stop=lambda: False)
     with callers_generators_restored(setting.device):
@@ -119,12 +106,12 @@ def check_some_alike(setting: Setting, trials: Sequence[Trial]) -> None:
             check_alike(models)
 
 
-def steps_ahead(setting: Setting, trials: int, crew: int) -> float:
+def steps_ahead(setting: TrainingSetup, trials: int, crew: int) -> float:
     """How many steps each of `crew` processes has to train for so many trials."""
     return trials * setting.study.budget.max_train_steps / crew
 
 
-def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
+def look_at(setting: TrainingSetup, trials: Sequence[Trial]) -> Fusion:
     """How each operation would run if these trials trained together, or why they cannot. Trains nothing that stays."""
     quiet = replace(setting, stop=lambda: False)
     with callers_generators_restored(setting.device):
@@ -132,27 +119,27 @@ def look_at(setting: Setting, trials: Sequence[Trial]) -> Choice:
             check_some_alike(setting, trials)
             runs = runs_of(quiet, trials, len(trials))
             if not runs:
-                return Choice(1, NO_MODEL)
-            return Choice(len(runs), "the same bits as each trial alone", dict(make_group(runs).ways))
+                return Fusion(1, NO_MODEL)
+            return Fusion(len(runs), "the same bits as each trial alone", dict(make_group(runs).ways))
         except NotFusible as error:
-            return Choice(1, str(error))
+            return Fusion(1, str(error))
 
 
 class _Probe:
     """Groups of growing size, until one is not faster than the one before, or the time for probing is over."""
 
-    def __init__(self, setting: Setting, trials: Sequence[Trial], alone: float, steps: float, crew: int) -> None:
+    def __init__(self, setting: TrainingSetup, trials: Sequence[Trial], alone: float, steps: float, crew: int) -> None:
         self.setting = setting
         self.trials = trials
         self.alone = alone
         self.steps = steps  # of single trials, that are ahead of this process
         self.crew = crew
-        self.best = Choice(1, "training together is not faster", seconds=alone, probed=True)
+        self.best = Fusion(1, "training together is not faster", seconds=alone, probed=True)
         self.step = alone  # the shortest found so far, of one trial
         self.spent = 0.0
         self.full = False  # there are no more trials, or no more memory, for a larger group
 
-    def fastest(self, recurrent: bool) -> Choice:
+    def fastest(self, recurrent: bool) -> Fusion:
         all_sizes = _sizes(self.setting.device, recurrent=recurrent)
         sizes = [size for size in all_sizes if size <= len(self.trials)] or [len(self.trials)]
         steps = sizes[0] * (PROBE_STEPS_OF_RECURRENT if recurrent else PROBE_STEPS)
@@ -167,8 +154,8 @@ class _Probe:
                 break
         return self.best
 
-    def _too_short(self) -> Choice:
-        return Choice(1, f"{self.alone * self.steps:.2g} s of training are too short for a probe", seconds=self.alone)
+    def _too_short(self) -> Fusion:
+        return Fusion(1, f"{self.alone * self.steps:.2g} s of training are too short for a probe", seconds=self.alone)
 
     def _allowed(self) -> float:
         saved = max(0.0, self.alone - self.step) * self.steps
@@ -195,7 +182,7 @@ class _Probe:
             self.full = True
         elif together < min(PAYS * self.alone, self.best.seconds):
             reason = f"{self.alone / together:.2f} times as fast as one by one ({1e6 * together:.0f} us a trial's step)"
-            self.best = Choice(size, reason, dict(group.ways), together, probed=True)
+            self.best = Fusion(size, reason, dict(group.ways), together, probed=True)
         took = clock() - began
         self.spent += took
         return min(growth, 2.0) * recorded + growth * (took - recorded)  # a larger graph is not longer
@@ -244,7 +231,7 @@ def largest_group(device: torch.device) -> int:
     return _sizes(device)[-1]
 
 
-def trials_that_fit(setting: Setting, trials: Sequence[Trial], *, crew: int = 1) -> int:
+def trials_that_fit(setting: TrainingSetup, trials: Sequence[Trial], *, crew: int = 1) -> int:
     """How many such trials' values, gradients and optimizer state fit into the memory that is free.
 
     All, where no model can be made: those trials end as soon as they begin.
@@ -254,7 +241,7 @@ def trials_that_fit(setting: Setting, trials: Sequence[Trial], *, crew: int = 1)
         return _that_fit(Group(first), setting, crew) if first else len(trials)
 
 
-def _that_fit(group: Group, setting: Setting, crew: int) -> int:
+def _that_fit(group: Group, setting: TrainingSetup, crew: int) -> int:
     ratio = setting.evaluation_batch_size / max(1, setting.batch_size_of(group.runs[0].trial))
     one = (group.num_bytes + max(0.0, ratio / 2 - 1) * group.pass_bytes) / len(group.runs)
     return max(1, int(MEMORY_SHARE * free_bytes(setting.device) / crew / max(1.0, one)))

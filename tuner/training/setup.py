@@ -43,7 +43,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class TrainingSetup:
     """`profile` "exact": a trial has the same bits however it is trained; "fast": not in groups, but repeatably.
 
     `stop()` is asked at every step; True means: commit and leave the trial resumable. `fingerprint`: the digest of

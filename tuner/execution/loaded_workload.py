@@ -1,0 +1,113 @@
+"""A workload as one process has loaded it: its data on the device, and its identity."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from tuner.design.hyperparameters import Value
+from tuner.design.identity import Identity
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.design.workload import Workload
+from tuner.execution.identifying import Identifier
+from tuner.execution.machine import Machine
+from tuner.execution.prefixes import Finder, saved_steps
+from tuner.storage.store import Ledger
+from tuner.training.memory import keep_freed_memory
+from tuner.training.numerics import choose_device, numerics, prepare_numerics
+from tuner.training.setup import Data, TrainingSetup
+from tuner.training.workload_parts import workload_parts
+
+
+def _never() -> bool:
+    return False
+
+
+class LoadedWorkload:
+    """A workload on a machine, for all studies of its campaign.
+
+    The data are read when they are first needed. study_file: where the workload is declared; by default the file of
+    its class. Raises WorkloadError for a workload with an argument that has no digest, before any of its methods runs.
+
+    inspected: what was inspected in this process and is not inspected again (see `inspection`).
+    """
+
+    def __init__(self, workload: Workload, machine: Machine, study_file: Path | None = None) -> None:
+        self.workload = workload
+        self.machine = machine
+        self.study_file = study_file
+        self.identifier = Identifier(workload, study_file)
+        self.device: torch.device = choose_device(machine.device)
+        self.inspected: set[tuple[object, ...]] = set()
+        prepare_numerics(self.device, machine.threads)
+        keep_freed_memory()
+
+    def write_to(self, checkpoint_root: Path) -> None:
+        """Write checkpoints to this folder from now on; processes that start later do so, too."""
+        self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
+
+    @cached_property
+    def data(self) -> Data:
+        return self.identifier.data(self.device)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What the workload is, as far as all studies of a campaign share it."""
+        _ = self.data  # without which nothing is known
+        return self.identifier.whole
+
+    @cached_property
+    def parts(self) -> Mapping[str, str]:
+        """What a budget is chosen under, part by part, so that a change can be named."""
+        return workload_parts(self.workload, self.identity)
+
+    def fingerprint(self, study: Study | None = None) -> str:
+        """The digest of code, arguments and data: as far as all studies share them, or as one study uses them."""
+        return self.identity.fingerprint if study is None else self.identifier.fingerprint(study.name)
+
+    def weaker_fingerprint(self) -> str:
+        """The fingerprint that tuner 0.1 would give the workload: for the studies that it started."""
+        _ = self.data
+        return self.identifier.weaker_fingerprint()
+
+    def identity_of(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
+        """All that decides the bits of a study's trials besides its declaration; initial weights at these points.
+
+        Without points they are chosen. Builds a model at each, and tries one batch.
+        """
+        return self.identifier.of_study(self.setting(study), points)
+
+    def check_repeatable(self, study: Study, looked_at: Identity) -> None:
+        """Raise WorkloadError when data() or model() return something else at a second call. Writes nothing."""
+        self.identifier.check_repeatable(self.setting(study), looked_at)
+
+    def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
+        """The first steps that each trial would inherit from one trained before (`design.prefix`)."""
+        return saved_steps(self.finder(ledger, study), trials)
+
+    def finder(self, ledger: Ledger, study: Study) -> Finder:
+        """Looks up the prefixes that trials of a study may start from here."""
+        _ = self.data
+        known = numerics(self.device, self.machine.profile, self.identifier.packages)
+        return Finder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
+
+    def setting(
+        self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
+    ) -> TrainingSetup:
+        """What all trials of a study share in training. place: the folder of its checkpoints below the root."""
+        return TrainingSetup(
+            study=study,
+            workload=self.workload,
+            data=self.data,
+            device=self.device,
+            checkpoint_root=self.machine.checkpoint_root,
+            checkpoint_place=place,
+            commit_seconds=self.machine.commit_seconds,
+            profile=self.machine.profile,
+            stop=stop,
+            fingerprint=fingerprint,
+            packages=self.identifier.packages,
+        )

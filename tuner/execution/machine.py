@@ -1,0 +1,107 @@
+"""The machine that trials are trained on, and how they are trained there, as one value.
+
+Nothing here imports torch: worker processes are started before this process imports it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tuner.errors import InputError
+
+LEASE_SECONDS = 120.0
+COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is replayed exactly after a crash
+STALL_SECONDS = 1800.0  # a worker that makes no step for so long is replaced
+MOST_TRIALS = 1024  # of one group
+Fuse = int | Literal["auto", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How long a claim holds without a heartbeat, and whether this process is the one to renew it."""
+
+    seconds: float = LEASE_SECONDS
+    renewed_here: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`num_bytes` for all checkpoints of a study. `winners`: so many of its best trials keep all of theirs."""
+
+    num_bytes: int
+    winners: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and how the trials of a study are trained.
+
+    checkpoint_root: the folder that all checkpoint files are below.
+    device: "cpu", "cuda" or "cuda:1"; None takes CUDA where there is one.
+    threads: of torch, in each process; small models lose time with more than one. The number decides the bits.
+    fuse: how many trials train as one stacked model. "auto" measures what is fastest, "off" trains them one by one.
+        The bits are the same.
+    profile: "exact" keeps the bits of each trial alone; "fast" keeps its values up to rounding.
+    allow_inexact: trials may start from prefixes that were trained under other Numerics; they are marked.
+    quota: how much room the checkpoints of a study may take; None is all that they need.
+    commit_seconds: between durable commits of a trial in training.
+    worker_count: how many processes share the trials of a study; None is as many as pay.
+    workers_per_gpu: how many of these processes may share a GPU.
+    stall_seconds: a worker process without a step for so long is replaced.
+    """
+
+    checkpoint_root: Path
+    device: str | None = None
+    threads: int = 1
+    fuse: Fuse = "off"
+    profile: Literal["exact", "fast"] = "exact"
+    allow_inexact: bool = False
+    quota: Quota | None = None
+    lease: Lease = Lease()
+    commit_seconds: float = COMMIT_SECONDS
+    worker_count: int | None = 1
+    workers_per_gpu: int = 1
+    stall_seconds: float = STALL_SECONDS
+
+    def as_json(self) -> dict[str, Any]:
+        """For another process of this machine: paths are absolute."""
+        return asdict(self) | {"checkpoint_root": str(self.checkpoint_root.resolve())}
+
+    def for_worker(self, device: str | None, worker_count: int) -> "Machine":
+        """The same machine as one of `worker_count` processes sees it, whose leases the coordinator renews."""
+        lease = replace(self.lease, renewed_here=False)
+        return replace(self, device=device, worker_count=worker_count, lease=lease)
+
+
+def machine_from(data: Mapping[str, Any]) -> Machine:
+    """The value that `Machine.as_json` wrote."""
+    fields = dict(data)
+    root, lease, quota = (fields.pop(name) for name in ("checkpoint_root", "lease", "quota"))
+    return Machine(Path(root), lease=Lease(**lease), quota=Quota(**quota) if quota else None, **fields)
+
+
+def parsed_fuse(text: str) -> Fuse:
+    """The value of --fuse: off, auto, or a number of trials. Raises InputError."""
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else "off"
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_TRIALS:
+        raise InputError(f"--fuse is off, auto or a number of trials from 1 to {MOST_TRIALS}, got {text!r}")
+    return int(text)
+
+
+def worker_devices(machine: Machine, count: int, num_gpus: int) -> list[str | None]:
+    """The device of each of `count` workers: a GPU of its own, unless GPUs are shared or one device was named.
+
+    Raises InputError when there are not enough GPUs.
+    """
+    shared = machine.workers_per_gpu
+    if machine.device not in (None, "cuda") or not num_gpus:
+        return [machine.device] * count
+    if count > num_gpus * shared:
+        raise InputError(
+            f"{count} workers, {num_gpus} GPU{'s' * (num_gpus > 1)} and {shared} worker{'s' * (shared > 1)} on each do "
+            f"not go together: say --workers {num_gpus * shared}, "
+            f"or --workers-per-gpu {-(-count // num_gpus)} (they share its memory and its time)"
+        )
+    return [f"cuda:{number % num_gpus}" for number in range(count)]
