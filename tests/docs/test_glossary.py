@@ -97,6 +97,14 @@ def test_a_retired_word_is_not_defined_as_a_word():
     assert defined & set(retired()) == set()
 
 
+def test_the_classes_that_the_glossary_names_are_defined():
+    named = set(re.findall(r"\| `([A-Z]\w+)` \|$", GLOSSARY.split("## Training")[1], re.MULTILINE))
+    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    defined = {name for source in sources for name in re.findall(r"^class (\w+)", source, re.MULTILINE)}
+    assert len(named) > 15
+    assert named - defined == set()
+
+
 def test_the_checks_see_what_they_look_for():
     assert used("def die_with(crew): ...", ["crew", "desk"]) == ["crew"]
     assert used("class OpenDesk: ...", ["crew", "desk"]) == ["desk"]
