@@ -25,7 +25,6 @@ from tuner.records import (
 )
 from tuner.records.conclusions import Conclusion, FusionChoice, Retention
 from tuner.storage import claims, curves, identity, reading, recording, studies
-from tuner.storage import claims as recovery
 from tuner.storage.backups import copy_sqlite, dump_postgresql
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
@@ -320,7 +319,7 @@ class Ledger:
 
     def forget_dead_workers(self, study_id: int) -> int:
         """End the leases of workers that are known here to be dead; returns how many trials they held."""
-        return self._database.write(lambda connection: recovery.expire_dead_workers(connection, study_id))
+        return self._database.write(lambda connection: claims.expire_dead_workers(connection, study_id))
 
     def retry(self, study_id: int, numbers: Collection[int] | None = None, *, afresh: bool = False) -> list[int]:
         """Let FAILED trials (all, or those of these numbers) wait again with new attempts; returns their numbers.
@@ -328,7 +327,7 @@ class Ledger:
         They go on from their last saved state, or `afresh` from nothing. What cannot be read stays FAILED.
         """
         return self._database.write(
-            lambda connection: recovery.retry_failed(connection, study_id, numbers, afresh=afresh)
+            lambda connection: claims.retry_failed(connection, study_id, numbers, afresh=afresh)
         )
 
     # What came out
