@@ -158,7 +158,7 @@ def test_half_the_rate_that_is_better_at_the_new_length_rejects_the_rate():
     found = {finding.subject: finding for finding in transfer_findings(before, promoted(before, *children))}
     assert found["learning_rate"].verdict == "rejected"
     assert found["learning_rate"].needs_action
-    assert "Take 0.5 times the rate" in found["learning_rate"].action
+    assert "Use 0.5 times the rate" in found["learning_rate"].action
 
 
 def test_an_architecture_that_won_is_confirmed_against_the_best_point_of_another():

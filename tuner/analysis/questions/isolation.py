@@ -1,7 +1,7 @@
 """Isolation: the best over the nuisance hyperparameters for each value of a scientific one (B9-B16, B29).
 
-A continuous scientific hyperparameter is cut into buckets on its sampling scale. Counts stand beside every value,
-because the best of many trials beats the best of few with no real difference (D40, F6).
+A continuous scientific hyperparameter is cut into buckets on its sampling scale. Every value is shown with its
+count, because the best of many trials beats the best of few without any real difference (D40, F6).
 """
 
 from itertools import pairwise
@@ -18,7 +18,7 @@ from tuner.design.hyperparameters import Hyperparameter, Range
 
 BUCKETS = 5  # [P] of equal width on the sampling scale, for a continuous hyperparameter
 MOST_WHOLE = 8  # [P] a range of whole numbers with no more values is not cut into buckets
-MINIMUM_EACH = 5  # [P] completed trials of a value below which its best says little
+MINIMUM_EACH = 5  # [P] completed trials of a value below which its best shows little
 # [P] The chance of winning a draw of equally many trials each that makes a value the leader: e^-6, that of missing the
 # best six of many, so that no less than those six are better than all others. For two equal values: 2 / 2^6 = 3 %.
 LEADS = 0.9975
@@ -65,7 +65,7 @@ def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
 
     Columns: hyperparameter, value (as text), low and high (of a bucket, NaN for a single value), trials (complete and
     infeasible), complete, best_value, best_trial (<NA> without one), chance (of being best when equally many trials
-    of each value are drawn anew from these).
+    of each value are drawn again from these).
     """
     hyperparameter = next(h for h in frames.study.hyperparameters if h.name == name)
     labels, lows, highs = _values(hyperparameter)
@@ -158,13 +158,13 @@ def _verdict(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def fixed_caveats(frames: StudyFrames) -> list[str]:
-    """What a conclusion is limited to: everything that was fixed, and the length it was drawn at (A30, B11)."""
+    """What a conclusion is limited to: everything that was fixed, and the length of training (A30, B11)."""
     study = frames.study
     fixed = [f"{name} = {constant.value}" for name, constant in study.fixed]
     if study.optimizer and not any(h.name == "optimizer" for h in study.hyperparameters):
         fixed.append(f"optimizer = {study.optimizer}")
     held = f"Valid for {', '.join(fixed)}. " if fixed else ""
-    return [f"{held}Drawn at {study.budget.max_train_steps:,} steps; unconfirmed at any other length (A30, B11)."]
+    return [f"{held}Concluded at {study.budget.max_train_steps:,} steps; unconfirmed at any other length (A30, B11)."]
 
 
 def _values(hyperparameter: Hyperparameter) -> tuple[list[str], list[float], list[float]]:
