@@ -141,11 +141,11 @@ def test_damaged_rows_are_no_error_of_the_workload_to_train_again():
 
 
 def test_a_handful_of_trials_is_no_third_of_them():
-    """Of 4 completed trials all are looked at: "the best third (at least 7)" of them cannot be."""
+    """Of 4 completed trials all are looked at: "the best third (at least 7 trials)" of them cannot be."""
     assert good_defined(frames_with_threshold(10.0, 4)).startswith(
         "4 good trials of 4 completed: a trial is good if it made at"
     )
-    assert "the best third (at least 7)" in good_defined(frames_with_threshold(10.0, 30))
+    assert "the best third (at least 7 trials)" in good_defined(frames_with_threshold(10.0, 30))
 
 
 def test_trials_that_have_not_completed_are_awaited_and_not_to_be_evaluated_more_often():

@@ -19,6 +19,8 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import Checkpoint, Claim, Measurement, Numerics, State, TrialUpdate
+from tuner.records.budget_origin import BudgetOrigin
+from tuner.records.conclusions import BudgetRecord, RegimeVerdict
 from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
 from tuner.report.studies import studies
@@ -169,10 +171,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     with open_ledger(str(tmp_path_factory.mktemp("whole") / "tuner.sqlite")) as opened:
         first = study_of(steps=540)
         fill_sweep(opened, "whole", first, FITTED)
-        opened.conclude("whole", "regime", {"verdict": "not_compute_bound", "evidence": "not_compute_bound"})
+        opened.conclude("whole", RegimeVerdict("not_compute_bound", "not_compute_bound"))
         fill_round(opened, "whole", first)
         ranked = study_frames(opened, "whole", "round-1").complete.sort_values("best_value")
         fill_promoted(opened, "whole", first, 1080, [int(trial) for trial in ranked["trial"].head(3)], 0.05)
+        origin = BudgetOrigin("sweep", factor=2.0, steps=270)
+        opened.conclude("whole", BudgetRecord(origin), opened.study("whole", "round-1").study_id)
         yield opened
 
 

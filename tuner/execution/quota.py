@@ -16,6 +16,7 @@ from tuner.design.study import Study
 from tuner.execution.machine import Quota
 from tuner.execution.prefixes import Finder
 from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
+from tuner.records.conclusions import Retention
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -90,6 +91,6 @@ def _rank(study: Study, record: TrialRecord) -> tuple[bool, float, int]:
 def _forget(ledger: Ledger, row: StudyRow, chosen: Sequence[Owned], root: Path) -> None:
     """First the records, then the files: a kill between leaves strays, which are swept."""
     named = [(trial_id, kept.kind, kept.step) for trial_id, kept in chosen]
-    for path in ledger.forget_checkpoints(row, named, {"order": list(ORDER)}):
+    for path in ledger.forget_checkpoints(row, named, Retention(ORDER)):
         with suppress(OSError):  # it costs room, and no trial
             (root / path).unlink()

@@ -20,6 +20,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import FinishedTrial, Measurement, State, TrialRecord
+from tuner.records.conclusions import Adoption
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -85,8 +86,8 @@ def settle(
     frames = study_frames(ledger, campaign, made.study.name)
     finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
     entry = log_entry(frames, finding)
-    if ledger.conclusion(campaign, KIND, row.study_id) != entry:
-        ledger.conclude(campaign, KIND, entry, row.study_id)
+    if ledger.conclusion(campaign, Adoption, row.study_id) != entry:
+        ledger.conclude(campaign, entry, row.study_id)
     return finding
 
 

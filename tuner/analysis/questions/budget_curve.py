@@ -6,7 +6,7 @@ all of them.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,10 @@ from tuner.analysis.noise import Array
 from tuner.analysis.replicates import LEVEL
 from tuner.design.objective import Objective
 from tuner.errors import StorageError
+from tuner.records.conclusions import CurveStudies
 from tuner.storage.store import Ledger
 
-KIND: Literal["budget_curve"] = "budget_curve"  # of its studies, and of the conclusion that names them
+KIND: Literal["budget_curve"] = "budget_curve"  # of its studies
 WORTH = 0.01  # [P] of the value: a doubled budget that gains less gains nothing that matters
 SHAPES = tuple(place / 20 for place in range(61))  # c, from a logarithm to a very early plateau
 
@@ -65,11 +66,10 @@ class BudgetCurve:
 
 def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
     """The newest curve of a campaign. Raises StorageError where none was trained."""
-    concluded = ledger.conclusion(campaign, KIND)
+    concluded = ledger.conclusion(campaign, CurveStudies)
     if concluded is None:
         raise StorageError(f"no budget curve of {campaign!r} was trained yet; run: tuner budget-curve STUDY_FILE")
-    names: Any = concluded["studies"]
-    every = [study_frames(ledger, campaign, name) for name in names]
+    every = [study_frames(ledger, campaign, name) for name in concluded.studies]
     parts = [
         frames.complete.assign(length=frames.study.budget.max_train_steps)[
             ["length", "trial", "best_value", "best_step", "last_value", "steps", "inherited"]

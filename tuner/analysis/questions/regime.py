@@ -22,10 +22,10 @@ from tuner.analysis.noise import Array, noise_of, rounding_noise
 from tuner.analysis.pooled_gains import CONFIDENCE, MEANINGFUL, NEGLIGIBLE_LATE
 from tuner.analysis.questions.overfitting import FEW, RISE, overfitting_frame
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
 from tuner.analysis.trial_curves import Curves, common_curves, split_metrics
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.objective import FitCriterion, metric_from
+from tuner.records.sweep_outcomes import Fitted, Invalid, SweepOutcome
 
 LAST = 0.75  # [P] the last part begins at this fraction of the steps at a constant rate
 LATEST_FIT = 0.85  # [P] after a later fit there is too little left to see what came "afterwards"
@@ -120,7 +120,7 @@ class _Evidence:
     rate: Rate
 
 
-def regime_finding(frames: StudyFrames, outcome: Outcome | None = None) -> Finding:
+def regime_finding(frames: StudyFrames, outcome: SweepOutcome | None = None) -> Finding:
     """compute_bound, not_compute_bound or undecided, from the curves of the best trials and the sweep's outcome.
 
     Evidence: two rows a trial, best trial first. Columns: trial, metric, gain (of the last part over the part before,
@@ -150,7 +150,7 @@ def contradiction_finding(declared: str, found: Finding) -> Finding | None:
     )
 
 
-def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
+def _evidence(frames: StudyFrames, outcome: SweepOutcome | None) -> _Evidence | str:
     """The evidence, or why there is none."""
     trials = _measured(frames, good_trials(frames)).head(FEW)
     if trials.empty:
