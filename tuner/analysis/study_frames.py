@@ -8,6 +8,8 @@ import pandas as pd
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
+from tuner.records import Promises
+from tuner.records.promises import EVERYTHING
 from tuner.shown import in_html, shown
 
 PRUNED = "pruned"  # how the reason begins of a cancelled trial that a pruner ended elsewhere
@@ -27,12 +29,14 @@ class StudyFrames:
     schedules: the learning rate schedule that each trial was trained with, by number. It is not derived again from
         the declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. An
         imported trial has none where its schedule is not known.
+    promises: what may be relied on for the trials, by the launches that trained them.
     """
 
     study: Study
     trials: pd.DataFrame
     curves: pd.DataFrame
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
+    promises: Promises = EVERYTHING
     # What several questions compute from these frames, which do not change; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 

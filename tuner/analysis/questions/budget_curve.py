@@ -55,13 +55,15 @@ def curve_name(study: str, trial: int, length: int) -> str:
 class BudgetCurve:
     """The lengths of one curve. `table`: as `curve_frame` makes it; `point`: whose point was trained.
 
-    `failed`: (length, seed) of the trials that FAILED, of which the table has no row.
+    `failed`: (length, seed) of the trials that FAILED, of which the table has no row. `shared`: all lengths of a seed
+    share their steps before the decay, as far as the training promises that.
     """
 
     objective: Objective
     point: str
     table: pd.DataFrame
     failed: tuple[tuple[int, int], ...] = ()
+    shared: bool = True
 
 
 def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
@@ -84,7 +86,8 @@ def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
         for frames in every
         for seed in frames.trials.loc[frames.trials["state"] == "failed", "trial"]
     )
-    return BudgetCurve(study.objective, f"{source} {trial}", curve_frame(table), failed)
+    shared = all(frames.promises.prefixes for frames in every)
+    return BudgetCurve(study.objective, f"{source} {trial}", curve_frame(table), failed, shared)
 
 
 def curve_frame(table: pd.DataFrame) -> pd.DataFrame:
@@ -206,6 +209,8 @@ def _unpredicted(table: pd.DataFrame) -> str:
     )
 
 
+_SHARED = "All lengths of a seed share their steps before the decay, so their differences are clearer than their level."
+_NOT_SHARED = "Each length was trained from its first step, so a difference between two lengths has the noise of both."
 _RETRY = "Remove the cause of the FAILED trials, then the same command with --retry-failed."
 
 
@@ -213,9 +218,7 @@ def _finding(curve: BudgetCurve, verdict: str, summary: str) -> Finding:
     table = curve.table
     seeds, lengths = table["seed"].nunique(), table["length"].nunique()
     strength: Strength = "moderate" if seeds >= 3 and lengths >= 5 else "weak"
-    caveats = [
-        "All lengths of a seed share their steps before the decay, so their differences are clearer than their level."
-    ]
+    caveats = [_SHARED if curve.shared else _NOT_SHARED]
     if seeds == 1:
         caveats.append(
             "Only one seed was trained: the interval does not include the luck of the seed; --seeds 3 shows it."

@@ -56,6 +56,7 @@ QUESTION = Question(
         "overfitting_in_noises": RISE,
     },
     needs=("curves",),
+    relies_on=("follows_schedule",),
     ask=lambda frames: regime_finding(frames),
     plot="curves",
     rules=("A1", "A2", "A3", "A4", "A5", "A9", "A14", "A15", "A18", "A24", "D14", "D47"),
@@ -128,6 +129,9 @@ def regime_finding(frames: StudyFrames, outcome: SweepOutcome | None = None) -> 
     the trial did not fit the training set), rise (of smoothed validation from its best to its end, in the same units),
     overfitting (A5).
     """
+    not_promised = QUESTION.not_promised(frames)
+    if not_promised is not None:
+        return not_promised
     evidence = _evidence(frames, outcome)
     if isinstance(evidence, str):
         return _finding(frames, ("undecided", "none", evidence + "."), pd.DataFrame(), ())

@@ -6,7 +6,7 @@ campaign still hold. A conclusion keeps the length at which it was made; a rejec
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -297,7 +297,7 @@ def _independent(comparison: Comparison) -> StudyFrames:
     """The longer round without trials that share their parent's luck, and without the winner's other rates."""
     pairs, after = comparison.pairs, comparison.after
     shared = pairs.loc[(pairs["seeds"] == "same") | (pairs["rate"] != 1.0), "trial"]
-    return StudyFrames(after.study, after.trials[~after.trials["trial"].isin(shared)], after.curves)
+    return replace(after, trials=after.trials[~after.trials["trial"].isin(shared)])
 
 
 def _untested(comparison: Comparison, names: list[str]) -> Iterator[Finding]:

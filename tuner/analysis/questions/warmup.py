@@ -27,6 +27,7 @@ QUESTION = Question(
     ),
     thresholds={"many": MANY},
     needs=("curves",),
+    relies_on=("follows_schedule",),
     ask=lambda frames: warmup_finding(frames),
     plot="best-steps",
     rules=("D34",),
