@@ -71,8 +71,9 @@ class ScheduleKind:
     falls: bool = False
 
 
-SHAPES = Registry("the shape of a schedule", Shape, package="tuner.budget.families", error=DeclarationError)
-SCHEDULES = Registry("a schedule", ScheduleKind, package="tuner.budget.families", error=DeclarationError)
+_PLACE, _HINT = "tuner.budget.families", "; install the plugin that adds it, or name the study file that registers it"
+SHAPES = Registry("the shape of a schedule", Shape, package=_PLACE, error=DeclarationError, hint=_HINT)
+SCHEDULES = Registry("a schedule", ScheduleKind, package=_PLACE, error=DeclarationError, hint=_HINT)
 
 
 @dataclass(frozen=True, slots=True)
