@@ -26,7 +26,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "budget": (("errors", "registry"), ()),
     "design": (("errors", "shown", "registry", "sources", "budget"), ("numpy", "scipy")),
     "optimizers": (("errors", "design"), ("torch",)),
-    "records": (("errors", "budget", "design"), ()),
+    "records": (("errors", "shown", "budget", "design"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),

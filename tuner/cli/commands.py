@@ -30,6 +30,7 @@ class Command:
         imports nothing heavy.
     run: "module:function", which is called with one value of that class; what it returns is the exit code, None is 0.
     example: a whole command, for the help and for an error about a missing argument.
+    topics: "module:function", whose dictionary of names and meanings the command's own page shows under its arguments.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Command:
     options: str
     run: str
     example: str = ""
+    topics: str = ""
 
 
 _TRAINING, _READING, _STORAGE = (f"tuner.cli.{name}_options" for name in ("training", "reading", "storage"))
@@ -154,6 +156,7 @@ _OWN = (
         f"{_READING}:Plot",
         "tuner.cli.writing:plot",
         "tuner plot curves digits -o curves.png",
+        "tuner.plots.catalog:titles",
     ),
     Command(
         "report",

@@ -245,6 +245,8 @@ def _command_help(command: _Command, ctx: Any) -> str:
         lines += [_heading("Example: ") + command.record.example, ""]
     if arguments:
         lines += [_heading("Arguments:"), *_two_columns(_rows(arguments, ctx)), ""]
+    if command.record.topics:
+        lines += [_heading("Names:"), *_two_columns(loaded(command.record.topics)().items()), ""]
     options = [one for one in parameters if one.param_type_name == "option"]
     titles = dict.fromkeys(["Options", *(one.rich_help_panel or "Options" for one in options)])
     for title in titles:

@@ -149,8 +149,7 @@ class Plot:
     kind: Annotated[
         str,
         typer.Argument(
-            help="best-steps, axes, curves, schedules, isolation, best-of-n, infeasible, parallel, sweep, transfer or "
-            "budget-curve.",
+            help="The plot, by one of the names below.",
             show_default=False,
             autocompletion=values_of("plots"),
         ),
