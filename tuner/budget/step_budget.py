@@ -87,20 +87,6 @@ class StepBudget:
         return tuple(steps[1:])
 
 
-def steps_per_epoch(num_examples: int, batch_size: int, *, accumulation: int = 1, drop_last: bool = False) -> int:
-    """Optimizer updates in one pass over `num_examples`, `accumulation` micro-batches to an update (C15).
-
-    A short last micro-batch counts unless `drop_last`; a short last accumulation window is applied too.
-    """
-    if min(num_examples, batch_size, accumulation) < 1:
-        raise DeclarationError(
-            "num_examples, batch_size and accumulation must be at least 1, "
-            f"got {num_examples}, {batch_size} and {accumulation}"
-        )
-    micro_batches = num_examples // batch_size if drop_last else -(-num_examples // batch_size)
-    return -(-micro_batches // accumulation)
-
-
 def rounded_up(steps: float) -> int:
     """A number of steps with two leading digits, upwards: in doubt, longer (A9)."""
     unit: int = 10 ** max(0, math.floor(math.log10(max(steps, 1.0))) - 1)

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from tuner.budget.schedules import SCHEDULES, SHAPES, ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Constant, Hyperparameter
+from tuner.design.names import Name
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.optimizers import OPTIMIZERS
+from tuner.design.points import Point
 from tuner.design.space import SearchSpace
 from tuner.registry import Source
 
@@ -54,6 +56,19 @@ class Study:
     @property
     def space(self) -> SearchSpace:
         return SearchSpace.of(self.hyperparameters, self.fixed)
+
+    def shape_group(self, point: Point) -> str:
+        """The same text for trials that may be trained as one stacked model: those that differ in real numbers alone.
+
+        It names the optimizer, the batch size, the hyperparameters, and the values that are not floats.
+        """
+        optimizer, batch_size = point.get("optimizer", self.optimizer), point.get("batch_size", self.batch_size)
+        words = [str(optimizer), f"batch_size={batch_size}"]
+        for text, value in sorted(point.values_by_name):
+            name = Name.of(text)
+            if name.short not in ("optimizer", "batch_size") and not name.is_of_the_schedule:
+                words.append(name.short if isinstance(value, float) else f"{name.short}={value}")
+        return " ".join(words)
 
 
 def records_of_others(study: Study) -> list[tuple[Any, Source]]:
