@@ -1,6 +1,6 @@
-"""A study: a search space, a budget and a number of points; the trials that are compared with each other.
+"""A study: a search space, a budget and a number of points; its trials are compared with each other.
 
-Everything here is plain data, so that it can be stored, digested and compared with what was started before.
+Everything here is plain data, so that a study can be stored, digested and compared with one that was started before.
 """
 
 from dataclasses import dataclass, field
@@ -21,13 +21,17 @@ StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve"
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What all trials of a study share. `name` is "sweep" or "round-1", unique in its campaign.
+    """What all trials of a study share.
 
-    `augment` is False in a sweep. `keep_best` checkpoints of each trial are kept besides the latest (B44).
-    `optimizer` is None where the search space chooses it. `scientific` names the hyperparameters the goal is about;
-    all others that vary are nuisances (B10). `source` says where the trials were run, "" for ours; what an imported
-    study does not know of itself is None, or 0 for `batch_size`. `sampler` proposes the points of an exploitation,
-    `batch` at a time; both are empty where points are quasi-random or chosen.
+    name: "sweep" or "round-1", unique in its campaign.
+    augment: False in a sweep.
+    keep_best: so many checkpoints of each trial are kept besides the latest (B44).
+    optimizer: None where the search space chooses it.
+    scientific: the hyperparameters that the goal is about; all others that vary are nuisances (B10).
+    source: where the trials were run, "" for trials of this program. What is unknown of an imported study is None, or
+        0 for `batch_size`.
+    sampler, batch: what proposes the points of an exploitation, and how many at a time; both are empty where points
+        are quasi-random or chosen.
     """
 
     name: str
