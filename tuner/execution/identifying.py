@@ -16,7 +16,7 @@ from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged
-from tuner.sources.classes import definitions_of_class, file_of_class
+from tuner.sources.bytecode import definitions_of_class, file_of_class
 from tuner.sources.reached import Reached, same_code
 from tuner.sources.running import Seen, watched
 from tuner.storage.studies import StudyRow

@@ -12,14 +12,11 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 from tuner.errors import DeclarationError
-from tuner.sources.bytecode import code_digest
-from tuner.sources.classes import definitions_of_class
+from tuner.sources.bytecode import code_digest, definitions_of_class
 from tuner.sources.definitions import Definitions, definitions_of, short_digest
-from tuner.sources.imports import files_named_in, imports_of
-from tuner.sources.modules import Found, ModuleFinder
+from tuner.sources.modules import Found, ModuleFinder, files_named_in, imports_of, is_stale, modules_by_file
 from tuner.sources.places import distribution_of, kind_of, own_file
 from tuner.sources.running import Seen
-from tuner.sources.stale_modules import is_stale, modules_by_file
 
 STUDY_FILE = "the study file"
 FROM_TEXT = "code without a file"
