@@ -162,6 +162,7 @@ def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_and_a_command(s
 
     assert re.search(r"greet +Print a greeting", tuner("--help").out)
     assert tuner("greet", "reader").out == "hello reader\n"
+    assert re.search(r"finals +Final values", tuner("plot", "--help").out)
 
     assert tuner("report", "tiny", "-o", "page.html").code in (0, 3)
     page = (tmp_path / "page.html").read_text()
