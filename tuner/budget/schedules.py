@@ -20,6 +20,7 @@ from tuner.registry import Registry
 
 NEAR_ZERO = 0.1  # [P] of the base rate
 Mode = Literal["hold_then_decay", "rescale"]  # how a schedule is carried to a longer run: see `budget.transfer`
+Transfer = Literal["hold_then_decay", "rescale", "retune"]  # what a round may declare
 Role = Literal["warmup", "hold", "decay"]
 Setting = float | int | str
 

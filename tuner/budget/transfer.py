@@ -7,12 +7,11 @@ needs a declared transfer (A38, A43). No schedule is continued past its own end 
 
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 from tuner.budget.schedules import Mode, Piece, Schedule
 from tuner.errors import TransferError
 
-Transfer = Literal["hold_then_decay", "rescale", "retune"]  # what a round may declare
 LOW_RATE = 0.10  # of the peak; extra steps below it are mostly wasted (A35)
 SHORT_DECAY = 0.10  # of the new budget; shorter cooldowns lose quality (D19)
 WASTED_SHARE = 0.5  # more than this share of the extra steps at a low rate is worth a warning (A35)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from tuner.budget.families import constant_then_decay
-from tuner.budget.schedules import ScheduleFamily
-from tuner.budget.transfer import Transfer
+from tuner.budget.schedules import ScheduleFamily, Transfer
 from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
