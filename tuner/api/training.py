@@ -17,13 +17,13 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import Failure, failures
-from tuner.analysis.sweep_outcome import Fitted, Outcome
 from tuner.api.showing import Display, StopFlag
 from tuner.design.campaign import Campaign, Sweep
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, StorageError
 from tuner.execution.machine import Fuse
 from tuner.reading import CampaignRecords, Winner, load
+from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
@@ -135,7 +135,7 @@ class SweepResult:
     """
 
     records: CampaignRecords
-    outcome: Outcome
+    outcome: SweepOutcome
     fits: pd.DataFrame
     finding: Finding
 
@@ -360,7 +360,7 @@ def plan(
             )
         if compute_bound:
             return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds))
-        steps, _ = likely_budget(session)
+        steps = likely_budget(session).steps
         return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds))
 
 

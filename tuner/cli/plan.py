@@ -58,12 +58,13 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
 
 def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
     """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
-    steps, origin = likely_budget(session)
-    planned = rounds_of_one_length(session.campaign, steps, total_steps, count)
+    budget = likely_budget(session)
+    planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count)
     _print_table(session, planned)
     say(
-        f"trials of {steps:,} steps ({origin}): where more steps gain nothing the rounds do not grow, and a total of "
-        "steps buys trials. A round is longer where the best steps of the round before say so; a sweep comes on top"
+        f"trials of {budget.steps:,} steps ({budget.origin.sentence}): where more steps gain nothing the rounds do "
+        "not grow, and a total of steps buys trials. A round is longer where the best steps of the round before say "
+        "so; a sweep comes on top"
     )
     _say_declarations([declaration_words(one, length=False) for one in planned])
     next_step(command("run", session.study_file or session.name, after=("--dry-run",)))

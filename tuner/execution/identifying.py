@@ -3,18 +3,20 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from tuner.design.identity import Identity, changed_losses, changed_weights, changes, identity_from
+from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged
-from tuner.sources.classes import definitions_of_class, file_of_class
+from tuner.sources.bytecode import definitions_of_class, file_of_class
 from tuner.sources.reached import Reached, same_code
 from tuner.sources.running import Seen, watched
 from tuner.storage.studies import StudyRow
@@ -103,7 +105,7 @@ class Identifier:
         tried = place in self._tried
         seen = self._tried.setdefault(place, Seen())
         weights = first_look(setting, chosen, seen, tried=tried)
-        self._of_studies[setting.study.name] = more = self._more(seen)
+        self._of_studies[setting.study.name] = more = self._more(seen, setting.study)
         if len(self._of_studies) == 1:
             self._refuse_other_files()
         _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
@@ -133,10 +135,16 @@ class Identifier:
                 raise StudyChanged(f"{one.label} changed since the launch began; undo that, and launch again")
         self._of_studies[study] = list(more)
 
-    def _more(self, seen: Seen) -> list[MoreCode]:
-        """The code that the models reach beyond that of the workload without models."""
+    def _more(self, seen: Seen, study: Study) -> list[MoreCode]:
+        """The code of models and of the study's plugins, beyond that of the workload without models."""
         reached = self._reached.apart()
         reached.add_seen(seen)
+        for record, source in records_of_others(study):
+            if source.file:
+                reached.add_plugin(source.module, Path(source.file))
+            else:
+                values = [getattr(record, one.name) for one in fields(record)]
+                reached.add_functions([value for value in values if isinstance(value, FunctionType)])
         known = self._reached.code
         return [
             MoreCode(label, str(reached.sources[label].file) if label in reached.sources else "", definitions)

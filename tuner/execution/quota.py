@@ -16,6 +16,7 @@ from tuner.design.study import Study
 from tuner.execution.machine import Quota
 from tuner.execution.prefixes import PrefixFinder
 from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
+from tuner.records.conclusions import Retention
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -90,6 +91,6 @@ def _rank(study: Study, record: TrialRecord) -> tuple[bool, float, int]:
 def _forget(ledger: Ledger, row: StudyRow, chosen: Sequence[Owned], root: Path) -> None:
     """Delete the records, then the files: a kill between the two leaves stray files, which are deleted later."""
     named = [(trial_id, kept.kind, kept.step) for trial_id, kept in chosen]
-    for path in ledger.forget_checkpoints(row, named, {"order": list(ORDER)}):
+    for path in ledger.forget_checkpoints(row, named, Retention(ORDER)):
         with suppress(OSError):  # the file costs room and spoils no trial
             (root / path).unlink()

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from tuner.analysis.finding import Finding
-from tuner.analysis.questions.stale_budget import CONCLUSION, FORMAT, basis_in, stale_finding
+from tuner.analysis.questions.stale_budget import FORMAT, stale_finding
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Domain, Range
 from tuner.design.space import SearchSpace
 from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.records.conclusions import BudgetRecord
 from tuner.storage.store import Ledger
 
 _FORMAT = "2"  # 1: data by their first examples, and nothing of other files
@@ -32,8 +33,8 @@ def stale_budget(
     known = {row.study.name: row.study_id for row in ledger.studies(campaign_name)} if source else {}
     if source is None or source not in known:
         return None
-    kept = ledger.conclusion(campaign_name, CONCLUSION, known[source]) or {}
-    return stale_finding(basis_in(kept), now, source, subject)
+    kept = ledger.conclusion(campaign_name, BudgetRecord, known[source]) or BudgetRecord()
+    return stale_finding(kept.basis, now, source, subject)
 
 
 def _hyperparameters(space: SearchSpace | None) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,8 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
+from tuner.records.budget_origin import BudgetOrigin
+from tuner.records.conclusions import CurveStudies
 from tuner.rounds.launch import Options, Plan, Session, launch_study, plan_study
 from tuner.rounds.plan import schedule_of, trial_at
 from tuner.storage.studies import StudyRow
@@ -75,9 +77,9 @@ def priced_stages(session: Session, stages: Sequence[Stage]) -> list[Plan]:
 
 def train_stages(session: Session, stages: Sequence[Stage], *, retry_failed: bool = False) -> list[StudyRow]:
     """Train what is left, the trunk first, and note which lengths belong together; returns their studies."""
-    options: Options = {"budget_origin": "a length of the curve", "retry_failed": retry_failed}
+    options: Options = {"budget_origin": BudgetOrigin("curve"), "retry_failed": retry_failed}
     rows = [launch_study(session, stage.study, stage.trials, **options) for stage in stages]
-    session.ledger.conclude(session.name, KIND, {"studies": [row.study.name for row in rows]})
+    session.ledger.conclude(session.name, CurveStudies(tuple(row.study.name for row in rows)))
     return rows
 
 

@@ -12,6 +12,8 @@ from tuner.design.hyperparameters import Choice
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError
+from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
+from tuner.records.conclusions import RegimeVerdict
 from tuner.rounds.basis import basis_of, stale_budget
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
 from tuner.rounds.expand import planned_expansion
@@ -45,7 +47,7 @@ def prepared_round(
     if max_train_steps is not None:
         if regime == "compute_bound":
             check_against_round_before(session, number, max_train_steps)
-        budget = Budget(max_train_steps, "given on the command line")
+        budget = Budget(max_train_steps, ON_THE_COMMAND_LINE)
     else:
         budget = budget_of_round(session, number, regime)
     if number > 1 and budget.source is None:  # whatever it was declared, its points or its schedule were chosen there
@@ -117,7 +119,7 @@ def check_rounds(campaign: Campaign) -> None:
 def prepared_expansion(session: Session, number: int) -> Prepared:
     """The newest widened study of a round, as it was written. Raises StorageError where there is none."""
     study, trials = planned_expansion(session.ledger, session.name, number)
-    return Prepared(study, trials, Budget(study.budget.max_train_steps, f"as {round_name(number)}"))
+    return Prepared(study, trials, Budget(study.budget.max_train_steps, budget_of_study(round_name(number))))
 
 
 def known_regime(session: Session) -> str:
@@ -125,10 +127,9 @@ def known_regime(session: Session) -> str:
     declared = declared_regime(session.campaign)
     if declared is not None:
         return declared
-    concluded = (
-        session.ledger.conclusion(session.name, "regime") if session.name in session.ledger.campaigns() else None
-    )
-    return str(concluded["verdict"]) if concluded else "undecided"
+    known = session.name in session.ledger.campaigns()
+    concluded = session.ledger.conclusion(session.name, RegimeVerdict) if known else None
+    return concluded.verdict if concluded else "undecided"
 
 
 def declared_regime(campaign: Campaign) -> str | None:

@@ -17,11 +17,12 @@ from tuner.analysis.questions.regime import contradiction_finding, regime_findin
 from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Outcome
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.analysis.unfitted import Proposal, Unfitted, proposals
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
+from tuner.records.conclusions import RegimeVerdict
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.expand import expand_round
 from tuner.rounds.launch import Session, launch_surely, refuse_all_failed
 from tuner.rounds.lengths import many_rounds_note
@@ -58,7 +59,7 @@ class Ending:
 Tell = Callable[[str], None]
 
 
-def _lines_without_a_number(outcome: Outcome, records: SweepRecords) -> tuple[Proposal, ...]:
+def _lines_without_a_number(outcome: SweepOutcome, records: SweepRecords) -> tuple[Proposal, ...]:
     """What to write in the study file where a sweep gave no number and nothing can be assumed."""
     if isinstance(outcome, NotFitted):
         return proposals(Unfitted(outcome, records.fits, records.frames.study))
@@ -118,7 +119,7 @@ class Playbook:
             return question
         return self._judge_regime(outcome, declared)
 
-    def _sweep_until_valid(self, sweep: Sweep) -> tuple[Outcome, Question | None]:
+    def _sweep_until_valid(self, sweep: Sweep) -> tuple[SweepOutcome, Question | None]:
         for _ in range(MAX_EXTENSIONS + 1):
             outcome = settled_outcome(self.session, sweep) or run_sweep(
                 self.session, sweep, retry_failed=self.retry_failed
@@ -148,7 +149,7 @@ class Playbook:
         steps = self.session.campaign.rounds[0].max_train_steps
         return "" if steps is None else f"going on with the {steps:,} steps that round 1 declares"
 
-    def _judge_regime(self, outcome: Outcome, declared: str | None) -> Question | None:
+    def _judge_regime(self, outcome: SweepOutcome, declared: str | None) -> Question | None:
         finding = self._add(regime_finding(self._sweep().frames, outcome))
         contradiction = contradiction_finding(declared, finding) if declared else None
         if contradiction is not None:
@@ -157,7 +158,7 @@ class Playbook:
         if declared is None and isinstance(outcome, NotFitted):
             # Only a production length makes rounds grow towards it; a declared round 1 is refined from its best steps.
             verdict = "undecided" if self.session.campaign.production_steps is None else "compute_bound"
-        self.session.ledger.conclude(self.session.name, "regime", {"verdict": verdict, "evidence": finding.verdict})
+        self.session.ledger.conclude(self.session.name, RegimeVerdict(verdict, finding.verdict))
         return None
 
     def _sweep(self) -> SweepRecords:
@@ -251,7 +252,7 @@ class Playbook:
         study = prepared.study
         self.tell(
             f"round {number}: {study.goal} - {len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps "
-            f"({prepared.budget.origin})"
+            f"({prepared.budget.origin.sentence})"
         )
         for warning in prepared.warnings:
             self.tell(f"note: {warning}")

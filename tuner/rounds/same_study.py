@@ -4,12 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuner.analysis.questions.stale_budget import CONCLUSION, basis_in, changed_parts
+from tuner.analysis.questions.stale_budget import changed_parts
 from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity, changed_losses, changed_packages, changed_weights, changes, identity_from
 from tuner.design.study import Study
 from tuner.errors import StudyChanged
 from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.records.conclusions import BudgetRecord
 from tuner.rounds.basis import basis_of
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -99,7 +100,7 @@ class Comparison:
 
     def _parts_known_then(self, row: StudyRow, kinds: Sequence[str] = ()) -> list[str]:
         """What differs of that under which the study's budget was chosen, in words; of some kinds of parts only."""
-        kept = basis_in(self.ledger.conclusion(self.name, CONCLUSION, row.study_id) or {})
+        kept = (self.ledger.conclusion(self.name, BudgetRecord, row.study_id) or BudgetRecord()).basis
         now = basis_of(self.campaign, self.loaded, row.study.round or 1) if kept else {}
         of_kinds = [
             {part: text for part, text in basis.items() if not kinds or part.split(" ")[0] in kinds}

@@ -15,17 +15,8 @@ import pandas as pd
 
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
-from tuner.analysis.sweep_outcome import (
-    LEAST_WIDTH,
-    Fitted,
-    Invalid,
-    NotFitted,
-    Outcome,
-    sweep_outcome,
-    with_seeds,
-)
+from tuner.analysis.sweep_outcome import LEAST_WIDTH, not_fitted, sweep_outcome, with_seeds
 from tuner.analysis.sweep_records import (
-    conclude_sweep,
     failed_of,
     failed_rates,
     fits_of_stages,
@@ -38,6 +29,8 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
+from tuner.records.conclusions import SweepConclusion
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.launch import Session, launch_surely, started_study
 from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
 
@@ -48,7 +41,7 @@ SEED_ROOM = 2  # [P] fresh seeds get so many times N steps: the one that won was
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
 
 
-def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> Outcome:
+def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> SweepOutcome:
     """Run a sweep, or go on with it, and store its outcome. Training nothing that is in the Ledger already.
 
     again: train it anew although it came to an end, because what it was run under changed (A16). Raises TrialsFailed
@@ -63,11 +56,11 @@ def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_fail
         name = f"sweep-{len(_known_sweeps(session)) + 1}" if again else name
     check_sweep(session, plan)
     outcome = _Stages(session, plan, name, retry_failed=retry_failed).outcome()
-    conclude_sweep(session.ledger, session.name, name, outcome, sweep.margin)
+    session.ledger.conclude(session.name, SweepConclusion(name, sweep.margin, outcome))
     return outcome
 
 
-def settled_outcome(session: Session, sweep: Sweep) -> Outcome | None:
+def settled_outcome(session: Session, sweep: Sweep) -> SweepOutcome | None:
     """The outcome of a later sweep that took the place of this one, which was run and was not valid; else None."""
     last = sweep_records(session.ledger, session.name)
     if last is None or isinstance(last.outcome, Invalid) or failed_rates(session.ledger, session.name, last.name):
@@ -95,7 +88,7 @@ class _Stages:
         self.plan = plan
         self.name = name
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SweepOutcome:
         enough = self._enough_steps()
         if isinstance(enough, NotFitted):
             return enough
@@ -118,7 +111,7 @@ class _Stages:
                 return steps
             if not (tried[-1]["state"] == "complete").any():
                 if probes[0] == self.plan.rates[0]:
-                    return NotFitted.of(fits_of_stages(tried), steps)
+                    return not_fitted(fits_of_stages(tried), steps)
                 # All diverged: only the lowest rates are left.
                 probes, stage = self.plan.rates[: PROBE_EVERY // 2 + 1], "lowest"
             elif steps >= sweep.max_steps:
@@ -128,15 +121,15 @@ class _Stages:
 
     def _last_try(self, tried: list[pd.DataFrame], steps: int) -> int | NotFitted:
         """Before giving up at the cap: the rates of the grid around the best probe."""
-        best = NotFitted.of(fits_of_stages(tried), steps).best_learning_rate
+        best = not_fitted(fits_of_stages(tried), steps).best_learning_rate
         place = self.plan.rates.index(best) if best is not None else 0
         near = self.plan.rates[max(0, place - NEIGHBOURS) : place + NEIGHBOURS + 1]
         more = self._fits(f"last-{steps}", near, self.plan.budget(steps))
         if more["first_fit"].notna().any():
             return steps
-        return NotFitted.of(fits_of_stages([*tried, more]), steps)
+        return not_fitted(fits_of_stages([*tried, more]), steps)
 
-    def _refined(self, fits: pd.DataFrame, coarse: Outcome, enough: int) -> Outcome:
+    def _refined(self, fits: pd.DataFrame, coarse: SweepOutcome, enough: int) -> SweepOutcome:
         """Evaluate the fastest rates (all that tie) more finely (D5). The same rates train the same way again."""
         fastest = fits.sort_values("first_fit", kind="stable").iloc[0]
         low, high = int(fastest["last_unfit"]), int(fastest["first_fit"])
@@ -179,7 +172,7 @@ class _Stages:
         return fits
 
 
-def _is_coarse(outcome: Outcome) -> bool:
+def _is_coarse(outcome: SweepOutcome) -> bool:
     """Whether finer evaluations can change the answer: a wide interval, or a tie with an end of the grid (D5)."""
     if isinstance(outcome, Invalid):
         return outcome.ambiguous

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.study import Study
-from tuner.records import GROUP_FOLDER, RETENTION, Checkpoint, State, TrialRecord
+from tuner.records import GROUP_FOLDER, Checkpoint, State, TrialRecord
+from tuner.records.conclusions import Retention
 from tuner.shown import quoted
 from tuner.storage.curves import Measurements
 from tuner.storage.declared import declaration_problems
@@ -39,7 +40,7 @@ class Problem:
 def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
     """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
     records = ledger.trials(row.study_id)
-    thinned = ledger.conclusion(row.campaign, RETENTION, row.study_id) is not None
+    thinned = ledger.conclusion(row.campaign, Retention, row.study_id) is not None
     digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
     found = [Problem(None, "database", text) for text in (*ledger.damage(), *ledger.unreadable_rows(row))]
