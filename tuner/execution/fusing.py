@@ -14,8 +14,8 @@ from tuner.design.shape_group import shape_group_of
 from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.execution.backend import Job
-from tuner.execution.choices import Choices
 from tuner.execution.machine import Fuse
+from tuner.execution.recorded_fusions import RecordedFusions
 from tuner.fused.engine import Fused
 from tuner.fused.fusion import (
     FEWEST_STEPS,
@@ -61,7 +61,7 @@ class FusionPlanner:
         self.recorder = recorder
         self.on_step = on_step
         self.alone = Supervisor(engine, recorder, on_step)
-        self.choices = Choices(job.ledger, job.row, engine.setup.numerics)
+        self.recorded = RecordedFusions(job.ledger, job.row, engine.setup.numerics)
         self._promised = engine.promises.fusing
         self._checked: set[str] = set()
         self._fitting: dict[str, int] = {}  # trials of a shape group that the memory holds
@@ -85,7 +85,7 @@ class FusionPlanner:
             self._groups = {shape_group_of(self.row.study, one.point) for one in trials}
             left = sum(not one.state.finished for one in trials)
             self._short = steps_ahead(self.setup, left, self.worker_count) < FEWEST_STEPS
-        known = [choice.num_trials for group in self._groups if (choice := self.choices.of(group)) is not None]
+        known = [fusion.num_trials for group in self._groups if (fusion := self.recorded.of(group)) is not None]
         if known and len(known) == len(self._groups):
             return max(known)
         return 1 if self._short else largest_group(self.setup.device)
@@ -119,7 +119,7 @@ class FusionPlanner:
                 message = f"{error}; --fuse auto trains such trials one by one, --fuse off trains all so"
                 raise NotFusible(message) from error
             _log.warning("these trials are trained one by one: %s", error)
-            self.choices.keep(shape, Fusion(1, str(error), probed=True))
+            self.recorded.keep(shape, Fusion(1, str(error), probed=True))
             return True
         if not is_out_of_memory(error):
             return False
@@ -127,7 +127,7 @@ class FusionPlanner:
         gc.collect()
         _log.warning("%d trials together ran out of memory; training %d", count, count // 2)
         self._fitting[shape] = max(1, count // 2)
-        self.choices.keep(shape, Fusion(count // 2, f"{count} trials together ran out of memory"))
+        self.recorded.keep(shape, Fusion(count // 2, f"{count} trials together ran out of memory"))
         return True
 
     def note_trained(self, group: TrainingGroup) -> None:
@@ -142,7 +142,7 @@ class FusionPlanner:
         if shape not in self._checked and engine.ways:
             self._checked.add(shape)
             check = "identical" if self.setup.profile == "exact" else "equal to rounding"
-            self.choices.keep(shape, replace(group.fusion, ways=engine.ways), check)
+            self.recorded.keep(shape, replace(group.fusion, ways=engine.ways), check)
 
     def _only(self, claims: Sequence[Claim], chosen: Sequence[Claim]) -> Sequence[Claim]:
         """Release the others at once: other workers can train them, and they must not die with this one."""
@@ -174,13 +174,13 @@ class FusionPlanner:
     def _best(self, claims: Sequence[Claim]) -> Fusion:
         """The fusion that was recorded before, or else the result of a probe, which is recorded."""
         trials = [claim.trial for claim in claims]
-        known = self.choices.of(trials[0].shape_group)
+        known = self.recorded.of(trials[0].shape_group)
         if known is not None:
             return known
         counts = self.ledger.state_counts(self.row.study_id)
         ahead = counts[State.WAITING] + counts[State.RUNNING]
         fusion = best_fusion(self.setup, trials, ahead, crew=self.worker_count)
-        self.choices.keep(trials[0].shape_group, fusion)
+        self.recorded.keep(trials[0].shape_group, fusion)
         return fusion
 
 

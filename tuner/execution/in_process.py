@@ -86,7 +86,7 @@ class _Study:
         self.stop = stop
         self.finder = job.workload.finder(job.ledger, job.row.study)
         fingerprint = job.workload.fingerprint(job.row.study)
-        self.setup = job.workload.setting(job.row.study, job.checkpoint_place, stop, fingerprint)
+        self.setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
         made = engine(self.setup)
         self.promises = made.promises
         self.planner = FusionPlanner(job, made, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
