@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tuner.records import State
-from tuner.report.findings import asked
+from tuner.report.cards import asked
 from tuner.report.material import Material, Placed, StudyMaterial
-from tuner.report.section import Section
+from tuner.report.section import Part, Section
 from tuner.report.winner import Winner, winner_of
 from tuner.report.wording import in_words, moment, readable_moment
 from tuner.shown import counted
@@ -66,7 +66,7 @@ class Summary:
         return sum(line.tone == "open" for _, lines in self.verdicts for line in lines)
 
 
-def masthead(material: Material) -> list[Section]:
+def masthead(material: Material) -> list[Part]:
     """Campaign, goals, trials by state and steps of its rounds; the sweep is counted apart."""
     counted_ones = material.rounds or material.stages
     states = (
@@ -77,7 +77,7 @@ def masthead(material: Material) -> list[Section]:
     shares = tuple(Share(state.value, count, 100 * count / total) for state, count in counts.items() if count)
     goals = tuple((study.study.name, study.study.goal) for study in material.rounds)
     content = Masthead(material.campaign, goals, tuple(_facts(material)), shares)
-    return [Section("masthead", "top", content)]
+    return [Part("top", content)]
 
 
 def _facts(material: Material) -> list[tuple[str, str]]:
@@ -135,7 +135,7 @@ def code_of(material: Material) -> str:
     return f"commit {commit[:12]}{', with uncommitted changes' if changed else ''}"
 
 
-def summary(material: Material) -> list[Section]:
+def summary(material: Material) -> list[Part]:
     """The answer first."""
     groups = [(study.study.name, _lines(study.study.name, study.placed)) for study in material.newest_first]
     groups.append(("the budget", _lines("", material.placed)))
@@ -144,7 +144,7 @@ def summary(material: Material) -> list[Section]:
     followed = _followed(material)
     actions = tuple(line for line in urgent if line.anchor not in followed)
     done = tuple((line, followed[line.anchor]) for line in urgent if line.anchor in followed)
-    return [Section("summary", "summary", Summary(winner_of(material), actions, done, told), "Summary")]
+    return [Part("summary", Summary(winner_of(material), actions, done, told), "Summary")]
 
 
 def _followed(material: Material) -> dict[str, str]:
@@ -177,3 +177,7 @@ def _line(study: str, placed: Placed) -> Line:
         tone=finding.tone,
         evidence_words=finding.evidence_words,
     )
+
+
+MASTHEAD = Section(name="masthead", place=10, make=masthead, template="masthead")
+SUMMARY = Section(name="summary", place=20, make=summary, template="summary")
