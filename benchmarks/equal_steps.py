@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import optuna
@@ -42,6 +43,7 @@ from tuner.fused.self_check import exact_group
 from tuner.rounds.plan import planned_trials, schedule_of, study_of_round, trial_at
 from tuner.rounds.proposals import Known, Search, distribution, proposed_batch, quiet
 from tuner.training.batches import Split
+from tuner.training.best import BestKeeper
 from tuner.training.evaluation import evaluate
 from tuner.training.numerics import prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
@@ -108,6 +110,7 @@ class Lab:
     seed: int
     spent: int = 0
     trace: list[tuple[int, float, float]] = field(default_factory=list)  # steps spent, validation, test of the best
+    best: WeakKeyDictionary[TrialRun, BestKeeper] = field(default_factory=WeakKeyDictionary)
 
     @property
     def budget(self) -> int:
@@ -124,8 +127,9 @@ class Lab:
     def start(self, study: Study, trial: Trial, trunk: dict[str, object] | None = None) -> TrialRun:
         setting = TrainingSetup(study, self.case.campaign.workload, self.data, CPU, Path("nowhere"), "nowhere")
         run = TrialRun(setting, trial)
+        self.best[run] = BestKeeper(study.objective, study.keep_best)
         if trunk is not None:
-            run.load({**trunk, "best": []}, {})
+            run.load(trunk)
         return run
 
     def train(self, study: Study, trials: Sequence[Trial], trunks: Sequence[dict | None] | None = None) -> list[Result]:
@@ -155,7 +159,8 @@ class Lab:
             for run in live:
                 self._arrive(results[id(run)], stop)
         for run in live:
-            results[id(run)].value = run.best.kept[0].value if run.best.kept else math.nan
+            kept = self.best[run].kept
+            results[id(run)].value = kept[0].value if kept else math.nan
         return list(results.values())
 
     @staticmethod
@@ -185,15 +190,15 @@ class Lab:
         metric = run.setting.study.objective.metric
         size = run.setting.evaluation_batch_size
         value = evaluate(self.case.campaign.workload, run.model, self.data.validation, batch_size=size)[metric]
-        run.best.offer(run.step, value, run.model)
+        self.best[run].offer(run.step, value, run.weights)
         run.model.train()
         return value
 
     def hand_in(self, run: TrialRun) -> None:
         """A run that may be the final one; the test split is read for a new best only, and decides nothing."""
-        if not run.best.kept:
+        if not self.best[run].kept:
             return
-        kept = run.best.kept[0]
+        kept = self.best[run].kept[0]
         if self.trace and not kept.value < self.trace[-1][1]:
             return
         run.model.load_state_dict(kept.weights)
@@ -231,7 +236,8 @@ def live_search(lab: Lab, sampler: optuna.samplers.BaseSampler, pruner: optuna.p
             run = lab.start(study, trial_at(study, trial.number, point, "optuna"))
             state = follow(lab, run, trial)
             lab.hand_in(run)
-            value = run.best.kept[0].value if run.best.kept else None
+            kept = lab.best[run].kept
+            value = kept[0].value if kept else None
             complete = state is optuna.trial.TrialState.COMPLETE
             searched.tell(trial, value if complete else None, state=state)
 
@@ -246,7 +252,7 @@ def follow(lab: Lab, run: TrialRun, trial: optuna.Trial) -> optuna.trial.TrialSt
         run.advance(stop)
         lab.spent += stop - before
         if diverged(run, before):
-            run.best.kept.clear()
+            lab.best[run].kept.clear()
             return optuna.trial.TrialState.FAIL
         trial.report(lab.measure(run), place)
         if trial.should_prune():

@@ -23,14 +23,15 @@ from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training import trainer
+from tuner.training.logbook import Logbook
+from tuner.training.supervisor import Supervisor
 
 STUDIES = Path(__file__).parents[1] / "tests" / "reference_studies"
 ROUNDS = (("digits.py", 16, 540), ("stdlib_lm.py", 4, 800))  # trials of the round that are trained, and their steps
 MACHINERY = (
     (Ledger, ("record", "claim", "renew", "release", "forget_dead_workers", "state_counts", "prefixes")),
-    (trainer.TrialInTraining, ("update", "_keep_up", "committed", "resume")),
-    (trainer, ("write_trunk",)),
+    (Logbook, ("update", "committed", "resume", "pin")),
+    (Supervisor, ("_due",)),
     (Job, ("delete_strays",)),
 )
 

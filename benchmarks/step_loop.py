@@ -17,13 +17,14 @@ import torch
 
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
-from tuner.records import Claim
+from tuner.records import Claim, State
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
+from tuner.training.alone import Alone
 from tuner.training.batches import TrainingBatches
+from tuner.training.logbook import Logbook
 from tuner.training.optimizers import make_optimizer
 from tuner.training.setup import Data, TrainingSetup
-from tuner.training.trainer import Trainer, TrialInTraining
 from tuner.training.trial_run import TrialRun, build_model
 
 BLOCK, BLOCKS, WARMUP, GOAL = 400, 25, 3, 1.02
@@ -102,17 +103,18 @@ def evaluation_and_commit(setting, trial, ledger, name):
     row = ledger.start_study(name, setting.study, "bench")
     ledger.plan_trials(row.study_id, [trial])
     claim: Claim = ledger.claim(row.study_id, worker="bench:0:0", lease_seconds=600)[0]
-    training = TrialInTraining(Trainer(setting, ledger), claim)
-    evaluations, commits = [], []
-    from tuner.records import State
-
+    book = Logbook(setting, claim, Alone(setting).trainee(trial))
+    run, evaluations, commits = book.trainee, [], []
     for _ in range(20):
-        training._train_to(training.run.step + 20)
+        run.advance(run.step + 20)
+        run.divergence()
         started = time.perf_counter()
-        training.evaluate()
+        book.evaluated(run.measure(), reuse=True)
         evaluations.append(1e3 * (time.perf_counter() - started))
         started = time.perf_counter()
-        training._commit(State.RUNNING)
+        update = book.update(State.RUNNING)
+        ledger.record([update])
+        book.committed(update)
         commits.append(1e3 * (time.perf_counter() - started))
     print(
         f"one evaluation: {statistics.median(evaluations):.2f} ms; "

@@ -34,6 +34,7 @@ from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.design.space import SearchSpace, branches
 from tuner.design.workload import Splits, Workload
 from tuner.errors import Infeasible
+from tuner.registry import register
 
 __version__ = "0.1.0"
 
@@ -114,5 +115,6 @@ __all__ = [
     "log_uniform",
     "maximize",
     "minimize",
+    "register",
     "uniform",
 ]

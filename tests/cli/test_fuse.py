@@ -9,9 +9,9 @@ from support.study_files import write_study
 
 from tuner.errors import StudyChanged
 from tuner.execution.in_process import check_profile
-from tuner.fused.trainer import GroupTrainer
 from tuner.storage.store import open_ledger
 from tuner.training.engine import Fusion
+from tuner.training.supervisor import Supervisor
 
 
 @pytest.mark.parametrize("fuse", ["3", "auto"])
@@ -31,7 +31,7 @@ def test_fused_trials_leave_the_records_of_single_ones(fuse, tuner, tmp_path, mo
 
 def test_a_group_that_runs_out_of_memory_goes_on_as_smaller_ones(tuner, tmp_path, monkeypatch, caplog):
     alone, halved = tmp_path / "alone", tmp_path / "halved"
-    whole = GroupTrainer.train
+    whole = Supervisor.train
 
     def train(self, claims):
         if len(claims) > 1:
@@ -43,7 +43,7 @@ def test_a_group_that_runs_out_of_memory_goes_on_as_smaller_ones(tuner, tmp_path
         place.mkdir()
         monkeypatch.chdir(place)
         if place == halved:
-            monkeypatch.setattr(GroupTrainer, "train", train)
+            monkeypatch.setattr(Supervisor, "train", train)
         run = tuner("launch", write_study(place), "--fuse", "off" if place == alone else "4")
         assert run.code == 0, run.err
     assert [record.getMessage() for record in caplog.records if "memory" in record.getMessage()] == [

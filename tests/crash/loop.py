@@ -42,7 +42,7 @@ from storage.proxy import Proxy
 
 from tuner.budget.step_budget import StepBudget
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training import trainer
+from tuner.training import supervisor
 
 ENOUGH = 3  # things that are wrong; more would say no more
 HURRIED = {"lease": QUICK_BEATS}
@@ -74,7 +74,7 @@ def aside(databases, kills, seed):
     """Kills while every state, however small, is saved beside the training by a thread: at random passes, for nobody
     knows their number.
     """
-    trainer.BACKGROUND_BYTES = 0
+    supervisor.BACKGROUND_BYTES = 0
     judge = Judge(databases)
     generator, wrong, done = random.Random(seed), [], 0
     while done < kills and len(wrong) < ENOUGH:

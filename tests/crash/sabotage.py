@@ -10,7 +10,7 @@ import torch
 from tuner import system
 from tuner.storage import claims, engine, recording
 from tuner.storage.store import Ledger
-from tuner.training import batches, checkpoints, trainer
+from tuner.training import batches, checkpoints, logbook
 
 
 def no_fence():
@@ -67,14 +67,14 @@ def curve_outside_the_transaction():
 
 def collection_before_commit():
     """Older checkpoints are deleted before the pointer to the new one is durable."""
-    commit = trainer.TrialInTraining._write_checkpoints
+    commit = logbook.Logbook._write_files
 
     def sweeping(self, state):
         written = commit(self, state)
         self.folder.sweep({checkpoint.file for checkpoint in written})
         return written
 
-    trainer.TrialInTraining._write_checkpoints = sweeping
+    logbook.Logbook._write_files = sweeping
 
 
 def loader_on_the_global_generator():

@@ -10,8 +10,8 @@ from tuner import Splits
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import Infeasible, NotFusible, TrialsFailed
 from tuner.execution import fusing
+from tuner.fused import engine as fused_engine
 from tuner.fused import fusion
-from tuner.fused import trainer as group_trainer
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
 from tuner.training.randomness import epoch_order
@@ -126,8 +126,8 @@ class Leaves(Mlp):
 
 def test_models_of_two_kinds_train_in_two_groups(tmp_path, monkeypatch):
     sizes = []
-    make = group_trainer.make_group
-    monkeypatch.setattr(group_trainer, "make_group", lambda runs, **rest: sizes.append(len(runs)) or make(runs, **rest))
+    make = fused_engine.make_group
+    monkeypatch.setattr(fused_engine, "make_group", lambda runs, **rest: sizes.append(len(runs)) or make(runs, **rest))
     assert ends(Leaves(), 4, tmp_path / "together") == ends(Leaves(), "off", tmp_path / "alone")
     assert sizes == [2, 2]
 

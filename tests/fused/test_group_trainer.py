@@ -6,13 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from support.fusing import TrialsRecorder, meaning, trained_alone, trained_together
-from support.tiny import StopAt, Tiny, setting_for, tiny_study
+from support.tiny import StopAt, Tiny, setting_for, tiny_study, train_alone
 
 from tuner import SearchSpace, log_uniform, uniform
 from tuner.errors import LeaseLost
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
-from tuner.training.trainer import Trainer
 
 SPACES = {
     "adamw": SearchSpace(
@@ -100,7 +99,7 @@ def test_trials_stopped_alone_at_different_steps_go_on_together(stops, tmp_path)
     alone = trained_alone(setting_for(study, tmp_path / "alone"), trials)
     folder, recorder = tmp_path / "together", TrialsRecorder()
     for trial, stop in zip(trials, stops, strict=False):
-        Trainer(setting_for(study, folder, stop=StopAt(stop + 1)), recorder).train(recorder.claim(trial))
+        train_alone(setting_for(study, folder, stop=StopAt(stop + 1)), recorder, recorder.claim(trial))
     trained_together(setting_for(study, folder), trials, recorder)
     assert_same(recorder, alone, (folder, tmp_path / "alone"), trials)
 

@@ -9,14 +9,13 @@ import struct
 import numpy as np
 import pytest
 import torch
-from support.tiny import CuttingRecorder, StopAt, Tiny, setting_for, tiny_study
+from support.tiny import CuttingRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 
 from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.records import Checkpoint, State
 from tuner.rounds.plan import planned_trials
 from tuner.storage.verify import clear_strays, stray_files
 from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
-from tuner.training.trainer import Trainer
 
 STUDY = tiny_study()
 TRIAL = planned_trials(STUDY)[0]
@@ -119,7 +118,7 @@ def test_a_state_of_something_else_is_passed_over_and_the_trial_starts_again(nam
     torch.save(STRANGE_STATES[name], tmp_path / "strange.pt")
     claim = recorder.claim(TRIAL)
     claim = type(claim)(1, 1, TRIAL, 1, (recorded(tmp_path, "strange.pt"),))
-    update = Trainer(setting_for(STUDY, tmp_path), recorder).train(claim)
+    update = train_alone(setting_for(STUDY, tmp_path), recorder, claim)
     assert (update.state, update.step) == (State.COMPLETE, 24)
 
 
@@ -179,7 +178,7 @@ def test_strays_are_looked_for_in_the_folder_of_the_study_alone(tmp_path):
 def test_what_is_written_is_for_its_owner_alone(tmp_path):
     before = os.umask(0)
     try:
-        Trainer(setting_for(STUDY, tmp_path / "new" / "root"), CuttingRecorder()).train(CuttingRecorder().claim(TRIAL))
+        train_alone(setting_for(STUDY, tmp_path / "new" / "root"), CuttingRecorder(), CuttingRecorder().claim(TRIAL))
     finally:
         os.umask(before)
     for path in (tmp_path / "new", *(tmp_path / "new").rglob("*")):
@@ -192,7 +191,7 @@ def test_a_training_whose_old_files_cannot_be_deleted_goes_on_to_its_end(tmp_pat
 
     monkeypatch.setattr(type(tmp_path), "unlink", refuse)
     recorder = CuttingRecorder()
-    update = Trainer(setting_for(STUDY, tmp_path, commit_seconds=0.0), recorder).train(recorder.claim(TRIAL))
+    update = train_alone(setting_for(STUDY, tmp_path, commit_seconds=0.0), recorder, recorder.claim(TRIAL))
     assert update.state is State.COMPLETE
     assert "cannot delete" in caplog.text
     assert all((tmp_path / kept.file).is_file() for kept in recorder.checkpoints)
@@ -202,9 +201,9 @@ def test_other_threads_than_before_are_told_and_never_silent(tmp_path):
     recorder, threads = CuttingRecorder(), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        Trainer(setting_for(STUDY, tmp_path, stop=StopAt(10)), recorder).train(recorder.claim(TRIAL))
+        train_alone(setting_for(STUDY, tmp_path, stop=StopAt(10)), recorder, recorder.claim(TRIAL))
         torch.set_num_threads(2)
-        update = Trainer(setting_for(STUDY, tmp_path), recorder).train(recorder.claim(TRIAL))
+        update = train_alone(setting_for(STUDY, tmp_path), recorder, recorder.claim(TRIAL))
     finally:
         torch.set_num_threads(threads)
     assert '"threads": 2' in update.numerics.text
@@ -225,9 +224,7 @@ def test_one_gradient_that_is_no_number_under_clipping_ends_the_trial_with_finit
     clipped = type(trial.point).of({**dict(trial.point), "clip_norm": 0.5})
     recorder = CuttingRecorder()
     trial = type(trial)(0, clipped, trial.seed, trial.data_seed, trial.schedule, trial.origin)
-    update = Trainer(setting_for(study, tmp_path, Poisoned(), commit_seconds=0.0), recorder).train(
-        recorder.claim(trial)
-    )
+    update = train_alone(setting_for(study, tmp_path, Poisoned(), commit_seconds=0.0), recorder, recorder.claim(trial))
     assert update.state is State.INFEASIBLE
     assert "step 1" in update.reason
     kept = [read_weights(tmp_path, one) for one in recorder.checkpoints if one.kind == "best"]

@@ -1,9 +1,10 @@
 """Training trials together and one by one, and what came out of it bit for bit."""
 
-from tuner.fused.trainer import GroupTrainer
+from support.tiny import train_alone
+from tuner.fused.engine import Fused
 from tuner.records import Claim, State
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
-from tuner.training.trainer import Trainer
+from tuner.training.supervisor import Supervisor
 
 
 class TrialsRecorder:
@@ -34,13 +35,13 @@ class TrialsRecorder:
 def trained_alone(setting, trials, recorder=None):
     recorder = recorder or TrialsRecorder()
     for trial in trials:
-        Trainer(setting, recorder).train(recorder.claim(trial))
+        train_alone(setting, recorder, recorder.claim(trial))
     return recorder
 
 
 def trained_together(setting, trials, recorder=None):
     recorder = recorder or TrialsRecorder()
-    GroupTrainer(Trainer(setting, recorder)).train([recorder.claim(trial) for trial in trials])
+    Supervisor(Fused(setting), recorder).train([recorder.claim(trial) for trial in trials])
     return recorder
 
 

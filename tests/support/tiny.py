@@ -11,8 +11,10 @@ from tuner import SearchSpace, Splits, Workload, at_most, constant_then_decay, l
 from tuner.budget.step_budget import StepBudget
 from tuner.design.study import Study
 from tuner.records import Checkpoint, Claim, Measurement, TrialUpdate
+from tuner.training.alone import Alone
 from tuner.training.evaluation import check_going_on
 from tuner.training.setup import Data, TrainingSetup
+from tuner.training.supervisor import Supervisor
 
 CPU = torch.device("cpu")
 
@@ -66,6 +68,12 @@ def setting_for(study, folder, workload=None, device=CPU, **changes):
         study, workload, Data.of(workload, device), device, folder, "tiny/round-1", commit_seconds=1e9
     )
     return replace(whole, **changes)
+
+
+def train_alone(setup, recorder, claim):
+    """Train one claimed trial for itself; its last update."""
+    (update,) = Supervisor(Alone(setup), recorder).train([claim])
+    return update
 
 
 class MemoryRecorder:

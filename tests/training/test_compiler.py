@@ -23,7 +23,7 @@ study, cpu = study_of_round(campaign, 1, 100), torch.device("cpu")
 setting = TrainingSetup(study, campaign.workload, Data.of(campaign.workload, cpu), cpu, Path("nowhere"), "test")
 runs = [TrialRun(setting, trial) for trial in planned_trials(study)[:3]]
 runs[2].advance(2)
-runs[2].load(runs[2].state(), {})
+runs[2].load(runs[2].state())
 group = make_group(runs[:2])
 group.advance(2)
 print([run.step for run in runs], "torch._dynamo" in sys.modules)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.gpu import ON_GPU, prepared_gpu
-from support.tiny import MemoryRecorder, StopAt, Tiny, setting_for, tiny_study
+from support.tiny import MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
 from tuner import SearchSpace, log_uniform
@@ -17,7 +17,6 @@ from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
 from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import is_repeatable, numerics
-from tuner.training.trainer import Trainer
 
 pytestmark = ON_GPU
 STOPS = [0, 1, 2, 5, 6, 7, 10, 13, 19, 23]
@@ -38,7 +37,7 @@ def trained(study, folder, device, stops=(), workload=None):
     trial = planned_trials(study)[0]
     for stop in [*stops, None]:
         changes = {} if stop is None else {"stop": StopAt(stop + 1)}
-        Trainer(setting_for(study, folder, workload, device, **changes), recorder).train(recorder.claim(trial))
+        train_alone(setting_for(study, folder, workload, device, **changes), recorder, recorder.claim(trial))
     return recorder
 
 
@@ -66,7 +65,7 @@ def test_a_checkpoint_goes_on_on_the_other_device_and_says_that_it_is_not_exact(
     trial = planned_trials(study)[0]
     for device, changes in ((devices[first], {"stop": StopAt(12)}), (devices[second], {})):
         setting = setting_for(study, tmp_path, None, device, **changes)
-        Trainer(setting, recorder).train(recorder.claim(trial))
+        train_alone(setting, recorder, recorder.claim(trial))
     last = recorder.updates[-1]
     assert last.state is State.COMPLETE
     assert last.numerics.exact is False
@@ -127,10 +126,9 @@ import sys
 from pathlib import Path
 import torch
 from support.gpu import prepared_gpu
-from support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study
+from support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study, train_alone
 from tuner.errors import DeviceLost
 from tuner.rounds.plan import planned_trials
-from tuner.training.trainer import Trainer
 
 class Asserts(Tiny):
     def loss(self, model, batch, point):
@@ -140,7 +138,7 @@ class Asserts(Tiny):
 recorder = MemoryRecorder()
 setting = setting_for(tiny_study(), Path(sys.argv[1]), Asserts(), prepared_gpu())
 try:
-    Trainer(setting, recorder).train(recorder.claim(planned_trials(tiny_study())[0]))
+    train_alone(setting, recorder, recorder.claim(planned_trials(tiny_study())[0]))
 except DeviceLost as error:
     print("DeviceLost", len(recorder.updates))
 """

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.tiny import MemoryRecorder, StopAt, Tiny, setting_for, tiny_study
+from support.tiny import MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
 from tuner import SearchSpace, choice, integers, log_uniform
@@ -13,7 +13,6 @@ from tuner.errors import Infeasible, StudyChanged, WorkloadError
 from tuner.rounds.plan import planned_trials
 from tuner.sources.running import Seen
 from tuner.training.first_look import MOST, NOT_BUILT, check_repeatable_weights, first_look, points_of_architectures
-from tuner.training.trainer import Trainer
 from tuner.training.trial_run import TrialRun
 
 
@@ -43,15 +42,15 @@ TRIAL = planned_trials(STUDY)[0]
 
 
 def stopped(folder, recorder, **more):
-    Trainer(setting_for(STUDY, folder, Shifted(0.0), stop=StopAt(10), **more), recorder).train(recorder.claim(TRIAL))
+    train_alone(setting_for(STUDY, folder, Shifted(0.0), stop=StopAt(10), **more), recorder, recorder.claim(TRIAL))
 
 
 def test_a_trial_does_not_go_on_from_a_state_that_began_elsewhere(tmp_path):
     recorder = MemoryRecorder()
     stopped(tmp_path, recorder)
     with pytest.raises(StudyChanged, match="trial 0 of round-1 was begun from other initial weights"):
-        Trainer(setting_for(STUDY, tmp_path, Shifted(0.5)), recorder).train(recorder.claim(TRIAL))
-    Trainer(setting_for(STUDY, tmp_path, Shifted(0.0)), recorder).train(recorder.claim(TRIAL))
+        train_alone(setting_for(STUDY, tmp_path, Shifted(0.5)), recorder, recorder.claim(TRIAL))
+    train_alone(setting_for(STUDY, tmp_path, Shifted(0.0)), recorder, recorder.claim(TRIAL))
     assert recorder.updates[-1].step == 24
     assert recorder.updates[-1].numerics.exact
 
@@ -59,16 +58,14 @@ def test_a_trial_does_not_go_on_from_a_state_that_began_elsewhere(tmp_path):
 def test_a_trial_that_goes_on_with_other_code_is_marked(tmp_path):
     recorder = MemoryRecorder()
     stopped(tmp_path, recorder, fingerprint="code of then")
-    Trainer(setting_for(STUDY, tmp_path, Shifted(0.0), fingerprint="code of now"), recorder).train(
-        recorder.claim(TRIAL)
-    )
+    train_alone(setting_for(STUDY, tmp_path, Shifted(0.0), fingerprint="code of now"), recorder, recorder.claim(TRIAL))
     assert not recorder.updates[-1].numerics.exact
 
 
 def test_a_trial_that_goes_on_with_another_version_of_a_package_is_marked(tmp_path):
     recorder = MemoryRecorder()
     stopped(tmp_path, recorder, packages={"lib": "1"})
-    Trainer(setting_for(STUDY, tmp_path, Shifted(0.0), packages={"lib": "2"}), recorder).train(recorder.claim(TRIAL))
+    train_alone(setting_for(STUDY, tmp_path, Shifted(0.0), packages={"lib": "2"}), recorder, recorder.claim(TRIAL))
     assert not recorder.updates[-1].numerics.exact
 
 
@@ -78,7 +75,7 @@ def test_a_state_without_a_digest_of_its_beginning_is_taken_as_it_is(tmp_path):
     state = {name: value for name, value in run.state().items() if name != "initial"}
     other = TrialRun(setting_for(STUDY, tmp_path, Shifted(0.5)), TRIAL)
     other.note_initial()
-    other.load(state, {})
+    other.load(state)
     assert other.step == 3
 
 

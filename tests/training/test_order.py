@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from support.tiny import CuttingRecorder, setting_for, tiny_study
+from support.tiny import CuttingRecorder, setting_for, tiny_study, train_alone
 
 from tuner.rounds.plan import planned_trials
-from tuner.training import trainer as trainers
-from tuner.training.trainer import Trainer
+from tuner.training import supervisor
 
 STUDY = tiny_study()
 
@@ -53,11 +52,11 @@ class Recording(CuttingRecorder):
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_file_is_durable_before_it_is_recorded_and_deleted_after_it_is_forgotten(beside, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainers, "BACKGROUND_BYTES", 0 if beside else 1 << 40)
+    monkeypatch.setattr(supervisor, "BACKGROUND_BYTES", 0 if beside else 1 << 40)
     journal = Journal(monkeypatch)
     recorder = Recording(journal)
     root = tmp_path / "checkpoints"
-    Trainer(setting_for(STUDY, root, commit_seconds=0.0), recorder).train(recorder.claim(planned_trials(STUDY)[0]))
+    train_alone(setting_for(STUDY, root, commit_seconds=0.0), recorder, recorder.claim(planned_trials(STUDY)[0]))
     named, checked = (), 0
     for place, (kind, what) in enumerate(journal.entries):
         if kind == "record":

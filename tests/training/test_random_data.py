@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.drawing import DRAWS, MAKES, Batched, Drawing, OfDrawing, disturb, none
 from support.fusing import meaning, trained_alone, trained_together
-from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study
+from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
 from tuner import Splits
@@ -20,7 +20,6 @@ from tuner.training.evaluation import evaluate
 from tuner.training.host_generators import HOST
 from tuner.training.random_examples import random_example
 from tuner.training.randomness import callers_generators_restored, epoch_seed, example_seeds, examples_seed
-from tuner.training.trainer import Trainer
 from tuner.training.trial_run import TrialRun, build_model
 
 STUDY = tiny_study()
@@ -51,7 +50,7 @@ def test_a_trial_resumed_in_the_midst_of_an_epoch_has_the_bits_of_one_that_ran_t
         first.advance(stop)
         disturb()
         second = TrialRun(setting_for(STUDY, tmp_path, workload), TRIAL)
-        second.load(first.state(), {})
+        second.load(first.state())
         disturb(3)
         assert results(second, 24) == whole, f"stopped at step {stop}"
 
@@ -180,7 +179,7 @@ def test_whoever_else_draws_is_seeded_too(kind, tmp_path):
         for stop in [*stops, None]:
             disturb()
             changes = {} if stop is None else {"stop": StopAt(stop + 1)}
-            Trainer(setting_for(STUDY, folder, kind(), **changes), recorder).train(recorder.claim(TRIAL))
+            train_alone(setting_for(STUDY, folder, kind(), **changes), recorder, recorder.claim(TRIAL))
         assert recorder.updates[-1].state is State.COMPLETE
         return recorder.measurements
 
@@ -223,7 +222,7 @@ def test_a_training_leaves_the_callers_generators_alone(tmp_path):
         disturb()
     assert states() == before
     recorder = MemoryRecorder()
-    Trainer(setting_for(STUDY, tmp_path, DrawsInLoss()), recorder).train(recorder.claim(TRIAL))
+    train_alone(setting_for(STUDY, tmp_path, DrawsInLoss()), recorder, recorder.claim(TRIAL))
     assert states() == before
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny import CuttingRecorder, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study
+from support.tiny import CuttingRecorder, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 
 from tuner import SearchSpace, log_uniform
 from tuner.errors import CorruptCheckpoint, DeviceLost, LeaseLost, Unreachable
 from tuner.records import Checkpoint, Claim, Numerics, State
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
-from tuner.training.trainer import Trainer
 
 STEPS = 24
 OPTIMIZERS = {
@@ -33,7 +32,7 @@ def trained(study, folder, stops=()):
     trial = planned_trials(study)[0]
     for stop in [*stops, None]:
         changes = {} if stop is None else {"stop": StopAt(stop + 1)}
-        update = Trainer(setting_for(study, folder, **changes), recorder).train(recorder.claim(trial))
+        update = train_alone(setting_for(study, folder, **changes), recorder, recorder.claim(trial))
     assert update.state is State.COMPLETE
     return recorder
 
@@ -69,7 +68,7 @@ def test_durable_commits_in_between_change_nothing_but_what_survives(tmp_path):
     whole = meaning(trained(study, tmp_path / "whole"), tmp_path / "whole")
     recorder = MemoryRecorder()
     folder = tmp_path / "often"
-    Trainer(setting_for(study, folder, commit_seconds=0.0), recorder).train(recorder.claim(planned_trials(study)[0]))
+    train_alone(setting_for(study, folder, commit_seconds=0.0), recorder, recorder.claim(planned_trials(study)[0]))
     assert len(recorder.updates) > 4
     assert meaning(recorder, folder) == whole
     on_disk = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -81,14 +80,14 @@ def test_a_damaged_checkpoint_is_noticed_and_the_trial_starts_again(tmp_path):
     whole = meaning(trained(study, tmp_path / "whole"), tmp_path / "whole")
     recorder = MemoryRecorder()
     trial = planned_trials(study)[0]
-    Trainer(setting_for(study, tmp_path, stop=StopAt(13)), recorder).train(recorder.claim(trial))
+    train_alone(setting_for(study, tmp_path, stop=StopAt(13)), recorder, recorder.claim(trial))
     latest = next(c for c in recorder.checkpoints if c.kind == "latest")
     content = bytearray((tmp_path / latest.file).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / latest.file).write_bytes(content)
     claim = recorder.claim(trial)
     recorder.updates.clear()
-    Trainer(setting_for(study, tmp_path), recorder).train(claim)
+    train_alone(setting_for(study, tmp_path), recorder, claim)
     assert meaning(recorder, tmp_path) == whole
 
 
@@ -104,9 +103,9 @@ def test_other_numerics_are_marked_and_never_silent(tmp_path, monkeypatch):
     study = tiny_study()
     recorder = MemoryRecorder()
     trial = planned_trials(study)[0]
-    Trainer(setting_for(study, tmp_path, stop=StopAt(10)), recorder).train(recorder.claim(trial))
+    train_alone(setting_for(study, tmp_path, stop=StopAt(10)), recorder, recorder.claim(trial))
     monkeypatch.setattr("tuner.training.setup.numerics", lambda *rest: Numerics.of({"engine": "another"}))
-    update = Trainer(setting_for(study, tmp_path), recorder).train(recorder.claim(trial))
+    update = train_alone(setting_for(study, tmp_path), recorder, recorder.claim(trial))
     assert update.numerics.text == '{"engine": "another", "exact": false}'
 
 
@@ -127,13 +126,13 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_gives_the_same_bi
         folder, recorder = tmp_path / f"{time}", CuttingRecorder()
         trial = planned_trials(study)[0]
         stop = StopAt(generator.randrange(12, STEPS))
-        Trainer(setting_for(study, folder, stop=stop, commit_seconds=0.0), recorder).train(recorder.claim(trial))
+        train_alone(setting_for(study, folder, stop=stop, commit_seconds=0.0), recorder, recorder.claim(trial))
         newest, previous = (c for c in recorder.checkpoints if c.kind == "latest")
         path = folder / newest.file
         path.write_bytes(damaged(path.read_bytes(), kind, generator))
         caplog.clear()
         claim = recorder.claim(trial)
-        Trainer(setting_for(study, folder), recorder).train(claim)
+        train_alone(setting_for(study, folder), recorder, claim)
         assert "is damaged" in caplog.text
         assert recorder.updates[-1].cut_back_to == previous.step
         assert meaning(recorder, folder) == whole
@@ -144,10 +143,10 @@ def test_when_every_checkpoint_is_damaged_the_trial_starts_again(tmp_path, caplo
     whole = meaning(trained(study, tmp_path / "whole"), tmp_path / "whole")
     recorder = CuttingRecorder()
     trial = planned_trials(study)[0]
-    Trainer(setting_for(study, tmp_path, stop=StopAt(20), commit_seconds=0.0), recorder).train(recorder.claim(trial))
+    train_alone(setting_for(study, tmp_path, stop=StopAt(20), commit_seconds=0.0), recorder, recorder.claim(trial))
     for kept in recorder.checkpoints:
         (tmp_path / kept.file).write_bytes(b"")
-    Trainer(setting_for(study, tmp_path), recorder).train(recorder.claim(trial))
+    train_alone(setting_for(study, tmp_path), recorder, recorder.claim(trial))
     assert recorder.updates[-1].cut_back_to == -1
     assert meaning(recorder, tmp_path) == whole
 
@@ -230,7 +229,7 @@ def test_training_goes_on_while_the_database_is_away(answer_lost, tmp_path):
     recorder = AwayRecorder({1, 2, 4}, answer_lost=answer_lost)
     folder = tmp_path / "away"
     trial = planned_trials(study)[0]
-    Trainer(setting_for(study, folder, commit_seconds=0.0), recorder).train(recorder.claim(trial))
+    train_alone(setting_for(study, folder, commit_seconds=0.0), recorder, recorder.claim(trial))
     assert recorder.calls == len({*study.budget.evaluation_steps, *trial.pins}), "a commit wherever it stops to look"
     assert meaning(recorder, folder) == whole
 
@@ -238,14 +237,14 @@ def test_training_goes_on_while_the_database_is_away(answer_lost, tmp_path):
 def test_the_end_of_a_trial_is_not_taken_for_written_while_the_database_is_away(tmp_path):
     recorder = AwayRecorder({1}, answer_lost=False)
     with pytest.raises(Unreachable):
-        Trainer(setting_for(tiny_study(), tmp_path), recorder).train(recorder.claim(planned_trials(tiny_study())[0]))
+        train_alone(setting_for(tiny_study(), tmp_path), recorder, recorder.claim(planned_trials(tiny_study())[0]))
 
 
 def test_a_refused_commit_takes_its_files_back(tmp_path):
     recorder = AwayRecorder(set(), answer_lost=False)
     recorder.record = refuse_lease
     with pytest.raises(LeaseLost):
-        Trainer(setting_for(tiny_study(), tmp_path), recorder).train(Claim(1, 1, planned_trials(tiny_study())[0], 1))
+        train_alone(setting_for(tiny_study(), tmp_path), recorder, Claim(1, 1, planned_trials(tiny_study())[0], 1))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -260,7 +259,7 @@ def test_a_dead_accelerator_ends_the_process_and_not_the_trial(tmp_path, monkeyp
     monkeypatch.setattr(Tiny, "loss", assert_on_device)
     recorder = MemoryRecorder()
     with pytest.raises(DeviceLost, match="device-side assert"):
-        Trainer(setting_for(tiny_study(), tmp_path), recorder).train(recorder.claim(planned_trials(tiny_study())[0]))
+        train_alone(setting_for(tiny_study(), tmp_path), recorder, recorder.claim(planned_trials(tiny_study())[0]))
     assert recorder.updates == []
 
 
@@ -276,9 +275,7 @@ def test_out_of_memory_is_the_points_fault_and_leaves_nothing_in_memory(error, t
 
     monkeypatch.setattr(Tiny, "loss", run_out)
     recorder = MemoryRecorder()
-    update = Trainer(setting_for(tiny_study(), tmp_path), recorder).train(
-        recorder.claim(planned_trials(tiny_study())[0])
-    )
+    update = train_alone(setting_for(tiny_study(), tmp_path), recorder, recorder.claim(planned_trials(tiny_study())[0]))
     if error is not None:
         error.__traceback__ = None  # of the test's own object
     gc.collect()

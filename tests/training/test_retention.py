@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tuner.design.objective import maximize, minimize
-from tuner.training.best import BestKeeper
+from tuner.training.best import BestKeeper, snapshot
 from tuner.training.checkpoints import CheckpointFolder
 
 VALUES = st.one_of(
@@ -27,7 +28,7 @@ def model_of(step):
 
 def offered(keeper, curve, first=0):
     for step, value in enumerate(curve, first + 1):
-        keeper.offer(step, value, model_of(step))
+        keeper.offer(step, value, partial(snapshot, model_of(step)))
     return keeper
 
 

@@ -10,18 +10,16 @@ from functools import partial
 
 import pytest
 import torch
-from support.tiny import CuttingRecorder, StopAt, Tiny, setting_for, tiny_study
+from support.tiny import CuttingRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from training.test_resume import AwayRecorder, meaning, trained
 
 from tuner.errors import LeaseLost
 from tuner.records import State, TrialUpdate
 from tuner.rounds.plan import planned_trials
-from tuner.training import saving
-from tuner.training import trainer as trainers
+from tuner.training import saving, supervisor
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
 from tuner.training.compiler import plain_step
 from tuner.training.saving import BackgroundSaver, Copies, num_bytes
-from tuner.training.trainer import Trainer
 
 STUDY = tiny_study()
 TRIAL = planned_trials(STUDY)[0]
@@ -29,7 +27,7 @@ TRIAL = planned_trials(STUDY)[0]
 
 @pytest.fixture(autouse=True)
 def every_state_is_large(monkeypatch):
-    monkeypatch.setattr(trainers, "BACKGROUND_BYTES", 0)
+    monkeypatch.setattr(supervisor, "BACKGROUND_BYTES", 0)
 
 
 @pytest.fixture
@@ -114,7 +112,7 @@ def train(folder, recorder=None, stops=(), **changes):
     changes = {"commit_seconds": 0.0, **changes}
     for stop in [*stops, None]:
         more = {} if stop is None else {"stop": StopAt(stop + 1)}
-        Trainer(setting_for(study, folder, **changes, **more), recorder).train(recorder.claim(trial))
+        train_alone(setting_for(study, folder, **changes, **more), recorder, recorder.claim(trial))
     return recorder
 
 
@@ -324,7 +322,7 @@ def test_an_error_of_the_users_code_ends_the_trial_and_the_thread(writes, tmp_pa
 
 
 def test_small_states_are_written_at_once(writes, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainers, "BACKGROUND_BYTES", 1 << 20)
+    monkeypatch.setattr(supervisor, "BACKGROUND_BYTES", 1 << 20)
     train(tmp_path)
     assert set(writes.threads) == {threading.current_thread().name}
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-from support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study
+from support.tiny import MemoryRecorder, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
 from tuner import Infeasible, SearchSpace, Splits, log_uniform, maximize, minimize
@@ -22,7 +22,6 @@ from tuner.training.batches import Split, TrainingBatches
 from tuner.training.checkpoints import read_weights
 from tuner.training.evaluation import evaluate
 from tuner.training.preflight import check_workload, measured_price
-from tuner.training.trainer import Trainer
 
 
 class Plain(Tiny):
@@ -38,7 +37,7 @@ class Plain(Tiny):
 def train(study, folder, workload, trial=None, **changes):
     recorder = MemoryRecorder()
     trial = trial or planned_trials(study)[0]
-    update = Trainer(setting_for(study, folder, workload, **changes), recorder).train(recorder.claim(trial))
+    update = train_alone(setting_for(study, folder, workload, **changes), recorder, recorder.claim(trial))
     return update, recorder
 
 

@@ -211,5 +211,5 @@ def test_a_state_of_an_older_version_without_extra_state_is_marked(tmp_path):
     run, other = TrialRun(setting, trial), TrialRun(setting, trial)
     run.advance(3)
     old = {name: part for name, part in run.state().items() if name != "extra"}
-    other.load(old, {})
+    other.load(old)
     assert not other.exact

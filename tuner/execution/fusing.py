@@ -14,6 +14,7 @@ from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.execution.choices import Choices
 from tuner.execution.machine import Fuse
+from tuner.fused.engine import Fused
 from tuner.fused.fusion import (
     FEWEST_STEPS,
     best_fusion,
@@ -22,14 +23,13 @@ from tuner.fused.fusion import (
     steps_ahead,
     trials_that_fit,
 )
-from tuner.fused.trainer import GroupTrainer
 from tuner.records import Claim, State, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Fusion
 from tuner.training.setup import TrainingSetup
-from tuner.training.trainer import Trainer
+from tuner.training.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 MOST_COMPARED = 64  # of a shape, where no two models are alike
@@ -72,17 +72,17 @@ class Fusing:
             return max(known)
         return 1 if self._short else largest_group(self.setting.device)
 
-    def train(self, trainer: Trainer, claims: Sequence[Claim]) -> list[TrialUpdate]:
+    def train(self, supervisor: Supervisor, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials; those without an update in the answer were not touched, and are to be handed back."""
         claims = self._only(claims, _of_one_history(claims))
         if self.fuse == "off" or len(claims) == 1:
-            return [trainer.train(claims[0])]
+            return supervisor.train(claims[:1])
         group = claims[0].trial.shape_group
         try:
             choice = self._wanted(claims) if isinstance(self.fuse, int) else self._best(claims)
             claims = self._only(claims, claims[: choice.num_trials])
             if choice.num_trials > 1:
-                return self._train_together(trainer, claims, choice)
+                return self._train_together(supervisor, claims, choice)
         except NotFusible as error:
             if isinstance(self.fuse, int):
                 message = f"{error}; --fuse auto trains such trials one by one, --fuse off trains all so"
@@ -97,7 +97,7 @@ class Fusing:
             gc.collect()
             self._halve(group, len(claims))
             return []
-        return [trainer.train(claims[0])]
+        return supervisor.train(claims[:1])
 
     def _halve(self, group: str, tried: int) -> None:
         """Train fewer trials together from now on: so many do not fit into the memory of the device."""
@@ -143,9 +143,9 @@ class Fusing:
         self.choices.keep(trials[0].shape_group, choice)
         return choice
 
-    def _train_together(self, trainer: Trainer, claims: Sequence[Claim], choice: Fusion) -> list[TrialUpdate]:
-        together, group = GroupTrainer(trainer), claims[0].trial.shape_group
-        updates = together.train(claims)
+    def _train_together(self, supervisor: Supervisor, claims: Sequence[Claim], choice: Fusion) -> list[TrialUpdate]:
+        together, group = Fused(self.setting), claims[0].trial.shape_group
+        updates = Supervisor(together, supervisor.recorder, supervisor.on_step).train(claims)
         if together.unlike and not self._unlike:
             self._unlike = True
             _log.warning("trials are trained one by one: %s", together.unlike)

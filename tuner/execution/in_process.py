@@ -18,9 +18,10 @@ from tuner.storage.living import worker_id
 from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import Profile
-from tuner.training.trainer import Trainer
+from tuner.training.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
@@ -55,7 +56,7 @@ class _Run:
 
     def train_all(self, folder_identity: str) -> None:
         ledger, row, stop = self.ledger, self.row, self.stop
-        trainer = Trainer(self.setting, RetryingRecorder(ledger, stop), self.listener.trial_stepped)
+        supervisor = Supervisor(Alone(self.setting), RetryingRecorder(ledger, stop), self.listener.trial_stepped)
         fusing = Fusing(self.machine.fuse, ledger, row, self.setting, self.machine.worker_count or 1)
         worker, waited = worker_id(), 0.0
         held: list[Claim] = []
@@ -64,7 +65,7 @@ class _Run:
                 refuse_if_lost(self.machine.checkpoint_root, folder_identity)
                 held[:] = claims = retried(lambda: self._claimed(worker, fusing.claim_size()), stop)
                 if claims:
-                    self._train(fusing, trainer, claims)
+                    self._train(fusing, supervisor, claims)
                     retried(self._keep_within_quota, stop)
                     waited = 0.0
                 elif retried(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
@@ -97,7 +98,7 @@ class _Run:
             )
         return waited + pause
 
-    def _train(self, fusing: Fusing, trainer: Trainer, claims: Sequence[Claim]) -> None:
+    def _train(self, fusing: Fusing, supervisor: Supervisor, claims: Sequence[Claim]) -> None:
         """Train claimed trials; whatever happens, those that are not finished are released."""
         for claim in claims:
             self.listener.trial_started(claim)
@@ -107,7 +108,7 @@ class _Run:
             with beats:
                 settle_determinism(self.setting, claims[0].trial)
                 offered = retried(lambda: self.finder.offered(claims), self.stop)
-                updates = fusing.train(trainer, offered)
+                updates = fusing.train(supervisor, offered)
         except LeaseLost:
             return
         except (TunerError, OSError) as error:

@@ -12,9 +12,10 @@ from tuner.execution.machine import Machine
 from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
 from tuner.training.setup import TrainingSetup
-from tuner.training.trainer import Trainer
+from tuner.training.supervisor import Supervisor
 
 NEVER = 1e9  # seconds between commits
 
@@ -70,7 +71,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
         for words in (*causes, *_about(record)):
             tell(words)
         settle_determinism(setting, trial)
-        Trainer(setting, recorder).train(Claim(record.trial_id, 1, trial, 1))
+        Supervisor(Alone(setting), recorder).train([Claim(record.trial_id, 1, trial, 1)])
     return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
 
 

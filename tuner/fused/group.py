@@ -97,17 +97,19 @@ class Group:
         """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
         losses = []
         shared, work = self._is_shared(), None
-        for _ in range(updates):
-            if self.setting.stop():
-                break
-            work = self._work(shared, work)
-            with _mode(work.recording):
-                losses.append(self._update(work))
-                for trial in self.live:
-                    self.runs[trial].step += 1
-                    self._made[trial] += 1
-        if losses:
-            self._hand_over(losses)
+        try:
+            for _ in range(updates):
+                if self.setting.stop():
+                    break
+                work = self._work(shared, work)
+                with _mode(work.recording):
+                    losses.append(self._update(work))
+                    for trial in self.live:
+                        self.runs[trial].step += 1
+                        self._made[trial] += 1
+        finally:
+            if losses:
+                self._hand_over(losses)
         return len(losses)
 
     def transform(self, change: Callable[[Recording], Recording]) -> None:

@@ -60,7 +60,7 @@ def _trained_alone(run: TrialRun, updates: int) -> TrialRun:
     """A copy of a trial, some updates later."""
     copy = TrialRun(replace(run.setting, stop=lambda: False), run.trial)
     copy.batches = run.batches
-    copy.load({**run.state(), "best": []}, {})
+    copy.load(run.state())
     copy.optimizer.load_state_dict(_cloned(copy.optimizer.state_dict()))
     copy.advance(run.step + updates)
     return copy

@@ -8,8 +8,3 @@ from tuner.plots.plot import Plot
 from tuner.registry import Registry
 
 PLOTS: Registry[Plot] = Registry("plot", Plot, package="tuner.plots", order=lambda plot: (plot.place, plot.name))
-
-
-def titles() -> dict[str, str]:
-    """The name of each plot with its title and scope, for a help page."""
-    return {plot.name: f"{plot.title} ({plot.scope})" for plot in PLOTS}

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.questions.adoption import KIND, LEVEL, adoption_finding, is_candidate, last_adoption, log_entry
+from tuner.analysis.questions.adoption import KIND, adoption_finding, is_candidate, last_adoption, log_entry
+from tuner.analysis.replicates import LEVEL
 from tuner.analysis.round_frames import row_of_trial
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study

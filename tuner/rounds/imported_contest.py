@@ -11,8 +11,8 @@ import pandas as pd
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.questions.adoption import KIND, LEVEL, adoption_finding, log_entry
-from tuner.analysis.replicates import replicate_groups
+from tuner.analysis.questions.adoption import KIND, adoption_finding, log_entry
+from tuner.analysis.replicates import LEVEL, replicate_groups
 from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.origin import RUN_ORIGIN
@@ -152,7 +152,7 @@ def _best(frames: StudyFrames, ready: Sequence[tuple[int, ...]]) -> tuple[int, .
     if not ready:
         raise DeclarationError(f"no point has {MINIMUM_REPLICATES} replicates that finished; {_told(frames, ready)}")
     values = frames.complete.set_index("trial")["best_value"]
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     means = [sign * float(values.reindex(group).mean()) for group in ready]
     return min(zip(means, ready, strict=True), key=lambda one: (one[0] != one[0], one))[1]
 

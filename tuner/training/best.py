@@ -1,11 +1,14 @@
 """The best weights seen so far, in memory, by the selection metric (A10, B44)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from tuner.design.objective import Objective
 from tuner.training.extra_state import state_dict_of
+
+Copy = Callable[[dict[str, torch.Tensor] | None], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +28,17 @@ class BestKeeper:
         self.count = count
         self.kept: list[Kept] = []
 
-    def offer(self, step: int, value: float, model: torch.nn.Module, *, reuse: bool = True) -> None:
-        """Copy the model's weights if they are among the best.
+    def offer(self, step: int, value: float, weights: Copy, *, reuse: bool = True) -> None:
+        """Copy the weights, by `weights(memory of an older copy, or None)`, if they are among the best.
 
-        `reuse` the memory of those that they replace; not while somebody else reads it.
+        `reuse` the memory of those that they replace; not while another thread reads it.
         """
         if len(self.kept) == self.count and not self.objective.better(value, self.kept[-1].value):
             return
         if not self.objective.better(value, float("nan")):
             return
         room = self.kept.pop().weights if len(self.kept) == self.count else None
-        self._insert(Kept(step, value, snapshot(model, room if reuse else None)))
+        self._insert(Kept(step, value, weights(room if reuse else None)))
 
     def restore(self, step: int, value: float, weights: dict[str, torch.Tensor]) -> None:
         """Put back what an interrupted run had kept."""

@@ -29,7 +29,9 @@ class Copies:
         self._rooms: dict[str, list[torch.Tensor]] = {}
         self._waiting: RemovableHandle | None = None
 
-    def of(self, state: Mapping[str, Any], optimizer: Optimizer, helper: Executor) -> tuple[dict[str, Any], Copied]:
+    def of(
+        self, state: Mapping[str, Any], optimizer: Optimizer | None, helper: Executor
+    ) -> tuple[dict[str, Any], Copied]:
         """The same state with its tensors on the CPU, good until the next call, and when it is whole.
 
         What `optimizer` alone changes (two thirds of a state of Adam) the `helper` copies during the next step, whose
@@ -37,7 +39,8 @@ class Copies:
         """
         tensors = {part: list(tensors_in(value)) for part, value in state.items()}
         rooms = {part: self._room(part, needed) for part, needed in tensors.items()}
-        late = set() if any(tensor.is_cuda for tensor in tensors["optimizer"]) else {"optimizer"}
+        wait = optimizer is not None and not any(tensor.is_cuda for tensor in tensors["optimizer"])
+        late = {"optimizer"} if wait else set()
 
         def copy(parts: Set[str]) -> None:
             for part in parts:
@@ -47,7 +50,9 @@ class Copies:
         copied = helper.submit(copy, late)  # not before: it may share our core
         if self._waiting is not None:
             self._waiting.remove()
-        self._waiting = optimizer.register_step_pre_hook(lambda *_: copied.result())
+            self._waiting = None
+        if optimizer is not None:
+            self._waiting = optimizer.register_step_pre_hook(lambda *_: copied.result())
         return {part: _with_tensors(value, iter(rooms[part])) for part, value in state.items()}, copied
 
     def _room(self, part: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,22 +1,25 @@
 """One trial while it trains: model, optimizer, and everything a checkpoint has to hold."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from tuner.design.names import Name
+from tuner.design.objective import BATCH_LOSS, GRADIENT_NORM
 from tuner.design.points import Point
-from tuner.design.prefix import base_digest, rates_of
+from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged, WorkloadError
-from tuner.records import Numerics
+from tuner.records import Numerics, PrefixKey
 from tuner.training.batches import Split, TrainingBatches
-from tuner.training.best import BestKeeper
+from tuner.training.best import snapshot
 from tuner.training.compiler import plain_step
+from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
@@ -26,7 +29,8 @@ from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer, settle_sparse
 from tuner.training.randomness import seed_global_generators, seed_torch_generators, step_seed
 from tuner.training.setup import TrainingSetup
-from tuner.training.stability import clip_gradients, total_norm
+from tuner.training.spoiled import what_spoiled
+from tuner.training.stability import Divergence, clip_gradients, diverged_loss, diverged_weights, total_norm
 from tuner.training.tensor_digests import digest_of_tensors
 
 
@@ -51,11 +55,11 @@ class TrialRun:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(setting.optimizer_of(trial), self.parameters, self.point, self.rates[0])
         self.batches = TrainingBatches(setting.data.training, setting.batch_size_of(trial), trial.data_seed)
-        self.best = BestKeeper(setting.study.objective, setting.study.keep_best)
         self.step = 0
         self.initial = ""
         self.first_loss = ""
         self.losses: list[torch.Tensor] = []
+        self._checked = 0  # losses that are known to be finite
         self.gradient_norm = 0.0
         self.draws = False
         self._augmentation_draws = False  # it is called again where that is seen, so nothing depends on it
@@ -158,6 +162,54 @@ class TrialRun:
         measured = evaluate(workload, self.model, setting.data.training_sample, batch_size=size, stop=stop)
         return measured | evaluate(workload, self.model, setting.data.validation, batch_size=size, stop=stop)
 
+    @property
+    def unevaluated(self) -> int:
+        """Updates made since the last evaluation."""
+        return len(self.losses)
+
+    def divergence(self) -> Divergence | None:
+        """Read back the losses that were not read yet; what is not finite among them, or in gradient and weights."""
+        new = self.losses[self._checked :]
+        if not new:
+            return None
+        values = torch.stack(new).tolist()
+        self._checked = len(self.losses)
+        divergence = diverged_loss(values, self.step - len(new))
+        divergence = divergence or diverged_weights(self.read_gradient_norm(), self.parameters, self.step)
+        if divergence is None:
+            return None
+        return replace(divergence, what=divergence.what + what_spoiled(self.batches, divergence.step))
+
+    def measure(self, evaluated: Measured | None = None) -> Measured:
+        """The metrics of both splits, and mean loss and last gradient norm of the batches since the last evaluation.
+
+        `evaluated`: the metrics of the splits, where they are known. Raises Interrupted, with nothing changed, where
+        the setup says stop.
+        """
+        measured = self.evaluate() if evaluated is None else evaluated
+        batch_losses = torch.stack(self.losses).tolist()
+        measured[str(BATCH_LOSS)] = math.fsum(batch_losses) / len(batch_losses)
+        measured[str(GRADIENT_NORM)] = self.gradient_norm
+        self.losses, self._checked = [], 0
+        return measured
+
+    def weights(self, into: Weights | None = None) -> Weights:
+        """A copy of the model's state dict, in the memory of an older copy where that fits."""
+        return snapshot(self.model, into)
+
+    def prefix_key(self) -> PrefixKey | None:
+        """What the present state is a function of; None where that is not known."""
+        if not self.base:
+            return None
+        path = path_digests(rates_of(self.trial), self.setting.study.budget, [self.step])[self.step]
+        return PrefixKey(self.base, path, self.numerics)
+
+    def fresh(self) -> Self:
+        """The same trial at its first step; it begins as this one did."""
+        run = type(self)(self.setting, self.trial)
+        run.initial, run.first_loss = self.initial, self.first_loss
+        return run
+
     def state(self) -> dict[str, Any]:
         """Everything the rest of the trial depends on: plain containers and tensors only."""
         return {
@@ -166,7 +218,6 @@ class TrialRun:
             "optimizer": self.optimizer.state_dict(),
             "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "gradient_norm": self.gradient_norm,
-            "best": [(kept.step, kept.value) for kept in self.best.kept],
             "numerics": self.setting.numerics.text,
             "draws": self.draws,
             "exact": self.exact,
@@ -176,8 +227,8 @@ class TrialRun:
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
-    def load(self, state: Mapping[str, Any], best_weights: Mapping[int, dict[str, torch.Tensor]]) -> None:
-        """Go on from a saved state. `best_weights`: the weights of each kept step.
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state.
 
         Raises StudyChanged for the state of a trial that started from other weights, or with another loss.
         """
@@ -189,9 +240,7 @@ class TrialRun:
         self.losses = list(state["losses"].to(self.setting.device))
         self.gradient_norm = float(state["gradient_norm"])
         self.draws = bool(state.get("draws", False))
-        for step, value in state["best"]:
-            weights = {name: tensor.to(self.setting.device) for name, tensor in best_weights[step].items()}
-            self.best.restore(step, value, weights)
+        self._checked = len(self.losses)
         alike = state["numerics"] == self.setting.numerics.text and is_repeatable(self.setting.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state

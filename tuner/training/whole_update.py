@@ -161,7 +161,7 @@ def _saved(run: TrialRun) -> dict[str, Any]:
     """The state of a trial, written and read as a checkpoint is."""
     file = io.BytesIO()
     with stage("saving the state of a trial"):
-        state = {**run.state(), "best": []}
+        state = run.state()
         write_state_to(file, state)
         read = state_in(file.getvalue())
     _check_same_bits(state, read, "its state, saved and read,")
@@ -191,7 +191,7 @@ def _restored(run: TrialRun, saved: Mapping[str, Any]) -> TrialRun:
     """A fresh trial that went on from a saved state, with the batches that the live one had."""
     with stage("loading a saved state into a fresh model"):
         fresh = TrialRun(run.setting, run.trial)
-        fresh.load(copy.deepcopy(dict(saved)), {})
+        fresh.load(copy.deepcopy(dict(saved)))
         fresh.batches = run.batches
     return fresh
 

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.frames import study_frames
-from tuner.analysis.replicates import Difference, welch_difference, with_interval
+from tuner.analysis.replicates import LEVEL, Difference, welch_difference, with_interval
 from tuner.analysis.study_frames import StudyFrames
 from tuner.records.conclusions import Adoption
 from tuner.storage.store import Ledger
 
-LEVEL = 0.80  # [P] certainty is not asked for (B33): adopted without a difference in at most (1 - level) / 2
 REPLICATES = 5  # [P] fresh seeds for each side (B32)
 KIND: Final = "adoption"  # of studies, and the question
 
@@ -88,7 +87,7 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
     """
     table = adoption_frame(frames)
     candidate, baseline = table.iloc[0], table.iloc[1]
-    sign = -1.0 if frames.study.objective.direction == "minimize" else 1.0
+    sign = -frames.study.objective.sign
     known = min(candidate["replicates"], baseline["replicates"]) >= 2
     difference = Difference(math.nan, math.nan, math.nan)
     if known:

@@ -14,13 +14,13 @@ from scipy import stats
 from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.frames import study_frames
 from tuner.analysis.noise import Array
+from tuner.analysis.replicates import LEVEL
 from tuner.design.objective import Objective
 from tuner.errors import StorageError
 from tuner.records.conclusions import CurveStudies
 from tuner.storage.store import Ledger
 
 KIND: Literal["budget_curve"] = "budget_curve"  # of its studies
-LEVEL = 0.80  # probability of the interval
 WORTH = 0.01  # [P] a doubled budget that gains less than this share of the value buys nothing
 SHAPES = tuple(place / 20 for place in range(61))  # c, from a logarithm to a very early plateau
 
@@ -175,7 +175,7 @@ def budget_curve_finding(curve: BudgetCurve) -> Finding:
     except (ValueError, IndexError):
         return _finding(curve, "inconclusive", _unpredicted(table))
     value = float(table.groupby("length")["value"].mean().iloc[-1])
-    sign = 1.0 if objective.direction == "minimize" else -1.0
+    sign = objective.sign
     gains = sorted(sign * (value - bound) for bound in (doubled.low, doubled.high))
     worth = WORTH * abs(value)
     verdict = (
