@@ -10,7 +10,7 @@ from tuner.records.conclusions import FinalScore
 from tuner.report.material import Material, StudyMaterial, parent_of
 from tuner.report.section import Part, Section
 from tuner.report.tables import Column, Table
-from tuner.report.winner import Winner, better_elsewhere, study_file, winner_of
+from tuner.report.winner import BestConfiguration, better_elsewhere, study_file, winner_of
 from tuner.report.wording import NOTHING, readable
 
 
@@ -22,7 +22,7 @@ class FinalModel:
     """
 
     title: str
-    winner: Winner
+    winner: BestConfiguration
     origin: str
     metrics: Table
     promoted: Table
@@ -62,7 +62,7 @@ def _tested(material: Material) -> Table:
     return Table(columns, tuple((name, readable(value)) for name, value in score.metrics.items()))
 
 
-def _origin(winner: Winner) -> str:
+def _origin(winner: BestConfiguration) -> str:
     """Where the point came from, in words."""
     origin = winner.record.origin
     if winner.study.promoted:
@@ -71,7 +71,7 @@ def _origin(winner: Winner) -> str:
     return f"point {place} of the {kind} sequence" if kind == "quasi-random" else origin or "not recorded"
 
 
-def _metrics(winner: Winner) -> Table:
+def _metrics(winner: BestConfiguration) -> Table:
     """Every metric of a split at the chosen step, and at the last one."""
     curves = winner.study.frames.curves
     mine = curves[curves["trial"] == winner.record.number]

@@ -8,7 +8,7 @@ from tuner.records import State
 from tuner.report.cards import asked
 from tuner.report.material import Material, Placed, StudyMaterial
 from tuner.report.section import Part, Section
-from tuner.report.winner import Winner, winner_of
+from tuner.report.winner import BestConfiguration, winner_of
 from tuner.report.wording import in_words, moment, readable_moment
 from tuner.shown import counted
 
@@ -56,7 +56,7 @@ class Summary:
     followed: what asked for action and got it, with what was done.
     """
 
-    winner: Winner | None
+    winner: BestConfiguration | None
     actions: tuple[Line, ...]
     followed: tuple[tuple[Line, str], ...]
     verdicts: tuple[tuple[str, tuple[Line, ...]], ...]
