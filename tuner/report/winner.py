@@ -28,7 +28,7 @@ class ShownValue:
 class BestConfiguration:
     """The best configuration by its selected run: the trial whose checkpoint is exported.
 
-    headline: the value of the configuration, and what it rests on. doubts: sentences about what the records do not show.
+    headline: the value of the configuration, and what it rests on. doubts: what the records do not show, in sentences.
     """
 
     study: StudyMaterial
