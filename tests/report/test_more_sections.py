@@ -21,9 +21,9 @@ from tuner.design.trial import Trial
 from tuner.records.conclusions import CurveStudies
 from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
-from tuner.report.sections.findings import findings
 from tuner.report.sections.rounds import studies
 from tuner.report.sections.short import exploitations
+from tuner.report.sections.summary import findings
 from tuner.storage.store import Ledger
 
 OpenPage = Callable[[Ledger, str], Any]
