@@ -12,8 +12,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 from tuner.errors import DeclarationError
-from tuner.sources.bytecode import code_digest
-from tuner.sources.classes import definitions_of_class
+from tuner.sources.bytecode import code_digest, definitions_of_class
 from tuner.sources.definitions import Definitions, definitions_of, short_digest
 from tuner.sources.modules import Found, ModuleFinder, files_named_in, imports_of, is_stale, modules_by_file
 from tuner.sources.places import distribution_of, kind_of, own_file
