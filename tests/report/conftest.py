@@ -145,6 +145,11 @@ def record_launch(ledger: Ledger, study_id: int, command: str = "tuner launch st
     )
 
 
+def without_images(patched: pytest.MonkeyPatch) -> None:
+    """Saving figures takes most of the time of a page, and few tests look at them."""
+    patched.setattr("tuner.report.images._bytes_of", lambda drawing, form: b"<svg/>")
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with open_ledger(str(tmp_path / "tuner.sqlite")) as opened:
@@ -197,7 +202,10 @@ def digits_page(filled: Ledger) -> "Page":
 
 @pytest.fixture(scope="session")
 def grown_page(filled: Ledger) -> "Page":
-    return Page(report_html(filled, "grown"))
+    """With empty images; the pages of `digits` and `whole` are drawn."""
+    with pytest.MonkeyPatch.context() as patched:
+        without_images(patched)
+        return Page(report_html(filled, "grown"))
 
 
 @pytest.fixture(scope="session")
@@ -212,8 +220,10 @@ def grown(filled: Ledger) -> Material:
 
 @pytest.fixture(scope="session")
 def digits_study(digits: Material) -> object:
-    """The content of the section of the only study of `digits`."""
-    return studies(digits)[0].content
+    """The content of the section of the only study of `digits`, with empty images."""
+    with pytest.MonkeyPatch.context() as patched:
+        without_images(patched)
+        return studies(digits)[0].content
 
 
 @pytest.fixture
@@ -248,8 +258,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def page() -> Callable[[Ledger, str], Page]:
-    """The page of a campaign, taken apart."""
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's images are empty."""
+    without_images(monkeypatch)
+
+
+@pytest.fixture
+def page(undrawn: None) -> Callable[[Ledger, str], Page]:
+    """The page of a campaign, taken apart, with empty images."""
     return lambda ledger, campaign: Page(report_html(ledger, campaign))
 
 

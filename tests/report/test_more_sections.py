@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import pytest
 from report.conftest import fill_round, finish, start, study_of
 
 from tuner.analysis.finding import Finding
@@ -125,6 +126,7 @@ def test_a_budget_curve_is_drawn_with_its_finding(ledger: Ledger, page: OpenPage
     assert "#budget-curve-plot" in opened.attributes("a", "href")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_else_is_asked_of_a_round_stands_among_its_findings(filled: Ledger) -> None:
     """The page itself knows no Optuna; whoever writes it may ask for importances."""
 

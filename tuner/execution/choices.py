@@ -1,4 +1,4 @@
-"""What was found out about training trials together, kept in the Ledger for the study and those that follow."""
+"""What was measured about training trials together, kept in the Ledger for this study and for later ones."""
 
 from tuner.records import Numerics
 from tuner.records.conclusions import FusionChoice, FusionChoices
@@ -8,9 +8,9 @@ from tuner.training.engine import Fusion
 
 
 class Choices:
-    """By shape group: how many trials train together, why, how each operation is run, and whether bits were compared.
+    """The `Fusion` of each shape group of a study, and whether its bits were compared with trials alone.
 
-    A probe holds for every study of the campaign that is trained under the same Numerics.
+    A fusion that was probed holds for every study of the campaign that is trained under the same Numerics.
     """
 
     def __init__(self, ledger: Ledger, row: StudyRow, numerics: Numerics) -> None:
@@ -20,7 +20,7 @@ class Choices:
         self._known: dict[str, Fusion] = {}
 
     def of(self, group: str) -> Fusion | None:
-        """The choice for a shape group, if it was made: here, by another worker, or for an earlier study."""
+        """The fusion of a shape group, where this process, another worker or an earlier study has found one."""
         if group not in self._known:
             known = self.ledger.conclusion(self.row.campaign, FusionChoices) or FusionChoices()
             told = known.by_group.get(group)
@@ -29,7 +29,7 @@ class Choices:
         return self._known.get(group)
 
     def keep(self, group: str, choice: Fusion, check: str = "") -> None:
-        """Remember a choice, and whether the self-check found the same bits."""
+        """Record a fusion, with the result of the self-check where there was one."""
         self._known[group] = choice
         told = FusionChoice(
             choice.num_trials, choice.reason, dict(choice.ways), choice.seconds, check, self.numerics.text

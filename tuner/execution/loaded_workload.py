@@ -14,7 +14,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.execution.identifying import Identifier
 from tuner.execution.machine import Machine
-from tuner.execution.prefixes import Finder, saved_steps
+from tuner.execution.prefixes import PrefixFinder, saved_steps
 from tuner.storage.store import Ledger
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
@@ -88,11 +88,11 @@ class LoadedWorkload:
         """The first steps that each trial would inherit from one trained before (`design.prefix`)."""
         return saved_steps(self.finder(ledger, study), trials)
 
-    def finder(self, ledger: Ledger, study: Study) -> Finder:
+    def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         _ = self.data
         known = numerics(self.device, self.machine.profile, self.identifier.packages)
-        return Finder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
+        return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
 
     def setting(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""

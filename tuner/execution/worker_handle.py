@@ -10,14 +10,15 @@ from contextlib import suppress
 from typing import IO
 
 from tuner import signals
-from tuner.execution.channel import END, STOP, Message, Setup, Task, line_of
+from tuner.execution.channel import END, STOP, Message, line_of
 from tuner.execution.fork_server import ForkedWorker, ForkServer, worker_environment
+from tuner.execution.remote_job import Setup, StudyTask
 from tuner.records import Claim
 
 READY_SECONDS = 120.0  # time enough to import torch and to read the data on a busy machine
 
 
-class Worker:
+class WorkerHandle:
     """A worker process: the claims it holds, and when it last gave a sign of life.
 
     It is forked by the fork server, where there is one. A new process can take the place of one that died.
@@ -46,7 +47,7 @@ class Worker:
         self._close()
         self._start()
 
-    def assign(self, task: Task) -> None:
+    def assign(self, task: StudyTask) -> None:
         """Have it train what is left of a study."""
         self.busy, self.moved = True, time.monotonic()
         self._send(task.as_json())
