@@ -14,7 +14,7 @@ from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve_find
 from tuner.design.objective import maximize, minimize
 from tuner.design.study_file import load_campaign
 from tuner.execution.replay import replayed
-from tuner.rounds.budget_curve import even_lengths
+from tuner.rounds.curve_stages import even_lengths
 from tuner.storage.store import open_ledger
 
 COMPUTE_BOUND = [
