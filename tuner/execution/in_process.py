@@ -17,7 +17,6 @@ from tuner.storage.living import worker_id
 from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import Profile
 from tuner.training.supervisor import Supervisor
@@ -55,8 +54,10 @@ class _Run:
 
     def train_all(self, folder_identity: str) -> None:
         ledger, row, stop = self.ledger, self.row, self.stop
-        supervisor = Supervisor(Alone(self.setting), RetryingRecorder(ledger, stop), self.listener.trial_stepped)
-        fusing = Fusing(self.machine.fuse, ledger, row, self.setting, self.machine.worker_count or 1)
+        engine = self.job.workload.engine(self.setting)
+        supervisor = Supervisor(engine, RetryingRecorder(ledger, stop), self.listener.trial_stepped)
+        fuse = self.machine.fuse if engine.promises.fusing else "off"
+        fusing = Fusing(fuse, ledger, row, self.setting, self.machine.worker_count or 1)
         worker, waited = worker_id(), 0.0
         held: list[Claim] = []
         with SHUTDOWN.in_hand(lambda: ledger.release(held)):

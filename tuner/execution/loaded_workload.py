@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +17,10 @@ from tuner.execution.identifying import Identifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import Finder, saved_steps
 from tuner.storage.store import Ledger
+from tuner.training.alone import Alone
+from tuner.training.engine import Engine
 from tuner.training.memory import keep_freed_memory
-from tuner.training.numerics import choose_device, numerics, prepare_numerics
+from tuner.training.numerics import choose_device, prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
 from tuner.training.workload_parts import workload_parts
 
@@ -32,12 +35,20 @@ class LoadedWorkload:
     The data are read when they are first needed. study_file: where the workload is declared; by default the file of
     its class. Raises WorkloadError for a workload with an argument that has no digest, before any of its methods runs.
 
+    engine: makes the engine that trains the trials of a study from their setup.
     inspected: what was inspected in this process and is not inspected again (see `inspection`).
     """
 
-    def __init__(self, workload: Workload, machine: Machine, study_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        machine: Machine,
+        study_file: Path | None = None,
+        engine: Callable[[TrainingSetup], Engine[Any]] = Alone,
+    ) -> None:
         self.workload = workload
         self.machine = machine
+        self.engine = engine
         self.study_file = study_file
         self.identifier = Identifier(workload, study_file)
         self.device: torch.device = choose_device(machine.device)
@@ -91,8 +102,9 @@ class LoadedWorkload:
     def finder(self, ledger: Ledger, study: Study) -> Finder:
         """Looks up the prefixes that trials of a study may start from here."""
         _ = self.data
-        known = numerics(self.device, self.machine.profile, self.identifier.packages)
-        return Finder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
+        setting = self.setting(study)
+        promised = self.engine(setting).promises.prefixes
+        return Finder(ledger, study, self.fingerprint(study), setting.numerics, self.machine.allow_inexact, promised)
 
     def setting(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""

@@ -14,7 +14,8 @@ from tuner.storage.store import Ledger
 class Finder:
     """Looks prefixes up for the trials of one study, trained with this code, on these data, under these Numerics.
 
-    `allow_inexact`: those trained under other Numerics too; the trials that start from them are marked.
+    `allow_inexact`: those trained under other Numerics too; the trials that start from them are marked. Not `promised`:
+    the engine does not promise prefixes, and none is found.
     """
 
     ledger: Ledger
@@ -22,6 +23,7 @@ class Finder:
     fingerprint: str
     numerics: Numerics
     allow_inexact: bool = False
+    promised: bool = True
 
     def offered(self, claims: Sequence[Claim]) -> list[Claim]:
         """The claims, each that has no state of its own with the prefixes it may start from, the longest first."""
@@ -32,6 +34,8 @@ class Finder:
 
     def usable(self, trials: Sequence[Trial]) -> list[list[Prefix]]:
         """For each trial the prefixes it may start from, the longest first, without their measurements."""
+        if not self.promised:
+            return [[] for _ in trials]
         bases = [base_digest(self.study, trial, self.fingerprint) for trial in trials]
         known = self.ledger.prefixes(bases) if bases else {}
         return [self._of_path(trial, known.get(base, [])) for trial, base in zip(trials, bases, strict=True)]

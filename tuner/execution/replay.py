@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tuner.design.workload import Workload
 from tuner.execution.identifying import changed_since
@@ -14,6 +15,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
+from tuner.training.engine import Engine, Promises
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 
@@ -53,6 +55,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     device: str | None = None,
     threads: int = 1,
     study_file: Path | None = None,
+    engine: Callable[[TrainingSetup], Engine[Any]] = Alone,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Replay:
     """Train trial `number` of a study again and compare every value of its curves. Writes nothing that stays.
@@ -65,23 +68,28 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     recorder = ListRecorder()
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder), device, threads, commit_seconds=NEVER)
-        loaded = LoadedWorkload(workload, machine, study_file)
+        loaded = LoadedWorkload(workload, machine, study_file, engine)
         setting = loaded.setting(row.study, "replay")
         causes = _causes(record, setting, changed_since(row, loaded.identifier, setting, beginning=True))
-        for words in (*causes, *_about(record)):
+        trainer = engine(setting)
+        for words in (*causes, *_about(record, trainer.promises)):
             tell(words)
         settle_determinism(setting, trial)
-        Supervisor(Alone(setting), recorder).train([Claim(record.trial_id, 1, trial, 1)])
+        Supervisor(trainer, recorder).train([Claim(record.trial_id, 1, trial, 1)])
     return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
 
 
-def _about(record: TrialRecord) -> list[str]:
-    if not record.inherited.steps:
-        return []
-    return [
-        f"all {record.step:,} steps are trained from the first one; of the recorded ones {record.inherited.steps:,} "
-        "were taken over from another trial"
-    ]
+def _about(record: TrialRecord, promises: Promises) -> list[str]:
+    """What to know of a replay besides what has changed."""
+    told = []
+    if not promises.deterministic:
+        told.append("the engine does not promise it: the same seeds may give other curves")
+    if record.inherited.steps:
+        told.append(
+            f"all {record.step:,} steps are trained from the first one; of the recorded ones "
+            f"{record.inherited.steps:,} were taken over from another trial"
+        )
+    return told
 
 
 def _causes(record: TrialRecord, setting: TrainingSetup, changed: Sequence[str]) -> list[str]:
