@@ -4,10 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check slow soak bench measure docs clean
+.PHONY: demo quick test check slow soak bench measure docs clean
 
 demo: $(STAMP)
 	$(BIN)/tuner run studies/digits.py --yes
+
+# Everything without a process, a kill or a recording: the loop while you work.
+QUICK := $(addprefix tests/,analysis budget design docs house plots report sources)
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow" $(QUICK)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"

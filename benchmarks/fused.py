@@ -43,6 +43,7 @@ from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.execution.workers import Workers
 from tuner.fused.making import make_group
+from tuner.records.conclusions import FusionChoices
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
 from tuner.training.setup import Data, TrainingSetup
@@ -138,8 +139,8 @@ def product(loaded, study, trials):
         began = time.process_time()
         InProcess().run(Job(ledger, row, loaded), Silent(), lambda: False)
         took = time.process_time() - began
-        told = ledger.conclusion(name, "fusion", row.study_id) or {}
-    return 1e6 * took / study.budget.max_train_steps / len(trials), next(iter(told.values()), None)
+        told = ledger.conclusion(name, FusionChoices, row.study_id) or FusionChoices()
+    return 1e6 * took / study.budget.max_train_steps / len(trials), next(iter(told.by_group.values()), None)
 
 
 def measured(case, rounds, options, pool):
@@ -167,8 +168,8 @@ def on_one_core(options, pool):
         took, told = measured(case, options.rounds, options, pool)
         ratios = [took[kind] / took["tuner"] for kind in ("default", "fused")]
         missed += below(ratios, (default_goal, fused_goal))
-        loops = sorted(word for word, way in (told or {"ways": {}})["ways"].items() if way == "loop")
-        group = f"groups of {told['trials']}, {told['self_check'] or told['reason']}" if told else "one by one"
+        loops = sorted(word for word, way in (told.ways if told else {}).items() if way == "loop")
+        group = f"groups of {told.trials}, {told.self_check or told.reason}" if told else "one by one"
         print(
             f"{case:20} K={CASES[case][1]:2}  {took['default']:6.0f} / {took['fused']:6.0f} / {took['tuner']:6.0f} us  "
             f"{ratios[0]:5.2f}x default (goal {default_goal})  {ratios[1]:5.2f}x fused AdamW (goal {fused_goal})  "

@@ -105,27 +105,37 @@ def read_package(package: Path) -> dict[str, Module]:
     return modules
 
 
-def imported(module: Module, modules: dict[str, Module], *, lazily: bool) -> set[str]:
-    """Names of the modules of the package that a module imports; `lazily`: also inside functions or by their name.
+def imported(module: Module, modules: dict[str, Module], *, inside: bool = True, named: bool = False) -> set[str]:
+    """Names of the modules of the package that a module imports.
 
-    `from package.part import module` imports the part too, because Python runs it; the package itself is left out.
+    inside: also inside functions; what stands under `if TYPE_CHECKING` is never run and does not count. named: also
+    modules that a text names, like "tuner.cli.run:run" in the table of commands. `from package.part import module`
+    imports the part too, because Python runs it; the package itself is left out.
     """
     found: set[str] = set()
-    nodes = ast.walk(module.tree) if lazily else iter(module.tree.body)
-    for node in nodes:
+    for node in _run(module.tree) if inside else module.tree.body:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            inner = [name for name in inner if _module_of(name, modules)]
-            names = inner + [str(node.module)] * (not inner or "." in str(node.module))
-        elif lazily and isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names = [node.value.partition(":")[0]]  # "tuner.cli.run:run" in a table of commands
-            names = [name for name in names if "." in name]
+            members = [f"{node.module}.{alias.name}" for alias in node.names]
+            members = [name for name in members if _module_of(name, modules)]
+            names = members + [str(node.module)] * (not members or "." in str(node.module))
+        elif named and isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            names = [node.value.partition(":")[0]]
         else:
             continue
         found |= {target for name in names if (target := _module_of(name, modules))}
     return found - {module.name}
+
+
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node of a syntax tree but those under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from (inner for other in node.orelse for inner in (other, *_run(other)))
+        else:
+            yield node
+            yield from _run(node)
 
 
 def _module_of(name: str, modules: dict[str, Module]) -> str | None:
@@ -219,13 +229,14 @@ def measure(package: Path, *, with_frames: bool = True) -> tuple[dict[str, str],
     """All figures of a package as text, and the names behind some of them."""
     modules = read_package(package)
     rooms = {name: module for name, module in modules.items() if module.is_room}
-    at_top = {name: imported(module, modules, lazily=False) for name, module in modules.items()}
-    anywhere = {name: imported(module, modules, lazily=True) for name, module in modules.items()}
-    importers = Counter(target for targets in anywhere.values() for target in targets)
+    at_top = {name: imported(module, modules, inside=False) for name, module in modules.items()}
+    anywhere = {name: imported(module, modules) for name, module in modules.items()}
+    named_too = {name: imported(module, modules, named=True) for name, module in modules.items()}
+    importers = Counter(target for targets in named_too.values() for target in targets)
     short = [name for name, module in rooms.items() if module.code_lines < SHORT]
     single = [name for name in rooms if importers[name] == 1]
-    named = [uses for module in modules.values() for _, uses in helpers(module)]
-    once = sum(uses == 1 for uses in named)
+    uses = [times for module in modules.values() for _, times in helpers(module)]
+    once = sum(times == 1 for times in uses)
     circles = cycles(anywhere)
     repeated = repeated_classes(modules)
     inside = {name: count for name, module in modules.items() if (count := imports_inside_functions(module))}
@@ -237,7 +248,7 @@ def measure(package: Path, *, with_frames: bool = True) -> tuple[dict[str, str],
         "of these with fewer than two importers": f"{sum(importers[name] < 2 for name in short)}",
         "modules with exactly one importer": _share(len(single), len(rooms)),
         "lines of a function, median and longest": _spread(function_lengths(modules)),
-        "private functions named once in their module": _share(once, len(named)),
+        "private functions named once in their module": _share(once, len(uses)),
         "import cycles, imports at the top only": f"{len(cycles(at_top))}",
         "import cycles, imports in functions included": _circles(circles),
         "imports inside functions": f"{sum(inside.values())}",

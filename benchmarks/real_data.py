@@ -40,7 +40,6 @@ from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import headline
 from tuner.analysis.questions.best_steps import best_steps_finding
-from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.analysis.unfitted import Proposal
 from tuner.design.objective import FitCriterion
@@ -49,9 +48,10 @@ from tuner.design.study import Study
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.records import TrialRecord
+from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import planned_trials, study_of_round, trial_at
-from tuner.rounds.run import Playbook
+from tuner.rounds.playbook import Playbook
 from tuner.storage.store import Ledger, open_ledger
 
 TRIALS, SEEDS, LONGER, EVALUATIONS = 10, 5, 3, 25

@@ -14,15 +14,14 @@ from pathlib import Path
 from tuner import log_grid
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
-from tuner.analysis.sweep_outcome import Fitted
 from tuner.budget.step_budget import StepBudget
 from tuner.design.seeds import derived_seed
 from tuner.design.study_file import load_campaign
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
+from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.launch import Session, launch_study
-from tuner.rounds.sweep import REFINED_WIDTH, SEED_ROOM, run_sweep
-from tuner.rounds.sweep_plan import sweep_plan
+from tuner.rounds.sweep import REFINED_WIDTH, SEED_ROOM, run_sweep, sweep_plan
 from tuner.storage.store import open_ledger
 
 GRIDS = {"adamw": log_grid(1e-4, 1.0), "sgd": log_grid(1e-2, 30.0)}

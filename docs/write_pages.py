@@ -1,18 +1,23 @@
-"""Parts of pages that are generated from the program: help of the commands, exit codes, verdicts, plots.
+"""Parts of pages that are generated from the program: help of the commands, exit codes, questions, plots, functions.
 
 `conf.py` calls `write_pages` before each build; the pages include what lies in `docs/generated`.
 """
 
+import io
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from inspect import isclass
 from pathlib import Path
+from unittest.mock import patch
 
-import typer
-from typer.testing import CliRunner
-
-from tuner.cli.app import app
+import tuner
+from tuner.analysis.finding import QUESTIONS, Question
+from tuner.cli.commands import grouped
 from tuner.cli.exit_codes import Exit
-from tuner.registry import register
+from tuner.cli.program import program
+from tuner.plots.catalog import PLOTS
 
 FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
 NAME = re.compile(r"(`[^`]+`)(\w?)")  # a name in backticks, and the letter behind it
@@ -23,37 +28,65 @@ def write_pages(docs: Path) -> None:
     """Write every generated part to `docs/generated`."""
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
-    for name, text in (("commands.md", commands()), ("exit-codes.md", exit_codes())):
-        (folder / name).write_text(text, encoding="utf-8")
+    functions = sorted(set(dir(tuner)) - set(tuner.__all__) - {"__version__"})
+    parts = {
+        "commands": commands(),
+        "exit-codes": table(("code", "meaning", "what to do"), ((one.value, one.meaning, one.then) for one in Exit)),
+        "questions": table(("question", "verdicts", "rules", "thresholds"), map(question_row, QUESTIONS)),
+        "plots": table(
+            ("kind", "title", "how to read it"), ((f"`{one.name}`", one.title, one.caption) for one in PLOTS)
+        ),
+        "study-words": documented(tuner.__all__),
+        "functions": documented(functions),
+    }
+    for name, text in parts.items():
+        (folder / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown."""
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def question_row(question: Question) -> tuple[str, str, str, str]:
+    """A question with its verdicts, the rules it rests on, and the numbers that its verdicts depend on."""
+    verdicts = " ".join(f"[{one.name}](#{one.name})" for one in question.answers)
+    rules = " ".join(f"[{rule}](../reference/rules.md#{rule.lower()})" for rule in question.rules)
+    thresholds = ", ".join(f"`{name}` {value:g}" for name, value in question.thresholds.items())
+    return f"{question.sentence} (`{question.name}`)", verdicts, rules, thresholds
 
 
 def commands() -> str:
-    """A section for each command with its help as a terminal shows it."""
-    return "\n".join(f"## tuner {name}\n\n```text\n{help_of(name)}\n```\n" for name in command_names())
-
-
-def command_names() -> Iterator[str]:
-    """Every command as a person types it, in the order of the help page."""
-    if not app.registered_commands:
-        register(app)
-    for name, command in typer.main.get_command(app).commands.items():
-        parts = getattr(command, "commands", None)
-        yield from (f"{name} {part}" for part in parts) if parts else (name,)
+    """The commands under their headings, then the help of each as a terminal shows it."""
+    parts = []
+    for group, members in grouped():
+        parts += [f"## {group}", table(("command", ""), ((f"`tuner {one.name}`", one.help) for one in members))]
+        for one in members:
+            example = f"\n\n```sh\n{one.example}\n```" if one.example else ""
+            parts.append(f"### tuner {one.name}\n\n{one.help}.{example}\n\n```text\n{help_of(one.name)}\n```")
+    return "\n\n".join(parts)
 
 
 def help_of(name: str) -> str:
     """What `tuner NAME --help` prints on a terminal without colours."""
-    environment = {"COLUMNS": str(WIDTH), "TERMINAL_WIDTH": str(WIDTH), "NO_COLOR": "1"}
-    shown = CliRunner().invoke(app, [*name.split(), "--help"], prog_name="tuner", env=environment)
-    if shown.exit_code:
-        raise SystemExit(f"tuner {name} --help ends with {shown.exit_code}: {shown.output}")
-    return "\n".join(line.rstrip() for line in shown.output.strip("\n").splitlines())
+    shown = io.StringIO()
+    with redirect_stdout(shown), patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}):
+        program().main([*name.split(), "--help"], prog_name="tuner", standalone_mode=False)
+    return "\n".join(line.rstrip() for line in shown.getvalue().strip("\n").splitlines())
 
 
-def exit_codes() -> str:
-    """The table of exit codes."""
-    rows = [f"| {code.value} | {code.meaning} | {code.then} |" for code in Exit]
-    return "\n".join(["| code | meaning | what to do |", "|---|---|---|", *rows, ""])
+def documented(names: Iterable[str]) -> str:
+    """Public names of `tuner` with their docstrings."""
+    lines = ["```{eval-rst}"]
+    for name in names:
+        value = getattr(tuner, name)
+        kind = (
+            "autofunction" if not isclass(value) else "autoexception" if issubclass(value, Exception) else "autoclass"
+        )
+        lines += [f".. {kind}:: tuner.{name}", *(["   :members:"] if kind == "autoclass" else []), ""]
+    return "\n".join([*lines, "```"])
 
 
 def as_markup(lines: list[str]) -> None:

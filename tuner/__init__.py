@@ -21,6 +21,7 @@ The commands of `tuner` are functions of this module, with results as objects. E
     tuner.export(...)               an Optuna study, or tables
     tuner.import_optuna(...)        read an Optuna study
     tuner.import_table(...)         read histories of runs
+    tuner.register(...)             add an optimizer, a schedule, a question, a plot or a command
 """
 
 from importlib import import_module
@@ -33,6 +34,7 @@ from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.design.space import SearchSpace, branches
 from tuner.design.workload import Splits, Workload
 from tuner.errors import Infeasible
+from tuner.registry import register
 
 __version__ = "0.1.0"
 
@@ -55,6 +57,7 @@ _API = {
     "sweep": "tuner.api.training",
     "CampaignRecords": "tuner.reading",
     "load": "tuner.reading",
+    "register": "tuner.registry",
 }
 
 if TYPE_CHECKING:
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
     from tuner.api.training import sweep as sweep
     from tuner.reading import CampaignRecords as CampaignRecords
     from tuner.reading import load as load
+    from tuner.registry import register as register
 else:
 
     def __getattr__(name):
@@ -111,5 +115,6 @@ __all__ = [
     "log_uniform",
     "maximize",
     "minimize",
+    "register",
     "uniform",
 ]

@@ -1,5 +1,6 @@
 """Progress of a study in training: bars on a terminal and in a notebook, lines of text anywhere else."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -21,6 +22,7 @@ from tuner.records import Claim, State, TrialUpdate
 from tuner.shown import readable_seconds, shown
 
 Tell = Callable[[str], None]  # shows one line of text
+ROOMY = 100  # columns of a terminal that has room for the time that has passed
 MOST_BARS = 8  # of single trials
 SILENT_SECONDS = 60.0  # after these, a line tells how far the trials are
 
@@ -88,11 +90,11 @@ class Bars:
         self.progress = progress
         self.line = line
         self.steps = study.budget.max_train_steps
-        self.whole = progress.add_task(
-            shown(study.name), total=study.num_trials * self.steps, completed=finished * self.steps,
-            note=f"{finished}/{study.num_trials} trials",
-        )  # fmt: skip
         self.finished = finished
+        self.best = math.nan  # of the trials that ended here
+        self.whole = progress.add_task(
+            shown(study.name), total=study.num_trials * self.steps, completed=finished * self.steps, note=self._note()
+        )
         self.trials: dict[int, tuple[TaskID, float, int]] = {}  # by trial id: bar, start time, first step
         self.reached: dict[int, int] = {}
 
@@ -100,8 +102,13 @@ class Bars:
         self._forget(claim)
         first = claim.first_step
         has_room = len(self.trials) < MOST_BARS
+        rate = claim.trial.point.number("learning_rate")
         bar = self.progress.add_task(
-            f"  trial {claim.trial.number}", total=self.steps, completed=first, note="", visible=has_room
+            f"  trial {claim.trial.number} lr {rate:.3g}",
+            total=self.steps,
+            completed=first,
+            note="",
+            visible=has_room,
         )
         self.trials[claim.trial_id] = (bar, time.monotonic(), first)
 
@@ -110,7 +117,7 @@ class Bars:
             return
         bar, since, first = self.trials[claim.trial_id]
         rate = (step - first) / max(time.monotonic() - since, 1e-9)
-        self.progress.update(bar, completed=step, note=f"{rate:,.0f} steps/s")
+        self.progress.update(bar, completed=step, note=f"{step:,}/{self.steps:,} steps, {rate:,.0f}/s")
         self.reached[claim.trial_id] = step
         self.progress.update(self.whole, completed=self.finished * self.steps + sum(self.reached.values()))
 
@@ -119,11 +126,18 @@ class Bars:
         if update.state is State.RUNNING:
             return
         self.finished += 1
-        note = f"{self.finished}/{self.study.num_trials} trials"
+        for checkpoint in update.checkpoints or ():
+            value = math.nan if checkpoint.value is None else checkpoint.value
+            if checkpoint.kind == "best" and self.study.objective.better(value, self.best):
+                self.best = value
         done = self.finished * self.steps + sum(self.reached.values())
-        self.progress.update(self.whole, completed=done, note=note)
+        self.progress.update(self.whole, completed=done, note=self._note())
         if update.state is not State.COMPLETE:
             self.progress.console.print(self.line(f"  {described(self.study, claim, update)}"), markup=False)
+
+    def _note(self) -> str:
+        best = "" if math.isnan(self.best) else f", best {self.best:.4g}"
+        return f"{self.finished}/{self.study.num_trials} trials{best}"
 
     def _forget(self, claim: Claim) -> None:
         if claim.trial_id in self.trials:
@@ -145,9 +159,12 @@ def described(study: Study, claim: Claim, update: TrialUpdate) -> str:
 @contextmanager
 def bars(study: Study, finished: int, console: Console, line: Callable[[str], str] = shown) -> Iterator[Listener]:
     """A listener that draws bars on a console while a study trains. `finished`: trials that need no training."""
-    columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
-        MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+    columns: list[ProgressColumn] = [
+        TextColumn("{task.description}", markup=False), BarColumn(12), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[note]}", markup=False),
+    ]  # fmt: skip
+    if console.width >= ROOMY:
+        columns += [TimeElapsedColumn(), TextColumn("passed,")]
+    columns += [TimeRemainingColumn(), TextColumn("left")]
     with Progress(*columns, console=console, transient=True) as progress:
         yield Bars(study, finished, progress, line)

@@ -1,36 +1,35 @@
 """Registries: the named records of one kind, those of this package first, then those of plugins and study files.
 
 A registry finds the records of this package itself: they stand at the top level of one module, or of the modules of
-one package. So a new record is one file. Plugins and study files add theirs with `register`.
+one package. So a new record is one file. Others call `tuner.register`: a study file, or a plugin, which is an
+installed package that names a module in the entry point group `tuner.plugins`. That module should import quickly:
+every command loads it, `tuner --help` too.
 """
 
+import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
-from pkgutil import iter_modules
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tuner.errors import InputError
-from tuner.plugins import load_plugins
+
+PLUGINS = "tuner.plugins"  # the entry point group
+
+Record = TypeVar("Record")  # a frozen dataclass with a `name`
 
 
-class Named(Protocol):
-    """What a registry can hold."""
-
-    @property
-    def name(self) -> str: ...
-
-
-Record = TypeVar("Record", bound=Named)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The module that a record comes from, and its file; "" for a module without one."""
 
     module: str
     file: str = ""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a module of this package."""
+        return self.module.startswith("tuner.")
 
     def __str__(self) -> str:
         return f"{self.module} ({self.file})" if self.file else self.module
@@ -63,7 +62,7 @@ class Registry(Generic[Record]):
         self.kind, self.of = kind, of
         self._package, self._order, self._error = package, order, error
         self._records: dict[str, tuple[Record, Source]] = {}
-        self._collected = package is None
+        self._collected = False
         _REGISTRIES.append(self)
 
     def add(self, record: Record, source: Source) -> None:
@@ -75,12 +74,11 @@ class Registry(Generic[Record]):
         self._add(record, source)
 
     def _add(self, record: Record, source: Source) -> None:
-        known = self._records.get(record.name)
+        name = _name_of(record)
+        known = self._records.get(name)
         if known is not None and not known[1].is_same(source):
-            raise self._error(
-                f"{self.kind} {record.name!r} is registered twice: by {known[1]} and by {source}; rename one of them"
-            )
-        self._records[record.name] = (record, source)
+            raise self._error(f"{self.kind} {name!r} is registered twice: by {known[1]} and by {source}; rename one")
+        self._records[name] = (record, source)
 
     def get(self, name: object) -> Record:
         """The record of a name. Raises InputError, or the registry's own error, with the known names."""
@@ -94,8 +92,14 @@ class Registry(Generic[Record]):
         return self._records[name][1]
 
     @property
+    def own(self) -> tuple[Record, ...]:
+        """The records of this package, without those of plugins and study files."""
+        self._collect()
+        return tuple(record for record, source in self._records.values() if source.is_own)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        return tuple(record.name for record in self)
+        return tuple(_name_of(record) for record in self)
 
     def __iter__(self) -> Iterator[Record]:
         self._read()
@@ -119,18 +123,20 @@ class Registry(Generic[Record]):
             return
         self._collected = True  # first: a module of the package may look at the registry while it is imported
         try:
-            for module in _modules_of(str(self._package)):
+            for module in _modules_of(self._package) if self._package else []:
                 source = Source(module.__name__, str(module.__file__))
                 for value in list(vars(module).values()):
                     if isinstance(value, self.of) and not self._has(value):
                         self._add(value, source)
+            for record, source in [pair for pair in _WAITING if isinstance(pair[0], self.of)]:
+                self._add(record, source)
         except BaseException:
             self._collected = False
             raise
 
     def _has(self, record: Record) -> bool:
         """Whether this very record is known: one module may import it from another."""
-        known = self._records.get(record.name)
+        known = self._records.get(_name_of(record))
         return known is not None and known[0] is record
 
     def _read(self) -> None:
@@ -139,9 +145,11 @@ class Registry(Generic[Record]):
 
 
 _REGISTRIES: list[Registry[Any]] = []
+_WAITING: list[tuple[Any, Source]] = []  # registered while the module of their registry was not imported
+_loaded: set[str] = set()
 
 
-def register(*records: Named) -> None:
+def register(*records: Any) -> None:
     """Make records known under their names: to be called by a plugin's module, or by a study file.
 
     A registry takes a record by its type. Raises InputError for another object, and for a name that is taken.
@@ -149,11 +157,77 @@ def register(*records: Named) -> None:
     caller = sys._getframe(1).f_globals
     source = Source(str(caller.get("__name__", "")), str(caller.get("__file__") or ""))
     for record in records:
+        if not is_dataclass(record) or not isinstance(getattr(record, "name", None), str):
+            raise InputError(f"register takes records with a name, like OptimizerSpec(name=...), got {record!r}")
         takers = [registry for registry in _REGISTRIES if isinstance(record, registry.of)]
-        if not takers:
-            kinds = ", ".join(registry.of.__name__ for registry in _REGISTRIES)
-            raise InputError(f"register takes records ({kinds}), got {record!r}")
-        takers[0].add(record, source)
+        if takers:
+            takers[0].add(record, source)
+        else:
+            _WAITING.append((record, source))
+
+
+def load_plugins() -> None:
+    """Import the module of every installed plugin, once in a process.
+
+    Raises InputError for a plugin that cannot be imported, or that registers what cannot be.
+    """
+    if PLUGINS in _loaded:
+        return
+    if not is_any_installed(sys.path):
+        _loaded.add(PLUGINS)
+        return
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it takes half as long as the import of `tuner`
+
+    _loaded.add(PLUGINS)  # first: a plugin may look at a registry while it is imported
+    try:
+        for plugin in sorted(entry_points(group=PLUGINS), key=lambda one: (one.name, one.value)):
+            _load(plugin)
+    except BaseException:
+        _loaded.discard(PLUGINS)
+        raise
+
+
+def is_any_installed(folders: Sequence[str]) -> bool:
+    """Whether a package in one of these folders names a plugin; True where that cannot be read off its files.
+
+    Most have none, and then `importlib.metadata` is not imported: it takes half as long as all of `tuner --help`.
+    """
+    for folder in folders:
+        if not os.path.isdir(folder or "."):
+            if os.path.exists(folder):  # a zip file
+                return True
+            continue
+        with os.scandir(folder or ".") as entries:
+            places = [entry.path for entry in entries if entry.name.endswith((".dist-info", ".egg-info", ".egg"))]
+        if any(map(_names_plugins, places)):
+            return True
+    return False
+
+
+def _names_plugins(place: str) -> bool:
+    if place.endswith(".egg"):
+        return True
+    try:
+        with open(os.path.join(place, "entry_points.txt"), encoding="utf-8") as file:
+            return PLUGINS in file.read()
+    except OSError:  # it has none
+        return False
+
+
+def _load(plugin: Any) -> None:
+    package = f"{plugin.dist.name} {plugin.dist.version}" if plugin.dist else "an unknown package"
+    try:
+        plugin.load()
+    except Exception as error:
+        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"the plugin {plugin.name!r} ({plugin.value}, of {package}) cannot be loaded: {reason}; "
+            "correct its package, or uninstall it"
+        ) from error
+
+
+def _name_of(record: Any) -> str:
+    return str(record.name)
 
 
 def _modules_of(package: str) -> list[Any]:
@@ -161,4 +235,5 @@ def _modules_of(package: str) -> list[Any]:
     found = import_module(package)
     if not hasattr(found, "__path__"):
         return [found]
-    return [import_module(f"{package}.{info.name}") for info in iter_modules(found.__path__)]
+    names = sorted(name[:-3] for name in os.listdir(found.__path__[0]) if name.endswith(".py"))
+    return [import_module(f"{package}.{name}") for name in names if name != "__init__"]

@@ -1,6 +1,6 @@
-"""Signals that ask a process to end: which ones, what each of them means, and how long there is to save.
+"""Signals that ask a process to end: which ones there are, and how long the process then has to save.
 
-All mean the same: save, give the trials back without counting an attempt, end with exit code 130.
+All of them mean the same: save, release the trials without counting an attempt, and end with exit code 130.
 
 | signal           | who sends it                                                                           |
 |------------------|----------------------------------------------------------------------------------------|
@@ -9,15 +9,15 @@ All mean the same: save, give the trials back without counting an attempt, end w
 | SIGHUP           | a terminal that is closed or lost                                                      |
 | SIGUSR1, SIGUSR2 | SLURM's `--signal`, SGE's `-notify`, submitit: a warning before the end                |
 | SIGXCPU          | a limit of processor time, every second from then on                                   |
-| SIGBREAK         | Ctrl-Break on Windows, which has of the others only SIGINT and SIGTERM                 |
+| SIGBREAK         | Ctrl-Break on Windows, which has only SIGINT and SIGTERM besides                       |
 
-The same signal may come again at once, from another sender, or to another process of the same command: that changes
-nothing. Ending at once, with what was committed before, takes Ctrl-C once more on a terminal, or any of them (but
-SIGXCPU) more than `INSIST_SECONDS` after the first.
+The same signal may come again at once, from another sender or to another process of the same command; that changes
+nothing. The process ends at once, with what was committed before, on a second Ctrl-C at a terminal, or on any of these
+signals (except SIGXCPU) that comes more than `INSIST_SECONDS` after the first.
 
 A signal that was ignored when the process was started (`nohup`, `command &` in a script, `trap ''`) stays ignored.
-Where nothing is in hand that could be saved, the first signal interrupts at once. Handlers run between two bytecodes
-of Python: one call into C, such as a single operation of torch, delays them.
+Where there is nothing to save, the first signal interrupts at once. Python runs handlers between two bytecodes, so one
+call into C, such as a single operation of torch, delays them.
 """
 
 import _thread
@@ -36,35 +36,35 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGBR
 STOPPING = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
 
 # From the first signal on. Schedulers kill 30 s after they asked (SLURM's KillWait, Kubernetes' grace period).
-INSIST_SECONDS = 5.0  # a later signal means that somebody does not want to wait
-SAVE_SECONDS = 20.0  # what is not saved by then is given up: it is trained again from the last commit
-LAST_SECONDS = 4.0  # after that: to give trials back, should the database be slow
-HANDING_OVER_SECONDS = 2.0  # so much earlier a worker process gives up than the one that watches it
-TOGETHER_SECONDS = 0.2  # the processes of a job are signalled one after the other, all within this time
+INSIST_SECONDS = 5.0  # a later signal means that its sender does not want to wait
+SAVE_SECONDS = 20.0  # steps that are not saved by then are trained again from the last commit
+LAST_SECONDS = 4.0  # after that: to release trials, should the database be slow
+HANDING_OVER_SECONDS = 2.0  # a worker process gives up so much earlier than its coordinator
+TOGETHER_SECONDS = 0.2  # all processes of a job get their signals within this time
 
 
 class ShutdownRequested(KeyboardInterrupt):
-    """A signal asked for an end.
+    """A signal asked this process to end.
 
-    Not KeyboardInterrupt itself: where one passes through code that was run from text, as that of data classes, Python
-    kills itself with SIGINT in the end, whatever the exit code.
+    It is not KeyboardInterrupt itself: where that passes through code that was run from text, such as the methods of
+    data classes, Python kills itself with SIGINT at its end, whatever the exit code.
     """
 
 
 class Shutdown:
-    """How this process ends when it is told to.
+    """How this process ends when a signal asks it to.
 
-    code: its exit code, once its work is done; from then on every signal ends it at once, with that code.
+    code: the exit code, once the work is done; from then on every signal ends the process at once, with that code.
     """
 
     def __init__(self) -> None:
-        self._handler = self._hear  # one object, so that it can be recognized
+        self._handler = self._handle_signal  # one object, so that it can be recognized
         self._begin()
 
     def _begin(self) -> None:
         self.code: int | None = None
-        self._told_at: float | None = None
-        self._heard: tuple[signal.Signals, ...] = ()
+        self._asked_at: float | None = None
+        self._handled: tuple[signal.Signals, ...] = ()
         self._in_hand: list[Callable[[], object]] = []
         self._news: queue.SimpleQueue[bool] = queue.SimpleQueue()  # its `put` may interrupt itself
         self._tell: Callable[[str], None] = silent
@@ -73,23 +73,23 @@ class Shutdown:
         self._insisted = False
 
     def listen(self, tell: Callable[[str], None], *, save_seconds: float | None = None, alone: bool = True) -> None:
-        """Hear all signals that are not ignored, from now on; also those that came while they were withheld.
+        """Handle all signals that are not ignored, from now on; also those that came while they were blocked.
 
-        tell: says something to whoever watches, from another thread. alone: nobody but the sender of signals says
-        when to end at once; a worker process leaves that to the one that watches it.
+        tell: prints a message for the user, from another thread. alone: a repeated signal ends the process at once;
+        a worker process leaves that to its coordinator.
         """
         self._tell, self._obeys_insistence = tell, alone
         self._save_seconds = SAVE_SECONDS if save_seconds is None else save_seconds
-        self._heard = not_ignored()
-        for number in self._heard:
+        self._handled = not_ignored()
+        for number in self._handled:
             signal.signal(number, self._handler)
         threading.Thread(target=self._watch, args=(self._news,), name="tuner ending", daemon=True).start()
         unblock()
 
     @contextmanager
     def listening(self, tell: Callable[[str], None]) -> Iterator["Shutdown"]:
-        """Listen within the block, where the process does not do so anyway."""
-        if self._heard:
+        """Handle signals within the block, where the process does not do so anyway."""
+        if self._handled:
             yield self
             return
         before = {number: signal.getsignal(number) for number in STOPPING}
@@ -103,34 +103,34 @@ class Shutdown:
             self._begin()
 
     def is_set(self) -> bool:
-        """Whether this process was told to end. Handlers that user code has installed meanwhile are put aside."""
-        for number in self._heard:
+        """Whether this process was asked to end. Replaces handlers that user code has installed meanwhile."""
+        for number in self._handled:
             if signal.getsignal(number) is not self._handler and signal.getsignal(number) is not signal.SIG_IGN:
                 with suppress(ValueError):  # not in the main thread
                     signal.signal(number, self._handler)
-        return self._told_at is not None
+        return self._asked_at is not None
 
     def is_set_soon(self) -> bool:
-        """The same, where a failure may come of a signal to another process: ours may be on its way."""
-        return soon(lambda: self._told_at is not None) if self._heard else self._told_at is not None
+        """The same, after a failure that a signal to another process may have caused: ours may follow in a moment."""
+        return soon(lambda: self._asked_at is not None) if self._handled else self._asked_at is not None
 
     def tell(self) -> None:
-        """Do as if a signal had come. For any thread."""
-        if self._heard:
+        """Do as if a signal had come. May be called from any thread."""
+        if self._handled:
             if hasattr(signal, "pthread_kill"):
-                signal.pthread_kill(threading.main_thread().ident or 0, self._heard[0])
+                signal.pthread_kill(threading.main_thread().ident or 0, self._handled[0])
             else:
-                _thread.interrupt_main(self._heard[0])
-        elif self._told_at is None:
-            self._told_at = time.monotonic()
+                _thread.interrupt_main(self._handled[0])
+        elif self._asked_at is None:
+            self._asked_at = time.monotonic()
             self._news.put(True)
 
     @contextmanager
     def in_hand(self, give_back: Callable[[], object]) -> Iterator[None]:
-        """Within the block there is something to save: a signal only asks for it (`is_set`).
+        """Within the block there is something to save: a signal interrupts nothing and only sets `is_set`.
 
-        give_back: called, perhaps by another thread and more than once, where that is cut short. Raises
-        ShutdownRequested at the end of a block that was told to end and did not raise anything itself.
+        give_back: called where there is no time to save, perhaps by another thread and more than once. Raises
+        ShutdownRequested at the end of a block during which a signal came, unless the block raised something itself.
         """
         self._in_hand.append(give_back)
         try:
@@ -141,21 +141,21 @@ class Shutdown:
             raise
         finally:
             self._in_hand.pop()
-        if self._told_at is not None:
+        if self._asked_at is not None:
             raise ShutdownRequested
 
     def forget(self) -> None:
-        """Give signals their first meaning again: in what user code forks, for its data say."""
-        for number in self._heard:
+        """Restore the default handlers: in a process that user code forks, to load data for example."""
+        for number in self._handled:
             if signal.getsignal(number) is self._handler:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        self._heard = ()
+        self._handled = ()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
         if self.code is not None:
             self._exit()
-        if self._told_at is None:
-            self._told_at = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
             self._news.put(True)
             if not self._in_hand:
                 raise ShutdownRequested
@@ -166,14 +166,14 @@ class Shutdown:
             raise ShutdownRequested
 
     def _insists(self, number: int) -> bool:
-        if not self._obeys_insistence or self._told_at is None or number == getattr(signal, "SIGXCPU", None):
+        if not self._obeys_insistence or self._asked_at is None or number == getattr(signal, "SIGXCPU", None):
             return False
-        late = time.monotonic() - self._told_at >= INSIST_SECONDS
+        late = time.monotonic() - self._asked_at >= INSIST_SECONDS
         return late or (number == signal.SIGINT and _on_a_terminal())
 
     def _watch(self, news: "queue.SimpleQueue[bool]") -> None:
-        """In a thread of its own: say what happens, and end what does not end in time."""
-        if hasattr(signal, "pthread_sigmask"):  # they wake the main thread, which may wait for something
+        """In a thread: tell the user what happens, and end the process when the time is over."""
+        if hasattr(signal, "pthread_sigmask"):  # a signal must wake the main thread, which may wait for something
             signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         if not news.get():
             return
@@ -206,27 +206,27 @@ class Shutdown:
 
     def _exit(self) -> None:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # nobody reads it, or it is just being written to
+            with suppress(Exception):  # its reader is gone, or it is just being written to
                 stream.flush()
         os._exit(self._code)
 
 
 def not_ignored() -> tuple[signal.Signals, ...]:
-    """The signals that this process does not ignore."""
+    """The signals of `STOPPING` that this process does not ignore."""
     return tuple(number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN)
 
 
 def ignore_signals() -> None:
-    """Ignore them all from now on."""
+    """Ignore all signals that ask for an end, from now on."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """A process that is started in the block is born with the signals blocked, until it listens.
+    """A process that is started in the block begins with these signals blocked, until it calls `Shutdown.listen`.
 
-    They reach every process of a job or a terminal, and one that still imports would die of them.
+    A signal reaches every process of a job or a terminal, and would kill one that still imports.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -239,15 +239,15 @@ def blocked() -> Iterator[None]:
 
 
 def unblock() -> None:
-    """Hear what was withheld."""
+    """Let the signals of `STOPPING` through again."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
-def soon(told: Callable[[], bool]) -> bool:
-    """Whether `told()` is true now or within a moment."""
+def soon(condition: Callable[[], bool]) -> bool:
+    """Whether `condition()` is true now or within a moment."""
     end = time.monotonic() + TOGETHER_SECONDS
-    while not told():
+    while not condition():
         if time.monotonic() >= end:
             return False
         time.sleep(0.01)
@@ -259,7 +259,7 @@ def _on_a_terminal() -> bool:
 
 
 def silent(text: str) -> None:
-    """Nobody watches."""
+    """Tell nobody."""
 
 
 SHUTDOWN = Shutdown()

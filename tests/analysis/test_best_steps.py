@@ -110,7 +110,8 @@ def test_a_study_without_completed_trials_is_inconclusive_and_can_be_stored():
     finding = best_steps_finding(frames)
     assert finding.verdict == "inconclusive"
     assert json.loads(json.dumps(finding.to_json(), allow_nan=False))["evidence"] == []
-    assert proposed_budget(frames) == (1000, "best steps of round-1 are inconclusive: the same 1,000 steps")
+    assert proposed_budget(frames)[0] == 1000
+    assert proposed_budget(frames)[1].sentence == "best steps of round-1 are inconclusive: the same 1,000 steps"
 
 
 def test_gains_lost_in_the_noise_are_inconclusive():

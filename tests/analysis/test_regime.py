@@ -15,11 +15,11 @@ from tuner.analysis.frames import frames_of
 from tuner.analysis.questions.overfitting import overfitting_frame
 from tuner.analysis.questions.regime import contradiction_finding, regime_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Reason
 from tuner.budget.families import constant, constant_then_decay, cosine, linear
 from tuner.budget.schedules import ScheduleFamily
 from tuner.design.objective import Objective, at_most
 from tuner.records import State
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, Reason
 
 Array = NDArray[np.float64]
 Pair = tuple[Array, Array]

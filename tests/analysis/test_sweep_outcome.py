@@ -2,8 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,19 +11,12 @@ from scipy import stats
 
 from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.sweep_outcome import (
-    Fitted,
-    Invalid,
-    NotFitted,
-    Reason,
     extended_grid,
-    outcome_from_json,
-    outcome_to_json,
     prediction_interval,
     sweep_outcome,
     with_seeds,
 )
-from tuner.analysis.sweep_records import sweep_records
-from tuner.errors import StorageError
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 
 FULL = (0.1, 0.3, 1.0, 1.5, 1.9, 2.1)
 
@@ -309,27 +300,6 @@ def test_validation_that_was_best_long_before_the_fit_is_told():
     assert not any("more than a run needs" in caveat for caveat in late.caveats), "16 is more than half of 30"
 
 
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        with_seeds(Fitted(0.3, 90, 100, 400, True, (1.0,)), seeds_of(120, 140, "complete")),
-        NotFitted(250, (Reason("too_few_steps", "likely", "it still improves"),), 0.1, 0.25),
-        NotFitted(250, (Reason("all_diverged", "likely", "too high"),), None, None),
-        sweep_outcome(quadratic_fits((0.03, 0.1, 0.3), 1000), 1000),
-    ],
-)
-def test_outcomes_survive_json(outcome):
-    assert outcome_from_json(json.loads(json.dumps(outcome_to_json(outcome), allow_nan=False))) == outcome
-
-
 def test_findings_survive_json():
     fits = interval_fits({0.1: (90, 100), 0.3: (20, 30), 1.0: "infeasible"})
     json.dumps(sweep_finding(sweep_outcome(fits, 100), fits).to_json(), allow_nan=False)
-
-
-@pytest.mark.parametrize("data", [{}, {"name": "sweep-1"}, {"name": "sweep-1", "margin": "x"},
-                                  {"name": "sweep-1", "margin": 2.0, "outcome": "fitted", "low": 3}])  # fmt: skip
-def test_a_damaged_conclusion_of_a_sweep_is_an_error_of_the_database(data):
-    ledger: Any = SimpleNamespace(campaigns=lambda: ["tiny"], conclusion=lambda campaign, kind: data)
-    with pytest.raises(StorageError, match=r"about 'tiny' \(sweep\) is unreadable.*restore a backup"):
-        sweep_records(ledger, "tiny")

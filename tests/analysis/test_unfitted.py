@@ -10,11 +10,12 @@ from analysis.handmade import curve, record, study
 from tuner.analysis.fit_steps import fit_steps_frame, noise_around, running_median
 from tuner.analysis.frames import frames_of
 from tuner.analysis.questions.sweep import sweep_finding
-from tuner.analysis.sweep_outcome import NotFitted, sweep_outcome
+from tuner.analysis.sweep_outcome import not_fitted, sweep_outcome
 from tuner.analysis.sweep_records import fits_of_stages
 from tuner.analysis.unfitted import Unfitted, _length, proposals
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.records import State
+from tuner.records.sweep_outcomes import NotFitted
 
 STEPS = np.arange(20, 2001, 20)  # 100 evaluations
 LOSSES = at_most("training/loss", 0.01)
@@ -135,7 +136,7 @@ def test_the_best_rate_at_the_end_asks_for_rates_beyond_every_rate_that_was_trie
     around = frames({0.01: (power(0.5), flat), 0.03: (power(0.4), flat), 0.1: (power(0.3), flat)})
     fits = fits_of_stages([probes, fit_steps_frame(around)])
     assert fits["learning_rate"].tolist() == [0.001, 0.01, 0.03, 0.1]
-    outcome = NotFitted.of(fits, 2000)
+    outcome = not_fitted(fits, 2000)
     assert outcome.best_learning_rate == 0.1
     finding = sweep_finding(outcome, fits, around.study)
     assert finding.action.startswith("Write `Sweep(learning_rate=(0.001, 0.01, 0.03, 0.1, 0.333, 1.11, 3.7))`")

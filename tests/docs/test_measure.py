@@ -15,7 +15,9 @@ SOURCES = {
     "def use():\n    return _once() + _twice() + _twice()\n",
     "right.py": "def late():\n    from small.left import use\n\n    return use\n\n\nclass Same: ...\n",
     "part/__init__.py": "from small.part.inner import go\n",
-    "part/inner.py": "TABLE = {'go': 'small.part.outer:run'}\n\n\ndef go(): ...\n\n\nclass Same: ...\n",
+    "part/inner.py": "TABLE = {'go': 'small.part.outer:run'}\n\n\n"
+    "def go():\n    from small.part import outer\n\n    return outer\n\n\nclass Same: ...\n",
+    "typed.py": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from small.right import late\n",
     "part/outer.py": "from small.part import inner\nfrom small import base\n\n\ndef run(): ...\n",
 }
 
@@ -31,11 +33,11 @@ def small(tmp_path):
 
 def test_a_package_is_measured_as_a_person_counts_it(small):
     figures, listed = measure(small, with_frames=False)
-    assert figures["modules"] == "5"
-    # base: TEXT on two lines, def, return; left: import and three functions; right: 4; inner: 3; outer: 3; part: 1
-    assert figures["lines of code"] == str(4 + 7 + 4 + 3 + 3 + 1)
+    assert figures["modules"] == "6"
+    # base: TEXT on two lines, def, return; left: import and three functions; then as many lines as there are
+    assert figures["lines of code"] == str(4 + 7 + 4 + 5 + 3 + 1 + 3)
     assert figures["private functions named once in their module"] == "1 (50%)"
-    assert figures["imports inside functions"] == "1"
+    assert figures["imports inside functions"] == "2"
     assert figures["public class names defined twice"] == "1"
     assert listed["exactly one importer"] == ["small.left", "small.part.outer"]
     assert figures["import cycles, imports at the top only"] == "0"

@@ -6,17 +6,13 @@ from pathlib import Path
 import yaml
 
 import tuner
-from tuner.analysis.checklist import VERDICTS
+from tuner.analysis.finding import QUESTIONS
 from tuner.cli.exit_codes import Exit
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated"} & set(path.parts))
 OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")]
-# Given by commands of their own, not by the checklist.
-OF_COMMANDS = {
-    "fitted", "not_fitted", "invalid", "adopt", "keep", "longer_pays", "flat", "longer_hurts", "contradiction",
-}  # fmt: skip
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -35,8 +31,15 @@ def anchors(page: Path) -> set[str]:
 
 def test_every_verdict_has_an_anchor_and_every_anchor_is_a_verdict():
     headings = re.findall(r"^### (\w+)$", text("concepts/verdicts.md"), re.MULTILINE)
+    verdicts = {verdict.name for question in QUESTIONS for verdict in question.answers}
     assert len(headings) == len(set(headings))
-    assert set(headings) == set(VERDICTS) | OF_COMMANDS
+    assert len(verdicts) > 30
+    assert set(headings) == verdicts
+
+
+def test_every_question_has_a_section_that_ends_with_its_name():
+    sections = re.findall(r"^## .+\? \((\w+)\)$", text("concepts/verdicts.md"), re.MULTILINE)
+    assert sorted(sections) == sorted(question.name for question in QUESTIONS)
 
 
 def test_every_link_leads_to_a_file_and_a_heading():

@@ -15,7 +15,7 @@ from tuner.design.objective import minimize
 from tuner.design.points import Point
 from tuner.design.trial import Trial
 from tuner.execution.machine import Quota
-from tuner.execution.prefixes import Finder
+from tuner.execution.prefixes import PrefixFinder
 from tuner.execution.quota import keep_within, spare
 from tuner.records import Checkpoint, State, TrialRecord
 from tuner.rounds.plan import planned_trials
@@ -75,7 +75,7 @@ def test_a_trunk_that_a_planned_trial_needs_is_kept_and_used_and_nothing_is_miss
     planned = made.ledger.start_study("test", long, "")
     made.ledger.plan_trials(planned.study_id, [after])
     finder = finder_of(made, row.study)
-    assert isinstance(finder, Finder)
+    assert isinstance(finder, PrefixFinder)
     assert keep_within(Quota(1), finder, row, made.root) > 0
     left = {one.number: [kept.kind for kept in one.checkpoints] for one in made.ledger.trials(row.study_id)}
     assert left[ranked[1].number] == []

@@ -1,6 +1,7 @@
 """The test split is read once, on request, for the final model, and by nothing else."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from support.study_files import write_study
 
 from tuner import load
 from tuner.design.study_file import load_campaign
+from tuner.records.conclusions import Adoption
 from tuner.storage.store import open_ledger
 from tuner.training.checkpoints import read_weights
 
@@ -96,8 +98,8 @@ def test_what_was_adopted_is_final(tuner, tmp_path, study):
     name = f"adopt-round-1-{worst}-over-round-1-{best}"
     with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
         row = ledger.study("tiny", name)
-        concluded = ledger.conclusion("tiny", "adoption", row.study_id)
-        ledger.conclude("tiny", "adoption", {**concluded, "verdict": "adopt"}, row.study_id)
+        concluded = ledger.conclusion("tiny", Adoption, row.study_id)
+        ledger.conclude("tiny", replace(concluded, verdict="adopt"), row.study_id)
     assert load("tiny").final().record.number == worst
     assert json.loads(tuner("score-test", study, "-f", "json").out)["trial"] == worst
 

@@ -15,6 +15,7 @@ from tuner.execution.backend import Job, Silent
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.workers import Remaining, Workers, num_processes, remaining_work
 from tuner.records import State
+from tuner.records.conclusions import FusionChoices
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
 
@@ -44,10 +45,10 @@ def test_the_remaining_work_is_that_of_the_trials_that_are_left(fused, tmp_path,
         assert remaining.num_trials == 6
         step = remaining.seconds / 6 / 2000
         assert 0.0 < step < 10.0, "seconds, on any machine"
-        kept = ledger.conclusion("tiny", "fusion", row.study_id)
+        kept = ledger.conclusion("tiny", FusionChoices, row.study_id)
         assert (kept is not None) == fused
         monkeypatch.setattr(workers_module, "best_fusion", lambda *rest, **named: pytest.fail("probed twice"))
-        if fused and next(iter(kept.values()))["trials"] > 1:
+        if fused and next(iter(kept.by_group.values())).trials > 1:
             again = remaining_work(ledger, row, local.setting(study), fused=True)
             assert again.num_trials == 6
 

@@ -11,11 +11,11 @@ import pytest
 from support.bench import STALL_SECONDS, Bench, Heard
 
 from tuner.errors import InputError, Interrupted, TrialsFailed
-from tuner.execution import worker as worker_module
+from tuner.execution import worker_handle
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import even_share
 from tuner.execution.machine import Machine, worker_devices
-from tuner.execution.worker import Worker
+from tuner.execution.worker_handle import WorkerHandle
 from tuner.records import State
 
 # Done once, by the worker that makes the file first; the others train as always.
@@ -101,14 +101,14 @@ def test_results_do_not_depend_on_the_number_of_workers(tmp_path):
 def impatient(monkeypatch):
     """Let a worker seem to have stalled as soon as a file is there that says so, and not before, nor twice."""
 
-    whole = Worker.is_stalled
+    whole = WorkerHandle.is_stalled
 
     def about(mark, told):
         def is_stalled(worker, seconds):
             assert seconds == STALL_SECONDS
             return mark.exists() and not told() and whole(worker, 0.0)
 
-        monkeypatch.setattr(Worker, "is_stalled", is_stalled)
+        monkeypatch.setattr(WorkerHandle, "is_stalled", is_stalled)
 
     return about
 
@@ -130,7 +130,7 @@ def test_a_worker_that_is_killed_or_stalled_is_replaced_and_nothing_is_lost(tmp_
 
 
 def test_a_worker_that_hangs_before_it_claims_anything_is_replaced(tmp_path, caplog, monkeypatch, impatient):
-    monkeypatch.setattr(worker_module, "READY_SECONDS", 0.0)
+    monkeypatch.setattr(worker_handle, "READY_SECONDS", 0.0)
     bench, mark = Bench(tmp_path, trials=1), tmp_path / "hung"
     hang = f"""
         import os, pathlib, time

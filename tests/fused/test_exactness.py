@@ -1,5 +1,7 @@
 """Ordinary models and losses, stacked: every loss, gradient, weight, buffer and optimizer value has the same bits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.fusible import (
@@ -15,10 +17,11 @@ from support.fusible import (
 )
 
 from tuner.errors import NotFusible
-from tuner.fused import graph, optimizers, quick_kernels, rules
+from tuner.fused import graph, quick_kernels, rules
 from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.group import Group
 from tuner.fused.self_check import exact_group, first_difference
+from tuner.optimizers.adam import ADAMW
 from tuner.training.checkpoints import canonical_digest
 
 ATEN = torch.ops.aten
@@ -211,16 +214,23 @@ def test_the_self_check_sees_noise_that_trials_share(monkeypatch):
 
 
 def test_the_self_check_sees_an_optimizer_on_one_flat_row(monkeypatch):
+    kernel = torch._fused_adamw_
+
     def flat(values, gradients, *rest, **settings):
         sizes = [value.numel() for value in values]
         kinds = (values, gradients, *rest[:2])
         rows = [torch.cat([tensor.flatten() for tensor in tensors]) for tensors in kinds]
-        torch._fused_adamw_(*[[row] for row in rows], [], rest[3][:1], **settings)
+        kernel(*[[row] for row in rows], [], rest[3][:1], **settings)
         for targets, row in zip(kinds, rows, strict=True):
             for target, part in zip(targets, row.split(sizes), strict=True):
                 target.copy_(part.view_as(target))
 
-    monkeypatch.setitem(optimizers._KERNELS, torch.optim.AdamW, optimizers._adam(flat))
+    def row_update(rows, trial):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "_fused_adamw_", flat)
+            return ADAMW.row_update(rows, trial)
+
+    monkeypatch.setattr("tuner.fused.optimizers.spec_of", lambda optimizer: replace(ADAMW, row_update=row_update))
     assert first_difference(Group(runs_of(OddMlp(), 8), care=1)) is not None
 
 

@@ -50,3 +50,22 @@ def test_the_notebooks_are_stored_without_outputs():
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             assert not cell.get("outputs"), path.name
+
+
+def test_run_a_study_trains_a_campaign_that_is_defined_in_a_cell(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.delenv("TUNER_STORAGE", raising=False)
+    notebook = nbformat.read(NOTEBOOKS / "run_a_study.ipynb", as_version=4)
+    again = nbformat.v4.new_code_cell("Spirals.batch_size = 8\ntuner.launch(campaign)")  # an edited cell, run again
+    notebook.cells.append(again)
+    resources = {"metadata": {"path": os.fspath(tmp_path)}}
+    client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources)
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match=r"value Spirals\.batch_size changed"):
+        client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    told = "\n".join(output.get("data", {}).get("text/plain", output.get("text", "")) for output in outputs)
+    assert f"spirals: round-1; report: {tmp_path}/runs/spirals.html" in told
+    assert "round-1 10/10" in told, "progress, a line for each trial"
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 2
+    assert (tmp_path / "runs" / "spirals.html").exists()

@@ -1,7 +1,9 @@
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from analysis.handmade import curve, frames_of_curves, frames_of_values, record, study
 from matplotlib.figure import Figure
 
+import tuner
 from tuner.analysis.frames import frames_of
 from tuner.analysis.questions.best_steps import best_steps_frame
 from tuner.budget.families import constant_then_decay, linear
@@ -68,6 +71,15 @@ def test_every_plot_is_one_record_that_says_how_it_is_read():
         assert all((plot.title, plot.caption, plot.absent, plot.scope)), plot.name
         assert plot.caption.endswith("."), plot.name
         assert plot.absent.endswith("."), plot.name
+
+
+def test_the_help_page_and_the_readme_list_every_plot():
+    done = subprocess.run([sys.executable, "-m", "tuner", "plot", "--help"], capture_output=True, text=True, check=True)
+    listed = done.stdout.partition("Names:")[2].partition("Options:")[0]
+    assert [line.split()[0] for line in listed.strip().splitlines()] == list(PLOTS.names)
+    readme = (Path(tuner.__path__[0]).parent / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `tuner plot KIND.*", readme, re.MULTILINE)
+    assert {name for name in PLOTS.names if re.search(rf"(?<![\w-]){name}(?![\w-])", row)} == set(PLOTS.names)
 
 
 def test_a_registered_plot_is_drawn_by_its_name_and_shown_on_the_page(monkeypatch):

@@ -7,8 +7,9 @@ import pytest
 from analysis.test_sweep_outcome import interval_fits
 from matplotlib.figure import Figure
 
-from tuner.analysis.sweep_outcome import Fitted, Outcome, sweep_outcome
+from tuner.analysis.sweep_outcome import sweep_outcome
 from tuner.plots.sweep import sweep_plot
+from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 
 FITS = interval_fits(
     {0.001: "complete", 0.01: (300, 400), 0.1: (90, 100), 0.3: (180, 200), 1.0: "infeasible", 3.0: "infeasible"}
@@ -113,5 +114,5 @@ def test_an_open_interval_over_seeds_reaches_the_top():
         (interval_fits({0.1: "failed"}), sweep_outcome(interval_fits({0.1: "failed"}), 10)),
     ],
 )
-def test_every_sweep_can_be_drawn(fits, outcome: Outcome):
+def test_every_sweep_can_be_drawn(fits, outcome: SweepOutcome):
     sweep_plot(fits, outcome).savefig(io.BytesIO(), format="png")

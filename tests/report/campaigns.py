@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tuner.analysis.sweep_outcome import Fitted, Outcome
-from tuner.analysis.sweep_records import conclude_sweep
 from tuner.budget.families import constant
 from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
@@ -15,6 +13,8 @@ from tuner.design.points import Point
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import Checkpoint, Measurement, State, TrialUpdate
+from tuner.records.conclusions import SweepConclusion
+from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 from tuner.storage.store import Ledger
 
 # The first step at which each rate fits the training set; None: never in the 500 steps there are.
@@ -23,7 +23,7 @@ FITTED = Fitted(1e-2, 200, 210, 500, seed_steps=(200, 270, 320), seed_low=150, s
 
 
 def sweep_stage(like: Study, name: str, rates: Sequence[float], steps: int = 500) -> Study:
-    """A study of a sweep as `rounds.sweep_plan` declares it."""
+    """A study of a sweep as `rounds.sweep` declares it."""
     rate = Hyperparameter("learning_rate", log_uniform(min(rates), max(rates) * 1.001), "optimizer")
     return replace(
         like,
@@ -73,7 +73,7 @@ def fill_sweep(
     ledger: Ledger,
     campaign: str,
     like: Study,
-    outcome: Outcome | None,
+    outcome: SweepOutcome | None,
     *,
     name: str = "sweep-1",
     fitting: Mapping[float, int | None] = FITTING,
@@ -83,7 +83,7 @@ def fill_sweep(
     fill_stage(ledger, campaign, sweep_stage(like, f"{name}-probe-250", list(some), 250), some)
     fill_stage(ledger, campaign, sweep_stage(like, f"{name}-grid", list(fitting)), fitting)
     if outcome is not None:
-        conclude_sweep(ledger, campaign, name, outcome, 2.0)
+        ledger.conclude(campaign, SweepConclusion(name, 2.0, outcome))
 
 
 def fill_promoted(

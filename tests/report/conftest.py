@@ -19,6 +19,8 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import Checkpoint, Claim, Measurement, Numerics, State, TrialUpdate
+from tuner.records.budget_origin import BudgetOrigin
+from tuner.records.conclusions import BudgetRecord, RegimeVerdict
 from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
 from tuner.report.studies import studies
@@ -143,6 +145,11 @@ def record_launch(ledger: Ledger, study_id: int, command: str = "tuner launch st
     )
 
 
+def without_images(patched: pytest.MonkeyPatch) -> None:
+    """Saving figures takes most of the time of a page, and few tests look at them."""
+    patched.setattr("tuner.report.images._bytes_of", lambda drawing, form: b"<svg/>")
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with open_ledger(str(tmp_path / "tuner.sqlite")) as opened:
@@ -169,10 +176,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
     with open_ledger(str(tmp_path_factory.mktemp("whole") / "tuner.sqlite")) as opened:
         first = study_of(steps=540)
         fill_sweep(opened, "whole", first, FITTED)
-        opened.conclude("whole", "regime", {"verdict": "not_compute_bound", "evidence": "not_compute_bound"})
+        opened.conclude("whole", RegimeVerdict("not_compute_bound", "not_compute_bound"))
         fill_round(opened, "whole", first)
         ranked = study_frames(opened, "whole", "round-1").complete.sort_values("best_value")
         fill_promoted(opened, "whole", first, 1080, [int(trial) for trial in ranked["trial"].head(3)], 0.05)
+        origin = BudgetOrigin("sweep", factor=2.0, steps=270)
+        opened.conclude("whole", BudgetRecord(origin), opened.study("whole", "round-1").study_id)
         yield opened
 
 
@@ -193,7 +202,10 @@ def digits_page(filled: Ledger) -> "Page":
 
 @pytest.fixture(scope="session")
 def grown_page(filled: Ledger) -> "Page":
-    return Page(report_html(filled, "grown"))
+    """With empty images; the pages of `digits` and `whole` are drawn."""
+    with pytest.MonkeyPatch.context() as patched:
+        without_images(patched)
+        return Page(report_html(filled, "grown"))
 
 
 @pytest.fixture(scope="session")
@@ -208,8 +220,10 @@ def grown(filled: Ledger) -> Material:
 
 @pytest.fixture(scope="session")
 def digits_study(digits: Material) -> object:
-    """The content of the section of the only study of `digits`."""
-    return studies(digits)[0].content
+    """The content of the section of the only study of `digits`, with empty images."""
+    with pytest.MonkeyPatch.context() as patched:
+        without_images(patched)
+        return studies(digits)[0].content
 
 
 @pytest.fixture
@@ -244,8 +258,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def page() -> Callable[[Ledger, str], Page]:
-    """The page of a campaign, taken apart."""
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's images are empty."""
+    without_images(monkeypatch)
+
+
+@pytest.fixture
+def page(undrawn: None) -> Callable[[Ledger, str], Page]:
+    """The page of a campaign, taken apart, with empty images."""
     return lambda ledger, campaign: Page(report_html(ledger, campaign))
 
 

@@ -9,8 +9,10 @@ import pytest
 from report.campaigns import FITTED, FITTING, fill_promoted, fill_stage, fill_sweep, plan_stage, sweep_stage
 
 from tuner.analysis.finding import Finding
-from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted, Reason
 from tuner.design.study import Study
+from tuner.records.budget_origin import ON_THE_COMMAND_LINE, BudgetOrigin
+from tuner.records.conclusions import BudgetRecord, RegimeVerdict
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, Reason
 from tuner.report.budget import budget
 from tuner.report.final_model import final_model
 from tuner.report.material import Material, read_material
@@ -62,7 +64,7 @@ def test_the_rounds_budgets_stand_beside_each_other(whole_material: Material) ->
     rows = rounds_table(whole_material).rows
     assert [row[:4] for row in rows] == [("round-1", "540", "50%", "30"), ("round-2", "1,080", "100%", "3")]
     assert rows[0][4] == "2 times the 270 steps to fit that the sweep found (A18)"
-    assert rows[1][4].startswith("2 times as long as round-1, whose best steps say: ")
+    assert rows[1][4] == "not recorded when the study was started"
 
 
 def test_the_sweep_is_counted_apart_from_the_rounds(whole_material: Material) -> None:
@@ -90,13 +92,9 @@ def test_a_round_1_that_was_given_another_budget_says_so(ledger: Ledger, declare
     assert page.chain[-1].label == "max_train_steps for round 1, which was started with 1,000"
     assert "1 without a fit" in page.chain[1].label
     assert page.chain[1].label.endswith("to no upper bound")
-    assert page.rounds.rows[0][4] == "not what the sweep suggests: declared, or given"
-    ledger.add_launch(
-        study_id, command="tuner launch s.py --round 1 --max-train-steps 1000", revision={}, environment={}, worker=""
-    )
+    assert page.rounds.rows[0][4] == "not recorded when the study was started"
+    ledger.conclude("given", BudgetRecord(ON_THE_COMMAND_LINE), study_id)
     assert rounds_table(read_material(ledger, "given")).rows[0][4] == "given on the command line"
-    ledger.conclude("given", "budget", {"origin": "declared in the study file"}, study_id)
-    assert rounds_table(read_material(ledger, "given")).rows[0][4] == "declared in the study file"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def test_no_fit_gives_reasons_and_no_number(ledger: Ledger, page: OpenPage, decl
         Reason("too_few_steps", "possible", "a plateau can end, though later"),
     )
     fill_sweep(ledger, "noisy", declared(), NotFitted(500, reasons, 1e-2, 0.5), fitting=dict.fromkeys(FITTING))
-    ledger.conclude("noisy", "regime", {"verdict": "compute_bound", "evidence": "undecided"})
+    ledger.conclude("noisy", RegimeVerdict("compute_bound", "undecided"))
     material = read_material(ledger, "noisy")
     shown = content_of(budget(material))
     assert shown.chain == ()
@@ -201,7 +199,7 @@ def test_a_declared_regime_against_the_evidence_is_a_contradiction(
     ledger: Ledger, page: OpenPage, declared: Declare
 ) -> None:
     fill_sweep(ledger, "stubborn", declared(), FITTED)
-    ledger.conclude("stubborn", "regime", {"verdict": "compute_bound", "evidence": "not_compute_bound"})
+    ledger.conclude("stubborn", RegimeVerdict("compute_bound", "not_compute_bound"))
     material = read_material(ledger, "stubborn")
     shown = content_of(regime(material))
     assert shown.how == "Declared in the study file; the evidence said not compute bound."
@@ -222,7 +220,7 @@ def test_without_a_sweep_the_newest_round_is_the_evidence(grown: Material) -> No
 
 def test_an_undecided_regime_says_how_rounds_are_planned(ledger: Ledger, declared: Declare) -> None:
     fill_sweep(ledger, "open", declared(), FITTED)
-    ledger.conclude("open", "regime", {"verdict": "undecided", "evidence": "undecided"})
+    ledger.conclude("open", RegimeVerdict("undecided", "undecided"))
     assert content_of(regime(read_material(ledger, "open"))).how.startswith("The evidence does not decide.")
 
 
@@ -333,8 +331,8 @@ def test_names_of_a_sweep_and_origins_are_text_and_nothing_else(
     stage = sweep_stage(declared(), f"sweep-1-{HOSTILE}", [1e-3], 250)
     plan_stage(ledger, HOSTILE, stage, {1e-3: None})
     study = ledger.study(HOSTILE, "round-1")
-    ledger.conclude(HOSTILE, "budget", {"origin": HOSTILE}, study.study_id)
-    ledger.conclude(HOSTILE, "regime", {"verdict": HOSTILE, "evidence": HOSTILE})
+    ledger.conclude(HOSTILE, BudgetRecord(BudgetOrigin("words", words=HOSTILE)), study.study_id)
+    ledger.conclude(HOSTILE, RegimeVerdict(HOSTILE, HOSTILE))
     opened = page(ledger, HOSTILE)
     assert "script" not in {tag for tag, _ in opened.elements}
     assert not [name for _, values in opened.elements for name in values if name.startswith("on")]

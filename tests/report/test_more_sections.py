@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+import pytest
 from report.conftest import fill_round, finish, start, study_of
 
 from tuner.analysis.finding import Finding
@@ -17,6 +18,7 @@ from tuner.design.quasi_random import quasi_random_points
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.records.conclusions import CurveStudies
 from tuner.report.exploitation import exploitations
 from tuner.report.findings import findings
 from tuner.report.material import Material, read_material
@@ -113,10 +115,10 @@ def test_a_budget_curve_is_drawn_with_its_finding(ledger: Ledger, page: OpenPage
         )  # fmt: skip
         study_id = start(ledger, "digits", study)
         if length == 250:
-            ledger.conclude("digits", KIND, {"studies": fill[:1]})
+            ledger.conclude("digits", CurveStudies(tuple(fill[:1])))
             assert "What longer runs buy" not in page(ledger, "digits").text, "no length is trained yet"
         finish(ledger, ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=1), study)
-    ledger.conclude("digits", KIND, {"studies": fill})
+    ledger.conclude("digits", CurveStudies(tuple(fill)))
     opened = page(ledger, "digits")
     assert "What would a longer run buy?" in opened.text
     assert "round-1 trial 0" in opened.text
@@ -124,6 +126,7 @@ def test_a_budget_curve_is_drawn_with_its_finding(ledger: Ledger, page: OpenPage
     assert "#budget-curve-plot" in opened.attributes("a", "href")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_else_is_asked_of_a_round_stands_among_its_findings(filled: Ledger) -> None:
     """The page itself knows no Optuna; whoever writes it may ask for importances."""
 

@@ -116,6 +116,7 @@ def test_the_best_trial_stands_first_and_is_marked(digits: Material, digits_stud
     assert content.complete.rows[0][0] == str(winner.record.number)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_the_objective_is_maximized_the_largest_value_stands_first(
     ledger: Ledger, declared: Callable[..., Study], fill: Callable[[Ledger, str, Study], None]
 ) -> None:

@@ -12,6 +12,7 @@ from tuner import load
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, Interrupted
 from tuner.records import State
+from tuner.records.conclusions import Adoption
 from tuner.rounds.adoption import baseline_place, contest, run_contest, trial_at_place
 from tuner.rounds.launch import launch_study
 from tuner.rounds.plan import planned_trials, study_of_round
@@ -123,9 +124,10 @@ def test_the_baseline_of_what_was_adopted_last_is_what_it_was_adopted_over(campa
         launched(session)
         made = contest(session, *sides(session), 2)
         row = session.ledger.start_study("test", made.study, "code and data")
-        log = dict.fromkeys(("gain", "low", "high", "level", "replicates", "metric"))
-        adopted = {"candidate": "round-1 trial 0", "baseline": "round-1 trial 1", "verdict": "adopt"}
-        session.ledger.conclude("test", "adoption", {**log, **adopted}, row.study_id)
+        adopted = Adoption(
+            "round-1 trial 0", "round-1 trial 1", "adopt", None, None, None, 0.8, 0.0, 2, "minimize validation/loss"
+        )
+        session.ledger.conclude("test", adopted, row.study_id)
         assert baseline_place(session.ledger, "test", "round-1/0") == "round-1/1"
         assert baseline_place(session.ledger, "test", "round-1/2") == "round-1/0"
 

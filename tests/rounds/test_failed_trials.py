@@ -16,7 +16,6 @@ from support.study_files import write_study
 from tuner.analysis.frames import study_frames
 from tuner.analysis.questions.adoption import adoption_finding
 from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve_finding
-from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.cli.exit_codes import Exit
 from tuner.design.objective import minimize
@@ -24,6 +23,7 @@ from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
 from tuner.errors import TrialsFailed
 from tuner.records import State
+from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.adoption import contest, run_contest, trial_at_place
 from tuner.rounds.budgets import budget_of_round
 from tuner.rounds.launch import launch_study, launch_surely, required_round

@@ -8,8 +8,8 @@ from support.tiny import Tiny
 from torch import nn
 
 from tuner import Campaign, Round, SearchSpace, Sweep, load, log_uniform
-from tuner.analysis.sweep_outcome import NotFitted
 from tuner.design.origin import promoted_from
+from tuner.records.sweep_outcomes import NotFitted
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.sweep import run_sweep
 from tuner.storage.store import open_ledger

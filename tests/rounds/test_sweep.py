@@ -24,13 +24,12 @@ from tuner import (
 )
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
-from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted
 from tuner.analysis.sweep_records import sweep_records
 from tuner.errors import DeclarationError, Interrupted, WorkloadError
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 from tuner.rounds.launch import launch_study
 from tuner.rounds.plan import study_of_round
-from tuner.rounds.sweep import run_sweep
-from tuner.rounds.sweep_plan import sweep_plan
+from tuner.rounds.sweep import run_sweep, sweep_plan
 
 
 class SmallDigits(Workload):

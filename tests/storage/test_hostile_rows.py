@@ -22,6 +22,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, TunerError
 from tuner.records import Checkpoint, Claim, Measurement, State, TrialUpdate
+from tuner.records.conclusions import BudgetRecord, RegimeVerdict
 from tuner.storage.engine import parsed_url
 from tuner.storage.schema import metadata
 from tuner.storage.store import Ledger, open_ledger
@@ -108,7 +109,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         trials = [Trial(number, point, 1, 2, schedule, "quasi-random 0") for number in range(2)]
         row = ledger.start_study("digits", declared, "f", identity={}, trials=trials)
         ledger.add_launch(row.study_id, command="c", revision={}, environment={}, worker="w")
-        ledger.conclude("digits", "budget", {"a": 1}, row.study_id)
+        ledger.conclude("digits", BudgetRecord(), row.study_id)
         (claimed,) = ledger.claim(row.study_id, worker="h:1:a", lease_seconds=60.0)
         kept = Checkpoint("latest", 10, "digits/a.pt", "0" * 64, 1)
         measured = [Measurement(10, "validation/loss", 0.5)]
@@ -167,7 +168,7 @@ def _read_everything(file: Path, table: str) -> None:
                 ledger.measurements(row.study_id)
                 ledger.state_counts(row.study_id)
                 ledger.launches(row.study_id)
-                ledger.conclusion(campaign, "budget", row.study_id)
+                ledger.conclusion(campaign, BudgetRecord, row.study_id)
                 study_problems(ledger, row, file.parent, "digits/round-1")
                 ledger.fences_by_folder()
                 ledger.claim(row.study_id, worker="h:1:b", lease_seconds=60.0, max_trials=2)
@@ -236,7 +237,7 @@ def test_a_backup_in_the_midst_of_writing_is_whole(tmp_path: Path, study: Study)
         def write() -> None:
             nonlocal count
             while not through.is_set():
-                ledger.conclude("digits", "regime", {"number": count, "text": "x" * 20_000})
+                ledger.conclude("digits", RegimeVerdict(str(count), "x" * 20_000))
                 count += 1
 
         writer = threading.Thread(target=write)

@@ -20,6 +20,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import Unreachable
 from tuner.records import Checkpoint, Claim, Measurement, State, TrialUpdate
+from tuner.records.conclusions import RegimeVerdict
 from tuner.storage import engine as engines
 from tuner.storage.engine import parsed_url
 from tuner.storage.schema import trial
@@ -215,7 +216,7 @@ def test_a_dump_of_the_server_is_restored_into_an_empty_database(
     losses = [Measurement(step, "validation/loss", value) for step, value in ((1, 0.1 + 0.2), (2, math.nan), (3, -0.0))]
     kept = [Checkpoint("latest", 3, "latest-3.pt", "digest", 8)]
     ledger.record([TrialUpdate(held[0].trial_id, held[0].fence, 3, losses, kept, state=State.COMPLETE)])
-    ledger.conclude("digits", "regime", {"regime": "compute_bound"}, study_id)
+    ledger.conclude("digits", RegimeVerdict("compute_bound", "undecided"), study_id)
     ledger.backup(tmp_path / "dump")
     with restored(server, tmp_path / "dump") as url, open_ledger(url, create=False) as copy:
         assert meaning(copy, study_id) == meaning(ledger, study_id)
@@ -250,6 +251,6 @@ def meaning(ledger: Ledger, study_id: int) -> object:
         ledger.study("digits", "round-1"),
         ledger.trials(study_id),
         [(number, metric, step, value.hex()) for number, metric, step, value in columns],
-        ledger.conclusion("digits", "regime", study_id),
+        ledger.conclusion("digits", RegimeVerdict, study_id),
         ledger.launches(study_id),
     )

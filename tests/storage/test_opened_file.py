@@ -10,10 +10,12 @@ from contextlib import closing
 import pytest
 
 from tuner.errors import RecordsGone, StorageError
+from tuner.records.conclusions import RegimeVerdict, StudyProfile
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.store import open_ledger
 
-CONCLUDED = {"is": "recorded"}
+FIRST = RegimeVerdict("is", "recorded")
+SECOND = StudyProfile("comes later")
 STRANGER = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1])
@@ -34,7 +36,7 @@ def begun(file, study):
     """A Ledger in which something is recorded."""
     with open_ledger(str(file)) as ledger:
         ledger.start_study("tiny", study, "code and data")
-        ledger.conclude("tiny", "first", CONCLUDED)
+        ledger.conclude("tiny", FIRST)
         yield ledger
 
 
@@ -101,12 +103,12 @@ def replace_by_link(file):
 def test_what_was_recorded_is_saved_under_a_name_of_its_own(happen, told, begun, file):
     happen(file)
     with pytest.raises(RecordsGone, match=told) as error:
-        begun.conclude("tiny", "second", CONCLUDED)
+        begun.conclude("tiny", SECOND)
     copy = file.with_name("tuner.sqlite.saved")
     assert f"mv {copy} {file}" in str(error.value)
     with open_ledger(str(copy), create=False) as saved:
-        assert saved.conclusion("tiny", "first") == CONCLUDED
-        assert saved.conclusion("tiny", "second") is None
+        assert saved.conclusion("tiny", RegimeVerdict) == FIRST
+        assert saved.conclusion("tiny", StudyProfile) is None
         assert saved.damage() == []
     with pytest.raises(RecordsGone, match=told):
         begun.campaigns()
@@ -124,7 +126,7 @@ def test_put_back_it_goes_on_and_nothing_is_begun_beside_it(begun, file):
     assert not file.exists()
     file.with_name("tuner.sqlite.saved").rename(file)
     with open_ledger(str(file)) as ledger:
-        assert ledger.conclusion("tiny", "first") == CONCLUDED
+        assert ledger.conclusion("tiny", RegimeVerdict) == FIRST
 
 
 def test_what_was_put_in_its_place_is_not_touched_by_the_old_log(begun, file):
@@ -135,7 +137,7 @@ def test_what_was_put_in_its_place_is_not_touched_by_the_old_log(begun, file):
     begun.close()
     with open_ledger(str(file), create=False) as other:
         assert other.damage() == []
-        assert other.conclusion("tiny", "first") is None
+        assert other.conclusion("tiny", RegimeVerdict) is None
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -149,7 +151,7 @@ def test_what_was_moved_is_told_and_whole(folder, begun, file):
     begun.close()
     assert not file.exists()
     with open_ledger(str(moved), create=False) as ledger:
-        assert ledger.conclusion("tiny", "first") == CONCLUDED
+        assert ledger.conclusion("tiny", RegimeVerdict) == FIRST
         assert ledger.damage() == []
 
 
@@ -158,10 +160,10 @@ def test_a_log_that_was_deleted_alone_is_written_into_the_file(chosen, begun, fi
     for place in chosen:
         rest(file)[place].unlink()
     with pytest.raises(RecordsGone, match=r"the log of .* was deleted while it was open.*in the file itself now"):
-        begun.conclude("tiny", "second", CONCLUDED)
+        begun.conclude("tiny", SECOND)
     begun.close()
     with open_ledger(str(file)) as ledger:
-        assert ledger.conclusion("tiny", "first") == CONCLUDED
+        assert ledger.conclusion("tiny", RegimeVerdict) == FIRST
         assert ledger.damage() == []
 
 
@@ -174,13 +176,13 @@ def test_a_file_that_was_cut_to_nothing_is_filled_again_from_its_log(log_is_whol
     file.write_bytes(b"")
     told = "All that was recorded is in it again" if log_is_whole else "its log does not hold all that was recorded"
     with pytest.raises(RecordsGone, match=f"was cut to 0 bytes while it was open.*{told}"):
-        begun.conclude("tiny", "second", CONCLUDED)
+        begun.conclude("tiny", SECOND)
     begun.close()
     assert not saved_copies(file)
     if log_is_whole:
         with open_ledger(str(file), create=False) as ledger:
-            assert ledger.conclusion("tiny", "first") == CONCLUDED
-            assert ledger.conclusion("tiny", "second") is None
+            assert ledger.conclusion("tiny", RegimeVerdict) == FIRST
+            assert ledger.conclusion("tiny", StudyProfile) is None
             assert ledger.damage() == []
 
 
@@ -194,7 +196,7 @@ def test_beside_a_log_that_somebody_began_anew_both_are_kept(begun, file):
             begun.campaigns()
         one.stdin.close()
     with open_ledger(str(file.with_name("tuner.sqlite.saved")), create=False) as saved:
-        assert saved.conclusion("tiny", "first") == CONCLUDED
+        assert saved.conclusion("tiny", RegimeVerdict) == FIRST
 
 
 def test_deleted_between_the_look_and_the_commit_the_commit_is_saved_too(begun, file):

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from tuner.design.study import Study
 from tuner.errors import Paused, StorageError
+from tuner.records.conclusions import RegimeVerdict
 from tuner.storage import filesystem, migrations, studies
 from tuner.storage.engine import default_url, parsed_url
 from tuner.storage.store import Ledger, open_ledger
@@ -95,11 +96,11 @@ def test_a_transaction_that_reads_sees_one_state_while_others_write(url: str, st
     with open_ledger(url) as reader, open_ledger(url) as writer:
         row = writer.start_study("digits", study, "f")
         with reader._database.reading() as connection:
-            before = studies.newest_conclusion(connection, "digits", "regime", row.study_id)
-            writer.conclude("digits", "regime", {"number": 1}, row.study_id)
-            assert studies.newest_conclusion(connection, "digits", "regime", row.study_id) == before
+            before = studies.newest_conclusion(connection, "digits", RegimeVerdict, row.study_id)
+            writer.conclude("digits", RegimeVerdict("one", ""), row.study_id)
+            assert studies.newest_conclusion(connection, "digits", RegimeVerdict, row.study_id) == before
         assert before is None
-        assert reader.conclusion("digits", "regime", row.study_id) == {"number": 1}
+        assert reader.conclusion("digits", RegimeVerdict, row.study_id) == RegimeVerdict("one", "")
 
 
 def test_a_file_that_is_no_database_is_left_alone(file: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_network_filesystem_is_refused_unless_forced(
 
 def conclude_until_full(ledger: Ledger, written: list[int]) -> None:
     for number in range(1000):
-        ledger.conclude("digits", "regime", {"number": number, "text": "x" * 1000})
+        ledger.conclude("digits", RegimeVerdict(str(number), "x" * 1000))
         written.append(number)
 
 
@@ -202,11 +203,11 @@ def test_a_full_disk_pauses_and_loses_nothing(file: Path, study: Study) -> None:
         with ledger._database.reading() as connection:
             connection.execute(text("PRAGMA max_page_count = 1000000"))
             assert connection.scalar(text("PRAGMA integrity_check")) == "ok"
-        kept = ledger.conclusion("digits", "regime")
+        kept = ledger.conclusion("digits", RegimeVerdict)
         assert kept is not None
-        assert kept["number"] == written[-1]
-        ledger.conclude("digits", "regime", {"number": -1})
-        assert ledger.conclusion("digits", "regime") == {"number": -1}
+        assert kept.verdict == str(written[-1])
+        ledger.conclude("digits", RegimeVerdict("-1", ""))
+        assert ledger.conclusion("digits", RegimeVerdict) == RegimeVerdict("-1", "")
 
 
 def test_a_database_that_may_not_be_written_pauses(file: Path, study: Study) -> None:

@@ -1,6 +1,5 @@
 """A study is started once; going on with it under another declaration is an error that names the keys."""
 
-import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +17,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import State
+from tuner.records.conclusions import FusionChoice, FusionChoices, RegimeVerdict, StudyProfile
 from tuner.storage.codec import point_from, point_text, study_from, study_text
 from tuner.storage.store import Ledger, open_ledger
 
@@ -155,20 +155,16 @@ def test_planned_trials_are_planned_once(ledger: Ledger, study_id: int, make_tri
 
 
 def test_the_newest_conclusion_of_a_kind_holds(ledger: Ledger, study_id: int) -> None:
-    assert ledger.conclusion("digits", "regime") is None
-    ledger.conclude("digits", "regime", {"regime": "undecided"})
-    ledger.conclude("digits", "regime", {"regime": "compute_bound", "loss": math.inf, "steps": [1, 2.5, None]})
-    ledger.conclude("digits", "regime", {"of": "the study"}, study_id)
-    assert ledger.conclusion("digits", "regime") == {
-        "regime": "compute_bound",
-        "loss": math.inf,
-        "steps": [1, 2.5, None],
-    }
-    assert ledger.conclusion("digits", "regime", study_id) == {"of": "the study"}
+    assert ledger.conclusion("digits", RegimeVerdict) is None
+    ledger.conclude("digits", RegimeVerdict("undecided", "undecided"))
+    ledger.conclude("digits", RegimeVerdict("compute_bound", "undecided"))
+    ledger.conclude("digits", RegimeVerdict("of the study", ""), study_id)
+    assert ledger.conclusion("digits", RegimeVerdict) == RegimeVerdict("compute_bound", "undecided")
+    assert ledger.conclusion("digits", RegimeVerdict, study_id) == RegimeVerdict("of the study", "")
     with pytest.raises(StorageError, match="the Ledger keeps JSON"):
-        ledger.conclude("digits", "regime", {"frame": object()})
+        ledger.conclude("digits", RegimeVerdict(object(), ""))  # type: ignore[arg-type]
     with pytest.raises(StorageError, match="there is no campaign 'letters'"):
-        ledger.conclude("letters", "regime", {})
+        ledger.conclude("letters", RegimeVerdict("", ""))
 
 
 def test_of_two_who_conclude_once_at_the_same_moment_the_first_is_believed_by_both(
@@ -177,21 +173,23 @@ def test_of_two_who_conclude_once_at_the_same_moment_the_first_is_believed_by_bo
     def ask(number: int) -> object:
         with open_ledger(url) as mine:
             together.wait()
-            return mine.conclude_once("digits", "test_score", {"by": number})["by"]
+            return mine.conclude_once("digits", StudyProfile(str(number))).profile
 
     together = Barrier(8)
     with ThreadPoolExecutor(8) as pool:
         answers = set(pool.map(ask, range(8)))
-    assert answers == {(ledger.conclusion("digits", "test_score") or {})["by"]}
+    stands = ledger.conclusion("digits", StudyProfile)
+    assert stands is not None
+    assert answers == {stands.profile}
     with pytest.raises(StorageError, match="there is no campaign 'letters'"):
-        ledger.conclude_once("letters", "test_score", {})
+        ledger.conclude_once("letters", StudyProfile(""))
 
 
 def test_a_conclusion_that_says_the_same_again_is_not_written_again(ledger: Ledger, study_id: int) -> None:
     """A command that is repeated concludes the same; what comes back after something else is news."""
     for verdict in ("one", "one", "two", "one"):
-        ledger.conclude("digits", "regime", {"verdict": verdict})
-        ledger.conclude("digits", "regime", {"verdict": "of the study"}, study_id)
+        ledger.conclude("digits", RegimeVerdict(verdict, ""))
+        ledger.conclude("digits", RegimeVerdict("of the study", ""), study_id)
     with ledger._database.reading() as connection:
         count = connection.exec_driver_sql("select count(*) from conclusion group by study_id order by 1").scalars()
         assert list(count) == [1, 3]
@@ -203,13 +201,14 @@ def test_what_several_add_to_a_conclusion_at_the_same_moment_is_all_kept(
     def add(number: int) -> None:
         with open_ledger(url) as mine:
             together.wait()
-            mine.add_to_conclusions("digits", "fusion", {f"group {number}": number}, (study_id, None))
+            mine.add_fusion("digits", {f"group {number}": FusionChoice(number, "")}, (study_id, None))
 
     together = Barrier(8)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(8)))
-    everything = {f"group {number}": number for number in range(8)}
-    assert ledger.conclusion("digits", "fusion", study_id) == ledger.conclusion("digits", "fusion") == everything
+    everything = FusionChoices({f"group {number}": FusionChoice(number, "") for number in range(8)})
+    assert ledger.conclusion("digits", FusionChoices, study_id) == everything
+    assert ledger.conclusion("digits", FusionChoices) == everything
 
 
 def test_each_launch_is_written_down(ledger: Ledger, study_id: int) -> None:

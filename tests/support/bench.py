@@ -27,7 +27,17 @@ class Bench:
         self.file = write_study(folder, steps=steps, trials=trials, replace=[(LOSS, loss + "\n        " + LOSS)])
         self.url = f"sqlite:///{folder}/runs/tuner.sqlite"
 
-    def run(self, count, *, stop=lambda: False, listener=None, lease_seconds=120.0, fuse="off", when_read=lambda: None):
+    def run(
+        self,
+        count,
+        *,
+        stop=lambda: False,
+        listener=None,
+        lease_seconds=120.0,
+        fuse="off",
+        when_read=lambda: None,
+        backend=None,
+    ):
         _, campaign = load_campaign(self.file)
         study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
         root = self.folder / "runs" / "checkpoints"
@@ -40,8 +50,9 @@ class Bench:
             row = ledger.start_study("tiny", study, local.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
             when_read()
-            with closing(Workers(self.url)) if count else nullcontext(InProcess()) as backend:
-                backend.run(Job(ledger, row, local), listener or Silent(), stop)
+            given = nullcontext(backend or InProcess())
+            with closing(Workers(self.url)) if count and backend is None else given as trains:
+                trains.run(Job(ledger, row, local), listener or Silent(), stop)
             assert study_problems(ledger, row, root, f"tiny/{study.name}") == []
 
     def rates(self):
@@ -57,7 +68,7 @@ class Heard(Silent):
     """A listener that remembers."""
 
     def __init__(self):
-        self.started, self.ended, self.steps = [], [], []
+        self.started, self.ended, self.steps, self.updates = [], [], [], []
 
     def trial_started(self, claim):
         self.started.append((claim.trial.number, claim.attempt))
@@ -67,3 +78,4 @@ class Heard(Silent):
 
     def trial_ended(self, claim, update):
         self.ended.append((claim.trial.number, update.state, update.reason))
+        self.updates.append((claim, update))

@@ -153,7 +153,7 @@ def validation_seen(frames: StudyFrames, trial: int, criterion: FitCriterion) ->
     where validation was not measured).
     """
     objective = frames.study.objective
-    sign = 1.0 if objective.direction == "minimize" else -1.0
+    sign = objective.sign
     validation = frames.curve(trial, objective.metric)
     fitted = frames.curve(trial, criterion.metric)
     if min(len(validation), len(fitted)) < WIDTH or not _finite(validation) or not _finite(fitted):

@@ -97,7 +97,7 @@ def selected_steps(curves: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     """
     mine = curves[curves["metric"] == objective.metric]
     finite = mine[np.isfinite(mine["value"].to_numpy())]
-    sign = 1.0 if objective.direction == "minimize" else -1.0
+    sign = objective.sign
     # Rows are sorted by step, and idxmin names the first of equal values: the earlier step.
     winners = finite.loc[(sign * finite["value"]).groupby(finite["trial"]).idxmin()].set_index("trial")
     last = mine.drop_duplicates("trial", keep="last").set_index("trial")

@@ -30,7 +30,7 @@ def good_trials(frames: StudyFrames) -> pd.DataFrame:
     curves = common_curves(frames, candidates["trial"])
     if candidates.empty or curves.steps.size < 3 or not np.isfinite(curves.values[:, 0]).any():
         return candidates
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     values = sign * candidates["best_value"]
     improvement = float(np.nanmax(curves.values[:, 0])) - values.iloc[0]
     reach = max((1.0 - GOOD_IMPROVEMENT) * improvement, _NOISES * _median(curves.evaluation_noise))

@@ -207,4 +207,4 @@ def _median(runs: Sequence[FreshRun]) -> float:
 
 
 def _sign(frames: StudyFrames) -> float:
-    return 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    return frames.study.objective.sign

@@ -20,7 +20,7 @@ def judged_trials(frames: StudyFrames) -> pd.DataFrame:
     `pruned` (whether it is where the trial ranked when it was stopped).
     """
     ranked = ranked_trials(frames)
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     whole = ranked.assign(minimized=sign * ranked["best_value"].to_numpy(dtype=np.float64), pruned=False)
     stopped = frames.pruned[frames.pruned["best_value"].notna()]
     if stopped.empty or len(whole) < MINIMUM_RANKED:
@@ -44,7 +44,7 @@ def thinned(ranked: pd.DataFrame) -> pd.DataFrame:
 
 def bests_at(frames: StudyFrames, trials: NDArray[np.int64], steps: NDArray[np.int64]) -> Array:
     """The best value until each of some steps: a row a trial, a column a step; less is better, NaN before the first."""
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     curves = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
     curves = curves[np.isfinite(curves["value"].to_numpy(dtype=np.float64)) & curves["trial"].isin(trials)]
     numbers, measured = curves["trial"].to_numpy(dtype=np.int64), curves["step"].to_numpy(dtype=np.int64)

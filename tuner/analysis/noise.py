@@ -14,6 +14,7 @@ Array = NDArray[np.float64]
 
 MINIMUM_CURVES = 3  # fewer curves have no shape in common
 NORMAL_MEDIAN = 0.6745  # of the size of a standard normal number
+NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 OUTLIER = 5.0  # [P] robust deviations: a bend beyond belongs to a spike and is no noise
 SPIKE = 6.0  # [P] noises away from the median of five neighbours: a spike, which no level rests on
 OF_NEIGHBOURS = 4.5  # [P] and so many median distances of those five: in a steep descent no evaluation is a spike

@@ -18,7 +18,7 @@ from scipy import stats
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.origin import promoted_from
 
-LEVEL = 0.80  # [P] of intervals of differences between trials: certainty is not asked for (B33)
+LEVEL = 0.80  # [P] of intervals: certainty is not required (B33), and half of 1 - level is wrongly called better
 COLUMNS = ("trial", "parent", "seeds", "rate", "value_before", "value", "complete")
 
 

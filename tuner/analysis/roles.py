@@ -4,16 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from tuner.design.hyperparameters import Hyperparameter
 from tuner.design.names import Name
+from tuner.design.optimizers import optimizer_numbers
 from tuner.design.study import Study
-
-_OPTIMIZER_NUMBERS = (
-    "learning_rate",
-    "momentum",
-    "one_minus_momentum",
-    "one_minus_beta1",
-    "one_minus_beta2",
-    "epsilon",
-)
 
 
 def role_warnings(study: Study) -> list[str]:
@@ -52,5 +44,5 @@ def _kind_warnings(study: Study, nuisances: Sequence[Hyperparameter]) -> Iterato
         if hyperparameter.name == "optimizer" or hyperparameter.family == "architecture":
             yield f"{hyperparameter.name} is usually scientific or fixed, not a nuisance (B12)"
     for name in study.scientific:
-        if Name.of(name).short in _OPTIMIZER_NUMBERS:
+        if Name.of(name).short in optimizer_numbers():
             yield f"{name} is usually a nuisance: its best value depends on everything else (B12)"

@@ -73,7 +73,7 @@ def closeness(frames: StudyFrames, points: pd.DataFrame) -> float:
     Each distance has a known mean and variance given the past, so that their sum is a martingale under even sampling,
     whatever the objective.
     """
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     complete = (points["state"] == "complete") & points["best_value"].notna()
     values = (sign * points["best_value"]).where(complete, np.inf).to_numpy(dtype=np.float64)
     before = _best_before(values)

@@ -1,6 +1,6 @@
 """How far studies are: a row for each, in numbers or in words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,7 +12,10 @@ from tuner.storage.studies import StudyRow
 
 
 def standing(ledger: Ledger, names: list[str]) -> pd.DataFrame:
-    """A row for each study of these campaigns: trials by state, budget, share of the steps that are done."""
+    """A row for each study of these campaigns: trials by state, budget, share of the steps done, best value.
+
+    best_value: the best value of the objective at any step of any complete trial; None without one.
+    """
     return pd.DataFrame([_row(ledger, row) for name in names for row in ledger.studies(name)])
 
 
@@ -26,8 +29,17 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
         **{state.value: count for state, count in counts.items()},
         "max_train_steps": budget,
         "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
+        "best_value": _best_value(ledger, row, {record.number for record in records if record.state is State.COMPLETE}),
         "identity": _identity(row),
     }  # fmt: skip
+
+
+def _best_value(ledger: Ledger, row: StudyRow, complete: Collection[int]) -> float | None:
+    objective = row.study.objective
+    curves = ledger.measurements(row.study_id, [objective.metric])
+    found = zip(curves.trial_numbers, curves.steps, curves.values, strict=True)
+    best = objective.best([(step, value) for number, step, value in found if number in complete])
+    return None if best is None else best[1]
 
 
 def _identity(row: StudyRow) -> str:
@@ -42,9 +54,9 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     states = [state.value for state in State]
     words = [", ".join(f"{row[state]} {state}" for state in states if row[state]) for _, row in frame.iterrows()]
     goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
-    told = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done"})
+    told = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done", "best_value": "best"})
     some = ["identity"] if told["identity"].str.startswith("weaker").any() else []
-    return told[["campaign", "study", "trials", "states", "max_train_steps", "done", *some, "goal"]]
+    return told[["campaign", "study", "trials", "states", "max_train_steps", "done", "best", *some, "goal"]]
 
 
 MOST_LISTED = 10

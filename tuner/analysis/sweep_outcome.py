@@ -1,113 +1,28 @@
-"""What a constant-learning-rate sweep answers: a number of steps with its interval, or why there is none (A18-A26).
-
-Three outcomes of three types, so that nobody mistakes one for another: `Fitted`, `NotFitted` (no number at all,
-D8) and `Invalid` (the fastest rate stands at an end of the grid, so a wider grid might be faster, A25, D3).
-"""
+"""How the outcome of a sweep follows from its trials: fitted, not fitted and why, or invalid (A18-A26)."""
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-PREDICTION = 0.90  # [P] chance that a fresh seed's steps lie in the interval over seeds
+from tuner.records.sweep_outcomes import PREDICTION, Fitted, Invalid, NotFitted, Reason, SweepOutcome
+
 LEAST_WIDTH = 0.10  # [P] an interval wider than this share of the estimate is refined (D5)
 PLATEAU = 0.05  # [P] less relative improvement than this over the last quarter of a run is a plateau
 SURELY = 2.0  # [P] standard deviations of its noise by which a late improvement is one
 GRID_EXTENSION = 3  # grid points by which an invalid grid is extended
 
-
-ReasonName = Literal[
-    "label_noise_or_capacity", "too_few_steps", "learning_rates", "all_diverged", "never_finite", "not_trained"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why the training set was not fitted, how likely it is, and what speaks for it."""
-
-    reason: ReasonName
-    weight: Literal["likely", "possible"]
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """The fastest rate fits in (low, high] steps.
-
-    seed_low, seed_high: where a fresh seed's steps lie with a chance of PREDICTION, from `seed_steps`, the fits of
-    other seeds at the same rate; None where fewer than two seeds fitted. `unfitted_seeds` did not fit in the steps
-    they had, which leaves the interval open above: then seed_high is None.
-    edge_of_stability: the next higher rate diverged, so the best is bounded by instability (D4).
-    """
-
-    learning_rate: float
-    low: int
-    high: int
-    max_steps: int
-    edge_of_stability: bool = False
-    tied: tuple[float, ...] = ()
-    seed_steps: tuple[int, ...] = ()
-    unfitted_seeds: int = 0
-    seed_low: int | None = None
-    seed_high: int | None = None
-
-    @property
-    def steps(self) -> int:
-        """The estimate: the median over the seeds (they were not selected); without them the fastest trial's.
-
-        A seed that did not fit counts as slower than all that did, and as max_steps at least (in doubt longer, A9).
-        """
-        slower = (max(self.max_steps, *self.seed_steps, self.high),) * self.unfitted_seeds
-        seeds = (*self.seed_steps, *slower)
-        return math.ceil(float(np.median(seeds))) if seeds else self.high
-
-    @property
-    def width(self) -> float:
-        """The interval's width as a share of the fastest trial's steps."""
-        return (self.high - self.low) / self.high
-
-
-@dataclass(frozen=True, slots=True)
-class NotFitted:
-    """No rate fitted the training set within `max_steps`; the reasons, the likeliest first."""
-
-    max_steps: int
-    reasons: tuple[Reason, ...]
-    best_learning_rate: float | None
-    best_value: float | None
-
-    @classmethod
-    def of(cls, fits: pd.DataFrame, max_steps: int) -> "NotFitted":
-        """The outcome of trials of which none fitted."""
-        return cls(max_steps, weighed_reasons(fits), *_best_unfitted(fits))
-
-
-@dataclass(frozen=True, slots=True)
-class Invalid:
-    """The fastest rate stands at an end of the grid: its steps are only an upper bound, and are withheld (D3).
-
-    ambiguous: another rate ties with it inside one evaluation interval, so finer evaluations may decide (D5).
-    """
-
-    direction: Literal["lower", "upper"]
-    learning_rate: float
-    bound: int
-    extended_grid: tuple[float, ...]
-    ambiguous: bool = False
-
-
-Outcome = Fitted | NotFitted | Invalid
 _ENDS: tuple[tuple[Literal["lower", "upper"], int], ...] = (("lower", 0), ("upper", -1))
 
 
-def sweep_outcome(fits: pd.DataFrame, max_steps: int) -> Outcome:
+def sweep_outcome(fits: pd.DataFrame, max_steps: int) -> SweepOutcome:
     """Judge the grid's trials (`fit_steps_frame`), one a rate, all trained `max_steps` unless diverged."""
     fitted = fits[fits["first_fit"].notna()]
     if fitted.empty:
-        return NotFitted.of(fits, max_steps)
+        return not_fitted(fits, max_steps)
     fastest = fitted.sort_values("first_fit", kind="stable").iloc[0]
     tied = fitted[fitted["last_unfit"] < fastest["first_fit"]]
     # A trial that failed or was cancelled says nothing about its rate: the grid ends where trials were finished.
@@ -124,6 +39,11 @@ def sweep_outcome(fits: pd.DataFrame, max_steps: int) -> Outcome:
     diverged = len(above) > 0 and above.iloc[0]["state"] == "infeasible"
     others = tuple(float(r) for r in tied["learning_rate"] if r != rate)
     return Fitted(rate, int(fastest["last_unfit"]), int(fastest["first_fit"]), max_steps, diverged, others)
+
+
+def not_fitted(fits: pd.DataFrame, max_steps: int) -> NotFitted:
+    """The outcome of trials of which none fitted."""
+    return NotFitted(max_steps, weighed_reasons(fits), *_best_unfitted(fits))
 
 
 def extended_grid(grid: tuple[float, ...], direction: str) -> tuple[float, ...]:
@@ -234,24 +154,6 @@ def _best_unfitted(fits: pd.DataFrame) -> tuple[float | None, float | None]:
 def _alive(fits: pd.DataFrame) -> pd.DataFrame:
     # `fit_steps_frame` leaves the shortfall NaN where the training metric is not finite.
     return fits[(fits["state"] == "complete") & fits["shortfall"].notna()]
-
-
-def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """Plain data with the outcome's type beside it, for the Ledger."""
-    return {"outcome": _NAMES[type(outcome)], **asdict(outcome)}
-
-
-def outcome_from_json(data: dict[str, Any]) -> Outcome:
-    """The inverse of `outcome_to_json`."""
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    kind = values.pop("outcome")
-    if kind == "not_fitted":
-        values["reasons"] = tuple(Reason(**reason) for reason in values["reasons"])
-        return NotFitted(**values)
-    return Fitted(**values) if kind == "fitted" else Invalid(**values)
-
-
-_NAMES: dict[type, str] = {Fitted: "fitted", NotFitted: "not_fitted", Invalid: "invalid"}
 
 
 def _rounded(value: float) -> float:

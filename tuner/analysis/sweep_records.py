@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -10,13 +9,12 @@ from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import MOST_LISTED, first_line
-from tuner.analysis.sweep_outcome import NotFitted, Outcome, outcome_from_json, outcome_to_json
-from tuner.errors import StorageError, TrialsFailed
+from tuner.errors import TrialsFailed
 from tuner.records import State
-from tuner.shown import quoted, word
+from tuner.records.conclusions import SweepConclusion
+from tuner.records.sweep_outcomes import NotFitted, SweepOutcome
+from tuner.shown import word
 from tuner.storage.store import Ledger
-
-CONCLUSION = "sweep"  # the kind under which the Ledger keeps it
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class SweepRecords:
     """
 
     name: str
-    outcome: Outcome
+    outcome: SweepOutcome
     margin: float
     stages: tuple[StudyFrames, ...]
 
@@ -61,25 +59,12 @@ def fits_of_stages(stages: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def sweep_records(ledger: Ledger, campaign: str) -> SweepRecords | None:
     """The last sweep that came to an end, or None. Raises StorageError where what was concluded is damaged."""
-    concluded = ledger.conclusion(campaign, CONCLUSION) if campaign in ledger.campaigns() else None
+    concluded = ledger.conclusion(campaign, SweepConclusion) if campaign in ledger.campaigns() else None
     if concluded is None:
         return None
-    data: dict[str, Any] = dict(concluded)
-    try:
-        name, margin = str(data.pop("name")), float(data.pop("margin"))
-        outcome = outcome_from_json(data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(
-            f"what was concluded about {campaign!r} ({CONCLUSION}) is unreadable in the Ledger: "
-            f"{quoted(str(error))}; restore a backup"
-        ) from error
-    stages = tuple(study_frames(ledger, campaign, stage) for stage in _telling_stages(ledger, campaign, name))
-    return SweepRecords(name, outcome, margin, stages)
-
-
-def conclude_sweep(ledger: Ledger, campaign: str, name: str, outcome: Outcome, margin: float) -> None:
-    """Keep the outcome of a sweep."""
-    ledger.conclude(campaign, CONCLUSION, outcome_to_json(outcome) | {"name": name, "margin": margin})
+    names = _telling_stages(ledger, campaign, concluded.name)
+    stages = tuple(study_frames(ledger, campaign, stage) for stage in names)
+    return SweepRecords(concluded.name, concluded.outcome, concluded.margin, stages)
 
 
 def failed_rates(ledger: Ledger, campaign: str, name: str) -> list[str]:

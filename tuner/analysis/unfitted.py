@@ -12,9 +12,10 @@ from typing import Literal
 
 import pandas as pd
 
-from tuner.analysis.sweep_outcome import NotFitted, Reason, extended_grid
+from tuner.analysis.sweep_outcome import extended_grid
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
 from tuner.design.study import Study
+from tuner.records.sweep_outcomes import NotFitted, Reason
 
 STILL = 0.75  # [P] of the steps: validation that was best after that may still improve
 LENGTHENED = 1.5  # [P] times the projected steps, since a pace slackens

@@ -24,7 +24,7 @@ Role = Literal["warmup", "hold", "decay"]
 Setting = float | int | str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Shape:
     """A curve of the learning rate that a piece of a schedule can have.
 
@@ -48,7 +48,7 @@ class Shape:
     after_hold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ScheduleKind:
     """A family of schedules that a study file can declare, or that an import can find.
 

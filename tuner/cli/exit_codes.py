@@ -84,7 +84,7 @@ def ending_of(error: Exception) -> tuple[str, Exit]:
     for kind, word, code in _ENDINGS:
         if isinstance(error, kind):
             return f"{word}: {error}", code
-    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+    if isinstance(error, ModuleNotFoundError) and error.name in ("torch", "safetensors"):
         return NO_TORCH, Exit.INPUT
     limit = machine_limit(error)
     if limit is not None:

@@ -1,12 +1,23 @@
-"""`tuner trials`, `conclusions` and `adoptions`: what is recorded, as tables."""
+"""`tuner status`, `trials`, `conclusions` and `adoptions`: what is recorded, as tables."""
 
 from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.given import command, note_recorded
 from tuner.cli.options import Format
 from tuner.cli.output import emit_frame, next_step, say
-from tuner.cli.reading_options import Adoptions, Conclusions, Trials
+from tuner.cli.places import opened
+from tuner.cli.reading_options import Adoptions, Conclusions, Status, Trials
 from tuner.interchange.cells import with_choice_cells, with_none
-from tuner.reading import load
+from tuner.reading import campaign_name, load
+
+
+def status(options: Status) -> None:
+    """Print a row for each study of a campaign, or of all."""
+    with opened(options.storage, create=False) as ledger:
+        names = [campaign_name(ledger, options.study)] if options.study else ledger.campaigns()
+        frame = standing(ledger, names)
+    in_table = options.form is Format.table and len(frame) > 0
+    emit_frame(in_words(frame) if in_table else frame, options.form, spare=("goal", "trials"))
 
 
 def trials(options: Trials) -> None:

@@ -73,7 +73,6 @@ Storage = Annotated[
         envvar="TUNER_STORAGE",
         callback=note_storage,
         rich_help_panel=RECORDS,
-        autocompletion=values_of("storages"),
     ),
 ]
 Checkpoints = Annotated[

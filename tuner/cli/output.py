@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +24,8 @@ from tuner.security import safe_cell
 from tuner.shown import readable_seconds as readable_seconds
 from tuner.shown import shown, shown_lines
 
+_COMMAND = re.compile(r"`[^`]*`|(?<=: )tuner [^;,(]*")
+_JOINED = "\ue000"  # stands for a space inside a command while lines are broken; no text that is shown can hold it
 _COLOURS = {"act": "yellow", "fine": "green", "told": "default", "open": "bright_black"}
 
 
@@ -33,8 +37,22 @@ def console(stderr: bool = False) -> Console:
 
 
 def say(message: str) -> None:
-    """A line for the person at the terminal, not for a pipe."""
-    print(shown_line(message), file=sys.stderr)
+    """A line for the person at the terminal, not for a pipe. A terminal gets it wrapped between words."""
+    line = shown_line(message)
+    if sys.stderr.isatty():
+        line = wrapped(line, shutil.get_terminal_size().columns)
+    print(line, file=sys.stderr)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of at most `width` characters, broken between words and never inside a command, which somebody may copy."""
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        whole = _COMMAND.sub(lambda found: found[0].replace(" ", _JOINED), line)
+        parts = textwrap.wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += parts or [""]
+    return "\n".join(lines).replace(_JOINED, " ")
 
 
 def shown_line(message: str) -> str:

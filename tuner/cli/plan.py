@@ -14,16 +14,17 @@ from tuner.errors import DeclarationError
 from tuner.records import Price
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.launch import Session, plan_study
-from tuner.rounds.lengths import check_transfer, many_rounds_note
 from tuner.rounds.plan import planned_trials, study_of_round
-from tuner.rounds.planner import (
+from tuner.rounds.prepared_round import known_regime
+from tuner.rounds.round_lengths import (
     PlannedRound,
+    check_transfer,
     declaration_words,
+    many_rounds_note,
     planned_rounds,
     rounds_for,
     rounds_of_one_length,
 )
-from tuner.rounds.prepare import known_regime
 
 
 def plan(options: Plan) -> None:
@@ -58,12 +59,13 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
 
 def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
     """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
-    steps, origin = likely_budget(session)
-    planned = rounds_of_one_length(session.campaign, steps, total_steps, count)
+    budget = likely_budget(session)
+    planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count)
     _print_table(session, planned)
     say(
-        f"trials of {steps:,} steps ({origin}): where more steps gain nothing the rounds do not grow, and a total of "
-        "steps buys trials. A round is longer where the best steps of the round before say so; a sweep comes on top"
+        f"trials of {budget.steps:,} steps ({budget.origin.sentence}): where more steps gain nothing the rounds do "
+        "not grow, and a total of steps buys trials. A round is longer where the best steps of the round before say "
+        "so; a sweep comes on top"
     )
     _say_declarations([declaration_words(one, length=False) for one in planned])
     next_step(command("run", session.study_file or session.name, after=("--dry-run",)))

@@ -21,8 +21,10 @@ from typer.models import ArgumentInfo
 from tuner import __version__
 from tuner.cli.commands import Command, commands, grouped
 from tuner.cli.exit_codes import exit_codes_in_short
+from tuner.cli.given import GIVEN
 from tuner.cli.options import loaded
 
+COMPLETING = "_TUNER_COMPLETE"  # the environment in which a shell asks for offers
 WIDEST = 110  # characters of a line of help
 LEFT = 28  # of them for a name; longer names stand on a line of their own
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -46,6 +48,9 @@ All commands: tuner --help. Help for one: tuner run --help. Version: {version}""
 @cache
 def program() -> TyperGroup:
     """The command `tuner`, none of whose commands is loaded yet."""
+    if COMPLETING in os.environ:
+        loaded("typer.completion:completion_init")()
+        GIVEN.warned = True  # a shell that asks for an offer is told nothing else
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.callback(cls=_Commands, context_settings=_SETTINGS)(_options)
     return cast(TyperGroup, get_command(app))  # a group, because it has a callback
@@ -157,8 +162,8 @@ class _Command(TyperCommand):
 
 
 def _items(names: Mapping[str, str], incomplete: str) -> list[Any]:
-    from_typer = loaded("typer.core:CompletionItem")
-    return [from_typer(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
+    item = loaded("typer.core:CompletionItem")
+    return [item(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
 
 
 def parser_of(record: Command, name: str) -> TyperCommand:
@@ -245,6 +250,9 @@ def _command_help(command: _Command, ctx: Any) -> str:
         lines += [_heading("Example: ") + command.record.example, ""]
     if arguments:
         lines += [_heading("Arguments:"), *_two_columns(_rows(arguments, ctx)), ""]
+    if command.record.choices:
+        choices = loaded(command.record.choices)()
+        lines += [_heading(f"{arguments[0].metavar}:"), *_two_columns(choices), ""]
     options = [one for one in parameters if one.param_type_name == "option"]
     titles = dict.fromkeys(["Options", *(one.rich_help_panel or "Options" for one in options)])
     for title in titles:

@@ -149,8 +149,7 @@ class Plot:
     kind: Annotated[
         str,
         typer.Argument(
-            help="best-steps, axes, curves, schedules, isolation, best-of-n, infeasible, parallel, sweep, transfer or "
-            "budget-curve.",
+            help="The kind of plot, one of those below.",
             show_default=False,
             autocompletion=values_of("plots"),
         ),
@@ -196,3 +195,15 @@ class Export:
         ),
     ] = None
     storage: Storage = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demo:
+    """Write an example report from 40 recorded trials that come with the package. Nothing is trained.
+
+    The trials are in a storage of their own, for `tuner check`, `trials` and `plot` to be tried on.
+    """
+
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where page and storage are written.")] = Path(
+        "tuner-demo"
+    )

@@ -29,15 +29,15 @@ def score_test(options: ScoreTest) -> None:
         machine = Machine(folder_to_read(ledger, options.checkpoints), options.device, options.threads)
         score = scored_once(ledger, chosen, load_campaign(options.study)[1].workload, machine, options.study)
     if options.form is Format.json:
-        print(json.dumps(dict(score), indent=2))
+        print(json.dumps(score.as_json(), indent=2))
     else:
-        emit_frame(pd.Series(score["metrics"], name="value").rename_axis("metric").reset_index(), options.form)
-    about = f"{score['study']} trial {score['trial']} at step {score['step']:,}"
+        emit_frame(pd.Series(score.metrics, name="value").rename_axis("metric").reset_index(), options.form)
+    about = f"{score.study} trial {score.trial} at step {score.step:,}"
     if before is None:
-        say(f"scored {about}, {score['examples']} examples; recorded: the test split is not scored again")
+        say(f"scored {about}, {score.examples} examples; recorded: the test split is not scored again")
         return
     say(f"recorded before, for {about}; the test split is scored once (D31)")
-    if (score["study"], score["trial"]) != (chosen.row.study.name, chosen.record.number):
+    if (score.study, score.trial) != (chosen.row.study.name, chosen.record.number):
         say(
             f"note: what is final now is {chosen.row.study.name} trial {chosen.record.number}; its score would need "
             "test data that nobody has looked at"

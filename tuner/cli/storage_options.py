@@ -4,6 +4,7 @@ Nothing heavy is imported: see `options`.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -175,3 +176,25 @@ class AdoptStorage:
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it. Without --yes, only show what would happen (exit code 3).")
     ] = False
+
+
+class Shell(StrEnum):
+    """The shells that can complete what is typed."""
+
+    bash = "bash"
+    zsh = "zsh"
+    fish = "fish"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """Print the script with which a shell completes commands, options, study files, campaigns, rounds and plots.
+
+    bash: write eval "$(tuner completion bash)" in ~/.bashrc
+
+    zsh: write eval "$(tuner completion zsh)" in ~/.zshrc, below compinit
+
+    fish: tuner completion fish > ~/.config/fish/completions/tuner.fish
+    """
+
+    shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.", show_default=False)]

@@ -7,7 +7,6 @@ from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
 from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import Fitted, Invalid, NotFitted
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.analysis.unfitted import Proposal, Unfitted, proposals
 from tuner.cli.exit_codes import Exit
@@ -19,6 +18,7 @@ from tuner.cli.training_options import Sweep as SweepOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.campaign import Sweep
 from tuner.errors import DeclarationError, StorageError
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 from tuner.rounds.launch import Session
 from tuner.rounds.sweep import run_sweep
 

@@ -1,5 +1,6 @@
 """The commands that train, each as the frozen value of its options. Nothing heavy is imported: see `options`."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ from tuner.cli.options import (
 )
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.machine import STALL_SECONDS
+from tuner.shown import shown
 
 _GPU = Path("/dev/nvidiactl")  # there where a driver is; workers on a GPU are not forked
 
@@ -88,6 +90,8 @@ class Training:
     @contextmanager
     def prepared(self) -> Iterator["Training"]:
         """The same options with the fork server that worker processes are forked from, where there will be some."""
+        if sys.stderr.isatty() and not self.quiet:
+            print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
         workers = None if getattr(self, "dry_run", False) else self.workers
         with early_fork_server(workers, self.device, self.threads, self.study) as fork_server:
             yield replace(self, fork_server=fork_server)

@@ -9,8 +9,9 @@ from tuner.budget.families import constant_then_decay
 from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.transfer import Transfer
 from tuner.design.hyperparameters import Value, log_grid
+from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
-from tuner.design.optimizers import check_optimizer, check_settings, space_optimizers
+from tuner.design.optimizers import OPTIMIZERS
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError
@@ -139,7 +140,7 @@ class Round:
 class Campaign:
     """One workload, its sweep and its rounds.
 
-    optimizer: "sgd", "adam" or "adamw", unless a search space chooses it.
+    optimizer: the name of an optimizer, unless a search space chooses it; an unknown one is refused with all names.
     schedule, warmup_steps: the learning rate schedule of every round's trials, the warmup in steps (D18).
     production_steps: the full length of a compute-bound workload; None where the sweep finds the budget.
     regime: declared by the user; None: decided from the evidence (A1).
@@ -200,7 +201,7 @@ class Campaign:
         if not isinstance(sweep, Sweep):
             raise DeclarationError(f"sweep is made by Sweep(...), got {sweep!r}")
         if sweep.optimizer is not None:
-            check_optimizer(sweep.optimizer)
+            OPTIMIZERS.get(sweep.optimizer)
         if self.workload.fitted_when is None:
             raise DeclarationError(
                 f"a sweep asks when the training set is fitted, and {type(self.workload).__name__} does not say; write "
@@ -212,17 +213,38 @@ class Campaign:
                 one.space.off_values()
 
     def _check_optimizers(self) -> None:
-        check_optimizer(self.optimizer)
+        OPTIMIZERS.get(self.optimizer)
         for space in (one.space for one in self.rounds if one.space is not None):
-            for optimizer in space_optimizers(space):
-                check_optimizer(optimizer)
-            check_settings(space, self.optimizer)
+            for optimizer in space.optimizers:
+                OPTIMIZERS.get(optimizer)
+            _check_settings(space, self.optimizer)
 
     def round(self, number: int) -> Round:
         """Round `number`, counted from 1. Raises DeclarationError for one that is not declared."""
         if not 1 <= number <= len(self.rounds):
             raise DeclarationError(f"there is no round {number}; this campaign declares 1..{len(self.rounds)}")
         return self.rounds[number - 1]
+
+
+def _check_settings(space: SearchSpace, optimizer: str) -> None:
+    """Raise DeclarationError for a setting that no optimizer of the space reads, and for one given in two ways.
+
+    A setting that only optimizers of plugins have may be the name of something else in a workload: it is let pass.
+    """
+    used = [str(one) for one in space.optimizers] or [optimizer]
+    names = [hyperparameter.name for hyperparameter in space] + [name for name, _ in space.fixed]
+    for name in map(Name.of, names):
+        trained = [name.branch] if name.branch in OPTIMIZERS else used
+        readers = [spec.name for spec in OPTIMIZERS if spec.setting(name.short)]
+        if any(spec.name in readers for spec in OPTIMIZERS.own) and not set(trained) & set(readers):
+            raise DeclarationError(
+                f"{name} would change nothing: it is read by {' and '.join(readers)} only, and the trials train with "
+                f"{', '.join(trained)}; leave it out, or give it another name if the workload reads it"
+            )
+        for setting in (OPTIMIZERS.get(each).setting(name.short) for each in trained):
+            other = str(Name(name.branch, setting.same_as)) if setting and setting.same_as else ""
+            if other in names:
+                raise DeclarationError(f"{other} and {name} say the same of one optimizer; declare one of them")
 
 
 def check_promoting(declared: Round) -> None:

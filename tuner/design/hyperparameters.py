@@ -20,22 +20,6 @@ Value = None | bool | int | float | str
 Family = Literal["warmup", "initialization", "architecture", "optimizer", "augmentation", "regularization", "schedule"]
 Limits = Literal["none", "low", "high", "both"]
 
-# What the trainer itself understands, with the family each belongs to.
-TRAINER_FAMILIES: dict[str, Family] = {
-    "optimizer": "optimizer",
-    "learning_rate": "optimizer",
-    "momentum": "optimizer",
-    "one_minus_momentum": "optimizer",
-    "nesterov": "optimizer",
-    "one_minus_beta1": "optimizer",
-    "one_minus_beta2": "optimizer",
-    "epsilon": "optimizer",
-    "clip_norm": "optimizer",
-    "batch_size": "optimizer",
-    "weight_decay": "regularization",
-    "warmup_steps": "warmup",
-    "decay_fraction": "schedule",
-}
 # Names everybody uses, so that a study file need not repeat what they are; all are off at 0.
 REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochastic_depth", "drop_path")
 
@@ -292,11 +276,6 @@ def as_number(value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise DeclarationError(f"{name} must be a number, got {value!r}; correct it in the search space")
     return float(value)
-
-
-def default_family(name: str) -> Family | None:
-    """The family of a name everybody uses; None for a user's own name."""
-    return "regularization" if name in REGULARIZERS else TRAINER_FAMILIES.get(name)
 
 
 def _check_value(value: object, what: str) -> None:

@@ -1,8 +1,8 @@
 """Names of hyperparameters: how a branch qualifies them, and which names a search space cannot use."""
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from tuner.errors import DeclarationError
 
@@ -32,8 +32,7 @@ _TRAINER_NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(NamedTuple):
     """The name of a hyperparameter: `short`, and the value of its parent as `branch`, "" outside of branches.
 
     Written as text the two are joined by a dot: "sgd.learning_rate". So a stored study, a table and a point hold it.

@@ -79,6 +79,11 @@ class Objective:
         """The metric, with its split as a field."""
         return metric_from(self.metric)
 
+    @property
+    def sign(self) -> float:
+        """1.0 where less is better and -1.0 where more is: times this, the best value is the least."""
+        return 1.0 if self.direction == "minimize" else -1.0
+
     def better(self, one: float, other: float) -> bool:
         """Whether `one` beats `other`; what is not finite never wins, and equal is not better (D27, D29)."""
         if not math.isfinite(one):

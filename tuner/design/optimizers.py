@@ -1,50 +1,95 @@
-"""The optimizers that the trainer knows, and which of their settings a search space may vary."""
+"""What an optimizer is: one record, from its settings to the kernel that updates many trials at once.
 
-from tuner.design.hyperparameters import Choice
-from tuner.design.names import Name
-from tuner.design.space import SearchSpace
+The optimizers of this package stand in `tuner.optimizers`, one file each; plugins and study files register more.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.design.hyperparameters import REGULARIZERS, Family
 from tuner.errors import DeclarationError
+from tuner.registry import Registry
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-_ADAMS = ("adam", "adamw")
-READ_BY = {  # settings that only some of them have
-    "momentum": ("sgd",),
-    "one_minus_momentum": ("sgd",),
-    "nesterov": ("sgd",),
-    "one_minus_beta1": _ADAMS,
-    "one_minus_beta2": _ADAMS,
-    "epsilon": _ADAMS,
+# Hyperparameters that the trainer reads whatever the optimizer is, with their families.
+TRAINER_FAMILIES: dict[str, Family] = {
+    "optimizer": "optimizer",
+    "learning_rate": "optimizer",
+    "clip_norm": "optimizer",
+    "batch_size": "optimizer",
+    "warmup_steps": "warmup",
+    "decay_fraction": "schedule",
 }
 
 
-def check_optimizer(name: object) -> None:
-    """Raise DeclarationError for an optimizer the trainer does not know."""
-    if name not in OPTIMIZERS:
-        raise DeclarationError(f"optimizer is one of {', '.join(OPTIMIZERS)}, got {name!r}")
+@dataclass(frozen=True, eq=False)
+class OptimizerSetting:
+    """A hyperparameter that an optimizer reads.
+
+    is_number: whether it is a number whose best value depends on the others; False for a switch.
+    same_as: another setting that says the same in another way; a search space declares one of the two.
+    """
+
+    name: str
+    family: Family = "optimizer"
+    is_number: bool = True
+    same_as: str = ""
 
 
-def space_optimizers(space: SearchSpace) -> list[object]:
-    """The optimizers that a space fixes or varies; none where it leaves that to the campaign."""
-    declared: list[object] = [constant.value for name, constant in space.fixed if name == "optimizer"]
-    for hyperparameter in space:
-        if hyperparameter.name == "optimizer" and isinstance(hyperparameter.domain, Choice):
-            declared += hyperparameter.domain.choices
-    return declared
+@dataclass(frozen=True, eq=False)
+class OptimizerSpec:
+    """An optimizer by its name. Nothing here imports torch; the functions do when they are called.
+
+    name: under which studies and points are stored; it never changes.
+    settings: the hyperparameters that it reads, besides the learning rate.
+    build: of the trained parameters, the values of a point (by short names), the learning rate of the first step, and
+        whether torch's fused kernels may be used: a torch optimizer with one parameter group. The trainer writes the
+        learning rate of each step into that group as "lr".
+    slots: of an optimizer that was built, the names under which its state has a tensor as large as the parameter,
+        for each parameter, once it has made a step.
+    counts_steps: whether its state has a float32 scalar "step" for each parameter, as torch's Adam has.
+    settle_sparse: makes the sparse gradients of some parameters into what the optimizer takes; None: it takes none.
+    row_update: of the rows of stacked trials (`tuner.fused.optimizers.RowOptimizer`) and a trial's place among them,
+        a function of the learning rate (a float, or a float32 scalar on the device) that makes one update of this
+        trial, with the bits that `step` of the built optimizer gives it alone. None: such trials train one by one.
+        Raises NotFusible where the built optimizer cannot be updated so.
+    """
+
+    name: str
+    settings: tuple[OptimizerSetting, ...]
+    build: Callable[[list[Any], Mapping[str, Any], float, bool], Any]
+    slots: Callable[[Any], tuple[str, ...]]
+    counts_steps: bool = False
+    settle_sparse: Callable[[Any, list[Any]], None] | None = None
+    row_update: Callable[[Any, int], Callable[[Any], None]] | None = None
+
+    def setting(self, name: str) -> OptimizerSetting | None:
+        """The setting of this (short) name, if it has one."""
+        return next((setting for setting in self.settings if setting.name == name), None)
 
 
-def check_settings(space: SearchSpace, optimizer: str) -> None:
-    """Raise DeclarationError for a setting that no optimizer of the space reads, and for a momentum given twice."""
-    used = space_optimizers(space) or [optimizer]
-    names = [hyperparameter.name for hyperparameter in space] + [name for name, _ in space.fixed]
-    for name in names:
-        branch, short = Name.of(name).branch, Name.of(name).short
-        trained = [branch] if branch in OPTIMIZERS else used
-        readers = READ_BY.get(short, OPTIMIZERS)
-        if not any(each in readers for each in trained):
-            raise DeclarationError(
-                f"{name} would change nothing: it is read by {' and '.join(readers)} only, and the trials train with "
-                f"{', '.join(map(str, trained))}; leave it out, or give it another name if the workload reads it"
-            )
-        other = str(Name(branch, "momentum"))
-        if short == "one_minus_momentum" and other in names:
-            raise DeclarationError(f"{other} and {name} say the same of one optimizer; declare one of them")
+OPTIMIZERS = Registry(
+    "optimizer", OptimizerSpec, package="tuner.optimizers", order=lambda spec: spec.name, error=DeclarationError
+)
+
+
+def default_family(name: str) -> Family | None:
+    """The family of a (short) name everybody uses; None for a user's own name.
+
+    Settings of plugins are left out: the family of a name must not depend on what is installed.
+    """
+    if name in REGULARIZERS or name in TRAINER_FAMILIES:
+        return "regularization" if name in REGULARIZERS else TRAINER_FAMILIES[name]
+    settings = (spec.setting(name) for spec in OPTIMIZERS.own)
+    return next((setting.family for setting in settings if setting is not None), None)
+
+
+def read_by_trainer() -> frozenset[str]:
+    """The short names of all hyperparameters that the trainer or an optimizer reads."""
+    return frozenset(TRAINER_FAMILIES) | {setting.name for spec in OPTIMIZERS for setting in spec.settings}
+
+
+def optimizer_numbers() -> frozenset[str]:
+    """The learning rate and the settings of this package's optimizers that are numbers: usually nuisances (B12)."""
+    settings = (setting for spec in OPTIMIZERS.own for setting in spec.settings)
+    return frozenset(["learning_rate", *(one.name for one in settings if one.is_number and one.family == "optimizer")])

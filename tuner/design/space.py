@@ -9,13 +9,14 @@ from tuner.design.hyperparameters import (
     Condition,
     Constant,
     Domain,
+    Family,
     Hyperparameter,
     Range,
     Value,
-    default_family,
     fulfils,
 )
 from tuner.design.names import Name, refuse_name
+from tuner.design.optimizers import OPTIMIZERS, default_family
 from tuner.errors import DeclarationError
 
 
@@ -88,6 +89,15 @@ class SearchSpace:
             if hyperparameter.name == name:
                 return hyperparameter
         raise DeclarationError(f"no hyperparameter {name!r} varies here; there are: {', '.join(h.name for h in self)}")
+
+    @property
+    def optimizers(self) -> list[Value]:
+        """The optimizers that the space fixes or varies; none where it leaves that to the campaign."""
+        declared = [constant.value for name, constant in self.fixed if name == "optimizer"]
+        for hyperparameter in self.hyperparameters:
+            if hyperparameter.name == "optimizer" and isinstance(hyperparameter.domain, Choice):
+                declared += hyperparameter.domain.choices
+        return declared
 
     def values_at(self, units: tuple[float, ...]) -> dict[str, Value]:
         """The values of the hyperparameters that exist at a position in the unit cube, and the fixed ones.
@@ -216,8 +226,16 @@ def _under(
     if isinstance(item, Hyperparameter):
         if item.condition is not None:
             raise DeclarationError(f"branches inside branches are not supported: {item.name} under {value}")
-        return replace(item, name=str(Name(value, item.name)), condition=(parent, value))
-    return str(Name(value, item[0])), item[1]
+        family = item.family or _family_under(parent, value, item.name)
+        return replace(item, name=str(Name(value, item.name)), family=family, condition=(parent, value))
+    family = item[1].family or _family_under(parent, value, item[0])
+    return str(Name(value, item[0])), replace(item[1], family=family)
+
+
+def _family_under(parent: str, value: str, name: str) -> Family | None:
+    """The family of a setting in the branch of an optimizer, a plugin's too; None for every other name."""
+    setting = OPTIMIZERS.get(value).setting(name) if parent == "optimizer" and value in OPTIMIZERS else None
+    return setting.family if setting else None
 
 
 def _hyperparameter(name: str, domain: Domain) -> Hyperparameter:

@@ -4,13 +4,15 @@ Everything here is plain data, so that it can be stored, digested and compared w
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from tuner.budget.schedules import ScheduleFamily
+from tuner.budget.schedules import SCHEDULES, SHAPES, ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Constant, Hyperparameter
 from tuner.design.objective import FitCriterion, Objective
+from tuner.design.optimizers import OPTIMIZERS
 from tuner.design.space import SearchSpace
+from tuner.registry import Source
 
 StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve"]
 
@@ -52,3 +54,14 @@ class Study:
     @property
     def space(self) -> SearchSpace:
         return SearchSpace.of(self.hyperparameters, self.fixed)
+
+
+def records_of_others(study: Study) -> list[tuple[Any, Source]]:
+    """The optimizers and the schedule that a study names and that plugins or study files registered, each once."""
+    optimizers = [name for name in (study.optimizer, *study.space.optimizers) if name in OPTIMIZERS]
+    found: list[tuple[Any, Source]] = [
+        (OPTIMIZERS.get(name), OPTIMIZERS.source_of(str(name))) for name in dict.fromkeys(optimizers)
+    ]
+    found += [(study.schedule.kind, SCHEDULES.source_of(study.schedule.name))]
+    found += [(SHAPES.get(study.schedule.decay_shape), SHAPES.source_of(study.schedule.decay_shape))]
+    return [(record, source) for record, source in found if not source.is_own]

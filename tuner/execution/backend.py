@@ -1,4 +1,4 @@
-"""What a backend offers to the strategy above it, and what it tells to whoever watches."""
+"""The seam between the strategy and whatever trains: a job, the one method of a backend, and its listener."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ from tuner.storage.verify import clear_strays
 
 
 class Listener(Protocol):
-    """Told about the progress of trials. Must be quick and must not raise."""
+    """Hears about the progress of trials. Must be quick and must not raise."""
 
     def trial_started(self, claim: Claim) -> None: ...
 
@@ -25,24 +25,24 @@ class Listener(Protocol):
 
 
 class Silent:
-    """A listener that does not care."""
+    """A listener that does nothing."""
 
     def trial_started(self, claim: Claim) -> None:
-        """Nothing to say."""
+        """Do nothing."""
 
     def trial_stepped(self, claim: Claim, step: int) -> None:
-        """Nothing to say."""
+        """Do nothing."""
 
     def trial_ended(self, claim: Claim, update: TrialUpdate) -> None:
-        """Nothing to say."""
+        """Do nothing."""
 
 
-# Makes a listener for a study of which so many trials are finished already; closed when the study is through.
+# Makes a listener for a study of which so many trials are finished already; closed after the training.
 Watch = Callable[[Study, int], AbstractContextManager[Listener]]
 
 
 def silent(study: Study, finished: int) -> AbstractContextManager[Listener]:
-    """Nobody watches."""
+    """A watch without a listener."""
     return nullcontext(Silent())
 
 

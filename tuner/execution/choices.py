@@ -1,20 +1,16 @@
-"""What was found out about training trials together, kept in the Ledger for the study and those that follow."""
-
-from collections.abc import Mapping
-from typing import Any
+"""What was measured about training trials together, kept in the Ledger for this study and for later ones."""
 
 from tuner.records import Numerics
+from tuner.records.conclusions import FusionChoice, FusionChoices
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.engine import Fusion
 
-_KIND = "fusion"
-
 
 class Choices:
-    """By shape group: how many trials train together, why, how each operation is run, and whether bits were compared.
+    """The `Fusion` of each shape group of a study, and whether its bits were compared with trials alone.
 
-    A probe holds for every study of the campaign that is trained under the same Numerics.
+    A fusion that was probed holds for every study of the campaign that is trained under the same Numerics.
     """
 
     def __init__(self, ledger: Ledger, row: StudyRow, numerics: Numerics) -> None:
@@ -24,30 +20,29 @@ class Choices:
         self._known: dict[str, Fusion] = {}
 
     def of(self, group: str) -> Fusion | None:
-        """The choice for a shape group, if it was made: here, by another worker, or for an earlier study."""
+        """The fusion of a shape group, where this process, another worker or an earlier study has found one."""
         if group not in self._known:
-            told = self._told(None).get(group)
-            if isinstance(told, Mapping) and told.get("numerics") == self.numerics.text:
-                self._known[group] = _choice(told)
+            known = self.ledger.conclusion(self.row.campaign, FusionChoices) or FusionChoices()
+            told = known.by_group.get(group)
+            if told is not None and told.numerics == self.numerics.text:
+                self._known[group] = _fusion(told)
         return self._known.get(group)
 
-    def made(self) -> dict[str, Fusion]:
-        """The choices that were made for this study, by shape group."""
-        return {group: _choice(one) for group, one in self._told(self.row.study_id).items()}
-
     def keep(self, group: str, choice: Fusion, check: str = "") -> None:
-        """Remember a choice, and whether the self-check found the same bits."""
+        """Record a fusion, with the result of the self-check where there was one."""
         self._known[group] = choice
-        told = {
-            "trials": choice.num_trials, "reason": choice.reason, "ways": choice.ways, "seconds": choice.seconds,
-            "self_check": check, "numerics": self.numerics.text,
-        }  # fmt: skip
+        told = FusionChoice(
+            choice.num_trials, choice.reason, dict(choice.ways), choice.seconds, check, self.numerics.text
+        )
         about = (self.row.study_id, None) if choice.probed else (self.row.study_id,)
-        self.ledger.add_to_conclusions(self.row.campaign, _KIND, {group: told}, about)
-
-    def _told(self, study_id: int | None) -> dict[str, Any]:
-        return dict(self.ledger.conclusion(self.row.campaign, _KIND, study_id) or {})
+        self.ledger.add_fusion(self.row.campaign, {group: told}, about)
 
 
-def _choice(told: Mapping[str, Any]) -> Fusion:
-    return Fusion(told["trials"], told["reason"], dict(told["ways"]), told.get("seconds", 0.0), probed=True)
+def made_choices(ledger: Ledger, row: StudyRow) -> dict[str, Fusion]:
+    """The choices that were made for a study, by shape group."""
+    known = ledger.conclusion(row.campaign, FusionChoices, row.study_id) or FusionChoices()
+    return {group: _fusion(told) for group, told in known.by_group.items()}
+
+
+def _fusion(told: FusionChoice) -> Fusion:
+    return Fusion(told.trials, told.reason, dict(told.ways), told.seconds, probed=True)

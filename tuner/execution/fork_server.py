@@ -45,7 +45,7 @@ class ForkServer:
         self._socket: socket.socket | None = None
 
     def fork(self) -> "ForkedWorker":
-        """Ask for another worker. One that dies at once, or with its fork server, is found ended."""
+        """Ask for another worker. A worker that dies at once, or with its fork server, is found ended."""
         server = self.open()
         tasks_end, tasks = os.pipe()
         messages, messages_end = os.pipe()
@@ -78,7 +78,7 @@ class ForkServer:
         self.close()
 
     def close(self) -> None:
-        """Let it end. Workers that are left end with it."""
+        """Let it end. Workers that still run end with it."""
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
@@ -150,7 +150,7 @@ class ForkedWorker:
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Threads are set before torch is imported: waiting OpenMP threads would take the cores from the others."""
+    """The environment of workers. Threads are set before torch is imported: idle OpenMP threads would take cores."""
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     ours = {

@@ -1,20 +1,22 @@
-"""Finding out what a workload is, part by part, in the process that trains it (see `design.identity`)."""
+"""Identifies a workload, part by part, in the process that trains it (see `design.identity`)."""
 
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from tuner.design.identity import Identity, changed_losses, changed_weights, changes, identity_from
+from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged
-from tuner.sources.classes import definitions_of_class, file_of_class
+from tuner.sources.bytecode import definitions_of_class, file_of_class
 from tuner.sources.reached import Reached, same_code
 from tuner.sources.running import Seen, watched
 from tuner.storage.studies import StudyRow
@@ -25,14 +27,14 @@ from tuner.training.setup import Data, TrainingSetup
 from tuner.training.weaker_identity import plain_settings, weaker_fingerprint
 
 _log = logging.getLogger(__name__)
-SAID_FROM = 2.0  # seconds; what takes longer is told
+SAID_FROM = 2.0  # seconds; the cost of longer work is reported
 LONGEST_CALL = 30.0  # [P] seconds: a data() that takes longer is not called a second time
 LARGEST_DATA = 2**31  # [P] bytes: nor one that gives more
 
 
 @dataclass(frozen=True, slots=True)
 class MoreCode:
-    """A file of own code that only the models of one study reach, as it was when it was seen to run."""
+    """A file of the user's code that only the models of one study reach, as it was when it ran."""
 
     label: str
     file: str
@@ -65,7 +67,7 @@ class Identifier:
         self._tried: dict[str, Seen] = {}  # by points: what ran there
 
     def data(self, device: torch.device) -> Data:
-        """What `data()` gives; the code that runs for it belongs to the workload."""
+        """The data that `data()` returns; the code that runs for it belongs to the workload."""
         started = time.perf_counter()
         with watched(self._data_seen):
             found = Data.of(self.workload, device)
@@ -76,7 +78,7 @@ class Identifier:
 
     @cached_property
     def whole(self) -> Identity:
-        """What all studies of the campaign share: asked for once there are `data`."""
+        """The identity that all studies of the campaign share; needs `data` before."""
         started = time.perf_counter()
         digests = data_digests(self._data)
         _tell_cost("the digests of the data", time.perf_counter() - started)
@@ -84,33 +86,33 @@ class Identifier:
 
     @property
     def packages(self) -> Mapping[str, str]:
-        """Installed distributions that own code imports, with their versions."""
+        """Installed distributions that the user's code imports, with their versions."""
         return self._reached.packages
 
     def fingerprint(self, study: str) -> str:
-        """Of the workload as a study uses it: with the code that was seen to run for its models alone."""
+        """The digest of the workload as a study uses it, with the code that ran only for its models."""
         return self._with(self._of_studies.get(study, []), ()).fingerprint
 
     def weaker_fingerprint(self) -> str:
-        """As tuner 0.1 made it."""
+        """The fingerprint as tuner 0.1 made it."""
         return weaker_fingerprint(self.workload, self._data, self._plain)
 
     def of_study(self, setting: TrainingSetup, points: Sequence[Mapping[str, Any]] | None) -> Identity:
-        """The whole identity of a study; `points`: where its initial weights are compared, chosen here by default."""
+        """The whole identity of a study. points: where its initial weights are compared; by default they are chosen."""
         started = time.perf_counter()
         chosen = points_of_architectures(setting.study, self.workload) if points is None else points
         place = repr((list(chosen), setting.study.augment))
         tried = place in self._tried
         seen = self._tried.setdefault(place, Seen())
         weights = first_look(setting, chosen, seen, tried=tried)
-        self._of_studies[setting.study.name] = more = self._more(seen)
+        self._of_studies[setting.study.name] = more = self._more(seen, setting.study)
         if len(self._of_studies) == 1:
             self._refuse_other_files()
         _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
         return self._with(more, weights)
 
     def check_repeatable(self, setting: TrainingSetup, looked_at: Identity) -> None:
-        """Raise WorkloadError when data() or model() give something else at a second call."""
+        """Raise WorkloadError when data() or model() return something else at a second call."""
         num_bytes = sum(split.num_bytes or 0 for split in (self._data.training, self._data.validation))
         name = type(self.workload).__name__
         if self._seconds <= LONGEST_CALL and num_bytes <= LARGEST_DATA:
@@ -123,20 +125,26 @@ class Identifier:
         check_repeatable_weights(setting, looked_at.weights)
 
     def more_code(self, study: str) -> list[MoreCode]:
-        """What was seen to run for the models of a study alone."""
+        """The code that ran only for the models of a study."""
         return self._of_studies.get(study, [])
 
     def expect(self, study: str, more: Sequence[MoreCode]) -> None:
-        """Take over what another process saw. Raises StudyChanged where a file says something else by now."""
+        """Use the code that another process saw. Raises StudyChanged where a file has changed since."""
         for one in more:
             if one.file and not same_code(one.label, one.file, one.definitions):
                 raise StudyChanged(f"{one.label} changed since the launch began; undo that, and launch again")
         self._of_studies[study] = list(more)
 
-    def _more(self, seen: Seen) -> list[MoreCode]:
-        """What is reached beyond what the workload reaches without models."""
+    def _more(self, seen: Seen, study: Study) -> list[MoreCode]:
+        """The code of models and of the study's plugins, beyond that of the workload without models."""
         reached = self._reached.apart()
         reached.add_seen(seen)
+        for record, source in records_of_others(study):
+            if source.file:
+                reached.add_plugin(source.module, Path(source.file))
+            else:
+                values = [getattr(record, one.name) for one in fields(record)]
+                reached.add_functions([value for value in values if isinstance(value, FunctionType)])
         known = self._reached.code
         return [
             MoreCode(label, str(reached.sources[label].file) if label in reached.sources else "", definitions)
@@ -150,9 +158,9 @@ class Identifier:
         return Identity(code, whole.arguments, whole.data, whole.packages, tuple(weights))
 
     def _refuse_other_files(self) -> None:
-        """A file that was saved while this process loaded the study: which text was run nobody knows.
+        """Raise StudyChanged for a file that was saved while this process loaded the study: what ran is not known.
 
-        Asked once: who edits a file while its study is trained changes nothing of what runs here.
+        Checked once: a file that is edited while its study trains changes nothing in this process.
         """
         label = self._reached.changed_since_read()
         if label:
@@ -162,9 +170,9 @@ class Identifier:
 def changed_since(
     row: StudyRow, identifier: Identifier, setting: TrainingSetup, *, test: bool = False, beginning: bool = False
 ) -> list[str]:
-    """What differs from the start of a study, in words.
+    """The differences from the start of a study, in words.
 
-    test: of the test split as well, where that is known. beginning: of initial weights and the first loss as well.
+    test: also of the test split, where that is known. beginning: also of initial weights and the first loss.
     """
     if row.identity is None:
         same = row.fingerprint in (identifier.weaker_fingerprint(), identifier.fingerprint(row.study.name))

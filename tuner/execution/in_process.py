@@ -11,9 +11,10 @@ from tuner.execution.fusing import Fusing
 from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
 from tuner.execution.quota import keep_within
 from tuner.records import Claim, State, TrialUpdate
+from tuner.records.conclusions import StudyProfile
 from tuner.shown import shown
 from tuner.signals import SHUTDOWN
-from tuner.storage.living import worker_id
+from tuner.storage.liveness import worker_id
 from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -144,10 +145,9 @@ def check_profile(ledger: Ledger, row: StudyRow, profile: Profile) -> None:
     """
     counts = ledger.state_counts(row.study_id)  # before the conclusion, which others write before they begin
     begun = sum(count for state, count in counts.items() if state is not State.WAITING)
-    chosen = {"profile": "exact" if begun else profile}  # tuner 0.1 concluded nothing of an exact study
-    known = ledger.conclusion(row.campaign, "profile", row.study_id)
-    known = known or ledger.conclude_once(row.campaign, "profile", chosen, row.study_id)
-    before = known["profile"]
+    chosen = StudyProfile("exact" if begun else profile)  # tuner 0.1 concluded nothing of an exact study
+    known = ledger.conclusion(row.campaign, StudyProfile, row.study_id)
+    before = (known or ledger.conclude_once(row.campaign, chosen, row.study_id)).profile
     if before != profile:
         raise StudyChanged(
             f"{row.study.name} of {row.campaign!r} was begun with --profile {before}, and trials of two profiles are "

@@ -15,7 +15,7 @@ from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.execution.identifying import Identifier
 from tuner.execution.machine import Machine
-from tuner.execution.prefixes import Finder, saved_steps
+from tuner.execution.prefixes import PrefixFinder, saved_steps
 from tuner.storage.store import Ledger
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine
@@ -99,12 +99,13 @@ class LoadedWorkload:
         """The first steps that each trial would inherit from one trained before (`design.prefix`)."""
         return saved_steps(self.finder(ledger, study), trials)
 
-    def finder(self, ledger: Ledger, study: Study) -> Finder:
+    def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         _ = self.data
         setting = self.setting(study)
         promised = self.engine(setting).promises.prefixes
-        return Finder(ledger, study, self.fingerprint(study), setting.numerics, self.machine.allow_inexact, promised)
+        inexact = self.machine.allow_inexact
+        return PrefixFinder(ledger, study, self.fingerprint(study), setting.numerics, inexact, promised)
 
     def setting(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""

@@ -11,11 +11,11 @@ from tuner.storage.store import Ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Finder:
-    """Looks prefixes up for the trials of one study, trained with this code, on these data, under these Numerics.
+class PrefixFinder:
+    """Looks up prefixes for the trials of one study, as it is trained with this code, these data and these Numerics.
 
-    `allow_inexact`: those trained under other Numerics too; the trials that start from them are marked. Not `promised`:
-    the engine does not promise prefixes, and none is found.
+    allow_inexact: also prefixes that were trained under other Numerics; trials that start from these are marked.
+    promised: False where the engine does not promise prefixes; then none is found.
     """
 
     ledger: Ledger
@@ -26,7 +26,7 @@ class Finder:
     promised: bool = True
 
     def offered(self, claims: Sequence[Claim]) -> list[Claim]:
-        """The claims, each that has no state of its own with the prefixes it may start from, the longest first."""
+        """The claims; those without a saved state with the prefixes that they may start from, the longest first."""
         new = [claim for claim in claims if not claim.checkpoints]
         usable = self.usable([claim.trial for claim in new])
         found = {claim.trial_id: self._measured(prefixes) for claim, prefixes in zip(new, usable, strict=True)}
@@ -41,7 +41,7 @@ class Finder:
         return [self._of_path(trial, known.get(base, [])) for trial, base in zip(trials, bases, strict=True)]
 
     def _of_path(self, trial: Trial, candidates: Sequence[Prefix]) -> list[Prefix]:
-        """Those along the trial's own schedule; none beyond a step where it shall leave a trunk and nobody has."""
+        """Prefixes along the trial's schedule; none beyond a step at which it has to leave a trunk that is missing."""
         if not candidates:
             return []
         digests = path_digests(rates_of(trial), self.study.budget, [prefix.step for prefix in candidates])
@@ -59,7 +59,7 @@ class Finder:
         return replace(prefix, exact=exact) if exact or self.allow_inexact else None
 
     def _measured(self, prefixes: Sequence[Prefix]) -> tuple[Prefix, ...]:
-        """With their measurements; without those whose trial was forgotten in the meantime."""
+        """Prefixes with their measurements, without those whose trial was deleted in the meantime."""
         whole = (replace(p, measurements=self.ledger.measured_until(p.trial_id, p.step)) for p in prefixes)
         return tuple(prefix for prefix in whole if self._is_measured(prefix))
 
@@ -68,6 +68,6 @@ class Finder:
         return due == {measured.step for measured in prefix.measurements}
 
 
-def saved_steps(finder: Finder, trials: Sequence[Trial]) -> list[int]:
-    """The steps each trial would take over from another one and not train, as things stand."""
+def saved_steps(finder: PrefixFinder, trials: Sequence[Trial]) -> list[int]:
+    """The steps that each trial would inherit from another one and not train, as the records are now."""
     return [prefixes[0].step if prefixes else 0 for prefixes in finder.usable(trials)]

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tuner.design.study import Study
 from tuner.execution.machine import Quota
-from tuner.execution.prefixes import Finder
+from tuner.execution.prefixes import PrefixFinder
 from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
+from tuner.records.conclusions import Retention
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -24,8 +25,8 @@ ORDER: tuple[CheckpointKind, ...] = ("latest", "trunk", "best")
 Owned = tuple[int, Checkpoint]  # a checkpoint and the id of its trial
 
 
-def keep_within(quota: Quota, finder: Finder, row: StudyRow, root: Path) -> int:
-    """Forget what the quota has no room for; returns how many checkpoints. Warns where what must stay is too much."""
+def keep_within(quota: Quota, finder: PrefixFinder, row: StudyRow, root: Path) -> int:
+    """Delete checkpoints beyond the quota; returns how many. Warns where those that must stay exceed it."""
     ledger = finder.ledger
     excess = ledger.checkpoint_bytes(row.study_id) - quota.num_bytes
     if excess <= 0:
@@ -49,9 +50,9 @@ def keep_within(quota: Quota, finder: Finder, row: StudyRow, root: Path) -> int:
 def spare(
     study: Study, records: Sequence[TrialRecord], winners: int, needed: Collection[tuple[int, int]]
 ) -> Iterator[Owned]:
-    """What may be deleted, in this order; `needed` are (trial id, step) of states that must stay.
+    """Checkpoints that may be deleted, in this order; `needed` are (trial id, step) of states that must stay.
 
-    FAILED trials keep all of theirs: they go on from it when they are tried again.
+    FAILED trials keep all their checkpoints: they continue from these when they are trained again.
     """
     ended = (record for record in records if record.state.finished and record.state is not State.FAILED)
     ranked = sorted(ended, key=lambda one: _rank(study, one))
@@ -64,7 +65,7 @@ def spare(
                     yield record.trial_id, kept
 
 
-def needed_states(finder: Finder, campaign: str) -> set[tuple[int, int]]:
+def needed_states(finder: PrefixFinder, campaign: str) -> set[tuple[int, int]]:
     """(trial id, step) of the states from which the unfinished trials of a campaign would start."""
     needed: set[tuple[int, int]] = set()
     for row in finder.ledger.studies(campaign):
@@ -77,7 +78,7 @@ def needed_states(finder: Finder, campaign: str) -> set[tuple[int, int]]:
 
 
 def _rank(study: Study, record: TrialRecord) -> tuple[bool, float, int]:
-    """Complete trials first, the best of them in front; the smaller number on a tie."""
+    """Sorts complete trials first, the best of them in front; on a tie the smaller number."""
     values = [kept.value for kept in record.checkpoints if kept.kind == "best" and kept.value is not None]
     sign = 1.0 if study.objective.direction == "minimize" else -1.0
     return (
@@ -88,8 +89,8 @@ def _rank(study: Study, record: TrialRecord) -> tuple[bool, float, int]:
 
 
 def _forget(ledger: Ledger, row: StudyRow, chosen: Sequence[Owned], root: Path) -> None:
-    """First the records, then the files: a kill between leaves strays, which are swept."""
+    """Delete the records, then the files: a kill between the two leaves stray files, which are deleted later."""
     named = [(trial_id, kept.kind, kept.step) for trial_id, kept in chosen]
-    for path in ledger.forget_checkpoints(row, named, {"order": list(ORDER)}):
-        with suppress(OSError):  # it costs room, and no trial
+    for path in ledger.forget_checkpoints(row, named, Retention(ORDER)):
+        with suppress(OSError):  # the file costs room and spoils no trial
             (root / path).unlink()

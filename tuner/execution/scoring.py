@@ -4,7 +4,6 @@ The score stands in the Ledger as a conclusion about the campaign. Asked again, 
 scored for one candidate after another becomes a second validation split.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from tuner.errors import DeclarationError, StorageError, StudyChanged
 from tuner.execution.identifying import changed_since
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
-from tuner.records import TEST_SCORE, Checkpoint, TrialRecord
+from tuner.records import Checkpoint, TrialRecord
+from tuner.records.conclusions import FinalScore
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.batches import Split
@@ -36,14 +36,14 @@ class Chosen:
     value: float
 
 
-def recorded_score(ledger: Ledger, campaign: str) -> Mapping[str, object] | None:
-    """The score that was made, or None: study, trial, step, objective, value (on validation), metrics, digest."""
-    return ledger.conclusion(campaign, TEST_SCORE)
+def recorded_score(ledger: Ledger, campaign: str) -> FinalScore | None:
+    """The score that was made, or None."""
+    return ledger.conclusion(campaign, FinalScore)
 
 
 def scored_once(
     ledger: Ledger, chosen: Chosen, workload: Workload, machine: Machine, study_file: Path | None = None
-) -> Mapping[str, object]:
+) -> FinalScore:
     """The score of the campaign: the recorded one, whatever it was made of; else it is made now, and recorded.
 
     Raises StorageError without the checkpoint, StudyChanged for other code or data than the trial was trained with,
@@ -53,12 +53,10 @@ def scored_once(
     if recorded is not None:
         return recorded
     # Where two ask at the same moment, the first answer holds for both.
-    return ledger.conclude_once(
-        chosen.row.campaign, TEST_SCORE, _score(chosen, LoadedWorkload(workload, machine, study_file))
-    )
+    return ledger.conclude_once(chosen.row.campaign, _score(chosen, LoadedWorkload(workload, machine, study_file)))
 
 
-def _score(chosen: Chosen, loaded: LoadedWorkload) -> dict[str, object]:
+def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
     study, record = chosen.row.study, chosen.record
     trial = record.readable_trial()
     if chosen.checkpoint is None:
@@ -83,13 +81,13 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> dict[str, object]:
         load_weights(model, read_weights(loaded.machine.checkpoint_root, chosen.checkpoint), device)
         seed_global_generators(derived_seed("score", trial.seed), device)  # metrics may draw
         metrics = evaluate(workload, model, split, batch_size=setting.evaluation_batch_size)
-    return {
-        "study": study.name,
-        "trial": record.number,
-        "step": chosen.step,
-        "objective": study.objective.metric,
-        "value": chosen.value,
-        "metrics": metrics,
-        "examples": split.num_examples,
-        "checkpoint": chosen.checkpoint.digest,
-    }
+    return FinalScore(
+        study=study.name,
+        trial=record.number,
+        step=chosen.step,
+        objective=study.objective.metric,
+        value=chosen.value,
+        metrics=metrics,
+        examples=split.num_examples,
+        checkpoint=chosen.checkpoint.digest,
+    )

@@ -17,18 +17,14 @@ import traceback
 from typing import TextIO
 
 from tuner import system
-from tuner.design.identity import Identity, changes, identity_from
-from tuner.design.study_file import load_campaign
-from tuner.errors import DeviceLost, InputError, Interrupted, StudyChanged, TrialsFailed, TunerError
-from tuner.execution.backend import Job
-from tuner.execution.channel import END, STOP, Channel, Setup, Task, setup_from
-from tuner.execution.identifying import MoreCode
+from tuner.errors import DeviceLost, InputError, Interrupted, TrialsFailed, TunerError
+from tuner.execution.channel import END, STOP, Channel
 from tuner.execution.in_process import InProcess
-from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.remote_job import Setup, StudyTask, job_of, setup_from
 from tuner.records import Claim, TrialUpdate
 from tuner.shown import escape_logs, shown_lines
 from tuner.signals import HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, silent
-from tuner.storage.store import Ledger, open_ledger
+from tuner.storage.store import open_ledger
 
 ALIVE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -47,7 +43,7 @@ def main() -> None:
         line = sys.stdin.readline()
         if not line:
             return  # the coordinator is gone already
-        tasks: queue.Queue[Task | None] = queue.Queue()
+        tasks: queue.Queue[StudyTask | None] = queue.Queue()
         threading.Thread(target=_read_tasks, args=(sys.stdin, tasks), daemon=True).start()
         _work(setup_from(json.loads(line)), tasks, channel)
     except (Interrupted, KeyboardInterrupt):
@@ -75,7 +71,7 @@ def end_with_the_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _read_tasks(stream: TextIO, tasks: "queue.Queue[Task | None]") -> None:
+def _read_tasks(stream: TextIO, tasks: "queue.Queue[StudyTask | None]") -> None:
     """Pass tasks on; STOP is obeyed at once. Where the stream ends without END, the coordinator has ended."""
     for line in stream:
         message = json.loads(line)
@@ -85,44 +81,19 @@ def _read_tasks(stream: TextIO, tasks: "queue.Queue[Task | None]") -> None:
         if message == END:
             tasks.put(None)
             return
-        tasks.put(Task(**message))
+        tasks.put(StudyTask(**message))
     os._exit(1)
 
 
-def _work(setup: Setup, tasks: "queue.Queue[Task | None]", channel: Channel) -> None:
-    name, campaign = load_campaign(setup.study_file)
-    loaded = LoadedWorkload(campaign.workload, setup.machine, setup.study_file)
+def _work(setup: Setup, tasks: "queue.Queue[StudyTask | None]", channel: Channel) -> None:
+    loaded = setup.load()
     with open_ledger(setup.url, create=False) as ledger:
         _ = loaded.identity  # reads the data
-        channel.send("ready", campaign=name)
+        channel.send("ready")
         reporter = Reporter(channel)
         while (task := tasks.get()) is not None:
             InProcess().run(job_of(task, ledger, loaded), reporter, reporter.stop)
             channel.send("idle")
-
-
-def job_of(task: Task, ledger: Ledger, loaded: LoadedWorkload) -> Job:
-    """A task as a job of this process. Raises StudyChanged where it has another workload than the coordinator."""
-    _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
-    loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])
-    return Job(ledger, ledger.study(task.campaign, task.study), loaded)
-
-
-def _check(mine: Identity, launchers: Identity, study_file: str) -> None:
-    """Raise StudyChanged where this process has another workload than the one that was launched."""
-    different = changes(launchers, mine)
-    if not different:
-        return
-    if all(words.endswith(" data changed") for words in different):
-        raise StudyChanged(
-            f"data() of {study_file} gives other data in each process ({'; '.join(different)}): seed what it draws "
-            "from, and sort what has no order of its own; then launch again"
-        )
-    raise StudyChanged(
-        f"{study_file} is not what was launched ({'; '.join(different)}): where a file was edited in the meantime, "
-        "undo that, and launch again; a value that is drawn, or made of the time or of an address, differs in each "
-        "process"
-    )
 
 
 class Reporter:

@@ -1,7 +1,7 @@
 """The backend that trains in worker processes, each of which claims trials from the Ledger itself.
 
-The coordinator trains nothing: it renews the leases of its workers, watches whether they move, replaces those
-that die, and tells the listener. Results do not depend on the number of workers.
+The coordinator trains nothing: it renews the leases of its workers, watches whether they make progress, replaces those
+that die, and reports to the listener. Results do not depend on the number of workers.
 """
 
 import logging
@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -26,7 +26,7 @@ from tuner.errors import (
     WorkloadError,
 )
 from tuner.execution.backend import Job, Listener, Stop
-from tuner.execution.channel import Message, Setup, Task
+from tuner.execution.channel import Message
 from tuner.execution.choices import Choices
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
@@ -34,7 +34,8 @@ from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
-from tuner.execution.worker import Worker
+from tuner.execution.remote_job import StudyTask, setup_of, task_of
+from tuner.execution.worker_handle import WorkerHandle
 from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
@@ -43,18 +44,18 @@ from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
-PAUSE_SECONDS = 5.0  # between two looks at the workers: this process did not run
+PAUSE_SECONDS = 5.0  # between two looks at the workers: this process was stopped
 _INPUT_ERRORS = {known.__name__: known for known in (WorkloadError, StudyChanged, StorageError)}
-START_SECONDS = {"cpu": 1.5, "cuda": 5.0}  # until workers train: on a CPU they are forked, and 0.7 was measured
-ENOUGH_SECONDS = 10.0  # of steps: two processes save more than they take to start, whatever evaluations add
+START_SECONDS = {"cpu": 1.5, "cuda": 5.0}  # until workers train; on a CPU they are forked, which took 0.7 s
+ENOUGH_SECONDS = 10.0  # of steps: two processes pay, whatever evaluations add
 MOST_PROCESSES = 64
 DEATHS_AT_START = 3  # workers that die before they are ready, one after the other
 
 
 class Workers:
-    """Trains in so many worker processes as the machine of a workload says.
+    """Trains in as many worker processes as the machine says; where it gives no number, in as many as pay.
 
-    Where that is None, it is as many as pay, or this process alone where none does.
+    Where no second process pays, this process trains alone.
 
     url: of the records, for the workers. fork_server: one that was started before torch was imported here.
     """
@@ -62,41 +63,37 @@ class Workers:
     def __init__(self, url: str, fork_server: ForkServer | None = None) -> None:
         self.url = url
         self.fork_server = fork_server
-        self.workers: list[Worker] = []
+        self.workers: list[WorkerHandle] = []
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:
         loaded = job.workload
         count = loaded.machine.worker_count or len(self.workers) or best_worker_count(job)
         if count == 1 and loaded.machine.worker_count is None:
             if self.fork_server is not None:
-                self.fork_server.kill()  # it may hold memory for long, and another is soon there
+                self.fork_server.kill()  # it would hold its memory for long, and another starts quickly
             InProcess().run(job, listener, stop)
             return
         self.workers = self.workers or self.started(loaded, count)
-        more_code = [asdict(one) for one in loaded.identifier.more_code(job.row.study.name)]
-        task = Task(job.row.campaign, job.row.study.name, loaded.identity.as_json(), more_code)
         coordinator = _Coordinator(job, listener, self.workers)
         try:
             with signals.SHUTDOWN.in_hand(coordinator.give_back):
-                coordinator.work(task, stop)
+                coordinator.work(task_of(job), stop)
         except BaseException:
-            with suppress(Exception):  # a database that is away has leases that end
+            with suppress(Exception):  # where the database is away, its leases end
                 coordinator.cut_short()
             self.close()
             raise
 
-    def started(self, loaded: LoadedWorkload, count: int) -> list[Worker]:
-        """Workers that begin to load the workload; those on the CPU are forked where the system can."""
-        if loaded.study_file is None:
-            raise InputError("worker processes load the workload from a study file; LoadedWorkload has none")
-        file, machine = loaded.study_file.resolve(), loaded.machine
+    def started(self, loaded: LoadedWorkload, count: int) -> list[WorkerHandle]:
+        """Workers that begin to load the workload; on the CPU they are forked, where the system can do that."""
+        machine = loaded.machine
+        devices = worker_devices(machine, count, torch.cuda.device_count())
+        setups = [setup_of(loaded, self.url, machine.for_worker(device, count)) for device in devices]
         if not (system.FORKS_WHOLE and loaded.device.type == "cpu"):
             self.fork_server = None
         elif self.fork_server is None:
-            self.fork_server = ForkServer(worker_environment(machine.threads), str(file))
-        devices = worker_devices(machine, count, torch.cuda.device_count())
-        setups = [Setup(file, self.url, machine.for_worker(device, count)) for device in devices]
-        return [Worker(setup, self.fork_server) for setup in setups]
+            self.fork_server = ForkServer(worker_environment(machine.threads), str(setups[0].study_file))
+        return [WorkerHandle(setup, self.fork_server) for setup in setups]
 
     def close(self) -> None:
         """End all workers."""
@@ -104,7 +101,7 @@ class Workers:
         for worker in workers:
             if worker.busy:
                 worker.kill()
-        for worker in workers:  # all of them before the first wait: they end at once
+        for worker in workers:  # all of them before the first wait: they end at the same time
             worker.end()
         for worker in workers:
             worker.close()
@@ -120,7 +117,7 @@ def check_workers(machine: Machine) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """The work that is left of a study: so many trials, and seconds in one process, evaluations included."""
+    """The work that is left of a study: trials, and seconds in one process, evaluations included."""
 
     num_trials: int
     seconds: float
@@ -134,9 +131,9 @@ def best_worker_count(job: Job) -> int:
 
 
 def remaining_work(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fused: bool) -> Remaining:
-    """Estimated from a probe, which is made now where the Ledger knows of none.
+    """Estimate the work by a probe, which is made now where the Ledger has none.
 
-    Evaluations are timed where the steps alone do not fill a process; those of trials together take less.
+    Evaluations are timed where the steps are few; the evaluations of fused trials take less than that.
     """
     left = trials_of([one for one in ledger.trials(row.study_id) if not one.state.finished])
     if not left:
@@ -158,7 +155,7 @@ def remaining_work(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fus
 
 
 def num_processes(remaining: Remaining, device: torch.device) -> int:
-    """As many as there are processors (or GPUs) and trials, if what they save is more than what they take to start."""
+    """As many as there are processors (or GPUs) and trials, if they save more time than they take to start."""
     places = torch.cuda.device_count() if device.type == "cuda" else system.num_cores()
     count = max(1, min(places, remaining.num_trials, MOST_PROCESSES))
     return count if remaining.seconds * (1.0 - 1.0 / count) > START_SECONDS[device.type] else 1
@@ -167,37 +164,37 @@ def num_processes(remaining: Remaining, device: torch.device) -> int:
 class _Coordinator:
     """Watches the workers on one study, from its task until none has anything left to do."""
 
-    def __init__(self, job: Job, listener: Listener, workers: Sequence[Worker]) -> None:
+    def __init__(self, job: Job, listener: Listener, workers: Sequence[WorkerHandle]) -> None:
         self.ledger, self.row = job.ledger, job.row
         self.machine = job.workload.machine
         self.listener = listener
         self.workers = workers
         self.failures: list[str] = []
         self.deaths_at_start = 0
-        self.somebody_stopped = False
+        self.worker_stopped = False
         self.stopping = False  # whether all were asked to
         self.renewed = self.looked = time.monotonic()
 
-    def work(self, task: Task, stop: Stop) -> None:
+    def work(self, task: StudyTask, stop: Stop) -> None:
         for worker in self.workers:
             worker.assign(task)
-        while any(worker.busy for worker in self.workers) and not (stop() or self.somebody_stopped):
+        while any(worker.busy for worker in self.workers) and not (stop() or self.worker_stopped):
             self._read()
             for worker in self.workers:
                 self._look_after(worker, task, stop)
             self._renew()
             self._leave_out_pauses()
-        if self.somebody_stopped or any(worker.busy for worker in self.workers):
+        if self.worker_stopped or any(worker.busy for worker in self.workers):
             self._stop()
 
-    def _look_after(self, worker: Worker, task: Task, stop: Stop) -> None:
-        """Replace a worker that died or stalled; one that a signal ended, or dies together with us, ends the work."""
-        if self.somebody_stopped:
+    def _look_after(self, worker: WorkerHandle, task: StudyTask, stop: Stop) -> None:
+        """Replace a worker that died or stalled. Stop all work where a signal ended it, or ends us together with it."""
+        if self.worker_stopped:
             return
         if worker.busy and self._is_dead(worker):
             code = worker.process.returncode or 0
             if worker.was_told_to_end or (code >= 0 and signals.soon(stop)):
-                self.somebody_stopped = True
+                self.worker_stopped = True
             else:
                 self._replace(worker, task, f"lost: its worker {_exit_words(code)}")
         elif worker.is_stalled(self.machine.stall_seconds):
@@ -206,15 +203,15 @@ class _Coordinator:
             self._replace(worker, task, f"stalled: no {awaited} for {self.machine.stall_seconds:g} s")
 
     def _leave_out_pauses(self) -> None:
-        """Who stopped this process for a while (Ctrl-Z) stopped its workers, too: they have not stalled."""
+        """A pause of this process (Ctrl-Z) was one of its workers, too: they have not stalled."""
         now = time.monotonic()
         pause, self.looked = now - self.looked, now
         if pause > PAUSE_SECONDS:
             for worker in self.workers:
                 worker.moved += pause
 
-    def _is_dead(self, worker: Worker) -> bool:
-        """Whether it ended in the middle of its work. Its last messages are read first."""
+    def _is_dead(self, worker: WorkerHandle) -> bool:
+        """Whether a worker ended in the middle of its work. Its last messages are read first."""
         if worker.process.poll() is None:
             return False
         for message in worker.messages():
@@ -222,16 +219,16 @@ class _Coordinator:
         return worker.busy
 
     def _read(self) -> None:
-        """Wait a little for messages, and act on them."""
+        """Wait a moment for messages, and handle them."""
         readable, _, _ = select.select([worker.descriptor for worker in self.workers], [], [], POLL_SECONDS)
         for worker in self.workers:
             if worker.descriptor in readable:
                 for message in worker.messages():
                     self._handle(worker, message)
         if all(worker.process.poll() is not None for worker in self.workers):
-            time.sleep(0.01)  # ended pipes are always readable
+            time.sleep(0.01)  # a pipe whose other end is closed is always readable
 
-    def _handle(self, worker: Worker, message: Message) -> None:
+    def _handle(self, worker: WorkerHandle, message: Message) -> None:
         kind = message["is"]
         if kind == "ready":
             worker.ready, self.deaths_at_start = True, 0
@@ -248,14 +245,14 @@ class _Coordinator:
                 stop_at_the_same_failure(update, self.failures)
         elif kind in ("idle", "stopped"):
             worker.busy, worker.claims = False, {}
-            self.somebody_stopped |= kind == "stopped"
+            self.worker_stopped |= kind == "stopped"
         elif kind == "fault":
             self._fault(message)
 
     def _fault(self, message: Message) -> None:
-        """Raise what a worker could not deal with; one whose device is lost ends, and is replaced."""
+        """Raise the error of a worker. A worker whose device is lost ends and is replaced."""
         kind, text = message["kind"], message["text"]
-        if self.stopping:  # what a signal ended beside the worker may have failed it
+        if self.stopping:  # the same signal may have ended what the worker needs
             _log.warning("a worker that was told to stop: %s", text)
             return
         if kind == "input":
@@ -273,8 +270,8 @@ class _Coordinator:
         resumed = (Checkpoint("latest", message["step"], "", "", 0),) if message["step"] else ()
         return Claim(message["trial_id"], message["fence"], trial, message["attempt"], resumed)
 
-    def _replace(self, worker: Worker, task: Task, reason: str) -> None:
-        """Hand back what a dead worker held, its attempt counted, and start another."""
+    def _replace(self, worker: WorkerHandle, task: StudyTask, reason: str) -> None:
+        """Release the claims of a dead worker, counting the attempt, and start another."""
         _log.warning("a worker is replaced, %s", reason)
         if not worker.ready:
             self.deaths_at_start += 1
@@ -296,9 +293,9 @@ class _Coordinator:
             renew(self.ledger, [claim for worker in self.workers for claim in worker.claims.values()])
 
     def _stop(self) -> None:
-        """Let every worker finish its step and save; what is not saved in time is handed back as it was committed.
+        """Let every worker finish its step and save, then raise Interrupted.
 
-        Raises Interrupted in the end.
+        Trials that are not saved in time are released as they were last committed.
         """
         self.stopping = True
         for worker in self.workers:
@@ -317,7 +314,7 @@ class _Coordinator:
         raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
     def cut_short(self) -> None:
-        """After an error: hand back what busy workers hold, also claims whose message was not read yet."""
+        """After an error: release what busy workers hold, also claims whose message was not read yet."""
         busy = [worker for worker in self.workers if worker.busy]
         for worker in busy:
             worker.kill()
@@ -330,10 +327,10 @@ class _Coordinator:
         self.give_back()
 
     def give_back(self) -> None:
-        """End the workers that are not through, and hand back what they held; no attempt is counted."""
+        """End the workers that still train, and release their claims; no attempt is counted."""
         for worker in self.workers:
             if worker.busy:
-                with suppress(OSError, ValueError):  # two threads may be at it
+                with suppress(OSError, ValueError):  # two threads may do so at once
                     worker.kill()
         held = [claim for worker in self.workers for claim in worker.claims.values()]
         if held:
@@ -348,7 +345,7 @@ def _update(claim: Claim, message: Message) -> TrialUpdate:
 
 
 def _exit_words(code: int) -> str:
-    """How a process ended, in words."""
+    """How a process with this exit code ended, in words."""
     if code == -signal.SIGKILL:
         return "was killed by signal 9 (by somebody, or because memory ran out)"
     return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -1,27 +1,32 @@
-"""Optimizer steps of stacked trials: torch's fused kernels, called once for each trial on views of its rows.
+"""The optimizer state of stacked trials as rows, and their updates by the kernel of the optimizer's record.
 
-One call for each parameter of each trial would keep the bits as well; one call on a flat row would not, because the
-kernel computes the last elements of a tensor differently.
+A kernel runs once for each trial on views of its rows. One call for each parameter of each trial would keep the bits
+as well; one call on a flat row would not, because the kernel computes the last elements of a tensor differently.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from tuner.errors import NotFusible
+from tuner.training.optimizers import spec_of
 
 Rows = list[torch.Tensor]
-_ADAM = ("exp_avg", "exp_avg_sq")
 
 
 class RowOptimizer:
-    """The optimizer state of K trials as stacks; each trial's own optimizer holds views of its rows."""
+    """The optimizer state of K trials as stacks; each trial's own optimizer has views of its rows.
+
+    All optimizers have one spec; `used` are the places of the parameters that the loss depends on, and `gradients` are
+    [K, ...], one for each of them. Raises NotFusible for an optimizer without an update for stacked trials.
+    """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], used: Sequence[int], gradients: Rows) -> None:
-        first = optimizers[0]
-        if not first.defaults.get("fused"):
-            raise NotFusible("the optimizer: its fused kernel needs contiguous floating-point parameters")
+        self.spec = spec_of(optimizers[0])
+        if self.spec.row_update is None:
+            raise NotFusible(
+                f"the optimizer {self.spec.name}: it has no update for stacked trials (row_update of its OptimizerSpec)"
+            )
         self.optimizers = list(optimizers)
         self.parameters = [[_parameters(each)[place] for place in used] for each in optimizers]
         rows = [list(gradient.unbind(0)) for gradient in gradients]
@@ -33,11 +38,9 @@ class RowOptimizer:
         self.steps = torch.zeros(len(self.optimizers), len(gradients), device=device)  # torch counts for each parameter
         self.counters = [list(row.unbind(0)) for row in self.steps.unbind(0)]
         self.stacks: dict[str, list[torch.Tensor]] = {}
-        self.states: dict[str, list[Rows]] = {}
-        self._kind = type(first)
-        for name in _ADAM if self._kind is not torch.optim.SGD else ("momentum_buffer",):
-            self.states[name] = self._stacked(name)
-        self._kernels = [_KERNELS[self._kind](self, trial) for trial in range(len(self.optimizers))]
+        slots = dict.fromkeys(name for each in self.optimizers for name in self.spec.slots(each))
+        self.states: dict[str, list[Rows]] = {name: self._stacked(name) for name in slots}
+        self._updates = [self.spec.row_update(self, trial) for trial in range(len(self.optimizers))]
 
     def _stacked(self, name: str) -> list[Rows]:
         """The state of every trial as views of one stack for each parameter; zeros where there is none yet."""
@@ -55,28 +58,29 @@ class RowOptimizer:
         return [[rows[trial] for rows in by_parameter] for trial in range(len(self.parameters))]
 
     def count(self) -> None:
-        """Another update begins. Those that train no more are counted too: their states are saved already."""
+        """Another update begins. Trials that train no more are counted too: their states are saved already."""
         self.steps.add_(1.0)
 
     def step(self, trial: int, rate: float | torch.Tensor) -> None:
-        """One update of one trial, at the learning rate given: a number, or a float32 scalar on the device."""
-        self._kernels[trial](rate)
+        """One update of one trial at a learning rate: a number, or a float32 scalar on the device."""
+        self._updates[trial](rate)
         self.begun[trial] = True
 
     def write_back(self, trial: int, rate: float) -> None:
-        """Let the trial's own optimizer show what it would after these updates."""
+        """Give the trial's own optimizer the state that it would have after these updates."""
         optimizer = self.optimizers[trial]
         optimizer.param_groups[0]["lr"] = rate
-        if self._kind is torch.optim.SGD and not optimizer.param_groups[0]["momentum"]:
+        slots = self.spec.slots(optimizer)
+        if not slots:
             return  # such an optimizer keeps nothing
         for place, parameter in enumerate(self.parameters[trial]):
-            state = {name: rows[trial][place] for name, rows in self.states.items()}
-            if self._kind is not torch.optim.SGD:
+            state = {name: self.states[name][trial][place] for name in slots}
+            if self.spec.counts_steps:
                 state = {"step": self.counters[trial][place], **state}
             optimizer.state[parameter].update(state)
 
     def forget(self, trial: int, rate: float) -> None:
-        """Show the trial's own optimizer as it was before this group trained it; the stacks are restored by others."""
+        """Give the trial's own optimizer the state from before this group trained it; others restore the stacks."""
         self.begun[trial] = self._begun_alone[trial]
         if self.begun[trial]:
             self.write_back(trial, rate)
@@ -91,53 +95,3 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 def _has_state(optimizer: torch.optim.Optimizer, parameters: Rows) -> bool:
     return any(optimizer.state.get(parameter) for parameter in parameters)
-
-
-def _adam(kernel: Any) -> Any:
-    def kernel_of(rows: RowOptimizer, trial: int) -> Callable[[Any], None]:
-        group = rows.optimizers[trial].param_groups[0]
-        tensors: tuple[Rows, ...] = (
-            rows.values[trial],
-            rows.gradients[trial],
-            rows.states["exp_avg"][trial],
-            rows.states["exp_avg_sq"][trial],
-            [],
-            rows.counters[trial],
-        )
-        beta1, beta2 = group["betas"]
-        settings = {"beta1": beta1, "beta2": beta2, "weight_decay": group["weight_decay"], "eps": group["eps"]}
-
-        def update(rate: float | torch.Tensor) -> None:
-            kernel(*tensors, lr=rate, **settings, amsgrad=False, maximize=False)
-
-        return update
-
-    return kernel_of
-
-
-def _sgd(rows: RowOptimizer, trial: int) -> Callable[[Any], None]:
-    group = rows.optimizers[trial].param_groups[0]
-    buffers = rows.states["momentum_buffer"][trial] if group["momentum"] else []
-    settings = {name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")}
-
-    def update(rate: float | torch.Tensor) -> None:
-        first = bool(group["momentum"]) and not rows.begun[trial]
-        torch._fused_sgd_(
-            rows.values[trial],
-            rows.gradients[trial],
-            buffers,
-            lr=rate,
-            **settings,
-            maximize=False,
-            is_first_step=first,
-        )
-
-    return update
-
-
-# For each kind of optimizer: one trial's kernel, which takes the learning rate.
-_KERNELS: dict[Any, Any] = {
-    torch.optim.AdamW: _adam(torch._fused_adamw_),
-    torch.optim.Adam: _adam(torch._fused_adam_),
-    torch.optim.SGD: _sgd,
-}

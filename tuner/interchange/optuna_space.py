@@ -15,10 +15,10 @@ from tuner.design.hyperparameters import (
     Span,
     Value,
     condition_words,
-    default_family,
     fulfils,
 )
 from tuner.design.names import Name
+from tuner.design.optimizers import default_family
 from tuner.errors import DeclarationError
 from tuner.interchange.optuna_conditions import (
     NOT_REACHED,

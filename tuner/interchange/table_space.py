@@ -20,10 +20,10 @@ from tuner.design.hyperparameters import (
     Span,
     Value,
     condition_words,
-    default_family,
     fulfils,
 )
 from tuner.design.names import Name
+from tuner.design.optimizers import default_family
 from tuner.errors import DeclarationError
 from tuner.interchange.cells import UNKNOWN, choice_of, empty_choice, is_nothing
 from tuner.interchange.table_files import refuse_no_file, text_of

@@ -22,10 +22,10 @@ from tuner.interchange.cleaning import (
     note_ends,
     note_replicates,
     schedule_by_curve,
+    without_empty,
     without_overflow,
     without_repeats,
 )
-from tuner.interchange.empty_cells import without_empty
 from tuner.interchange.histories import Columns, history_of, parameter_columns
 from tuner.interchange.imported import (
     LEARNING_RATE_METRICS,
@@ -55,7 +55,7 @@ _EXPORTED = ("curves.csv", "curves.parquet")  # in a folder that `tuner export` 
 
 @dataclass(frozen=True, slots=True)
 class TableTerms:
-    """What the tables do not say. `max_train_steps`: None for the last step of any trial; `empty`: see empty_cells."""
+    """What the tables do not say. `max_train_steps`: None for the last step of any trial; `empty`: see `cleaning`."""
 
     objective: str
     direction: str

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tuner.analysis.questions.budget_curve import LEVEL, BudgetCurve, predictions
+from tuner.analysis.questions.budget_curve import BudgetCurve, predictions
+from tuner.analysis.replicates import LEVEL
 from tuner.plots import theme
 from tuner.plots.plot import BudgetCurvePlot, Drawn
 

@@ -1,4 +1,4 @@
-"""The axis of a hyperparameter or a metric: its scale, the searched bounds, and ticks that can be read."""
+"""The axis of a hyperparameter or a metric: scale, limits of the search, and readable ticks."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from tuner.design.hyperparameters import Range
 from tuner.plots import theme
 from tuner.shown import shown
 
-DECADES_LABELLED = 50.0  # log axes over a smaller factor are labelled at 1, 2, 5
-MARGIN = 0.06  # of the searched range, left free on both sides
-FAR = 1e6  # medians: a spike beyond does not flatten a curve
-WIDE_SPAN = 30.0  # positive values over more than this factor are drawn on a log axis
-MOST_NAMES = 12  # of more names along an axis only some are written
+DECADES_LABELLED = 50.0  # log axes that span a smaller factor have labels at 1, 2 and 5
+MARGIN = 0.06  # share of the searched range that is left free on both sides
+FAR = 1e6  # values above this multiple of the median do not set the scale
+WIDE_SPAN = 30.0  # positive values that span more than this factor get a log axis
+MOST_NAMES = 12  # names along an axis; of more names only some are written
 NAME_LENGTH = 20  # characters of a slanted name
 NAME_INCHES = 0.07  # of a character
 
 
 def searched_scale(axes: Axes, which: Literal["x", "y"], domain: Range) -> None:
-    """Set an axis to the sampling scale of a hyperparameter; dashed lines are the bounds of the search."""
+    """Give an axis the sampling scale of a hyperparameter; dashed lines are the limits of the search."""
     axis, line = (axes.xaxis, axes.axvline) if which == "x" else (axes.yaxis, axes.axhline)
     if domain.log:
         axes.set(**{f"{which}scale": "log"})
@@ -42,7 +42,7 @@ def searched_scale(axes: Axes, which: Literal["x", "y"], domain: Range) -> None:
 
 
 def name_ticks(axes: Axes, names: Sequence[str]) -> None:
-    """Names at 0, 1, 2, ... along the x axis: slanted and shortened where they would overlap, some left out of many."""
+    """Write names at 0, 1, 2, ... along the x axis: slanted and shortened where they would overlap, some of many."""
     every = math.ceil(len(names) / MOST_NAMES)
     some = [shown(name) for name in names[::every]]
     slanted = NAME_INCHES * sum(len(name) + 2 for name in some) > theme.inches(axes)[0]
@@ -56,7 +56,7 @@ def name_ticks(axes: Axes, names: Sequence[str]) -> None:
 
 
 def value_scale(axes: Axes, values: np.ndarray) -> None:
-    """A log axis for positive values over a wide span; what lies far above nearly all others leaves the axes."""
+    """Use a log axis for positive values of a wide span; values far above nearly all others leave the axes."""
     finite = values[np.isfinite(values)]
     kept = finite[np.abs(finite) <= FAR * np.median(np.abs(finite))] if finite.size else finite
     if kept.size and kept.min() > 0 and kept.max() / kept.min() > WIDE_SPAN:

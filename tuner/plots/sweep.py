@@ -11,17 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tuner.analysis.sweep_outcome import PREDICTION, Fitted, Invalid, Outcome
 from tuner.analysis.sweep_records import SweepRecords
 from tuner.plots import theme
 from tuner.plots.plot import Drawn, SweepPlot
+from tuner.records.sweep_outcomes import PREDICTION, Fitted, Invalid, SweepOutcome
 
 EDGE = 0.955  # height of the marks without a number, as a fraction of the axes
 ROOM = 1.35  # factor left free below the smallest number of steps
 HEADROOM = 2.2  # factor left free above the largest one, for the marks at the top edge
 
 
-def sweep_plot(fits: pd.DataFrame, outcome: Outcome, *, title: str = "Steps to fit the training set") -> Figure:
+def sweep_plot(fits: pd.DataFrame, outcome: SweepOutcome, *, title: str = "Steps to fit the training set") -> Figure:
     """`fits`: the frame that `analysis.fit_steps.fit_steps_frame` returns. `outcome`: what follows from those fits."""
     figure = theme.new_figure(7.2, 4.4, title)
     if not fits["state"].isin(["complete", "infeasible"]).any():
@@ -43,7 +43,7 @@ def sweep_plot(fits: pd.DataFrame, outcome: Outcome, *, title: str = "Steps to f
     return figure
 
 
-def _limits(fits: pd.DataFrame, outcome: Outcome) -> tuple[float, float]:
+def _limits(fits: pd.DataFrame, outcome: SweepOutcome) -> tuple[float, float]:
     """The ends of the y axis: steps of the fitted rates, of the winner and of its seeds."""
     steps = [float(step) for step in fits["first_fit"].dropna()]
     if isinstance(outcome, Fitted):
@@ -54,7 +54,7 @@ def _limits(fits: pd.DataFrame, outcome: Outcome) -> tuple[float, float]:
     return max(0.5, min(steps) / ROOM), max(steps) * HEADROOM
 
 
-def _draw_fitted(axes: Axes, fits: pd.DataFrame, outcome: Outcome, low: float) -> None:
+def _draw_fitted(axes: Axes, fits: pd.DataFrame, outcome: SweepOutcome, low: float) -> None:
     """Draw each fitted rate as a mark with the interval of its steps to fit."""
     winner = outcome.learning_rate if isinstance(outcome, Fitted) else math.nan
     shown = fits[fits["first_fit"].notna() & (fits["learning_rate"] != winner)]
@@ -65,7 +65,7 @@ def _draw_fitted(axes: Axes, fits: pd.DataFrame, outcome: Outcome, low: float) -
     axes.plot(rates, steps, "o", color=theme.BLUE, markersize=6, label="fitted (last unfit to first fit)")
 
 
-def _draw_winner(axes: Axes, outcome: Outcome, low: float) -> None:
+def _draw_winner(axes: Axes, outcome: SweepOutcome, low: float) -> None:
     if not isinstance(outcome, Fitted):
         return
     rate = outcome.learning_rate

@@ -1,4 +1,4 @@
-"""The look all plots share: colour-blind safe (Okabe-Ito), and told apart in black and white by marker and dash."""
+"""The look of all plots: colours for the colour-blind (Okabe-Ito); markers and dashes differ for black and white."""
 
 import io
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", "--", "-.", ":", (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 SMALL, NORMAL, LARGE = 8, 9, 11
 DPI = 110
-PER_INCH, PER_INCH_LARGE = 12.0, 8.5  # characters of a label, and of a title
+PER_INCH, PER_INCH_LARGE = 12.0, 8.5  # characters of a label and of a title
 
 
 class Picture(Figure):
-    """A Figure that a notebook shows by itself, without pyplot and its global state.
+    """A Figure that a notebook shows without pyplot and its global state.
 
-    `reason`: the sentence that stands in place of data; "" where there is data.
+    reason: the sentence in place of data; "" where the figure shows data.
     """
 
     reason: str = ""
@@ -39,7 +39,7 @@ class Picture(Figure):
 
 
 def new_figure(width: float, height: float, title: str) -> Picture:
-    """An empty figure in inches, with a title that is plain text whatever it holds."""
+    """An empty figure, sizes in inches. The title is shown as plain text, never as math or markup."""
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     title = short(title, int(PER_INCH_LARGE * width))
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", x=0.01, ha="left", parse_math=False)
@@ -47,7 +47,7 @@ def new_figure(width: float, height: float, title: str) -> Picture:
 
 
 def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
-    """Labels as plain text, no longer than the axes, two spines, a pale grid behind the data."""
+    """Set labels (plain text, cut to the length of the axes), two spines, and a pale grid behind the data."""
     width, height = inches(axes)
     axes.set_xlabel(short(x, int(PER_INCH * width)), fontsize=NORMAL, parse_math=False)
     axes.set_ylabel(short(y, int(PER_INCH * height)), fontsize=NORMAL, parse_math=False)
@@ -62,19 +62,19 @@ def style(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
 
 
 def look(place: int) -> tuple[str, str]:
-    """Colour and mark of the series at a place; the first 49 differ."""
+    """Colour and marker of a series by its position; the first 49 pairs differ."""
     return SERIES[place % len(SERIES)], MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
 
 
 def inches(axes: Axes) -> tuple[float, float]:
-    """Width and height, before the layout makes room for labels."""
+    """Width and height of the axes in inches, before the layout makes room for labels."""
     return axes.bbox.width / DPI, axes.bbox.height / DPI
 
 
 def short(text: str, most: int) -> str:
-    """At most so many characters: what is longer loses its middle, because names differ at their ends.
+    """`text` with at most `most` characters. Longer text loses its middle, because names differ at their ends.
 
-    Without line breaks and all else that cannot be seen.
+    Line breaks and invisible characters are escaped.
     """
     text = shown(text)
     half = max(1, (most - 1) // 2)
@@ -82,7 +82,7 @@ def short(text: str, most: int) -> str:
 
 
 def plain(texts: Sequence[Text]) -> None:
-    """A dollar sign in a name is a dollar sign, and what cannot be seen is shown by its number."""
+    """Show names as plain text: a dollar sign starts no formula, and invisible characters are escaped."""
     for text in texts:
         text.set_text(shown(text.get_text()))
         text.set_parse_math(False)
@@ -91,7 +91,7 @@ def plain(texts: Sequence[Text]) -> None:
 def legend(
     axes: Axes, *, above: bool = False, beside: bool = False, columns: int = 1, handles: Sequence[Line2D] | None = None
 ) -> None:
-    """Inside where there is room, in lines above the axes, or in a column at their right."""
+    """Draw the legend inside the axes, in rows above them, or in a column at their right."""
     if above:
         made = axes.legend(fontsize=SMALL, frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     elif beside:
@@ -104,7 +104,7 @@ def legend(
 
 
 def legend_below(figure: Figure) -> None:
-    """One legend under all panels, with the marks that stand in any of them, each once."""
+    """Draw one legend under all panels, with each mark that any panel shows."""
     marks: dict[str, Line2D] = {}
     for axes in figure.axes:
         for line in axes.get_lines():
@@ -119,7 +119,7 @@ def legend_below(figure: Figure) -> None:
 
 
 def pruned_marks(axes: Axes, x: ArrayLike, y: ArrayLike, *, label: str = "pruned") -> None:
-    """Trials that a pruner ended, alike in every plot: hollow squares."""
+    """Draw pruned trials as hollow squares, the same in every plot."""
     axes.plot(
         x, y, "s", color=PURPLE, markersize=4.5, markerfacecolor="none", markeredgewidth=1.1, linestyle="none",
         label=label, zorder=2,
@@ -127,12 +127,12 @@ def pruned_marks(axes: Axes, x: ArrayLike, y: ArrayLike, *, label: str = "pruned
 
 
 def empty_because(figure: Figure) -> str:
-    """The sentence that stands in a figure in place of data; "" where there is data."""
+    """The sentence in place of data; "" where the figure shows data."""
     return figure.reason if isinstance(figure, Picture) else ""
 
 
 def empty(figure: Figure, reason: str) -> Figure:
-    """The figure with a sentence in place of data."""
+    """Show a sentence in place of data, and return the figure."""
     if isinstance(figure, Picture):
         figure.reason = reason
     figure.text(0.5, 0.45, shown(reason), ha="center", va="center", fontsize=NORMAL, color=GRAY, parse_math=False)

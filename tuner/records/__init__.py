@@ -16,13 +16,8 @@ from tuner.records.trial_records import (
     UnreadableTrial,
 )
 
-TEST_SCORE = "test_score"  # the conclusion about a campaign that holds the score of its final model
-RETENTION = "retention"  # the conclusion about a study some of whose checkpoints were deleted to save room
-
 __all__ = [
     "GROUP_FOLDER",
-    "RETENTION",
-    "TEST_SCORE",
     "Checkpoint",
     "CheckpointKind",
     "Claim",

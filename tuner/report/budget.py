@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from tuner.analysis.sweep_outcome import PREDICTION, Fitted, Invalid, NotFitted, Outcome
 from tuner.analysis.sweep_records import SweepRecords
 from tuner.budget.step_budget import rounded_up
 from tuner.plots.sweep import SWEEP
+from tuner.records.sweep_outcomes import PREDICTION, Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.report.findings import Card, card_of
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material
@@ -139,7 +139,7 @@ def _rates(sweep: SweepRecords | None, fits: pd.DataFrame) -> Table:
     return Table(columns, tuple(row[: len(columns)] for row in rows), frozenset(marked))
 
 
-def _rate_row(row: Mapping[Any, Any], outcome: Outcome) -> tuple[str, ...]:
+def _rate_row(row: Mapping[Any, Any], outcome: SweepOutcome) -> tuple[str, ...]:
     fitted = not pd.isna(row["first_fit"])
     interval = f"{row['last_unfit']:,}–{row['first_fit']:,}" if fitted else NOTHING
     if isinstance(outcome, Fitted) and row["learning_rate"] == outcome.learning_rate:

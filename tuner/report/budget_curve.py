@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from tuner.analysis.questions.budget_curve import KIND, budget_curve, budget_curve_finding
+from tuner.analysis.questions.budget_curve import budget_curve, budget_curve_finding
 from tuner.plots.budget_curve import BUDGET_CURVE
+from tuner.records.conclusions import CurveStudies
 from tuner.report.findings import Card, card_of
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, Placed
@@ -21,7 +22,7 @@ class BudgetCurvePage:
 
 def budget_curves(material: Material) -> list[Section]:
     """Nothing before a length was trained to its end."""
-    if material.ledger.conclusion(material.campaign, KIND) is None:
+    if material.ledger.conclusion(material.campaign, CurveStudies) is None:
         return []
     curve = budget_curve(material.ledger, material.campaign)
     if curve.table.empty:

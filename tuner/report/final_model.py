@@ -6,7 +6,7 @@ import pandas as pd
 
 from tuner.analysis.elsewhere import again_elsewhere
 from tuner.design.objective import BATCH_LOSS, metric_from
-from tuner.records import TEST_SCORE
+from tuner.records.conclusions import FinalScore
 from tuner.report.material import Material
 from tuner.report.promoted import promoted_table
 from tuner.report.section import Section
@@ -56,12 +56,11 @@ def final_model(material: Material) -> list[Section]:
 
 def _tested(material: Material) -> Table:
     """The score on the test split, where it was made, with the trial it is of; without rows before."""
-    score = material.ledger.conclusion(material.campaign, TEST_SCORE)
-    measured = (score or {}).get("metrics")
-    if score is None or not isinstance(measured, dict):
+    score = material.ledger.conclusion(material.campaign, FinalScore)
+    if score is None:
         return Table((), ())
-    columns = (Column("metric"), Column(f"{score['study']} trial {score['trial']}, step {score['step']:,}", True))
-    return Table(columns, tuple((str(name), readable(value)) for name, value in measured.items()))
+    columns = (Column("metric"), Column(f"{score.study} trial {score.trial}, step {score.step:,}", True))
+    return Table(columns, tuple((name, readable(value)) for name, value in score.metrics.items()))
 
 
 def _origin(winner: Winner) -> str:

@@ -1,13 +1,14 @@
 """How the rounds are planned (A1-A5), who decided it, and what the curves say to that."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.questions.regime import contradiction_finding, regime_finding
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import NotFitted
 from tuner.analysis.sweep_records import SweepRecords
+from tuner.records.conclusions import RegimeVerdict
+from tuner.records.sweep_outcomes import NotFitted
 from tuner.report.wording import in_words
 
 
@@ -25,7 +26,7 @@ class Regime:
 
 
 def regime_of(
-    concluded: Mapping[str, object] | None, sweep: SweepRecords | None, rounds: Sequence[StudyFrames]
+    concluded: RegimeVerdict | None, sweep: SweepRecords | None, rounds: Sequence[StudyFrames]
 ) -> Regime | None:
     """The regime as it was concluded, beside the evidence; None where nothing could be asked.
 
@@ -35,7 +36,7 @@ def regime_of(
     if concluded is None:
         elsewhere = any(frames.study.source for frames in rounds)
         return None if finding is None else Regime("", _ELSEWHERE if elsewhere else _UNDECLARED, finding, None)
-    verdict = str(concluded.get("verdict", ""))
+    verdict = concluded.verdict
     contradiction = None if finding is None else contradiction_finding(verdict, finding)
     return Regime(verdict, _how(concluded, sweep), finding, contradiction)
 
@@ -58,8 +59,8 @@ def _finding(sweep: SweepRecords | None, rounds: Sequence[StudyFrames]) -> Findi
     return regime_finding(trained[-1]) if trained else None
 
 
-def _how(concluded: Mapping[str, object], sweep: SweepRecords | None) -> str:
-    verdict, evidence = str(concluded.get("verdict", "")), str(concluded.get("evidence", ""))
+def _how(concluded: RegimeVerdict, sweep: SweepRecords | None) -> str:
+    verdict, evidence = concluded.verdict, concluded.evidence
     if verdict == evidence == "undecided":
         return "The evidence does not decide. Rounds are planned from the steps to fit, and refined from best steps."
     if verdict == evidence:

@@ -14,6 +14,7 @@ from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.study import Study
 from tuner.errors import StorageError
 from tuner.records import TrialRecord
+from tuner.records.conclusions import RegimeVerdict
 from tuner.report.judged_regime import Regime, regime_of
 from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow, StudyRow
@@ -140,7 +141,7 @@ def read_material(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> M
         if not _is_widening(row):
             mine.append(_study(ledger, campaign, row, len(mine) + 1, also))
     sweep = sweep_records(ledger, campaign)
-    regime = regime_of(ledger.conclusion(campaign, "regime"), sweep, [study.frames for study in rounds])
+    regime = regime_of(ledger.conclusion(campaign, RegimeVerdict), sweep, [study.frames for study in rounds])
     return Material(
         campaign,
         ledger,

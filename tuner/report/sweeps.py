@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from tuner.analysis.fit_steps import fit_steps_frame
-from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome, sweep_outcome
+from tuner.analysis.sweep_outcome import sweep_outcome
+from tuner.records.sweep_outcomes import Fitted, Invalid, SweepOutcome
 from tuner.report.material import StudyMaterial
 from tuner.report.tables import Column, Table
 from tuner.report.wording import readable
@@ -76,7 +77,7 @@ def _attempt_outcome(stages: Sequence[StudyMaterial]) -> str:
     return _outcome_words(sweep_outcome(fit_steps_frame(telling.frames), telling.study.budget.max_train_steps))
 
 
-def _outcome_words(outcome: Outcome) -> str:
+def _outcome_words(outcome: SweepOutcome) -> str:
     if isinstance(outcome, Fitted):
         return f"its grid fitted after {outcome.low:,} to {outcome.high:,} steps at {readable(outcome.learning_rate)}"
     if isinstance(outcome, Invalid):

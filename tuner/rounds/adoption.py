@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.questions.adoption import KIND, LEVEL, adoption_finding, is_candidate, last_adoption, log_entry
+from tuner.analysis.questions.adoption import KIND, adoption_finding, is_candidate, last_adoption, log_entry
+from tuner.analysis.replicates import LEVEL
 from tuner.analysis.round_frames import row_of_trial
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
+from tuner.records.budget_origin import budget_of_study
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import round_name, trial_at
 from tuner.storage.store import Ledger
@@ -103,11 +105,11 @@ def run_contest(
 ) -> Finding:
     """Train what is left of the contest, answer, and keep the answer in the log of adoptions."""
     check_level(level)
-    origin = f"as {made.study.lineage[0][0]}"
+    origin = budget_of_study(made.study.lineage[0][0])
     row = launch_study(session, made.study, made.trials, budget_origin=origin, retry_failed=retry_failed)
     frames = study_frames(session.ledger, session.name, made.study.name)
     finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
-    session.ledger.conclude(session.name, KIND, log_entry(frames, finding), row.study_id)
+    session.ledger.conclude(session.name, log_entry(frames, finding), row.study_id)
     return finding
 
 

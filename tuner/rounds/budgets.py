@@ -1,27 +1,25 @@
 """How long the trials of a round train: declared, or from the sweep, the production length or the round before."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 
 from tuner.analysis.questions.best_steps import proposed_budget
-from tuner.analysis.questions.stale_budget import CONCLUSION
 from tuner.analysis.round_frames import round_frames
-from tuner.analysis.sweep_outcome import Fitted
 from tuner.analysis.sweep_records import SweepRecords, failed_rates, refuse_failed_rates, sweep_records
 from tuner.budget.step_budget import rounded_up
-from tuner.errors import DeclarationError, InputError
+from tuner.errors import DeclarationError
+from tuner.records.budget_origin import AS_STARTED, DECLARED, BudgetOrigin
+from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.launch import Session, required_round, started_study
-from tuner.rounds.lengths import check_growth, compute_bound_lengths
 from tuner.rounds.plan import round_name
-from tuner.storage.studies import StudyRow
+from tuner.rounds.round_lengths import check_growth, compute_bound_lengths
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A number of steps and where it came from, in words. source: the study it was chosen from, if any."""
+    """A number of steps and where it comes from. source: the study from whose results it was chosen, if any."""
 
     steps: int
-    origin: str
+    origin: BudgetOrigin
     source: str | None = None
 
 
@@ -31,23 +29,10 @@ def budget_of_round(session: Session, number: int, regime: str) -> Budget:
     if declared.max_train_steps is not None:
         if regime == "compute_bound":
             return _compute_bound_budget(session, number)
-        return Budget(declared.max_train_steps, "declared in the study file")
+        return Budget(declared.max_train_steps, DECLARED)
     started = started_study(session, round_name(number))
-    if started is not None and session.ledger.conclusion(session.name, CONCLUSION, started.study_id) is not None:
-        return _as_started(started)
-    if started is not None:  # by tuner 0.1, and killed before it wrote down where the budget came from
-        with suppress(InputError):
-            chosen = _chosen_budget(session, number, regime)
-            return chosen if chosen.steps == started.study.budget.max_train_steps else _as_started(started)
-        return _as_started(started)
-    return _chosen_budget(session, number, regime)
-
-
-def _as_started(started: StudyRow) -> Budget:
-    return Budget(started.study.budget.max_train_steps, "as it was started")
-
-
-def _chosen_budget(session: Session, number: int, regime: str) -> Budget:
+    if started is not None:
+        return Budget(started.study.budget.max_train_steps, AS_STARTED)
     if regime == "compute_bound":
         return _compute_bound_budget(session, number)
     return _first_budget(session) if number == 1 else _refined_budget(session, number)
@@ -66,8 +51,8 @@ def _compute_bound_budget(session: Session, number: int) -> Budget:
     check_against_round_before(session, number, steps)
     production = session.campaign.production_steps
     if session.campaign.round(number).max_train_steps is not None or production is None:
-        return Budget(steps, "declared in the study file")
-    return Budget(steps, f"{steps / production:.0%} of the production length of {production:,} steps (A30)")
+        return Budget(steps, DECLARED)
+    return Budget(steps, BudgetOrigin("production", factor=steps / production, steps=production))
 
 
 def _first_budget(session: Session) -> Budget:
@@ -86,20 +71,19 @@ def _first_budget(session: Session) -> Budget:
             "max_train_steps"
         )
     steps = rounded_up(sweep.margin * outcome.steps)
-    origin = f"{sweep.margin:g} times the {outcome.steps:,} steps to fit that the sweep found (A18)"
+    origin = BudgetOrigin("sweep", factor=sweep.margin, steps=outcome.steps)
     return Budget(steps, origin, sweep.frames.study.name)
 
 
-def likely_budget(session: Session) -> tuple[int, str]:
-    """The steps of a trial of round 1 and where they come from; assumed, as a dry run does, before there was a sweep.
+def likely_budget(session: Session) -> Budget:
+    """The budget of round 1; assumed, as a dry run does, before there was a sweep.
 
     Raises DeclarationError for a sweep that found none, and where nothing says how long to train.
     """
     sweep = session.campaign.sweep
     if sweep is None or sweep_records_of(session) is not None or session.campaign.round(1).max_train_steps is not None:
-        budget = budget_of_round(session, 1, "undecided")
-        return budget.steps, budget.origin
-    return rounded_up(sweep.margin * 2 * sweep.start_steps), "assumed until the sweep has found the steps to fit"
+        return budget_of_round(session, 1, "undecided")
+    return Budget(rounded_up(sweep.margin * 2 * sweep.start_steps), BudgetOrigin("assumed"))
 
 
 def sweep_records_of(session: Session) -> SweepRecords | None:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
-from tuner.analysis.questions.adoption import KIND, LEVEL, adoption_finding, log_entry
-from tuner.analysis.replicates import replicate_groups
+from tuner.analysis.questions.adoption import KIND, adoption_finding, log_entry
+from tuner.analysis.replicates import LEVEL, replicate_groups
 from tuner.analysis.round_frames import round_frames, round_rows
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.origin import RUN_ORIGIN
@@ -20,6 +20,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.records import FinishedTrial, Measurement, State, TrialRecord
+from tuner.records.conclusions import Adoption
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -85,8 +86,8 @@ def settle(
     frames = study_frames(ledger, campaign, made.study.name)
     finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
     entry = log_entry(frames, finding)
-    if ledger.conclusion(campaign, KIND, row.study_id) != entry:
-        ledger.conclude(campaign, KIND, entry, row.study_id)
+    if ledger.conclusion(campaign, Adoption, row.study_id) != entry:
+        ledger.conclude(campaign, entry, row.study_id)
     return finding
 
 
@@ -151,7 +152,7 @@ def _best(frames: StudyFrames, ready: Sequence[tuple[int, ...]]) -> tuple[int, .
     if not ready:
         raise DeclarationError(f"no point has {MINIMUM_REPLICATES} replicates that finished; {_told(frames, ready)}")
     values = frames.complete.set_index("trial")["best_value"]
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     means = [sign * float(values.reindex(group).mean()) for group in ready]
     return min(zip(means, ready, strict=True), key=lambda one: (one[0] != one[0], one))[1]
 

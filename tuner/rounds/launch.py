@@ -1,16 +1,22 @@
 """Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
 
+import hashlib
 import logging
 import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from tuner.analysis.frames import study_frames
 from tuner.analysis.questions.infeasible import FEWEST_ALIKE, spoiled_by_data
-from tuner.analysis.questions.stale_budget import CONCLUSION
 from tuner.analysis.study_progress import failures, listed
 from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity
@@ -22,26 +28,25 @@ from tuner.execution.in_process import InProcess
 from tuner.execution.inspection import Inspection, inspect
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records import Price, State
-from tuner.rounds.basis import basis_of
+from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
+from tuner.records.conclusions import BudgetRecord, FiniteValidation, SecondTry
+from tuner.rounds.comparison import Comparison, basis_of
 from tuner.rounds.plan import round_name
-from tuner.rounds.provenance import command_line, environment, revision
-from tuner.rounds.same_study import Comparison
+from tuner.security import without_secrets
 from tuner.shown import word
-from tuner.storage.living import worker_id
+from tuner.storage.liveness import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
 logger = logging.getLogger(__name__)
-FINITE = "finite validation"  # the conclusion that each validation example has a finite selection metric
 DRY_LOOK_SECONDS = 10.0  # a dry run looks at all validation examples where that takes no longer
-SECOND_TRY: Final = "second_try"  # the conclusion about a study that names the FAILED trials it trained once more
 
 
 class Options(TypedDict, total=False):
     """The keywords of `launch_study`."""
 
     retry_failed: bool
-    budget_origin: str
+    budget_origin: BudgetOrigin
     budget_source: str | None
 
 
@@ -168,22 +173,22 @@ def launch_study(
     trials: Sequence[Trial],
     *,
     retry_failed: bool = False,
-    budget_origin: str = "",
+    budget_origin: BudgetOrigin = NOT_RECORDED,
     budget_source: str | None = None,
 ) -> StudyRow:
     """Check, write the plan to the Ledger, and train what is not finished yet. Finished trials are not repeated.
 
-    budget_origin: where the study's budget came from, in words. budget_source: the study it was chosen from. Both are
-    kept at its first start, with what they were chosen under.
+    budget_origin: where the budget of the study comes from. budget_source: the study from whose results it was chosen.
+    Both are kept at the first start of the study, with what they were chosen under.
     """
     started = started_study(session, study.name)
-    finite: dict[str, Mapping[str, object]] = {}
+    finite: tuple[FiniteValidation, ...] = ()
     if started is None or _num_finished(session, started) < study.num_trials or retry_failed:
         inspection = check_study(session, study, trials, room=True)
-        finite = {FINITE: _validation(session, study)} if inspection.finite else {}
+        finite = (_validation(session, study),) if inspection.finite else ()
     comparison = _comparison(session)
     today = comparison.today(study, started)
-    kept = {"origin": budget_origin, "source": budget_source, "basis": _basis(session, study)}
+    kept = BudgetRecord(budget_origin, budget_source, basis_of(session.campaign, session.loaded, study.round or 1))
     session.claim_folder()
     row = session.ledger.start_study(
         session.name,
@@ -191,7 +196,7 @@ def launch_study(
         today.fingerprint,
         identity=today.as_json(),
         trials=trials,
-        concluded={CONCLUSION: kept, **finite},
+        concluded=(kept, *finite),
     )
     comparison.refuse_other(row, today)  # somebody else may have started it just now
     if retry_failed:
@@ -211,12 +216,11 @@ def launch_surely(session: Session, study: Study, trials: Sequence[Trial], **opt
     trials that are to blame come to an end.
     """
     row = launch_study(session, study, trials, **options)
-    kept = session.ledger.conclusion(session.name, SECOND_TRY, row.study_id) or {"trials": []}
-    before = {int(str(number)) for number in cast(list[object], kept["trials"])}
+    before = set((session.ledger.conclusion(session.name, SecondTry, row.study_id) or SecondTry()).trials)
     failed = {record.number for record in session.ledger.trials(row.study_id) if record.state is State.FAILED} - before
     again = retry(session, row, failed) if failed else []
     if again:
-        session.ledger.conclude(session.name, SECOND_TRY, {"trials": sorted({*before, *again})}, row.study_id)
+        session.ledger.conclude(session.name, SecondTry(tuple(sorted({*before, *again}))), row.study_id)
         logger.warning("%s: trials %s FAILED and are trained once more", study.name, ", ".join(map(str, again)))
         work_on(session, row, _num_finished(session, row))
     return row
@@ -282,9 +286,9 @@ def check_study(
     return replace(found, finite=True) if known else found
 
 
-def _validation(session: Session, study: Study) -> dict[str, object]:
+def _validation(session: Session, study: Study) -> FiniteValidation:
     """What was looked at for values that are not finite: these validation data, by this metric."""
-    return {"validation data": session.loaded.parts.get("validation data"), "by": study.objective.metric}
+    return FiniteValidation(session.loaded.parts.get("validation data"), study.objective.metric)
 
 
 def _known_to_be_finite(session: Session, study: Study) -> bool:
@@ -293,11 +297,7 @@ def _known_to_be_finite(session: Session, study: Study) -> bool:
         return False
     asked = _validation(session, study)
     rows = session.ledger.studies(session.name)
-    return any(session.ledger.conclusion(session.name, FINITE, row.study_id) == asked for row in rows)
-
-
-def _basis(session: Session, study: Study) -> dict[str, str]:
-    return basis_of(session.campaign, session.loaded, study.round or 1)
+    return any(session.ledger.conclusion(session.name, FiniteValidation, row.study_id) == asked for row in rows)
 
 
 def _num_finished(session: Session, row: StudyRow) -> int:
@@ -319,3 +319,53 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
     session.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()
     )
+
+
+PACKAGES = ("tuner", "torch", "numpy", "scipy", "pandas", "sqlalchemy")
+
+
+def revision(folder: Path) -> dict[str, Any]:
+    """Git's commit of `folder`, and a digest of what is not committed; empty outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no") or ""
+    if not changed.strip():
+        return {"commit": commit.strip(), "uncommitted": False}
+    difference = _git(folder, "diff", "HEAD") or ""
+    digest = hashlib.sha256(difference.encode()).hexdigest()[:16]
+    return {"commit": commit.strip(), "uncommitted": True, "difference": digest, "files": changed.split("\n")[:20]}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the machine, without any environment variable."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cores": os.cpu_count(),
+        "versions": {package: found for package in PACKAGES if (found := _version(package))},
+    }
+
+
+def command_line() -> str:
+    """The command as it was given, without passwords in URLs."""
+    told = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return without_secrets(told)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    program = shutil.which("git")
+    if program is None:
+        return None
+    asked = subprocess.run(  # noqa: S603 - a fixed program with fixed arguments
+        [program, "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=20
+    )
+    return asked.stdout if asked.returncode == 0 else None

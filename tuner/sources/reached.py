@@ -6,19 +6,17 @@ a process has imported counts, nor where the files lie.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 
 from tuner.errors import DeclarationError
-from tuner.sources.bytecode import code_digest
+from tuner.sources.bytecode import code_digest, definitions_of_class
 from tuner.sources.definitions import Definitions, definitions_of, short_digest
-from tuner.sources.imports import files_named_in, imports_of
-from tuner.sources.modules import Found, ModuleFinder
+from tuner.sources.modules import Found, ModuleFinder, files_named_in, imports_of, is_stale, modules_by_file
 from tuner.sources.places import distribution_of, kind_of, own_file
 from tuner.sources.running import Seen
-from tuner.sources.stale_modules import is_stale, modules_by_file
 
 STUDY_FILE = "the study file"
 FROM_TEXT = "code without a file"
@@ -93,6 +91,28 @@ class Reached:
     def add_file(self, file: Path, name: str = "") -> None:
         """A file of own code that was run, or named; `name` where it is a module."""
         self._add(file.resolve(), Found(name, str(file)))
+
+    def add_plugin(self, name: str, file: Path) -> None:
+        """The module of a plugin that a study uses; of an installed one every file of its package.
+
+        A plugin's code decides every update of a trial. So it counts as own code does, whether the study file imports
+        it or only names what it registered.
+        """
+        files = [file]
+        if kind_of(file) == "installed":
+            depth = len(name.split(".")) - (file.stem != "__init__")
+            files = sorted(file.parents[depth - 1].rglob("*.py")) if depth else files
+        for each in files:
+            self.add_file(each, name if each == file else "")
+
+    def add_functions(self, functions: Sequence[FunctionType]) -> None:
+        """Functions without a file, typed into an interpreter or a notebook, and the classes there that they name."""
+        for function in functions:
+            self.from_text[f"function {function.__qualname__}"] = code_digest(function.__code__)
+            for name in function.__code__.co_names:
+                value = function.__globals__.get(name)
+                if isinstance(value, type):
+                    self.from_text |= definitions_of_class(value)
 
     def add_seen(self, seen: Seen) -> None:
         """What ran, as far as it is own code."""

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -14,31 +14,18 @@ from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
 from tuner.design.study import Study
 from tuner.errors import StorageError, TunerError
+from tuner.records.conclusions import Conclusion
 from tuner.shown import quoted
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Conclusion)
 ABSENT = "not declared"
 Difference = tuple[str, str, str]  # dotted key, old value, new value
 
 
 @cache
-def _study_adapter() -> TypeAdapter[Study]:
-    return TypeAdapter(Study)
-
-
-@cache
-def _schedule_adapter() -> TypeAdapter[Schedule]:
-    return TypeAdapter(Schedule)
-
-
-@cache
-def _values_adapter() -> TypeAdapter[dict[str, Value]]:
-    return TypeAdapter(dict[str, Value])
-
-
-@cache
-def _steps_adapter() -> TypeAdapter[tuple[int, ...]]:
-    return TypeAdapter(tuple[int, ...])
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def study_text(study: Study) -> str:
@@ -47,7 +34,7 @@ def study_text(study: Study) -> str:
 
 def study_from(text: str) -> Study:
     """The study that was stored. Raises StorageError."""
-    return _read(_study_adapter(), text)
+    return _read(Study, text)
 
 
 def schedule_text(schedule: Schedule) -> str:
@@ -57,7 +44,7 @@ def schedule_text(schedule: Schedule) -> str:
 @lru_cache(maxsize=1024)  # the trials of a study mostly share one
 def schedule_from(text: str) -> Schedule:
     """The schedule that was stored. Raises StorageError."""
-    return _read(_schedule_adapter(), text)
+    return _read(Schedule, text)
 
 
 def point_text(point: Point) -> str:
@@ -66,7 +53,7 @@ def point_text(point: Point) -> str:
 
 def point_from(text: str) -> Point:
     """The point that was stored, in declared order. Raises StorageError."""
-    values = _read(_values_adapter(), text)
+    values = _read(dict[str, Value], text)
     strange = [name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)]
     if strange:
         raise StorageError(f"{strange[0]}: a point holds finite numbers, got {values[strange[0]]}")
@@ -80,7 +67,7 @@ def steps_text(steps: Sequence[int]) -> str:
 @lru_cache(maxsize=1024)
 def steps_from(text: str) -> tuple[int, ...]:
     """The steps that were stored. Raises StorageError."""
-    return _read(_steps_adapter(), text)
+    return _read(tuple[int, ...], text)
 
 
 def data_text(data: Mapping[str, object]) -> str:
@@ -102,15 +89,35 @@ def data_from(text: str) -> dict[str, object]:
     return data
 
 
-def _read(adapter: TypeAdapter[T], text: str) -> T:
+def conclusion_text(concluded: Conclusion) -> str:
+    """The JSON of a conclusion. Raises StorageError for values that JSON cannot hold."""
+    return data_text(concluded.as_json())
+
+
+def conclusion_from(kind: type[C], text: str) -> C:
+    """The conclusion that was stored. Raises StorageError."""
+    return kind.from_json(data_from(text), checked)
+
+
+def checked(kind: type[T], data: object) -> T:
+    """A value of a type, made of what JSON gave. Raises StorageError, which names the first key that is wrong."""
     try:
-        return adapter.validate_python(json.loads(text))
+        value: T = _adapter(cast(Any, kind)).validate_python(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise StorageError(f"{key or 'value'}: {first['msg']}, got {quoted(first['input'])}") from error
     except (TypeError, ValueError, TunerError, RecursionError) as error:
+        raise StorageError(f"{error}, got {quoted(data)}") from error
+    return value
+
+
+def _read(kind: type[T], text: str) -> T:
+    try:
+        data = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
         raise StorageError(f"{error}, got {quoted(text)}") from error
+    return checked(kind, data)
 
 
 def differences(old: Study, new: Study) -> list[Difference]:

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import TracebackType
+from typing import Self, TypeVar
 
 from sqlalchemy import Connection
 
@@ -14,7 +14,6 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.failpoints import failpoint
 from tuner.records import (
-    RETENTION,
     CheckpointKind,
     Claim,
     FinishedTrial,
@@ -24,18 +23,21 @@ from tuner.records import (
     TrialRecord,
     TrialUpdate,
 )
-from tuner.storage import claims, curves, identity, reading, recording, recovery, studies
+from tuner.records.conclusions import Conclusion, FusionChoice, Retention
+from tuner.storage import claims, curves, identity, reading, recording, studies
+from tuner.storage.backups import copy_sqlite, dump_postgresql
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
-from tuner.storage.finished import insert_finished
 from tuner.storage.identity import Identity, Site
-from tuner.storage.migrations import copy_sqlite, create_or_migrate
+from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
-from tuner.storage.server import dump_postgresql
+from tuner.storage.recording import insert_finished
 from tuner.storage.studies import LaunchRow, StudyRow
+
+C = TypeVar("C", bound=Conclusion)
 
 
 def open_ledger(url: str, *, create: bool = True) -> "Ledger":
@@ -174,17 +176,16 @@ class Ledger:
         *,
         identity: Mapping[str, object] | None = None,
         trials: Sequence[Trial] = (),
-        concluded: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+        concluded: Sequence[Conclusion] = (),
     ) -> StudyRow:
         """Start a study with its trials and conclusions in one transaction, or go on with it.
 
         identity: what the fingerprint stands for, by part (JSON). trials: planned as WAITING; numbers that exist are
-        left alone. concluded: conclusions (JSON) about the study by kind; kinds that it has already are left alone. So
-        the same call completes a study that was written in part. Raises StudyChanged naming each key that was declared
-        differently; only the number of trials may grow. Fingerprint and identity are kept from the first start, and
-        not compared.
+        left alone. concluded: conclusions about the study; kinds that it has already are left alone. So the same call
+        completes a study that was written in part. Raises StudyChanged naming each key that was declared differently;
+        only the number of trials may grow. Fingerprint and identity are kept from the first start, and not compared.
         """
-        start = studies.Start(study, fingerprint, identity, tuple(trials), dict(concluded))
+        start = studies.Start(study, fingerprint, identity, tuple(trials), tuple(concluded))
         return self._database.write(lambda connection: studies.start_study(connection, campaign, start))
 
     def add_launch(
@@ -204,32 +205,31 @@ class Ledger:
         """The launches of a study, oldest first."""
         return self._database.read(lambda connection: studies.launch_rows(connection, study_id))
 
-    def conclude(self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None) -> None:
-        """Keep a conclusion (JSON) about a campaign or one of its studies; the newest of a kind holds.
+    def conclude(self, campaign: str, concluded: Conclusion, study_id: int | None = None) -> None:
+        """Keep a conclusion about a campaign or one of its studies; the newest of a kind holds.
 
-        Nothing is written where that one says the same.
+        Nothing is written where the newest one is the same.
         """
-        self._database.write(lambda connection: studies.insert_conclusion(connection, campaign, kind, data, study_id))
+        self._database.write(lambda connection: studies.insert_conclusion(connection, campaign, concluded, study_id))
 
-    def conclude_once(
-        self, campaign: str, kind: str, data: Mapping[str, object], study_id: int | None = None
-    ) -> dict[str, object]:
-        """Keep a conclusion (JSON) about a campaign or study, unless one of its kind stands; returns what stands."""
+    def conclude_once(self, campaign: str, concluded: C, study_id: int | None = None) -> C:
+        """Keep a conclusion about a campaign or study, unless one of its kind stands; returns the one that stands."""
         return self._database.write(
-            lambda connection: studies.first_conclusion(connection, campaign, kind, data, study_id)
+            lambda connection: studies.first_conclusion(connection, campaign, concluded, study_id)
         )
 
-    def add_to_conclusions(
-        self, campaign: str, kind: str, more: Mapping[str, object], about: Collection[int | None]
-    ) -> None:
-        """Add keys to the newest conclusions of a kind about studies (by id) and the campaign (None).
+    def add_fusion(self, campaign: str, more: Mapping[str, FusionChoice], about: Collection[int | None]) -> None:
+        """Add choices by shape group to what is known about studies (by id) and the campaign (None).
 
         One transaction; what others add at the same moment is kept.
         """
-        self._database.write(lambda connection: studies.add_to_conclusions(connection, campaign, kind, more, about))
+        self._database.write(lambda connection: studies.add_fusion(connection, campaign, more, about))
 
-    def conclusion(self, campaign: str, kind: str, study_id: int | None = None) -> dict[str, object] | None:
-        """The newest conclusion of a kind about exactly this campaign or study; None without one."""
+    def conclusion(self, campaign: str, kind: type[C], study_id: int | None = None) -> C | None:
+        """The newest conclusion of a kind about exactly this campaign or study; None without one.
+
+        Raises StorageError where it is damaged.
+        """
         return self._database.read(lambda connection: studies.newest_conclusion(connection, campaign, kind, study_id))
 
     # Trials: planned, claimed, trained
@@ -319,7 +319,7 @@ class Ledger:
 
     def forget_dead_workers(self, study_id: int) -> int:
         """End the leases of workers that are known here to be dead; returns how many trials they held."""
-        return self._database.write(lambda connection: recovery.expire_dead_workers(connection, study_id))
+        return self._database.write(lambda connection: claims.expire_dead_workers(connection, study_id))
 
     def retry(self, study_id: int, numbers: Collection[int] | None = None, *, afresh: bool = False) -> list[int]:
         """Let FAILED trials (all, or those of these numbers) wait again with new attempts; returns their numbers.
@@ -327,7 +327,7 @@ class Ledger:
         They go on from their last saved state, or `afresh` from nothing. What cannot be read stays FAILED.
         """
         return self._database.write(
-            lambda connection: recovery.retry_failed(connection, study_id, numbers, afresh=afresh)
+            lambda connection: claims.retry_failed(connection, study_id, numbers, afresh=afresh)
         )
 
     # What came out
@@ -366,15 +366,15 @@ class Ledger:
             return reading.checkpoint_bytes(connection, study_id)
 
     def forget_checkpoints(
-        self, row: StudyRow, chosen: Collection[tuple[int, CheckpointKind, int]], why: Mapping[str, object]
+        self, row: StudyRow, chosen: Collection[tuple[int, CheckpointKind, int]], why: Retention
     ) -> list[str]:
         """Forget checkpoints of finished trials by (trial id, kind, step); returns the files nobody names any more.
 
-        why: what is concluded about the study (kind RETENTION) in the same transaction, so that nobody misses them.
+        why: concluded about the study in the same transaction, so that nobody misses the checkpoints.
         """
 
         def forgotten(connection: Connection) -> list[str]:
-            studies.insert_conclusion(connection, row.campaign, RETENTION, why, row.study_id)
+            studies.insert_conclusion(connection, row.campaign, why, row.study_id)
             return recording.forget_checkpoints(connection, chosen)
 
         return self._database.write(forgotten)

@@ -2,8 +2,8 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
 
@@ -11,8 +11,11 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import State
+from tuner.records.conclusions import CONCLUSIONS, Conclusion, FusionChoice, FusionChoices
 from tuner.shown import quoted
 from tuner.storage.codec import (
+    conclusion_from,
+    conclusion_text,
     data_from,
     data_text,
     differences,
@@ -23,9 +26,10 @@ from tuner.storage.codec import (
     study_text,
 )
 from tuner.storage.dialects import DatabaseTime, insert_into
-from tuner.storage.rows import refuse_strange
 from tuner.storage.schema import campaign, conclusion, launch, study, trial
+from tuner.storage.stored_values import refuse_strange
 
+C = TypeVar("C", bound=Conclusion)
 LONGEST_NAME = 200
 
 
@@ -44,29 +48,15 @@ class StudyRow:
     identity: dict[str, object] | None = None
 
 
-class Concluded(dict[str, object]):
-    """The data of a conclusion. A key that it lacks is an error of the database, and not of who asks for it."""
-
-    def __init__(self, data: Mapping[str, object], about: str) -> None:
-        super().__init__(data)
-        self._about = about
-
-    def __missing__(self, key: str) -> object:
-        raise StorageError(f"{self._about} is unreadable in the Ledger: it has no {key!r}; restore a backup")
-
-
 @dataclass(frozen=True, slots=True)
 class Start:
-    """All that is written when a study starts: its declaration, what it was made of, its trials, what is known of it.
-
-    `concluded`: conclusions (JSON) by kind.
-    """
+    """Everything that is written when a study starts: its declaration, identity, trials and conclusions."""
 
     study: Study
     fingerprint: str
     identity: Mapping[str, object] | None = None
     trials: tuple[Trial, ...] = ()
-    concluded: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    concluded: tuple[Conclusion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +121,9 @@ def start_study(connection: Connection, campaign_name: str, start: Start) -> Stu
     """
     row = _inserted_or_continued(connection, campaign_name, start)
     insert_trials(connection, row.study_id, start.trials)
-    for kind, data in start.concluded.items():
-        if newest_conclusion(connection, campaign_name, kind, row.study_id) is None:
-            insert_conclusion(connection, campaign_name, kind, data, row.study_id)
+    for concluded in start.concluded:
+        if connection.scalar(_newest(campaign_name, concluded.KIND, row.study_id)) is None:
+            insert_conclusion(connection, campaign_name, concluded, row.study_id)
     return row
 
 
@@ -249,44 +239,50 @@ def unreadable_rows(connection: Connection, study_id: int, campaign_name: str) -
     for row in connection.execute(about.order_by(conclusion.c.id)):
         try:
             refuse_strange(row, conclusion)
-            data_from(row.data)
+            _check_conclusion(row.kind, row.data)
         except StorageError as error:
             found.append(f"conclusion {row.id} ({quoted(row.kind)}) is unreadable in the Ledger: {error}")
     return found
 
 
-def insert_conclusion(
-    connection: Connection, campaign_name: str, kind: str, data: Mapping[str, object], study_id: int | None
-) -> None:
-    """Nothing where the newest says the same: a command that is repeated concludes it again.
+def _check_conclusion(kind: str, text: str) -> None:
+    """Raise StorageError for damaged data; a kind that a newer version wrote needs only to be JSON."""
+    known = CONCLUSIONS.get(kind)
+    if known is None:
+        data_from(text)
+    else:
+        conclusion_from(known, text)
+
+
+def insert_conclusion(connection: Connection, campaign_name: str, concluded: Conclusion, study_id: int | None) -> None:
+    """Write a conclusion; nothing where the newest of its kind is the same: a repeated command concludes it again.
 
     Raises StorageError for an unknown campaign.
     """
-    values = {"campaign_id": _campaign_id(connection, campaign_name), "study_id": study_id, "kind": kind}
-    told = data_text(data)
-    if connection.scalar(_newest(campaign_name, kind, study_id)) != told:
-        connection.execute(insert(conclusion).values(**values, data=told, created=DatabaseTime()))
+    values = {"campaign_id": _campaign_id(connection, campaign_name), "study_id": study_id, "kind": concluded.KIND}
+    text = conclusion_text(concluded)
+    if connection.scalar(_newest(campaign_name, concluded.KIND, study_id)) != text:
+        connection.execute(insert(conclusion).values(**values, data=text, created=DatabaseTime()))
 
 
-def first_conclusion(
-    connection: Connection, campaign_name: str, kind: str, data: Mapping[str, object], study_id: int | None
-) -> dict[str, object]:
-    """What was concluded; `data` where nothing was. Raises StorageError for an unknown campaign."""
+def first_conclusion(connection: Connection, campaign_name: str, concluded: C, study_id: int | None) -> C:
+    """The conclusion of this kind that stands; else the given one. Raises StorageError for an unknown campaign."""
     _lock_conclusions(connection, campaign_name)
-    stands = newest_conclusion(connection, campaign_name, kind, study_id)
+    stands = newest_conclusion(connection, campaign_name, type(concluded), study_id)
     if stands is None:
-        insert_conclusion(connection, campaign_name, kind, data, study_id)
-    return stands or dict(data)
+        insert_conclusion(connection, campaign_name, concluded, study_id)
+    return stands or concluded
 
 
-def add_to_conclusions(
-    connection: Connection, campaign_name: str, kind: str, more: Mapping[str, object], about: Iterable[int | None]
+def add_fusion(
+    connection: Connection, campaign_name: str, more: Mapping[str, FusionChoice], about: Iterable[int | None]
 ) -> None:
-    """Add keys to the newest conclusions about studies, or (None) the campaign. Raises StorageError."""
+    """Add choices to what is known about studies, or (None) the campaign. Raises StorageError."""
     _lock_conclusions(connection, campaign_name)
     for study_id in about:
-        known = newest_conclusion(connection, campaign_name, kind, study_id) or {}
-        insert_conclusion(connection, campaign_name, kind, {**known, **more}, study_id)
+        known = newest_conclusion(connection, campaign_name, FusionChoices, study_id) or FusionChoices()
+        whole = FusionChoices({**known.by_group, **more})
+        insert_conclusion(connection, campaign_name, whole, study_id)
 
 
 def _lock_conclusions(connection: Connection, campaign_name: str) -> None:
@@ -294,18 +290,21 @@ def _lock_conclusions(connection: Connection, campaign_name: str) -> None:
     connection.execute(select(campaign.c.id).where(campaign.c.name == campaign_name).with_for_update())
 
 
-def newest_conclusion(
-    connection: Connection, campaign_name: str, kind: str, study_id: int | None
-) -> dict[str, object] | None:
-    """What was concluded last about a study, or (study_id None) about the campaign; None: nothing yet."""
-    text = connection.scalar(_newest(campaign_name, kind, study_id))
+def newest_conclusion(connection: Connection, campaign_name: str, kind: type[C], study_id: int | None) -> C | None:
+    """The newest conclusion about a study, or (study_id None) about the campaign; None without one.
+
+    Raises StorageError where it is damaged.
+    """
+    text = connection.scalar(_newest(campaign_name, kind.KIND, study_id))
     if text is None:
         return None
-    about = f"what was concluded about {campaign_name!r} ({kind})"
     try:
-        return Concluded(data_from(text), about)
+        return conclusion_from(kind, text)
     except StorageError as error:
-        raise StorageError(f"{about} is unreadable in the Ledger: {error}; restore a backup") from error
+        raise StorageError(
+            f"what was concluded about {campaign_name!r} ({kind.KIND}) is unreadable in the Ledger: {error}; "
+            "restore a backup"
+        ) from error
 
 
 def _newest(campaign_name: str, kind: str, study_id: int | None) -> Select[Any]:

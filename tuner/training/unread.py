@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from tuner.design.hyperparameters import TRAINER_FAMILIES
 from tuner.design.names import Name
+from tuner.design.optimizers import read_by_trainer
 from tuner.design.trial import Trial
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.setup import TrainingSetup
@@ -25,7 +25,7 @@ def unread(setting: TrainingSetup, trial: Trial) -> list[str]:
         point = Noting(run.point)
         _first_loss(run, point)
         names = [Name.of(name) for name in trial.point]
-        read = point.read | set(TRAINER_FAMILIES)
+        read = point.read | read_by_trainer()
         return [str(name) for name in names if not {str(name), name.short} & read and not name.is_of_the_schedule]
     return []
 

@@ -7,7 +7,7 @@ an interval of ranks when noise is normal, and it gives an interval at any level
 """
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 import numpy as np
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.frames import study_frames
-from tuner.analysis.replicates import Difference, welch_difference, with_interval
+from tuner.analysis.replicates import LEVEL, Difference, welch_difference, with_interval
 from tuner.analysis.study_frames import StudyFrames
+from tuner.records.conclusions import Adoption
 from tuner.storage.store import Ledger
 
-LEVEL = 0.80  # [P] certainty is not asked for (B33): adopted without a difference in at most (1 - level) / 2
 REPLICATES = 5  # [P] fresh seeds for each side (B32)
-KIND: Final = "adoption"  # of studies and of conclusions
+KIND: Final = "adoption"  # of studies, and the question
 
 QUESTION = Question(
     name=KIND,
@@ -87,7 +87,7 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
     """
     table = adoption_frame(frames)
     candidate, baseline = table.iloc[0], table.iloc[1]
-    sign = -1.0 if frames.study.objective.direction == "minimize" else 1.0
+    sign = -frames.study.objective.sign
     known = min(candidate["replicates"], baseline["replicates"]) >= 2
     difference = Difference(math.nan, math.nan, math.nan)
     if known:
@@ -112,9 +112,9 @@ def adoption_log(ledger: Ledger, campaign: str) -> pd.DataFrame:
     """
     found = []
     for row in ledger.studies(campaign):
-        concluded = ledger.conclusion(campaign, KIND, row.study_id) if row.study.kind == KIND else None
+        concluded = ledger.conclusion(campaign, Adoption, row.study_id) if row.study.kind == KIND else None
         if concluded is not None:
-            found.append({"study": row.study.name, **concluded})
+            found.append({"study": row.study.name, **asdict(concluded)})
     return pd.DataFrame(found, columns=_COLUMNS)
 
 
@@ -139,27 +139,29 @@ def concluded_findings(ledger: Ledger, campaign: str) -> list[Finding]:
     """The findings behind the log, asked of the records again with the level and the gain that were concluded with."""
     found = []
     for row in ledger.studies(campaign):
-        concluded = ledger.conclusion(campaign, KIND, row.study_id) if row.study.kind == KIND else None
+        concluded = ledger.conclusion(campaign, Adoption, row.study_id) if row.study.kind == KIND else None
         if concluded is not None:
-            level, gain = (float(str(concluded[name])) for name in ("level", "minimum_gain"))
             frames = study_frames(ledger, campaign, row.study.name)
-            found.append(adoption_finding(frames, level=level, minimum_gain=gain))
+            found.append(adoption_finding(frames, level=concluded.level, minimum_gain=concluded.minimum_gain))
     return found
 
 
-def log_entry(frames: StudyFrames, finding: Finding) -> dict[str, object]:
-    """What the log keeps of a finding: numbers that JSON holds."""
+def log_entry(frames: StudyFrames, finding: Finding) -> Adoption:
+    """What the log keeps of a finding."""
     rows = finding.evidence
-    numbers = {name: float(rows[name].iloc[0]) for name in ("gain", "low", "high")}
-    return {
-        "candidate": str(rows["from"].iloc[0]),
-        "baseline": str(rows["from"].iloc[1]),
-        "verdict": finding.verdict,
-        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-        **finding.thresholds,
-        "replicates": int(rows["replicates"].min()),
-        "metric": f"{frames.study.objective.direction} {frames.study.objective.metric}",
-    }
+    gain, low, high = (float(rows[name].iloc[0]) for name in ("gain", "low", "high"))
+    return Adoption(
+        candidate=str(rows["from"].iloc[0]),
+        baseline=str(rows["from"].iloc[1]),
+        verdict=finding.verdict,
+        gain=gain if math.isfinite(gain) else None,
+        low=low if math.isfinite(low) else None,
+        high=high if math.isfinite(high) else None,
+        level=finding.thresholds["level"],
+        minimum_gain=finding.thresholds["minimum_gain"],
+        replicates=int(rows["replicates"].min()),
+        metric=f"{frames.study.objective.direction} {frames.study.objective.metric}",
+    )
 
 
 def _values(frames: StudyFrames, even: bool) -> NDArray[np.float64]:

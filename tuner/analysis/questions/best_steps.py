@@ -24,6 +24,7 @@ from tuner.analysis.good_trials import (
 )
 from tuner.analysis.learning_rates import DIED, rate_died, warmup_steps_of
 from tuner.analysis.levels import LATE, WIDE, NoiseModel, earliest_within_noise, gains_after, running_mean, slow_noise
+from tuner.analysis.noise import NORMAL_QUARTILES
 from tuner.analysis.pooled_gains import (
     EARLY,
     NEGLIGIBLE_EARLY,
@@ -35,14 +36,13 @@ from tuner.analysis.pooled_gains import (
     too_little_evidence,
 )
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.trial_curves import Curves, common_curves
+from tuner.analysis.trial_curves import MINIMUM_CURVE, Curves, common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS, rounded_up
+from tuner.records.budget_origin import BudgetOrigin
 
 SHORTER_BUDGET = 2.5  # [P] times the latest good best step is the budget proposed for too_long (A14, D15)
 LONGER_BUDGET = 2  # [S] times the budget is the decisive experiment for maybe_too_short (A1, D9)
 STRONG = 5  # [P] good trials for a strong verdict
-MINIMUM_CURVE = 3  # evaluations below which a curve has no noise to speak of
-NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 DESCENT = 3.0  # [P] evaluation noises of the first evaluation above the best level: something was learned
 ALIKE = 2.0  # [P] times what noise alone makes of it: trials whose levels differ no more are alike
 
@@ -135,17 +135,16 @@ def best_steps_finding(frames: StudyFrames) -> Finding:
     )
 
 
-def proposed_budget(frames: StudyFrames) -> tuple[int, str]:
+def proposed_budget(frames: StudyFrames) -> tuple[int, BudgetOrigin]:
     """The max_train_steps of the next round by the best steps of this one, and why (A14-A17)."""
     finding = best_steps_finding(frames)
     budget = frames.study.budget.max_train_steps
-    why = f"best steps of {frames.study.name} are {finding.verdict}"
+    known = BudgetOrigin("best_steps", frames.study.name, finding.verdict, 1.0, budget)
     if finding.verdict == "too_long":
-        steps = shorter_budget(finding.evidence, budget)
-        return steps, f"{why}: {SHORTER_BUDGET:g} times the latest of the good best steps (A14)"
+        return shorter_budget(finding.evidence, budget), replace(known, by="too_long", factor=SHORTER_BUDGET)
     if finding.verdict in ("maybe_too_short", "mixed"):
-        return LONGER_BUDGET * budget, f"{why}: {LONGER_BUDGET} times the {budget:,} steps decide it (A15)"
-    return budget, f"{why}: the same {budget:,} steps"
+        return LONGER_BUDGET * budget, replace(known, by="too_short", factor=LONGER_BUDGET)
+    return budget, known
 
 
 def shorter_budget(table: pd.DataFrame, budget: int) -> int:

@@ -20,13 +20,13 @@ from tuner.analysis.edge_gains import (
 )
 from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.noise import Array
+from tuner.analysis.pooled_gains import CONFIDENCE
 from tuner.analysis.ranges import Axis, closed_because, further, wider_choices
 from tuner.analysis.robust_response import FAR, NOISY
 from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
 from tuner.design.hyperparameters import Choice
 
-CONFIDENCE = 0.99  # [P] one-sided, of a gain being real or negligible
-CONFIDENCE_AMONG_LUCK = 0.9995  # [P] of a gain, where more than
+CONFIDENCE_AMONG_LUCK = 0.9995  # [P] one-sided, of a gain being real, where more than
 MANY_SET_ASIDE = 0.25  # [P] of the trials were set aside: which ones is not always certain
 NEGLIGIBLE = 0.05  # [P] spreads of the objective: a gain towards an edge surely below it does not matter
 AGREEING = 2  # [P] of the best 3 trials, in the half next to an edge that has to move

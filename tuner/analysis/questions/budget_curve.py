@@ -5,7 +5,7 @@ every c that fits the lengths about as well as the best one has a say, and the i
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,13 @@ from scipy import stats
 from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.frames import study_frames
 from tuner.analysis.noise import Array
+from tuner.analysis.replicates import LEVEL
 from tuner.design.objective import Objective
 from tuner.errors import StorageError
+from tuner.records.conclusions import CurveStudies
 from tuner.storage.store import Ledger
 
-KIND: Literal["budget_curve"] = "budget_curve"  # of its studies, and of the conclusion that names them
-LEVEL = 0.80  # probability of the interval
+KIND: Literal["budget_curve"] = "budget_curve"  # of its studies
 WORTH = 0.01  # [P] a doubled budget that gains less than this share of the value buys nothing
 SHAPES = tuple(place / 20 for place in range(61))  # c, from a logarithm to a very early plateau
 
@@ -62,11 +63,10 @@ class BudgetCurve:
 
 def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
     """The newest curve of a campaign. Raises StorageError where none was trained."""
-    concluded = ledger.conclusion(campaign, KIND)
+    concluded = ledger.conclusion(campaign, CurveStudies)
     if concluded is None:
         raise StorageError(f"no budget curve of {campaign!r} was trained yet; run: tuner budget-curve STUDY_FILE")
-    names: Any = concluded["studies"]
-    every = [study_frames(ledger, campaign, name) for name in names]
+    every = [study_frames(ledger, campaign, name) for name in concluded.studies]
     parts = [
         frames.complete.assign(length=frames.study.budget.max_train_steps)[
             ["length", "trial", "best_value", "best_step", "last_value", "steps", "inherited"]
@@ -175,7 +175,7 @@ def budget_curve_finding(curve: BudgetCurve) -> Finding:
     except (ValueError, IndexError):
         return _finding(curve, "inconclusive", _unpredicted(table))
     value = float(table.groupby("length")["value"].mean().iloc[-1])
-    sign = 1.0 if objective.direction == "minimize" else -1.0
+    sign = objective.sign
     gains = sorted(sign * (value - bound) for bound in (doubled.low, doubled.high))
     worth = WORTH * abs(value)
     verdict = (

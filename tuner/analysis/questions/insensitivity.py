@@ -13,7 +13,7 @@ from scipy import stats
 
 from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.good_trials import evaluation_noise, noise_in_words
-from tuner.analysis.noise import Array
+from tuner.analysis.noise import NORMAL_QUARTILES, Array
 from tuner.analysis.ranges import unit_positions
 from tuner.analysis.replicates import replicate_spread
 from tuner.analysis.response import fitted_response
@@ -28,7 +28,6 @@ SAME = 1.0  # [P] evaluation noises: where all trials differ by less, nothing ca
 DRAWS = 999  # orders drawn at random that the real one is compared with
 MOST = 200  # [P] trials that are looked at, spread over the ranking
 WIDTH = 0.25  # [P] of the range: how far apart trials may lie to be neighbours
-NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 
 QUESTION = Question(
     name="insensitivity",
@@ -84,7 +83,7 @@ def insensitivity_frame(frames: StudyFrames) -> pd.DataFrame:
     that the hyperparameters predict of trials left out), chance (of so close a relation without any).
     """
     values = frames.complete["best_value"].to_numpy(dtype=np.float64)
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     better = np.sort(sign * values)[: max(2, len(values) // 2)]
     noise, spread = evaluation_noise(frames), _spread(values)
     ratio = spread / noise if noise > 0 else math.nan
@@ -148,7 +147,7 @@ def _relation(frames: StudyFrames) -> _Relation:
     """Between where trials lie and how good they are; those that diverged are the worst of all."""
     trials = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
     trials = trials[(trials["state"] == "infeasible") | trials["best_value"].notna()]
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     scores = np.where(trials["state"] == "infeasible", np.inf, sign * trials["best_value"].to_numpy(dtype=np.float64))
     order = np.argsort(scores, kind="stable")
     if len(order) > MOST:
@@ -212,7 +211,7 @@ def _explained(frames: StudyFrames, trials: pd.DataFrame) -> float:
     values = done["best_value"].to_numpy(dtype=np.float64)
     if len(done) < 2 * MINIMUM_COMPLETE or not columns or np.quantile(values, 0.75) <= values.min():
         return math.nan
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     response = fitted_response(np.column_stack(columns), sign * values)
     left_out = response.weights / np.diag(response.inverse)  # the error of the fit without each trial, in closed form
     return float(1.0 - np.mean(left_out**2))

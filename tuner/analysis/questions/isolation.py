@@ -71,7 +71,7 @@ def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
     labels, lows, highs = _values(hyperparameter)
     finished = frames.trials[frames.trials["state"].isin(["complete", "infeasible"])]
     place = _places(hyperparameter, finished[name]).where(frames.exists_in(finished, name), -1)
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     counted = (finished["state"] == "complete") & finished["best_value"].notna()
     scores = [sign * finished.loc[counted & (place == i), "best_value"] for i in range(len(labels))]
     winners: list[Any] = [one.idxmin() if len(one) else None for one in scores]

@@ -52,7 +52,7 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
     table = equal_steps_frame([before, after])
     mine = table[table["study"] == after.study.name].set_index("trial")
     pairs["within_equal_steps"] = pairs["trial"].map(mine.get(f"within_{min(short, long)}", pd.Series(dtype=float)))
-    sign = 1.0 if before.study.objective.direction == "minimize" else -1.0
+    sign = before.study.objective.sign
     pairs["gain"] = sign * (pairs["value_before"] - pairs["value"])
     verdict, summary = _verdict(pairs, short, long)
     few = int((pairs["seeds"] == "fresh").sum()) < MINIMUM_PAIRS
@@ -96,7 +96,7 @@ def _verdict(pairs: pd.DataFrame, short: int, long: int) -> tuple[str, str]:
 
 
 def _up_to_each(frames: StudyFrames, lengths: Sequence[int]) -> pd.DataFrame:
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     curves = frames.curves[frames.curves["metric"] == frames.study.objective.metric]
     curves = curves[np.isfinite(curves["value"].to_numpy())]
     table = frames.complete[["trial"]].reset_index(drop=True)

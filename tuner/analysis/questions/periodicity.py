@@ -16,7 +16,7 @@ from tuner.analysis.trial_curves import best_with, split_metrics
 from tuner.design.objective import metric_from
 
 TOP = 10  # [P] best trials whose spectra are averaged
-MINIMUM_EVALUATIONS = 40  # [P] fewer resolve no period
+ENOUGH_EVALUATIONS = 40  # [P] fewer resolve no period
 CHANCE = 0.0001  # [P] of so strong a peak by chance, where its period fits an epoch
 UNDENIABLE = 1e-5  # [P] the same where it does not, or nobody knows how long an epoch is
 PER_EPOCH = (0.25, 1 / 3, 0.5, 1.0, 2.0)  # [P] periods, in epochs, that fit one
@@ -37,12 +37,12 @@ QUESTION = Question(
             "Compare the period with the length of an epoch: check that examples are shuffled again in every epoch, "
             "and that splits do not overlap (B43). A learning rate that rises and falls repeats, too.",
         ),
-        Verdict("inconclusive", "open", f"Evaluate each trial at least {MINIMUM_EVALUATIONS} times to see periods."),
+        Verdict("inconclusive", "open", f"Evaluate each trial at least {ENOUGH_EVALUATIONS} times to see periods."),
     ),
     thresholds={
         "chance": CHANCE,
         "undeniable": UNDENIABLE,
-        "minimum_evaluations": MINIMUM_EVALUATIONS,
+        "minimum_evaluations": ENOUGH_EVALUATIONS,
         "minimum_cycles": MINIMUM_CYCLES,
     },
     needs=("curves",),
@@ -60,7 +60,7 @@ def periodicity_frame(frames: StudyFrames) -> pd.DataFrame:
     rows = []
     for metric in split_metrics(frames.study.objective):
         trials, curves = best_with(frames, metric, top=TOP)
-        if len(trials) and curves.steps.size >= MINIMUM_EVALUATIONS:
+        if len(trials) and curves.steps.size >= ENOUGH_EVALUATIONS:
             calm = without_spikes(curves.values, curves.noise)
             period, power, chance = _peak(calm, float(np.median(np.diff(curves.steps))))
             epoch = _epoch(frames)
@@ -80,7 +80,7 @@ def periodicity_finding(frames: StudyFrames) -> Finding:
     longest = int((1.0 - BEGINNING) * frames.study.budget.max_train_steps / MINIMUM_CYCLES)
     if table.empty:
         return QUESTION.answer(
-            frames.study.name, verdict, f"No trial was evaluated {MINIMUM_EVALUATIONS} times over the whole run.", table
+            frames.study.name, verdict, f"No trial was evaluated {ENOUGH_EVALUATIONS} times over the whole run.", table
         )
     epoch = float(found["epoch"].iloc[0]) if len(found) else float("nan")
     known = f" An epoch has about {epoch:.0f} steps." if np.isfinite(epoch) else ""

@@ -41,7 +41,7 @@ def pruned_frame(frames: StudyFrames) -> pd.DataFrame:
     columns = ["trial", "step", "fraction", "value", "better", "of", "at_least"]
     if pruned.empty:
         return pd.DataFrame(columns=columns)
-    sign = 1.0 if frames.study.objective.direction == "minimize" else -1.0
+    sign = frames.study.objective.sign
     finals = sign * complete["best_value"].to_numpy(dtype=np.float64)
     steps = np.unique(pruned["steps"].to_numpy(dtype=np.int64))
     bests = bests_at(frames, complete["trial"].to_numpy(dtype=np.int64), steps)

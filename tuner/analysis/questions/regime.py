@@ -19,21 +19,20 @@ from tuner.analysis.fit_steps import fit_interval
 from tuner.analysis.good_trials import good_trials
 from tuner.analysis.levels import MIDDLE, gains_after, noise_model
 from tuner.analysis.noise import Array, noise_of, rounding_noise
-from tuner.analysis.questions.overfitting import RISE, overfitting_frame
+from tuner.analysis.pooled_gains import CONFIDENCE, MEANINGFUL, NEGLIGIBLE_LATE
+from tuner.analysis.questions.overfitting import FEW, RISE, overfitting_frame
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.sweep_outcome import Fitted, Invalid, Outcome
 from tuner.analysis.trial_curves import Curves, common_curves, split_metrics
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.objective import FitCriterion, metric_from
+from tuner.records.sweep_outcomes import Fitted, Invalid, SweepOutcome
 
 LAST = 0.75  # [P] the last part begins at this fraction of the steps at a constant rate
 LATEST_FIT = 0.85  # [P] after a later fit there is too little left to see what came "afterwards"
-FEW = 5  # [P] of the good trials, the best ones, are looked at (A1)
 CONSTANT_SHARE = 0.5  # [P] a shorter constant part says nothing about the end of the run
-CONFIDENCE = 0.99  # [P] one-sided, of a gain being real
 FLAT_CONFIDENCE = 0.90  # [P] one-sided, of a gain being absent
-MEANINGFUL = 0.5  # [P] noises of one evaluation: a smaller mean gain is none
-NEGLIGIBLE = 1.0  # [P] noises: validation whose mean gain surely lies below is flat
+NEGLIGIBLE = NEGLIGIBLE_LATE  # noises: validation whose mean gain surely lies below is flat
+LEAST_GAIN = MEANINGFUL * NEGLIGIBLE  # noises: a smaller mean gain is none
 MAJORITY = 0.6  # [P] share of the trials that must improve
 CLIPPED = 5.0  # [P] noises: what one trial gained beyond does not outweigh the others
 ENOUGH = 3  # [P] trials for a strong verdict
@@ -51,7 +50,7 @@ QUESTION = Question(
         "minimum_evaluations": MINIMUM_EVALUATIONS,
         "confidence": CONFIDENCE,
         "flat_confidence": FLAT_CONFIDENCE,
-        "meaningful_in_noises": MEANINGFUL,
+        "meaningful_in_noises": LEAST_GAIN,
         "negligible_in_noises": NEGLIGIBLE,
         "majority": MAJORITY,
         "overfitting_in_noises": RISE,
@@ -93,12 +92,12 @@ class _Gains:
     @property
     def surely(self) -> NDArray[np.bool_]:
         """Which trials improved by more than their own noise."""
-        return np.asarray(self.gain > np.maximum(_critical(CONFIDENCE) * self.spread, MEANINGFUL))
+        return np.asarray(self.gain > np.maximum(_critical(CONFIDENCE) * self.spread, LEAST_GAIN))
 
     @property
     def improving(self) -> bool:
         most = float((self.gain > 0).mean()) >= MAJORITY
-        return most and self.mean > max(self._margin(CONFIDENCE), MEANINGFUL)
+        return most and self.mean > max(self._margin(CONFIDENCE), LEAST_GAIN)
 
     @property
     def flat_or_worse(self) -> bool:
@@ -121,7 +120,7 @@ class _Evidence:
     rate: Rate
 
 
-def regime_finding(frames: StudyFrames, outcome: Outcome | None = None) -> Finding:
+def regime_finding(frames: StudyFrames, outcome: SweepOutcome | None = None) -> Finding:
     """compute_bound, not_compute_bound or undecided, from the curves of the best trials and the sweep's outcome.
 
     Evidence: two rows a trial, best trial first. Columns: trial, metric, gain (of the last part over what was before,
@@ -150,7 +149,7 @@ def contradiction_finding(declared: str, found: Finding) -> Finding | None:
     )
 
 
-def _evidence(frames: StudyFrames, outcome: Outcome | None) -> _Evidence | str:
+def _evidence(frames: StudyFrames, outcome: SweepOutcome | None) -> _Evidence | str:
     """The evidence, or why there is none."""
     trials = _measured(frames, good_trials(frames)).head(FEW)
     if trials.empty:

@@ -4,11 +4,11 @@ A basis is what they were chosen under, part by part: {"batch_size": "64", "arch
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
 from tuner.analysis.finding import Finding, Question, Verdict
+from tuner.records.conclusions import BudgetRecord
 from tuner.storage.store import Ledger
 
 QUESTION = Question(
@@ -18,7 +18,6 @@ QUESTION = Question(
     verdicts=(Verdict("stale", "act"),),
     rules=("A6", "A7", "A16", "A17", "B7"),
 )
-CONCLUSION = "budget"  # the kind under which the Ledger keeps a budget's origin, source and basis
 # The first word of a part: why it matters, and what is done about it.
 _REASONS: Mapping[str, tuple[str, str]] = {
     "batch_size": (
@@ -57,19 +56,12 @@ def stale_finding(was: Mapping[str, str], now: Mapping[str, str], source: str, s
 def recorded_stale_findings(ledger: Ledger, campaign: str, name: str) -> list[Finding]:
     """The finding about a study that was started, from what the Ledger kept; empty where nothing changed."""
     studies = {row.study.name: row.study_id for row in ledger.studies(campaign)}
-    kept = ledger.conclusion(campaign, CONCLUSION, studies[name]) or {}
-    source = str(kept.get("source") or "")
-    if source not in studies:
+    kept = ledger.conclusion(campaign, BudgetRecord, studies[name]) or BudgetRecord()
+    if kept.source is None or kept.source not in studies:
         return []
-    older = ledger.conclusion(campaign, CONCLUSION, studies[source]) or {}
-    found = stale_finding(basis_in(older), basis_in(kept), source, name)
+    older = ledger.conclusion(campaign, BudgetRecord, studies[kept.source]) or BudgetRecord()
+    found = stale_finding(older.basis, kept.basis, kept.source, name)
     return [found] if found else []
-
-
-def basis_in(kept: Mapping[str, Any]) -> dict[str, str]:
-    """The basis of a conclusion; empty in those that were written before there was one."""
-    basis = kept.get("basis")
-    return {str(part): str(value) for part, value in basis.items()} if isinstance(basis, dict) else {}
 
 
 def changed_parts(was: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -8,19 +8,10 @@ import pandas as pd
 
 from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.fit_steps import SUSTAINED
-from tuner.analysis.sweep_outcome import (
-    GRID_EXTENSION,
-    LEAST_WIDTH,
-    PLATEAU,
-    PREDICTION,
-    SURELY,
-    Fitted,
-    Invalid,
-    NotFitted,
-    Outcome,
-)
+from tuner.analysis.sweep_outcome import GRID_EXTENSION, LEAST_WIDTH, PLATEAU, SURELY
 from tuner.analysis.unfitted import Unfitted, unfitted_action, unfitted_caveats, unfitted_summary
 from tuner.design.study import Study
+from tuner.records.sweep_outcomes import PREDICTION, Fitted, Invalid, NotFitted, SweepOutcome
 
 LONG_BEFORE = 0.5  # [P] of the steps to fit: validation that was best before got worse on the way to the fit
 ENOUGH_SEEDS = 3  # [P] fresh seeds at the fastest rate that give its spread (A26)
@@ -45,7 +36,7 @@ QUESTION = Question(
 )
 
 
-def sweep_finding(outcome: Outcome, fits: pd.DataFrame, study: Study | None = None) -> Finding:
+def sweep_finding(outcome: SweepOutcome, fits: pd.DataFrame, study: Study | None = None) -> Finding:
     """fitted, not_fitted or invalid; `fits` are the trials (`fit_steps_frame`), the evidence.
 
     study: a stage of the sweep, which names the metrics; without it validation is not looked at.
@@ -55,7 +46,7 @@ def sweep_finding(outcome: Outcome, fits: pd.DataFrame, study: Study | None = No
     return QUESTION.answer("learning_rate", verdict, summary, fits, strength=strength, action=action, caveats=caveats)
 
 
-def _said(outcome: Outcome, fits: pd.DataFrame, study: Study | None) -> tuple[str, Strength, str, str]:
+def _said(outcome: SweepOutcome, fits: pd.DataFrame, study: Study | None) -> tuple[str, Strength, str, str]:
     if isinstance(outcome, Fitted):
         return "fitted", _strength(outcome), _fitted_summary(outcome), _fitted_action(outcome)
     if isinstance(outcome, Invalid):
@@ -129,7 +120,7 @@ def _rates(grid: tuple[float, ...]) -> str:
     return ",".join(f"{rate:g}" for rate in grid)
 
 
-def _caveats(outcome: Outcome, fits: pd.DataFrame, study: Study | None) -> tuple[str, ...]:
+def _caveats(outcome: SweepOutcome, fits: pd.DataFrame, study: Study | None) -> tuple[str, ...]:
     if isinstance(outcome, NotFitted):
         return unfitted_caveats(Unfitted(outcome, fits, study))
     found = list(_fitted_caveats(outcome, fits)) if isinstance(outcome, Fitted) else []

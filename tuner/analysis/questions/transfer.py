@@ -100,7 +100,7 @@ class Comparison:
 
     @property
     def sign(self) -> float:
-        return 1.0 if self.before.study.objective.direction == "minimize" else -1.0
+        return self.before.study.objective.sign
 
     @property
     def old_steps(self) -> str:

@@ -1,0 +1,87 @@
+"""A backend is one method: a third one, which hands jobs to somewhere else as text, trains the same bits."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from support.bench import Bench, Heard
+from support.loaded import loaded
+from support.tiny import Tiny
+
+from tuner.errors import InputError, StudyChanged
+from tuner.execution.in_process import InProcess
+from tuner.execution.machine import Lease, Machine, Quota, machine_from
+from tuner.execution.remote_job import StudyTask, job_of, setup_from, setup_of, task_of
+from tuner.records import State
+from tuner.storage.store import open_ledger
+
+
+class Elsewhere:
+    """Trains in one place that it knows only by text, as a cluster is known; here it is a thread."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def run(self, job, listener, stop):
+        setup = json.dumps(setup_of(job.workload, self.url, job.workload.machine).as_json())
+        task = json.dumps(task_of(job).as_json())
+        with ThreadPoolExecutor(1) as cluster:
+            for claim, update in cluster.submit(train, setup, task).result():
+                listener.trial_ended(claim, update)
+
+
+def train(setup, task):
+    """What the cluster does: load the workload, and train the study."""
+    given, heard = setup_from(json.loads(setup)), Heard()
+    with open_ledger(given.url, create=False) as ledger:
+        job = job_of(StudyTask(**json.loads(task)), ledger, given.load())
+        InProcess().run(job, heard, lambda: False)
+    return heard.updates
+
+
+def test_a_third_backend_has_one_method_and_trains_the_same_bits(tmp_path):
+    alone, elsewhere, heard = Bench(tmp_path / "alone"), Bench(tmp_path / "elsewhere"), Heard()
+    alone.run(0)
+    elsewhere.run(1, backend=Elsewhere(elsewhere.url), listener=heard)
+    assert elsewhere.rows() == alone.rows()
+    assert [state for _, state, _ in heard.ended] == [State.COMPLETE] * 4
+
+
+def test_a_place_with_another_workload_trains_nothing(tmp_path):
+    bench = Bench(tmp_path)
+    text = bench.file.read_text().replace("ReLU", "GELU")
+    with pytest.raises(StudyChanged, match=r"not what was launched .*method Tiny\.model changed"):
+        bench.run(1, backend=Elsewhere(bench.url), when_read=lambda: bench.file.write_text(text))
+    assert bench.rows("select count(*) from trial where state = 'waiting'") == [(4,)]
+
+
+def test_a_workload_without_a_study_file_stays_in_its_process(tmp_path):
+    here = loaded(Tiny(), tmp_path)
+    with pytest.raises(InputError, match="load a workload from its study file"):
+        setup_of(here, "sqlite:///l.sqlite", here.machine)
+
+
+def test_a_machine_is_the_same_after_it_was_sent(tmp_path):
+    every = Machine(
+        tmp_path, "cuda:1", 3, "auto", "fast", allow_inexact=True, quota=Quota(10, 2),
+        lease=Lease(5.0, renewed_here=False), commit_seconds=1.5, worker_count=None, workers_per_gpu=4,
+        stall_seconds=9.0,
+    )  # fmt: skip
+    for machine in (Machine(tmp_path), every):
+        assert machine_from(json.loads(json.dumps(machine.as_json()))) == machine
+    defaults = Machine(tmp_path)
+    assert [one.name for one in fields(Machine) if getattr(every, one.name) == getattr(defaults, one.name)] == [
+        "checkpoint_root"
+    ], "each option differs from its default, or it could get lost unseen"
+
+
+def test_the_folder_of_checkpoints_is_sent_as_an_absolute_path(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert machine_from(Machine(Path("checkpoints")).as_json()).checkpoint_root == tmp_path / "checkpoints"
+
+
+def test_a_worker_leaves_its_leases_to_the_coordinator():
+    worker = Machine(Path("c"), lease=Lease(7.0)).for_worker("cuda:1", 3)
+    assert (worker.lease, worker.device, worker.worker_count) == (Lease(7.0, renewed_here=False), "cuda:1", 3)

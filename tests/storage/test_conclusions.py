@@ -1,0 +1,154 @@
+"""Conclusions as the Ledger keeps them: every kind comes back equal, old rows are read, damage is one clear error."""
+
+import json
+import math
+from dataclasses import fields, replace
+
+import pytest
+
+from tuner.errors import StorageError
+from tuner.records.budget_origin import DECLARED, NOT_RECORDED, BudgetOrigin
+from tuner.records.conclusions import (
+    CONCLUSIONS,
+    Adoption,
+    BudgetRecord,
+    Conclusion,
+    CurveStudies,
+    FinalScore,
+    FiniteValidation,
+    FusionChoice,
+    FusionChoices,
+    RegimeVerdict,
+    Retention,
+    SecondTry,
+    StudyProfile,
+    SweepConclusion,
+)
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, Reason
+from tuner.storage.codec import conclusion_from, conclusion_text
+
+ADOPTED = Adoption(
+    "round-2 trial 0", "round-1 trial 3", "adopt", 0.25, 0.125, None, 0.8, 0.0, 5, "minimize validation/loss"
+)
+EVERY_KIND = [
+    RegimeVerdict("compute_bound", "undecided"),
+    StudyProfile("fast"),
+    FusionChoices({"mlp 2": FusionChoice(8, "it pays", {"linear": "rule"}, 0.25, "identical", '{"threads": 1}')}),
+    BudgetRecord(BudgetOrigin("sweep", factor=2.0, steps=276), "sweep-1-grid", {"batch_size": "64"}),
+    SweepConclusion("sweep-1", 2.0, Fitted(0.3, 90, 100, 400, True, (1.0,), (120, 140), 1, 80, None)),
+    SweepConclusion("sweep-1", 1.5, NotFitted(250, (Reason("too_few_steps", "likely", "it falls"),), 0.1, 0.25)),
+    SweepConclusion("sweep-2", 1.5, NotFitted(250, (Reason("all_diverged", "likely", "too high"),), None, None)),
+    SweepConclusion("sweep-3", 2.0, Invalid("upper", 1.0, 40, (0.1, 1.0, 10.0), ambiguous=True)),
+    FinalScore("round-2", 3, 540, "validation/loss", 0.25, {"loss": 0.5}, 1000, "0" * 64),
+    Retention(("latest", "trunk")),
+    ADOPTED,
+    CurveStudies(("curve-a-250", "curve-a-500")),
+    FiniteValidation("132a824c53346a72", "validation/loss"),
+    SecondTry((0, 7)),
+]
+# What versions before 0.2 wrote, key by key, and what it means.
+OLD_ROWS = [
+    ('{"origin": "as it was started"}', BudgetRecord(BudgetOrigin("words", words="as it was started"))),
+    ('{"origin": "", "source": null, "basis": {}}', BudgetRecord(NOT_RECORDED)),
+    ('{"origin": "as round-1", "source": "round-1", "basis": {"batch_size": "8"}}',
+     BudgetRecord(BudgetOrigin("words", words="as round-1"), "round-1", {"batch_size": "8"})),
+    ('{"verdict": "undecided", "evidence": "undecided"}', RegimeVerdict("undecided", "undecided")),
+    ('{"profile": "exact"}', StudyProfile("exact")),
+    ('{"sgd": {"trials": 4, "reason": "it pays", "ways": {}}}', FusionChoices({"sgd": FusionChoice(4, "it pays")})),
+    ('{"outcome": "invalid", "direction": "lower", "learning_rate": 0.1, "bound": 40, "extended_grid": [0.01, 0.1], '
+     '"ambiguous": false, "name": "sweep-1", "margin": 2.0}',
+     SweepConclusion("sweep-1", 2.0, Invalid("lower", 0.1, 40, (0.01, 0.1)))),
+    ('{"validation data": null, "by": "validation/loss"}', FiniteValidation(None, "validation/loss")),
+    ('{"trials": [1, 3]}', SecondTry((1, 3))),
+    ('{"order": ["latest", "trunk", "best"]}', Retention(("latest", "trunk", "best"))),
+    ('{"studies": ["a", "b"]}', CurveStudies(("a", "b"))),
+    ('{"candidate": "round-2 trial 0", "baseline": "round-1 trial 3", "verdict": "adopt", "gain": 0.25, "low": 0.125, '
+     '"high": null, "level": 0.8, "minimum_gain": 0.0, "replicates": 5, "metric": "minimize validation/loss"}',
+     ADOPTED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("concluded", EVERY_KIND, ids=lambda one: one.KIND)
+def test_every_conclusion_comes_back_as_it_was_written(concluded: Conclusion) -> None:
+    assert conclusion_from(type(concluded), conclusion_text(concluded)) == concluded
+
+
+def test_every_kind_is_in_the_list_once_and_under_the_name_that_databases_know() -> None:
+    assert {type(one) for one in EVERY_KIND} == set(CONCLUSIONS.values())
+    assert set(CONCLUSIONS) == {
+        "regime", "profile", "fusion", "budget", "sweep", "test_score", "retention", "adoption", "budget_curve",
+        "finite validation", "second_try",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "meaning"), OLD_ROWS, ids=lambda one: getattr(one, "KIND", ""))
+def test_what_older_versions_wrote_is_read(text: str, meaning: Conclusion) -> None:
+    assert conclusion_from(type(meaning), text) == meaning
+
+
+@pytest.mark.parametrize("concluded", EVERY_KIND, ids=lambda one: one.KIND)
+def test_a_value_of_another_type_is_named_in_the_error(concluded: Conclusion) -> None:
+    whole = json.loads(conclusion_text(concluded))
+    for key in whole:
+        with pytest.raises(StorageError, match=r"got|is none of"):
+            conclusion_from(type(concluded), json.dumps(whole | {key: {"strange": [math.pi]}}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        (RegimeVerdict, '{"evidence": "undecided"}', "verdict: Field required"),
+        (SweepConclusion, '{"outcome": "maybe", "name": "sweep-1", "margin": 2}', "outcome: 'maybe' is none of fitted"),
+        (SweepConclusion, '{"outcome": "fitted", "name": "sweep-1", "margin": 2}', "learning_rate: Field required"),
+        (BudgetRecord, '{"origin": {"by": "nobody"}}', "origin.by: Input should be"),
+        (FusionChoices, '{"sgd": 4}', "got 4"),
+        (SecondTry, '{"trials": ["seven"]}', "trials.0: "),
+        (StudyProfile, "[1]", "a JSON object was stored, got list"),
+        (StudyProfile, "{", "no JSON"),
+    ],
+)
+def test_damage_is_one_clear_error(kind: type[Conclusion], text: str, words: str) -> None:
+    with pytest.raises(StorageError) as error:
+        conclusion_from(kind, text)
+    assert words in str(error.value)
+
+
+def test_a_sweep_keeps_the_json_of_before() -> None:
+    """Programs read the table, too: the outcome's fields lie beside the name, under a tag."""
+    kept = json.loads(conclusion_text(SweepConclusion("sweep-1", 2.0, Fitted(0.3, 90, 100, 400))))
+    assert (kept.pop("outcome"), kept.pop("name"), kept.pop("margin")) == ("fitted", "sweep-1", 2.0)
+    assert set(kept) == {field.name for field in fields(Fitted)}
+
+
+@pytest.mark.parametrize(
+    ("origin", "sentence"),
+    [
+        (DECLARED, "declared in the study file"),
+        (BudgetOrigin("command_line"), "given on the command line"),
+        (BudgetOrigin("sweep", factor=2.0, steps=1276), "2 times the 1,276 steps to fit that the sweep found (A18)"),
+        (
+            BudgetOrigin("production", factor=0.1, steps=10_000),
+            "10% of the production length of 10,000 steps (A30)",
+        ),
+        (
+            BudgetOrigin("too_long", "round-1", "too_long", 1.5, 1000),
+            "best steps of round-1 are too_long: 1.5 times the latest of the good best steps (A14)",
+        ),
+        (
+            BudgetOrigin("too_short", "round-1", "mixed", 2, 1000),
+            "best steps of round-1 are mixed: 2 times the 1,000 steps decide it (A15)",
+        ),
+        (BudgetOrigin("best_steps", "round-1", "ok", 1, 1000), "best steps of round-1 are ok: the same 1,000 steps"),
+        (BudgetOrigin("study", "round-1"), "as round-1"),
+        (BudgetOrigin("curve"), "a length of the curve"),
+        (BudgetOrigin("started"), "as it was started"),
+        (BudgetOrigin("assumed"), "assumed until the sweep has found the steps to fit"),
+        (BudgetOrigin("elsewhere", words="Optuna"), "of the trials as they were trained elsewhere: Optuna"),
+        (BudgetOrigin("words", words="{steps} as {0}"), "{steps} as {0}"),
+        (NOT_RECORDED, "not recorded when the study was started"),
+    ],
+)
+def test_the_origin_of_a_budget_is_one_sentence(origin: BudgetOrigin, sentence: str) -> None:
+    assert origin.sentence == sentence
+    stored = conclusion_from(BudgetRecord, conclusion_text(BudgetRecord(origin)))
+    assert replace(stored.origin).sentence == sentence

@@ -1,0 +1,101 @@
+"""`tuner completion`, and what a shell offers for values: study files, campaigns, rounds, plots, verdicts.
+
+Nothing heavy is imported before it is needed, because somebody waits for an offer. Whatever goes wrong
+meanwhile is no offer, and no error on the line that somebody types.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from tuner.cli.options import loaded
+from tuner.cli.storage_options import Completion
+
+Given = Mapping[str, Any]  # the options and arguments that stand before the word that is completed
+Offers = Callable[[Given, str], Iterable[str]]
+
+
+def completion(options: Completion) -> None:
+    """Print the script that a shell reads to complete commands, options and values of `tuner`."""
+    script = loaded("typer.completion:get_completion_script")
+    print(script(prog_name="tuner", complete_var="_TUNER_COMPLETE", shell=options.shell.value))
+
+
+def offered(values: Offers) -> Offers:
+    """The values that begin with what was typed; none where they cannot be had."""
+
+    @wraps(values)
+    def fitting(given: Given, incomplete: str) -> list[str]:
+        with suppress(Exception):
+            return [value for value in values(given, incomplete) if value.startswith(incomplete)]
+        return []
+
+    return fitting
+
+
+@offered
+def study_files(given: Given, incomplete: str) -> Iterable[str]:
+    """Python files, and folders on the way to them."""
+    for path in sorted(Path().glob(f"{incomplete}*")):
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_dir():
+            yield f"{path}/"
+        elif path.suffix == ".py":
+            yield str(path)
+
+
+@offered
+def studies(given: Given, incomplete: str) -> Iterable[str]:
+    """Campaigns in the storage, then study files."""
+    with suppress(Exception), _ledger(given) as ledger:
+        yield from ledger.campaigns()
+    yield from study_files(given, incomplete)
+
+
+@offered
+def rounds(given: Given, incomplete: str) -> Iterable[str]:
+    """The rounds of the campaign that were launched."""
+    with _ledger(given) as ledger:
+        yield from map(str, loaded("tuner.analysis.round_frames:rounds_started")(ledger, _campaign(given)))
+
+
+@offered
+def declared_rounds(given: Given, incomplete: str) -> Iterable[str]:
+    """The rounds that were launched, and the next one."""
+    with suppress(Exception):
+        started = [int(number) for number in rounds(given, "")]
+        yield from map(str, started)
+        yield str(max(started, default=0) + 1)
+
+
+@offered
+def studies_of_campaign(given: Given, incomplete: str) -> Iterable[str]:
+    """All studies of the campaign: rounds, sweeps, contests."""
+    with _ledger(given) as ledger:
+        yield from (row.study.name for row in ledger.studies(_campaign(given)))
+
+
+@offered
+def verdicts(given: Given, incomplete: str) -> Iterable[str]:
+    """The words of verdicts, of which several may stand with commas between."""
+    before, comma, _ = incomplete.rpartition(",")
+    yield from (before + comma + word for word in ("none", *loaded("tuner.analysis.checklist:known_verdicts")()))
+
+
+@offered
+def plots(given: Given, incomplete: str) -> Iterable[str]:
+    """The kinds of plots."""
+    yield from loaded("tuner.plots.catalog:PLOTS").names
+
+
+def _ledger(given: Given) -> Any:
+    return loaded("tuner.cli.places:opened")(given.get("storage"), create=False)
+
+
+def _campaign(given: Given) -> str:
+    """The campaign that is meant; the file is not read, which would run it."""
+    name = str(given.get("study") or "")
+    return Path(name).stem if name.endswith(".py") else name

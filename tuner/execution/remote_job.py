@@ -1,0 +1,92 @@
+"""A job in another process: what that process loads, what it trains, and whether it has the same workload.
+
+Everything that crosses is JSON, never a pickle. A backend of other processes or machines starts these with a `Setup`,
+sends a `StudyTask` for each job, and lets `InProcess` train the job that `job_of` makes of it there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.design.identity import Identity, changes, identity_from
+from tuner.design.study_file import load_campaign
+from tuner.errors import InputError, StudyChanged
+from tuner.execution.backend import Job
+from tuner.execution.identifying import MoreCode
+from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.machine import Machine, machine_from
+from tuner.storage.store import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a process loads. The URL may hold a password, so a setup is never put on a command line."""
+
+    study_file: Path
+    url: str
+    machine: Machine
+
+    def as_json(self) -> dict[str, Any]:
+        return {"study_file": str(self.study_file), "url": self.url, "machine": self.machine.as_json()}
+
+    def load(self) -> LoadedWorkload:
+        """The workload of the study file, on the machine."""
+        _, campaign = load_campaign(self.study_file)
+        return LoadedWorkload(campaign.workload, self.machine, self.study_file)
+
+
+def setup_of(loaded: LoadedWorkload, url: str, machine: Machine) -> Setup:
+    """What another process loads to have this workload. Raises InputError without a study file."""
+    if loaded.study_file is None:
+        raise InputError("other processes load a workload from its study file, and this one has none")
+    return Setup(loaded.study_file.resolve(), url, machine)
+
+
+def setup_from(data: Mapping[str, Any]) -> Setup:
+    """The value that `Setup.as_json` wrote."""
+    return Setup(Path(data["study_file"]), data["url"], machine_from(data["machine"]))
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTask:
+    """Train what is left of a study, of a workload with this identity; `more_code`: what only its models reach."""
+
+    campaign: str
+    study: str
+    identity: dict[str, object]
+    more_code: list[dict[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def task_of(job: Job) -> StudyTask:
+    """A job as a task for another process."""
+    loaded, study = job.workload, job.row.study.name
+    more_code = [asdict(one) for one in loaded.identifier.more_code(study)]
+    return StudyTask(job.row.campaign, study, loaded.identity.as_json(), more_code)
+
+
+def job_of(task: StudyTask, ledger: Ledger, loaded: LoadedWorkload) -> Job:
+    """A task as a job of this process. Raises StudyChanged where its workload is not the one that was launched."""
+    _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
+    loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])
+    return Job(ledger, ledger.study(task.campaign, task.study), loaded)
+
+
+def _check(mine: Identity, launchers: Identity, study_file: str) -> None:
+    """Raise StudyChanged where the workload of this process is not the one that was launched."""
+    different = changes(launchers, mine)
+    if not different:
+        return
+    if all(words.endswith(" data changed") for words in different):
+        raise StudyChanged(
+            f"data() of {study_file} gives other data in each process ({'; '.join(different)}): seed what it draws "
+            "from, and sort what has no order of its own; then launch again"
+        )
+    raise StudyChanged(
+        f"{study_file} is not what was launched ({'; '.join(different)}): where a file was edited in the meantime, "
+        "undo that, and launch again; a value that is drawn, or made of the time or of an address, differs in each "
+        "process"
+    )

@@ -1,0 +1,224 @@
+"""Conclusions about campaigns and studies: one record for each kind that the Ledger keeps.
+
+A record knows under which kind it is kept, and its JSON; the Ledger checks the types when it reads. Nothing else
+names a kind.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+from tuner.errors import StorageError
+from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
+from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
+from tuner.shown import quoted
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+
+
+class Read(Protocol):
+    """Makes a value of a type from what JSON gave. Raises StorageError, which names the key, for another type."""
+
+    def __call__(self, kind: type[T], data: object, /) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What was concluded about a campaign or a study. `KIND` names it in the Ledger and never changes."""
+
+    KIND: ClassVar[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The stored form: the fields by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json, read: Read) -> Self:
+        """The inverse of `as_json`. Raises StorageError."""
+        return read(cls, data)
+
+
+@dataclass(frozen=True, slots=True)
+class RegimeVerdict(Conclusion):
+    """How the rounds of a campaign are planned (A1): the verdict that holds, and what the evidence alone said."""
+
+    KIND: ClassVar[str] = "regime"
+    verdict: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyProfile(Conclusion):
+    """The profile ("exact" or "fast") under which all trials of a study are trained."""
+
+    KIND: ClassVar[str] = "profile"
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class FusionChoice:
+    """How trials of one shape are trained together: how many, why, and how each operation is run (`ways`).
+
+    seconds: of a step of all of them, as probed. self_check: "identical", "equal to rounding", or "" before a check.
+    numerics: the text of the Numerics under which it was found out.
+    """
+
+    trials: int
+    reason: str
+    ways: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    self_check: str = ""
+    numerics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FusionChoices(Conclusion):
+    """What was found out about training trials together, by shape group."""
+
+    KIND: ClassVar[str] = "fusion"
+    by_group: dict[str, FusionChoice] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The stored form: the choices by group."""
+        return {group: asdict(choice) for group, choice in self.by_group.items()}
+
+    @classmethod
+    def from_json(cls, data: Json, read: Read) -> Self:
+        """The inverse of `as_json`. Raises StorageError."""
+        return cls({group: read(FusionChoice, choice) for group, choice in data.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRecord(Conclusion):
+    """Why a study has its step budget, from which study it was chosen, and what it was chosen under (part to value)."""
+
+    KIND: ClassVar[str] = "budget"
+    origin: BudgetOrigin = NOT_RECORDED
+    source: str | None = None
+    basis: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Json, read: Read) -> Self:
+        """The inverse of `as_json`; versions before 0.2 stored the sentence of an origin. Raises StorageError."""
+        origin = data.get("origin") or asdict(NOT_RECORDED)
+        if isinstance(origin, str):
+            origin = asdict(BudgetOrigin("words", words=origin))
+        return read(cls, {**data, "origin": origin})
+
+
+@dataclass(frozen=True, slots=True)
+class SweepConclusion(Conclusion):
+    """The outcome of the sweep `name`; round 1 trains `margin` times the steps to fit."""
+
+    KIND: ClassVar[str] = "sweep"
+    name: str
+    margin: float
+    outcome: SweepOutcome
+
+    def as_json(self) -> dict[str, Any]:
+        """The stored form: the fields of the outcome with the name of its type, and those of the sweep."""
+        tag = next(tag for tag, kind in _OUTCOMES.items() if isinstance(self.outcome, kind))
+        return {"outcome": tag, **asdict(self.outcome), "name": self.name, "margin": self.margin}
+
+    @classmethod
+    def from_json(cls, data: Json, read: Read) -> Self:
+        """The inverse of `as_json`. Raises StorageError."""
+        kind = _OUTCOMES.get(str(data.get("outcome")))
+        if kind is None:
+            raise StorageError(f"outcome: {quoted(data.get('outcome'))} is none of {', '.join(_OUTCOMES)}")
+        outcome: SweepOutcome = read(kind, {key: data[key] for key in data.keys() - {"outcome", "name", "margin"}})
+        return cls(read(str, data.get("name")), read(float, data.get("margin")), outcome)
+
+
+_OUTCOMES: Mapping[str, type[Any]] = {"fitted": Fitted, "not_fitted": NotFitted, "invalid": Invalid}
+
+
+@dataclass(frozen=True, slots=True)
+class FinalScore(Conclusion):
+    """The score of a campaign's final model on the test split; made once (D31).
+
+    `value` is that of the objective at `step` on validation, `checkpoint` the sha256 of the file that was scored.
+    """
+
+    KIND: ClassVar[str] = "test_score"
+    study: str
+    trial: int
+    step: int
+    objective: str
+    value: float
+    metrics: dict[str, float]
+    examples: int
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retention(Conclusion):
+    """Some checkpoints of a study were deleted to save room, their kinds in this order."""
+
+    KIND: ClassVar[str] = "retention"
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption(Conclusion):
+    """The verdict of a contest: is the candidate better than the baseline (B31-B34)?
+
+    gain, low, high: the difference of means with its interval at `level`, in the unit of the metric; None where it is
+    not known. metric: the direction and the metric, like "minimize validation/loss".
+    """
+
+    KIND: ClassVar[str] = "adoption"
+    candidate: str
+    baseline: str
+    verdict: str
+    gain: float | None
+    low: float | None
+    high: float | None
+    level: float
+    minimum_gain: float
+    replicates: int
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class CurveStudies(Conclusion):
+    """The studies of a campaign that make the newest budget curve, one for each length."""
+
+    KIND: ClassVar[str] = "budget_curve"
+    studies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FiniteValidation(Conclusion):
+    """Each example of these validation data (a digest) has a finite value of the metric `by`."""
+
+    KIND: ClassVar[str] = "finite validation"
+    data: str | None
+    by: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The stored form."""
+        return {"validation data": self.data, "by": self.by}
+
+    @classmethod
+    def from_json(cls, data: Json, read: Read) -> Self:
+        """The inverse of `as_json`. Raises StorageError."""
+        return read(cls, {"data": data.get("validation data"), "by": data.get("by")})
+
+
+@dataclass(frozen=True, slots=True)
+class SecondTry(Conclusion):
+    """The FAILED trials of a study that were trained once more."""
+
+    KIND: ClassVar[str] = "second_try"
+    trials: tuple[int, ...] = ()
+
+
+CONCLUSIONS: Mapping[str, type[Conclusion]] = {
+    one.KIND: one
+    for one in (
+        RegimeVerdict, StudyProfile, FusionChoices, BudgetRecord, SweepConclusion, FinalScore, Retention, Adoption,
+        CurveStudies, FiniteValidation, SecondTry,
+    )
+}  # fmt: skip
