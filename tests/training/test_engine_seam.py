@@ -10,6 +10,7 @@ from support.tiny import Tiny, setting_for, tiny_study
 
 from tuner.execution.replay import replayed
 from tuner.records import State
+from tuner.records.conclusions import FusionChoices
 from tuner.report.page import write_report
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
@@ -110,7 +111,7 @@ def test_the_backend_relies_on_nothing_that_is_not_promised(ledger, tmp_path, ca
     records = ledger.trials(row.study_id)
     assert [record.state for record in records] == [State.COMPLETE] * 3
     assert [record.inherited.steps for record in records] == [0, 0, 0], "no prefix was offered"
-    assert ledger.conclusion("tiny", "fusion", row.study_id) is None, "trials were trained one by one"
+    assert ledger.conclusion("tiny", FusionChoices, row.study_id) is None, "trials were trained one by one"
     assert caplog.records == []
 
 
