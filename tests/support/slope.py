@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from tuner.training.engine import Promises
+from tuner.records import Promises
 from tuner.training.stability import Divergence
 
 GOAL = 3.0

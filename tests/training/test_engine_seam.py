@@ -9,13 +9,12 @@ from support.slope import SlopeEngine, value_at
 from support.tiny import Tiny, setting_for, tiny_study
 
 from tuner.execution.replay import replayed
-from tuner.records import State
+from tuner.records import Promises, State
 from tuner.records.conclusions import FusionChoices
 from tuner.report.page import write_report
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
 from tuner.training.alone import Alone
-from tuner.training.engine import Promises
 from tuner.training.supervisor import Supervisor
 
 STUDY = tiny_study(num_trials=3, keep_best=2)
@@ -98,16 +97,12 @@ def test_a_place_that_is_lost_ends_its_trial(ledger, tmp_path):
 
 
 def test_the_backend_relies_on_nothing_that_is_not_promised(ledger, tmp_path, caplog):
-    here = loaded(Tiny(), tmp_path / "checkpoints", fuse=2, device="cpu")
-    study, again = STUDY, replace(STUDY, name="round-2", round=2)
-    row = planned(ledger, study)
-    train(here, ledger, row)
-    assert min(here.saved_steps(ledger, again, planned_trials(study))) == LAST, "the torch engine shares first steps"
-    other = loaded(Tiny(), tmp_path / "checkpoints", fuse=2, device="cpu", engine=SlopeEngine)
-    assert other.saved_steps(ledger, again, planned_trials(study)) == [0, 0, 0]
+    here, again = loaded(Tiny(), tmp_path / "checkpoints", fuse="auto", device="cpu"), replace(STUDY, name="again")
+    train(here, ledger, planned(ledger))
+    assert here.saved_steps(ledger, again, planned_trials(STUDY)) == [LAST] * 3, "another torch trial would inherit all"
     row = planned(ledger, again)
     with caplog.at_level(logging.WARNING):
-        train(other, ledger, row)
+        train(here, ledger, row, engine=SlopeEngine)
     records = ledger.trials(row.study_id)
     assert [record.state for record in records] == [State.COMPLETE] * 3
     assert [record.inherited.steps for record in records] == [0, 0, 0], "no prefix was offered"
@@ -116,12 +111,11 @@ def test_the_backend_relies_on_nothing_that_is_not_promised(ledger, tmp_path, ca
 
 
 def test_a_replay_tells_what_the_engine_does_not_promise(ledger, tmp_path):
-    row = planned(ledger)
-    train(loaded(Tiny(), tmp_path / "checkpoints", device="cpu", engine=SlopeEngine), ledger, row)
-    told = []
+    row, told = planned(ledger), []
+    train(loaded(Tiny(), tmp_path / "checkpoints", device="cpu"), ledger, row, engine=SlopeEngine)
     replay = replayed(ledger, row, 0, Tiny(), device="cpu", engine=SlopeEngine, tell=told.append)
     assert replay.different == 0
-    assert "the engine does not promise it: the same seeds may give other curves" in told
+    assert "not promised: the same seeds may give other curves" in told
 
 
 def test_what_is_not_stated_is_not_promised(tmp_path):

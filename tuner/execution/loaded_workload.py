@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,11 +15,11 @@ from tuner.design.workload import Workload
 from tuner.execution.identifying import Identifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
+from tuner.records import Promises
 from tuner.storage.store import Ledger
-from tuner.training.alone import Alone
-from tuner.training.engine import Engine
+from tuner.training.alone import promised_on
 from tuner.training.memory import keep_freed_memory
-from tuner.training.numerics import choose_device, prepare_numerics
+from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
 from tuner.training.workload_parts import workload_parts
 
@@ -35,20 +34,12 @@ class LoadedWorkload:
     The data are read when they are first needed. study_file: where the workload is declared; by default the file of
     its class. Raises WorkloadError for a workload with an argument that has no digest, before any of its methods runs.
 
-    engine: makes the engine that trains the trials of a study from their setup.
     inspected: what was inspected in this process and is not inspected again (see `inspection`).
     """
 
-    def __init__(
-        self,
-        workload: Workload,
-        machine: Machine,
-        study_file: Path | None = None,
-        engine: Callable[[TrainingSetup], Engine[Any]] = Alone,
-    ) -> None:
+    def __init__(self, workload: Workload, machine: Machine, study_file: Path | None = None) -> None:
         self.workload = workload
         self.machine = machine
-        self.engine = engine
         self.study_file = study_file
         self.identifier = Identifier(workload, study_file)
         self.device: torch.device = choose_device(machine.device)
@@ -59,6 +50,11 @@ class LoadedWorkload:
     def write_to(self, checkpoint_root: Path) -> None:
         """Write checkpoints to this folder from now on; processes that start later do so, too."""
         self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
+
+    @property
+    def promises(self) -> Promises:
+        """What may be relied on for the trials that are trained here."""
+        return promised_on(self.device)
 
     @cached_property
     def data(self) -> Data:
@@ -89,11 +85,11 @@ class LoadedWorkload:
 
         Without points they are chosen. Builds a model at each, and tries one batch.
         """
-        return self.identifier.of_study(self.setting(study), points)
+        return self.identifier.of_study(self.setup(study), points)
 
     def check_repeatable(self, study: Study, looked_at: Identity) -> None:
         """Raise WorkloadError when data() or model() return something else at a second call. Writes nothing."""
-        self.identifier.check_repeatable(self.setting(study), looked_at)
+        self.identifier.check_repeatable(self.setup(study), looked_at)
 
     def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
         """The first steps that each trial would inherit from one trained before (`design.prefix`)."""
@@ -102,12 +98,10 @@ class LoadedWorkload:
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
         _ = self.data
-        setting = self.setting(study)
-        promised = self.engine(setting).promises.prefixes
-        inexact = self.machine.allow_inexact
-        return PrefixFinder(ledger, study, self.fingerprint(study), setting.numerics, inexact, promised)
+        known = numerics(self.device, self.machine.profile, self.identifier.packages)
+        return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
 
-    def setting(
+    def setup(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
     ) -> TrainingSetup:
         """What all trials of a study share in training. place: the folder of its checkpoints below the root."""

@@ -15,7 +15,6 @@ class PrefixFinder:
     """Looks up prefixes for the trials of one study, as it is trained with this code, these data and these Numerics.
 
     allow_inexact: also prefixes that were trained under other Numerics; trials that start from these are marked.
-    promised: False where the engine does not promise prefixes; then none is found.
     """
 
     ledger: Ledger
@@ -23,7 +22,6 @@ class PrefixFinder:
     fingerprint: str
     numerics: Numerics
     allow_inexact: bool = False
-    promised: bool = True
 
     def offered(self, claims: Sequence[Claim]) -> list[Claim]:
         """The claims; those without a saved state with the prefixes that they may start from, the longest first."""
@@ -34,8 +32,6 @@ class PrefixFinder:
 
     def usable(self, trials: Sequence[Trial]) -> list[list[Prefix]]:
         """For each trial the prefixes it may start from, the longest first, without their measurements."""
-        if not self.promised:
-            return [[] for _ in trials]
         bases = [base_digest(self.study, trial, self.fingerprint) for trial in trials]
         known = self.ledger.prefixes(bases) if bases else {}
         return [self._of_path(trial, known.get(base, [])) for trial, base in zip(trials, bases, strict=True)]

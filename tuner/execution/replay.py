@@ -10,12 +10,12 @@ from tuner.design.workload import Workload
 from tuner.execution.identifying import changed_since
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
-from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
+from tuner.records import Claim, Measurement, Promises, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
-from tuner.training.engine import Engine, Promises
+from tuner.training.engine import Engine
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 
@@ -68,13 +68,13 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     recorder = ListRecorder()
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder), device, threads, commit_seconds=NEVER)
-        loaded = LoadedWorkload(workload, machine, study_file, engine)
-        setting = loaded.setting(row.study, "replay")
-        causes = _causes(record, setting, changed_since(row, loaded.identifier, setting, beginning=True))
-        trainer = engine(setting)
+        loaded = LoadedWorkload(workload, machine, study_file)
+        setup = loaded.setup(row.study, "replay")
+        causes = _causes(record, setup, changed_since(row, loaded.identifier, setup, beginning=True))
+        trainer = engine(setup)
         for words in (*causes, *_about(record, trainer.promises)):
             tell(words)
-        settle_determinism(setting, trial)
+        settle_determinism(setup, trial)
         Supervisor(trainer, recorder).train([Claim(record.trial_id, 1, trial, 1)])
     return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
 
@@ -83,19 +83,19 @@ def _about(record: TrialRecord, promises: Promises) -> list[str]:
     """What to know of a replay besides what has changed."""
     told = []
     if not promises.deterministic:
-        told.append("the engine does not promise it: the same seeds may give other curves")
+        told.append(f"not promised: {'; '.join(promises.missing_of(['deterministic']))}")
     if record.inherited.steps:
         told.append(
             f"all {record.step:,} steps are trained from the first one; of the recorded ones "
-            f"{record.inherited.steps:,} were taken over from another trial"
+            f"{record.inherited.steps:,} were inherited from another trial"
         )
     return told
 
 
-def _causes(record: TrialRecord, setting: TrainingSetup, changed: Sequence[str]) -> list[str]:
+def _causes(record: TrialRecord, setup: TrainingSetup, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
     before = record.numerics.values if record.numerics else {}
-    now = setting.numerics.values
+    now = setup.numerics.values
     found = [f"the workload is not the one that was recorded: {'; '.join(changed)}"] if changed else []
     if not record.exact:
         found.append("the trial was not trained under one set of Numerics and code alone (exact=false)")
