@@ -13,8 +13,7 @@ from tuner.errors import Paused
 from tuner.execution import inspection
 from tuner.rounds.plan import planned_trials
 from tuner.training import room
-from tuner.training.preflight import measured_price
-from tuner.training.room import check_room
+from tuner.training.preflight import check_room, measured_price
 
 Usage = namedtuple("Usage", "total used free")
 SPACES = {
