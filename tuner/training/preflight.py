@@ -22,13 +22,14 @@ from tuner.training.endings import is_out_of_memory
 from tuner.training.evaluation import checked_metrics
 from tuner.training.extra_state import load_weights
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
 from tuner.training.optimizers import num_slots
 from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
-from tuner.training.trial_run import TrialRun, build_model
+from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
 logger = logging.getLogger(__name__)
