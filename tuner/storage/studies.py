@@ -27,8 +27,8 @@ from tuner.storage.codec import (
     study_text,
 )
 from tuner.storage.dialects import DatabaseTime, insert_into
-from tuner.storage.rows import refuse_strange
 from tuner.storage.schema import campaign, conclusion, launch, study, trial
+from tuner.storage.stored_values import refuse_strange
 
 C = TypeVar("C", bound=Conclusion)
 LONGEST_NAME = 200
