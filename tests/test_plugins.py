@@ -18,8 +18,10 @@ from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, InputError, NotFusible, WorkloadError
 from tuner.fused.group import Group
+from tuner.fused.self_check import exact_group
 from tuner.optimizers.sgd import SGD
 from tuner.registry import Registry, Source, register
+from tuner.training.checkpoints import canonical_digest
 from tuner.training.optimizers import make_optimizer
 
 PLUGIN = '''
@@ -253,14 +255,54 @@ def test_an_optimizer_without_an_update_of_stacked_trials_is_refused_for_fusing_
         Group(runs_of(Mlp(), 2, optimizer="adagrad"))
 
 
-def test_an_optimizer_with_more_than_one_parameter_group_is_refused(no_others):
-    def build(parameters, values, rate, fused):
-        return torch.optim.SGD([{"params": [each]} for each in parameters], lr=rate)
+def test_every_parameter_group_of_an_optimizer_has_the_rate_of_the_step_times_its_factor(no_others):
+    factors = (1.0, 0.5, 0.0, 1.0, 1.0, 1.0)
 
-    register(replace(adagrad("two"), build=build))
-    weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
-    with pytest.raises(WorkloadError, match=r"'two' of tests\.test_plugins .* one parameter group"):
-        make_optimizer("two", weights, {}, 0.1)
+    def build(parameters, values, rate, fused):
+        groups = [{"params": [each], "lr_factor": factor} for each, factor in zip(parameters, factors, strict=True)]
+        return torch.optim.SGD(groups, lr=rate)
+
+    register(replace(adagrad("grouped"), build=build))
+    register(replace(adagrad("plain"), build=lambda parameters, values, rate, fused: torch.optim.SGD(parameters, rate)))
+    (grouped,), (plain,) = runs_of(Mlp(), 1, optimizer="grouped"), runs_of(Mlp(), 1, optimizer="plain")
+    before = [each.detach().clone() for each in plain.parameters]
+    grouped.advance(1)
+    plain.advance(1)
+    for old, one, other, factor in zip(before, grouped.parameters, plain.parameters, factors, strict=True):
+        torch.testing.assert_close(one - old, factor * (other - old))
+    register(replace(adagrad("several"), build=build, row_update=lambda rows, trial: None))
+    with pytest.raises(NotFusible, match="the optimizer several: it has several parameter groups"):
+        Group(runs_of(Mlp(), 2, optimizer="several"))
+
+
+def test_what_is_no_torch_optimizer_is_refused_with_the_module_of_its_record(no_others):
+    register(replace(adagrad("none"), build=lambda *arguments: None))
+    with pytest.raises(
+        WorkloadError, match=r"'none' of tests\.test_plugins .* must build a torch.optim.Optimizer, got None"
+    ):
+        make_optimizer("none", [torch.nn.Parameter(torch.zeros(2))], {}, 0.1)
+
+
+def test_an_update_of_stacked_trials_has_the_bits_of_each_trial_alone(no_others):
+    def build(parameters, values, rate, fused):
+        return torch.optim.Adagrad(parameters, lr=rate, foreach=False)
+
+    def row_update(rows, trial):
+        sums = rows.states["sum"][trial]
+
+        def update(rate):
+            for value, gradient, total in zip(rows.values[trial], rows.gradients[trial], sums, strict=True):
+                total.addcmul_(gradient, gradient, value=1)
+                value.addcdiv_(gradient, total.sqrt().add_(1e-10), value=-rate)
+
+        return update
+
+    register(replace(adagrad("stacked"), build=build, counts_steps=True, row_update=row_update))
+    together, alone = (runs_of(Mlp(), 3, optimizer="stacked") for _ in range(2))
+    exact_group(together).advance(5)
+    for run, other in zip(together, alone, strict=True):
+        other.advance(5)
+        assert canonical_digest(run.state()) == canonical_digest(other.state())
 
 
 # --- What an installed plugin does not change --------------------------------------------------------------------
