@@ -18,7 +18,7 @@ from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import Failure, failures
 from tuner.api.showing import Display, StopFlag
-from tuner.design.campaign import Campaign, Sweep
+from tuner.design.campaign import Campaign
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, StorageError
 from tuner.execution.machine import Fuse
@@ -29,13 +29,12 @@ from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study, launch_study
-from tuner.rounds.lengths import check_transfer
 from tuner.rounds.opening import SessionOptions, opened_session
-from tuner.rounds.planner import PlannedRound, planned_rounds, rounds_for, rounds_of_one_length
-from tuner.rounds.prepare import known_regime, prepared_expansion, prepared_round
+from tuner.rounds.playbook import Decision, Playbook
+from tuner.rounds.prepared_round import known_regime, prepared_expansion, prepared_round
 from tuner.rounds.price import Extremes, priced_campaign
-from tuner.rounds.run import Playbook, Question
-from tuner.rounds.sweep import run_sweep
+from tuner.rounds.round_lengths import PlannedRound, check_transfer, planned_rounds, rounds_for, rounds_of_one_length
+from tuner.rounds.sweep import chosen_sweep, run_sweep
 from tuner.storage.engine import default_url
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import open_ledger
@@ -72,7 +71,7 @@ class MachineOptions(TypedDict, total=False):
 class RunResult:
     """How a run of the playbook ended.
 
-    records: the campaign, to read. findings: what the run found, in order. question: what a person has to decide
+    records: the campaign, to read. findings: what the run found, in order. decision: what a person has to decide
     before the run can go on, None where it is complete. rounds: names of the rounds' studies. best: the best
     configuration of the last round that has a complete trial, None without one. failures: trials that FAILED, with
     their reasons. report: the page that was written.
@@ -80,7 +79,7 @@ class RunResult:
 
     records: CampaignRecords
     findings: tuple[Finding, ...]
-    question: Question | None
+    decision: Decision | None
     rounds: tuple[str, ...]
     best: Winner | None
     failures: tuple[Failure, ...]
@@ -88,17 +87,17 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether no question is open and no trial FAILED."""
-        return self.question is None and not self.failures
+        """Whether no decision is open and no trial FAILED."""
+        return self.decision is None and not self.failures
 
     def __repr__(self) -> str:
         lines = [f"{self.records.name}: {', '.join(self.rounds) or 'no round'}; report: {self.report}"]
         if self.best is not None:
             lines.append(repr(self.best))
         lines += [f"{one.study} trial {one.number} FAILED: {one.reason}" for one in self.failures]
-        if self.question is not None:
-            lines.append(f"question: {self.question.text}")
-            lines += [f"  yes=True would: {self.question.proposal}"] if self.question.proposal else []
+        if self.decision is not None:
+            lines.append(f"question: {self.decision.text}")
+            lines += [f"  yes=True would: {self.decision.proposal}"] if self.decision.proposal else []
         return "\n".join(lines)
 
 
@@ -211,7 +210,7 @@ def run(
     >>> result = tuner.run(campaign)
     >>> result.rounds
     ('round-1',)
-    >>> result.question is None
+    >>> result.decision is None
     True
     >>> result.records.frames(round=1).trials["state"].unique().tolist()
     ['complete']
@@ -227,7 +226,7 @@ def run(
         return RunResult(
             records=records,
             findings=ending.findings,
-            question=ending.question,
+            decision=ending.decision,
             rounds=tuple(row.study.name for row in ending.rounds),
             best=_best(records, ending.rounds),
             failures=tuple(failures(session.ledger, ending.rounds)),
@@ -291,6 +290,7 @@ def sweep(
     study: Declared,
     *,
     learning_rates: Sequence[float] | None = None,
+    extend: bool = False,
     again: bool = False,
     retry_failed: bool = False,
     progress: bool | None = None,
@@ -301,7 +301,8 @@ def sweep(
 ) -> SweepResult:
     """Find the step budget: sweep constant learning rates without regularization, and count the steps to fit (A18).
 
-    learning_rates: a grid in place of the declared one. again: sweep again although a sweep ended, because the model,
+    learning_rates: a grid in place of the declared one. extend: extend the grid of the last sweep, which ended too
+    early to show the fastest rate. again: sweep again although a sweep ended, because the model,
     the data or the batch size changed. The other arguments are those of `run`.
 
     Raises what `run` raises.
@@ -315,9 +316,7 @@ def sweep(
     display = Display(progress, StopFlag())
     options = _options(storage, checkpoints, workers, machine)
     with _opened(study, options, display) as session:
-        declared = session.campaign.sweep or Sweep()
-        if learning_rates is not None:
-            declared = replace(declared, learning_rate=tuple(sorted({float(rate) for rate in learning_rates})))
+        declared = chosen_sweep(session, learning_rates, extend)
         outcome = run_sweep(session, declared, again=again, retry_failed=retry_failed)
         records = CampaignRecords(session.name, options.storage or default_url())
         swept = records.sweep()

@@ -1,0 +1,187 @@
+"""A section for each round: what was declared, its plots, its trials."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pandas as pd
+
+from tuner.analysis.replicates import transfer_pairs
+from tuner.analysis.round_frames import WIDENING_NUMBERS
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
+from tuner.design.study import Study
+from tuner.plots.catalog import PLOTS
+from tuner.plots.plot import Plot, RoundPlot, StudyPlot
+from tuner.report.images import Image, image_of
+from tuner.report.material import Material, StudyMaterial
+from tuner.report.section import Part, Section
+from tuner.report.tables import Column, Table, table_of
+from tuner.report.wording import NOTHING, domain_words, readable, scale_words, schedule_words
+from tuner.shown import counted
+
+MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` has them all
+_UNCOUNTED = ("failed", "infeasible", "complete", "running", "waiting", "cancelled")  # what asks for a look comes first
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlot:
+    """A plot in the page. Without an image, the record's sentence for an absent plot stands in its place."""
+
+    anchor: str
+    plot: Plot
+    image: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPage:
+    """Everything about one study.
+
+    promoted: its points were chosen and not searched. uncounted: the trials no verdict speaks of, with their reasons.
+    """
+
+    study: Study
+    facts: tuple[tuple[str, str], ...]
+    space: Table
+    promoted: bool
+    plots: tuple[PagePlot, ...]
+    num_trials: int
+    complete: Table
+    uncounted: Table
+
+
+def studies(material: Material) -> list[Part]:
+    """One section a round, in the order of their start."""
+    rounds = material.rounds
+    pages = [_page(one, rounds[place - 1] if place else None) for place, one in enumerate(rounds)]
+    return [Part(one.anchor, page, one.study.name) for one, page in zip(rounds, pages, strict=True)]
+
+
+def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
+    study, frames = material.study, material.frames
+    ranked = ranked_trials(frames)
+    return StudyPage(
+        study=study,
+        facts=(*_facts(frames), *_widenings(material), *_steps(material)),
+        space=_space(study),
+        promoted=material.promoted,
+        plots=(*_study_plots(material), *_round_plots(material, before)),
+        num_trials=len(frames.trials),
+        complete=_complete(material, ranked),
+        uncounted=_uncounted(material),
+    )
+
+
+def _facts(frames: StudyFrames) -> list[tuple[str, str]]:
+    study, budget = frames.study, frames.study.budget
+    return [
+        (
+            "Budget",
+            f"{counted(budget.max_train_steps, 'step')}, evaluated every {counted(budget.evaluate_every, 'step')}",
+        ),
+        ("Schedule", schedule_words(study.schedule, frames.schedules.values())),
+        ("Optimizer", study.optimizer or ("unknown" if study.source else "searched")),
+        ("Batch size", f"{study.batch_size:,}" if study.batch_size else "unknown"),
+        ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
+        ("Points", _points(study)),
+    ]
+
+
+def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:
+    """What was widened after the first points, and how many trials lie where that is new (B20)."""
+    for place, (before, after) in enumerate(pairwise(material.rows), 1):
+        old = {h.name: h.domain for h in before.study.hyperparameters}
+        wider = [
+            f"{h.name} from {domain_words(old[h.name])} to {domain_words(h.domain)}"
+            for h in after.study.hyperparameters
+            if old.get(h.name, h.domain) != h.domain
+        ]
+        trained = int((material.frames.trials["trial"] // WIDENING_NUMBERS == place).sum())
+        trials = f"{counted(trained, 'trial')} where that is new" if trained else "planned, not trained yet"
+        yield "Widened", f"{'; '.join(wider)}: {trials} ({after.study.name})"
+
+
+def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
+    """What was trained, what was taken over from trials that began alike, and whether all of it is exact."""
+    trials = material.frames.trials
+    saved, inexact = int(trials["inherited"].sum()), int((~trials["exact"].astype(bool)).sum())
+    share = saved / max(int(trials["steps"].sum()), 1)
+    taken = f"; {counted(saved, 'step')} ({share:.0%}) taken over from trials that began alike" if saved else ""
+    facts = [("Steps", f"{counted(material.trained_steps, 'step')} trained{taken}")]
+    if inexact:
+        facts.append(("Not exact", f"{counted(inexact, 'trial')} trained under more than one set of Numerics"))
+    return facts
+
+
+def _points(study: Study) -> str:
+    if study.source:
+        return f"{study.num_trials:,}, trained elsewhere: {study.source}"
+    chosen = "; ".join(f"{name} {trial}" for name, trial in study.lineage)
+    return f"{study.num_trials:,}, {f'those of {chosen}' if chosen else f'from seed {study.seed}'}"
+
+
+def _space(study: Study) -> Table:
+    titles = ("hyperparameter", "searched", "scale", "family", "off", "exists where")
+    varied = [_searched_row(hyperparameter) for hyperparameter in study.hyperparameters]
+    fixed = [
+        (name, readable(constant.value), "fixed", constant.family or NOTHING, NOTHING, NOTHING)
+        for name, constant in study.fixed
+    ]
+    return Table(tuple(Column(title) for title in titles), (*varied, *fixed))
+
+
+def _searched_row(hyperparameter: Hyperparameter) -> tuple[str, ...]:
+    domain, condition = hyperparameter.domain, hyperparameter.condition
+    physical = isinstance(domain, Range) and domain.limits != "none"
+    limits = f" (physical limit: {domain.limits})" if isinstance(domain, Range) and physical else ""
+    return (
+        hyperparameter.name,
+        domain_words(domain) + limits,
+        scale_words(domain),
+        hyperparameter.family or NOTHING,
+        readable(domain.off),
+        condition_words(condition) if condition else "everywhere",
+    )
+
+
+def _study_plots(material: StudyMaterial) -> Iterator[PagePlot]:
+    """Every plot of a study whose record asks for a place on the page."""
+    for plot in PLOTS:
+        if isinstance(plot, StudyPlot) and plot.on_page and not (plot.needs_search and material.promoted):
+            figure, table = plot.draw(material.frames)
+            description = f"{plot.title} of {material.study.name}. {plot.caption}"
+            image = None if table.empty else image_of(figure, description)
+            yield PagePlot(f"{material.anchor}-{plot.name}", plot, image)
+
+
+def _round_plots(material: StudyMaterial, before: StudyMaterial | None) -> Iterator[PagePlot]:
+    """Plots that compare a round with the one before, where a configuration was promoted from that one."""
+    if before is None or transfer_pairs(before.frames, material.frames).empty:
+        return
+    for plot in PLOTS:
+        if isinstance(plot, RoundPlot):
+            figure, table = plot.draw(before.frames, material.frames)
+            image = None if table.empty else image_of(figure, f"{plot.title}. {plot.caption}")
+            yield PagePlot(f"{material.anchor}-{plot.name}", plot, image)
+
+
+def _complete(material: StudyMaterial, ranked: pd.DataFrame) -> Table:
+    names = material.frames.hyperparameters
+    columns = ["trial", "best_value", "best_step", "last_value", *names, "seed"]
+    titles = {"best_value": f"best {material.study.objective.metric}", "last_value": "last"}
+    return table_of(ranked[columns], most=MOST_TRIALS, marked=[0], titles=titles, names=names)
+
+
+def _uncounted(material: StudyMaterial) -> Table:
+    frames, names = material.frames, material.frames.hyperparameters
+    rest = frames.trials[~frames.trials["trial"].isin(frames.complete["trial"])]
+    places = {state: place for place, state in enumerate(_UNCOUNTED)}
+    rest = rest.assign(place=rest["state"].map(places)).sort_values(["place", "trial"], kind="stable")
+    silent = (rest["state"] == "complete") & (rest["reason"] == "")
+    rest.loc[silent, "reason"] = f"no finite value of {frames.study.objective.metric}"
+    columns = ["trial", "state", "reason", "steps", "best_value", *names]
+    titles = {"best_value": "best value (not counted)"}
+    return table_of(rest[columns], most=MOST_TRIALS, titles=titles, names=names)
+
+
+ROUNDS = Section(name="rounds", place=90, make=studies, template="study")

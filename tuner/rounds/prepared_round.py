@@ -1,0 +1,138 @@
+"""A round made ready: its budget, its study, its trials, and what there is to say about them before they run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
+from tuner.analysis.questions.isolation import MINIMUM_EACH, role_warnings
+from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.design.campaign import Campaign
+from tuner.design.hyperparameters import Choice
+from tuner.design.study import Study
+from tuner.design.trial import Trial
+from tuner.errors import DeclarationError
+from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
+from tuner.records.conclusions import RegimeVerdict
+from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
+from tuner.rounds.comparison import basis_of, stale_budget
+from tuner.rounds.expand import planned_expansion
+from tuner.rounds.launch import Session, started_study
+from tuner.rounds.plan import planned_trials, round_name, study_of_round
+from tuner.rounds.promotion import promotion
+from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A study and its trials, where its budget comes from, and warnings about roles and carried-over schedules."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+    budget: Budget
+    warnings: tuple[str, ...] = ()
+
+
+def prepared_round(
+    session: Session, number: int, max_train_steps: int | None = None, num_trials: int | None = None
+) -> Prepared:
+    """Everything about round `number` but the training.
+
+    num_trials: trials in all, over the declared number. Raises DeclarationError when the budget is not known, or the
+    number of trials cannot be had.
+    """
+    regime = known_regime(session)
+    if regime == "compute_bound":
+        check_rounds(session.campaign)
+    if max_train_steps is not None:
+        if regime == "compute_bound":
+            check_against_round_before(session, number, max_train_steps)
+        budget = Budget(max_train_steps, ON_THE_COMMAND_LINE)
+    else:
+        budget = budget_of_round(session, number, regime)
+    if number > 1 and budget.source is None:  # whatever it was declared, its points or its schedule were chosen there
+        budget = replace(budget, source=round_name(number - 1))
+    stale = _stale_warnings(session, number, budget)
+    if session.campaign.round(number).space is not None:
+        study, grown = _with_trials(session, study_of_round(session.campaign, number, budget.steps), num_trials)
+        warnings = (*stale, *grown, *role_warnings(study), *_too_few_to_answer(study))
+        return Prepared(study, planned_trials(study), budget, warnings)
+    if num_trials is not None:
+        raise DeclarationError(
+            f"round {number} promotes points, and has as many trials as promote=... and trials=... in the study file "
+            "say; give --trials to the round that searches"
+        )
+    promoted = promotion(session, number, budget.steps, carry_over=regime == "compute_bound")
+    return Prepared(promoted.study, promoted.trials, budget, (*stale, *promoted.warnings))
+
+
+def _with_trials(session: Session, study: Study, wanted: int | None) -> tuple[Study, tuple[str, ...]]:
+    """The study with as many trials as are wanted or were planned before, and what there is to say about it.
+
+    Raises DeclarationError for fewer than were planned: they are there, and every answer rests on them.
+    """
+    started = started_study(session, study.name)
+    planned = started.study.num_trials if started is not None else 0
+    if wanted is not None and wanted < planned:
+        raise DeclarationError(
+            f"--trials {wanted} is fewer than the {planned} that {study.name} has already; trials can be added, and "
+            "none taken away: give a larger number"
+        )
+    trials = wanted or max(study.num_trials, planned)
+    note = f"{study.name} has {trials} trials, by --trials; the study file declares {study.num_trials}"
+    return replace(study, num_trials=trials), (note,) if trials > study.num_trials else ()
+
+
+def _too_few_to_answer(study: Study) -> Iterator[str]:
+    """What the round's questions take and the declaration does not give: said before it is trained, not after."""
+    values = {h.name: len(h.domain.choices) for h in study.hyperparameters if isinstance(h.domain, Choice)}
+    dimensions = len(study.hyperparameters) - len(values) + sum(count - 1 for count in values.values())
+    each = [count * MINIMUM_EACH for name, count in values.items() if name in study.scientific]
+    needed = max([MINIMUM_TRIALS, TRIALS_PER_DIMENSION * dimensions, *each])
+    if study.num_trials < needed:
+        yield (
+            f"{study.num_trials} trials are too few to answer whether the ranges were wide enough, which takes "
+            f"{needed}: trials={needed} in the study file, or --trials {needed}"
+        )
+    if len(study.budget.even_steps) < MINIMUM_EVALUATIONS:
+        yield (
+            f"{len(study.budget.even_steps)} evaluations a trial are too few to answer whether the budget was right, "
+            f"which takes {MINIMUM_EVALUATIONS}: Campaign(evaluations={MINIMUM_EVALUATIONS}), or more steps"
+        )
+
+
+def _stale_warnings(session: Session, number: int, budget: Budget) -> tuple[str, ...]:
+    """What changed since the budget was chosen, and what to do about it (A7, A16, A17)."""
+    if session.name not in session.ledger.campaigns():
+        return ()
+    now = basis_of(session.campaign, session.loaded, number)
+    found = stale_budget(session.ledger, session.name, budget.source, now, round_name(number))
+    return (f"stale budget. {found.summary} {found.action}",) if found else ()
+
+
+def check_rounds(campaign: Campaign) -> None:
+    """All that can be wrong with the rounds of a compute-bound campaign, before the first is trained."""
+    compute_bound_lengths(campaign)
+    check_transfer(campaign)
+
+
+def prepared_expansion(session: Session, number: int) -> Prepared:
+    """The newest widened study of a round, as it was written. Raises StorageError where there is none."""
+    study, trials = planned_expansion(session.ledger, session.name, number)
+    return Prepared(study, trials, Budget(study.budget.max_train_steps, budget_of_study(round_name(number))))
+
+
+def known_regime(session: Session) -> str:
+    """The regime: as declared, as concluded before, or as the declaration implies."""
+    declared = declared_regime(session.campaign)
+    if declared is not None:
+        return declared
+    known = session.name in session.ledger.campaigns()
+    concluded = session.ledger.conclusion(session.name, RegimeVerdict) if known else None
+    return concluded.verdict if concluded else "undecided"
+
+
+def declared_regime(campaign: Campaign) -> str | None:
+    """What the user says. A production length without a sweep says compute-bound: there is nothing to find out."""
+    if campaign.regime is not None:
+        return campaign.regime
+    return "compute_bound" if campaign.production_steps is not None and campaign.sweep is None else None
