@@ -1,4 +1,4 @@
-"""A plugin adds an optimizer, a schedule, a question, a plot and a command without a change in the package."""
+"""A plugin adds an optimizer, a schedule, a question, a plot, a section and a command without a change in the package."""
 
 import csv
 import json
@@ -37,6 +37,7 @@ from tuner.budget.schedules import Piece, ScheduleFamily, ScheduleKind, Shape
 from tuner.cli.commands import Command, Group
 from tuner.design.optimizers import OptimizerSetting, OptimizerSpec
 from tuner.plots.plot import StudyPlot
+from tuner.report.section import Blocks, Part, Section
 
 
 def build(parameters, values, rate, fused):
@@ -112,7 +113,10 @@ def greet(options):
 
 
 GREET = Command("greet", "Print a greeting", Group.OPERATE, "sign_plugin:Greeting", "sign_plugin:greet")
-tuner.register(SIGN, STAIRS, FAMILY, SEVERAL, FINALS, GREET)
+NOTES = Section(
+    name="notes", place=950, make=lambda material: [Part("notes", Blocks(leads=("Trained by the sign.",)), "Notes")]
+)
+tuner.register(SIGN, STAIRS, FAMILY, SEVERAL, FINALS, GREET, NOTES)
 '''
 STUDY = [
     ("from tuner import *", "from tuner import *\nfrom sign_plugin import stairs"),
@@ -124,7 +128,7 @@ DECLARED = "optimizer='sign', schedule=stairs(), warmup_steps=5,"
 @pytest.fixture
 def no_others(monkeypatch):
     """What a test registers is gone after it."""
-    for module in ("tuner.cli.commands", "tuner.analysis.finding", "tuner.plots.catalog"):
+    for module in ("tuner.cli.commands", "tuner.analysis.finding", "tuner.plots.catalog", "tuner.report.section"):
         import_module(module)  # a registry that is made later would keep what is registered here
     for one in registry._REGISTRIES:
         list(one)
@@ -149,7 +153,7 @@ def site(tmp_path, monkeypatch, no_others):
     sys.modules.pop("sign_plugin", None)
 
 
-def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_and_a_command(site, tuner, tmp_path):
+def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_a_section_and_a_command(site, tuner, tmp_path):
     study = write_study(tmp_path, trials=3, steps=40, more=DECLARED, replace=STUDY)
     trained = tuner("launch", study, "--round", "1")
     assert trained.code == 0, trained.err
@@ -170,6 +174,7 @@ def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_and_a_command(s
     page = (tmp_path / "page.html").read_text()
     assert "warmup over 5 steps, four stairs over 35 steps" in page
     assert "Are there several trials?" in page
+    assert "Trained by the sign." in page
 
     together = tuner("launch", write_study(tmp_path, trials=5, steps=40, more=DECLARED, replace=STUDY), "--fuse", "2")
     assert together.code == 2
