@@ -1,4 +1,4 @@
-"""A plugin adds an optimizer, a schedule, a question, a plot, a section and a command without a change in the package."""
+"""A plugin adds optimizers, schedules, questions, plots, sections and commands without a change in the package."""
 
 import csv
 import json
