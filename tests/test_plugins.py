@@ -21,6 +21,7 @@ from tuner.fused.group import Group
 from tuner.fused.self_check import exact_group
 from tuner.optimizers.sgd import SGD
 from tuner.registry import Registry, Source, register
+from tuner.sources.reached import Reached
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.optimizers import make_optimizer
 
@@ -358,3 +359,31 @@ def test_a_record_waits_for_the_registry_of_its_kind(no_others, monkeypatch):
 def test_only_records_with_a_name_are_registered(no_others, thing):
     with pytest.raises(InputError, match="register takes records with a name"):
         register(thing)
+
+
+FILES = {"lion/__init__.py", "lion/maths.py", "lion/optim.py", "lion/other.py"}
+
+
+@pytest.mark.parametrize(
+    ("record", "known"),
+    [
+        ("".join(f"{file},,\n" for file in sorted(FILES)), FILES),
+        (None, FILES - {"lion/other.py"}),  # a folder on the path: what the module imports
+    ],
+)
+def test_the_code_of_an_installed_plugin_is_every_file_of_its_package(tmp_path, monkeypatch, record, known):
+    monkeypatch.syspath_prepend(tmp_path)
+    package, info = tmp_path / "lion", tmp_path / "lion-1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    for name in ("__init__.py", "other.py"):
+        (package / name).touch()
+    (package / "maths.py").write_text("BETA = 0.9\n")
+    (package / "optim.py").write_text("from lion import maths\n\n\ndef build(): ...\n")
+    (info / "METADATA").write_text("Name: lion\nVersion: 1.0\n")
+    if record is not None:
+        (info / "RECORD").write_text(record)
+    reached = Reached(None)
+    reached.add_plugin("lion.optim", package / "optim.py")
+    assert set(reached.code) == known
+    assert "function build" in reached.code["lion/optim.py"]
