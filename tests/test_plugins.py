@@ -18,7 +18,7 @@ from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, InputError, NotFusible, WorkloadError
 from tuner.fused.group import Group
-from tuner.fused.self_check import exact_group
+from tuner.fused.making import exact_group
 from tuner.optimizers.sgd import SGD
 from tuner.registry import Registry, Source, register
 from tuner.sources.reached import Reached
