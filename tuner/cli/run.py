@@ -104,9 +104,9 @@ def _ask(question: Question, session: Session) -> None:
         say_lines(question.lines, file, "the same command again")
         next_step(command("plot sweep", session.name))
         return
-    say(f"  --yes would: {question.proposal}")
+    say(f"  --yes takes this action: {question.proposal}")
     if question.instead:
-        say(f"  the other way, wider ranges first: {question.instead}")
+        say(f"  the alternative, wider ranges first: {question.instead}")
     next_step(command("run", session.study_file or session.name, after=("--yes",)))
 
 

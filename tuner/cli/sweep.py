@@ -48,7 +48,7 @@ def chosen_sweep(session: Session, learning_rates: str | None, extend: bool) -> 
     if learning_rates is not None:
         if extend:
             raise DeclarationError(
-                "--extend extends the last grid and --learning-rates gives a new one; say one of them"
+                "--extend extends the last grid and --learning-rates gives a new one; use one of them"
             )
         return replace(declared, learning_rate=_grid(learning_rates))
     if not extend:
@@ -88,7 +88,7 @@ def _print_sweep(session: Session, outcome: Fitted | Invalid | NotFitted, form: 
     if isinstance(outcome, Fitted):
         next_step(command("launch", file, after=("--round", 1)), command("plot sweep", session.name))
         return Exit.FINE
-    say("no number of steps: see the action above")
+    say("no step budget could be determined: see the action above")
     if isinstance(outcome, Invalid):
         next_step(command("sweep", file, after=("--extend",)))
     elif isinstance(outcome, NotFitted):
