@@ -16,7 +16,7 @@ from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
-from tuner.rounds.budget_curve import curve_stages
+from tuner.rounds.curve_stages import curve_stages
 from tuner.rounds.launch import Plan, Session
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.rounds.price import priced_campaign

@@ -51,7 +51,7 @@ from tuner.records import TrialRecord
 from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import planned_trials, study_of_round, trial_at
-from tuner.rounds.run import Playbook
+from tuner.rounds.playbook import Playbook
 from tuner.storage.store import Ledger, open_ledger
 
 TRIALS, SEEDS, LONGER, EVALUATIONS = 10, 5, 3, 25

@@ -21,8 +21,7 @@ from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.launch import Session, launch_study
-from tuner.rounds.sweep import REFINED_WIDTH, SEED_ROOM, run_sweep
-from tuner.rounds.sweep_plan import sweep_plan
+from tuner.rounds.sweep import REFINED_WIDTH, SEED_ROOM, run_sweep, sweep_plan
 from tuner.storage.store import open_ledger
 
 GRIDS = {"adamw": log_grid(1e-4, 1.0), "sgd": log_grid(1e-2, 30.0)}

@@ -44,7 +44,7 @@ from tuner.execution.workers import Workers
 from tuner.records import State
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import schedule_of, study_of_round
-from tuner.rounds.prepare import prepared_round
+from tuner.rounds.prepared_round import prepared_round
 from tuner.storage.store import open_ledger
 from tuner.training.batches import TrainingBatches
 from tuner.training.evaluation import evaluate

@@ -40,8 +40,8 @@ def test_a_question_is_returned_and_not_answered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rates = replace(declared().sweep, learning_rate=(0.001, 0.01, 0.1))  # the fastest is the highest
     result = tuner.run(declared("asks", sweep=rates), progress=False, fuse="off")
-    assert result.question is not None
-    assert "extend the grid" in result.question.proposal
+    assert result.decision is not None
+    assert "extend the grid" in result.decision.proposal
     assert (result.complete, result.rounds, result.best) == (False, (), None)
     assert "question: " in repr(result)
 

@@ -37,7 +37,7 @@ from tuner.execution.replay import replayed
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.storage.identity import checkpoint_place
-from tuner.storage.living import worker_id
+from tuner.storage.liveness import worker_id
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import study_problems
 

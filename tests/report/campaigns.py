@@ -23,7 +23,7 @@ FITTED = Fitted(1e-2, 200, 210, 500, seed_steps=(200, 270, 320), seed_low=150, s
 
 
 def sweep_stage(like: Study, name: str, rates: Sequence[float], steps: int = 500) -> Study:
-    """A study of a sweep as `rounds.sweep_plan` declares it."""
+    """A study of a sweep as `rounds.sweep` declares it."""
     rate = Hyperparameter("learning_rate", log_uniform(min(rates), max(rates) * 1.001), "optimizer")
     return replace(
         like,

@@ -120,7 +120,7 @@ def test_a_budget_curve_is_drawn_with_its_finding(ledger: Ledger, page: OpenPage
         finish(ledger, ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=1), study)
     ledger.conclude("digits", CurveStudies(tuple(fill)))
     opened = page(ledger, "digits")
-    assert "What would a longer run buy?" in opened.text
+    assert "What would a longer run gain?" in opened.text
     assert "round-1 trial 0" in opened.text
     assert "budget-curve-plot" in opened.anchors
     assert "#budget-curve-plot" in opened.attributes("a", "href")

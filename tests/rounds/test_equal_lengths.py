@@ -12,7 +12,7 @@ from tuner.analysis.headline import EarlierRun
 from tuner.design.origin import promoted_from
 from tuner.reading import load
 from tuner.rounds.launch import started_study
-from tuner.rounds.prepare import prepared_round
+from tuner.rounds.prepared_round import prepared_round
 from tuner.rounds.promotion import most_promoted
 
 

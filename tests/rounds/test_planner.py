@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tuner import Campaign, Round, SearchSpace, Workload, log_uniform, minimize
 from tuner.errors import DeclarationError
-from tuner.rounds.planner import declaration_words, planned_rounds, rounds_for
+from tuner.rounds.round_lengths import declaration_words, planned_rounds, rounds_for
 
 
 class Toy(Workload):

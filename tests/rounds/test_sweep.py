@@ -29,8 +29,7 @@ from tuner.errors import DeclarationError, Interrupted, WorkloadError
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 from tuner.rounds.launch import launch_study
 from tuner.rounds.plan import study_of_round
-from tuner.rounds.sweep import run_sweep
-from tuner.rounds.sweep_plan import sweep_plan
+from tuner.rounds.sweep import run_sweep, sweep_plan
 
 
 class SmallDigits(Workload):

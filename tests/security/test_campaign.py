@@ -135,7 +135,7 @@ def test_a_name_that_cannot_be_is_one_clear_error(name, tuner, tmp_path):
 
 
 def test_a_password_on_the_command_line_reaches_no_record(tuner, tmp_path, monkeypatch):
-    from tuner.rounds.provenance import command_line
+    from tuner.rounds.launch import command_line
 
     for url in (f"postgresql://u:{SECRET}@h/d", f"postgresql://:{SECRET}@h/d", f"postgresql://h/d?password={SECRET}"):
         monkeypatch.setattr(sys, "argv", ["tuner", "launch", "x.py", "--storage", url])

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from tuner.records import Checkpoint, Measurement, State, TrialUpdate
-from tuner.storage.living import worker_id
+from tuner.storage.liveness import worker_id
 from tuner.storage.store import Ledger, open_ledger
 
 

@@ -20,10 +20,10 @@ from tuner.design.trial import Trial
 from tuner.errors import Paused, StorageError
 from tuner.failpoints import arm, disarm
 from tuner.records import Checkpoint, State, TrialUpdate
-from tuner.storage.adoption import begin_adoption, bring_files, end_adoption, planned_adoption
+from tuner.storage.copies import begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.engine import parsed_url
 from tuner.storage.folder_files import OWNER_FILE, TRASH, checkpoint_names, move_to_trash
-from tuner.storage.owner import read_owner
+from tuner.storage.owner_file import read_owner
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read, refuse_if_lost, whose_folder
 from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import clear_strays, stray_files
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_left_as_it_was(
         raise OSError(number, os.strerror(number))
 
     with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
-        monkeypatch.setattr("tuner.storage.owner.os.fsync", refuse)
+        monkeypatch.setattr("tuner.storage.owner_file.os.fsync", refuse)
         with pytest.raises(error, match=f"cannot write to the checkpoint folder .*{words}"):
             claimed_folder(ledger, None)
         monkeypatch.undo()

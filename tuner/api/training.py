@@ -29,12 +29,11 @@ from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study, launch_study
-from tuner.rounds.lengths import check_transfer
 from tuner.rounds.opening import SessionOptions, opened_session
-from tuner.rounds.planner import PlannedRound, planned_rounds, rounds_for, rounds_of_one_length
-from tuner.rounds.prepare import known_regime, prepared_expansion, prepared_round
+from tuner.rounds.playbook import Decision, Playbook
+from tuner.rounds.prepared_round import known_regime, prepared_expansion, prepared_round
 from tuner.rounds.price import Extremes, priced_campaign
-from tuner.rounds.run import Playbook, Question
+from tuner.rounds.round_lengths import PlannedRound, check_transfer, planned_rounds, rounds_for, rounds_of_one_length
 from tuner.rounds.sweep import run_sweep
 from tuner.storage.engine import default_url
 from tuner.storage.ownership import folder_to_read
@@ -72,7 +71,7 @@ class MachineOptions(TypedDict, total=False):
 class RunResult:
     """How a run of the playbook ended.
 
-    records: the campaign, to read. findings: what the run found, in order. question: what a person has to decide
+    records: the campaign, to read. findings: what the run found, in order. decision: what a person has to decide
     before the run can go on, None where it is complete. rounds: names of the rounds' studies. best: the best
     configuration of the last round that has a complete trial, None without one. failures: trials that FAILED, with
     their reasons. report: the page that was written.
@@ -80,7 +79,7 @@ class RunResult:
 
     records: CampaignRecords
     findings: tuple[Finding, ...]
-    question: Question | None
+    decision: Decision | None
     rounds: tuple[str, ...]
     best: Winner | None
     failures: tuple[Failure, ...]
@@ -88,17 +87,17 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether no question is open and no trial FAILED."""
-        return self.question is None and not self.failures
+        """Whether no decision is open and no trial FAILED."""
+        return self.decision is None and not self.failures
 
     def __repr__(self) -> str:
         lines = [f"{self.records.name}: {', '.join(self.rounds) or 'no round'}; report: {self.report}"]
         if self.best is not None:
             lines.append(repr(self.best))
         lines += [f"{one.study} trial {one.number} FAILED: {one.reason}" for one in self.failures]
-        if self.question is not None:
-            lines.append(f"question: {self.question.text}")
-            lines += [f"  yes=True would: {self.question.proposal}"] if self.question.proposal else []
+        if self.decision is not None:
+            lines.append(f"question: {self.decision.text}")
+            lines += [f"  yes=True would: {self.decision.proposal}"] if self.decision.proposal else []
         return "\n".join(lines)
 
 
@@ -211,7 +210,7 @@ def run(
     >>> result = tuner.run(campaign)
     >>> result.rounds
     ('round-1',)
-    >>> result.question is None
+    >>> result.decision is None
     True
     >>> result.records.frames(round=1).trials["state"].unique().tolist()
     ['complete']
@@ -227,7 +226,7 @@ def run(
         return RunResult(
             records=records,
             findings=ending.findings,
-            question=ending.question,
+            decision=ending.decision,
             rounds=tuple(row.study.name for row in ending.rounds),
             best=_best(records, ending.rounds),
             failures=tuple(failures(session.ledger, ending.rounds)),

@@ -14,9 +14,9 @@ from tuner.cli.training_options import BudgetCurve
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import DeclarationError
 from tuner.reading import round_number
-from tuner.rounds.around import chosen_trials
-from tuner.rounds.budget_curve import Stage, curve_stages, even_lengths, priced_stages, seeds_for, train_stages
+from tuner.rounds.curve_stages import Stage, curve_stages, even_lengths, priced_stages, seeds_for, train_stages
 from tuner.rounds.launch import Session
+from tuner.rounds.promotion import chosen_trials
 
 
 def budget_curve(options: BudgetCurve) -> int:

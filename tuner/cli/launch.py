@@ -20,7 +20,7 @@ from tuner.execution.choices import made_choices
 from tuner.execution.inspection import inspect
 from tuner.records import State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
-from tuner.rounds.prepare import Prepared, prepared_expansion, prepared_round
+from tuner.rounds.prepared_round import Prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
 from tuner.storage.studies import StudyRow
 

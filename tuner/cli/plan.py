@@ -14,16 +14,17 @@ from tuner.errors import DeclarationError
 from tuner.records import Price
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.launch import Session, plan_study
-from tuner.rounds.lengths import check_transfer, many_rounds_note
 from tuner.rounds.plan import planned_trials, study_of_round
-from tuner.rounds.planner import (
+from tuner.rounds.prepared_round import known_regime
+from tuner.rounds.round_lengths import (
     PlannedRound,
+    check_transfer,
     declaration_words,
+    many_rounds_note,
     planned_rounds,
     rounds_for,
     rounds_of_one_length,
 )
-from tuner.rounds.prepare import known_regime
 
 
 def plan(options: Plan) -> None:

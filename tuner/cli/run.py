@@ -21,8 +21,8 @@ from tuner.reading import Winner, load
 from tuner.report.page import report_path, write_report
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session
+from tuner.rounds.playbook import Decision, Ending, Playbook
 from tuner.rounds.price import Extremes, priced_campaign
-from tuner.rounds.run import Ending, Playbook, Question
 from tuner.shown import word
 
 
@@ -58,8 +58,8 @@ def play(session: Session, options: Run) -> Exit:
         say(f"wrote {page}")
     _print_bottom_line(session, ending)
     code = told_failures(session, ending.rounds)
-    if ending.question is not None:
-        _ask(ending.question, session)
+    if ending.decision is not None:
+        _ask(ending.decision, session)
         return Exit.FINDING
     next_step(f"open {word(page)}", command("best", session.name, after=("--export", "model.safetensors")))
     return code
@@ -86,27 +86,27 @@ def _print_bottom_line(session: Session, ending: Ending) -> None:
         winner, page = records.best(), records.check()
     except StorageError:
         return
-    first, *others = bottom_line(winner, on_the_page(ending.findings, page), ended=ending.question is None)
+    first, *others = bottom_line(winner, on_the_page(ending.findings, page), ended=ending.decision is None)
     show(first, style="bold")
     for line in others:
         show(line)
 
 
-def _ask(question: Question, session: Session) -> None:
+def _ask(decision: Decision, session: Session) -> None:
     """Print what a person has to decide. A command comes as the next step only where repeating it changes something."""
     say("")
-    say(f"question: {question.text}")
-    for finding in question.findings:
+    say(f"question: {decision.text}")
+    for finding in decision.findings:
         say(f"  {finding.subject}: {finding.action}")
     file = session.study_file or session.name
-    if not question.proposal:
+    if not decision.proposal:
         say("--yes cannot choose this for you.")
-        say_lines(question.lines, file, "the same command again")
+        say_lines(decision.lines, file, "the same command again")
         next_step(command("plot sweep", session.name))
         return
-    say(f"  --yes takes this action: {question.proposal}")
-    if question.instead:
-        say(f"  the alternative, wider ranges first: {question.instead}")
+    say(f"  --yes takes this action: {decision.proposal}")
+    if decision.instead:
+        say(f"  the alternative, wider ranges first: {decision.instead}")
     next_step(command("run", session.study_file or session.name, after=("--yes",)))
 
 

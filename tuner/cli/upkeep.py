@@ -11,7 +11,7 @@ from tuner.cli.places import opened
 from tuner.cli.storage_options import AdoptStorage, Backup, Verify
 from tuner.reading import campaign_name
 from tuner.shown import word
-from tuner.storage.adoption import Adoption, begin_adoption, bring_files, end_adoption, planned_adoption
+from tuner.storage.copies import Adoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tuner.design.shape_group import shape_group_of
 from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.execution.choices import Choices
@@ -64,7 +63,7 @@ class Fusing:
             return 1 if self.fuse == "off" else self.fuse
         if self._groups is None:
             trials = self.ledger.trials(self.row.study_id)
-            self._groups = {shape_group_of(self.row.study, one.point) for one in trials}
+            self._groups = {self.row.study.shape_group(one.point) for one in trials}
             left = sum(not one.state.finished for one in trials)
             self._short = steps_ahead(self.setting, left, self.crew) < FEWEST_STEPS
         known = [choice.num_trials for group in self._groups if (choice := self.choices.of(group)) is not None]

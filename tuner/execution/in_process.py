@@ -14,7 +14,7 @@ from tuner.records import Claim, State, TrialUpdate
 from tuner.records.conclusions import StudyProfile
 from tuner.shown import shown
 from tuner.signals import SHUTDOWN
-from tuner.storage.living import worker_id
+from tuner.storage.liveness import worker_id
 from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow

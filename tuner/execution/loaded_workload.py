@@ -15,7 +15,9 @@ from tuner.design.workload import Workload
 from tuner.execution.identifying import Identifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
+from tuner.records import Promises
 from tuner.storage.store import Ledger
+from tuner.training.alone import promised_on
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
@@ -48,6 +50,11 @@ class LoadedWorkload:
     def write_to(self, checkpoint_root: Path) -> None:
         """Write checkpoints to this folder from now on; processes that start later do so, too."""
         self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
+
+    @property
+    def promises(self) -> Promises:
+        """What may be relied on for the trials that are trained here."""
+        return promised_on(self.device)
 
     @cached_property
     def data(self) -> Data:

@@ -10,8 +10,8 @@ from tuner.errors import DeclarationError
 from tuner.records.budget_origin import AS_STARTED, DECLARED, BudgetOrigin
 from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.launch import Session, required_round, started_study
-from tuner.rounds.lengths import check_growth, compute_bound_lengths
 from tuner.rounds.plan import round_name
+from tuner.rounds.round_lengths import check_growth, compute_bound_lengths
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,19 @@
 """Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
 
+import hashlib
 import logging
 import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 from tuner.analysis.frames import study_frames
 from tuner.analysis.questions.infeasible import FEWEST_ALIKE, spoiled_by_data
@@ -23,12 +30,11 @@ from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records import Price, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, FiniteValidation, SecondTry
-from tuner.rounds.basis import basis_of
+from tuner.rounds.comparison import Comparison, basis_of
 from tuner.rounds.plan import round_name
-from tuner.rounds.provenance import command_line, environment, revision
-from tuner.rounds.same_study import Comparison
+from tuner.security import without_secrets
 from tuner.shown import word
-from tuner.storage.living import worker_id
+from tuner.storage.liveness import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -309,7 +315,58 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
         "data": dict(session.campaign.workload.provenance()),
         "fingerprint": today.fingerprint,
         "packages": dict(today.packages),
+        "promises": session.loaded.promises.to_data(),
     }
     session.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()
     )
+
+
+PACKAGES = ("tuner", "torch", "numpy", "scipy", "pandas", "sqlalchemy")
+
+
+def revision(folder: Path) -> dict[str, Any]:
+    """Git's commit of `folder`, and a digest of what is not committed; empty outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no") or ""
+    if not changed.strip():
+        return {"commit": commit.strip(), "uncommitted": False}
+    difference = _git(folder, "diff", "HEAD") or ""
+    digest = hashlib.sha256(difference.encode()).hexdigest()[:16]
+    return {"commit": commit.strip(), "uncommitted": True, "difference": digest, "files": changed.split("\n")[:20]}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and the machine, without any environment variable."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cores": os.cpu_count(),
+        "versions": {package: found for package in PACKAGES if (found := _version(package))},
+    }
+
+
+def command_line() -> str:
+    """The command as it was given, without passwords in URLs."""
+    told = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return without_secrets(told)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    program = shutil.which("git")
+    if program is None:
+        return None
+    asked = subprocess.run(  # noqa: S603 - a fixed program with fixed arguments
+        [program, "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=20
+    )
+    return asked.stdout if asked.returncode == 0 else None

@@ -12,12 +12,11 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
 from tuner.rounds.launch import Plan, Session, plan_study
-from tuner.rounds.lengths import compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
-from tuner.rounds.prepare import declared_regime, known_regime, prepared_round
+from tuner.rounds.prepared_round import declared_regime, known_regime, prepared_round
 from tuner.rounds.promotion import most_promoted
-from tuner.rounds.sweep import MAX_EXTENSIONS, SEED_ROOM, check_sweep, settled_outcome
-from tuner.rounds.sweep_plan import SweepPlan, sweep_plan
+from tuner.rounds.round_lengths import compute_bound_lengths
+from tuner.rounds.sweep import MAX_EXTENSIONS, SEED_ROOM, SweepPlan, check_sweep, settled_outcome, sweep_plan
 
 REFINED = 3  # [P] rates that tie inside one evaluation interval and are trained again with finer evaluations
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Text, and_, case, cast, func, or_, select
 
 from tuner.storage.dialects import column_of, is_real, is_whole
-from tuner.storage.numbers import FINITE, UNUSUAL, restored
 from tuner.storage.schema import measurement, metric, trial
+from tuner.storage.stored_values import FINITE, UNUSUAL, restored
 
 _PLACE = (measurement.c.trial_id, measurement.c.metric_id)
 

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, insert, select, text, update
 from tuner.errors import StorageError
 from tuner.security import plain_name
 from tuner.storage.dialects import DatabaseTime, is_postgresql
-from tuner.storage.rows import refuse_strange
 from tuner.storage.schema import campaign, storage, study, trial
+from tuner.storage.stored_values import refuse_strange
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,7 @@ To change a table: change it in `schema`, and append the function that does the 
 """
 
 import secrets
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,9 @@ from sqlalchemy.schema import CreateColumn
 
 from tuner.errors import StorageError
 from tuner.shown import quoted
+from tuner.storage.backups import copy_sqlite
 from tuner.storage.dialects import DatabaseTime, lock_schema
-from tuner.storage.engine import PATIENCE, Database
-from tuner.storage.opened_file import connect_to
+from tuner.storage.engine import Database
 from tuner.storage.schema import checkpoint, metadata, schema_version, storage, study, trial
 
 Migration = Callable[[Connection], None]
@@ -127,26 +125,3 @@ def _stamp(connection: Connection, version: int) -> None:
 
 def _back_up(file: Path, version: int) -> None:
     copy_sqlite(file, file.with_name(f"{file.name}.version-{version}"))
-
-
-def copy_sqlite(source: Path, target: Path) -> None:
-    """A consistent copy, also while others write (copying the file is not: its log would be missing).
-
-    It has an identity of its own and knows that it is a copy, and gets its name when it is whole.
-    """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    temporary.touch(mode=0o600)
-    try:
-        with closing(connect_to(source, PATIENCE)) as reader, closing(sqlite3.connect(temporary)) as writer:
-            reader.backup(writer)
-            _mark_copy(writer)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _mark_copy(copied: sqlite3.Connection) -> None:
-    """Files of versions before 3 have no identity: they get one when they are opened."""
-    if copied.execute("SELECT 1 FROM sqlite_master WHERE name = 'storage'").fetchone():
-        copied.execute("UPDATE storage SET copy_of = identity, identity = ?", [secrets.token_hex(16)])
-        copied.commit()

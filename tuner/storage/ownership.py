@@ -15,7 +15,7 @@ from tuner.security import plain_name
 from tuner.storage.folder_files import Contents, checkpoint_names, sorted_out
 from tuner.storage.identity import Identity, Site
 from tuner.storage.neighbours import original_of, others_that_name
-from tuner.storage.owner import Owner, folder_key, owner_or_none, read_owner, write_owner
+from tuner.storage.owner_file import Owner, folder_key, owner_or_none, read_owner, write_owner
 from tuner.storage.store import Ledger
 
 _log = logging.getLogger(__name__)

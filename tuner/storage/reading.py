@@ -24,9 +24,8 @@ from tuner.records import (
 )
 from tuner.shown import quoted
 from tuner.storage.codec import point_from, schedule_from, steps_from
-from tuner.storage.numbers import restored
-from tuner.storage.rows import MOST_STEPS, refuse_strange
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
+from tuner.storage.stored_values import MOST_STEPS, refuse_strange, restored
 
 T = TypeVar("T")
 

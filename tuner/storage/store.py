@@ -24,17 +24,17 @@ from tuner.records import (
     TrialUpdate,
 )
 from tuner.records.conclusions import Conclusion, FusionChoice, Retention
-from tuner.storage import claims, curves, identity, reading, recording, recovery, studies
+from tuner.storage import claims, curves, identity, reading, recording, studies
+from tuner.storage.backups import copy_sqlite, dump_postgresql
 from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
-from tuner.storage.finished import insert_finished
 from tuner.storage.identity import Identity, Site
-from tuner.storage.migrations import copy_sqlite, create_or_migrate
+from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
-from tuner.storage.server import dump_postgresql
+from tuner.storage.recording import insert_finished
 from tuner.storage.studies import LaunchRow, StudyRow
 
 C = TypeVar("C", bound=Conclusion)
@@ -319,7 +319,7 @@ class Ledger:
 
     def forget_dead_workers(self, study_id: int) -> int:
         """End the leases of workers that are known here to be dead; returns how many trials they held."""
-        return self._database.write(lambda connection: recovery.expire_dead_workers(connection, study_id))
+        return self._database.write(lambda connection: claims.expire_dead_workers(connection, study_id))
 
     def retry(self, study_id: int, numbers: Collection[int] | None = None, *, afresh: bool = False) -> list[int]:
         """Let FAILED trials (all, or those of these numbers) wait again with new attempts; returns their numbers.
@@ -327,7 +327,7 @@ class Ledger:
         They go on from their last saved state, or `afresh` from nothing. What cannot be read stays FAILED.
         """
         return self._database.write(
-            lambda connection: recovery.retry_failed(connection, study_id, numbers, afresh=afresh)
+            lambda connection: claims.retry_failed(connection, study_id, numbers, afresh=afresh)
         )
 
     # What came out

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
-from tuner.analysis.questions.isolation import MINIMUM_EACH
-from tuner.analysis.roles import role_warnings
+from tuner.analysis.questions.isolation import MINIMUM_EACH, role_warnings
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Choice
@@ -14,13 +13,13 @@ from tuner.design.trial import Trial
 from tuner.errors import DeclarationError
 from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
 from tuner.records.conclusions import RegimeVerdict
-from tuner.rounds.basis import basis_of, stale_budget
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
+from tuner.rounds.comparison import basis_of, stale_budget
 from tuner.rounds.expand import planned_expansion
 from tuner.rounds.launch import Session, started_study
-from tuner.rounds.lengths import check_transfer, compute_bound_lengths
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.promotion import promotion
+from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tuner.records import Claim, Measurement, TrialUpdate
-from tuner.storage.numbers import restored, stored
 from tuner.storage.store import Ledger
+from tuner.storage.stored_values import restored, stored
 
 PATTERNS = st.integers(0, 2**64 - 1)
 SPECIAL = [-0.0, 0.0, math.nan, math.inf, -math.inf, 5e-324, -5e-324, 1.7976931348623157e308, 0.1 + 0.2, 2.0**53]

@@ -14,7 +14,7 @@ from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve_find
 from tuner.design.objective import maximize, minimize
 from tuner.design.study_file import load_campaign
 from tuner.execution.replay import replayed
-from tuner.rounds.budget_curve import even_lengths
+from tuner.rounds.curve_stages import even_lengths
 from tuner.storage.store import open_ledger
 
 COMPUTE_BOUND = [
@@ -170,7 +170,7 @@ def test_verdicts(values, direction, verdict):
     finding = budget_curve_finding(curve)
     assert finding.verdict == verdict, finding.summary
     assert finding.needs_action == (verdict == "longer_hurts")
-    assert any("One seed" in caveat for caveat in finding.caveats)
+    assert any("Only one seed" in caveat for caveat in finding.caveats)
 
 
 def test_two_lengths_that_came_to_an_end_are_no_curve():

@@ -6,7 +6,7 @@ import pytest
 
 from tuner import Campaign, Round, SearchSpace, Workload, inverse_sqrt, log_uniform, minimize
 from tuner.errors import DeclarationError, TransferError
-from tuner.rounds.lengths import check_transfer, compute_bound_lengths, geometric_lengths, many_rounds_note
+from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths, geometric_lengths, many_rounds_note
 
 
 class Toy(Workload):

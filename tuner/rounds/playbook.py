@@ -1,7 +1,7 @@
 """The whole playbook: sweep, regime, round 1, its findings, the longer rounds (A1-A45).
 
 Each stage is recorded in the Ledger, so a run that was interrupted goes on; a stage that is done costs nothing.
-Where a finding needs a person's decision the run stops with a `Question`, unless it was told to take the
+Where a finding needs a person's decision the run stops with a `Decision`, unless it was told to take the
 proposed action.
 """
 
@@ -25,16 +25,16 @@ from tuner.records.conclusions import RegimeVerdict
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.expand import expand_round
 from tuner.rounds.launch import Session, launch_surely, refuse_all_failed
-from tuner.rounds.lengths import many_rounds_note
 from tuner.rounds.plan import round_name
-from tuner.rounds.prepare import Prepared, declared_regime, prepared_expansion, prepared_round
+from tuner.rounds.prepared_round import Prepared, declared_regime, prepared_expansion, prepared_round
+from tuner.rounds.round_lengths import many_rounds_note
 from tuner.rounds.sweep import MAX_EXTENSIONS, run_sweep, settled_outcome
 from tuner.shown import word
 from tuner.storage.studies import StudyRow
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Decision:
     """What a person has to decide: the findings behind it, what `--yes` would do, and a command that does otherwise.
 
     proposal: "" where `--yes` cannot choose; then `lines` says what to write, and where.
@@ -49,10 +49,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended: through, or at a question. `rounds`: the studies of its rounds, whose trials may have FAILED."""
+    """How a run ended: complete, or with a decision for a person.
+
+    rounds: the studies of its rounds, whose trials may have FAILED.
+    """
 
     findings: tuple[Finding, ...]
-    question: Question | None = None
+    decision: Decision | None = None
     rounds: tuple[StudyRow, ...] = ()
 
 
@@ -69,7 +72,7 @@ def _lines_without_a_number(outcome: SweepOutcome, records: SweepRecords) -> tup
 
 
 class Playbook:
-    """One run of the playbook. `tell` is told what happens; `yes` takes the proposed action of every question.
+    """One run of the playbook. `tell` is told what happens; `yes` takes the proposed action of every decision.
 
     expand: how often the space of a round is widened where its best points press against a range (B20). retry_failed:
     train FAILED trials of every stage again; those of a stage are anyway, once.
@@ -90,19 +93,19 @@ class Playbook:
         Raises InputError, Paused, Interrupted, or TrialsFailed where a stage has no answer because trials FAILED.
         """
         self._warn_about_rounds()
-        question = self._find_regime()
+        decision = self._find_regime()
         for number in range(1, len(self.session.campaign.rounds) + 1):
-            if question is not None:
+            if decision is not None:
                 break
-            question = self._run_round(number)
-        return Ending(tuple(self.findings), question, tuple(self.rounds))
+            decision = self._run_round(number)
+        return Ending(tuple(self.findings), decision, tuple(self.rounds))
 
     def _warn_about_rounds(self) -> None:
         note = many_rounds_note(len(self.session.campaign.rounds))
         if note is not None:
             self.tell(f"note: {note}")
 
-    def _find_regime(self) -> Question | None:
+    def _find_regime(self) -> Decision | None:
         """Sweep where one is declared, and decide how rounds are planned (A1)."""
         campaign = self.session.campaign
         declared = declared_regime(campaign)
@@ -114,12 +117,12 @@ class Playbook:
                 )
             self.tell(f"regime: {declared or 'undecided'}, as declared")
             return None
-        outcome, question = self._sweep_until_valid(campaign.sweep)
-        if question is not None:
-            return question
+        outcome, decision = self._sweep_until_valid(campaign.sweep)
+        if decision is not None:
+            return decision
         return self._judge_regime(outcome, declared)
 
-    def _sweep_until_valid(self, sweep: Sweep) -> tuple[SweepOutcome, Question | None]:
+    def _sweep_until_valid(self, sweep: Sweep) -> tuple[SweepOutcome, Decision | None]:
         for _ in range(MAX_EXTENSIONS + 1):
             outcome = settled_outcome(self.session, sweep) or run_sweep(
                 self.session, sweep, retry_failed=self.retry_failed
@@ -130,7 +133,7 @@ class Playbook:
                 break
             proposal = f"extend the grid to {', '.join(f'{rate:g}' for rate in outcome.extended_grid)}"
             if not self.yes:
-                return outcome, Question("The sweep's grid ends too early. Extend it?", (finding,), proposal)
+                return outcome, Decision("The sweep's grid ends too early. Extend it?", (finding,), proposal)
             self.tell(f"taking the proposed action: {proposal}")
             sweep = replace(sweep, learning_rate=outcome.extended_grid)
         if isinstance(outcome, Fitted):
@@ -140,7 +143,7 @@ class Playbook:
             self.tell(f"the training set was not fitted; {going_on}")
             return outcome, None
         text = "The sweep found no number of steps. How long shall trials train?"
-        return outcome, Question(text, (finding,), "", lines=_lines_without_a_number(outcome, records))
+        return outcome, Decision(text, (finding,), "", lines=_lines_without_a_number(outcome, records))
 
     def _without_a_fit(self) -> str:
         """How the rounds go on where nothing was fitted; "" where nothing that was declared says."""
@@ -149,7 +152,7 @@ class Playbook:
         steps = self.session.campaign.rounds[0].max_train_steps
         return "" if steps is None else f"going on with the {steps:,} steps that round 1 declares"
 
-    def _judge_regime(self, outcome: SweepOutcome, declared: str | None) -> Question | None:
+    def _judge_regime(self, outcome: SweepOutcome, declared: str | None) -> Decision | None:
         finding = self._add(regime_finding(self._sweep().frames, outcome))
         contradiction = contradiction_finding(declared, finding) if declared else None
         if contradiction is not None:
@@ -167,7 +170,7 @@ class Playbook:
             raise StorageError(f"the sweep of {self.session.name!r} left no record")
         return records
 
-    def _run_round(self, number: int) -> Question | None:
+    def _run_round(self, number: int) -> Decision | None:
         prepared = prepared_round(self.session, number)
         self._announce(number, prepared)
         self._launch(prepared)
@@ -217,22 +220,22 @@ class Playbook:
         self.rounds.append(row)
         refuse_all_failed(self.session, row)
 
-    def _judge_boundaries(self, number: int, frames: StudyFrames) -> Question | None:
+    def _judge_boundaries(self, number: int, frames: StudyFrames) -> Decision | None:
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]
         open_ones = needing_action(boundaries)
         if not open_ones or number == len(self.session.campaign.rounds):
             return None
         names = ", ".join(finding.subject for finding in open_ones)
-        question = Question(
+        decision = Decision(
             f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
             tuple(open_ones),
             f"go on to round {number + 1} with the best points found",
             f"tuner run {word(self.session.study_file or self.session.name)} --expand {self._widenings(number) + 1}",
         )
         if self.yes:
-            self.tell(f"taking the proposed action: {question.proposal}")
+            self.tell(f"taking the proposed action: {decision.proposal}")
             return None
-        return None if self._was_answered(number) else question
+        return None if self._was_answered(number) else decision
 
     def _check_declared_regime(self, frames: StudyFrames) -> None:
         """What was declared and not swept for is held against the curves of round 1 (A1)."""

@@ -14,7 +14,7 @@ from tuner.failpoints import failpoint
 from tuner.security import make_private_folder
 from tuner.storage.folder_files import OWNER_FILE, checkpoint_names, difference, differences
 from tuner.storage.neighbours import neighbour_at
-from tuner.storage.owner import Owner, owner_or_none, write_owner
+from tuner.storage.owner_file import Owner, owner_or_none, write_owner
 from tuner.storage.ownership import Standing, look
 from tuner.storage.reading import CheckpointFile
 from tuner.storage.store import Ledger

@@ -8,7 +8,7 @@ from tuner import Campaign, Round, SearchSpace, choice, constant_then_decay, log
 from tuner.design.origin import promoted_from
 from tuner.records import Measurement, State, TrialUpdate
 from tuner.rounds.launch import started_study
-from tuner.rounds.prepare import prepared_round
+from tuner.rounds.prepared_round import prepared_round
 
 SPACE = SearchSpace(
     learning_rate=log_uniform(1e-3, 1e-1),

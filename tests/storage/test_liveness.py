@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tuner.records import Claim
-from tuner.storage import living
-from tuner.storage.living import dead_workers, worker_id
+from tuner.storage import liveness as living
+from tuner.storage.liveness import dead_workers, worker_id
 from tuner.storage.store import Ledger
 
 HOST, PID, RANDOM, BOOT, NAMESPACES, STARTED = range(6)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells boots, namespaces and start times")
 pytestmark = linux
-NAME_YOURSELF = "from tuner.storage.living import worker_id; print(worker_id(), flush=True); input()"
+NAME_YOURSELF = "from tuner.storage.liveness import worker_id; print(worker_id(), flush=True); input()"
 
 
 def changed(worker: str, place: int, value: str) -> str:
@@ -141,7 +141,7 @@ def test_trials_of_the_dead_are_free_at_once_and_those_of_all_others_are_not(
 
 ASK = """
 import os, sys
-from tuner.storage.living import dead_workers, worker_id
+from tuner.storage.liveness import dead_workers, worker_id
 print(worker_id(), flush=True)
 for line in sys.stdin:
     print(bool(dead_workers({line.strip()})), flush=True)
