@@ -21,7 +21,7 @@ from tuner.plots.catalog import PLOTS
 
 FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
 NAME = re.compile(r"(`[^`]+`)(\w?)")  # a name in backticks, and the letter behind it
-WIDTH = 100  # columns of the terminal that the help is shown in
+WIDTH = 88  # columns of the terminal that the help is shown in
 
 
 def write_pages(docs: Path) -> None:
@@ -64,8 +64,7 @@ def commands() -> str:
     for group, members in grouped():
         parts += [f"## {group}", table(("command", ""), ((f"`tuner {one.name}`", one.help) for one in members))]
         for one in members:
-            example = f"\n\n```sh\n{one.example}\n```" if one.example else ""
-            parts.append(f"### tuner {one.name}\n\n{one.help}.{example}\n\n```text\n{help_of(one.name)}\n```")
+            parts.append(f"### tuner {one.name}\n\n{one.help}.\n\n```text\n{help_of(one.name)}\n```")
     return "\n\n".join(parts)
 
 

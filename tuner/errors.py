@@ -4,20 +4,20 @@ TunerError
 ├── InputError            wrong input: the message names the value, the rule and the way out    exit code 2
 │   ├── DeclarationError      a study file, search space, schedule or budget that cannot be
 │   ├── WorkloadError         the workload's model, loss, metrics or data break their contract
-│   ├── StudyChanged          the same study was started before with another declaration, code or data
-│   ├── TransferError         a schedule that cannot be carried to another length without being told how
-│   ├── NotFusible            a model or loss that cannot be trained as one stacked model
+│   ├── StudyChanged          the study was started before with another declaration, code or data
+│   ├── TransferError         no rule carries the schedule to another length, and the study declares none
+│   ├── NotFusible            a model or loss that cannot be part of one stacked model
 │   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
 ├── Infeasible            raised by a user's model or loss to reject a point
-├── TrialsFailed          trials FAILED, and what was asked for rests on them; see their reasons  exit code 4
-├── LeaseLost             another worker owns this trial now; nothing of ours may be written
+├── TrialsFailed          trials FAILED, and the result would rest on them; see their reasons      exit code 4
+├── LeaseLost             another worker owns this trial now; this one must not write
 ├── CorruptCheckpoint     a checkpoint file that is not what was recorded
-├── Paused                the infrastructure gave way (disk full, ...); run again to continue    exit code 75
-│   ├── Unreachable           the database does not answer now; what was not written is kept and tried again
-│   │   └── ServerFull            the server has no free connection; waited for somewhat longer
+├── Paused                the machine gave way (disk full, ...); run again to continue           exit code 75
+│   ├── Unreachable           the database does not answer; unwritten records are kept, and written later
+│   │   └── ServerFull            the server has no free connection; the program waits longer
 │   ├── RecordsGone           the SQLite file was deleted, replaced or moved while it was open; what it held is saved
-│   └── DeviceLost            the accelerator's context is dead: this process can train nothing any more
-└── Interrupted           a signal asked for an end; run again to continue                       exit code 130
+│   └── DeviceLost            the accelerator's context is dead: this process cannot train any more
+└── Interrupted           a signal stopped the command; run again to continue                    exit code 130
 """
 
 
@@ -30,7 +30,7 @@ class InputError(TunerError):
 
 
 class DeclarationError(InputError):
-    """What a study file declares cannot be: an empty range, an unknown optimizer, a searched seed."""
+    """A study file declares what is not possible: an empty range, an unknown optimizer, a searched seed."""
 
 
 class WorkloadError(InputError):
@@ -46,7 +46,7 @@ class TransferError(InputError):
 
 
 class NotFusible(InputError):
-    """A model or loss that cannot be trained beside others of its shape; the message names the operation."""
+    """A model or loss that cannot be part of one stacked model; the message names the operation."""
 
 
 class StorageError(InputError):
@@ -58,11 +58,11 @@ class Infeasible(TunerError):
 
 
 class TrialsFailed(TunerError):
-    """Trials FAILED, and what was asked for cannot rest on the others; the message lists trials and reasons."""
+    """Trials FAILED, and the others are not enough for the result; the message lists trials and reasons."""
 
 
 class LeaseLost(TunerError):
-    """The fence of a trial has moved on: another worker owns it, and our write was refused."""
+    """The fence of a trial has moved on: another worker owns it, and this write was refused."""
 
 
 class CorruptCheckpoint(TunerError):
@@ -78,7 +78,7 @@ class Unreachable(Paused):
 
 
 class ServerFull(Unreachable):
-    """The database server has no free connection for us: it was waited for, and others hold all of them."""
+    """The database server has no free connection, also after the wait: other clients hold all of them."""
 
 
 class RecordsGone(Paused):
@@ -90,4 +90,4 @@ class DeviceLost(Paused):
 
 
 class Interrupted(TunerError):
-    """Somebody asked us to stop; everything since the last commit is replayed exactly when run again."""
+    """A signal stopped the command; the next run replays everything since the last commit exactly."""

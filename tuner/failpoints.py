@@ -1,4 +1,4 @@
-"""Places where a test may let the program fail: before and after every action that is meant to be durable.
+"""Failpoints: places where a test can make the program fail, before and after every durable action.
 
 `failpoint("ck-synced")` costs one look at a global. TUNER_FAILPOINTS arms them: `name@k=action, ...` acts at the
 k-th pass of that name (`*` stands for every name), once. Actions: kill9, sigstop, sleep, enospc, eio, operational
@@ -19,14 +19,14 @@ SLEEP_SECONDS = 2.0
 
 
 def failpoint(name: str) -> None:
-    """Pass a place where a test may have armed a fault."""
+    """Trigger the fault that a test has armed at this place, if there is one."""
     if _armed is not None:
         _armed.passed(name)
 
 
 @dataclass(slots=True)
 class Armed:
-    """What shall happen: action by (name, pass). `passes` counts; `trace` holds the names in their order."""
+    """Faults by (name, pass). `passes` counts the passes of each name; `trace` is the list of names in their order."""
 
     actions: dict[tuple[str, int], str]
     passes: Counter[str] = field(default_factory=Counter)
@@ -42,14 +42,14 @@ class Armed:
 
 
 def arm(text: str) -> Armed:
-    """Arm failpoints in this process: "ck-written@2=kill9, sweep@1=eio". Raises ValueError for what is no such text."""
+    """Arm failpoints in this process: "ck-written@2=kill9, sweep@1=eio". Raises ValueError for another text."""
     global _armed
     _armed = Armed(_parsed(text))
     return _armed
 
 
 def disarm() -> None:
-    """Pass all failpoints unharmed again."""
+    """Remove all armed faults."""
     global _armed
     _armed = None
 

@@ -10,7 +10,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def make_private_folder(folder: Path) -> list[Path]:
-    """Create `folder` and those above it that are missing, for their owner only; returns those, the highest first.
+    """Create `folder` and its missing parents, for their owner only; returns the new folders, the highest first.
 
     Raises OSError.
     """
@@ -21,9 +21,9 @@ def make_private_folder(folder: Path) -> list[Path]:
 
 
 def plain_name(name: str) -> str:
-    """A name for a file or folder made from the user's text and never that text itself (R56).
+    """A safe name for a file or folder, made from the user's text (R56).
 
-    Different texts have different names: what is not plain letters, digits, "_" and "-" ends with a digest.
+    Different texts give different names: a text with other characters than letters, digits, "_" and "-" gets a digest.
     """
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60]
     if plain == name:
@@ -33,7 +33,7 @@ def plain_name(name: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Passwords in URLs and after words like token are stars: a command line may hold them (R38, R60)."""
+    """`text` with stars for passwords in URLs and for values after words like token (R38, R60)."""
     return _SECRET_VALUE.sub(r"\1***", _URL_PASSWORD.sub(r"\1***@", text))
 
 
@@ -43,9 +43,9 @@ def holds_password(url: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """The address of a database without its password, for which the client then looks elsewhere (PGPASSWORD, .pgpass).
+    """The address of a database without its password; the client then reads PGPASSWORD or .pgpass.
 
-    The password of a client's key (sslpassword) is left out too. Text that is no such address stays as it is.
+    The password of a client's key (sslpassword) is left out too. Any other text stays as it is.
     """
     if "://" not in url:
         return url
@@ -54,7 +54,7 @@ def without_password(url: str) -> str:
 
 
 def safe_cell(value: object) -> object:
-    """A cell or a heading that a spreadsheet shows and does not run as a formula (R59)."""
+    """`value` as a cell or heading that no spreadsheet runs as a formula (R59)."""
     return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
 
 

@@ -1,8 +1,8 @@
 """How untrusted text is shown to people: names, values, reasons and file names can hold anything.
 
-A name may hold a line break and "next: rm -rf ~", an escape sequence that clears the terminal, or a mark that turns
-the reading direction round. So everything that a person reads passes one of these functions on its way out: on the
-terminal, in logs, plots and pages. JSON and CSV keep every letter, because programs read them.
+A name may hold a line break and "next: rm -rf ~", an escape sequence that clears the terminal, or a mark that reverses
+the reading direction. Therefore every text that a person reads passes one of these functions: on the terminal, in
+logs, plots and pages. JSON and CSV keep every letter, because programs read them.
 """
 
 import logging
@@ -33,7 +33,7 @@ def shown(text: str) -> str:
 
 
 def shown_lines(text: str, indent: str = "  ") -> str:
-    """`text` with its own line breaks, each line after the first behind `indent`, so that it can pose as no other."""
+    """`text` with its line breaks, later lines behind `indent`, so that no line looks like another message."""
     first, *others = text.split("\n")
     return "\n".join([_line(first), *(indent * (line[:2] != indent) + _line(line) for line in others)])
 
@@ -44,7 +44,7 @@ def in_html(text: str) -> str:
 
 
 def quoted(value: object, most: int = LONGEST) -> str:
-    """`value` as a message quotes it: its repr on one line, cut where it is long, and then with its length."""
+    """`value` as a message quotes it: its repr on one line, cut where it is long, with its length then."""
     if isinstance(value, str | bytes):
         told = shown(repr(value[: most + 1]))
         return told if len(told) <= most + 2 else f"{_cut(told, most)} ({len(value):,} characters)"
@@ -89,7 +89,7 @@ def commands_about(text: str, study_file: object) -> str:
 
 
 def escape_logs() -> None:
-    """From now on no log record of this package holds more than a line, whoever handles it."""
+    """Keep every log record of this package on one line from now on, for all handlers."""
     made = logging.getLogRecordFactory()
 
     def escaped(*arguments: object, **named: object) -> logging.LogRecord:

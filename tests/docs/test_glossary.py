@@ -16,7 +16,6 @@ STILL_USED: tuple[str, ...] = (
     "asked of",
     "bear",
     "beside the training",
-    "born",
     "crew",
     "noises",
     "spreads",
@@ -33,13 +32,10 @@ STILL_TWICE: tuple[str, ...] = (
     "Noise",
     "Plan",
     "Plot",
-    "Question",
     "Replay",
     "Site",
     "Sweep",
-    "Task",
     "Winner",
-    "Worker",
 )
 
 

@@ -14,7 +14,7 @@ FORBIDDEN = {
     "eval": r"(?<![\w.])(eval|exec|compile|__import__)\(",
     "weights_only": r"weights_only\s*=\s*(?!True)",
     "allow_pickle": r"allow_pickle\s*=\s*(?!False)",
-    "yaml": r"\byaml\.(unsafe_|full_)?load\b",
+    "yaml": r"\byaml\.(unsafe_|full_)?load\b(?!\([^\n]*, yaml\.BaseLoader\))",  # that one makes texts, lists and dicts
     "shell": r"shell\s*=\s*True|os\.(system|popen)\(",
     "the world": r"0\.0\.0\.0|INADDR_ANY|\bhost\s*=\s*[\"']{2}",
     "a server": r"import (socketserver|http\.server)|from (socketserver|http\.server)|\b(create_server|listen)\(\)",
@@ -51,6 +51,7 @@ def test_no_template_switches_escaping_off():
         ("weights_only", "torch.load(path, weights_only=trusted)"),
         ("allow_pickle", "np.load(path, allow_pickle=True)"),
         ("yaml", "yaml.load(text, Loader)"),
+        ("yaml", "yaml.full_load(text)"),
         ("shell", "subprocess.run(command, shell=True)"),
         ("the world", 'serve("0.0.0.0", 80)'),
         ("a server", "import http.server"),
@@ -65,3 +66,4 @@ def test_the_check_sees_what_it_looks_for(name, line):
 
 def test_what_is_fine_passes():
     assert found("model.eval()\nre.compile(pattern)\ntorch.load(path, weights_only=True)  # no pickle") == []
+    assert found("data = yaml.load(text_of(path), yaml.BaseLoader)") == []

@@ -85,11 +85,11 @@ class LoadedWorkload:
 
         Without points they are chosen. Builds a model at each, and tries one batch.
         """
-        return self.identifier.of_study(self.setting(study), points)
+        return self.identifier.of_study(self.setup(study), points)
 
     def check_repeatable(self, study: Study, looked_at: Identity) -> None:
         """Raise WorkloadError when data() or model() return something else at a second call. Writes nothing."""
-        self.identifier.check_repeatable(self.setting(study), looked_at)
+        self.identifier.check_repeatable(self.setup(study), looked_at)
 
     def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
         """The first steps that each trial would inherit from one trained before (`design.prefix`)."""
@@ -101,7 +101,7 @@ class LoadedWorkload:
         known = numerics(self.device, self.machine.profile, self.identifier.packages)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
 
-    def setting(
+    def setup(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
     ) -> TrainingSetup:
         """What all trials of a study share in training. place: the folder of its checkpoints below the root."""

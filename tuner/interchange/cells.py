@@ -17,11 +17,11 @@ from tuner.errors import DeclarationError
 from tuner.security import original_cell, safe_cell
 
 UNKNOWN = "<NA>"  # a cell of a value that is not known, where an empty one would mean None
-_NOTHING = ("", "na", "n/a", "<na>", "none", "null")  # what tools write into a cell in which nothing stands
+_NOTHING = ("", "na", "n/a", "<na>", "none", "null")  # what tools write into an empty cell
 _NAN = ("nan", "nan(ind)", "1.#ind", "1.#qnan")
 _INFINITE = ("inf", "infinity", "1.#inf")
 _QUOTED = 80  # characters of a cell that a message shows
-LARGEST = 2**53  # whole numbers beyond are not exact
+LARGEST = 2**53  # larger whole numbers are not exact
 
 
 def is_nothing(cell: object) -> bool:
@@ -57,7 +57,7 @@ def numbers_in(column: pd.Series, where: str) -> tuple[NDArray[np.float64], NDAr
 
 
 def _word(cell: str) -> float | str:
-    """A cell that is no finite number: NaN or infinite, "empty" or "wrong"."""
+    """The meaning of a cell that is not a finite number: NaN, infinite, "empty" or "wrong"."""
     unsigned = cell.lstrip("+-")
     if cell in _NOTHING:
         return "empty"
@@ -71,7 +71,7 @@ def _word(cell: str) -> float | str:
 
 
 def whole_numbers_in(column: pd.Series, where: str) -> NDArray[np.int64]:
-    """Steps or numbers of trials, also as 40.0. Raises DeclarationError naming the first cell that is none."""
+    """Whole numbers, such as steps, also written as 40.0. Raises DeclarationError naming the first other cell."""
     numbers, _ = numbers_in(column, where)
     wrong = ~np.isfinite(numbers) | (numbers != np.round(numbers)) | (numbers < 0) | (numbers > LARGEST)
     if wrong.any():
@@ -132,7 +132,7 @@ def _cells_in_table(values: Sequence[object], choices: Sequence[Value], none: st
 
 
 def choice_of(cell: object, choices: Sequence[Value], where: str) -> Value:
-    """The choice that a cell means that is not empty. Raises DeclarationError where it is none, or could be two."""
+    """The choice that a non-empty cell means. Raises DeclarationError for a cell that means none, or could mean two."""
     text = cell if isinstance(cell, str) else json.dumps(_plain(cell), default=str)
     for candidate in dict.fromkeys((text, original_cell(text))):
         for found in _readings(candidate, choices):
@@ -151,7 +151,7 @@ def choice_cell_in_words(value: Value) -> str:
 
 
 def empty_choice(choices: Sequence[Value], where: str) -> tuple[Value, ...]:
-    """What an empty cell means where the hyperparameter exists: None or "" where that is a choice, else nothing."""
+    """The choice that an empty cell means where the hyperparameter exists: None or "", if that is a choice."""
     found = tuple(value for value in choices if value is None or value == "")
     if len(found) > 1:
         raise DeclarationError(f'{where} is empty, and both None and "" are among the choices: write null or ""')
@@ -159,12 +159,12 @@ def empty_choice(choices: Sequence[Value], where: str) -> tuple[Value, ...]:
 
 
 def empty_means_a_choice(choices: Sequence[Value]) -> bool:
-    """Whether an empty cell is read as a choice, so that a value that is not known needs a word."""
+    """Whether an empty cell is read as a choice, so that an unknown value has to be written as a word."""
     return None in choices or "" in choices
 
 
 def look_alike(choices: Sequence[Value]) -> list[Value]:
-    """The choices that a table from elsewhere writes alike, as 1 and "1"."""
+    """The choices that tables of other tools write alike, such as 1 and "1"."""
     texts = [str(choice).lower().removesuffix(".0") for choice in choices]
     return [choice for choice, text in zip(choices, texts, strict=True) if texts.count(text) > 1]
 
@@ -179,7 +179,7 @@ def _readings(text: str, choices: Sequence[Value]) -> Iterator[list[Value]]:
 
 
 def _where(reads: Callable[[str, Value], bool], text: str, choices: Sequence[Value]) -> list[Value]:
-    """The choices that a lenient reading finds; those that are no text before those that are."""
+    """The choices that a lenient reading finds, texts last."""
     found = [choice for choice in choices if reads(text, choice)]
     return [choice for choice in found if not isinstance(choice, str)] or found
 

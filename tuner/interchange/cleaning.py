@@ -1,4 +1,4 @@
-"""Curves as they were logged, made curves by rule (D13, D27, D33): nothing is dropped in silence.
+"""Logged curves, cleaned by rules (D13, D27, D33): each value that is left out is a note.
 
 An empty cell was not measured, or it is how a tool writes the NaN of a run that diverged. Loggers put the metrics of
 training and validation into rows of their own, and leave the other cells empty; pandas writes NaN as an empty cell.
@@ -27,7 +27,7 @@ MOST = 0.5  # of the runs: where more curves end in empty cells, the reading dec
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a trial ended, by its curve."""
+    """How a trial ended, as its curve shows it."""
 
     state: State
     reason: str
@@ -35,12 +35,12 @@ class Ended:
 
 
 def without_overflow(value: float) -> float:
-    """Infinite beyond LARGEST: such a loss has diverged, and differences of such numbers are not finite."""
+    """The value, or infinity beyond LARGEST: such a loss diverged, and differences of such numbers are not finite."""
     return math.copysign(math.inf, value) if abs(value) > LARGEST else value
 
 
 def without_repeats(curves: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """Of a step that was measured more than once the row that was logged last holds: a restarted run (D33)."""
+    """The curves with one row a step: of a restarted run the row that was logged last counts (D33)."""
     keys = ["trial", "metric", "step"]
     repeated = curves.duplicated(keys, keep="last")
     if repeated.any():
@@ -103,7 +103,7 @@ def ends_by_curve(
 def note_ends(
     ends: Mapping[int, Ended], by_curve: Mapping[int, Ended], curves: pd.DataFrame, objective: Objective
 ) -> list[str]:
-    """What was decided by rule about the ends of trials; `by_curve`: as their curves alone would say."""
+    """Add a note for each rule about how trials ended; `by_curve`: how their curves alone would decide."""
     states = [end.state for end in ends.values()]
     whole = [trial for trial, end in ends.items() if end.state is State.COMPLETE]
     short = sum(trial in by_curve and by_curve[trial].state is State.CANCELLED for trial in whole)
@@ -125,7 +125,7 @@ def note_ends(
 
 
 def _by_epochs(by_curve: Mapping[int, Ended], curves: pd.DataFrame, objective: Objective) -> list[str]:
-    """Where trials seem cut short that were evaluated as often as the others: once an epoch, of other batch sizes."""
+    """Add a note where trials seem cut short but were evaluated as often: once an epoch, other batch sizes."""
     mine = curves[(curves["metric"] == objective.metric) & np.isfinite(curves["value"])]
     count = mine.groupby("trial")["step"].nunique()
     short = [trial for trial, end in by_curve.items() if end.state is State.CANCELLED and trial in count.index]
@@ -143,7 +143,7 @@ def _by_epochs(by_curve: Mapping[int, Ended], curves: pd.DataFrame, objective: O
 
 
 def schedule_by_curve(curves: pd.DataFrame, metrics: tuple[str, ...]) -> str | None:
-    """Constant or decaying, by a learning rate that was logged; None where there is none."""
+    """The schedule, constant or decaying, from a logged learning rate; None without one."""
     mine = curves[curves["metric"].isin(metrics) & np.isfinite(curves["value"])]
     if mine.empty:
         return None
@@ -153,7 +153,7 @@ def schedule_by_curve(curves: pd.DataFrame, metrics: tuple[str, ...]) -> str | N
 
 
 def note_replicates(trials: Sequence[FinishedTrial]) -> list[str]:
-    """Trials of equal points are replicates, and those that measured the same to the last bit are copies."""
+    """Add a note about replicates, which have equal configurations, and copies, which also have equal curves."""
     points = Counter(repr(one.trial.point.values_by_name) for one in trials)
     several = [count for count in points.values() if count > 1]
     if not several:

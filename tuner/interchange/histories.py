@@ -1,7 +1,7 @@
 """The histories that loggers write, as curves in long form: run, step, metric, value, empty.
 
-A table is long (a row a measurement: metric, value) or wide (a column a metric); Weights & Biases exports a column a
-run, TensorBoard a file a curve. Which one it is, its columns show.
+A table is long (one row for each measurement: metric, value) or wide (one column for each metric). Weights & Biases
+exports one column for each run, TensorBoard one file for each curve. The columns show which form a table has.
 """
 
 import re
@@ -16,7 +16,7 @@ from tuner.errors import DeclarationError
 from tuner.interchange.cells import has_numbers, is_nothing, numbers_in, whole_numbers_in
 from tuner.interchange.table_files import columns_of
 
-# What a run and a step are called, the first that is there; compared in lower case.
+# Names of the columns of run and step, in lower case; the first that exists is taken.
 RUN_NAMES = ("trial", "trial_id", "trial_number", "run", "run_id", "run_name", "id", "name")
 STEP_NAMES = ("step", "trainer/global_step", "global_step", "training_iteration", "iteration", "_step", "epoch")
 LONGEST_NAME = 200  # characters of the name of a run
@@ -24,7 +24,7 @@ TENSORBOARD = ("Wall time", "Step", "Value")
 _TENSORBOARD_FILE = re.compile(r"run-(?P<run>.*?)-tag-(?P<metric>.*)")
 _WHOLE = re.compile(r"(\d+)\.0*")  # as pandas writes a whole number where one cell of its column is empty
 _PANEL = re.compile(r"(?P<run>.+) - (?P<metric>.+?)(?P<bound>__MIN|__MAX)?")
-# Columns of a wide table that are no metrics: clocks, places and counters of Lightning, W&B, Ray and spreadsheets.
+# Columns of a wide table that are not metrics: clocks, hosts and counters of Lightning, W&B, Ray and spreadsheets.
 _NO_METRICS = (
     *STEP_NAMES, *RUN_NAMES, "epochs", "wall time", "wall_time", "timestamp", "time", "date", "time_this_iter_s",
     "time_total_s", "time_since_restore", "iterations_since_restore", "timesteps_total", "episodes_total", "pid",
@@ -34,7 +34,7 @@ _NO_METRICS = (
 
 
 def run_column(table: pd.DataFrame) -> str | None:
-    """The column that names the run; None where there is none."""
+    """The column that names the run, or None."""
     return _first_of(RUN_NAMES, table)
 
 
@@ -86,7 +86,7 @@ def history_of(
         return _tensorboard(table, path, run)
     found = run_column(table)
     if run is not None and found is not None and table[found].nunique() == 1:
-        found = None  # the file is of one run, by whatever name it has in it
+        found = None  # the file is of one run, whatever name it contains
     panel = _panel_columns(table, columns.step) if found is None and run is None else []
     if panel:
         return _panel(table, path, panel, columns.step)
@@ -150,7 +150,7 @@ def _long(table: pd.DataFrame, path: Path, runs: pd.Series, steps: np.ndarray) -
 
 
 def _wide(table: pd.DataFrame, path: Path, runs: pd.Series, steps: np.ndarray, columns: Columns) -> pd.DataFrame:
-    """A column a metric. A column of texts (a date, a host) is none."""
+    """A wide table: one column for each metric. A column of texts (a date, a host) is not a metric."""
     parts = []
     for name in table.columns:
         if str(name).lower() in _NO_METRICS or str(name).startswith(("_", "config/")) or name in columns.no_metrics:
@@ -168,7 +168,7 @@ def _wide(table: pd.DataFrame, path: Path, runs: pd.Series, steps: np.ndarray, c
 
 
 def _tensorboard(table: pd.DataFrame, path: Path, run: str | None) -> pd.DataFrame:
-    """One curve, as TensorBoard's page downloads it; the name of the file says of which run and tag."""
+    """One curve as TensorBoard's page downloads it; the name of the file contains run and tag."""
     named = _TENSORBOARD_FILE.fullmatch(path.stem)
     if named is None:
         raise DeclarationError(
@@ -182,7 +182,7 @@ def _tensorboard(table: pd.DataFrame, path: Path, run: str | None) -> pd.DataFra
 
 
 def _panel_columns(table: pd.DataFrame, step: str | None) -> list[tuple[str, str, str]]:
-    """Of a line chart that W&B exported: column, run and metric of each curve; empty where it is none."""
+    """Column, run and metric of each curve of a line chart that W&B exported; empty for another table."""
     found = []
     for column in table.columns:
         named = _PANEL.fullmatch(str(column))
@@ -195,7 +195,7 @@ def _panel_columns(table: pd.DataFrame, step: str | None) -> list[tuple[str, str
 
 
 def _panel(table: pd.DataFrame, path: Path, columns: Sequence[tuple[str, str, str]], step: str | None) -> pd.DataFrame:
-    """A column a run. Its rows are the steps of any run, so an empty cell only says that this one has none there."""
+    """One column for each run. Rows are the steps of all runs: an empty cell means no value of this run there."""
     steps = _steps(table, path, step, [])
     parts = []
     for column, run, metric in columns:

@@ -19,7 +19,7 @@ from tuner.storage.store import Ledger
 
 STUDY = "round-1"  # the name of an imported study in its campaign
 
-# Prefixes by which loggers name the splits; what has none is taken as measured on validation.
+# Prefixes by which loggers name the splits; a metric without one counts as measured on validation.
 _SPLITS = {
     "training": "training", "train": "training", "validation": "validation", "valid": "validation",
     "val": "validation", "eval": "validation", "dev": "validation", "test": "test",
@@ -29,7 +29,7 @@ LEARNING_RATE_METRICS = ("lr", "learning_rate")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A study, its finished trials, and what was decided by rule on the way; `name`: the one it has elsewhere."""
+    """A study, its finished trials and the notes of its import; `name`: its name in the other tool."""
 
     study: Study
     trials: tuple[FinishedTrial, ...]
@@ -37,12 +37,12 @@ class Imported:
     name: str = ""
 
     def worth(self, least: float) -> "Imported":
-        """The same with the smallest change of the objective that is worth anything. Raises DeclarationError."""
+        """A copy with the smallest gain of the objective that counts. Raises DeclarationError."""
         return replace(self, study=replace(self.study, objective=replace(self.study.objective, worth=least)))
 
 
 def metric_name(name: str) -> str:
-    """A metric under the name it has here: val_loss is validation/loss, train/acc training/acc, loss validation/loss.
+    """The name of a metric here: val_loss is validation/loss, train/acc is training/acc, loss is validation/loss.
 
     Loss/train, as torch's own examples write it for TensorBoard, is training/Loss. A learning rate is of no split and
     keeps its name.
@@ -63,7 +63,7 @@ def metric_name(name: str) -> str:
 def imported_study(
     hyperparameters: Sequence[Hyperparameter], budget: StepBudget, objective: Objective, schedule: str, source: str
 ) -> Study:
-    """The declaration of a study of which only this is known. Raises DeclarationError."""
+    """The declaration of a study from what an import knows. Raises DeclarationError."""
     for hyperparameter in hyperparameters:
         try:
             refuse_budget_or_seed(hyperparameter.short_name)
@@ -108,7 +108,7 @@ def imported_trial(study: Study, number: int, values: Mapping[str, object], orig
 
 
 def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
-    """Write the study down under a name, all or nothing; trials that were imported before are left alone.
+    """Write the study under a name, in one transaction; trials that were imported before stay as they are.
 
     A run that has a name keeps the number that it had, wherever it stands in a table that has grown. Returns how many
     are new. Raises StudyChanged where another study has the name.
@@ -128,7 +128,7 @@ def write_imported(ledger: Ledger, campaign: str, imported: Imported) -> int:
 
 
 def outdated(ledger: Ledger, campaign: str, imported: Imported) -> int:
-    """The trials that were imported before and have got on since: they ended otherwise, or measured more."""
+    """The trials that have changed since they were imported: they ended otherwise, or have more values."""
     known = {record.number: record for record in _known_trials(ledger, campaign)}
     trials = _as_numbered_before(list(known.values()), imported.trials)
     pairs = [(known[one.trial.number], one) for one in trials if one.trial.number in known]
@@ -151,7 +151,7 @@ def _as_numbered_before(known: Sequence[TrialRecord], trials: Sequence[FinishedT
 
 
 def _refuse_others(campaign: str, known: Sequence[TrialRecord], trials: Sequence[FinishedTrial]) -> None:
-    """Raise StudyChanged where a trial that is there has another point: another study with the same declaration."""
+    """Raise StudyChanged where a known trial has another point: another study with the same declaration."""
     points = {record.number: record.point for record in known if record.schedule is not None}  # None: unreadable
     for one in trials:
         there = points.get(one.trial.number, one.trial.point)

@@ -1,7 +1,7 @@
-"""The cells of an Optuna database, read one by one: which trial, which field, and what is wrong with it.
+"""Checks every cell of an Optuna database, and names trial, field and damage.
 
-Optuna reads a damaged cell as an exception that names nothing, or hands it on. So a SQLite database is looked through
-before Optuna reads it, and every trial after it.
+For a damaged cell Optuna raises an exception that names neither, or returns it. So a SQLite database is checked before
+Optuna reads it, and every trial afterwards.
 """
 
 import json
@@ -22,7 +22,7 @@ Cells = Mapping[str, object]
 
 
 def damage_of_database(connection: sqlite3.Connection) -> list[str]:
-    """What is wrong with the cells of a database, each like "trial 3: param 'lr': param_value ..."; empty: nothing."""
+    """The damaged cells of a database, each like "trial 3: param 'lr': param_value ..."; empty for a sound one."""
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     connection.row_factory = sqlite3.Row
     found: list[str] = []
@@ -32,7 +32,7 @@ def damage_of_database(connection: sqlite3.Connection) -> list[str]:
 
 
 def damage_of_trial(trial: FrozenTrial) -> str | None:
-    """The first thing wrong with a trial that Optuna has read; None where nothing is."""
+    """The first damage of a trial that Optuna has read, or None."""
     for name, distribution in trial.distributions.items():
         if name not in trial.params or not distribution._contains(_internal(distribution, trial.params[name])):
             return f"param {name!r:.{LONGEST}}: {_shown(trial.params.get(name))} is not within {distribution!r:.200}"

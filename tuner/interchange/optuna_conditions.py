@@ -1,7 +1,7 @@
-"""Where an Optuna parameter exists, and over which range: read off the trials, because Optuna does not keep why.
+"""Where an Optuna parameter exists, and over which range, derived from the trials: Optuna does not store the reason.
 
 A parameter that not all trials have, or that has several ranges, has a *parent*: another parameter whose value decides
-it. The parent is found by what all trials show; nothing that the trials contradict is taken.
+it. The parent is derived from all trials; one that any trial contradicts is not accepted.
 """
 
 import math
@@ -22,7 +22,7 @@ NOT_REACHED = "the trial ended before"  # instead of a pattern: nobody knows whe
 
 @dataclass(frozen=True, slots=True)
 class ParentParameter:
-    """`branches`: where the child has which distribution. `rank`: of several parents the least is believed."""
+    """`branches`: where the child has which distribution. `rank`: of several parents the lowest is taken."""
 
     name: str
     branches: tuple[tuple[Condition, Pattern], ...]
@@ -30,7 +30,7 @@ class ParentParameter:
 
 
 def parents_of(patterns: Mapping[str, Sequence[Pattern]], trials: Sequence[FrozenTrial]) -> dict[str, ParentParameter]:
-    """The parent of every parameter that has one. Of several that would do, the one that explains most others."""
+    """The parent of every parameter that has one; of several candidates the one that explains most other parameters."""
     split = [name for name, mine in patterns.items() if len({*mine} - {NOT_REACHED}) > 1]
     candidates = {name: list(_candidates(name, patterns, trials)) for name in split}
     votes = {name: sum(any(one.name == name for one in found) for found in candidates.values()) for name in patterns}

@@ -1,4 +1,4 @@
-"""An Optuna study as one of ours: intermediate values become curves, states become ours (D27, D33, D37)."""
+"""Reads an Optuna study: intermediate values become curves, states are translated (D27, D33, D37)."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclass(frozen=True, slots=True)
 class OptunaTerms:
-    """What the person who imports says: the rest is in the study."""
+    """Options of an import; everything else is in the study."""
 
     objective: str = OBJECTIVE
     max_train_steps: int | None = None
@@ -106,7 +106,7 @@ def _trials_of(storage: BaseStorage, study: optuna.Study, place: OptunaPlace) ->
 
 
 def _declared(study: optuna.Study, finished: Sequence[FrozenTrial], terms: OptunaTerms) -> Study | None:
-    """What our own export wrote beside the trials; None where others have added to them since, or more is asked."""
+    """The declaration that an export here wrote; None where other trials were added, or options override it."""
     text = study.user_attrs.get(DECLARED)
     if not isinstance(text, str) or terms.ignored or terms.max_train_steps is not None:
         return None
@@ -186,7 +186,7 @@ def _budget(trials: Collection[FrozenTrial], shift: int, given: int | None, note
 
 
 def _ended(trial: FrozenTrial, budget: StepBudget, shift: int) -> tuple[State, str]:
-    """The state a trial has here, and why."""
+    """The state of a trial in the Ledger, and the reason."""
     if trial.user_attrs.get(STATE) in _OURS:
         return State(trial.user_attrs[STATE]), str(trial.user_attrs.get(REASON, ""))
     values = trial.intermediate_values

@@ -1,4 +1,4 @@
-"""A study of ours as a real Optuna study, for optuna-dashboard and every other Optuna tool. Twice changes nothing."""
+"""Writes a study as an Optuna study, for optuna-dashboard and other tools; writing it again changes nothing."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _FINISHED = ("complete", "infeasible", "failed", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export did: trials that are new there, that were there before, and that are not finished."""
+    """Numbers of trials of an export: new ones, those that were there before, and those that are not finished."""
 
     new: int
     before: int

@@ -1,7 +1,7 @@
 """Where an Optuna study is kept: a SQLite file, a journal file, or a database server; read, never written.
 
-A SQLite file is read from a copy, which is brought to the newest schema where it is older: Optuna itself would write
-into the file, and whoever opens the study with the old Optuna could not read it any more.
+A SQLite file is read from a copy, and the copy is migrated to the newest schema. Optuna itself would migrate the file,
+and then the older Optuna of its owner could not read it any more.
 """
 
 import json
@@ -52,7 +52,7 @@ class OptunaPlace:
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Optuna's log and warnings are not ours: constraints are experimental, old distributions are deprecated."""
+    """Silence Optuna's log and warnings about its own code: experimental constraints, old distributions."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -135,7 +135,7 @@ def trials_in(storage: BaseStorage, study: optuna.Study, place: OptunaPlace) -> 
 
 
 def _file_in(written: str) -> Path | None:
-    """The file that a path or a URL of SQLite names, with a driver (sqlite+pysqlite) or without; None for a server."""
+    """The file of a path or an SQLite URL, with a driver (sqlite+pysqlite) or without; None for a server."""
     url = _SQLITE_URL.fullmatch(written)
     if url is not None:
         return Path(url["file"])
@@ -179,7 +179,7 @@ def _copied(file: Path, copy: Path) -> RDBStorage:
             f"{optuna.__version__} ({type(error).__name__}: {error!s:.{LONGEST}}); make a backup of the file, then try "
             f"`optuna storage upgrade --storage {_SQLITE}{file}`"
         ) from error
-    _refuse_damage(file, copy)  # what was no damage in the old form may be in the new one
+    _refuse_damage(file, copy)  # a cell that is valid in the old schema may be damaged in the new one
     return storage
 
 
@@ -204,7 +204,7 @@ def _refuse_damage(file: Path, copy: Path) -> None:
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
-    """Of a file in a folder that nobody may write a database with a write-ahead log opens as immutable only."""
+    """The connection to a file in a read-only folder: with a write-ahead log it opens as immutable only."""
     quoted = str(file.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     connection = sqlite3.connect(f"file:{quoted}?mode=ro", uri=True)
     try:

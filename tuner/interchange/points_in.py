@@ -1,4 +1,4 @@
-"""The table of points: a row a trial, a column a hyperparameter, cells read by the space file."""
+"""The table of points: one row for each trial, one column for each hyperparameter, cells read by the space file."""
 
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -21,8 +21,8 @@ _OF_LOGGERS = (
     "notes", "user", "tags", "created", "runtime", "sweep", "hostname", "start_time", "end_time", "duration",
     "experiment_id", "artifact_uri",
 )  # fmt: skip
-_OF_MLFLOW = ("tags.", "metrics.")  # what columns begin with that are no parameters
-# Words of other tools for how a run ended; of a run that just ended, its curve says how.
+_OF_MLFLOW = ("tags.", "metrics.")  # prefixes of columns that are not parameters
+# Words of other tools for how a run ended; a run that simply ended is judged by its curve.
 _STATES = {
     "finished": None, "terminated": None, "success": None, "succeeded": None, "completed": None,
     "crashed": State.FAILED, "error": State.FAILED, "fail": State.FAILED, "errored": State.FAILED,
@@ -35,7 +35,7 @@ Row = Mapping[Hashable, object]
 
 @dataclass(frozen=True, slots=True)
 class KnownRuns:
-    """What the rest of an import says about points: the hyperparameters, what to leave out, what was logged."""
+    """What an import knows beside the points: the hyperparameters, names to leave out, logged metrics, runs."""
 
     hyperparameters: Sequence[Hyperparameter]
     ignored: Sequence[str]
@@ -146,7 +146,7 @@ def _run_column(table: pd.DataFrame, runs: Collection[str]) -> str | None:
 
 
 def _refuse_unknown(table: pd.DataFrame, path: Path, known: KnownRuns, notes: list[str]) -> None:
-    """What varies and stands nowhere else may be a hyperparameter that the space file forgot."""
+    """Refuse a column that varies and is known nowhere: the space file may lack that hyperparameter."""
     names = [h.name for h in known.hyperparameters]
     expected = {*TRIAL_COLUMNS, *RUN_NAMES, *_OF_LOGGERS, "status"}
     spare = [

@@ -21,7 +21,7 @@ PARAMETER_FILES = ("params.json", "hparams.yaml", "hparams.json", "config.json")
 
 @dataclass(frozen=True, slots=True)
 class RunTables:
-    """What a folder holds: the curves in long form, and a row a run of its parameters where files hold them."""
+    """The contents of a folder: curves in long form, and a row of parameters for each run that has them."""
 
     curves: pd.DataFrame
     parameters: pd.DataFrame | None
@@ -74,14 +74,14 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _history(path: Path) -> pd.DataFrame:
-    """A table, empty where nothing is written yet."""
+    """A history; empty where nothing has been written yet."""
     if not path.stat().st_size:
         return pd.DataFrame()
     return _json_lines(path) if path.suffix == ".json" else read_table(path)
 
 
 def _json_lines(path: Path) -> pd.DataFrame:
-    """Ray's result.json: an object a line. A last line that is not whole is being written just now."""
+    """Ray's result.json, with one object on each line. An incomplete last line is still being written."""
     rows = []
     lines = text_of(path).splitlines()
     for number, line in enumerate(lines, 1):
@@ -104,7 +104,7 @@ def _number(value: object) -> object:
 
 
 def _parameters(files: list[tuple[str, Path]]) -> pd.DataFrame | None:
-    """A row a run with its parameters as cells; None where no run has a file of them."""
+    """One row for each run with its parameters as cells; None where no run has a file of parameters."""
     found = {name: _parameters_beside(path) for name, path in files}
     if not any(values is not None for values in found.values()):
         return None

@@ -1,4 +1,4 @@
-"""A table as a file: CSV as text cells, Parquet with the types it has; one clear error for a file that is none."""
+"""Reads tables from files: CSV as text cells, Parquet with its types; any other file is one clear error."""
 
 import difflib
 import re
@@ -43,7 +43,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def refuse_no_file(path: Path) -> None:
-    """Raise DeclarationError for a path that is no file, naming the files beside it that are called nearly so."""
+    """Raise DeclarationError for a path that is not a file, with files of similar names beside it."""
     if path.is_dir():
         raise DeclarationError(f"{path} is a folder; name a file in it")
     if path.exists() and not path.is_file():
@@ -90,7 +90,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    """A NaN becomes the text nan, because pandas takes it for an empty cell otherwise."""
+    """A NaN becomes the text nan, because pandas would take it for an empty cell."""
     with warnings.catch_warnings(), pd.option_context(*TELL_NAN_APART):
         warnings.simplefilter("ignore")
         table = pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")

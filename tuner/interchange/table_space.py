@@ -51,7 +51,7 @@ _NOT_THE_SAME = {
     "randint": "its upper limit is left out in Ray Tune; write int with the largest value as high",
     "lograndint": "its upper limit is left out in Ray Tune; write int, log and the largest value as high",
 }
-ABSENT: Final = object()  # what `value_of` says of a hyperparameter that has no value there; None is a value
+ABSENT: Final = object()  # what `value_of` returns for a hyperparameter without a value; None is a value
 
 
 def read_space(path: Path) -> list[Hyperparameter]:
@@ -156,7 +156,7 @@ def _check_parent(path: Path, hyperparameter: Hyperparameter, all_there: list[Hy
 
 
 def _in_our_words(declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys and kinds of other tools under the names they have here."""
+    """Keys and kinds of other tools, translated."""
     found = {_KEYS_ELSEWHERE.get(key, key) if _KEYS_ELSEWHERE.get(key) not in declared else key: value
              for key, value in declared.items()}  # fmt: skip
     if "kind" not in found and "choices" in found:

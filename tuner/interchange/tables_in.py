@@ -1,4 +1,4 @@
-"""Tables as a study: histories of runs (one table, or a folder of them), points, and the space that was searched."""
+"""Reads a study from tables: histories of runs (one table or a folder), points, and the space that was searched."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class TableTerms:
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """What was found: curves in long form, points, and the file that messages about points name."""
+    """Curves in long form, points, and the file that messages about points name."""
 
     curves: pd.DataFrame
     points: pd.DataFrame
@@ -148,12 +148,12 @@ def _beside(history: Path, name: str, option: str) -> Path:
 
 
 def _logged(curves: pd.DataFrame) -> set[str]:
-    """The names of metrics as they were logged; a table of runs repeats their last values under these."""
+    """The names of metrics as they were logged; a table of runs has their last values under the same names."""
     return set(map(str, curves["metric"].unique()))
 
 
 def _with_our_metrics(curves: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
-    """Metrics under the names they have here; two of one name would overwrite each other.
+    """Curves with the names of metrics used here; two logged metrics of one name would overwrite each other.
 
     Keras writes the loss of training as loss beside val_loss.
     """
@@ -191,7 +191,7 @@ def _check_metric(curves: pd.DataFrame, objective: Objective, asked: str, path: 
 
 
 def _numbered(points: pd.DataFrame, curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both with a column `trial`: the number by which the run is known, or its place where names are texts."""
+    """Both tables with a column `trial`: the number of the run, or its position where runs are named by texts."""
     names = points["run"].tolist()
     whole = all(re.fullmatch(r"\d{1,16}", name) and int(name) <= LARGEST for name in names)
     whole = whole and len({int(name) for name in names}) == len(names)

@@ -1,4 +1,4 @@
-"""What code means that has no source to read: typed into an interpreter, made by `exec`, a lambda among arguments.
+"""Digests of code without a source file: typed into an interpreter, made by `exec`, a lambda among arguments.
 
 The digest is of the compiled code without names of files, line numbers and docstrings. It holds for one version of
 Python.
@@ -39,7 +39,7 @@ def file_of_class(kind: type) -> Path | None:
 
 
 def definitions_of_class(kind: type) -> Definitions:
-    """Of a class without a file: each method by its compiled code, and its plain values. Else nothing."""
+    """Digests of the methods and plain values of a class without a file; empty for a class that has one."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     has_file = isinstance(file, str) and (Path(file).is_file() or kind_of(Path(file)) != "own")
     if has_file or kind.__module__ == "builtins":

@@ -1,8 +1,8 @@
-"""What a Python source means, definition by definition, so that a change can be named: "function net changed".
+"""Digests of a Python source, one for each definition, so that a change can be named: "function net changed".
 
 Comments, docstrings, formatting and the order of imports change nothing. Nor does the declaration of a campaign, with
-the helpers that serve it alone (`SPACE = SearchSpace(...)`): another round or more trials is no other workload, and
-what a study declares is compared key by key when it is launched.
+the helpers that only the declaration uses (`SPACE = SearchSpace(...)`): more rounds or trials are the same workload,
+and a launch compares the declaration of a study key by key.
 """
 
 import ast
@@ -26,7 +26,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @lru_cache(maxsize=4)
 def parsed(source: bytes) -> ast.Module:
-    """The syntax of a source, which nobody changes: it is asked for by several in a row."""
+    """The syntax tree of a source, which must not be changed; cached, because several callers read it in a row."""
     return ast.parse(source)
 
 
@@ -47,7 +47,7 @@ def _definitions_of(source: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def definitions_of(source: bytes) -> Definitions:
-    """Definition to digest. Raises SyntaxError or ValueError for what is no Python."""
+    """Digest by definition. Raises SyntaxError or ValueError for a text that is not Python."""
     return dict(_definitions_of(source))
 
 
@@ -79,7 +79,7 @@ def _class(statement: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """Without those from tuner: a declaration needs now these names and now others."""
+    """Imported names without those from tuner, which change with the declaration."""
     if isinstance(statement, ast.Import):
         yield from (f"{alias.name} as {alias.asname}" for alias in statement.names)
     elif (statement.module or "").partition(".")[0] != "tuner" or statement.level:
@@ -88,7 +88,7 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
 
 
 def text_of(node: object) -> str:
-    """What a piece of syntax means, the same in every version of Python that reads it alike; no docstrings."""
+    """A text for a piece of syntax without docstrings, equal in all versions of Python that parse it equally."""
     if isinstance(node, ast.AST):
         parts = []
         for name, value in ast.iter_fields(node):
@@ -119,7 +119,7 @@ def _is_main_block(statement: ast.stmt) -> bool:
 
 
 def _without_declaration(statements: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements without what declares a campaign and what serves the declaration alone."""
+    """The statements without the declaration of a campaign and the helpers that only it uses."""
     made_of = {place for place, statement in enumerate(statements) if _declares(statement)}
     dropped = {place for place in made_of if _calls(statements[place], ("Campaign",))}
     if not made_of:
@@ -145,7 +145,7 @@ def _declares(statement: ast.stmt) -> bool:
 
 
 def _calls(statement: ast.stmt, names: tuple[str, ...]) -> bool:
-    """Whether it gives a name to what one of these makes, or to a list of such."""
+    """Whether a statement names the result of one of these calls, or a list of such results."""
     value = statement.value if isinstance(statement, _Assignment) else None
     if value is None or not _bound_by(statement):
         return False
@@ -160,7 +160,7 @@ def _called(value: ast.expr) -> str:
 
 
 def _harmless(statements: list[ast.stmt]) -> set[int]:
-    """Places of values and functions that can do nothing but compute: they use tuner, plain Python and each other."""
+    """Positions of statements that only compute: they use tuner, plain Python and each other."""
     known = _PURE | _names_of_tuner(statements)
     places = {
         place
@@ -199,7 +199,7 @@ _EVERYTHING = (
 
 
 def _changes_something(statement: ast.stmt) -> bool:
-    """Whether it could reach beyond itself: assigns attributes or items, has decorators, declares globals."""
+    """Whether a statement may have effects: it assigns attributes or items, has decorators, or declares globals."""
     if isinstance(statement, _Function) and statement.decorator_list:
         return True
     return any(
@@ -210,7 +210,7 @@ def _changes_something(statement: ast.stmt) -> bool:
 
 
 def _bound_by(statement: ast.stmt) -> set[str]:
-    """The names that a statement gives a value, where it gives a value to nothing else."""
+    """The names that a statement binds; none where it also assigns to something else."""
     if isinstance(statement, _Function | ast.ClassDef):
         return {statement.name}
     if isinstance(statement, ast.Assign):
@@ -231,6 +231,6 @@ def _read_by(statement: ast.stmt) -> set[str]:
 
 
 def _locals(statement: ast.stmt) -> set[str]:
-    """Names that a function, a lambda or a comprehension gives a value inside itself."""
+    """Names that a function, a lambda or a comprehension binds inside itself."""
     stored = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     return stored | {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}

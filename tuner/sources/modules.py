@@ -17,12 +17,12 @@ from typing import Any
 from tuner.sources.bytecode import code_digest
 from tuner.sources.definitions import parsed
 
-_SINCE = time.time()  # what was last changed before is as it was imported
+_SINCE = time.time()  # a file that was last changed before this is as it was imported
 
 
 @lru_cache(maxsize=512)
 def imports_of(source: bytes, package: str) -> tuple[str, ...]:
-    """Dotted names that a module of this package may import, those inside functions too, in their order.
+    """Dotted names that a module of this package may import, in functions too, in order.
 
     Of `from x import y` both `x` and `x.y`, which may be a module. Raises SyntaxError or ValueError.
     """
@@ -62,7 +62,7 @@ def _imports_by_name(called: ast.expr) -> bool:
 
 
 def _absolute(name: str, package: str) -> str:
-    """The name of a relative import in full; empty where the package does not reach so far up."""
+    """The full name of a relative import; empty where it goes above the top package."""
     level = len(name) - len(name.lstrip("."))
     if not level:
         return name
@@ -82,7 +82,7 @@ def _with_parents(name: str) -> Iterator[str]:
 class Found:
     """A module: the file that it is read from ("" for a namespace), and where its submodules lie.
 
-    `source`: what it says, where that is in no file of its own (in an archive); else None.
+    `source`: the text of a module in an archive; None for a module with a file of its own.
     """
 
     name: str
@@ -152,7 +152,7 @@ def _source_of(spec: Any, name: str) -> bytes | None:
 def is_stale(file: Path, content: bytes, module: types.ModuleType) -> bool:
     """Whether a function of a module was compiled from another text than its file has now.
 
-    Only files are looked at that changed during the life of this process, by the clock of their folder's disk.
+    Files that did not change during the life of this process are skipped, by the clock of their disk.
     """
     try:
         if file.stat().st_ctime < _SINCE - 1.0:
@@ -180,7 +180,7 @@ def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _codes_of(module: types.ModuleType, file: Path) -> Iterator[types.CodeType]:
-    """The code of functions and methods that a module has from its own file."""
+    """The code of those functions and methods of a module that come from its own file."""
     for value in list(vars(module).values()):
         inside = list(vars(value).values()) if isinstance(value, type) and value.__module__ == module.__name__ else []
         for held in (value, *inside):

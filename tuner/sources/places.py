@@ -1,8 +1,8 @@
 """Where a Python file comes from: the standard library, tuner, an installed distribution, or the user's own code.
 
 A distribution is installed where a `.dist-info` beside it lists the file in its RECORD. So the files of an editable
-install and of a source tree on the path are own code, and so is what was installed from a folder (`pip install .`):
-its version says nothing about a change.
+install and of a source tree on the path are own code. A package that was installed from a folder (`pip install .`)
+is own code too, because its version does not show a change.
 """
 
 import json
@@ -30,7 +30,7 @@ class Distribution:
 
 
 def kind_of(path: Path) -> Kind:
-    """Whose a file is."""
+    """Where a file comes from."""
     return _kind(path.resolve())
 
 
@@ -47,7 +47,7 @@ def _kind(path: Path) -> Kind:
 
 @cache
 def own_file(name: str) -> Path | None:
-    """The path of a file of own code by the name that compiled code has for it; None where it is not that."""
+    """The path of a file of own code, from the file name in compiled code; None for any other file."""
     if name.startswith("<"):
         return None
     try:
@@ -58,7 +58,7 @@ def own_file(name: str) -> Path | None:
 
 
 def distribution_of(path: Path) -> Distribution | None:
-    """The installed distribution that a file belongs to; None for all that is the user's own."""
+    """The installed distribution that a file belongs to; None for the user's own files."""
     return _distribution(path.resolve())
 
 
@@ -87,7 +87,7 @@ def _owner(folder: Path, listed: str) -> Distribution | None:
 
 
 def _lists(info: Path, listed: str) -> bool:
-    """Whether a distribution has a file; of old ones without a RECORD by their top-level names."""
+    """Whether a distribution has a file; old ones without a RECORD are matched by their top-level names."""
     record = info / "RECORD"
     if record.is_file():
         end = "" if listed.endswith("/") else ","
@@ -119,7 +119,7 @@ def _infos(folder: Path) -> tuple[Path, ...]:
         found = [path for path in folder.iterdir() if path.suffix in (".dist-info", ".egg-info") and path.is_dir()]
     except OSError:
         return ()
-    if folder.name not in _SITE_NAMES:  # an .egg-info beside a source tree is what building it left there
+    if folder.name not in _SITE_NAMES:  # an .egg-info beside a source tree is left over from a build
         found = [path for path in found if path.suffix == ".dist-info" and (path / "RECORD").is_file()]
     return tuple(sorted(found))
 

@@ -1,8 +1,8 @@
-"""The source code that a study runs: its file, and every module it reaches that is the user's own.
+"""The source code that a study runs: its file, and every own module that the file reaches.
 
-Imports are followed by name, whether they are carried out or not; what runs without being imported by name is added
-as it is seen (`running`). So a launcher, its workers and another machine come to the same digests: neither what else
-a process has imported counts, nor where the files lie.
+Imports are followed by name, also those that are never executed. Code that runs without an import statement is added
+when it is seen (`running`). So a launcher, its workers and another machine compute the same digests, whatever else a
+process has imported and wherever the files are.
 """
 
 import sys
@@ -20,12 +20,12 @@ from tuner.sources.running import Seen
 
 STUDY_FILE = "the study file"
 FROM_TEXT = "code without a file"
-_SEPARATELY = ("torch", "tuner")  # distributions whose versions stand in the Numerics anyway, or in every key
+_SEPARATELY = ("torch", "tuner")  # distributions whose versions are part of the Numerics or of every key
 
 
 @dataclass(frozen=True, slots=True)
 class OwnSource:
-    """A file of own code, and what it means."""
+    """A file of own code with its definitions."""
 
     file: Path
     definitions: Definitions
@@ -49,7 +49,7 @@ class Reached:
             self.add_file(self._study_file)
 
     def apart(self) -> "Reached":
-        """The same, to which more can be added without adding it here."""
+        """A copy; additions to the copy do not change this one."""
         other = Reached(None)
         other.sources, other.from_text, other._versions = dict(self.sources), dict(self.from_text), dict(self._versions)
         other._asked, other._labels = set(self._asked), dict(self._labels)
@@ -68,7 +68,7 @@ class Reached:
         return dict(sorted(self._versions.items()))
 
     def add_module(self, name: str) -> None:
-        """A module by its name, with all that it reaches. What is not there, or not own code, reaches nothing."""
+        """Add a module with everything it reaches. A missing module, or one of a distribution, adds nothing."""
         if name in self._asked:
             return
         self._asked.add(name)
@@ -83,13 +83,13 @@ class Reached:
             self._add(file.resolve(), found)
 
     def _is_inside_others(self, name: str) -> bool:
-        """Whether a module is part of a package that is not own code: of that the version counts."""
+        """Whether a module is part of a package that is not own code, of which the version counts."""
         parts = name.split(".")
         above = (self._finder.find(".".join(parts[:length])) for length in range(1, len(parts)))
         return any(found is not None and found.file and kind_of(Path(found.file)) != "own" for found in above)
 
     def add_file(self, file: Path, name: str = "") -> None:
-        """A file of own code that was run, or named; `name` where it is a module."""
+        """Add a file of own code that was run or named; `name`: of its module, if it is one."""
         self._add(file.resolve(), Found(name, str(file)))
 
     def add_plugin(self, name: str, file: Path) -> None:
@@ -106,7 +106,7 @@ class Reached:
             self.add_file(each, name if each == file else "")
 
     def add_functions(self, functions: Sequence[FunctionType]) -> None:
-        """Functions without a file, typed into an interpreter or a notebook, and the classes there that they name."""
+        """Add functions typed into an interpreter or a notebook, and the classes there that they name."""
         for function in functions:
             self.from_text[f"function {function.__qualname__}"] = code_digest(function.__code__)
             for name in function.__code__.co_names:
@@ -115,7 +115,7 @@ class Reached:
                     self.from_text |= definitions_of_class(value)
 
     def add_seen(self, seen: Seen) -> None:
-        """What ran, as far as it is own code."""
+        """Add the own code that ran."""
         for code, module in seen.codes:
             file = own_file(code.co_filename)
             if file is not None:
@@ -132,7 +132,7 @@ class Reached:
                 self.from_text[f"{name} ({digest[:4]})"] = digest
 
     def refuse_stale_modules(self) -> None:
-        """Raise DeclarationError where this process has imported another text than a file has by now."""
+        """Raise DeclarationError where a file was edited after this process imported it."""
         loaded = modules_by_file()
         for label, source in self.sources.items():
             module = loaded.get(str(source.file))
@@ -143,7 +143,7 @@ class Reached:
                 )
 
     def changed_since_read(self) -> str:
-        """The label of a file that says something else by now; empty where none does."""
+        """The label of a file whose definitions changed since it was read; empty if there is none."""
         for label, source in self.sources.items():
             if _meaning(source.file, _read(source.file, label)) != source.definitions:
                 return label
@@ -156,7 +156,7 @@ class Reached:
         return own_file(name) is not None or Path(name).resolve() == self._study_file
 
     def _add_from_text(self, code: CodeType, module: str) -> None:
-        """Code of an interpreter, a notebook or `exec`. What dataclasses write by themselves follows from the class."""
+        """Add code of an interpreter, a notebook or `exec`. Generated methods of a dataclass follow from the class."""
         if code.co_name.startswith("__") or code.co_name == "<module>":
             return
         file = _file_of(module)
@@ -175,7 +175,7 @@ class Reached:
         self._follow(file, found, content)
 
     def _follow(self, file: Path, found: Found, content: bytes) -> None:
-        """What a source imports, and the files that it names."""
+        """Add the modules that a source imports, and the files that it names."""
         package = found.name if file.stem == "__init__" else found.name.rpartition(".")[0]
         try:
             names, files = imports_of(content, package), files_named_in(content)
@@ -189,7 +189,7 @@ class Reached:
                 self.add_file(near)
 
     def _label(self, file: Path, name: str) -> str:
-        """What a file is called in messages and digests, wherever it lies: as a module, or by its folder."""
+        """The name of a file in messages and digests, on every machine: its module's name, or its folder and name."""
         if file == self._study_file:
             return STUDY_FILE
         parts = name.split(".") if name else []
@@ -206,7 +206,7 @@ class Reached:
         return label
 
     def _place(self, file: Path) -> tuple[str, ...]:
-        """The path of a file from the folder of the study; from its outermost package where it lies elsewhere."""
+        """The path of a file relative to the study's folder; elsewhere relative to its outermost package."""
         folder = self._study_file.parent if self._study_file else None
         if folder is not None and file.is_relative_to(folder):
             return file.relative_to(folder).with_suffix("").parts
@@ -222,7 +222,7 @@ class Reached:
 
 
 def same_code(label: str, file: str, definitions: Mapping[str, str]) -> bool:
-    """Whether a file still means what it meant. Raises DeclarationError where it cannot be read."""
+    """Whether the definitions of a file are unchanged. Raises DeclarationError where the file cannot be read."""
     path = Path(file)
     return _meaning(path, _read(path, label)) == dict(definitions)
 
@@ -238,7 +238,7 @@ def _read(file: Path, label: str) -> bytes:
 
 
 def _meaning(file: Path, content: bytes) -> Definitions:
-    """Definition by definition where it is Python; else all of its bytes."""
+    """Digests of its definitions if the file is Python; else one digest of its bytes."""
     if file.suffix == ".py":
         try:
             return definitions_of(content)

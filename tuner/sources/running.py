@@ -1,8 +1,8 @@
 """Sees which code runs while a study file is loaded, and while its workload is tried.
 
-What is imported by a name that is put together, found in a folder of plug-ins, or run by `exec` stands in no import
-statement. While a study file is loaded (`loaded`), the first level of every module is seen, and every text that is
-run; while a workload is tried (`watched`), every function that begins to run, too.
+No import statement names a module whose name is computed, a file in a folder of plug-ins, or a text that is run by
+`exec`. While a study file is loaded (`loaded`), the top level of every module and every text that runs is seen. While
+a workload is tried (`watched`), every function that begins to run is seen as well.
 """
 
 import sys
@@ -13,13 +13,13 @@ from typing import Any
 
 
 class Seen:
-    """The code that ran, each with the module in whose names it ran ("" where that is not known).
+    """The code that ran, each with the module in whose namespace it ran ("" if unknown).
 
-    `texts`: what was compiled from a text and run, with the module that ran it.
+    `texts`: code that was compiled from a text and run, with the module that ran it.
     """
 
     def __init__(self) -> None:
-        self._codes: dict[int, tuple[CodeType, str]] = {}  # by address: equal code may stand in two files
+        self._codes: dict[int, tuple[CodeType, str]] = {}  # by address: two files may contain equal code
         self.texts: list[tuple[CodeType, str]] = []
 
     def note(self, code: CodeType, module: str) -> None:
@@ -37,7 +37,7 @@ _hooked: list[bool] = []
 
 
 def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:
-    """Python tells of every module's first level, and of every `exec`. A hook stays for the life of the process."""
+    """Python reports the top level of every module, and every `exec`. The hook stays for the life of the process."""
     if event != "exec" or not _listening or not isinstance(arguments[0], CodeType):
         return
     code = arguments[0]
@@ -51,7 +51,7 @@ def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextmanager
 def loaded(seen: Seen) -> Iterator[Seen]:
-    """Note the modules that are run for the first time, and the texts that are run. Costs next to nothing."""
+    """Record the modules that run for the first time, and the texts that run. It costs next to nothing."""
     if not _hooked:
         sys.addaudithook(_on_audit)
         _hooked.append(True)
@@ -64,9 +64,9 @@ def loaded(seen: Seen) -> Iterator[Seen]:
 
 @contextmanager
 def watched(seen: Seen) -> Iterator[Seen]:
-    """Note all code that runs in this thread. Costs a tenth of a microsecond for each call of a Python function.
+    """Record all code that runs in this thread. It costs 0.1 microseconds for each call of a Python function.
 
-    A debugger stays where it is: then calls are seen by the profiler's hook instead.
+    Where a debugger is active, calls are seen by the profiler's hook instead.
     """
 
     def on_call(frame: FrameType, event: str, argument: Any) -> None:
