@@ -24,6 +24,7 @@ nitpick_ignore_regex = [("py:.*", r".*")]  # types of docstrings are names of ot
 smartquotes = False  # two hyphens of an option stay two
 html_theme = "furo"
 html_title = "tuner"
+html_extra_path = ["generated/extra"]  # the example report
 html_show_sourcelink = False
 html_copy_source = False
 

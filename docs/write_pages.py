@@ -7,9 +7,10 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from inspect import isclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import tuner
@@ -41,6 +42,15 @@ def write_pages(docs: Path) -> None:
     }
     for name, text in parts.items():
         (folder / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
+    write_example_report(folder / "extra" / "example-report.html")
+
+
+def write_example_report(page: Path) -> None:
+    """The report that `tuner demo` writes, beside the pages."""
+    page.parent.mkdir(exist_ok=True)
+    with TemporaryDirectory() as folder:
+        printed(["demo", folder])
+        page.write_bytes((Path(folder) / "demo.html").read_bytes())
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -70,9 +80,15 @@ def commands() -> str:
 
 def help_of(name: str) -> str:
     """What `tuner NAME --help` prints on a terminal without colours."""
+    return printed([*name.split(), "--help"])
+
+
+def printed(arguments: list[str]) -> str:
+    """What a command prints, without spaces at the ends of lines."""
     shown = io.StringIO()
-    with redirect_stdout(shown), patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}):
-        program().main([*name.split(), "--help"], prog_name="tuner", standalone_mode=False)
+    columns = patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"})
+    with redirect_stdout(shown), redirect_stderr(io.StringIO()), columns:
+        program().main(arguments, prog_name="tuner", standalone_mode=False)
     return "\n".join(line.rstrip() for line in shown.getvalue().strip("\n").splitlines())
 
 
