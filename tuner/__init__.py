@@ -21,7 +21,6 @@ The commands of `tuner` are functions of this module, with results as objects. E
     tuner.export(...)               an Optuna study, or tables
     tuner.import_optuna(...)        read an Optuna study
     tuner.import_table(...)         read histories of runs
-    tuner.register(...)             add an optimizer, a schedule, a question, a plot or a command
 """
 
 from importlib import import_module
@@ -57,7 +56,6 @@ _API = {
     "sweep": "tuner.api.training",
     "CampaignRecords": "tuner.reading",
     "load": "tuner.reading",
-    "register": "tuner.registry",
 }
 
 if TYPE_CHECKING:
@@ -77,7 +75,6 @@ if TYPE_CHECKING:
     from tuner.api.training import sweep as sweep
     from tuner.reading import CampaignRecords as CampaignRecords
     from tuner.reading import load as load
-    from tuner.registry import register as register
 else:
 
     def __getattr__(name):

@@ -48,6 +48,7 @@ class Registry(Generic[Record]):
         imported at the first look.
     order: the place of a record in the iteration, as a sort key; without it: as they were added, modules by name.
     error: what is raised for an unknown name, and for a name that two modules want.
+    hint: what to do about an unknown name, for names that nobody types.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Registry(Generic[Record]):
         package: str | None = None,
         order: Callable[[Record], Any] | None = None,
         error: type[InputError] = InputError,
+        hint: str = "",
     ) -> None:
-        self.kind, self.of = kind, of
+        self.kind, self.of, self._hint = kind, of, hint
         self._package, self._order, self._error = package, order, error
         self._records: dict[str, tuple[Record, Source]] = {}
         self._collected = False
@@ -83,7 +85,7 @@ class Registry(Generic[Record]):
     def get(self, name: object) -> Record:
         """The record of a name. Raises InputError, or the registry's own error, with the known names."""
         if name not in self:
-            raise self._error(f"{self.kind} is one of {', '.join(self.names)}, got {name!r}")
+            raise self._error(f"{self.kind} is one of {', '.join(self.names)}, got {name!r}{self._hint}")
         return self._records[str(name)][0]
 
     def source_of(self, name: str) -> Source:

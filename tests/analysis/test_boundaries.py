@@ -95,7 +95,7 @@ def test_values_that_do_not_differ_worth_anything_hold_back_no_gain(differences)
     frames = frames_for(LEARNING_RATE, lambda p: 0.7 + differences * math.log10(p["learning_rate"]))
     (finding,) = boundary_findings(frames)
     assert (finding.verdict, finding.needs_action) == ("ok", False)
-    assert "All 20 trials lie within" in finding.summary
+    assert "The results of all 20 trials differ by at most" in finding.summary
     assert "less than 0.0007, 0.1% of the best value" in finding.summary
     assert "level of guessing" in finding.summary
     few = frames_for(LEARNING_RATE, lambda p: 0.5, count=9)
@@ -402,7 +402,7 @@ def test_pruned_trials_count_by_the_rank_they_had():
     frames = frames_of(declared, records, pd.concat(parts, ignore_index=True))
     (finding,) = boundary_findings(frames)
     assert finding.verdict == "expand_high"
-    assert any("20 pruned trials count as at least so bad" in caveat for caveat in finding.caveats)
+    assert any("20 pruned trials count as at least this bad" in caveat for caveat in finding.caveats)
     judged = judged_trials(frames).set_index("trial")["minimized"]
     exact = {i: decades_from(1.0)(point) for i, point in enumerate(points)}
     assert [judged[i] for i in range(30)] == pytest.approx([exact[i] for i in range(30)], abs=0.1)
@@ -447,7 +447,7 @@ def test_a_gain_below_what_is_declared_as_worth_anything_is_none(worth, expected
     (finding,) = boundary_findings(replace(frames, study=declared))
     assert finding.verdict == expected
     if expected == "ok":
-        assert "which is declared as worth anything" in finding.summary
+        assert "that was declared to matter" in finding.summary
 
 
 @pytest.mark.parametrize("worth", [0, -1.0, math.nan, math.inf, True, "0.1"])
@@ -495,7 +495,7 @@ def test_values_of_too_few_trials_are_said_of_what_can_exist_beside_them():
     space = SearchSpace(learning_rate=log_uniform(1e-5, 1e-1), optimizer=choice(*"abcdefgh"))
     (finding,) = boundary_findings(frames_for(space, decades_from(1e-3), count=32))
     assert finding.verdict == "ok"
-    assert any("Too few trials to ask what is best for optimizer = a" in caveat for caveat in finding.caveats)
+    assert any("Too few trials to tell what is best for optimizer = a" in caveat for caveat in finding.caveats)
     momentum = Hyperparameter("momentum", uniform(0.5, 0.9), condition=("optimizer", ("sgd", "nag")))
     several = (*SearchSpace(optimizer=choice("sgd", "nag", "adam")).hyperparameters, momentum)
     frames = frames_for(SearchSpace.of(several), lambda p: 0.5 + abs(p.get("momentum", 0.7) - 0.7), count=60)

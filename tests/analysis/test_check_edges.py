@@ -176,7 +176,7 @@ def test_overfitting_is_an_answer_where_regularization_is_what_is_asked_about():
     made.trials["dropout"] = [0.0, 0.5, 0.0, 0.5]
     finding = overfitting_finding(made)
     assert (finding.verdict, finding.needs_action) == ("overfitting", False)
-    assert any("no problem" in caveat for caveat in finding.caveats)
+    assert any("not a problem" in caveat for caveat in finding.caveats)
 
 
 def test_the_best_of_a_maximized_value_is_the_greatest():

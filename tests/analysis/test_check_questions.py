@@ -110,17 +110,15 @@ def test_a_best_rate_far_below_the_divergent_region_is_fine():
 
 
 def test_infeasible_trials_anywhere_are_no_edge():
-    rng = np.random.default_rng(1)
-    rates = np.exp(rng.uniform(math.log(1e-5), math.log(1e-1), 200))
     alarms = 0
-    for seed in range(200):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         rates = np.exp(rng.uniform(math.log(1e-5), math.log(1e-1), 30))
         values = [None if rng.random() < 0.2 else float(rng.random()) for _ in rates]
         space = SearchSpace(learning_rate=log_uniform(1e-5, 1e-1))
         frames = frames_of_values(study(space), [{"learning_rate": rate} for rate in rates], values)
         alarms += instability_finding(frames).verdict == "likely_instability"
-    assert alarms <= 4, "at most 2 % of studies whose infeasible trials lie anywhere"
+    assert alarms <= 2, "at most 2 % of studies whose infeasible trials lie anywhere"
 
 
 @pytest.mark.parametrize(

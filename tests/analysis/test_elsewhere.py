@@ -220,7 +220,7 @@ def test_advice_for_the_owner_agrees_with_what_is_said_of_the_other_questions(mo
     told = [one.action for one in checklist.round_findings(None, "mine", frames)]
     assert told[0].startswith("Search rate from 0.0 to 2.0 instead of 0.0 to 1.0: paste")
     assert [action.startswith("First widen rate") for action in told[1:3]] == [True, True]
-    assert told[4].startswith("Keep these steps, as the best-step finding says")
+    assert told[4].startswith("Keep these steps, as the best-step finding proposes")
 
 
 def test_what_pruned_trials_count_as_is_said_once():

@@ -147,6 +147,9 @@ def test_study_frames_reads_one_study_of_a_ledger():
             asked.append(study_id)
             return Measurements((StoredCurve(0, METRIC, array("q", [10, 20])),), array("d", [0.5, 0.25]))
 
+        def launches(self, study_id):
+            return []
+
     made = study_frames(Ledger(), "digits", "round-1")
     assert asked == [("digits", "round-1"), 5, 5]
     assert made.hyperparameters == [h.name for h in SPACE]

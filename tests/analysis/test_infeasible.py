@@ -82,7 +82,7 @@ def test_trials_that_diverge_at_one_step_whatever_the_rate_point_at_the_data():
     assert finding.verdict == "many_infeasible"
     assert "6 of 6 trials diverged at step 24, whatever the learning rate (0.001 to 0.3)" in finding.summary
     assert "Training example 100 has nan in tensor 1." in finding.summary
-    assert finding.action.startswith("Mend the data or the loss")
+    assert finding.action.startswith("Correct the data or the loss")
     assert "hrink" not in finding.action
 
 
@@ -141,9 +141,11 @@ def test_damaged_rows_are_no_error_of_the_workload_to_train_again():
 
 
 def test_a_handful_of_trials_is_no_third_of_them():
-    """Of 4 completed trials all are looked at: "the best third (at least 7)" of them cannot be."""
-    assert good_defined(frames_with_threshold(10.0, 4)).startswith("4 good trials of 4 completed: all, as they are at")
-    assert "the best third (at least 7)" in good_defined(frames_with_threshold(10.0, 30))
+    """Of 4 completed trials all are looked at: "the best third (at least 7 trials)" of them cannot be."""
+    assert good_defined(frames_with_threshold(10.0, 4)).startswith(
+        "4 good trials of 4 completed: a trial is good if it made at"
+    )
+    assert "the best third (at least 7 trials)" in good_defined(frames_with_threshold(10.0, 30))
 
 
 def test_trials_that_have_not_completed_are_awaited_and_not_to_be_evaluated_more_often():

@@ -20,7 +20,7 @@ def cases() -> list[tuple[str, StudyFrames]]:
     found = [
         (f"{kind}, {trials} trials", case.frames)
         for trials in (6, 30)
-        for seed in range(6)
+        for seed in range(3)
         for kind, case in [
             ("best steps", best_step_case(seed, trials=trials, evaluations=50, noise=0.02)),
             ("regime", regime_case(seed, trials=trials, evaluations=50, noise=0.02)),
@@ -30,7 +30,7 @@ def cases() -> list[tuple[str, StudyFrames]]:
     found += [
         ("boundaries", boundary_case(seed, trials=trials, dims=3, relevant=2, noise=0.02).frames)
         for trials in (8, 30)
-        for seed in range(8)
+        for seed in range(4)
     ]
     return [(f"{name} ({place})", frames) for place, (name, frames) in enumerate(found)]
 
@@ -38,8 +38,9 @@ def cases() -> list[tuple[str, StudyFrames]]:
 @pytest.fixture(scope="module")
 def pages() -> list[tuple[str, list[Finding]]]:
     """Each study as trained here, and as imported."""
-    found = [(name, advised(frames, checklist_findings(frames))) for name, frames in cases()]
-    for name, frames in cases()[::3]:
+    studies = cases()
+    found = [(name, advised(frames, checklist_findings(frames))) for name, frames in studies]
+    for name, frames in studies[::3]:
         elsewhere = replace(frames, study=replace(frames.study, source="Optuna study mine"))
         found.append((f"{name}, imported", advised(elsewhere, checklist_findings(elsewhere))))
     return found

@@ -1,4 +1,4 @@
-"""Trials that were evaluated at steps of their own: by the clock, or once an epoch with the batch size searched."""
+"""Trials that were each evaluated at their own steps: by the clock, or once an epoch with the batch size searched."""
 
 import warnings
 
@@ -118,7 +118,7 @@ def test_too_few_evaluations_of_their_own_are_named_as_the_reason():
     case = curve_case("best_steps", "12 evaluations by the clock", TABLE_SEED + 5_000)
     finding = best_steps_finding(case.frames)
     assert finding.verdict == "inconclusive"
-    assert "steps of their own" in finding.summary or "evaluations per trial" in finding.summary
+    assert "at its own steps" in finding.summary or "evaluations per trial" in finding.summary
     assert "at least 20 times" in finding.action
 
 

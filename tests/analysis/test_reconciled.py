@@ -93,7 +93,7 @@ def test_a_longer_run_comes_after_regularization_and_after_a_stale_budget() -> N
     longer = found("best_steps", "maybe_too_short", _TWICE, urgent=True)
     overfit = found("overfitting", "overfitting", "Add regularization.", urgent=True)
     agreed = told(longer, overfit)["best_steps"]
-    assert agreed.action == f"First regularize, as the overfitting finding says. Then: {_TWICE}"
+    assert agreed.action == f"First regularize, as the overfitting finding proposes. Then: {_TWICE}"
     stale = found("stale_budget", "stale", "To be sure: sweep again (`tuner sweep STUDY_FILE --again`).", urgent=True)
     agreed = told(longer, stale)["best_steps"]
     assert "stale budget" in agreed.action
@@ -108,9 +108,9 @@ def test_a_lengthening_that_gained_nothing_weakens_the_call_for_another() -> Non
 
 
 def test_where_the_data_spoil_every_trial_nobody_asks_for_more_of_them() -> None:
-    spoiled = found("infeasible", "many_infeasible", "Mend the data or the loss, then launch again.", urgent=True)
+    spoiled = found("infeasible", "many_infeasible", "Correct the data or the loss, then launch again.", urgent=True)
     agreed = told(spoiled, found("boundary", "inconclusive", "Train more points.", strength="none"))
-    assert agreed["boundary"].action.startswith("First mend the data")
+    assert agreed["boundary"].action.startswith("First correct the data")
 
 
 def test_only_the_best_steps_say_how_long_to_train_where_longer_training_was_tried() -> None:
@@ -148,7 +148,7 @@ def test_more_points_for_one_range_agree_with_what_is_said_of_all_points() -> No
     undecided = found("boundary", "inconclusive", action, subject="dropout", strength="none")
     for other, words in [
         (widen(), "First widen learning_rate"),
-        (found("insensitivity", "insensitive", "Fix it.", urgent=True), "more points are worth little"),
+        (found("insensitivity", "insensitive", "Fix it.", urgent=True), "more points help little"),
         (found("enough_points", "enough"), "Only if it matters where the range of dropout ends: train more points"),
     ]:
         agreed = [one for one in reconciled([undecided, other]) if one.subject == "dropout"]
@@ -160,7 +160,7 @@ def test_the_rules_know_the_findings_as_they_are_written() -> None:
     """What a rule reads in another finding's words is there: data that spoil, where trials fail, a sweep to redo."""
     spoiled = infeasible_finding(diverged(WIDE, [24] * 6, held=HELD))
     open_range = found("boundary", "inconclusive", "Train more points.", strength="none")
-    assert told(spoiled, open_range)["boundary"].action.startswith("First mend the data")
+    assert told(spoiled, open_range)["boundary"].action.startswith("First correct the data")
     failing_above = infeasible_finding(frames_with_threshold(1e-3))
     assert "keep the range" in told(widen("high"), failing_above)["infeasible"].action
     stale = changed(optimizer="sgd")

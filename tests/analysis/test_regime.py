@@ -282,12 +282,15 @@ def training_only(rng: np.random.Generator) -> Pair:
         (training_only, "undecided"),
     ],
 )
-def test_at_most_two_in_a_hundred_are_wrong_and_ten_undecided(kind: Callable[[np.random.Generator], Pair], truth: str):
+@pytest.mark.parametrize("studies", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_at_most_two_in_a_hundred_are_wrong_and_ten_undecided(
+    kind: Callable[[np.random.Generator], Pair], truth: str, studies: int
+):
     verdicts: Counter[str] = Counter()
-    for seed in range(5_000, 5_100):
+    for seed in range(5_000, 5_000 + studies):
         rng = np.random.default_rng(seed)
         pairs = noisy([kind(rng) for _ in range(4)], 0.02, seed)
         verdicts[regime_finding(regime_frames(pairs)).verdict] += 1
     wrong = sum(count for verdict, count in verdicts.items() if verdict not in (truth, "undecided"))
-    assert wrong <= 2, verdicts
-    assert truth == "undecided" or verdicts["undecided"] <= 10, verdicts
+    assert wrong <= 0.02 * studies, verdicts
+    assert truth == "undecided" or verdicts["undecided"] <= 0.10 * studies, verdicts

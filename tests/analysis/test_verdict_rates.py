@@ -10,7 +10,7 @@ SEED = 5_000_000
 
 
 def test_boundary_verdicts_are_right():
-    rows = boundary_rows(SEED, 12, (0.02,), (30, 100))
+    rows = boundary_rows(SEED, 7, (0.02,), (30, 100))
     rates = boundary_rates(rows, ["trials"])
     assert (rates["wrong_ok"] <= 4).all()
     assert (rates["false_alarm"] <= 2).all()

@@ -181,13 +181,13 @@ def test_a_divergent_region_below_the_best_rate_is_no_edge_above_it():
 
 def test_crashes_anywhere_are_seldom_an_edge():
     wrong = 0
-    for seed in range(150):
+    for seed in range(75):
         case = curve_case("instability", "crashes anywhere", TABLE_SEED + 7_000 + seed)
         finding = instability_finding(case.frames)
         ratios = finding.evidence["ratio"].dropna()
         assert (ratios > 1.0).all()
         wrong += finding.verdict == "likely_instability"
-    assert wrong <= 3, "1 in 100 by construction"
+    assert wrong <= 2, "1 in 100 by construction"
 
 
 # Infeasible

@@ -9,7 +9,7 @@ from api.conftest import declared
 
 import tuner
 from tuner.api.showing import Display, StopFlag
-from tuner.errors import InputError, Interrupted, StorageError, StudyChanged
+from tuner.errors import DeclarationError, InputError, Interrupted, StorageError, StudyChanged
 from tuner.storage.store import open_ledger
 
 
@@ -44,6 +44,20 @@ def test_a_question_is_returned_and_not_answered(tmp_path, monkeypatch):
     assert "extend the grid" in result.decision.proposal
     assert (result.complete, result.rounds, result.best) == (False, (), None)
     assert "question: " in repr(result)
+
+
+def test_a_sweep_whose_grid_ends_too_early_is_extended(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    campaign = declared("extends")
+    with pytest.raises(DeclarationError, match="no invalid sweep to extend"):
+        tuner.sweep(campaign, extend=True, progress=False, fuse="off")
+    first = tuner.sweep(campaign, learning_rates=[0.1, 0.001, 0.01], progress=False, fuse="off")
+    assert first.fits["learning_rate"].tolist() == [0.001, 0.01, 0.1]
+    assert (first.steps, first.finding.verdict) == (None, "invalid")
+    longer = tuner.sweep(campaign, extend=True, progress=False, fuse="off")
+    assert set(longer.fits["learning_rate"]) > {0.001, 0.01, 0.1}
+    again = tuner.sweep(campaign, extend=True, progress=False, fuse="off")
+    assert again.fits.equals(longer.fits), "the extension has ended, and is not extended again"
 
 
 def test_a_campaign_without_a_name_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.budget.step_budget import StepBudget, steps_per_epoch
+from tuner.budget.step_budget import StepBudget
 from tuner.errors import DeclarationError
 
 
@@ -48,30 +48,11 @@ def test_fifty_evaluations_of_a_thousand_steps_are_one_every_twenty():
         (lambda: StepBudget(100, 0), r"evaluate_every must lie in 1\.\.100 \(max_train_steps\), got 0"),
         (lambda: StepBudget(100, 101), r"evaluate_every must lie in 1\.\.100 \(max_train_steps\), got 101"),
         (lambda: StepBudget.with_evaluations(100, 0), "evaluations must be at least 1, got 0"),
-        (lambda: steps_per_epoch(1000, 0), "must be at least 1, got 1000, 0 and 1"),
     ],
 )
 def test_what_cannot_be_a_budget_is_refused_with_its_value(make, message):
     with pytest.raises(DeclarationError, match=message):
         make()
-
-
-@pytest.mark.parametrize(
-    ("examples", "batch", "accumulation", "drop_last", "steps"),
-    [
-        (1000, 10, 1, False, 100),
-        (1000, 10, 1, True, 100),
-        (1001, 10, 1, False, 101),
-        (1001, 10, 1, True, 100),
-        (1000, 10, 4, False, 25),
-        (1001, 10, 4, False, 26),
-        (1001, 10, 4, True, 25),
-        (5, 10, 1, False, 1),
-        (5, 10, 1, True, 0),
-    ],
-)
-def test_steps_of_an_epoch_are_applied_updates(examples, batch, accumulation, drop_last, steps):
-    assert steps_per_epoch(examples, batch, accumulation=accumulation, drop_last=drop_last) == steps
 
 
 def test_a_longer_budget_is_evaluated_where_the_shorter_one_is_and_then_more_rarely():

@@ -86,7 +86,10 @@ def test_a_training_label_that_is_nan_is_said_before_and_after_and_by_the_check(
     launched = tuner("launch", study, "--round", 1, "--fuse", how)
     assert launched.code == 0
     assert "the loss of a batch with training example 100 (counted from 0) is nan" in caplog.text
-    said = "4 of 4 trials diverged at step 4, whatever the learning rate (0.00299 to 0.0944): this points at the data"
+    said = (
+        "4 of 4 trials diverged at step 4, whatever the learning rate (0.00299 to 0.0944): the cause is probably the "
+        "data"
+    )
     assert caplog.text.count(said) == 1
     assert "Training example 100 has nan in tensor 1." in caplog.text
     checked = tuner("check", "w", "-f", "json")

@@ -10,12 +10,14 @@ from support.bench import Bench, Heard
 from support.loaded import loaded
 from support.tiny import Tiny
 
-from tuner.errors import InputError, StudyChanged
+from tuner.errors import InputError, NotFusible, StudyChanged
 from tuner.execution.in_process import InProcess
 from tuner.execution.machine import Lease, Machine, Quota, machine_from
 from tuner.execution.remote_job import StudyTask, job_of, setup_from, setup_of, task_of
 from tuner.records import State
 from tuner.storage.store import open_ledger
+from tuner.training.alone import Alone
+from tuner.training.engine import Promises
 
 
 class Elsewhere:
@@ -55,6 +57,24 @@ def test_a_place_with_another_workload_trains_nothing(tmp_path):
     with pytest.raises(StudyChanged, match=r"not what was launched .*method Tiny\.model changed"):
         bench.run(1, backend=Elsewhere(bench.url), when_read=lambda: bench.file.write_text(text))
     assert bench.rows("select count(*) from trial where state = 'waiting'") == [(4,)]
+
+
+class Bare(Alone):
+    """An engine that trains as torch does and promises nothing."""
+
+    promises = Promises()
+
+
+def test_what_an_engine_does_not_promise_is_not_used(tmp_path):
+    """No trial is fused, and none starts from the steps of another."""
+    trains, whole, bare = [], Bench(tmp_path / "whole"), Bench(tmp_path / "bare")
+    whole.run(1, backend=InProcess(), fuse=4)
+    with pytest.raises(NotFusible, match=r"the engine of this study trains each trial for itself.*--fuse off"):
+        bare.run(1, backend=InProcess(Bare), fuse=4)
+    bare.run(1, backend=InProcess(lambda setup: trains.append(setup) or Bare(setup)), fuse="auto")
+    assert bare.rows() == whole.rows()
+    assert len(trains) == 1, "an engine for each study, and not for each trial"
+    assert bare.rows("select count(*) from conclusion where kind = 'fusion'") == [(0,)], "no group was probed"
 
 
 def test_a_workload_without_a_study_file_stays_in_its_process(tmp_path):

@@ -85,7 +85,7 @@ def _always_probing(monkeypatch):
 
 
 def test_a_look_ahead_leaves_out_trials_whose_model_fails(tmp_path):
-    look = fusion.look_at(loaded(Breaks(), tmp_path, device="cpu").setting(study()), planned_trials(study()))
+    look = fusion.look_at(loaded(Breaks(), tmp_path, device="cpu").setup(study()), planned_trials(study()))
     assert look.num_trials == 2
     assert look.ways["linear"] == "rule"
 

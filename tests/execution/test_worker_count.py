@@ -41,7 +41,7 @@ def test_the_remaining_work_is_that_of_the_trials_that_are_left(fused, tmp_path,
     with open_ledger(str(tmp_path / "l.sqlite")) as ledger:
         row = ledger.start_study("tiny", study, local.fingerprint())
         ledger.plan_trials(row.study_id, planned_trials(study))
-        remaining = remaining_work(ledger, row, local.setting(study), fused=fused)
+        remaining = remaining_work(ledger, row, local.setup(study), fused=fused)
         assert remaining.num_trials == 6
         step = remaining.seconds / 6 / 2000
         assert 0.0 < step < 10.0, "seconds, on any machine"
@@ -49,7 +49,7 @@ def test_the_remaining_work_is_that_of_the_trials_that_are_left(fused, tmp_path,
         assert (kept is not None) == fused
         monkeypatch.setattr(workers_module, "best_fusion", lambda *rest, **named: pytest.fail("probed twice"))
         if fused and next(iter(kept.by_group.values())).trials > 1:
-            again = remaining_work(ledger, row, local.setting(study), fused=True)
+            again = remaining_work(ledger, row, local.setup(study), fused=True)
             assert again.num_trials == 6
 
 
@@ -61,7 +61,7 @@ def test_the_remaining_work_counts_evaluations(tmp_path):
     with open_ledger(str(tmp_path / "l.sqlite")) as ledger:
         row = ledger.start_study("tiny", study, local.fingerprint())
         ledger.plan_trials(row.study_id, planned_trials(study))
-        remaining = remaining_work(ledger, row, local.setting(study), fused=False)
+        remaining = remaining_work(ledger, row, local.setup(study), fused=False)
     assert remaining.seconds > 6 * 20 * 2 * 0.01, "trials, evaluations, splits, seconds"
 
 

@@ -249,12 +249,12 @@ def test_groups_are_split_over_workers_and_a_dead_one_gives_back_its_whole_group
 
 
 @pytest.mark.parametrize(
-    ("waiting", "running", "most", "crew", "share"),
+    ("waiting", "running", "most", "workers", "share"),
     [(32, 0, 32, 2, 16), (16, 16, 32, 2, 16), (40, 0, 16, 2, 10), (30, 10, 16, 2, 10), (20, 10, 16, 2, 10),
      (10, 10, 16, 2, 10), (3, 0, 16, 4, 1), (1, 1, 16, 4, 1), (5, 0, 2, 1, 2), (0, 3, 8, 2, 1)],
 )  # fmt: skip
-def test_workers_share_what_is_left_evenly(waiting, running, most, crew, share):
-    assert even_share(waiting, running, most, crew) == share
+def test_workers_share_what_is_left_evenly(waiting, running, most, workers, share):
+    assert even_share(waiting, running, most, workers) == share
 
 
 def test_errors_of_workers_reach_the_coordinator(tmp_path):

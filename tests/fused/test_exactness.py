@@ -209,7 +209,7 @@ def test_the_self_check_sees_weight_gradients_in_another_order(monkeypatch):
 
 
 def test_the_self_check_sees_noise_that_trials_share(monkeypatch):
-    monkeypatch.setattr("tuner.fused.noise.step_seed", lambda seed, step: 5)
+    monkeypatch.setattr("tuner.fused.noise.draw_seed", lambda *rest: 5)
     assert "the loss" in first_difference(Group(runs_of(MlpWithDropout(), 2)))
 
 

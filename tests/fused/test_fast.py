@@ -46,7 +46,7 @@ def test_a_fast_group_is_repeatable(workload):
 
 
 def test_the_check_of_a_fast_group_sees_more_than_rounding(monkeypatch):
-    monkeypatch.setattr("tuner.fused.noise.step_seed", lambda seed, step: 5)
+    monkeypatch.setattr("tuner.fused.noise.draw_seed", lambda *rest: 5)
     with pytest.raises(NotFusible, match="by more than rounding: trial 0: the loss"):
         make_group(fast_runs(MlpWithDropout(), 2))
 

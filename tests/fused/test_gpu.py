@@ -50,7 +50,7 @@ def test_plain_models_must_fuse_on_a_gpu_too(workload, gpu):
 
 
 def test_the_self_check_sees_other_bits_on_a_gpu(gpu, monkeypatch):
-    monkeypatch.setattr("tuner.fused.noise.step_seed", lambda seed, step: 5)
+    monkeypatch.setattr("tuner.fused.noise.draw_seed", lambda *rest: 5)
     assert "the loss" in first_difference(Group(runs_of(MlpWithDropout(), 2, device=gpu)))
 
 

@@ -75,7 +75,7 @@ def test_every_plot_is_one_record_that_says_how_it_is_read():
 
 def test_the_help_page_and_the_readme_list_every_plot():
     done = subprocess.run([sys.executable, "-m", "tuner", "plot", "--help"], capture_output=True, text=True, check=True)
-    listed = done.stdout.partition("Names:")[2].partition("Options:")[0]
+    listed = done.stdout.partition("\nKIND:")[2].partition("Options:")[0]
     assert [line.split()[0] for line in listed.strip().splitlines()] == list(PLOTS.names)
     readme = (Path(tuner.__path__[0]).parent / "README.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"^\| `tuner plot KIND.*", readme, re.MULTILINE)

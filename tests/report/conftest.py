@@ -23,7 +23,7 @@ from tuner.records.budget_origin import BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, RegimeVerdict
 from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
-from tuner.report.studies import studies
+from tuner.report.sections.rounds import studies
 from tuner.storage.store import Ledger, open_ledger
 
 SPACE = SearchSpace(

@@ -13,13 +13,12 @@ from tuner.design.study import Study
 from tuner.records.budget_origin import ON_THE_COMMAND_LINE, BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, RegimeVerdict
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, Reason
-from tuner.report.budget import budget
-from tuner.report.final_model import final_model
 from tuner.report.material import Material, read_material
-from tuner.report.regime import regime
-from tuner.report.round_budgets import rounds_table
-from tuner.report.schedules import schedules
-from tuner.report.summary import masthead, summary
+from tuner.report.sections.budget import budget, rounds_table
+from tuner.report.sections.final_model import final_model
+from tuner.report.sections.schedules import schedules
+from tuner.report.sections.short import regime
+from tuner.report.sections.summary import masthead, summary
 from tuner.storage.store import Ledger
 
 OpenPage = Callable[[Ledger, str], Any]
@@ -144,7 +143,8 @@ def test_no_fit_gives_reasons_and_no_number(ledger: Ledger, page: OpenPage, decl
     assert f"a plateau {HOSTILE}" in opened.text
     actions = [line.subject for line in summary(material)[0].content.actions]  # type: ignore[attr-defined]
     assert actions == ["sweep"]
-    assert content_of(regime(material)).how.startswith("Taken as compute-bound because the training set was not fitted")
+    (told,) = content_of(regime(material)).leads
+    assert "Taken as compute-bound because the training set was not fitted" in told
 
 
 def test_an_unfinished_sweep_has_no_outcome_yet(ledger: Ledger, page: OpenPage, declared: Declare) -> None:
@@ -187,8 +187,7 @@ def test_without_a_sweep_the_lengths_and_their_shares_stand_alone(grown: Materia
 
 def test_the_regime_stands_with_its_evidence(whole_material: Material, whole_page: Any) -> None:
     shown = content_of(regime(whole_material))
-    assert shown.planned == "not compute bound"
-    assert shown.how == "Found from the sweep's outcome and its curves."
+    assert shown.leads == ("Rounds are planned as not compute bound. Found from the sweep's outcome and its curves.",)
     (card,) = shown.cards
     assert card.verdict == "not compute bound"
     assert card.evidence.rows
@@ -202,7 +201,7 @@ def test_a_declared_regime_against_the_evidence_is_a_contradiction(
     ledger.conclude("stubborn", RegimeVerdict("compute_bound", "not_compute_bound"))
     material = read_material(ledger, "stubborn")
     shown = content_of(regime(material))
-    assert shown.how == "Declared in the study file; the evidence said not compute bound."
+    assert shown.leads[0].endswith("Declared in the study file; the evidence showed not compute bound.")
     assert [card.verdict for card in shown.cards] == ["contradiction", "not compute bound"]
     opened = page(ledger, "stubborn")
     assert {"regime-contradiction", "regime-finding"} <= set(opened.anchors)
@@ -211,8 +210,7 @@ def test_a_declared_regime_against_the_evidence_is_a_contradiction(
 
 def test_without_a_sweep_the_newest_round_is_the_evidence(grown: Material) -> None:
     shown = content_of(regime(grown))
-    assert shown.planned == ""
-    assert shown.how.startswith("No regime was concluded from a sweep.")
+    assert shown.leads[0].startswith("No regime was concluded from a sweep.")
     assert grown.regime is not None
     assert grown.regime.finding is not None
     assert grown.regime.finding.subject == "round-2"
@@ -221,7 +219,7 @@ def test_without_a_sweep_the_newest_round_is_the_evidence(grown: Material) -> No
 def test_an_undecided_regime_says_how_rounds_are_planned(ledger: Ledger, declared: Declare) -> None:
     fill_sweep(ledger, "open", declared(), FITTED)
     ledger.conclude("open", RegimeVerdict("undecided", "undecided"))
-    assert content_of(regime(read_material(ledger, "open"))).how.startswith("The evidence does not decide.")
+    assert "The evidence is not enough." in content_of(regime(read_material(ledger, "open"))).leads[0]
 
 
 # Schedules
@@ -229,14 +227,14 @@ def test_an_undecided_regime_says_how_rounds_are_planned(ledger: Ledger, declare
 
 def test_the_schedules_of_the_rounds_are_compared_piece_by_piece(whole_material: Material) -> None:
     shown = content_of(schedules(whole_material))
-    first, second = shown.pieces.rows
+    first, second = shown.tables[0].rows
     assert first[2:] == ("540", "20", "412", "108", "20%")
     assert second[2:] == ("1,080", "20", "952", "108", "10%")
     assert first[1] == second[1]
-    (sentence,) = shown.compared
+    (sentence,) = shown.leads
     assert "trains 540 steps more than round-1 trial" in sentence
     assert sentence.endswith("The decay keeps its 108 steps, and the constant part is longer (A41).")
-    assert shown.warnings == ()
+    assert shown.cautions == ()
 
 
 def test_a_decay_that_became_too_short_a_share_is_a_warning(
@@ -247,9 +245,9 @@ def test_a_decay_that_became_too_short_a_share_is_a_warning(
     fill(ledger, "stretched", first)
     fill_promoted(ledger, "stretched", first, 5400, [5], 0.0)
     shown = content_of(schedules(read_material(ledger, "stretched")))
-    assert len(shown.warnings) == 1
-    assert "the decay is 2.0% of the longer run" in shown.warnings[0]
-    assert shown.warnings[0] in page(ledger, "stretched").text
+    assert len(shown.cautions) == 1
+    assert "the decay is 2.0% of the longer run" in shown.cautions[0]
+    assert shown.cautions[0] in page(ledger, "stretched").text
 
 
 def test_without_a_complete_trial_there_are_no_schedules(ledger: Ledger, declared: Declare, begin: Any) -> None:

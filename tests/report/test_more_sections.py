@@ -19,15 +19,20 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records.conclusions import CurveStudies
-from tuner.report.exploitation import exploitations
-from tuner.report.findings import findings
 from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
-from tuner.report.studies import studies
+from tuner.report.sections.rounds import studies
+from tuner.report.sections.short import exploitations
+from tuner.report.sections.summary import findings
 from tuner.storage.store import Ledger
 
 OpenPage = Callable[[Ledger, str], Any]
 SMALL = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), momentum=0.9)  # drawn quickly
+
+
+def images_of(part: Any) -> list[str]:
+    """The headings of the plots of a section."""
+    return [block.heading for block in part.content.blocks if block.image is not None]
 
 
 def widened(study: Study) -> Study:
@@ -93,15 +98,15 @@ def test_an_exploited_round_is_compared_with_what_was_proposed(ledger: Ledger, p
     )  # fmt: skip
     study_id = start(ledger, "digits", study)
     (waiting,) = exploitations(read_material(ledger, "digits"))
-    assert waiting.content.plots == ()  # type: ignore[attr-defined]
+    assert images_of(waiting) == []
     finish(ledger, ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=5), study)
     material = read_material(ledger, "digits")
     (section,) = exploitations(material)
     proposed, before = material.others[0].frames.complete, material.rounds[0].frames.complete
     bests = [f"{frame['best_value'].min():.4g}" for frame in (before, proposed)]
-    (row,) = section.content.table.rows  # type: ignore[attr-defined]
+    (row,) = section.content.tables[0].rows  # type: ignore[attr-defined]
     assert row == ("round-1-exploit-tpe", first.goal, "round-1", "tpe", "5", "8", *bests, "validation/error_rate")
-    assert [name for name, _ in section.content.plots] == ["round-1-exploit-tpe"]  # type: ignore[attr-defined]
+    assert images_of(section) == ["round-1-exploit-tpe"]
     assert "exploitation" in page(ledger, "digits").anchors
 
 
@@ -116,11 +121,11 @@ def test_a_budget_curve_is_drawn_with_its_finding(ledger: Ledger, page: OpenPage
         study_id = start(ledger, "digits", study)
         if length == 250:
             ledger.conclude("digits", CurveStudies(tuple(fill[:1])))
-            assert "What longer runs buy" not in page(ledger, "digits").text, "no length is trained yet"
+            assert "Gain from longer training" not in page(ledger, "digits").text, "no length is trained yet"
         finish(ledger, ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=1), study)
     ledger.conclude("digits", CurveStudies(tuple(fill)))
     opened = page(ledger, "digits")
-    assert "What would a longer run buy?" in opened.text
+    assert "What would a longer run gain?" in opened.text
     assert "round-1 trial 0" in opened.text
     assert "budget-curve-plot" in opened.anchors
     assert "#budget-curve-plot" in opened.attributes("a", "href")

@@ -14,8 +14,8 @@ from tuner.design.study import Study
 from tuner.report import images
 from tuner.report.images import image_of
 from tuner.report.material import Material, read_material
-from tuner.report.studies import studies
-from tuner.report.summary import summary
+from tuner.report.sections.rounds import studies
+from tuner.report.sections.summary import summary
 from tuner.report.winner import winner_of
 from tuner.storage.store import Ledger
 

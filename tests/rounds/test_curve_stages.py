@@ -170,7 +170,7 @@ def test_verdicts(values, direction, verdict):
     finding = budget_curve_finding(curve)
     assert finding.verdict == verdict, finding.summary
     assert finding.needs_action == (verdict == "longer_hurts")
-    assert any("One seed" in caveat for caveat in finding.caveats)
+    assert any("Only one seed" in caveat for caveat in finding.caveats)
 
 
 def test_two_lengths_that_came_to_an_end_are_no_curve():

@@ -10,7 +10,7 @@ from support.shell import tuner
 from support.study_files import write_study
 
 from tuner.analysis.questions.boundary import boundary_findings
-from tuner.analysis.roles import role_warnings
+from tuner.analysis.questions.isolation import role_warnings
 from tuner.analysis.round_frames import round_frames, round_of, row_of_trial
 from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget

@@ -107,12 +107,12 @@ def locking(descriptor, mode, num_bytes):
 def main():
     platform, *words = sys.argv[1:]
     become(platform)
-    from tuner.cli.run import run
+    from tuner.cli import app
 
     while words:
         end = words.index("--") if "--" in words else len(words)
         sys.argv, words = ["tuner", *words[:end]], words[end + 1 :]
-        sys.stdout.write(f"\n=== exit code {run()}\n")
+        sys.stdout.write(f"\n=== exit code {app.run()}\n")
         sys.stdout.flush()
     if platform == "win32":
         import msvcrt

@@ -1,8 +1,8 @@
 """Does the objective still improve towards an edge of the search space? (B20)
 
-Counting the best points near an edge fires on hyperparameters that do not matter and misses edges that do (D39,
-F5). So the objective is fitted over all hyperparameters jointly, and an edge is judged at the best point of the
-fit: by what is gained between a little inside the edge and the edge itself, with the error of that gain.
+Counting the best points near an edge gives false alarms for hyperparameters that do not matter and misses edges that
+do (D39, F5). So the objective is fitted over all hyperparameters jointly, and an edge is judged at the best point of
+the fit: by the gain from a little inside the edge to the edge itself, with the error of that gain.
 """
 
 import math
@@ -26,14 +26,14 @@ from tuner.design.hyperparameters import Choice, Hyperparameter, Value, fulfils
 
 OUTER = 0.10  # [P] the part of the range next to an edge
 MINIMUM_TRIALS = 10  # [P] completed trials below which nothing is fitted
-MINIMUM_POINTS = 4  # [P] nor below so many different points: a layer count has few, replicates add none
-TRIALS_PER_DIMENSION = 2  # [P] nor below this many of them for each dimension
-MINIMUM_EACH = 8  # [P] trials of a value whose own best is asked
-FITTED_ALONE = 30  # [P] trials of a value that are fitted without those of the others, which may be noisier
-REPLICATES_CONFIDENCE = 0.9  # [P] of the noise of replicates being no less than what is taken as the least noise
+MINIMUM_POINTS = 4  # [P] different points below which nothing is fitted: a layer count has few, replicates add none
+TRIALS_PER_DIMENSION = 2  # [P] different points for each dimension below which nothing is fitted
+MINIMUM_EACH = 8  # [P] trials of a value of a choice that is judged by its own best point
+FITTED_ALONE = 30  # [P] trials of a value that are fitted alone: the trials of other values may be noisier
+REPLICATES_CONFIDENCE = 0.9  # [P] that the noise of replicates is no less than the least noise of the fit
 
 
-RELATIVE = 0.001  # [P] of the best value: no smaller gain is worth a wider range, unless `worth` is declared
+RELATIVE = 0.001  # [P] of the best value: a smaller gain does not justify a wider range, unless `worth` is declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ def worth_of(frames: StudyFrames, values: Array) -> Worth:
     """
     declared = frames.study.objective.worth
     if declared is not None:
-        return Worth(declared, f"{declared:g}, which is declared as worth anything")
+        return Worth(declared, f"the {declared:g} that was declared to matter")
     least = RELATIVE * abs(float(values.min()))
     step = granularity(values)
     if step > least:
-        return Worth(step, f"{step:.3g}, the smallest difference of two values of this metric")
+        return Worth(step, f"{step:.3g}, the smallest difference between two values of this metric")
     return Worth(least, f"{least:.3g}, {RELATIVE:.1%} of the best value")
 
 
@@ -63,9 +63,9 @@ class EdgeGain(NamedTuple):
     """At the best point of the fit, moved to an edge; the others follow where that surely pays.
 
     gain: of the edge over a little inside it, positive where the edge is better; error: its standard deviation.
-    Both in spreads: standard deviations of the objective over the trials, a long tail of bad ones pulled in.
+    Both in standard deviations of the objective over the trials, with a long tail of bad trials pulled in.
     worse: by how many standard deviations the edge is worse than the best point itself. value_gain and value_error:
-    gain and error in the unit of the metric. where: the value whose own best is asked ("optimizer = sgd"), or "".
+    gain and error in the unit of the metric. where: the value with a best of its own ("optimizer = sgd"), or "".
     """
 
     gain: float
@@ -81,12 +81,12 @@ UNKNOWN = EdgeGain(0.0, float("inf"), 0.0, 0.0, float("inf"))
 
 @dataclass(slots=True)
 class EdgeGains:
-    """What a study shows of its edges. gains: by hyperparameter and edge, one for each value whose best is asked.
+    """What a study shows about its edges. gains: by hyperparameter and edge, one for each value with a best of its own.
 
     partners: of a hyperparameter, those it makes up for along a ridge; set_aside: numbers of trials that are far worse
     than their neighbours; pruned: how many trials count by their rank when they were stopped; worth: the smallest gain
     that counts; span: by how much the values differ at most; few: of a hyperparameter, values with too few
-    trials to be asked; members: the trials of each value that is asked.
+    trials to be judged; members: the trials of each value that is judged.
     """
 
     gains: dict[tuple[str, str], list[EdgeGain]] = field(default_factory=dict)
@@ -119,8 +119,8 @@ def edge_gains(frames: StudyFrames) -> EdgeGains:
     """Of every hyperparameter with an order, and edge ("low", "high").
 
     The error is infinite where too few trials completed to fit anything. What exists in one branch only is
-    fitted on the trials of that branch alone (B13, D46). What exists in all of them is asked for each value of a
-    scientific hyperparameter, of one with branches and of the optimizer: each value has a best of its own.
+    fitted on the trials of that branch alone (B13, D46). What exists in all of them is judged separately for each value
+    of a scientific hyperparameter, of one with branches and of the optimizer: each value has its own best point.
     """
     found, judged = EdgeGains(), judged_trials(frames)
     found.judged, found.pruned = len(judged), int(judged["pruned"].sum())
@@ -144,7 +144,7 @@ def _add_branch(found: EdgeGains, frames: StudyFrames, branch: _Branch, least: f
         return
     response, kept = _fitted(branch, least)
     found.set_aside |= set(branch.rows.loc[~kept, "trial"].tolist())
-    for where, fixed, trials in _values_asked(found, frames, branch, kept):
+    for where, fixed, trials in _separate_values(found, frames, branch, kept):
         alone = _alone(branch, trials)
         if alone is None:
             _add_edges(found, response, branch, where, fixed)
@@ -161,7 +161,7 @@ def _fitted(branch: _Branch, least: float) -> tuple[Response, NDArray[np.bool_]]
 
 
 def _alone(branch: _Branch, trials: set[int]) -> _Branch | None:
-    """The trials of one value as a branch of their own; None where they are too few, or alike in what is asked."""
+    """The trials of one value as a branch; None where they are too few, or do not differ in what is judged."""
     rows = branch.rows[branch.rows["trial"].isin(trials)]
     whole = branch.design.loc[rows.index]
     design = whole.loc[:, whole.max() > whole.min()]
@@ -202,15 +202,16 @@ def _add_ridges(found: EdgeGains, response: Response, best: Array, branch: _Bran
                 found.partners[name].append(partner)
 
 
-def _values_asked(
+def _separate_values(
     found: EdgeGains, frames: StudyFrames, branch: _Branch, kept: NDArray[np.bool_]
 ) -> Iterator[tuple[str, dict[int, float], set[int]]]:
-    """The values whose own best is asked, with the columns that hold them and all their trials; everything at once
-    where there are none, or none of them has trials enough.
+    """The values that are judged by their own best, with the columns that hold them and all their trials.
+
+    All trials at once where there are no such values, or none of them has enough trials.
     """
-    split = [h for h in frames.study.hyperparameters if isinstance(h.domain, Choice) and _asked_apart(frames, h)]
+    split = [h for h in frames.study.hyperparameters if isinstance(h.domain, Choice) and _is_separate(frames, h)]
     split = [h for h in split if axis_of(h) is None and branch.rows[h.name].map(repr).nunique() > 1]
-    asked = False
+    any_separate = False
     names = list(branch.design.columns)
     for hyperparameter in split:
         rows = branch.rows[kept]
@@ -222,24 +223,24 @@ def _values_asked(
                 columns = {names.index(name): text for name, text in _alternatives(hyperparameter) if name in names}
                 fixed = {place: float(text == repr(choice)) for place, text in columns.items()}
                 of_value = branch.rows[hyperparameter.name].map(repr) == repr(choice)
-                asked = True
+                any_separate = True
                 yield where, fixed, set(branch.rows.loc[of_value, "trial"].tolist())
             elif _can_be(frames, branch, hyperparameter, choice):
                 for name in branch.asked:
                     found.few.setdefault(name, []).append(where)
-    if not asked:
+    if not any_separate:
         yield "", {}, set()
 
 
 def _can_be(frames: StudyFrames, branch: _Branch, hyperparameter: Hyperparameter, choice: Value) -> bool:
-    """Whether what is asked can exist beside a choice: a momentum under sgd does not beside adam."""
+    """Whether the judged hyperparameters can exist together with a choice: momentum under sgd does not with adam."""
     one = next(h for h in frames.study.hyperparameters if h.name == branch.asked[0])
     condition = one.condition
     return condition is None or condition[0] != hyperparameter.name or fulfils(condition, choice)
 
 
-def _asked_apart(frames: StudyFrames, hyperparameter: Hyperparameter) -> bool:
-    """Whether a choice is scientific, has branches, or is the optimizer."""
+def _is_separate(frames: StudyFrames, hyperparameter: Hyperparameter) -> bool:
+    """Whether each value has its own best: the choice is scientific, has branches, or is the optimizer."""
     name = hyperparameter.name
     parents = {h.condition[0] for h in frames.study.hyperparameters if h.condition is not None}
     return name in frames.study.scientific or name in parents or hyperparameter.short_name in ("optimizer", "optim")

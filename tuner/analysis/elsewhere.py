@@ -1,7 +1,7 @@
-"""Findings about a study that was run elsewhere: what its sample cannot show, and next steps that its owner can take.
+"""Findings about an imported study: what its sample cannot show, and next steps that its owner can take.
 
-The questions are those of every study. But its points may have been chosen by a model, some of its trials pruned, and
-there is no study file to edit and no checkpoint to train on from.
+The questions are those of every study. But a model may have chosen the points, some trials may have been pruned, and
+there is no study file to edit and no checkpoint from which to continue.
 """
 
 import json
@@ -20,7 +20,7 @@ _BETWEEN = "what lies between them is not seen"  # of a grid, or of points chose
 
 
 def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
-    """The findings of an imported study with their caveats, no stronger than its sample allows; others as they are."""
+    """Findings of an imported study with their caveats, no stronger than its sample allows; others unchanged."""
     if not frames.study.source:
         return list(findings)
     sample, pruned, total = sample_of(frames), len(frames.pruned), len(frames.trials)
@@ -30,10 +30,10 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
         asked = finding.asked
         uneven = sample.kind != "even" and bool(asked.uneven)
         if uneven and finding.verdict != "no_curves":
-            takes = asked.uneven if sample.kind == "model" else _BETWEEN
-            caveats.append(f"{sample.why}: {takes}.")
-        said = any("pruned trials count as" in caveat for caveat in caveats)
-        if pruned and not said and asked.pruned and finding.verdict != "no_curves":
+            missing = asked.uneven if sample.kind == "model" else _BETWEEN
+            caveats.append(f"{sample.why}: {missing}.")
+        known = any("pruned trials count as" in caveat for caveat in caveats)
+        if pruned and not known and asked.pruned and finding.verdict != "no_curves":
             caveats.append(f"{pruned} of {total} trials were pruned: {asked.pruned}.")
         doubtful = asked.weakened and (uneven or pruned > 0) and not finding.needs_action
         strength = "moderate" if doubtful and finding.strength == "strong" else finding.strength
@@ -43,7 +43,7 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
 
 
 def _action(frames: StudyFrames, finding: Finding) -> str:
-    """The next step in the owner's own code; what was advised, where that is possible there."""
+    """The next step in the owner's own code; the original advice where it is possible there."""
     if finding.question == "boundary" and finding.verdict.startswith("expand"):
         return _wider(frames, finding)
     if finding.verdict == "no_curves":
@@ -77,7 +77,7 @@ def _wider(frames: StudyFrames, finding: Finding) -> str:
 
 
 def _longer(frames: StudyFrames, finding: Finding) -> str:
-    """Which trial, how many steps, and with which values: there is no checkpoint here to go on from."""
+    """Which trial, how many steps, and with which values: there is no checkpoint from which to continue."""
     if "trial" not in finding.evidence or finding.evidence.empty:
         return finding.action
     trial, steps = int(finding.evidence["trial"].iloc[0]), 2 * frames.study.budget.max_train_steps
@@ -109,7 +109,7 @@ def _is_optuna(frames: StudyFrames) -> bool:
 
 
 def search_line(study: Study, hyperparameter: Hyperparameter, domain: Range) -> str:
-    """In the words of the tool that an import names: Optuna, W&B or Ray; of another origin Optuna's, said so.
+    """In the syntax of the tool that an import names: Optuna, W&B or Ray; for another origin Optuna's, with its name.
 
     `domain`: the range to search.
     """

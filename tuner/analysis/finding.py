@@ -18,6 +18,7 @@ from tuner.shown import in_html, shown
 
 _SHOWN_ROWS = 20  # of the evidence, in a notebook
 NOTHING_TO_DO = "Nothing to do."
+_OWN_ENGINE = "Compare with what the engine that trained these trials reports."
 Strength = Literal["strong", "moderate", "weak", "none"]
 Tone = Literal["act", "fine", "told", "open"]
 # search: the round searched its points; curves: a trial was evaluated often enough.
@@ -57,6 +58,7 @@ class Question:
     verdicts: the answers it can have. thresholds: the named numbers that they depend on.
     needs: without "search" a round that only trains chosen points is not asked; without "curves" the answer is
         "no_curves".
+    relies_on: names of `Promises` without which the answer is open: the engine may not give them.
     ask: answers from the records of one study; None where the evidence is made of more than that.
     title: the heading of a finding, from `question` and `subject`; titles: the headings of some subjects.
     plot: the name of the plot of a study that shows what a finding speaks of. rules: the playbook's rules it rests on.
@@ -71,6 +73,7 @@ class Question:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     scope: Literal["round", "campaign"] = "round"
     needs: tuple[Need, ...] = ()
+    relies_on: tuple[str, ...] = ()
     ask: Callable[[StudyFrames], "Finding | Sequence[Finding]"] | None = None
     title: str = "{question} of {subject}"
     titles: Mapping[str, str] = field(default_factory=dict)
@@ -87,8 +90,19 @@ class Question:
 
     def findings(self, frames: StudyFrames) -> list["Finding"]:
         """The answers from a study; none where `ask` is None."""
-        found = self.ask(frames) if self.ask else ()
+        if self.ask is None:
+            return []
+        found = self.not_promised(frames) or self.ask(frames)
         return [found] if isinstance(found, Finding) else list(found)
+
+    def not_promised(self, frames: StudyFrames) -> "Finding | None":
+        """The open answer where the training does not promise what the question relies on; else None."""
+        missing = frames.promises.missing_of(self.relies_on)
+        if not missing:
+            return None
+        verdict = next(one.name for one in self.verdicts if one.tone == "open")
+        summary = f"The records cannot answer this, because of how these trials were trained: {'; '.join(missing)}."
+        return self.answer(frames.study.name, verdict, summary, pd.DataFrame(), action=_OWN_ENGINE)
 
     def answer(  # noqa: PLR0913 - the fields of a finding
         self,

@@ -1,7 +1,7 @@
 """The only door from the Ledger to pandas, and retrospective selection for all trials at once (A10, A12)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,23 @@ from tuner.design.hyperparameters import Choice, Range
 from tuner.design.names import TRIAL_COLUMNS
 from tuner.design.objective import Objective
 from tuner.design.study import Study
-from tuner.records import State, TrialRecord
+from tuner.records import Promises, State, TrialRecord
+from tuner.records.promises import EVERYTHING, common_promises
 from tuner.shown import quoted
 from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
 
 
 def study_frames(ledger: Ledger, campaign: str, study_name: str) -> StudyFrames:
     """A study as frames. Raises StorageError where the Ledger does not hold it."""
     row = ledger.study(campaign, study_name)
-    return frames_of(row.study, ledger.trials(row.study_id), measured_curves(ledger, row.study_id))
+    curves, promises = measured_curves(ledger, row.study_id), promises_of(ledger, [row])
+    return frames_of(row.study, ledger.trials(row.study_id), curves, promises)
+
+
+def promises_of(ledger: Ledger, rows: Iterable[StudyRow]) -> Promises:
+    """What may be relied on for the trials of some studies: the promises that all their launches gave."""
+    return common_promises(launch.promises for row in rows for launch in ledger.launches(row.study_id))
 
 
 def measured_curves(ledger: Ledger, study_id: int) -> pd.DataFrame:
@@ -44,7 +52,9 @@ def measured_curves(ledger: Ledger, study_id: int) -> pd.DataFrame:
     )
 
 
-def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame) -> StudyFrames:
+def frames_of(
+    study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame, promises: Promises = EVERYTHING
+) -> StudyFrames:
     """Frames of records from anywhere; `curves` has the columns trial, step, metric, value in any order.
 
     A step measured twice keeps its later row (D33). A trial whose point no range can hold (text, or a rate below 0 on a
@@ -63,7 +73,8 @@ def frames_of(study: Study, trials: Sequence[TrialRecord], curves: pd.DataFrame)
     selected = selected_steps(tidy, study.objective).reindex(table["trial"])
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array
-    return StudyFrames(study, table, tidy, _schedules(study, trials))
+    schedules = _schedules(study, trials) if promises.follows_schedule else {}
+    return StudyFrames(study, table, tidy, schedules, promises)
 
 
 def _readable(row: Mapping[str, object], ranges: Mapping[str, Range]) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""The trials that "always" and "consistently" speak about (D11), and the noise that they are judged against."""
+"""The good trials, about which a verdict has to hold "always" or "consistently" (D11), and their noise."""
 
 import math
 from dataclasses import replace
@@ -13,10 +13,10 @@ from tuner.analysis.trial_curves import Curves, common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 GOOD_SHARE = 1 / 3  # [P] of the completed trials, by best value, are candidates for good
-GOOD_AT_LEAST = 7  # [P] candidates, where there are as many: with 5, short curves stay inconclusive too often
+GOOD_AT_LEAST = 7  # [P] candidates, if so many completed: with 5, short curves stay inconclusive too often
 GOOD_IMPROVEMENT = 0.5  # [P] a good trial made at least this share of the best trial's improvement
-MANY_TRIALS = 30  # [P] best trials that show how slow the noise is
-_NOISES = 4.0  # [P] but so many times the evaluation noise never tells two trials apart
+MANY_TRIALS = 30  # [P] best trials from which the slow noise is estimated
+_NOISES = 4.0  # [P] times the evaluation noise: values that differ by less are never told apart
 
 
 def good_trials(frames: StudyFrames) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def evaluation_noise(frames: StudyFrames) -> float:
 
 
 def noise_model_of(frames: StudyFrames, curves: Curves, metric: str | None = None) -> NoiseModel:
-    """The noise of some trials' curves of a metric; how slow it is, many trials show better than a few good ones."""
+    """The noise of some trials' curves of a metric; how slow it is, is estimated from many trials."""
     own = noise_model(curves.values, _fractions(curves), curves.noise)
     many = common_curves(frames, ranked_trials(frames).head(MANY_TRIALS)["trial"], metric)
     many = many.rows(many.whole & many.resolved)
@@ -81,14 +81,15 @@ def good_in_words(frames: StudyFrames, count: int | None = None) -> str:
 
 
 def good_defined(frames: StudyFrames) -> str:
-    """What "good" means on a whole page, said once with the count; nothing where no trial has completed."""
+    """What "good" means on a whole page, in one sentence with the count; "" where no trial has completed."""
     if frames.complete.empty:
         return ""
-    few = len(frames.complete) <= GOOD_AT_LEAST
-    which = f"all, as they are at most {GOOD_AT_LEAST}" if few else f"the best third (at least {GOOD_AT_LEAST})"
+    improved = f"made at least {GOOD_IMPROVEMENT:.0%} of the best trial's improvement"
+    if len(frames.complete) <= GOOD_AT_LEAST:
+        return f"{good_in_words(frames)}: a trial is good if it {improved}."
     return (
-        f"{good_in_words(frames)}: {which}, without those that made less than {GOOD_IMPROVEMENT:.0%} of the best "
-        "trial's improvement."
+        f"{good_in_words(frames)}: a trial is good if it is among the best third (at least {GOOD_AT_LEAST} trials) and "
+        f"{improved}."
     )
 
 
@@ -98,26 +99,26 @@ def noise_in_words(noise: float) -> str:
 
 
 def unresolved(curves: Curves) -> str | None:
-    """Why curves of trials with steps of their own cannot be judged; None where most of them can."""
+    """Why curves that were evaluated at different steps cannot be judged; None where most of them can."""
     few = int((~curves.resolved).sum())
     if not curves.own_steps or 2 * few <= len(curves.values):
         return None
     least, most = int(curves.evaluations.min()), int(curves.evaluations.max())
     return (
-        f"Trials were evaluated at steps of their own, {least} to {most} times: {few} of {len(curves.values)} good "
+        f"Each trial was evaluated at its own steps, {least} to {most} times: {few} of {len(curves.values)} good "
         f"trials fewer than {MINIMUM_EVALUATIONS} times, which cannot resolve the first part of the budget (D14)"
     )
 
 
 def own_steps_caveats(*compared: Curves) -> tuple[str, ...]:
-    """That curves were brought to common shares of the budget, where they were."""
+    """The caveat that curves were brought to common shares of the budget, where they were."""
     curves = next((one for one in compared if one.own_steps and len(one.values)), None)
     if curves is None:
         return ()
     few = int((~curves.resolved).sum())
     left = f"; {few} with fewer than {MINIMUM_EVALUATIONS} evaluations are left out" if few else ""
     return (
-        f"Trials were evaluated at steps of their own ({int(curves.evaluations.min())} to "
+        f"Each trial was evaluated at its own steps ({int(curves.evaluations.min())} to "
         f"{int(curves.evaluations.max())} times): they are compared over {len(curves.steps)} equal parts of the "
         f"budget, and the noise is that of the mean of one part{left}.",
     )

@@ -1,4 +1,4 @@
-"""From the gains of the good trials to one word about the step budget (A14, A15, D9-D11, D14, D34)."""
+"""The gains of the good trials pooled, and the verdict about the step budget (A14, A15, D9-D11, D14, D34)."""
 
 import math
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
 EARLY = 0.10  # [S] best steps always before this fraction of the budget: far too long (A14)
 CONSISTENT = 0.80  # [P] share of the good trials that "always" and "consistently" mean (A15)
-MOST = 0.6  # [P] the same where noise alone explains that the others do not
+MOST = 0.6  # [P] the same where noise alone explains the differences between trials
 DIFFERENT = 0.001  # [P] chance of such differences between the gains of trials by noise alone
-MINIMUM_GOOD = 3  # [P] fewer good trials decide nothing
+MINIMUM_GOOD = 3  # [P] good trials below which nothing is concluded
 CONFIDENCE = 0.99  # [P] one-sided, of a gain being real or absent
-MEANINGFUL = 0.5  # [P] of what is negligible: a smaller mean gain is none
-NEGLIGIBLE_EARLY = 2.0  # [P] noises: a mean gain after EARLY surely below this is absent
-NEGLIGIBLE_LATE = 1.0  # [P] noises: the same for the gain after LATE
+MEANINGFUL = 0.5  # [P] of the negligible gain: a smaller mean gain counts as none
+NEGLIGIBLE_EARLY = 2.0  # [P] times the evaluation noise: a mean gain after EARLY is absent if it is surely less
+NEGLIGIBLE_LATE = 1.0  # [P] the same for the gain after LATE
 
 THRESHOLDS = {
     "early": EARLY,
@@ -47,7 +47,7 @@ class PooledGain:
 
     worse: whether it is surely a loss. positive, sure, sure_absent: shares of the trials that gained at all, surely
     gained, surely did not. alike: whether noise alone explains how trials differ. mean and margin (one-sided) in
-    evaluation noises; NaN where too few trials are known.
+    units of the evaluation noise; NaN where too few trials are known.
     """
 
     real: bool = False
@@ -62,7 +62,7 @@ class PooledGain:
 
 
 def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
-    """Judged by the spread over the trials, or by that of the noise where it is larger."""
+    """Judged by the standard deviation over the trials, or by that of the noise where it is larger."""
     known = np.isfinite(gains.gain)
     gain, spread = gains.gain[known], gains.spread[known]
     if len(gain) < MINIMUM_GOOD:
@@ -72,7 +72,7 @@ def pooled_gain(gains: Gains, negligible: float) -> PooledGain:
     typical = math.sqrt(float((spread**2).mean()))
     margin = critical * max(float(gain.std(ddof=1)), typical) / math.sqrt(len(gain))
     sure = float((gain > np.maximum(alone, meaningful)).mean())
-    # Trials that each gained surely, though not equally much, gained; so with those that each surely did not.
+    # Trials that each surely gained count as a gain, even if not equally large; so do trials that each surely did not.
     real = bool(gain.mean() > max(margin, meaningful)) or sure >= CONSISTENT
     return PooledGain(
         real=real,
@@ -99,7 +99,7 @@ def _alike(gain: Array, spread: Array) -> bool:
 
 
 def too_little_evidence(num_good: int, num_evaluations: int) -> str | None:
-    """Why nothing can be said, or None."""
+    """Why nothing can be concluded, or None."""
     if num_good < MINIMUM_GOOD:
         return f"Only {num_good} good completed trials; {MINIMUM_GOOD} are needed"
     if num_evaluations < MINIMUM_EVALUATIONS:
@@ -116,8 +116,8 @@ def judged(table: pd.DataFrame, after_early: PooledGain, in_late: PooledGain) ->
         return "mixed", f"Some good trials improved in {_LAST}, others did not (D11)"
     if after_early.absent and (table["earliest_fraction"] <= EARLY).mean() >= CONSISTENT:
         if table["in_warmup"].mean() > 1.0 - CONSISTENT:
-            return "inconclusive", "Best steps lie inside the warmup, which says little about the budget (D34)"
-        return "too_long", f"The good trials improved no more after the first {EARLY:.0%} of the budget"
+            return "inconclusive", "Best steps lie inside the warmup, which shows little about the budget (D34)"
+        return "too_long", f"The good trials did not improve any more after the first {EARLY:.0%} of the budget"
     if after_early.real and in_late.absent:
         return "ok", f"The good trials improved after the first {EARLY:.0%} of the budget, but not in {_LAST}"
     return "inconclusive", _open(after_early, in_late)
@@ -127,19 +127,19 @@ _LAST = f"the last {1 - LATE:.0%} of the budget"
 
 
 def _open(after_early: PooledGain, in_late: PooledGain) -> str:
-    """What the gains leave open, in the words of what was measured."""
+    """What the gains leave open, with what was measured."""
     if in_late.real:
-        return f"Only {in_late.positive:.0%} of the good trials improved in {_LAST}: too few to speak for all"
+        return f"Only {in_late.positive:.0%} of the good trials improved in {_LAST}: too few to conclude for all"
     if in_late.absent:
         return (
-            f"The good trials improved no more in {_LAST}, but whether they did after the first {EARLY:.0%} "
+            f"The good trials did not improve any more in {_LAST}, but whether they did after the first {EARLY:.0%} "
             f"({in_words(after_early)}) is not clear"
         )
     return f"Whether the good trials improved in {_LAST} ({in_words(in_late)}) is not clear"
 
 
 def in_words(gain: PooledGain) -> str:
-    """A mean gain with how far it can be told."""
+    """A mean gain with its margin."""
     least, most = gain.mean - gain.margin, gain.mean + gain.margin
     return f"a change of {least:+.1f} to {most:+.1f} times the evaluation noise, better is above zero"
 

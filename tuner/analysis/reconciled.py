@@ -1,7 +1,7 @@
-"""One piece of advice about one thing: what two questions advise is made to agree before a reader sees it.
+"""Advice that agrees: where two findings advise about the same thing, one of them is changed before a reader sees both.
 
-Each question is answered alone. Where two answers lead to different actions about the same budget, the same range or
-the same comparison, the one that rests on more keeps its action, and the other one refers to it.
+Each question is answered alone. Where two answers lead to different actions about the same budget, range or comparison,
+the one with more evidence keeps its action, and the other one refers to it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ _SIDES = {"expand_low": "below", "expand_high": "above"}
 
 @dataclass(frozen=True, slots=True)
 class _Others:
-    """All findings of a study, as each question sees the answers of the others."""
+    """All findings of a study, for the rules that compare them."""
 
     findings: tuple[Finding, ...]
 
@@ -38,9 +38,9 @@ class _Others:
 def reconciled(findings: Iterable[Finding]) -> list[Finding]:
     """The findings of one study, in their order, with advice that can be followed together.
 
-    The budget: a stale budget comes before the best steps, overfitting before a longer run, and the best steps are
-    the only question that proposes a number of steps. The space: a range is widened before points are added to it,
-    values are compared, or a part of it is given up. Verdicts stay as they are; only actions and caveats change.
+    About the budget: a stale budget comes before the best steps, overfitting before a longer run, and only the best
+    steps propose a number of steps. About the space: a range is widened before points are added to it, values are
+    compared, or a part of it is removed. Verdicts stay as they are; only actions and caveats change.
     """
     found = list(findings)
     others = _Others(tuple(found))
@@ -57,28 +57,30 @@ def _after_stale(finding: Finding, others: _Others) -> Finding:
     again = any(one.question == "stale_budget" and "sweep again" in one.action for one in others.findings)
     if not again or not finding.needs_action:
         return finding
-    first = "First choose the budget again, as the finding on the stale budget says; then ask for the best steps."
+    first = (
+        "First choose the budget again, as the finding on the stale budget proposes; then check the best steps again."
+    )
     return replace(finding, action=first, needs_action=False)
 
 
 def _after_overfitting(finding: Finding, others: _Others) -> Finding:
     if finding.verdict not in _LONGER or not others.urgent("overfitting"):
         return finding
-    return replace(finding, action=f"First regularize, as the overfitting finding says. Then: {finding.action}")
+    return replace(finding, action=f"First regularize, as the overfitting finding proposes. Then: {finding.action}")
 
 
 def _after_longer(finding: Finding, others: _Others) -> Finding:
     if finding.verdict not in (*_LONGER, "ok") or others.verdict("longer_training") != "no_gain":
         return finding
     if finding.verdict == "ok":
-        doubt = "The last lengthening gained nothing by fresh seeds: the shorter length may do as well."
+        doubt = "With fresh seeds the last lengthening gained nothing: the shorter length may be as good."
         return replace(finding, strength="weak", caveats=(*finding.caveats, doubt))
-    seen = "The last lengthening gained nothing by fresh seeds, so another one probably gains nothing either."
+    seen = "With fresh seeds the last lengthening gained nothing, so another one probably gains nothing either."
     return replace(finding, strength="weak", caveats=(*finding.caveats, seen))
 
 
 def _one_budget(finding: Finding, others: _Others) -> Finding:
-    """Improvement and regime leave the number of steps to the best steps; which checkpoint to use is no such number."""
+    """Improvement and regime leave the number of steps to the best steps; which checkpoint to use they do advise."""
     best = others.verdict("best_steps")
     if not best or best == "no_curves" or finding.verdict == "got_worse":
         return finding
@@ -94,13 +96,13 @@ def _one_budget(finding: Finding, others: _Others) -> Finding:
 
 
 _PRODUCTION = (
-    "Keep these steps, as the best-step finding says, to compare configurations; the production run may be as long as "
-    "you can afford (A2)."
+    "Keep these steps, as the best-step finding proposes, to compare configurations; the production run may be as "
+    "long as you can afford (A2)."
 )
 
 
 def _once(finding: Finding, others: _Others) -> Finding:
-    """Longer training asks for fresh seeds; the number of steps is for the best steps to propose."""
+    """Longer training needs fresh seeds; only the best steps propose a number of steps."""
     best = others.verdict("best_steps")
     if best in ("", "no_curves") or (finding.verdict, best) == ("gained", "ok"):
         return finding
@@ -114,7 +116,7 @@ _FRESH_LENGTHS = "train several lengths with fresh seeds: tuner budget-curve STU
 
 
 def _told_apart(finding: Finding, others: _Others) -> Finding:
-    """Where fresh seeds of the winner and its rival were trained, their finding says whether the two are tied."""
+    """Where fresh seeds of the winner and its rival were trained, their finding shows whether the two are tied."""
     if finding.verdict != "noisy":
         return finding
     told = next((one for one in others.findings if (one.question, one.subject) == ("transfer", "winner")), None)
@@ -125,19 +127,19 @@ def _told_apart(finding: Finding, others: _Others) -> Finding:
     if told.verdict == "rejected":
         return replace(finding, action="Choose by fresh seeds, not by these values: they prefer the rival (B32).")
     return replace(
-        finding, action="Treat the top trials as tied until fresh seeds decide, as the winner's finding says."
+        finding, action="Treat the top trials as tied until fresh seeds decide, as the winner's finding proposes."
     )
 
 
 def _points_for_a_range(finding: Finding, others: _Others) -> Finding:
-    """More points for one undecided range: not in a space that is to grow or does not matter."""
+    """More points for one undecided range, unless the space has to grow or does not matter."""
     if finding.verdict != "inconclusive":
         return finding
     if others.widened:
-        first = f"First widen {others.ranges}: the trials of the wider space tell of {finding.subject}, too."
+        first = f"First widen {others.ranges}: the trials of the wider space show more about {finding.subject}, too."
         return replace(finding, action=first)
     if others.verdict("insensitivity") == "insensitive":
-        first = "Nothing that was searched matters, as the insensitivity finding says, so more points are worth little."
+        first = "Nothing that was searched matters, as the insensitivity finding shows, so more points help little."
         return replace(finding, action=first)
     if others.verdict("enough_points") == "enough":
         only = f"Only if it matters where the range of {finding.subject} ends: {finding.action[:1].lower()}"
@@ -148,7 +150,9 @@ def _points_for_a_range(finding: Finding, others: _Others) -> Finding:
 def _widen_first(finding: Finding, others: _Others) -> Finding:
     if finding.verdict != "sparse" or not others.widened:
         return finding
-    first = f"First widen {others.ranges}, as the boundary finding says: the trials of the wider space count here, too."
+    first = (
+        f"First widen {others.ranges}, as the boundary finding proposes: the trials of the wider space count here, too."
+    )
     return replace(finding, action=first)
 
 
@@ -163,7 +167,7 @@ def _compared_later(finding: Finding, others: _Others) -> Finding:
     if finding.verdict not in ("leads", "tie"):
         return finding
     if others.urgent("effort"):
-        return replace(finding, action="First give each value as many trials, as the finding on equal effort says.")
+        return replace(finding, action="First give each value as many trials, as the finding on equal effort proposes.")
     if others.widened:
         later = f"{others.ranges} should be searched wider first: the comparison may change there."
         return replace(finding, caveats=(*finding.caveats, later))
@@ -171,7 +175,7 @@ def _compared_later(finding: Finding, others: _Others) -> Finding:
 
 
 def _not_given_up(finding: Finding, others: _Others) -> Finding:
-    """A part of the space where trials diverge is no part to give up where results improve towards it."""
+    """A part of the space where trials diverge is kept where results improve towards it."""
     if finding.verdict != "many_infeasible":
         return finding
     both = [one.subject for one in others.widened if f"{one.subject} {_SIDES[one.verdict]}" in finding.summary]
@@ -189,16 +193,16 @@ def _stable_first(finding: Finding, others: _Others) -> Finding:
     rate = Name.of(finding.subject).short == "learning_rate"
     if finding.verdict != "expand_high" or not rate or others.verdict("instability") != "likely_instability":
         return finding
-    first = "Higher rates will probably diverge unless training is made stable first, as the instability finding says."
+    first = "Higher rates will probably diverge unless training is made stable first, as the instability finding shows."
     return replace(finding, caveats=(*finding.caveats, first))
 
 
 def _mended_first(finding: Finding, others: _Others) -> Finding:
-    """Where the data spoil every trial, more points of the same space teach nothing."""
-    spoiled = any(one.question == "infeasible" and one.action.startswith("Mend") for one in others.findings)
+    """Where the data spoil every trial, more points of the same space show nothing."""
+    spoiled = any(one.question == "infeasible" and one.action.startswith("Correct") for one in others.findings)
     if not spoiled or finding.strength != "none":
         return finding
-    return replace(finding, action="First mend the data or the loss, as the finding on infeasible trials says.")
+    return replace(finding, action="First correct the data or the loss, as the finding on infeasible trials proposes.")
 
 
 _Rule = Callable[[Finding, _Others], Finding]

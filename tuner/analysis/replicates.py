@@ -18,7 +18,7 @@ from scipy import stats
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.origin import promoted_from
 
-LEVEL = 0.80  # [P] of intervals: certainty is not required (B33), and half of 1 - level is wrongly called better
+LEVEL = 0.80  # [P] of intervals: certainty is not required (B33); equal points are called better in (1 - level) / 2
 COLUMNS = ("trial", "parent", "seeds", "rate", "value_before", "value", "complete")
 
 
@@ -57,7 +57,7 @@ def replicate_spread(frames: StudyFrames) -> Spread | None:
     """How far complete trials of equal points lie apart; None where no point has two complete trials.
 
     A point whose trials all have the same best value to the last bit is left out: these are copies of one run, or runs
-    of one seed, and show nothing about luck.
+    of one seed, and show nothing about the variance of runs.
     """
     values = frames.complete.set_index("trial")["best_value"]
     squares, freedom, points = 0.0, 0, 0
@@ -158,7 +158,7 @@ def trial_noise(pairs: pd.DataFrame) -> Noise:
 
 
 def contrast(first: Sequence[float], second: Sequence[float], noise: Noise, direction: str) -> Contrast:
-    """By how much the first point is better, with an interval by Student's t; endless where the noise is unknown."""
+    """By how much the first point is better, with an interval by Student's t; infinite where the noise is unknown."""
     sign = 1.0 if direction == "minimize" else -1.0
     difference = sign * (float(np.mean(second)) - float(np.mean(first)))
     if not noise.degrees:
@@ -178,21 +178,21 @@ def better_or_worse(gain: float) -> str:
 def with_interval(gain: float, low: float, high: float, level: float) -> str:
     """`better_or_worse` with its interval from `low` to `high`, which are positive for better, too.
 
-    The ends are in the words of the gain where they have its sign; else each end says which way it points. An endless
-    interval is left out.
+    The ends are in the words of the gain where they have its sign; else each end has its own word. An infinite interval
+    is left out.
     """
-    told = better_or_worse(gain)
+    words = better_or_worse(gain)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return told
+        return words
     if low >= 0.0 and gain > 0.0:
-        return f"{told} ({level:.0%} interval {low:.3g} to {high:.3g})"
+        return f"{words} ({level:.0%} interval {low:.3g} to {high:.3g})"
     if high <= 0.0 and gain < 0.0:
-        return f"{told} ({level:.0%} interval {abs(high):.3g} to {abs(low):.3g})"
-    return f"{told} ({level:.0%} interval from {abs(low):.3g} worse to {abs(high):.3g} better)"
+        return f"{words} ({level:.0%} interval {abs(high):.3g} to {abs(low):.3g})"
+    return f"{words} ({level:.0%} interval from {abs(low):.3g} worse to {abs(high):.3g} better)"
 
 
 def gained_or_lost(gain: float) -> str:
-    """As `better_or_worse`: "gained 0.00277", "lost 0.0152" or "gained nothing"."""
+    """Like `better_or_worse`: "gained 0.00277", "lost 0.0152" or "gained nothing"."""
     if gain == 0.0 or math.isnan(gain):
         return "gained nothing"
     return f"{'gained' if gain > 0.0 else 'lost'} {abs(gain):.3g}"

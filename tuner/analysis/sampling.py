@@ -1,7 +1,7 @@
-"""How the points of a study that was run elsewhere were chosen: evenly over the space, or by what was seen before.
+"""How the points of an imported study were chosen: evenly over the space, or by the results of earlier trials.
 
-Most samplers leave no trace in their records. But a model-based one trains near the best point of its time, and an
-even one does not know it: the distances of new points to that point are what a uniform draw makes them, or less.
+Most samplers leave no trace in their records. But a model-based sampler chooses points near the best one so far, and an
+even sampler does not know that point: then the distances of new points to it are those of uniform draws.
 """
 
 import math
@@ -20,34 +20,34 @@ from tuner.design.hyperparameters import Choice, Hyperparameter, Range
 
 CLOSER = 3.0  # [P] standard deviations by which new points lie nearer to the best one than uniform draws would
 UNEVEN = 0.001  # [P] chance, over all hyperparameters, that a uniform sample lies so unevenly (Kolmogorov, chi-square)
-MINIMUM_POINTS = 10  # [P] points below which nothing is tested
+MINIMUM_POINTS = 10  # [P] points below which no test is made
 MOST_WHOLE = 1000  # whole numbers of a range beyond which they are as good as continuous
 NODES = 512  # of a continuous range
 _GATHERED = (
-    "The points gather around the best ones of their time, as a model-based sampler (Optuna's TPE, say) chooses them"
+    "The points gather around the best ones so far, as a model-based sampler (Optuna's TPE, for example) chooses them"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`kind`: "even" (nothing speaks against it), "model" or "uneven"; `why` is a clause that a caveat begins with."""
+    """`kind`: "even" (no evidence against it), "model" or "uneven"; `why` is a clause that a caveat begins with."""
 
     kind: str
     why: str = ""
 
 
 def sample_of(frames: StudyFrames) -> Sample:
-    """How the points of a study lie. Only of a study from elsewhere: what this program draws is known."""
+    """How the points of an imported study lie; the points that this program chooses are known to be even."""
     if not frames.study.source:
         return Sample("even")
-    told = frames.trials["origin"].astype(str).str.removeprefix(frames.study.source)
-    named = told[told.str.startswith(", by ")].str.removeprefix(", by ")
+    chosen = frames.trials["origin"].astype(str).str.removeprefix(frames.study.source)
+    named = chosen[chosen.str.startswith(", by ")].str.removeprefix(", by ")
     if len(named):
-        which = f"{len(named)} of {len(told)} points were chosen by {named.iloc[0]}"
+        which = f"{len(named)} of {len(chosen)} points were chosen by {named.iloc[0]}"
         return Sample("model", f"{which}, from earlier trials")
-    if (told == ", on a grid").any():
+    if (chosen == ", on a grid").any():
         return Sample("uneven", "The points lie on a grid")
-    points = frames.trials[told != ", enqueued by hand"].sort_values("trial")
+    points = frames.trials[chosen != ", enqueued by hand"].sort_values("trial")
     if len(points) < MINIMUM_POINTS:
         return Sample("even")
     if not _sorted(frames, points) and closeness(frames, points) > CLOSER:

@@ -1,4 +1,4 @@
-"""A study as two frames: what every question of `analysis` is asked of, wherever the study was run."""
+"""A study as two frames, from which every question is answered, wherever the study was run."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,11 @@ import pandas as pd
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
+from tuner.records import Promises
+from tuner.records.promises import EVERYTHING
 from tuner.shown import in_html, shown
 
-PRUNED = "pruned"  # how the reason of a cancelled trial begins that a pruner ended, elsewhere, for being too bad
+PRUNED = "pruned"  # how the reason begins of a cancelled trial that a pruner ended elsewhere
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -24,16 +26,18 @@ class StudyFrames:
         the last evaluation); then one column for every hyperparameter by canonical name. Where it does not exist in
         that branch the cell is NaN; None is the value of a choice that has it (`exists` tells the two apart).
     curves: long form, one row a measurement: trial, step, metric, value; sorted by trial, metric, step.
-    schedules: the learning rate schedule that each trial was trained with, by number. Nobody derives it again from the
-        declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. A trial
-        that was trained elsewhere has none where its schedule is not known.
+    schedules: the learning rate schedule that each trial was trained with, by number. It is not derived again from
+        the declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. An
+        imported trial has none where its schedule is not known.
+    promises: what may be relied on for the trials, by the launches that trained them.
     """
 
     study: Study
     trials: pd.DataFrame
     curves: pd.DataFrame
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
-    # What several questions compute from these frames, which nobody changes; a copy with other frames begins empty.
+    promises: Promises = EVERYTHING
+    # What several questions compute from these frames, which do not change; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -42,7 +46,7 @@ class StudyFrames:
         return shown(f"<{self.study.name}: {self.study.budget.max_train_steps:,} steps; {states or 'no trials'}>")
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it: what it is, how its trials ended, and the best of them."""
+        """How a notebook shows the study: its declaration, how its trials ended, and the best of them."""
         study = self.study
         states = ", ".join(f"{count} {state}" for state, count in self.trials["state"].value_counts().items())
         ascending = study.objective.direction == "minimize"
@@ -62,12 +66,12 @@ class StudyFrames:
 
     @property
     def metrics(self) -> frozenset[str]:
-        """What was measured, of any trial."""
+        """Everything that was measured for any trial."""
         return frozenset(self.curves["metric"].unique())
 
     @property
     def complete(self) -> pd.DataFrame:
-        """Trials that ran their whole budget and have a finite best value: what verdicts speak about (D11)."""
+        """Trials that ran their whole budget and have a finite best value: verdicts are about these (D11)."""
         trials = self.trials
         return trials[(trials["state"] == "complete") & trials["best_value"].notna()]
 
@@ -78,7 +82,7 @@ class StudyFrames:
 
     @property
     def pruned(self) -> pd.DataFrame:
-        """Trials that a pruner ended before the end of the budget: at their end they would be no better than that."""
+        """Trials that a pruner ended before the end of the budget."""
         trials = self.trials
         by_pruner = trials["reason"].astype(str).str.startswith(PRUNED)
         return trials[(trials["state"] == "cancelled") & by_pruner]
@@ -131,4 +135,4 @@ def ranked_trials(frames: StudyFrames) -> pd.DataFrame:
     return frames.complete.sort_values("best_value", ascending=ascending, kind="stable").reset_index(drop=True)
 
 
-MINIMUM_COMPLETE = 5  # [P] completed trials below which a study says nothing as a whole
+MINIMUM_COMPLETE = 5  # [P] completed trials below which a study shows nothing as a whole

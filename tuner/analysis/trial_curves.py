@@ -1,8 +1,8 @@
 """Curves that can be compared evaluation by evaluation, wherever each trial was evaluated.
 
-Where trials share their steps these are the evaluations as they are. Where each trial has steps of its own (by the
-clock, or once an epoch with the batch size searched) every curve is brought to common shares of the budget: the mean of
-its evaluations in each, or the line between them where there is none. The noise is that of its own evaluations.
+Where trials share their steps, these are the evaluations as they are. Where each trial was evaluated at its own steps
+(by the clock, or once an epoch with the batch size searched), every curve is brought to common shares of the budget:
+the mean of its evaluations in each share, or the line between them where there is none.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.objective import Objective, metric_from
 
 MOST_SHARES = 200  # [P] of the budget; more evaluations are averaged
-MISSED = 0.1  # [P] of its evaluations: a trial that lacks more was evaluated at steps of its own
+MISSED = 0.1  # [P] of its evaluations: a trial that lacks more was evaluated at its own steps
 NEAR = 2.0  # [P] of its own distances of evaluations: so far beyond its evaluations the end of a curve stands for it
 
 
@@ -33,7 +33,7 @@ class Curves:
         accuracy that stays on one step is not known more exactly). evaluation_noise: [trials] of one evaluation, which
         is more where a column is the mean of several.
     evaluations: [trials] how many finite values were measured. last: [trials] the step of the last of them, or NaN.
-    own_steps: whether the trials were evaluated at steps of their own.
+    own_steps: whether each trial was evaluated at its own steps.
     """
 
     steps: Array
@@ -229,7 +229,7 @@ def _selecting(frames: StudyFrames) -> tuple[str, str, str]:
     return metric.name, str(metric.on("training")), str(metric.on("validation"))
 
 
-MINIMUM_CURVE = 3  # evaluations below which there is no curve to speak of
+MINIMUM_CURVE = 3  # evaluations below which there is no curve
 
 
 def split_metrics(objective: Objective) -> tuple[str, str]:

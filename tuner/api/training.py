@@ -18,7 +18,7 @@ from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import Failure, failures
 from tuner.api.showing import Display, StopFlag
-from tuner.design.campaign import Campaign, Sweep
+from tuner.design.campaign import Campaign
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, StorageError
 from tuner.execution.machine import Fuse
@@ -34,7 +34,7 @@ from tuner.rounds.playbook import Decision, Playbook
 from tuner.rounds.prepared_round import known_regime, prepared_expansion, prepared_round
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.round_lengths import PlannedRound, check_transfer, planned_rounds, rounds_for, rounds_of_one_length
-from tuner.rounds.sweep import run_sweep
+from tuner.rounds.sweep import chosen_sweep, run_sweep
 from tuner.storage.engine import default_url
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import open_ledger
@@ -290,6 +290,7 @@ def sweep(
     study: Declared,
     *,
     learning_rates: Sequence[float] | None = None,
+    extend: bool = False,
     again: bool = False,
     retry_failed: bool = False,
     progress: bool | None = None,
@@ -300,7 +301,8 @@ def sweep(
 ) -> SweepResult:
     """Find the step budget: sweep constant learning rates without regularization, and count the steps to fit (A18).
 
-    learning_rates: a grid in place of the declared one. again: sweep again although a sweep ended, because the model,
+    learning_rates: a grid in place of the declared one. extend: extend the grid of the last sweep, which ended too
+    early to show the fastest rate. again: sweep again although a sweep ended, because the model,
     the data or the batch size changed. The other arguments are those of `run`.
 
     Raises what `run` raises.
@@ -314,9 +316,7 @@ def sweep(
     display = Display(progress, StopFlag())
     options = _options(storage, checkpoints, workers, machine)
     with _opened(study, options, display) as session:
-        declared = session.campaign.sweep or Sweep()
-        if learning_rates is not None:
-            declared = replace(declared, learning_rate=tuple(sorted({float(rate) for rate in learning_rates})))
+        declared = chosen_sweep(session, learning_rates, extend)
         outcome = run_sweep(session, declared, again=again, retry_failed=retry_failed)
         records = CampaignRecords(session.name, options.storage or default_url())
         swept = records.sweep()

@@ -20,6 +20,7 @@ from tuner.registry import Registry
 
 NEAR_ZERO = 0.1  # [P] of the base rate
 Mode = Literal["hold_then_decay", "rescale"]  # how a schedule is carried to a longer run: see `budget.transfer`
+Transfer = Literal["hold_then_decay", "rescale", "retune"]  # what a round may declare
 Role = Literal["warmup", "hold", "decay"]
 Setting = float | int | str
 
@@ -71,8 +72,9 @@ class ScheduleKind:
     falls: bool = False
 
 
-SHAPES = Registry("the shape of a schedule", Shape, package="tuner.budget.families", error=DeclarationError)
-SCHEDULES = Registry("a schedule", ScheduleKind, package="tuner.budget.families", error=DeclarationError)
+_PLACE, _HINT = "tuner.budget.families", "; install the plugin that adds it, or name the study file that registers it"
+SHAPES = Registry("the shape of a schedule", Shape, package=_PLACE, error=DeclarationError, hint=_HINT)
+SCHEDULES = Registry("a schedule", ScheduleKind, package=_PLACE, error=DeclarationError, hint=_HINT)
 
 
 @dataclass(frozen=True, slots=True)

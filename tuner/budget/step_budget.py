@@ -1,4 +1,4 @@
-"""A number of steps that is equal for all trials of a study, and the steps at which they are evaluated.
+"""The number of steps of all trials of a study, and the steps after which the trials are evaluated.
 
 One step is one applied optimizer update (C15, C21): never an epoch, never a micro-batch.
 """
@@ -16,8 +16,8 @@ MOST_EVALUATIONS = 10_000_000  # of a trial: their steps are listed in memory
 class StepBudget:
     """`max_train_steps`, evaluated every `evaluate_every` steps and always at the last one (B40).
 
-    `early` keeps the evaluations of the shorter budgets that this one lengthens, each as (its last step, its
-    distance): a trial that continues a shorter one has been measured exactly where it would be measured alone.
+    `early`: the evaluations of the shorter budgets that this one lengthens, each as (last step, distance in steps). So
+    a trial that continues a shorter one has measurements exactly where it would have them alone.
     """
 
     max_train_steps: int
@@ -46,18 +46,18 @@ class StepBudget:
 
     @classmethod
     def with_evaluations(cls, max_train_steps: int, evaluations: int) -> "StepBudget":
-        """A budget evaluated about `evaluations` times at equal distances; never less often than asked."""
+        """A budget with at least `evaluations` evaluations at equal distances."""
         if evaluations < 1:
             raise DeclarationError(f"evaluations must be at least 1, got {evaluations}")
         return cls(max_train_steps, max(1, max_train_steps // evaluations))
 
     @property
     def even_steps(self) -> tuple[int, ...]:
-        """The evaluations at equal distances over the whole length (and at its end), without the denser early ones."""
+        """The steps of evaluations at equal distances over the whole run and at its end, without the early ones."""
         return (*range(self.evaluate_every, self.max_train_steps, self.evaluate_every), self.max_train_steps)
 
     def lengthened(self, max_train_steps: int, evaluations: int) -> "StepBudget":
-        """A longer budget that is evaluated where this one is, and then about as often as `evaluations` asks."""
+        """A longer budget with the evaluations of this one, and then about `evaluations` over the whole length."""
         if max_train_steps <= self.max_train_steps:
             raise DeclarationError(
                 f"a budget of {self.max_train_steps:,} steps is lengthened to more steps, got {max_train_steps:,}"
@@ -66,7 +66,7 @@ class StepBudget:
         return replace(longer, early=(*self.early, (self.max_train_steps, self.evaluate_every)))
 
     def shortened(self, max_train_steps: int) -> "StepBudget":
-        """A budget that ends earlier and is evaluated where this one is, and at its end."""
+        """A budget that ends earlier, with the evaluations of this one up to there, and one at its end."""
         if not 1 <= max_train_steps <= self.max_train_steps:
             raise DeclarationError(
                 f"a budget of {self.max_train_steps:,} steps is shortened to 1..{self.max_train_steps:,} steps, "
@@ -87,21 +87,7 @@ class StepBudget:
         return tuple(steps[1:])
 
 
-def steps_per_epoch(num_examples: int, batch_size: int, *, accumulation: int = 1, drop_last: bool = False) -> int:
-    """Optimizer updates in one pass over `num_examples`, `accumulation` micro-batches to an update (C15).
-
-    A short last micro-batch counts unless `drop_last`; a short last accumulation window is applied too.
-    """
-    if min(num_examples, batch_size, accumulation) < 1:
-        raise DeclarationError(
-            "num_examples, batch_size and accumulation must be at least 1, "
-            f"got {num_examples}, {batch_size} and {accumulation}"
-        )
-    micro_batches = num_examples // batch_size if drop_last else -(-num_examples // batch_size)
-    return -(-micro_batches // accumulation)
-
-
 def rounded_up(steps: float) -> int:
-    """A number of steps with two leading digits, upwards: in doubt, longer (A9)."""
+    """A number of steps rounded up to two leading digits: in doubt, longer (A9)."""
     unit: int = 10 ** max(0, math.floor(math.log10(max(steps, 1.0))) - 1)
     return math.ceil(steps / unit) * unit

@@ -1,18 +1,17 @@
 """Carrying a learning rate schedule from a shorter to a longer run (A34-A43).
 
-*The* question between two rounds. The rules: linear and constant-then-decay keep their decay's length in steps
-and lengthen the constant part (A41); cosine keeps its base rate and is stretched (A42); the warmup keeps its
-length in steps (A36, D18); everything else asks (A38, A43). A schedule is never continued past its own end (D17).
+The rules: linear and constant-then-decay keep the length of their decay in steps and lengthen the constant part (A41);
+cosine keeps its base rate and is stretched (A42); the warmup keeps its length in steps (A36, D18). Any other schedule
+needs a declared transfer (A38, A43). No schedule is continued past its own end (D17). A Shape states which rule holds.
 """
 
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 from tuner.budget.schedules import Mode, Piece, Schedule
 from tuner.errors import TransferError
 
-Transfer = Literal["hold_then_decay", "rescale", "retune"]  # what a round may declare
 LOW_RATE = 0.10  # of the peak; extra steps below it are mostly wasted (A35)
 SHORT_DECAY = 0.10  # of the new budget; shorter cooldowns lose quality (D19)
 WASTED_SHARE = 0.5  # more than this share of the extra steps at a low rate is worth a warning (A35)
@@ -65,7 +64,7 @@ def _lengthened_body(body: tuple[Piece, ...], steps: int, mode: Mode) -> tuple[P
 def _rescaled(body: tuple[Piece, ...], steps: int) -> tuple[Piece, ...]:
     old = sum(piece.steps for piece in body)
     ends = [0, *accumulate(piece.steps for piece in body)]
-    # Ends of pieces are rounded, not their lengths: then the sum is exact and no piece gets shorter than it was.
+    # The ends of pieces are rounded, not their lengths: so the sum is exact and no piece gets shorter.
     places = [(2 * end * steps + old) // (2 * old) for end in ends]
     lengths = [end - start for start, end in pairwise(places)]
     return tuple(_stretched(piece, length) for piece, length in zip(body, lengths, strict=True))
@@ -80,7 +79,7 @@ def _stretched(piece: Piece, steps: int) -> Piece:
 def trunk_steps(short: Schedule, long: Schedule) -> int:
     """The steps before the shorter run's decay, if the longer run begins with all of them; else 0.
 
-    So many steps of a longer trial with the same seed were trained already. A warmup alone counts as nothing.
+    A longer trial with the same seed need not train these steps again. A warmup alone counts as 0 steps.
     """
     trunk = len(short) if short.decay_start is None else short.decay_start
     if trunk <= short.warmup_steps or trunk > len(long):
@@ -90,7 +89,7 @@ def trunk_steps(short: Schedule, long: Schedule) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TransferReport:
-    """What a longer schedule does with its extra steps; fractions in 0..1."""
+    """How a longer schedule uses its extra steps; shares in 0..1."""
 
     extra_steps: int
     extra_share_at_low_rate: float

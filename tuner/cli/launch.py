@@ -16,8 +16,8 @@ from tuner.cli.sessions import open_session
 from tuner.cli.training_options import Launch, Worker
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
-from tuner.execution.choices import made_choices
 from tuner.execution.inspection import inspect
+from tuner.execution.recorded_fusions import recorded_fusions
 from tuner.records import State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
 from tuner.rounds.prepared_round import Prepared, prepared_expansion, prepared_round
@@ -172,7 +172,7 @@ def _launched(session: Session, prepared: Prepared, *, retry_failed: bool, quiet
 
 def _how_trained(session: Session, row: StudyRow) -> Iterator[str]:
     """Whether trials trained together, and why, for each of their shapes."""
-    made = made_choices(session.ledger, row)
+    made = recorded_fusions(session.ledger, row)
     for group, choice in sorted(made.items()):
         kind, *parts = group.split()  # the optimizer, and what trials of one shape share or vary
         which = f" ({' '.join([kind, *(part for part in parts if '=' in part)])})" if len(made) > 1 else ""

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from tuner.budget.families import constant_then_decay
-from tuner.budget.schedules import ScheduleFamily
-from tuner.budget.transfer import Transfer
+from tuner.budget.schedules import ScheduleFamily, Transfer
 from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
@@ -25,10 +24,10 @@ class Sweep:
 
     learning_rate: the grid, ascending; `log_grid` makes one of 3 values a decade.
     optimizer: the optimizer of the sweep; by default the campaign's.
-    values: hyperparameters of the first round's space at other values than the middle of their ranges.
-    start_steps: where the doubling search for a sufficient number of steps begins.
-    max_steps: where it gives up: the training set is not shown to fit.
-    seeds: trainings of the winning rate with fresh seeds, for the spread.
+    values: values of hyperparameters of the first round's space; without one the sweep takes the middle of a range.
+    start_steps: the number of steps at which the search begins; it doubles until the training set is fitted.
+    max_steps: the number of steps at which the search ends without a result.
+    seeds: how often the best rate is trained again with new seeds, to measure the spread of the steps to fit.
     margin: the budget of round 1 is this many times the steps to fit (in doubt longer, A9).
     """
 
@@ -65,20 +64,21 @@ class Round:
     """One goal, and the study that answers it.
 
     goal: the question, in words (B9).
-    trials: how many points are searched. Beside promote=N: around the winner, where what transfers is fixed, what may
-        transfer is narrowed, and the schedule is tuned again (A36).
+    trials: how many points are searched. With promote=N they lie around the winner: values that transfer to longer
+        training are fixed, ranges that may transfer are narrowed, and the schedule is tuned again (A36).
     space: what varies; None for a round that takes its points, or its space, from the round before.
     promote: how many of the best points of the round before are trained in this one.
-    max_train_steps: the budget; None: from the sweep, the round before, or the production length.
-    scientific: names of the hyperparameters the goal is about; all others that vary are nuisances, tuned so that the
-        comparison is fair (B10). Empty: one goal, the best configuration.
-    fresh: so many of the promoted points, best first, are trained a second time with fresh seeds where the first
-        training goes on from its trunk, and so shares its luck; None: two, the winner and a rival (A32). In a round
-        that is no longer than the one before every training has fresh seeds: promote=3, fresh=2 trains three points
-        with one fresh seed each, and the best two with a second one.
+    max_train_steps: the budget in steps; None: from the sweep, the round before, or the production length.
+    scientific: names of the hyperparameters that the goal is about; all others that vary are nuisances, tuned so that
+        the comparison is fair (B10). Empty: the goal is the best configuration.
+    fresh: how many promoted points, best first, are trained a second time with new seeds; None: two, the winner and a
+        rival (A32). The first training of a point continues from the shared steps before the decay, so it has the luck
+        of the seeds of the round before. In a round that is no longer than the one before, every training has new
+        seeds: promote=3, fresh=2 trains three points with one new seed each, and the best two with a second one.
     transfer: how schedules are carried over from the round before: "hold_then_decay", "rescale" or "retune"; None: by
-        the rule of their family, and an error for a family without one (A40-A43).
-    rate_arms: the winner is trained at these multiples of its base rate; the best rate falls with length (D20).
+        the rule of their family. A family without a rule raises an error (A40-A43).
+    rate_arms: multiples of the base rate at which the winner is trained, because the best rate falls with the length of
+        training (D20).
     """
 
     goal: str
@@ -108,7 +108,7 @@ class Round:
 
     @property
     def num_fresh(self) -> int:
-        """Promoted points that are trained again with fresh seeds, where their first training has the old ones."""
+        """How many promoted points are trained again with new seeds, where their first training has the old ones."""
         promoted = self.promote or 0
         return min(2, promoted) if self.fresh is None else self.fresh
 
@@ -248,15 +248,15 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
 
 
 def check_promoting(declared: Round) -> None:
-    """Raise DeclarationError for what only a round with promote=N can have, and for values it cannot have."""
+    """Raise DeclarationError for arguments that need promote=N where it is missing, and for values out of range."""
     where = f"round {declared.goal!r}"
     if declared.promote is None:
         given = [name for name, value in (("fresh", declared.fresh), ("transfer", declared.transfer)) if value]
         given += ["rate_arms"] if tuple(declared.rate_arms) != (1.0,) else []
         if given:
             raise DeclarationError(
-                f"{where} has {' and '.join(given)}, which say how points of the round before are carried over, and "
-                "it promotes none; give promote=N, or leave it out"
+                f"{where} has {' and '.join(given)}, which say how points of the round before are carried over, but "
+                "it promotes none; give promote=N, or leave them out"
             )
         return
     if declared.fresh is not None:

@@ -1,7 +1,7 @@
 """Hyperparameters: a name with a range or choices, a sampling scale, a family and an off value.
 
-The *family* decides how likely a good value carries over to a longer run (A36), and regularization and
-augmentation must have an *off* value, because the sweep switches them off (A22, A23).
+The *family* decides how likely a good value stays good in a longer run (A36). Regularization and augmentation must
+have an *off* value, because the sweep switches them off (A22, A23).
 """
 
 import math
@@ -13,14 +13,14 @@ from tuner.design.names import Name
 from tuner.errors import DeclarationError
 from tuner.shown import quoted
 
-LARGEST = 1e300  # the width of a range and a margin beside it are still numbers
+LARGEST = 1e300  # so that the width of a range, and a margin around it, are finite too
 TOO_LARGE = 1.7e308
 LARGEST_WHOLE = 2**53  # positions in a range are floats
 Value = None | bool | int | float | str
 Family = Literal["warmup", "initialization", "architecture", "optimizer", "augmentation", "regularization", "schedule"]
 Limits = Literal["none", "low", "high", "both"]
 
-# Names everybody uses, so that a study file need not repeat what they are; all are off at 0.
+# Common names of regularizers: a study file need not declare their family, nor that 0 switches them off.
 REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochastic_depth", "drop_path")
 
 
@@ -28,7 +28,7 @@ REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochast
 class Range:
     """Numbers from `low` to `high`, both included, sampled evenly on a linear or a log scale.
 
-    `limits` names the ends that are physical (dropout >= 0): a best point there is no boundary finding.
+    `limits` names the ends that no value can cross (dropout >= 0): a best point there is no reason to widen the range.
     """
 
     low: float
@@ -75,7 +75,7 @@ class Range:
         return min(max(value, self.low), self.high)
 
     def unit_of(self, value: float) -> float:
-        """The position of a value on the sampling scale: 0 at `low`, 1 at `high`, beyond them outside."""
+        """The position of a value on the sampling scale: 0 at `low`, 1 at `high`, below 0 or above 1 outside."""
         if self.log and value <= 0:
             return -math.inf
         low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
@@ -104,13 +104,13 @@ class Choice:
         _check_family(self.family)
 
     def value_at(self, unit: float) -> Value:
-        """The value whose equal share of [0, 1) holds `unit`."""
+        """The value at a position in [0, 1]; each choice has an equal share."""
         return self.choices[min(int(unit * len(self.choices)), len(self.choices) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A value that does not vary in this round, with its family and off value when a sweep must switch it off."""
+    """A value that does not vary in this round, with its family, and the value at which a sweep switches it off."""
 
     value: Value
     family: Family | None = None
@@ -127,7 +127,7 @@ Domain = Range | Choice
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Numbers from `low` to `high`, both included, or beyond where one is None: the values of a parent."""
+    """Values of a parent: numbers from `low` to `high`, both included; None: without a bound on that side."""
 
     low: float | int | None = None
     high: float | int | None = None
@@ -141,15 +141,15 @@ class Span:
         return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
 
 
-# The parent, and what it has where the child exists: one value, one of several, or a number in a span. A study file
-# declares texts (`branches`); the others are read from studies that were run elsewhere.
+# The parent's name, and its value where the child exists: one value, one of several, or a number in a span. A study
+# file declares texts (`branches`); the other forms are read from studies that were run elsewhere.
 Condition = tuple[str, Value | tuple[Value, ...] | Span]
 
 
 def fulfils(condition: Condition, value: object) -> bool:
     """Whether a child exists where its parent has `value`; True and "1" are not 1.
 
-    A parent that does not exist itself has None, as has one whose choice is None: ask only where it exists.
+    Call it only for a parent that exists: one that does not exist has the value None, as has one whose choice is None.
     """
     wanted = condition[1]
     if isinstance(wanted, Span):
@@ -163,7 +163,7 @@ def _kind(value: object) -> type:
 
 
 def condition_words(condition: Condition) -> str:
-    """In words: optimizer = sgd, num_layers >= 2, use_schedule = True, num_layers is 1 or 3."""
+    """The condition as text: optimizer = sgd, num_layers >= 2, use_schedule = True, num_layers is 1 or 3."""
     parent, wanted = condition
     if isinstance(wanted, tuple):
         return f"{parent} is {' or '.join(map(str, wanted))}"
@@ -179,10 +179,11 @@ def condition_words(condition: Condition) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameter:
-    """A name and what it may be. `condition`: it exists only where its parent has the value there (see Condition).
+    """A hyperparameter that varies: its name, and its range or choices.
 
-    Where several hyperparameters share a word, each is qualified by its parent's value ("sgd.learning_rate"), because
-    the same word under another parent is another hyperparameter (B13).
+    `condition`: the parent's value without which the hyperparameter does not exist (see Condition). Its name then
+    begins with that value ("sgd.learning_rate"), because the same word under another value of the parent is another
+    hyperparameter (B13).
     """
 
     name: str
@@ -223,20 +224,20 @@ def integers(
 
 
 def _as_float(bound: float) -> float:
-    """Whole bounds of a real range become floats; what is no number is left for Range to refuse."""
+    """Whole bounds of a real range become floats; Range refuses what is not a number."""
     is_number = isinstance(bound, Real) and not isinstance(bound, bool)
     return float(bound) if is_number and _size(bound) != TOO_LARGE else bound
 
 
 def _as_int(bound: float) -> int:
-    """8.0 means 8; what is not whole is left for Range to refuse."""
+    """8.0 becomes 8; Range refuses what is not whole."""
     is_number = isinstance(bound, Real) and not isinstance(bound, bool)
     whole = is_number and _size(bound) <= LARGEST and bound == int(bound)
     return int(bound) if whole else bound  # type: ignore[return-value]
 
 
 def _size(number: float) -> float:
-    """Its absolute value as a float; TOO_LARGE for a whole number that is more than a float can hold."""
+    """The absolute value as a float; TOO_LARGE for a whole number above the largest float."""
     try:
         return abs(float(number))
     except OverflowError:

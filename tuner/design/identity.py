@@ -1,8 +1,8 @@
-"""A study's identity: everything that decides the bits of its trials besides what it declares, by part.
+"""A study's identity: everything besides its declaration that decides the bits of its trials, by part.
 
-Own code, what the workload was made with, and the data make the fingerprint: another one, another workload. Initial
-weights are compared within a study. The versions of installed packages mark trials, as Numerics do: a patch release
-does not stop a study.
+The fingerprint covers the user's code, the arguments of the workload and the data; a workload with another fingerprint
+is another workload. Initial weights are compared within a study. The versions of installed packages are recorded with
+each trial, as Numerics are: a new release of a package does not stop a study.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """A digest of the model at a point, built from a fixed seed; to be compared where it was `made_under` the same.
+    """A digest of the model at a point, built from a fixed seed; two are comparable where `made_under` is the same.
 
-    `loss`: of the loss of a first batch under the Numerics `loss_under`; "" where that is not known.
+    `loss`: the digest of the loss of a first batch under the Numerics `loss_under`; "" where that is not known.
     """
 
     point: Mapping[str, Value]
@@ -35,8 +35,8 @@ class InitialWeights:
 class Identity:
     """`code`: file to definition to digest; `arguments`: of the workload; `data`: split to digest; all as text.
 
-    The test split is compared only where it is scored: it decides no bit of a trial. A test dataset has no digest,
-    because nothing but its score reads it.
+    The test split is compared only where it is scored, because it decides no bit of a trial. A test dataset has no
+    digest: only the score reads it.
     """
 
     code: Mapping[str, Mapping[str, str]]
@@ -75,7 +75,7 @@ class Identity:
 
 
 def identity_from(kept: Mapping[str, Any]) -> Identity:
-    """An identity as it was stored. Raises StorageError for one of a newer version, or that is none."""
+    """Read a stored identity. Raises StorageError for a newer version, and for content that is no identity."""
     if kept.get("format") != _FORMAT:
         raise StorageError(
             f"the identity of the study has format {kept.get('format')!r}, and this tuner knows format {_FORMAT}: it "
@@ -98,7 +98,7 @@ def identity_from(kept: Mapping[str, Any]) -> Identity:
 
 
 def changes(was: Identity, now: Identity) -> list[str]:
-    """What differs in code, arguments and data, each in words that name it: "blocks.py: function net changed"."""
+    """The differences in code, arguments and data, each as text with a name: "blocks.py: function net changed"."""
     return [*_changed_code(was.code, now.code), *_changed_arguments(was, now), *_changed_data(was, now)]
 
 
@@ -139,13 +139,13 @@ def _changed_data(was: Identity, now: Identity) -> Iterator[str]:
 
 
 def changed_weights(was: Identity, now: Identity) -> list[InitialWeights]:
-    """Those of before whose model starts from other weights now."""
+    """The earlier entries whose model starts from other weights now."""
     pairs = _pairs(was, now)
     return [one for one, other in pairs if other.made_under == one.made_under and other.digest != one.digest]
 
 
 def changed_losses(was: Identity, now: Identity) -> list[InitialWeights]:
-    """Those of before at which the loss of a first batch is another one now, though the Numerics are the same."""
+    """The earlier entries whose first batch has another loss now, under the same Numerics."""
     known = [(one, other) for one, other in _pairs(was, now) if one.loss and other.loss]
     return [one for one, other in known if other.loss_under == one.loss_under and other.loss != one.loss]
 
@@ -157,7 +157,7 @@ def _pairs(was: Identity, now: Identity) -> list[tuple[InitialWeights, InitialWe
 
 
 def changed_packages(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Packages with another version than before, in words."""
+    """The packages whose version is another one than before, each as text."""
     return [
         f"{name} was {was.get(name, 'not used')}, is {now.get(name, 'not used')}"
         for name in sorted(was.keys() | now.keys())
@@ -166,5 +166,5 @@ def changed_packages(was: Mapping[str, str], now: Mapping[str, str]) -> list[str
 
 
 def is_digest(text: str) -> bool:
-    """Whether a text is one of our short digests, which say nothing to a reader."""
+    """Whether a text is a short digest, which means nothing to a reader."""
     return len(text) == 16 and set(text) <= set("0123456789abcdef")

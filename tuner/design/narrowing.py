@@ -1,4 +1,4 @@
-"""The space around a winner for the next, longer round: what carries over decides what stays free (A36)."""
+"""The search space around a winner for the next, longer round: values that transfer are fixed (A36)."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -9,17 +9,18 @@ from tuner.design.space import SearchSpace
 from tuner.errors import DeclarationError
 
 SHARE = 1 / 3  # [P] of a range, on its sampling scale, is left around the winner
-# By how likely a good value carries over to longer training: as it is; as it is but to be confirmed; not at all.
+# Families by how likely a good value stays good in longer training: likely; to be confirmed; not at all.
 CARRIED = ("warmup", "initialization")
 CONFIRMED = ("architecture",)
 TUNED_AGAIN = ("schedule",)
 
 
 def narrowed_space(space: SearchSpace, winner: Mapping[str, Value]) -> SearchSpace:
-    """`space` as the next round searches it: values that carry over fixed, ranges that may do narrowed.
+    """The space of the next round: values that transfer are fixed, and ranges that may transfer are narrower.
 
-    Warmup, initialization and architecture keep the winner's value; the schedule keeps its whole range; all others
-    are narrowed to a third of their range around it, choices fixed. Raises DeclarationError where nothing is left.
+    Warmup, initialization and architecture keep the winner's value. The schedule keeps its whole range. Every other
+    range is narrowed to a third of its width around the winner, and every other choice is fixed. Raises
+    DeclarationError where nothing is left to search.
     """
     varied: list[Hyperparameter] = []
     fixed: dict[str, Constant] = {name: constant for name, constant in space.fixed if name in winner}
@@ -41,7 +42,7 @@ def narrowed_space(space: SearchSpace, winner: Mapping[str, Value]) -> SearchSpa
 
 
 def narrowed_range(domain: Range, value: float) -> Range:
-    """A third of the range around a value, moved inside where it would reach over an edge."""
+    """A third of the range around a value; near an end of the range it is moved so that it lies inside."""
     place = min(max(domain.unit_of(value), 0.0), 1.0)
     start = min(max(place - SHARE / 2, 0.0), 1.0 - SHARE)
     low, high = domain.value_at(start), domain.value_at(start + SHARE)
@@ -54,7 +55,7 @@ def narrowed_range(domain: Range, value: float) -> Range:
 
 
 def _whole(domain: Range, low: float, high: float, value: float) -> tuple[int, int]:
-    """At least two whole numbers, the value among them."""
+    """The ends of at least two whole numbers, `value` among them."""
     first, last = math.floor(min(low, value)), math.ceil(max(high, value))
     if first == last:
         first, last = max(int(domain.low), first - 1), min(int(domain.high), last + 1)
@@ -62,7 +63,7 @@ def _whole(domain: Range, low: float, high: float, value: float) -> tuple[int, i
 
 
 def _existing(space: SearchSpace, winner: Mapping[str, Value]) -> Iterator[tuple[Hyperparameter, Value]]:
-    """Hyperparameters that exist at the winner: none of other branches."""
+    """The hyperparameters that exist at the winner, without those of other branches."""
     known = dict(winner)
     for hyperparameter in space:
         if hyperparameter.name in known:

@@ -50,7 +50,7 @@ GRADIENT_NORM: Final = Metric("batch", "gradient_norm")  # L2 norm of the last g
 class Objective:
     """One metric, named "split/metric", and whether less or more of it is better.
 
-    worth: the smallest change of the metric that is worth anything, in its unit; None where nobody said.
+    worth: the smallest change of the metric that is worth anything, in the metric's unit; None where it is unknown.
     """
 
     metric: str

@@ -1,7 +1,7 @@
 """Where a promoted or imported trial's point came from, as text that people read and programs parse.
 
-A trial with the *same seed* as its parent begins with the same bits, so it can go on from its parent's trunk; it also
-shares its parent's luck, so the pair confirms nothing. A trial with *fresh seeds* does (B31, D41).
+A trial with the *same seed* as its parent begins with the same bits, so it can continue from its parent's shared
+checkpoint. It also has its parent's luck, so the pair confirms nothing. A trial with *fresh seeds* does (B31, D41).
 """
 
 import re
@@ -18,7 +18,7 @@ _TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The parent (study and trial number), whose seeds a trial has, and at what multiple of the base rate (D20)."""
+    """The parent of a trial (study and number), whose seeds the trial has, and its multiple of the base rate (D20)."""
 
     study: str
     trial: int
@@ -32,14 +32,14 @@ class Origin:
 
     @property
     def replicates(self) -> bool:
-        """Whether it trains its parent's point, and not another rate."""
+        """Whether the trial trains its parent's point, at the same rate."""
         return self.rate == 1.0
 
 
 def promoted_from(origin: str) -> Origin | None:
-    """What a trial's `origin` says of its parent; None for a point that was not promoted.
+    """The parent that a trial's `origin` names; None for a point that was not promoted.
 
-    Without a word about seeds they were fresh: so it was before there was a choice.
+    An origin without a word about seeds means fresh ones: older versions trained every promoted point with those.
     """
     found = _TEXT.fullmatch(origin)
     if found is None:

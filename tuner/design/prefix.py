@@ -1,11 +1,10 @@
 """Training prefixes: what the first steps of a trial are a function of, as digests.
 
 Two trials whose digests agree up to step s have the same bits there: weights, optimizer state, curve and best
-checkpoint. So the second may start from what the first has saved, whatever the rest of its schedule is. One digest
-(`base_digest`) stands for everything that does not change while a trial trains: the workload's code, arguments and
-data (`design.identity`), the point without its schedule, the seeds. The other (`path_digests`) stands for the realised
-learning rates of steps 0..s-1, and for the evaluations up to s, because what was measured and which weights were the
-best is shared too.
+checkpoint. So the second may start from a state that the first has saved, whatever the rest of its schedule is. One
+digest (`base_digest`) covers everything that does not change while a trial trains: the workload's code, arguments and
+data (`design.identity`), the point without its schedule, and the seeds. The other (`path_digests`) covers the learning
+rates of steps 0..s-1 and the evaluations up to step s, because measurements and best weights are shared as well.
 """
 
 import hashlib
@@ -20,11 +19,11 @@ from tuner.design.names import Name
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 
-_VERSION = 1  # another one, when the same declaration comes to train otherwise
+_VERSION = 1  # raised when a version of tuner trains the same declaration to other bits
 
 
 def base_digest(study: Study, trial: Trial, workload: str) -> str:
-    """Digest of all that decides a training besides its schedule and Numerics. `workload`: digest of code and data."""
+    """A digest of everything that decides a training but schedule and Numerics. `workload`: digest of code and data."""
     point = {name: value for name, value in trial.point.values_by_name if not Name.of(name).is_of_the_schedule}
     decisive = [
         _VERSION, workload, study.optimizer, study.batch_size, study.augment, sorted(point.items()), trial.seed,
@@ -36,7 +35,7 @@ def base_digest(study: Study, trial: Trial, workload: str) -> str:
 def path_digests(rates: Sequence[float], budget: StepBudget, steps: Iterable[int]) -> dict[int, str]:
     """For each of `steps`: a digest of the learning rates before it, to the last bit, and of the evaluations up to it.
 
-    `rates`: the learning rate of every step of a trial; what lies beyond its end is left out.
+    `rates`: the learning rate of every step of a trial; steps beyond the trial's end are left out.
     """
     evaluated = budget.evaluation_steps
     known, found, done = hashlib.sha256(), {}, 0

@@ -1,7 +1,7 @@
 """Where the points of an exploration come from: a scrambled low-discrepancy sequence.
 
-Points are made up front, as a function of (space, seed, index): one worker, eight workers and a resumed launch
-train the same ones, and more are added by going on with the index (B17, D35, D36).
+A point is a function of (space, seed, index). So one worker, eight workers and a resumed launch train the same points,
+and more points have the next indices (B17, D35, D36).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from tuner.design.space import SearchSpace
 def quasi_random_points(space: SearchSpace, *, seed: int, start: int, count: int) -> tuple[Point, ...]:
     """Points `start`..`start + count - 1` of the scrambled Halton sequence of (space, seed).
 
-    Small primes, scrambled by the seed: more even than random numbers at any count, and extendable.
+    The bases are small primes, scrambled by the seed: at any count the points are more even than random ones.
     """
     if len(space) == 0:
         return tuple(Point.of(space.values_at(())) for _ in range(count))

@@ -103,7 +103,7 @@ class SearchSpace:
         """The values of the hyperparameters that exist at a position in the unit cube, and the fixed ones.
 
         `units`: one number in [0, 1] for every hyperparameter, in declared order; those of other branches are
-        passed over.
+        left out.
         """
         unit = dict(zip([hyperparameter.name for hyperparameter in self], units, strict=True))
         return self.values_by(lambda hyperparameter: hyperparameter.domain.value_at(unit[hyperparameter.name]))
@@ -122,7 +122,7 @@ class SearchSpace:
         return drawn
 
     def _condition(self, name: str) -> Condition | None:
-        """Where a hyperparameter or fixed value exists: the parent and its value; None: everywhere."""
+        """Where a hyperparameter or a fixed value exists: the parent and its value; None: everywhere."""
         for hyperparameter in self.hyperparameters:
             if hyperparameter.name == name:
                 return hyperparameter.condition
@@ -133,7 +133,7 @@ class SearchSpace:
         return (parents[0] if parents else "", value)  # the parent may be fixed at another value by now
 
     def _parents(self, value: str) -> list[str]:
-        """What can take the value: one name, or a fixed value inside its branch would be ambiguous."""
+        """The names that can take the value; with more than one, a fixed value inside its branch would be ambiguous."""
         varied = [h.name for h in self.hyperparameters if isinstance(h.domain, Choice) and value in h.domain.choices]
         return varied + [name for name, constant in self.fixed if constant.value == value]
 

@@ -1,6 +1,6 @@
-"""A study: a search space, a budget and a number of points; the trials that are compared with each other.
+"""A study: a search space, a budget and a number of points; its trials are compared with each other.
 
-Everything here is plain data, so that it can be stored, digested and compared with what was started before.
+Everything here is plain data, so that a study can be stored, digested and compared with one that was started before.
 """
 
 from dataclasses import dataclass, field
@@ -9,8 +9,10 @@ from typing import Any, Literal
 from tuner.budget.schedules import SCHEDULES, SHAPES, ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Constant, Hyperparameter
+from tuner.design.names import Name
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.optimizers import OPTIMIZERS
+from tuner.design.points import Point
 from tuner.design.space import SearchSpace
 from tuner.registry import Source
 
@@ -19,13 +21,17 @@ StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve"
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What all trials of a study share. `name` is "sweep" or "round-1", unique in its campaign.
+    """What all trials of a study share.
 
-    `augment` is False in a sweep. `keep_best` checkpoints of each trial are kept besides the latest (B44).
-    `optimizer` is None where the search space chooses it. `scientific` names the hyperparameters the goal is about;
-    all others that vary are nuisances (B10). `source` says where the trials were run, "" for ours; what an imported
-    study does not know of itself is None, or 0 for `batch_size`. `sampler` proposes the points of an exploitation,
-    `batch` at a time; both are empty where points are quasi-random or chosen.
+    name: "sweep" or "round-1", unique in its campaign.
+    augment: False in a sweep.
+    keep_best: so many checkpoints of each trial are kept besides the latest (B44).
+    optimizer: None where the search space chooses it.
+    scientific: the hyperparameters that the goal is about; all others that vary are nuisances (B10).
+    source: where the trials were run, "" for trials of this program. What is unknown of an imported study is None, or
+        0 for `batch_size`.
+    sampler, batch: what proposes the points of an exploitation, and how many at a time; both are empty where points
+        are quasi-random or chosen.
     """
 
     name: str
@@ -54,6 +60,19 @@ class Study:
     @property
     def space(self) -> SearchSpace:
         return SearchSpace.of(self.hyperparameters, self.fixed)
+
+    def shape_group(self, point: Point) -> str:
+        """The same text for trials that may be trained as one stacked model: those that differ in real numbers alone.
+
+        It names the optimizer, the batch size, the hyperparameters, and the values that are not floats.
+        """
+        optimizer, batch_size = point.get("optimizer", self.optimizer), point.get("batch_size", self.batch_size)
+        words = [str(optimizer), f"batch_size={batch_size}"]
+        for text, value in sorted(point.values_by_name):
+            name = Name.of(text)
+            if name.short not in ("optimizer", "batch_size") and not name.is_of_the_schedule:
+                words.append(name.short if isinstance(value, float) else f"{name.short}={value}")
+        return " ".join(words)
 
 
 def records_of_others(study: Study) -> list[tuple[Any, Source]]:

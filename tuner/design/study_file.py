@@ -10,7 +10,7 @@ from tuner.sources.places import kind_of
 from tuner.sources.running import Seen, loaded
 
 _loaded: dict[Path, Seen] = {}
-_brought: dict[str, list[str]] = {}  # folder on the path to the modules of own code that came with its study
+_brought: dict[str, list[str]] = {}  # by a study's folder, the modules of own code that its study file imported
 
 
 def load_campaign(path: Path) -> tuple[str, Campaign]:
@@ -50,12 +50,12 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
 
 
 def seen_while_loaded(path: Path) -> Seen:
-    """The code that ran when a study file was loaded last in this process; nothing for one that was not."""
+    """The code that ran when this process last loaded a study file; nothing for a file that it did not load."""
     return _loaded.get(path.resolve(), Seen())
 
 
 def _forget_others() -> None:
-    """A study of another folder has modules of other files under the same names, and files change between loads."""
+    """Forget modules of earlier studies: another folder may have other modules of these names, and files change."""
     while _brought:
         folder, names = _brought.popitem()
         if folder in sys.path:
@@ -65,7 +65,7 @@ def _forget_others() -> None:
 
 
 def _way_out(path: Path, error: Exception) -> str:
-    """What to do about an import of a package that the study file lies in, or that lies above it."""
+    """Advice for a failed import of a package that contains the study file, or that lies in a folder above it."""
     if isinstance(error, ImportError) and "relative import" in str(error):
         return "; a study file is run by itself: import what lies beside it by its own name, without the dot"
     top = (getattr(error, "name", None) or "").partition(".")[0]

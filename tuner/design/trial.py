@@ -10,9 +10,9 @@ from tuner.design.points import Point
 class Trial:
     """What determines a trial besides its study and the machine it runs on.
 
-    `seed` decides initialization and dropout, `data_seed` the order of the batches; both are stored (D42).
-    `origin` says where the point came from ("quasi-random 12", "round-1 trial 7").
-    `pins`: after these steps the trial leaves a trunk, from which others may start (see `design.prefix`).
+    seed, data_seed: of initialization and dropout, and of the order of the batches; both are stored (D42).
+    origin: where the point came from ("quasi-random 12", "round-1 trial 7").
+    pins: the steps after which the trial saves a shared checkpoint, from which others may start (`design.prefix`).
     """
 
     number: int

@@ -20,12 +20,12 @@ class Splits:
     """The data, split. Each split is a tuple of tensors [examples, ...] held in memory, or a map-style dataset.
 
     A dataset's examples are tensors, arrays, numbers or texts in tuples, named tuples, dataclasses or mappings, nested
-    at will; a batch has the type of its examples. `__getitem__` may draw random numbers (crop, flip, noise) from
+    to any depth; a batch has the type of its examples. `__getitem__` may draw random numbers (crop, flip, noise) from
     torch's, NumPy's and Python's global generators: they are seeded for each example from (data seed, epoch, index),
-    so that every epoch has its own and a trial can be resumed with the same bits. What is evaluated is drawn once for
-    all. A generator that the dataset holds itself is refused, because nobody can seed it.
+    so that every epoch has its own and a trial can be resumed with the same bits. Random numbers of evaluated examples
+    are drawn once for all. A generator of the dataset's own is refused, because the program cannot seed it.
 
-    The test split never decides anything: it is scored once, on request, at the very end.
+    The test split decides nothing: it is scored once, on request, at the end.
     """
 
     training: Any

@@ -97,21 +97,21 @@ class Identifier:
         """The fingerprint as tuner 0.1 made it."""
         return weaker_fingerprint(self.workload, self._data, self._plain)
 
-    def of_study(self, setting: TrainingSetup, points: Sequence[Mapping[str, Any]] | None) -> Identity:
+    def of_study(self, setup: TrainingSetup, points: Sequence[Mapping[str, Any]] | None) -> Identity:
         """The whole identity of a study. points: where its initial weights are compared; by default they are chosen."""
         started = time.perf_counter()
-        chosen = points_of_architectures(setting.study, self.workload) if points is None else points
-        place = repr((list(chosen), setting.study.augment))
+        chosen = points_of_architectures(setup.study, self.workload) if points is None else points
+        place = repr((list(chosen), setup.study.augment))
         tried = place in self._tried
         seen = self._tried.setdefault(place, Seen())
-        weights = first_look(setting, chosen, seen, tried=tried)
-        self._of_studies[setting.study.name] = more = self._more(seen, setting.study)
+        weights = first_look(setup, chosen, seen, tried=tried)
+        self._of_studies[setup.study.name] = more = self._more(seen, setup.study)
         if len(self._of_studies) == 1:
             self._refuse_other_files()
-        _tell_cost(f"a first look at {len(chosen)} models of {setting.study.name}", time.perf_counter() - started)
+        _tell_cost(f"a first look at {len(chosen)} models of {setup.study.name}", time.perf_counter() - started)
         return self._with(more, weights)
 
-    def check_repeatable(self, setting: TrainingSetup, looked_at: Identity) -> None:
+    def check_repeatable(self, setup: TrainingSetup, looked_at: Identity) -> None:
         """Raise WorkloadError when data() or model() return something else at a second call."""
         num_bytes = sum(split.num_bytes or 0 for split in (self._data.training, self._data.validation))
         name = type(self.workload).__name__
@@ -122,7 +122,7 @@ class Identifier:
                 "%s.data() took %.0f s for %.1f GB and is not called a second time, so it is not known whether it "
                 "gives the same data again", name, self._seconds, num_bytes / 1e9,
             )  # fmt: skip
-        check_repeatable_weights(setting, looked_at.weights)
+        check_repeatable_weights(setup, looked_at.weights)
 
     def more_code(self, study: str) -> list[MoreCode]:
         """The code that ran only for the models of a study."""
@@ -168,7 +168,7 @@ class Identifier:
 
 
 def changed_since(
-    row: StudyRow, identifier: Identifier, setting: TrainingSetup, *, test: bool = False, beginning: bool = False
+    row: StudyRow, identifier: Identifier, setup: TrainingSetup, *, test: bool = False, beginning: bool = False
 ) -> list[str]:
     """The differences from the start of a study, in words.
 
@@ -178,7 +178,7 @@ def changed_since(
         same = row.fingerprint in (identifier.weaker_fingerprint(), identifier.fingerprint(row.study.name))
         return [] if same else ["the study file, or the data"]
     kept = identity_from(row.identity)
-    today = identifier.of_study(setting, [one.point for one in kept.weights])
+    today = identifier.of_study(setup, [one.point for one in kept.weights])
     other_test = test and "test" in kept.data and kept.data["test"] != today.data.get("test")
     found = changes(kept, today) + ["test data changed"] * other_test
     if beginning and not found:

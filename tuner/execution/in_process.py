@@ -2,12 +2,22 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any
 
-from tuner.errors import DeviceLost, Interrupted, LeaseLost, Paused, StudyChanged, TrialsFailed, TunerError
+from tuner.errors import (
+    DeviceLost,
+    Interrupted,
+    LeaseLost,
+    NotFusible,
+    Paused,
+    StudyChanged,
+    TrialsFailed,
+    TunerError,
+)
 from tuner.execution.backend import Job, Listener, Stop
-from tuner.execution.fusing import Fusing
+from tuner.execution.fusing import FusionPlanner, TrainingGroup
 from tuner.execution.leases import BEATS, RetryingRecorder, heartbeat, retried
 from tuner.execution.quota import keep_within
 from tuner.records import Claim, State, TrialUpdate
@@ -20,8 +30,9 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
+from tuner.training.engine import Engine
 from tuner.training.numerics import Profile
-from tuner.training.supervisor import Supervisor
+from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
@@ -32,93 +43,123 @@ SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are
 
 
 class InProcess:
-    """Trains the trials of a study in this process, one after the other or as stacked models."""
+    """Trains the trials of a study in this process, one after the other or as stacked models.
+
+    engine: makes the way of training from the setup of a study; by default trials are trained in torch.
+    """
+
+    def __init__(self, engine: Callable[[TrainingSetup], Engine[Any]] = Alone) -> None:
+        self.engine = engine
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:
         root = job.workload.machine.checkpoint_root
         folder_identity = retried(lambda: ensure_claimed(job.ledger, root), stop)
         check_profile(job.ledger, job.row, job.workload.machine.profile)
-        _Run(job, listener, stop).train_all(folder_identity)
+        study = _Study(job, self.engine, listener, stop)
+        with SHUTDOWN.in_hand(study.release_all):
+            while not stop():
+                refuse_if_lost(root, folder_identity)
+                claims = study.claimed()
+                if not claims:
+                    if study.wait_for_others():
+                        continue
+                    job.delete_strays()
+                    return
+                with study.training(claims) as group:
+                    try:
+                        group.updates = group.supervisor.train(group.claims)
+                    except (NotFusible, RuntimeError, MemoryError) as error:
+                        if not study.planner.can_go_on(group, error):
+                            raise
+            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
 
 
-class _Run:
-    """A study on its way in this process."""
+class _Study:
+    """The trials of a study as this process claims, trains and reports them."""
 
-    def __init__(self, job: Job, listener: Listener, stop: Stop) -> None:
+    def __init__(
+        self, job: Job, engine: Callable[[TrainingSetup], Engine[Any]], listener: Listener, stop: Stop
+    ) -> None:
         self.job, self.ledger, self.row = job, job.ledger, job.row
         self.machine = job.workload.machine
         self.listener = listener
         self.stop = stop
-        self.failures: list[str] = []  # reasons of the last trials, where these failed
         self.finder = job.workload.finder(job.ledger, job.row.study)
         fingerprint = job.workload.fingerprint(job.row.study)
-        self.setting = job.workload.setting(job.row.study, job.checkpoint_place, stop, fingerprint)
+        self.setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
+        made = engine(self.setup)
+        self.promises = made.promises
+        self.planner = FusionPlanner(job, made, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
+        self.worker = worker_id()
+        self.held: list[Claim] = []
+        self.failures: list[str] = []  # reasons of the last trials, where these failed
+        self.waited = 0.0  # seconds, for trials that other workers hold
 
-    def train_all(self, folder_identity: str) -> None:
-        ledger, row, stop = self.ledger, self.row, self.stop
-        supervisor = Supervisor(Alone(self.setting), RetryingRecorder(ledger, stop), self.listener.trial_stepped)
-        fusing = Fusing(self.machine.fuse, ledger, row, self.setting, self.machine.worker_count or 1)
-        worker, waited = worker_id(), 0.0
-        held: list[Claim] = []
-        with SHUTDOWN.in_hand(lambda: ledger.release(held)):
-            while not stop():
-                refuse_if_lost(self.machine.checkpoint_root, folder_identity)
-                held[:] = claims = retried(lambda: self._claimed(worker, fusing.claim_size()), stop)
-                if claims:
-                    self._train(fusing, supervisor, claims)
-                    retried(self._keep_within_quota, stop)
-                    waited = 0.0
-                elif retried(lambda: ledger.state_counts(row.study_id), stop).get(State.RUNNING):
-                    waited = self._wait(waited)
-                else:
-                    self.job.delete_strays()
-                    return
-            raise Interrupted("stopped; everything up to the last step is saved, run the same command again to go on")
+    def release_all(self) -> None:
+        self.ledger.release(self.held)
 
-    def _claimed(self, worker: str, most_trials: int) -> list[Claim]:
+    def claimed(self) -> list[Claim]:
         """The next trials, those of workers that died first."""
-        seconds = self.machine.lease.seconds
+        self.held = retried(self._claim, self.stop)
+        return self.held
+
+    def _claim(self) -> list[Claim]:
+        seconds, size = self.machine.lease.seconds, self.planner.claim_size()
         self.ledger.forget_dead_workers(self.row.study_id)
-        return self.ledger.claim(self.row.study_id, worker=worker, lease_seconds=seconds, max_trials=most_trials)
+        return self.ledger.claim(self.row.study_id, worker=self.worker, lease_seconds=seconds, max_trials=size)
 
-    def _keep_within_quota(self) -> None:
-        if self.machine.quota is not None:
-            keep_within(self.machine.quota, self.finder, self.row, self.machine.checkpoint_root)
-
-    def _wait(self, waited: float) -> float:
-        """Wait a little: other workers hold the rest, which is ours should they die. Returns all seconds waited."""
-        pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + waited / 10)
+    def wait_for_others(self) -> bool:
+        """Wait a little where other workers hold trials, which are ours should they die; False where none does."""
+        if not retried(lambda: self.ledger.state_counts(self.row.study_id), self.stop).get(State.RUNNING):
+            return False
+        pause = min(POLL_SECONDS, FIRST_POLL_SECONDS + self.waited / 10)
         time.sleep(pause)
+        before, self.waited = self.waited, self.waited + pause
         lease = self.machine.lease
-        if lease.renewed_here and waited <= LONG_WAIT_SECONDS < waited + pause:
+        if lease.renewed_here and before <= LONG_WAIT_SECONDS < self.waited:
             _log.warning(
                 "waiting for trials that other workers hold; if those have died where that cannot be seen from here, "
                 "their leases end in at most %g s",
                 lease.seconds,
             )
-        return waited + pause
+        return True
 
-    def _train(self, fusing: Fusing, supervisor: Supervisor, claims: Sequence[Claim]) -> None:
-        """Train claimed trials; whatever happens, those that are not finished are released."""
+    @contextmanager
+    def training(self, claims: Sequence[Claim]) -> Iterator[TrainingGroup]:
+        """Hold claimed trials while the block trains the group of them that is given to it, then report.
+
+        Whatever happens, the trials that are not finished are released.
+        """
         for claim in claims:
             self.listener.trial_started(claim)
         lease = self.machine.lease
         beats = heartbeat(self.ledger, claims, lease.seconds / BEATS) if lease.renewed_here else nullcontext()
         try:
             with beats:
-                settle_determinism(self.setting, claims[0].trial)
-                offered = retried(lambda: self.finder.offered(claims), self.stop)
-                updates = fusing.train(supervisor, offered)
+                settle_determinism(self.setup, claims[0].trial)
+                group = self.planner.group(self._with_prefixes(claims))
+                yield group
+                self.planner.note_trained(group)
         except LeaseLost:
-            return
+            pass
         except (TunerError, OSError) as error:
             counts = isinstance(error, DeviceLost)
             with suppress(TunerError):
                 self.ledger.release(claims, count_attempt=counts, reason=f"lost its device: {error}" if counts else "")
             raise error if isinstance(error, TunerError) else self._paused(error) from error
-        ended = {update.trial_id for update in updates if update.state.finished}
-        self.ledger.release([claim for claim in claims if claim.trial_id not in ended])
-        self._report(claims, updates)
+        else:
+            ended = {update.trial_id for update in group.updates if update.state.finished}
+            self.ledger.release([claim for claim in claims if claim.trial_id not in ended])
+            self._report(claims, group.updates)
+        retried(self._keep_within_quota, self.stop)
+        self.waited = 0.0
+
+    def _with_prefixes(self, claims: Sequence[Claim]) -> Sequence[Claim]:
+        return retried(lambda: self.finder.offered(claims), self.stop) if self.promises.prefixes else claims
+
+    def _keep_within_quota(self) -> None:
+        if self.machine.quota is not None:
+            keep_within(self.machine.quota, self.finder, self.row, self.machine.checkpoint_root)
 
     def _report(self, claims: Sequence[Claim], updates: Sequence[TrialUpdate]) -> None:
         """Tell the listener how trials ended; raises TrialsFailed when they keep failing alike."""

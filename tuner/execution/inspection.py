@@ -64,67 +64,67 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
 
     Raises WorkloadError naming what is wrong with the workload.
     """
-    setting = loaded.setting(study)
+    setup = loaded.setup(study)
     first: dict[object, Trial] = {}
     for trial in trials:
         first.setdefault(trial.point.get("optimizer"), trial)
-    unread_names = [name for trial in first.values() for name in _try_update(loaded, setting, trial)]
+    unread_names = [name for trial in first.values() for name in _try_update(loaded, setup, trial)]
     if without_randomness:
-        check_switched_off(setting, trials[0])
-    finite = validation_seconds is not None and _all_finite(loaded, setting, trials[0], validation_seconds)
+        check_switched_off(setup, trials[0])
+    finite = validation_seconds is not None and _all_finite(loaded, setup, trials[0], validation_seconds)
     if room:
-        _check_room(loaded, setting, trials[0])
+        _check_room(loaded, setup, trials[0])
     return Inspection(
         unread=tuple(unread_names),
         finite=finite,
-        price=measured_price(setting, trials[0]) if price else None,
-        fusion=look_at(setting, trials) if fusion else None,
+        price=measured_price(setup, trials[0]) if price else None,
+        fusion=look_at(setup, trials) if fusion else None,
     )
 
 
-def _try_update(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial) -> list[str]:
+def _try_update(loaded: LoadedWorkload, setup: TrainingSetup, trial: Trial) -> list[str]:
     """Try an update, once a study and optimizer: all of its trials train alike. Returns hyperparameters unread."""
-    study = setting.study
-    tried = "update", study.name, study.budget.max_train_steps, setting.optimizer_of(trial)
+    study = setup.study
+    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial)
     if tried in loaded.inspected:
         return []
-    settle_determinism(setting, trial)
-    check_workload(setting, trial)
+    settle_determinism(setup, trial)
+    check_workload(setup, trial)
     loaded.inspected.add(tried)
-    _warn_once(loaded, setting, trial)
+    _warn_once(loaded, setup, trial)
     if study.kind != "round" or ("unread", study.name) in loaded.inspected:
         return []  # a sweep switches off what it does not need
     loaded.inspected.add(("unread", study.name))
-    names = unread(setting, trial)
+    names = unread(setup, trial)
     for name in names:
         _log.warning("nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name)
     return names
 
 
-def _warn_once(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial) -> None:
+def _warn_once(loaded: LoadedWorkload, setup: TrainingSetup, trial: Trial) -> None:
     """What is worth knowing about a workload before anything is trained, once a process."""
     if ("warnings",) in loaded.inspected:
         return
     loaded.inspected.add(("warnings",))
-    warn_of_training(setting, trial)
-    warn_of_ignored(setting, trial)
-    if random_example(setting.data.validation) is not None:
+    warn_of_training(setup, trial)
+    warn_of_ignored(setup, trial)
+    if random_example(setup.data.validation) is not None:
         _log.warning(
             "the validation split draws random numbers: each of its examples is drawn once for all, and is "
             "the same at every evaluation"
         )
 
 
-def _all_finite(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial, most_seconds: float) -> bool:
+def _all_finite(loaded: LoadedWorkload, setup: TrainingSetup, trial: Trial, most_seconds: float) -> bool:
     """Whether each validation example has a finite selection metric; raises WorkloadError where one has none.
 
     False where looking at all of them would take more than `most_seconds`.
     """
-    looked = "validation", setting.study.objective.metric
+    looked = "validation", setup.study.objective.metric
     if looked in loaded.inspected:
         return True
     try:
-        finite = check_validation(setting, trial, most_seconds)
+        finite = check_validation(setup, trial, most_seconds)
     except Exception as error:
         if isinstance(error, Infeasible) or is_out_of_memory(error):
             return False  # of this point alone: its trial will report it
@@ -134,10 +134,10 @@ def _all_finite(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial, mo
     return finite
 
 
-def _check_room(loaded: LoadedWorkload, setting: TrainingSetup, trial: Trial) -> None:
+def _check_room(loaded: LoadedWorkload, setup: TrainingSetup, trial: Trial) -> None:
     """Raise Paused where the disk has no room for a few checkpoints of each trial that trains at a time."""
     machine = loaded.machine
     together = machine.fuse if isinstance(machine.fuse, int) else 1  # of "auto" it is not known yet
-    at_once = min(setting.study.num_trials, together * (machine.worker_count or 1))
+    at_once = min(setup.study.num_trials, together * (machine.worker_count or 1))
     with suppress(Infeasible):  # a point that the model rejects needs no room
-        check_room(setting, trial, at_once)
+        check_room(setup, trial, at_once)

@@ -15,7 +15,9 @@ from tuner.design.workload import Workload
 from tuner.execution.identifying import Identifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
+from tuner.records import Promises
 from tuner.storage.store import Ledger
+from tuner.training.alone import promised_on
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
@@ -49,6 +51,11 @@ class LoadedWorkload:
         """Write checkpoints to this folder from now on; processes that start later do so, too."""
         self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
 
+    @property
+    def promises(self) -> Promises:
+        """What may be relied on for the trials that are trained here."""
+        return promised_on(self.device)
+
     @cached_property
     def data(self) -> Data:
         return self.identifier.data(self.device)
@@ -78,11 +85,11 @@ class LoadedWorkload:
 
         Without points they are chosen. Builds a model at each, and tries one batch.
         """
-        return self.identifier.of_study(self.setting(study), points)
+        return self.identifier.of_study(self.setup(study), points)
 
     def check_repeatable(self, study: Study, looked_at: Identity) -> None:
         """Raise WorkloadError when data() or model() return something else at a second call. Writes nothing."""
-        self.identifier.check_repeatable(self.setting(study), looked_at)
+        self.identifier.check_repeatable(self.setup(study), looked_at)
 
     def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
         """The first steps that each trial would inherit from one trained before (`design.prefix`)."""
@@ -94,7 +101,7 @@ class LoadedWorkload:
         known = numerics(self.device, self.machine.profile, self.identifier.packages)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
 
-    def setting(
+    def setup(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
     ) -> TrainingSetup:
         """What all trials of a study share in training. place: the folder of its checkpoints below the root."""

@@ -66,12 +66,12 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder), device, threads, commit_seconds=NEVER)
         loaded = LoadedWorkload(workload, machine, study_file)
-        setting = loaded.setting(row.study, "replay")
-        causes = _causes(record, setting, changed_since(row, loaded.identifier, setting, beginning=True))
+        setup = loaded.setup(row.study, "replay")
+        causes = _causes(record, setup, changed_since(row, loaded.identifier, setup, beginning=True))
         for words in (*causes, *_about(record)):
             tell(words)
-        settle_determinism(setting, trial)
-        Supervisor(Alone(setting), recorder).train([Claim(record.trial_id, 1, trial, 1)])
+        settle_determinism(setup, trial)
+        Supervisor(Alone(setup), recorder).train([Claim(record.trial_id, 1, trial, 1)])
     return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
 
 
@@ -84,10 +84,10 @@ def _about(record: TrialRecord) -> list[str]:
     ]
 
 
-def _causes(record: TrialRecord, setting: TrainingSetup, changed: Sequence[str]) -> list[str]:
+def _causes(record: TrialRecord, setup: TrainingSetup, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
     before = record.numerics.values if record.numerics else {}
-    now = setting.numerics.values
+    now = setup.numerics.values
     found = [f"the workload is not the one that was recorded: {'; '.join(changed)}"] if changed else []
     if not record.exact:
         found.append("the trial was not trained under one set of Numerics and code alone (exact=false)")

@@ -61,8 +61,8 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
     trial = record.readable_trial()
     if chosen.checkpoint is None:
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
-    setting, device = loaded.setting(study), loaded.device
-    changed = changed_since(chosen.row, loaded.identifier, setting, test=True)
+    setup, device = loaded.setup(study), loaded.device
+    changed = changed_since(chosen.row, loaded.identifier, setup, test=True)
     if changed:
         raise StudyChanged(
             f"the code or the data of the workload changed since {study.name} of {chosen.row.campaign!r} was started "
@@ -77,10 +77,10 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
         )
     split = Split("test", test, device)
     with callers_generators_restored(device):
-        model = build_model(setting, trial)
+        model = build_model(setup, trial)
         load_weights(model, read_weights(loaded.machine.checkpoint_root, chosen.checkpoint), device)
         seed_global_generators(derived_seed("score", trial.seed), device)  # metrics may draw
-        metrics = evaluate(workload, model, split, batch_size=setting.evaluation_batch_size)
+        metrics = evaluate(workload, model, split, batch_size=setup.evaluation_batch_size)
     return FinalScore(
         study=study.name,
         trial=record.number,

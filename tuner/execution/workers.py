@@ -27,13 +27,13 @@ from tuner.errors import (
 )
 from tuner.execution.backend import Job, Listener, Stop
 from tuner.execution.channel import Message
-from tuner.execution.choices import Choices
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.fusing import trials_of
 from tuner.execution.in_process import InProcess, stop_at_the_same_failure
 from tuner.execution.leases import BEATS, renew
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, worker_devices
+from tuner.execution.recorded_fusions import RecordedFusions
 from tuner.execution.remote_job import StudyTask, setup_of, task_of
 from tuner.execution.worker_handle import WorkerHandle
 from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
@@ -127,10 +127,10 @@ def best_worker_count(job: Job) -> int:
     """How many processes pay for what is left of a study."""
     loaded = job.workload
     fused = loaded.machine.fuse != "off"
-    return num_processes(remaining_work(job.ledger, job.row, loaded.setting(job.row.study), fused=fused), loaded.device)
+    return num_processes(remaining_work(job.ledger, job.row, loaded.setup(job.row.study), fused=fused), loaded.device)
 
 
-def remaining_work(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fused: bool) -> Remaining:
+def remaining_work(ledger: Ledger, row: StudyRow, setup: TrainingSetup, *, fused: bool) -> Remaining:
     """Estimate the work by a probe, which is made now where the Ledger has none.
 
     Evaluations are timed where the steps are few; the evaluations of fused trials take less than that.
@@ -139,19 +139,19 @@ def remaining_work(ledger: Ledger, row: StudyRow, setting: TrainingSetup, *, fus
     if not left:
         return Remaining(0, 0.0)
     alike = [trial for trial in left if trial.shape_group == left[0].shape_group]
-    choices = Choices(ledger, row, setting.numerics)
-    choice = choices.of(left[0].shape_group) if fused else None
-    if choice is None and fused:
-        choice = best_fusion(setting, alike[: largest_group(setting.device)], len(left))
-        choices.keep(left[0].shape_group, choice)
-    if choice is None or not choice.seconds:
-        choice = best_fusion(setting, alike[:1], len(left))
+    recorded = RecordedFusions(ledger, row, setup.numerics)
+    fusion = recorded.of(left[0].shape_group) if fused else None
+    if fusion is None and fused:
+        fusion = best_fusion(setup, alike[: largest_group(setup.device)], len(left))
+        recorded.keep(left[0].shape_group, fusion)
+    if fusion is None or not fusion.seconds:
+        fusion = best_fusion(setup, alike[:1], len(left))
     budget = row.study.budget
-    steps = choice.seconds * budget.max_train_steps * len(left)
+    steps = fusion.seconds * budget.max_train_steps * len(left)
     if steps > ENOUGH_SECONDS:
         return Remaining(len(left), steps)
     evaluations = len(budget.evaluation_steps) * len(left)
-    return Remaining(len(left), steps + evaluations * evaluation_seconds(setting, left))
+    return Remaining(len(left), steps + evaluations * evaluation_seconds(setup, left))
 
 
 def num_processes(remaining: Remaining, device: torch.device) -> int:

@@ -8,8 +8,9 @@ from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.likeness import difference_of, largest_kind
 from tuner.fused.making import make_group
 from tuner.fused.refusal import refusal
+from tuner.records import Promises
 from tuner.training.alone import Alone, CohortOfOne
-from tuner.training.engine import Measured, Promises
+from tuner.training.engine import Measured
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 

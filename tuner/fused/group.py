@@ -18,6 +18,7 @@ from tuner.fused.recording import Batch, Recording, Task, record
 from tuner.fused.rules import TABLE
 from tuner.fused.stacking import StackedModel
 from tuner.training.batches import TrainingBatches
+from tuner.training.stability import clip_factor
 from tuner.training.trial_run import TrialRun
 
 MAX_RECORDINGS = 4  # forms of batches in one study; more mean that something is baked in that changes
@@ -42,7 +43,6 @@ class Group:
         self.runs = list(runs)
         self.setting = runs[0].setting
         self._augmented = self.setting.study.augment and self.setting.workload.augments
-        self._limits = [run.point.get("clip_norm") for run in runs]
         self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
         self._made = [0] * len(runs)  # updates of each trial in this group
         self.graphs = CapturedUpdates()
@@ -151,7 +151,7 @@ class Group:
     def _update(self, work: _Work) -> torch.Tensor:
         """One update of the live trials; losses [K] at the weights before it."""
         masks = work.noise.draw([run.step for run in self.runs]) if work.noise.sites else []
-        rates = [run.rates[min(run.step, len(run.rates) - 1)] for run in self.runs]
+        rates = [run.rule.rate(run.step) for run in self.runs]
 
         def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
             losses = self._compute(leaves, work.recording, masks)
@@ -183,17 +183,14 @@ class Group:
         return losses  # type: ignore[no-any-return]
 
     def _step(self, trial: int, rate: float | torch.Tensor) -> None:
-        limit = self._limits[trial]
+        limit = self.runs[trial].rule.clip_norm
         if limit is not None:
             self._clip(trial, limit)
         self.optimizer.step(trial, rate)
 
     def _clip(self, trial: int, limit: float) -> None:
-        """As torch.nn.utils.clip_grad_norm_ does it."""
         gradients = self.optimizer.gradients[trial]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
-        torch._foreach_mul_(gradients, factor)
+        torch._foreach_mul_(gradients, clip_factor(torch.nn.utils.get_total_norm(gradients), limit))
 
     def _hand_over(self, losses: list[torch.Tensor]) -> None:
         """Give each run what its own loop would have left: losses, gradients, optimizer state."""

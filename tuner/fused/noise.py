@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tuner.training.randomness import cuda_generator, step_seed
+from tuner.training.randomness import cuda_generator
+from tuner.training.update import Draws, draw_seed
 
 _LEAST = -(1 << 63)  # of an int64: from here on means all of its bits
 _BITS = 53  # of a fraction
@@ -54,7 +55,7 @@ class Sites:
 
 
 class Noise:
-    """Draws the masks of K trials. The unfused trainer seeds torch's generator with step_seed(seed, step)."""
+    """Draws the masks of K trials, each from the seed that the loss of the trial alone draws from."""
 
     def __init__(self, seeds: Sequence[int], sites: Sequence[Site], like: torch.Tensor) -> None:
         self.seeds = list(seeds)
@@ -69,7 +70,7 @@ class Noise:
     def draw(self, steps: Sequence[int]) -> list[torch.Tensor]:
         """The masks of this step, each trial at its own; the same memory at every call."""
         for trial, generator in enumerate(self.generators):
-            generator.manual_seed(step_seed(self.seeds[trial], steps[trial]))
+            generator.manual_seed(draw_seed(Draws.LOSS, self.seeds[trial], steps[trial]))
             for site, rows, ones, words in zip(self.sites, self._rows, self._ones, self._words, strict=True):
                 rate = site.rates[trial]
                 if site.in_kernel and 0.0 < rate < 1.0:

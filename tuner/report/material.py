@@ -1,4 +1,4 @@
-"""What a report is made of: read once, so that all sections speak of the same moment."""
+"""What the report is made of, read once, so that all sections show the same moment."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,31 +7,35 @@ from datetime import UTC, datetime
 from tuner.analysis.checklist import only_promoted, round_findings
 from tuner.analysis.finding import Finding
 from tuner.analysis.frames import study_frames
+from tuner.analysis.questions.regime import contradiction_finding, regime_finding
 from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.round_frames import round_frames, round_of, round_rows, row_of_trial
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
+from tuner.design.origin import promoted_from
 from tuner.design.study import Study
 from tuner.errors import StorageError
 from tuner.records import TrialRecord
 from tuner.records.conclusions import RegimeVerdict
-from tuner.report.judged_regime import Regime, regime_of
+from tuner.records.sweep_outcomes import NotFitted
+from tuner.report.wording import in_words
 from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow, StudyRow
 
-Asks = Callable[[StudyFrames], Sequence[Finding]]  # further questions about a round
+Asks = Callable[[StudyFrames], Sequence[Finding]]  # further findings about a round
 
 
 def nothing_more(frames: StudyFrames) -> list[Finding]:
-    """The checklist is all that is asked."""
+    """No findings beyond the checklist."""
     return []
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A finding with the anchor of its card, and that of the plot which shows what it speaks of ("": none).
+    """A finding with its place on the page.
 
-    subject: what it is about, as a reader knows it: for the whole campaign's findings that is their question.
+    anchor: of its card. plot_anchor: of the plot that shows the evidence, "" without one. subject: what the finding is
+    about, in a reader's words; for a finding about the whole campaign it is the question.
     """
 
     anchor: str
@@ -42,9 +46,10 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class StudyMaterial:
-    """A study with its records and its findings. `place` counts from 1 and makes its anchors in the page.
+    """A study with its records and its findings.
 
-    rows: the study as it was launched first, then the widenings of its space (B20), planned ones included.
+    place: counts from 1; the anchors of the study contain it. rows: the study as it was first launched, then the
+    widenings of its space (B20), planned ones included.
     """
 
     place: int
@@ -59,7 +64,7 @@ class StudyMaterial:
 
     @property
     def study(self) -> Study:
-        """Declared over the widest space that was searched."""
+        """The declaration over the widest space that was searched."""
         return self.frames.study
 
     @property
@@ -68,17 +73,37 @@ class StudyMaterial:
 
     @property
     def promoted(self) -> bool:
-        """Whether it only trains points that were chosen from an earlier round."""
+        """Whether all its configurations were chosen from an earlier round."""
         return only_promoted(self.frames)
 
     @property
+    def trained_steps(self) -> int:
+        """Steps that the trials of this study trained; the others were inherited from trials with the same prefix."""
+        trials = self.frames.trials
+        return int(trials["steps"].sum() - trials["inherited"].sum())
+
+    @property
     def placed(self) -> tuple[Placed, ...]:
-        """Its findings with their anchors."""
+        """The findings with their anchors."""
         plots = [finding.asked.plot for finding in self.findings]
         return tuple(
             Placed(f"{self.anchor}-finding-{number}", finding.subject, finding, f"{self.anchor}-{plot}" if plot else "")
             for number, (finding, plot) in enumerate(zip(self.findings, plots, strict=True), 1)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRegime:
+    """How rounds are planned (A1-A5), who decided it, and whether the curves agree.
+
+    verdict: the regime, "" where none is recorded. how: where the verdict comes from, as a sentence. finding: the
+    regime that the curves show now. contradiction: the curves disagree with what was declared.
+    """
+
+    verdict: str
+    how: str
+    finding: Finding | None
+    contradiction: Finding | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +122,7 @@ class Material:
     stages: tuple[StudyMaterial, ...]
     others: tuple[StudyMaterial, ...]
     sweep: SweepRecords | None
-    regime: Regime | None
+    regime: JudgedRegime | None
     placed: tuple[Placed, ...]
     written: datetime
 
@@ -128,6 +153,55 @@ class Material:
     def last_launch(self) -> LaunchRow | None:
         launches = [launch for study in self.studies for launch in study.launches]
         return max(launches, key=lambda launch: launch.started, default=None)
+
+
+def regime_of(
+    concluded: RegimeVerdict | None, sweep: SweepRecords | None, rounds: Sequence[StudyFrames]
+) -> JudgedRegime | None:
+    """The regime as it was concluded, with its evidence; None where there is neither.
+
+    The evidence is the sweep, whose learning rates never fall (D47); without a sweep it is the newest round.
+    """
+    finding = _regime_finding(sweep, rounds)
+    if concluded is None:
+        elsewhere = any(frames.study.source for frames in rounds)
+        return None if finding is None else JudgedRegime("", _ELSEWHERE if elsewhere else _UNDECLARED, finding, None)
+    verdict = concluded.verdict
+    contradiction = None if finding is None else contradiction_finding(verdict, finding)
+    return JudgedRegime(verdict, _how(concluded, sweep), finding, contradiction)
+
+
+_UNDECLARED = (
+    "No regime was concluded from a sweep. Rounds are planned as the study file declares or implies it: a production "
+    "length means compute-bound. The evidence of the curves is below."
+)
+
+_ELSEWHERE = (
+    "The trials were trained elsewhere, and how their number of steps was chosen is not recorded. The evidence of the "
+    "curves is below."
+)
+
+
+def _regime_finding(sweep: SweepRecords | None, rounds: Sequence[StudyFrames]) -> Finding | None:
+    if sweep is not None:
+        return regime_finding(sweep.frames, sweep.outcome)
+    trained = [frames for frames in rounds if len(frames.complete)]
+    return regime_finding(trained[-1]) if trained else None
+
+
+def _how(concluded: RegimeVerdict, sweep: SweepRecords | None) -> str:
+    verdict, evidence = concluded.verdict, concluded.evidence
+    if verdict == evidence == "undecided":
+        return "The evidence is not enough. Rounds are planned from the steps to fit, and refined from best steps."
+    if verdict == evidence:
+        return "Found from the sweep's outcome and its curves."
+    shown = f"the evidence showed {in_words(evidence)}"
+    if sweep is not None and isinstance(sweep.outcome, NotFitted):
+        if verdict == "compute_bound":
+            return f"Taken as compute-bound because the training set was not fitted (A19); {shown}."
+        if verdict == "undecided":
+            return f"The training set was not fitted and round 1 declares its length, refined from best steps; {shown}."
+    return f"Declared in the study file; {shown}."
 
 
 def read_material(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> Material:
@@ -171,7 +245,7 @@ def _is_widening(row: StudyRow) -> bool:
     return numbers is not None and numbers[1] > 0
 
 
-def _placed(sweep: SweepRecords | None, regime: Regime | None) -> tuple[Placed, ...]:
+def _placed(sweep: SweepRecords | None, regime: JudgedRegime | None) -> tuple[Placed, ...]:
     found = []
     if sweep is not None:
         found.append(
@@ -182,3 +256,14 @@ def _placed(sweep: SweepRecords | None, regime: Regime | None) -> tuple[Placed, 
     if regime is not None and regime.finding is not None:
         found.append(Placed("regime-finding", "regime", regime.finding))
     return tuple(found)
+
+
+def parent_of(material: Material, record: TrialRecord) -> tuple[StudyMaterial, TrialRecord] | None:
+    """The trial of an earlier round whose point a trial trains again; None where its origin names none."""
+    origin = promoted_from(record.origin)
+    if origin is None:
+        return None
+    study = next((study for study in material.rounds if study.study.name == origin.study), None)
+    if study is None or origin.trial not in set(study.frames.trials["trial"]):
+        return None
+    return study, material.record(study, origin.trial)

@@ -1,43 +1,27 @@
-"""The whole page: its sections in order, and how it is written."""
+"""The whole page: its sections in order, and how it is written to a file.
+
+The answer comes first, then what it rests on: findings before plots, then the campaign in the order it was run.
+"""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tuner.errors import InputError
-from tuner.report.adoptions import adoptions
-from tuner.report.budget import budget
-from tuner.report.budget_curve import budget_curves
-from tuner.report.conclusions import conclusions
-from tuner.report.exploitation import exploitations
-from tuner.report.final_model import final_model
-from tuner.report.findings import findings
-from tuner.report.material import Asks, Material, nothing_more, read_material
-from tuner.report.provenance import provenance
-from tuner.report.regime import regime
-from tuner.report.schedules import schedules
-from tuner.report.section import Section
-from tuner.report.studies import studies
-from tuner.report.summary import masthead, summary
+from tuner.report.material import Asks, nothing_more, read_material
+from tuner.report.section import SECTIONS
 from tuner.security import make_private_folder, plain_name, without_password
 from tuner.shown import commands_about, commands_with, shown, word
 from tuner.storage.engine import DEFAULT_FILE
 from tuner.storage.store import Ledger
 
-# The answer first, then what it rests on: findings before plots, then the campaign in the order it was run.
-SECTIONS: tuple[Callable[[Material], list[Section]], ...] = (
-    masthead, summary, final_model, adoptions, findings, conclusions, budget, regime, studies,
-    exploitations, budget_curves, schedules, provenance,
-)  # fmt: skip
-
 
 def write_report(ledger: Ledger, campaign: str, target: Path, also: Asks = nothing_more) -> None:
-    """Write the page of a campaign; what stood at `target` is replaced in one step.
+    """Write the page of a campaign; an older page at `target` is replaced in one step.
 
-    `also` asks of each round what needs more than this package knows (importances need Optuna).
+    also: further findings about each round, which need more than this package imports (importances need Optuna).
 
     Raises StorageError for an unknown campaign, InputError where the page cannot be written.
     """
@@ -62,15 +46,15 @@ def report_path(ledger: Ledger, campaign: str) -> Path:
 def report_html(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> str:
     """The page as text. Raises StorageError for an unknown campaign."""
     material = read_material(ledger, campaign, also)
-    sections = [section for maker in SECTIONS for section in maker(material)]
+    parts = [(section.template, part) for section in SECTIONS for part in section.make(material)]
     launches = (launch for study in reversed(material.studies) for launch in reversed(study.launches))
     file = next((launch.study_file for launch in launches if launch.study_file), None)
     page = _templates(_place_of(ledger), file).get_template("page.html.jinja")
-    return page.render(title=campaign, sections=sections)
+    return page.render(title=campaign, parts=parts)
 
 
 def _place_of(ledger: Ledger) -> str:
-    """The option with which the page's commands find these records; "" for those that a command finds by itself."""
+    """The option that the page's commands need to find these records; "" for records at the default place."""
     file = ledger.file
     if file is not None and file == DEFAULT_FILE.absolute():
         return ""
@@ -78,10 +62,10 @@ def _place_of(ledger: Ledger) -> str:
 
 
 def _templates(place: str, file: str | None) -> Environment:
-    """Everything is escaped, whatever a template is called, and a misspelt name is an error."""
+    """Templates escape every value, whatever their names, and an unknown name in a template is an error."""
 
     def on_one_line(value: object) -> object:
-        """What a template puts in: text of strangers without anything hidden; markup was made of such text before."""
+        """A value as a template shows it: hidden characters of text are escaped; markup was made of such text."""
         plain = isinstance(value, str) and not hasattr(value, "__html__")
         if not plain:
             return value

@@ -15,8 +15,8 @@ from tuner.shown import counted, word
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """One value of the winner's point; `position` in percent of the searched range, None where there is none."""
+class ShownValue:
+    """One value of the configuration. position: in percent of the searched range, None where it has no place there."""
 
     name: str
     value: str
@@ -25,10 +25,10 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Winner:
-    """The winner's selected run, and the value of its configuration (`headline`), which `behind` says more of.
+class BestConfiguration:
+    """The best configuration by its selected run: the trial whose checkpoint is exported.
 
-    `doubts` are the sentences that keep a reader from believing more than the records say.
+    headline: the value of the configuration, and what it rests on. doubts: what the records do not show, in sentences.
     """
 
     study: StudyMaterial
@@ -37,7 +37,7 @@ class Winner:
     step: int
     last_value: float
     checkpoint: Checkpoint | None
-    settings: tuple[Setting, ...]
+    settings: tuple[ShownValue, ...]
     doubts: tuple[str, ...]
 
     @property
@@ -62,7 +62,7 @@ class Winner:
         return f"tuner replay {study_file(study)} --round {study.study.round} --trial {self.record.number}"
 
 
-def winner_of(material: Material) -> Winner | None:
+def winner_of(material: Material) -> BestConfiguration | None:
     """The winner of the newest round that has a complete trial (A12); None where no round has."""
     study = next((study for study in material.newest_first if len(study.frames.complete)), None)
     if study is None:
@@ -71,13 +71,13 @@ def winner_of(material: Material) -> Winner | None:
     return None if found is None else _winner(material, study, found)
 
 
-def _winner(material: Material, study: StudyMaterial, found: Headline) -> Winner:
+def _winner(material: Material, study: StudyMaterial, found: Headline) -> BestConfiguration:
     ranked = ranked_trials(study.frames)
     best = ranked[ranked["trial"] == found.trial].iloc[0]
     record = material.record(study, found.trial)
     step = int(best["best_step"])
     checkpoint = next((one for one in record.checkpoints if one.kind == "best" and one.step == step), None)
-    return Winner(
+    return BestConfiguration(
         study=study,
         record=record,
         headline=found,
@@ -99,13 +99,13 @@ def _inexact(record: TrialRecord) -> tuple[str, ...]:
     return () if record.exact else (told,)
 
 
-def _settings(study: StudyMaterial, record: TrialRecord) -> tuple[Setting, ...]:
+def _settings(study: StudyMaterial, record: TrialRecord) -> tuple[ShownValue, ...]:
     declared = {hyperparameter.name: hyperparameter for hyperparameter in study.study.hyperparameters}
     constants = dict(study.study.fixed)
     return tuple(
         _searched(declared[name], value)
         if name in declared
-        else Setting(name, readable(value), _fixed(constants, name))
+        else ShownValue(name, readable(value), _fixed(constants, name))
         for name, value in record.point.values_by_name
     )
 
@@ -114,13 +114,13 @@ def _fixed(constants: dict[str, Constant], name: str) -> str:
     return "fixed" if name in constants else "not searched"
 
 
-def _searched(hyperparameter: Hyperparameter, value: Value) -> Setting:
+def _searched(hyperparameter: Hyperparameter, value: Value) -> ShownValue:
     domain = hyperparameter.domain
     position = None
     if isinstance(domain, Range) and isinstance(value, int | float):
         position = 100 * min(1.0, max(0.0, domain.unit_of(value)))
     searched = f"{domain_words(domain)}, {scale_words(domain)}" if isinstance(domain, Range) else domain_words(domain)
-    return Setting(hyperparameter.name, readable(value), searched, position)
+    return ShownValue(hyperparameter.name, readable(value), searched, position)
 
 
 def _rivals(ranked: pd.DataFrame) -> list[str]:

@@ -315,6 +315,7 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
         "data": dict(session.campaign.workload.provenance()),
         "fingerprint": today.fingerprint,
         "packages": dict(today.packages),
+        "promises": session.loaded.promises.to_data(),
     }
     session.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()

@@ -8,7 +8,6 @@ from tuner.design.campaign import Campaign
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.seeds import derived_seed
-from tuner.design.shape_group import shape_group_of
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError
@@ -63,7 +62,7 @@ def trial_at(study: Study, number: int, point: Point, origin: str, schedule: Sch
         data_seed=derived_seed("data", study.seed),
         schedule=schedule,
         origin=origin,
-        shape_group=shape_group_of(study, point),
+        shape_group=study.shape_group(point),
         pins=pins_of(schedule),
     )
 

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
-from tuner.analysis.questions.isolation import MINIMUM_EACH
-from tuner.analysis.roles import role_warnings
+from tuner.analysis.questions.isolation import MINIMUM_EACH, role_warnings
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Choice

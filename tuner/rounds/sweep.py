@@ -12,14 +12,16 @@ did not fit: it is trained once more, and where it fails again the sweep has no 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from tuner.analysis.fit_steps import fit_steps_frame
 from tuner.analysis.frames import study_frames
+from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_outcome import LEAST_WIDTH, not_fitted, sweep_outcome, with_seeds
 from tuner.analysis.sweep_records import (
+    SweepRecords,
     failed_of,
     failed_rates,
     fits_of_stages,
@@ -168,6 +170,44 @@ NEIGHBOURS = 2  # grid rates on each side of the best probe that are tried befor
 REFINED_WIDTH = 0.05  # [P] an evaluation interval of the refinement, as a share of the steps to fit
 SEED_ROOM = 2  # [P] fresh seeds get so many times N steps: the one that won was selected for being fast
 MAX_EXTENSIONS = 3  # times an invalid grid is extended without asking anybody
+
+
+def chosen_sweep(session: Session, learning_rates: Sequence[float] | None, extend: bool) -> Sweep:
+    """The declared sweep with another grid: the given one, or with `extend` the extension of the last invalid one.
+
+    extend: where the extension has ended already, its grid is returned again, so that the same call repeats nothing.
+    Raises DeclarationError for both at once, and where there is nothing to extend.
+    """
+    declared = session.campaign.sweep or Sweep()
+    if learning_rates is not None:
+        if extend:
+            raise DeclarationError(
+                "--extend extends the last grid and --learning-rates gives a new one; say one of them"
+            )
+        return replace(declared, learning_rate=tuple(sorted(set(learning_rates))))
+    if not extend:
+        return declared
+    last = sweep_records(session.ledger, session.name)
+    if last is not None and isinstance(last.outcome, Invalid):
+        return replace(declared, learning_rate=last.outcome.extended_grid)
+    if last is not None and _is_extension(session, last):
+        return replace(declared, learning_rate=_rates(last.frames))
+    raise DeclarationError(
+        "there is no invalid sweep to extend; run `tuner sweep` first, or give a grid with --learning-rates"
+    )
+
+
+def _is_extension(session: Session, last: SweepRecords) -> bool:
+    """Whether the grid of a sweep is that of an earlier one and more."""
+    names = [row.study.name for row in session.ledger.studies(session.name)]
+    grids = [name for name in names if name.startswith("sweep-") and name.endswith("-grid")]
+    mine = set(_rates(last.frames))
+    return any(set(_rates(study_frames(session.ledger, session.name, name))) < mine for name in grids)
+
+
+def _rates(frames: StudyFrames) -> tuple[float, ...]:
+    """The learning rates of a sweep's grid, ascending."""
+    return tuple(sorted(fit_steps_frame(frames)["learning_rate"]))
 
 
 def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> SweepOutcome:

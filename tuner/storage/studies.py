@@ -10,8 +10,9 @@ from sqlalchemy import Connection, Row, Select, func, insert, or_, select, updat
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
-from tuner.records import State
+from tuner.records import Promises, State
 from tuner.records.conclusions import CONCLUSIONS, Conclusion, FusionChoice, FusionChoices
+from tuner.records.promises import promises_from
 from tuner.shown import quoted
 from tuner.storage.codec import (
     conclusion_from,
@@ -75,6 +76,11 @@ class LaunchRow:
         """The study file as that launch was given it; None where there was none."""
         file = self.environment.get("study_file")
         return file if isinstance(file, str) and file else None
+
+    @property
+    def promises(self) -> Promises:
+        """What may be relied on for the trials that it trained."""
+        return promises_from(self.environment.get("promises"))
 
 
 def checked_name(what: str, name: str) -> str:

@@ -2,11 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
+
 from tuner.design.trial import Trial
-from tuner.training.engine import Measured, Promises
+from tuner.records import Promises
+from tuner.training.engine import Measured
 from tuner.training.numerics import is_repeatable
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
+
+
+def promised_on(device: torch.device) -> Promises:
+    """On a device that repeats its results everything is promised, on others no bits."""
+    same_bits = is_repeatable(device)
+    return Promises(exact_resume=same_bits, prefixes=True, fusing=True, follows_schedule=True, deterministic=same_bits)
 
 
 class Alone:
@@ -17,11 +26,7 @@ class Alone:
 
     @property
     def promises(self) -> Promises:
-        """On a device that repeats its results everything is promised, on others no bits."""
-        same_bits = is_repeatable(self.setup.device)
-        return Promises(
-            exact_resume=same_bits, prefixes=True, fusing=True, follows_schedule=True, deterministic=same_bits
-        )
+        return promised_on(self.setup.device)
 
     def trainee(self, trial: Trial) -> TrialRun:
         """The trial before its first step, with digests of its initial weights and its first loss."""

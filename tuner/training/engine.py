@@ -11,44 +11,12 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import Numerics, PrefixKey
+from tuner.records import Numerics, PrefixKey, Promises
 from tuner.training.setup import TrainingSetup
 from tuner.training.stability import Divergence
 
 Measured = dict[str, float]  # value by name, "validation/loss" say
 Weights = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Promises:
-    """What may be relied on for the trials of an engine. What an engine does not state is not promised.
-
-    exact_resume: a trial that is stopped and resumed has the bits of one that ran through.
-    prefixes: a saved state is a function of its `PrefixKey`, so that other trials may start from it.
-    fusing: trials may be trained together as one stacked model.
-    follows_schedule: the learning rate of each step is the one that the trial declares.
-    deterministic: trained again from its seeds, a trial has the same curves.
-    """
-
-    exact_resume: bool = False
-    prefixes: bool = False
-    fusing: bool = False
-    follows_schedule: bool = False
-    deterministic: bool = False
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """What is not promised, in words."""
-        return tuple(words for name, words in _NOT_PROMISED.items() if not getattr(self, name))
-
-
-_NOT_PROMISED = {
-    "exact_resume": "a resumed trial may differ from one that ran through",
-    "prefixes": "trials share no first steps",
-    "fusing": "trials are trained one by one",
-    "follows_schedule": "the engine, not the study, decides the learning rate of each step",
-    "deterministic": "the same seeds may give other curves",
-}
 
 
 class Trainee(Protocol):

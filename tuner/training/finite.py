@@ -12,10 +12,11 @@ from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.evaluation import checked_metrics
-from tuner.training.randomness import callers_generators_restored, seed_global_generators, step_seed
+from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import spoiled_examples, spoiled_in
 from tuner.training.trial_run import TrialRun, build_model
+from tuner.training.update import Draws, draw_seed
 from tuner.training.whole_update import stage
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def check_validation(setting: TrainingSetup, trial: Trial, most_seconds: float |
     metric = setting.study.objective.measured.name
     with callers_generators_restored(setting.device), denormals_as_zero(setting.device):
         model = build_model(setting, trial).eval()
-        seed_global_generators(step_seed(trial.seed ^ 2, 0), setting.device)
+        seed_global_generators(draw_seed(Draws.EVALUATION, trial.seed, 0), setting.device)
         with torch.no_grad(), stage(f"{name}.metrics"):
             bad, nan = _not_finite(setting, model, metric, most_seconds)
     if bad is None:
@@ -90,7 +91,7 @@ def warn_of_training(setting: TrainingSetup, trial: Trial) -> None:
         run = TrialRun(setting, trial)
         others = torch.arange(min(run.batches.batch_size, setting.data.training.num_examples))
         batch = setting.data.training.take(torch.cat([torch.tensor([found.first]), others[others != found.first]]))
-        seed_global_generators(step_seed(trial.seed, 0), setting.device)
+        seed_global_generators(draw_seed(Draws.LOSS, trial.seed, 0), setting.device)
         loss = setting.workload.loss(run.model.train(), batch, run.point)
     if torch.isfinite(loss):
         return

@@ -49,9 +49,14 @@ def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float) -> No
         torch.nn.utils.clip_grad_norm_(parameters, limit)
         return
     values = [dense_values(parameter.grad) for parameter in parameters if parameter.grad is not None]
-    factor = torch.clamp(limit / (torch.nn.utils.get_total_norm(values) + 1e-6), max=1.0)
+    factor = clip_factor(torch.nn.utils.get_total_norm(values), limit)
     for value in values:
         value.mul_(factor)
+
+
+def clip_factor(norm: torch.Tensor, limit: float) -> torch.Tensor:
+    """By what `torch.nn.utils.clip_grad_norm_` multiplies gradients of this norm."""
+    return torch.clamp(limit / (norm + 1e-6), max=1.0)
 
 
 def dense_values(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,6 @@ from tuner.errors import StudyChanged, WorkloadError
 from tuner.records import Numerics, PrefixKey
 from tuner.training.batches import Split, TrainingBatches
 from tuner.training.best import snapshot
-from tuner.training.compiler import plain_step
 from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
@@ -26,12 +25,13 @@ from tuner.training.first_loss import OUTSIDE, first_loss
 from tuner.training.host_generators import HOST
 from tuner.training.lazy import settle_lazy
 from tuner.training.numerics import is_repeatable
-from tuner.training.optimizers import make_optimizer, settle_sparse
-from tuner.training.randomness import seed_global_generators, seed_torch_generators, step_seed
+from tuner.training.optimizers import make_optimizer
+from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import what_spoiled
-from tuner.training.stability import Divergence, clip_gradients, diverged_loss, diverged_weights, total_norm
+from tuner.training.stability import Divergence, diverged_loss, diverged_weights, total_norm
 from tuner.training.tensor_digests import digest_of_tensors
+from tuner.training.update import Draws, Update, UpdateRule
 
 
 class TrialRun:
@@ -50,7 +50,8 @@ class TrialRun:
         self.trial = trial
         self.point: Mapping[str, Any] = shown_point(trial.point)
         rates = rates_of(trial)
-        self.rates = _as_kernels_read_them(rates) if setting.device.type == "cuda" else rates
+        self.rates = _as_kernels_read_them(rates) if setting.device.type == "cuda" else tuple(rates)
+        self.rule = UpdateRule(trial.seed, self.rates, self.point.get("clip_norm"))
         self.model = build_model(setting, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(setting.optimizer_of(trial), self.parameters, self.point, self.rates[0])
@@ -84,7 +85,7 @@ class TrialRun:
             batch = self.batches.fetched(0)
         except Exception:  # the first step tells
             return ""
-        seed = step_seed(self.trial.seed, 0)
+        seed = self.rule.draw_seed(Draws.LOSS, 0)
         return first_loss(self.setting.workload, self.model, batch, self.point, seed, self.setting.device)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
@@ -92,35 +93,17 @@ class TrialRun:
 
         No value is read back from the device.
         """
-        workload, point, batch_at, rates = self.setting.workload, self.point, self.batch_at, self.rates
-        model, optimizer, parameters = self.model, self.optimizer, self.parameters
-        clip_norm, seed, device, stop = point.get("clip_norm"), self.trial.seed, self.setting.device, self.setting.stop
-        group, make_update = optimizer.param_groups[0], plain_step(optimizer)
-        model.train()
+        update = Update(self.setting, self.rule, self.model, self.parameters, self.optimizer)
+        batch_at, point, stop = self.batch_at, self.point, self.setting.stop
+        self.model.train()
         for step in range(self.step, until):
             if pause():
                 break
             if stop():
                 return True
-            batch = batch_at(step)
-            seed_torch_generators(step_seed(seed, step), device)
-            if self.draws:
-                HOST.seed(step_seed(seed ^ 5, step))
-            else:
-                HOST.rest()
-            for parameter in parameters:
-                parameter.grad = None
-            if not model.training:  # the last loss left it so; a trial that is resumed here would not know
-                model.train()
-            loss = workload.loss(model, batch, point)
-            loss.backward()
-            settle_sparse(optimizer, parameters)
-            if clip_norm is not None:
-                clip_gradients(parameters, clip_norm)
-            group["lr"] = rates[step]
-            make_update()
+            loss = update.make(batch_at(step), point, step, host_draws=self.draws)
             self.draws = self.draws or HOST.touched
-            self.losses.append(loss.detach())
+            self.losses.append(loss)
             self.step = step + 1
         return False
 
@@ -135,13 +118,13 @@ class TrialRun:
         return batch
 
     def _augmented(self, step: int) -> Any:
-        batch, device, seed = self.batches.at(step), self.setting.device, self.trial.seed
+        batch, device, rule = self.batches.at(step), self.setting.device, self.rule
         if self._augmentation_draws:
-            HOST.seed(step_seed(seed ^ 4, step))
+            HOST.seed(rule.draw_seed(Draws.AUGMENTATION_HOST, step))
         else:
             HOST.rest()
-        seed_torch_generators(step_seed(seed ^ 3, step), device)
-        generator = torch.Generator(device).manual_seed(step_seed(seed ^ 1, step))
+        seed_torch_generators(rule.draw_seed(Draws.AUGMENTATION_TORCH, step), device)
+        generator = torch.Generator(device).manual_seed(rule.draw_seed(Draws.AUGMENTATION, step))
         return self.setting.workload.augment(batch, self.point, generator)
 
     def read_gradient_norm(self) -> float:
@@ -158,7 +141,7 @@ class TrialRun:
         """
         setting, workload = self.setting, self.setting.workload
         size, stop = setting.evaluation_batch_size, setting.stop
-        seed_global_generators(step_seed(self.trial.seed ^ 2, self.step), setting.device)  # metrics may draw, too
+        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), setting.device)
         measured = evaluate(workload, self.model, setting.data.training_sample, batch_size=size, stop=stop)
         return measured | evaluate(workload, self.model, setting.data.validation, batch_size=size, stop=stop)
 

@@ -18,7 +18,6 @@ from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.checkpoints import state_in, weights_as_file, weights_in, write_state_to
-from tuner.training.compiler import plain_step
 from tuner.training.extra_state import as_bytes, extra_state_of, state_dict_of, tensors_of, value_of
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.host_generators import HOST
@@ -26,10 +25,10 @@ from tuner.training.memory import free_bytes
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import settle_sparse
 from tuner.training.python_state import remembered
-from tuner.training.randomness import seed_torch_generators, step_seed
 from tuner.training.saving import num_bytes
 from tuner.training.stability import clip_gradients, diverged_weights
 from tuner.training.trial_run import TrialRun
+from tuner.training.update import Update
 
 logger = logging.getLogger(__name__)
 UPDATES = 2  # before the state is saved: what the first one leaves behind, the second one may read
@@ -64,7 +63,7 @@ def _first_line(error: Exception) -> str:
 
 
 def try_update(run: TrialRun) -> None:
-    """The first update of a fresh trial, stage by stage. Raises WorkloadError naming the stage that failed."""
+    """The first update of a fresh trial, in the order of `Update.make`; WorkloadError names the stage that failed."""
     setting, workload, point = run.setting, run.setting.workload, run.point
     name = type(workload).__name__
     with stage("the first batch of the training split"):
@@ -72,22 +71,20 @@ def try_update(run: TrialRun) -> None:
     if setting.study.augment and workload.augments:
         with stage(f"{name}.augment", point):
             batch = run.batch_at(0)
-    seed_torch_generators(step_seed(run.trial.seed, 0), setting.device)
-    HOST.rest()
-    run.model.train()
+    update = Update(setting, run.rule, run.model, run.parameters, run.optimizer)
+    update.prepare(0, host_draws=False)
     with stage(f"{name}.loss", point):
-        loss = workload.loss(run.model, batch, point)
+        loss = update.loss(run.model, batch, point)
     _check_loss(loss, name)
     with stage("the backward pass of the loss"):
         loss.backward()
     with stage("the optimizer's step"):
         settle_sparse(run.optimizer, run.parameters)
-    if point.get("clip_norm") is not None:
+    if run.rule.clip_norm is not None:
         with stage("clipping the gradient by clip_norm"):
-            clip_gradients(run.parameters, point["clip_norm"])
+            clip_gradients(run.parameters, run.rule.clip_norm)
     with stage("the optimizer's step"):
-        run.optimizer.param_groups[0]["lr"] = run.rates[0]
-        plain_step(run.optimizer)()
+        update.apply(0)
     with stage("the norm of gradient and weights"):
         diverged_weights(run.read_gradient_norm(), run.parameters, 1)
     run.draws = HOST.touched

@@ -1,6 +1,6 @@
 """Is the candidate better than the baseline, in view of the variance of trials? (B31-B34, D41, D42)
 
-Both were trained again with fresh seeds; the run by which the candidate was chosen takes no part, because the best of
+Both were trained again with fresh seeds; the run by which the candidate was chosen does not count, because the best of
 many is lucky as well as good. The evidence is Welch's interval of the difference of means. With five against five it
 keeps its level where the noise is normal, skewed, heavy-tailed or unequal, it finds more than a permutation test or
 an interval of ranks when noise is normal, and it gives an interval at any level (`benchmarks/adoption_rates.py`).
@@ -26,11 +26,11 @@ KIND: Final = "adoption"  # of studies, and the question
 
 QUESTION = Question(
     name=KIND,
-    sentence="Is it better than trials vary?",
+    sentence="Is it better by more than trials vary?",
     order=500,
     scope="campaign",
     verdicts=(
-        Verdict("adopt", "fine", "Take the candidate as the new baseline: it stands in the log of adoptions."),
+        Verdict("adopt", "fine", "Use the candidate as the new baseline: it is in the log of adoptions."),
         Verdict("keep", "told", "Keep the baseline."),
         Verdict(
             "tie",
@@ -38,7 +38,7 @@ QUESTION = Question(
             "Keep the simpler of the two; without a simpler one, the baseline. More replicates can decide a tie, but "
             "each look at the growing records is another chance to be wrong.",
         ),
-        Verdict("inconclusive", "open", "Finish at least two replicates of each: the same command goes on."),
+        Verdict("inconclusive", "open", "Finish at least two replicates of each: the same command continues."),
     ),
     rules=("B31", "B32", "B33", "B34", "D41", "D42"),
 )
@@ -83,7 +83,7 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
     """adopt, keep, tie or inconclusive (B33).
 
     adopt: the interval of the gain lies above 0, the gain is at least `minimum_gain` (what the candidate's added
-    complexity has to earn), and no replicate of the candidate diverged.
+    complexity has to gain), and no replicate of the candidate diverged.
     """
     table = adoption_frame(frames)
     candidate, baseline = table.iloc[0], table.iloc[1]
@@ -136,7 +136,7 @@ def last_adoption(ledger: Ledger, campaign: str) -> tuple[tuple[str, int], tuple
 
 
 def concluded_findings(ledger: Ledger, campaign: str) -> list[Finding]:
-    """The findings behind the log, asked of the records again with the level and the gain that were concluded with."""
+    """The findings behind the log, made again from the records with the level and the gain of each conclusion."""
     found = []
     for row in ledger.studies(campaign):
         concluded = ledger.conclusion(campaign, Adoption, row.study_id) if row.study.kind == KIND else None
@@ -189,7 +189,7 @@ def _action(verdict: str, table: pd.DataFrame, *, imported: bool) -> str:
     if imported and verdict == "inconclusive":
         return (
             "Finish the replicates that failed or stopped early, where the study was run, and import it under a new "
-            "name: those that went on are the better ones, and no verdict rests on them alone."
+            "name: those that continued are the better ones, and no verdict rests on them alone."
         )
     return _RETRY if verdict == "inconclusive" and table["failed"].any() else ""
 
@@ -201,17 +201,17 @@ def _summary(frames: StudyFrames, table: pd.DataFrame, difference: Difference, l
         f"{row['side']} {row['median']:.4g} (median of {row['replicates']} {runs}; sd {row['sd']:.2g})"
         for _, row in table.iterrows()
     ]
-    told = f"{metric}: {', '.join(sides)}."
+    values = f"{metric}: {', '.join(sides)}."
     if math.isnan(difference.gain):
-        return told
+        return values
     compared = with_interval(difference.gain, difference.low, difference.high, level)
-    return f"{told} The candidate is {compared}; {_CHOSEN[bool(frames.study.source)]}."
+    return f"{values} The candidate is {compared}; {_CHOSEN[bool(frames.study.source)]}."
 
 
 def _caveats(table: pd.DataFrame, difference: Difference, minimum_gain: float, *, imported: bool) -> tuple[str, ...]:
-    found = ["If a side was chosen for the luck of one of these runs, it looks better than it is"] if imported else []
+    found = ["If a side was chosen because of one of these runs, it looks better than it is"] if imported else []
     found += [
-        f"{row['diverged']} replicates of the {row['side']} diverged; the numbers speak of the others"
+        f"{row['diverged']} replicates of the {row['side']} diverged; the numbers are those of the others"
         for _, row in table.iterrows()
         if row["diverged"]
     ]
@@ -221,5 +221,5 @@ def _caveats(table: pd.DataFrame, difference: Difference, minimum_gain: float, *
         if row["failed"]
     ]
     if difference.low > 0.0 and difference.gain < minimum_gain:
-        found.append(f"The gain is real, but smaller than the {minimum_gain:g} that its complexity has to earn")
+        found.append(f"The gain is real, but smaller than the {minimum_gain:g} that the added complexity has to gain")
     return tuple(found)

@@ -1,8 +1,8 @@
 """Best steps: was the step budget right (A13-A15)?
 
-The raw best step is shown, but on a noisy plateau it lies anywhere (D10, F5). So the verdict rests on levels: what
-the good trials gained after the first 10 % of the budget, and in its last 25 %, against the noise of an evaluation
-and the differences between trials.
+The raw best step is shown, but on a noisy plateau it lies anywhere (D10, F5). So the verdict rests on levels: the gains
+of the good trials after the first 10 % of the budget, and in its last 25 %, against the noise of an evaluation and the
+differences between trials.
 """
 
 import math
@@ -43,8 +43,10 @@ from tuner.records.budget_origin import BudgetOrigin
 SHORTER_BUDGET = 2.5  # [P] times the latest good best step is the budget proposed for too_long (A14, D15)
 LONGER_BUDGET = 2  # [S] times the budget is the decisive experiment for maybe_too_short (A1, D9)
 STRONG = 5  # [P] good trials for a strong verdict
-DESCENT = 3.0  # [P] evaluation noises of the first evaluation above the best level: something was learned
-ALIKE = 2.0  # [P] times what noise alone makes of it: trials whose levels differ no more are alike
+DESCENT = (
+    3.0  # [P] times the evaluation noise: so far above the best level the first evaluation shows that a trial learned
+)
+ALIKE = 2.0  # [P] times the differences that noise alone makes: trials whose levels differ no more are alike
 
 QUESTION = Question(
     name="best_steps",
@@ -71,7 +73,7 @@ def best_steps_frame(frames: StudyFrames) -> pd.DataFrame:
 
     Columns: trial, best_value, best_step, fraction (of max_train_steps, D13), earliest_step (the first one within
     noise of the best level, D10), earliest_fraction, censored (best at the last evaluation, D12), in_warmup (D34),
-    gain_after_early and gain_in_late (in noises of one evaluation; NaN with fewer than 20 evaluations).
+    gain_after_early and gain_in_late (in units of the evaluation noise; NaN with fewer than 20 evaluations).
     """
     return _steps_of(frames).table
 
@@ -148,9 +150,9 @@ def proposed_budget(frames: StudyFrames) -> tuple[int, BudgetOrigin]:
 
 
 def shorter_budget(table: pd.DataFrame, budget: int) -> int:
-    """Of a budget that was too long, with margin; never below the latest of the good best steps (A9, D15).
+    """The budget instead of one that was too long, with margin; never below the latest good best step (A9, D15).
 
-    The best step here is the first within noise: where the raw one lies on a plateau is chance.
+    The best step here is the first within noise: on a plateau the raw best step is chance.
     """
     return min(budget, rounded_up(SHORTER_BUDGET * float(table["earliest_step"].max())))
 
@@ -164,13 +166,13 @@ def _verdict(frames: StudyFrames, found: _Steps) -> tuple[str, str]:
     if verdict == "too_long" and _never_learned(frames, found.curves):
         return "inconclusive", (
             "No good trial improved after its first evaluation, and all trials are alike: either everything was "
-            "learned before it, or nothing at all, which no budget mends"
+            "learned before that, or nothing at all, which no budget changes"
         )
     return verdict, reason
 
 
 def _never_learned(frames: StudyFrames, good: Curves) -> bool:
-    """Whether nothing tells the curves from a metric that stays at chance: no descent, no difference of trials."""
+    """Whether the curves look like a metric that stays at chance: no descent, no difference between trials."""
     levels = np.fmin.reduce(running_mean(good.values, WIDE), axis=1)
     descended = good.values[:, 0] - levels > DESCENT * good.noise
     if np.mean(descended) >= 0.5:
@@ -198,7 +200,7 @@ def _numbers(frames: StudyFrames, found: _Steps) -> str:
 
 
 def _strength(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> tuple[Strength, tuple[str, ...]]:
-    """How sure a verdict is by what the learning rate did, and why not more."""
+    """How strong a verdict is in view of the learning rate, and the doubts behind that."""
     if verdict == "inconclusive":
         return "none", ()
     whole: Strength = "strong" if len(table) >= STRONG else "moderate"
@@ -236,10 +238,10 @@ def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> 
             f"Train {shorter_budget(table, budget):,} steps instead of {budget:,}, and tune the decay again (A14, D15)."
         )
     if verdict in ("maybe_too_short", "mixed"):
-        asked = "If a better result is worth the compute, retrain" if weak else "Retrain"
+        retrain = "If a better result is worth the compute, retrain" if weak else "Retrain"
         return (
-            f"{asked} trial {table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps with a longer schedule; take "
-            "the longer budget only if its best value improves by more than the noise between trials (A1, A15)."
+            f"{retrain} trial {table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps with a longer schedule; "
+            "take the longer budget only if its best value improves by more than the noise between trials (A1, A15)."
         )
     if verdict == "ok":
         keep = f"Keep {budget:,} steps."
@@ -248,7 +250,7 @@ def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> 
 
 
 def _missing(found: _Steps, budget: int) -> str:
-    """What to do where nothing could be concluded: never what is there already."""
+    """What to do where nothing could be concluded: something that was not done yet."""
     evaluations = found.curves.evaluations
     few = len(evaluations) == 0 or int(np.median(evaluations)) < MINIMUM_EVALUATIONS
     if few or unresolved(found.curves):

@@ -28,13 +28,15 @@ from tuner.design.hyperparameters import Choice
 
 CONFIDENCE_AMONG_LUCK = 0.9995  # [P] one-sided, of a gain being real, where more than
 MANY_SET_ASIDE = 0.25  # [P] of the trials were set aside: which ones is not always certain
-NEGLIGIBLE = 0.05  # [P] spreads of the objective: a gain towards an edge surely below it does not matter
+NEGLIGIBLE = (
+    0.05  # [P] standard deviations of the trials: a gain towards an edge that is surely smaller does not matter
+)
 AGREEING = 2  # [P] of the best 3 trials, in the half next to an edge that has to move
 WORSE = 3.0  # [P] standard deviations by which an edge is worse than the best point: the optimum lies inside
 UNSTABLE = 0.5  # [P] share of infeasible trials next to an edge that bounds the space there (D4)
 UNSTABLE_OUTER = 0.2  # [P] of the range is "next to an edge" for infeasible trials
 UNSTABLE_CHANCE = 0.05  # [P] and the share is higher there than elsewhere, at this level (Fisher's exact test)
-# [P] The same of trials that were set aside: some of them lie beside an edge by bad luck.
+# [P] The same for trials that were set aside: some of them lie next to an edge by bad luck.
 COLLAPSED, COLLAPSED_CHANCE = 0.8, 0.01
 
 QUESTION = Question(
@@ -76,16 +78,16 @@ QUESTION = Question(
 
 
 def boundaries_frame(frames: StudyFrames) -> pd.DataFrame:
-    """Two rows, "low" and "high", for each hyperparameter with an order and each value whose own best is asked.
+    """Two rows, "low" and "high", for each hyperparameter with an order and each value with a best of its own.
 
-    Columns: hyperparameter, edge, where ("optimizer = sgd", or "" for all trials), bound, closed (why the edge cannot
-    be moved, or ""), trials (completed ones that have it), gain and error (the fitted objective at the edge against a
-    little inside, in spreads), value_gain and value_error (the same in the unit of the metric), beyond (what going on
-    to the next bound would gain at this rate), worth (the smallest gain that counts), worthless (surely less), real and
-    negligible (that gain, at CONFIDENCE), worse (the edge, surely, than the best point of the fit), top_outer (how many
-    of the best 3 lie in the outer part), top_half (in the half next to it), infeasible_outer (share of trials next to
-    the edge that are infeasible or set aside), unstable (they bound the space there), next_bound (further out),
-    expand (whether the edge has to move).
+    Columns: hyperparameter, edge, where ("optimizer = sgd", or "" for all trials), bound, closed (why the edge
+    cannot be moved, or ""), trials (completed ones that have it), gain and error (the fitted objective at the edge
+    against a little inside, in standard deviations), value_gain and value_error (the same in the unit of the
+    metric), beyond (what moving the edge to the next bound would gain at this rate), worth (the smallest gain that
+    counts), worthless (surely less), real and negligible (that gain, at CONFIDENCE), worse (the edge, surely, than
+    the best point of the fit), top_outer (how many of the best 3 lie in the outer part), top_half (in the half next
+    to it), infeasible_outer (share of trials next to the edge that are infeasible or set aside), unstable (they
+    bound the space there), next_bound (further out), expand (whether the edge has to move).
     """
     return _frame(frames, edge_gains(frames))
 
@@ -165,7 +167,7 @@ def _in_units(axis: Axis, edge: dict[str, Any], gain: float, error: float, found
 
 
 def _mark_expand(pair: list[dict[str, Any]]) -> None:
-    """Exactly one edge of the two still gains, really and enough; where both seem to, the fit is not to be trusted."""
+    """An edge moves where it alone still gains enough; where both seem to gain, the fit is not reliable."""
     gaining = [row for row in pair if _is_open(row) and row["real"] and not _too_small(row)]
     for row in pair:
         row["expand"] = (
@@ -178,7 +180,7 @@ def _is_open(row: dict[str, Any]) -> bool:
 
 
 def _too_small(row: dict[str, Any]) -> bool:
-    """Less than what is worth anything: surely, or a real gain by its size."""
+    """Whether the gain is too small to matter: surely, or a real gain by its size."""
     return bool(row["worthless"] or (row["real"] and row["beyond"] < row["worth"]))
 
 
@@ -194,7 +196,7 @@ def _instability(frames: StudyFrames, axis: Axis, edge: str, set_aside: set[int]
 
 
 def _more_there(bad: NDArray[np.bool_], beside: NDArray[np.bool_], share: float, level: float) -> bool:
-    """Whether at least a share of the trials beside an edge are bad, and surely more than elsewhere."""
+    """Whether at least `share` of the trials next to an edge are bad, and surely more than elsewhere."""
     if not bad[beside].any() or bad[beside].mean() < share:
         return False
     counts = [[int((part & state).sum()) for state in (bad, ~bad)] for part in (beside, ~beside)]
@@ -220,7 +222,7 @@ def _finding(frames: StudyFrames, axis: Axis, edges: pd.DataFrame, found: EdgeGa
 
 
 def _verdict(edges: pd.DataFrame) -> str:
-    """Of one value whose best is asked, or of all trials."""
+    """Of one value with a best of its own, or of all trials."""
     rows = [row for row in edges.to_dict("records") if _is_open(row)]  # type: ignore[arg-type]
     moved = [row for row in rows if row["expand"]]
     if moved:
@@ -234,7 +236,7 @@ def _verdict(edges: pd.DataFrame) -> str:
 
 
 def _joint(verdicts: list[str], edges: pd.DataFrame) -> str:
-    """Of all values whose best is asked: the edge where most is gained; ok where all are."""
+    """Over all values with a best of their own: the edge where most is gained; ok where all are."""
     moved = edges[edges["expand"]].sort_values("gain", ascending=False, kind="stable")
     if len(moved):
         return f"expand_{moved['edge'].iloc[0]}"
@@ -278,7 +280,7 @@ def _action(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
     if verdict == "ok":
         return ""
     if verdict == "inconclusive":
-        completed = edges.groupby("where")["trials"].max().sum()  # of each value that was asked
+        completed = edges.groupby("where")["trials"].max().sum()  # of each value that was judged
         return f"Train more points in the same space; {completed} completed trials are not enough."
     moved = {str(row["edge"]): row["next_bound"] for row in edges[edges["expand"]].to_dict("records")}
     if axis.levels:
@@ -291,26 +293,26 @@ def _action(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
 
 
 def _caveats(axis: Axis, edges: pd.DataFrame, found: EdgeGains) -> tuple[str, ...]:
-    """Ridges, trials that were set aside or pruned, instability, values that were not asked."""
-    told = [f"{axis.name} and {partner} trade off along a ridge: move both or fix one." for partner in
+    """Ridges, trials that were set aside or pruned, instability, values with too few trials."""
+    found_caveats = [f"{axis.name} and {partner} trade off along a ridge: move both or fix one." for partner in
             found.partners.get(axis.name, [])]  # fmt: skip
-    told += [
+    found_caveats += [
         f"{row['infeasible_outer']:.0%} of the trials next to the {_LIMIT[row['edge']]} limit are infeasible or far "
         "worse than their neighbours: instability, not the range, bounds the space there (D4); a warmup may move it "
         "(B36)."
         for row in edges[edges["unstable"]].drop_duplicates("edge").to_dict("records")
     ]
     if found.set_aside:
-        told.append(_set_aside(found))
+        found_caveats.append(_set_aside(found))
     if found.pruned:
-        told.append(
-            f"{found.pruned} pruned trials count as at least so bad: each has the value of its rank among the "
-            "completed ones at the step where it was stopped."
+        found_caveats.append(
+            f"{found.pruned} pruned trials count as at least this bad: each has the value of its rank among the "
+            "completed trials at the step where it was stopped."
         )
     few = found.few.get(axis.name, [])
     if few:
-        told.append(f"Too few trials to ask what is best for {', '.join(few[:_MOST_NAMED])}.")
-    return tuple(told)
+        found_caveats.append(f"Too few trials to tell what is best for {', '.join(few[:_MOST_NAMED])}.")
+    return tuple(found_caveats)
 
 
 def _set_aside(found: EdgeGains) -> str:
@@ -329,8 +331,8 @@ def _still_improves(row: dict[str, Any], metric: str) -> str:
     return (
         f"{_with(row)}{metric} still improves near the {_LIMIT[row['edge']]} limit, {row['bound']:g}: by "
         f"{_size(row)} over the last {OUTER:.0%} of the range ({row['gain']:.2f} ± {row['error']:.2f} standard "
-        f"deviations of the trials). Going on to {row['next_bound']:g} would gain about {row['beyond']:.2g} of "
-        f"{metric} at this rate. {top} there."
+        f"deviations of the trials). At this rate, moving the limit to {row['next_bound']:g} would gain about "
+        f"{row['beyond']:.2g}. {top} there."
     )
 
 
@@ -341,21 +343,21 @@ def _are(count: int) -> str:
 def _ok(axis: Axis, rows: list[dict[str, Any]], found: EdgeGains, metric: str) -> str:
     closed = {row["edge"]: row["closed"] for row in rows if row["closed"]}
     unstable = {row["edge"] for row in rows if row["unstable"] and not row["closed"]}
-    said = list(dict.fromkeys(closed.values()))
-    said += [f"instability bounds the {_LIMIT[edge]} limit" for edge in ("low", "high") if edge in unstable]
+    reasons = list(dict.fromkeys(closed.values()))
+    reasons += [f"instability bounds the {_LIMIT[edge]} limit" for edge in ("low", "high") if edge in unstable]
     open_rows = [row for row in rows if row["edge"] not in closed and row["edge"] not in unstable]
     if open_rows and found.judged >= MINIMUM_TRIALS and found.span <= found.worth.least:
         return (
-            f"All {found.judged} trials lie within {found.span:.2g} of {metric}, less than {found.worth.because}: no "
-            "limit of the range holds back a gain that counts. Where all of them are at the level of guessing, the "
-            "whole space may lie in the wrong place."
+            f"The results of all {found.judged} trials differ by at most {found.span:.2g} of {metric}, less than "
+            f"{found.worth.because}: no limit of the range hides a gain that matters. If all trials are at the level "
+            "of guessing, the whole space may lie in the wrong place."
         )
-    reasons = "; ".join(said)
+    because = "; ".join(reasons)
     if not open_rows:
-        return f"The range needs no change: {reasons}."
+        return f"The range needs no change: {because}."
     parts = [_no_gain(open_rows, found, metric)]
-    if reasons:
-        parts.append(f"{reasons[0].upper()}{reasons[1:]}.")
+    if because:
+        parts.append(f"{because[0].upper()}{because[1:]}.")
     if not any(row["error"] == float("inf") for row in rows):
         parts.append(_numbers(rows, metric))
     return " ".join(parts)
@@ -368,7 +370,7 @@ def _no_gain(rows: list[dict[str, Any]], found: EdgeGains, metric: str) -> str:
     if small:
         most = max(row["beyond"] for row in small)
         return (
-            f"Beyond the limits at most {max(most, 0.0):.2g} of {metric} is to gain, less than {found.worth.because}."
+            f"Beyond the limits {metric} can improve by at most {max(most, 0.0):.2g}, less than {found.worth.because}."
         )
     if inside:
         return f"The best lies inside: {metric} is surely worse at the {' and the '.join(inside)} limit."
@@ -377,14 +379,14 @@ def _no_gain(rows: list[dict[str, Any]], found: EdgeGains, metric: str) -> str:
 
 
 def _numbers(rows: list[dict[str, Any]], metric: str) -> str:
-    """How the metric changes near the limits, for each value whose own best was asked."""
-    told = []
+    """How the metric changes near the limits, for each value with a best of its own."""
+    sentences = []
     for where in dict.fromkeys(row["where"] for row in rows):
         mine = [row for row in rows if row["where"] == where]
         changes = ", ".join(f"near the {_LIMIT[row['edge']]} limit {_change(row)}" for row in mine)
         outer = ", ".join(f"{row['top_outer']} near the {_LIMIT[row['edge']]}" for row in mine)
-        told.append(f"{_with(mine[0])}{metric} {changes}; of the top {TOP} trials {outer}.")
-    return " ".join(told)
+        sentences.append(f"{_with(mine[0])}{metric} {changes}; of the top {TOP} trials {outer}.")
+    return " ".join(sentences)
 
 
 def _with(row: dict[str, Any]) -> str:

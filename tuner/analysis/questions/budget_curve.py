@@ -1,7 +1,8 @@
-"""Final value against budget, and what a longer run would buy, with its uncertainty (A2, A28).
+"""The final value against the budget, and what a longer run would gain, with its uncertainty (A2, A28).
 
-The value at n steps is described by a + b z(n), where z is n^-c or, for c = 0, -log n. What c is, nobody knows; so
-every c that fits the lengths about as well as the best one has a say, and the interval holds what all of them say.
+The value at n steps is described by a + b z(n), where z is n^-c or, for c = 0, -log n. The exponent c is not
+known, so every c that fits the lengths about as well as the best one counts, and the interval covers the predictions of
+all of them.
 """
 
 from dataclasses import dataclass
@@ -21,17 +22,19 @@ from tuner.records.conclusions import CurveStudies
 from tuner.storage.store import Ledger
 
 KIND: Literal["budget_curve"] = "budget_curve"  # of its studies
-WORTH = 0.01  # [P] a doubled budget that gains less than this share of the value buys nothing
+WORTH = 0.01  # [P] of the value: a doubled budget that gains less gains nothing that matters
 SHAPES = tuple(place / 20 for place in range(61))  # c, from a logarithm to a very early plateau
 
 QUESTION = Question(
     name="budget_curve",
-    sentence="What would a longer run buy?",
+    sentence="What would a longer run gain?",
     order=510,
     scope="campaign",
     verdicts=(
-        Verdict("longer_pays", "told", "A longer run buys more; whether it is worth its price is yours to say (A2)."),
-        Verdict("flat", "told", "A longer run buys next to nothing: spend the steps on other points (A8)."),
+        Verdict(
+            "longer_pays", "told", "A longer run gains more; whether that is worth its price is your decision (A2)."
+        ),
+        Verdict("flat", "told", "A longer run gains next to nothing: spend the steps on other configurations (A8)."),
         Verdict(
             "longer_hurts", "act", "The longest run is not the best: shorten the budget, or regularize more (A15)."
         ),
@@ -52,13 +55,15 @@ def curve_name(study: str, trial: int, length: int) -> str:
 class BudgetCurve:
     """The lengths of one curve. `table`: as `curve_frame` makes it; `point`: whose point was trained.
 
-    `failed`: (length, seed) of the trials that FAILED, of which the table has no row.
+    `failed`: (length, seed) of the trials that FAILED, of which the table has no row. `shared`: all lengths of a seed
+    share their steps before the decay, as far as the training promises that.
     """
 
     objective: Objective
     point: str
     table: pd.DataFrame
     failed: tuple[tuple[int, int], ...] = ()
+    shared: bool = True
 
 
 def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
@@ -81,7 +86,8 @@ def budget_curve(ledger: Ledger, campaign: str) -> BudgetCurve:
         for frames in every
         for seed in frames.trials.loc[frames.trials["state"] == "failed", "trial"]
     )
-    return BudgetCurve(study.objective, f"{source} {trial}", curve_frame(table), failed)
+    shared = all(frames.promises.prefixes for frames in every)
+    return BudgetCurve(study.objective, f"{source} {trial}", curve_frame(table), failed, shared)
 
 
 def curve_frame(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +139,7 @@ class _Fits:
 
 
 def _fits(table: pd.DataFrame) -> _Fits:
-    """Of every shape; each seed has a level of its own."""
+    """The fit of every shape; each seed has its own level."""
     _, seeds = np.unique(table["seed"].to_numpy(), return_inverse=True)
     counts = np.bincount(seeds)
 
@@ -203,6 +209,8 @@ def _unpredicted(table: pd.DataFrame) -> str:
     )
 
 
+_SHARED = "All lengths of a seed share their steps before the decay, so their differences are clearer than their level."
+_NOT_SHARED = "Each length was trained from its first step, so a difference between two lengths has the noise of both."
 _RETRY = "Remove the cause of the FAILED trials, then the same command with --retry-failed."
 
 
@@ -210,8 +218,10 @@ def _finding(curve: BudgetCurve, verdict: str, summary: str) -> Finding:
     table = curve.table
     seeds, lengths = table["seed"].nunique(), table["length"].nunique()
     strength: Strength = "moderate" if seeds >= 3 and lengths >= 5 else "weak"
-    caveats = ["All lengths of a seed branch from one trunk, so their differences are clearer than their level."]
+    caveats = [_SHARED if curve.shared else _NOT_SHARED]
     if seeds == 1:
-        caveats.append("One seed: what luck contributes to the whole curve is not in the interval; --seeds 3 shows it.")
+        caveats.append(
+            "Only one seed was trained: the interval does not include the luck of the seed; --seeds 3 shows it."
+        )
     action = _RETRY if curve.failed else ""
     return QUESTION.answer(curve.point, verdict, summary, table, strength=strength, action=action, caveats=caveats)

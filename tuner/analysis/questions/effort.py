@@ -1,4 +1,4 @@
-"""Equal effort: was each scientific value given as many chances as the others (B15, B16, D41)?"""
+"""Equal effort: did each scientific value get as many trials as the others (B15, B16, D41)?"""
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ SMALL = 3  # [P] a difference of no more trials is that of any quasi-random desi
 
 QUESTION = Question(
     name="effort",
-    sentence="Did each value get as many chances?",
+    sentence="Did each value get as many trials?",
     order=230,
     verdicts=(
         Verdict("equal", "fine"),
@@ -44,12 +44,12 @@ def _finding(frames: StudyFrames, name: str) -> Finding:
     unequal = most - least > SMALL and most > UNEQUAL * max(least, 1)
     verdict = "unequal" if unequal else "inconclusive" if least < MINIMUM_EACH else "equal"
     strength: Strength = "strong" if most >= STRONG else "moderate"
-    told = {
+    because = {
         "unequal": _luck(least, most),
-        "equal": "No value had an advantage worth the name.",
-        "inconclusive": f"A value with fewer than {MINIMUM_EACH} has had no fair chance, however equal the counts.",
+        "equal": "No value had a relevant advantage.",
+        "inconclusive": f"A value needs {MINIMUM_EACH} trials before it can be compared, however equal the counts.",
     }
-    return QUESTION.answer(name, verdict, f"{_counts(table)}. {told[verdict]}", table, strength=strength)
+    return QUESTION.answer(name, verdict, f"{_counts(table)}. {because[verdict]}", table, strength=strength)
 
 
 def _counts(table: pd.DataFrame) -> str:
@@ -57,6 +57,6 @@ def _counts(table: pd.DataFrame) -> str:
 
 
 def _luck(least: int, most: int) -> str:
-    """Of equal configurations the best of n beats the best of m with chance n / (n + m) (F6)."""
+    """Between equal configurations the best of n beats the best of m with chance n / (n + m) (F6)."""
     chance = most / (most + least)
     return f"With no real difference the best of {most} beats the best of {least} with chance {chance:.0%}."

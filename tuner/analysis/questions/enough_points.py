@@ -1,4 +1,4 @@
-"""Enough points? How many trials come close to the best, and how lucky the best of fewer would have been (B21)."""
+"""Were there enough points? How many trials come close to the best, and how good the best of fewer would be (B21)."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,8 @@ import pandas as pd
 from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames, ranked_trials
 
-SPARSE = 3  # [P] fewer trials close to the best are sparse (B21)
-TOLERANCE = 0.25  # [P] of the way from the best trial to the median one: so near is close to the best
+SPARSE = 3  # [P] trials close to the best below which the points are sparse (B21)
+TOLERANCE = 0.25  # [P] of the gap from the best trial to the median one: nearer trials are close to the best
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 QUESTION = Question(
@@ -35,7 +35,7 @@ QUESTION = Question(
 
 
 def best_of_n_frame(frames: StudyFrames) -> pd.DataFrame:
-    """The best of n trials drawn anew, with replacement, from the completed ones, for n = 1 to all of them.
+    """The best of n trials drawn with replacement from the completed ones, for n = 1 to all of them.
 
     Columns: n, then the quantiles q05, q25, median, q75, q95 of the best value; exact, nothing is simulated. At most
     100 counts n, spread evenly where there are more trials.

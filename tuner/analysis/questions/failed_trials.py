@@ -1,7 +1,7 @@
-"""FAILED trials: an error of the workload's code, or workers that died. They say nothing about their point.
+"""FAILED trials: an error of the workload's code, or workers that died. They show nothing about their point.
 
-They are counted as nothing, neither as worse nor as less; so wherever a number or a choice rests on the others, it is
-said how many failed.
+They count neither as worse nor as better. So wherever a number or a choice rests on the other trials, the number of
+failed ones is shown.
 """
 
 from tuner.analysis.finding import Finding, Question, Verdict
@@ -33,7 +33,7 @@ def failed_findings(frames: StudyFrames) -> list[Finding]:
         QUESTION.answer(
             name,
             "some_failed" if len(frames.complete) else "all_failed",
-            f"{len(failed)} of {len(trials)} trials FAILED and take no part in any answer: {told}.",
+            f"{len(failed)} of {len(trials)} trials FAILED and do not count in any answer: {told}.",
             failed[["trial", "reason", "steps", "attempt"]].reset_index(drop=True),
             strength="strong",
             action="Their records are damaged: restore a backup (`tuner verify STUDY` lists what is damaged)."

@@ -1,6 +1,6 @@
 """Still improving at the end, or saturated long before (A1, A4, B27)? Training and validation side by side.
 
-What it proposes is what the best steps propose: both rest on the same gains of the same good trials.
+Its proposal is that of the best steps: both rest on the same gains of the same good trials.
 """
 
 from dataclasses import replace
@@ -18,11 +18,11 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import common_curves, split_metrics
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
-SHARE = 0.6  # [P] share of the good trials that must gain in the last part to say that they still improve
+SHARE = 0.6  # [P] of the good trials must gain in the last part before they count as still improving
 
 QUESTION = Question(
     name="improvement",
-    sentence="Still improving at the end?",
+    sentence="Were the trials still improving at the end?",
     order=160,
     verdicts=(
         Verdict("still_improving"),
@@ -48,8 +48,8 @@ QUESTION = Question(
 def improvement_frame(frames: StudyFrames) -> pd.DataFrame:
     """One row a split that was measured, training first: what the good trials gained in the last 25 % of the budget.
 
-    Columns: metric, trials, gain (mean, in evaluation noises of that metric), gain_per_1000_steps (mean, in the
-    metric's units), still_improving (surely), saturated (surely no more), got_worse (surely).
+    Columns: metric, trials, gain (mean, in units of the evaluation noise), gain_per_1000_steps (mean, in the metric's
+    units), still_improving (surely), saturated (surely no more), got_worse (surely).
     """
     good = good_trials(frames)
     rows = []
@@ -93,8 +93,8 @@ def _row(metric: str, gains: Gains, budget: int) -> tuple[object, ...]:
     pooled: PooledGain = pooled_gain(gains, NEGLIGIBLE_LATE)
     units: Array = gains.gain * gains.scale / ((1.0 - LATE) * budget) * 1000.0
     improving = pooled.real and pooled.positive >= SHARE
-    told = (improving, pooled.absent, pooled.worse)
-    return metric, len(gains.gain), float(gains.gain.mean()), float(units.mean()), *told
+    judged = (improving, pooled.absent, pooled.worse)
+    return metric, len(gains.gain), float(gains.gain.mean()), float(units.mean()), *judged
 
 
 def _summary(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> str:
@@ -103,9 +103,9 @@ def _summary(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> str:
             f"Fewer than {MINIMUM_GOOD} of the {good_in_words(frames)} have {MINIMUM_EVALUATIONS} evaluations over the "
             "whole budget."
         )
-    told = {
+    outcome = {
         "still_improving": "The good trials were still improving when they stopped",
-        "saturated": "The good trials improved no more at the end",
+        "saturated": "The good trials did not improve any more at the end",
         "got_worse": "Validation got worse at the end",
     }.get(verdict, "Whether the good trials were still improving when they stopped is not clear")
     splits = "; ".join(
@@ -114,14 +114,14 @@ def _summary(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> str:
         for row in table.to_dict("records")
     )
     noise = noise_in_words(evaluation_noise(frames))
-    return f"{told}. In the last {1 - LATE:.0%} of the budget, mean of {good_in_words(frames)}: {splits}.{noise}"
+    return f"{outcome}. In the last {1 - LATE:.0%} of the budget, mean of {good_in_words(frames)}: {splits}.{noise}"
 
 
 def _action(frames: StudyFrames, verdict: str) -> str:
     """One proposal about the budget on a page: that of the best steps."""
     best = best_steps_finding(frames)
     budget = frames.study.budget.max_train_steps
-    follows = f"About the budget the best-step finding ({best.verdict}) says what to do."
+    follows = f"The best-step finding ({best.verdict}) proposes what to do about the budget."
     if verdict == "got_worse":
         return f"Use the best checkpoint of each trial, not the last, and look at overfitting (A5, B25). {follows}"
     if best.verdict == "ok" and verdict == "saturated":

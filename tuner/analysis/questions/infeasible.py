@@ -11,9 +11,9 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Range
 from tuner.design.names import Name
 
-MANY = 0.5  # [P] a larger share of infeasible trials asks for another space (B22)
-MINIMUM_FINISHED = 5  # [P] fewer finished trials have no share worth the name
-FEWEST_ALIKE = 3  # [P] trials that all ended alike point at what they share
+MANY = 0.5  # [P] a larger share of infeasible trials needs another space (B22)
+MINIMUM_FINISHED = 5  # [P] finished trials below which a share of them shows nothing
+FEWEST_ALIKE = 3  # [P] trials that all ended alike show a common cause
 APART = 10.0  # [P] rates whose largest is so many times the smallest do not diverge alike because of the rate
 EARLY = 10  # [P] steps within which rates that are all far too high may diverge together
 UNRELATED = 0.3  # [P] Kendall's tau of rate and step of divergence above minus this: the rate is not the cause
@@ -70,7 +70,7 @@ def infeasible_frame(frames: StudyFrames, state: str = "infeasible") -> pd.DataF
 
 
 def infeasible_finding(frames: StudyFrames) -> Finding:
-    """ok, many_infeasible or inconclusive. Failed and cancelled trials say nothing about the space (D44), except those
+    """ok, many_infeasible or inconclusive. Failed and cancelled trials show nothing about the space (D44), except those
     that ran out of memory: their point was too large for the machine.
     """
     states = frames.trials["state"]
@@ -84,18 +84,20 @@ def infeasible_finding(frames: StudyFrames) -> Finding:
     verdict = "inconclusive" if tried < MINIMUM_FINISHED else "many_infeasible" if share > MANY else "ok"
     verdict = "many_infeasible" if spoiled else verdict
     where = _where(table) if bad else ""
-    told = f"{bad} of {finished} finished trials are infeasible{f' ({bad / finished:.0%})' if finished else ''}{where}."
+    summary = (
+        f"{bad} of {finished} finished trials are infeasible{f' ({bad / finished:.0%})' if finished else ''}{where}."
+    )
     too_large = int(((states == "infeasible") & ran_out_of_memory(frames.trials)).sum())
-    told += f" {too_large} of them ran out of memory." if too_large else ""
+    summary += f" {too_large} of them ran out of memory." if too_large else ""
     found = QUESTION.answer(
         frames.study.name,
         verdict,
-        f"{told} {_out_of_memory(frames, starved, tried)}{spoiled}".strip(),
+        f"{summary} {_out_of_memory(frames, starved, tried)}{spoiled}".strip(),
         table,
         strength="moderate" if tried < 4 * MINIMUM_FINISHED or (verdict == "ok" and len(starved)) else "strong",
     )
     if spoiled:
-        return replace(found, action="Mend the data or the loss, then launch again; the space may be right.")
+        return replace(found, action="Correct the data or the loss, then launch again; the space may be right.")
     if len(starved) or too_large:
         return replace(found, action=f"{_MORE_MEMORY} {found.action if found.needs_action else ''}".strip())
     known = found.needs_action and where
@@ -160,7 +162,7 @@ def spoiled_by_data(frames: StudyFrames) -> str:
 
 _DIVERGED = r"diverged at step (\d+)"
 _EXAMPLE = r"training example (\d+), which has (.+)$"
-_NOT_THE_SPACE = "this points at the data or the loss, not at the space."
+_NOT_THE_SPACE = "the cause is probably the data or the loss, not the space."
 _LOOK_AT_BATCH = "Look at the examples of that batch, and at what the loss does with them."
 _LOOK_AT_METRICS = "Look at the validation examples, and at what metrics() does with them."
 
@@ -195,7 +197,7 @@ def _at_the_same_examples(frames: StudyFrames, diverged: pd.DataFrame, steps: pd
 def _any_rate(frames: StudyFrames, diverged: pd.DataFrame, steps: pd.Series) -> bool:
     """Whether trials of rates that are far apart diverge as late at the higher rates as at the lower ones.
 
-    Asked where trials have orders of their own: in a common one they would meet an example together.
+    Only where each trial has its own order of the examples: in a common order all would meet an example together.
     """
     rates = _rates(frames)[steps.index]
     in_common = diverged["data_seed"].nunique() < len(diverged)

@@ -1,6 +1,6 @@
-"""Does anything matter that was searched? By what the hyperparameters explain of the differences between trials.
+"""Does any searched hyperparameter matter? Judged by how much of the differences between trials they explain.
 
-The noise of one evaluation says nothing about it: two seeds of one configuration may differ by many times as much.
+The noise of one evaluation does not answer this: two seeds of one configuration may differ by many times as much.
 """
 
 import math
@@ -20,18 +20,18 @@ from tuner.analysis.response import fitted_response
 from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames
 from tuner.design.hyperparameters import Range
 
-CHANCE = 0.01  # [P] of so close a relation without any: the search is sensitive
-NO_RELATION = 0.10  # [P] a relation that chance makes more often than this is none
-MINIMUM_TRIALS = 20  # [P] fewer trials show no relation too easily to say that there is none
-EXPLAINED = 0.10  # [P] of the differences between trials: what is explained beyond matters
-SAME = 1.0  # [P] evaluation noises: where all trials differ by less, nothing can matter
+CHANCE = 0.01  # [P] that chance alone makes so close a relation: below it the results are sensitive
+NO_RELATION = 0.10  # [P] a relation that chance alone makes more often than this counts as none
+MINIMUM_TRIALS = 20  # [P] with fewer trials a missing relation may be chance
+EXPLAINED = 0.10  # [P] of the differences between trials: hyperparameters that explain more matter
+SAME = 1.0  # [P] times the evaluation noise: where all trials differ by less, nothing can matter
 DRAWS = 999  # orders drawn at random that the real one is compared with
-MOST = 200  # [P] trials that are looked at, spread over the ranking
+MOST = 200  # [P] trials that are compared, spread evenly over the ranking
 WIDTH = 0.25  # [P] of the range: how far apart trials may lie to be neighbours
 
 QUESTION = Question(
     name="insensitivity",
-    sentence="Does anything matter?",
+    sentence="Does any searched hyperparameter matter?",
     order=220,
     verdicts=(
         Verdict("sensitive"),
@@ -44,8 +44,8 @@ QUESTION = Question(
         Verdict(
             "inconclusive",
             "open",
-            "Complete more trials, or train one configuration again with fresh seeds to learn how much seeds alone "
-            "make of the differences (B31).",
+            "Complete more trials, or train one configuration again with fresh seeds to learn how much of the "
+            "differences the seeds alone explain (B31).",
         ),
     ),
     thresholds={
@@ -106,7 +106,9 @@ def insensitivity_finding(frames: StudyFrames) -> Finding:
     return QUESTION.answer(frames.study.name, verdict, _summary(table, verdict), table, caveats=caveats)
 
 
-_NO_REPLICATES = ("No configuration was trained twice: how much seeds alone make of the rest is not known (B31).",)
+_NO_REPLICATES = (
+    "No configuration was trained twice, so how much of the rest the seeds alone explain is not known (B31).",
+)
 
 
 def _verdict(row: pd.Series) -> str:
@@ -127,7 +129,7 @@ def _summary(table: pd.DataFrame, verdict: str) -> str:
     if np.isnan(row["chance"]):
         return "The completed trials do not differ in what was searched, or have one value."
     share = "" if np.isnan(row["explained"]) else f" (they predict {max(0.0, row['explained']):.0%} of the differences)"
-    told = {
+    answer = {
         "sensitive": f"The results depend on {', '.join(names) or 'the hyperparameters together'}{share}.",
         "insensitive": f"The results do not depend on anything that was searched{share}.",
     }.get(verdict, f"Whether the results depend on what was searched is not clear{share}.")
@@ -138,7 +140,7 @@ def _summary(table: pd.DataFrame, verdict: str) -> str:
         else ""
     )
     return (
-        f"{told} The best values of {int(row['trials'])} completed trials spread by {row['spread']:.2g} (the better "
+        f"{answer} The best values of {int(row['trials'])} completed trials spread by {row['spread']:.2g} (the better "
         f"half by {row['good_spread']:.2g}).{seeds}{noise_in_words(row['noise'])}"
     )
 
@@ -181,7 +183,7 @@ def _kernels(frames: StudyFrames, trials: pd.DataFrame) -> dict[str, Array]:
 
 
 def _chances(scores: Array, kernels: Sequence[Array]) -> tuple[float, list[float]]:
-    """Of so much likeness of neighbours in any of the kernels, and in each alone, if the order were drawn at random."""
+    """The chance of so much likeness of neighbours in any of the kernels, and in each alone, in a random order."""
     rng = np.random.default_rng(0)
     drawn = np.vstack([scores, rng.permuted(np.tile(scores, (DRAWS, 1)), axis=1)])
     likeness = np.array([((drawn @ _centered(kernel)) * drawn).sum(axis=1) for kernel in kernels])
@@ -218,7 +220,7 @@ def _explained(frames: StudyFrames, trials: pd.DataFrame) -> float:
 
 
 def _spread(values: Array) -> float:
-    """A standard deviation that a few bad trials do not make."""
+    """The standard deviation by the quartiles, which a few bad trials do not change."""
     if len(values) < 2:
         return float("nan")
     low, high = np.quantile(values, [0.25, 0.75])

@@ -16,7 +16,7 @@ from tuner.design.hyperparameters import Range
 
 NEAR = 5.0  # [P] the best learning rate within this factor of the first divergent one (B23)
 DIVERGENT = 0.8  # [P] share of infeasible trials at and above the first divergent learning rate
-CHANCE = 0.01  # [P] of so large a region if trials crashed anywhere: then it is none
+CHANCE = 0.01  # [P] that trials which crash anywhere make so large a region: above it there is none
 DRAWS = 499  # orders drawn at random that the real one is compared with
 MINIMUM_INFEASIBLE = 2  # [P] infeasible trials that make a region
 
@@ -119,7 +119,7 @@ def _ends(crashed: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 def _chance(infeasible: NDArray[np.bool_], in_region: int) -> float:
-    """Of a region with so many crashes, if as many trials crashed whatever their rate."""
+    """The chance of a region with so many crashes, if as many trials crashed whatever their rate."""
     drawn = np.random.default_rng(0).permuted(np.tile(infeasible, (DRAWS, 1)), axis=1)
     ends = _ends(drawn)
     inside = np.where(ends >= 0, np.cumsum(drawn, axis=1)[np.arange(DRAWS), ends], 0)

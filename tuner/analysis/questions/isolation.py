@@ -1,9 +1,11 @@
 """Isolation: the best over the nuisance hyperparameters for each value of a scientific one (B9-B16, B29).
 
-A continuous scientific hyperparameter is cut into buckets on its sampling scale. Counts stand beside every value,
-because the best of many trials beats the best of few with no real difference (D40, F6).
+A continuous scientific hyperparameter is cut into buckets on its sampling scale. Every value is shown with its
+count, because the best of many trials beats the best of few without any real difference (D40, F6).
+`role_warnings` names what should not be fixed, tuned or compared the way a round declares it (B3, B12, B16).
 """
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +17,13 @@ from tuner.analysis.noise import Array
 from tuner.analysis.ranges import unit_positions
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Hyperparameter, Range
+from tuner.design.names import Name
+from tuner.design.optimizers import optimizer_numbers
+from tuner.design.study import Study
 
 BUCKETS = 5  # [P] of equal width on the sampling scale, for a continuous hyperparameter
 MOST_WHOLE = 8  # [P] a range of whole numbers with no more values is not cut into buckets
-MINIMUM_EACH = 5  # [P] completed trials of a value below which its best says little
+MINIMUM_EACH = 5  # [P] completed trials of a value below which its best shows little
 # [P] The chance of winning a draw of equally many trials each that makes a value the leader: e^-6, that of missing the
 # best six of many, so that no less than those six are better than all others. For two equal values: 2 / 2^6 = 3 %.
 LEADS = 0.9975
@@ -65,7 +70,7 @@ def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
 
     Columns: hyperparameter, value (as text), low and high (of a bucket, NaN for a single value), trials (complete and
     infeasible), complete, best_value, best_trial (<NA> without one), chance (of being best when equally many trials
-    of each value are drawn anew from these).
+    of each value are drawn again from these).
     """
     hyperparameter = next(h for h in frames.study.hyperparameters if h.name == name)
     labels, lows, highs = _values(hyperparameter)
@@ -158,13 +163,13 @@ def _verdict(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def fixed_caveats(frames: StudyFrames) -> list[str]:
-    """What a conclusion is limited to: everything that was fixed, and the length it was drawn at (A30, B11)."""
+    """What a conclusion is limited to: everything that was fixed, and the length of training (A30, B11)."""
     study = frames.study
     fixed = [f"{name} = {constant.value}" for name, constant in study.fixed]
     if study.optimizer and not any(h.name == "optimizer" for h in study.hyperparameters):
         fixed.append(f"optimizer = {study.optimizer}")
     held = f"Valid for {', '.join(fixed)}. " if fixed else ""
-    return [f"{held}Drawn at {study.budget.max_train_steps:,} steps; unconfirmed at any other length (A30, B11)."]
+    return [f"{held}Concluded at {study.budget.max_train_steps:,} steps; unconfirmed at any other length (A30, B11)."]
 
 
 def _values(hyperparameter: Hyperparameter) -> tuple[list[str], list[float], list[float]]:
@@ -232,3 +237,43 @@ def _products_of_others(factors: Array) -> Array:
     before = np.cumprod(np.vstack([one, factors[:-1]]), axis=0)
     after = np.cumprod(np.vstack([one, factors[:0:-1]]), axis=0)[::-1]
     return np.asarray(before * after)
+
+
+def role_warnings(study: Study) -> list[str]:
+    """Warnings about a round whose goal is to compare values; B3 holds for every round."""
+    return list(dict.fromkeys(_warnings(study)))
+
+
+def _warnings(study: Study) -> Iterator[str]:
+    searched = {h.short_name for h in study.hyperparameters}
+    nuisances = [h for h in study.hyperparameters if h.name not in study.scientific]
+    alone = study.scientific == ("batch_size",) and "learning_rate" not in searched
+    if alone or any(h.name == "batch_size" for h in nuisances):
+        yield (
+            "batch_size sets the speed of training and is not tuned for validation performance; compare batch sizes "
+            "only with optimizer and regularization tuned again for each (B3)"
+        )
+    if study.scientific:
+        yield from _fixed_warnings(study)
+        yield from _kind_warnings(study, nuisances)
+
+
+def _fixed_warnings(study: Study) -> Iterator[str]:
+    families = {h.family for h in study.hyperparameters if h.name in study.scientific}
+    fixed = {Name.of(name).short for name, _ in study.fixed}
+    if "learning_rate" in fixed and families & {"architecture", "optimizer"}:
+        yield (
+            "learning_rate is fixed while architecture or optimizer is compared: the comparison favours what suits "
+            "that rate; make it a nuisance (B12)"
+        )
+    if "weight_decay" in fixed and "architecture" in families:
+        yield "weight_decay is fixed while the architecture is compared; larger models want other strengths (B12)"
+
+
+def _kind_warnings(study: Study, nuisances: Sequence[Hyperparameter]) -> Iterator[str]:
+    for hyperparameter in nuisances:
+        if hyperparameter.name == "optimizer" or hyperparameter.family == "architecture":
+            yield f"{hyperparameter.name} is usually scientific or fixed, not a nuisance (B12)"
+    for name in study.scientific:
+        if Name.of(name).short in optimizer_numbers():
+            yield f"{name} is usually a nuisance: its best value depends on everything else (B12)"

@@ -1,4 +1,4 @@
-"""Step-to-step variance late in training, against what tells the best trials apart (B26)."""
+"""The variance from step to step late in training, against the distances between the best trials (B26)."""
 
 from dataclasses import replace
 
@@ -17,9 +17,9 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import common_curves
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 
-TOP = 10  # [P] best good trials whose distances are looked at
-MINIMUM_TOP = 3  # [P] fewer have no distances
-MINIMUM_LATE = 10  # [P] evaluations of a trial that make a standard deviation
+TOP = 10  # [P] best good trials whose distances are compared
+MINIMUM_TOP = 3  # [P] good trials below which distances show nothing
+MINIMUM_LATE = 10  # [P] evaluations of a trial below which its standard deviation is not known
 NOISY = 0.5  # [P] the evaluation noise over the typical distance of the top trials from the best
 
 _FEW_TRIALS = f"Complete at least {MINIMUM_TOP} good trials, then ask again."
@@ -71,14 +71,16 @@ def late_variance_finding(frames: StudyFrames) -> Finding:
     noise = evaluation_noise(frames) if known else float("nan")
     gap = float(table["gap"].iloc[1:].median()) if known else float("nan")
     verdict = "inconclusive" if not known else "noisy" if noise > NOISY * gap else "ok"
-    told = f"{good_in_words(frames)}: "
+    summary = f"{good_in_words(frames)}: "
     if known:
-        told += f"the next {len(table) - 1} lie {gap:.2g} from the best (median).{noise_in_words(noise) or _CALM}"
+        summary += f"the next {len(table) - 1} lie {gap:.2g} from the best (median).{noise_in_words(noise) or _CALM}"
     else:
         few = measured or table.empty
-        told += "too few to compare." if few else f"most have fewer than {MINIMUM_LATE} evaluations."
+        summary += "too few to compare." if few else f"most have fewer than {MINIMUM_LATE} evaluations."
     curves = common_curves(frames, table["trial"])
-    found = QUESTION.answer(frames.study.name, verdict, told, table, caveats=own_steps_caveats(curves) if known else ())
+    found = QUESTION.answer(
+        frames.study.name, verdict, summary, table, caveats=own_steps_caveats(curves) if known else ()
+    )
     few = verdict == "inconclusive" and (measured or table.empty)
     return replace(found, action=_FEW_TRIALS) if few else found
 

@@ -1,7 +1,7 @@
-"""Trials of different lengths at an equal number of steps: what the extra steps bought (A29, A35).
+"""Trials of different lengths at an equal number of steps: what the extra steps gained (A29, A35).
 
-The first steps of a long trial are no short trial: its rate has not decayed there (D21). So both are shown, the value
-after equally many steps and the value at the end.
+The first steps of a long trial are not a short trial, because the learning rate has not decayed there (D21). So both
+values are shown: after an equal number of steps, and at the end.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.replicates import LEVEL, gained_or_lost, transfer_pairs
 from tuner.analysis.study_frames import StudyFrames
 
-MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no spread
+MINIMUM_PAIRS = 2  # fresh pairs below which a gain has no standard deviation
 
 QUESTION = Question(
     name="longer_training",
@@ -68,8 +68,8 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
         action=action,
         caveats=(
             f"After {min(short, long):,} steps a trial of {max(short, long):,} has not decayed its rate yet; the value "
-            "there is no result of a short trial (D21).",
-            "The values of the round before were selected for being good, so the gain is understated (winner's curse).",
+            "there is not the result of a short trial (D21).",
+            "The earlier round's values were selected for being good, so the gain is understated (winner's curse).",
         ),
     )
 
@@ -84,15 +84,15 @@ def _verdict(pairs: pd.DataFrame, short: int, long: int) -> tuple[str, str]:
     gains = fresh["gain"].to_numpy(dtype=np.float64)
     error = float(gains.std(ddof=1)) / np.sqrt(len(gains))
     reach = float(stats.t.ppf(0.5 + LEVEL / 2.0, len(gains) - 1)) * error
-    told = (
+    summary = (
         f"{long:,} steps in place of {short:,} {gained_or_lost(float(gains.mean()))} ± {reach:.2g} over "
         f"{len(gains)} trainings with fresh seeds"
     )
     if gains.mean() > reach:
-        return "gained", f"{told}."
+        return "gained", f"{summary}."
     if gains.mean() < -reach:
-        return "no_gain", f"{told}: the longer trials are worse."
-    return "inconclusive", f"{told}, which may be noise."
+        return "no_gain", f"{summary}: the longer trials are worse."
+    return "inconclusive", f"{summary}, which may be noise."
 
 
 def _up_to_each(frames: StudyFrames, lengths: Sequence[int]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Problematic overfitting of the best trials: validation rises from its best while training improves (A5, B25).
 
-Retrospective selection protects the value, not the comparison: a study of overfitting trials prefers whatever
+Retrospective selection protects the value, not the comparison: a study of overfitting trials prefers anything that
 regularizes, even a learning rate that is too small.
 """
 
@@ -18,11 +18,11 @@ from tuner.analysis.questions.isolation import best_of_each_value
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import MINIMUM_CURVE, common_curves, split_metrics
 
-RISE = 3.0  # [P] noises: a larger rise of smoothed validation from its best is overfitting (A5)
-LONE_RISE = 5.0  # [P] the same of one trial alone among several
+RISE = 3.0  # [P] times the evaluation noise: a larger rise of smoothed validation from its best is overfitting (A5)
+LONE_RISE = 5.0  # [P] the same for a single trial among several
 MINIMUM_STRONG = 3  # [P] trials for a strong verdict
-FEW = 5  # [P] of the good trials, the best ones, are looked at
-MANY = 0.5  # [P] share of them that makes it the study's problem
+FEW = 5  # [P] best good trials that are judged (A1)
+MANY = 0.5  # [P] share of them from which overfitting is a problem of the study
 
 QUESTION = Question(
     name="overfitting",
@@ -33,8 +33,8 @@ QUESTION = Question(
         Verdict(
             "some_overfit",
             "told",
-            "Look at the curves of these trials before one of them is taken further (A5); regularization or the best "
-            "checkpoint instead of the last may help them (B25).",
+            "Look at the curves of these trials before one of them is promoted (A5); regularization, or the best "
+            "checkpoint instead of the last, may help (B25).",
         ),
         Verdict(
             "overfitting",
@@ -57,7 +57,9 @@ QUESTION = Question(
 
 
 def overfitting_rises(training: Array, validation: Array, unit: Array | None = None) -> tuple[Array, NDArray[np.bool_]]:
-    """Per curve how far smoothed validation ends above its best, in noises, and whether training improved meanwhile.
+    """Per curve how far smoothed validation ends above its best, and whether training improved meanwhile.
+
+    The distance is in units of the evaluation noise.
 
     `unit`: the evaluation noise of each validation curve late in the run; as `noise_model` has it where not given.
     """
@@ -78,7 +80,7 @@ def overfitting_frame(frames: StudyFrames) -> pd.DataFrame:
     """One row for each of the best good trials, and for the best trial of each scientific value.
 
     Columns: trial, best_value, value (the scientific value it is best for, "" for the others), rise (of smoothed
-    validation from its best to its end, in noises of an evaluation), overfitting. Trials without curves of both
+    validation from its best to its end, in units of the evaluation noise), overfitting. Trials without curves of both
     splits are left out.
     """
     good = good_trials(frames).head(FEW)[["trial", "best_value"]].assign(value="")
@@ -123,12 +125,12 @@ def overfitting_finding(frames: StudyFrames) -> Finding:
 
 
 def _about_regularization(frames: StudyFrames) -> bool:
-    """Where the regularizers are what is asked about, overfitting is an answer and not a problem (B25)."""
+    """Whether regularizers are compared: then overfitting is an answer and not a problem (B25)."""
     families = {h.family for h in frames.study.hyperparameters if h.name in frames.study.scientific}
     return "regularization" in families
 
 
 def _caveats(frames: StudyFrames, verdict: str) -> list[str]:
     if verdict in ("overfitting", "some_overfit") and _about_regularization(frames):
-        return ["Regularization is what this round is about, so this is an answer and no problem (B25)."]
+        return ["This round compares regularization, so overfitting is an answer and not a problem (B25)."]
     return []

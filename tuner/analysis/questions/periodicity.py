@@ -1,7 +1,7 @@
 """Periodicity in curves hints at a bug: data that are not shuffled, splits that overlap (B43).
 
-Trials that share the order of their examples share their noise. So what they have in common counts as one curve, and
-only what is left of each as many.
+Trials that share the order of their examples share their noise. So the common part of their curves counts as one curve,
+and only the rest counts once for each trial.
 """
 
 import numpy as np
@@ -16,14 +16,14 @@ from tuner.analysis.trial_curves import best_with, split_metrics
 from tuner.design.objective import metric_from
 
 TOP = 10  # [P] best trials whose spectra are averaged
-ENOUGH_EVALUATIONS = 40  # [P] fewer resolve no period
-CHANCE = 0.0001  # [P] of so strong a peak by chance, where its period fits an epoch
-UNDENIABLE = 1e-5  # [P] the same where it does not, or nobody knows how long an epoch is
+ENOUGH_EVALUATIONS = 40  # [P] of a trial; fewer do not resolve a period
+CHANCE = 0.0001  # [P] that chance alone makes so strong a peak, where its period fits an epoch
+UNDENIABLE = 1e-5  # [P] the same where it does not, or the length of an epoch is not known
 PER_EPOCH = (0.25, 1 / 3, 0.5, 1.0, 2.0)  # [P] periods, in epochs, that fit one
 FITS = 0.05  # [P] of the period: how exactly
 AROUND = 6  # [P] frequencies on each side that a peak is compared with
-BEGINNING = 0.2  # [P] of the run: the descent there is no noise
-MINIMUM_CYCLES = 6  # [P] a period comes at least so many times
+BEGINNING = 0.2  # [P] of the run, which is left out: the descent there is not noise
+MINIMUM_CYCLES = 6  # [P] times that a period has to repeat
 
 QUESTION = Question(
     name="periodicity",
@@ -93,7 +93,7 @@ def periodicity_finding(frames: StudyFrames) -> Finding:
 
 
 def _epoch(frames: StudyFrames) -> float:
-    """The steps of an epoch, where epochs were logged beside the steps; NaN where they were not, or differ."""
+    """The steps of an epoch, where epochs were logged with the steps; NaN where they were not, or differ."""
     names = [name for name in frames.metrics if metric_from(name).name.rpartition("/")[2] == "epoch"]
     lengths = []
     for _, part in frames.curves[frames.curves["metric"].isin(names)].groupby("trial"):

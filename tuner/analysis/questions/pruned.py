@@ -1,6 +1,6 @@
-"""Pruned trials: what a pruner ended is no missing value. At its end the trial would have been at least so bad.
+"""Pruned trials: a trial that a pruner ended is not a missing value. At its end it would have been at least this bad.
 
-How bad is known by rank: a trial that was worse than all but k of the completed ones when it was ended counts like the
+Its rank shows how bad: a trial that was worse than all but k of the completed trials when it was ended counts like the
 completed trial of that rank. Slow starters that would have ended well are the exception that a pruner accepts.
 """
 
@@ -69,7 +69,7 @@ def pruned_findings(frames: StudyFrames) -> list[Finding]:
     steps, budget = table["step"], frames.study.budget.max_train_steps
     summary = (
         f"{len(table)} of {len(frames.trials)} trials were pruned, at step {steps.min():,} to {steps.max():,} of "
-        f"{budget:,} (median {int(steps.median()):,}). What is said about curves and steps rests on the "
+        f"{budget:,} (median {int(steps.median()):,}). Findings about curves and steps rest on the "
         f"{len(frames.complete)} trials that completed; for the ranges a pruned trial counts as at least as bad as the "
         "completed trial that had its rank when it was ended."
     )

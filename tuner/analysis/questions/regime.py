@@ -1,8 +1,8 @@
 """Is training compute-bound (A1-A5)? Decided from the sweep's outcome and from curves, never from one number.
 
-Not compute-bound: the training set was fitted and validation is flat or worse afterwards. Compute-bound: it was not
-fitted, and training and validation still improve at the end. Improvement is judged where the learning rate is
-constant: a loss that falls because the rate falls says nothing about more steps (D47).
+Not compute-bound: the training set was fitted and validation is flat or worse afterwards. Compute-bound: the training
+set was not fitted, and training and validation still improve at the end. Improvement is judged where the learning rate
+is constant: a loss that falls because the rate falls shows nothing about more steps (D47).
 """
 
 import math
@@ -29,12 +29,12 @@ from tuner.records.sweep_outcomes import Fitted, Invalid, SweepOutcome
 
 LAST = 0.75  # [P] the last part begins at this fraction of the steps at a constant rate
 LATEST_FIT = 0.85  # [P] after a later fit there is too little left to see what came "afterwards"
-CONSTANT_SHARE = 0.5  # [P] a shorter constant part says nothing about the end of the run
+CONSTANT_SHARE = 0.5  # [P] of the budget: a shorter constant part shows nothing about the end of the run
 FLAT_CONFIDENCE = 0.90  # [P] one-sided, of a gain being absent
-NEGLIGIBLE = NEGLIGIBLE_LATE  # noises: validation whose mean gain surely lies below is flat
-LEAST_GAIN = MEANINGFUL * NEGLIGIBLE  # noises: a smaller mean gain is none
+NEGLIGIBLE = NEGLIGIBLE_LATE  # in units of the evaluation noise: validation is flat if its mean gain is surely less
+LEAST_GAIN = MEANINGFUL * NEGLIGIBLE  # in the same units: a smaller mean gain counts as none
 MAJORITY = 0.6  # [P] share of the trials that must improve
-CLIPPED = 5.0  # [P] noises: what one trial gained beyond does not outweigh the others
+CLIPPED = 5.0  # [P] in the same units: a larger gain of one trial counts as this much
 ENOUGH = 3  # [P] trials for a strong verdict
 
 QUESTION = Question(
@@ -56,6 +56,7 @@ QUESTION = Question(
         "overfitting_in_noises": RISE,
     },
     needs=("curves",),
+    relies_on=("follows_schedule",),
     ask=lambda frames: regime_finding(frames),
     plot="curves",
     rules=("A1", "A2", "A3", "A4", "A5", "A9", "A14", "A15", "A18", "A24", "D14", "D47"),
@@ -76,7 +77,7 @@ Rate = Literal["constant", "falling", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class _Gains:
-    """What the last part gained on one split, a number a trial, in noises of an evaluation (`levels.gains_after`).
+    """The gain of the last part on one split, one number a trial, in units of the evaluation noise (`gains_after`).
 
     `spread`: the standard deviation that noise alone gives each gain.
     """
@@ -123,25 +124,29 @@ class _Evidence:
 def regime_finding(frames: StudyFrames, outcome: SweepOutcome | None = None) -> Finding:
     """compute_bound, not_compute_bound or undecided, from the curves of the best trials and the sweep's outcome.
 
-    Evidence: two rows a trial, best trial first. Columns: trial, metric, gain (of the last part over what was before,
-    in noises), noise (one of them), from_step and to_step (the last part), fitted_at (<NA> where it did not fit the
-    training set), rise (of smoothed validation from its best to its end, in noises), overfitting (A5).
+    Evidence: two rows a trial, best trial first. Columns: trial, metric, gain (of the last part over the part before,
+    in units of the evaluation noise), noise (that unit), from_step and to_step (the last part), fitted_at (<NA> where
+    the trial did not fit the training set), rise (of smoothed validation from its best to its end, in the same units),
+    overfitting (A5).
     """
+    not_promised = QUESTION.not_promised(frames)
+    if not_promised is not None:
+        return not_promised
     evidence = _evidence(frames, outcome)
     if isinstance(evidence, str):
         return _finding(frames, ("undecided", "none", evidence + "."), pd.DataFrame(), ())
-    said = _verdict(evidence)
-    return _finding(frames, said, evidence.table, tuple(_caveats(frames, evidence, said[0])))
+    judged = _verdict(evidence)
+    return _finding(frames, judged, evidence.table, tuple(_caveats(frames, evidence, judged[0])))
 
 
 def contradiction_finding(declared: str, found: Finding) -> Finding | None:
-    """A finding of its own where the declared regime contradicts the evidence (A1); None where it does not."""
+    """A finding where the declared regime contradicts the evidence (A1); None where it does not."""
     if "undecided" in (declared, found.verdict) or declared == found.verdict:
         return None
     return DECLARED.answer(
         found.subject,
         "contradiction",
-        f"The regime is declared as {declared}, but the evidence says {found.verdict}: {found.summary}",
+        f"The regime is declared as {declared}, but the evidence shows {found.verdict}: {found.summary}",
         found.evidence,
         strength=found.strength,
         action=f"Declare regime={found.verdict!r} or none, unless an experiment shows otherwise. {found.action}",
@@ -160,7 +165,7 @@ def _evidence(frames: StudyFrames, outcome: SweepOutcome | None) -> _Evidence | 
     fitted_at = _fitted_at(frames, trials["trial"])
     seen = np.isfinite(fitted_at)
     if seen.any():
-        # Once the set can be fitted the question is what came afterwards, which the other trials cannot say.
+        # Once the set can be fitted, only these trials show what came afterwards.
         trials, fitted_at = trials[seen], fitted_at[seen]
     last_step, rate = _judged_part(frames, trials)
     splits = _splits(fitted_at / last_step)
@@ -246,7 +251,7 @@ def _table(frames: StudyFrames, trials: pd.DataFrame, gains: list[_Gains]) -> pd
 
 
 def _with_overfitting(frames: StudyFrames, table: pd.DataFrame) -> pd.DataFrame:
-    """Adds rise and overfitting, as the finding about overfitting has them: two answers must not differ (A5)."""
+    """Add rise and overfitting from the finding about overfitting, so that two answers cannot differ (A5)."""
     known = overfitting_frame(frames).set_index("trial")
     overfits = set(known.index[known["overfitting"].astype(bool)])
     is_validation = table["metric"].map(lambda text: metric_from(text).split == "validation").astype(bool)
@@ -297,7 +302,7 @@ def _caveats(frames: StudyFrames, evidence: _Evidence, verdict: str) -> list[str
         )
         found.append(f"{rate}: only a run of twice the steps, with its schedule re-derived, decides.")
     if frames.study.fitted_when is None:
-        found.append("No fit criterion is declared, so nobody can tell whether the training set was fitted (A18).")
+        found.append("No fit criterion is declared, so whether the training set was fitted is not known (A18).")
     if evidence.table["overfitting"].any():
         trials = evidence.table.loc[evidence.table["overfitting"], "trial"]
         found.append(
@@ -310,9 +315,9 @@ def _caveats(frames: StudyFrames, evidence: _Evidence, verdict: str) -> list[str
 
 
 def _finding(
-    frames: StudyFrames, said: tuple[str, Strength, str], table: pd.DataFrame, caveats: tuple[str, ...]
+    frames: StudyFrames, judged: tuple[str, Strength, str], table: pd.DataFrame, caveats: tuple[str, ...]
 ) -> Finding:
-    verdict, strength, summary = said
+    verdict, strength, summary = judged
     action = _action(frames, verdict, table)
     return QUESTION.answer(
         frames.study.name, verdict, summary, table, strength=strength, action=action, caveats=caveats

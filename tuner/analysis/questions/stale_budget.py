@@ -1,6 +1,6 @@
 """Budgets and schedules that were chosen under other conditions than those of today (A6, A7, A16, A17, B7).
 
-A basis is what they were chosen under, part by part: {"batch_size": "64", "architecture": digest, ...}.
+A basis is the conditions under which they were chosen, part by part: {"batch_size": "64", "architecture": digest, ...}.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ QUESTION = Question(
     verdicts=(Verdict("stale", "act"),),
     rules=("A6", "A7", "A16", "A17", "B7"),
 )
-# The first word of a part: why it matters, and what is done about it.
+# By the first word of a part: why it matters, and what to do about it.
 _REASONS: Mapping[str, tuple[str, str]] = {
     "batch_size": (
         "a smaller batch has noisier gradients and may need more steps (A7)",
@@ -38,7 +38,7 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "attribute": ("a setting of the workload changed (A16)", ""),
     "code": ("code that the workload uses changed (A16)", ""),
 }
-FORMAT = "format"  # the part of a basis that says how the others were made
+FORMAT = "format"  # the part of a basis that names how the others were made
 _FAMILIES = ("augmentation", "regularization", "optimizer")  # hyperparameters of them are parts where declared
 _OF_A_FORMAT = ("training data", "validation data", FORMAT)  # parts that another format makes otherwise
 

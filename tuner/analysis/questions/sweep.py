@@ -1,7 +1,7 @@
 """The sweep's outcome as a finding: how many steps fit the training set, or what to do about having no number.
 
-A number never stands alone: it comes with its interval and its spread over seeds (D5, A26). An invalid grid
-withholds it (A25, D3), and no fit gives reasons instead (A19, D8).
+The number of steps always comes with its interval and its range over seeds (D5, A26). For an invalid grid there is no
+number (A25, D3); where nothing fitted there are reasons instead (A19, D8).
 """
 
 import pandas as pd
@@ -39,7 +39,7 @@ QUESTION = Question(
 def sweep_finding(outcome: SweepOutcome, fits: pd.DataFrame, study: Study | None = None) -> Finding:
     """fitted, not_fitted or invalid; `fits` are the trials (`fit_steps_frame`), the evidence.
 
-    study: a stage of the sweep, which names the metrics; without it validation is not looked at.
+    study: a stage of the sweep, which names the metrics; without it validation is not judged.
     """
     verdict, strength, summary, action = _said(outcome, fits, study)
     caveats = _caveats(outcome, fits, study)
@@ -141,7 +141,7 @@ def _validation_before_the_fit(outcome: Fitted, fits: pd.DataFrame) -> list[str]
         return []
     return [
         f"Validation was best after {int(early['validation_step'].iloc[0]):,} steps and got worse until the fit: "
-        f"{outcome.steps:,} steps are more than a run needs. The best steps of round 1 say how many are enough; "
+        f"{outcome.steps:,} steps are more than a run needs. The best steps of round 1 show how many are enough; "
         "regularization can help (A5)."
     ]
 

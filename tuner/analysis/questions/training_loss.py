@@ -9,9 +9,9 @@ from tuner.analysis.noise import Array, without_spikes
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.analysis.trial_curves import MINIMUM_CURVE, Curves, common_curves
 
-RISE = 3.0  # [P] noises of an evaluation: a larger rise from the lowest level to the end is one
-OF_DESCENT = 0.25  # [P] and at least this share of what was gained before is lost again
-SUSTAINED = 0.10  # [P] of the run: a rise that fills less is a spike
+RISE = 3.0  # [P] times the evaluation noise: a larger rise from the lowest level to the end counts
+OF_DESCENT = 0.25  # [P] and at least this share of the earlier gain is lost again
+SUSTAINED = 0.10  # [P] of the run: a shorter rise is a spike
 MANY = 0.5  # [P] share of the completed trials whose training loss rises that looks like a bug
 MINIMUM_STRONG = 5  # [P] trials for a strong answer
 MINIMUM_TRIALS = 3  # [P] completed trials with training curves
@@ -50,7 +50,7 @@ def training_loss_frame(frames: StudyFrames) -> pd.DataFrame:
     """One row a completed trial with a training curve, best first.
 
     Columns: trial, best_value, lowest_at (fraction of the evaluations at which the smoothed training metric was
-    best), rise (from there to the end, in noises), rising.
+    best), rise (from there to the end, in units of the evaluation noise), rising.
     """
     trials = ranked_trials(frames)[["trial", "best_value"]]
     curves = common_curves(frames, trials["trial"], training_metric(frames))
@@ -74,7 +74,7 @@ def training_loss_finding(frames: StudyFrames) -> Finding:
     verdict = "inconclusive" if not known else "rising" if share >= MANY else "ok"
     some = table[table["rising"].astype(bool)] if len(table) else table
     summary = (
-        f"{training_metric(frames)} gets worse for good in {len(some)} of {len(table)} completed trials{_named(some)}."
+        f"{training_metric(frames)} rises for good in {len(some)} of {len(table)} completed trials{_named(some)}."
         if len(table)
         else f"No {training_metric(frames)} was recorded over a whole run, so this check was skipped."
     )

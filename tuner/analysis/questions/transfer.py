@@ -1,12 +1,12 @@
-"""Do the conclusions of a round hold at the next, longer one? confirmed, rejected or unconfirmed (A30, A32, A45, D25).
+"""Do the conclusions of a round hold in the next, longer one? confirmed, rejected or unconfirmed (A30, A32, A45, D25).
 
-Only trainings with fresh seeds decide. What was not trained otherwise at the new length stays unconfirmed: one finding
-says so once. `conclusions_frame` derives from these findings which conclusions of a campaign still hold. A conclusion
-keeps the length at which it was drawn, and what failed at a longer length is not carried further.
+Only trainings with fresh seeds decide. Where no other values were trained at the new length, a conclusion stays
+unconfirmed, and one finding names all of these. `conclusions_frame` derives from the findings which conclusions of a
+campaign still hold. A conclusion keeps the length at which it was made; a rejected one is not carried further.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -31,8 +31,8 @@ from tuner.analysis.replicates import (
 from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range
 
-MINIMUM_RANKED = 4  # [P] points with fresh seeds below which a rank correlation says nothing
-AGREES, DISAGREES = 0.5, 0.0  # [P] rank correlations from which on, and up to which, ranks are said to (dis)agree
+MINIMUM_RANKED = 4  # [P] points with fresh seeds below which a rank correlation shows nothing
+AGREES, DISAGREES = 0.5, 0.0  # [P] ranks agree from the first correlation on, and disagree up to the second
 TOP_SHARE = 1 / 3  # [P] of the points are the top ones whose overlap is counted
 
 QUESTION = Question(
@@ -55,12 +55,12 @@ QUESTION = Question(
 )
 
 
-WIDE = 0.60  # [P] of the range: good trials lie everywhere, the hyperparameter hardly matters
+WIDE = 0.60  # [P] of the range: good trials lie nearly everywhere, so the hyperparameter hardly matters
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The values of the good trials, from `low` to `high`, and of the best; positions are in units of the range."""
+    """The values of the good trials, from `low` to `high`, and of the best one; positions are in units of the range."""
 
     low: float
     high: float
@@ -111,7 +111,7 @@ class Comparison:
         return f"{self.after.study.budget.max_train_steps:,}"
 
     @property
-    def asked_at(self) -> str:
+    def lengths_compared(self) -> str:
         if not self.is_longer:
             return f"Both rounds used {self.steps} steps, so this tests seed variance only, not longer training."
         return (
@@ -140,7 +140,7 @@ class Comparison:
         """A weak answer, or an open question; only a conclusion that failed asks for action."""
         table = self.pairs if evidence is None else evidence
         return QUESTION.answer(
-            subject, verdict, summary, table, strength="weak", action=action, caveats=(self.asked_at,)
+            subject, verdict, summary, table, strength="weak", action=action, caveats=(self.lengths_compared,)
         )
 
     @property
@@ -153,10 +153,10 @@ class Comparison:
 
 
 def transfer_findings(before: StudyFrames, after: StudyFrames) -> list[Finding]:
-    """What `after` says of the conclusions of `before`; empty where no trial of it came from there.
+    """What `after` shows about the conclusions of `before`; empty where no trial of `after` came from there.
 
-    Ranks are compared where enough points were promoted, and ranges where the training is longer: of an equal length
-    there is nothing to find out about them but the luck of seeds, which the winner's finding tells.
+    Ranks are compared where enough points were promoted, and ranges where the training is longer: at an equal length
+    they could only show the luck of seeds, and the winner's finding shows that.
     """
     comparison = Comparison.of(before, after)
     if comparison.pairs.empty:
@@ -175,15 +175,15 @@ def winner_finding(comparison: Comparison) -> Finding:
     first, tested = comparison.parents[0], comparison.tested
     name = comparison.before.study.name
     if len(tested) < 2 or tested[0] != first:
-        told = (
+        summary = (
             f"The winner of {name}, trial {first}, and a rival were not both trained to the end with fresh seeds, so "
             "they cannot be compared."
         )
         promote = "Promote two or more configurations with fresh seeds."
         action = UNTIL_COMPLETE if comparison.after.unfinished else promote
-        return comparison.finding("winner", "unconfirmed", told, action)
+        return comparison.finding("winner", "unconfirmed", summary, action)
     rival, found = tested[1], comparison.contrast(first, tested[1])
-    told = (
+    summary = (
         f"With fresh seeds of both, after {comparison.steps} steps, the winner of {name} (trial {first}) is "
         f"{found.words} than its rival (trial {rival})."
     )
@@ -192,7 +192,7 @@ def winner_finding(comparison: Comparison) -> Finding:
         "unconfirmed": f"Train both with more fresh seeds: {comparison.contest(first, rival)}",
         "rejected": f"Use the rival, trial {rival} of {name}: {better}",
     }
-    return comparison.finding("winner", found.verdict, told, actions.get(found.verdict, ""))
+    return comparison.finding("winner", found.verdict, summary, actions.get(found.verdict, ""))
 
 
 def ranking_finding(comparison: Comparison) -> Finding:
@@ -202,16 +202,16 @@ def ranking_finding(comparison: Comparison) -> Finding:
     aside = f" {same} more trainings repeat the seeds they were chosen by, and are not counted." if same else ""
     if len(ranked) < MINIMUM_RANKED:
         were = "configuration was" if len(ranked) == 1 else "configurations were"
-        told = (
+        summary = (
             f"Only {len(ranked)} {were} retrained with new seeds; comparing rankings needs at least "
             f"{MINIMUM_RANKED}.{aside}"
         )
-        return comparison.finding("ranking", "unconfirmed", told, comparison.more_points)
+        return comparison.finding("ranking", "unconfirmed", summary, comparison.more_points)
     correlation = float(stats.spearmanr(ranked["value_before"], ranked["value"]).statistic)
     count = max(1, round(TOP_SHARE * len(ranked)))
     tops = [set(ranked.nsmallest(count, column)["parent"]) for column in ("value_before", "value")]
     verdict = "confirmed" if correlation >= AGREES else "rejected" if correlation <= DISAGREES else "unconfirmed"
-    told = (
+    summary = (
         f"The ranks of {len(ranked)} configurations after {comparison.old_steps} steps and, with new seeds, after "
         f"{comparison.steps} steps have a correlation of {correlation:.2f}; {len(tops[0] & tops[1])} of the best "
         f"{count} are the same.{aside}"
@@ -221,7 +221,7 @@ def ranking_finding(comparison: Comparison) -> Finding:
         "rejected": "Short trials do not show which configuration is best for long ones: promote more configurations, "
         "or give the earlier round more steps.",
     }
-    return comparison.finding("ranking", verdict, told, actions.get(verdict, ""))
+    return comparison.finding("ranking", verdict, summary, actions.get(verdict, ""))
 
 
 def _ranked_pairs(comparison: Comparison) -> pd.DataFrame:
@@ -233,7 +233,7 @@ def _ranked_pairs(comparison: Comparison) -> pd.DataFrame:
 
 
 def _judged(comparison: Comparison, hyperparameter: Hyperparameter) -> Finding | None:
-    """What the longer round says of one hyperparameter; None where it tried nothing else."""
+    """What the longer round shows about one hyperparameter; None where it tried no other value."""
     if isinstance(hyperparameter.domain, Choice):
         return _choice_finding(comparison, hyperparameter.name)
     arms = _arms_finding(comparison, hyperparameter) if hyperparameter.short_name == "learning_rate" else None
@@ -241,20 +241,20 @@ def _judged(comparison: Comparison, hyperparameter: Hyperparameter) -> Finding |
 
 
 def _region_finding(comparison: Comparison, name: str, domain: Range) -> Finding | None:
-    """The regions of the good trials beside each other; trials that share their parent's luck do not count."""
+    """Compare the regions of the good trials; trials that share their parent's luck do not count."""
     old, new = best_region(comparison.before, name, domain), best_region(_independent(comparison), name, domain)
     if old is None or new is None:
         return None
     rows = [(comparison.before, old), (comparison.after, new)]
     table = pd.DataFrame([_region_row(frames, region) for frames, region in rows])
     wide = f" Good trials lie nearly everywhere, so {name} hardly matters." if old.is_wide and new.is_wide else ""
-    told = (
+    summary = (
         f"The good trials had {name} {old.words}, after {comparison.old_steps} steps, and {new.words}, after "
         f"{comparison.steps}.{wide}"
     )
     verdict = agreement(old, new)
     action = f"Search around {new.best:.3g} at this length." if verdict == "rejected" else ""
-    return comparison.finding(name, verdict, told, action, table)
+    return comparison.finding(name, verdict, summary, action, table)
 
 
 def _region_row(frames: StudyFrames, region: Region) -> dict[str, object]:
@@ -273,11 +273,11 @@ def _arms_finding(comparison: Comparison, hyperparameter: Hyperparameter) -> Fin
     found = {arm: contrast(own, fresh_values(pairs, first, arm), comparison.noise, direction) for arm in arms}
     verdicts = {one.verdict for one in found.values()}
     verdict = next(one for one in ("rejected", "unconfirmed", "confirmed") if one in verdicts)
-    told = "; ".join(f"{one.words} than at {arm:g} times it" for arm, one in found.items())
+    summary = "; ".join(f"{one.words} than at {arm:g} times it" for arm, one in found.items())
     best = min(found, key=lambda arm: found[arm].difference)
-    instead = f"Take {best:g} times the rate at this length: the best rate usually falls as training gets longer (D20)."
+    instead = f"Use {best:g} times the rate at this length: the best rate usually falls as training gets longer (D20)."
     action = instead if verdict == "rejected" else ""
-    return comparison.finding(name, verdict, f"At its own rate the winner is {told}.", action)
+    return comparison.finding(name, verdict, f"At its own rate the winner is {summary}.", action)
 
 
 def _choice_finding(comparison: Comparison, name: str) -> Finding | None:
@@ -288,25 +288,25 @@ def _choice_finding(comparison: Comparison, name: str) -> Finding | None:
         return None
     first, other = tested[0], others[0]
     found = comparison.contrast(first, other)
-    told = f"After {comparison.steps} steps {name} {values[first]} is {found.words} than {values[other]}."
-    action = f"Take {values[other]} at this length." if found.verdict == "rejected" else ""
-    return comparison.finding(name, found.verdict, told, action)
+    summary = f"After {comparison.steps} steps {name} {values[first]} is {found.words} than {values[other]}."
+    action = f"Use {values[other]} at this length." if found.verdict == "rejected" else ""
+    return comparison.finding(name, found.verdict, summary, action)
 
 
 def _independent(comparison: Comparison) -> StudyFrames:
     """The longer round without trials that share their parent's luck, and without the winner's other rates."""
     pairs, after = comparison.pairs, comparison.after
     shared = pairs.loc[(pairs["seeds"] == "same") | (pairs["rate"] != 1.0), "trial"]
-    return StudyFrames(after.study, after.trials[~after.trials["trial"].isin(shared)], after.curves)
+    return replace(after, trials=after.trials[~after.trials["trial"].isin(shared)])
 
 
 def _untested(comparison: Comparison, names: list[str]) -> Iterator[Finding]:
     if names:
-        told = (
+        summary = (
             f"{comparison.after.study.name} trained too few other values of {', '.join(names)} to show whether their "
             f"best ranges are the same after {comparison.steps} steps."
         )
-        yield comparison.finding("best regions", "unconfirmed", told, comparison.more_points, pd.DataFrame())
+        yield comparison.finding("best regions", "unconfirmed", summary, comparison.more_points, pd.DataFrame())
 
 
 def best_region(frames: StudyFrames, name: str, domain: Range) -> Region | None:
@@ -335,15 +335,15 @@ def agreement(before: Region, after: Region) -> str:
 def conclusions_frame(rounds: Sequence[StudyFrames]) -> pd.DataFrame:
     """One row a conclusion of a round, in the order of the rounds.
 
-    Columns: conclusion, drawn_at and asked_at (steps; asked_at <NA> where no later round has asked), verdict (of the
-    round that asked, "" without one), state, why.
+    Columns: conclusion, drawn_at and asked_at (the steps at which it was concluded and tested; asked_at <NA> where no
+    later round has tested it), verdict (of the round that tested it, "" without one), state, why.
     """
     rows: list[dict[str, object]] = []
     for before, after in pairwise(rounds):
-        asked = after.study.budget.max_train_steps
+        tested_at = after.study.budget.max_train_steps
         for finding in transfer_findings(before, after):
             if finding.question == "transfer":
-                rows.append(_row(before, finding.subject, asked, finding))
+                rows.append(_row(before, finding.subject, tested_at, finding))
     if rounds:
         rows += [_row(rounds[-1], subject, None, None) for subject in _open_subjects(rounds[-1])]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -351,18 +351,18 @@ def conclusions_frame(rounds: Sequence[StudyFrames]) -> pd.DataFrame:
 
 
 def _open_subjects(last: StudyFrames) -> list[str]:
-    """What the last round concludes and nobody has asked at a greater length."""
+    """What the last round concludes and no longer round has tested."""
     if last.complete.empty:
         return []
     return ["winner", *(finding.subject for finding in isolation_findings(last) if finding.verdict == "leads")]
 
 
-def _row(before: StudyFrames, subject: str, asked: int | None, finding: Finding | None) -> dict[str, object]:
+def _row(before: StudyFrames, subject: str, tested_at: int | None, finding: Finding | None) -> dict[str, object]:
     verdict = finding.verdict if finding else ""
     return {
         "conclusion": f"{subject} of {before.study.name}",
         "drawn_at": before.study.budget.max_train_steps,
-        "asked_at": asked,
+        "asked_at": tested_at,
         "verdict": verdict,
         "state": _STATES.get(verdict, "unconfirmed"),
         "why": finding.summary if finding else "no later round has tested it",

@@ -27,6 +27,7 @@ QUESTION = Question(
     ),
     thresholds={"many": MANY},
     needs=("curves",),
+    relies_on=("follows_schedule",),
     ask=lambda frames: warmup_finding(frames),
     plot="best-steps",
     rules=("D34",),
@@ -42,7 +43,7 @@ def warmup_frame(frames: StudyFrames) -> pd.DataFrame:
 
 
 def warmup_finding(frames: StudyFrames) -> Finding:
-    """in_warmup, ok or inconclusive (no good trial, or a study from elsewhere, whose warmup nobody knows)."""
+    """in_warmup, ok or inconclusive (no good trial, or an imported study, whose warmup is not known)."""
     table = warmup_frame(frames)
     inside = int(table["in_warmup"].sum())
     many = len(table) > 0 and inside / len(table) > MANY
@@ -58,7 +59,7 @@ def warmup_finding(frames: StudyFrames) -> Finding:
 
 
 def _unknown(frames: StudyFrames, table: pd.DataFrame) -> Finding:
-    """Of a study from elsewhere: what its user, who knows the warmup, can compare with it."""
+    """For an imported study: the step that its user, who knows the warmup, can compare with."""
     first = int(table["best_step"].min())
     found = QUESTION.answer(frames.study.name, "inconclusive", "Whether these trials had a warmup is not known.", table)
     return replace(

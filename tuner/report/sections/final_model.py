@@ -7,11 +7,10 @@ import pandas as pd
 from tuner.analysis.elsewhere import again_elsewhere
 from tuner.design.objective import BATCH_LOSS, metric_from
 from tuner.records.conclusions import FinalScore
-from tuner.report.material import Material
-from tuner.report.promoted import promoted_table
-from tuner.report.section import Section
+from tuner.report.material import Material, StudyMaterial, parent_of
+from tuner.report.section import Part, Section
 from tuner.report.tables import Column, Table
-from tuner.report.winner import Winner, better_elsewhere, study_file, winner_of
+from tuner.report.winner import BestConfiguration, better_elsewhere, study_file, winner_of
 from tuner.report.wording import NOTHING, readable
 
 
@@ -23,7 +22,7 @@ class FinalModel:
     """
 
     title: str
-    winner: Winner
+    winner: BestConfiguration
     origin: str
     metrics: Table
     promoted: Table
@@ -33,7 +32,7 @@ class FinalModel:
     again: str
 
 
-def final_model(material: Material) -> list[Section]:
+def final_model(material: Material) -> list[Part]:
     """The winner of the last round that has one; nothing before."""
     winner = winner_of(material)
     if winner is None:
@@ -45,13 +44,13 @@ def final_model(material: Material) -> list[Section]:
         winner=winner,
         origin=_origin(winner),
         metrics=_metrics(winner),
-        promoted=promoted_table(material, study) if study.promoted else Table((), ()),
+        promoted=_promoted_table(material, study) if study.promoted else Table((), ()),
         better=better_elsewhere(material, study, winner.headline.selected_value),
         tested=_tested(material),
         export=f"tuner best {study_file(study)} --round {study.study.round} --export model.safetensors",
         again=again_elsewhere(study.study, winner.record),
     )
-    return [Section("final_model", "final-model", content, title)]
+    return [Part("final-model", content, title)]
 
 
 def _tested(material: Material) -> Table:
@@ -63,7 +62,7 @@ def _tested(material: Material) -> Table:
     return Table(columns, tuple((name, readable(value)) for name, value in score.metrics.items()))
 
 
-def _origin(winner: Winner) -> str:
+def _origin(winner: BestConfiguration) -> str:
     """Where the point came from, in words."""
     origin = winner.record.origin
     if winner.study.promoted:
@@ -72,7 +71,7 @@ def _origin(winner: Winner) -> str:
     return f"point {place} of the {kind} sequence" if kind == "quasi-random" else origin or "not recorded"
 
 
-def _metrics(winner: Winner) -> Table:
+def _metrics(winner: BestConfiguration) -> Table:
     """Every metric of a split at the chosen step, and at the last one."""
     curves = winner.study.frames.curves
     mine = curves[curves["trial"] == winner.record.number]
@@ -88,3 +87,22 @@ def _metrics(winner: Winner) -> Table:
 
 def _value(rows: pd.DataFrame) -> str:
     return readable(rows["value"].iloc[0]) if len(rows) else NOTHING
+
+
+def _promoted_table(material: Material, study: StudyMaterial) -> Table:
+    """The trials of a promoting round by their number: value and best step now, and of the point's first training."""
+    titles = {"trial": False, "point of": False, "value there": True, "here": True, "best step": True}
+    rows = tuple(_promoted_row(material, study, number) for number in study.frames.trials["trial"])
+    return Table(tuple(Column(title, number) for title, number in titles.items()), rows)
+
+
+def _promoted_row(material: Material, study: StudyMaterial, number: int) -> tuple[str, ...]:
+    mine = study.frames.trials.set_index("trial").loc[number]
+    found = parent_of(material, material.record(study, int(number)))
+    there = NOTHING
+    if found is not None:
+        there = readable(found[0].frames.trials.set_index("trial").loc[found[1].number, "best_value"])
+    return str(number), str(mine["origin"]), there, readable(mine["best_value"]), readable(mine["best_step"])
+
+
+FINAL_MODEL = Section(name="final_model", place=30, make=final_model, template="final_model")

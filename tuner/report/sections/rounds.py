@@ -15,8 +15,7 @@ from tuner.plots.catalog import PLOTS
 from tuner.plots.plot import Plot, RoundPlot, StudyPlot
 from tuner.report.images import Image, image_of
 from tuner.report.material import Material, StudyMaterial
-from tuner.report.section import Section
-from tuner.report.sweeps import trained_steps
+from tuner.report.section import Part, Section
 from tuner.report.tables import Column, Table, table_of
 from tuner.report.wording import NOTHING, domain_words, readable, scale_words, schedule_words
 from tuner.shown import counted
@@ -51,11 +50,11 @@ class StudyPage:
     uncounted: Table
 
 
-def studies(material: Material) -> list[Section]:
+def studies(material: Material) -> list[Part]:
     """One section a round, in the order of their start."""
     rounds = material.rounds
     pages = [_page(one, rounds[place - 1] if place else None) for place, one in enumerate(rounds)]
-    return [Section("study", one.anchor, page, one.study.name) for one, page in zip(rounds, pages, strict=True)]
+    return [Part(one.anchor, page, one.study.name) for one, page in zip(rounds, pages, strict=True)]
 
 
 def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
@@ -63,7 +62,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     ranked = ranked_trials(frames)
     return StudyPage(
         study=study,
-        facts=(*_facts(frames), *_widenings(material), *_steps(frames)),
+        facts=(*_facts(frames), *_widenings(material), *_steps(material)),
         space=_space(study),
         promoted=material.promoted,
         plots=(*_study_plots(material), *_round_plots(material, before)),
@@ -102,13 +101,13 @@ def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:
         yield "Widened", f"{'; '.join(wider)}: {trials} ({after.study.name})"
 
 
-def _steps(frames: StudyFrames) -> list[tuple[str, str]]:
+def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
     """What was trained, what was taken over from trials that began alike, and whether all of it is exact."""
-    trials = frames.trials
+    trials = material.frames.trials
     saved, inexact = int(trials["inherited"].sum()), int((~trials["exact"].astype(bool)).sum())
     share = saved / max(int(trials["steps"].sum()), 1)
     taken = f"; {counted(saved, 'step')} ({share:.0%}) taken over from trials that began alike" if saved else ""
-    facts = [("Steps", f"{counted(trained_steps(trials), 'step')} trained{taken}")]
+    facts = [("Steps", f"{counted(material.trained_steps, 'step')} trained{taken}")]
     if inexact:
         facts.append(("Not exact", f"{counted(inexact, 'trial')} trained under more than one set of Numerics"))
     return facts
@@ -183,3 +182,6 @@ def _uncounted(material: StudyMaterial) -> Table:
     columns = ["trial", "state", "reason", "steps", "best_value", *names]
     titles = {"best_value": "best value (not counted)"}
     return table_of(rest[columns], most=MOST_TRIALS, titles=titles, names=names)
+
+
+ROUNDS = Section(name="rounds", place=90, make=studies, template="study")

@@ -1,21 +1,23 @@
 """How the budget was found: the sweep, what followed for round 1, and how the later rounds got theirs (A18-A31)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from tuner.analysis.fit_steps import fit_steps_frame
+from tuner.analysis.sweep_outcome import sweep_outcome
 from tuner.analysis.sweep_records import SweepRecords
 from tuner.budget.step_budget import rounded_up
 from tuner.plots.sweep import SWEEP
+from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
+from tuner.records.conclusions import BudgetRecord
 from tuner.records.sweep_outcomes import PREDICTION, Fitted, Invalid, NotFitted, SweepOutcome
-from tuner.report.findings import Card, card_of
+from tuner.report.cards import Card, card_of
 from tuner.report.images import Image, image_of
-from tuner.report.material import Material
-from tuner.report.round_budgets import rounds_table
-from tuner.report.section import Section
-from tuner.report.sweeps import attempt_line, attempts, stages_table
+from tuner.report.material import Material, StudyMaterial
+from tuner.report.section import Part, Section
 from tuner.report.tables import Column, Table
 from tuner.report.wording import NOTHING, readable
 from tuner.shown import counted
@@ -45,7 +47,7 @@ class BudgetPage:
     earlier: tuple[str, ...]
 
 
-def budget(material: Material) -> list[Section]:
+def budget(material: Material) -> list[Part]:
     """How long trials train and why; nothing before the first study."""
     if not material.studies:
         return []
@@ -66,7 +68,7 @@ def budget(material: Material) -> list[Section]:
         stages=stages_table(by_name.get(shown, ())),
         earlier=tuple(attempt_line(name, stages) for name, stages in by_name.items() if name != shown),
     )
-    return [Section("budget", "budget", page, "How the budget was found")]
+    return [Part("budget", page, "How the budget was found")]
 
 
 def _lead(material: Material) -> str:
@@ -146,3 +148,102 @@ def _rate_row(row: Mapping[Any, Any], outcome: SweepOutcome) -> tuple[str, ...]:
         interval = f"{outcome.low:,}–{outcome.high:,}"
     state = ("fitted" if fitted else "not fitted") if row["state"] == "complete" else str(row["state"])
     return readable(row["learning_rate"]), state, interval, readable(row["final_value"]), str(row["reason"])
+
+
+def rounds_table(material: Material) -> Table:
+    """One row a round; the share is of the longest one so far: the production length, where that was trained (A29)."""
+    longest = max((study.study.budget.max_train_steps for study in material.rounds), default=1)
+    columns = (
+        Column("round"), Column("max_train_steps", True), Column("share of the longest", True), Column("trials", True),
+        Column("where it came from"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            study.study.name,
+            f"{study.study.budget.max_train_steps:,}",
+            f"{study.study.budget.max_train_steps / longest:.0%}",
+            f"{len(study.frames.trials):,}",
+            _origin(material, study).sentence,
+        )
+        for study in material.rounds
+    )
+    return Table(columns, rows)
+
+
+def _origin(material: Material, study: StudyMaterial) -> BudgetOrigin:
+    if study.study.source:
+        return BudgetOrigin("elsewhere", words=study.study.source)
+    recorded = material.ledger.conclusion(material.campaign, BudgetRecord, study.row.study_id)
+    return recorded.origin if recorded is not None else NOT_RECORDED
+
+
+_STAGES = {
+    "probe": "probe: does any rate fit in so many steps?",
+    "lowest": "the lowest rates, since all probes diverged",
+    "last": "last try around the best probe",
+    "grid": "grid: every rate",
+    "refined": "the fastest again, evaluated more often",
+    "seeds": "the fastest with fresh seeds",
+}
+
+
+def attempts(stages: Sequence[StudyMaterial]) -> dict[str, tuple[StudyMaterial, ...]]:
+    """The stages of each sweep by its name, the oldest first."""
+    found: dict[str, tuple[StudyMaterial, ...]] = {}
+    for stage in stages:
+        name = "-".join(stage.study.name.split("-")[:2])
+        found[name] = (*found.get(name, ()), stage)
+    return found
+
+
+def stages_table(stages: Sequence[StudyMaterial]) -> Table:
+    """What each stage trained, in order."""
+    titles = ("stage", "study", "steps each", "trials", "trained steps", "ended")
+    columns = tuple(Column(title, numeric=title in titles[2:5]) for title in titles)
+    return Table(columns, tuple(_stage_row(stage) for stage in stages))
+
+
+def _stage_row(stage: StudyMaterial) -> tuple[str, ...]:
+    trials, name = stage.frames.trials, stage.study.name
+    kind = next((part for part in name.split("-") if part in _STAGES), "")
+    return (
+        _STAGES.get(kind, name),
+        name,
+        f"{stage.study.budget.max_train_steps:,}",
+        f"{len(trials):,}",
+        f"{stage.trained_steps:,}",
+        ", ".join(f"{count} {state}" for state, count in trials["state"].value_counts().items()),
+    )
+
+
+def attempt_line(name: str, stages: Sequence[StudyMaterial]) -> str:
+    """A sweep that another one followed, in a line: its grid, and what that grid says by itself."""
+    trials = sum(len(stage.frames.trials) for stage in stages)
+    steps = sum(stage.trained_steps for stage in stages)
+    cost = f"{counted(trials, 'trial')}, {counted(steps, 'step')}"
+    rates = sorted({float(rate) for stage in stages for rate in stage.frames.trials["learning_rate"]})
+    span = " to ".join(dict.fromkeys(readable(rate) for rate in (*rates[:1], *rates[-1:])))
+    grid = f"{counted(len(rates), 'rate')}, {span}" if rates else "no rates"
+    return f"{name}: {grid}; {_attempt_outcome(stages)} ({cost})."
+
+
+def _attempt_outcome(stages: Sequence[StudyMaterial]) -> str:
+    telling = next((stage for stage in stages if stage.study.name.endswith("-grid")), None)
+    if any(stage.frames.trials["state"].isin(["waiting", "running"]).any() for stage in stages):
+        return "it was not brought to its end"
+    if telling is None:
+        longest = max(stage.study.budget.max_train_steps for stage in stages)
+        return f"no rate that was tried fitted in {counted(longest, 'step')}"
+    return _outcome_words(sweep_outcome(fit_steps_frame(telling.frames), telling.study.budget.max_train_steps))
+
+
+def _outcome_words(outcome: SweepOutcome) -> str:
+    if isinstance(outcome, Fitted):
+        return f"its grid fitted after {outcome.low:,} to {outcome.high:,} steps at {readable(outcome.learning_rate)}"
+    if isinstance(outcome, Invalid):
+        end = "highest" if outcome.direction == "upper" else "lowest"
+        return f"its fastest rate was the {end}, {readable(outcome.learning_rate)}: invalid"
+    return f"its grid did not fit in {counted(outcome.max_steps, 'step')}"
+
+
+BUDGET = Section(name="budget", place=70, make=budget, template="budget")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from tuner.report.material import Material, StudyMaterial
-from tuner.report.section import Section
+from tuner.report.section import Part, Section
 from tuner.report.tables import Column, Table
 from tuner.report.wording import NOTHING, in_words, readable, readable_moment
 from tuner.security import without_secrets
@@ -21,13 +21,13 @@ class Provenance:
     version: str
 
 
-def provenance(material: Material) -> list[Section]:
+def provenance(material: Material) -> list[Part]:
     """Launches, versions, thresholds."""
     titles = ("started", "study", "command", "code", "python", "versions", "machine")
     rows = [_launch(study, launch) for study in material.studies for launch in study.launches]
     launches = Table(tuple(Column(title) for title in titles), tuple(rows))
     content = Provenance(launches, _thresholds(material), version("tuner"))
-    return [Section("provenance", "provenance", content, "Provenance")]
+    return [Part("provenance", content, "Provenance")]
 
 
 def _launch(study: StudyMaterial, launch: LaunchRow) -> tuple[str, ...]:
@@ -60,3 +60,6 @@ def _thresholds(material: Material) -> Table:
         for question, thresholds in found.items()
     )
     return Table((Column("question"), Column("thresholds")), tuple(rows))
+
+
+PROVENANCE = Section(name="provenance", place=130, make=provenance, template="provenance")

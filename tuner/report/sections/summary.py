@@ -1,14 +1,16 @@
-"""The top of the page: what this is, the answer, and what to do next."""
+"""The top of the page: what this is, the answer, what to do next; and every finding behind it, as a card."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from tuner.analysis.good_trials import good_defined
+from tuner.analysis.trial_curves import has_curves
 from tuner.records import State
-from tuner.report.findings import asked
+from tuner.report.cards import Card, asked, card_of
 from tuner.report.material import Material, Placed, StudyMaterial
-from tuner.report.section import Section
-from tuner.report.winner import Winner, winner_of
+from tuner.report.section import Part, Section
+from tuner.report.winner import BestConfiguration, winner_of
 from tuner.report.wording import in_words, moment, readable_moment
 from tuner.shown import counted
 
@@ -56,7 +58,7 @@ class Summary:
     followed: what asked for action and got it, with what was done.
     """
 
-    winner: Winner | None
+    winner: BestConfiguration | None
     actions: tuple[Line, ...]
     followed: tuple[tuple[Line, str], ...]
     verdicts: tuple[tuple[str, tuple[Line, ...]], ...]
@@ -66,7 +68,7 @@ class Summary:
         return sum(line.tone == "open" for _, lines in self.verdicts for line in lines)
 
 
-def masthead(material: Material) -> list[Section]:
+def masthead(material: Material) -> list[Part]:
     """Campaign, goals, trials by state and steps of its rounds; the sweep is counted apart."""
     counted_ones = material.rounds or material.stages
     states = (
@@ -77,7 +79,7 @@ def masthead(material: Material) -> list[Section]:
     shares = tuple(Share(state.value, count, 100 * count / total) for state, count in counts.items() if count)
     goals = tuple((study.study.name, study.study.goal) for study in material.rounds)
     content = Masthead(material.campaign, goals, tuple(_facts(material)), shares)
-    return [Section("masthead", "top", content)]
+    return [Part("top", content)]
 
 
 def _facts(material: Material) -> list[tuple[str, str]]:
@@ -135,7 +137,7 @@ def code_of(material: Material) -> str:
     return f"commit {commit[:12]}{', with uncommitted changes' if changed else ''}"
 
 
-def summary(material: Material) -> list[Section]:
+def summary(material: Material) -> list[Part]:
     """The answer first."""
     groups = [(study.study.name, _lines(study.study.name, study.placed)) for study in material.newest_first]
     groups.append(("the budget", _lines("", material.placed)))
@@ -144,7 +146,7 @@ def summary(material: Material) -> list[Section]:
     followed = _followed(material)
     actions = tuple(line for line in urgent if line.anchor not in followed)
     done = tuple((line, followed[line.anchor]) for line in urgent if line.anchor in followed)
-    return [Section("summary", "summary", Summary(winner_of(material), actions, done, told), "Summary")]
+    return [Part("summary", Summary(winner_of(material), actions, done, told), "Summary")]
 
 
 def _followed(material: Material) -> dict[str, str]:
@@ -177,3 +179,34 @@ def _line(study: str, placed: Placed) -> Line:
         tone=finding.tone,
         evidence_words=finding.evidence_words,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCards:
+    """The findings of one study. max_train_steps: the length of the trials that they rest on (A30)."""
+
+    study: str
+    goal: str
+    max_train_steps: int
+    good: str
+    cards: tuple[Card, ...]
+
+
+def findings(material: Material) -> list[Part]:
+    """The findings of each round, the newest round first: what needs action, then in the playbook's order."""
+    groups = tuple(_cards_of(study) for study in material.newest_first if study.findings)
+    return [Part("findings", groups, "Findings")]
+
+
+def _cards_of(study: StudyMaterial) -> StudyCards:
+    cards = [card_of(placed) for placed in study.placed]
+    # Below the study's heading, a finding about the whole study does not repeat its name.
+    shown = [replace(card, subject="" if card.subject == study.study.name else card.subject) for card in cards]
+    urgent_first = tuple(sorted(shown, key=lambda card: card.tone != "act"))
+    good = good_defined(study.frames) if has_curves(study.frames) else ""
+    return StudyCards(study.study.name, study.study.goal, study.study.budget.max_train_steps, good, urgent_first)
+
+
+MASTHEAD = Section(name="masthead", place=10, make=masthead, template="masthead")
+SUMMARY = Section(name="summary", place=20, make=summary, template="summary")
+FINDINGS = Section(name="findings", place=50, make=findings, template="findings")

@@ -1,34 +1,23 @@
-"""Learning rate schedules of the rounds over each other, and what a longer one does with its extra steps (A34-A43)."""
-
-from dataclasses import dataclass
+"""Learning rate schedules of the rounds, and how a longer round uses its extra steps (A34-A43)."""
 
 from tuner.analysis.study_frames import ranked_trials
 from tuner.budget.schedules import Schedule
 from tuner.budget.transfer import transfer_report
 from tuner.plots.schedules import SCHEDULES, base_rate, schedules_frame, schedules_plot
 from tuner.records import TrialRecord
-from tuner.report.images import Image, image_of
-from tuner.report.material import Material, StudyMaterial
-from tuner.report.promoted import parent_of
-from tuner.report.section import Section
+from tuner.report.images import image_of
+from tuner.report.material import Material, StudyMaterial, parent_of
+from tuner.report.section import Block, Blocks, Part, Section
 from tuner.report.tables import Column, Table
 from tuner.report.wording import NOTHING, readable
 from tuner.shown import counted
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulesPage:
-    """`warnings`: what the longer schedules make of their extra steps, where it is doubtful (A35, D19)."""
+def schedules(material: Material) -> list[Part]:
+    """The best trial of each round: its schedule, and what a longer round changed.
 
-    plot: Image
-    caption: str
-    pieces: Table
-    warnings: tuple[str, ...]
-    compared: tuple[str, ...]
-
-
-def schedules(material: Material) -> list[Section]:
-    """Nothing before a round has a complete trial, nor where it is not known how the rate fell."""
+    Nothing before a round has a complete trial, nor where the schedules are not known.
+    """
     known = [study for study in material.rounds if not study.study.schedule.kind.unknown]
     best = [(study, _best(material, study)) for study in known]
     drawn = [(study, record, record.schedule) for study, record in best if record is not None and record.schedule]
@@ -40,16 +29,15 @@ def schedules(material: Material) -> list[Section]:
     }
     promoted = [(study, record) for study, record, _ in drawn if study.promoted]
     reports = [_transfer(material, study, record) for study, record in promoted]
-    page = SchedulesPage(
-        plot=image_of(
-            schedules_plot(schedules_frame(based)), f"{SCHEDULES.title} of the best trials. {SCHEDULES.caption}"
-        ),
-        caption=SCHEDULES.caption,
-        pieces=_pieces(drawn),
-        warnings=tuple(warning for _, warnings in reports for warning in warnings),
-        compared=tuple(sentence for sentence, _ in reports if sentence),
+    image = image_of(
+        schedules_plot(schedules_frame(based)), f"{SCHEDULES.title} of the best trials. {SCHEDULES.caption}"
     )
-    return [Section("schedules", "schedules", page, "Schedules")]
+    content = Blocks(
+        leads=tuple(sentence for sentence, _ in reports if sentence),
+        cautions=tuple(warning for _, warnings in reports for warning in warnings),
+        blocks=(Block(image=image, caption=SCHEDULES.caption), Block(table=_pieces(drawn), fit=True)),
+    )
+    return [Part("schedules", content, "Schedules")]
 
 
 def _best(material: Material, study: StudyMaterial) -> TrialRecord | None:
@@ -58,7 +46,7 @@ def _best(material: Material, study: StudyMaterial) -> TrialRecord | None:
 
 
 def _transfer(material: Material, study: StudyMaterial, record: TrialRecord) -> tuple[str, tuple[str, ...]]:
-    """How a promoted trial's schedule differs from that of its point's first training, and warnings."""
+    """How the schedule of a promoted trial differs from that of its configuration's first training, and warnings."""
     found = parent_of(material, record)
     if found is None:
         return "", ()
@@ -66,7 +54,7 @@ def _transfer(material: Material, study: StudyMaterial, record: TrialRecord) -> 
     if parent.schedule is None or record.schedule is None:
         return "", ()
     short, long, mine = parent.schedule, record.schedule, f"{study.study.name} trial {record.number}"
-    theirs = f"{before.study.name} trial {parent.number}, whose point it has"
+    theirs = f"{before.study.name} trial {parent.number}, whose configuration it has"
     if len(long) <= len(short):
         return f"{mine} trains no longer than {theirs}.", ()
     report = transfer_report(short, long)
@@ -107,3 +95,6 @@ def _row(study: StudyMaterial, record: TrialRecord, schedule: Schedule) -> tuple
         f"{decay:,}" if decay else NOTHING,
         f"{decay / len(schedule):.0%}" if decay else NOTHING,
     )
+
+
+SCHEDULES_SECTION = Section(name="schedules", place=120, make=schedules)

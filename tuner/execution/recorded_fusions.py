@@ -7,7 +7,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.engine import Fusion
 
 
-class Choices:
+class RecordedFusions:
     """The `Fusion` of each shape group of a study, and whether its bits were compared with trials alone.
 
     A fusion that was probed holds for every study of the campaign that is trained under the same Numerics.
@@ -28,18 +28,18 @@ class Choices:
                 self._known[group] = _fusion(told)
         return self._known.get(group)
 
-    def keep(self, group: str, choice: Fusion, check: str = "") -> None:
+    def keep(self, group: str, fusion: Fusion, check: str = "") -> None:
         """Record a fusion, with the result of the self-check where there was one."""
-        self._known[group] = choice
+        self._known[group] = fusion
         told = FusionChoice(
-            choice.num_trials, choice.reason, dict(choice.ways), choice.seconds, check, self.numerics.text
+            fusion.num_trials, fusion.reason, dict(fusion.ways), fusion.seconds, check, self.numerics.text
         )
-        about = (self.row.study_id, None) if choice.probed else (self.row.study_id,)
+        about = (self.row.study_id, None) if fusion.probed else (self.row.study_id,)
         self.ledger.add_fusion(self.row.campaign, {group: told}, about)
 
 
-def made_choices(ledger: Ledger, row: StudyRow) -> dict[str, Fusion]:
-    """The choices that were made for a study, by shape group."""
+def recorded_fusions(ledger: Ledger, row: StudyRow) -> dict[str, Fusion]:
+    """The fusions that were found for a study, by shape group."""
     known = ledger.conclusion(row.campaign, FusionChoices, row.study_id) or FusionChoices()
     return {group: _fusion(told) for group, told in known.by_group.items()}
 

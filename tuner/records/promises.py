@@ -1,0 +1,59 @@
+"""What may be relied on for trials, whoever trained them: the promises of an engine, as a launch records them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What may be relied on for the trials of an engine. What an engine does not state is not promised.
+
+    exact_resume: a trial that is stopped and resumed has the bits of one that ran through.
+    prefixes: a saved state is a function of its `PrefixKey`, so that other trials may start from it.
+    fusing: trials may be trained together as one stacked model.
+    follows_schedule: the learning rate of each step is the one that the trial declares.
+    deterministic: trained again from its seeds, a trial has the same curves.
+    """
+
+    exact_resume: bool = False
+    prefixes: bool = False
+    fusing: bool = False
+    follows_schedule: bool = False
+    deterministic: bool = False
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What is not promised, in words."""
+        return self.missing_of(_NOT_PROMISED)
+
+    def missing_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Of the promises with these names those that are not given, in words."""
+        return tuple(_NOT_PROMISED[name] for name in names if not getattr(self, name))
+
+    def to_data(self) -> dict[str, bool]:
+        """Plain data, by name."""
+        return asdict(self)
+
+
+_NOT_PROMISED = {
+    "exact_resume": "a resumed trial may differ from one that ran through",
+    "prefixes": "trials share no first steps",
+    "fusing": "trials are trained one by one",
+    "follows_schedule": "the engine, not the study, decides the learning rate of each step",
+    "deterministic": "the same seeds may give other curves",
+}
+
+EVERYTHING = Promises(**dict.fromkeys(_NOT_PROMISED, True))  # of launches that recorded none: our own trainer made them
+
+
+def promises_from(data: object) -> Promises:
+    """The promises that a launch recorded; all of them where it recorded none."""
+    if not isinstance(data, Mapping):
+        return EVERYTHING
+    return Promises(**{field.name: data.get(field.name) is True for field in fields(Promises)})
+
+
+def common_promises(given: Iterable[Promises]) -> Promises:
+    """What all of these promise; everything where there are none."""
+    every = list(given)
+    return Promises(**{name: all(getattr(one, name) for one in every) for name in _NOT_PROMISED})

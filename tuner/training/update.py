@@ -1,0 +1,118 @@
+"""What one update of a trial is: its order, its random numbers, its clipping. Every way of training reads it here.
+
+The update of step s (from 0), in this order:
+
+1. The batch of s is taken, and augmented where the study says so.
+2. The generators that user code draws from are seeded for s (`Draws`).
+3. Gradients are cleared, and the model is in train mode.
+4. The loss of the batch is computed and goes backward.
+5. Sparse gradients become what the optimizer takes.
+6. The gradient is clipped to the norm `clip_norm`, where the point has one.
+7. The optimizer makes its step at the learning rate of s.
+
+`Update` makes it for a trial alone. Trials that train together have it made by other operations on stacked tensors
+(`tuner.fused.group`), with the same rule and the same order.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import torch
+
+from tuner.training.compiler import plain_step
+from tuner.training.host_generators import HOST
+from tuner.training.optimizers import settle_sparse
+from tuner.training.randomness import seed_torch_generators, step_seed
+from tuner.training.setup import TrainingSetup
+from tuner.training.stability import clip_gradients
+
+
+class Draws(IntEnum):
+    """Who draws random numbers at a step. Each has a seed of its own: its number, xor the seed of the trial."""
+
+    LOSS = 0  # torch's generators
+    AUGMENTATION = 1  # the generator that augment() is given
+    EVALUATION = 2  # all global generators
+    AUGMENTATION_TORCH = 3  # torch's global generators within augment()
+    AUGMENTATION_HOST = 4  # Python's and NumPy's within augment()
+    LOSS_HOST = 5  # Python's and NumPy's within the loss
+
+
+def draw_seed(draws: Draws, trial_seed: int, step: int) -> int:
+    """The seed from which something draws at a step of a trial."""
+    return step_seed(trial_seed ^ draws, step)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRule:
+    """What decides the updates of a trial besides its model, loss and data.
+
+    seed: of the trial. rates: the learning rate of each step. clip_norm: the largest norm of a gradient, or None.
+    """
+
+    seed: int
+    rates: tuple[float, ...]
+    clip_norm: float | None = None
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step; that of the last one beyond the end."""
+        return self.rates[min(step, len(self.rates) - 1)]
+
+    def draw_seed(self, draws: Draws, step: int) -> int:
+        """The seed from which something draws at a step."""
+        return draw_seed(draws, self.seed, step)
+
+
+class Update:
+    """Makes updates of one trial alone. What stays the same from step to step is looked up once."""
+
+    def __init__(
+        self,
+        setup: TrainingSetup,
+        rule: UpdateRule,
+        model: torch.nn.Module,
+        parameters: Sequence[torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.rule = rule
+        self.device = setup.device
+        self.loss: Callable[..., Any] = setup.workload.loss  # untyped, as torch types backward()
+        self.model = model
+        self.parameters = parameters
+        self.optimizer = optimizer
+        self._group = optimizer.param_groups[0]
+        self._step = plain_step(optimizer)
+
+    def make(self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool) -> torch.Tensor:
+        """The whole update of a step. Returns the loss [] before it; nothing is read back from the device.
+
+        `host_draws`: an earlier step drew from Python's or NumPy's generators, so they are seeded for this one.
+        """
+        self.prepare(step, host_draws=host_draws)
+        loss = self.loss(self.model, batch, point)
+        loss.backward()
+        settle_sparse(self.optimizer, self.parameters)
+        if self.rule.clip_norm is not None:
+            clip_gradients(self.parameters, self.rule.clip_norm)
+        self.apply(step)
+        result: torch.Tensor = loss.detach()
+        return result
+
+    def prepare(self, step: int, *, host_draws: bool) -> None:
+        """Seed the generators that the loss may draw from; clear the gradients; train mode."""
+        seed_torch_generators(draw_seed(Draws.LOSS, self.rule.seed, step), self.device)
+        if host_draws:
+            HOST.seed(draw_seed(Draws.LOSS_HOST, self.rule.seed, step))
+        else:
+            HOST.rest()
+        for parameter in self.parameters:
+            parameter.grad = None
+        if not self.model.training:  # the last loss left it so; a trial that is resumed here would not know
+            self.model.train()
+
+    def apply(self, step: int) -> None:
+        """The optimizer's step at the learning rate of this step."""
+        self._group["lr"] = self.rule.rates[step]
+        self._step()
