@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from write_pages import as_markup, write_pages  # noqa: E402  (what is generated from the program itself)
+from write_pages import as_markup, with_links, write_pages  # noqa: E402  (what is generated from the program itself)
 
 from tuner import __version__  # noqa: E402
 
@@ -32,9 +32,15 @@ write_pages(HERE)
 
 
 def setup(app):
-    """Let autodoc read docstrings and signatures of this project as they are written."""
+    """Read docstrings, signatures and rules as this project writes them."""
     app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: as_markup(lines))
     app.connect("autodoc-process-signature", without_factories)
+    app.connect("source-read", linked)
+
+
+def linked(app, docname, source):
+    """Lead every rule and promise that a page names to its anchor."""
+    source[0] = with_links(source[0], docname)
 
 
 def without_factories(*event):

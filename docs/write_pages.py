@@ -22,6 +22,7 @@ from tuner.plots.catalog import PLOTS
 
 FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
 NAME = re.compile(r"(`[^`]+`)(\w?)")  # a name in backticks, and the letter behind it
+CITED = re.compile(r"\(([ABCDFIR][1-9]\d?(?:, [ABCDFIR][1-9]\d?)*)\)")  # rules and promises in brackets
 WIDTH = 88  # columns of the terminal that the help is shown in
 
 
@@ -102,6 +103,19 @@ def documented(names: Iterable[str]) -> str:
         )
         lines += [f".. {kind}:: tuner.{name}", *(["   :members:"] if kind == "autoclass" else []), ""]
     return "\n".join([*lines, "```"])
+
+
+def with_links(page: str, docname: str) -> str:
+    """The Markdown of a page whose rules in brackets, like (A24, I5), lead to their anchors; code stays as it is."""
+    up = "../" * docname.count("/")
+
+    def link(code: str) -> str:
+        return f"[{code}]({up}reference/{'promises' if code[0] in 'IR' else 'rules'}.md#{code.lower()})"
+
+    parts = re.split(r"(```.*?```)", page, flags=re.DOTALL)
+    for number in range(0, len(parts), 2):
+        parts[number] = CITED.sub(lambda found: f"({', '.join(map(link, found[1].split(', ')))})", parts[number])
+    return "".join(parts)
 
 
 def as_markup(lines: list[str]) -> None:

@@ -29,6 +29,9 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert len(pages) > 30
     for page in pages:
         assert FETCHED.findall(page.read_text(encoding="utf-8")) == [], page
+    assert 'href="../reference/rules.html#a14"' in (tmp_path / "html/concepts/verdicts.html").read_text(
+        encoding="utf-8"
+    )
     assert (tmp_path / "html/example-report.html").exists()
     assert "tuner boundaries" in (tmp_path / "html/reference/cli.html").read_text(encoding="utf-8")
 
