@@ -30,7 +30,7 @@ def write_pages(docs: Path) -> None:
     """Write every generated part to `docs/generated`."""
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
-    functions = sorted(set(dir(tuner)) - set(tuner.__all__) - {"__version__"})
+    functions = set(dir(tuner)) - set(tuner.__all__) - {"__version__"}
     parts = {
         "commands": commands(),
         "exit-codes": table(("code", "meaning", "what to do"), ((one.value, one.meaning, one.then) for one in Exit)),
@@ -39,7 +39,7 @@ def write_pages(docs: Path) -> None:
             ("kind", "title", "how to read it"), ((f"`{one.name}`", one.title, one.caption) for one in PLOTS)
         ),
         "study-words": documented(tuner.__all__),
-        "functions": documented(functions),
+        "functions": documented(sorted(functions, key=lambda name: (isclass(getattr(tuner, name)), name))),
     }
     for name, text in parts.items():
         (folder / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
