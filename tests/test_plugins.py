@@ -12,13 +12,13 @@ import torch
 from support.fusible import Mlp, runs_of
 from support.shell import tuner as tuner  # a fixture
 from support.study_files import write_study
+from tuner.fused.self_check import exact_group
 
 from tuner import Campaign, Round, SearchSpace, branches, log_uniform, registry, uniform
 from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, InputError, NotFusible, WorkloadError
 from tuner.fused.group import Group
-from tuner.fused.self_check import exact_group
 from tuner.optimizers.sgd import SGD
 from tuner.registry import Registry, Source, register
 from tuner.sources.reached import Reached

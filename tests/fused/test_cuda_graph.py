@@ -131,7 +131,7 @@ def prepared(workload, optimizer="adamw", **hyperparameters):
 
 def on_a_gpu(runs):
     group = Group(runs)
-    group.setting = replace(group.setting, device=torch.device("cuda"))
+    group.setup = replace(group.setup, device=torch.device("cuda"))
     return group
 
 
