@@ -45,8 +45,8 @@ class TrialRun:
         self.trial = trial
         self.point: Mapping[str, Any] = shown_point(trial.point)
         rates = rates_of(trial)
-        self.rates = _as_kernels_read_them(rates) if setup.device.type == "cuda" else tuple(rates)
-        self.rule = UpdateRule(trial.seed, self.rates, self.point.get("clip_norm"))
+        rates = _as_kernels_read_them(rates) if setup.device.type == "cuda" else tuple(rates)
+        self.rule = UpdateRule(trial.seed, rates, self.point.get("clip_norm"))
         self.model = build_model(setup, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(setup.optimizer_of(trial), self.parameters, self.point, self.rates[0])
@@ -61,6 +61,11 @@ class TrialRun:
         self._augmentation_draws = False  # it is called again where that is seen, so nothing depends on it
         self.exact = setup.profile == "exact"
         self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each step."""
+        return self.rule.rates
 
     @property
     def numerics(self) -> Numerics:
