@@ -41,7 +41,7 @@ COLLAPSED, COLLAPSED_CHANCE = 0.8, 0.01
 
 QUESTION = Question(
     name="boundary",
-    sentence="Was its range wide enough?",
+    sentence="Was the range wide enough?",
     order=100,
     verdicts=(
         Verdict("ok", "fine"),
@@ -281,7 +281,7 @@ def _action(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
         return ""
     if verdict == "inconclusive":
         completed = edges.groupby("where")["trials"].max().sum()  # of each value that was judged
-        return f"Train more points in the same space; {completed} completed trials are not enough."
+        return f"Train more configurations in the same space; {completed} completed trials are not enough."
     moved = {str(row["edge"]): row["next_bound"] for row in edges[edges["expand"]].to_dict("records")}
     if axis.levels:
         return _more_choices(axis, list(moved.values()))

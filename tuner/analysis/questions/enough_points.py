@@ -12,14 +12,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 QUESTION = Question(
     name="enough_points",
-    sentence="Were there enough points?",
+    sentence="Were there enough configurations?",
     order=110,
     verdicts=(
         Verdict("enough", "fine"),
         Verdict(
             "sparse",
             "act",
-            "Train more points (trials=... may grow), or narrow the space around the best one and run again.",
+            "Train more configurations (trials=... may grow), or narrow the space around the best one and run again.",
         ),
         Verdict("inconclusive", "open", f"Complete at least {MINIMUM_COMPLETE} trials, then ask again."),
     ),

@@ -22,7 +22,7 @@ SEPARATED = 0.5  # [P] |P(infeasible above feasible) - 1/2| * 2 beyond this name
 
 QUESTION = Question(
     name="infeasible",
-    sentence="Did too many points fail to train?",
+    sentence="Did too many configurations fail to train?",
     order=120,
     verdicts=(
         Verdict("ok", "fine"),
