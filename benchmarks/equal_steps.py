@@ -39,7 +39,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.fused.group import Group
-from tuner.fused.self_check import exact_group
+from tuner.fused.making import exact_group
 from tuner.rounds.plan import planned_trials, schedule_of, study_of_round, trial_at
 from tuner.rounds.proposals import Known, Search, distribution, proposed_batch, quiet
 from tuner.training.batches import Split

@@ -15,7 +15,7 @@ from collections import Counter
 import torch
 from support.fusible import MUST_FUSE, runs_of
 
-from tuner.fused.self_check import exact_group
+from tuner.fused.making import exact_group
 from tuner.training.checkpoints import canonical_digest
 
 STEPS = 12

@@ -25,7 +25,7 @@ from tuner.design.study_file import load_campaign
 from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import WARM_UP
 from tuner.fused.group import Group
-from tuner.fused.self_check import first_difference
+from tuner.fused.making import first_difference
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.training.determinism import settle_determinism
 from tuner.training.numerics import choose_device, numerics, prepare_numerics, wait_for

@@ -23,9 +23,10 @@ from tuner.storage.store import open_ledger
 from tuner.training.alone import Alone
 from tuner.training.batches import TrainingBatches
 from tuner.training.logbook import Logbook
+from tuner.training.models import build_model
 from tuner.training.optimizers import make_optimizer
 from tuner.training.setup import Data, TrainingSetup
-from tuner.training.trial_run import TrialRun, build_model
+from tuner.training.trial_run import TrialRun
 
 BLOCK, BLOCKS, WARMUP, GOAL = 400, 25, 3, 1.02
 POINT = Point.of({"learning_rate": 1e-3, "weight_decay": 0.01, "dropout": 0.0, "label_smoothing": 0.0})

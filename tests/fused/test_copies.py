@@ -7,7 +7,7 @@ from torch import nn
 
 from tuner.fused.graph import base_of
 from tuner.fused.group import Group
-from tuner.fused.self_check import exact_group, first_difference
+from tuner.fused.making import exact_group, first_difference
 from tuner.training.checkpoints import canonical_digest
 
 ATEN = torch.ops.aten

@@ -20,7 +20,7 @@ from tuner.errors import NotFusible
 from tuner.fused import graph, quick_kernels, rules
 from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.group import Group
-from tuner.fused.self_check import exact_group, first_difference
+from tuner.fused.making import exact_group, first_difference
 from tuner.optimizers.adam import ADAMW
 from tuner.training.checkpoints import canonical_digest
 

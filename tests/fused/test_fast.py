@@ -9,11 +9,10 @@ from support.fusing import trained_together
 from support.tiny import setting_for, tiny_study
 
 from tuner.errors import NotFusible
-from tuner.fused import compiling
+from tuner.fused import making
 from tuner.fused.group import Group
-from tuner.fused.making import make_group
+from tuner.fused.making import far_from_alone, make_group
 from tuner.fused.rules_fast import TABLE
-from tuner.fused.self_check import far_from_alone
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.trial_run import TrialRun
@@ -63,16 +62,16 @@ def test_without_a_compiler_there_is_a_message_and_no_error(monkeypatch, caplog)
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     group = Group(fast_runs(Mlp(), 2))
-    assert not compiling.compile_group(group)
+    assert not making.compile_group(group)
     assert "no C++ compiler (g++ or clang++, or the one that $CXX names) is found" in caplog.text
     assert "apt-get install g++" in caplog.text
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compiling.cpp_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.skipif(making.cpp_compiler() is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its compiler
 def test_a_compiled_group_trains_as_each_trial_alone_but_for_rounding_and_is_repeatable(monkeypatch):
-    monkeypatch.setattr(compiling, "PAYS_AFTER", 0.0)
+    monkeypatch.setattr(making, "PAYS_AFTER", 0.0)
     first, second = fast_runs(MlpWithDropout(), 3), fast_runs(MlpWithDropout(), 3)
     for runs in (first, second):
         group = make_group(runs, steps=1000)
@@ -90,7 +89,7 @@ def test_a_graph_that_cannot_be_compiled_is_replayed_as_it_is(monkeypatch, caplo
     monkeypatch.setattr(torch, "compile", lambda replay, **options: refused)
     compiled, plain = fast_runs(Mlp(), 2), fast_runs(Mlp(), 2)
     group = Group(compiled)
-    assert compiling.compile_group(group)
+    assert making.compile_group(group)
     group.advance(3)
     Group(plain).advance(3)
     assert digests(compiled) == digests(plain)

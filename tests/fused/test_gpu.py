@@ -11,7 +11,7 @@ from tuner import SearchSpace, log_uniform
 from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import WARM_UP
 from tuner.fused.group import Group
-from tuner.fused.self_check import exact_group, first_difference
+from tuner.fused.making import exact_group, first_difference
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest
 

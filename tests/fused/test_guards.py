@@ -6,13 +6,13 @@ from support.fusible import MUST_FUSE, Mlp, runs_of
 from torch import nn
 
 from tuner.errors import NotFusible
-from tuner.fused import group, recording, self_check
+from tuner.fused import group, making, recording
 from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.group import Group
+from tuner.fused.making import exact_group, first_difference
 from tuner.fused.noise import Sites
 from tuner.fused.operations import Operations
 from tuner.fused.rules import TABLE
-from tuner.fused.self_check import exact_group, first_difference
 
 Branching = next(each for each in MUST_FUSE if each.__name__ == "Branching")
 
@@ -73,7 +73,7 @@ def test_a_python_number_that_a_recording_froze_shows_at_the_second_batch(monkey
     monkeypatch.setattr(recording, "changed", lambda *seen: "")  # the guard that looks at such numbers
     with pytest.raises(NotFusible, match="not those of each trial alone: trial 0: the loss"):
         exact_group(runs_of(BakedNumber(), 2))
-    monkeypatch.setattr(self_check, "UPDATES", 1)
+    monkeypatch.setattr(making, "UPDATES", 1)
     assert exact_group(runs_of(BakedNumber(), 2)), "one batch alone does not show it"
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from support.fusible import MUST_FUSE, Mlp, MlpWithDropout, Residual, TiedLm, runs_of
 
+from tuner.fused.cuda_graph import levels_of, replay_in_lanes
 from tuner.fused.group import Group
-from tuner.fused.lanes import levels_of, replay_in_lanes
-from tuner.fused.self_check import first_difference
+from tuner.fused.making import first_difference
 
 
 class Backwards:

@@ -6,9 +6,8 @@ from support.fusible import Mlp, runs_of
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from tuner.fused.graph import simplify, writes
+from tuner.fused.graph import simplify, write_over, writes
 from tuner.fused.group import Group
-from tuner.fused.overwriting import write_over
 from tuner.fused.tape import Tape
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform, uniform
 from tuner.fused import engine as fused_engine
-from tuner.fused.self_check import exact_group
+from tuner.fused.making import exact_group
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest

@@ -20,8 +20,7 @@ from tuner import SearchSpace, Splits, log_uniform, uniform
 from tuner.budget.step_budget import StepBudget
 from tuner.errors import NotFusible
 from tuner.fused.group import Group
-from tuner.fused.making import make_group
-from tuner.fused.self_check import exact_group
+from tuner.fused.making import exact_group, make_group
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest
 from tuner.training.compiler import spare_compiler

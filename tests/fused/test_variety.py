@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations
 
 from tuner import SearchSpace, log_uniform, uniform
 from tuner.errors import NotFusible
-from tuner.fused.self_check import exact_group
+from tuner.fused.making import exact_group
 from tuner.training.checkpoints import canonical_digest
 
 STEPS = 8

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from rounds.test_around import finish
+from rounds.test_new_points import finish
 from support.sessions import session_for
 from support.tiny import Tiny
 

@@ -5,13 +5,27 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect
 
 from tuner.records import Checkpoint, Claim, Inherited, Numerics, PrefixKey, State, TrialUpdate
+from tuner.records.conclusions import (
+    Adoption,
+    BudgetRecord,
+    CurveStudies,
+    FinalScore,
+    FiniteValidation,
+    FusionChoices,
+    RegimeVerdict,
+    Retention,
+    SecondTry,
+    StudyProfile,
+    SweepConclusion,
+)
+from tuner.records.sweep_outcomes import Fitted
 from tuner.storage.migrations import newest
 from tuner.storage.store import Ledger, open_ledger
 
@@ -122,3 +136,71 @@ def test_pins_and_what_was_taken_over_are_kept(
     assert ledger.trial(study_id, mine.trial.number).inherited == Inherited(10, 7)
     ledger.record([TrialUpdate(mine.trial_id, mine.fence, 20, inherited=Inherited())])
     assert ledger.trial(study_id, mine.trial.number).inherited == Inherited()
+
+
+@pytest.fixture
+def before_records(tmp_path: Path) -> Iterator[Ledger]:
+    """A Ledger that tuner 0.1 wrote when conclusions were plain JSON: a sweep, two rounds, an adoption, a score."""
+    connection = sqlite3.connect(tmp_path / "old.sqlite")
+    connection.executescript((STORED / "version_3.sql").read_text(encoding="utf-8"))
+    connection.close()
+    with open_ledger(str(tmp_path / "old.sqlite"), create=False) as ledger:
+        yield ledger
+
+
+def test_every_conclusion_of_before_is_read_as_a_record(before_records: Ledger) -> None:
+    ledger = before_records
+    studies = {row.study.name: row for row in ledger.studies("tiny")}
+    first, contest = studies["round-1"].study_id, studies["adopt-round-1-0-over-round-1-1"].study_id
+    assert ledger.conclusion("tiny", RegimeVerdict) == RegimeVerdict("undecided", "undecided")
+    sweep = SweepConclusion("sweep-1", 2.0, Fitted(0.1, 21, 22, 100, seed_steps=(22,)))
+    assert ledger.conclusion("tiny", SweepConclusion) == sweep
+    score = ledger.conclusion("tiny", FinalScore)
+    assert score is not None
+    assert (score.study, score.trial, score.step, score.examples) == ("round-2", 0, 44, 40)
+    assert score.metrics == {"test/loss": 0.09915910801271188, "test/error_rate": 0.075}
+    assert ledger.conclusion("tiny", CurveStudies) == CurveStudies(("round-1", "round-2"))
+    assert ledger.conclusion("tiny", SecondTry, first) == SecondTry((1,))
+    assert ledger.conclusion("tiny", Retention, first) == Retention(("latest", "trunk", "best"))
+    assert ledger.conclusion("tiny", StudyProfile, first) == StudyProfile("exact")
+    assert ledger.conclusion("tiny", FiniteValidation, first) == FiniteValidation("cb6d696fa9da044d", "validation/loss")
+    fused = ledger.conclusion("tiny", FusionChoices, first)
+    assert fused is not None
+    (choice,) = fused.by_group.values()
+    assert (choice.trials, choice.self_check, choice.ways["relu"]) == (2, "identical", "rule")
+    assert Numerics.from_text(choice.numerics).values["device"] == "cpu"
+    adopted = ledger.conclusion("tiny", Adoption, contest)
+    assert adopted is not None
+    assert (adopted.verdict, adopted.gain, adopted.level) == ("keep", -0.3438712821694026, 0.8)
+    assert [problem for row in studies.values() for problem in ledger.unreadable_rows(row)] == []
+
+
+def test_budgets_of_before_keep_their_sentence_source_and_basis(before_records: Ledger) -> None:
+    kept = {
+        row.study.name: before_records.conclusion("tiny", BudgetRecord, row.study_id) or BudgetRecord()
+        for row in before_records.studies("tiny")
+    }
+    assert {name: (one.origin.sentence, one.source) for name, one in kept.items()} == {
+        "sweep-1-grid": ("not recorded when the study was started", None),
+        "round-1": ("2 times the 22 steps to fit that the sweep found (A18)", "sweep-1-grid"),
+        "round-2": ("best steps of round-1 are inconclusive: the same 44 steps", "round-1"),
+        "adopt-round-1-0-over-round-1-1": ("as round-1", None),
+    }
+    assert kept["round-1"].basis["batch_size"] == "8"
+    assert len(kept["round-1"].basis) == 10
+
+
+def test_trials_and_numerics_of_before_are_read(before_records: Ledger) -> None:
+    rows = {row.study.name: row.study_id for row in before_records.studies("tiny")}
+    marked, whole, *others = before_records.trials(rows["round-2"])
+    assert [record.exact for record in (marked, whole, *others)] == [False, True, True, True]
+    assert marked.numerics is not None
+    assert whole.numerics is not None
+    assert marked.numerics.values == whole.numerics.values
+    assert marked.numerics != whole.numerics
+    planned = whole.readable_trial()
+    assert (planned.number, planned.seed, planned.pins) == (1, 7745699166224519267, (35,))
+    assert (whole.origin, len(planned.schedule)) == ("round-1 trial 1, fresh seeds", 44)
+    assert [kept.kind for kept in whole.checkpoints if kept.prefix is not None] != []
+    assert {kept.prefix.numerics for kept in whole.checkpoints if kept.prefix is not None} == {whole.numerics}
+    assert {record.state for name in rows for record in before_records.trials(rows[name])} == {State.COMPLETE}

@@ -4,11 +4,12 @@ from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
+from tuner.training.alone import Alone
 
 
 def loaded(workload, root, *, study_file=None, **options):
     return LoadedWorkload(workload, Machine(root, **options), study_file)
 
 
-def train(loaded, ledger, row, listener=None, stop=lambda: False):
-    InProcess().run(Job(ledger, row, loaded), listener or Silent(), stop)
+def train(loaded, ledger, row, listener=None, stop=lambda: False, engine=Alone):
+    InProcess(engine).run(Job(ledger, row, loaded), listener or Silent(), stop)

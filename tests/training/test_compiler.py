@@ -15,9 +15,11 @@ import torch
 from tuner.design.study_file import load_campaign
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.fused.making import make_group
+from tuner.training.numerics import prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
 
+prepare_numerics(torch.device("cpu"), 1)
 campaign = load_campaign(Path("tests/reference_studies/stdlib_lm.py"))[1]
 study, cpu = study_of_round(campaign, 1, 100), torch.device("cpu")
 setting = TrainingSetup(study, campaign.workload, Data.of(campaign.workload, cpu), cpu, Path("nowhere"), "test")

@@ -47,7 +47,7 @@ def test_the_loop_computes_what_a_hand_written_loop_computes(tmp_path):
     _, recorder = train(study, tmp_path, Plain())
     setting = setting_for(study, tmp_path, Plain())
     # By hand: the same start, the same batches, plain tensors and the formula of SGD with momentum.
-    from tuner.training.trial_run import build_model
+    from tuner.training.models import build_model
 
     model = build_model(setting, trial)
     batches = TrainingBatches(setting.data.training, 8, trial.data_seed)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from support.fusible import Mlp, runs_of
 
 from tuner.fused.evaluation import GroupEvaluation
-from tuner.fused.self_check import exact_group
+from tuner.fused.making import exact_group
 from tuner.training.batches import Split
 
 CPU = torch.device("cpu")

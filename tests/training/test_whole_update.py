@@ -26,10 +26,11 @@ from tuner.budget.step_budget import StepBudget
 from tuner.errors import NotFusible, WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.training.models import build_model
 from tuner.training.optimizers import make_optimizer, settle_sparse
 from tuner.training.preflight import check_workload
 from tuner.training.stability import clip_gradients, total_norm
-from tuner.training.trial_run import TrialRun, build_model
+from tuner.training.trial_run import TrialRun
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tuner.execution.identifying import Identifier
-from tuner.training.workload_parts import workload_parts
+from tuner.training.workload_digests import workload_parts
 
 SOURCE = """
 import torch

@@ -24,7 +24,7 @@ from tuner.training.arguments import arguments_of
 from tuner.training.data_digests import check_repeatable_data, data_digests
 from tuner.training.first_look import check_repeatable_weights, first_look, points_of_architectures
 from tuner.training.setup import Data, TrainingSetup
-from tuner.training.weaker_identity import plain_settings, weaker_fingerprint
+from tuner.training.workload_digests import plain_settings, weaker_fingerprint
 
 _log = logging.getLogger(__name__)
 SAID_FROM = 2.0  # seconds; the cost of longer work is reported

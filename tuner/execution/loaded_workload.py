@@ -21,7 +21,7 @@ from tuner.training.alone import promised_on
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
-from tuner.training.workload_parts import workload_parts
+from tuner.training.workload_digests import workload_parts
 
 
 def _never() -> bool:

@@ -4,16 +4,18 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tuner.design.workload import Workload
 from tuner.execution.identifying import changed_since
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
-from tuner.records import Claim, Measurement, TrialRecord, TrialUpdate
+from tuner.records import Claim, Measurement, Promises, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
+from tuner.training.engine import Engine
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 
@@ -53,6 +55,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     device: str | None = None,
     threads: int = 1,
     study_file: Path | None = None,
+    engine: Callable[[TrainingSetup], Engine[Any]] = Alone,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Replay:
     """Train trial `number` of a study again and compare every value of its curves. Writes nothing that stays.
@@ -68,20 +71,25 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
         loaded = LoadedWorkload(workload, machine, study_file)
         setup = loaded.setup(row.study, "replay")
         causes = _causes(record, setup, changed_since(row, loaded.identifier, setup, beginning=True))
-        for words in (*causes, *_about(record)):
+        trainer = engine(setup)
+        for words in (*causes, *_about(record, trainer.promises)):
             tell(words)
         settle_determinism(setup, trial)
-        Supervisor(Alone(setup), recorder).train([Claim(record.trial_id, 1, trial, 1)])
+        Supervisor(trainer, recorder).train([Claim(record.trial_id, 1, trial, 1)])
     return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
 
 
-def _about(record: TrialRecord) -> list[str]:
-    if not record.inherited.steps:
-        return []
-    return [
-        f"all {record.step:,} steps are trained from the first one; of the recorded ones {record.inherited.steps:,} "
-        "were taken over from another trial"
-    ]
+def _about(record: TrialRecord, promises: Promises) -> list[str]:
+    """What to know of a replay besides what has changed."""
+    told = []
+    if not promises.deterministic:
+        told.append(f"not promised: {'; '.join(promises.missing_of(['deterministic']))}")
+    if record.inherited.steps:
+        told.append(
+            f"all {record.step:,} steps are trained from the first one; of the recorded ones "
+            f"{record.inherited.steps:,} were inherited from another trial"
+        )
+    return told
 
 
 def _causes(record: TrialRecord, setup: TrainingSetup, changed: Sequence[str]) -> list[str]:

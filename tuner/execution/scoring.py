@@ -21,8 +21,8 @@ from tuner.training.batches import Split
 from tuner.training.checkpoints import read_weights
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import load_weights
+from tuner.training.models import build_model
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
-from tuner.training.trial_run import build_model
 
 
 @dataclass(frozen=True, slots=True)

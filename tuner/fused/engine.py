@@ -7,7 +7,7 @@ from tuner.errors import NotFusible
 from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.likeness import difference_of, largest_kind
 from tuner.fused.making import make_group
-from tuner.fused.refusal import refusal
+from tuner.fused.obstacles import refusal
 from tuner.records import Promises
 from tuner.training.alone import Alone, CohortOfOne
 from tuner.training.engine import Measured

@@ -17,8 +17,7 @@ from tuner.fused.cuda_graph import WARM_UP
 from tuner.fused.group import Group
 from tuner.fused.likeness import check_alike, largest_kind
 from tuner.fused.making import make_group
-from tuner.fused.obstacles import check_obstacles
-from tuner.fused.refusal import refusal
+from tuner.fused.obstacles import check_obstacles, refusal
 from tuner.training.engine import Fusion
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import clock_of, wait_for

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from tuner.errors import NotFusible
-from tuner.fused.cuda_graph import CapturedUpdates, Rates
-from tuner.fused.lanes import Lanes, replay_in_lanes
+from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
 from tuner.fused.noise import Noise
 from tuner.fused.operations import Rules
 from tuner.fused.optimizers import RowOptimizer

@@ -1,18 +1,189 @@
-"""Making a group as the profile wants it: with the bits of each trial alone, or as fast as can be."""
+"""Making a group whose trials have the bits of each alone, or (profile "fast") their values up to rounding.
 
+A few updates are made both ways on copies, and everything is compared. The fast rules are compiled where so much work
+is ahead that this pays.
+"""
+
+import logging
+import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
+
+import torch
 
 from tuner.errors import NotFusible
-from tuner.fused import compiling, rules, rules_fast
+from tuner.fused import rules, rules_fast
 from tuner.fused.counting import check_evaluation
 from tuner.fused.group import Group
-from tuner.fused.obstacles import check_obstacles
-from tuner.fused.refusal import refusal
-from tuner.fused.self_check import exact_group, far_from_alone
+from tuner.fused.obstacles import check_obstacles, other_bits, refusal
+from tuner.fused.recording import Recording
 from tuner.training.numerics import wait_for
 from tuner.training.trial_run import TrialRun
+
+UPDATES = 2  # the second one is of another batch, so that whatever a recording froze shows
+SAMPLE = 8  # trials of a group that are compared
+ROUNDING = 1e-3  # of a loss: two updates apart by rounding, Adam's first steps included
+Difference = Callable[[TrialRun, TrialRun], str | None]
+
+
+def exact_group(runs: Sequence[TrialRun]) -> Group:
+    """The trials stacked, by a way that keeps their bits. Raises NotFusible when there is none."""
+    difference = None
+    for care in range(3):
+        group = Group(runs, care=care)
+        difference = first_difference(group)
+        if difference is None:
+            return group
+    raise NotFusible(other_bits(runs[0], str(difference)))
+
+
+def first_difference(group: Group, difference_of: Difference | None = None) -> str | None:
+    """What differs first between the group and its trials alone; None when nothing does. Changes nothing."""
+    runs = group.runs
+    chosen = [runs[len(runs) * place // SAMPLE] for place in range(SAMPLE)] if len(runs) > SAMPLE else runs
+    updates = min(UPDATES, *(len(run.rates) - run.step for run in runs))
+    alone = [_trained_alone(run, updates) for run in chosen]
+    kept = group.snapshot()
+    setting, group.setting = group.setting, replace(group.setting, stop=lambda: False)
+    try:
+        group.advance(updates)
+        differences = [(difference_of or _difference)(run, other) for run, other in zip(chosen, alone, strict=True)]
+    finally:
+        group.setting = setting
+        group.restore(kept)
+    return next((difference for difference in differences if difference), None)
+
+
+def far_from_alone(group: Group) -> str | None:
+    """What differs between the group and its trials alone by more than rounding does; None when nothing. As above."""
+    return first_difference(group, _far)
+
+
+def _far(fused: TrialRun, alone: TrialRun) -> str | None:
+    for mine, other in zip(fused.losses[-UPDATES:], alone.losses[-UPDATES:], strict=True):
+        if not torch.allclose(mine, other, rtol=ROUNDING, atol=ROUNDING, equal_nan=True):
+            return f"trial {fused.trial.number}: the loss, {float(mine)!r} instead of {float(other)!r}"
+    return None
+
+
+def _trained_alone(run: TrialRun, updates: int) -> TrialRun:
+    """A copy of a trial, some updates later."""
+    copy = TrialRun(replace(run.setting, stop=lambda: False), run.trial)
+    copy.batches = run.batches
+    copy.load(run.state())
+    copy.optimizer.load_state_dict(_cloned(copy.optimizer.state_dict()))
+    copy.advance(run.step + updates)
+    return copy
+
+
+def _cloned(state: object) -> dict[str, object]:
+    def clone(value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            return value.clone()
+        return {key: clone(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    return clone(state)  # type: ignore[return-value]
+
+
+def _difference(fused: TrialRun, alone: TrialRun) -> str | None:
+    """Names of what is not the same bits: a loss, a gradient, a parameter or buffer, the optimizer's state."""
+    number = f"trial {fused.trial.number}"
+    pairs = zip(fused.losses[-UPDATES:], alone.losses[-UPDATES:], strict=True)
+    for mine, other in pairs:
+        if not _same(mine, other):
+            return f"{number}: the loss, {float(mine)!r} instead of {float(other)!r}"
+    return _model_difference(number, fused.model, alone.model) or _optimizer_difference(
+        number, fused.optimizer, alone.optimizer
+    )
+
+
+def _model_difference(number: str, fused: torch.nn.Module, alone: torch.nn.Module) -> str | None:
+    for (name, mine), other in zip(fused.named_parameters(), alone.parameters(), strict=True):
+        if (mine.grad is None) != (other.grad is None):
+            return f"{number}: whether {name} has a gradient"
+        if mine.grad is not None and other.grad is not None and not _same(mine.grad, other.grad):
+            return f"{number}: the gradient of {name}"
+        if not _same(mine, other):
+            return f"{number}: {name} after the step"
+    for (name, buffer), twin in zip(fused.named_buffers(), alone.buffers(), strict=True):
+        if not _same(buffer, twin):
+            return f"{number}: the buffer {name}"
+    return None
+
+
+def _optimizer_difference(number: str, fused: torch.optim.Optimizer, alone: torch.optim.Optimizer) -> str | None:
+    pairs = zip(_states(fused), _states(alone), strict=True)
+    for mine, other in pairs:
+        if mine.keys() != other.keys():
+            return f"{number}: which state the optimizer keeps"
+        for name, value in mine.items():
+            if not _same(value, other[name]):
+                return f"{number}: the optimizer's {name}"
+    return None
+
+
+def _states(optimizer: torch.optim.Optimizer) -> Sequence[dict[str, torch.Tensor]]:
+    return [optimizer.state.get(parameter, {}) for parameter in optimizer.param_groups[0]["params"]]
+
+
+def _same(mine: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal bits, but that any NaN is as good as another."""
+    return mine.shape == other.shape and torch.equal(mine.nan_to_num(7e33), other.nan_to_num(7e33))
+
+
+_log = logging.getLogger(__name__)
+PAYS_AFTER = 40.0  # seconds of training ahead: compiling takes five to ten
+COMPILERS = ("g++", "clang++")
+
+
+def compile_group(group: Group) -> bool:
+    """Compile what the group computes at each step; says so in the log where there is no compiler for that."""
+    if group.setting.device.type == "cpu" and cpp_compiler() is None:
+        _log.warning(
+            "no C++ compiler (%s, or the one that $CXX names) is found: --profile fast trains without torch.compile, "
+            "which is slower; install one (apt-get install g++) to have it", " or ".join(COMPILERS)
+        )  # fmt: skip
+        return False
+    group.transform(_compiled)
+    return True
+
+
+def cpp_compiler() -> str | None:
+    """The compiler that torch would call."""
+    named = os.environ.get("CXX")
+    return next((found for name in ([named] if named else COMPILERS) if (found := shutil.which(name))), None)
+
+
+def _compiled(recording: Recording) -> Recording:
+    if recording.recurrent:  # its kernels know nothing of compiling
+        return recording
+    options: dict[str, Any] = {"compile_threads": 1}  # no processes that outlive us
+    compiled = torch.compile(recording.graph.forward, fullgraph=True, dynamic=False, options=options)
+    return replace(recording, compiled=_Compiled(compiled, recording))
+
+
+class _Compiled:
+    """A compiled replay. Compiling begins with the first call; where it fails, the graph is replayed as it is."""
+
+    def __init__(self, compiled: Callable[..., Any], recording: Recording) -> None:
+        self._replay = compiled
+        self._plain = recording.replay
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        if self._replay is self._plain:
+            return self._plain(*inputs)
+        try:
+            return self._replay(*inputs)
+        except Exception as error:  # torch's compiler is imported only when it is used
+            if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            _log.warning("a group cannot be compiled, and is trained without that: %s", str(error).split("\n")[0])
+            self._replay = self._plain
+            return self._plain(*inputs)
+
 
 TIMED = 3  # steps
 
@@ -35,8 +206,8 @@ def _fast_group(runs: Sequence[TrialRun], steps: int) -> Group:
     took = _seconds_a_step(group)
     if by_exact_rules < took:
         group, took = Group(runs, rules=rules.TABLE), by_exact_rules
-    if took * steps > compiling.PAYS_AFTER:
-        compiling.compile_group(group)
+    if took * steps > PAYS_AFTER:
+        compile_group(group)
     return group
 
 

@@ -1,4 +1,4 @@
-"""What in a model keeps it from being fused, in words that say what to change: looked for before anything is tried."""
+"""What keeps trials from training together: kinds of models that are known, and errors on the way to a group."""
 
 import copy
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from tuner.errors import NotFusible
+from tuner.training.endings import ending, is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.trial_run import TrialRun
@@ -71,3 +72,16 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.casts = self.casts or torch.is_autocast_enabled(self.device_type)
         return func(*args, **(kwargs or {}))
+
+
+def refusal(error: Exception, when: str) -> NotFusible:
+    """What an error of the user's code is for a group: trained alone, each trial shows it, or does not have it.
+
+    Raises the error again when it is the machine's, or when fewer trials may have memory enough.
+    """
+    if isinstance(error, NotFusible):
+        return error
+    if is_out_of_memory(error):
+        raise error
+    ending(error)
+    return NotFusible(f"{type(error).__name__} {when}: {error}")

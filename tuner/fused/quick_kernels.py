@@ -17,8 +17,7 @@ import operator
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from tuner.fused.graph import writes
-from tuner.fused.overwriting import write_over
+from tuner.fused.graph import write_over, writes
 
 _ATEN = torch.ops.aten
 _FEW = 32  # classes; more fill a register

@@ -14,9 +14,9 @@ from tuner.errors import NotFusible
 from tuner.fused.counting import remembered
 from tuner.fused.graph import check_graph, drawing, simplify
 from tuner.fused.noise import Site, Sites
+from tuner.fused.obstacles import refusal
 from tuner.fused.operations import Operations, Rules
 from tuner.fused.quick_kernels import quickened
-from tuner.fused.refusal import refusal
 from tuner.fused.rules import TABLE
 from tuner.fused.rules_python import SharedValues
 from tuner.fused.stacking import StackedModel

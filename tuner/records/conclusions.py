@@ -41,7 +41,7 @@ class Conclusion:
 
 @dataclass(frozen=True, slots=True)
 class RegimeVerdict(Conclusion):
-    """How the rounds of a campaign are planned (A1): the verdict that holds, and what the evidence alone said."""
+    """How the rounds of a campaign are planned (A1): the verdict that holds, and the verdict of the evidence alone."""
 
     KIND: ClassVar[str] = "regime"
     verdict: str

@@ -1,4 +1,4 @@
-"""Before a point is adopted: candidate and baseline trained again, with fresh seeds, as a study of its own (B31-B34).
+"""Before a point is adopted: a separate study trains candidate and baseline again with fresh seeds (B31-B34).
 
 Its trials are claimed, fused, resumed and verified like those of any study. The name of the study is made of the two
 trials, so that the same command goes on with it; more replicates extend it.

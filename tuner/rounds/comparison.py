@@ -1,4 +1,8 @@
-"""Whether a study that was started is the one that would be trained now: its identity of then and of today."""
+"""Whether a started study is the study that would be trained now, and what its budget was chosen under (A7, A16, A17).
+
+An identity stands for code, arguments, data and initial weights. A basis is what a budget or a schedule was chosen
+under, part by part.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -165,7 +169,7 @@ class Comparison:
 
 
 def is_weaker(row: StudyRow) -> bool:
-    """Whether less is known of what a study is than is asked of one today: tuner 0.1 started it."""
+    """Whether the recorded identity is weaker than today's, because tuner 0.1 started the study."""
     return row.identity is None and not row.study.source
 
 

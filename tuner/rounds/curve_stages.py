@@ -42,7 +42,7 @@ def even_lengths(longest: int, count: int = NUM_LENGTHS) -> tuple[int, ...]:
 
 
 def seeds_for(num_lengths: int) -> int:
-    """So many seeds that a prediction from so many lengths has an interval that says something."""
+    """The number of seeds that a prediction from this many lengths needs for a useful interval."""
     return 1 if num_lengths >= FEW else 3
 
 

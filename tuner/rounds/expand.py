@@ -33,7 +33,7 @@ _MOST_BATCHES = 400
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """A widened study and its trials, all of them in the new region; `widened` says what became wider."""
+    """A widened study and its trials, all of them in the new region. widened: the ranges that became wider, as text."""
 
     study: Study
     trials: tuple[Trial, ...]

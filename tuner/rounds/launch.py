@@ -1,4 +1,4 @@
-"""Launching a study: everything is checked first, then planned in the Ledger, then trained; again means continue."""
+"""Launching a study: check everything, plan it in the Ledger, train it. A second launch continues the study."""
 
 import hashlib
 import logging
@@ -124,7 +124,7 @@ class Plan:
 
 
 def started_study(session: Session, name: str) -> StudyRow | None:
-    """A study of this campaign as it was started before, or None."""
+    """A study of this campaign that was started before; None without one."""
     if session.name not in session.ledger.campaigns():
         return None
     return next((row for row in session.ledger.studies(session.name) if row.study.name == name), None)
@@ -176,7 +176,7 @@ def launch_study(
     budget_origin: BudgetOrigin = NOT_RECORDED,
     budget_source: str | None = None,
 ) -> StudyRow:
-    """Check, write the plan to the Ledger, and train what is not finished yet. Finished trials are not repeated.
+    """Check a study, write its plan to the Ledger, and train its unfinished trials.
 
     budget_origin: where the budget of the study comes from. budget_source: the study from whose results it was chosen.
     Both are kept at the first start of the study, with what they were chosen under.
@@ -198,7 +198,7 @@ def launch_study(
         trials=trials,
         concluded=(kept, *finite),
     )
-    comparison.refuse_other(row, today)  # somebody else may have started it just now
+    comparison.refuse_other(row, today)  # another process may have started the study just now
     if retry_failed:
         retry(session, row)
     finished = _num_finished(session, row)
@@ -229,7 +229,7 @@ def launch_surely(session: Session, study: Study, trials: Sequence[Trial], **opt
 def retry(session: Session, row: StudyRow, numbers: Collection[int] | None = None) -> list[int]:
     """Let FAILED trials wait again; returns their numbers.
 
-    They go on from their last saved state, but begin anew where the code is not that which the study was started with:
+    They are resumed from their last saved state, or trained from step 0 where the code changed since the study started:
     no trial is trained half by one code and half by another.
     """
     return session.ledger.retry(row.study_id, numbers, afresh=not _comparison(session).is_as_started(row))
@@ -257,7 +257,7 @@ def _work_on(session: Session, row: StudyRow, finished: int, today: Identity) ->
 
 
 def _say_if_data_spoil(session: Session, row: StudyRow) -> None:
-    """Where every trial ended alike, whatever its point: it is not the space that has to be changed."""
+    """Warn where every trial ended alike whatever its point: then the data are to blame, and not the space."""
     counts = session.ledger.state_counts(row.study_id)
     if counts[State.COMPLETE] or counts[State.INFEASIBLE] < FEWEST_ALIKE:
         return

@@ -19,7 +19,7 @@ def round_name(number: int) -> str:
 
 
 def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Study:
-    """The study of round `number` (counted from 1), which declares a space of its own."""
+    """The study of round `number` (counted from 1), which declares a search space."""
     declared = campaign.round(number)
     if declared.space is None or declared.trials is None:
         raise DeclarationError(f"round {number} takes its points from the round before and has no space of its own")
@@ -68,13 +68,13 @@ def trial_at(study: Study, number: int, point: Point, origin: str, schedule: Sch
 
 
 def pins_of(schedule: Schedule) -> tuple[int, ...]:
-    """Where a trial leaves a trunk: just before its decay, from where longer schedules go on; none for a warmup."""
+    """The steps after which a trial leaves a shared checkpoint: just before its decay; none inside a warmup."""
     start = schedule.decay_start
     return (start,) if start is not None and start > schedule.warmup_steps else ()
 
 
 def schedule_of(study: Study, point: Point) -> Schedule:
-    """The learning rate schedule of a point: the study's family, with what the point says of warmup and decay."""
+    """The learning rate schedule of a point: the family of the study, with the warmup and decay of the point."""
     family: ScheduleFamily = study.schedule
     if "decay_fraction" in point:
         family = replace(family, decay=point.number("decay_fraction"))

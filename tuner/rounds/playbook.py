@@ -146,7 +146,7 @@ class Playbook:
         return outcome, Decision(text, (finding,), "", lines=_lines_without_a_number(outcome, records))
 
     def _without_a_fit(self) -> str:
-        """How the rounds go on where nothing was fitted; "" where nothing that was declared says."""
+        """How the rounds continue where no trial reached the fit criterion; "" where no declaration decides it."""
         if self.session.campaign.production_steps is not None:
             return "going on as compute-bound, to the declared production length"
         steps = self.session.campaign.rounds[0].max_train_steps
@@ -238,7 +238,7 @@ class Playbook:
         return None if self._was_answered(number) else decision
 
     def _check_declared_regime(self, frames: StudyFrames) -> None:
-        """What was declared and not swept for is held against the curves of round 1 (A1)."""
+        """Compare a regime that was declared without a sweep with the curves of round 1 (A1)."""
         declared = declared_regime(self.session.campaign)
         if declared is None or sweep_records(self.session.ledger, self.session.name) is not None:
             return
@@ -247,7 +247,7 @@ class Playbook:
             self._add(contradiction)
 
     def _was_answered(self, number: int) -> bool:
-        """Whether the next round was started before: then somebody has decided already."""
+        """Whether the next round was started before, so that a person has decided already."""
         started = [row.study.name for row in self.session.ledger.studies(self.session.name)]
         return round_name(number + 1) in started
 

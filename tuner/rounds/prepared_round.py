@@ -1,4 +1,4 @@
-"""A round made ready: its budget, its study, its trials, and what there is to say about them before they run."""
+"""A round before it is trained: its budget, its study, its trials, and warnings about them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -66,7 +66,7 @@ def prepared_round(
 
 
 def _with_trials(session: Session, study: Study, wanted: int | None) -> tuple[Study, tuple[str, ...]]:
-    """The study with as many trials as are wanted or were planned before, and what there is to say about it.
+    """The study with the wanted number of trials, or as many as were planned before, and notes about that.
 
     Raises DeclarationError for fewer than were planned: they are there, and every answer rests on them.
     """
@@ -83,7 +83,7 @@ def _with_trials(session: Session, study: Study, wanted: int | None) -> tuple[St
 
 
 def _too_few_to_answer(study: Study) -> Iterator[str]:
-    """What the round's questions take and the declaration does not give: said before it is trained, not after."""
+    """Warnings where the declared trials or evaluations are too few to answer the questions of the checklist."""
     values = {h.name: len(h.domain.choices) for h in study.hyperparameters if isinstance(h.domain, Choice)}
     dimensions = len(study.hyperparameters) - len(values) + sum(count - 1 for count in values.values())
     each = [count * MINIMUM_EACH for name, count in values.items() if name in study.scientific]
@@ -132,7 +132,7 @@ def known_regime(session: Session) -> str:
 
 
 def declared_regime(campaign: Campaign) -> str | None:
-    """What the user says. A production length without a sweep says compute-bound: there is nothing to find out."""
+    """The declared regime. A production length without a sweep means compute-bound."""
     if campaign.regime is not None:
         return campaign.regime
     return "compute_bound" if campaign.production_steps is not None and campaign.sweep is None else None

@@ -85,7 +85,7 @@ def _seeds(plan: SweepPlan, grid: Plan, steps: int) -> Plan:
 
 
 def _rounds_extremes(session: Session, sweep: Sweep, rounds: Sequence[Plan]) -> Extremes:
-    """The rounds whose length follows from the sweep; each later one may be told to double the one before."""
+    """The rounds whose length follows from the sweep; each later round may be twice as long as the round before."""
     most = rounded_up(sweep.margin * sweep.max_steps)
     worst = tuple(
         replace(

@@ -56,7 +56,7 @@ class Parent:
 
 
 def promotion(session: Session, number: int, max_train_steps: int, *, carry_over: bool) -> Promotion:
-    """The best points of round `number - 1` at `max_train_steps`, and new ones around the winner where it says so.
+    """The best points of round `number - 1` at `max_train_steps`, and new points around the winner where declared.
 
     carry_over: the schedules of a compute-bound workload are lengthened by rule (A40-A43); otherwise the declared
     schedule is made anew for the new length, unless the round says how. Raises StorageError when the round before has
@@ -127,7 +127,7 @@ def _told_anew(name: str, before: str) -> str:
 
 
 def _repeated_seeds(session: Session, name: str) -> bool:
-    """Whether a round was started with the seeds of its points' first trainings: then it goes on so."""
+    """Whether a round was started with the seeds of the first trainings of its points; then it keeps them."""
     started = started_study(session, name)
     records = session.ledger.trials(started.study_id) if started is not None else ()
     origins = (promoted_from(record.origin) for record in records)
@@ -139,7 +139,7 @@ def _numbers(trials: Iterable[int]) -> str:
 
 
 def _budget(session: Session, study: Study, before: StepBudget) -> StepBudget:
-    """Evaluated first where the shorter round is: what was measured on a trunk is taken over with it.
+    """A budget that is evaluated at the steps of the shorter round, so that inherited steps keep their measurements.
 
     As it was started, where it was: versions before evaluated elsewhere.
     """
@@ -230,7 +230,7 @@ def study_around(study: Study, winner: Point) -> Study:
 def trials_around(study: Study, before: Study, declared: Round, first: int, *, carried: bool) -> Sequence[Trial]:
     """The new points of a round from `study_around`, numbered from `first` on.
 
-    Their schedules are those they would have had in the round before, carried over by rule; made anew for the new
+    Their schedules are those of the round before, carried over by rule; new schedules are made for the new
     length where the schedule itself is tuned again.
     """
     points = quasi_random_points(study.space, seed=study.seed, start=0, count=declared.trials or 0)

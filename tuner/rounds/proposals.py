@@ -93,7 +93,7 @@ def proposed_batch(search: Search, first: Sequence[Known], batches: Sequence[Seq
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Constraints and GP are experimental in Optuna 5, and it says so each time; its log is not ours."""
+    """Silence Optuna's warnings: constraints and GP are experimental in Optuna 5, which warns at each call."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -198,7 +198,7 @@ def _started(search: Search, first: Sequence[Known], seed: int) -> CMA:
 def _ranked_values(direction: Direction, batch: Sequence[Known]) -> list[float]:
     """Values to minimize. Only their order counts: what is infeasible comes last by its rank.
 
-    What is feasible and has no value FAILED: it says nothing about its point, so it stands in the middle.
+    A feasible trial without a value FAILED and is no evidence about its point, so it is ranked in the middle.
     """
     sign = 1.0 if direction == "minimize" else -1.0
     ranked = sorted(sign * one.value if one.value is not None else math.inf for one in batch if _says_something(one))

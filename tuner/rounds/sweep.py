@@ -5,8 +5,12 @@
 3. `refined`: the fastest rates again, evaluated more often, where the interval is wider than 10 % (D5).
 4. `seeds`: the fastest rate with fresh seeds, for the spread (A26).
 
-Each stage is a study in the Ledger, so an interrupted sweep goes on where it was. A rate that FAILED is not one that
-did not fit: it is trained once more, and where it fails again the sweep has no answer (TrialsFailed names it).
+A sweep trains the first round's space with everything but the learning rate at one value: regularization and
+augmentation off (A22, A23), everything else in the middle of its range or where `Sweep.values` puts it. All trials of a
+grid share one seed, so that only the rate differs.
+
+Each stage is a study in the Ledger, so an interrupted sweep is continued. A rate that FAILED is not a rate that did
+not fit: it is trained once more, and where it fails again the sweep has no answer (TrialsFailed names it).
 """
 
 import hashlib
@@ -80,7 +84,7 @@ class SweepPlan:
         return hashlib.sha256(json.dumps(declared).encode()).hexdigest()[:16]
 
     def budget(self, steps: int) -> StepBudget:
-        """Evaluated where the shorter probes are, so that a longer trial goes on from the end of a shorter one."""
+        """A budget with the evaluation steps of the shorter probes, so that longer trials can inherit shorter ones."""
         budget = StepBudget.with_evaluations(min(self.sweep.start_steps, steps), self.evaluations)
         while budget.max_train_steps < steps:
             budget = budget.lengthened(min(2 * budget.max_train_steps, steps), self.evaluations)
@@ -129,7 +133,7 @@ class SweepPlan:
 
 
 def sweep_plan(campaign: Campaign, sweep: Sweep) -> SweepPlan:
-    """Everything but the learning rate at one value. Raises DeclarationError when that is not possible."""
+    """The plan of a sweep, with one value for everything but the learning rate. Raises DeclarationError."""
     if campaign.workload.fitted_when is None:
         raise DeclarationError(
             f"{type(campaign.workload).__name__} declares no fit criterion, so a sweep cannot know when the training "
@@ -211,7 +215,7 @@ def _rates(frames: StudyFrames) -> tuple[float, ...]:
 
 
 def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> SweepOutcome:
-    """Run a sweep, or go on with it, and store its outcome. Training nothing that is in the Ledger already.
+    """Run or continue a sweep and store its outcome. Trials that are in the Ledger already are not trained again.
 
     again: train it anew although it came to an end, because what it was run under changed (A16). Raises TrialsFailed
     where a rate FAILED twice.
@@ -230,7 +234,7 @@ def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_fail
 
 
 def settled_outcome(session: Session, sweep: Sweep) -> SweepOutcome | None:
-    """The outcome of a later sweep that took the place of this one, which was run and was not valid; else None."""
+    """The outcome of a later sweep that replaced this one because it was not valid; None without one."""
     last = sweep_records(session.ledger, session.name)
     if last is None or isinstance(last.outcome, Invalid) or failed_rates(session.ledger, session.name, last.name):
         return None
@@ -249,7 +253,7 @@ def check_sweep(session: Session, plan: SweepPlan) -> None:
 
 
 class _Stages:
-    """The stages of one sweep, each a study of its own."""
+    """The stages of one sweep; each stage is a separate study."""
 
     def __init__(self, session: Session, plan: SweepPlan, name: str, *, retry_failed: bool = False) -> None:
         self.session = session
@@ -349,7 +353,7 @@ def _is_coarse(outcome: SweepOutcome) -> bool:
 
 
 def _sweep_name(session: Session, plan: SweepPlan) -> str:
-    """The name of this sweep: the same again for the same declaration, the next number for another grid or criterion.
+    """The name of this sweep: unchanged for the same declaration, the next number for another grid or criterion.
 
     The criterion decides when a trial fitted, and so how long the next one is.
     """

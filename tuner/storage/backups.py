@@ -33,9 +33,9 @@ def dump_postgresql(url: URL, path: Path, identity: str) -> None:
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
-    """A consistent copy, also while others write (copying the file is not: its log would be missing).
+    """Write a consistent copy of an SQLite file while others write; a plain file copy would miss the log.
 
-    It has an identity of its own and knows that it is a copy, and gets its name when it is whole.
+    The copy gets a new identity and is marked as a copy. The file gets its name when the copy is complete.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     temporary.touch(mode=0o600)

@@ -1,4 +1,7 @@
-"""Who trains what: claims with lease and fence, their renewal and release. Leases are in the database's time."""
+"""Claims on trials with lease and fence: taken, renewed, released, expired, and FAILED trials that are tried again.
+
+Leases are in the time of the database.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +96,7 @@ class Terms:
 
 
 def claim_trials(connection: Connection, study_id: int, terms: Terms) -> list[Claim]:
-    """Take trials that nobody owns; each curve is cut back to where its training resumes."""
+    """Claim trials without an owner; measurements after the step of resumption are deleted."""
     trials: dict[int, Trial] = {}
     begun: list[int] = []
     checkpoints: dict[int, tuple[Checkpoint, ...]] = {}
@@ -115,7 +118,7 @@ def claim_trials(connection: Connection, study_id: int, terms: Terms) -> list[Cl
 
 
 def resume_step(checkpoints: Iterable[Checkpoint]) -> int:
-    """The step after which a training goes on: that of the furthest whole state, -1 without one."""
+    """The step after which training is resumed: the step of the latest complete state, -1 without one."""
     return max((kept.step for kept in checkpoints if kept.kind in RESUMABLE), default=-1)
 
 
@@ -126,7 +129,7 @@ def renew_leases(connection: Connection, claims: Sequence[Claim]) -> list[Claim]
 
 
 def release_trials(connection: Connection, claims: Sequence[Claim], *, count_attempt: bool, reason: str = "") -> int:
-    """Hand trials back to WAITING, and say how many were still ours."""
+    """Return trials to WAITING. Returns how many were still ours."""
     attempt = trial.c.attempt if count_attempt else given_back(trial.c.attempt, literal(1))
     release = update(trial).where(*owned())
     release = release.values(state=State.WAITING.value, reason=reason, attempt=attempt, **NOBODY)
@@ -222,7 +225,7 @@ def expire_dead_workers(connection: Connection, study_id: int) -> int:
 def retry_failed(connection: Connection, study_id: int, numbers: Collection[int] | None, *, afresh: bool) -> list[int]:
     """Make FAILED trials WAITING, with all their attempts; returns their numbers.
 
-    They go on from their last saved state, or `afresh` as if they had never been claimed. A trial whose row cannot be
+    They are resumed from their last saved state, or trained from step 0 (`afresh`). A trial whose row cannot be
     read stays FAILED.
     """
     chosen = and_(trial.c.study_id == study_id, trial.c.state == State.FAILED.value)
@@ -238,7 +241,7 @@ def retry_failed(connection: Connection, study_id: int, numbers: Collection[int]
 
 
 def _wait_again(connection: Connection, ids: Sequence[int], steps: dict[int, int]) -> None:
-    """steps: the last saved step of those trials that have one; the others begin anew."""
+    """Make trials WAITING. steps: the last saved step of each trial that has one; the others restart at step 0."""
     cut_back(connection, {one: steps.get(one, -1) for one in ids})
     anew = [one for one in ids if steps.get(one, -1) < 0]
     connection.execute(update(trial).where(trial.c.id.in_(ids)).values(**_AGAIN))

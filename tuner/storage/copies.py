@@ -1,4 +1,4 @@
-"""Going on with a copy of a storage: it takes over the folder of its original, or gets its files in one of its own.
+"""Adopting a copy of a storage: the copy gets the checkpoint folder of its original, or a separate folder.
 
 The copy stays a copy until the last step, so after a kill at any moment the same call goes on.
 """
@@ -90,7 +90,7 @@ def begin_adoption(ledger: Ledger, plan: Adoption) -> None:
 
 
 def bring_files(plan: Adoption) -> None:
-    """Link or copy the recorded files into the folder of their own; what is there and whole already stays.
+    """Link or copy the recorded files into the new folder; complete files that are there already stay.
 
     Raises StorageError for a file that is not what was recorded, Paused for a full disk.
     """

@@ -81,7 +81,7 @@ def study_measurements(connection: Connection, study_id: int, metrics: Collectio
 
 
 def unreadable_values(connection: Connection, study_id: int) -> list[tuple[int, str, int]]:
-    """(trial, metric, step) of what nobody of us stored: read as NaN, and named by `tuner verify`."""
+    """(trial, metric, step) of damaged values: they are read as NaN, and `tuner verify` names them."""
     kinds = and_(measurement.c.value_kind != FINITE, measurement.c.value_kind.not_in(list(UNUSUAL)))
     no_number = ~is_real(connection, measurement.c.value)
     strange = or_(kinds, and_(measurement.c.value_kind == FINITE, no_number), ~is_whole(connection, measurement.c.step))

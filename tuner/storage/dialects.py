@@ -102,7 +102,7 @@ def is_whole(connection: Connection, value: ColumnElement[Any]) -> ColumnElement
 
 
 def sqlite_damage(connection: Connection) -> list[str]:
-    """What SQLite's own checks say, "ok" left out."""
+    """The problems that SQLite's own checks report; empty where there are none."""
     whole = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
     rows = connection.exec_driver_sql("PRAGMA foreign_key_check")
     lost = [f"a row of {row[0]} points to a row of {row[2]} that is not there" for row in rows]
@@ -114,6 +114,6 @@ def is_postgresql(connection: Connection) -> bool:
 
 
 def lock_schema(connection: Connection) -> None:
-    """Wait until nobody else creates or migrates; SQLite has the file lock around the opening instead."""
+    """Wait until no other process creates or migrates the tables; SQLite uses the file lock around opening instead."""
     if is_postgresql(connection):
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LEDGER_LOCK})

@@ -25,7 +25,7 @@ from tuner.storage.opened_file import OpenedFile
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-PATIENCE = 60.0  # seconds to wait for somebody else's write
+PATIENCE = 60.0  # seconds to wait for the write of another process
 DEFAULT_FILE = Path("runs/tuner.sqlite")
 FULL_SECONDS = 60.0  # to wait for a connection of a server that has none
 RETRY_SECONDS = 2.0  # a hiccup of the database may last so long before its caller hears of it
@@ -40,7 +40,7 @@ _PRAGMAS = (
 
 
 def default_url() -> str:
-    """Where the Ledger is unless somebody says otherwise: TUNER_STORAGE, or one SQLite file under ./runs."""
+    """The default URL of the Ledger: TUNER_STORAGE, or one SQLite file under ./runs."""
     return os.environ.get("TUNER_STORAGE") or f"sqlite:///{DEFAULT_FILE}"
 
 
@@ -147,7 +147,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One transaction that reads one state of everything, and hinders nobody."""
+        """One read transaction: a consistent snapshot that blocks no writer."""
         self._refuse_fork()
         with self._told(), self._reader.begin() as connection:
             self._begin(connection, "BEGIN")
@@ -225,7 +225,7 @@ def _sqlite_engine(url: URL, opened: OpenedFile) -> Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions of its own
+    connection.isolation_level = None  # the driver must not begin transactions by itself
     connection.text_factory = _decoded
     for pragma in _PRAGMAS:
         connection.execute(pragma).close()

@@ -119,7 +119,7 @@ def _sqlite_fault(where: str, error: sqlite3.Error) -> TunerError | None:
 
 
 def _postgresql_fault(where: str, error: DBAPIError, answered_before: bool) -> TunerError | None:
-    """By its code; a server that refuses a connection gives none, and says it in words."""
+    """The fault by its error code, or by its text where a server refuses a connection without a code."""
     code = getattr(error.orig, "sqlstate", None) or ""
     said = f"storage {where}: {_first_lines(error)}"
     if not code and "connection failed" in str(error.orig):
@@ -136,12 +136,12 @@ def _postgresql_fault(where: str, error: DBAPIError, answered_before: bool) -> T
 
 
 def _first_lines(error: DBAPIError) -> str:
-    """What the driver says, on one line of some hundred characters: never the SQL."""
+    """The message of the driver on one line of some hundred characters, without the SQL."""
     return shortened(" ".join(shown_lines(str(error.orig)).split()), 400)
 
 
 def _refused_connection(said: str, told: str) -> TunerError | None:
-    """Why a server, or the way to it, refused a connection: it says so in words only."""
+    """Why a server, or the network, refused a connection, which is known from the text alone."""
     for words, make, advice in _REFUSALS:
         if words.search(told):
             return make(f"{said}: {advice}")

@@ -48,7 +48,7 @@ def _created(path: Path, database: Path, flags: int, mode: int) -> int:
 
 @contextmanager
 def creation_lock(database: Path) -> Iterator[None]:
-    """Hold the file lock beside `database`: one process at a time creates or migrates it. Gone with its process."""
+    """Hold the lock file of `database`: one process at a time creates or migrates it. It ends with the process."""
     descriptor = _created(Path(f"{database}.lock"), database, 0, 0o600)
     try:
         system.lock(descriptor)

@@ -78,7 +78,7 @@ def choose_checkpoints(connection: Connection, folder: str) -> None:
 
 
 def become_copy(connection: Connection, original: str, *, anew: bool) -> None:
-    """Know from now on that this is a copy of the storage `original`. anew: with an identity of our own."""
+    """Mark this storage as a copy of the storage `original`. anew: give it a new identity."""
     marked = {"copy_of": original} | ({"identity": secrets.token_hex(16)} if anew else {})
     if not connection.execute(update(storage).values(marked)).rowcount:
         fresh = {"id": 1, "identity": secrets.token_hex(16), "created": DatabaseTime()}
@@ -86,7 +86,7 @@ def become_copy(connection: Connection, original: str, *, anew: bool) -> None:
 
 
 def end_copy(connection: Connection) -> None:
-    """Be a storage of its own from now on."""
+    """End the mark: this storage is independent from now on."""
     connection.execute(update(storage).values(copy_of=None))
 
 

@@ -23,7 +23,7 @@ FIRST = 1
 
 
 def add_prefixes(connection: Connection) -> None:
-    """Version 2: checkpoints from which other trials may start, and how many steps a trial took over."""
+    """Version 2: checkpoints from which other trials may start, and how many steps a trial inherited."""
     for name in ("pins", "inherited_steps", "inherited_from"):
         _add_column(connection, trial.c[name])
     for name in ("prefix_base", "prefix_path", "prefix_numerics"):

@@ -39,7 +39,9 @@ def neighbour_at(file: Path) -> Neighbour | None:
         with file.open("rb") as opened:
             if opened.read(len(_MAGIC)) != _MAGIC:
                 return None
-        whole = not Path(f"{file.resolve()}-wal").exists()  # nobody has it open: then reading leaves no file beside it
+        whole = not Path(
+            f"{file.resolve()}-wal"
+        ).exists()  # no process has it open: then reading leaves no file next to it
         url = f"{file.resolve().as_uri()}?{'immutable=1' if whole else 'mode=ro'}"
         with closing(sqlite3.connect(url, uri=True, timeout=5.0)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -60,7 +62,7 @@ def _in(query: str, tables: Collection[str]) -> bool:
 def original_of(identity: str, recorded: Site, here: Path) -> Neighbour | None:
     """The file in which a storage was when it claimed its folder, if it is still to be seen and has that identity.
 
-    It is looked for where it was, and, as the same file under another name, there and beside `here`.
+    Searched at its recorded place, and under other names there and next to `here`.
     """
     places = [Path(recorded.address), *_files_in(Path(recorded.address).parent), *_files_in(here.parent)]
     for file in dict.fromkeys(places):
@@ -76,7 +78,7 @@ def original_of(identity: str, recorded: Site, here: Path) -> Neighbour | None:
 
 
 def others_that_name(names: Collection[str], root: Path, here: Path | None) -> list[Neighbour]:
-    """Storages beside a checkpoint folder, or beside ours, whose records name one of its files too.
+    """Storages next to a checkpoint folder, or next to ours, whose records also name one of its files.
 
     A storage that chose another folder does not count, nor do a backup and what a migration keeps.
     """

@@ -34,7 +34,7 @@ def connect_to(path: str | Path, seconds: float) -> sqlite3.Connection:
 
 
 def saved_copies(path: Path) -> list[Path]:
-    """Copies that were saved beside a file when it was deleted or replaced while it was open, the newest last."""
+    """Copies that were saved next to a file when it was deleted or replaced while open, the newest last."""
     name = re.compile(rf"{re.escape(path.name)}\.saved(-\d+)?")
     found = [one for one in path.parent.glob("*.saved*") if name.fullmatch(one.name)]
     return sorted(found, key=lambda copy: copy.stat().st_mtime)
@@ -43,7 +43,7 @@ def saved_copies(path: Path) -> list[Path]:
 class OpenedFile:
     """An SQLite file that is open in this process; `path` is where it is meant to be, perhaps by a symbolic link.
 
-    A connection of its own keeps it open, and with it the log, which the last connection to close would delete.
+    A separate connection keeps the file open, and with it the log, which the last closing connection would delete.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,13 +108,13 @@ class OpenedFile:
         self._keeper.close()
 
     def _is_emptied(self) -> bool:
-        """Whether somebody cut the file to 0 bytes: who opens it next would delete its log, and all records with it."""
+        """Whether the file was cut to 0 bytes: the next opening would delete its log, and all records with it."""
         with suppress(OSError):
             return self._is_filled and os.stat(self.path).st_size == 0
         return False
 
     def _refilled(self, alone: Callable[[], AbstractContextManager[None]]) -> str:
-        """Write what an emptied file held from the log, which has all of it unless it was copied back before."""
+        """Restore an emptied file from its log, which is complete unless it was copied back before."""
         told = f"{self.path} was cut to 0 bytes while it was open"
         with alone():
             if not self._is_whole():
@@ -123,7 +123,7 @@ class OpenedFile:
                     "adopt-storage -h), then run the same command again"
                 )
             _, frames, copied = self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if frames == copied:  # the log may stay, should somebody still read it
+            if frames == copied:  # the log may stay for other readers
                 return f"{told}. All that was recorded is in it again; run the same command again to continue"
             return f"{told}. {self._copied()}; then run the same command again to continue"
 
@@ -133,7 +133,7 @@ class OpenedFile:
         return False
 
     def _saved(self, alone: Callable[[], AbstractContextManager[None]]) -> str:
-        """Bring what was recorded into safety, and say where it is."""
+        """Save the records. Returns the sentence that names their place."""
         if self._is_emptied():
             return self._refilled(alone)
         where = self._open_at()
@@ -163,7 +163,7 @@ class OpenedFile:
         )
 
     def _copied(self) -> str:
-        """Write a copy, beside the file if that is possible, and say how it is put back."""
+        """Write a copy, next to the file if possible. Returns how to put the copy back."""
         reasons = []
         for folder in (self._real.parent, Path(tempfile.gettempdir())):
             try:
@@ -186,7 +186,7 @@ class OpenedFile:
             Path(name).unlink(missing_ok=True)
 
     def _log_copied_back(self) -> bool:
-        """Copy the log into the opened file, wherever that is, and empty it; False where somebody still reads it."""
+        """Copy the log into the opened file, wherever that is, and empty the log; False while others read it."""
         with suppress(sqlite3.Error):
             busy, _, _ = self._keeper.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
@@ -220,7 +220,7 @@ def _kind_of(path: Path) -> str | None:
 
 
 def _named(copy: Path, wanted: Path) -> Path:
-    """Give a copy its name, or the next one that is free. A copy that says the same has been made by another worker."""
+    """Give a copy its name, or the next free one. An equal copy was made by another worker."""
     for number in count(1):
         name = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:

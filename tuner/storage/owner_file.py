@@ -25,7 +25,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the owner file says. site: where the storage was when it last claimed the folder.
+    """The content of the owner file. site: where the storage was when it last claimed the folder.
 
     folder, folder_key: where the folder was then, and what tells it from a copy of it. generation: see `Identity`.
     """
@@ -67,7 +67,7 @@ def folder_key(root: Path) -> str:
 
 
 def write_owner(root: Path, identity: str, site: Site, generation: int, *, new: bool) -> bool:
-    """Write the owner file durably. new: only where there is none; False when somebody else was quicker.
+    """Write the owner file durably. new: only where there is none; False when another process was first.
 
     Raises Paused for a full or broken disk, StorageError for a folder that may not be written.
     """

@@ -167,7 +167,7 @@ def _chosen(ledger: Ledger, given: Path | None) -> Look:
 
 
 def _default_names(ledger: Ledger, here: Identity | None) -> list[Path]:
-    """Default folders beside the SQLite file, the one to be taken first in front."""
+    """Default folders next to the SQLite file, the preferred one first."""
     if ledger.file is None:
         raise StorageError(
             f"{ledger.safe_url} is no file that checkpoints could lie beside; say --checkpoints FOLDER, a place that "
@@ -181,7 +181,7 @@ def _default_names(ledger: Ledger, here: Identity | None) -> list[Path]:
 
 
 def _claimed(ledger: Ledger, found: Look) -> bool:
-    """Write ourselves into the owner file; False when somebody else was quicker."""
+    """Write this storage into the owner file; False when another process was first."""
     if found.standing is Standing.APART and found.owner is not None:
         _part(ledger, found.owner)
         _log.warning(
@@ -206,7 +206,7 @@ def _part(ledger: Ledger, owner: Owner) -> None:
 def _is_half_apart(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> bool:
     """Whether a command was killed while it took storage and folder, both copies, apart from their originals.
 
-    The storage has an identity of its own by then, and the folder still that of the original, whose folder is another.
+    By then the storage has a new identity, and the folder still has that of the original, whose folder is another.
     """
     begun = owner.identity != here.identity and here.copy_of in (None, owner.identity)
     if not begun or owner.site.same(ledger.site()) or owner.folder_key == folder_key(root) or not _is_there(owner):

@@ -83,7 +83,7 @@ def _numbered(row: Row[Any]) -> str:
 
 
 def inherited_of(row: Row[Any]) -> Inherited:
-    """What a trial took over, of its row of `trial`."""
+    """How many steps a trial inherited, from its row of `trial`."""
     return Inherited(row.inherited_steps, row.inherited_from if row.inherited_steps else None)
 
 
@@ -116,7 +116,7 @@ def _state(row: Row[Any]) -> State:
 
 
 def refuse_strange_checkpoints(row: Row[Any], kept: Iterable[Checkpoint]) -> None:
-    """Raises StorageError for a checkpoint of which a column holds what nobody of us wrote there."""
+    """Raises StorageError for a checkpoint with a damaged column."""
     for one in kept:
         texts = (one.kind, one.file, one.digest, one.member)
         counts = (one.step, one.num_bytes)
@@ -205,7 +205,7 @@ def count_states(connection: Connection, study_id: int) -> dict[State, int]:
 def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, list[Prefix]]:
     """The saved states from which others may start, by what they are a function of; without their measurements.
 
-    A trunk holds its best weights itself; beside the last state of a trial lie that trial's best checkpoints.
+    A shared checkpoint contains its best weights; the last state of a trial has that trial's best checkpoints.
     """
     query = (
         select(checkpoint, checkpoint_file.c.path, checkpoint_file.c.digest, checkpoint_file.c.num_bytes)

@@ -1,4 +1,4 @@
-"""Writing down what trials have to say: states, measurements and pointers to checkpoints of many trials at once."""
+"""Recording updates: states, measurements and checkpoints of many trials in one transaction."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -218,7 +218,7 @@ def _replace_checkpoints(connection: Connection, replaced: Mapping[int, Sequence
 
 
 def _file_ids(connection: Connection, files: Mapping[str, Checkpoint]) -> dict[str, int]:
-    """The rows of files, by path; one that was written anew under its old name gets its new digest."""
+    """The rows of files, by path; a file that was rewritten under its old name gets its new digest."""
     if not files:
         return {}
     batch = _batches(connection.dialect).files
@@ -247,12 +247,12 @@ def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Ma
 
 
 def drop_checkpoints(connection: Connection, trial_ids: Iterable[int]) -> None:
-    """Forget the checkpoints of trials, and the files nobody names any more."""
+    """Delete the checkpoints of trials, and the rows of files that no checkpoint names any more."""
     _delete_unused_files(connection, _forget_checkpoints(connection, trial_ids))
 
 
 def forget_checkpoints(connection: Connection, chosen: Iterable[tuple[int, CheckpointKind, int]]) -> list[str]:
-    """Delete rows of finished trials by (trial, kind, step); returns the paths of files nobody names any more."""
+    """Delete rows of finished trials by (trial, kind, step); returns the paths of files that are not named any more."""
     finished = select(trial.c.id).where(trial.c.state.in_([state.value for state in State if state.finished]))
     named = [and_(checkpoint.c.trial_id == one, checkpoint.c.kind == kind, checkpoint.c.step == step)
              for one, kind, step in chosen]  # fmt: skip

@@ -96,17 +96,17 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; the Ledger may not be used afterwards."""
+        """Close all connections; the Ledger cannot be used afterwards."""
         self._database.close()
 
     @property
     def safe_url(self) -> str:
-        """Where it is, without the password."""
+        """The URL without the password."""
         return self._database.safe_url
 
     @property
     def url(self) -> str:
-        """Where it is, for whoever opens it again: with the password, so never for a log."""
+        """The URL with the password, for opening the Ledger again; never for a log."""
         return self._database.url.render_as_string(hide_password=False)
 
     @property
@@ -122,7 +122,7 @@ class Ledger:
     # What it is, and which checkpoint folders are its own
 
     def identity(self) -> Identity | None:
-        """Who this storage is; None where it was restored from a dump, and does not know."""
+        """The identity of this storage; None where the storage was restored from a dump."""
         return self._database.read(identity.identity_of)
 
     def site(self) -> Site:
@@ -143,7 +143,7 @@ class Ledger:
         self._database.write(lambda connection: identity.choose_checkpoints(connection, folder))
 
     def become_copy(self, original: str, *, anew: bool = True) -> None:
-        """Be a copy of the storage with the identity `original` until `end_copy`; anew: with a new identity."""
+        """Mark this storage as a copy of `original` (an identity) until `end_copy`; anew: with a new identity."""
         self._database.write(lambda connection: identity.become_copy(connection, original, anew=anew))
 
     def end_copy(self) -> None:
@@ -178,7 +178,7 @@ class Ledger:
         trials: Sequence[Trial] = (),
         concluded: Sequence[Conclusion] = (),
     ) -> StudyRow:
-        """Start a study with its trials and conclusions in one transaction, or go on with it.
+        """Start or continue a study, with its trials and conclusions, in one transaction.
 
         identity: what the fingerprint stands for, by part (JSON). trials: planned as WAITING; numbers that exist are
         left alone. concluded: conclusions about the study; kinds that it has already are left alone. So the same call
@@ -197,7 +197,7 @@ class Ledger:
         environment: Mapping[str, object],
         worker: str,
     ) -> int:
-        """Write down that somebody starts to work on a study; returns the id of the launch."""
+        """Record that a worker starts to train a study; returns the id of the launch."""
         launched = LaunchRow(0, 0.0, command, dict(revision), dict(environment), worker)
         return self._database.write(lambda connection: studies.insert_launch(connection, study_id, launched))
 
@@ -318,7 +318,7 @@ class Ledger:
         )
 
     def forget_dead_workers(self, study_id: int) -> int:
-        """End the leases of workers that are known here to be dead; returns how many trials they held."""
+        """End the leases of workers that are known here to be dead; returns how many trials those workers had."""
         return self._database.write(lambda connection: claims.expire_dead_workers(connection, study_id))
 
     def retry(self, study_id: int, numbers: Collection[int] | None = None, *, afresh: bool = False) -> list[int]:
@@ -356,7 +356,7 @@ class Ledger:
         return self._database.read(lambda connection: reading.measurements_until(connection, trial_id, step))
 
     def unfinished(self, study_id: int) -> list[Trial]:
-        """The trials of a study that have no state of their own yet, as they were planned."""
+        """The trials of a study that have no checkpoint yet, as they were planned."""
         with self._database.reading() as connection:
             return reading.unbegun_trials(connection, study_id)
 
@@ -368,7 +368,7 @@ class Ledger:
     def forget_checkpoints(
         self, row: StudyRow, chosen: Collection[tuple[int, CheckpointKind, int]], why: Retention
     ) -> list[str]:
-        """Forget checkpoints of finished trials by (trial id, kind, step); returns the files nobody names any more.
+        """Forget checkpoints of finished trials by (trial id, kind, step); returns the files that none names any more.
 
         why: concluded about the study in the same transaction, so that nobody misses the checkpoints.
         """
@@ -384,7 +384,7 @@ class Ledger:
         return self._database.read(lambda connection: reading.count_states(connection, study_id))
 
     def first_start(self, study_id: int) -> float | None:
-        """When the first trial of a study was started, in seconds since 1970; None where nobody wrote it down."""
+        """When the first trial of a study was started, in seconds since 1970; None where that was not recorded."""
         return self._database.read(lambda connection: reading.first_start(connection, study_id))
 
     def checkpoint_files(self) -> list[CheckpointFile]:
@@ -417,7 +417,7 @@ class Ledger:
             copy_sqlite(self._database.file, path)
 
     def _learn_metrics(self, names: set[str]) -> None:
-        """Ids of metrics never change, so each is asked for once; in a transaction of its own, so that all exist."""
+        """Read or create the ids of metrics, each once, because ids never change; in a separate transaction."""
         new = names - self._metric_ids.keys()
         if new:
             for name in new:

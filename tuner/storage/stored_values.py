@@ -28,7 +28,7 @@ def stored(value: float) -> tuple[str, float | None]:
 
 
 def restored(kind: str, value: float | None) -> float:
-    """The number that was stored as (kind, value). What nobody of us stored is no number, and wins nothing."""
+    """The number that was stored as (kind, value); NaN for damaged values, which never win."""
     if kind == FINITE and isinstance(value, int | float):
         return value
     return UNUSUAL.get(kind, math.nan) if kind != FINITE else math.nan
@@ -39,7 +39,7 @@ _COUNTED = ("step", "farthest", "inherited_steps", "attempt", "fence", "number",
 
 
 def refuse_strange(row: Row[Any], table: Table) -> None:
-    """Raise StorageError, which names the column, where a row holds what nobody of us wrote there."""
+    """Raise StorageError, which names the column, where a row has a damaged value."""
     for column in table.columns:
         told = strange(column, getattr(row, column.name))
         if told:

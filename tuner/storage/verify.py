@@ -67,9 +67,9 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
 
 
 def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[Path]:
-    """Files that nobody points to and nobody ever will: a worker was killed between its commit and its sweep.
+    """Files that no checkpoint names and none ever will: a worker was killed between its commit and its clean-up.
 
-    The files are listed before the Ledger is asked: what is there already, and is not of a trial that runs, can
+    The files are listed before the Ledger is read: what is there already, and is not of a running trial, can
     only become anybody's under the fence of a later claim, and then its name would be another.
     """
     folder = root / place
@@ -197,7 +197,7 @@ def _listed(steps: list[int]) -> str:
 
 
 _ROOM = 1e-9  # relative: a bound that went through a text or a logarithm
-_SEARCHED = "quasi-random"  # so begins the origin of a point that was drawn from the study's own space
+_SEARCHED = "quasi-random"  # the origin of a point from the study's own space begins so
 
 
 def declaration_problems(study: Study, record: TrialRecord) -> Iterator[str]:

@@ -15,6 +15,12 @@ _CACHED = "__dynamo_disable"  # where torch keeps a function that it has wrapped
 _OF_OPTIMIZERS = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
 
 
+def spare_compiler_in_optimizers() -> None:
+    """Have optimizers be made, saved and loaded without importing `torch._dynamo`, in all of this process."""
+    for name in _OF_OPTIMIZERS:
+        spare_compiler(getattr(torch.optim.Optimizer, name))
+
+
 def spare_compiler(wrapped: Any) -> None:
     """Have a function that torch keeps out of what it compiles work without importing `torch._dynamo`."""
     plain = getattr(wrapped, "__wrapped__", None)
@@ -43,7 +49,3 @@ def plain_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
             return step(optimizer)
 
     return hooked
-
-
-for _name in _OF_OPTIMIZERS:
-    spare_compiler(getattr(torch.optim.Optimizer, _name))

@@ -12,10 +12,11 @@ from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.evaluation import checked_metrics
+from tuner.training.models import build_model
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import spoiled_examples, spoiled_in
-from tuner.training.trial_run import TrialRun, build_model
+from tuner.training.trial_run import TrialRun
 from tuner.training.update import Draws, draw_seed
 from tuner.training.whole_update import stage
 

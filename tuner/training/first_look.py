@@ -20,10 +20,10 @@ from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.sources.running import Seen, watched
 from tuner.training.first_loss import first_loss
+from tuner.training.models import initial_weights, model_at, shown_point
 from tuner.training.numerics import numerics_of_weights
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.setup import TrainingSetup
-from tuner.training.trial_run import initial_weights, model_at, shown_point
 from tuner.training.unread import Noting
 
 MOST = 8  # [P] architectures of a study whose initial weights are looked at

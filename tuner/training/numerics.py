@@ -15,6 +15,7 @@ import torch
 
 from tuner.errors import InputError
 from tuner.records import Numerics
+from tuner.training.compiler import spare_compiler_in_optimizers
 from tuner.training.denormals import flushes_denormals
 
 Profile = Literal["exact", "fast"]
@@ -45,11 +46,12 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def prepare_numerics(device: torch.device, threads: int) -> None:
-    """Make this process repeatable: a fixed number of threads, deterministic kernels.
+    """Make this process repeatable: a fixed number of threads, deterministic kernels. It imports no compiler.
 
     To be called before CUDA is used: cuBLAS reads the size of its workspace once, and is repeatable only with one.
     """
     torch.set_num_threads(threads)
+    spare_compiler_in_optimizers()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.cuda.set_device(device)

@@ -4,15 +4,17 @@ Also where the price of a study is measured: milliseconds of a step and of an ev
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import torch
 
 from tuner.design.trial import Trial
-from tuner.errors import Infeasible, WorkloadError
+from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price
 from tuner.training.best import snapshot
 from tuner.training.denormals import denormals_as_zero
@@ -20,11 +22,14 @@ from tuner.training.endings import is_out_of_memory
 from tuner.training.evaluation import checked_metrics
 from tuner.training.extra_state import load_weights
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
+from tuner.training.optimizers import num_slots
 from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
+from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
-from tuner.training.trial_run import TrialRun, build_model
+from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
 logger = logging.getLogger(__name__)
@@ -185,3 +190,36 @@ def _tensors(value: object) -> list[torch.Tensor]:
     if isinstance(value, list | tuple):
         return [tensor for item in value for tensor in _tensors(item)]
     return []
+
+
+CHECKPOINTS = 3  # the newest, the one before it, and the one that is being written
+
+
+def check_room(setting: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
+    """Raise Paused when the folder of the checkpoints has no room for three of each trial that trains at once.
+
+    Writes nothing. A group writes those of all its trials as one file.
+    """
+    with callers_generators_restored(setting.device):
+        size = checkpoint_bytes(TrialRun(setting, trial))
+    there = _existing(setting.checkpoint_root)
+    free = shutil.disk_usage(there).free
+    if free < CHECKPOINTS * at_once * size:
+        whose = "a trial of this model is trained" if at_once == 1 else f"{at_once} such trials are trained at once"
+        each = "each" if at_once == 1 else "for each of them"
+        raise Paused(
+            f"{there} has {free / 1e6:,.3f} MB free, and {CHECKPOINTS} checkpoints of {size / 1e6:,.3f} MB {each} must "
+            f"fit before {whose}; make room there or name another disk with --checkpoints, then run the same command "
+            "again to continue"
+        )
+
+
+def checkpoint_bytes(run: TrialRun) -> int:
+    """The tensors of a trial's checkpoint, as it is once the optimizer has made a step, and of its best weights."""
+    slots = num_slots(run.optimizer) * sum(parameter.nbytes for parameter in run.parameters)
+    return num_bytes(run.state()) + slots + num_bytes(snapshot(run.model))
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there already."""
+    return next(path for path in (folder, *folder.resolve().parents) if path.exists())

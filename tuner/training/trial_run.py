@@ -7,30 +7,25 @@ from typing import Any, Self
 
 import torch
 
-from tuner.design.names import Name
 from tuner.design.objective import BATCH_LOSS, GRADIENT_NORM
-from tuner.design.points import Point
 from tuner.design.prefix import base_digest, path_digests, rates_of
-from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
-from tuner.design.workload import Workload
-from tuner.errors import StudyChanged, WorkloadError
+from tuner.errors import StudyChanged
 from tuner.records import Numerics, PrefixKey
-from tuner.training.batches import Split, TrainingBatches
+from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
 from tuner.training.host_generators import HOST
-from tuner.training.lazy import settle_lazy
+from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
 from tuner.training.optimizers import make_optimizer
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import what_spoiled
 from tuner.training.stability import Divergence, diverged_loss, diverged_weights, total_norm
-from tuner.training.tensor_digests import digest_of_tensors
 from tuner.training.update import Draws, Update, UpdateRule
 
 
@@ -251,41 +246,6 @@ class TrialRun:
             )
 
 
-def build_model(setting: TrainingSetup, trial: Trial) -> torch.nn.Module:
-    """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
-    model = model_at(setting.workload, shown_point(trial.point), trial.seed, setting.data.training)
-    return model.to(setting.device)
-
-
-def model_at(workload: Workload, point: Mapping[str, Any], seed: int, training: Split | None = None) -> torch.nn.Module:
-    """A fresh model for what a workload is shown of a point, on the CPU.
-
-    `training`: the split whose first examples make the parameters of lazy modules; without it they are not made.
-    """
-    seed_global_generators(derived_seed("initialization", seed), torch.device("cpu"))
-    model = workload.model(point)
-    if not isinstance(model, torch.nn.Module):
-        name = type(workload).__name__
-        raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
-    if training is not None:
-        settle_lazy(model, workload, training, point, seed)
-    return model
-
-
-def initial_weights(model: torch.nn.Module) -> str:
-    """A digest of all parameters and buffers."""
-    return digest_of_tensors(tensors_of(model))
-
-
 def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:
     """Learning rates in float32: a graph of CUDA kernels reads them from the device, where they are no float64."""
     return tuple(torch.tensor(rates, dtype=torch.float32).tolist())
-
-
-def shown_point(point: Point) -> dict[str, Any]:
-    """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too.
-
-    Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
-    """
-    shown = {name: value for name, value in point.values_by_name if not Name.of(name).is_of_the_schedule}
-    return {Name.of(name).short: value for name, value in shown.items()} | shown

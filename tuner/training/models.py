@@ -1,7 +1,8 @@
-"""Modules that make their parameters when they see a first batch (`nn.LazyLinear`): given one, before all else.
+"""The model of a trial: made from its seed on the CPU, so that every device starts alike.
 
-The optimizer needs parameters, and their first values have to be a function of the trial's seed alone, however the
-trial is trained. So the batch is always the first examples of the training split, on the CPU, under a seed of its own.
+Modules that make their parameters when they see a first batch (`nn.LazyLinear`) are given one before all else: the
+optimizer needs parameters, and their first values have to be a function of the trial's seed alone, however the trial
+is trained. The batch is always the first examples of the training split, on the CPU, under a seed of its own.
 """
 
 from collections.abc import Mapping, Set
@@ -11,14 +12,55 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
+from tuner.design.names import Name
+from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
+from tuner.design.trial import Trial
 from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 from tuner.training.batches import Split
+from tuner.training.extra_state import tensors_of
 from tuner.training.randomness import seed_global_generators
+from tuner.training.setup import TrainingSetup
+from tuner.training.tensor_digests import digest_of_tensors
 
 _EXAMPLES = 2  # as few as batch norm takes
 _CPU = torch.device("cpu")
+
+
+def build_model(setting: TrainingSetup, trial: Trial) -> torch.nn.Module:
+    """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
+    model = model_at(setting.workload, shown_point(trial.point), trial.seed, setting.data.training)
+    return model.to(setting.device)
+
+
+def model_at(workload: Workload, point: Mapping[str, Any], seed: int, training: Split | None = None) -> torch.nn.Module:
+    """A fresh model for what a workload is shown of a point, on the CPU.
+
+    `training`: the split whose first examples make the parameters of lazy modules; without it they are not made.
+    """
+    seed_global_generators(derived_seed("initialization", seed), torch.device("cpu"))
+    model = workload.model(point)
+    if not isinstance(model, torch.nn.Module):
+        name = type(workload).__name__
+        raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
+    if training is not None:
+        settle_lazy(model, workload, training, point, seed)
+    return model
+
+
+def initial_weights(model: torch.nn.Module) -> str:
+    """A digest of all parameters and buffers."""
+    return digest_of_tensors(tensors_of(model))
+
+
+def shown_point(point: Point) -> dict[str, Any]:
+    """The point as a dict for the hot loop: "sgd.learning_rate" can be read as "learning_rate" too.
+
+    Without what shapes the schedule: trials that differ there alone have the same first steps, whatever a model does.
+    """
+    shown = {name: value for name, value in point.values_by_name if not Name.of(name).is_of_the_schedule}
+    return {Name.of(name).short: value for name, value in shown.items()} | shown
 
 
 def settle_lazy(
