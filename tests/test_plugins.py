@@ -1,4 +1,4 @@
-"""A plugin adds an optimizer, a schedule, a question, a plot and a command without a change in the package."""
+"""A plugin adds optimizers, schedules, questions, plots, sections and commands without a change in the package."""
 
 import csv
 import json
@@ -18,8 +18,11 @@ from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, InputError, NotFusible, WorkloadError
 from tuner.fused.group import Group
+from tuner.fused.making import exact_group
 from tuner.optimizers.sgd import SGD
 from tuner.registry import Registry, Source, register
+from tuner.sources.reached import Reached
+from tuner.training.checkpoints import canonical_digest
 from tuner.training.optimizers import make_optimizer
 
 PLUGIN = '''
@@ -35,6 +38,7 @@ from tuner.budget.schedules import Piece, ScheduleFamily, ScheduleKind, Shape
 from tuner.cli.commands import Command, Group
 from tuner.design.optimizers import OptimizerSetting, OptimizerSpec
 from tuner.plots.plot import StudyPlot
+from tuner.report.section import Blocks, Part, Section
 
 
 def build(parameters, values, rate, fused):
@@ -110,7 +114,10 @@ def greet(options):
 
 
 GREET = Command("greet", "Print a greeting", Group.OPERATE, "sign_plugin:Greeting", "sign_plugin:greet")
-tuner.register(SIGN, STAIRS, FAMILY, SEVERAL, FINALS, GREET)
+NOTES = Section(
+    name="notes", place=950, make=lambda material: [Part("notes", Blocks(leads=("Trained by the sign.",)), "Notes")]
+)
+tuner.register(SIGN, STAIRS, FAMILY, SEVERAL, FINALS, GREET, NOTES)
 '''
 STUDY = [
     ("from tuner import *", "from tuner import *\nfrom sign_plugin import stairs"),
@@ -122,7 +129,7 @@ DECLARED = "optimizer='sign', schedule=stairs(), warmup_steps=5,"
 @pytest.fixture
 def no_others(monkeypatch):
     """What a test registers is gone after it."""
-    for module in ("tuner.cli.commands", "tuner.analysis.finding", "tuner.plots.catalog"):
+    for module in ("tuner.cli.commands", "tuner.analysis.finding", "tuner.plots.catalog", "tuner.report.section"):
         import_module(module)  # a registry that is made later would keep what is registered here
     for one in registry._REGISTRIES:
         list(one)
@@ -147,7 +154,7 @@ def site(tmp_path, monkeypatch, no_others):
     sys.modules.pop("sign_plugin", None)
 
 
-def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_and_a_command(site, tuner, tmp_path):
+def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_a_section_and_a_command(site, tuner, tmp_path):
     study = write_study(tmp_path, trials=3, steps=40, more=DECLARED, replace=STUDY)
     trained = tuner("launch", study, "--round", "1")
     assert trained.code == 0, trained.err
@@ -168,6 +175,7 @@ def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_and_a_command(s
     page = (tmp_path / "page.html").read_text()
     assert "warmup over 5 steps, four stairs over 35 steps" in page
     assert "Are there several trials?" in page
+    assert "Trained by the sign." in page
 
     together = tuner("launch", write_study(tmp_path, trials=5, steps=40, more=DECLARED, replace=STUDY), "--fuse", "2")
     assert together.code == 2
@@ -253,14 +261,54 @@ def test_an_optimizer_without_an_update_of_stacked_trials_is_refused_for_fusing_
         Group(runs_of(Mlp(), 2, optimizer="adagrad"))
 
 
-def test_an_optimizer_with_more_than_one_parameter_group_is_refused(no_others):
-    def build(parameters, values, rate, fused):
-        return torch.optim.SGD([{"params": [each]} for each in parameters], lr=rate)
+def test_every_parameter_group_of_an_optimizer_has_the_rate_of_the_step_times_its_factor(no_others):
+    factors = (1.0, 0.5, 0.0, 1.0, 1.0, 1.0)
 
-    register(replace(adagrad("two"), build=build))
-    weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
-    with pytest.raises(WorkloadError, match=r"'two' of tests\.test_plugins .* one parameter group"):
-        make_optimizer("two", weights, {}, 0.1)
+    def build(parameters, values, rate, fused):
+        groups = [{"params": [each], "lr_factor": factor} for each, factor in zip(parameters, factors, strict=True)]
+        return torch.optim.SGD(groups, lr=rate)
+
+    register(replace(adagrad("grouped"), build=build))
+    register(replace(adagrad("plain"), build=lambda parameters, values, rate, fused: torch.optim.SGD(parameters, rate)))
+    (grouped,), (plain,) = runs_of(Mlp(), 1, optimizer="grouped"), runs_of(Mlp(), 1, optimizer="plain")
+    before = [each.detach().clone() for each in plain.parameters]
+    grouped.advance(1)
+    plain.advance(1)
+    for old, one, other, factor in zip(before, grouped.parameters, plain.parameters, factors, strict=True):
+        torch.testing.assert_close(one - old, factor * (other - old))
+    register(replace(adagrad("several"), build=build, row_update=lambda rows, trial: None))
+    with pytest.raises(NotFusible, match="the optimizer several: it has several parameter groups"):
+        Group(runs_of(Mlp(), 2, optimizer="several"))
+
+
+def test_what_is_no_torch_optimizer_is_refused_with_the_module_of_its_record(no_others):
+    register(replace(adagrad("none"), build=lambda *arguments: None))
+    with pytest.raises(
+        WorkloadError, match=r"'none' of tests\.test_plugins .* must build a torch.optim.Optimizer, got None"
+    ):
+        make_optimizer("none", [torch.nn.Parameter(torch.zeros(2))], {}, 0.1)
+
+
+def test_an_update_of_stacked_trials_has_the_bits_of_each_trial_alone(no_others):
+    def build(parameters, values, rate, fused):
+        return torch.optim.Adagrad(parameters, lr=rate, foreach=False)
+
+    def row_update(rows, trial):
+        sums = rows.states["sum"][trial]
+
+        def update(rate):
+            for value, gradient, total in zip(rows.values[trial], rows.gradients[trial], sums, strict=True):
+                total.addcmul_(gradient, gradient, value=1)
+                value.addcdiv_(gradient, total.sqrt().add_(1e-10), value=-rate)
+
+        return update
+
+    register(replace(adagrad("stacked"), build=build, counts_steps=True, row_update=row_update))
+    together, alone = (runs_of(Mlp(), 3, optimizer="stacked") for _ in range(2))
+    exact_group(together).advance(5)
+    for run, other in zip(together, alone, strict=True):
+        other.advance(5)
+        assert canonical_digest(run.state()) == canonical_digest(other.state())
 
 
 # --- What an installed plugin does not change --------------------------------------------------------------------
@@ -311,3 +359,31 @@ def test_a_record_waits_for_the_registry_of_its_kind(no_others, monkeypatch):
 def test_only_records_with_a_name_are_registered(no_others, thing):
     with pytest.raises(InputError, match="register takes records with a name"):
         register(thing)
+
+
+FILES = {"lion/__init__.py", "lion/maths.py", "lion/optim.py", "lion/other.py"}
+
+
+@pytest.mark.parametrize(
+    ("record", "known"),
+    [
+        ("".join(f"{file},,\n" for file in sorted(FILES)), FILES),
+        (None, FILES - {"lion/other.py"}),  # a folder on the path: what the module imports
+    ],
+)
+def test_the_code_of_an_installed_plugin_is_every_file_of_its_package(tmp_path, monkeypatch, record, known):
+    monkeypatch.syspath_prepend(tmp_path)
+    package, info = tmp_path / "lion", tmp_path / "lion-1.0.dist-info"
+    package.mkdir()
+    info.mkdir()
+    for name in ("__init__.py", "other.py"):
+        (package / name).touch()
+    (package / "maths.py").write_text("BETA = 0.9\n")
+    (package / "optim.py").write_text("from lion import maths\n\n\ndef build(): ...\n")
+    (info / "METADATA").write_text("Name: lion\nVersion: 1.0\n")
+    if record is not None:
+        (info / "RECORD").write_text(record)
+    reached = Reached(None)
+    reached.add_plugin("lion.optim", package / "optim.py")
+    assert set(reached.code) == known
+    assert "function build" in reached.code["lion/optim.py"]

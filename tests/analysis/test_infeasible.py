@@ -152,7 +152,7 @@ def test_trials_that_have_not_completed_are_awaited_and_not_to_be_evaluated_more
     frames = frames_with_threshold(10.0, 8)
     frames.trials["state"] = ["waiting"] * 7 + ["running"]
     told = no_curves_finding(frames, QUESTIONS.get("best_steps"))
-    assert told.summary == "No trial has completed (8 of 8 are waiting or running), so nothing can be said."
+    assert told.summary == "No trial has completed (8 of 8 are waiting or running), so this cannot be answered."
     assert told.action == "Let trials complete, then ask again."
     frames.trials["state"] = "complete"
     assert "at least 20 times" in no_curves_finding(frames, QUESTIONS.get("best_steps")).action

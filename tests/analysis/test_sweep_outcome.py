@@ -162,7 +162,7 @@ def test_a_metric_that_is_never_finite_is_no_divergence():
     outcome = sweep_outcome(fits, 80)
     assert isinstance(outcome, NotFitted)
     assert [reason.reason for reason in outcome.reasons] == ["never_finite"]
-    assert "Mend the training metric" in sweep_finding(outcome, fits).action
+    assert "Correct the training metric" in sweep_finding(outcome, fits).action
 
 
 def test_trials_that_failed_or_ran_out_of_memory_say_nothing_about_rates():
@@ -194,7 +194,7 @@ def test_a_plateau_speaks_for_label_noise_or_capacity():
     assert finding.needs_action
     for remedy in ("Loosen fitted_when", "larger model", "production_steps=50"):
         assert remedy in finding.action
-    assert finding.caveats == ("Validation was not recorded, so nothing is said about regularization (A37).",)
+    assert finding.caveats == ("Validation was not recorded, so whether regularization can help is not known (A37).",)
 
 
 def test_a_noisy_plateau_is_not_taken_for_progress():

@@ -152,7 +152,7 @@ def test_validation_that_only_wavers_is_not_taken_for_worse():
 
 def test_nothing_is_said_about_regularization_where_validation_was_not_measured():
     finding, _, _ = found({rate: (power(level), None) for rate, level in ((0.01, 0.3), (0.1, 0.2), (1.0, 0.4))})
-    assert finding.caveats == ("Validation was not recorded, so nothing is said about regularization (A37).",)
+    assert finding.caveats == ("Validation was not recorded, so whether regularization can help is not known (A37).",)
 
 
 def test_of_rates_that_reached_the_same_value_the_text_and_the_lines_speak_of_the_same_one():

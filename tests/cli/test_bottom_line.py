@@ -73,7 +73,12 @@ def test_a_rival_that_is_taken_already_is_nothing_to_do(winner):
     rejected = replace(
         FINE, verdict="rejected", needs_action=True, action="Use the rival, trial 7 of round-1: it is better."
     )
-    from_rival = replace(winner, record=replace(winner.record, origin="round-1 trial 7, fresh seeds"))
-    another = replace(winner, record=replace(winner.record, origin="round-1 trial 17, same seed"))
+    from_rival = trained_again(winner, "round-1 trial 7, fresh seeds")
+    another = trained_again(winner, "round-1 trial 17, same seed")
     for one, lines in ((from_rival, 0), (another, 1), (winner, 1)):
         assert sum("to do, " in line for line in bottom_line(one, [rejected], ended=True)) == lines
+
+
+def trained_again(winner, origin):
+    trial = replace(winner.record.trial, origin=origin)
+    return replace(winner, record=replace(winner.record, trial=trial))

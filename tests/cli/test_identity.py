@@ -180,7 +180,7 @@ def test_an_overwritten_file_of_initial_weights_is_noticed(tuner, write, tmp_pat
     assert "was a file that it loads overwritten?" in refused.err
     longer = tuner("launch", write(replace=PRETRAINED), "--round", 2, "--max-train-steps", 40)
     assert longer.code == 0
-    assert "trial 0 takes over no 16 steps: they were begun from other initial weights" in caplog.text
+    assert "trial 0 inherits no 16 steps: they began from other initial weights" in caplog.text
     assert inherited(tuner, "tiny", 2)[0] == 0
     pretrained(tmp_path, 0.0)
     assert tuner("launch", write(replace=PRETRAINED, trials=3)).code == 0
@@ -207,7 +207,7 @@ def test_what_a_loss_reads_besides_code_and_data_is_noticed(tuner, write, tmp_pa
     assert (replay.code, "the loss of a first batch changed" in replay.err) == (3, True)
     assert tuner("launch", write(**study), "--round", 2, "--max-train-steps", 40).code == 0
     assert inherited(tuner, "tiny", 2)[0] == 0
-    assert "trial 0 takes over no 16 steps: they were begun from other initial weights, or with" in caplog.text
+    assert "trial 0 inherits no 16 steps: they began from other initial weights, or with" in caplog.text
     scale("1.0")
     assert tuner("launch", write(**study, trials=3)).code == 0
 

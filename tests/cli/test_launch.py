@@ -117,12 +117,14 @@ def test_a_plot_is_a_picture_and_its_numbers(kind, tuner, launched, tmp_path):
 def test_status_counts_trials_by_state(tuner, launched, tmp_path):
     (row,) = json.loads(tuner("status", "-f", "json").out)
     assert (row["campaign"], row["study"], row["complete"], row["steps_done"]) == ("tiny", "round-1", 4, "100%")
-    lines = tuner("status").out.splitlines()
-    assert lines[1].split() == ["tiny", "round-1", "4", "4", "complete", "60", "100%", "a", "test"], (
+    values = sorted(one["best_value"] for one in json.loads(tuner("trials", "tiny", "-f", "json").out))
+    assert row["best_value"] == values[0]
+    (_, line) = tuner("status").out.splitlines()
+    best = f"{values[0]:.4g}"
+    assert line.split() == ["tiny", "round-1", "4", "4", "complete", "60", "100%", best, "a", "test"], (
         "none is infeasible"
     )
     ranked = json.loads(tuner("trials", "tiny", "--top", "3", "-f", "json").out)
-    values = sorted(one["best_value"] for one in json.loads(tuner("trials", "tiny", "-f", "json").out))
     assert [one["best_value"] for one in ranked] == values[:3], "a loss: the smallest first"
     assert "values are validation/loss, to minimize" in tuner("trials", "tiny").err
     records = load("tiny", str(tmp_path / "runs" / "tuner.sqlite"))

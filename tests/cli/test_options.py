@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tuner.cli import given
 from tuner.cli.commands import Command, Group
 from tuner.cli.options import Profile
 from tuner.cli.program import parser_of, program
@@ -46,3 +47,14 @@ def test_what_is_typed_arrives_and_what_is_not_keeps_its_default():
         Example(study=Path("some.py"), storage="x.sqlite", workers="auto", profile=Profile.fast, quiet=True, rounds=5),
         plain,
     ]
+
+
+def test_a_printed_command_names_the_checkpoints_where_it_has_the_option(monkeypatch):
+    monkeypatch.setattr(given.GIVEN, "checkpoints", Path("kept"))
+    monkeypatch.setattr(given.GIVEN, "storage", None)
+    printed = {
+        verb
+        for verb in ("launch", "verify", "best", "adopt-storage", "plan", "check", "import", "nothing")
+        if given.command(verb, "a").endswith("--checkpoints kept")
+    }
+    assert printed == {"launch", "verify", "best", "adopt-storage"}

@@ -36,7 +36,7 @@ def test_the_pages_show_commands_that_exist_with_options_that_exist():
     assert len(shown) > 15
     for name, *words in shown:
         told = known[name].commands[words[0]] if hasattr(known[name], "commands") else known[name]
-        flags = {flag for parameter in told.params for flag in parameter.opts}
+        flags = {"--help", "-h", *(flag for parameter in told.params for flag in parameter.opts)}
         assert {word for word in words if word.startswith("-")} <= flags, (name, words)
 
 

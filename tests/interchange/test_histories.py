@@ -262,7 +262,7 @@ def test_another_study_of_the_same_name_is_refused_and_one_that_got_on_is_said(t
     assert tuner("import", "table", path, *given).code == 0
     again = tuner("import", "table", write(tmp_path, ending_in("nan", [])[:30]), *given)
     assert (again.code, "imported 0 new of 3 trials" in again.err) == (0, True), again.err
-    assert "note: 1 trials have got on since they were imported" in again.err
+    assert "note: 1 trial made more steps since the import" in again.err
     other = tuner("import", "table", write(tmp_path, ending_in("nan", []), points=lambda p: p.assign(lr=0.5)), *given)
     assert (other.code, "its trial 0 has other values than here" in other.err) == (2, True), other.err
     assert "--study curves-2" in other.err

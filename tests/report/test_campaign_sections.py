@@ -151,7 +151,7 @@ def test_an_unfinished_sweep_has_no_outcome_yet(ledger: Ledger, page: OpenPage, 
     stage = sweep_stage(declared(), "sweep-1-probe-250", [1e-3, 1e-2], 250)
     plan_stage(ledger, "going", stage, {1e-3: None, 1e-2: None})
     shown = content_of(budget(read_material(ledger, "going")))
-    assert shown.lead == "The sweep has not come to its end (2 trials left), so no number follows from it yet."
+    assert shown.lead == "The sweep has not finished (2 trials left), so it gives no budget yet."
     assert (shown.card, shown.plot, shown.chain, shown.rates.rows) == (None, None, (), ())
     opened = page(ledger, "going")
     assert "regime" not in opened.anchors

@@ -19,11 +19,14 @@ from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records.conclusions import CurveStudies
+from tuner.registry import register
 from tuner.report.material import Material, read_material
 from tuner.report.page import report_html
+from tuner.report.section import SECTIONS, Block, Blocks, Part, Section
 from tuner.report.sections.rounds import studies
 from tuner.report.sections.short import exploitations
 from tuner.report.sections.summary import findings
+from tuner.report.tables import Column, Table
 from tuner.storage.store import Ledger
 
 OpenPage = Callable[[Ledger, str], Any]
@@ -67,7 +70,7 @@ def test_a_widened_round_is_one_section_judged_over_the_wider_space(ledger: Ledg
     opened = page(ledger, "digits")
     assert opened.anchors.count("study-1") == 1
     assert "study-2" not in opened.anchors
-    assert f"{told}: 6 trials where that is new (round-1-wide-1)" in opened.text
+    assert f"{told}: 6 trials in the new region (round-1-wide-1)" in opened.text
     (study,) = read_material(ledger, "digits").rounds
     assert len(study.frames.trials) == 36
     (rate,) = [one for one in study.findings if one.question == "boundary" and one.subject == "learning_rate"]
@@ -141,3 +144,32 @@ def test_what_else_is_asked_of_a_round_stands_among_its_findings(filled: Ledger)
     html = report_html(filled, "digits", importances)
     assert "Which hyperparameters matter most?" in html
     assert "dropout 0.7" in html
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_registered_section_stands_at_its_place_without_a_template(
+    filled: Ledger, page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plugin adds a section of sentences, tables and plots with one record."""
+
+    def counts(material: Material) -> list[Part]:
+        table = Table(
+            (Column("round"), Column("trials", True)), tuple((one.study.name, "30") for one in material.rounds)
+        )
+        return [Part("counts", Blocks(("How many <b>trials</b>?",), blocks=(Block("Counts", table=table),)), "Trials")]
+
+    assert "counts" not in SECTIONS
+    monkeypatch.setattr(SECTIONS, "_records", dict(SECTIONS._records))
+    register(Section(name="counts", place=55, make=counts))
+    opened = page(filled, "digits")
+    order = [opened.anchors.index(name) for name in ("findings", "counts", "budget")]
+    assert order == sorted(order)
+    assert "How many <b>trials</b>?" in opened.text, "the section's text is no markup"
+    assert "#counts" in opened.attributes("a", "href"), "the contents list it"
+
+
+def test_sections_are_records_in_the_order_of_the_page() -> None:
+    assert SECTIONS.names == (
+        "masthead", "summary", "final_model", "adoptions", "findings", "conclusions", "budget", "regime", "rounds",
+        "exploitation", "budget_curve", "schedules", "provenance",
+    )  # fmt: skip

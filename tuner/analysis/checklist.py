@@ -1,4 +1,4 @@
-"""The questions that are asked of a study before its goal is, in the playbook's order (B20-B30).
+"""The checklist: questions that every study is asked before its goal is evaluated, in the playbook's order (B20-B30).
 
 `tuner check`, the report and the reading in Python all ask these. Which questions there are, and their order, is in
 their records (`finding.QUESTIONS`): a new question is a new file of `tuner.analysis.questions`, or of a plugin.
@@ -78,7 +78,7 @@ def no_curves_finding(frames: StudyFrames, question: Question) -> Finding:
         are = "is" if unfinished == 1 else "are"
         missing = f"No trial has completed ({unfinished} of {len(frames.trials)} {are} waiting or running)"
         action = "Let trials complete, then ask again." if unfinished else "First find out why no trial completed."
-    summary = f"{missing}, so nothing can be said."
+    summary = f"{missing}, so this cannot be answered."
     found = question.answer(frames.study.name, NO_CURVES.name, summary, pd.DataFrame(), action=action)
     return replace(found, thresholds={"minimum_curve": MINIMUM_CURVE})
 

@@ -1,6 +1,6 @@
 """Questions of the playbook and their answers.
 
-A `Question` is a record: what is asked, which verdicts there are, and what each of them asks for. `QUESTIONS` collects
+A `Question` is a record: the sentence, the verdicts, and the next action of each verdict. `QUESTIONS` collects
 the records of `tuner.analysis.questions`, of plugins and of study files. A `Finding` is one answer, with everything
 needed to doubt it.
 """
@@ -56,12 +56,12 @@ class Question:
     name: as findings, `--fail-on` and JSON name it. sentence: as a report asks it.
     order: its place on a page. scope: whether a round is asked, or the campaign as a whole.
     verdicts: the answers it can have. thresholds: the named numbers that they depend on.
-    needs: without "search" a round that only trains chosen points is not asked; without "curves" the answer is
-        "no_curves".
+    needs: "search": not asked of a round that only trains chosen points; "curves": answered by "no_curves" where
+        no trial has a curve.
     relies_on: names of `Promises` without which the answer is open: the engine may not give them.
     ask: answers from the records of one study; None where the evidence is made of more than that.
     title: the heading of a finding, from `question` and `subject`; titles: the headings of some subjects.
-    plot: the name of the plot of a study that shows what a finding speaks of. rules: the playbook's rules it rests on.
+    plot: the name of the plot of a study that shows the evidence. rules: the playbook's rules it rests on.
     uneven, pruned: what points that were not chosen evenly, and pruned trials, take from an answer; "" for nothing.
     weakened: an answer of which they take something is not strong, unless it asks for an action.
     """
@@ -171,7 +171,7 @@ class Finding:
 
     @property
     def about(self) -> str:
-        """What the finding speaks of: a hyperparameter by its name; of a whole study the question, too."""
+        """The subject: a hyperparameter by its name; for a whole study with the question."""
         asked = self.asked
         title = asked.titles.get(self.subject, asked.title)
         return title.format(question=self.question.replace("_", " "), subject=self.subject)
@@ -187,7 +187,7 @@ class Finding:
 
     @property
     def evidence_words(self) -> str:
-        """The strength as a person says it."""
+        """The strength in words."""
         return STRENGTH_WORDS[self.strength]
 
     @property
@@ -196,7 +196,7 @@ class Finding:
         return self.about if self.about.endswith("?") else f"{self.about}:"
 
     def __repr__(self) -> str:
-        """As `tuner check` says it; the evidence is a frame of its own."""
+        """As `tuner check` prints it, without the evidence."""
         mark, notes = "⚠ " * self.needs_action, [f"  note: {caveat}" for caveat in self.caveats]
         head = f"{mark}{self.heading} {self.verdict} ({self.evidence_words})"
         return "\n".join(map(shown, [head, f"  {self.summary}", *notes, f"  → {self.action}"]))

@@ -4,7 +4,7 @@ The training metric is that of the whole split (or a fixed part of it) in eval m
 fit counts when it is sustained: met at SUSTAINED evaluations in a row, or at the last one. Its step is known only
 to lie after the last unfit evaluation and at or before the first fit one.
 
-What validation did meanwhile stands beside it (A5): a training set that no learning rate fits is no reason to train
+The table also has what validation did meanwhile (A5): a training set that no learning rate fits is no reason to train
 longer where validation was best long before. Evaluations of a sweep are dense at first, and where validation is best
 early they are needed, so all of them are used. Levels are running medians, which one lucky evaluation does not move
 (D10).
@@ -24,16 +24,16 @@ from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion
 from tuner.errors import DeclarationError
 
 SUSTAINED = 2  # [P] fitted evaluations in a row that count as a fit; one lucky one does not (D7)
-MOST_DOUBLINGS = 20  # further ahead nobody can see
+MOST_DOUBLINGS = 20  # beyond these no projection is made
 REMAINS = 0.1  # [P] a training metric that heads for less than this share of its distance heads for the criterion
 _WINDOWS = ((0.2, 0.25), (0.4, 0.5), (0.8, 1.0))  # [P] of the steps, each twice as late as the one before
 
 
 WIDTH = 5  # [P] evaluations in a running median
 END = 0.9  # [P] of the steps: the median of the evaluations beyond is where a curve ended
-RISE = 3.0  # [P] noises of an evaluation by which validation that got worse ends above its best
+RISE = 3.0  # [P] times the evaluation noise by which validation that got worse ends above its best
 MATERIAL_RISE = 0.05  # [P] and at least so much of what it had gained by then
-WITHIN = 1.0  # [P] noises above the best level at which validation counts as no longer improving
+WITHIN = 1.0  # [P] times the noise above the best level, where validation counts as no longer improving
 NORMAL = 1.4826  # standard deviations of a normal number in the median of its size
 SEEN_COLUMNS = ("validation_best", "validation_step", "validation_end", "training_then", "training_end", "overfits")
 FIT_COLUMNS = (
@@ -51,7 +51,7 @@ def fit_steps_frame(frames: StudyFrames) -> pd.DataFrame:
     is not finite), late_improvement (how much nearer the last quarter came than the third, as a share of it),
     late_noise (the standard deviation that noise gives this share), heads_for (the value of the training metric that
     it approaches short of a fit, as its gains shrink with each doubling of the steps; NaN where none shows),
-    projected_steps (where it would fit at that pace; <NA> where that cannot be said), the columns of
+    projected_steps (where it would fit at that pace; <NA> where that is not known), the columns of
     `sweep_validation.SEEN_COLUMNS`, and reason (why it is infeasible or failed).
     Raises DeclarationError without a fit criterion.
     """

@@ -67,7 +67,7 @@ def frames_of(
     table = pd.DataFrame(rows, columns=[*TRIAL_COLUMNS, *names])
     for hyperparameter in study.hyperparameters:
         if isinstance(hyperparameter.domain, Choice) and _is_mixed(hyperparameter.domain, table[hyperparameter.name]):
-            # pandas would make one type of them: 16 beside nothing 16.0, and None nothing.
+            # pandas would give them one type: 16 becomes 16.0 where another value is missing, and None becomes missing.
             values = [row[hyperparameter.name] for row in rows]
             table[hyperparameter.name] = pd.Series(values, index=table.index, dtype=object)
     selected = selected_steps(tidy, study.objective).reindex(table["trial"])
@@ -84,18 +84,18 @@ def _readable(row: Mapping[str, object], ranges: Mapping[str, Range]) -> Mapping
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and (math.isnan(value) or (math.isfinite(value) and (value > 0.0 or not domain.log))):  # type: ignore[operator, arg-type]
             continue
-        told = f"trial {row['trial']} is unreadable in the Ledger: {name} = {quoted(value)} is no value of its range"
-        return {**row, **dict.fromkeys(ranges, math.nan), "state": State.FAILED.value, "reason": told}
+        reason = f"trial {row['trial']} is unreadable in the Ledger: {name} = {quoted(value)} is no value of its range"
+        return {**row, **dict.fromkeys(ranges, math.nan), "state": State.FAILED.value, "reason": reason}
     return row
 
 
 def _is_mixed(domain: Choice, column: pd.Series) -> bool:
-    """Whether a choice has values of several types (None beside a number, 1 beside "1"), or is missing somewhere."""
+    """Whether a choice has values of several types (None and a number, 1 and "1"), or is missing somewhere."""
     return len({type(value) for value in domain.choices}) > 1 or bool(column.isna().any())
 
 
 def _schedules(study: Study, trials: Sequence[TrialRecord]) -> dict[int, Schedule]:
-    """As trained; of trials that were trained elsewhere only where the import was told the schedule."""
+    """The schedules as trained; of imported trials only where the import knows the schedule."""
     if study.schedule.kind.unknown:
         return {}
     return {record.number: record.schedule for record in trials if record.schedule is not None}

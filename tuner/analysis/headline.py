@@ -1,10 +1,10 @@
-"""The value that a study is told by: fresh seeds of its winner where they were trained, the selected run behind them.
+"""The value that stands for a study: the median of fresh seeds of its winner, else the value of the selected run.
 
-The best of many trials is lucky as well as good (the winner's curse, B32): its value is no estimate of what the
+The best of many trials is lucky as well as good (the winner's curse, B32): its value is not an estimate of what the
 configuration gives. Trainings with fresh seeds were not selected; their median is. Fresh seeds of a trial stand in its
-own round (beside a training that goes on from a shorter one), in a later round of the same length, or in a contest of
-`tuner adopt`. Where all that a round trained of a configuration are fresh seeds, the value by which it was selected is
-that of the earlier round.
+own round (together with a training that continues a shorter one), in a later round of the same length, or in a contest
+of `tuner adopt`. Where all that a round trained of a configuration are fresh seeds, the value by which it was selected
+is that of the earlier round.
 """
 
 import re
@@ -27,7 +27,7 @@ Configuration = tuple[str, int, float]  # the study and the trial it was first t
 
 @dataclass(frozen=True, slots=True)
 class FreshRun:
-    """A training of the winner's configuration with seeds that nobody selected."""
+    """A training of the winner's configuration with seeds that were not selected."""
 
     study: str
     trial: int
@@ -49,7 +49,7 @@ class Headline:
 
     trial: the selected run, the best training of the winner's configuration in this study; its weights are exported.
     value: the median of the fresh runs; without any the selected run's. selected_from: complete trials of the study.
-    promoted_for: where the selected run is one of the fresh ones, whose value nobody selected the configuration for;
+    promoted_for: where the selected run is one of the fresh ones, for whose value the configuration was not selected;
     None for a configuration that was not promoted, or from a round of another length.
     """
 
@@ -91,9 +91,9 @@ class Headline:
 def headline(frames: StudyFrames, others: Sequence[StudyFrames] = (), trial: int | None = None) -> Headline | None:
     """The winner of a study, or `trial` where one is named; None where no trial is complete.
 
-    others: studies that may hold other trainings of its configurations (`relatives`). Where the study itself trained
-    fresh seeds, the winner is the configuration with the best median of them: one seed beside them proves nothing. Else
-    it is the best trial. The smaller number wins a tie.
+    others: studies that may hold other trainings of its configurations (`relatives`). Where the study itself
+    trained fresh seeds, the winner is the configuration with the best median of them: a single seed proves nothing
+    against them. Else it is the best trial. The smaller number wins a tie.
     """
     ranked = ranked_trials(frames)
     if ranked.empty or (trial is not None and trial not in set(ranked["trial"])):

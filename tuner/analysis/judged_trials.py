@@ -1,7 +1,7 @@
 """The trials that a fit over the search space rests on, with their values: complete ones, and what pruned ones show.
 
-A trial that a pruner stopped is at least so bad. Where it ranked among the complete trials when it was stopped, there
-it is taken to rank at the end: without it, a study of which two thirds were pruned would know only its best corner.
+A trial that a pruner stopped is at least as bad as it was then. It gets the rank that it had among the complete trials
+when it was stopped: without it, a study of which two thirds were pruned would show only its best corner.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from tuner.analysis.noise import Array
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 
 MINIMUM_RANKED = 5  # [P] complete trials with a curve, below which a pruned one cannot be ranked
-BEST, SPREAD = 100, 100  # [P] at most so many trials are fitted: the best, and others spread over the ranking
+BEST, SPREAD = 100, 100  # [P] trials that are fitted at most: the best, and others spread over the ranking
 
 
 def judged_trials(frames: StudyFrames) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""What was left of the learning rate in a part of the run: where it has died, a flat curve is no evidence (D9, D47)."""
+"""The learning rates of trials: how much of the rate is left in a part of the run (D9, D47), and the warmup (D34).
+
+Where the rate is (almost) zero, a flat curve is not evidence.
+"""
 
 from collections.abc import Iterable
 
@@ -10,7 +13,7 @@ from tuner.analysis.study_frames import StudyFrames
 from tuner.design.names import Name
 
 LOGGED = ("lr", "learning_rate")  # metrics under which loggers write the rate
-DIED = 0.1  # [P] of its peak: a rate that is lower on average over a part of the run has died there
+DIED = 0.1  # [P] of its peak: a rate that is lower on average over a part of the run counts as zero there
 
 
 def rate_left(frames: StudyFrames, trials: Iterable[int], start: float) -> Array:
@@ -65,6 +68,6 @@ _NAMES = ("learning_rate", "lr", "learningrate", "base_lr", "max_lr", "peak_lr",
 
 
 def is_learning_rate(name: str) -> bool:
-    """Whether a hyperparameter's name, or the last part of it, says that it is a learning rate."""
+    """Whether a hyperparameter is a learning rate by its name, or by the last part of it."""
     short = Name.of(name).short.lower()
     return short in _NAMES or short.endswith(("_lr", "learning_rate")) or short.startswith("lr_")

@@ -1,8 +1,8 @@
 """Levels of noisy curves: how much was gained after a step, judged against the noise of one evaluation.
 
-A raw best step is worthless on a plateau: of 50 equally good noisy evaluations the best lies anywhere (D10, F5).
-So levels (running means) are compared instead of single evaluations, in units of the noise of one evaluation,
-and what the best of many levels would seem to gain on pure noise is subtracted.
+On a plateau a raw best step shows nothing: the best of 50 equally good noisy evaluations lies anywhere (D10, F5). So
+levels (running means) are compared instead of single evaluations, in units of the noise of one evaluation, and the gain
+that the best of many levels seems to make on pure noise is subtracted.
 """
 
 import math
@@ -131,7 +131,7 @@ def running_mean(curves: Array, share: float) -> Array:
     known = np.isfinite(curves)
     around = ((0, 0), ((width - 1) // 2, width // 2))
     values, counts = np.pad(np.where(known, curves, 0.0), around), np.pad(known.astype(np.int64), around)
-    # Summed anew for each position: a difference of cumulative sums would lose small values after a huge one.
+    # Each position is summed separately: a difference of cumulative sums would lose small values after a huge one.
     total, count = np.zeros_like(curves), np.zeros(curves.shape, dtype=np.int64)
     for shift in range(width):
         total += values[:, shift : shift + curves.shape[1]]
@@ -157,7 +157,7 @@ def gains_after(curves: Array, fractions: Array, split: float, noise: NoiseModel
 
 
 def material_gain(curves: Array) -> Array:
-    """The smallest gain worth the name, for each curve: relative to its best value or its descent."""
+    """The smallest gain that counts, for each curve: relative to its best value or its descent."""
     best = _least(curves)
     descent = curves[:, 0] - best
     sizes = np.fmin(np.where(best != 0.0, np.abs(best), np.inf), np.where(descent > 0, descent, np.inf))

@@ -1,7 +1,7 @@
 """The evaluation noise: the standard deviation of one evaluation around the trend of its curve.
 
-Every sentence about noise rests on `noise_of`. A single spike takes no part in it, and where noise grows or fades over
-the run the part that is judged has its own.
+Every sentence about noise rests on `noise_of`. A single spike is left out, and where the noise grows or fades over the
+run, the part that is judged has its own noise.
 """
 
 import math
@@ -15,10 +15,10 @@ Array = NDArray[np.float64]
 MINIMUM_CURVES = 3  # fewer curves have no shape in common
 NORMAL_MEDIAN = 0.6745  # of the size of a standard normal number
 NORMAL_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
-OUTLIER = 5.0  # [P] robust deviations: a bend beyond belongs to a spike and is no noise
-SPIKE = 6.0  # [P] noises away from the median of five neighbours: a spike, which no level rests on
-OF_NEIGHBOURS = 4.5  # [P] and so many median distances of those five: in a steep descent no evaluation is a spike
-BENT = 3.5  # [P] noises of the largest bend of a curve: where it is smaller there is no spike
+OUTLIER = 5.0  # [P] robust deviations: a larger bend belongs to a spike and does not count as noise
+SPIKE = 6.0  # [P] times the noise away from the median of five neighbours: a spike, which is left out of levels
+OF_NEIGHBOURS = 4.5  # [P] and as many median distances of those five: a steep descent has no spikes
+BENT = 3.5  # [P] times the noise: a curve whose largest bend is smaller has no spike
 SHARED = 0.3  # [P] of the bends of curves without what they have in common: with less left that was noise
 MOST_CURVES = 300  # [P] that show how noise changes over the run
 MINIMUM_BENDS = 12  # [P] of a curve: fewer do not tell a spike from noise
@@ -130,13 +130,13 @@ def _rms(bends: Array, kept: NDArray[np.bool_]) -> Array:
     return np.asarray(np.sqrt(np.divide(total, count, out=np.full(len(bends), np.nan), where=count > 0)))
 
 
-EXAMPLES = (20, 100_000)  # [P] of a validation set whose shares are told from a metric that happens to have levels
+EXAMPLES = (20, 100_000)  # [P] of a validation set, for which the levels of a metric count as shares of its examples
 
 _OF_A_STEP = 1.0 / math.sqrt(12.0)  # the standard deviation of what is rounded to a step of 1
 
 
 def granularity(values: Array) -> float:
-    """The step of a metric that is a share of so many examples, or a percentage; 0 where it is none.
+    """The step of a metric that is a share of a number of examples, or a percentage; 0 for other metrics.
 
     An accuracy on 200 examples has the step 0.005: its values are multiples of it, and many trials share one.
     """
@@ -156,6 +156,6 @@ def granularity(values: Array) -> float:
 
 
 def rounding_noise(values: Array) -> float:
-    """The standard deviation that the granularity of a metric hides; values that are not finite take no part."""
+    """The standard deviation that the granularity of a metric hides; values that are not finite are left out."""
     known = values[np.isfinite(values)]
     return _OF_A_STEP * granularity(known) if len(known) else 0.0

@@ -2,8 +2,8 @@
 
 Position 0 is the lower limit and 1 the upper. A range has a scale; so has a choice of numbers, [32, 64, 128, 256],
 whose values have an order. Some ends cannot be moved: those that are declared, and those that the hyperparameter's name
-implies. A best dropout of 0 or a best momentum near 1 says nothing about the range, though nobody declared a limit:
-above all in studies that were run elsewhere, whose declarations know no limits.
+implies. A best dropout of 0 or a best momentum near 1 shows nothing about the range, even without a declared limit:
+above all in imported studies, which declare no limits.
 """
 
 import math
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tuner.design.hyperparameters import Choice, Hyperparameter, Range, Value
 
-MINIMUM_LEVELS = 3  # [P] of an ordered choice: of two values one is better, which is no trend
+MINIMUM_LEVELS = 3  # [P] of an ordered choice: two values do not show a trend
 
 
 _ANY_SIGN = {"log", "log2", "log10", "ln", "exp", "exponent", "power", "offset", "shift", "delta", "bias"}
@@ -83,7 +83,7 @@ def axis_of(hyperparameter: Hyperparameter) -> Axis | None:
 
 
 def ordered_levels(domain: Choice) -> tuple[float, ...]:
-    """The values of a choice of numbers, ascending; empty where one of them is no finite number."""
+    """The values of a choice of numbers, ascending; empty where one of them is not a finite number."""
     found = [_number(value) for value in domain.choices]
     numbers = sorted({number for number in found if number is not None})
     return tuple(numbers) if len(numbers) == len(domain.choices) else ()

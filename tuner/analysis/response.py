@@ -23,7 +23,8 @@ _OFFSETS = (0.15, 0.5)  # of the logarithms that pull in a long tail of bad tria
 TAIL = 4.0  # [P] values further above the best than this many times the third quartile count as that far
 
 
-# [P] priors of the logarithms of length scales (in ranges), amplitude and noise (in spreads): mean and deviation.
+# [P] priors (mean and deviation) of the logarithms of length scales, in ranges, and of amplitude and noise, in
+# standard deviations of the trials.
 LENGTH_PRIOR, AMPLITUDE_PRIOR, NOISE_PRIOR = (1.0, 1.0), (1.0, 1.0), (-2.5, 1.2)
 TILT_PRIOR = 2.0  # [P] the deviation of the weights, in 1 / ranges, of the two hyperparameters of a ridge
 TILTED = 4.0  # [P] by which the logarithm of the posterior has to be better with a ridge
@@ -34,9 +35,9 @@ _MOST_ITERATIONS = 60
 
 
 PAYS = 2.0  # [P] standard deviations, and
-PAYS_AT_LEAST = 0.05  # [P] spreads by which the others must make it better to be moved
+PAYS_AT_LEAST = 0.05  # [P] standard deviations of the trials by which moving the others must improve the score
 SHALLOW = 0.35  # [P] of what is lost by moving one alone is lost where the other follows: a ridge
-LOST = 0.5  # [P] spreads that are lost by moving one alone: less is no slope that something could make up for
+LOST = 0.5  # [P] standard deviations that are lost by moving one alone: a smaller loss needs no partner
 SURELY_LOST = 3.0  # [P] standard deviations of that loss
 REACH, FAR = 0.4, 0.25  # [P] of the range by which one is moved; shorter ways, before an edge, show no ridge
 FOLLOWS = 0.15  # [P] of the range by which the other moves
@@ -139,7 +140,7 @@ class Response:
     def minimizer(self, held: Mapping[int, float] | None = None, near: Array | None = None) -> Array:
         """Where in the unit cube the mean is least, to about 0.01 in each dimension.
 
-        `held`: columns with the value they have to have; `near`: looked at first.
+        `held`: columns with the value they have to have; `near`: tried first.
         """
         rng = np.random.default_rng(0)
         anywhere = rng.random((_CANDIDATES, self.units.shape[1]))

@@ -1,13 +1,13 @@
-"""The fit over a search space that neither bad luck nor a plateau of bad values steers.
+"""The fit over a search space that does not depend on bad luck or on a plateau of bad values.
 
 Trials that failed by bad luck are far worse than what all the others make of their place; they are set aside. A
-collapsed run is no noise of the objective: one in seven of them, and a fit that takes them for noise knows nothing
-about the space any more. They lie on one side only, which is what lets them be told apart even where most trials
-failed: the fit grows from the lower envelope of the values.
+collapsed run is not noise of the objective: if one in seven trials collapses, a fit that takes them for noise shows
+nothing about the space. Collapsed runs lie on one side only, so they can be recognized even where most trials failed:
+the fit grows from the lower envelope of the values.
 
-Far from the optimum nothing is learned, and every trial stays at the level of guessing. Such a trial is at least so
-bad; a smooth function that has to bend there would know nothing of the place where it matters. So each gets the value
-that the trials off the plateau lead to expect there, where that is worse.
+Far from the optimum nothing is learned, and every trial stays at the level of guessing. Such a trial is at least that
+bad, and a smooth function that has to bend there would fit badly where it matters. So each of these trials gets the
+value that the trials off the plateau predict there, where that is worse.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy.linalg import solve
 from tuner.analysis.noise import Array
 from tuner.analysis.response import Response, fitted_response
 
-# [P] Where a fit of all trials has less noise, in spreads, and predicts more of their variance, none is set aside.
+# [P] Where a fit of all trials has less noise, in standard deviations, and predicts more of their variance, it stands.
 NOISY, PREDICTED = 0.3, 0.85
 FAR = 3.0  # [P] standard deviations above the fit of the others: by luck
 CLEARER = 0.5  # [P] and then the others are predicted with at most this share of the error that they had with them

@@ -1,7 +1,7 @@
 """A round with everything that was trained for it: its study, and the studies of its widened space (B20).
 
-`tuner boundaries --expand` makes "round-1-wide-1" beside "round-1". Its trials lie only where the wider space is new,
-and are numbered from 1,000 on (the next widening from 2,000), so that both together are one study.
+`tuner boundaries --expand` makes "round-1-wide-1" in addition to "round-1". Its trials lie only where the wider space
+is new, and are numbered from 1,000 on (the next widening from 2,000), so that both together are one study.
 """
 
 import re

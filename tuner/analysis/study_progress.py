@@ -10,6 +10,9 @@ from tuner.shown import shown
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
+MOST_LISTED = 10
+LONGEST_REASON = 200  # characters
+
 
 def standing(ledger: Ledger, names: list[str]) -> pd.DataFrame:
     """A row for each study of these campaigns: trials by state, budget, share of the steps done, best value.
@@ -50,17 +53,13 @@ def _identity(row: StudyRow) -> str:
 
 
 def in_words(frame: pd.DataFrame) -> pd.DataFrame:
-    """The states in words, those without trials left out; a goal that several studies share said once."""
+    """The states in words, those without trials left out; a goal that several studies share stands once."""
     states = [state.value for state in State]
     words = [", ".join(f"{row[state]} {state}" for state in states if row[state]) for _, row in frame.iterrows()]
     goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
-    told = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done", "best_value": "best"})
-    some = ["identity"] if told["identity"].str.startswith("weaker").any() else []
-    return told[["campaign", "study", "trials", "states", "max_train_steps", "done", "best", *some, "goal"]]
-
-
-MOST_LISTED = 10
-LONGEST_REASON = 200  # characters
+    shown_rows = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done", "best_value": "best"})
+    some = ["identity"] if shown_rows["identity"].str.startswith("weaker").any() else []
+    return shown_rows[["campaign", "study", "trials", "states", "max_train_steps", "done", "best", *some, "goal"]]
 
 
 @dataclass(frozen=True, slots=True)

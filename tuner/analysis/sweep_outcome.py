@@ -25,7 +25,7 @@ def sweep_outcome(fits: pd.DataFrame, max_steps: int) -> SweepOutcome:
         return not_fitted(fits, max_steps)
     fastest = fitted.sort_values("first_fit", kind="stable").iloc[0]
     tied = fitted[fitted["last_unfit"] < fastest["first_fit"]]
-    # A trial that failed or was cancelled says nothing about its rate: the grid ends where trials were finished.
+    # A trial that failed or was cancelled shows nothing about its rate: the grid ends where trials were finished.
     fits = fits[fits["state"].isin(["complete", "infeasible"])]
     grid = [float(rate) for rate in fits["learning_rate"]]
     for direction, end in _ENDS:
@@ -131,7 +131,7 @@ def _two_digits(steps: int) -> int:
 
 
 def _nothing_alive(fits: pd.DataFrame) -> Reason:
-    """No trial ended with a finite training metric; only divergence says that the rates are too high."""
+    """No trial ended with a finite training metric; only divergence shows that the rates are too high."""
     states = fits["state"]
     if (states == "complete").any():
         return Reason("never_finite", "likely", "the training metric is not finite at the last step of any trial")

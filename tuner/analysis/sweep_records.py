@@ -22,7 +22,7 @@ class SweepRecords:
     """A sweep that has come to an end.
 
     stages: its grid alone; where no grid was needed to see that nothing fits, all stages of the greatest length.
-    margin: round 1 takes so many times the steps to fit.
+    margin: the length of round 1 as a multiple of the steps to fit.
     """
 
     name: str
@@ -92,10 +92,10 @@ def refuse_failed_rates(failed: Sequence[str], study: object) -> None:
     study: the study file or the campaign's name, for the way out.
     """
     if failed:
-        told = "\n".join(f"  {line}" for line in (*failed[:MOST_LISTED], *["  ..."] * (len(failed) > MOST_LISTED)))
+        listed = "\n".join(f"  {line}" for line in (*failed[:MOST_LISTED], *["  ..."] * (len(failed) > MOST_LISTED)))
         raise TrialsFailed(
             f"{len(failed)} learning rates of the sweep FAILED, so it gives no number of steps (a rate that FAILED is "
-            f"not a rate that did not fit):\n{told}\nremove the cause, then train them again: tuner sweep "
+            f"not a rate that did not fit):\n{listed}\nremove the cause, then train them again: tuner sweep "
             f"{word(study)} --retry-failed"
         )
 

@@ -19,14 +19,14 @@ from tuner.design.objective import Objective, metric_from
 
 MOST_SHARES = 200  # [P] of the budget; more evaluations are averaged
 MISSED = 0.1  # [P] of its evaluations: a trial that lacks more was evaluated at its own steps
-NEAR = 2.0  # [P] of its own distances of evaluations: so far beyond its evaluations the end of a curve stands for it
+NEAR = 2.0  # [P] times the distance of its evaluations: so far beyond them a curve keeps its last value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curves:
     """The curves of some trials (rows) at common steps (columns), negated where the objective is maximized.
 
-    steps: [columns] ascending; the end of each share of the budget where trials have steps of their own.
+    steps: [columns] ascending; the end of each share of the budget where trials have different steps.
     at: [columns] where the values were measured: `steps`, or on average in each share.
     values: [trials, columns]; NaN where a value is not finite, or nothing was measured.
     noise: [trials] of one column, NaN where it is not known; at least what the granularity of the metric hides (an
@@ -47,7 +47,7 @@ class Curves:
 
     @property
     def resolved(self) -> NDArray[np.bool_]:
-        """The trials with enough evaluations of their own to see the first part of the budget (D14)."""
+        """The trials with enough evaluations to resolve the first part of the budget (D14)."""
         enough = self.evaluations >= MINIMUM_EVALUATIONS
         return enough if self.own_steps else np.full(len(self.values), True)
 

@@ -1,8 +1,8 @@
 """What to do where no learning rate of a sweep fitted the training set (A19, A37, D8).
 
-Validation is looked at first: where it was best long before the end, neither more steps nor other rates are worth
-anything, whatever the training metric still gains. Else a criterion that cannot be reached (label noise, a small model)
-is told from one that needs more steps. Every proposal is a line of the study file with its number.
+Validation is judged first: where it was best long before the end, neither more steps nor other rates help, whatever the
+training metric still gains. Otherwise a criterion that cannot be reached (label noise, a small model) is distinguished
+from one that needs more steps. Every proposal is a line of the study file with its number.
 """
 
 import math
@@ -18,10 +18,10 @@ from tuner.design.study import Study
 from tuner.records.sweep_outcomes import NotFitted, Reason
 
 STILL = 0.75  # [P] of the steps: validation that was best after that may still improve
-LENGTHENED = 1.5  # [P] times the projected steps, since a pace slackens
-FURTHER = 2  # and at least so many times the steps that were not enough
-MOST_FURTHER = 16  # [P] times those steps are more than anybody should train for a criterion
-ROUND_MARGIN = 2.0  # round 1 trains so many times the steps at which validation stopped improving (A9)
+LENGTHENED = 1.5  # [P] times the projected steps, since progress slows down
+FURTHER = 2  # and at least this many times the steps that were not enough
+MOST_FURTHER = 16  # [P] times those steps are too many to train for a criterion
+ROUND_MARGIN = 2.0  # times the steps at which validation stopped improving is the length of round 1 (A9)
 
 Validation = Literal["unknown", "worse", "flat", "improving"]
 
@@ -134,7 +134,7 @@ def unfitted_caveats(unfitted: Unfitted) -> tuple[str, ...]:
             "it did not reach the fit criterion, so regularization can help (A5).",
         )
     if unfitted.seen.empty:
-        return ("Validation was not recorded, so nothing is said about regularization (A37).",)
+        return ("Validation was not recorded, so whether regularization can help is not known (A37).",)
     return (
         "Validation did not get worse at any learning rate and the training set is not fitted, so regularization is "
         "unlikely to help much (A37).",
@@ -164,7 +164,7 @@ def _validation_words(unfitted: Unfitted) -> str:
         )
     if state == "improving":
         return f"{where} {at}, so it may still improve. "
-    return f"{where} {at} and gained nothing more. "
+    return f"{where} {at} and did not improve after that. "
 
 
 def _proposals(unfitted: Unfitted) -> Iterator[Proposal]:
@@ -187,7 +187,7 @@ def _proposals(unfitted: Unfitted) -> Iterator[Proposal]:
 
 def _without_trials(names: Sequence[str]) -> Proposal:
     if "never_finite" in names:
-        return Proposal("", "", "mend the training metric of fitted_when: a value that is not finite never fits")
+        return Proposal("", "", "correct the training metric of fitted_when: a value that is not finite never fits")
     return Proposal("", "", "see `tuner status` for why no trial was finished, and run the sweep again")
 
 
@@ -210,7 +210,7 @@ def _where_validation_was_best(unfitted: Unfitted) -> Iterator[Proposal]:
 def _length(step: int) -> Proposal:
     """Round 1 as long as validation improved, with a margin."""
     steps = rounded_up(ROUND_MARGIN * step)
-    why = f"{ROUND_MARGIN:g} times the {step:,} steps after which validation gained no more"
+    why = f"{ROUND_MARGIN:g} times the {step:,} steps after which validation stopped improving"
     if steps < MINIMUM_EVALUATIONS:
         steps, why = MINIMUM_EVALUATIONS, f"{why}, and not fewer than {MINIMUM_EVALUATIONS}, one for each evaluation"
     return Proposal(f"max_train_steps={steps}", "the first Round", why)

@@ -7,7 +7,7 @@ from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
 from tuner.cli.launch import print_plan, told_failures
 from tuner.cli.output import emit_findings, next_step, say
-from tuner.cli.places import exists, opened
+from tuner.cli.places import opened
 from tuner.cli.sessions import open_session
 from tuner.cli.training_options import Adopt
 from tuner.cli.watching import stop_on_signal, watch
@@ -23,6 +23,7 @@ from tuner.rounds.adoption import (
 )
 from tuner.rounds.imported_contest import imported_contest, imported_row, settle
 from tuner.rounds.launch import Session, plan_study
+from tuner.rounds.opening import storage_exists
 
 
 def adopt(options: Adopt) -> Exit:
@@ -37,7 +38,7 @@ def adopt(options: Adopt) -> Exit:
             return Exit.FINE
         finding = _hold_contest(session, made, options)
         emit_findings(session.name, made.study.name, [finding], options.form)
-        say(f"{finding.verdict.upper()}: in the log of adoptions of {session.name}")
+        say(f"{finding.verdict.upper()}: recorded in the log of adoptions of {session.name}")
         code = told_failures(session, [session.ledger.study(session.name, made.study.name)])
         next_step(command("adoptions", session.name), command("report", session.name))
         return code
@@ -66,7 +67,7 @@ def _hold_contest(session: Session, made: Contest, options: Adopt) -> Finding:
 
 def _is_imported(options: Adopt) -> bool:
     """Whether the study is the name of an imported one, and no file that can be trained."""
-    if options.study.is_file() or not exists(options.storage):
+    if options.study.is_file() or not storage_exists(options.storage):
         return False
     with opened(options.storage, create=False) as ledger:
         return imported_row(ledger, str(options.study)) is not None
@@ -85,7 +86,7 @@ def _compare_replicates(options: Adopt) -> Exit:
             else [settle(ledger, name, made, level=options.level, minimum_gain=options.minimum_gain)]
         )
     for finding in findings:
-        say(f"{finding.verdict.upper()}: in the log of adoptions of {name}")
+        say(f"{finding.verdict.upper()}: recorded in the log of adoptions of {name}")
         next_step(command("adoptions", name), command("report", name))
     emit_findings(name, made.study.name, findings, options.form)
     return Exit.FINE

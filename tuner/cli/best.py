@@ -88,7 +88,7 @@ def print_winner(told: dict[str, Any], words: str) -> None:
         changed = " with uncommitted changes" if revision.get("uncommitted") else ""
         show(f"  code: commit {revision['commit'][:12]}{changed}")
     if not told["exact"]:
-        show("  exact=false: trained under more than one set of Numerics, so it replays to other bits")
+        show("  exact=false: trained under more than one set of Numerics, so a replay gives other bits")
     show(f"  reproduce: {told['reproduce']}", whole=True)
 
 
@@ -100,7 +100,7 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
             "there; nothing was written"
         )
     if winner.checkpoint is None:
-        raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} any more")
+        raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} left")
     checkpoints = import_module("tuner.training.checkpoints")  # only here: all else works without torch
     weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)
     count = sum(tensor.numel() for tensor in weights.values())
@@ -110,6 +110,6 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
     )
     if beside is not None:
         say(
-            f"wrote {beside}: what a safetensors file cannot hold, extra state say; load both: model.load_state_dict("
+            f"wrote {beside}: extra state, which a safetensors file cannot hold; load both: model.load_state_dict("
             f"safetensors.torch.load_file({str(target)!r}) | torch.load({str(beside)!r}))"
         )

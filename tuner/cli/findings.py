@@ -82,7 +82,7 @@ def _write_expansion(storage: str | None, records: CampaignRecords, number: int)
     with opened(storage, create=False) as ledger:
         made, row = expand_round(ledger, records.name, number)
     say(f"wrote {row.study.name}: {'; '.join(made.widened)}")
-    say(f"{len(made.trials)} points, all in the new region; the trials of the old ranges count as sampled")
+    say(f"{len(made.trials)} points, all in the new part of the ranges; the trials of the old part are not repeated")
     next_step(
         command("launch", records.study_file() or records.name, after=("--round", number, "--expanded")),
         command("check", records.name, after=("--round", number)),

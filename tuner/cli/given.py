@@ -1,21 +1,18 @@
-"""Which study file, and where the records are, as this command knows it: every command that is printed says it again.
+"""The study file and the places of the records that this command was given: every command that it prints names them.
 
-So a command that somebody pastes reads the same records, in another terminal too.
+So a command that somebody pastes into another terminal reads the same records.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from tuner.security import holds_password, without_password
 from tuner.shown import commands_about, commands_with, word
 
-_TAKE_CHECKPOINTS = (
-    "run", "plan", "sweep", "launch", "worker", "budget-curve", "best", "exploit", "adopt", "score-test",
-    "verify", "adopt-storage",
-)  # fmt: skip
 _EXPOSED = (
     "note: everybody on this machine can read the password in --storage (ps shows it). Leave it out of the address: "
     "PGPASSWORD, ~/.pgpass or TUNER_STORAGE can hold it."
@@ -36,7 +33,7 @@ GIVEN = Given()
 
 
 def note_storage(value: str | None) -> str | None:
-    """Remember the storage of this command; a password that `ps` shows is told of, once."""
+    """Remember the storage of this command; a password that `ps` shows is warned of, once."""
     GIVEN.storage = value
     exposed = value is not None and holds_password(value) and value != os.environ.get("TUNER_STORAGE")
     if exposed and not GIVEN.warned:
@@ -86,9 +83,16 @@ def place_options(verb: str) -> str:
         storage = None if storage == os.environ.get("TUNER_STORAGE") else without_password(storage)
     if storage is not None:
         said += f" --storage {word(storage)}"
-    if GIVEN.checkpoints is not None and verb in _TAKE_CHECKPOINTS:
+    if GIVEN.checkpoints is not None and _takes_checkpoints(verb):
         said += f" --checkpoints {word(GIVEN.checkpoints)}"
     return said
+
+
+def _takes_checkpoints(verb: str) -> bool:
+    """Whether `tuner VERB` has the option --checkpoints; its options import this module, so they are looked up here."""
+    record = import_module("tuner.cli.commands").commands().get(verb)
+    options = record and import_module("tuner.cli.options").loaded(record.options)
+    return "checkpoints" in getattr(options, "__dataclass_fields__", ())
 
 
 def command(verb: str, *named: object, after: Sequence[object] = ()) -> str:

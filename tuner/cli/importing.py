@@ -7,6 +7,7 @@ from tuner.cli.storage_options import ImportOptuna, ImportTable
 from tuner.interchange.imported import Imported, outdated, write_imported
 from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
 from tuner.interchange.tables_in import TableTerms, imported_from_tables
+from tuner.shown import counted
 
 
 def import_optuna(options: ImportOptuna) -> None:
@@ -44,8 +45,8 @@ def _write(name: str, imported: Imported, options: ImportOptuna | ImportTable) -
         say(f"note: {note}")
     if older:
         say(
-            f"note: {older} trials have got on since they were imported and are left as they were; import the study "
-            "again under another name: --study NAME"
+            f"note: {counted(older, 'trial')} made more steps since the import and did not change here; to have them, "
+            "import the study under another name: --study NAME"
         )
     study = imported.study
     say(

@@ -77,20 +77,23 @@ def print_plan(*plans: Plan) -> None:
     console().print(table)
     for plan in plans:
         if plan.finished:
-            say(f"{plan.study.name}: {plan.finished} more trials are finished, and nothing of them is repeated")
+            say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
     if saved := sum(plan.saved_steps for plan in plans):
         share = saved / (saved + sum(plan.steps for plan in plans))
-        say(f"saved: {saved:,} steps ({share:.0%}) are taken over from trials that begin alike, with the same bits")
+        say(
+            f"saved: {saved:,} steps ({share:.0%}) are inherited from trials that begin with the same steps; the bits "
+            "are the same"
+        )
     for plan in plans:
         if plan.evaluation_seconds > MUCH_EVALUATION * plan.seconds > 0.0:
             say(
-                f"evaluations take {plan.evaluation_seconds / plan.seconds:.0%} of the time of {plan.study.name}: a "
-                "smaller training_evaluation_examples of the workload, or fewer evaluations of the Campaign (from "
-                f"{MINIMUM_EVALUATIONS} on verdicts can be read), makes it shorter"
+                f"evaluations take {plan.evaluation_seconds / plan.seconds:.0%} of the time of {plan.study.name}. "
+                "To shorten it, lower training_evaluation_examples of the workload, or evaluations of the Campaign "
+                f"(verdicts need at least {MINIMUM_EVALUATIONS})"
             )
     say(
-        "a dry run: nothing was trained or written; times are for one trial after the other, on this machine as busy "
-        "as it is now: trials that train together (--fuse), or in several processes (--workers), take less"
+        "This was a dry run: nothing was trained or written. Time estimates assume one trial at a time under the "
+        "current machine load; trials that train together (--fuse) or in several processes (--workers) take less"
     )
 
 
@@ -110,7 +113,10 @@ def print_fusion(session: Session, prepared: Prepared) -> None:
     for name, way in sorted(choice.ways.items(), key=lambda item: (item[1], item[0])):
         table.add_row(Text(shown(name)), way)
     console().print(table)
-    say(f"trials of this study can be fused ({choice.reason}); loop: once for each trial; shape group: {kind}")
+    say(
+        f"trials of this study can be fused ({choice.reason}). loop: the operation runs once for each trial. "
+        f"Shape group: {kind}"
+    )
 
 
 def told_failures(session: Session, rows: Sequence[StudyRow]) -> Exit:
@@ -123,8 +129,8 @@ def told_failures(session: Session, rows: Sequence[StudyRow]) -> Exit:
     for line in listed(failed):
         say(f"  {line}")
     say(
-        "remove the cause, then repeat the command with --retry-failed: they go on from their last saved state; "
-        "running again without a change will not help"
+        "remove the cause, then repeat the command with --retry-failed: the trials continue from their last saved "
+        "state. Running again without a change will not help"
     )
     return Exit.FAILED
 

@@ -42,7 +42,7 @@ def trials(options: Trials) -> None:
     if frames.study.kind == "exploitation":
         say(f"{frames.study.name}: {frames.study.goal}")
     objective = frames.study.objective
-    say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: over training")
+    say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: during training")
 
 
 def conclusions(options: Conclusions) -> None:

@@ -3,19 +3,13 @@
 from pathlib import Path
 
 from tuner.errors import DeclarationError
-from tuner.storage.engine import default_url, parsed_url
+from tuner.storage.engine import default_url
 from tuner.storage.store import Ledger, open_ledger
 
 
 def opened(storage: str | None, *, create: bool) -> Ledger:
     """The Ledger the user means; a reading command does not create one."""
     return open_ledger(storage or default_url(), create=create)
-
-
-def exists(storage: str | None) -> bool:
-    """Whether the storage is there already: a file that exists, or any other database."""
-    file = parsed_url(storage or default_url())
-    return file.get_backend_name() != "sqlite" or Path(file.database or "").exists()
 
 
 def study_file_of(ledger: Ledger, study_id: int, given: str) -> Path:

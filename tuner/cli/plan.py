@@ -63,9 +63,9 @@ def _print_one_length(session: Session, total_steps: int, count: int | None) -> 
     planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count)
     _print_table(session, planned)
     say(
-        f"trials of {budget.steps:,} steps ({budget.origin.sentence}): where more steps gain nothing the rounds do "
-        "not grow, and a total of steps buys trials. A round is longer where the best steps of the round before say "
-        "so; a sweep comes on top"
+        f"trials of {budget.steps:,} steps ({budget.origin.sentence}): more steps gain nothing here, so all "
+        "rounds have this length and --total-steps sets the number of trials. A round gets longer only if the best "
+        "steps of the round before ask for it. The steps of a sweep are not included"
     )
     _say_declarations([declaration_words(one, length=False) for one in planned])
     next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
@@ -93,8 +93,8 @@ def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
     console().print(table)
     seconds = sum(_seconds(session, one, price) for one in planned)
     say(
-        f"{total:,} steps in all, about {readable_seconds(seconds)} here, one trial after the other; what trials take "
-        "over from shorter ones is not taken off"
+        f"{total:,} steps in all, about {readable_seconds(seconds)} here, one trial at a time; steps that are "
+        "inherited from shorter trials are not subtracted"
     )
 
 

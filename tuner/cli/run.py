@@ -104,9 +104,9 @@ def _ask(decision: Decision, session: Session) -> None:
         say_lines(decision.lines, file, "the same command again")
         next_step(command("plot sweep", session.name))
         return
-    say(f"  --yes would: {decision.proposal}")
+    say(f"  --yes takes this action: {decision.proposal}")
     if decision.instead:
-        say(f"  the other way, wider ranges first: {decision.instead}")
+        say(f"  the alternative, wider ranges first: {decision.instead}")
     next_step(command("run", session.study_file or session.name, after=("--yes",)))
 
 

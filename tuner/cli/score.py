@@ -39,8 +39,8 @@ def score_test(options: ScoreTest) -> None:
     say(f"recorded before, for {about}; the test split is scored once (D31)")
     if (score.study, score.trial) != (chosen.row.study.name, chosen.record.number):
         say(
-            f"note: what is final now is {chosen.row.study.name} trial {chosen.record.number}; its score would need "
-            "test data that nobody has looked at"
+            f"note: the final configuration is now {chosen.row.study.name} trial {chosen.record.number}; to score it "
+            "you need test data that nobody has used yet"
         )
 
 
@@ -63,6 +63,6 @@ def replay(options: Replay) -> Exit:
         say("the same bits as recorded")
         return Exit.FINE
     say(f"first difference: {outcome.first_difference}")
-    nothing = "code, arguments, data and Numerics are as recorded: the training itself does not repeat its bits"
+    nothing = "code, arguments, data and Numerics are as recorded, so the training itself does not repeat its bits"
     say("; ".join(outcome.causes) or nothing)
     return Exit.FINDING

@@ -47,7 +47,7 @@ def _print_sweep(session: Session, outcome: Fitted | Invalid | NotFitted, form: 
     if isinstance(outcome, Fitted):
         next_step(command("launch", file, after=("--round", 1)), command("plot sweep", session.name))
         return Exit.FINE
-    say("no number of steps: see the action above")
+    say("no step budget could be determined: see the action above")
     if isinstance(outcome, Invalid):
         next_step(command("sweep", file, after=("--extend",)))
     elif isinstance(outcome, NotFitted):

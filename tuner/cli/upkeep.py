@@ -92,7 +92,7 @@ def move_with_words(root: Path, files: Sequence[Path]) -> None:
     say(f"when nothing is missed:  rm -r {word(trash)}")
     left = sorted(set(files) - set(moved))
     if left:
-        say(f"{counted(left, 'file')} could not be moved and stayed, {left[0]} for one")
+        say(f"{counted(left, 'file')} could not be moved, for example {left[0]}")
 
 
 def say_adoption(ledger: Ledger, plan: Adoption) -> None:
@@ -101,7 +101,7 @@ def say_adoption(ledger: Ledger, plan: Adoption) -> None:
     here = ledger.identity()
     if plan.owner is not None and not (here and here.copy_of is not None and plan.owner.identity == here.identity):
         whose = "a later state of this storage" if plan.owner.site.same(ledger.site()) else plan.owner.site.address
-        say(f"- the folder belongs to {whose} now, which is refused there from then on; nobody may be training with it")
+        say(f"- the folder belongs to {whose} now, which can no longer use it then; nothing may be training with it")
     for files, how in (
         (plan.there, "are there and whole"),
         (plan.elsewhere, f"will be linked or copied from {plan.source}"),
@@ -110,7 +110,7 @@ def say_adoption(ledger: Ledger, plan: Adoption) -> None:
             size = readable_bytes(sum(file.num_bytes for file in files))
             say(f"- {counted(files, 'recorded checkpoint file')} ({size}) {how}")
     if plan.lost:
-        say(f"- {counted(list(plan.lost), 'recorded checkpoint file')} cannot be had, and the trials go on without:")
+        say(f"- {counted(list(plan.lost), 'recorded checkpoint file')} are lost; their trials continue without them:")
         say_some([f"{path} {reason}" for path, reason in sorted(plan.lost.items())])
     if plan.unknown:
         list_files(plan.unknown, "checkpoint file", "that no record of this storage names, moved to the trash", "- ")

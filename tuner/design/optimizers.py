@@ -43,16 +43,17 @@ class OptimizerSpec:
     name: under which studies and points are stored; it never changes.
     settings: the hyperparameters that it reads, besides the learning rate.
     build: of the trained parameters, the values of a point (by short names), the learning rate of the first step, and
-        whether torch's fused kernels may be used: a torch optimizer with one parameter group. The trainer writes the
-        learning rate of each step into that group as "lr".
+        whether torch's fused kernels may be used: a torch optimizer. The trainer writes the learning rate of each step
+        into every parameter group as "lr", times the group's "lr_factor" where it has one.
     slots: of an optimizer that was built, the names under which its state has a tensor as large as the parameter,
         for each parameter, once it has made a step.
     counts_steps: whether its state has a float32 scalar "step" for each parameter, as torch's Adam has.
     settle_sparse: makes the sparse gradients of some parameters into what the optimizer takes; None: it takes none.
-    row_update: of the rows of stacked trials (`tuner.fused.optimizers.RowOptimizer`) and a trial's place among them,
-        a function of the learning rate (a float, or a float32 scalar on the device) that makes one update of this
-        trial, with the bits that `step` of the built optimizer gives it alone. None: such trials train one by one.
-        Raises NotFusible where the built optimizer cannot be updated so.
+    row_update: for an optimizer with one parameter group. It takes the rows of stacked trials
+        (`tuner.fused.optimizers.RowOptimizer`) and a trial's place among them, and returns a function of the learning
+        rate (a float, or a float32 scalar on the device). That function makes one update of the trial, with the bits
+        that `step` of the built optimizer gives the trial alone. None: such trials are trained one by one. Raises
+        NotFusible where the built optimizer cannot be updated so.
     """
 
     name: str

@@ -27,6 +27,8 @@ class RowOptimizer:
             raise NotFusible(
                 f"the optimizer {self.spec.name}: it has no update for stacked trials (row_update of its OptimizerSpec)"
             )
+        if len(optimizers[0].param_groups) > 1:
+            raise NotFusible(f"the optimizer {self.spec.name}: it has several parameter groups")
         self.optimizers = list(optimizers)
         self.parameters = [[_parameters(each)[place] for place in used] for each in optimizers]
         rows = [list(gradient.unbind(0)) for gradient in gradients]

@@ -25,7 +25,7 @@ def base_rate(frames: StudyFrames, trial: int) -> float:
     """
     row = frames.trials[frames.trials["trial"] == trial].iloc[0]
     searched = [row[name] for name in frames.hyperparameters if Name.of(name).short == "learning_rate"]
-    branches = {f"{row['optimizer']}.learning_rate"} if "optimizer" in row else set()
+    branches = {str(Name(str(row["optimizer"]), "learning_rate"))} if "optimizer" in row else set()
     fixed = [one.value for name, one in frames.study.fixed if name in branches | {"learning_rate"}]
     known = [rate for rate in (*searched, *fixed) if isinstance(rate, int | float) and not math.isnan(rate)]
     return float(known[0]) if known else 1.0

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol
 
-HEAVY = 500_000  # bytes of SVG: thousands of points are pixels anyway
+HEAVY = 500_000  # bytes; a larger SVG becomes a PNG, because thousands of points look the same as pixels
 PIXELS_PER_INCH = 96
 FINE = 200  # dots per inch of a PNG
 
 
 class Drawing(Protocol):
-    """What is used of a matplotlib Figure."""
+    """The part of a matplotlib Figure that is used."""
 
     def savefig(self, fname: Any, /, *, format: str, dpi: float) -> None: ...
     def get_size_inches(self) -> Any: ...
@@ -19,7 +19,7 @@ class Drawing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Source (a data URI) and size in CSS pixels, so that the page does not jump while it loads."""
+    """source: a data URI. width, height: CSS pixels, so that the page does not jump while it loads."""
 
     source: str
     width: int
@@ -28,7 +28,7 @@ class Image:
 
 
 def image_of(drawing: Drawing, description: str) -> Image:
-    """A figure with the words for those who cannot see it."""
+    """A figure as an image. description: the text for readers who cannot see it."""
     width, height = (round(float(inches) * PIXELS_PER_INCH) for inches in drawing.get_size_inches())
     kind, data = "svg+xml", _bytes_of(drawing, "svg")
     if len(data) > HEAVY:

@@ -1,4 +1,4 @@
-"""Frames as tables of text: what is a number stands right, what is too long is cut and says so."""
+"""Frames as tables of text: numbers are aligned right, and long tables are cut and count what is missing."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ import pandas as pd
 
 from tuner.report.wording import in_words, readable
 
-# Whole numbers that are names, not amounts: no groups of three.
+# Whole numbers that are names and not amounts are written without groups of three.
 _NAMES = ("trial", "seed", "data_seed", "rank")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`numeric` columns stand right."""
+    """numeric: cells are aligned right."""
 
     title: str
     numeric: bool = False
@@ -21,7 +21,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text. `marked` rows stand out; `hidden` counts the rows that were left out."""
+    """Rows of text. marked: places of highlighted rows. hidden: how many rows were left out."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -39,7 +39,7 @@ def table_of(
 ) -> Table:
     """The first `most` rows of a frame.
 
-    `titles` replace column names, and columns in `names` (of hyperparameters) keep theirs to the letter.
+    titles: replace column names. names: columns (hyperparameters) that keep their names to the letter.
     """
     shown = frame.head(most)
     renamed = {str(name): in_words(str(name)) for name in frame.columns if name not in names} | dict(titles or {})

@@ -1,4 +1,4 @@
-"""The best trial of a campaign, and how much better than the others it is."""
+"""The best configuration of a campaign, and how much better than the others it is."""
 
 import json
 from dataclasses import dataclass
@@ -42,28 +42,28 @@ class BestConfiguration:
 
     @property
     def value(self) -> float:
-        """The median of fresh seeds; without any the selected run's value."""
+        """The median of fresh seeds; without fresh seeds the value of the selected run."""
         return self.headline.value
 
     @property
     def behind(self) -> str:
-        """What the value is, and what the selected run had."""
+        """What the value is, and the value of the selected run."""
         return self.headline.words_behind
 
     @property
     def exact_point(self) -> str:
-        """The point as JSON: no digit is rounded away."""
+        """The configuration as JSON, with all digits."""
         return json.dumps(dict(self.record.point.values_by_name))
 
     @property
     def reproduce(self) -> str:
-        """The command that trains this trial again and compares it (B45)."""
+        """The command that trains this trial again and compares the bits (B45)."""
         study = self.study
         return f"tuner replay {study_file(study)} --round {study.study.round} --trial {self.record.number}"
 
 
 def winner_of(material: Material) -> BestConfiguration | None:
-    """The winner of the newest round that has a complete trial (A12); None where no round has."""
+    """The best configuration of the newest round with a complete trial (A12); None where no round has one."""
     study = next((study for study in material.newest_first if len(study.frames.complete)), None)
     if study is None:
         return None
@@ -95,7 +95,7 @@ def _winner(material: Material, study: StudyMaterial, found: Headline) -> BestCo
 
 
 def _inexact(record: TrialRecord) -> tuple[str, ...]:
-    told = "It is not exact: it was trained under more than one set of Numerics, and replays to other bits."
+    told = "It is not exact: it was trained under more than one set of Numerics, so a replay gives other bits."
     return () if record.exact else (told,)
 
 
@@ -124,7 +124,7 @@ def _searched(hyperparameter: Hyperparameter, value: Value) -> ShownValue:
 
 
 def _rivals(ranked: pd.DataFrame) -> list[str]:
-    """How close the next ones come: the best of many is lucky as well as good."""
+    """How close the next trials come: the best of many is lucky as well as good."""
     best, others = ranked["best_value"].iloc[0], ranked.iloc[1:]
     if others.empty:
         return ["It is the only complete trial."]
@@ -137,12 +137,12 @@ def _rivals(ranked: pd.DataFrame) -> list[str]:
     second = others.iloc[0]
     return [
         f"Best of {len(ranked)} complete trials. The next one, trial {second['trial']}, reached "
-        f"{readable(second['best_value'])}; whether that difference is more than trial variance, one seed cannot say."
+        f"{readable(second['best_value'])}. One seed each cannot tell the difference from trial variance."
     ]
 
 
 def _fresh_rivals(study: StudyMaterial, found: Headline, ranked: pd.DataFrame) -> list[str]:
-    """The next configuration with fresh seeds; and a trial of one seed whose value is better, with what decides."""
+    """The next configuration with fresh seeds; and a better trial with one seed, and the command for both."""
     told, objective = [], study.study.objective
     others = [(trial, *known) for trial, known in fresh_medians(study.frames).items() if trial != found.trial]
     for trial, value, count in others[:1]:
@@ -168,7 +168,7 @@ def _unfinished(study: StudyMaterial) -> list[str]:
 
 
 def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> tuple[str, ...]:
-    """The newest round names the winner; an older one that holds a better value is not hidden."""
+    """Better values in other rounds, a sentence each: the newest round names the winner and hides no older one."""
     objective = study.study.objective
     found = []
     for other in material.rounds:
@@ -188,5 +188,5 @@ def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> 
 
 
 def study_file(study: StudyMaterial) -> str:
-    """The study file as a command takes it."""
+    """The study file as a word of a command."""
     return next((word(one.study_file) for one in reversed(study.launches) if one.study_file), "STUDY_FILE")

@@ -1,4 +1,4 @@
-"""Values and declarations as a reader wants to see them."""
+"""Values and declarations as text for a reader."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from tuner.design.hyperparameters import Domain, Range
 from tuner.shown import counted
 
 NOTHING = "–"
-_LARGEST_WHOLE = 1e9  # larger whole floats are written with an exponent
+_LARGEST_WHOLE = 1e9  # larger whole numbers get an exponent
 
 
 def readable(value: Any) -> str:
@@ -49,16 +49,16 @@ def domain_words(domain: Domain) -> str:
 
 
 def scale_words(domain: Domain) -> str:
-    """On which scale it was sampled."""
+    """The scale that was sampled."""
     if not isinstance(domain, Range):
         return "choice"
     return f"{'log' if domain.log else 'linear'}{', integer' if domain.integer else ''}"
 
 
 def schedule_words(family: ScheduleFamily, trained: Iterable[Schedule]) -> str:
-    """The schedules that trials were trained with, as one phrase; the pieces of different ones as ranges of steps.
+    """The schedules of trained trials as one phrase. Pieces that differ between trials show their range of steps.
 
-    `family`: what was declared; it says whether the schedules of trials from elsewhere are known.
+    family: the declared family; it knows whether the schedules of trials from elsewhere are known.
     """
     if family.kind.unknown:
         return f"{family.kind.unknown} (trained elsewhere)"

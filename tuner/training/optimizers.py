@@ -15,7 +15,7 @@ _MADE_BY: WeakKeyDictionary[torch.optim.Optimizer, OptimizerSpec] = WeakKeyDicti
 def make_optimizer(
     name: object, parameters: Iterable[torch.nn.Parameter], point: Mapping[str, Any], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of a point. The trainer writes the learning rate of each step into its parameter group.
+    """The optimizer of a point. The trainer writes the learning rate of each step into its parameter groups.
 
     Raises DeclarationError for an unknown name, and WorkloadError where there is nothing to train, or where the record
     of the name builds something that the trainer cannot use.
@@ -28,10 +28,10 @@ def make_optimizer(
             "a plain list or dict, where torch does not find them (write nn.ParameterList or nn.ModuleList)"
         )
     optimizer = spec.build(trained, point, learning_rate, fused_is_right(trained))
-    if not isinstance(optimizer, torch.optim.Optimizer) or len(optimizer.param_groups) != 1:
+    if not isinstance(optimizer, torch.optim.Optimizer):
         raise WorkloadError(
-            f"the optimizer {spec.name!r} of {OPTIMIZERS.source_of(spec.name)} must build a torch.optim.Optimizer with "
-            f"one parameter group, whose learning rate the trainer sets, got {optimizer!r}"
+            f"the optimizer {spec.name!r} of {OPTIMIZERS.source_of(spec.name)} must build a torch.optim.Optimizer, got "
+            f"{optimizer!r}"
         )
     _MADE_BY[optimizer] = spec
     return optimizer

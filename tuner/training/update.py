@@ -82,7 +82,7 @@ class Update:
         self.model = model
         self.parameters = parameters
         self.optimizer = optimizer
-        self._group = optimizer.param_groups[0]
+        self._groups = [(group, group.get("lr_factor", 1.0)) for group in optimizer.param_groups]
         self._step = plain_step(optimizer)
 
     def make(self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool) -> torch.Tensor:
@@ -113,6 +113,7 @@ class Update:
             self.model.train()
 
     def apply(self, step: int) -> None:
-        """The optimizer's step at the learning rate of this step."""
-        self._group["lr"] = self.rule.rates[step]
+        """The optimizer's step at the learning rate of this step, times the factor of each parameter group."""
+        for group, factor in self._groups:
+            group["lr"] = factor * self.rule.rates[step]
         self._step()

@@ -8,7 +8,7 @@ from tuner.analysis.study_frames import StudyFrames
 
 UNEQUAL = 1.5  # [P] times as many completed trials make a comparison unfair
 STRONG = 10  # [P] completed trials of each value for a strong answer
-SMALL = 3  # [P] a difference of no more trials is that of any quasi-random design
+SMALL = 3  # [P] trials: every quasi-random design has differences of this size
 
 QUESTION = Question(
     name="effort",

@@ -28,7 +28,7 @@ QUESTION = Question(
     ask=lambda frames: enough_points_finding(frames),
     plot="best-of-n",
     rules=("B21",),
-    uneven="many good trials may lie close together, and are no sign that the space is covered",
+    uneven="many good trials may lie close together, which does not show that the space is covered",
     pruned="they are not among the completed ones",
     weakened=True,
 )

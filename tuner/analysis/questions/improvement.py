@@ -49,7 +49,7 @@ def improvement_frame(frames: StudyFrames) -> pd.DataFrame:
     """One row a split that was measured, training first: what the good trials gained in the last 25 % of the budget.
 
     Columns: metric, trials, gain (mean, in units of the evaluation noise), gain_per_1000_steps (mean, in the metric's
-    units), still_improving (surely), saturated (surely no more), got_worse (surely).
+    units), still_improving (surely), saturated (surely not any more), got_worse (surely).
     """
     good = good_trials(frames)
     rows = []
@@ -132,7 +132,7 @@ def _action(frames: StudyFrames, verdict: str) -> str:
 def _caveats(falls: bool | None, *, died: bool) -> tuple[str, ...]:
     """`falls`: whether the learning rate decays to zero; None where its schedule is not known."""
     if died:
-        return ("The learning rate is (almost) zero in this part of the run, so a flat curve is no evidence (D9).",)
+        return ("The learning rate is (almost) zero in this part of the run, so a flat curve is not evidence (D9).",)
     if falls is False:
         return ()
     rate = "The learning rate falls" if falls else "The learning rate may fall (its schedule is not known)"

@@ -14,7 +14,7 @@ from tuner.design.names import Name
 MANY = 0.5  # [P] a larger share of infeasible trials needs another space (B22)
 MINIMUM_FINISHED = 5  # [P] finished trials below which a share of them shows nothing
 FEWEST_ALIKE = 3  # [P] trials that all ended alike show a common cause
-APART = 10.0  # [P] rates whose largest is so many times the smallest do not diverge alike because of the rate
+APART = 10.0  # [P] rates that differ by this factor do not diverge at the same place because of the rate
 EARLY = 10  # [P] steps within which rates that are all far too high may diverge together
 UNRELATED = 0.3  # [P] Kendall's tau of rate and step of divergence above minus this: the rate is not the cause
 SEPARATED = 0.5  # [P] |P(infeasible above feasible) - 1/2| * 2 beyond this names where they lie

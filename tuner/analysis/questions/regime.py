@@ -277,7 +277,7 @@ def _verdict(evidence: _Evidence) -> tuple[str, Strength, str]:
             return (
                 "not_compute_bound",
                 strength,
-                f"The training set was fitted and validation gained no more. {numbers}.",
+                f"The training set was fitted and validation did not improve after that. {numbers}.",
             )
         return "undecided", "none", f"The training set was fitted, and validation may still gain afterwards. {numbers}."
     if training.improving and validation.improving:

@@ -1,4 +1,4 @@
-"""How the budget was found: the sweep, what followed for round 1, and how the later rounds got theirs (A18-A31)."""
+"""How the budget was found: the sweep, the budget of round 1 from it, and where later budgets came from (A18-A31)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from tuner.shown import counted
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A number on the way from the sweep to the budget of round 1, and what it is."""
+    """One number on the way from the sweep to the budget of round 1, with its meaning."""
 
     value: str
     label: str
@@ -33,7 +33,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class BudgetPage:
-    """`reasons`: why nothing fitted, each with its weight. `earlier`: sweeps that another one followed."""
+    """The content of the section.
+
+    reasons: why no learning rate fitted, each with its weight. earlier: sweeps before the last one, a line each.
+    """
 
     lead: str
     chain: tuple[Link, ...]
@@ -48,7 +51,7 @@ class BudgetPage:
 
 
 def budget(material: Material) -> list[Part]:
-    """How long trials train and why; nothing before the first study."""
+    """How long trials train, and why; nothing before the first study."""
     if not material.studies:
         return []
     sweep, by_name = material.sweep, attempts(material.stages)
@@ -77,20 +80,18 @@ def _lead(material: Material) -> str:
             left = sum(
                 int(study.frames.trials["state"].isin(["waiting", "running"]).sum()) for study in material.stages
             )
-            return (
-                f"The sweep has not come to its end ({counted(left, 'trial')} left), so no number follows from it yet."
-            )
+            return f"The sweep has not finished ({counted(left, 'trial')} left), so it gives no budget yet."
         if material.rounds and all(study.study.source for study in material.rounds):
             return "The trials were trained elsewhere, and how their number of steps was chosen is not recorded."
-        return "No sweep was run: the lengths below were given, or follow from the production length or one another."
+        return "No sweep was run. The budgets below were declared, or follow from the production length or each other."
     if isinstance(material.sweep.outcome, Fitted):
         return (
-            "A sweep over constant learning rates, without regularization and augmentation, asked how many steps "
+            "A sweep over constant learning rates, without regularization and augmentation, counted the steps that "
             "fitting the training set takes. Round 1 trains longer than that, by a margin (A9, A18)."
         )
     if isinstance(material.sweep.outcome, Invalid):
-        return "The sweep's grid ends too early: what it measured is only an upper bound, and no number is given (A25)."
-    return "No learning rate of the sweep fitted the training set, so it gives no number of steps (A19)."
+        return "The sweep's grid ends too early. Its steps are only an upper bound, so no budget follows from it (A25)."
+    return "No learning rate of the sweep fitted the training set, so no budget follows from it (A19)."
 
 
 def _chain(material: Material) -> tuple[Link, ...]:
@@ -127,7 +128,7 @@ def _plot(sweep: SweepRecords | None) -> Image | None:
 
 
 def _rates(sweep: SweepRecords | None, fits: pd.DataFrame) -> Table:
-    """Every learning rate of the grid; the fastest is marked and has its refined interval."""
+    """Every learning rate of the grid. The fastest is marked and shows its refined interval."""
     if sweep is None:
         return Table((), ())
     criterion = sweep.frames.study.fitted_when
@@ -151,7 +152,7 @@ def _rate_row(row: Mapping[Any, Any], outcome: SweepOutcome) -> tuple[str, ...]:
 
 
 def rounds_table(material: Material) -> Table:
-    """One row a round; the share is of the longest one so far: the production length, where that was trained (A29)."""
+    """One row for each round. The share is that of the longest round: the production length, once trained (A29)."""
     longest = max((study.study.budget.max_train_steps for study in material.rounds), default=1)
     columns = (
         Column("round"), Column("max_train_steps", True), Column("share of the longest", True), Column("trials", True),
@@ -188,7 +189,7 @@ _STAGES = {
 
 
 def attempts(stages: Sequence[StudyMaterial]) -> dict[str, tuple[StudyMaterial, ...]]:
-    """The stages of each sweep by its name, the oldest first."""
+    """The stages of each sweep by the sweep's name, oldest first."""
     found: dict[str, tuple[StudyMaterial, ...]] = {}
     for stage in stages:
         name = "-".join(stage.study.name.split("-")[:2])
@@ -197,7 +198,7 @@ def attempts(stages: Sequence[StudyMaterial]) -> dict[str, tuple[StudyMaterial, 
 
 
 def stages_table(stages: Sequence[StudyMaterial]) -> Table:
-    """What each stage trained, in order."""
+    """One row for each stage, in order."""
     titles = ("stage", "study", "steps each", "trials", "trained steps", "ended")
     columns = tuple(Column(title, numeric=title in titles[2:5]) for title in titles)
     return Table(columns, tuple(_stage_row(stage) for stage in stages))
@@ -217,7 +218,7 @@ def _stage_row(stage: StudyMaterial) -> tuple[str, ...]:
 
 
 def attempt_line(name: str, stages: Sequence[StudyMaterial]) -> str:
-    """A sweep that another one followed, in a line: its grid, and what that grid says by itself."""
+    """An earlier sweep in one line: its grid, and the outcome of that grid."""
     trials = sum(len(stage.frames.trials) for stage in stages)
     steps = sum(stage.trained_steps for stage in stages)
     cost = f"{counted(trials, 'trial')}, {counted(steps, 'step')}"
@@ -230,7 +231,7 @@ def attempt_line(name: str, stages: Sequence[StudyMaterial]) -> str:
 def _attempt_outcome(stages: Sequence[StudyMaterial]) -> str:
     telling = next((stage for stage in stages if stage.study.name.endswith("-grid")), None)
     if any(stage.frames.trials["state"].isin(["waiting", "running"]).any() for stage in stages):
-        return "it was not brought to its end"
+        return "it did not finish"
     if telling is None:
         longest = max(stage.study.budget.max_train_steps for stage in stages)
         return f"no rate that was tried fitted in {counted(longest, 'step')}"

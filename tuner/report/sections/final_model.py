@@ -1,4 +1,4 @@
-"""The final model: which trial, which checkpoint, where its point came from, and how to have it (A12, A33, B45)."""
+"""The final model: trial, checkpoint, origin of the configuration, and how to export it (A12, A33, B45)."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,10 @@ from tuner.report.wording import NOTHING, readable
 
 @dataclass(frozen=True, slots=True)
 class FinalModel:
-    """`promoted`: the points of its round beside their first training; without rows where it searched anew.
+    """The content of the section.
 
-    better: what earlier rounds hold that is better.
+    promoted: the configurations of the round beside their first training; no rows where the round searched. better:
+    better values in earlier rounds, a sentence each. tested: scores on the test split; no rows before.
     """
 
     title: str
@@ -33,7 +34,7 @@ class FinalModel:
 
 
 def final_model(material: Material) -> list[Part]:
-    """The winner of the last round that has one; nothing before."""
+    """The best configuration of the last round that has one; nothing before."""
     winner = winner_of(material)
     if winner is None:
         return []
@@ -54,7 +55,7 @@ def final_model(material: Material) -> list[Part]:
 
 
 def _tested(material: Material) -> Table:
-    """The score on the test split, where it was made, with the trial it is of; without rows before."""
+    """The scores on the test split with their trial; no rows before they were measured."""
     score = material.ledger.conclusion(material.campaign, FinalScore)
     if score is None:
         return Table((), ())
@@ -63,7 +64,7 @@ def _tested(material: Material) -> Table:
 
 
 def _origin(winner: BestConfiguration) -> str:
-    """Where the point came from, in words."""
+    """Where the configuration came from, in words."""
     origin = winner.record.origin
     if winner.study.promoted:
         return f"{origin}, trained again"
@@ -72,7 +73,7 @@ def _origin(winner: BestConfiguration) -> str:
 
 
 def _metrics(winner: BestConfiguration) -> Table:
-    """Every metric of a split at the chosen step, and at the last one."""
+    """Every metric of a split at the chosen step and at the last step."""
     curves = winner.study.frames.curves
     mine = curves[curves["trial"] == winner.record.number]
     mine = mine[mine["metric"].astype(str).map(lambda text: metric_from(text).split != BATCH_LOSS.split).astype(bool)]
@@ -90,8 +91,8 @@ def _value(rows: pd.DataFrame) -> str:
 
 
 def _promoted_table(material: Material, study: StudyMaterial) -> Table:
-    """The trials of a promoting round by their number: value and best step now, and of the point's first training."""
-    titles = {"trial": False, "point of": False, "value there": True, "here": True, "best step": True}
+    """The trials of a promoting round: value and best step, and the value of the first training."""
+    titles = {"trial": False, "first trained as": False, "value then": True, "value now": True, "best step": True}
     rows = tuple(_promoted_row(material, study, number) for number in study.frames.trials["trial"])
     return Table(tuple(Column(title, number) for title, number in titles.items()), rows)
 

@@ -1,4 +1,4 @@
-"""The foot of the page: which versions and commands made the records, and which numbers the verdicts rest on."""
+"""The foot of the page: versions and commands behind the records, and the thresholds of the verdicts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tuner.storage.studies import LaunchRow
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """`thresholds`: each question with the named numbers its verdicts depend on."""
+    """The content of the section. thresholds: one row for each question, with the numbers its verdicts depend on."""
 
     launches: Table
     thresholds: Table
@@ -52,7 +52,7 @@ def _code(launch: LaunchRow) -> str:
 
 
 def _thresholds(material: Material) -> Table:
-    """Once a question: its thresholds are the same for every subject."""
+    """One row for each question, because its thresholds are the same for every subject."""
     placed = [*material.placed, *(one for study in material.rounds for one in study.placed)]
     found = {one.finding.question: one.finding.thresholds for one in placed}
     rows = (

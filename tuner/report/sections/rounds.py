@@ -1,4 +1,4 @@
-"""A section for each round: what was declared, its plots, its trials."""
+"""One section for each round: its declaration, its plots, its trials."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from tuner.report.tables import Column, Table, table_of
 from tuner.report.wording import NOTHING, domain_words, readable, scale_words, schedule_words
 from tuner.shown import counted
 
-MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` has them all
-_UNCOUNTED = ("failed", "infeasible", "complete", "running", "waiting", "cancelled")  # what asks for a look comes first
+MOST_TRIALS = 200  # rows of a table; `tuner trials -f csv` lists all
+_UNCOUNTED = ("failed", "infeasible", "complete", "running", "waiting", "cancelled")  # most urgent first
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,10 @@ class PagePlot:
 
 @dataclass(frozen=True, slots=True)
 class StudyPage:
-    """Everything about one study.
+    """Everything about one round.
 
-    promoted: its points were chosen and not searched. uncounted: the trials no verdict speaks of, with their reasons.
+    promoted: its configurations were chosen from an earlier round. uncounted: trials that no verdict rests on, with
+    their reasons.
     """
 
     study: Study
@@ -51,7 +52,7 @@ class StudyPage:
 
 
 def studies(material: Material) -> list[Part]:
-    """One section a round, in the order of their start."""
+    """One part for each round, in the order of their start."""
     rounds = material.rounds
     pages = [_page(one, rounds[place - 1] if place else None) for place, one in enumerate(rounds)]
     return [Part(one.anchor, page, one.study.name) for one, page in zip(rounds, pages, strict=True)]
@@ -83,12 +84,12 @@ def _facts(frames: StudyFrames) -> list[tuple[str, str]]:
         ("Optimizer", study.optimizer or ("unknown" if study.source else "searched")),
         ("Batch size", f"{study.batch_size:,}" if study.batch_size else "unknown"),
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
-        ("Points", _points(study)),
+        ("Configurations", _points(study)),
     ]
 
 
 def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:
-    """What was widened after the first points, and how many trials lie where that is new (B20)."""
+    """Which ranges were widened, and how many trials lie in the new regions (B20)."""
     for place, (before, after) in enumerate(pairwise(material.rows), 1):
         old = {h.name: h.domain for h in before.study.hyperparameters}
         wider = [
@@ -97,16 +98,16 @@ def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:
             if old.get(h.name, h.domain) != h.domain
         ]
         trained = int((material.frames.trials["trial"] // WIDENING_NUMBERS == place).sum())
-        trials = f"{counted(trained, 'trial')} where that is new" if trained else "planned, not trained yet"
+        trials = f"{counted(trained, 'trial')} in the new region" if trained else "planned, not trained yet"
         yield "Widened", f"{'; '.join(wider)}: {trials} ({after.study.name})"
 
 
 def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
-    """What was trained, what was taken over from trials that began alike, and whether all of it is exact."""
+    """How many steps were trained, how many were inherited, and whether all trials are exact."""
     trials = material.frames.trials
     saved, inexact = int(trials["inherited"].sum()), int((~trials["exact"].astype(bool)).sum())
     share = saved / max(int(trials["steps"].sum()), 1)
-    taken = f"; {counted(saved, 'step')} ({share:.0%}) taken over from trials that began alike" if saved else ""
+    taken = f"; {counted(saved, 'step')} ({share:.0%}) inherited from trials with the same prefix" if saved else ""
     facts = [("Steps", f"{counted(material.trained_steps, 'step')} trained{taken}")]
     if inexact:
         facts.append(("Not exact", f"{counted(inexact, 'trial')} trained under more than one set of Numerics"))
@@ -117,7 +118,7 @@ def _points(study: Study) -> str:
     if study.source:
         return f"{study.num_trials:,}, trained elsewhere: {study.source}"
     chosen = "; ".join(f"{name} {trial}" for name, trial in study.lineage)
-    return f"{study.num_trials:,}, {f'those of {chosen}' if chosen else f'from seed {study.seed}'}"
+    return f"{study.num_trials:,}, {f'those of {chosen}' if chosen else f'quasi-random, seed {study.seed}'}"
 
 
 def _space(study: Study) -> Table:

@@ -14,13 +14,13 @@ from tuner.report.winner import BestConfiguration, winner_of
 from tuner.report.wording import in_words, moment, readable_moment
 from tuner.shown import counted
 
-# What has a result comes first in the bar of states.
+# The bar shows trials with a result first.
 _STATES = (State.COMPLETE, State.INFEASIBLE, State.FAILED, State.CANCELLED, State.RUNNING, State.WAITING)
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Trials in one state, and their part of all in percent."""
+    """Trials in one state, and their share of all trials in percent."""
 
     state: str
     count: int
@@ -29,7 +29,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Masthead:
-    """What the records are, and where they come from. `goals`: of each round by its name."""
+    """What the records are and where they come from. goals: the goal of each round, by the round's name."""
 
     campaign: str
     goals: tuple[tuple[str, str], ...]
@@ -39,7 +39,7 @@ class Masthead:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A finding in a line, with the anchor of its card and the tone that colours it."""
+    """A finding in one line, with the anchor of its card. tone: sets the colour."""
 
     anchor: str
     study: str
@@ -53,9 +53,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The winner, what needs action, and every verdict: rounds first, the newest of them before the others.
+    """The best configuration, what needs action, and every verdict: newest round first, then the budget.
 
-    followed: what asked for action and got it, with what was done.
+    followed: findings whose action a later round took, with what that round did.
     """
 
     winner: BestConfiguration | None
@@ -69,7 +69,7 @@ class Summary:
 
 
 def masthead(material: Material) -> list[Part]:
-    """Campaign, goals, trials by state and steps of its rounds; the sweep is counted apart."""
+    """Campaign, goals, trials by state, steps of the rounds; the sweep is counted separately."""
     counted_ones = material.rounds or material.stages
     states = (
         pd.concat([study.frames.trials["state"] for study in counted_ones]) if counted_ones else pd.Series(dtype=str)
@@ -103,12 +103,12 @@ def _facts(material: Material) -> list[tuple[str, str]]:
 
 
 def _elsewhere(material: Material) -> bool:
-    """Whether all that the page is about was run elsewhere."""
+    """Whether all studies were trained elsewhere."""
     return bool(material.studies) and all(study.study.source for study in material.studies)
 
 
 def _beginning(material: Material) -> list[tuple[str, str]]:
-    """When it was started; of what was run elsewhere the import, and the first trial's start where it was recorded."""
+    """When the campaign started; for a study from elsewhere its import, and the first trial's start where recorded."""
     if not material.studies:
         return [("Started", "not yet")]
     first = material.studies[0]
@@ -138,7 +138,7 @@ def code_of(material: Material) -> str:
 
 
 def summary(material: Material) -> list[Part]:
-    """The answer first."""
+    """The answer: the best configuration, the next actions, all verdicts."""
     groups = [(study.study.name, _lines(study.study.name, study.placed)) for study in material.newest_first]
     groups.append(("the budget", _lines("", material.placed)))
     told = tuple((name, lines) for name, lines in groups if lines)
@@ -150,7 +150,7 @@ def summary(material: Material) -> list[Part]:
 
 
 def _followed(material: Material) -> dict[str, str]:
-    """Anchors of what a later round did already: a budget that may be too short was followed by a longer one."""
+    """Findings whose action a later round took, by anchor: a longer round followed a budget that may be too short."""
     found: dict[str, str] = {}
     for place, study in enumerate(material.rounds):
         steps = study.study.budget.max_train_steps
