@@ -22,7 +22,7 @@ from tuner.system import sync_folder
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
+class FolderAdoption:
     """What an adoption will do. Made without writing anything.
 
     root: the folder that will be the storage's own. owner: whose it is now. there: recorded files that lie in it whole.
@@ -42,7 +42,7 @@ class Adoption:
     needed: bool = True
 
 
-def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoption:
+def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> FolderAdoption:
     """How the storage would get the folder `root`. Reads every recorded file; writes nothing.
 
     Recorded files that are not in `root` are looked for in `source`. Raises StorageError where the folder has nothing
@@ -50,7 +50,7 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoptio
     """
     owner, names, known = owner_or_none(root), checkpoint_names(root), ledger.checkpoint_files()
     if _is_settled(ledger, root):
-        return Adoption(root, source, owner, needed=False)
+        return FolderAdoption(root, source, owner, needed=False)
     not_here = differences(root, known)
     there = tuple(file for file in known if file.path not in not_here)
     lost = dict(not_here)
@@ -59,7 +59,7 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoptio
     _refuse_strangers(ledger, root, owner, there, bool(names))
     _refuse_training(ledger, owner)
     paths = {file.path for file in known}
-    return Adoption(
+    return FolderAdoption(
         root,
         source,
         owner,
@@ -71,7 +71,7 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoptio
     )
 
 
-def begin_adoption(ledger: Ledger, plan: Adoption) -> None:
+def begin_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """Make the folder the storage's own; from now on its original is refused there. The storage is still a copy.
 
     Raises StorageError, Paused.
@@ -89,7 +89,7 @@ def begin_adoption(ledger: Ledger, plan: Adoption) -> None:
     failpoint("adopt-owned")
 
 
-def bring_files(plan: Adoption) -> None:
+def bring_files(plan: FolderAdoption) -> None:
     """Link or copy the recorded files into the new folder; complete files that are there already stay.
 
     Raises StorageError for a file that is not what was recorded, Paused for a full disk.
@@ -109,7 +109,7 @@ def bring_files(plan: Adoption) -> None:
             failpoint("adopt-brought")
 
 
-def end_adoption(ledger: Ledger, plan: Adoption) -> None:
+def end_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """The storage is no copy any more; its default folder is the one that it has now."""
     if ledger.file is not None:
         folder, root = ledger.file.parent.resolve(), plan.root.resolve()
