@@ -266,7 +266,8 @@ def measure(package: Path, *, with_frames: bool = True) -> tuple[dict[str, str],
     if with_frames:
         for title, command in STEPS.items():
             stack = frames_of_a_step(package, command)
-            figures[f"frames of one step, {title}"] = f"{len(stack)}"
+            training = sum(frame.startswith("training/") for frame in stack)
+            figures[f"frames of one step, {title}"] = f"{len(stack)} ({training} in training)"
             listed[f"frames of one step, {title}"] = stack
     return figures, listed
 

@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from write_pages import as_markup, write_pages  # noqa: E402  (what is generated from the program itself)
+from write_pages import as_markup, with_links, write_pages  # noqa: E402  (what is generated from the program itself)
 
 from tuner import __version__  # noqa: E402
 
@@ -19,11 +19,12 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 default_role = "code"  # docstrings write names as `name`
 autodoc_member_order = "bysource"
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 120
 nitpick_ignore_regex = [("py:.*", r".*")]  # types of docstrings are names of other packages and of our own modules
 smartquotes = False  # two hyphens of an option stay two
 html_theme = "furo"
 html_title = "tuner"
+html_extra_path = ["generated/extra"]  # the example report
 html_show_sourcelink = False
 html_copy_source = False
 
@@ -31,9 +32,15 @@ write_pages(HERE)
 
 
 def setup(app):
-    """Let autodoc read docstrings and signatures of this project as they are written."""
+    """Read docstrings, signatures and rules as this project writes them."""
     app.connect("autodoc-process-docstring", lambda app, what, name, obj, options, lines: as_markup(lines))
     app.connect("autodoc-process-signature", without_factories)
+    app.connect("source-read", linked)
+
+
+def linked(app, docname, source):
+    """Lead every rule and promise that a page names to its anchor."""
+    source[0] = with_links(source[0], docname)
 
 
 def without_factories(*event):

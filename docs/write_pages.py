@@ -7,9 +7,10 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from inspect import isclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import tuner
@@ -21,6 +22,7 @@ from tuner.plots.catalog import PLOTS
 
 FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
 NAME = re.compile(r"(`[^`]+`)(\w?)")  # a name in backticks, and the letter behind it
+CITED = re.compile(r"\(([ABCDFIR][1-9]\d?(?:, [ABCDFIR][1-9]\d?)*)\)")  # rules and promises in brackets
 WIDTH = 88  # columns of the terminal that the help is shown in
 
 
@@ -28,7 +30,7 @@ def write_pages(docs: Path) -> None:
     """Write every generated part to `docs/generated`."""
     folder = docs / "generated"
     folder.mkdir(exist_ok=True)
-    functions = sorted(set(dir(tuner)) - set(tuner.__all__) - {"__version__"})
+    functions = set(dir(tuner)) - set(tuner.__all__) - {"__version__"}
     parts = {
         "commands": commands(),
         "exit-codes": table(("code", "meaning", "what to do"), ((one.value, one.meaning, one.then) for one in Exit)),
@@ -37,10 +39,19 @@ def write_pages(docs: Path) -> None:
             ("kind", "title", "how to read it"), ((f"`{one.name}`", one.title, one.caption) for one in PLOTS)
         ),
         "study-words": documented(tuner.__all__),
-        "functions": documented(functions),
+        "functions": documented(sorted(functions, key=lambda name: (isclass(getattr(tuner, name)), name))),
     }
     for name, text in parts.items():
         (folder / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
+    write_example_report(folder / "extra" / "example-report.html")
+
+
+def write_example_report(page: Path) -> None:
+    """The report that `tuner demo` writes, beside the pages."""
+    page.parent.mkdir(exist_ok=True)
+    with TemporaryDirectory() as folder:
+        printed(["demo", folder])
+        page.write_bytes((Path(folder) / "demo.html").read_bytes())
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -70,9 +81,15 @@ def commands() -> str:
 
 def help_of(name: str) -> str:
     """What `tuner NAME --help` prints on a terminal without colours."""
+    return printed([*name.split(), "--help"])
+
+
+def printed(arguments: list[str]) -> str:
+    """What a command prints, without spaces at the ends of lines."""
     shown = io.StringIO()
-    with redirect_stdout(shown), patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"}):
-        program().main([*name.split(), "--help"], prog_name="tuner", standalone_mode=False)
+    columns = patch.dict(os.environ, {"COLUMNS": str(WIDTH), "NO_COLOR": "1"})
+    with redirect_stdout(shown), redirect_stderr(io.StringIO()), columns:
+        program().main(arguments, prog_name="tuner", standalone_mode=False)
     return "\n".join(line.rstrip() for line in shown.getvalue().strip("\n").splitlines())
 
 
@@ -86,6 +103,19 @@ def documented(names: Iterable[str]) -> str:
         )
         lines += [f".. {kind}:: tuner.{name}", *(["   :members:"] if kind == "autoclass" else []), ""]
     return "\n".join([*lines, "```"])
+
+
+def with_links(page: str, docname: str) -> str:
+    """The Markdown of a page whose rules in brackets, like (A24, I5), lead to their anchors; code stays as it is."""
+    up = "../" * docname.count("/")
+
+    def link(code: str) -> str:
+        return f"[{code}]({up}reference/{'promises' if code[0] in 'IR' else 'rules'}.md#{code.lower()})"
+
+    parts = re.split(r"(```.*?```)", page, flags=re.DOTALL)
+    for number in range(0, len(parts), 2):
+        parts[number] = CITED.sub(lambda found: f"({', '.join(map(link, found[1].split(', ')))})", parts[number])
+    return "".join(parts)
 
 
 def as_markup(lines: list[str]) -> None:

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from tuner.analysis.finding import QUESTIONS
+
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "docs/reference/rules.md", ROOT / "docs/reference/promises.md")
 PLACES = (
@@ -56,6 +58,12 @@ def test_every_rule_and_promise_that_is_cited_has_an_anchor():
         missing += [f"{path}: {name}" for name in names if name not in known]
     assert missing == []
     assert found > 300, "the pattern finds what is cited"
+
+
+def test_the_rules_of_every_question_have_an_anchor():
+    rules = {rule for question in QUESTIONS for rule in question.rules}
+    assert len(rules) > 30
+    assert rules - anchors() == set()
 
 
 def test_an_anchor_stands_once_and_says_something():

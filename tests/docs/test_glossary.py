@@ -23,7 +23,6 @@ STILL_USED: tuple[str, ...] = (
 )
 STILL_TWICE: tuple[str, ...] = (
     "Adoption",
-    "Adoptions",
     "Batch",
     "BudgetCurve",
     "Comparison",
@@ -35,7 +34,6 @@ STILL_TWICE: tuple[str, ...] = (
     "Replay",
     "Site",
     "Sweep",
-    "Winner",
 )
 
 

@@ -7,7 +7,9 @@ import yaml
 
 import tuner
 from tuner.analysis.finding import QUESTIONS
+from tuner.cli.commands import commands
 from tuner.cli.exit_codes import Exit
+from tuner.cli.program import parser_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -38,8 +40,8 @@ def test_every_verdict_has_an_anchor_and_every_anchor_is_a_verdict():
 
 
 def test_every_question_has_a_section_that_ends_with_its_name():
-    sections = re.findall(r"^## .+\? \((\w+)\)$", text("concepts/verdicts.md"), re.MULTILINE)
-    assert sorted(sections) == sorted(question.name for question in QUESTIONS)
+    sections = re.findall(r"^## (.+\?) \((\w+)\)$", text("concepts/verdicts.md"), re.MULTILINE)
+    assert sorted(sections) == sorted((question.sentence, question.name) for question in QUESTIONS)
 
 
 def test_every_link_leads_to_a_file_and_a_heading():
@@ -107,3 +109,40 @@ def test_every_target_of_make_that_a_page_names_exists():
     }
     assert named >= {"test", "check", "docs"}
     assert named - targets == set()
+
+
+def typed_commands(page: str) -> list[list[str]]:
+    """The words of every command of `tuner` in a page: in its blocks of shell, and between backticks."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", page, re.DOTALL)
+    lines = [line.split("#")[0] for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`(tuner [^`]+)`", page)
+    begun = [re.match(r"(?:exec |srun )?tuner (.+)", line) for line in [*lines, *inline]]
+    words = [re.sub(r"[\[\];|]", " ", match[1]).split() for match in begun if match]
+    return [one for one in words if not one[0].startswith("-")]
+
+
+def test_every_command_that_a_page_types_exists_with_its_options():
+    known = commands()
+    wrong, found = [], 0
+    for page in [*PAGES, *OTHERS]:
+        for words in typed_commands(page.read_text(encoding="utf-8")):
+            name = next((name for name in (" ".join(words[:2]), words[0]) if name in known), "")
+            if words[0] == "greet":  # of the plugin that a page adds
+                continue
+            if not name:
+                wrong.append(f"{page.name}: tuner {' '.join(words)}")
+                continue
+            found += 1
+            flags = {flag for parameter in parser_of(known[name], name).params for flag in parameter.opts} | {"--help"}
+            wrong += [
+                f"{page.name}: tuner {name} {word}"
+                for word in words
+                if re.match(r"--?[a-z]", word) and word not in flags
+            ]
+    assert wrong == []
+    assert found > 60
+
+
+def test_the_commands_of_a_page_are_found():
+    page = "```sh\ntuner check mine -v  # more\nexec tuner run x.py\n```\nor `tuner plot axes mine`, not `tuner.load()`"
+    assert typed_commands(page) == [["check", "mine", "-v"], ["run", "x.py"], ["plot", "axes", "mine"]]

@@ -25,11 +25,14 @@ def test_the_pages_build_without_a_warning(tmp_path):
         [*command, ROOT / "docs", tmp_path / "html"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    pages = list((tmp_path / "html").rglob("*.html"))
+    site = tmp_path / "html"
+    pages = list(site.rglob("*.html"))
     assert len(pages) > 30
     for page in pages:
         assert FETCHED.findall(page.read_text(encoding="utf-8")) == [], page
-    assert "tuner boundaries" in (tmp_path / "html/reference/cli.html").read_text(encoding="utf-8")
+    assert 'href="../reference/rules.html#a14"' in (site / "concepts/verdicts.html").read_text(encoding="utf-8")
+    assert (site / "example-report.html").exists()
+    assert "tuner boundaries" in (site / "reference/cli.html").read_text(encoding="utf-8")
 
 
 def test_the_pattern_sees_what_a_page_fetches():
