@@ -24,13 +24,20 @@ from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
 from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.questions.transfer import conclusions_frame
-from tuner.analysis.round_frames import round_frames, round_rows, rounds_frames, rounds_started, row_of_trial
+from tuner.analysis.round_frames import (
+    campaign_name,
+    recorded_study_file,
+    round_frames,
+    round_number,
+    rounds_frames,
+    rounds_started,
+    row_of_trial,
+)
 from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.study_progress import in_words, standing
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value
-from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, StorageError
 from tuner.plots.catalog import PLOTS
 from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
@@ -122,7 +129,7 @@ class CampaignRecords:
     def study_file(self) -> str | None:
         """The study file of the newest study that was launched from one, as the launch named it."""
         with self._ledger() as ledger:
-            return _study_file(ledger, self.name)
+            return recorded_study_file(ledger, self.name)
 
     def frames(self, round: Asked = None, *, study: str | None = None) -> StudyFrames:
         """Declaration, trials and curves of a round, or of the study with a name."""
@@ -290,47 +297,6 @@ def _one_of(round: Asked, study: str | None) -> Asked:
     if study is not None and round is not None:
         raise InputError(f"round={round!r} and study={study!r} both say what to read; give one of them")
     return study if study is not None else round
-
-
-def campaign_name(ledger: Ledger, study: str) -> str:
-    """The campaign of a study file or a name, among those in the storage. Raises StorageError for any other."""
-    known = ledger.campaigns()
-    if study in known:
-        return study
-    if study.endswith(".py"):
-        stem = Path(study).stem
-        name = stem if stem in known else load_campaign(Path(study))[0]
-        if name in known:
-            return name
-        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {word(study)} --round 1")
-    raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
-
-
-def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
-    """The number of a round; without one that of the last round launched. Raises StorageError where there is none."""
-    if given is not None:
-        return given
-    rounds = rounds_started(ledger, campaign)
-    if not rounds:
-        names = [row.study.name for row in ledger.studies(campaign)]
-        file = word(_study_file(ledger, campaign) or "STUDY_FILE")
-        if not names:
-            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch {file} --round 1")
-        raise StorageError(
-            f"no round of {campaign!r} was launched yet; run: tuner run {file}. Its other studies are "
-            f"{', '.join(names)}: `tuner trials {word(campaign)} --study {word(names[-1])}` lists one"
-        )
-    return rounds[-1]
-
-
-def _study_file(ledger: Ledger, campaign: str) -> str | None:
-    launches = [launch for row in ledger.studies(campaign) for launch in ledger.launches(row.study_id)]
-    return next((launch.study_file for launch in reversed(launches) if launch.study_file), None)
-
-
-def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
-    """The name of a round's study; without a number that of the last round launched."""
-    return round_rows(ledger, campaign, round_number(ledger, campaign, given))[0].study.name
 
 
 def _winner(ledger: Ledger, campaign: str, number: int) -> Winner:
