@@ -11,7 +11,7 @@ from tuner.cli.places import opened
 from tuner.cli.storage_options import AdoptStorage, Backup, Verify
 from tuner.reading import campaign_name
 from tuner.shown import word
-from tuner.storage.copies import Adoption, begin_adoption, bring_files, end_adoption, planned_adoption
+from tuner.storage.copies import FolderAdoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
@@ -95,7 +95,7 @@ def move_with_words(root: Path, files: Sequence[Path]) -> None:
         say(f"{counted(left, 'file')} could not be moved, for example {left[0]}")
 
 
-def say_adoption(ledger: Ledger, plan: Adoption) -> None:
+def say_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """What an adoption will do, and with which files."""
     say(f"{ledger.safe_url} gets the checkpoint folder {plan.root}:")
     here = ledger.identity()
@@ -116,7 +116,7 @@ def say_adoption(ledger: Ledger, plan: Adoption) -> None:
         list_files(plan.unknown, "checkpoint file", "that no record of this storage names, moved to the trash", "- ")
 
 
-def adopt(ledger: Ledger, plan: Adoption) -> None:
+def adopt(ledger: Ledger, plan: FolderAdoption) -> None:
     """Do what was planned, and say what to do next."""
     begin_adoption(ledger, plan)
     bring_files(plan)
