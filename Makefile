@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo quick test check slow soak bench measure docs clean
+.PHONY: demo quick test check versions slow soak bench digests measure docs clean
 
 demo: $(STAMP)
 	$(BIN)/tuner run studies/digits.py --yes
@@ -14,13 +14,21 @@ QUICK := $(addprefix tests/,analysis budget design docs house plots report sourc
 quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow" $(QUICK)
 
-test: $(STAMP)
+test: check versions
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The other Pythons of pyproject.toml, where they are installed: everything compiles, and what reads records runs.
+# FULL=1 also installs torch and imports what trains.
+versions: $(STAMP)
+	@for version in 3.12 3.13; do \
+	  python$$version -c "" 2>/dev/null || { echo "python$$version: not installed here, not tried"; continue; }; \
+	  $(BIN)/python tests/house/other_python.py python$$version $(if $(FULL),--full) || exit 1; \
+	done
 
 slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow
@@ -37,6 +45,9 @@ bench: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+digests: $(STAMP)
+	$(BIN)/python benchmarks/digests.py
 
 measure: $(STAMP)
 	$(BIN)/python benchmarks/measure.py

@@ -175,7 +175,7 @@ class Lab:
         """Keep the state where the decay begins, and evaluate where it is time to."""
         if stop == result.trial.schedule.decay_start:
             result.trunk = copied(result.run.state())
-        if stop in result.run.setting.study.budget.evaluation_steps:
+        if stop in result.run.setup.study.budget.evaluation_steps:
             self.measure(result.run)
 
     @staticmethod
@@ -187,8 +187,8 @@ class Lab:
 
     def measure(self, run: TrialRun) -> float:
         """The validation metric here; the best weights are kept."""
-        metric = run.setting.study.objective.metric
-        size = run.setting.evaluation_batch_size
+        metric = run.setup.study.objective.metric
+        size = run.setup.evaluation_batch_size
         value = evaluate(self.case.campaign.workload, run.model, self.data.validation, batch_size=size)[metric]
         self.best[run].offer(run.step, value, run.weights)
         run.model.train()
@@ -202,7 +202,7 @@ class Lab:
         if self.trace and not kept.value < self.trace[-1][1]:
             return
         run.model.load_state_dict(kept.weights)
-        size = run.setting.evaluation_batch_size
+        size = run.setup.evaluation_batch_size
         test = evaluate(self.case.campaign.workload, run.model, self.test, batch_size=size)[self.case.metric]
         self.trace.append((self.spent, kept.value, test))
 
@@ -244,7 +244,7 @@ def live_search(lab: Lab, sampler: optuna.samplers.BaseSampler, pruner: optuna.p
 
 def follow(lab: Lab, run: TrialRun, trial: optuna.Trial) -> optuna.trial.TrialState:
     """Train with a report at every evaluation, to the end of the run or of the budget."""
-    for place, stop in enumerate(run.setting.study.budget.evaluation_steps, 1):
+    for place, stop in enumerate(run.setup.study.budget.evaluation_steps, 1):
         if lab.spent + stop - run.step > lab.budget:
             lab.spent = lab.budget
             return optuna.trial.TrialState.PRUNED

@@ -103,7 +103,7 @@ def floor_of(run, limits):
     """Seconds that no way of computing a step of one trial goes below."""
     counter = FlopCounterMode(display=False)
     with counter:
-        run.setting.workload.loss(run.model, run.batches.at(0), run.point).backward()
+        run.setup.workload.loss(run.model, run.batches.at(0), run.point).backward()
     run.model.zero_grad(set_to_none=True)
     parameters = sum(parameter.numel() for parameter in run.parameters)
     return max(counter.get_total_flops() / limits["flops"], BYTES_A_PARAMETER * parameters / limits["bytes"])

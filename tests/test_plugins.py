@@ -35,7 +35,7 @@ import pandas as pd
 import tuner
 from tuner.analysis.finding import Question, Verdict
 from tuner.budget.schedules import Piece, ScheduleFamily, ScheduleKind, Shape
-from tuner.cli.commands import Command, Group
+from tuner.cli.commands import Command, CommandGroup
 from tuner.design.optimizers import OptimizerSetting, OptimizerSpec
 from tuner.plots.plot import StudyPlot
 from tuner.report.section import Blocks, Part, Section
@@ -113,7 +113,7 @@ def greet(options):
     print(f"hello {options.name}")
 
 
-GREET = Command("greet", "Print a greeting", Group.OPERATE, "sign_plugin:Greeting", "sign_plugin:greet")
+GREET = Command("greet", "Print a greeting", CommandGroup.OPERATE, "sign_plugin:Greeting", "sign_plugin:greet")
 NOTES = Section(
     name="notes", place=950, make=lambda material: [Part("notes", Blocks(leads=("Trained by the sign.",)), "Notes")]
 )

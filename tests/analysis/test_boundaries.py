@@ -86,7 +86,9 @@ def test_too_few_trials_for_the_dimensions_are_inconclusive():
     few = frames_for(LEARNING_RATE, decades_from(1.0), count=9)
     assert verdicts(few) == {"learning_rate": "inconclusive"}
     told = boundary_findings(few)[0].action
-    assert told == "Train more points in the same space; 9 completed trials are not enough.", "each edge has the same 9"
+    assert told == "Train more configurations in the same space; 9 completed trials are not enough.", (
+        "each edge has the same 9"
+    )
     assert verdicts(frames_for(LEARNING_RATE, decades_from(1.0), count=10)) == {"learning_rate": "expand_high"}
 
 

@@ -148,7 +148,7 @@ def test_more_points_for_one_range_agree_with_what_is_said_of_all_points() -> No
     undecided = found("boundary", "inconclusive", action, subject="dropout", strength="none")
     for other, words in [
         (widen(), "First widen learning_rate"),
-        (found("insensitivity", "insensitive", "Fix it.", urgent=True), "more points help little"),
+        (found("insensitivity", "insensitive", "Fix it.", urgent=True), "more configurations help little"),
         (found("enough_points", "enough"), "Only if it matters where the range of dropout ends: train more points"),
     ]:
         agreed = [one for one in reconciled([undecided, other]) if one.subject == "dropout"]

@@ -141,11 +141,13 @@ def test_two_dimensions_that_make_up_for_each_other_are_a_ridge():
     units = scattered(50)
     response = fitted_response(units, valley(units))
     assert ridges(response, response.minimizer(), [0, 1]) == [(0, 1)]
+    assert response.across[0] * response.across[1] > 0.0, "both count in the direction across x + y = 1"
 
 
 def test_a_bowl_has_no_ridge():
     response = fitted_response(GRID, bowl(GRID))
     assert ridges(response, response.minimizer(), [0, 1]) == []
+    assert response.across.tolist() == [0.0, 0.0]
 
 
 def test_the_others_follow_along_a_ridge():

@@ -6,7 +6,7 @@ from dataclasses import is_dataclass
 
 import pytest
 
-from tuner.cli.commands import COMMANDS, Group, commands
+from tuner.cli.commands import COMMANDS, CommandGroup, commands
 from tuner.cli.options import loaded
 from tuner.cli.output import wrapped
 
@@ -49,7 +49,7 @@ def test_the_page_has_every_command_under_its_heading(tuner):
     for line in page.splitlines():
         if line and not line.startswith(" "):
             part = line.rstrip(":")
-        elif line and part in set(Group) and line[:3] != "   ":
+        elif line and part in set(CommandGroup) and line[:3] != "   ":
             found[next(name for name in sorted(NAMES, key=len, reverse=True) if line.startswith(f"  {name} "))] = part
     assert found == {command.name: command.group for command in COMMANDS}
     assert len(found) > 25

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from tuner.cli import given
-from tuner.cli.commands import Command, Group
+from tuner.cli.commands import Command, CommandGroup
 from tuner.cli.options import Profile
 from tuner.cli.program import parser_of, program
-from tuner.cli.training_options import Training
+from tuner.cli.training_options import TrainingOptions
 
 TRAIN = ["run", "sweep", "launch", "worker", "exploit", "adopt", "budget-curve"]
 heard = []
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example(Training):
+class Example(TrainingOptions):
     """Train."""
 
     rounds: int = 2
@@ -29,7 +29,7 @@ def train(options):
 @pytest.mark.parametrize("name", TRAIN)
 def test_commands_that_train_have_the_same_options(name):
     offered = [parameter.name for parameter in program().commands[name].params]
-    shared = [field.name for field in fields(Training) if field.name != "fork_server"]
+    shared = [field.name for field in fields(TrainingOptions) if field.name != "fork_server"]
     assert set(shared) <= set(offered)
     assert "fork_server" not in offered
     own = [one for one in offered if one not in shared]
@@ -37,7 +37,7 @@ def test_commands_that_train_have_the_same_options(name):
 
 
 def test_what_is_typed_arrives_and_what_is_not_keeps_its_default():
-    record = Command("train", "Train", Group.TRAIN, f"{__name__}:Example", f"{__name__}:train")
+    record = Command("train", "Train", CommandGroup.TRAIN, f"{__name__}:Example", f"{__name__}:train")
     small = parser_of(record, "train")
     typed = ["some.py", "--rounds", "5", "-w", "auto", "--profile", "fast", "--storage", "x.sqlite", "-q"]
     small(typed, standalone_mode=False)

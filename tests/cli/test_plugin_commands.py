@@ -11,7 +11,7 @@ from tuner.registry import is_any_installed
 PLUGIN = """
 from dataclasses import dataclass
 
-from tuner.cli.commands import Command, Group
+from tuner.cli.commands import Command, CommandGroup
 from tuner.cli.options import Study
 from tuner.registry import register
 
@@ -29,7 +29,8 @@ def greet(options):
     return 3
 
 
-register(Command({name!r}, "Greet a study", Group.READ, "greeting:Greet", "greeting:greet", "tuner greet digits"))
+where = ("greeting:Greet", "greeting:greet")
+register(Command({name!r}, "Greet a study", CommandGroup.READ, *where, "tuner greet digits"))
 """
 
 

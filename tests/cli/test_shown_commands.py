@@ -12,7 +12,11 @@ from support.shown import PAGES, ROOT, commands_of_tables, shown_commands, shown
 from tuner.cli.program import program
 
 STUDY = "studies/digits.py"
-WITH_TESTS_OF_THEIR_OWN = ("importing.md", "optuna.md")  # they run each command on the data that the page speaks of
+WITH_TESTS_OF_THEIR_OWN = (
+    "importing.md",
+    "optuna.md",
+    "extend.md",
+)  # they run each command on the data that the page speaks of
 FINE = (0, 3)  # done; a finding that somebody should act on
 NO_ANSWER = re.compile(r"too few|Traceback|unexpected \w+Error|nan\b")
 DECIDED = {
@@ -35,6 +39,9 @@ def test_the_pages_show_commands_that_exist_with_options_that_exist():
     shown = every_command()
     assert len(shown) > 15
     for name, *words in shown:
+        if name.startswith("-"):  # of `tuner` itself
+            assert name in ("--help", "-h", "--version")
+            continue
         told = known[name].commands[words[0]] if hasattr(known[name], "commands") else known[name]
         flags = {"--help", "-h", *(flag for parameter in told.params for flag in parameter.opts)}
         assert {word for word in words if word.startswith("-")} <= flags, (name, words)

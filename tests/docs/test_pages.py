@@ -40,8 +40,8 @@ def test_every_verdict_has_an_anchor_and_every_anchor_is_a_verdict():
 
 
 def test_every_question_has_a_section_that_ends_with_its_name():
-    sections = re.findall(r"^## .+\? \((\w+)\)$", text("concepts/verdicts.md"), re.MULTILINE)
-    assert sorted(sections) == sorted(question.name for question in QUESTIONS)
+    sections = re.findall(r"^## (.+\?) \((\w+)\)$", text("concepts/verdicts.md"), re.MULTILINE)
+    assert sorted(sections) == sorted((question.sentence, question.name) for question in QUESTIONS)
 
 
 def test_every_link_leads_to_a_file_and_a_heading():

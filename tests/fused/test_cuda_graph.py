@@ -125,13 +125,13 @@ def prepared(workload, optimizer="adamw", **hyperparameters):
     space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), dropout=0.1, label_smoothing=0.1, **hyperparameters)
     runs = runs_of(workload(), 3, space, optimizer=optimizer)
     for run in runs:
-        run.rates = _as_kernels_read_them(run.rates)
+        run.rule = replace(run.rule, rates=_as_kernels_read_them(run.rates))
     return runs
 
 
 def on_a_gpu(runs):
     group = Group(runs)
-    group.setting = replace(group.setting, device=torch.device("cuda"))
+    group.setup = replace(group.setup, device=torch.device("cuda"))
     return group
 
 

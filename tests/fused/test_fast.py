@@ -22,7 +22,7 @@ FORMULAS = {"conv2d", "batch_norm", "layer_norm", "linear", "cross_entropy", "ge
 
 def fast_runs(workload, num_trials):
     runs = runs_of(workload, num_trials)
-    return [TrialRun(replace(run.setting, profile="fast"), run.trial) for run in runs]
+    return [TrialRun(replace(run.setup, profile="fast"), run.trial) for run in runs]
 
 
 def digests(runs):

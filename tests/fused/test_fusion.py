@@ -24,7 +24,7 @@ def probed(workload, tmp_path, *, trials=16, budget=LONG, ahead=64, **changes):
 
 
 def runs_space():
-    return runs_of(Mlp(), 1)[0].setting.study.space
+    return runs_of(Mlp(), 1)[0].setup.study.space
 
 
 class VirtualClock:

@@ -149,6 +149,6 @@ def test_by_the_command_line(tuner, tmp_path):
     assert load("tiny").adoptions()["verdict"].tolist() == [finding["verdict"]]
     assert tuner("report", "tiny").code == 0
     page = (tmp_path / "runs" / "tiny.html").read_text()
-    assert "Is it better than trials vary?" in page
+    assert "Is it better by more than trials vary?" in page
     assert "round-1 trial 0 over round-1 trial 1" in page
     assert tuner("adopt", path, "--candidate", "1/0", "--baseline", "1/1", "--level", 1.5).code == 2

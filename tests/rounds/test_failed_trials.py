@@ -312,4 +312,4 @@ def test_each_exit_code_says_what_it_means_and_whether_to_start_again(tuner):
         (0, False), (1, False), (2, False), (3, False), (4, False), (75, True), (130, True),
     ]  # fmt: skip
     shown = " ".join(tuner("--help").out.split())
-    assert all(f"{code.value}: {code.meaning}" in shown for code in Exit)
+    assert all(f"{code.value} {code.meaning}" in shown for code in Exit)

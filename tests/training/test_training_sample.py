@@ -51,7 +51,7 @@ def test_a_dataset_gives_the_same_sample_as_tensors():
 
 def test_metrics_are_means_over_the_sample_alone_and_together():
     runs = runs_of(Sampled(), 3)
-    setting = runs[0].setting
+    setting = runs[0].setup
     images, labels = setting.data.training.sample(37).tensors
     together = GroupEvaluation(exact_group(runs)).of([0, 1, 2])
     for trial, run in enumerate(runs):

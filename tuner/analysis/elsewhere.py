@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from tuner.analysis.finding import Finding
+from tuner.analysis.finding import NO_CURVES, Finding
 from tuner.analysis.sampling import sample_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Hyperparameter, Range
@@ -44,61 +44,15 @@ def for_elsewhere(frames: StudyFrames, findings: Sequence[Finding]) -> list[Find
 
 def _action(frames: StudyFrames, finding: Finding) -> str:
     """The next step in the owner's own code; the original advice where it is possible there."""
-    if finding.question == "boundary" and finding.verdict.startswith("expand"):
-        return _wider(frames, finding)
-    if finding.verdict == "no_curves":
+    if finding.verdict == NO_CURVES.name:
         report = "trial.report(value, step)" if _is_optuna(frames) else "your logger"
         return f"Record the metric at regular steps, at least 20 times a trial, with {report} (B40, D14)."
-    if finding.question == "best_steps" and finding.verdict in ("maybe_too_short", "mixed"):
-        return _longer(frames, finding)
-    if finding.question == "failed_trials":
-        return "Remove the cause, train these trials again in your own code, and import."
-    more = _more_trials(frames)
-    by_answer = {
-        ("boundary", "inconclusive"): f"Train more trials in the same ranges, spread evenly: {more}.",
-        ("enough_points", "sparse"): f"Train more trials ({more}), or narrow the ranges around the best one first.",
-        ("regime", "compute_bound"): "Train as long as you can afford: these trials still improved at their end (A2).",
-    }
-    action = by_answer.get((finding.question, finding.verdict), finding.action)
-    return action.replace("then launch again", "train again in your own code, and import")
+    in_own_code = finding.asked.elsewhere
+    return in_own_code(frames, finding) if in_own_code else finding.action
 
 
-def _wider(frames: StudyFrames, finding: Finding) -> str:
-    hyperparameter = next(h for h in frames.study.hyperparameters if h.name == finding.subject)
-    domain, edges = hyperparameter.domain, finding.evidence
-    if not isinstance(domain, Range):
-        return finding.action
-    moved = {row["edge"]: row["next_bound"] for row in edges[edges["expand"]].to_dict("records")}
-    bounds = {"low": domain.low, "high": domain.high} | moved
-    was = f"{number(domain.low, domain.integer)} to {number(domain.high, domain.integer)}"
-    wider = f"{number(bounds['low'], domain.integer)} to {number(bounds['high'], domain.integer)}"
-    line = search_line(frames.study, hyperparameter, replace(domain, low=bounds["low"], high=bounds["high"]))
-    return f"Search {finding.subject} from {wider} instead of {was}: {line}."
-
-
-def _longer(frames: StudyFrames, finding: Finding) -> str:
-    """Which trial, how many steps, and with which values: there is no checkpoint from which to continue."""
-    if "trial" not in finding.evidence or finding.evidence.empty:
-        return finding.action
-    trial, steps = int(finding.evidence["trial"].iloc[0]), 2 * frames.study.budget.max_train_steps
-    row = frames.trials[frames.trials["trial"] == trial]
-    there = [name for name in frames.hyperparameters if bool(frames.exists_in(row, name).iloc[0])]
-    values = ", ".join(f"{name} = {_value(row[name].iloc[0])}" for name in there)
-    return (
-        f"In your own code, train the configuration of trial {trial} again for {steps:,} steps instead of "
-        f"{frames.study.budget.max_train_steps:,}, with its schedule lengthened ({values}); take the longer budget "
-        "only if its best value improves by more than trials vary (A1, A15)."
-    )
-
-
-def _value(value: object) -> str:
-    plain = value.item() if hasattr(value, "item") else value
-    if isinstance(plain, float):
-        return str(int(plain)) if plain.is_integer() and abs(plain) < 1e15 else number(plain)
-    return str(plain)
-
-
-def _more_trials(frames: StudyFrames) -> str:
+def more_trials(frames: StudyFrames) -> str:
+    """How to train more trials that are spread evenly, in the tool that searched."""
     if _is_optuna(frames):
         return "study.sampler = optuna.samplers.QMCSampler(); study.optimize(objective, n_trials=20), then import again"
     return "about 20, by random or quasi-random search; then import again"

@@ -64,6 +64,8 @@ class Question:
     plot: the name of the plot of a study that shows the evidence. rules: the playbook's rules it rests on.
     uneven, pruned: what points that were not chosen evenly, and pruned trials, take from an answer; "" for nothing.
     weakened: an answer of which they take something is not strong, unless it asks for an action.
+    elsewhere: the next step for the owner of an imported study, who has other code and no checkpoints; None where the
+        finding's action is possible there, too.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Question:
     uneven: str = ""
     pruned: str = ""
     weakened: bool = False
+    elsewhere: Callable[[StudyFrames, "Finding"], str] | None = None
 
     @property
     def answers(self) -> tuple[Verdict, ...]:

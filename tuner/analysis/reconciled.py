@@ -139,7 +139,9 @@ def _points_for_a_range(finding: Finding, others: _Others) -> Finding:
         first = f"First widen {others.ranges}: the trials of the wider space show more about {finding.subject}, too."
         return replace(finding, action=first)
     if others.verdict("insensitivity") == "insensitive":
-        first = "Nothing that was searched matters, as the insensitivity finding shows, so more points help little."
+        first = (
+            "Nothing that was searched matters, as the insensitivity finding shows, so more configurations help little."
+        )
         return replace(finding, action=first)
     if others.verdict("enough_points") == "enough":
         only = f"Only if it matters where the range of {finding.subject} ends: {finding.action[:1].lower()}"

@@ -9,7 +9,7 @@ from tuner.cli.launch import print_plan, told_failures
 from tuner.cli.output import emit_findings, next_step, say
 from tuner.cli.places import opened
 from tuner.cli.sessions import open_session
-from tuner.cli.training_options import Adopt
+from tuner.cli.training_options import AdoptOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.reading import load
 from tuner.rounds.adoption import (
@@ -26,7 +26,7 @@ from tuner.rounds.launch import Session, plan_study
 from tuner.rounds.opening import storage_exists
 
 
-def adopt(options: Adopt) -> Exit:
+def adopt(options: AdoptOptions) -> Exit:
     """Compare candidate and baseline by trials with fresh seeds, or show what that would cost."""
     check_level(options.level)
     if _is_imported(options):
@@ -54,7 +54,7 @@ def _sides_of(session: Session, candidate: str | None, baseline: str | None) -> 
     return side, trial_at_place(session.ledger, session.name, baseline)
 
 
-def _hold_contest(session: Session, made: Contest, options: Adopt) -> Finding:
+def _hold_contest(session: Session, made: Contest, options: AdoptOptions) -> Finding:
     """Train what is left while somebody watches."""
     say(f"{session.name} {made.study.name}: {made.study.goal}")
     say(f"{len(made.trials)} trials of {made.study.budget.max_train_steps:,} steps, with fresh seeds")
@@ -65,7 +65,7 @@ def _hold_contest(session: Session, made: Contest, options: Adopt) -> Finding:
         )
 
 
-def _is_imported(options: Adopt) -> bool:
+def _is_imported(options: AdoptOptions) -> bool:
     """Whether the study is the name of an imported one, and no file that can be trained."""
     if options.study.is_file() or not storage_exists(options.storage):
         return False
@@ -73,7 +73,7 @@ def _is_imported(options: Adopt) -> bool:
         return imported_row(ledger, str(options.study)) is not None
 
 
-def _compare_replicates(options: Adopt) -> Exit:
+def _compare_replicates(options: AdoptOptions) -> Exit:
     """Answer from the replicates that an imported study has; a dry run only counts them."""
     name = str(options.study)
     with opened(options.storage, create=False) as ledger:

@@ -10,7 +10,7 @@ from tuner.cli.given import command
 from tuner.cli.options import Format
 from tuner.cli.output import say, show
 from tuner.cli.places import opened, study_file_of
-from tuner.cli.reading_options import Best
+from tuner.cli.reading_options import BestOptions
 from tuner.cli.tables import readable
 from tuner.errors import StorageError
 from tuner.reading import Winner, load
@@ -18,7 +18,7 @@ from tuner.storage.ownership import folder_to_read
 from tuner.storage.studies import LaunchRow
 
 
-def best(options: Best) -> None:
+def best(options: BestOptions) -> None:
     """Print the best configuration, and write its weights where that is asked for."""
     records = load(options.study, options.storage)
     winner = records.best(options.study_name or options.round_number)

@@ -10,7 +10,7 @@ from tuner.cli.given import command
 from tuner.cli.launch import print_plan, told_failures
 from tuner.cli.output import emit_findings, exit_code, next_step, say
 from tuner.cli.sessions import open_session
-from tuner.cli.training_options import BudgetCurve
+from tuner.cli.training_options import BudgetCurveOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import DeclarationError
 from tuner.reading import round_number
@@ -19,7 +19,7 @@ from tuner.rounds.launch import Session
 from tuner.rounds.promotion import chosen_trials
 
 
-def budget_curve(options: BudgetCurve) -> int:
+def budget_curve(options: BudgetCurveOptions) -> int:
     """Train one configuration for several lengths, or show what that would cost."""
     with open_session(options, dry_run=options.dry_run, create=False) as session:
         stages = chosen_stages(session, options.round_number, options.trial, options.lengths, options.seeds)
@@ -45,7 +45,7 @@ def chosen_stages(
     return curve_stages(row, record, steps, seeds_for(len(steps)) if num_seeds is None else num_seeds)
 
 
-def run_and_print(session: Session, stages: Sequence[Stage], options: BudgetCurve) -> int:
+def run_and_print(session: Session, stages: Sequence[Stage], options: BudgetCurveOptions) -> int:
     """Train the curve while somebody watches, print its finding, and return the exit code."""
     lengths = ", ".join(f"{stage.study.budget.max_train_steps:,}" for stage in stages)
     say(

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tuner.cli.options import loaded
-from tuner.cli.storage_options import Completion
+from tuner.cli.storage_options import CompletionOptions
 
 Given = Mapping[str, Any]  # the options and arguments that stand before the word that is completed
 Offers = Callable[[Given, str], Iterable[str]]
 
 
-def completion(options: Completion) -> None:
+def completion(options: CompletionOptions) -> None:
     """Print the script that a shell reads to complete commands, options and values of `tuner`."""
     script = loaded("typer.completion:get_completion_script")
     print(script(prog_name="tuner", complete_var="_TUNER_COMPLETE", shell=options.shell.value))

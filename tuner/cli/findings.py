@@ -11,14 +11,14 @@ from tuner.cli.given import command, note_recorded
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, exit_code, next_step, say, say_failed, show
 from tuner.cli.places import opened
-from tuner.cli.reading_options import BestSteps, Boundaries, Check
+from tuner.cli.reading_options import BestStepsOptions, BoundariesOptions, CheckOptions
 from tuner.reading import CampaignRecords, load
 from tuner.rounds.expand import expand_round
 from tuner.rounds.importances import importances
 from tuner.shown import counted
 
 
-def check(options: Check) -> Exit:
+def check(options: CheckOptions) -> Exit:
     """Print the answer to every question of the checklist."""
     fail_on = options.fail_on
     verdicts = None if fail_on is None else [word.strip() for word in fail_on.split(",") if word.strip() != "none"]
@@ -39,7 +39,7 @@ def check(options: Check) -> Exit:
     return Exit.FINDING if told else Exit.FINE
 
 
-def best_steps(options: BestSteps) -> int:
+def best_steps(options: BestStepsOptions) -> int:
     """Print whether the step budget was right."""
     records = _records(options.study, options.storage)
     frames = records.frames(options.round_number)
@@ -50,7 +50,7 @@ def best_steps(options: BestSteps) -> int:
     return exit_code([finding])
 
 
-def boundaries(options: Boundaries) -> int:
+def boundaries(options: BoundariesOptions) -> int:
     """Print for every hyperparameter whether its range was wide enough, and write a wider study if asked."""
     records = _records(options.study, options.storage)
     frames = records.searched(options.round_number)

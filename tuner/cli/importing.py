@@ -3,14 +3,14 @@
 from tuner.cli.given import command
 from tuner.cli.output import next_step, say
 from tuner.cli.places import opened
-from tuner.cli.storage_options import ImportOptuna, ImportTable
+from tuner.cli.storage_options import ImportOptunaOptions, ImportTableOptions
 from tuner.interchange.imported import Imported, outdated, write_imported
 from tuner.interchange.optuna_in import OptunaTerms, imported_from_optuna
 from tuner.interchange.tables_in import TableTerms, imported_from_tables
 from tuner.shown import counted
 
 
-def import_optuna(options: ImportOptuna) -> None:
+def import_optuna(options: ImportOptunaOptions) -> None:
     """Import an Optuna study."""
     schedule, ignore = options.schedule or "unknown", tuple(options.ignore or ())
     terms = OptunaTerms(options.objective, options.max_train_steps, schedule, ignore)
@@ -18,7 +18,7 @@ def import_optuna(options: ImportOptuna) -> None:
     _write(options.study or imported.name, imported, options)
 
 
-def import_table(options: ImportTable) -> None:
+def import_table(options: ImportTableOptions) -> None:
     """Import histories of runs and their points from tables."""
     terms = TableTerms(
         options.objective,
@@ -34,7 +34,7 @@ def import_table(options: ImportTable) -> None:
     _write(name, imported_from_tables(history, options.points, options.space, terms), options)
 
 
-def _write(name: str, imported: Imported, options: ImportOptuna | ImportTable) -> None:
+def _write(name: str, imported: Imported, options: ImportOptunaOptions | ImportTableOptions) -> None:
     """Write what is new into the storage, and say what is there now."""
     imported = imported if options.worth is None else imported.worth(options.worth)
     with opened(options.storage, create=True) as ledger:

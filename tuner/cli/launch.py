@@ -13,7 +13,7 @@ from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_bytes, readable_seconds, say
 from tuner.cli.sessions import open_session
-from tuner.cli.training_options import Launch, Worker
+from tuner.cli.training_options import LaunchOptions, WorkerOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
@@ -28,7 +28,7 @@ LOOKED_AT = 4  # trials that a dry run stacks
 MUCH_EVALUATION = 1 / 3  # of a study's time
 
 
-def launch(options: Launch) -> Exit:
+def launch(options: LaunchOptions) -> Exit:
     """Train a round, or go on with it."""
     with open_session(options, dry_run=options.dry_run) as session:
         expansion = prepared_expansion(session, options.round_number) if options.expanded else None
@@ -41,7 +41,7 @@ def launch(options: Launch) -> Exit:
     return Exit.FINE
 
 
-def worker(options: Worker) -> Exit:
+def worker(options: WorkerOptions) -> Exit:
     """Train what is left of every study that was launched, while somebody watches; the exit code."""
     # In a process of its own, so that its lease is renewed whatever the training does.
     with open_session(replace(options, workers=options.workers or "1"), create=False) as session:

@@ -6,12 +6,12 @@ from tuner.cli.given import command, note_recorded
 from tuner.cli.options import Format
 from tuner.cli.output import emit_frame, next_step, say
 from tuner.cli.places import opened
-from tuner.cli.reading_options import Adoptions, Conclusions, Status, Trials
+from tuner.cli.reading_options import AdoptionsOptions, ConclusionsOptions, StatusOptions, TrialsOptions
 from tuner.interchange.cells import with_choice_cells, with_none
 from tuner.reading import campaign_name, load
 
 
-def status(options: Status) -> None:
+def status(options: StatusOptions) -> None:
     """Print a row for each study of a campaign, or of all."""
     with opened(options.storage, create=False) as ledger:
         names = [campaign_name(ledger, options.study)] if options.study else ledger.campaigns()
@@ -20,7 +20,7 @@ def status(options: Status) -> None:
     emit_frame(in_words(frame) if in_table else frame, options.form, spare=("goal", "trials"))
 
 
-def trials(options: Trials) -> None:
+def trials(options: TrialsOptions) -> None:
     """Print the trials of a round, each with its point and what became of it."""
     form = options.form
     frames = load(options.study, options.storage).frames(options.study_name or options.round_number)
@@ -45,14 +45,14 @@ def trials(options: Trials) -> None:
     say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: during training")
 
 
-def conclusions(options: Conclusions) -> None:
+def conclusions(options: ConclusionsOptions) -> None:
     """Print what holds at which length of training."""
     records = load(options.study, options.storage)
     emit_frame(records.conclusions(), options.form)
     next_step(command("plot transfer", records.name))
 
 
-def adoptions(options: Adoptions) -> None:
+def adoptions(options: AdoptionsOptions) -> None:
     """Print the log of adoptions, which tells how the baseline came to be what it is."""
     records = load(options.study, options.storage)
     note_recorded(records.study_file())

@@ -9,7 +9,7 @@ from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.run import print_prices
 from tuner.cli.sessions import open_session
-from tuner.cli.training_options import Plan, Training
+from tuner.cli.training_options import PlanOptions, TrainingOptions
 from tuner.errors import DeclarationError
 from tuner.records import Price
 from tuner.rounds.budgets import likely_budget
@@ -27,9 +27,9 @@ from tuner.rounds.round_lengths import (
 )
 
 
-def plan(options: Plan) -> None:
+def plan(options: PlanOptions) -> None:
     """Show the rounds of a campaign."""
-    on = Training(study=options.study, storage=options.storage, device=options.device, threads=options.threads)
+    on = TrainingOptions(study=options.study, storage=options.storage, device=options.device, threads=options.threads)
     with open_session(on, dry_run=True) as session:
         print_rounds(session, options.total_steps, options.rounds)
 

@@ -20,7 +20,7 @@ from tuner.cli.options import (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
+class StatusOptions:
     """Show the studies in the storage: trials by state, steps done, budget, best value."""
 
     study: Annotated[
@@ -36,7 +36,7 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trials:
+class TrialsOptions:
     """List the trials of a round: number, state, reason, point, best and last value, steps (inherited ones), seed.
 
     A hyperparameter that a trial does not have is shown as "-" (empty in CSV); None is a value, None or null.
@@ -54,7 +54,7 @@ class Trials:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BestSteps:
+class BestStepsOptions:
     """Show at which steps the best checkpoints lie, and whether the step budget was right (exit code 3: act)."""
 
     study: Study
@@ -65,7 +65,7 @@ class BestSteps:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Boundaries:
+class BoundariesOptions:
     """Show for every hyperparameter whether the best points lie at a limit of its range (exit code 3: widen it).
 
     Without --round: the last round that searched. A round that trains chosen points has no ranges.
@@ -82,7 +82,7 @@ class Boundaries:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class CheckOptions:
     """Answer every question of the playbook's checklist: verdict, evidence, next action (exit code 3: act)."""
 
     study: Study
@@ -103,7 +103,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Conclusions:
+class ConclusionsOptions:
     """List conclusions and whether longer runs confirmed them."""
 
     study: Study
@@ -112,7 +112,7 @@ class Conclusions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adoptions:
+class AdoptionsOptions:
     """List which configurations were adopted, kept or tied, oldest first, with the evidence (B34)."""
 
     study: Study
@@ -121,7 +121,7 @@ class Adoptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Best:
+class BestOptions:
     """Show the best configuration: its value (the median of fresh seeds, if some were trained), its selected run (its
     best training, whose weights --export writes), and the command that reproduces that run.
     """
@@ -143,7 +143,7 @@ class Best:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plot:
+class PlotOptions:
     """Draw a plot into a file, and write a CSV of the plotted numbers beside it."""
 
     kind: Annotated[
@@ -167,7 +167,7 @@ class Plot:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class ReportOptions:
     """Write a self-contained HTML page: findings first, then plots, curves and the table of trials."""
 
     study: Study
@@ -179,7 +179,7 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Export:
+class ExportOptions:
     """Write a study as an Optuna study or as tables. The same command again changes nothing."""
 
     study: Study
@@ -198,7 +198,7 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Demo:
+class DemoOptions:
     """Write an example report from 40 recorded trials that come with the package. Nothing is trained.
 
     The trials are in a storage of their own, for `tuner check`, `trials` and `plot` to be tried on.

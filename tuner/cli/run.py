@@ -12,7 +12,7 @@ from tuner.cli.output import next_step, readable_seconds, say, show
 from tuner.cli.sessions import open_session
 from tuner.cli.sweep import say_lines
 from tuner.cli.tables import readable
-from tuner.cli.training_options import Run
+from tuner.cli.training_options import RunOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.study import Study
 from tuner.errors import StorageError
@@ -26,7 +26,7 @@ from tuner.rounds.price import Extremes, priced_campaign
 from tuner.shown import word
 
 
-def run(options: Run) -> Exit:
+def run(options: RunOptions) -> Exit:
     """Run what is left of the playbook, or show what it would cost."""
     with open_session(options, dry_run=options.dry_run) as session:
         if not options.dry_run:
@@ -35,7 +35,7 @@ def run(options: Run) -> Exit:
     return Exit.FINE
 
 
-def play(session: Session, options: Run) -> Exit:
+def play(session: Session, options: RunOptions) -> Exit:
     """Run what is left of the playbook, write the report, and return the exit code.
 
     A question comes before failed trials: until it is answered nothing more is trained.

@@ -9,7 +9,7 @@ from tuner.cli.exit_codes import Exit
 from tuner.cli.options import Format
 from tuner.cli.output import emit_frame, say
 from tuner.cli.places import opened
-from tuner.cli.training_options import Replay, ScoreTest
+from tuner.cli.training_options import ReplayOptions, ScoreTestOptions
 from tuner.design.study_file import load_campaign
 from tuner.execution.machine import Machine
 from tuner.execution.replay import replayed
@@ -19,7 +19,7 @@ from tuner.reading import round_number as round_meant
 from tuner.storage.ownership import folder_to_read
 
 
-def score_test(options: ScoreTest) -> None:
+def score_test(options: ScoreTestOptions) -> None:
     """Score the final configuration on data that nothing was chosen by, once."""
     records = load(str(options.study), options.storage)
     final = records.final()
@@ -44,7 +44,7 @@ def score_test(options: ScoreTest) -> None:
         )
 
 
-def replay(options: Replay) -> Exit:
+def replay(options: ReplayOptions) -> Exit:
     """Train a recorded trial again and compare it bit for bit."""
     trial = options.trial
     _, campaign = load_campaign(options.study)

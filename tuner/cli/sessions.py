@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tuner.cli.training_options import Training
+from tuner.cli.training_options import TrainingOptions
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError
 from tuner.execution.machine import parsed_fuse
@@ -21,7 +21,7 @@ _UNITS = {"": 1, "b": 1} | {
 
 
 @contextmanager
-def open_session(where: Training, *, dry_run: bool = False, create: bool = True) -> Iterator[Session]:
+def open_session(where: TrainingOptions, *, dry_run: bool = False, create: bool = True) -> Iterator[Session]:
     """An open session. `create`: a storage, if there is none; a dry run gets an empty one that vanishes with it."""
     parsed_fuse(where.fuse)  # a wrong one is an error before anything else
     parsed_workers(where.workers)

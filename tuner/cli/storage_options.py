@@ -25,7 +25,7 @@ Worth = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImportOptuna:
+class ImportOptunaOptions:
     """Import an Optuna study. Its intermediate values become curves."""
 
     url: Annotated[
@@ -59,7 +59,7 @@ class ImportOptuna:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImportTable:
+class ImportTableOptions:
     """Import histories of runs and their points from tables."""
 
     history: Annotated[
@@ -124,7 +124,7 @@ class ImportTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verify:
+class VerifyOptions:
     """Check files, digests, curves and states of every study of a campaign (exit code 3: something is wrong)."""
 
     study: Study
@@ -138,7 +138,7 @@ class Verify:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Backup:
+class BackupOptions:
     """Copy the records: SQLite by its backup interface, PostgreSQL by pg_dump. Checkpoint files are not copied.
 
     The copy can be read like the original. It trains and repairs nothing until `tuner adopt-storage` was called for it.
@@ -149,7 +149,7 @@ class Backup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AdoptStorage:
+class AdoptStorageOptions:
     """Go on with a copy of a storage (a backup, a restored dump): take over the checkpoint folder of the original, or
     get its files in a folder of its own. No checkpoint is deleted.
     """
@@ -187,7 +187,7 @@ class Shell(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Completion:
+class CompletionOptions:
     """Print the script with which a shell completes commands, options, study files, campaigns, rounds and plots.
 
     bash: write eval "$(tuner completion bash)" in ~/.bashrc

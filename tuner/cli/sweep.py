@@ -11,7 +11,7 @@ from tuner.cli.given import command
 from tuner.cli.options import Format
 from tuner.cli.output import emit_findings, emit_frame, next_step, say
 from tuner.cli.sessions import open_session
-from tuner.cli.training_options import Sweep
+from tuner.cli.training_options import SweepOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import DeclarationError, StorageError
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
@@ -25,7 +25,7 @@ SHOWN = (
 SPARE = ("late_improvement", "validation_end", "reason")  # what a narrow terminal does without
 
 
-def sweep(options: Sweep) -> Exit:
+def sweep(options: SweepOptions) -> Exit:
     """Run a sweep while somebody watches, print its finding, and return the exit code."""
     with open_session(options) as session:
         declared = chosen_sweep(session, _grid(options.learning_rates), options.extend)

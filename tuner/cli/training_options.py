@@ -68,7 +68,7 @@ def early_fork_server(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Training:
+class TrainingOptions:
     """The options of every command that trains: which study, where its records are, and on what it trains."""
 
     study: StudyFile
@@ -88,7 +88,7 @@ class Training:
     fork_server: ForkServer | None = field(default=None, compare=False, metadata={"option": False})
 
     @contextmanager
-    def prepared(self) -> Iterator["Training"]:
+    def prepared(self) -> Iterator["TrainingOptions"]:
         """The same options with the fork server that worker processes are forked from, where there will be some."""
         if sys.stderr.isatty() and not self.quiet:
             print(f"loading torch and {shown(str(self.study))} ...", file=sys.stderr)
@@ -98,7 +98,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run(Training):
+class RunOptions(TrainingOptions):
     """Run the whole playbook: sweep, regime, round 1, its findings, round 2, report.
 
     Exit code 3: a question waits for an answer. Exit code 4: trials failed. If both hold it is 3, and the failed trials
@@ -114,7 +114,7 @@ class Run(Training):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class PlanOptions:
     """Show the rounds of a campaign: trials, steps, cost, and how relevant their lengths are. Nothing is trained."""
 
     study: StudyFile
@@ -132,7 +132,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep(Training):
+class SweepOptions(TrainingOptions):
     """Sweep constant learning rates without regularization and find the step budget.
 
     Exit code 3: no budget could be determined. Exit code 4: trials of one rate failed twice, so there is none.
@@ -151,7 +151,7 @@ class Sweep(Training):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Launch(Training):
+class LaunchOptions(TrainingOptions):
     """Train the trials of a round. The same command again continues and repeats nothing that is finished.
 
     Exit code 4: trials failed.
@@ -167,7 +167,7 @@ class Launch(Training):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Worker(Training):
+class WorkerOptions(TrainingOptions):
     """Help with a launch: train trials of its campaign, on this or on any machine that sees both storage and checkpoint
     folder. Ends when no trial is left.
     """
@@ -182,7 +182,7 @@ class Sampler(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Exploit(Training):
+class ExploitOptions(TrainingOptions):
     """Run Bayesian optimization in a round's search space (only after exploration is complete, B35).
 
     A scientific hyperparameter keeps the value that leads.
@@ -213,7 +213,7 @@ class Exploit(Training):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BudgetCurve(Training):
+class BudgetCurveOptions(TrainingOptions):
     """Train one configuration for several lengths (sharing the common steps) and show the gain from longer training.
 
     Exit code 3: act. Exit code 4: trials failed.
@@ -242,7 +242,7 @@ class BudgetCurve(Training):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Adopt(Training):
+class AdoptOptions(TrainingOptions):
     """Train candidate and baseline again with fresh seeds, and answer ADOPT, KEEP or TIE.
 
     For an imported study (its name instead of a file) the replicates in the storage are compared; nothing is trained.
@@ -273,7 +273,7 @@ class Adopt(Training):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreTest:
+class ScoreTestOptions:
     """Score the test split, once: for the configuration adopted last, else for the best trial of the last round.
 
     Asked again, it shows the recorded score.
@@ -288,7 +288,7 @@ class ScoreTest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Replay:
+class ReplayOptions:
     """Train a recorded trial again from its first step, write nothing, and compare the curves (exit code 3: differ).
 
     All steps are trained, also those that the trial inherited from another one.

@@ -8,7 +8,7 @@ import pandas as pd
 from tuner.cli.exit_codes import Exit
 from tuner.cli.output import emit_frame, next_step, readable_bytes, say
 from tuner.cli.places import opened
-from tuner.cli.storage_options import AdoptStorage, Backup, Verify
+from tuner.cli.storage_options import AdoptStorageOptions, BackupOptions, VerifyOptions
 from tuner.reading import campaign_name
 from tuner.shown import word
 from tuner.storage.copies import FolderAdoption, begin_adoption, bring_files, end_adoption, planned_adoption
@@ -21,7 +21,7 @@ from tuner.storage.verify import stray_files, study_problems
 SHOWN = 10  # files that are named one by one
 
 
-def verify(options: Verify) -> Exit:
+def verify(options: VerifyOptions) -> Exit:
     """Print what is not as the records promise."""
     with opened(options.storage, create=False) as ledger:
         name = campaign_name(ledger, options.study)
@@ -34,7 +34,7 @@ def verify(options: Verify) -> Exit:
     return Exit.FINDING
 
 
-def backup(options: Backup) -> None:
+def backup(options: BackupOptions) -> None:
     """Write a consistent copy of the records, also while others write."""
     with opened(options.storage, create=False) as ledger:
         ledger.backup(options.file)
@@ -44,7 +44,7 @@ def backup(options: Backup) -> None:
     next_step(f"tuner status --storage {named}" if is_file else f"pg_restore --clean -d DATABASE {named}")
 
 
-def adopt_storage(options: AdoptStorage) -> Exit:
+def adopt_storage(options: AdoptStorageOptions) -> Exit:
     """Go on with a copy of a storage, or say what that would do."""
     with opened(options.storage, create=False) as ledger:
         root = options.checkpoints or folder_to_read(ledger, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tuner.cli.given import command
 from tuner.cli.output import next_step, say
 from tuner.cli.places import opened
-from tuner.cli.reading_options import Demo, Export, Plot, Report
+from tuner.cli.reading_options import DemoOptions, ExportOptions, PlotOptions, ReportOptions
 from tuner.errors import DeclarationError, StorageError
 from tuner.interchange.imported import write_imported
 from tuner.interchange.optuna_out import export_to_optuna
@@ -24,7 +24,7 @@ from tuner.shown import word
 RECORDED = Path(__file__).parent / "demo_study"
 
 
-def plot(options: Plot) -> None:
+def plot(options: PlotOptions) -> None:
     """Draw a plot into a file, and write a CSV of what is plotted beside it."""
     target = options.out or Path(f"{options.kind}.png")
     if target.suffix not in (".png", ".svg", ".pdf"):
@@ -44,7 +44,7 @@ def kinds_of_plots() -> list[tuple[str, str]]:
     return [(one.name, one.title) for one in PLOTS]
 
 
-def report(options: Report) -> None:
+def report(options: ReportOptions) -> None:
     """Write one page that holds everything."""
     records = load(options.study, options.storage)
     with opened(options.storage, create=False) as ledger:
@@ -53,7 +53,7 @@ def report(options: Report) -> None:
     say(f"wrote {target}")
 
 
-def export(options: Export) -> None:
+def export(options: ExportOptions) -> None:
     """Write a study as an Optuna study or as tables; the same again changes nothing."""
     form, place = options.to
     if form not in ("optuna", *FORMATS):
@@ -70,7 +70,7 @@ def export(options: Export) -> None:
     next_step(f"optuna-dashboard {word(without_password(place))}")
 
 
-def demo(options: Demo) -> None:
+def demo(options: DemoOptions) -> None:
     """Write the report of a recorded study that comes with the package; nothing is trained."""
     storage, page = options.folder / "tuner.sqlite", options.folder / "demo.html"
     terms = TableTerms("validation/loss", "minimize", schedule="constant")

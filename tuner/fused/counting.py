@@ -27,9 +27,9 @@ def check_evaluation(run: TrialRun, read: Collection[str]) -> None:
 
     `read`: the tensors, besides parameters and buffers, that training does read.
     """
-    workload, model, change = run.setting.workload, copy.deepcopy(run.model).eval(), ""
+    workload, model, change = run.setup.workload, copy.deepcopy(run.model).eval(), ""
     with torch.no_grad(), left_as_it_was(workload), suppress(Exception):  # an error shows when it is evaluated
-        batch = run.setting.data.validation.first(_EXAMPLES)
+        batch = run.setup.data.validation.first(_EXAMPLES)
         workload.metrics(model, batch)
         before = remembered(None, model)
         kept = {name: value for name, value in before.items() if isinstance(value, torch.Tensor) and name in read}

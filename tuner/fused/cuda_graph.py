@@ -129,7 +129,7 @@ class Captured:
 
 
 class CapturedUpdates:
-    """Makes updates, by a graph as soon as there is one. `refused` says why there is none: it is only a speed-up.
+    """Makes updates, by a graph as soon as there is one. `refused` holds why there is none: a graph is only a speed-up.
 
     A graph is trusted only after its first update was compared, bit for bit, with the same one made without it.
     """
@@ -188,7 +188,7 @@ class CapturedUpdates:
                 self.refused = f"the graph is not faster ({1e3 * graphed_seconds:.2f} ms, {1e3 * seconds:.2f} without)"
             else:
                 self._captured[key] = captured
-        except RuntimeError as error:  # an operation that waits for the device, say
+        except RuntimeError as error:  # an operation that waits for the device, for example
             self.refused = f"cannot be captured: {str(error).splitlines()[0]}"
         _copy(after, changing)
         return losses

@@ -39,14 +39,14 @@ class GroupEvaluation:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.refused = ""  # why each trial is evaluated for itself
-        self._clock = clock_of(group.setting.device)
+        self._clock = clock_of(group.setup.device)
         self._alone: float | None = None  # seconds of a trial's own evaluation
         self._saved = 0.0  # seconds, so far
         self._at_once = 0  # trials; 0: not known yet
         self._recordings: dict[object, tuple[Any, list[str]]] = {}
 
     def of(self, trials: Sequence[int]) -> dict[int, Measured]:
-        """What each of these trials would measure; empty where they had better be evaluated one by one."""
+        """What each of these trials would measure; empty where each should be evaluated for itself."""
         if self.refused or 2 * len(trials) < len(self.group.runs):
             return {}
         began = self._clock()
@@ -57,7 +57,7 @@ class GroupEvaluation:
             measured = self._measured()
         except Interrupted:
             raise
-        except Exception as error:  # whatever it is, the ordinary evaluation will show it
+        except Exception as error:  # the ordinary evaluation reports it
             self.refused = f"{type(error).__name__}: {error}"
             return {}
         if self._alone is None:
@@ -80,15 +80,15 @@ class GroupEvaluation:
 
     def _kernel_of_its_own(self) -> str:
         """The kernel by which torch evaluates a part of this model, but trains none, if there is one."""
-        setting, model = self.group.setting, copy.deepcopy(self.group.runs[0].model).eval()  # some count their calls
+        setup, model = self.group.setup, copy.deepcopy(self.group.runs[0].model).eval()  # some count their calls
         with torch.no_grad(), _Names() as seen:
-            setting.workload.metrics(model, setting.data.validation.first(FEW))
+            setup.workload.metrics(model, setup.data.validation.first(FEW))
         return next(iter(seen.names & OF_EVALUATION), "")
 
     def _measured(self) -> list[Measured]:
-        setting = self.group.setting
-        first = self._of_split(setting.data.training_sample, setting.evaluation_batch_size)
-        second = self._of_split(setting.data.validation, setting.evaluation_batch_size)
+        setup = self.group.setup
+        first = self._of_split(setup.data.training_sample, setup.evaluation_batch_size)
+        second = self._of_split(setup.data.validation, setup.evaluation_batch_size)
         return [one | other for one, other in zip(first, second, strict=True)]
 
     def _of_split(self, split: Split, size: int) -> list[Measured]:
@@ -97,7 +97,7 @@ class GroupEvaluation:
         total = 0
         with torch.inference_mode():
             for batch, count in split.in_order(size):
-                check_going_on(self.group.setting.stop)
+                check_going_on(self.group.setup.stop)
                 for name, parts in self._sums(Batch.shared(batch), count).items():
                     known = sums.get(name)
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
@@ -126,7 +126,7 @@ class GroupEvaluation:
         if not self._at_once:
             trials = len(self.group.runs)
             self._at_once = trials
-            if self.group.setting.device.type == "cpu":
+            if self.group.setup.device.type == "cpu":
                 tape, _ = self._run(batch, count, 1)
                 self._at_once = evenly(trials, max(1, CACHED_BYTES // max(1, tape.largest)))
         if batch.signature not in self._recordings:
@@ -141,13 +141,15 @@ class GroupEvaluation:
         """The metrics of the first trials, and all that is computed on the way to them."""
         model, task = self.group.model, self.group.task
         with torch.inference_mode(False):
-            inputs = [tensor[:trials].clone() for tensor in self._inputs()]  # whatever is written into changes nothing
+            inputs = [
+                tensor[:trials].clone() for tensor in self._inputs()
+            ]  # copies: nothing that is written into them stays
         tape = Tape([*inputs, *batch.leaves])
         operations = Operations(trials, task.rules, Sites(tape.add_input), care=task.care)
         named = dict(zip([*model.parameters, *model.buffers], inputs, strict=False))
         model.install(named, inputs[len(named) :], operations)
         model.template.eval()
-        workload = self.group.setting.workload
+        workload = self.group.setup.workload
         with (
             torch.inference_mode(False), torch.no_grad(), left_as_it_was(workload),
             without_noise(tape, batch), tape, SharedValues(operations),

@@ -1,7 +1,7 @@
-"""How many trials to stack, and whether that pays: measured, in a moment, on throw-away copies of the trials.
+"""How many trials to stack, and whether that is faster: measured on throw-away copies of the trials.
 
-What the probe costs is lost where it finds that nothing is gained, so it may take a small part of the work ahead at
-most, and more only when a few trials together were seen to be faster than one.
+The probe is a loss where fusing gains nothing. So it may take a small part of the work ahead, and more only after a
+few trials together were seen to be faster than one.
 """
 
 import logging
@@ -41,14 +41,14 @@ NO_MODEL = "no model of these trials can be made"
 MEMORY_SHARE = 0.5  # of what is free
 
 
-def best_fusion(setting: TrainingSetup, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Fusion:
+def best_fusion(setup: TrainingSetup, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Fusion:
     """Time a step alone and in groups. `ahead`: how many trials are to be trained, by `crew` processes."""
-    quiet = replace(setting, stop=lambda: False)
-    steps = steps_ahead(setting, ahead, crew)
+    quiet = replace(setup, stop=lambda: False)
+    steps = steps_ahead(setup, ahead, crew)
     if len(trials) > 1 and steps < FEWEST_STEPS:
         return Fusion(1, f"{steps:.0f} steps of training are too few for a probe")
     alone = 0.0
-    with callers_generators_restored(setting.device):
+    with callers_generators_restored(setup.device):
         try:
             first = runs_of(quiet, trials, 1)
             if not first:
@@ -64,40 +64,40 @@ def best_fusion(setting: TrainingSetup, trials: Sequence[Trial], ahead: int, *, 
     return Fusion(1, reason, seconds=alone, probed=True)
 
 
-def evaluation_seconds(setting: TrainingSetup, trials: Sequence[Trial]) -> float:
+def evaluation_seconds(setup: TrainingSetup, trials: Sequence[Trial]) -> float:
     """Seconds of an evaluation of one such trial alone; 0 where no model can be made."""
-    with callers_generators_restored(setting.device):
-        first = runs_of(replace(setting, stop=lambda: False), trials, 1)
+    with callers_generators_restored(setup.device):
+        first = runs_of(replace(setup, stop=lambda: False), trials, 1)
         return timed_evaluation(first[0]) if first else 0.0
 
 
-def runs_of(setting: TrainingSetup, trials: Sequence[Trial], count: int) -> list[TrialRun]:
+def runs_of(setup: TrainingSetup, trials: Sequence[Trial], count: int) -> list[TrialRun]:
     """`count` trials or fewer with models that are alike, ready to train; without those whose model cannot be made."""
     runs: list[TrialRun] = []
 
     def models() -> Iterator[torch.nn.Module]:
-        for run in _made(setting, trials):
+        for run in _made(setup, trials):
             runs.append(run)
             yield run.model
 
     return [runs[place] for place in largest_kind(models(), count)]
 
 
-def _made(setting: TrainingSetup, trials: Sequence[Trial]) -> Iterator[TrialRun]:
+def _made(setup: TrainingSetup, trials: Sequence[Trial]) -> Iterator[TrialRun]:
     """Those trials whose model can be made."""
     for trial in trials:
         try:
-            run = TrialRun(setting, trial)
+            run = TrialRun(setup, trial)
         except Exception as error:
             refusal(error, "while the model was made")  # raises what is not the model's
         else:
             yield run
 
 
-def check_some_alike(setting: TrainingSetup, trials: Sequence[Trial]) -> None:
+def check_some_alike(setup: TrainingSetup, trials: Sequence[Trial]) -> None:
     """Raise NotFusible, naming what differs first, where no two of these trials have models that are alike."""
-    quiet = replace(setting, stop=lambda: False)
-    with callers_generators_restored(setting.device):
+    quiet = replace(setup, stop=lambda: False)
+    with callers_generators_restored(setup.device):
         models = [run.model for run in islice(_made(quiet, trials), 2)]
         for model in models:
             check_obstacles(model)
@@ -105,17 +105,17 @@ def check_some_alike(setting: TrainingSetup, trials: Sequence[Trial]) -> None:
             check_alike(models)
 
 
-def steps_ahead(setting: TrainingSetup, trials: int, crew: int) -> float:
+def steps_ahead(setup: TrainingSetup, trials: int, crew: int) -> float:
     """How many steps each of `crew` processes has to train for so many trials."""
-    return trials * setting.study.budget.max_train_steps / crew
+    return trials * setup.study.budget.max_train_steps / crew
 
 
-def look_at(setting: TrainingSetup, trials: Sequence[Trial]) -> Fusion:
+def look_at(setup: TrainingSetup, trials: Sequence[Trial]) -> Fusion:
     """How each operation would run if these trials trained together, or why they cannot. Trains nothing that stays."""
-    quiet = replace(setting, stop=lambda: False)
-    with callers_generators_restored(setting.device):
+    quiet = replace(setup, stop=lambda: False)
+    with callers_generators_restored(setup.device):
         try:
-            check_some_alike(setting, trials)
+            check_some_alike(setup, trials)
             runs = runs_of(quiet, trials, len(trials))
             if not runs:
                 return Fusion(1, NO_MODEL)
@@ -127,8 +127,8 @@ def look_at(setting: TrainingSetup, trials: Sequence[Trial]) -> Fusion:
 class _Probe:
     """Groups of growing size, until one is not faster than the one before, or the time for probing is over."""
 
-    def __init__(self, setting: TrainingSetup, trials: Sequence[Trial], alone: float, steps: float, crew: int) -> None:
-        self.setting = setting
+    def __init__(self, setup: TrainingSetup, trials: Sequence[Trial], alone: float, steps: float, crew: int) -> None:
+        self.setup = setup
         self.trials = trials
         self.alone = alone
         self.steps = steps  # of single trials, that are ahead of this process
@@ -139,7 +139,7 @@ class _Probe:
         self.full = False  # there are no more trials, or no more memory, for a larger group
 
     def fastest(self, recurrent: bool) -> Fusion:
-        all_sizes = _sizes(self.setting.device, recurrent=recurrent)
+        all_sizes = _sizes(self.setup.device, recurrent=recurrent)
         sizes = [size for size in all_sizes if size <= len(self.trials)] or [len(self.trials)]
         steps = sizes[0] * (PROBE_STEPS_OF_RECURRENT if recurrent else PROBE_STEPS)
         expected = 0.03 + steps * self.alone  # what it took for many kinds of models
@@ -163,21 +163,21 @@ class _Probe:
     def _tried(self, size: int, growth: float) -> float:
         """Time a group; returns how long the next, so many times as large, will probably take to be timed.
 
-        Every group is recorded anew, which counts as a part of its steps: many small groups of few steps do not pay.
+        Every group is recorded again, which counts as part of its steps: many small groups of few steps do not pay.
         """
-        clock = clock_of(self.setting.device)
+        clock = clock_of(self.setup.device)
         began = clock()
-        runs = runs_of(self.setting, self.trials, size)
+        runs = runs_of(self.setup, self.trials, size)
         if len(runs) < size:
-            check_some_alike(self.setting, self.trials)
+            check_some_alike(self.setup, self.trials)
             self.full = True
             return 0.0
         group = make_group(runs)
         recorded = clock() - began
         step = _seconds_a_step(group) / size
-        together = step + recorded / (size * self.setting.study.budget.max_train_steps)
+        together = step + recorded / (size * self.setup.study.budget.max_train_steps)
         self.step = min(self.step, step)
-        if size > _that_fit(group, self.setting, self.crew):
+        if size > _that_fit(group, self.setup, self.crew):
             self.full = True
         elif together < min(PAYS * self.alone, self.best.seconds):
             reason = f"{self.alone / together:.2f} times as fast as one by one ({1e6 * together:.0f} us a trial's step)"
@@ -197,21 +197,21 @@ def _seconds_a_step(trained: Group | list[TrialRun]) -> float:
             trained[0].advance(trained[0].step + updates)
 
     run = (trained.runs if isinstance(trained, Group) else trained)[0]
-    clock = clock_of(run.setting.device)
+    clock = clock_of(run.setup.device)
     if len(run.rates) < 2:
         return 0.0
-    advance(WARM_UP + 1 if run.setting.device.type == "cuda" else 1)
-    wait_for(run.setting.device)
+    advance(WARM_UP + 1 if run.setup.device.type == "cuda" else 1)
+    wait_for(run.setup.device)
     began = clock()
     advance(1)
-    wait_for(run.setting.device)
+    wait_for(run.setup.device)
     first = clock() - began
     left = min(TIMED, len(run.rates) - 2) if first < SLOW_STEP else 0
     if left < 1:
         return first
     began = clock()
     advance(left)
-    wait_for(run.setting.device)
+    wait_for(run.setup.device)
     return min(first, (clock() - began) / left)
 
 
@@ -230,17 +230,17 @@ def largest_group(device: torch.device) -> int:
     return _sizes(device)[-1]
 
 
-def trials_that_fit(setting: TrainingSetup, trials: Sequence[Trial], *, crew: int = 1) -> int:
+def trials_that_fit(setup: TrainingSetup, trials: Sequence[Trial], *, crew: int = 1) -> int:
     """How many such trials' values, gradients and optimizer state fit into the memory that is free.
 
     All, where no model can be made: those trials end as soon as they begin.
     """
-    with callers_generators_restored(setting.device):
-        first = runs_of(setting, trials, 1)
-        return _that_fit(Group(first), setting, crew) if first else len(trials)
+    with callers_generators_restored(setup.device):
+        first = runs_of(setup, trials, 1)
+        return _that_fit(Group(first), setup, crew) if first else len(trials)
 
 
-def _that_fit(group: Group, setting: TrainingSetup, crew: int) -> int:
-    ratio = setting.evaluation_batch_size / max(1, setting.batch_size_of(group.runs[0].trial))
+def _that_fit(group: Group, setup: TrainingSetup, crew: int) -> int:
+    ratio = setup.evaluation_batch_size / max(1, setup.batch_size_of(group.runs[0].trial))
     one = (group.num_bytes + max(0.0, ratio / 2 - 1) * group.pass_bytes) / len(group.runs)
-    return max(1, int(MEMORY_SHARE * free_bytes(setting.device) / crew / max(1.0, one)))
+    return max(1, int(MEMORY_SHARE * free_bytes(setup.device) / crew / max(1.0, one)))

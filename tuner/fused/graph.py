@@ -51,7 +51,7 @@ def base_of(node: Node) -> Node:
 def is_view(node: Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return getattr(node.target, "__name__", "") == "getitem"
-    if node.target is _ATEN._unsafe_view.default:  # torch says that it is none, for autograd's sake
+    if node.target is _ATEN._unsafe_view.default:  # torch does not declare it as one, because of autograd
         return True
     returned = node.target._schema.returns
     return any(result.alias_info is not None and not result.alias_info.is_write for result in returned)
@@ -80,7 +80,7 @@ def _drop(graph: Graph, targets: tuple[object, ...]) -> None:
 
 
 def _share_constants(graph: Graph) -> None:
-    """A number that the code makes a tensor of is made anew at each replay only where it is written into."""
+    """A tensor that the code makes of a number is made again at each replay only where it is written into."""
     written = {base_of(node.args[0]) for node in graph.nodes if writes(node) and isinstance(node.args[0], Node)}
     for node in list(graph.nodes):
         if FRESH in node.meta and node not in written:
@@ -106,7 +106,7 @@ def _turn_weight_gradients(graph: Graph) -> None:
             direct = graph.call_function(_ATEN.bmm.default, (turned, left.args[0]))  # type: ignore[union-attr]
         node.replace_all_uses_with(direct)
         for user in list(direct.users):
-            if user.target is _ATEN.clone.default:  # it asked for contiguous memory, which this is
+            if user.target is _ATEN.clone.default:  # contiguous memory was requested, and this is contiguous
                 user.replace_all_uses_with(direct)
                 graph.erase_node(user)
 
@@ -128,7 +128,7 @@ def _unstack(graph: Graph) -> None:
 
 
 def _join_parts(graph: Graph) -> None:
-    """The gradient of a tensor that is taken apart along a dimension: its parts beside each other.
+    """The gradient of a tensor that is taken apart along a dimension: its parts side by side.
 
     Autograd puts each part among zeros and adds these up. Adding zero once more makes +0 of -0, as that does.
     """
@@ -150,14 +150,14 @@ def _join_parts(graph: Graph) -> None:
 
 
 def _summands(node: Any) -> list[Any]:
-    """The nodes that a sum of sums adds up, where nobody else reads the sums in between."""
+    """The nodes that a sum of sums adds up, where nothing else reads the sums in between."""
     if node.target is not _ATEN.add.Tensor or node.kwargs or not all(isinstance(arg, Node) for arg in node.args):
         return [node]
     return [each for arg in node.args for each in (_summands(arg) if len(arg.users) == 1 else [arg])]
 
 
 def _sweep(graph: Graph) -> None:
-    """Take out what nobody uses, but never what writes into a buffer."""
+    """Take out what nothing uses, but never what writes into a buffer."""
     for node in reversed(list(graph.nodes)):
         if node.op != "call_function" or node.users or writes(node):
             continue
@@ -182,7 +182,7 @@ _EITHER = (_ATEN.add.Tensor, _ATEN.mul.Tensor)  # of their arguments
 
 
 def write_over(graph: Graph) -> None:
-    """Let operations put their results where an argument stands that nobody reads afterwards."""
+    """Let operations write their results over an argument that nothing reads afterwards."""
     place = {node: number for number, node in enumerate(graph.nodes)}
     last = dict.fromkeys(graph.nodes, 0)  # where the memory that a node took is read for the last time
     for node in graph.nodes:
@@ -207,7 +207,7 @@ def memory_of(node: Node) -> Node:
 
 
 def _arguments(node: Node) -> Iterator[Node]:
-    """Those that might be written over, if nobody reads them afterwards and no other argument lies there."""
+    """Those that might be written over, if nothing reads them afterwards and no other argument shares their memory."""
     if node.target not in _IN_PLACE and node.target not in _INTO_GRADIENT:
         return
     given = node.args[:2] if node.target in _EITHER and not node.kwargs else node.args[:1]

@@ -40,16 +40,16 @@ class Group:
 
     def __init__(self, runs: Sequence[TrialRun], *, care: int = 0, rules: Rules = TABLE) -> None:
         self.runs = list(runs)
-        self.setting = runs[0].setting
-        self._augmented = self.setting.study.augment and self.setting.workload.augments
+        self.setup = runs[0].setup
+        self._augmented = self.setup.study.augment and self.setup.workload.augments
         self.live = list(range(len(runs)))  # trials that still train; the others are only carried along
         self._made = [0] * len(runs)  # updates of each trial in this group
         self.graphs = CapturedUpdates()
-        self.lanes = Lanes(self.setting.device) if self.setting.device.type == "cuda" else None
+        self.lanes = Lanes(self.setup.device) if self.setup.device.type == "cuda" else None
         self._share_batches()
         self.model = StackedModel.of([run.model for run in runs])
-        constants, numbers = split_points([run.point for run in runs], self.setting.device)
-        self.task = Task(self.setting.workload.loss, self.model, len(runs), constants, numbers, care, rules)
+        constants, numbers = split_points([run.point for run in runs], self.setup.device)
+        self.task = Task(self.setup.workload.loss, self.model, len(runs), constants, numbers, care, rules)
         self._change: Callable[[Recording], Recording] = lambda recording: recording
         self._recordings: dict[object, tuple[Recording, Noise]] = {}
         self._inputs = (
@@ -93,12 +93,12 @@ class Group:
         self.model.reclaim(trial, self.runs[trial].model)
 
     def advance(self, updates: int) -> int:
-        """Train the live trials for so many updates, or to where the setting says stop; returns how many were made."""
+        """Train the live trials for so many updates, or to where the setup says stop; returns how many were made."""
         losses = []
         shared, work = self._is_shared(), None
         try:
             for _ in range(updates):
-                if self.setting.stop():
+                if self.setup.stop():
                     break
                 work = self._work(shared, work)
                 with _mode(work.recording):
@@ -162,7 +162,7 @@ class Group:
                     self._step(trial, at_rates[trial])
             return losses
 
-        if self.setting.device.type != "cuda":
+        if self.setup.device.type != "cuda":
             return apply(work.leaves, rates)
         key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
         return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients])

@@ -148,7 +148,7 @@ class _Likeness:
         return bool(one == other) if parts is None else self(parts, _parts(other))
 
     def _same_class(self, one: type, other: type) -> bool:
-        """Classes made anew for each model, by a parametrization or in a function, are compared by what they hold."""
+        """Classes that each model makes again (by a parametrization, in a function) are compared by their members."""
         if (one.__module__, one.__qualname__) != (other.__module__, other.__qualname__):
             return False
         self.known[id(one), id(other)] = one, other

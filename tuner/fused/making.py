@@ -23,7 +23,7 @@ from tuner.fused.recording import Recording
 from tuner.training.numerics import wait_for
 from tuner.training.trial_run import TrialRun
 
-UPDATES = 2  # the second one is of another batch, so that whatever a recording froze shows
+UPDATES = 2  # the second is of another batch, so that a value that a recording froze shows
 SAMPLE = 8  # trials of a group that are compared
 ROUNDING = 1e-3  # of a loss: two updates apart by rounding, Adam's first steps included
 Difference = Callable[[TrialRun, TrialRun], str | None]
@@ -47,12 +47,12 @@ def first_difference(group: Group, difference_of: Difference | None = None) -> s
     updates = min(UPDATES, *(len(run.rates) - run.step for run in runs))
     alone = [_trained_alone(run, updates) for run in chosen]
     kept = group.snapshot()
-    setting, group.setting = group.setting, replace(group.setting, stop=lambda: False)
+    setup, group.setup = group.setup, replace(group.setup, stop=lambda: False)
     try:
         group.advance(updates)
         differences = [(difference_of or _difference)(run, other) for run, other in zip(chosen, alone, strict=True)]
     finally:
-        group.setting = setting
+        group.setup = setup
         group.restore(kept)
     return next((difference for difference in differences if difference), None)
 
@@ -71,7 +71,7 @@ def _far(fused: TrialRun, alone: TrialRun) -> str | None:
 
 def _trained_alone(run: TrialRun, updates: int) -> TrialRun:
     """A copy of a trial, some updates later."""
-    copy = TrialRun(replace(run.setting, stop=lambda: False), run.trial)
+    copy = TrialRun(replace(run.setup, stop=lambda: False), run.trial)
     copy.batches = run.batches
     copy.load(run.state())
     copy.optimizer.load_state_dict(_cloned(copy.optimizer.state_dict()))
@@ -140,8 +140,8 @@ COMPILERS = ("g++", "clang++")
 
 
 def compile_group(group: Group) -> bool:
-    """Compile what the group computes at each step; says so in the log where there is no compiler for that."""
-    if group.setting.device.type == "cpu" and cpp_compiler() is None:
+    """Compile what the group computes at each step; logs where there is no compiler."""
+    if group.setup.device.type == "cpu" and cpp_compiler() is None:
         _log.warning(
             "no C++ compiler (%s, or the one that $CXX names) is found: --profile fast trains without torch.compile, "
             "which is slower; install one (apt-get install g++) to have it", " or ".join(COMPILERS)
@@ -192,7 +192,7 @@ def make_group(runs: Sequence[TrialRun], *, steps: int = 0) -> Group:
     """The trials stacked, to be trained for so many steps. Raises NotFusible when there is no way."""
     try:
         check_obstacles(runs[0].model)
-        group = exact_group(runs) if runs[0].setting.profile == "exact" else _fast_group(runs, steps)
+        group = exact_group(runs) if runs[0].setup.profile == "exact" else _fast_group(runs, steps)
         check_evaluation(runs[0], group.read)
     except Exception as error:
         raise refusal(error, "while it was tried") from error
@@ -221,14 +221,14 @@ def _checked(group: Group) -> Group:
 
 def _seconds_a_step(group: Group) -> float:
     kept = group.snapshot()
-    setting, group.setting = group.setting, replace(group.setting, stop=lambda: False)
+    setup, group.setup = group.setup, replace(group.setup, stop=lambda: False)
     updates = min(TIMED, *(len(run.rates) - run.step for run in group.runs))
-    wait_for(setting.device)
+    wait_for(setup.device)
     began = time.perf_counter()
     try:
         group.advance(updates)
-        wait_for(setting.device)
+        wait_for(setup.device)
     finally:
-        group.setting = setting
+        group.setup = setup
         group.restore(kept)
     return (time.perf_counter() - began) / updates

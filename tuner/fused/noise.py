@@ -21,7 +21,7 @@ _MANY = 1024  # values; for fewer the calls take longer than the drawing
 class Site:
     """One call of a dropout: each trial's rate, and one trial's mask in shape and layout, which orders its draws.
 
-    in_kernel: torch draws and applies the mask in one CUDA kernel, with draws of its own.
+    in_kernel: torch draws and applies the mask in one CUDA kernel, with its own draws.
     """
 
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Site:
 
 @dataclass(slots=True)
 class Sites:
-    """The dropout calls of one pass through the loss, in order. `found` is told each mask, before it is used."""
+    """The dropout calls of one pass through the loss, in order. `found` is called with each mask before it is used."""
 
     found: Callable[[torch.Tensor], None]
     known: list[Site] = field(default_factory=list)

@@ -55,10 +55,10 @@ def other_bits(run: TrialRun, difference: str) -> str:
 
 def _casts(run: TrialRun) -> bool:
     """Whether an operation of the loss runs under autocast. Changes nothing."""
-    workload, watch = run.setting.workload, _Watch(run.setting.device.type)
+    workload, watch = run.setup.workload, _Watch(run.setup.device.type)
     model = copy.deepcopy(run.model)
     # An augmentation is left out, and a loss may miss it; then what was seen until there has to do.
-    with callers_generators_restored(run.setting.device), left_as_it_was(workload), suppress(Exception), watch:
+    with callers_generators_restored(run.setup.device), left_as_it_was(workload), suppress(Exception), watch:
         workload.loss(model, run.batches.at(run.step), run.point)
     return watch.casts
 

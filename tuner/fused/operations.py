@@ -22,12 +22,12 @@ _OF_THE_WRAPPER = frozenset(
     "is_same_size get_device is_signed".split()
 )
 _VIEWS = frozenset({"get:real", "get:imag"})  # attributes that are tensors
-_ALIGNED = 256  # bytes, the most that cuBLAS asks about
-ANY = "*"  # in a table: the rule of what has none of its own
+_ALIGNED = 256  # bytes, the largest alignment that cuBLAS distinguishes
+ANY = "*"  # in a table: the rule for operations without their own
 
 
 class Operations:
-    """The operations of one recording. `ways` tells afterwards how each operation was run.
+    """The operations of one recording. `ways` holds afterwards how each operation was run.
 
     care: 0, every rule is trusted; 1, matrix products loop over the trials; 2, every operation that computes does,
     which keeps the bits by construction.

@@ -103,7 +103,7 @@ def record(task: Task, batch: Batch) -> Recording:
     """Run the loss of all trials once, forward and backward, and write down what is computed. Raises NotFusible."""
     try:
         return _settled(task, batch)
-    except Exception as error:  # code that does not bear trial tensors, most of all
+    except Exception as error:  # mostly code that does not support trial tensors
         raise refusal(error, "while the loss was recorded") from error
 
 

@@ -93,7 +93,7 @@ def layer_norm(
     *rest: Any,
     **named: Any,
 ) -> Any:
-    """Without parameters of its own each row is normalized for itself."""
+    """Without own parameters each row is normalized for itself."""
     varying = any(is_trial(item) for item in (weight, bias, *named.values()))
     if varying or operations.care > 1 or not is_trial(value):
         return operations.loop(function, (value, shape, weight, bias, *rest), named)

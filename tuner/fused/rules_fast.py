@@ -127,7 +127,7 @@ def elementwise(operations: Operations, function: Any, *arguments: Any, **keywor
 
 
 def mapped(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
-    """By vmap, which often has a kernel for all at once. Its bits are not each trial's own: a dot product's, say."""
+    """By vmap, which often has one kernel for all trials. The bits may differ from those of each trial alone."""
     if name_of(function) in _NOT_MAPPED:
         return NotImplemented
     leaves, form = pytree.tree_flatten((arguments, keywords))

@@ -137,7 +137,7 @@ def one_hot(operations: Operations, function: Any, value: torch.Tensor, num_clas
 
 
 class SharedValues(TorchFunctionMode):
-    """Rules for values that all trials share, a batch say, where a recording would not notice what is done to them.
+    """Rules for values that all trials share (a batch, for example), whose changes a recording would not notice.
 
     Dropout: each trial has its own mask. A Python value made from a tensor: a recording would freeze it.
     """
@@ -148,7 +148,7 @@ class SharedValues(TorchFunctionMode):
         self._apply = torch.autograd.Function.__dict__["apply"]
 
     def __enter__(self) -> Any:
-        """Functions with a derivative of the user's own ask no rules: their `apply` is what can be replaced."""
+        """Functions with a derivative by the user pass by the rules: their `apply` is what can be replaced."""
         torch.autograd.Function.apply = classmethod(self._applied)  # type: ignore[assignment]
         return super().__enter__()  # type: ignore[no-untyped-call]
 

@@ -61,7 +61,7 @@ class StackedModel:
         """Put stacked tensors into the template as trial tensors, tied ones everywhere."""
         for name, tensor in tensors.items():
             trial = TrialTensor(tensor, operations)
-            trial._is_param = name in self.parameters  # what torch asks in isinstance(x, nn.Parameter)
+            trial._is_param = name in self.parameters  # what torch reads in isinstance(x, nn.Parameter)
             for module, key in self.places[name]:
                 (module._parameters if key in module._parameters else module._buffers)[key] = trial  # type: ignore[assignment]
         for own, values in zip(self.settings, settings, strict=True):

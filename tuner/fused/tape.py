@@ -47,7 +47,7 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
             self.add_input(tensor)
 
     def add_input(self, tensor: torch.Tensor) -> None:
-        """Let a tensor be given anew at each replay, after the inputs known so far."""
+        """Make a tensor an input that each replay is given, after the inputs known so far."""
         name = f"given_{len(self._alive)}"
         if self._last_input is None:
             node = self.graph.placeholder(name)
@@ -124,7 +124,7 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
 
 
 def _check_call(func: Any, types: Any, keywords: Any) -> None:
-    """Refuse what was called past the rules, and random numbers that the code has a generator of its own for."""
+    """Refuse calls that went past the rules, and random numbers from a generator of the code's own."""
     if keywords.get("generator") is not None:
         raise NotFusible(f"{name_of(func)}: random numbers of a generator that a recording would freeze")
     if TrialTensor in types and func is not _ATEN._local_scalar_dense.default:

@@ -16,7 +16,7 @@ class Runs(Protocol):
 class TrialTensor(torch.Tensor):
     """One tensor for each of K trials: `stacked` is [K, *shape], and the user's code sees `shape`.
 
-    `is_number`: it stands for a Python float that differs between trials, a hyperparameter say; held in float64,
+    `is_number`: it stands for a Python float that differs between trials, such as a hyperparameter; held in float64,
     and rounded to the type of the tensor it meets, as torch does with a Python number.
     """
 

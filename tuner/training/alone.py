@@ -52,7 +52,7 @@ class CohortOfOne:
         return run.advance(run.step + updates, pause)
 
     def evaluate(self, members: Sequence[int]) -> Mapping[int, Measured]:
-        """Nothing: a trial alone is asked for itself."""
+        """Nothing: the supervisor evaluates the trial by itself."""
         return {}
 
     def retire(self, member: int) -> None:

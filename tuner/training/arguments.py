@@ -25,7 +25,7 @@ class Arguments:
 def arguments_of(workload: Workload, folder: Path | None = None) -> Arguments:
     """What `Net(width=64, activation=nn.ReLU, config=Config(...))` was made with.
 
-    To be asked before the workload is used, since its methods may count or remember in attributes. A value without a
+    Call this before the workload is used, since its methods may count or remember in attributes. A value without a
     digest is taken from `provenance()`, where that has an entry of its name; otherwise raises WorkloadError. `folder`
     is that of the study file.
     """
@@ -66,7 +66,7 @@ _REPRS = {kind.__repr__ for kind in (bool, int, float, str, type(None))}
 
 
 class _Told:
-    """What is told of each attribute; `modules` define the classes and functions among them."""
+    """The description of each attribute; `modules` define the classes and functions among them."""
 
     def __init__(self, workload: Workload, folder: Path | None) -> None:
         self.workload = workload
@@ -83,7 +83,7 @@ class _Told:
             return self._instead_of(name, error)
 
     def _instead_of(self, name: str, error: NoDigest) -> str:
-        """What provenance() says of an attribute without a digest. Raises WorkloadError where it says nothing."""
+        """The provenance() of an attribute without a digest. Raises WorkloadError where there is none."""
         kind = type(self.workload).__name__
         known = self.workload.provenance()
         if name in known:

@@ -90,7 +90,7 @@ class Split:
 class TrainingBatches:
     """The training batch of any step: a function of (data_seed, step) alone.
 
-    Each epoch has its own order, and random numbers of its own for each example of a dataset; what is left over at its
+    Each epoch has its own order, and its own random numbers for each example of a dataset; what is left over at its
     end is dropped, so that all batches have one size. A dataset leaves the global generators anywhere.
     """
 
@@ -126,7 +126,7 @@ class TrainingBatches:
         return self.split.take(wanted, epoch_seed(self._examples, epoch), undisturbed=False)
 
     def fetched(self, step: int) -> Any:
-        """The batch of a step, asked of the split again."""
+        """The batch of a step, read from the split again."""
         epoch, position = divmod(step, self.batches_per_epoch)
         order = epoch_order(self.data_seed, epoch, self.split.num_examples)
         wanted = order[position * self.batch_size : (position + 1) * self.batch_size]

@@ -131,7 +131,7 @@ def weights_in(content: bytes) -> dict[str, torch.Tensor]:
 def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> tuple[dict[str, torch.Tensor], Path | None]:
     """Write the weights of a best checkpoint to `target`, for any tool to load; returns them.
 
-    What a safetensors file cannot hold (extra state of a module, sparse tensors) is written beside it with torch's own
+    What a safetensors file cannot hold (extra state of a module, sparse tensors) is written next to it with torch's own
     format; then the path of that second file is returned, too. Raises CorruptCheckpoint.
     """
     weights = read_weights(root, checkpoint)
@@ -268,7 +268,7 @@ def sync_folder(path: Path) -> None:
 
 
 def canonical_digest(state: Any) -> str:
-    """A digest of what a state means: names, types, shapes and bytes, whatever the file's own bytes are.
+    """A digest of the content of a state: names, types, shapes and bytes, independent of the bytes of its file.
 
     Two equal training states may be saved as different bytes (R29); this compares them bit for bit.
     """

@@ -1,7 +1,7 @@
 """torch's compiler, left out until something is compiled: importing it takes a second of each process.
 
-torch wraps what it does not want to be compiled, and imports its compiler at the first call to say so. But nothing is
-compiled before the compiler is there, and then these functions are wrapped as torch does it.
+torch wraps what it does not want to be compiled, and imports its compiler at the first call to mark
+it. But nothing is compiled before the compiler is imported, and then these functions are wrapped as torch does it.
 """
 
 import inspect

@@ -57,7 +57,7 @@ def _collated_leaves(examples: Sequence[Any]) -> Any:
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """The batch with all of its tensors on the device. What has a `to` of its own is asked to move itself."""
+    """The batch with all of its tensors on the device. An object with a `to` method moves itself."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device)
     if callable(getattr(batch, "to", None)) and not isinstance(batch, type):

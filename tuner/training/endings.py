@@ -1,4 +1,4 @@
-"""What an error says of a trial: its own fault, the point's, or the machine's."""
+"""How an error ends a trial: the fault of the user's code, of the point, or of the machine."""
 
 import errno
 import traceback
@@ -17,7 +17,7 @@ def ending(error: Exception) -> tuple[State, str]:
     """How a trial ends by an error of the user's code. Raises the error again when it is the machine's.
 
     Raises Interrupted where this process was told to end: the signal may have ended a process of the user's code, too,
-    which loads data say. An error that is the trial's own comes again.
+    for example one that loads data. An error of the trial itself comes again when it is resumed.
     """
     if isinstance(error, Infeasible):
         return State.INFEASIBLE, str(error)

@@ -98,7 +98,7 @@ class Cohort(Protocol):
         ...
 
     def evaluate(self, members: Sequence[int]) -> Mapping[int, Measured]:
-        """Metrics of those members that can be evaluated together; the others are asked one by one."""
+        """Metrics of those members that can be evaluated together; the others are evaluated one by one."""
         ...
 
     def retire(self, member: int) -> None:

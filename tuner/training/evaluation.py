@@ -22,7 +22,7 @@ def evaluate(
     """Mean of every metric over the split, in eval mode, named "split/metric".
 
     Sums are kept in float64 on the device and read back once. The model is left in eval mode. Raises Interrupted where
-    `stop()`, asked before each batch, says so.
+    `stop()`, called before each batch, is true.
     """
     model.eval()
     sums: dict[str, torch.Tensor] = {}

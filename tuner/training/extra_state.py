@@ -1,7 +1,7 @@
 """What a model's state holds besides ordinary tensors: extra state, sparse tensors, types that safetensors lacks.
 
 `get_extra_state` of a module may return anything. It is kept as the bytes that `torch.save` writes, in a tensor, so
-that whatever copies, stacks, digests and saves tensors needs to know of nothing else; and it is read with
+that code which copies, stacks, digests and saves tensors needs no other case; and it is read with
 `weights_only=True`, so that no code ever comes out of a checkpoint.
 """
 

@@ -21,28 +21,28 @@ from tuner.training.update import Draws, draw_seed
 from tuner.training.whole_update import stage
 
 logger = logging.getLogger(__name__)
-SLOW_LOOK = 3.0  # seconds; a look at a whole split that takes longer says so before
+SLOW_LOOK = 3.0  # seconds; a look at a whole split that takes longer is announced
 
 
-def check_validation(setting: TrainingSetup, trial: Trial, most_seconds: float | None = None) -> bool:
+def check_validation(setup: TrainingSetup, trial: Trial, most_seconds: float | None = None) -> bool:
     """Evaluate the selection metric of an untrained model on every validation example, once. Writes nothing.
 
-    Returns False, and says what it would take, where that is more than `most_seconds`. Raises WorkloadError where an
+    Returns False, and logs how long it would take, where that exceeds `most_seconds`. Raises WorkloadError where an
     example has no value: its mean over the split could then never be finite, and no checkpoint be selected.
     """
-    name, split = type(setting.workload).__name__, setting.data.validation
-    metric = setting.study.objective.measured.name
-    with callers_generators_restored(setting.device), denormals_as_zero(setting.device):
-        model = build_model(setting, trial).eval()
-        seed_global_generators(draw_seed(Draws.EVALUATION, trial.seed, 0), setting.device)
+    name, split = type(setup.workload).__name__, setup.data.validation
+    metric = setup.study.objective.measured.name
+    with callers_generators_restored(setup.device), denormals_as_zero(setup.device):
+        model = build_model(setup, trial).eval()
+        seed_global_generators(draw_seed(Draws.EVALUATION, trial.seed, 0), setup.device)
         with torch.no_grad(), stage(f"{name}.metrics"):
-            bad, nan = _not_finite(setting, model, metric, most_seconds)
+            bad, nan = _not_finite(setup, model, metric, most_seconds)
     if bad is None:
         return False
     if bad:
         held = spoiled_in(split.take(torch.tensor(bad[:1])), torch.tensor(bad[:1]))
         words = (
-            f"{setting.study.objective.metric!r} is not finite for {len(bad):,} of {split.num_examples:,} validation "
+            f"{setup.study.objective.metric!r} is not finite for {len(bad):,} of {split.num_examples:,} validation "
             f"examples of an untrained model, the first of them example {bad[0]} (counted from 0)"
             f"{f', which holds {held.what}' if held else ''}"
         )
@@ -56,14 +56,14 @@ def check_validation(setting: TrainingSetup, trial: Trial, most_seconds: float |
 
 
 def _not_finite(
-    setting: TrainingSetup, model: torch.nn.Module, metric: str, most_seconds: float | None
+    setup: TrainingSetup, model: torch.nn.Module, metric: str, most_seconds: float | None
 ) -> tuple[list[int] | None, bool]:
     """Indices of the examples without a finite value, and whether one is NaN; None where it would take too long."""
-    split, size = setting.data.validation, setting.evaluation_batch_size
+    split, size = setup.data.validation, setup.evaluation_batch_size
     bad: list[int] = []
     nan, seen, began = False, 0, time.perf_counter()
     for batch, count in split.in_order(size):
-        values = checked_metrics(setting.workload, model, batch, count).get(metric)
+        values = checked_metrics(setup.workload, model, batch, count).get(metric)
         if values is not None and (values.is_floating_point() or values.is_complex()):
             bad += (seen + (~torch.isfinite(values)).nonzero().flatten()).tolist()
             nan = nan or bool(torch.isnan(values).any())
@@ -80,25 +80,25 @@ def _not_finite(
 _PRICE = "a launch looks once at all %s validation examples, about %.0f s here; it is remembered for these data"
 
 
-def warn_of_training(setting: TrainingSetup, trial: Trial) -> None:
+def warn_of_training(setup: TrainingSetup, trial: Trial) -> None:
     """Say which training examples in memory spoil a loss: a batch that holds the first of them is tried.
 
     Of a dataset the first batch alone is looked at. Writes nothing.
     """
-    found = spoiled_examples(setting.data.training)
+    found = spoiled_examples(setup.data.training)
     if found is None:
         return
-    with callers_generators_restored(setting.device), denormals_as_zero(setting.device), torch.no_grad():
-        run = TrialRun(setting, trial)
-        others = torch.arange(min(run.batches.batch_size, setting.data.training.num_examples))
-        batch = setting.data.training.take(torch.cat([torch.tensor([found.first]), others[others != found.first]]))
-        seed_global_generators(draw_seed(Draws.LOSS, trial.seed, 0), setting.device)
-        loss = setting.workload.loss(run.model.train(), batch, run.point)
+    with callers_generators_restored(setup.device), denormals_as_zero(setup.device), torch.no_grad():
+        run = TrialRun(setup, trial)
+        others = torch.arange(min(run.batches.batch_size, setup.data.training.num_examples))
+        batch = setup.data.training.take(torch.cat([torch.tensor([found.first]), others[others != found.first]]))
+        seed_global_generators(draw_seed(Draws.LOSS, trial.seed, 0), setup.device)
+        loss = setup.workload.loss(run.model.train(), batch, run.point)
     if torch.isfinite(loss):
         return
     logger.warning(
         "the loss of a batch with training example %d (counted from 0) is %s: it holds %s; %s of %s examples hold "
         "values that are not finite, and every trial that meets one diverges: mend them or leave them out in %s.data",
-        found.first, float(loss), found.what, f"{found.count:,}", f"{setting.data.training.num_examples:,}",
-        type(setting.workload).__name__,
+        found.first, float(loss), found.what, f"{found.count:,}", f"{setup.data.training.num_examples:,}",
+        type(setup.workload).__name__,
     )  # fmt: skip

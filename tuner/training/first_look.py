@@ -55,36 +55,36 @@ def _middle(study: Study, chosen: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def first_look(
-    setting: TrainingSetup, points: Sequence[Mapping[str, Value]], seen: Seen, *, tried: bool = False
+    setup: TrainingSetup, points: Sequence[Mapping[str, Value]], seen: Seen, *, tried: bool = False
 ) -> tuple[InitialWeights, ...]:
     """The weights at each point, built from one seed; `seen` notes the code that runs for the model and a batch.
 
     tried: an evaluation was tried at these points before, and is not again.
     """
     found = []
-    with callers_generators_restored(setting.device):
+    with callers_generators_restored(setup.device):
         for point in points:
             with watched(seen):
-                model, digest = _built(setting, point)
-            found.append(InitialWeights(dict(point), digest, numerics_of_weights(setting.packages).text))
+                model, digest = _built(setup, point)
+            found.append(InitialWeights(dict(point), digest, numerics_of_weights(setup.packages).text))
             if model is None:
                 continue
             with watched(seen), suppress(Exception):  # errors are the check's to tell
-                loss = _first_loss(setting, model, point)
-                found[-1] = replace(found[-1], loss=loss, loss_under=setting.numerics.text)
+                loss = _first_loss(setup, model, point)
+                found[-1] = replace(found[-1], loss=loss, loss_under=setup.numerics.text)
                 if not tried:
-                    _evaluated(setting, model)
+                    _evaluated(setup, model)
     return tuple(found)
 
 
-def check_repeatable_weights(setting: TrainingSetup, looked_at: Sequence[InitialWeights]) -> None:
+def check_repeatable_weights(setup: TrainingSetup, looked_at: Sequence[InitialWeights]) -> None:
     """Raise WorkloadError when a model that is built once more from the same seed has other weights."""
-    with callers_generators_restored(setting.device):
+    with callers_generators_restored(setup.device):
         for before in looked_at[:1]:
-            _, digest = _built(setting, before.point)
+            _, digest = _built(setup, before.point)
             if digest == before.digest:
                 continue
-            name = type(setting.workload).__name__
+            name = type(setup.workload).__name__
             raise WorkloadError(
                 f"{name}.model(point) gives other initial weights at each call, from the same seed; a trial could "
                 "neither be repeated nor go on as it began: draw them from the global generators of torch, numpy or "
@@ -92,9 +92,9 @@ def check_repeatable_weights(setting: TrainingSetup, looked_at: Sequence[Initial
             )
 
 
-def _built(setting: TrainingSetup, point: Mapping[str, Value]) -> tuple[torch.nn.Module | None, str]:
+def _built(setup: TrainingSetup, point: Mapping[str, Value]) -> tuple[torch.nn.Module | None, str]:
     try:
-        model = model_at(setting.workload, shown_point(Point.of(point)), _SEED, setting.data.training)
+        model = model_at(setup.workload, shown_point(Point.of(point)), _SEED, setup.data.training)
         return model, initial_weights(model)
     except TunerError:
         return None, NOT_BUILT
@@ -102,20 +102,20 @@ def _built(setting: TrainingSetup, point: Mapping[str, Value]) -> tuple[torch.nn
         return None, f"{NOT_BUILT}: {type(error).__name__}"
 
 
-def _first_loss(setting: TrainingSetup, model: torch.nn.Module, point: Mapping[str, Value]) -> str:
+def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str, Value]) -> str:
     """The digest of the loss of a first batch of the training; "" where a second time gives another one."""
-    workload, device = setting.workload, setting.device
+    workload, device = setup.workload, setup.device
     shown, model = shown_point(Point.of(point)), model.to(device)
     found = set()
     for _ in range(2):
         seed_global_generators(_SEED, device)
-        batch = setting.data.training.first(setting.study.batch_size)
-        if setting.study.augment and workload.augments:
+        batch = setup.data.training.first(setup.study.batch_size)
+        if setup.study.augment and workload.augments:
             batch = workload.augment(batch, shown, torch.Generator(device).manual_seed(0))
         found.add(first_loss(workload, model, batch, shown, _SEED, device))
     return found.pop() if len(found) == 1 else ""
 
 
-def _evaluated(setting: TrainingSetup, model: torch.nn.Module) -> None:
+def _evaluated(setup: TrainingSetup, model: torch.nn.Module) -> None:
     with torch.no_grad():
-        setting.workload.metrics(model.eval(), setting.data.validation.first(2))
+        setup.workload.metrics(model.eval(), setup.data.validation.first(2))

@@ -34,7 +34,7 @@ def first_loss(
             copied = copy.deepcopy(model).train()
             seed_global_generators(seed, device)
             return digest_of_tensors({"loss": workload.loss(copied, batch, point).detach()})
-    except Exception as error:  # the first step tells of it, but on a device that is lost nothing can be trained
+    except Exception as error:  # the first step reports it; on a lost device nothing can be trained
         raise_lost_device(error)
         return ""
 

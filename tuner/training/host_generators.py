@@ -73,7 +73,7 @@ class HostGenerators:
         return random.getstate(), np.random.get_state(legacy=False)
 
     def restore(self, state: Any) -> None:
-        """Bring them back to where they were when `state` was asked."""
+        """Restore them to where they were when `state` was read."""
         if isinstance(state, tuple):
             of_python, of_numpy = state
             random.setstate(of_python)

@@ -16,7 +16,7 @@ _LARGEST = 32 * 2**20  # glibc takes no more
 def keep_freed_memory() -> None:
     """Have this process use freed memory again, where the C library can be told so (glibc).
 
-    Left alone it hands the activations of a step back to the system, which clears every page of the next step's anew:
+    By default the C library returns the activations of a step to the system, which clears every page of the next step:
     a tenth of the time of a small convolutional network or transformer.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -26,11 +26,11 @@ def keep_freed_memory() -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that nobody uses; on the CPU also what the system would give up, within the container's limit."""
+    """Free memory; on the CPU including caches that the system would give up, within the container's limit."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + kept
-    free = _number(Path("/proc/meminfo"), "MemAvailable:", 1024) or 2**33  # a guess where nothing tells
+    free = _number(Path("/proc/meminfo"), "MemAvailable:", 1024) or 2**33  # a guess where the system reports nothing
     limit, used = _number(_LIMITS / "memory.max"), _number(_LIMITS / "memory.current")
     if limit is None or used is None:
         return free

@@ -28,10 +28,10 @@ _EXAMPLES = 2  # as few as batch norm takes
 _CPU = torch.device("cpu")
 
 
-def build_model(setting: TrainingSetup, trial: Trial) -> torch.nn.Module:
+def build_model(setup: TrainingSetup, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
-    model = model_at(setting.workload, shown_point(trial.point), trial.seed, setting.data.training)
-    return model.to(setting.device)
+    model = model_at(setup.workload, shown_point(trial.point), trial.seed, setup.data.training)
+    return model.to(setup.device)
 
 
 def model_at(workload: Workload, point: Mapping[str, Any], seed: int, training: Split | None = None) -> torch.nn.Module:

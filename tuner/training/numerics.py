@@ -26,7 +26,7 @@ _DRIVER_FILES = (Path("/sys/module/nvidia/version"), Path("/proc/driver/nvidia/v
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device asked for, or CUDA where there is one; CUDA always with its number. Raises InputError."""
+    """The device of this name, or CUDA where there is one; CUDA always with its number. Raises InputError."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
@@ -68,7 +68,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """Of this thread, where it does all the work: it tells however busy the machine is with other things."""
+    """The clock of this thread, where it does all the work: other processes do not change what it measures."""
     return time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
@@ -128,7 +128,7 @@ def _of_cuda(device: torch.device) -> dict[str, Any]:
 
 
 def _driver() -> str:
-    """The version of NVIDIA's driver, as Linux tells it."""
+    """The version of NVIDIA's driver, as Linux reports it."""
     told = next((path.read_text() for path in _DRIVER_FILES if path.is_file()), "")
     found = re.search(r"\d+\.\d+(\.\d+)?", told)
     return found[0] if found else "unknown"

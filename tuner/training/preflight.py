@@ -1,6 +1,6 @@
-"""One look at a workload before anything is trained or written: every mistake that one whole update can show.
+"""A check of a workload before anything is trained or written: every mistake that one whole update can show.
 
-Also where the price of a study is measured: milliseconds of a step and of an evaluation, bytes of a checkpoint.
+The price of a study is measured here, too: milliseconds of a step and of an evaluation, bytes of a checkpoint.
 """
 
 import logging
@@ -36,33 +36,33 @@ logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
 _OPTIMIZERS = "configure_optimizers"
-SLOW_CHECK = 5.0  # seconds; a look that takes longer says so
+SLOW_CHECK = 5.0  # seconds; a longer look is reported
 SLOW_EVALUATION = 1.0  # seconds; such a one is not repeated
 
 
-def check_workload(setting: TrainingSetup, trial: Trial) -> None:
+def check_workload(setup: TrainingSetup, trial: Trial) -> None:
     """Try one whole update of a throw-away copy, an evaluation, and saving and loading it. Writes nothing.
 
     The generators and what the workload holds are left as they were found. Costs four updates, a batch of each split
     evaluated and a checkpoint in memory; a point that the model rejects, or that needs more memory than there is, is
     left to its trial. Raises WorkloadError naming the stage that failed.
     """
-    setting, workload = replace(setting, stop=lambda: False), setting.workload
+    setup, workload = replace(setup, stop=lambda: False), setup.workload
     began = time.perf_counter()
-    with callers_generators_restored(setting.device), denormals_as_zero(setting.device), left_as_it_was(workload):
+    with callers_generators_restored(setup.device), denormals_as_zero(setup.device), left_as_it_was(workload):
         try:
             with stage(f"{type(workload).__name__}.model", dict(trial.point)):
-                run = TrialRun(setting, trial)
+                run = TrialRun(setup, trial)
             try_update(run)
-            fresh = build_model(setting, trial)
+            fresh = build_model(setup, trial)
             if fresh is run.model:
                 raise WorkloadError(
                     f"{type(workload).__name__}.model returns the same module at each call, so that a trial would go "
                     "on from the weights of another; make a new one each time"
                 )
-            _check_metrics(setting, fresh, type(workload).__name__)
-            check_repeatable(setting.data.training)
-            check_repeatable(setting.data.validation)
+            _check_metrics(setup, fresh, type(workload).__name__)
+            check_repeatable(setup.data.training)
+            check_repeatable(setup.data.validation)
             check_saving(run)
         except Infeasible as error:
             logger.warning("the model rejects the first point, so nothing was tried with it: %s", error)
@@ -75,15 +75,15 @@ def check_workload(setting: TrainingSetup, trial: Trial) -> None:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
 
 
-def _check_metrics(setting: TrainingSetup, model: torch.nn.Module, name: str) -> None:
+def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> None:
     model.eval()
     with torch.no_grad(), stage(f"{name}.metrics"):
-        for split in (setting.data.training, setting.data.validation):
+        for split in (setup.data.training, setup.data.validation):
             count = min(2, split.num_examples)
-            metrics = checked_metrics(setting.workload, model, split.first(count), count)
-    wanted = [setting.study.objective.measured]
-    if setting.study.fitted_when is not None:
-        wanted.append(setting.study.fitted_when.measured)
+            metrics = checked_metrics(setup.workload, model, split.first(count), count)
+    wanted = [setup.study.objective.measured]
+    if setup.study.fitted_when is not None:
+        wanted.append(setup.study.fitted_when.measured)
     for metric in wanted:
         if metric.name not in metrics:
             raise WorkloadError(
@@ -98,34 +98,34 @@ def _check_metrics(setting: TrainingSetup, model: torch.nn.Module, name: str) ->
             )
 
 
-def warn_of_ignored(setting: TrainingSetup, trial: Trial) -> None:
+def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
     """Say that a model's own optimizers, as Lightning has them, are not used."""
-    with callers_generators_restored(setting.device):
-        model = build_model(setting, trial)
+    with callers_generators_restored(setup.device):
+        model = build_model(setup, trial)
     if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
         logger.warning(
             "%s.model has %s, which is not called: each trial is trained by %s, with the learning rate, weight decay "
             "and schedule of its point; declare optimizer= and schedule= in the Campaign",
-            type(setting.workload).__name__, _OPTIMIZERS, setting.optimizer_of(trial),
+            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial),
         )  # fmt: skip
 
 
-def check_switched_off(setting: TrainingSetup, trial: Trial) -> None:
+def check_switched_off(setup: TrainingSetup, trial: Trial) -> None:
     """Raise WorkloadError when the training loss of one batch depends on random numbers (A22, A23, D2).
 
     At their off values neither dropout nor augmentation nor noise may be left: two losses of the same weights and
     the same examples, drawn with different seeds, must be the same bits. Neither may a dataset draw random numbers.
     """
-    name = type(setting.workload).__name__
-    drawn = random_example(setting.data.training)
+    name = type(setup.workload).__name__
+    drawn = random_example(setup.data.training)
     if drawn is not None:
         raise WorkloadError(
             f"the training split of {name} draws random numbers: its example {drawn} is another one in each epoch, and "
             "a sweep trains without augmentation (A22), because it asks for the steps that fit the training set; move "
             "what is random from the dataset into augment(), which a sweep leaves out"
         )
-    with callers_generators_restored(setting.device):
-        run = TrialRun(setting, trial)
+    with callers_generators_restored(setup.device):
+        run = TrialRun(setup, trial)
         left = [kind for kind, module in run.model.named_modules() if getattr(module, "p", 0) and _is_dropout(module)]
         if left:
             raise WorkloadError(
@@ -135,10 +135,10 @@ def check_switched_off(setting: TrainingSetup, trial: Trial) -> None:
         as_built = snapshot(run.model)
         losses = []
         for seed in (1, 2):
-            load_weights(run.model, as_built, setting.device)
+            load_weights(run.model, as_built, setup.device)
             run.model.train()
-            seed_global_generators(seed, setting.device)
-            losses.append(float(setting.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
+            seed_global_generators(seed, setup.device)
+            losses.append(float(setup.workload.loss(run.model, run.batches.fetched(0), run.point).detach()))
     if losses[0] != losses[1]:
         raise WorkloadError(
             f"{name} trains with randomness that its off values do not switch off: the loss of one batch is "
@@ -151,17 +151,17 @@ def _is_dropout(module: torch.nn.Module) -> bool:
     return "Dropout" in type(module).__name__
 
 
-def measured_price(setting: TrainingSetup, trial: Trial) -> Price:
+def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     """Train a throw-away copy of a trial for a moment and time it. Nothing is written."""
-    setting = replace(setting, stop=lambda: False)
-    with callers_generators_restored(setting.device):
-        run = TrialRun(setting, trial)
+    setup = replace(setup, stop=lambda: False)
+    with callers_generators_restored(setup.device):
+        run = TrialRun(setup, trial)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
-        _timed(lambda: run.advance(run.step + max(1, steps)), setting)
+        _timed(lambda: run.advance(run.step + max(1, steps)), setup)
         if steps:
-            blocks = [_timed(lambda: run.advance(run.step + steps), setting) / steps for _ in range(TIMED_BLOCKS)]
+            blocks = [_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS)]
         else:
-            blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setting)]
+            blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)]
         evaluation = timed_evaluation(run)
         latest = sum(t.numel() * t.element_size() for t in _tensors(run.state()))
         best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values())
@@ -170,15 +170,15 @@ def measured_price(setting: TrainingSetup, trial: Trial) -> Price:
 
 def timed_evaluation(run: TrialRun) -> float:
     """Seconds of an evaluation of a trial for itself."""
-    seconds = _timed(run.evaluate, run.setting)
-    return _timed(run.evaluate, run.setting) if seconds < SLOW_EVALUATION else seconds  # the first one also warms up
+    seconds = _timed(run.evaluate, run.setup)
+    return _timed(run.evaluate, run.setup) if seconds < SLOW_EVALUATION else seconds  # the first one also warms up
 
 
-def _timed(work: Callable[[], object], setting: TrainingSetup) -> float:
-    wait_for(setting.device)
+def _timed(work: Callable[[], object], setup: TrainingSetup) -> float:
+    wait_for(setup.device)
     started = time.perf_counter()
     work()
-    wait_for(setting.device)
+    wait_for(setup.device)
     return time.perf_counter() - started
 
 
@@ -195,14 +195,14 @@ def _tensors(value: object) -> list[torch.Tensor]:
 CHECKPOINTS = 3  # the newest, the one before it, and the one that is being written
 
 
-def check_room(setting: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
+def check_room(setup: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
     """Raise Paused when the folder of the checkpoints has no room for three of each trial that trains at once.
 
     Writes nothing. A group writes those of all its trials as one file.
     """
-    with callers_generators_restored(setting.device):
-        size = checkpoint_bytes(TrialRun(setting, trial))
-    there = _existing(setting.checkpoint_root)
+    with callers_generators_restored(setup.device):
+        size = checkpoint_bytes(TrialRun(setup, trial))
+    there = _existing(setup.checkpoint_root)
     free = shutil.disk_usage(there).free
     if free < CHECKPOINTS * at_once * size:
         whose = "a trial of this model is trained" if at_once == 1 else f"{at_once} such trials are trained at once"

@@ -40,7 +40,7 @@ def remembered(owner: object, model: torch.nn.Module) -> dict[str, object]:
 
 
 def attributes(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """What a module holds besides parameters, buffers and modules of its own; hooks without their handles' numbers."""
+    """What a module holds besides its parameters, buffers and modules; hooks without the numbers of their handles."""
     for key, value in vars(module).items():
         if "_hooks" in key and isinstance(value, dict):
             if value:
@@ -78,7 +78,7 @@ def _plain(value: Any, name: str, depth: int) -> Iterator[tuple[str, object]]:
 
 
 def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """The variables that a function, a hook say, has from where it was made: what a whole model holds perhaps."""
+    """The variables that a function (a hook, for example) closes over; among them may be a whole model."""
     for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with suppress(ValueError):  # not set yet
             value = cell.cell_contents
@@ -116,7 +116,7 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
 def changed(before: dict[str, object], after: dict[str, object], read: Collection[int] = ()) -> str:
     """What is new or another than before, and how; empty where nothing is. `read`: ids of the tensors that were read.
 
-    A tensor that is left behind at each step and never read is nobody's memory.
+    A tensor that is written at each step and never read does not count.
     """
     for name, value in after.items():
         old = before.get(name, before)

@@ -1,4 +1,4 @@
-"""Whether the examples of a dataset are functions of their index and of the seeds they are given; asked of a few."""
+"""Whether the examples of a dataset are functions of their index and of the seeds they are given; a few are tested."""
 
 import time
 from collections.abc import Iterator

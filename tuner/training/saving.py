@@ -1,8 +1,8 @@
-"""Saving a training state beside the training: a quick copy, and a thread that writes it to the disk.
+"""Saving a training state in the background: a quick copy, and a thread that writes it to the disk.
 
 A copy into memory that is used again costs a small part of what serializing, hashing and fsync cost. The training
 waits for that of the model only: what the optimizer alone changes is still as it was until the next update. It pays
-for large states: a small one is written faster than a thread is asked to.
+for large states: a small one is written faster than a thread is started.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -98,7 +98,7 @@ def _fits(room: torch.Tensor, tensor: torch.Tensor) -> bool:
 
 
 class BackgroundSaver:
-    """Writes the files of one update at a time, in a thread of its own."""
+    """Writes the files of one update at a time, in its own thread."""
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
@@ -106,7 +106,7 @@ class BackgroundSaver:
 
     @property
     def busy(self) -> bool:
-        """Whether a save was started whose result nobody took yet."""
+        """Whether a save was started whose result was not taken yet."""
         return self._saving is not None
 
     def over(self) -> bool:
@@ -139,7 +139,7 @@ class BackgroundSaver:
         return update, writing.result()
 
     def close(self) -> None:
-        """Wait until the thread is gone. What it wrote and nobody took is left to the next sweep."""
+        """Wait until the thread has ended. Files that it wrote and nothing names are deleted at the next commit."""
         if self.busy:
             with suppress(Exception):
                 self.result()

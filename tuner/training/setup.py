@@ -46,7 +46,7 @@ class Data:
 class TrainingSetup:
     """`profile` "exact": a trial has the same bits however it is trained; "fast": not in groups, but repeatably.
 
-    `stop()` is asked at every step; True means: commit and leave the trial resumable. `fingerprint`: the digest of
+    `stop()` is called at every step; True means to commit and leave the trial resumable. `fingerprint`: the digest of
     the workload's code and data; without one no trial may start from another. `packages`: installed distributions that
     the workload uses, with their versions; they are part of the Numerics.
     """

@@ -29,7 +29,7 @@ def diverged_loss(losses: Sequence[float], first_step: int) -> Divergence | None
 def diverged_weights(gradient_norm: float, parameters: Iterable[torch.Tensor], step: int) -> Divergence | None:
     """Whether the last gradient or the weights after it are not finite, though the losses were.
 
-    Needed where a broken weight is not read at once, a row of an embedding say.
+    Needed where a broken weight is not read at once, such as a row of an embedding.
     """
     if not math.isfinite(gradient_norm):
         return Divergence(step, f"the gradient norm became {gradient_norm}")

@@ -20,7 +20,7 @@ def stacked_states(states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def state_of_member(content: Mapping[str, Any], member: str) -> dict[str, Any]:
-    """One member's state, in memory of its own. Raises CorruptCheckpoint when it is not there."""
+    """The state of one member, in its own memory. Raises CorruptCheckpoint when it is not there."""
     if member not in content.get("members", ()):
         raise CorruptCheckpoint(f"the checkpoint holds no state of {member}")
     state: dict[str, Any] = _part(content["states"], content["members"].index(member))

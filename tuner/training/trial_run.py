@@ -37,20 +37,20 @@ class TrialRun:
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
-    augmented), once they were asked for.
+    augmented), once `note_initial` was called.
     """
 
-    def __init__(self, setting: TrainingSetup, trial: Trial) -> None:
-        self.setting = setting
+    def __init__(self, setup: TrainingSetup, trial: Trial) -> None:
+        self.setup = setup
         self.trial = trial
         self.point: Mapping[str, Any] = shown_point(trial.point)
         rates = rates_of(trial)
-        self.rates = _as_kernels_read_them(rates) if setting.device.type == "cuda" else tuple(rates)
-        self.rule = UpdateRule(trial.seed, self.rates, self.point.get("clip_norm"))
-        self.model = build_model(setting, trial)
+        rates = _as_kernels_read_them(rates) if setup.device.type == "cuda" else tuple(rates)
+        self.rule = UpdateRule(trial.seed, rates, self.point.get("clip_norm"))
+        self.model = build_model(setup, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(setting.optimizer_of(trial), self.parameters, self.point, self.rates[0])
-        self.batches = TrainingBatches(setting.data.training, setting.batch_size_of(trial), trial.data_seed)
+        self.optimizer = make_optimizer(setup.optimizer_of(trial), self.parameters, self.point, self.rates[0])
+        self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""
         self.first_loss = ""
@@ -59,18 +59,23 @@ class TrialRun:
         self.gradient_norm = 0.0
         self.draws = False
         self._augmentation_draws = False  # it is called again where that is seen, so nothing depends on it
-        self.exact = setting.profile == "exact"
-        self.base = base_digest(setting.study, trial, setting.fingerprint) if setting.fingerprint else ""
+        self.exact = setup.profile == "exact"
+        self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each step."""
+        return self.rule.rates
 
     @property
     def numerics(self) -> Numerics:
         """The Numerics of this trial; marked where it was not trained under one alone."""
-        return replace(self.setting.numerics, exact=self.exact)
+        return replace(self.setup.numerics, exact=self.exact)
 
     def note_initial(self) -> None:
         """Digest weights and loss as they are before the first step: a saved state is compared with those of its own.
 
-        Costs a copy of the model and the loss of one batch. To be asked of a fresh run.
+        Costs a copy of the model and the loss of one batch. Call it on a fresh run.
         """
         self.initial = initial_weights(self.model)
         self.first_loss = self._loss_at_first()
@@ -78,18 +83,18 @@ class TrialRun:
     def _loss_at_first(self) -> str:
         try:
             batch = self.batches.fetched(0)
-        except Exception:  # the first step tells
+        except Exception:  # the first step reports it
             return ""
         seed = self.rule.draw_seed(Draws.LOSS, 0)
-        return first_loss(self.setting.workload, self.model, batch, self.point, seed, self.setting.device)
+        return first_loss(self.setup.workload, self.model, batch, self.point, seed, self.setup.device)
 
     def advance(self, until: int, pause: Callable[[], bool] = lambda: False) -> bool:
-        """Train up to step `until`, or to where `pause()` asks for a break or the setting says stop (then True).
+        """Train up to step `until`, or to where `pause()` is true, or `stop()` of the setup (then returns True).
 
         No value is read back from the device.
         """
-        update = Update(self.setting, self.rule, self.model, self.parameters, self.optimizer)
-        batch_at, point, stop = self.batch_at, self.point, self.setting.stop
+        update = Update(self.setup, self.rule, self.model, self.parameters, self.optimizer)
+        batch_at, point, stop = self.batch_at, self.point, self.setup.stop
         self.model.train()
         for step in range(self.step, until):
             if pause():
@@ -104,7 +109,7 @@ class TrialRun:
 
     def batch_at(self, step: int) -> Any:
         """The batch of an update, augmented where the study says so. A function of (seeds, step) alone."""
-        if not (self.setting.study.augment and self.setting.workload.augments):
+        if not (self.setup.study.augment and self.setup.workload.augments):
             return self.batches.at(step)
         batch = self._augmented(step) if not self._augmentation_draws else None
         if self._augmentation_draws or HOST.touched:
@@ -113,14 +118,14 @@ class TrialRun:
         return batch
 
     def _augmented(self, step: int) -> Any:
-        batch, device, rule = self.batches.at(step), self.setting.device, self.rule
+        batch, device, rule = self.batches.at(step), self.setup.device, self.rule
         if self._augmentation_draws:
             HOST.seed(rule.draw_seed(Draws.AUGMENTATION_HOST, step))
         else:
             HOST.rest()
         seed_torch_generators(rule.draw_seed(Draws.AUGMENTATION_TORCH, step), device)
         generator = torch.Generator(device).manual_seed(rule.draw_seed(Draws.AUGMENTATION, step))
-        return self.setting.workload.augment(batch, self.point, generator)
+        return self.setup.workload.augment(batch, self.point, generator)
 
     def read_gradient_norm(self) -> float:
         """The L2 norm of the last gradient (after clipping); kept when there is none, just after a resume."""
@@ -132,13 +137,13 @@ class TrialRun:
     def evaluate(self) -> dict[str, float]:
         """Metrics of the training split (in eval mode, without penalty terms) and of the validation split.
 
-        Raises Interrupted where the setting says stop.
+        Raises Interrupted where the setup says stop.
         """
-        setting, workload = self.setting, self.setting.workload
-        size, stop = setting.evaluation_batch_size, setting.stop
-        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), setting.device)
-        measured = evaluate(workload, self.model, setting.data.training_sample, batch_size=size, stop=stop)
-        return measured | evaluate(workload, self.model, setting.data.validation, batch_size=size, stop=stop)
+        setup, workload = self.setup, self.setup.workload
+        size, stop = setup.evaluation_batch_size, setup.stop
+        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), setup.device)
+        measured = evaluate(workload, self.model, setup.data.training_sample, batch_size=size, stop=stop)
+        return measured | evaluate(workload, self.model, setup.data.validation, batch_size=size, stop=stop)
 
     @property
     def unevaluated(self) -> int:
@@ -179,12 +184,12 @@ class TrialRun:
         """What the present state is a function of; None where that is not known."""
         if not self.base:
             return None
-        path = path_digests(rates_of(self.trial), self.setting.study.budget, [self.step])[self.step]
+        path = path_digests(rates_of(self.trial), self.setup.study.budget, [self.step])[self.step]
         return PrefixKey(self.base, path, self.numerics)
 
     def fresh(self) -> Self:
         """The same trial at its first step; it begins as this one did."""
-        run = type(self)(self.setting, self.trial)
+        run = type(self)(self.setup, self.trial)
         run.initial, run.first_loss = self.initial, self.first_loss
         return run
 
@@ -196,7 +201,7 @@ class TrialRun:
             "optimizer": self.optimizer.state_dict(),
             "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
             "gradient_norm": self.gradient_norm,
-            "numerics": self.setting.numerics.text,
+            "numerics": self.setup.numerics.text,
             "draws": self.draws,
             "exact": self.exact,
             "base": self.base,
@@ -211,36 +216,36 @@ class TrialRun:
         Raises StudyChanged for the state of a trial that started from other weights, or with another loss.
         """
         self._check_initial(state)
-        set_tensors(self.model, state["model"], self.setting.device)
-        has_extra = set_extra_state(self.model, state.get("extra", {}), self.setting.device)
+        set_tensors(self.model, state["model"], self.setup.device)
+        has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
-        self.losses = list(state["losses"].to(self.setting.device))
+        self.losses = list(state["losses"].to(self.setup.device))
         self.gradient_norm = float(state["gradient_norm"])
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
-        alike = state["numerics"] == self.setting.numerics.text and is_repeatable(self.setting.device)
+        alike = state["numerics"] == self.setup.numerics.text and is_repeatable(self.setup.device)
         same = state.get("base") == self.base
         self.exact = bool(state["exact"]) and alike and same and has_extra  # tuner 0.1 did not save extra state
         if not same:
             self.base = ""  # of other code, or of an older version: what led here is not what is declared
 
     def _check_initial(self, state: Mapping[str, Any]) -> None:
-        if state["numerics"] != self.setting.numerics.text or state.get("base") != self.base:
+        if state["numerics"] != self.setup.numerics.text or state.get("base") != self.base:
             return
         before = state.get("initial")
         if before and self.initial and before != self.initial:
             raise StudyChanged(
-                f"trial {self.trial.number} of {self.setting.study.name} was begun from other initial weights than "
-                f"{type(self.setting.workload).__name__}.model(point) gives it now, so it cannot go on to what it "
+                f"trial {self.trial.number} of {self.setup.study.name} was begun from other initial weights than "
+                f"{type(self.setup.workload).__name__}.model(point) gives it now, so it cannot go on to what it "
                 "would have become: put back what the model loads (a file was overwritten?), draw its initialization "
                 "from global generators only, or train the study again under another campaign name"
             )
         before = state.get("first_loss")
         if before and self.first_loss and before != self.first_loss == self._loss_at_first():
             raise StudyChanged(
-                f"trial {self.trial.number} of {self.setting.study.name} was begun with another loss of its first "
-                f"batch than {type(self.setting.workload).__name__}.loss gives now, from the same weights, so it "
+                f"trial {self.trial.number} of {self.setup.study.name} was begun with another loss of its first "
+                f"batch than {type(self.setup.workload).__name__}.loss gives now, from the same weights, so it "
                 f"cannot go on to what it would have become: put back what the loss reads ({OUTSIDE}), or train the "
                 "study again under another campaign name"
             )

@@ -15,13 +15,13 @@ from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 
 
-def unread(setting: TrainingSetup, trial: Trial) -> list[str]:
+def unread(setup: TrainingSetup, trial: Trial) -> list[str]:
     """Names in the trial's point that neither the trainer nor the workload reads for a first batch. Writes nothing.
 
     The workload may read them elsewhere, or in other trials: a reason to look, and no error.
     """
-    with callers_generators_restored(setting.device), suppress(Exception):  # errors are the check's to tell
-        run = TrialRun(setting, trial)
+    with callers_generators_restored(setup.device), suppress(Exception):  # errors are the check's to tell
+        run = TrialRun(setup, trial)
         point = Noting(run.point)
         _first_loss(run, point)
         names = [Name.of(name) for name in trial.point]
@@ -31,16 +31,16 @@ def unread(setting: TrainingSetup, trial: Trial) -> list[str]:
 
 
 def _first_loss(run: TrialRun, point: "Noting") -> None:
-    setting, workload = run.setting, run.setting.workload
+    setup, workload = run.setup, run.setup.workload
     model, batch = workload.model(point), run.batches.at(0)
-    if setting.study.augment and workload.augments:
-        batch = workload.augment(batch, point, torch.Generator(setting.device).manual_seed(0))
-    workload.loss(model.to(setting.device).train(), batch, point)
+    if setup.study.augment and workload.augments:
+        batch = workload.augment(batch, point, torch.Generator(setup.device).manual_seed(0))
+    workload.loss(model.to(setup.device).train(), batch, point)
     workload.metrics(model.eval(), batch)
 
 
 class Noting(UserDict[str, Any]):
-    """A point that remembers what was asked of it; who goes through all of it may have read everything."""
+    """A point that notes which names were read; iterating over it counts as reading all of them."""
 
     def __init__(self, values: Any) -> None:
         super().__init__(values)

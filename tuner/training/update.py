@@ -30,7 +30,7 @@ from tuner.training.stability import clip_gradients
 
 
 class Draws(IntEnum):
-    """Who draws random numbers at a step. Each has a seed of its own: its number, xor the seed of the trial."""
+    """Who draws random numbers at a step. Each has its own seed: its number, xor the seed of the trial."""
 
     LOSS = 0  # torch's generators
     AUGMENTATION = 1  # the generator that augment() is given

@@ -42,7 +42,7 @@ _CLOSE = "register_buffer for tensors, get_extra_state and set_extra_state of th
 def stage(what: str, point: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Whatever goes wrong within is a WorkloadError that names this stage.
 
-    With a `point`, which user code is given: a name that the point lacks is told as that.
+    `point`: what user code is given; a KeyError for a name that it lacks is reported as such.
     """
     try:
         yield
@@ -64,14 +64,14 @@ def _first_line(error: Exception) -> str:
 
 def try_update(run: TrialRun) -> None:
     """The first update of a fresh trial, in the order of `Update.make`; WorkloadError names the stage that failed."""
-    setting, workload, point = run.setting, run.setting.workload, run.point
+    setup, workload, point = run.setup, run.setup.workload, run.point
     name = type(workload).__name__
     with stage("the first batch of the training split"):
         batch = run.batches.at(0)
-    if setting.study.augment and workload.augments:
+    if setup.study.augment and workload.augments:
         with stage(f"{name}.augment", point):
             batch = run.batch_at(0)
-    update = Update(setting, run.rule, run.model, run.parameters, run.optimizer)
+    update = Update(setup, run.rule, run.model, run.parameters, run.optimizer)
     update.prepare(0, host_draws=False)
     with stage(f"{name}.loss", point):
         loss = update.loss(run.model, batch, point)
@@ -105,26 +105,26 @@ def check_saving(run: TrialRun) -> None:
 
     Raises WorkloadError for what cannot be saved, and for what changes in training and is not saved.
     """
-    with left_as_it_was(run.setting.workload):
-        before = _values(remembered(run.setting.workload, run.model))
+    with left_as_it_was(run.setup.workload):
+        before = _values(remembered(run.setup.workload, run.model))
         run.batches = _Kept(run.batches)
         run.advance(min(UPDATES, len(run.rates) - 1))
         _check_entries(run)
         _check_weights(run)
-        if ROOM * num_bytes(run.state()) > free_bytes(run.setting.device):
+        if ROOM * num_bytes(run.state()) > free_bytes(run.setup.device):
             logger.warning("the model is too large for a second one in memory: whether it can be resumed is not tried")
             return
         saved, held = _saved(run), _values(remembered(None, run.model))
         extra = {name: one.clone() for name, one in extra_state_of(run.model).items()}
-        moved = _changed(before, _values(remembered(run.setting.workload, run.model)))
+        moved = _changed(before, _values(remembered(run.setup.workload, run.model)))
         _go_on(run)
     restored = _restored(run, saved)
     _check_loaded(restored, saved)
-    if run.step == restored.step or not is_repeatable(run.setting.device):
+    if run.step == restored.step or not is_repeatable(run.setup.device):
         return  # a trial of one update; a device on which nothing is the same twice
     lost = _changed(_values(remembered(None, restored.model)), held)
     lost += [f"the extra state of {name}" for name, one in extra.items() if not _equal_extra(one, restored, name)]
-    with left_as_it_was(run.setting.workload):
+    with left_as_it_was(run.setup.workload):
         _go_on(restored)
     difference = _difference(run, restored)
     if difference:
@@ -139,7 +139,7 @@ def _check_entries(run: TrialRun) -> None:
         if isinstance(value, torch.Tensor):
             continue
         try:
-            value_of(as_bytes(value), run.setting.device)
+            value_of(as_bytes(value), run.setup.device)
         except Exception as error:
             raise WorkloadError(
                 f"{name!r} in the model's state_dict cannot be saved ({type(error).__name__}: it holds more than plain "
@@ -187,7 +187,7 @@ def _same_bits(one: Any, other: Any) -> bool:
 def _restored(run: TrialRun, saved: Mapping[str, Any]) -> TrialRun:
     """A fresh trial that went on from a saved state, with the batches that the live one had."""
     with stage("loading a saved state into a fresh model"):
-        fresh = TrialRun(run.setting, run.trial)
+        fresh = TrialRun(run.setup, run.trial)
         fresh.load(copy.deepcopy(dict(saved)))
         fresh.batches = run.batches
     return fresh
@@ -200,7 +200,7 @@ def _check_loaded(restored: TrialRun, saved: Mapping[str, Any]) -> None:
 
 
 def _go_on(run: TrialRun) -> None:
-    """One more update, under the same random numbers whoever makes it: what differs then is the state."""
+    """One more update with the same random numbers for every run: only the state can differ."""
     if run.step < len(run.rates):
         run.advance(run.step + 1)
 
@@ -218,7 +218,7 @@ def _refuse(live: TrialRun, restored: TrialRun, saved: Mapping[str, Any], differ
     """Raise, unless the same state goes on in two ways by itself: then it is no matter of what was saved."""
     if not suspects:
         again = _restored(live, saved)
-        with left_as_it_was(live.setting.workload):
+        with left_as_it_was(live.setup.workload):
             _go_on(again)
         if _difference(restored, again):
             logger.warning("the same state and batch do not give the same update twice: something draws at random")
@@ -255,15 +255,15 @@ def _same(one: object, other: object) -> bool:
 
 
 def _equal_extra(saved: torch.Tensor, restored: TrialRun, name: str) -> bool:
-    """Whether a module says the same extra state as before; where that cannot be told, it is taken for the same."""
-    device = restored.setting.device
+    """Whether a module has the same extra state as before; True where they cannot be compared."""
+    device = restored.setup.device
     with suppress(Exception):
         return _same(value_of(saved, device), value_of(extra_state_of(restored.model)[name], device))
     return True
 
 
 class _Kept(TrainingBatches):
-    """The batches of a trial, asked of the data once and given to each who trains on them as a copy."""
+    """The batches of a trial, read from the data once; each run that trains on them gets a copy."""
 
     def __init__(self, batches: TrainingBatches) -> None:
         vars(self).update(vars(batches))

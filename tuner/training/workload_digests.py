@@ -54,7 +54,7 @@ def _code_digest(workload: Workload) -> str:
 def plain_settings(workload: Workload) -> dict[str, str]:
     """The plain values an instance was made with, `Net(width=64, dropout=0.1)`: they make it another workload too.
 
-    To be asked before the workload is used, since its methods may count or remember in attributes. Tensors, modules and
+    Call this before the workload is used, since its methods may count or remember in attributes. Tensors, modules and
     the like are left out: they are data, or come from these values.
     """
     return {name: repr(value) for name, value in sorted(vars(workload).items()) if _is_plain(value)}
@@ -152,7 +152,7 @@ def _attributes(workload: Workload) -> Iterator[tuple[str, str]]:
 
 
 def _modules(workload: Workload) -> list[type]:
-    """The torch modules that are defined beside the workload, by name."""
+    """The torch modules that are defined in the file of the workload, by name."""
     found: dict[str, type] = {}
     for kind in type(workload).__mro__:
         module = sys.modules.get(kind.__module__)

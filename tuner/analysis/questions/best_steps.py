@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from tuner.analysis.elsewhere import number
 from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.good_trials import (
     good_in_words,
@@ -65,6 +66,7 @@ QUESTION = Question(
     plot="best-steps",
     rules=("A1", "A9", "A13", "A14", "A15", "D9", "D10", "D11", "D12", "D13", "D14", "D15", "D34"),
     pruned="only curves that were good from early on are here",
+    elsewhere=lambda frames, finding: _in_own_code(frames, finding),
 )
 
 
@@ -261,3 +263,25 @@ def _missing(found: _Steps, budget: int) -> str:
         f"Keep {budget:,} steps for now. More validation data or more trials make the gains clearer; retraining trial "
         f"{found.table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps decides it."
     )
+
+
+def _in_own_code(frames: StudyFrames, finding: Finding) -> str:
+    """Which trial, how many steps, and with which values: there is no checkpoint from which to continue."""
+    if finding.verdict not in ("maybe_too_short", "mixed") or finding.evidence.empty:
+        return finding.action
+    trial, steps = int(finding.evidence["trial"].iloc[0]), 2 * frames.study.budget.max_train_steps
+    row = frames.trials[frames.trials["trial"] == trial]
+    there = [name for name in frames.hyperparameters if bool(frames.exists_in(row, name).iloc[0])]
+    values = ", ".join(f"{name} = {_value(row[name].iloc[0])}" for name in there)
+    return (
+        f"In your own code, train the configuration of trial {trial} again for {steps:,} steps instead of "
+        f"{frames.study.budget.max_train_steps:,}, with its schedule lengthened ({values}); take the longer budget "
+        "only if its best value improves by more than trials vary (A1, A15)."
+    )
+
+
+def _value(value: object) -> str:
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float):
+        return str(int(plain)) if plain.is_integer() and abs(plain) < 1e15 else number(plain)
+    return str(plain)

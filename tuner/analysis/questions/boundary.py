@@ -1,6 +1,7 @@
 """Was the search space large enough? One finding for each hyperparameter with an order (B20, D3, D38-D40)."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from tuner.analysis.edge_gains import (
     axes_of,
     edge_gains,
 )
+from tuner.analysis.elsewhere import more_trials, number, search_line
 from tuner.analysis.finding import Finding, Question, Strength, Verdict
 from tuner.analysis.noise import Array
 from tuner.analysis.pooled_gains import CONFIDENCE
 from tuner.analysis.ranges import Axis, closed_because, further, wider_choices
 from tuner.analysis.robust_response import FAR, NOISY
 from tuner.analysis.study_frames import TOP, StudyFrames, ranked_trials
-from tuner.design.hyperparameters import Choice
+from tuner.design.hyperparameters import Choice, Range
 
 CONFIDENCE_AMONG_LUCK = 0.9995  # [P] one-sided, of a gain being real, where more than
 MANY_SET_ASIDE = 0.25  # [P] of the trials were set aside: which ones is not always certain
@@ -41,7 +43,7 @@ COLLAPSED, COLLAPSED_CHANCE = 0.8, 0.01
 
 QUESTION = Question(
     name="boundary",
-    sentence="Was its range wide enough?",
+    sentence="Was the range wide enough?",
     order=100,
     verdicts=(
         Verdict("ok", "fine"),
@@ -74,6 +76,7 @@ QUESTION = Question(
     uneven="few trials lie far from the best ones, so less is known there",
     pruned="each counts as at least as bad as the completed trial that had its rank when it was ended",
     weakened=True,
+    elsewhere=lambda frames, finding: _in_own_code(frames, finding),
 )
 
 
@@ -281,7 +284,7 @@ def _action(axis: Axis, verdict: str, edges: pd.DataFrame) -> str:
         return ""
     if verdict == "inconclusive":
         completed = edges.groupby("where")["trials"].max().sum()  # of each value that was judged
-        return f"Train more points in the same space; {completed} completed trials are not enough."
+        return f"Train more configurations in the same space; {completed} completed trials are not enough."
     moved = {str(row["edge"]): row["next_bound"] for row in edges[edges["expand"]].to_dict("records")}
     if axis.levels:
         return _more_choices(axis, list(moved.values()))
@@ -409,3 +412,23 @@ def _more_choices(axis: Axis, added: list[float]) -> str:
     choices = wider_choices(domain, *added) if isinstance(domain, Choice) else ()
     named = " and ".join(f"{value:g}" for value in added)
     return f"Add {named} to the choices of {axis.name}: {', '.join(map(str, choices))}."
+
+
+def _in_own_code(frames: StudyFrames, finding: Finding) -> str:
+    """The next step for the owner of an imported study."""
+    if finding.verdict == "inconclusive":
+        return f"Train more trials in the same ranges, spread evenly: {more_trials(frames)}."
+    return _wider(frames, finding) if finding.verdict.startswith("expand") else finding.action
+
+
+def _wider(frames: StudyFrames, finding: Finding) -> str:
+    hyperparameter = next(h for h in frames.study.hyperparameters if h.name == finding.subject)
+    domain, edges = hyperparameter.domain, finding.evidence
+    if not isinstance(domain, Range):
+        return finding.action
+    moved = {row["edge"]: row["next_bound"] for row in edges[edges["expand"]].to_dict("records")}
+    bounds = {"low": domain.low, "high": domain.high} | moved
+    was = f"{number(domain.low, domain.integer)} to {number(domain.high, domain.integer)}"
+    wider = f"{number(bounds['low'], domain.integer)} to {number(bounds['high'], domain.integer)}"
+    line = search_line(frames.study, hyperparameter, replace(domain, low=bounds["low"], high=bounds["high"]))
+    return f"Search {finding.subject} from {wider} instead of {was}: {line}."

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from tuner.analysis.elsewhere import more_trials
 from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.study_frames import MINIMUM_COMPLETE, StudyFrames, ranked_trials
 
@@ -12,14 +13,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 QUESTION = Question(
     name="enough_points",
-    sentence="Were there enough points?",
+    sentence="Were there enough configurations?",
     order=110,
     verdicts=(
         Verdict("enough", "fine"),
         Verdict(
             "sparse",
             "act",
-            "Train more points (trials=... may grow), or narrow the space around the best one and run again.",
+            "Train more configurations (trials=... may grow), or narrow the space around the best one and run again.",
         ),
         Verdict("inconclusive", "open", f"Complete at least {MINIMUM_COMPLETE} trials, then ask again."),
     ),
@@ -31,6 +32,7 @@ QUESTION = Question(
     uneven="many good trials may lie close together, which does not show that the space is covered",
     pruned="they are not among the completed ones",
     weakened=True,
+    elsewhere=lambda frames, finding: _in_own_code(frames, finding),
 )
 
 
@@ -85,3 +87,10 @@ def _luck(table: pd.DataFrame) -> str:
         f" With only {int(half['n'])} trials, the best would typically be "
         f"{min(half['q25'], half['q75']):.4g} to {max(half['q25'], half['q75']):.4g}."
     )
+
+
+def _in_own_code(frames: StudyFrames, finding: Finding) -> str:
+    """The next step for the owner of an imported study."""
+    if finding.verdict != "sparse":
+        return finding.action
+    return f"Train more trials ({more_trials(frames)}), or narrow the ranges around the best one first."

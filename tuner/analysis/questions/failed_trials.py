@@ -16,6 +16,7 @@ QUESTION = Question(
     verdicts=(Verdict("some_failed", "act"), Verdict("all_failed", "act")),
     ask=lambda frames: failed_findings(frames),
     plot="axes",
+    elsewhere=lambda frames, finding: "Remove the cause, train these trials again in your own code, and import.",
 )
 
 

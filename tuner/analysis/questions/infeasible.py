@@ -19,10 +19,11 @@ EARLY = 10  # [P] steps within which rates that are all far too high may diverge
 UNRELATED = 0.3  # [P] Kendall's tau of rate and step of divergence above minus this: the rate is not the cause
 SEPARATED = 0.5  # [P] |P(infeasible above feasible) - 1/2| * 2 beyond this names where they lie
 
+_LAUNCH_AGAIN, _IMPORT_AGAIN = "then launch again", "train again in your own code, and import"
 
 QUESTION = Question(
     name="infeasible",
-    sentence="Did too many points fail to train?",
+    sentence="Did too many configurations fail to train?",
     order=120,
     verdicts=(
         Verdict("ok", "fine"),
@@ -35,6 +36,7 @@ QUESTION = Question(
     plot="axes",
     rules=("B22", "D44"),
     pruned="whether they would have diverged is not known",
+    elsewhere=lambda frames, finding: finding.action.replace(_LAUNCH_AGAIN, _IMPORT_AGAIN),
 )
 
 

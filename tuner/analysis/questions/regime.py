@@ -59,6 +59,7 @@ QUESTION = Question(
     relies_on=("follows_schedule",),
     ask=lambda frames: regime_finding(frames),
     plot="curves",
+    elsewhere=lambda frames, finding: _in_own_code(finding),
     rules=("A1", "A2", "A3", "A4", "A5", "A9", "A14", "A15", "A18", "A24", "D14", "D47"),
     pruned="only curves that were good from early on are here",
 )
@@ -340,3 +341,10 @@ def _action(frames: StudyFrames, verdict: str, table: pd.DataFrame) -> str:
 
 def _critical(confidence: float) -> float:
     return float(stats.norm.ppf(confidence))
+
+
+def _in_own_code(finding: Finding) -> str:
+    """The next step for the owner of an imported study."""
+    if finding.verdict != "compute_bound":
+        return finding.action
+    return "Train as long as you can afford: these trials still improved at their end (A2)."
