@@ -10,9 +10,6 @@ PACKAGE = Path(tuner.__file__).parent
 DOCS = PACKAGE.parent / "docs"
 GLOSSARY = (DOCS / "concepts/glossary.md").read_text(encoding="utf-8")
 FILES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".jinja"))
-# Words that are still used, and class names that are still defined twice. Both lists only shrink.
-STILL_USED: tuple[str, ...] = ("anew", "asked of", "bear", "beside the training", "crew", "noises")
-STILL_TWICE: tuple[str, ...] = ("BudgetCurve", "Group", "Noise", "Plan", "Plot", "Replay", "Sweep")
 
 
 def retired() -> list[str]:
@@ -48,8 +45,7 @@ def test_no_retired_word_is_used():
     words = retired()
     assert len(words) > 15
     found = {str(path.relative_to(PACKAGE)): used(path.read_text(encoding="utf-8"), words) for path in FILES}
-    offenders = {path: set(words) - set(STILL_USED) for path, words in found.items()}
-    assert {path: words for path, words in offenders.items() if words} == {}
+    assert {path: words for path, words in found.items() if words} == {}
 
 
 def test_no_page_uses_a_retired_word():
@@ -61,8 +57,7 @@ def test_no_page_uses_a_retired_word():
 
 def test_no_public_class_name_is_defined_twice():
     sources = {str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-    twice = classes_twice(sources)
-    assert {name: places for name, places in twice.items() if name not in STILL_TWICE} == {}
+    assert classes_twice(sources) == {}
 
 
 def test_a_retired_word_is_not_defined_as_a_word():
