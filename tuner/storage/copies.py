@@ -27,8 +27,8 @@ class FolderAdoption:
 
     root: the folder that will be the storage's own. owner: whose it is now. there: recorded files that lie in it whole.
     elsewhere: those that are whole in `source` only, and will be linked or copied. lost: the others, with the reason.
-    unknown: checkpoint files in `root` that no record of the storage names; they go to the trash. anew: the storage
-    shares its identity with another one, and gets a new one. needed: False where the folder is its own already.
+    unknown: checkpoint files in `root` that no record of the storage names; they go to the trash. new_identity: the
+    storage shares its identity with another one, and gets a new one. needed: False where the folder is its own already.
     """
 
     root: Path
@@ -38,7 +38,7 @@ class FolderAdoption:
     elsewhere: tuple[CheckpointFile, ...] = ()
     lost: Mapping[str, str] | None = None
     unknown: tuple[Path, ...] = ()
-    anew: bool = False
+    new_identity: bool = False
     needed: bool = True
 
 
@@ -56,7 +56,7 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> FolderA
     lost = dict(not_here)
     if source is not None and source.resolve() != root.resolve():
         lost = differences(source, [file for file in known if file.path in not_here])
-    _refuse_strangers(ledger, root, owner, there, bool(names))
+    _refuse_unknown_files(ledger, root, owner, there, bool(names))
     _refuse_training(ledger, owner)
     paths = {file.path for file in known}
     return FolderAdoption(
@@ -67,7 +67,7 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> FolderA
         tuple(file for file in known if file.path in not_here and file.path not in lost),
         lost,
         tuple(root / name for name in names if name not in paths),
-        anew=any(_shares_identity(ledger, folder) for folder in (root, source) if folder),
+        new_identity=any(_shares_identity(ledger, folder) for folder in (root, source) if folder),
     )
 
 
@@ -78,7 +78,7 @@ def begin_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """
     here = ledger.identity()
     if here is None or here.copy_of is None:
-        ledger.become_copy(plan.owner.identity if plan.owner else "unknown", anew=plan.anew)
+        ledger.become_copy(plan.owner.identity if plan.owner else "unknown", new_identity=plan.new_identity)
     failpoint("adopt-marked")
     generation, here = ledger.next_generation(), ledger.identity()
     if here is None:
@@ -134,7 +134,7 @@ def _shares_identity(ledger: Ledger, folder: Path) -> bool:
     return owner is not None and owner.identity == here.identity and look(ledger, folder).standing is not Standing.OURS
 
 
-def _refuse_strangers(
+def _refuse_unknown_files(
     ledger: Ledger, root: Path, owner: Owner | None, there: tuple[CheckpointFile, ...], has_files: bool
 ) -> None:
     """A folder is given away only to a copy of its owner, or to whose records name a file that is whole there."""

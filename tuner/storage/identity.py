@@ -77,9 +77,9 @@ def choose_checkpoints(connection: Connection, folder: str) -> None:
     connection.execute(update(storage).values(checkpoints=folder))
 
 
-def become_copy(connection: Connection, original: str, *, anew: bool) -> None:
-    """Mark this storage as a copy of the storage `original`. anew: give it a new identity."""
-    marked = {"copy_of": original} | ({"identity": secrets.token_hex(16)} if anew else {})
+def become_copy(connection: Connection, original: str, *, new_identity: bool) -> None:
+    """Mark this storage as a copy of the storage `original`. new_identity: with an identity of its own."""
+    marked = {"copy_of": original} | ({"identity": secrets.token_hex(16)} if new_identity else {})
     if not connection.execute(update(storage).values(marked)).rowcount:
         fresh = {"id": 1, "identity": secrets.token_hex(16), "created": DatabaseTime()}
         connection.execute(insert(storage).values(fresh | marked))

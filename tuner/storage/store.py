@@ -142,9 +142,9 @@ class Ledger:
         """Keep the default checkpoint folder, relative to the folder of the SQLite file."""
         self._database.write(lambda connection: identity.choose_checkpoints(connection, folder))
 
-    def become_copy(self, original: str, *, anew: bool = True) -> None:
-        """Mark this storage as a copy of `original` (an identity) until `end_copy`; anew: with a new identity."""
-        self._database.write(lambda connection: identity.become_copy(connection, original, anew=anew))
+    def become_copy(self, original: str, *, new_identity: bool = True) -> None:
+        """Mark this storage as a copy of `original` (an identity) until `end_copy`; with a new identity by default."""
+        self._database.write(lambda connection: identity.become_copy(connection, original, new_identity=new_identity))
 
     def end_copy(self) -> None:
         """Be no copy any more."""
