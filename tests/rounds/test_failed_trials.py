@@ -26,7 +26,7 @@ from tuner.records import State
 from tuner.records.sweep_outcomes import Fitted
 from tuner.rounds.adoption import contest, run_contest, trial_at_place
 from tuner.rounds.budgets import budget_of_round
-from tuner.rounds.launch import launch_study, launch_surely, required_round
+from tuner.rounds.launch import launch_study, required_round
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.rounds.proposals import Known, _ranked_values
 from tuner.rounds.sweep import run_sweep
@@ -144,16 +144,16 @@ def test_rates_and_trials_that_fail_alike_are_named_too(campaign, tmp_path):
             launched(alike)
 
 
-def launched(session, launch=launch_study, **options):
+def launched(session, **options):
     study = study_of_round(session.campaign, 1, 40)
-    return launch(session, study, planned_trials(study), **options)
+    return launch_study(session, study, planned_trials(study), **options)
 
 
 def test_other_trials_are_tried_again_only_where_a_number_rests_on_each(campaign, tmp_path):
     with session_for(campaign, tmp_path) as session:
         row = launched(broken(session, round=1))
         assert session.ledger.state_counts(row.study_id)[State.FAILED] == 1
-        assert launched(session, launch_surely) == row
+        assert launched(session, second_try=True) == row
         assert session.ledger.state_counts(row.study_id)[State.FAILED] == 0
 
 

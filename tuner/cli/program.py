@@ -184,7 +184,10 @@ def parser_of(record: Command, name: str) -> TyperCommand:
     ]
 
     def call(**given: Any) -> Any:
-        return _call(record, options(**given))
+        """Run the command, within what its options prepare for it before its module is imported."""
+        values = options(**given)
+        with getattr(values, "prepared", lambda: nullcontext(values))() as ready:
+            return loaded(record.run)(ready)
 
     call.__annotations__ = {one.name: one.annotation for one in parameters}
     call.__dict__["__signature__"] = inspect.Signature(parameters)  # what typer reads
@@ -193,13 +196,6 @@ def parser_of(record: Command, name: str) -> TyperCommand:
     built = cast(_Command, get_command(app))
     built.record = record
     return built
-
-
-def _call(record: Command, options: Any) -> Any:
-    """Run a command, within what its options prepare for it before its module is imported."""
-    prepared = getattr(options, "prepared", lambda: nullcontext(options))
-    with prepared() as ready:
-        return loaded(record.run)(ready)
 
 
 def _with_a_word(name: str, hint: Any) -> Any:

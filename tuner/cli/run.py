@@ -27,19 +27,7 @@ from tuner.shown import word
 
 
 def run(options: RunOptions) -> Exit:
-    """Run what is left of the playbook, or show what it would cost."""
-    with open_session(options, dry_run=options.dry_run) as session:
-        if not options.dry_run:
-            return play(session, options)
-        print_prices(session)
-    return Exit.FINE
-
-
-def play(session: Session, options: RunOptions) -> Exit:
-    """Run what is left of the playbook, write the report, and return the exit code.
-
-    A question comes before failed trials: until it is answered nothing more is trained.
-    """
+    """Run what is left of the playbook and write the report, or show what it would cost."""
     tell = (lambda text: None) if options.quiet else say
     seen: list[str] = []
 
@@ -47,13 +35,25 @@ def play(session: Session, options: RunOptions) -> Exit:
         seen.append(study.name)
         return watch(options.quiet)(study, finished)
 
-    with stop_on_signal() as asked:
-        at_work = replace(session, stop=asked.is_set, watch=watch_and_note)
-        ending = Playbook(
-            at_work, yes=options.yes, tell=tell, expand=options.expand, retry_failed=options.retry_failed
-        ).run()
+    with open_session(options, dry_run=options.dry_run) as session:
+        if options.dry_run:
+            print_prices(session)
+            return Exit.FINE
+        with stop_on_signal() as asked:
+            at_work = replace(session, stop=asked.is_set, watch=watch_and_note)
+            ending = Playbook(
+                at_work, yes=options.yes, tell=tell, expand=options.expand, retry_failed=options.retry_failed
+            ).run()
+        return _finish(session, ending, trained=bool(seen))
+
+
+def _finish(session: Session, ending: Ending, *, trained: bool) -> Exit:
+    """Write the report and print the result; the exit code.
+
+    A question comes before failed trials: until it is answered nothing more is trained.
+    """
     page = report_path(session.ledger, session.name)
-    if seen or not page.exists():  # nothing was trained: the page is the one it would be
+    if trained or not page.exists():  # nothing was trained: the page is the one it would be
         write_report(session.ledger, session.name, page, importances)
         say(f"wrote {page}")
     _print_bottom_line(session, ending)

@@ -18,7 +18,7 @@ from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
 from tuner.records.budget_origin import BudgetOrigin
 from tuner.records.conclusions import CurveStudies
-from tuner.rounds.launch import Options, Plan, Session, launch_study, plan_study
+from tuner.rounds.launch import Plan, Session, launch_study, plan_study
 from tuner.rounds.plan import schedule_of, trial_at
 from tuner.storage.studies import StudyRow
 
@@ -77,8 +77,11 @@ def priced_stages(session: Session, stages: Sequence[Stage]) -> list[Plan]:
 
 def train_stages(session: Session, stages: Sequence[Stage], *, retry_failed: bool = False) -> list[StudyRow]:
     """Train what is left, the trunk first, and note which lengths belong together; returns their studies."""
-    options: Options = {"budget_origin": BudgetOrigin("curve"), "retry_failed": retry_failed}
-    rows = [launch_study(session, stage.study, stage.trials, **options) for stage in stages]
+    origin = BudgetOrigin("curve")
+    rows = [
+        launch_study(session, stage.study, stage.trials, budget_origin=origin, retry_failed=retry_failed)
+        for stage in stages
+    ]
     session.ledger.conclude(session.name, CurveStudies(tuple(row.study.name for row in rows)))
     return rows
 

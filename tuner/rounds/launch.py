@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, cast
 
 from tuner.analysis.frames import study_frames
 from tuner.analysis.questions.infeasible import FEWEST_ALIKE, spoiled_by_data
@@ -40,14 +40,6 @@ from tuner.storage.studies import StudyRow
 
 logger = logging.getLogger(__name__)
 DRY_LOOK_SECONDS = 10.0  # a dry run looks at all validation examples where that takes no longer
-
-
-class Options(TypedDict, total=False):
-    """The keywords of `launch_study`."""
-
-    retry_failed: bool
-    budget_origin: BudgetOrigin
-    budget_source: str | None
 
 
 def _never() -> bool:
@@ -173,11 +165,13 @@ def launch_study(
     trials: Sequence[Trial],
     *,
     retry_failed: bool = False,
+    second_try: bool = False,
     budget_origin: BudgetOrigin = NOT_RECORDED,
     budget_source: str | None = None,
 ) -> StudyRow:
     """Check a study, write its plan to the Ledger, and train its unfinished trials.
 
+    second_try: a number will rest on every trial, so those that FAILED are trained once more.
     budget_origin: where the budget of the study comes from. budget_source: the study from whose results it was chosen.
     Both are kept at the first start of the study, with what they were chosen under.
     """
@@ -206,24 +200,24 @@ def launch_study(
         _work_on(session, row, finished, today)
     else:
         session.job(row).delete_strays()  # a kill right after the last commit left what it had still to delete
+    if second_try:
+        _try_again(session, row)
     return row
 
 
-def launch_surely(session: Session, study: Study, trials: Sequence[Trial], **options: Unpack[Options]) -> StudyRow:
-    """`launch_study`, where a number will rest on every trial: those that FAILED are trained once more.
+def _try_again(session: Session, row: StudyRow) -> None:
+    """Train the trials that FAILED once more.
 
     A machine that is killed again and again gives up trials that are not to blame. Once in the life of a study, so that
     trials that are to blame come to an end.
     """
-    row = launch_study(session, study, trials, **options)
     before = set((session.ledger.conclusion(session.name, SecondTry, row.study_id) or SecondTry()).trials)
     failed = {record.number for record in session.ledger.trials(row.study_id) if record.state is State.FAILED} - before
     again = retry(session, row, failed) if failed else []
     if again:
         session.ledger.conclude(session.name, SecondTry(tuple(sorted({*before, *again}))), row.study_id)
-        logger.warning("%s: trials %s FAILED and are trained once more", study.name, ", ".join(map(str, again)))
+        logger.warning("%s: trials %s FAILED and are trained once more", row.study.name, ", ".join(map(str, again)))
         work_on(session, row, _num_finished(session, row))
-    return row
 
 
 def retry(session: Session, row: StudyRow, numbers: Collection[int] | None = None) -> list[int]:

@@ -24,7 +24,7 @@ from tuner.errors import DeclarationError, StorageError
 from tuner.records.conclusions import RegimeVerdict
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.expand import expand_round
-from tuner.rounds.launch import Session, launch_surely, refuse_all_failed
+from tuner.rounds.launch import Session, launch_study, refuse_all_failed
 from tuner.rounds.plan import round_name
 from tuner.rounds.prepared_round import Prepared, declared_regime, prepared_expansion, prepared_round
 from tuner.rounds.round_lengths import many_rounds_note
@@ -209,10 +209,11 @@ class Playbook:
 
     def _launch(self, prepared: Prepared) -> None:
         """Train what is left of a round. Raises TrialsFailed where none of its trials completed because of failures."""
-        row = launch_surely(
+        row = launch_study(
             self.session,
             prepared.study,
             prepared.trials,
+            second_try=True,
             budget_origin=prepared.budget.origin,
             budget_source=prepared.budget.source,
             retry_failed=self.retry_failed,

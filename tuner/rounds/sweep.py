@@ -47,7 +47,7 @@ from tuner.errors import DeclarationError, TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.records.conclusions import SweepConclusion
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
-from tuner.rounds.launch import Session, launch_surely, started_study
+from tuner.rounds.launch import Session, launch_study, started_study
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +332,7 @@ class _Stages:
     def _trained(self, study: Study, trials: Sequence[Trial]) -> pd.DataFrame:
         """The fits of a stage. Raises TrialsFailed where a trial of it FAILED, the second time too."""
         try:
-            launch_surely(self.session, study, trials, retry_failed=self.retry_failed)
+            launch_study(self.session, study, trials, second_try=True, retry_failed=self.retry_failed)
         except TrialsFailed:
             self._fits_of(study)
             raise
