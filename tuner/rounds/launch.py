@@ -159,7 +159,7 @@ def plan_study(session: Session, study: Study, trials: Sequence[Trial]) -> Plan:
     return Plan(study, left, cast(Price, inspection.price), tuple(saved), len(trials) - len(left))
 
 
-def launch_study(
+def launch_study(  # noqa: PLR0913 - keywords with defaults
     session: Session,
     study: Study,
     trials: Sequence[Trial],
