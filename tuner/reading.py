@@ -24,13 +24,20 @@ from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
 from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.questions.transfer import conclusions_frame
-from tuner.analysis.round_frames import round_frames, round_rows, rounds_frames, rounds_started, row_of_trial
+from tuner.analysis.round_frames import (
+    campaign_name,
+    recorded_study_file,
+    round_frames,
+    round_number,
+    rounds_frames,
+    rounds_started,
+    row_of_trial,
+)
 from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.study_progress import in_words, standing
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value
-from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, StorageError
 from tuner.plots.catalog import PLOTS
 from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
@@ -47,10 +54,10 @@ StudyName = str | Path | Campaign  # a campaign by its name or its study file, o
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Winner:
-    """The best configuration of a study, by its selected run: record, step, checkpoint, and last value of that run.
+    """The best configuration of a study, and its selected run: record, best step, checkpoint, and last value.
 
-    value: what the configuration gives: the median of its trainings with fresh seeds; without any the selected run's,
-    which is optimistic (`kind` says which of both). selected_value: of the selected run at `step`. fresh: the trainings
+    value: the median of the trainings with fresh seeds; without fresh seeds the value of the selected run, which is
+    optimistic (`kind` tells which of the two). selected_value: the selected run's value at `step`. fresh: the trainings
     with fresh seeds.
     """
 
@@ -64,7 +71,7 @@ class Winner:
 
     @property
     def selected_value(self) -> float:
-        """The best value of the selected run, whose weights are exported."""
+        """The best value of the selected run, whose weights `tuner.export_weights` writes."""
         return self.headline.selected_value
 
     @property
@@ -74,12 +81,12 @@ class Winner:
 
     @property
     def fresh(self) -> tuple[FreshRun, ...]:
-        """Trainings of this configuration with fresh seeds, at this length."""
+        """Trainings of this configuration with fresh seeds and this number of steps."""
         return self.headline.fresh
 
     @property
     def point(self) -> dict[str, Value]:
-        """The values of its hyperparameters."""
+        """The values of the hyperparameters by name."""
         return dict(self.record.point)
 
     def __repr__(self) -> str:
@@ -110,19 +117,19 @@ class CampaignRecords:
         )
 
     def _repr_html_(self) -> str:
-        """How a notebook shows it: its studies, with how many trials are in which state."""
+        """The view in a notebook: the studies, and how many trials are in which state."""
         table = table_in_html(in_words(self.status()))
         return f"<div><b>{in_html(self.name)}</b>{table}</div>"
 
     def status(self) -> pd.DataFrame:
-        """One row a study: trials by state, budget, share of the steps that are done."""
+        """One row for each study: trials by state, budget, share of the steps that are done."""
         with self._ledger() as ledger:
             return standing(ledger, [self.name])
 
     def study_file(self) -> str | None:
-        """The study file of the newest study that was launched from one, as it was named then."""
+        """The study file of the newest study that was launched from one, as the launch named it."""
         with self._ledger() as ledger:
-            return _study_file(ledger, self.name)
+            return recorded_study_file(ledger, self.name)
 
     def frames(self, round: Asked = None, *, study: str | None = None) -> StudyFrames:
         """Declaration, trials and curves of a round, or of the study with a name."""
@@ -142,15 +149,15 @@ class CampaignRecords:
         return for_elsewhere(frames, [best_steps_finding(frames)])[0]
 
     def boundaries(self, round: Asked = None) -> list[Finding]:
-        """Was the search space wide enough? One finding for each hyperparameter (B20).
+        """Was the range of each hyperparameter wide enough? One finding for each (B20).
 
-        Without a round of the last one that searched: what only trained chosen points has no ranges.
+        Without a number it is the last round that searched, because a round of chosen configurations has no ranges.
         """
         frames = self.searched(round)
         return for_elsewhere(frames, boundary_findings(frames))
 
     def searched(self, round: Asked = None) -> StudyFrames:
-        """As `frames`; without a round the last one that searched its points, or the last where none did."""
+        """As `frames`; without a number the last round that searched, or the last round where none did."""
         if round is not None:
             return self.frames(round)
         with self._ledger() as ledger:
@@ -161,16 +168,16 @@ class CampaignRecords:
         return self.frames(None)
 
     def check(self, round: int | None = None) -> list[Finding]:
-        """The whole checklist, in the playbook's order; then whether the round before is confirmed."""
+        """Every question of the checklist, in the playbook's order; then whether this round confirms the one before."""
         return self.findings_about(self.frames(round))
 
     def findings_about(self, frames: StudyFrames) -> list[Finding]:
-        """All findings about a round that was read before."""
+        """All findings about a round whose frames were read before."""
         with self._ledger() as ledger:
             return round_findings(ledger, self.name, frames)
 
     def conclusions(self) -> pd.DataFrame:
-        """What was concluded at which length, and whether it still holds (A30, A45)."""
+        """What was concluded at which number of steps, and whether it still holds (A30, A45)."""
         with self._ledger() as ledger:
             return conclusions_frame(rounds_frames(ledger, self.name))
 
@@ -213,12 +220,12 @@ class CampaignRecords:
         return before, after
 
     def budget_curve(self) -> BudgetCurve:
-        """The newest budget curve. Raises StorageError when none was trained."""
+        """The newest budget curve. Raises StorageError where none was trained."""
         with self._ledger() as ledger:
             return budget_curve(ledger, self.name)
 
     def sweep(self) -> SweepRecords:
-        """The last sweep: its outcome, its trials. Raises StorageError when none has come to an end."""
+        """The last sweep: its outcome and its trials. Raises StorageError where no sweep has ended."""
         with self._ledger() as ledger:
             records = sweep_records(ledger, self.name)
             elsewhere = records is None and rounds_started(ledger, self.name) and round_frames(ledger, self.name, 1)
@@ -230,7 +237,7 @@ class CampaignRecords:
         return records
 
     def adoptions(self) -> pd.DataFrame:
-        """The log of adoptions, oldest first: candidate, baseline, verdict, and the interval of the gain (B34)."""
+        """All adoptions, oldest first: candidate, baseline, verdict, and the interval of the gain (B34)."""
         with self._ledger() as ledger:
             return adoption_log(ledger, self.name)
 
@@ -247,7 +254,7 @@ class CampaignRecords:
             return _winner(ledger, self.name, round_number(ledger, self.name, round))
 
     def final(self) -> Winner:
-        """What was adopted last; before any adoption the best of the last round. Raises StorageError without one."""
+        """What was adopted last; before any adoption the best of the last round. Raises StorageError without either."""
         with self._ledger() as ledger:
             adopted = last_adopted(ledger, self.name)
             if adopted is not None:
@@ -292,47 +299,6 @@ def _one_of(round: Asked, study: str | None) -> Asked:
     return study if study is not None else round
 
 
-def campaign_name(ledger: Ledger, study: str) -> str:
-    """The campaign that a study file or a name stands for, among those in the storage."""
-    known = ledger.campaigns()
-    if study in known:
-        return study
-    if study.endswith(".py"):
-        stem = Path(study).stem
-        name = stem if stem in known else load_campaign(Path(study))[0]
-        if name in known:
-            return name
-        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {word(study)} --round 1")
-    raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
-
-
-def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
-    """The round that is meant; without a number the last one launched. Raises StorageError without any."""
-    if given is not None:
-        return given
-    rounds = rounds_started(ledger, campaign)
-    if not rounds:
-        names = [row.study.name for row in ledger.studies(campaign)]
-        file = word(_study_file(ledger, campaign) or "STUDY_FILE")
-        if not names:
-            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch {file} --round 1")
-        raise StorageError(
-            f"no round of {campaign!r} was launched yet; run: tuner run {file}. Its other studies are "
-            f"{', '.join(names)}: `tuner trials {word(campaign)} --study {word(names[-1])}` lists one"
-        )
-    return rounds[-1]
-
-
-def _study_file(ledger: Ledger, campaign: str) -> str | None:
-    launches = [launch for row in ledger.studies(campaign) for launch in ledger.launches(row.study_id)]
-    return next((launch.study_file for launch in reversed(launches) if launch.study_file), None)
-
-
-def study_name(ledger: Ledger, campaign: str, given: int | None) -> str:
-    """The study of a round; without a number that of the last round launched."""
-    return round_rows(ledger, campaign, round_number(ledger, campaign, given))[0].study.name
-
-
 def _winner(ledger: Ledger, campaign: str, number: int) -> Winner:
     frames = round_frames(ledger, campaign, number)
     best = _best(ledger, frames, campaign)
@@ -348,7 +314,7 @@ def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, found: Headli
 
 
 def _best(ledger: Ledger, frames: StudyFrames, campaign: str) -> Headline:
-    """The winner. Raises StorageError where no trial is complete."""
+    """The value of the best configuration. Raises StorageError where no trial is complete."""
     found = headline(frames, relatives(ledger, campaign, frames.study))
     if found is not None:
         return found

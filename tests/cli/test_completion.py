@@ -57,6 +57,7 @@ def test_zsh_and_fish_are_offered_commands_with_their_help(folder):
         (completion.rounds, "", ["1"]),
         (completion.declared_rounds, "", ["1", "2"]),
         (completion.studies_of_campaign, "ro", ["round-1"]),
+        (completion.trial_numbers, "", ["0"]),
         (completion.verdicts, "too", ["too_long"]),
         (completion.verdicts, "expand_high,too", ["expand_high,too_long"]),
         (completion.plots, "best", ["best-steps", "best-of-n"]),

@@ -108,14 +108,3 @@ def test_messages_break_between_words_and_never_inside_a_command():
     assert lines == ["  one two three:", "  tuner launch a.py --round 1;", "  four `tuner best a`", "  five"]
     assert wrapped("a\n\nb", 20) == "a\n\nb"
     assert wrapped("x" * 50, 20) == "x" * 50, "a path stays whole"
-
-
-def test_the_example_report_is_written_from_records_that_come_along(tuner, tmp_path):
-    made = tuner("demo", "shown")
-    assert made.code == 0, made.err
-    page = (tmp_path / "shown" / "demo.html").read_text()
-    assert "learning_rate" in page
-    assert "expand" in page, "there is something to do"
-    steps = [line.removeprefix("next: tuner ").split() for line in made.err.splitlines() if "next: tuner" in line]
-    assert [words[0] for words in steps] == ["check", "plot"]
-    assert tuner(*steps[0]).code == 3

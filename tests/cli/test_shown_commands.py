@@ -13,11 +13,8 @@ from typer.core import TyperGroup
 from tuner.cli.program import program
 
 STUDY = "studies/digits.py"
-WITH_TESTS_OF_THEIR_OWN = (
-    "importing.md",
-    "optuna.md",
-    "extend.md",
-)  # they run each command on the data that the page speaks of
+# They run each command on the data that the page speaks of.
+WITH_TESTS_OF_THEIR_OWN = ("importing.md", "optuna.md", "extend.md")
 FINE = (0, 3)  # done; a finding that somebody should act on
 NO_ANSWER = re.compile(r"too few|Traceback|unexpected \w+Error|nan\b")
 DECIDED = {

@@ -58,10 +58,14 @@ def test_every_reading_command_runs_without_torch(folder):
         "export tiny --to csv again", "export tiny --to optuna optuna.db",
         "import optuna optuna.db --study back", "backup copy.sqlite", "adopt-storage --storage copy.sqlite --yes",
         "import table tables/curves.csv --objective validation/loss --direction minimize --study again",
-        "check again --fail-on none", "demo shown", "completion bash",
+        "check again --fail-on none", "demo shown", "check demo --storage shown/tuner.sqlite", "completion bash",
     )  # fmt: skip
     found, said = codes(folder, *lines)
     assert [line for line, code in zip(lines, found, strict=True) if code not in (0, 3)] == [], said
+    shown = "check demo --storage shown/tuner.sqlite"
+    assert f"next: tuner {shown}\n" in said
+    assert found[lines.index(shown)] == 3, "the example has something to do"
+    assert "Widen" in (page := (folder / "shown" / "demo.html").read_text()) or "expand" in page
     tried = {" ".join(line.split()[: 2 if line.startswith("import") else 1]) for line in lines}
     assert tried == {command.name for command in COMMANDS} - TRAIN, "every command is either in the list or trains"
 

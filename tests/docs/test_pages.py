@@ -14,7 +14,7 @@ from tuner.cli.program import parser_of
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "generated"} & set(path.parts))
-OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")]
+OTHERS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 

@@ -147,7 +147,7 @@ def test_the_free_memory_bounds_a_group_and_workers_share_it(tmp_path, monkeypat
     one = fusion.MEMORY_SHARE * 2**40 / roomy
     monkeypatch.setattr(fusion, "free_bytes", lambda device: 20.5 * one)
     assert trials_that_fit(setting, [trial]) == 10
-    assert trials_that_fit(setting, [trial], crew=2) == 5
+    assert trials_that_fit(setting, [trial], workers=2) == 5
     parameters = 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10
     assert one > 4 * 4 * parameters, "values, gradients and two moments, and what a pass computes"
     found = probed(Mlp(), tmp_path)

@@ -56,7 +56,7 @@ class Question:
     name: as findings, `--fail-on` and JSON name it. sentence: as a report asks it.
     order: its place on a page. scope: whether a round is asked, or the campaign as a whole.
     verdicts: the answers it can have. thresholds: the named numbers that they depend on.
-    needs: "search": not asked of a round that only trains chosen points; "curves": answered by "no_curves" where
+    needs: "search": left out for a round that only trains chosen points; "curves": answered by "no_curves" where
         no trial has a curve.
     relies_on: names of `Promises` without which the answer is open: the engine may not give them.
     ask: answers from the records of one study; None where the evidence is made of more than that.

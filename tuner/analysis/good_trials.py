@@ -16,7 +16,7 @@ GOOD_SHARE = 1 / 3  # [P] of the completed trials, by best value, are candidates
 GOOD_AT_LEAST = 7  # [P] candidates, if so many completed: with 5, short curves stay inconclusive too often
 GOOD_IMPROVEMENT = 0.5  # [P] a good trial made at least this share of the best trial's improvement
 MANY_TRIALS = 30  # [P] best trials from which the slow noise is estimated
-_NOISES = 4.0  # [P] times the evaluation noise: values that differ by less are never told apart
+_TOLERANCE = 4.0  # [P] times the evaluation noise: values that differ by less are never told apart
 
 
 def good_trials(frames: StudyFrames) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def good_trials(frames: StudyFrames) -> pd.DataFrame:
     sign = frames.study.objective.sign
     values = sign * candidates["best_value"]
     improvement = float(np.nanmax(curves.values[:, 0])) - values.iloc[0]
-    reach = max((1.0 - GOOD_IMPROVEMENT) * improvement, _NOISES * _median(curves.evaluation_noise))
+    reach = max((1.0 - GOOD_IMPROVEMENT) * improvement, _TOLERANCE * _median(curves.evaluation_noise))
     within: pd.DataFrame = candidates[values <= values.iloc[0] + reach]
     return within
 

@@ -6,13 +6,16 @@ is new, and are numbered from 1,000 on (the next widening from 2,000), so that b
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
 from tuner.analysis.frames import frames_of, measured_curves, promises_of
 from tuner.analysis.study_frames import StudyFrames
+from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
 from tuner.records import TrialRecord
+from tuner.shown import word
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -77,3 +80,40 @@ def _has_finished(ledger: Ledger, row: StudyRow) -> bool:
 def rounds_frames(ledger: Ledger, campaign: str) -> list[StudyFrames]:
     """Every round that was started, in order."""
     return [round_frames(ledger, campaign, number) for number in rounds_started(ledger, campaign)]
+
+
+def campaign_name(ledger: Ledger, study: str) -> str:
+    """The campaign that a study file or a name stands for, among those in the storage."""
+    known = ledger.campaigns()
+    if study in known:
+        return study
+    if study.endswith(".py"):
+        stem = Path(study).stem
+        name = stem if stem in known else load_campaign(Path(study))[0]
+        if name in known:
+            return name
+        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {word(study)} --round 1")
+    raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
+
+
+def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
+    """The round that is meant; without a number the last one launched. Raises StorageError without any."""
+    if given is not None:
+        return given
+    rounds = rounds_started(ledger, campaign)
+    if not rounds:
+        names = [row.study.name for row in ledger.studies(campaign)]
+        file = word(recorded_study_file(ledger, campaign) or "STUDY_FILE")
+        if not names:
+            raise StorageError(f"no round of {campaign!r} was launched yet; run: tuner launch {file} --round 1")
+        raise StorageError(
+            f"no round of {campaign!r} was launched yet; run: tuner run {file}. Its other studies are "
+            f"{', '.join(names)}: `tuner trials {word(campaign)} --study {word(names[-1])}` lists one"
+        )
+    return rounds[-1]
+
+
+def recorded_study_file(ledger: Ledger, campaign: str) -> str | None:
+    """The study file of the newest launch of a campaign; None where none was recorded."""
+    launches = [launch for row in ledger.studies(campaign) for launch in ledger.launches(row.study_id)]
+    return next((launch.study_file for launch in reversed(launches) if launch.study_file), None)

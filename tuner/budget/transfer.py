@@ -46,7 +46,7 @@ def _rule(body: tuple[Piece, ...]) -> Mode:
     raise TransferError(
         f"no rule carries the schedule {' + '.join(piece.shape for piece in body)} to a longer run (A38); "
         "say which on the longer round: transfer='hold_then_decay' (keep the decay's steps), 'rescale' (stretch it) or "
-        "'retune' (make it anew for the new length)"
+        "'retune' (derive it again for the new length)"
     )
 
 

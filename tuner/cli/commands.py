@@ -67,7 +67,7 @@ SWEEP = Command(
     "Sweep constant learning rates and find the step budget",
     CommandGroup.TRAIN,
     f"{_TRAINING}:SweepOptions",
-    "tuner.cli.sweep:sweep",
+    "tuner.cli.budgets:sweep",
     "tuner sweep studies/digits.py",
 )
 LAUNCH = Command(
@@ -83,7 +83,7 @@ EXPLOIT = Command(
     "Run Bayesian optimization in a round's search space",
     CommandGroup.TRAIN,
     f"{_TRAINING}:ExploitOptions",
-    "tuner.cli.exploit:exploit",
+    "tuner.cli.final_model:exploit",
     "tuner exploit studies/digits.py --trials 32",
 )
 BUDGET_CURVE = Command(
@@ -91,7 +91,7 @@ BUDGET_CURVE = Command(
     "Train one configuration for several lengths, and show the gain",
     CommandGroup.TRAIN,
     f"{_TRAINING}:BudgetCurveOptions",
-    "tuner.cli.budget_curve:budget_curve",
+    "tuner.cli.budgets:budget_curve",
     "tuner budget-curve studies/digits.py --lengths 200,400,800",
 )
 WORKER = Command(
@@ -107,7 +107,7 @@ STATUS = Command(
     "Show the studies in the storage and how far they are",
     CommandGroup.READ,
     f"{_READING}:StatusOptions",
-    "tuner.cli.listings:status",
+    "tuner.cli.upkeep:status",
     "tuner status",
 )
 CHECK = Command(
@@ -139,7 +139,7 @@ TRIALS = Command(
     "List the trials of a round",
     CommandGroup.READ,
     f"{_READING}:TrialsOptions",
-    "tuner.cli.listings:trials",
+    "tuner.cli.findings:trials",
     "tuner trials digits --top 5",
 )
 CONCLUSIONS = Command(
@@ -147,7 +147,7 @@ CONCLUSIONS = Command(
     "List conclusions and whether longer runs confirmed them",
     CommandGroup.READ,
     f"{_READING}:ConclusionsOptions",
-    "tuner.cli.listings:conclusions",
+    "tuner.cli.findings:conclusions",
     "tuner conclusions digits",
 )
 PLOT = Command(
@@ -188,7 +188,7 @@ ADOPT = Command(
     "Compare two configurations with fresh seeds: ADOPT, KEEP or TIE",
     CommandGroup.DECIDE,
     f"{_TRAINING}:AdoptOptions",
-    "tuner.cli.adopt:adopt",
+    "tuner.cli.final_model:adopt",
     "tuner adopt studies/digits.py --candidate 2/0 --baseline 2/1",
 )
 ADOPTIONS = Command(
@@ -196,7 +196,7 @@ ADOPTIONS = Command(
     "List which configurations were adopted, kept or tied",
     CommandGroup.DECIDE,
     f"{_READING}:AdoptionsOptions",
-    "tuner.cli.listings:adoptions",
+    "tuner.cli.findings:adoptions",
     "tuner adoptions digits",
 )
 SCORE_TEST = Command(
@@ -204,7 +204,7 @@ SCORE_TEST = Command(
     "Score the test split, once, for the final configuration",
     CommandGroup.DECIDE,
     f"{_TRAINING}:ScoreTestOptions",
-    "tuner.cli.score:score_test",
+    "tuner.cli.final_model:score_test",
     "tuner score-test studies/digits.py",
 )
 IMPORT_OPTUNA = Command(
@@ -244,7 +244,7 @@ REPLAY = Command(
     "Train a recorded trial again and compare it bit for bit",
     CommandGroup.OPERATE,
     f"{_TRAINING}:ReplayOptions",
-    "tuner.cli.score:replay",
+    "tuner.cli.final_model:replay",
     "tuner replay studies/digits.py --trial 3",
 )
 BACKUP = Command(

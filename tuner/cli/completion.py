@@ -79,6 +79,18 @@ def studies_of_campaign(given: Given, incomplete: str) -> Iterable[str]:
 
 
 @offered
+def trial_numbers(given: Given, incomplete: str) -> Iterable[str]:
+    """The trials of the round, or of the study, that stands on the line; else of the last round."""
+    with _ledger(given) as ledger:
+        campaign = _campaign(given)
+        number = given.get("round_number") or max(
+            loaded("tuner.analysis.round_frames:rounds_started")(ledger, campaign)
+        )
+        row = ledger.study(campaign, given.get("study_name") or f"round-{number}")
+        yield from (str(record.number) for record in ledger.trials(row.study_id))
+
+
+@offered
 def verdicts(given: Given, incomplete: str) -> Iterable[str]:
     """The words of verdicts, of which several may stand with commas between."""
     before, comma, _ = incomplete.rpartition(",")

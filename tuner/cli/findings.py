@@ -1,17 +1,26 @@
-"""`tuner check`, `best-steps` and `boundaries`: verdicts on a study, with their evidence and what to do next."""
+"""`tuner check`, `best-steps`, `boundaries`: verdicts. `trials`, `conclusions` and `adoptions`: tables."""
 
 from tuner.analysis.checklist import failing
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.good_trials import good_defined
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.study_frames import ranked_trials
 from tuner.analysis.trial_curves import has_curves
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command, note_recorded
 from tuner.cli.options import Format
-from tuner.cli.output import emit_findings, exit_code, next_step, say, say_failed, show
+from tuner.cli.output import emit_findings, emit_frame, exit_code, next_step, say, say_failed, show
 from tuner.cli.places import opened
-from tuner.cli.reading_options import BestStepsOptions, BoundariesOptions, CheckOptions
+from tuner.cli.reading_options import (
+    AdoptionsOptions,
+    BestStepsOptions,
+    BoundariesOptions,
+    CheckOptions,
+    ConclusionsOptions,
+    TrialsOptions,
+)
+from tuner.interchange.cells import with_choice_cells, with_none
 from tuner.reading import CampaignRecords, load
 from tuner.rounds.expand import expand_round
 from tuner.rounds.importances import importances
@@ -87,3 +96,45 @@ def _write_expansion(storage: str | None, records: CampaignRecords, number: int)
         command("launch", records.study_file() or records.name, after=("--round", number, "--expanded")),
         command("check", records.name, after=("--round", number)),
     )
+
+
+def trials(options: TrialsOptions) -> None:
+    """Print the trials of a round, each with its point and what became of it."""
+    form = options.form
+    frames = load(options.study, options.storage).frames(options.study_name or options.round_number)
+    table = frames.trials if options.top is None else ranked_trials(frames).head(options.top)
+    if form is not Format.json:
+        table = with_choice_cells(table, frames.study.hyperparameters, none="None" if form is Format.table else "null")
+    values = ["best_value", "best_step", "last_value", "steps", "seed"]
+    if form is not Format.table:
+        more = ["inherited", "exact", "data_seed", "origin", "attempt"]
+        columns = ["trial", "state", "reason", *frames.hyperparameters, *values, *more]
+        emit_frame(table[columns], form, nullable=with_none(frames.study.hyperparameters))
+        return
+    unusual = ["inherited"] * bool(table["inherited"].any())  # what is as always is not worth a column
+    unusual += ["exact"] * bool(not table["exact"].all())
+    reason = ["reason"] * bool(table["reason"].any())
+    point = frames.hyperparameters
+    shown = ["trial", "state", "best_value", *point, *values[1:], *unusual, "origin", *reason]
+    emit_frame(table[shown], form, spare=("origin", "seed", "last_value", *unusual, "steps", "best_step"))
+    if frames.study.kind == "exploitation":
+        say(f"{frames.study.name}: {frames.study.goal}")
+    objective = frames.study.objective
+    say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: during training")
+
+
+def conclusions(options: ConclusionsOptions) -> None:
+    """Print what holds at which length of training."""
+    records = load(options.study, options.storage)
+    emit_frame(records.conclusions(), options.form)
+    next_step(command("plot transfer", records.name))
+
+
+def adoptions(options: AdoptionsOptions) -> None:
+    """Print the log of adoptions, which tells how the baseline came to be what it is."""
+    records = load(options.study, options.storage)
+    note_recorded(records.study_file())
+    log = records.adoptions()
+    emit_frame(log, options.form)
+    if log.empty:
+        say(f"no adoption of {records.name} yet; run: tuner adopt STUDY_FILE --candidate 2/0 --baseline 2/1")

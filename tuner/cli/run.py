@@ -5,12 +5,12 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
+from tuner.cli.budgets import say_lines
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
 from tuner.cli.launch import print_plan, told_failures
 from tuner.cli.output import next_step, readable_seconds, say, show
 from tuner.cli.sessions import open_session
-from tuner.cli.sweep import say_lines
 from tuner.cli.tables import readable
 from tuner.cli.training_options import RunOptions
 from tuner.cli.watching import stop_on_signal, watch

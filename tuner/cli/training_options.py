@@ -38,6 +38,7 @@ from tuner.cli.options import (
     Verbose,
     Workers,
     WorkersPerGpu,
+    values_of,
 )
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.machine import STALL_SECONDS
@@ -295,7 +296,12 @@ class ReplayOptions:
     """
 
     study: StudyFile
-    trial: Annotated[int, typer.Option("--trial", "-t", help="The trial's number.", show_default=False)]
+    trial: Annotated[
+        int,
+        typer.Option(
+            "--trial", "-t", help="The trial's number.", show_default=False, autocompletion=values_of("trial_numbers")
+        ),
+    ]
     round_number: RoundNumber = None
     study_name: StudyName = None
     storage: Storage = None

@@ -1,17 +1,20 @@
-"""`tuner verify`, `backup` and `adopt-storage`: is everything there, a copy of it, and going on with a copy."""
+"""`tuner status`, `verify`, `backup` and `adopt-storage`: what a storage holds, whether it is whole, and copies."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from tuner.analysis.round_frames import campaign_name
+from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.exit_codes import Exit
+from tuner.cli.options import Format
 from tuner.cli.output import emit_frame, next_step, readable_bytes, say
 from tuner.cli.places import opened
+from tuner.cli.reading_options import StatusOptions
 from tuner.cli.storage_options import AdoptStorageOptions, BackupOptions, VerifyOptions
-from tuner.reading import campaign_name
 from tuner.shown import word
-from tuner.storage.copies import Adoption, begin_adoption, bring_files, end_adoption, planned_adoption
+from tuner.storage.copies import FolderAdoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
@@ -19,6 +22,15 @@ from tuner.storage.store import Ledger
 from tuner.storage.verify import stray_files, study_problems
 
 SHOWN = 10  # files that are named one by one
+
+
+def status(options: StatusOptions) -> None:
+    """Print a row for each study of a campaign, or of all."""
+    with opened(options.storage, create=False) as ledger:
+        names = [campaign_name(ledger, options.study)] if options.study else ledger.campaigns()
+        frame = standing(ledger, names)
+    in_table = options.form is Format.table and len(frame) > 0
+    emit_frame(in_words(frame) if in_table else frame, options.form, spare=("goal", "trials"))
 
 
 def verify(options: VerifyOptions) -> Exit:
@@ -95,7 +107,7 @@ def move_with_words(root: Path, files: Sequence[Path]) -> None:
         say(f"{counted(left, 'file')} could not be moved, for example {left[0]}")
 
 
-def say_adoption(ledger: Ledger, plan: Adoption) -> None:
+def say_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """What an adoption will do, and with which files."""
     say(f"{ledger.safe_url} gets the checkpoint folder {plan.root}:")
     here = ledger.identity()
@@ -116,7 +128,7 @@ def say_adoption(ledger: Ledger, plan: Adoption) -> None:
         list_files(plan.unknown, "checkpoint file", "that no record of this storage names, moved to the trash", "- ")
 
 
-def adopt(ledger: Ledger, plan: Adoption) -> None:
+def adopt(ledger: Ledger, plan: FolderAdoption) -> None:
     """Do what was planned, and say what to do next."""
     begin_adoption(ledger, plan)
     bring_files(plan)

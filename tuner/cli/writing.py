@@ -19,8 +19,8 @@ from tuner.rounds.importances import importances
 from tuner.security import make_private_folder, safe_cell, without_password
 from tuner.shown import word
 
-# 40 trials of 400 steps of studies/digits.py (round 1), recorded on a CPU, with a range of the learning rate that ends
-# too low at 0.003: so the report has something to advise.
+# 40 trials of 400 steps of studies/digits.py (round 1), recorded on a CPU with learning rates of at most 0.003: good
+# trials still improve at the end, so the report has something to advise.
 RECORDED = Path(__file__).parent / "demo_study"
 
 

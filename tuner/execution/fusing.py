@@ -157,7 +157,7 @@ class FusionPlanner:
         if shape not in self._fitting:
             self._check_alike(shape)
             trials = [claim.trial for claim in claims]
-            most = self._fitting[shape] = trials_that_fit(self.setup, trials, crew=self.worker_count)
+            most = self._fitting[shape] = trials_that_fit(self.setup, trials, workers=self.worker_count)
             if most < wanted:
                 _log.warning("%d trials do not fit into the free memory together; training %d", wanted, most)
         return Fusion(min(wanted, self._fitting[shape]), f"--fuse {wanted}")
@@ -178,7 +178,7 @@ class FusionPlanner:
             return known
         counts = self.ledger.state_counts(self.row.study_id)
         ahead = counts[State.WAITING] + counts[State.RUNNING]
-        fusion = best_fusion(self.setup, trials, ahead, crew=self.worker_count)
+        fusion = best_fusion(self.setup, trials, ahead, workers=self.worker_count)
         self.recorded.keep(trials[0].shape_group, fusion)
         return fusion
 

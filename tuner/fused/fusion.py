@@ -41,10 +41,10 @@ NO_MODEL = "no model of these trials can be made"
 MEMORY_SHARE = 0.5  # of what is free
 
 
-def best_fusion(setup: TrainingSetup, trials: Sequence[Trial], ahead: int, *, crew: int = 1) -> Fusion:
-    """Time a step alone and in groups. `ahead`: how many trials are to be trained, by `crew` processes."""
+def best_fusion(setup: TrainingSetup, trials: Sequence[Trial], ahead: int, *, workers: int = 1) -> Fusion:
+    """Time a step alone and in groups. `ahead`: how many trials are to be trained, by `workers` processes."""
     quiet = replace(setup, stop=lambda: False)
-    steps = steps_ahead(setup, ahead, crew)
+    steps = steps_ahead(setup, ahead, workers)
     if len(trials) > 1 and steps < FEWEST_STEPS:
         return Fusion(1, f"{steps:.0f} steps of training are too few for a probe")
     alone = 0.0
@@ -57,7 +57,7 @@ def best_fusion(setup: TrainingSetup, trials: Sequence[Trial], ahead: int, *, cr
             if len(trials) < 2 or alone > SLOW_STEP:
                 reason = "a single trial" if len(trials) < 2 else f"steps of {alone:.2g} s gain nothing from each other"
                 return Fusion(1, reason, seconds=alone, probed=len(trials) > 1)
-            return _Probe(quiet, trials, alone, steps, crew).fastest(_is_recurrent(first[0].model))
+            return _Probe(quiet, trials, alone, steps, workers).fastest(_is_recurrent(first[0].model))
         except Exception as error:
             reason = str(refusal(error, "while it was tried"))
     logger.warning("these trials are trained one by one: %s", reason)
@@ -105,9 +105,9 @@ def check_some_alike(setup: TrainingSetup, trials: Sequence[Trial]) -> None:
             check_alike(models)
 
 
-def steps_ahead(setup: TrainingSetup, trials: int, crew: int) -> float:
-    """How many steps each of `crew` processes has to train for so many trials."""
-    return trials * setup.study.budget.max_train_steps / crew
+def steps_ahead(setup: TrainingSetup, trials: int, workers: int) -> float:
+    """How many steps each of `workers` processes has to train for so many trials."""
+    return trials * setup.study.budget.max_train_steps / workers
 
 
 def look_at(setup: TrainingSetup, trials: Sequence[Trial]) -> Fusion:
@@ -127,12 +127,12 @@ def look_at(setup: TrainingSetup, trials: Sequence[Trial]) -> Fusion:
 class _Probe:
     """Groups of growing size, until one is not faster than the one before, or the time for probing is over."""
 
-    def __init__(self, setup: TrainingSetup, trials: Sequence[Trial], alone: float, steps: float, crew: int) -> None:
+    def __init__(self, setup: TrainingSetup, trials: Sequence[Trial], alone: float, steps: float, workers: int) -> None:
         self.setup = setup
         self.trials = trials
         self.alone = alone
         self.steps = steps  # of single trials, that are ahead of this process
-        self.crew = crew
+        self.workers = workers
         self.best = Fusion(1, "training together is not faster", seconds=alone, probed=True)
         self.step = alone  # the shortest found so far, of one trial
         self.spent = 0.0
@@ -177,7 +177,7 @@ class _Probe:
         step = _seconds_a_step(group) / size
         together = step + recorded / (size * self.setup.study.budget.max_train_steps)
         self.step = min(self.step, step)
-        if size > _that_fit(group, self.setup, self.crew):
+        if size > _that_fit(group, self.setup, self.workers):
             self.full = True
         elif together < min(PAYS * self.alone, self.best.seconds):
             reason = f"{self.alone / together:.2f} times as fast as one by one ({1e6 * together:.0f} us a trial's step)"
@@ -230,17 +230,17 @@ def largest_group(device: torch.device) -> int:
     return _sizes(device)[-1]
 
 
-def trials_that_fit(setup: TrainingSetup, trials: Sequence[Trial], *, crew: int = 1) -> int:
+def trials_that_fit(setup: TrainingSetup, trials: Sequence[Trial], *, workers: int = 1) -> int:
     """How many such trials' values, gradients and optimizer state fit into the memory that is free.
 
     All, where no model can be made: those trials end as soon as they begin.
     """
     with callers_generators_restored(setup.device):
         first = runs_of(setup, trials, 1)
-        return _that_fit(Group(first), setup, crew) if first else len(trials)
+        return _that_fit(Group(first), setup, workers) if first else len(trials)
 
 
-def _that_fit(group: Group, setup: TrainingSetup, crew: int) -> int:
+def _that_fit(group: Group, setup: TrainingSetup, workers: int) -> int:
     ratio = setup.evaluation_batch_size / max(1, setup.batch_size_of(group.runs[0].trial))
     one = (group.num_bytes + max(0.0, ratio / 2 - 1) * group.pass_bytes) / len(group.runs)
-    return max(1, int(MEMORY_SHARE * free_bytes(setup.device) / crew / max(1.0, one)))
+    return max(1, int(MEMORY_SHARE * free_bytes(setup.device) / workers / max(1.0, one)))

@@ -10,7 +10,7 @@ import torch
 
 from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
-from tuner.fused.noise import Noise
+from tuner.fused.noise import DropoutNoise
 from tuner.fused.operations import Rules
 from tuner.fused.optimizers import RowOptimizer
 from tuner.fused.recording import Batch, Recording, Task, record
@@ -29,7 +29,7 @@ class _Work:
 
     leaves: tuple[torch.Tensor, ...]
     recording: Recording
-    noise: Noise
+    noise: DropoutNoise
 
 
 class Group:
@@ -51,7 +51,7 @@ class Group:
         constants, numbers = split_points([run.point for run in runs], self.setup.device)
         self.task = Task(self.setup.workload.loss, self.model, len(runs), constants, numbers, care, rules)
         self._change: Callable[[Recording], Recording] = lambda recording: recording
-        self._recordings: dict[object, tuple[Recording, Noise]] = {}
+        self._recordings: dict[object, tuple[Recording, DropoutNoise]] = {}
         self._inputs = (
             list(self.model.parameters.values()),
             list(self.model.buffers.values()),
@@ -219,7 +219,7 @@ class Group:
     def _own_batch(self, run: TrialRun) -> Any:
         return run.batch_at(min(run.step, len(run.rates) - 1))
 
-    def _recorded(self, batch: Batch) -> tuple[Recording, Noise]:
+    def _recorded(self, batch: Batch) -> tuple[Recording, DropoutNoise]:
         known = self._recordings.get(batch.signature)
         if known is None:
             if len(self._recordings) == MAX_RECORDINGS:
@@ -228,7 +228,7 @@ class Group:
             if self._recordings and recording.trained != self.trained:
                 raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
             seeds = [run.trial.seed for run in self.runs]
-            noise = Noise(seeds, recording.sites, self._inputs[0][0])
+            noise = DropoutNoise(seeds, recording.sites, self._inputs[0][0])
             known = self._recordings[batch.signature] = (recording, noise)
         return known
 

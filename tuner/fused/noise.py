@@ -54,7 +54,7 @@ class Sites:
         return mask
 
 
-class Noise:
+class DropoutNoise:
     """Draws the masks of K trials, each from the seed that the loss of the trial alone draws from."""
 
     def __init__(self, seeds: Sequence[int], sites: Sequence[Site], like: torch.Tensor) -> None:

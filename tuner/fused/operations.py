@@ -16,7 +16,7 @@ WRITES = "writes values of a single trial into a tensor that all trials share; m
 Rule = Callable[..., Any]  # rule(operations, function, *arguments, **keywords); NotImplemented: not this case
 Rules = Mapping[str, Rule]
 
-# Asked of the wrapper itself, which knows its shape and type.
+# The wrapper itself answers these: it knows its shape and type.
 _OF_THE_WRAPPER = frozenset(
     "size dim numel ndimension nelement element_size is_floating_point is_complex __len__ __hash__ is_tensor "
     "is_same_size get_device is_signed".split()

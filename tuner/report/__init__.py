@@ -1,6 +1,5 @@
-"""A campaign bound into one self-contained HTML page.
+"""The report: one self-contained HTML page about a campaign.
 
-`material` reads everything once; each *section* is a function from that material to the content of one template of
-the same name; `page.SECTIONS` is their order. The page needs nothing from outside, runs no script, and shows
-whatever users wrote (names, goals, reasons) as text and nothing else (R59).
+`material` reads everything once. Each section is a record in `sections`; its parts are drawn by a template. The page
+loads nothing from outside and runs no script, and names, goals and reasons of users are shown as text only.
 """

@@ -72,7 +72,7 @@ _MOST_WORDS = 8  # changes that are named
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class StudyComparison:
     """Compares the studies of a campaign, as the Ledger has them, with the workload of today."""
 
     name: str

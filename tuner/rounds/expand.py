@@ -1,7 +1,7 @@
 """Expand and relaunch: the next study where a round's best points press against the range (B20).
 
 The widened study stands beside its round in the Ledger. Only points in the new region are planned; those of the old
-box count as sampled, because the questions are asked of both together (`analysis.round_frames`).
+box count as sampled, because the questions are about both together (`analysis.round_frames`).
 """
 
 import math

@@ -30,7 +30,7 @@ from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records import Price, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, FiniteValidation, SecondTry
-from tuner.rounds.comparison import Comparison, basis_of
+from tuner.rounds.comparison import StudyComparison, basis_of
 from tuner.rounds.plan import round_name
 from tuner.security import without_secrets
 from tuner.shown import word
@@ -304,8 +304,8 @@ def _num_finished(session: Session, row: StudyRow) -> int:
     return sum(count for state, count in session.ledger.state_counts(row.study_id).items() if state.finished)
 
 
-def _comparison(session: Session) -> Comparison:
-    return Comparison(session.name, session.campaign, session.ledger, session.loaded, session.allow_changed_code)
+def _comparison(session: Session) -> StudyComparison:
+    return StudyComparison(session.name, session.campaign, session.ledger, session.loaded, session.allow_changed_code)
 
 
 def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:

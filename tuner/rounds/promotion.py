@@ -59,8 +59,8 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     """The best points of round `number - 1` at `max_train_steps`, and new points around the winner where declared.
 
     carry_over: the schedules of a compute-bound workload are lengthened by rule (A40-A43); otherwise the declared
-    schedule is made anew for the new length, unless the round says how. Raises StorageError when the round before has
-    no complete trial, TransferError for a schedule without a rule.
+    schedule is derived again for the new length, unless the round declares how. Raises StorageError when the round
+    before has no complete trial, TransferError for a schedule without a rule.
     """
     declared = session.campaign.round(number)
     required_round(session, number - 1)
@@ -86,14 +86,14 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     parents = [Parent(record, _schedule(study, record, declared, carried)) for record in chosen]
     if any(parent.has_trunk for parent in parents):
         study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
-    anew = not _repeated_seeds(session, study.name)
-    trials = list(_trials(study, parents, declared, anew=anew))
+    no_repeats = not _repeated_seeds(session, study.name)
+    trials = list(_trials(study, parents, declared, no_repeats=no_repeats))
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
     warnings = _warnings(parents) if carried else ()
-    if anew and any(parent.has_trunk and parent.repeats for parent in parents):
-        warnings += (_told_anew(study.name, round_name(number - 1)),)
+    if no_repeats and any(parent.has_trunk and parent.repeats for parent in parents):
+        warnings += (_told_fresh(study.name, round_name(number - 1)),)
     warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
 
@@ -119,7 +119,7 @@ def _as_started(session: Session, number: int, best: list[int], records: Collect
     return before if len(before) == len(best) and set(before) <= set(records) else best
 
 
-def _told_anew(name: str, before: str) -> str:
+def _told_fresh(name: str, before: str) -> str:
     return (
         f"{name} is as long as {before}, so all its trials have fresh seeds: the same seeds would give the same values "
         "again"
@@ -170,13 +170,13 @@ def _warnings(parents: Sequence[Parent]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))
 
 
-def _trials(study: Study, parents: Sequence[Parent], declared: Round, *, anew: bool) -> Iterator[Trial]:
+def _trials(study: Study, parents: Sequence[Parent], declared: Round, *, no_repeats: bool) -> Iterator[Trial]:
     """Every point once; then the first ones again with (other) fresh seeds; then the winner's arms.
 
-    anew: no training is repeated with the same seeds.
+    no_repeats: no training is repeated with the same seeds.
     """
     plan: list[tuple[Parent, Seeds, float]] = [
-        (one, "same" if one.has_trunk and not (anew and one.repeats) else "fresh", 1.0) for one in parents
+        (one, "same" if one.has_trunk and not (no_repeats and one.repeats) else "fresh", 1.0) for one in parents
     ]
     plan += [(one, "fresh", 1.0) for one in parents[: declared.num_fresh] if one.has_trunk]
     plan += [(parents[0], "fresh", arm) for arm in declared.rate_arms if arm != 1.0]

@@ -217,7 +217,7 @@ def _rates(frames: StudyFrames) -> tuple[float, ...]:
 def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_failed: bool = False) -> SweepOutcome:
     """Run or continue a sweep and store its outcome. Trials that are in the Ledger already are not trained again.
 
-    again: train it anew although it came to an end, because what it was run under changed (A16). Raises TrialsFailed
+    again: train it again although it came to an end, because what it was run under changed (A16). Raises TrialsFailed
     where a rate FAILED twice.
     """
     plan = sweep_plan(session.campaign, sweep)

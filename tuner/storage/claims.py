@@ -243,9 +243,9 @@ def retry_failed(connection: Connection, study_id: int, numbers: Collection[int]
 def _wait_again(connection: Connection, ids: Sequence[int], steps: dict[int, int]) -> None:
     """Make trials WAITING. steps: the last saved step of each trial that has one; the others restart at step 0."""
     cut_back(connection, {one: steps.get(one, -1) for one in ids})
-    anew = [one for one in ids if steps.get(one, -1) < 0]
+    restarted = [one for one in ids if steps.get(one, -1) < 0]
     connection.execute(update(trial).where(trial.c.id.in_(ids)).values(**_AGAIN))
-    connection.execute(update(trial).where(trial.c.id.in_(anew)).values(**_AFRESH))
+    connection.execute(update(trial).where(trial.c.id.in_(restarted)).values(**_AFRESH))
     if ids:
         stands = update(trial).where(trial.c.id == bindparam("b_id")).values(step=bindparam("b_step"))
         connection.execute(stands, [{"b_id": one, "b_step": max(0, steps.get(one, 0))} for one in ids])

@@ -22,13 +22,13 @@ from tuner.system import sync_folder
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
+class FolderAdoption:
     """What an adoption will do. Made without writing anything.
 
     root: the folder that will be the storage's own. owner: whose it is now. there: recorded files that lie in it whole.
     elsewhere: those that are whole in `source` only, and will be linked or copied. lost: the others, with the reason.
-    unknown: checkpoint files in `root` that no record of the storage names; they go to the trash. anew: the storage
-    shares its identity with another one, and gets a new one. needed: False where the folder is its own already.
+    unknown: checkpoint files in `root` that no record of the storage names; they go to the trash. new_identity: the
+    storage shares its identity with another one, and gets a new one. needed: False where the folder is its own already.
     """
 
     root: Path
@@ -38,11 +38,11 @@ class Adoption:
     elsewhere: tuple[CheckpointFile, ...] = ()
     lost: Mapping[str, str] | None = None
     unknown: tuple[Path, ...] = ()
-    anew: bool = False
+    new_identity: bool = False
     needed: bool = True
 
 
-def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoption:
+def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> FolderAdoption:
     """How the storage would get the folder `root`. Reads every recorded file; writes nothing.
 
     Recorded files that are not in `root` are looked for in `source`. Raises StorageError where the folder has nothing
@@ -50,16 +50,16 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoptio
     """
     owner, names, known = owner_or_none(root), checkpoint_names(root), ledger.checkpoint_files()
     if _is_settled(ledger, root):
-        return Adoption(root, source, owner, needed=False)
+        return FolderAdoption(root, source, owner, needed=False)
     not_here = differences(root, known)
     there = tuple(file for file in known if file.path not in not_here)
     lost = dict(not_here)
     if source is not None and source.resolve() != root.resolve():
         lost = differences(source, [file for file in known if file.path in not_here])
-    _refuse_strangers(ledger, root, owner, there, bool(names))
+    _refuse_unknown_files(ledger, root, owner, there, bool(names))
     _refuse_training(ledger, owner)
     paths = {file.path for file in known}
-    return Adoption(
+    return FolderAdoption(
         root,
         source,
         owner,
@@ -67,18 +67,18 @@ def planned_adoption(ledger: Ledger, root: Path, source: Path | None) -> Adoptio
         tuple(file for file in known if file.path in not_here and file.path not in lost),
         lost,
         tuple(root / name for name in names if name not in paths),
-        anew=any(_shares_identity(ledger, folder) for folder in (root, source) if folder),
+        new_identity=any(_shares_identity(ledger, folder) for folder in (root, source) if folder),
     )
 
 
-def begin_adoption(ledger: Ledger, plan: Adoption) -> None:
+def begin_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """Make the folder the storage's own; from now on its original is refused there. The storage is still a copy.
 
     Raises StorageError, Paused.
     """
     here = ledger.identity()
     if here is None or here.copy_of is None:
-        ledger.become_copy(plan.owner.identity if plan.owner else "unknown", anew=plan.anew)
+        ledger.become_copy(plan.owner.identity if plan.owner else "unknown", new_identity=plan.new_identity)
     failpoint("adopt-marked")
     generation, here = ledger.next_generation(), ledger.identity()
     if here is None:
@@ -89,7 +89,7 @@ def begin_adoption(ledger: Ledger, plan: Adoption) -> None:
     failpoint("adopt-owned")
 
 
-def bring_files(plan: Adoption) -> None:
+def bring_files(plan: FolderAdoption) -> None:
     """Link or copy the recorded files into the new folder; complete files that are there already stay.
 
     Raises StorageError for a file that is not what was recorded, Paused for a full disk.
@@ -109,7 +109,7 @@ def bring_files(plan: Adoption) -> None:
             failpoint("adopt-brought")
 
 
-def end_adoption(ledger: Ledger, plan: Adoption) -> None:
+def end_adoption(ledger: Ledger, plan: FolderAdoption) -> None:
     """The storage is no copy any more; its default folder is the one that it has now."""
     if ledger.file is not None:
         folder, root = ledger.file.parent.resolve(), plan.root.resolve()
@@ -134,7 +134,7 @@ def _shares_identity(ledger: Ledger, folder: Path) -> bool:
     return owner is not None and owner.identity == here.identity and look(ledger, folder).standing is not Standing.OURS
 
 
-def _refuse_strangers(
+def _refuse_unknown_files(
     ledger: Ledger, root: Path, owner: Owner | None, there: tuple[CheckpointFile, ...], has_files: bool
 ) -> None:
     """A folder is given away only to a copy of its owner, or to whose records name a file that is whole there."""

@@ -43,7 +43,7 @@ def insert_into(dialect: Dialect, table: Table) -> sqlite.Insert | postgresql.In
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchedStatement:
     """A statement for many rows, compiled once and given to the driver as it is.
 
     SQLAlchemy's own way costs several microseconds a row, which is most of the time of writing a measurement.
@@ -53,7 +53,7 @@ class Batch:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, statement: ClauseElement, dialect: Dialect) -> "Batch":
+    def of(cls, statement: ClauseElement, dialect: Dialect) -> "BatchedStatement":
         """`statement`, whose parameters are all given by name in each row."""
         make_dialect: Any = type(dialect)
         positional = make_dialect(paramstyle="format" if dialect.name == "postgresql" else "qmark")

@@ -136,7 +136,7 @@ class Database:
     def write(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in one transaction; again after a deadlock or a lost answer, for a short while.
 
-        It may have been committed although its answer was lost, so `work` must bear to be done twice.
+        It may have been committed although its answer was lost, so `work` must allow being done twice.
         Raises Unreachable when the database stays away.
         """
         return _again(self.writing, work)

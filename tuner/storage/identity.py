@@ -18,7 +18,7 @@ from tuner.storage.stored_values import refuse_strange
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class StorageIdentity:
     """The one row of `storage`. copy_of: the identity of the original, while this is a copy that was not adopted.
 
     checkpoints: the default checkpoint folder, relative to the folder of the SQLite file; None: not chosen yet.
@@ -32,7 +32,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class StorageSite:
     """Where a database lies. address: its file or its URL, without the password.
 
     key: what stays when the address changes, and differs between two copies: the inode of an SQLite file, the server's
@@ -48,13 +48,13 @@ class Site:
         """The number of the PostgreSQL server; "" for a file, and where it is not known."""
         return self.key.rpartition(":")[0]
 
-    def same(self, other: "Site") -> bool:
+    def same(self, other: "StorageSite") -> bool:
         """Whether both are one database: the same file or database, or another one put in the same place."""
         by_key = bool(self.key) and self.key == other.key
         return by_key or ((self.address, self.host) == (other.address, other.host) and not self.server)
 
 
-def identity_of(connection: Connection) -> Identity | None:
+def identity_of(connection: Connection) -> StorageIdentity | None:
     """None in a database that was restored from a dump: dumps leave the row out."""
     row = connection.execute(select(storage).order_by(storage.c.id)).first()
     if row is None:
@@ -63,7 +63,7 @@ def identity_of(connection: Connection) -> Identity | None:
         refuse_strange(row, storage)
     except StorageError as error:
         raise StorageError(f"the identity of the storage is unreadable: {error}; restore a backup") from error
-    return Identity(row.identity, row.copy_of, row.checkpoints, row.generation)
+    return StorageIdentity(row.identity, row.copy_of, row.checkpoints, row.generation)
 
 
 def next_generation(connection: Connection) -> int:
@@ -77,9 +77,9 @@ def choose_checkpoints(connection: Connection, folder: str) -> None:
     connection.execute(update(storage).values(checkpoints=folder))
 
 
-def become_copy(connection: Connection, original: str, *, anew: bool) -> None:
-    """Mark this storage as a copy of the storage `original`. anew: give it a new identity."""
-    marked = {"copy_of": original} | ({"identity": secrets.token_hex(16)} if anew else {})
+def become_copy(connection: Connection, original: str, *, new_identity: bool) -> None:
+    """Mark this storage as a copy of the storage `original`. new_identity: with an identity of its own."""
+    marked = {"copy_of": original} | ({"identity": secrets.token_hex(16)} if new_identity else {})
     if not connection.execute(update(storage).values(marked)).rowcount:
         fresh = {"id": 1, "identity": secrets.token_hex(16), "created": DatabaseTime()}
         connection.execute(insert(storage).values(fresh | marked))
@@ -90,14 +90,14 @@ def end_copy(connection: Connection) -> None:
     connection.execute(update(storage).values(copy_of=None))
 
 
-def site_of(connection: Connection, safe_url: str, file: Path | None) -> Site:
+def site_of(connection: Connection, safe_url: str, file: Path | None) -> StorageSite:
     """Where the database of this connection lies."""
     if file is not None:
-        return Site(str(file), socket.gethostname(), str(file.stat().st_ino))
+        return StorageSite(str(file), socket.gethostname(), str(file.stat().st_ino))
     allowed = connection.scalar(text("SELECT has_function_privilege('pg_control_system()', 'execute')"))
     system = connection.scalar(text("SELECT system_identifier FROM pg_control_system()")) if allowed else ""
     number = connection.scalar(text("SELECT oid FROM pg_database WHERE datname = current_database()"))
-    return Site(safe_url, "", f"{system}:{number}" if allowed else "")
+    return StorageSite(safe_url, "", f"{system}:{number}" if allowed else "")
 
 
 def identity_table(connection: Connection) -> str:

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.storage.identity import Site
+from tuner.storage.identity import StorageSite
 
 _MAGIC = b"SQLite format 3\0"
 _QUERIES = (
@@ -59,7 +59,7 @@ def _in(query: str, tables: Collection[str]) -> bool:
     return query.split(" FROM ")[1].split()[0] in tables
 
 
-def original_of(identity: str, recorded: Site, here: Path) -> Neighbour | None:
+def original_of(identity: str, recorded: StorageSite, here: Path) -> Neighbour | None:
     """The file in which a storage was when it claimed its folder, if it is still to be seen and has that identity.
 
     Searched at its recorded place, and under other names there and next to `here`.

@@ -16,7 +16,7 @@ from tuner import system
 from tuner.errors import Paused, StorageError
 from tuner.security import make_private_folder
 from tuner.storage.folder_files import OWNER_FILE
-from tuner.storage.identity import Site
+from tuner.storage.identity import StorageSite
 from tuner.system import sync_folder
 
 NOTE = "tuner: this folder belongs to one storage; others are refused (tuner adopt-storage -h)"
@@ -27,11 +27,11 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 class Owner:
     """The content of the owner file. site: where the storage was when it last claimed the folder.
 
-    folder, folder_key: where the folder was then, and what tells it from a copy of it. generation: see `Identity`.
+    folder, folder_key: where the folder was then, and what tells it from a copy. generation: see `StorageIdentity`.
     """
 
     identity: str
-    site: Site
+    site: StorageSite
     folder: str
     folder_key: str
     generation: int
@@ -43,7 +43,7 @@ def read_owner(root: Path) -> Owner | None:
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | system.NO_LINKS | system.NO_WAIT | system.BINARY), "rb") as file:
             told = json.loads(file.read(100_000))
-        site = Site(str(told["address"]), str(told["host"]), str(told["key"]))
+        site = StorageSite(str(told["address"]), str(told["host"]), str(told["key"]))
         return Owner(str(told["storage"]), site, str(told["folder"]), str(told["folder_key"]), int(told["generation"]))
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -66,7 +66,7 @@ def folder_key(root: Path) -> str:
     return f"{root.stat().st_ino}:{(root / OWNER_FILE).stat().st_ino}"
 
 
-def write_owner(root: Path, identity: str, site: Site, generation: int, *, new: bool) -> bool:
+def write_owner(root: Path, identity: str, site: StorageSite, generation: int, *, new: bool) -> bool:
     """Write the owner file durably. new: only where there is none; False when another process was first.
 
     Raises Paused for a full or broken disk, StorageError for a folder that may not be written.
@@ -80,7 +80,7 @@ def write_owner(root: Path, identity: str, site: Site, generation: int, *, new: 
         raise StorageError(f"{told}; name another folder with --checkpoints") from error
 
 
-def _write(root: Path, identity: str, site: Site, generation: int, new: bool) -> bool:
+def _write(root: Path, identity: str, site: StorageSite, generation: int, new: bool) -> bool:
     for made in make_private_folder(root):
         sync_folder(made.parent)
     temporary = root / f"{OWNER_FILE}.{secrets.token_hex(4)}.tmp"

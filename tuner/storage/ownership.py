@@ -13,7 +13,7 @@ from pathlib import Path
 from tuner.errors import StorageError
 from tuner.security import plain_name
 from tuner.storage.folder_files import Contents, checkpoint_names, sorted_out
-from tuner.storage.identity import Identity, Site
+from tuner.storage.identity import StorageIdentity, StorageSite
 from tuner.storage.neighbours import original_of, others_that_name
 from tuner.storage.owner_file import Owner, folder_key, owner_or_none, read_owner, write_owner
 from tuner.storage.store import Ledger
@@ -166,7 +166,7 @@ def _chosen(ledger: Ledger, given: Path | None) -> Look:
     return look(ledger, last)
 
 
-def _default_names(ledger: Ledger, here: Identity | None) -> list[Path]:
+def _default_names(ledger: Ledger, here: StorageIdentity | None) -> list[Path]:
     """Default folders next to the SQLite file, the preferred one first."""
     if ledger.file is None:
         raise StorageError(
@@ -203,7 +203,7 @@ def _part(ledger: Ledger, owner: Owner) -> None:
     ledger.end_copy()
 
 
-def _is_half_apart(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> bool:
+def _is_half_apart(ledger: Ledger, root: Path, owner: Owner, here: StorageIdentity) -> bool:
     """Whether a command was killed while it took storage and folder, both copies, apart from their originals.
 
     By then the storage has a new identity, and the folder still has that of the original, whose folder is another.
@@ -215,11 +215,11 @@ def _is_half_apart(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> 
     return bool(contents.named) and not contents.foreign
 
 
-def _is_settled(owner: Owner, here: Identity) -> bool:
+def _is_settled(owner: Owner, here: StorageIdentity) -> bool:
     return owner.identity == here.identity and here.copy_of is None and owner.generation <= here.generation
 
 
-def _look_at_same_identity(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> Look:
+def _look_at_same_identity(ledger: Ledger, root: Path, owner: Owner, here: StorageIdentity) -> Look:
     site = ledger.site()
     if not owner.site.same(site):
         is_copied = owner.folder_key != folder_key(root)
@@ -240,7 +240,7 @@ def _look_at_same_identity(ledger: Ledger, root: Path, owner: Owner, here: Ident
     return Look(root, Standing.OURS, owner)
 
 
-def _original(ledger: Ledger, owner: Owner, site: Site) -> bool:
+def _original(ledger: Ledger, owner: Owner, site: StorageSite) -> bool:
     """Whether the storage that claimed the folder is still to be seen, and is not this one."""
     if ledger.file is not None:
         return original_of(owner.identity, owner.site, ledger.file) is not None
@@ -268,7 +268,7 @@ def _adopt(ledger: Ledger) -> str:
     return shlex.join([*ADOPT.split(), *(("--storage", str(ledger.file)) if ledger.file else ())])
 
 
-def _taken_text(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> str:
+def _taken_text(ledger: Ledger, root: Path, owner: Owner, here: StorageIdentity) -> str:
     return (
         f"the checkpoint folder {root} belongs to the storage {owner.site.address} (identity {owner.identity[:8]}), "
         f"and this is {ledger.safe_url} (identity {here.identity[:8]}): a folder belongs to one storage, because two "
@@ -277,7 +277,7 @@ def _taken_text(ledger: Ledger, root: Path, owner: Owner, here: Identity) -> str
     )
 
 
-def _copy_text(ledger: Ledger, root: Path, owner: Owner | None, here: Identity | None) -> str:
+def _copy_text(ledger: Ledger, root: Path, owner: Owner | None, here: StorageIdentity | None) -> str:
     how = "is a copy of another storage"
     if here is None:
         how = "was restored from a dump, and so is a copy of another storage"

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from tuner.errors import LeaseLost, StorageError
 from tuner.records import Checkpoint, CheckpointKind, FinishedTrial, Measurement, State, TrialUpdate
-from tuner.storage.dialects import Batch, DatabaseTime, insert_into
+from tuner.storage.dialects import BatchedStatement, DatabaseTime, insert_into
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
 from tuner.storage.stored_values import restored, stored
 from tuner.storage.studies import insert_trials
@@ -96,15 +96,15 @@ _ASKED: Mapping[str, Callable[[TrialUpdate], Any]] = {
 class _Batches:
     """What is executed for every update, measurement or file."""
 
-    go_on: Batch
-    end: Batch
-    measure: Batch
-    files: Batch
+    go_on: BatchedStatement
+    end: BatchedStatement
+    measure: BatchedStatement
+    files: BatchedStatement
 
 
 @lru_cache(maxsize=16)
 def _batches(dialect: Dialect) -> _Batches:
-    measure = Batch.of(insert_into(dialect, measurement).on_conflict_do_nothing(), dialect)
+    measure = BatchedStatement.of(insert_into(dialect, measurement).on_conflict_do_nothing(), dialect)
     files = insert_into(dialect, checkpoint_file).values(
         path=bindparam("b_path"), digest=bindparam("b_digest"), num_bytes=bindparam("b_bytes")
     )
@@ -112,7 +112,12 @@ def _batches(dialect: Dialect) -> _Batches:
     files = files.on_conflict_do_update(
         index_elements=["path"], set_={"digest": new.digest, "num_bytes": new.num_bytes}
     )
-    return _Batches(Batch.of(_GO_ON, dialect), Batch.of(_END, dialect), measure, Batch.of(files, dialect))
+    return _Batches(
+        BatchedStatement.of(_GO_ON, dialect),
+        BatchedStatement.of(_END, dialect),
+        measure,
+        BatchedStatement.of(files, dialect),
+    )
 
 
 def record_updates(connection: Connection, updates: Sequence[TrialUpdate], metric_ids: Mapping[str, int]) -> None:

@@ -30,7 +30,7 @@ from tuner.storage.curves import Measurements
 from tuner.storage.dialects import sqlite_damage
 from tuner.storage.engine import Database, parsed_url
 from tuner.storage.filesystem import create_empty, creation_lock, make_storage_folder, refuse_network
-from tuner.storage.identity import Identity, Site
+from tuner.storage.identity import StorageIdentity, StorageSite
 from tuner.storage.migrations import create_or_migrate
 from tuner.storage.opened_file import saved_copies
 from tuner.storage.reading import CheckpointFile
@@ -121,17 +121,17 @@ class Ledger:
 
     # What it is, and which checkpoint folders are its own
 
-    def identity(self) -> Identity | None:
+    def identity(self) -> StorageIdentity | None:
         """The identity of this storage; None where the storage was restored from a dump."""
         return self._database.read(identity.identity_of)
 
-    def site(self) -> Site:
+    def site(self) -> StorageSite:
         """Where the database lies now."""
         safe_url, file = self.safe_url, self._database.file
         return self._database.read(lambda connection: identity.site_of(connection, safe_url, file))
 
     def has_beside(self, key: str) -> bool:
-        """Whether another database with this key (`Site.key`) is on the same PostgreSQL server."""
+        """Whether another database with this key (`StorageSite.key`) is on the same PostgreSQL server."""
         return self._database.read(lambda connection: identity.database_exists(connection, key))
 
     def next_generation(self) -> int:
@@ -142,9 +142,9 @@ class Ledger:
         """Keep the default checkpoint folder, relative to the folder of the SQLite file."""
         self._database.write(lambda connection: identity.choose_checkpoints(connection, folder))
 
-    def become_copy(self, original: str, *, anew: bool = True) -> None:
-        """Mark this storage as a copy of `original` (an identity) until `end_copy`; anew: with a new identity."""
-        self._database.write(lambda connection: identity.become_copy(connection, original, anew=anew))
+    def become_copy(self, original: str, *, new_identity: bool = True) -> None:
+        """Mark this storage as a copy of `original` (an identity) until `end_copy`; with a new identity by default."""
+        self._database.write(lambda connection: identity.become_copy(connection, original, new_identity=new_identity))
 
     def end_copy(self) -> None:
         """Be no copy any more."""

@@ -20,7 +20,7 @@ _DEPTH = 3  # of objects that torch knows nothing of
 def check_repeatable(split: Split) -> None:
     """Fetch a few examples twice. Raises WorkloadError where the second time gives others, at equal seeds.
 
-    Asked of a split once. Takes a second at most, but where four examples take longer.
+    Checked once for each split. It takes a second at most, but where four examples take longer.
     """
     if split.dataset is None or split.repeatable:
         return

@@ -135,7 +135,7 @@ class _Fits:
 
     slopes: Array
     squares: Array
-    spreads: Array
+    weights: Array
 
 
 def _fits(table: pd.DataFrame) -> _Fits:
@@ -149,9 +149,9 @@ def _fits(table: pd.DataFrame) -> _Fits:
     values = around_seeds(table["value"].to_numpy(dtype=np.float64))
     lengths = table["length"].to_numpy(dtype=np.float64)
     z = np.array([around_seeds(_reach(lengths, shape)) for shape in SHAPES])
-    spreads = np.square(z).sum(axis=1)
-    slopes = z @ values / spreads
-    return _Fits(slopes, np.square(values - slopes[:, None] * z).sum(axis=1), spreads)
+    weights = np.square(z).sum(axis=1)
+    slopes = z @ values / weights
+    return _Fits(slopes, np.square(values - slopes[:, None] * z).sum(axis=1), weights)
 
 
 def _change(fits: _Fits, freedom: int, start: float, end: float) -> tuple[float, float, float]:
@@ -160,7 +160,7 @@ def _change(fits: _Fits, freedom: int, start: float, end: float) -> tuple[float,
     variance = float(fits.squares[best]) / freedom
     fitting = fits.squares <= variance * (freedom + float(stats.f.ppf(LEVEL, 1, freedom))) + 1e-300
     apart = np.array([float(_reach(end, shape) - _reach(start, shape)) for shape in SHAPES])
-    errors = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * np.sqrt(variance / fits.spreads) * np.abs(apart)
+    errors = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * np.sqrt(variance / fits.weights) * np.abs(apart)
     centers = fits.slopes * apart
     return float(centers[best]), float((centers - errors)[fitting].min()), float((centers + errors)[fitting].max())
 
