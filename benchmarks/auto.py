@@ -1,6 +1,6 @@
 """`--fuse auto` against `--fuse off`, on studies so short that a probe could cost more than it gains.
 
-    PYTHONPATH=tests python benchmarks/auto.py [--rounds 3] [--cases MLP,GRU]
+    python benchmarks/auto.py [--rounds 3] [--cases MLP,GRU]
 
 CPU time of each study through the whole product, both ways in turn, median of the ratios off / auto: below 1 the
 automatic choice costs.
@@ -12,9 +12,13 @@ import sys
 from pathlib import Path
 
 import torch
-from fused import CASES, product, study_for, trials_of
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
 from support.fusible import Gru, Lstm, Mlp
 
+from benchmarks.fused import CASES, product, study_for, trials_of
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 

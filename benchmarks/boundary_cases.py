@@ -62,8 +62,8 @@ def _units(space: SearchSpace, points: pd.DataFrame) -> Array:
 
 def _unit(domain: Domain, value: object) -> float:
     if isinstance(domain, Range):
-        return domain.unit_of(float(value))  # type: ignore[arg-type]
-    return domain.choices.index(value) / (len(domain.choices) - 1)  # type: ignore[arg-type]
+        return domain.unit_of(float(value))
+    return domain.choices.index(value) / (len(domain.choices) - 1)
 
 
 def _space(rng: np.random.Generator, **first: Domain) -> SearchSpace:

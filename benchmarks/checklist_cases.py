@@ -138,7 +138,7 @@ def instability_case(rng: np.random.Generator, size: Size, kind: str) -> Case:
     """Everything above a rate diverges and the optimum lies within 2.5 of it, or 15 below it; or nothing diverges."""
     space = SearchSpace(learning_rate=log_uniform(1e-5, 1.0), other=log_uniform(1e-4, 1e-1))
     points = quasi_random_points(space, seed=int(rng.integers(1 << 30)), start=0, count=size.trials)
-    rates = np.log10([float(point["learning_rate"]) for point in points])  # type: ignore[arg-type]
+    rates = np.log10([float(point["learning_rate"]) for point in points])
     edge = rng.uniform(-2.5, -1.0)
     best = edge - math.log10({"at the edge": 2.0, "below it": 20.0, "no edge": 20.0}[kind])
     values = (rates - best) ** 2 + size.noise * rng.standard_normal(size.trials)
@@ -153,7 +153,7 @@ def isolation_case(rng: np.random.Generator, size: Size, kind: str) -> Case:
     """Two values of a scientific hyperparameter: the same, or one better by two spreads of the trials."""
     space = SearchSpace(h0=log_uniform(1e-4, 1e-1), act=choice("a", "b"))
     points = quasi_random_points(space, seed=int(rng.integers(1 << 30)), start=0, count=size.trials)
-    values = np.array([(math.log10(float(p["h0"])) + 2.5) ** 2 for p in points])  # type: ignore[arg-type]
+    values = np.array([(math.log10(float(p["h0"])) + 2.5) ** 2 for p in points])
     values = values + size.noise * values.std() * rng.standard_normal(size.trials)
     table = pd.DataFrame([dict(point.values_by_name) for point in points])
     if kind == "better":

@@ -142,7 +142,7 @@ def _made(
     where = study(SPACE, steps=STEPS, evaluations=50, trials=trials)
     where = replace(where, schedule=families.get(disturbed, constant()))
     points = quasi_random_points(SPACE, seed=int(rng.integers(1 << 30)), start=0, count=trials)
-    rates = np.log10([float(point["learning_rate"]) for point in points])  # type: ignore[arg-type]
+    rates = np.log10([float(point["learning_rate"]) for point in points])
     levels = 0.3 + (0.0 if alike else 1.0) * (0.05 * (rates + 2.5) ** 2 + rng.exponential(0.05, trials))
     parts, values, best = [], np.empty(trials), np.empty(trials, dtype=np.int64)
     for trial in range(trials):
@@ -255,7 +255,7 @@ def instability_case(kind: str) -> Callable[[np.random.Generator, int, float], C
 
     def make(rng: np.random.Generator, trials: int, noise: float) -> CurveCase:
         points = quasi_random_points(SPACE, seed=int(rng.integers(1 << 30)), start=0, count=trials)
-        rates = np.log10([float(point["learning_rate"]) for point in points])  # type: ignore[arg-type]
+        rates = np.log10([float(point["learning_rate"]) for point in points])
         edge = rng.uniform(-2.2, -1.7)
         best = edge - math.log10(2.0) if kind.startswith("edge") else rng.uniform(-3.5, -1.5)
         values = (rates - best) ** 2 + noise * rng.standard_normal(trials)

@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -87,7 +88,7 @@ def steps(make):
     """Microseconds of a step as it is and without a look, and the share of the look."""
     study = tiny_study(batch_size=32, augment=False, budget=StepBudget(2 * BLOCK * (BLOCKS + WARMUP), 1000))
     run = TrialRun(setting_for(study, Path("nowhere"), Mlp(make)), planned_trials(study)[0])
-    looks, host = Fetcher.examples, trial_run.HOST
+    looks = Fetcher.examples
     taken = {"with": [], "without": []}
 
     def block():
@@ -96,9 +97,10 @@ def steps(make):
 
     for place in range(BLOCKS + WARMUP):
         for kind in ("with", "without") if place % 2 else ("without", "with"):
-            Fetcher.examples, trial_run.HOST = (looks, host) if kind == "with" else (plainly, Blind())
-            taken[kind].append(timed(block) / BLOCK)
-    Fetcher.examples, trial_run.HOST = looks, host
+            Fetcher.examples, host = (looks, HOST) if kind == "with" else (plainly, Blind())
+            with patch.object(trial_run, "HOST", host):
+                taken[kind].append(timed(block) / BLOCK)
+    Fetcher.examples = looks
     looked, blind = (quiet(taken[kind][WARMUP:]) for kind in ("with", "without"))
     return looked, blind, looked / blind - 1.0
 

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tuner.design.study import Study
@@ -128,7 +129,7 @@ def main() -> None:
     rows = [json.loads(line) for line in chosen.to.read_text().splitlines()] if chosen.to and chosen.to.exists() else []
     for job in chosen.studies.split(","):
         for runner in chosen.runners.split(";"):
-            took = measured(lambda folder, runner=runner, job=job: RUNNERS[runner](JOBS[job], folder))
+            took = measured(partial(RUNNERS[runner], JOBS[job]))
             rows.append({"runner": runner, "job": job, **took})
             if chosen.to:
                 with chosen.to.open("a") as file:

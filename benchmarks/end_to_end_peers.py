@@ -21,8 +21,11 @@ from pathlib import Path
 
 import optuna
 import torch
-from end_to_end import JOBS, measured, table
+from optuna.storages.journal import JournalFileBackend
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.end_to_end import JOBS, measured, table
 from tuner.budget.schedules import learning_rates
 from tuner.training.batches import TrainingBatches
 from tuner.training.evaluation import evaluate
@@ -75,7 +78,7 @@ def train(job, study, trial, report):
 
 
 def journal_of(folder):
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(f"{folder}/journal"))
+    return optuna.storages.JournalStorage(JournalFileBackend(f"{folder}/journal"))
 
 
 def optuna_worker(job, folder):
@@ -163,6 +166,6 @@ def main():
 
 
 if __name__ == "__main__":
-    import end_to_end_peers  # by its name, by which Ray's workers find it too
+    from benchmarks import end_to_end_peers  # by its name, by which Ray's workers find it too
 
     end_to_end_peers.main()

@@ -1,6 +1,6 @@
 """How many combinations of model, group, order, seed and start step were trained both ways, and how many are the same.
 
-    PYTHONPATH=tests python benchmarks/exactness.py [SECONDS]
+    python benchmarks/exactness.py [SECONDS]
 
 Each combination: K trials of a model stacked in a random order, started at a random step (trained alone until there),
 some steps together; then losses, gradients, parameters, buffers and optimizer state compared bit for bit with each
@@ -11,8 +11,13 @@ import random
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
 from support.fusible import MUST_FUSE, runs_of
 
 from tuner.fused.making import exact_group

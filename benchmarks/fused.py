@@ -1,8 +1,8 @@
 """Fused trials against the loop a user would write, one trial after the other: ratios of one run.
 
-    PYTHONPATH=tests python benchmarks/fused.py [--rounds 3] [--cases MLP,CNN] [--profile exact]
-    PYTHONPATH=tests python benchmarks/fused.py --cores 2 [--rounds 3] [--cases 32-32,128-128]
-    PYTHONPATH=tests python benchmarks/fused.py --fast-steps [--rounds 3]
+    python benchmarks/fused.py [--rounds 3] [--cases MLP,CNN] [--profile exact]
+    python benchmarks/fused.py --cores 2 [--rounds 3] [--cases 32-32,128-128]
+    python benchmarks/fused.py --fast-steps [--rounds 3]
 
 One core: CPU time a trial-step, one thread, the three ways in turn, medians. `tuner` is the whole product: claims, the
 probe of `--fuse auto` or a group of K, self-check, training, evaluations, curves and checkpoints in a Ledger on disk.
@@ -30,10 +30,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from support.fusible import Encoder, Lm, ResNet, TiedLm
 from torch import nn
-from workers import Clock
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
+from support.fusible import Encoder, Lm, ResNet, TiedLm
+
+from benchmarks.workers import Clock
 from tuner.budget.step_budget import StepBudget
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign

@@ -1,6 +1,6 @@
 """Fused trials on a GPU against the same trials one after the other: steps a second, bits, and the device's ceilings.
 
-    PYTHONPATH=tests python benchmarks/gpu.py [--sizes 1 8 64 256] [--seconds 1] [--json FILE] [--device cuda]
+    python benchmarks/gpu.py [--sizes 1 8 64 256] [--seconds 1] [--json FILE] [--device cuda]
 
 Digits data, batch 64, AdamW. "one by one" is the trainer's own loop on one trial (fused AdamW, deterministic
 kernels, losses left on the device). A group is built with the least care that keeps the bits (0: batched products,
@@ -11,17 +11,22 @@ traffic of weights, gradients and AdamW state at the measured copy rate, whichev
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from support.fusible import Encoder, ResNet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
+from reference_studies.digits import Digits, campaign
+from support.fusible import Encoder, ResNet
+
 from tuner.design.points import Point
-from tuner.design.study_file import load_campaign
 from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import WARM_UP
 from tuner.fused.group import Group
@@ -32,8 +37,6 @@ from tuner.training.numerics import choose_device, numerics, prepare_numerics, w
 from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
 
-name, campaign = load_campaign(Path(__file__).parents[1] / "tests" / "reference_studies" / "digits.py")
-Digits = type(campaign.workload)
 BYTES_A_PARAMETER = 28  # AdamW reads weight, gradient and two moments, and writes all but the gradient
 
 
@@ -194,7 +197,7 @@ def main():
         f"{limits['bytes'] / 1e12:.2f} TB/s, {limits['launch_us']:.1f} us a launch from Python"
     )
     for case in given.cases:
-        workload = CASES[case]()
+        workload: Digits = CASES[case]()
         study = replace(study_of_round(campaign, 1, 100_000), batch_size=workload.batch_size)
         setting = TrainingSetup(study, workload, Data.of(workload, device), device, Path("nowhere"), "bench")
         print(f"{case}:", flush=True)

@@ -1,12 +1,16 @@
 """Saving the states of 16 small trials: one stacked file against 16 files of torch.save, all of them durable.
 
-PYTHONPATH=tests python benchmarks/group_checkpoints.py
+python benchmarks/group_checkpoints.py
 """
 
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 
 from support.fusible import Mlp, runs_of
 

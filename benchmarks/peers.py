@@ -25,8 +25,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
+
+from reference_studies.digits import Digits, campaign
+
 from tuner.design.points import Point
-from tuner.design.study_file import load_campaign
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
@@ -43,7 +47,6 @@ except ImportError:
     transformers = None
 
 SHORT, LONG = 200, 1200
-name, campaign = load_campaign(Path(__file__).parents[1] / "tests" / "reference_studies" / "digits.py")
 POINT = Point.of({"learning_rate": 1e-3, "weight_decay": 0.01, "dropout": 0.0, "label_smoothing": 0.0})
 
 
@@ -62,7 +65,7 @@ def prepared(steps):
 BATCHES = prepared(LONG)
 
 
-class Digits(type(campaign.workload)):
+class PlainDigits(Digits):
     def model(self, point):
         return mlp()
 
@@ -70,7 +73,7 @@ class Digits(type(campaign.workload)):
 def tuner_loop(steps):
     study = study_of_round(campaign, 1, LONG)
     device = torch.device("cpu")
-    setting = TrainingSetup(study, Digits(), Data.of(campaign.workload, device), device, Path("nowhere"), "bench")
+    setting = TrainingSetup(study, PlainDigits(), Data.of(campaign.workload, device), device, Path("nowhere"), "bench")
     run = TrialRun(setting, trial_at(study, 0, POINT, "by hand"))
     while run.step < steps:
         run.advance(run.step + 50)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tuner.budget.transfer import lengthened, trunk_steps
 from tuner.design.study_file import load_campaign
@@ -42,9 +43,10 @@ class Place:
     def train(self, study, trials):
         row = self.ledger.start_study("benchmark", study, self.loaded.fingerprint())
         self.ledger.plan_trials(row.study_id, trials)
-        began, before = time.perf_counter(), self.loaded.workload.steps
+        counted: Any = self.loaded.workload
+        began, before = time.perf_counter(), counted.steps
         InProcess().run(Job(self.ledger, row, self.loaded), Silent(), lambda: False)
-        self.executed += self.loaded.workload.steps - before
+        self.executed += counted.steps - before
         self.seconds += time.perf_counter() - began
         return row
 
@@ -71,7 +73,9 @@ def place_in(folder, workload):
 def counting(workload):
     """The same workload, counting its training steps."""
 
-    class Counting(type(workload)):
+    base: Any = type(workload)
+
+    class Counting(base):
         steps = 0
 
         def loss(self, model, batch, point):

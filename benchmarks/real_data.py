@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -236,7 +237,7 @@ def written(campaign: Campaign, line: Proposal) -> Campaign:
         return replace(campaign, sweep=replace(campaign.sweep, learning_rate=tuple(map(float, rates[1].split(", ")))))
     value = float(number[1]) if number else 0.0
     if line.code.startswith("fitted_when"):
-        old = campaign.workload
+        old: Any = campaign.workload  # Table or Shapes
         made = type(old)(old.name, old.noise, at_most(old.fitted_when.metric, value))
         return replace(campaign, workload=made)
     if line.code.startswith("Sweep(max_steps"):
@@ -253,11 +254,11 @@ def advised(ledger: Ledger, folder: Path, campaign: Campaign) -> tuple[Session, 
         machine = Machine(folder / "checkpoints", fuse=TOGETHER)
         session = Session("case", campaign, ledger, LoadedWorkload(campaign.workload, machine))
         ending = Playbook(session, yes=True, tell=lambda text: None).run()
-        if ending.question is None:
+        if ending.decision is None:
             return session, lines
-        line = next((one for one in ending.question.lines if one.code), None)
+        line = next((one for one in ending.decision.lines if one.code), None)
         if line is None or len(lines) >= MOST_TURNS:
-            raise SystemExit(f"the run does not end: {ending.question}, after {lines}")
+            raise SystemExit(f"the run does not end: {ending.decision}, after {lines}")
         lines.append(line.code)
         campaign = written(campaign, line)
 

@@ -104,8 +104,8 @@ def evaluation_and_commit(setting, trial, ledger, name):
     row = ledger.start_study(name, setting.study, "bench")
     ledger.plan_trials(row.study_id, [trial])
     claim: Claim = ledger.claim(row.study_id, worker="bench:0:0", lease_seconds=600)[0]
-    book = Logbook(setting, claim, Alone(setting).trainee(trial))
-    run, evaluations, commits = book.trainee, [], []
+    run, evaluations, commits = Alone(setting).trainee(trial), [], []
+    book = Logbook(setting, claim, run)
     for _ in range(20):
         run.advance(run.step + 20)
         run.divergence()

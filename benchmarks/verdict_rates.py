@@ -58,7 +58,7 @@ def boundary_rates(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         inconclusive_inside=undecided.where(inside & rows["matters"]).astype(float),
         inconclusive_irrelevant=undecided.where(~rows["matters"]).astype(float),
     )
-    columns = [c for c in rates if c.startswith(("wrong", "false", "incon"))]
+    columns = [str(c) for c in rates if str(c).startswith(("wrong", "false", "incon"))]
     return (100 * rates.groupby(by)[columns].mean()).round(1)
 
 

@@ -33,7 +33,7 @@ def study(
     warmup_steps: int = 0,
 ) -> Study:
     made = synthetic_study(space, steps=steps, evaluations=evaluations)
-    objective = Objective(METRIC, direction)  # type: ignore[arg-type]
+    objective = Objective(METRIC, direction)
     return replace(made, objective=objective, schedule=schedule or constant(), warmup_steps=warmup_steps)
 
 
@@ -43,14 +43,14 @@ def trained(study: Study, record: TrialRecord) -> TrialRecord:
 
 
 def record(number: int, point: Mapping[str, object] | None = None, state: State = State.COMPLETE) -> TrialRecord:
-    values = Point.of(point if point is not None else {"learning_rate": 1e-3})  # type: ignore[arg-type]
+    values = Point.of(point if point is not None else {"learning_rate": 1e-3})
     trial = Trial(number, values, 7, 8, constant().schedule(1000), "by hand")
     return TrialRecord(number, trial, state, "", 1000, 1, None)
 
 
 def planned(record: TrialRecord, **changes: object) -> TrialRecord:
     """The record of a trial that was planned otherwise, `changes` being fields of `Trial`."""
-    return replace(record, trial=replace(record.readable_trial(), **changes))  # type: ignore[arg-type]
+    return replace(record, trial=replace(record.readable_trial(), **changes))
 
 
 def curve(trial: int, steps: Sequence[int], values: Sequence[float], metric: str = METRIC) -> pd.DataFrame:

@@ -435,7 +435,7 @@ def test_the_gain_is_said_in_the_unit_of_the_metric():
     """0.2 + (log10(rate) - 1)^2 / 10 falls by 0.0624 over the last tenth of 1e-5 to 1e-1, from 2.4 to 2.0 decades."""
     (finding,) = boundary_findings(frames_for(LEARNING_RATE, decades_from(10.0), count=40))
     assert finding.verdict == "expand_high"
-    gain = finding.evidence.set_index("edge").loc["high", "value_gain"]
+    gain = float(finding.evidence.set_index("edge")["value_gain"]["high"])
     assert gain == pytest.approx(0.1 * (2.4**2 - 2.0**2), rel=0.1)
     said = f"validation/loss still improves near the upper limit, 0.1: by {gain:.2g} ±"
     assert finding.summary.startswith(said)

@@ -61,7 +61,8 @@ def quadratic_fits(rates: tuple[float, ...], max_steps: int) -> pd.DataFrame:
 
 
 def fit_steps(fits: pd.DataFrame) -> dict[float, int | None]:
-    return {row.learning_rate: None if pd.isna(row.first_fit) else int(row.first_fit) for row in fits.itertuples()}
+    known = zip(fits["learning_rate"], fits["first_fit"], strict=True)
+    return {rate: None if pd.isna(steps) else int(steps) for rate, steps in known}
 
 
 def only(values: list[float], criterion: FitCriterion = FITTED, state: State = State.COMPLETE) -> pd.Series:
@@ -182,7 +183,7 @@ def test_coarse_evaluation_gives_wide_intervals_that_hold_the_fine_answer():
 
 def test_the_higher_rate_fits_the_separable_logistic_regression_sooner():
     steps = fit_steps(logistic_fits(every=1))
-    assert steps[10.0] < steps[1.0] < steps[0.3]  # type: ignore[operator]
+    assert steps[10.0] < steps[1.0] < steps[0.3]
 
 
 def logistic_fits(every: int, max_steps: int = 2000) -> pd.DataFrame:

@@ -25,7 +25,8 @@ from tuner.analysis.replicates import better_or_worse, gained_or_lost, with_inte
     ],
 )
 def test_an_interval_is_told_in_the_words_of_its_difference(numbers, words):
-    assert with_interval(*numbers, 0.8) == words
+    gain, low, high = numbers
+    assert with_interval(gain, low, high, 0.8) == words
 
 
 def test_a_loss_is_no_negative_gain():

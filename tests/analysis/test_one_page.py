@@ -18,13 +18,13 @@ _NOISE = re.compile(r"evaluation noise is ([\d.e+-]+)")
 
 def cases() -> list[tuple[str, StudyFrames]]:
     found = [
-        (f"{kind}, {trials} trials", case.frames)
+        (f"{kind}, {trials} trials", frames)
         for trials in (6, 30)
         for seed in range(3)
-        for kind, case in [
-            ("best steps", best_step_case(seed, trials=trials, evaluations=50, noise=0.02)),
-            ("regime", regime_case(seed, trials=trials, evaluations=50, noise=0.02)),
-            ("few evaluations", best_step_case(seed, trials=trials, evaluations=10, noise=0.1)),
+        for kind, frames in [
+            ("best steps", best_step_case(seed, trials=trials, evaluations=50, noise=0.02).frames),
+            ("regime", regime_case(seed, trials=trials, evaluations=50, noise=0.02).frames),
+            ("few evaluations", best_step_case(seed, trials=trials, evaluations=10, noise=0.1).frames),
         ]
     ]
     found += [

@@ -32,7 +32,7 @@ SWEPT = Fitted(0.1, 90, 100, 1000)
 def regime_frames(pairs: Sequence[Pair], schedule: ScheduleFamily | None = None, **changes: object) -> StudyFrames:
     """One trial a pair of a training and a validation curve."""
     where = replace(study(schedule=schedule, evaluations=len(pairs[0][0])), fitted_when=FITTED_WHEN)
-    where = replace(where, **changes)  # type: ignore[arg-type]
+    where = replace(where, **changes)
     steps = where.budget.evaluation_steps
     parts = [
         curve(trial, steps, values.tolist(), metric)
@@ -247,7 +247,7 @@ def test_findings_survive_json():
 
 def still_improving(rng: np.random.Generator) -> Pair:
     """Both gain at least two noises of 0.02 in the last quarter."""
-    return tuple(_falling(power_law(rng.uniform(0.3, 0.8)), 0.04) + 3 for _ in range(2))  # type: ignore[return-value]
+    return tuple(_falling(power_law(rng.uniform(0.3, 0.8)), 0.04) + 3 for _ in range(2))
 
 
 def _falling(values: Array, gain: float) -> Array:

@@ -198,7 +198,7 @@ def test_a_plateau_speaks_for_label_noise_or_capacity():
 
 
 def test_a_noisy_plateau_is_not_taken_for_progress():
-    reasons = [sweep_outcome(plateau_fits(0.4, 0.0), 50).reasons[0].reason]  # type: ignore[union-attr]
+    reasons = [sweep_outcome(plateau_fits(0.4, 0.0), 50).reasons[0].reason]
     assert reasons == ["label_noise_or_capacity"]
 
 
@@ -246,7 +246,7 @@ def test_the_estimate_is_the_median_of_seeds_that_were_not_selected():
     assert (outcome.seed_steps, outcome.steps, outcome.unfitted_seeds) == ((120, 140, 180), 140, 0)
     assert outcome.edge_of_stability
     assert outcome.seed_low is not None
-    assert outcome.seed_low < 120 < 180 < outcome.seed_high  # type: ignore[operator]
+    assert outcome.seed_low < 120 < 180 < outcome.seed_high
 
 
 def test_a_seed_that_did_not_fit_counts_as_slower_than_all_others():

@@ -21,8 +21,8 @@ from tuner.analysis.questions.regime import regime_finding
 from tuner.analysis.questions.warmup import warmup_frame
 from tuner.analysis.study_frames import TOP, StudyFrames
 from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
-from tuner.budget.schedules import Schedule, ScheduleFamily
-from tuner.budget.transfer import Mode, lengthened
+from tuner.budget.schedules import Mode, Schedule, ScheduleFamily
+from tuner.budget.transfer import lengthened
 from tuner.design.hyperparameters import log_uniform
 from tuner.design.space import SearchSpace, branches
 from tuner.plots.schedules import SCHEDULES

@@ -2,6 +2,7 @@
 
 import signal
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,9 @@ def test_a_round_and_a_study_at_once_are_refused(campaign):
 def test_another_class_under_the_same_name_is_noticed(campaign):
     """As in a notebook whose cell was edited and run again."""
 
-    class Tiny(type(campaign.workload)):
+    known: Any = type(campaign.workload)
+
+    class Tiny(known):
         batch_size = 4
 
     with pytest.raises(StudyChanged):

@@ -12,6 +12,8 @@ from tuner import SearchSpace, choice, log_uniform
 from tuner.design.points import Point
 from tuner.rounds.launch import check_study
 from tuner.rounds.plan import trial_at
+from tuner.training.finite import check_validation
+from tuner.training.preflight import check_workload
 
 BOTH = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), optimizer=choice("sgd", "adamw"))
 STUDY = """
@@ -103,8 +105,7 @@ def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path
     from tuner.execution import inspection
 
     looked = []
-    look = inspection.check_validation
-    monkeypatch.setattr(inspection, "check_validation", lambda *given: looked.append(1) or look(*given))
+    monkeypatch.setattr(inspection, "check_validation", lambda *given: looked.append(1) or check_validation(*given))
     for trials in (1, 2):
         assert tuner("launch", written(tmp_path, trials=trials), "--round", 1).code == 0
     assert len(looked) == 1
@@ -117,8 +118,7 @@ def test_one_launch_tries_one_update_once(tuner, tmp_path, monkeypatch):
     from tuner.execution import inspection
 
     tried = []
-    check = inspection.check_workload
-    monkeypatch.setattr(inspection, "check_workload", lambda *given: tried.append(1) or check(*given))
+    monkeypatch.setattr(inspection, "check_workload", lambda *given: tried.append(1) or check_workload(*given))
     assert tuner("launch", written(tmp_path, trials=1), "--round", 1).code == 0
     assert len(tried) == 1
 

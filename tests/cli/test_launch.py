@@ -129,8 +129,8 @@ def test_status_counts_trials_by_state(tuner, launched, tmp_path):
     assert "values are validation/loss, to minimize" in tuner("trials", "tiny").err
     records = load("tiny", str(tmp_path / "runs" / "tuner.sqlite"))
     assert "4 complete" in repr(records)
-    best = records.best(round=1)
-    assert repr(best).splitlines()[1] == f"  learning_rate = {best.point['learning_rate']!r}"
+    winner = records.best(round=1)
+    assert repr(winner).splitlines()[1] == f"  learning_rate = {winner.point['learning_rate']!r}"
 
 
 def test_a_changed_declaration_is_an_error_that_names_the_keys(tuner, launched, tmp_path):

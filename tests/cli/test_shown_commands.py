@@ -8,6 +8,7 @@ import optuna
 import pytest
 import torch
 from support.shown import PAGES, ROOT, commands_of_tables, shown_commands, shown_study
+from typer.core import TyperGroup
 
 from tuner.cli.program import program
 
@@ -39,7 +40,9 @@ def test_the_pages_show_commands_that_exist_with_options_that_exist():
         if name.startswith("-"):  # of `tuner` itself
             assert name in ("--help", "-h", "--version")
             continue
-        told = known[name].commands[words[0]] if hasattr(known[name], "commands") else known[name]
+        told = known[name]
+        if isinstance(told, TyperGroup):
+            told = told.commands[words[0]]
         flags = {"--help", "-h", *(flag for parameter in told.params for flag in parameter.opts)}
         assert {word for word in words if word.startswith("-")} <= flags, (name, words)
 

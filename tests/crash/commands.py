@@ -17,6 +17,7 @@ import threading
 import time
 from itertools import count
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -175,7 +176,8 @@ def started(folder, arguments, armed):
         os.chdir(folder)
         os.environ.pop("TUNER_STORAGE", None)
         failpoints._armed = armed
-        playbook.write_report = lambda *given: None  # a page is no record, and its pictures take longer than all else
+        # A page is no record, and its pictures take longer than all else.
+        patch.object(playbook, "write_report", lambda *given: None).start()
         sys.argv = ["tuner", *arguments]
         sys.stdout = sys.stderr
         code = run()

@@ -17,6 +17,7 @@ from dataclasses import replace
 from functools import partialmethod
 from itertools import count
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -74,7 +75,7 @@ def aside(databases, kills, seed):
     """Kills while every state, however small, is saved beside the training by a thread: at random passes, for nobody
     knows their number.
     """
-    supervisor.BACKGROUND_BYTES = 0
+    patch.object(supervisor, "BACKGROUND_BYTES", 0).start()
     judge = Judge(databases)
     generator, wrong, done = random.Random(seed), [], 0
     while done < kills and len(wrong) < ENOUGH:

@@ -10,7 +10,9 @@ import hashlib
 import os
 import sqlite3
 from pathlib import Path
+from unittest.mock import patch
 
+from tuner.failpoints import failpoint
 from tuner.storage import engine
 from tuner.training import checkpoints
 
@@ -39,7 +41,7 @@ class Disk:
     def _watch(self):
         """Stand between the program and what it does to files."""
         sync, unlink, replace, mkdir = os.fsync, Path.unlink, Path.replace, Path.mkdir
-        opened, passed = checkpoints.DigestingFile.__init__, engine.failpoint
+        opened, passed = checkpoints.DigestingFile.__init__, failpoint
 
         def after(work, note):
             def watched(*arguments, **options):
@@ -55,7 +57,7 @@ class Disk:
         Path.replace = after(replace, self._moved)
         Path.mkdir = after(mkdir, lambda path, *_: self._changed(path, None))
         checkpoints.DigestingFile.__init__ = after(opened, lambda file, path: self._created(path))
-        engine.failpoint = after(passed, self._passed)
+        patch.object(engine, "failpoint", after(passed, self._passed)).start()
 
     def _created(self, path):
         self.files += 1

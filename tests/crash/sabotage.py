@@ -4,11 +4,14 @@ import os
 import stat
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 
 from tuner import system
+from tuner.errors import LeaseLost
 from tuner.storage import claims, engine, recording
+from tuner.storage.reading import declared_trial
 from tuner.storage.store import Ledger
 from tuner.training import batches, checkpoints, logbook
 
@@ -79,12 +82,14 @@ def collection_before_commit():
 
 def loader_on_the_global_generator():
     """The order of the examples draws from torch's global generator."""
-    batches.epoch_order = lambda data_seed, epoch, num_examples: torch.randperm(num_examples)
+    order = lambda data_seed, epoch, num_examples: torch.randperm(num_examples)  # noqa: E731
+    patch.object(batches, "epoch_order", order).start()
 
 
 def no_attempt_cap():
     """A trial may take down any number of workers."""
-    claims._worth_trying = lambda connection, rows, most: {row.id: claims.declared_trial(row) for row in rows}
+    every = lambda connection, rows, checkpoints, most: {row.id: declared_trial(row) for row in rows}  # noqa: E731
+    patch.object(claims, "_worth_trying", every).start()
 
 
 def no_fence_in_names():
@@ -101,7 +106,7 @@ def no_repetition():
     """A commit whose answer got lost is an end, although it was written."""
 
     def refuse(connection, updates):
-        raise recording.LeaseLost("not ours")
+        raise LeaseLost("not ours")
 
     recording._refuse_lost = refuse
 
@@ -113,7 +118,9 @@ def _sync_only(wanted):
         if wanted(os.fstat(descriptor).st_mode):
             os.fsync(descriptor)
 
-    checkpoints.os = system.os = SimpleNamespace(**{**vars(os), "fsync": sync})
+    files = SimpleNamespace(**{**vars(os), "fsync": sync})
+    for module in (checkpoints, system):
+        patch.object(module, "os", files).start()
 
 
 def no_sync_of_files():

@@ -14,10 +14,9 @@ from tuner.errors import InputError, NotFusible, StudyChanged
 from tuner.execution.in_process import InProcess
 from tuner.execution.machine import Lease, Machine, Quota, machine_from
 from tuner.execution.remote_job import StudyTask, job_of, setup_from, setup_of, task_of
-from tuner.records import State
+from tuner.records import Promises, State
 from tuner.storage.store import open_ledger
 from tuner.training.alone import Alone
-from tuner.training.engine import Promises
 
 
 class Elsewhere:

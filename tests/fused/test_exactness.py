@@ -225,10 +225,13 @@ def test_the_self_check_sees_an_optimizer_on_one_flat_row(monkeypatch):
             for target, part in zip(targets, row.split(sizes), strict=True):
                 target.copy_(part.view_as(target))
 
+    update = ADAMW.row_update
+    assert update is not None
+
     def row_update(rows, trial):
         with monkeypatch.context() as patched:
             patched.setattr(torch, "_fused_adamw_", flat)
-            return ADAMW.row_update(rows, trial)
+            return update(rows, trial)
 
     monkeypatch.setattr("tuner.fused.optimizers.spec_of", lambda optimizer: replace(ADAMW, row_update=row_update))
     assert first_difference(Group(runs_of(OddMlp(), 8), care=1)) is not None

@@ -8,7 +8,7 @@ import torch
 from support.fusing import TrialsRecorder, meaning, trained_alone, trained_together
 from support.tiny import StopAt, Tiny, setting_for, tiny_study, train_alone
 
-from tuner import SearchSpace, log_uniform, uniform
+from tuner import SearchSpace, Workload, log_uniform, uniform
 from tuner.errors import LeaseLost
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
@@ -26,7 +26,7 @@ SPACES = {
 class Calm(Tiny):
     """Without augmentation, so that trials share their batches."""
 
-    augment = Tiny.__mro__[1].augment
+    augment = Workload.augment
 
 
 def assert_same(together, alone, folders, trials):

@@ -1,5 +1,7 @@
 """Each guard against a silent error: what it refuses, and what would happen without it."""
 
+from typing import Any
+
 import pytest
 import torch
 from support.fusible import MUST_FUSE, Mlp, runs_of
@@ -145,6 +147,6 @@ def test_what_a_loop_gives_is_added_up_in_the_order_of_each_trials_own(kind):
     for seed in range(5):
         values = torch.randn(3, 10, 10, generator=torch.Generator().manual_seed(seed))
         operations = Operations(3, TABLE, Sites(lambda mask: None))
-        found = VIEWS[kind](operations.trial(values)).mean().stacked
-        assert torch.equal(found, torch.stack([VIEWS[kind](each).mean() for each in values]))
+        found: Any = VIEWS[kind](operations.trial(values)).mean()
+        assert torch.equal(found.stacked, torch.stack([VIEWS[kind](each).mean() for each in values]))
         assert "loop" in operations.ways.values()

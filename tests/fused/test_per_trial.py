@@ -10,7 +10,7 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform, uniform
 from tuner.fused import engine as fused_engine
-from tuner.fused.making import exact_group
+from tuner.fused.making import exact_group, make_group
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training.checkpoints import canonical_digest
@@ -96,8 +96,8 @@ def test_any_number_may_stand_in_the_loss():
 
 def test_a_group_becomes_smaller_when_trials_diverge_and_the_others_do_not_notice(tmp_path, monkeypatch):
     sizes = []
-    make = fused_engine.make_group
-    monkeypatch.setattr(fused_engine, "make_group", lambda runs, **rest: sizes.append(len(runs)) or make(runs, **rest))
+    counted = lambda runs, **rest: sizes.append(len(runs)) or make_group(runs, **rest)  # noqa: E731
+    monkeypatch.setattr(fused_engine, "make_group", counted)
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1e9), **NUMBERS)
     study = tiny_study(num_trials=8, space=space, optimizer="sgd")
     trials = planned_trials(study)

@@ -5,9 +5,11 @@ import io
 import re
 import tokenize
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import tuner
+from tuner.registry import Registry
 
 PACKAGE = Path(tuner.__file__).parent
 STUDIES = PACKAGE.parent / "studies"
@@ -27,8 +29,6 @@ ENTRY_POINTS = ("tuner.__main__", "tuner.cli.__main__")
 STANDS_ALONE: dict[str, str] = {
     "tuner.cli.importing": "the table of commands names it; `tuner import` starts in half the time of other commands",
 }
-# Packages of which a registry finds every module: each is one record, and no other file names it.
-COLLECTED = ("tuner.analysis.questions.", "tuner.optimizers.", "tuner.plots.")
 
 
 parsed = cache(ast.parse)
@@ -77,6 +77,18 @@ def importers_of_modules() -> dict[str, set[str]]:
                 if one in found and one != importer:
                     found[one].add(importer)
     return found
+
+
+def modules_of_records() -> set[str]:
+    """The modules that a registry finds by itself: a record each, and no other file names them."""
+    registries = [
+        value
+        for module, path in MODULES.items()
+        if re.search(r"^\w[^=]* = Registry\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+        for value in vars(import_module(module)).values()
+        if isinstance(value, Registry)
+    ]
+    return {str(registry.source_of(record.name).module) for registry in registries for record in registry.own}
 
 
 def long_functions(source: str) -> list[str]:
@@ -131,10 +143,16 @@ def test_what_is_not_done_is_an_issue_and_no_comment():
 def test_a_small_module_is_used_in_two_places_or_says_why_it_stands_alone():
     importers = importers_of_modules()
     small = {one for one, path in MODULES.items() if code_lines(path.read_text(encoding="utf-8")) < MIN_MODULE_LINES}
-    crumbs = {one for one in small if len(importers[one]) < 2} - set(ENTRY_POINTS)
-    crumbs = {one for one in crumbs if not one.startswith(COLLECTED)}
+    crumbs = {one for one in small if len(importers[one]) < 2} - set(ENTRY_POINTS) - modules_of_records()
     assert crumbs - set(STANDS_ALONE) == set(), "merge these into the module that uses them, or say why not"
     assert set(STANDS_ALONE) - crumbs == set(), "these have grown, found users or gone: take them off the list"
+
+
+def test_the_registries_find_the_modules_of_their_records():
+    found = modules_of_records()
+    places = ("optimizers", "budget", "analysis.questions", "plots", "report.sections", "cli")
+    assert {place for place in places if any(one.startswith(f"tuner.{place}.") for one in found)} == set(places)
+    assert found <= set(MODULES)
 
 
 def test_the_checks_see_what_they_look_for():

@@ -67,7 +67,7 @@ def test_the_code_for_weights_and_biases_makes_tables_that_are_read(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("wandb")
     found = [Run("3fk2j9ab", 0.1), Run("9x1zq0c4", 0.2)]
-    module.Api = lambda: types.SimpleNamespace(runs=lambda path: found)
+    vars(module)["Api"] = lambda: types.SimpleNamespace(runs=lambda path: found)
     monkeypatch.setitem(sys.modules, "wandb", module)
     (code,) = (block for block in blocks("python") if "wandb" in block)
     exec(compile(code, "docs/how-to/import-tables.md", "exec"), {})

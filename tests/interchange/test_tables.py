@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ SPACE = {
 TERMS = TableTerms("val_loss", "minimize", 100)
 
 
-def write(folder, *, curves=None, points=None, space=None):
+def write(folder, *, curves=None, points=None, space=None) -> tuple[Path, Path, Path]:
     """Five trials of 10 evaluations: whole, diverged, cut short, restarted, without a curve."""
     rows = []
     for trial in range(4):

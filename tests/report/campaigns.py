@@ -48,7 +48,7 @@ def fill_stage(ledger: Ledger, campaign: str, study: Study, fitting: Mapping[flo
     study_id = plan_stage(ledger, campaign, study, fitting)
     updates = []
     for claim in ledger.claim(study_id, worker="test", lease_seconds=1e6, max_trials=len(fitting)):
-        first = fitting[float(claim.trial.point["learning_rate"])]  # type: ignore[arg-type]
+        first = fitting[float(claim.trial.point["learning_rate"])]
         measured = []
         for step in study.budget.evaluation_steps:
             fitted = first is not None and step >= first

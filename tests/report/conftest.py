@@ -71,8 +71,8 @@ def start(ledger: Ledger, campaign: str, study: Study) -> int:
 def curve(claim: Claim, study: Study, until: int | None = None) -> list[Measurement]:
     """Training and validation error: good near learning rate 3e-2, overfitting a little at the end."""
     point = claim.trial.point
-    distance = math.log10(float(point["learning_rate"]) / 3e-2)  # type: ignore[arg-type]
-    floor = 0.02 + 0.03 * distance**2 + 0.02 * float(point.get("dropout", 0.0))  # type: ignore[arg-type]
+    distance = math.log10(float(point["learning_rate"]) / 3e-2)
+    floor = 0.02 + 0.03 * distance**2 + 0.02 * float(point.get("dropout", 0.0))
     measured = []
     for step in study.budget.evaluation_steps:
         if until is not None and step > until:
@@ -123,7 +123,7 @@ def fill_round(ledger: Ledger, campaign: str, study: Study) -> None:
     failed, cancelled, _running, *others = claims
     end(ledger, failed, study, State.FAILED, "RuntimeError: <b>size mismatch</b>", 40)
     end(ledger, cancelled, study, State.CANCELLED, "cancelled by the user", 20)
-    diverged = [claim for claim in others if float(claim.trial.point["learning_rate"]) > 6e-2]  # type: ignore[arg-type]
+    diverged = [claim for claim in others if float(claim.trial.point["learning_rate"]) > 6e-2]
     for claim in diverged:
         end(ledger, claim, study, State.INFEASIBLE, "diverged at step 61: the loss is not finite", 60)
     finish(ledger, [claim for claim in others if claim not in diverged], study)

@@ -13,7 +13,7 @@ from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, Interrupted
 from tuner.records import State
 from tuner.records.conclusions import Adoption
-from tuner.rounds.adoption import baseline_place, contest, run_contest, trial_at_place
+from tuner.rounds.adoption import Side, baseline_place, contest, run_contest, trial_at_place
 from tuner.rounds.launch import launch_study
 from tuner.rounds.plan import planned_trials, study_of_round
 
@@ -30,8 +30,9 @@ def launched(session):
     return launch_study(session, study, planned_trials(study))
 
 
-def sides(session):
-    return trial_at_place(session.ledger, "test", "1/0"), trial_at_place(session.ledger, "test", "round-1/1")
+def sides(session, places=("1/0", "round-1/1")) -> tuple[Side, Side]:
+    candidate, baseline = (trial_at_place(session.ledger, "test", place) for place in places)
+    return candidate, baseline
 
 
 def test_both_are_trained_again_with_seeds_that_nobody_had(campaign, tmp_path):
@@ -89,7 +90,7 @@ def test_wrong_contests_are_refused(campaign, tmp_path, places, replicates, told
     with session_for(campaign, tmp_path) as session:
         launched(session)
         with pytest.raises(DeclarationError, match=told):
-            contest(session, *(trial_at_place(session.ledger, "test", place) for place in places), replicates)
+            contest(session, *sides(session, places), replicates)
         with pytest.raises(DeclarationError, match="nothing of 'test' was adopted yet"):
             baseline_place(session.ledger, "test", "round-1/0")
 

@@ -187,8 +187,8 @@ def test_a_round_of_which_everything_failed_is_no_ground_for_the_next(campaign, 
 def test_a_contest_with_a_failed_replicate_is_not_decided(campaign, tmp_path):
     with session_for(campaign, tmp_path) as session:
         launched(session)
-        sides = [trial_at_place(session.ledger, "test", f"1/{number}") for number in range(2)]
-        made = contest(session, *sides, 3)
+        candidate, baseline = (trial_at_place(session.ledger, "test", place) for place in ("1/0", "1/1"))
+        made = contest(session, candidate, baseline, 3)
         finding = run_contest(broken(session, adopt=1), made)
         assert finding.verdict == "inconclusive"
         assert "--retry-failed" in finding.action
@@ -199,7 +199,8 @@ def test_a_contest_with_a_failed_replicate_is_not_decided(campaign, tmp_path):
 def test_one_divergence_of_the_candidate_is_no_verdict_beside_a_failed_replicate_of_the_baseline(campaign, tmp_path):
     with session_for(campaign, tmp_path) as session:
         launched(session)
-        made = contest(session, *(trial_at_place(session.ledger, "test", f"1/{number}") for number in range(2)), 2)
+        candidate, baseline = (trial_at_place(session.ledger, "test", place) for place in ("1/0", "1/1"))
+        made = contest(session, candidate, baseline, 2)
         run_contest(session, made)
         frames = study_frames(session.ledger, "test", made.study.name)
         frames.trials.loc[0, "state"] = "infeasible"

@@ -141,7 +141,7 @@ def update() -> Callable[..., TrialUpdate]:
         claimed: Claim, step: int, value: float | None = None, state: State = State.RUNNING, **rest: object
     ) -> TrialUpdate:
         measured = () if value is None else (Measurement(step, "validation/loss", value),)
-        return TrialUpdate(claimed.trial_id, claimed.fence, step, measured, state=state, **rest)  # type: ignore[arg-type]
+        return TrialUpdate(claimed.trial_id, claimed.fence, step, measured, state=state, **rest)
 
     return make
 

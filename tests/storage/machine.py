@@ -3,6 +3,7 @@
 The clock is virtual: when time passes, the leases in the database become that much older.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import select, text
 
+from tuner.design.study import Study
+from tuner.design.trial import Trial
 from tuner.errors import LeaseLost
 from tuner.records import Checkpoint, Claim, Measurement, State, TrialUpdate
 from tuner.storage.schema import measurement, trial
+from tuner.storage.store import Ledger
 
 LEASE = 1000.0  # seconds; a test takes a few
 MAX_ATTEMPTS = 3
@@ -44,9 +48,9 @@ class Known:
 class Ownership(RuleBasedStateMachine):
     """Workers may act on any claim they ever got, however late: the fence decides, and the model knows."""
 
-    ledger = None  # of the test
-    study = None
-    make_trial = None
+    ledger: Ledger  # of the test, set in a subclass, as the two below are
+    study: Study
+    make_trial: Callable[[int], Trial]
 
     def __init__(self):
         super().__init__()

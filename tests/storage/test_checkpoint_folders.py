@@ -155,7 +155,7 @@ def test_the_same_storage_is_welcome_under_any_path(tmp_path: Path, lab: Lab) ->
     (tmp_path / "runs").rename(tmp_path / "moved")
     with open_ledger(str(tmp_path / "moved" / "tuner.sqlite")) as ledger:
         assert claimed_folder(ledger, None) == tmp_path / "moved" / "checkpoints"
-        assert read_owner(tmp_path / "moved" / "checkpoints").site == ledger.site()  # type: ignore[union-attr]
+        assert read_owner(tmp_path / "moved" / "checkpoints").site == ledger.site()
 
 
 def test_an_owner_file_that_cannot_be_read_is_named(tmp_path: Path, lab: Lab) -> None:
@@ -227,7 +227,7 @@ def test_a_file_that_is_elsewhere_now_is_ours_unless_its_original_may_still_be_t
         (root / OWNER_FILE).write_text(json.dumps(owner | told))  # in place: the inode stays
         if is_ours:
             assert claimed_folder(ledger, None) == root
-            assert read_owner(root).site == ledger.site()  # type: ignore[union-attr]
+            assert read_owner(root).site == ledger.site()
         else:
             with pytest.raises(StorageError, match="is taken for a copy"):
                 claimed_folder(ledger, None)

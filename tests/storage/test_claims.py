@@ -22,7 +22,7 @@ LEASE = 60.0  # seconds
 
 
 def checkpoint(kind: str, step: int, file: str | None = None) -> Checkpoint:
-    return Checkpoint(kind, step, file or f"{kind}-{step}.pt", "digest", 8, 0.5)  # type: ignore[arg-type]
+    return Checkpoint(kind, step, file or f"{kind}-{step}.pt", "digest", 8, 0.5)
 
 
 def numbers(claims: list[Claim]) -> list[int]:
@@ -46,7 +46,7 @@ def test_only_one_shape_group_is_claimed_at_once(
     ledger.plan_trials(study_id, [make_trial(number, f"width {number % 2}") for number in range(4, 10)])
     assert numbers(claim(9)) == [0, 1, 2, 3]
     assert numbers(claim(2)) == [4, 6]
-    assert numbers(claim(9, shape_group="width 1")) == [5, 7, 9]  # type: ignore[arg-type]
+    assert numbers(claim(9, shape_group="width 1")) == [5, 7, 9]
     assert numbers(claim(9)) == [8]
 
 

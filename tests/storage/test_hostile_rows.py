@@ -70,7 +70,7 @@ def test_a_measurement_nobody_wrote_wins_nothing_and_is_named(ledger: Ledger, st
     assert ledger.unreadable_values(study_id) == [(0, "validation/loss", 10), (0, "validation/loss", 20)]
 
 
-def test_text_among_numbers_makes_one_trial_unreadable(tmp_path: Path, study: Study, make_trial) -> None:  # type: ignore[no-untyped-def]
+def test_text_among_numbers_makes_one_trial_unreadable(tmp_path: Path, study: Study, make_trial) -> None:
     with open_ledger(str(tmp_path / "tuner.sqlite")) as ledger:
         row = ledger.start_study("digits", study, "f")
         ledger.plan_trials(row.study_id, [make_trial(number) for number in range(2)])

@@ -166,7 +166,7 @@ def inside() -> Iterator[Callable[..., Callable[[str], str]]]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         command = ["unshare", "-pf", "--kill-child", *options, sys.executable, "-c", ASK]
         started.append(subprocess.Popen(command, text=True, **pipes))
-        name = started[-1].stdout.readline().strip()  # type: ignore[union-attr]
+        name = started[-1].stdout.readline().strip()
         process = started[-1]
 
         def ask(worker: str) -> str:

@@ -164,7 +164,7 @@ def test_two_transactions_in_a_deadlock_both_come_to_an_end(
     tries = []
 
     def lock(first: int, second: int) -> None:
-        def work(connection):  # type: ignore[no-untyped-def]
+        def work(connection):
             tries.append(first)
             for number in (first, second):
                 mine = (trial.c.study_id == study_id) & (trial.c.number == number)

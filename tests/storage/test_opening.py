@@ -14,6 +14,7 @@ from tuner.errors import Paused, StorageError
 from tuner.records.conclusions import RegimeVerdict
 from tuner.storage import filesystem, migrations, studies
 from tuner.storage.engine import default_url, parsed_url
+from tuner.storage.schema import metadata
 from tuner.storage.store import Ledger, open_ledger
 
 
@@ -229,4 +230,4 @@ def test_a_backup_is_whole_while_others_write(file: Path, tmp_path: Path, study:
 
 
 def test_every_table_says_what_it_is_for() -> None:
-    assert [table.name for table in migrations.metadata.sorted_tables if not table.comment] == []
+    assert [table.name for table in metadata.sorted_tables if not table.comment] == []

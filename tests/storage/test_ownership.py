@@ -12,7 +12,8 @@ from sqlalchemy import update
 from storage.machine import TRIALS, Ownership
 
 from tuner.records import State
-from tuner.storage import claims, recording, store
+from tuner.storage import claims, recording
+from tuner.storage.reading import declared_trial
 from tuner.storage.schema import trial
 from tuner.storage.store import open_ledger
 
@@ -21,12 +22,8 @@ MEMORY = Path("/dev/shm")
 
 
 def check(ledger, study, make_trial, examples, steps, phases=(Phase.generate, Phase.shrink)):
-    machine = type("Machine", (Ownership,), {})
-    machine.ledger, machine.study, machine.make_trial = (
-        ledger,
-        replace(study, num_trials=TRIALS),
-        staticmethod(make_trial),
-    )
+    given = {"ledger": ledger, "study": replace(study, num_trials=TRIALS), "make_trial": staticmethod(make_trial)}
+    machine = type("Machine", (Ownership,), given)
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -67,7 +64,7 @@ def no_fence_on_heartbeat(patch):
 
 
 def no_attempt_cap(patch):
-    every = lambda connection, rows, kept, most: {row.id: claims.declared_trial(row) for row in rows}  # noqa: E731
+    every = lambda connection, rows, kept, most: {row.id: declared_trial(row) for row in rows}  # noqa: E731
     patch.setattr(claims, "_worth_trying", every)
 
 
@@ -90,7 +87,7 @@ def a_release_by_anybody(patch):
             connection.execute(waiting)
         return len(held)
 
-    patch.setattr(store.claims, "release_trials", release)
+    patch.setattr(claims, "release_trials", release)
 
 
 BUGS = [

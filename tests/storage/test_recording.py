@@ -67,7 +67,7 @@ def test_another_value_at_the_same_step_is_an_error(
 @pytest.mark.parametrize("value", [None, "low", [1.0], 10**400])
 def test_what_is_no_number_is_refused_by_metric_and_step(ledger: Ledger, claim: Claiming, value: object) -> None:
     (claimed,) = claim()
-    wrong = Measurement(3, "validation/loss", value)  # type: ignore[arg-type]
+    wrong = Measurement(3, "validation/loss", value)
     with pytest.raises(StorageError, match=r"validation/loss of trial id \d+ at step 3 must be a number, got"):
         ledger.record([TrialUpdate(claimed.trial_id, claimed.fence, 3, [wrong])])
 
@@ -75,7 +75,7 @@ def test_what_is_no_number_is_refused_by_metric_and_step(ledger: Ledger, claim: 
 @pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), Decimal("0.5"), Fraction(1, 2), torch.tensor(0.5)])
 def test_whatever_is_a_number_is_one(value: object, ledger: Ledger, study_id: int, claim: Claiming) -> None:
     (claimed,) = claim()
-    measured = Measurement(3, "validation/loss", value)  # type: ignore[arg-type]
+    measured = Measurement(3, "validation/loss", value)
     ledger.record([TrialUpdate(claimed.trial_id, claimed.fence, 3, [measured])])
     assert ledger.measurements(study_id).values == [0.5]
 

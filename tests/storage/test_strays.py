@@ -28,12 +28,12 @@ def test_files_of_a_trial_that_ends_while_strays_are_looked_for_stay(
 
     late = Late(ledger, lambda: ledger.record([update(ending, 9, 0.5, State.COMPLETE, checkpoints=kept)]))
     kept = [Checkpoint("latest", 9, str(files[0].relative_to(tmp_path)), "digest", 0)]
-    assert stray_files(late, study_id, tmp_path, "study") == [stray]  # type: ignore[arg-type]
+    assert stray_files(late, study_id, tmp_path, "study") == [stray]
     assert ledger.trial(study_id, 0).state is State.COMPLETE
     stray.unlink()
     files[1].unlink()
     late.asked.clear()
-    assert stray_files(late, study_id, tmp_path, "study") == []  # type: ignore[arg-type]
+    assert stray_files(late, study_id, tmp_path, "study") == []
     assert late.asked == ["checkpoint_files"], "not every trial is read where all files are known"
 
 

@@ -162,7 +162,7 @@ def test_the_newest_conclusion_of_a_kind_holds(ledger: Ledger, study_id: int) ->
     assert ledger.conclusion("digits", RegimeVerdict) == RegimeVerdict("compute_bound", "undecided")
     assert ledger.conclusion("digits", RegimeVerdict, study_id) == RegimeVerdict("of the study", "")
     with pytest.raises(StorageError, match="the Ledger keeps JSON"):
-        ledger.conclude("digits", RegimeVerdict(object(), ""))  # type: ignore[arg-type]
+        ledger.conclude("digits", RegimeVerdict(object(), ""))
     with pytest.raises(StorageError, match="there is no campaign 'letters'"):
         ledger.conclude("letters", RegimeVerdict("", ""))
 

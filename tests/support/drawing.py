@@ -1,6 +1,7 @@
 """Datasets that draw random numbers for their examples, each in another way."""
 
 import random
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ class OfDrawing(Tiny):
 
 
 MAKES = {
-    **{name: (lambda tensors, draw=draw: Drawing(tensors, draw)) for name, draw in DRAWS.items()},
+    **{name: partial(Drawing, draw=draw) for name, draw in DRAWS.items()},
     "rarely": lambda tensors: Drawing(tensors, rarely=True),
     "batched": Batched,
     "subset": lambda tensors: Subset(Batched(tensors), range(len(tensors[0]) - 1, -1, -1)),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from support.tiny import CPU, Tiny, setting_for, tiny_study
-from tuner import SearchSpace, Splits, log_uniform, minimize, uniform
+from tuner import SearchSpace, Splits, Workload, log_uniform, minimize, uniform
 from tuner.rounds.plan import planned_trials
 from tuner.training.trial_run import TrialRun
 
@@ -27,7 +27,7 @@ class Images(Tiny):
     def loss(self, model, batch, point):
         return F.cross_entropy(model(batch[0]), batch[1], label_smoothing=point["label_smoothing"])
 
-    augment = Tiny.__mro__[1].augment
+    augment = Workload.augment
 
 
 class Mlp(Images):

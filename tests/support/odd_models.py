@@ -98,6 +98,9 @@ class ExtraTensor(Annealed):
 class Growing(Base):
     """A buffer that is none at first, and another one that grows."""
 
+    last: torch.Tensor | None
+    queue: torch.Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("last", None)

@@ -71,13 +71,13 @@ def without_posix():
     for name in POSIX_MODULES:
         sys.modules.pop(name, None)
     msvcrt = ModuleType("msvcrt")
-    vars(msvcrt).update(LK_NBLCK=2, locking=locking, locked=[])
+    vars(msvcrt).update(LK_NBLCK=2, locking=locking)
     sys.modules["msvcrt"] = msvcrt
     for name in OF_POSIX:
         delattr(os, name)
     for name in (*POSIX_SIGNALS, *SIGNAL_FUNCTIONS):
         delattr(signal, name)
-    signal.Signals = enum.IntEnum("Signals", {"SIGINT": 2, "SIGTERM": 15, "SIGBREAK": 21})
+    vars(signal)["Signals"] = enum.IntEnum("Signals", {"SIGINT": 2, "SIGTERM": 15, "SIGBREAK": 21})
     kill = os.kill
 
     def kill_of_windows(pid, number):
@@ -95,12 +95,13 @@ def without_posix():
     os.open = open_of_windows
 
 
+LOCKED: list[int] = []  # the descriptors that a lock was asked for, in order
+
+
 def locking(descriptor, mode, num_bytes):
     """As msvcrt does it: refused at first, as by somebody who holds the lock for a moment."""
-    import msvcrt
-
-    msvcrt.locked.append(descriptor)
-    if len(msvcrt.locked) == 1:
+    LOCKED.append(descriptor)
+    if len(LOCKED) == 1:
         raise PermissionError(13, "Permission denied")
 
 
@@ -115,9 +116,7 @@ def main():
         sys.stdout.write(f"\n=== exit code {app.run()}\n")
         sys.stdout.flush()
     if platform == "win32":
-        import msvcrt
-
-        sys.stdout.write(f"{len(msvcrt.locked)} locks\n")
+        sys.stdout.write(f"{len(LOCKED)} locks\n")
 
 
 if __name__ == "__main__":

@@ -38,12 +38,13 @@ def test_trials_are_trained_alone_and_together_without_the_compiler():
 
 
 def test_once_the_compiler_is_there_torch_wraps_as_it_does_without_us():
+    import torch._compile
     import torch._dynamo
 
     def plain(value):
         return value + 1
 
-    wrapped = torch._disable_dynamo(plain)
+    wrapped = torch._compile._disable_dynamo(plain)
     spare_compiler(wrapped)
     spared = getattr(plain, "__dynamo_disable")
     assert wrapped(1) == 2

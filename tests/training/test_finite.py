@@ -13,7 +13,8 @@ from tuner import Splits
 from tuner.errors import WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
-from tuner.training.finite import check_validation, spoiled_examples, warn_of_training
+from tuner.training.finite import check_validation, warn_of_training
+from tuner.training.spoiled import spoiled_examples
 
 
 class Regression(Tiny):

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,7 +230,7 @@ def test_a_training_leaves_the_callers_generators_alone(tmp_path):
 
 @pytest.mark.parametrize("augmentation", [Tiny, DrawsInAugmentation])
 @pytest.mark.parametrize("kind", ["all", "rarely", "subset"])
-def test_trials_together_have_the_bits_of_each_alone(kind, augmentation, tmp_path):
+def test_trials_together_have_the_bits_of_each_alone(kind, augmentation: Any, tmp_path):
     class Workload(augmentation):
         evaluation_batch_size = 40
 

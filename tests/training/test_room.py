@@ -1,5 +1,6 @@
 """The room that checkpoints take, known before a trial is trained."""
 
+import shutil
 from collections import namedtuple
 
 import pytest
@@ -12,7 +13,6 @@ from tuner import SearchSpace, log_uniform
 from tuner.errors import Paused
 from tuner.execution import inspection
 from tuner.rounds.plan import planned_trials
-from tuner.training import preflight
 from tuner.training.preflight import check_room, measured_price
 
 Usage = namedtuple("Usage", "total used free")
@@ -50,7 +50,7 @@ def test_a_disk_must_hold_three_checkpoints_before_a_trial_is_trained(optimizer,
     looked_at = []
 
     def disk_with(free):
-        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: looked_at.append(path) or Usage(0, 0, free))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: looked_at.append(path) or Usage(0, 0, free))
 
     disk_with(3_000_000 * one + 10_000)
     check_room(setting, trial)

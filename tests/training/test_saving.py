@@ -238,7 +238,7 @@ def test_what_is_saved_late_is_the_state_of_its_own_step(writes, tmp_path):
     recorder = Dying()
     with pytest.raises(Killed):
         train(tmp_path, recorder, study=study, workload=InStep(writes, until=14))
-    best, latest = recorder.updates[0].checkpoints
+    best, latest = recorder.updates[0].checkpoints or ()
     assert (best.step, latest.step) == (5, 5)
     assert canonical_digest(read_weights(tmp_path, best)) == canonical_digest(read_state(tmp_path, latest)["model"])
     recorder.record = partial(CuttingRecorder.record, recorder)
