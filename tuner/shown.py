@@ -5,7 +5,6 @@ the reading direction. Therefore every text that a person reads passes one of th
 logs, plots and pages. JSON and CSV keep every letter, because programs read them.
 """
 
-import logging
 import re
 import shlex
 import unicodedata
@@ -35,7 +34,7 @@ def shown(text: str) -> str:
 def shown_lines(text: str, indent: str = "  ") -> str:
     """`text` with its line breaks, later lines behind `indent`, so that no line looks like another message."""
     first, *others = text.split("\n")
-    return "\n".join([_line(first), *(indent * (line[:2] != indent) + _line(line) for line in others)])
+    return "\n".join([one_line(first), *(indent * (line[:2] != indent) + one_line(line) for line in others)])
 
 
 def in_html(text: str) -> str:
@@ -88,20 +87,8 @@ def commands_about(text: str, study_file: object) -> str:
     return _PLACEHOLDER.sub(lambda found: found[1] + word(study_file), text)
 
 
-def escape_logs() -> None:
-    """Keep every log record of this package on one line from now on, for all handlers."""
-    made = logging.getLogRecordFactory()
-
-    def escaped(*arguments: object, **named: object) -> logging.LogRecord:
-        record = made(*arguments, **named)
-        if record.name.split(".")[0] == "tuner":
-            record.msg, record.args = _line(record.getMessage()), ()
-        return record
-
-    logging.setLogRecordFactory(escaped)
-
-
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """`text` as one line of at most LONGEST_LINE characters."""
     return shortened(shown(text), LONGEST_LINE)
 
 

@@ -20,6 +20,7 @@ BASE = ("errors", "registry", "sources", "budget", "design", "records", "securit
 TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "errors": ((), ()),
     "shown": ((), ()),
+    "logs": (("shown",), ()),
     "system": (("errors",), ()),
     "registry": (("errors",), ()),
     "sources": (("errors",), ()),
@@ -33,7 +34,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "training": ((*BASE, "failpoints", "signals"), ("torch", "numpy", "safetensors")),
     "fused": ((*BASE, "failpoints", "signals", "training"), ("torch", "numpy")),
     "storage": ((*BASE, "failpoints"), ("sqlalchemy", "pydantic")),
-    "execution": ((*BASE, "failpoints", "signals", "training", "fused", "storage"), ("torch", "ray")),
+    "execution": ((*BASE, "logs", "failpoints", "signals", "training", "fused", "storage"), ("torch", "ray")),
     "progress": ((*BASE, "storage", "execution"), ("rich",)),
     "analysis": ((*BASE, "storage"), ("numpy", "scipy", "pandas")),
     "rounds": ((*BASE, "training", "storage", "execution", "analysis"), ("cmaes", "numpy", "optuna", "pandas")),
@@ -60,6 +61,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cli": (
         (
             *BASE,
+            "logs",
             "signals",
             "training",
             "fused",

@@ -19,7 +19,8 @@ from tuner import signals, system
 from tuner.cli.exit_codes import Exit, ending_of
 from tuner.cli.given import completed
 from tuner.errors import Interrupted, Paused
-from tuner.shown import escape_logs, shown, shown_lines
+from tuner.logs import escape_logs
+from tuner.shown import shown, shown_lines
 from tuner.signals import SHUTDOWN
 
 

@@ -21,8 +21,9 @@ from tuner.errors import DeviceLost, InputError, Interrupted, TrialsFailed, Tune
 from tuner.execution.channel import END, STOP, Channel
 from tuner.execution.in_process import InProcess
 from tuner.execution.remote_job import Setup, StudyTask, job_of, setup_from
+from tuner.logs import escape_logs
 from tuner.records import Claim, TrialUpdate
-from tuner.shown import escape_logs, shown_lines
+from tuner.shown import shown_lines
 from tuner.signals import HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, silent
 from tuner.storage.store import open_ledger
 
