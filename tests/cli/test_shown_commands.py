@@ -113,7 +113,7 @@ def test_the_study_of_the_readme_and_the_demo_can_be_priced_and_planned(tuner, f
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(18000)
 @pytest.mark.filterwarnings("default")
 def test_every_command_that_is_shown_ends_in_an_answer(tuner, folder):
     optuna_study(folder)
@@ -136,7 +136,7 @@ def test_every_command_that_is_shown_ends_in_an_answer(tuner, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(18000)
 def test_the_demo_ends_in_decisions(tuner, folder):
     """A budget, a verdict on each range of round 1, an answer to its question, and the winner against its rival."""
     ended = tuner("run", STUDY, "--yes")

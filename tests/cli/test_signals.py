@@ -10,7 +10,8 @@ import time
 import psutil
 import pytest
 from support.jobs import SLURM, Job, send, write_gated
-from support.processes import PATIENCE, started, told
+from support.patience import Patience, wait_for
+from support.processes import started, told
 from support.records import CURVES, rows
 
 STATES = "select state, count(*) from trial group by state order by 1"
@@ -146,8 +147,8 @@ def test_a_terminal_that_is_closed_ends_nothing_but_the_launch(tmp_path):
     if not pid:
         os.chdir(tmp_path)
         os.execv(sys.executable, [sys.executable, "-m", "tuner", "launch", "tiny.py", "--fuse", "off"])
-    end = time.monotonic() + PATIENCE
-    while not list(tmp_path.glob("here-*")) and time.monotonic() < end:
+    patience = Patience()
+    while not list(tmp_path.glob("here-*")) and patience.left():
         if select.select([terminal], [], [], 0.05)[0]:
             os.read(terminal, 4096)
     os.close(terminal)
@@ -165,7 +166,8 @@ def test_ctrl_c_ends_the_reader_of_what_it_says_too(tmp_path):
     job.launch.stdout.close()
     send([job.step], signal.SIGINT)
     (tmp_path / "go").touch()
-    assert job.launch.wait(PATIENCE) == 130
+    wait_for(lambda: job.launch.poll() is not None)
+    assert job.launch.returncode == 130
     job.launch.stdin.close()
     assert saved(tmp_path, 1)
 
@@ -176,10 +178,7 @@ def test_a_shell_that_starts_it_in_the_background_or_under_nohup_keeps_it(tmp_pa
     write_gated(tmp_path)
     command = f"nohup {sys.executable} -m tuner launch tiny.py --workers 2 & wait $!"
     shell = started(tmp_path, command, program=("-c", "import os, sys; os.execvp('sh', ['sh', '-c', sys.argv[1]])"))
-    end = time.monotonic() + PATIENCE
-    while len(list(tmp_path.glob("here-*"))) < 2:
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    wait_for(lambda: len(list(tmp_path.glob("here-*"))) >= 2, alive=[shell])
     launch = psutil.Process(shell.pid).children(recursive=True)
     send(launch, signal.SIGINT, signal.SIGHUP)
     (tmp_path / "go").touch()

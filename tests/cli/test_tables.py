@@ -68,7 +68,7 @@ def on_a_terminal(*arguments, columns=80):
             read += chunk
     except OSError:  # Linux: the other side was closed
         pass
-    assert run.wait(60) == 0, read.decode()
+    assert run.wait() == 0, read.decode()
     return read.decode().replace("\r", "")
 
 

@@ -15,6 +15,7 @@ import sqlite3
 import sys
 import threading
 import time
+from functools import partialmethod
 from itertools import count
 from pathlib import Path
 from unittest.mock import patch
@@ -40,7 +41,7 @@ from tuner.execution.machine import Machine
 from tuner.records import FinishedTrial, Measurement, State
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.identity import checkpoint_place
-from tuner.storage.store import open_ledger
+from tuner.storage.store import Ledger, open_ledger
 from tuner.storage.verify import study_problems
 
 for _module in pkgutil.iter_modules(tuner.cli.__path__, "tuner.cli."):
@@ -310,27 +311,35 @@ LEAST = 80  # passes after a claim: at least one commit of a checkpoint is among
 
 
 def hunted(folder, kills, seed, by):
-    """`kills` kills within one `tuner run --yes --expand 1`, which must end as if nobody had disturbed it.
+    """`kills` kills within `tuner run --yes --expand 1`, which must end as if nobody had disturbed it.
 
     by "count": after a random number of passes, enough to have committed something: whatever the machine does, each
-    life makes progress. by "moment": after a random time.
+    life makes progress. by "moment": after a random time, in which a slow machine may do nothing, so that nothing is
+    given up; a run that was quicker is followed by another one.
     """
     commit_often()
     undisturbed = Undisturbed(folder, "run")
+    if by == "moment":
+        Ledger.claim = partialmethod(Ledger.claim, max_attempts=1_000_000)
     calm, began = AfterTheClaim(), time.monotonic()
     assert command(undisturbed.copy("calm"), undisturbed.arguments, calm) == undisturbed.code
     seconds = (time.monotonic() - began) / kills
     passes = len((folder / "calm" / "passed").read_text().split()) // kills
-    place, generator, done = undisturbed.copy("hunted"), random.Random(seed), 0
-    while done < kills:  # three quarters of the way from kill to kill on average, so that there is work for all
+    generator, done, wrong = random.Random(seed), 0, []
+
+    def killer():  # three quarters of the way from kill to kill on average, so that there is work for all
         if by == "count":
-            killer = AfterTheClaim(passes=generator.randint(LEAST, 3 * passes // 2))
-        else:
-            killer = AfterTheClaim(seconds=generator.uniform(0.01, 1.5 * seconds))
-        if command(place, undisturbed.arguments, killer) != -signal.SIGKILL:
-            break
-        done += 1
-    return {"kills": done, "passes": passes * kills, "wrong": undisturbed.wrong(place)}
+            return AfterTheClaim(passes=generator.randint(LEAST, 3 * passes // 2))
+        return AfterTheClaim(seconds=generator.uniform(0.01, 1.5 * seconds))
+
+    for number in count():
+        place, before = undisturbed.copy(f"hunted-{number}"), done
+        while done < kills and command(place, undisturbed.arguments, killer()) == -signal.SIGKILL:
+            done += 1
+        wrong += undisturbed.wrong(place)
+        if done >= kills or done == before or wrong:
+            return {"kills": done, "passes": passes * kills, "wrong": wrong}
+    raise AssertionError("counting does not end")
 
 
 MODES = {function.__name__: function for function in (killed, hunted)}

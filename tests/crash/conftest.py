@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support.patience import MOVED, STILL
 
 LOOP = Path(__file__).with_name("loop.py")
 COMMANDS = LOOP.with_name("commands.py")
@@ -28,18 +28,17 @@ class Loop:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen([sys.executable, str(script)], env=environment, bufsize=0, **pipes)
 
-    def run(self, folder, mode, numbers, seconds, postgresql):
-        """What a mode found. None of its processes is left."""
+    def run(self, folder, mode, numbers, postgresql):
+        """What a mode found, however long it takes, as long as lives end. None of its processes is left."""
         asked = {"folder": str(folder), "mode": mode, "numbers": numbers, "postgresql": postgresql}
         self.process.stdin.write(json.dumps(asked).encode() + b"\n")
-        end = time.monotonic() + seconds
-        group = int(self._line(end))
+        group = int(self._line())
         try:
-            code = int(self._line(end))
+            code = self._end()
         except BaseException:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
-            self._line(end + 60.0)
+            self._end()
             raise
         sys.stderr.write((folder / "errors").read_text()[-4000:])  # shown where the test fails
         assert code == 0
@@ -47,9 +46,15 @@ class Loop:
             os.killpg(group, 0)
         return json.loads((folder / "result").read_text())
 
-    def _line(self, end):
-        ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))
-        assert ready, "the loop takes too long"
+    def _end(self):
+        """The exit code of the mode, once it is over."""
+        while (line := self._line()) == MOVED:
+            pass
+        return int(line.removeprefix(b"ended "))
+
+    def _line(self):
+        ready, _, _ = select.select([self.process.stdout], [], [], STILL)
+        assert ready, "no life has ended for ten minutes"
         return self.process.stdout.readline()
 
 
@@ -82,8 +87,8 @@ def crash_folder():
 def loop(loops, crash_folder):
     """Runs a mode of the loop in a process of its own, and returns what it found."""
 
-    def run(mode, *numbers, seconds=280, postgresql=False):
-        return loops.run(crash_folder, mode, numbers, seconds, postgresql)
+    def run(mode, *numbers, postgresql=False):
+        return loops.run(crash_folder, mode, numbers, postgresql)
 
     return run
 
@@ -92,7 +97,7 @@ def loop(loops, crash_folder):
 def command_loop(command_loops, crash_folder):
     """The same, of the loop that kills commands."""
 
-    def run(mode, *asked, seconds=280):
-        return command_loops.run(crash_folder, mode, asked, seconds, False)
+    def run(mode, *asked):
+        return command_loops.run(crash_folder, mode, asked, False)
 
     return run

@@ -19,6 +19,7 @@ import torch
 import torch.utils.serialization  # which the first checkpoint imports
 from sqlalchemy import create_engine, text
 from storage.postgres import Server
+from support.patience import MOVED
 from support.tiny import Tiny, tiny_study
 
 from tuner import failpoints
@@ -179,21 +180,33 @@ def life(place, workload=None, **options):
 
 
 def ended(number):
-    """The exit code of a child, once it is over; minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    """The exit code of a child, once it is over; minus the signal that killed it. Who waits for a mode is told."""
+    code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    tell()
+    return code
+
+
+def tell():
+    """A line for who waits: something was done."""
+    if _heard:
+        os.write(1, MOVED)
+
+
+_heard = []  # whether the modes are asked for by somebody who reads lines
 
 
 def serve(carry_out):
     """Carry out what each line of the input asks for, in a process group of its own; its folder's `result` holds what
-    was found, and what was printed there is in `errors`.
+    was found, and what was printed there is in `errors`. Said are its group, a point for each life, and its end.
     """
+    _heard.append(True)
     for line in sys.stdin:
         group = child(lambda: _alone(carry_out, json.loads(line)))  # noqa: B023
         with suppress(PermissionError, ProcessLookupError):  # it did so itself
             os.setpgid(group, group)
         sys.stdout.write(f"{group}\n")
         sys.stdout.flush()
-        sys.stdout.write(f"{ended(group)}\n")
+        sys.stdout.write(f"ended {ended(group)}\n")
         sys.stdout.flush()
 
 

@@ -159,8 +159,8 @@ class Hunter:
     def _trouble(self, place, workers):
         if not isinstance(self.databases, Postgres):
             return
-        end = time.monotonic() + 30.0  # a server that is away when a worker begins is a wrong address
-        while not all(place.door(worker).exists() for worker in workers) and time.monotonic() < end:
+        # A server that is away when a worker begins is a wrong address.
+        while not all(place.door(worker).exists() or over(worker) for worker in workers):
             time.sleep(0.02)
         self.databases.cut_connections()
         if self.killed > (self.stops + 1) * self.kills_per_stop:
@@ -168,6 +168,11 @@ class Hunter:
             self.databases.server.stop("immediate")
             time.sleep(self.generator.uniform(0.0, 1.0))
             self.databases.server.start()
+
+
+def over(process):
+    """Whether a child has ended; how can still be asked."""
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def unanswered(databases, studies, every):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.patience import STILL
 from support.study_files import write_study
 
 pytestmark = [
@@ -24,7 +25,7 @@ def test_read_a_study_runs_and_shows_its_plots(tuner, tmp_path, monkeypatch):
     assert tuner("run", study, "--yes").code == 0
     notebook = nbformat.read(NOTEBOOKS / "read_a_study.ipynb", as_version=4)
     monkeypatch.setenv("TUNER_STORAGE", str(tmp_path / "runs" / "tuner.sqlite"))
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=os.fspath(tmp_path))
+    nbclient.NotebookClient(notebook, timeout=STILL, kernel_name="python3").execute(cwd=os.fspath(tmp_path))
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 5, "sweep, best steps, axes, isolation, curves"
@@ -38,7 +39,7 @@ def test_import_an_optuna_study_runs_and_shows_findings_and_plots(tmp_path):
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOKS / "import_an_optuna_study.ipynb", as_version=4)
     resources = {"metadata": {"path": os.fspath(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
+    nbclient.NotebookClient(notebook, timeout=STILL, kernel_name="python3", resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 3
     shown = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
@@ -60,7 +61,7 @@ def test_run_a_study_trains_a_campaign_that_is_defined_in_a_cell(tmp_path, monke
     again = nbformat.v4.new_code_cell("Spirals.batch_size = 8\ntuner.launch(campaign)")  # an edited cell, run again
     notebook.cells.append(again)
     resources = {"metadata": {"path": os.fspath(tmp_path)}}
-    client = nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources)
+    client = nbclient.NotebookClient(notebook, timeout=STILL, kernel_name="python3", resources=resources)
     with pytest.raises(nbclient.exceptions.CellExecutionError, match=r"value Spirals\.batch_size changed"):
         client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -8,11 +8,11 @@ import re
 import sqlite3
 import stat
 import sys
-import time
 
 import psutil
 import pytest
-from support.processes import PATIENCE, started
+from support.patience import wait_for
+from support.processes import started
 from support.study_files import write_study
 
 NAME = "=cmd()|'; DROP TABLE trial; -- <script>alert(1)</script> $x_{$ ../../up"
@@ -153,11 +153,8 @@ def test_nothing_listens_while_workers_train(tmp_path):
         {step}"""
     write_study(tmp_path, trials=2, replace=[(step, note.strip())])
     launcher = started(tmp_path, "launch", "tiny.py", "--workers", "2")
-    family, end = psutil.Process(launcher.pid), time.monotonic() + PATIENCE
-    while len(list(tmp_path.glob("*.trains"))) < 2:
-        assert launcher.poll() is None, launcher.communicate()[1]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    family = psutil.Process(launcher.pid)
+    wait_for(lambda: len(list(tmp_path.glob("*.trains"))) >= 2, alive=[launcher])
     processes = [family, *family.children(recursive=True)]
     listening = [found.laddr for one in processes for found in one.net_connections("inet") if not found.raddr]
     launcher.kill()

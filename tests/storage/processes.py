@@ -40,7 +40,7 @@ def drained_by(workers: list[subprocess.Popen[str]]) -> list[list[int]]:
     _tell(workers)
     firsts = [_heard(worker) for worker in workers]
     _tell(workers)
-    others = [worker.communicate(timeout=1500)[0].split() for worker in workers]
+    others = [worker.communicate()[0].split() for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * len(workers)
     return [[int(number) for number in (first, *rest)] for first, rest in zip(firsts, others, strict=True)]
 

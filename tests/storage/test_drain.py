@@ -14,7 +14,7 @@ from tuner.storage.store import Ledger
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(9000)
 def test_sixteen_processes_drain_ten_thousand_claims_each_once(
     url: str,
     ledger: Ledger,

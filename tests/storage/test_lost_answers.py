@@ -14,6 +14,7 @@ from sqlalchemy import update as sql_update
 from storage.conftest import empty_database
 from storage.postgres import Server
 from storage.proxy import Proxy
+from support.patience import STILL
 
 from tuner import failpoints
 from tuner.design.study import Study
@@ -170,7 +171,7 @@ def test_two_transactions_in_a_deadlock_both_come_to_an_end(
                 mine = (trial.c.study_id == study_id) & (trial.c.number == number)
                 connection.execute(sql_update(trial).where(mine).values(attempt=trial.c.attempt + 1))
                 if len(tries) <= 2 and number == first:
-                    both.wait(60.0)
+                    both.wait(STILL)
 
         ledger._database.write(work)
 

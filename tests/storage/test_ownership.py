@@ -43,7 +43,7 @@ def test_a_trial_has_one_owner_in_any_order_of_events(ledger, study, make_trial)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(18000)
 def test_a_trial_has_one_owner_in_many_long_orders_of_events(ledger, study, make_trial):
     check(ledger, study, make_trial, *LONG)
 

@@ -11,6 +11,7 @@ import time
 import pytest
 from sqlalchemy.exc import OperationalError
 from storage.postgres import USER, Server, free_port, programs
+from support.patience import STILL, Patience, wait_for
 
 from tuner.cli.given import GIVEN, note_storage, place_options
 from tuner.errors import Paused, ServerFull, StorageError, Unreachable
@@ -155,7 +156,7 @@ def test_a_full_server_is_waited_for_and_then_a_pause(small, monkeypatch, caplog
         with caplog.at_level(logging.WARNING), pytest.raises(ServerFull, match="raise its max_connections"):
             open_ledger(address(small, "worker"))
         assert caplog.text.count("waiting for one, for 1 s") == 1
-        monkeypatch.setattr(engine, "FULL_SECONDS", 60.0)
+        monkeypatch.setattr(engine, "FULL_SECONDS", STILL)
         release = threading.Timer(1.0, held.pop().close)
         release.start()
         with open_ledger(address(small, "worker")):
@@ -176,9 +177,7 @@ def test_a_process_keeps_one_connection_whatever_its_threads_did(small, study):
             thread.join()
         with psycopg.connect(small.url) as watching:
             query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'worker'"
-            end = time.monotonic() + 60  # a connection that was closed is seen for a moment
-            while watching.execute(query).fetchone()[0] != 1:
-                assert time.monotonic() < end, "more than one connection is kept"
+            wait_for(lambda: watching.execute(query).fetchone()[0] == 1)  # a closed one is seen for a moment
 
 
 @pytest.mark.slow
@@ -214,10 +213,10 @@ def test_pgbouncer_that_pools_transactions_serves_many_clients(small, study, tmp
 
 
 def opened_soon(url):
-    end = time.monotonic() + 60
+    patience = Patience()
     while True:
         try:
             return open_ledger(url)
         except (StorageError, Unreachable):
-            assert time.monotonic() < end, "waited in vain"
+            patience.left()
             time.sleep(0.1)

@@ -2,11 +2,11 @@
 
 import os
 import signal
-import time
 
 import psutil
 
-from support.processes import PATIENCE, started, told
+from support.patience import wait_for
+from support.processes import started, told
 from support.study_files import write_study
 
 # Each process waits at its 40th loss, or at some batch of an evaluation, until the test lets it go on.
@@ -43,11 +43,7 @@ class Job:
 
     def gated(self, count):
         """Wait until so many processes train; all processes of the launch: it first, then the workers, by their id."""
-        end = time.monotonic() + PATIENCE
-        while len(list(self.folder.glob("here-*"))) < count:
-            assert self.launch.poll() is None, self.launch.communicate()[1]
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.01)
+        wait_for(lambda: len(list(self.folder.glob("here-*"))) >= count, alive=[self.launch])
         self.family = [self.step, *self.step.children(recursive=True)]
         return self.family
 
@@ -70,9 +66,13 @@ class Job:
         """Let it go on; its exit code and its words. None of its processes is left."""
         (self.folder / "go").touch()
         code, err = told(self.launch)
-        _, alive = psutil.wait_procs(self.family[1:], timeout=10.0)
-        assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+        wait_for(lambda: all_gone(self.family[1:]))
         return code, err
+
+
+def all_gone(family):
+    """Whether each of some processes is over; nobody may have asked yet how it ended."""
+    return not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 def write_gated(folder, batch=None):

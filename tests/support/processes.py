@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-import time
 
 import psutil
 
-PATIENCE = 120.0  # seconds, of a machine that is busy with something else
+from support.patience import all_said, wait_for
 
 
 def started(folder, *arguments, program=("-m", "tuner"), stdin=subprocess.PIPE, **environment):
@@ -19,14 +18,11 @@ def started(folder, *arguments, program=("-m", "tuner"), stdin=subprocess.PIPE, 
 
 def wait_until_stopped(process):
     """Wait until the process stopped itself, at a failpoint say: where it is then, no clock decides."""
-    seen, end = psutil.Process(process.pid), time.monotonic() + PATIENCE
-    while seen.status() != psutil.STATUS_STOPPED:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+    seen = psutil.Process(process.pid)
+    wait_for(lambda: seen.status() == psutil.STATUS_STOPPED, alive=[process])
 
 
 def told(process):
     """Exit code and what was said on stderr, once it has ended."""
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = all_said(process)
     return process.returncode, err

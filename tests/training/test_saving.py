@@ -10,6 +10,7 @@ from functools import partial
 
 import pytest
 import torch
+from support.patience import STILL, Patience
 from support.tiny import CuttingRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from training.test_resume import AwayRecorder, meaning, trained
 
@@ -99,9 +100,8 @@ def beside():
 
 
 def wait(condition):
-    end = time.monotonic() + 120.0
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
+    patience = Patience()
+    while not condition() and patience.left():
         time.sleep(0.001)
 
 
@@ -374,7 +374,7 @@ def test_an_update_waits_until_the_state_of_its_optimizer_is_copied_and_the_next
     free, copies = threading.Event(), Copies()
     state, optimizer = state_of(torch.Generator().manual_seed(0))
     expected = canonical_digest(state)
-    helper.submit(free.wait, 120.0)
+    helper.submit(free.wait, STILL)
     copy, copied = copies.of(state, optimizer, helper)
     threading.Timer(0.05, free.set).start()
     step(optimizer)
