@@ -8,11 +8,12 @@ from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.execution.machine import COMMIT_SECONDS, Lease, Machine
+from tuner.execution.machine import Lease, Machine
 from tuner.execution.workers import Workers
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
+from tuner.training.settings import COMMIT_SECONDS
 
 STALL_SECONDS = 60.0
 LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"

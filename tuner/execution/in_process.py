@@ -31,7 +31,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
 from tuner.training.determinism import settle_determinism
 from tuner.training.engine import Engine
-from tuner.training.numerics import Profile
+from tuner.training.settings import Profile
 from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
