@@ -100,7 +100,7 @@ def test_a_training_label_that_is_nan_is_said_before_and_after_and_by_the_check(
 
 
 def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path, monkeypatch):
-    from tuner.execution import inspection
+    from tuner.training import inspection
 
     looked = []
     look = inspection.check_validation
@@ -114,7 +114,7 @@ def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path
 
 
 def test_one_launch_tries_one_update_once(tuner, tmp_path, monkeypatch):
-    from tuner.execution import inspection
+    from tuner.training import inspection
 
     tried = []
     check = inspection.check_workload
@@ -127,7 +127,7 @@ def test_the_first_trial_of_each_optimizer_is_tried(tmp_path, monkeypatch):
     """A gradient that suits one optimizer need not suit another."""
     tried = []
     monkeypatch.setattr(
-        "tuner.execution.inspection.check_workload", lambda setting, trial: tried.append(trial.point["optimizer"])
+        "tuner.training.inspection.check_workload", lambda setting, trial: tried.append(trial.point["optimizer"])
     )
     session = SimpleNamespace(name="w", loaded=loaded(Tiny(), tmp_path), ledger=SimpleNamespace(campaigns=list))
     points = [Point.of({"optimizer": name}) for name in ("sgd", "sgd", "adamw", "sgd")]
