@@ -102,7 +102,7 @@ def test_a_training_label_that_is_nan_is_said_before_and_after_and_by_the_check(
 
 
 def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path, monkeypatch):
-    from tuner.execution import inspection
+    from tuner.training import inspection
 
     looked = []
     monkeypatch.setattr(inspection, "check_validation", lambda *given: looked.append(1) or check_validation(*given))
@@ -115,7 +115,7 @@ def test_the_validation_split_is_looked_at_once_for_all_launches(tuner, tmp_path
 
 
 def test_one_launch_tries_one_update_once(tuner, tmp_path, monkeypatch):
-    from tuner.execution import inspection
+    from tuner.training import inspection
 
     tried = []
     monkeypatch.setattr(inspection, "check_workload", lambda *given: tried.append(1) or check_workload(*given))
@@ -127,7 +127,7 @@ def test_the_first_trial_of_each_optimizer_is_tried(tmp_path, monkeypatch):
     """A gradient that suits one optimizer need not suit another."""
     tried = []
     monkeypatch.setattr(
-        "tuner.execution.inspection.check_workload", lambda setting, trial: tried.append(trial.point["optimizer"])
+        "tuner.training.inspection.check_workload", lambda setting, trial: tried.append(trial.point["optimizer"])
     )
     session = SimpleNamespace(name="w", loaded=loaded(Tiny(), tmp_path), ledger=SimpleNamespace(campaigns=list))
     points = [Point.of({"optimizer": name}) for name in ("sgd", "sgd", "adamw", "sgd")]

@@ -3,17 +3,20 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
+from support import slope
 from support.bench import Bench, Heard
 from support.loaded import loaded
+from support.slope import SlopeEngine
 from support.tiny import Tiny
 
 from tuner.errors import InputError, NotFusible, StudyChanged
 from tuner.execution.in_process import InProcess
 from tuner.execution.machine import Lease, Machine, Quota, machine_from
-from tuner.execution.remote_job import StudyTask, job_of, setup_from, setup_of, task_of
+from tuner.execution.remote_job import StudyTask, engine_named, job_of, setup_from, setup_of, task_of
 from tuner.records import Promises, State
 from tuner.storage.store import open_ledger
 from tuner.training.alone import Alone
@@ -69,11 +72,35 @@ def test_what_an_engine_does_not_promise_is_not_used(tmp_path):
     trains, whole, bare = [], Bench(tmp_path / "whole"), Bench(tmp_path / "bare")
     whole.run(1, backend=InProcess(), fuse=4)
     with pytest.raises(NotFusible, match=r"the engine of this study trains each trial for itself.*--fuse off"):
-        bare.run(1, backend=InProcess(Bare), fuse=4)
-    bare.run(1, backend=InProcess(lambda setup: trains.append(setup) or Bare(setup)), fuse="auto")
+        bare.run(1, backend=InProcess(), engine=Bare, fuse=4)
+    bare.run(1, backend=InProcess(), engine=lambda setup: trains.append(setup) or Bare(setup), fuse="auto")
     assert bare.rows() == whole.rows()
     assert len(trains) == 1, "an engine for each study, and not for each trial"
     assert bare.rows("select count(*) from conclusion where kind = 'fusion'") == [(0,)], "no group was probed"
+
+
+def test_worker_processes_train_by_the_same_engine(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(slope.__file__).parents[1]))
+    here, there = Bench(tmp_path / "here"), Bench(tmp_path / "there")
+    here.run(0, engine=SlopeEngine)
+    there.run(2, engine=SlopeEngine)
+    assert there.rows() == here.rows()
+    metrics = {name for (name,) in there.rows("select name from metric")}
+    assert metrics == {"validation/loss", "batch/loss"}, "torch would have measured more"
+
+
+def test_an_engine_crosses_by_its_name(tmp_path):
+    bench = Bench(tmp_path)
+    here = partial(loaded, Tiny(), tmp_path, study_file=bench.file)
+    for engine, name in ((Alone, "tuner.training.alone:Alone"), (SlopeEngine, "support.slope:SlopeEngine")):
+        sent = setup_of(here(engine=engine), bench.url, Machine(tmp_path))
+        assert sent.engine == name
+        assert setup_from(json.loads(json.dumps(sent.as_json()))).load().engine is engine
+    for nameless in (lambda setup: Alone(setup), partial(Alone)):
+        with pytest.raises(InputError, match=r"find an engine by its name in a module, and .* has none there"):
+            setup_of(here(engine=nameless), bench.url, Machine(tmp_path))
+    with pytest.raises(InputError, match=r"the engine support\.slope:Gone cannot be loaded here: .*Gone"):
+        engine_named("support.slope:Gone")
 
 
 def test_a_workload_without_a_study_file_stays_in_its_process(tmp_path):

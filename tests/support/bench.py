@@ -8,11 +8,13 @@ from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Job, Silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.execution.machine import COMMIT_SECONDS, Lease, Machine
+from tuner.execution.machine import Lease, Machine
 from tuner.execution.workers import Workers
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
+from tuner.training.alone import Alone
+from tuner.training.settings import COMMIT_SECONDS
 
 STALL_SECONDS = 60.0
 LOSS = "return F.cross_entropy(model(batch[0]), batch[1])"
@@ -37,6 +39,7 @@ class Bench:
         fuse="off",
         when_read=lambda: None,
         backend=None,
+        engine=Alone,
     ):
         _, campaign = load_campaign(self.file)
         study = study_of_round(campaign, 1, campaign.rounds[0].max_train_steps)
@@ -46,7 +49,7 @@ class Bench:
                 root, "cpu", fuse=fuse, lease=Lease(lease_seconds), commit_seconds=0.0 if count else COMMIT_SECONDS,
                 worker_count=count or 1, stall_seconds=STALL_SECONDS,
             )  # fmt: skip
-            local = LoadedWorkload(campaign.workload, machine, self.file)
+            local = LoadedWorkload(campaign.workload, machine, self.file, engine)
             row = ledger.start_study("tiny", study, local.fingerprint())
             ledger.plan_trials(row.study_id, planned_trials(study))
             when_read()

@@ -7,9 +7,9 @@ from tuner.execution.machine import Machine
 from tuner.training.alone import Alone
 
 
-def loaded(workload, root, *, study_file=None, **options):
-    return LoadedWorkload(workload, Machine(root, **options), study_file)
+def loaded(workload, root, *, study_file=None, engine=Alone, **options):
+    return LoadedWorkload(workload, Machine(root, **options), study_file, engine)
 
 
-def train(loaded, ledger, row, listener=None, stop=lambda: False, engine=Alone):
-    InProcess(engine).run(Job(ledger, row, loaded), listener or Silent(), stop)
+def train(loaded, ledger, row, listener=None, stop=lambda: False):
+    InProcess().run(Job(ledger, row, loaded), listener or Silent(), stop)

@@ -11,7 +11,7 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform
 from tuner.errors import Paused
-from tuner.execution import inspection
+from tuner.execution.inspection import inspect
 from tuner.rounds.plan import planned_trials
 from tuner.training.preflight import check_room, measured_price
 
@@ -73,7 +73,7 @@ def test_a_disk_must_hold_three_checkpoints_before_a_trial_is_trained(optimizer,
 )
 def test_room_is_asked_for_the_trials_that_train_at_once(fuse, processes, at_once, tmp_path, monkeypatch):
     study, asked = tiny_study(num_trials=4), []
-    monkeypatch.setattr(inspection, "check_room", lambda setting, trial, count: asked.append(count))
+    monkeypatch.setattr("tuner.training.inspection.check_room", lambda setting, trial, count: asked.append(count))
     tiny = loaded(Tiny(), tmp_path, device="cpu", fuse=fuse, worker_count=processes)
-    inspection.inspect(tiny, study, planned_trials(study), validation_seconds=None, room=True)
+    inspect(tiny, study, planned_trials(study), validation_seconds=None, room=True)
     assert asked == [at_once], "at most the four trials of the study"

@@ -40,7 +40,7 @@ from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import open_ledger
 from tuner.storage.studies import StudyRow
 from tuner.training import checkpoints as checkpoint_files
-from tuner.training.numerics import Profile
+from tuner.training.settings import Profile
 
 Declared = Campaign | str | Path  # a campaign, or the path of its study file
 WorkerCount = int | Literal["auto"]

@@ -1,6 +1,7 @@
 """`tuner best`: the best configuration, how to get it again, and its weights."""
 
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tuner.cli.reading_options import BestOptions
 from tuner.cli.tables import readable
 from tuner.errors import StorageError
 from tuner.reading import Winner, load
+from tuner.records.promises import common_promises
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.studies import LaunchRow
 
@@ -26,7 +28,7 @@ def best(options: BestOptions) -> None:
         launches = ledger.launches(winner.row.study_id)
         source = winner.row.study.source
         file = Path(options.study) if source else study_file_of(ledger, winner.row.study_id, options.study)
-        told = described_winner(winner, file, launches[0] if launches else None)
+        told = described_winner(winner, file, launches)
         if options.form is Format.table:
             print_winner(told, winner.headline.words)
         else:
@@ -35,7 +37,7 @@ def best(options: BestOptions) -> None:
             export_weights(winner, folder_to_read(ledger, options.checkpoints), options.export)
 
 
-def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None) -> dict[str, Any]:
+def described_winner(winner: Winner, study_file: Path, launches: Sequence[LaunchRow]) -> dict[str, Any]:
     """Plain data about the winner, for JSON and for people.
 
     `value` is what the configuration gives (`value_kind`), `selected_value` that of the trial that is named, whose
@@ -64,9 +66,10 @@ def described_winner(winner: Winner, study_file: Path, launch: LaunchRow | None)
         "optimizer": record.point.get("optimizer", study.optimizer),
         "seed": record.seed,
         "exact": record.exact,
+        "why_inexact": None if record.exact else common_promises(one.promises for one in launches).why_inexact,
         "data_seed": record.data_seed,
         "checkpoint": winner.checkpoint.file if winner.checkpoint else None,
-        "revision": launch.revision if launch else {},
+        "revision": launches[0].revision if launches else {},
         "reproduce": reproduce,
     }
 
@@ -88,7 +91,7 @@ def print_winner(told: dict[str, Any], words: str) -> None:
         changed = " with uncommitted changes" if revision.get("uncommitted") else ""
         show(f"  code: commit {revision['commit'][:12]}{changed}")
     if not told["exact"]:
-        show("  exact=false: trained under more than one set of Numerics, so a replay gives other bits")
+        show(f"  exact=false: {told['why_inexact']}, so a replay may give other bits")
     show(f"  reproduce: {told['reproduce']}", whole=True)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tuner.analysis.frames import promises_of
 from tuner.analysis.round_frames import campaign_name
 from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.exit_codes import Exit
@@ -13,7 +14,7 @@ from tuner.cli.output import emit_frame, next_step, readable_bytes, say
 from tuner.cli.places import opened
 from tuner.cli.reading_options import StatusOptions
 from tuner.cli.storage_options import AdoptStorageOptions, BackupOptions, VerifyOptions
-from tuner.shown import word
+from tuner.shown import shown, word
 from tuner.storage.copies import FolderAdoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
 from tuner.storage.identity import checkpoint_place
@@ -39,11 +40,20 @@ def verify(options: VerifyOptions) -> Exit:
         name = campaign_name(ledger, options.study)
         root, is_ours = checked_folder(ledger, name, options.checkpoints, repair=options.repair)
         found = problems_of(ledger, name, root, is_ours=is_ours)
+        say_what_is_not_promised(ledger, name)
     if not len(found):
         say(f"{name}: every file, digest, curve and state is as recorded")
         return Exit.FINE
     emit_frame(found, options.form)
     return Exit.FINDING
+
+
+def say_what_is_not_promised(ledger: Ledger, campaign: str) -> None:
+    """Name the studies whose curves nobody can compare bit for bit, which is no problem of the records."""
+    for row in ledger.studies(campaign):
+        missing = promises_of(ledger, [row]).missing_of(["exact_resume", "deterministic"])
+        if missing:
+            say(f"note: the curves of {shown(row.study.name)} cannot be compared bit for bit: {'; '.join(missing)}")
 
 
 def backup(options: BackupOptions) -> None:

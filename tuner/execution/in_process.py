@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
 
 from tuner.errors import (
     DeviceLost,
@@ -28,11 +27,7 @@ from tuner.storage.liveness import worker_id
 from tuner.storage.ownership import ensure_claimed, refuse_if_lost
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.alone import Alone
-from tuner.training.determinism import settle_determinism
-from tuner.training.engine import Engine
-from tuner.training.numerics import Profile
-from tuner.training.setup import TrainingSetup
+from tuner.training.settings import Profile
 
 _log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5  # at most; at first a tenth of the time that was waited
@@ -43,19 +38,13 @@ SAME_FAILURES = 3  # so many trials failing alike, with none that went well, are
 
 
 class InProcess:
-    """Trains the trials of a study in this process, one after the other or as stacked models.
-
-    engine: makes the way of training from the setup of a study; by default trials are trained in torch.
-    """
-
-    def __init__(self, engine: Callable[[TrainingSetup], Engine[Any]] = Alone) -> None:
-        self.engine = engine
+    """Trains the trials of a study in this process by the engine of its workload, one after the other or together."""
 
     def run(self, job: Job, listener: Listener, stop: Stop) -> None:
         root = job.workload.machine.checkpoint_root
         folder_identity = retried(lambda: ensure_claimed(job.ledger, root), stop)
         check_profile(job.ledger, job.row, job.workload.machine.profile)
-        study = _Study(job, self.engine, listener, stop)
+        study = _Study(job, listener, stop)
         with SHUTDOWN.in_hand(study.release_all):
             while not stop():
                 refuse_if_lost(root, folder_identity)
@@ -77,19 +66,16 @@ class InProcess:
 class _Study:
     """The trials of a study as this process claims, trains and reports them."""
 
-    def __init__(
-        self, job: Job, engine: Callable[[TrainingSetup], Engine[Any]], listener: Listener, stop: Stop
-    ) -> None:
+    def __init__(self, job: Job, listener: Listener, stop: Stop) -> None:
         self.job, self.ledger, self.row = job, job.ledger, job.row
         self.machine = job.workload.machine
         self.listener = listener
         self.stop = stop
         self.finder = job.workload.finder(job.ledger, job.row.study)
         fingerprint = job.workload.fingerprint(job.row.study)
-        self.setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
-        made = engine(self.setup)
-        self.promises = made.promises
-        self.planner = FusionPlanner(job, made, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
+        setup = job.workload.setup(job.row.study, job.checkpoint_place, stop, fingerprint)
+        self.engine = job.workload.engine(setup)
+        self.planner = FusionPlanner(job, self.engine, RetryingRecorder(job.ledger, stop), listener.trial_stepped)
         self.worker = worker_id()
         self.held: list[Claim] = []
         self.failures: list[str] = []  # reasons of the last trials, where these failed
@@ -136,7 +122,7 @@ class _Study:
         beats = heartbeat(self.ledger, claims, lease.seconds / BEATS) if lease.renewed_here else nullcontext()
         try:
             with beats:
-                settle_determinism(self.setup, claims[0].trial)
+                self.engine.settle(claims[0].trial)
                 group = self.planner.group(self._with_prefixes(claims))
                 yield group
                 self.planner.note_trained(group)
@@ -155,7 +141,7 @@ class _Study:
         self.waited = 0.0
 
     def _with_prefixes(self, claims: Sequence[Claim]) -> Sequence[Claim]:
-        return retried(lambda: self.finder.offered(claims), self.stop) if self.promises.prefixes else claims
+        return retried(lambda: self.finder.offered(claims), self.stop) if self.engine.promises.prefixes else claims
 
     def _keep_within_quota(self) -> None:
         if self.machine.quota is not None:

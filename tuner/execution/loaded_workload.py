@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,8 @@ from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
 from tuner.records import Promises
 from tuner.storage.store import Ledger
-from tuner.training.alone import promised_on
+from tuner.training.alone import Alone
+from tuner.training.engine import Engine, EngineMaker
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.setup import Data, TrainingSetup
@@ -34,11 +36,15 @@ class LoadedWorkload:
     The data are read when they are first needed. study_file: where the workload is declared; by default the file of
     its class. Raises WorkloadError for a workload with an argument that has no digest, before any of its methods runs.
 
-    inspected: what was inspected in this process and is not inspected again (see `inspection`).
+    engine: how its trials are trained, by whichever backend and in whichever process; by default in torch.
+    inspected: what was inspected in this process and is not inspected again (see `training.engine.Asked`).
     """
 
-    def __init__(self, workload: Workload, machine: Machine, study_file: Path | None = None) -> None:
+    def __init__(
+        self, workload: Workload, machine: Machine, study_file: Path | None = None, engine: EngineMaker = Alone
+    ) -> None:
         self.workload = workload
+        self.engine = engine
         self.machine = machine
         self.study_file = study_file
         self.identifier = Identifier(workload, study_file)
@@ -51,10 +57,13 @@ class LoadedWorkload:
         """Write checkpoints to this folder from now on; processes that start later do so, too."""
         self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
 
-    @property
-    def promises(self) -> Promises:
-        """What may be relied on for the trials that are trained here."""
-        return promised_on(self.device)
+    def engine_for(self, study: Study) -> Engine[Any]:
+        """The engine of a study, as it inspects and as it promises; a backend makes its own, which trains."""
+        return self.engine(self.setup(study))
+
+    def promises(self, study: Study) -> Promises:
+        """What may be relied on for the trials of a study that are trained here."""
+        return self.engine_for(study).promises
 
     @cached_property
     def data(self) -> Data:
@@ -93,6 +102,8 @@ class LoadedWorkload:
 
     def saved_steps(self, ledger: Ledger, study: Study, trials: Sequence[Trial]) -> list[int]:
         """The first steps that each trial would inherit from one trained before (`design.prefix`)."""
+        if not self.promises(study).prefixes:
+            return [0] * len(trials)
         return saved_steps(self.finder(ledger, study), trials)
 
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:

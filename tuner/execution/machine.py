@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tuner.errors import InputError
+from tuner.training.settings import COMMIT_SECONDS, Profile
 
 LEASE_SECONDS = 120.0
-COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is replayed exactly after a crash
 STALL_SECONDS = 1800.0  # a worker that makes no step for so long is replaced
 MOST_TRIALS = 1024  # of one group
 Fuse = int | Literal["auto", "off"]
@@ -55,7 +55,7 @@ class Machine:
     device: str | None = None
     threads: int = 1
     fuse: Fuse = "off"
-    profile: Literal["exact", "fast"] = "exact"
+    profile: Profile = "exact"
     allow_inexact: bool = False
     quota: Quota | None = None
     lease: Lease = Lease()

@@ -6,6 +6,8 @@ sends a `StudyTask` for each job, and lets `InProcess` train the job that `job_o
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +19,60 @@ from tuner.execution.identifying import MoreCode
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, machine_from
 from tuner.storage.store import Ledger
+from tuner.training.engine import EngineMaker
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a process loads. The URL may hold a password, so a setup is never put on a command line."""
+    """What a process loads. The URL may hold a password, so a setup is never put on a command line.
+
+    engine: how trials are trained, as "module:attribute"; the module may be the study file or lie beside it.
+    """
 
     study_file: Path
     url: str
     machine: Machine
+    engine: str
 
     def as_json(self) -> dict[str, Any]:
-        return {"study_file": str(self.study_file), "url": self.url, "machine": self.machine.as_json()}
+        machine = self.machine.as_json()
+        return {"study_file": str(self.study_file), "url": self.url, "machine": machine, "engine": self.engine}
 
     def load(self) -> LoadedWorkload:
-        """The workload of the study file, on the machine."""
+        """The workload of the study file, on the machine, with its engine. Raises InputError where there is none."""
         _, campaign = load_campaign(self.study_file)
-        return LoadedWorkload(campaign.workload, self.machine, self.study_file)
+        return LoadedWorkload(campaign.workload, self.machine, self.study_file, engine_named(self.engine))
 
 
 def setup_of(loaded: LoadedWorkload, url: str, machine: Machine) -> Setup:
-    """What another process loads to have this workload. Raises InputError without a study file."""
+    """What another process loads to have this workload. Raises InputError where it could not find all of it."""
     if loaded.study_file is None:
         raise InputError("other processes load a workload from its study file, and this one has none")
-    return Setup(loaded.study_file.resolve(), url, machine)
+    return Setup(loaded.study_file.resolve(), url, machine, name_of_engine(loaded.engine))
 
 
 def setup_from(data: Mapping[str, Any]) -> Setup:
     """The value that `Setup.as_json` wrote."""
-    return Setup(Path(data["study_file"]), data["url"], machine_from(data["machine"]))
+    return Setup(Path(data["study_file"]), data["url"], machine_from(data["machine"]), data["engine"])
+
+
+def name_of_engine(engine: EngineMaker) -> str:
+    """The name by which another process finds an engine. Raises InputError for one that has none, as a lambda."""
+    module, attribute = getattr(engine, "__module__", ""), getattr(engine, "__qualname__", "<nameless>")
+    name = f"{module}:{attribute}"
+    if module in ("", "__main__") or "<" in attribute or engine_named(name) is not engine:
+        raise InputError(f"other processes find an engine by its name in a module, and {engine!r} has none there")
+    return name
+
+
+def engine_named(name: str) -> EngineMaker:
+    """The engine that is called so: "module:attribute". Raises InputError where nothing is."""
+    module, _, attribute = name.partition(":")
+    try:
+        found: EngineMaker = attrgetter(attribute)(import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the engine {name} cannot be loaded here: {error}") from error
+    return found
 
 
 @dataclass(frozen=True, slots=True)

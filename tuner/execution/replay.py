@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tuner.design.workload import Workload
 from tuner.execution.identifying import changed_since
@@ -14,8 +13,7 @@ from tuner.records import Claim, Measurement, Promises, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
-from tuner.training.determinism import settle_determinism
-from tuner.training.engine import Engine
+from tuner.training.engine import EngineMaker
 from tuner.training.setup import TrainingSetup
 from tuner.training.supervisor import Supervisor
 
@@ -55,7 +53,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     device: str | None = None,
     threads: int = 1,
     study_file: Path | None = None,
-    engine: Callable[[TrainingSetup], Engine[Any]] = Alone,
+    engine: EngineMaker = Alone,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Replay:
     """Train trial `number` of a study again and compare every value of its curves. Writes nothing that stays.
@@ -68,13 +66,13 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     recorder = ListRecorder()
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder), device, threads, commit_seconds=NEVER)
-        loaded = LoadedWorkload(workload, machine, study_file)
+        loaded = LoadedWorkload(workload, machine, study_file, engine)
         setup = loaded.setup(row.study, "replay")
-        causes = _causes(record, setup, changed_since(row, loaded.identifier, setup, beginning=True))
         trainer = engine(setup)
+        causes = _causes(record, setup, trainer.promises, changed_since(row, loaded.identifier, setup, beginning=True))
         for words in (*causes, *_about(record, trainer.promises)):
             tell(words)
-        settle_determinism(setup, trial)
+        trainer.settle(trial)
         Supervisor(trainer, recorder).train([Claim(record.trial_id, 1, trial, 1)])
     return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
 
@@ -82,8 +80,9 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
 def _about(record: TrialRecord, promises: Promises) -> list[str]:
     """What to know of a replay besides what has changed."""
     told = []
-    if not promises.deterministic:
-        told.append(f"not promised: {'; '.join(promises.missing_of(['deterministic']))}")
+    missing = promises.missing_of(["exact_resume", "deterministic"])
+    if missing:
+        told.append(f"not promised: {'; '.join(missing)}")
     if record.inherited.steps:
         told.append(
             f"all {record.step:,} steps are trained from the first one; of the recorded ones "
@@ -92,12 +91,12 @@ def _about(record: TrialRecord, promises: Promises) -> list[str]:
     return told
 
 
-def _causes(record: TrialRecord, setup: TrainingSetup, changed: Sequence[str]) -> list[str]:
+def _causes(record: TrialRecord, setup: TrainingSetup, promises: Promises, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
     before = record.numerics.values if record.numerics else {}
     now = setup.numerics.values
     found = [f"the workload is not the one that was recorded: {'; '.join(changed)}"] if changed else []
-    if not record.exact:
+    if not record.exact and promises.exact_resume:
         found.append("the trial was not trained under one set of Numerics and code alone (exact=false)")
     different = [f"{name} was {before.get(name)}, is {now.get(name)}" for name in sorted(before.keys() | now.keys())
                  if before.get(name) != now.get(name)]  # fmt: skip

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -40,6 +41,7 @@ from tuner.fused.fusion import best_fusion, evaluation_seconds, largest_group
 from tuner.records import Checkpoint, Claim, State, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.engine import Asked, Engine
 from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
@@ -126,8 +128,23 @@ class Remaining:
 def best_worker_count(job: Job) -> int:
     """How many processes pay for what is left of a study."""
     loaded = job.workload
-    fused = loaded.machine.fuse != "off"
-    return num_processes(remaining_work(job.ledger, job.row, loaded.setup(job.row.study), fused=fused), loaded.device)
+    engine = loaded.engine_for(job.row.study)
+    if engine.promises.fusing:
+        left = remaining_work(job.ledger, job.row, engine.setup, fused=loaded.machine.fuse != "off")
+    else:
+        left = priced_work(job, engine)
+    return num_processes(left, loaded.device)
+
+
+def priced_work(job: Job, engine: Engine[Any]) -> Remaining:
+    """Estimate the work by the price that the engine gives a trial; no time where it gives none."""
+    left = trials_of([one for one in job.ledger.trials(job.row.study_id) if not one.state.finished])
+    price = engine.inspect(left[:1], Asked(job.workload.inspected, None, price=True)).price if left else None
+    if price is None:
+        return Remaining(len(left), 0.0)
+    budget = job.row.study.budget
+    of_one = budget.max_train_steps * price.step_ms + len(budget.evaluation_steps) * price.evaluation_ms
+    return Remaining(len(left), len(left) * of_one / 1e3)
 
 
 def remaining_work(ledger: Ledger, row: StudyRow, setup: TrainingSetup, *, fused: bool) -> Remaining:

@@ -10,7 +10,7 @@ from tuner.fused.making import make_group
 from tuner.fused.obstacles import refusal
 from tuner.records import Promises
 from tuner.training.alone import Alone, CohortOfOne
-from tuner.training.engine import Measured
+from tuner.training.engine import Asked, Inspection, Measured
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
 
@@ -32,6 +32,14 @@ class Fused:
     def promises(self) -> Promises:
         """Those of a trial alone."""
         return self._alone.promises
+
+    def inspect(self, trials: Sequence[Trial], asked: Asked) -> Inspection:
+        """As for a trial alone."""
+        return self._alone.inspect(trials, asked)
+
+    def settle(self, trial: Trial) -> None:
+        """As for a trial alone."""
+        self._alone.settle(trial)
 
     def trainee(self, trial: Trial) -> TrialRun:
         """The trial before its first step."""

@@ -30,6 +30,13 @@ class Promises:
         """Of the promises with these names those that are not given, in words."""
         return tuple(_NOT_PROMISED[name] for name in names if not getattr(self, name))
 
+    @property
+    def why_inexact(self) -> str:
+        """How trials were trained that are not exact, in words that follow "trials" or "it was"."""
+        if self.exact_resume:
+            return "trained under more than one set of Numerics"
+        return "trained by an engine that does not promise exact resume"
+
     def to_data(self) -> dict[str, bool]:
         """Plain data, by name."""
         return asdict(self)

@@ -86,7 +86,7 @@ def _winner(material: Material, study: StudyMaterial, found: Headline) -> BestCo
         checkpoint=checkpoint,
         settings=_settings(study, record),
         doubts=(
-            *_inexact(record),
+            *_inexact(study, record),
             *(_fresh_rivals(study, found, ranked) if found.fresh else _rivals(ranked)),
             *_unfinished(study),
             *better_elsewhere(material, study, found.selected_value),
@@ -94,9 +94,10 @@ def _winner(material: Material, study: StudyMaterial, found: Headline) -> BestCo
     )
 
 
-def _inexact(record: TrialRecord) -> tuple[str, ...]:
-    told = "It is not exact: it was trained under more than one set of Numerics, so a replay gives other bits."
-    return () if record.exact else (told,)
+def _inexact(study: StudyMaterial, record: TrialRecord) -> tuple[str, ...]:
+    if record.exact:
+        return ()
+    return (f"It is not exact: it was {study.frames.promises.why_inexact}, so a replay may give other bits.",)
 
 
 def _settings(study: StudyMaterial, record: TrialRecord) -> tuple[ShownValue, ...]:

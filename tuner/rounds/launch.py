@@ -25,7 +25,7 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError, TrialsFailed
 from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
-from tuner.execution.inspection import Inspection, inspect
+from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records import Price, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
@@ -37,6 +37,7 @@ from tuner.shown import word
 from tuner.storage.liveness import worker_id
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.training.engine import Inspection
 
 logger = logging.getLogger(__name__)
 DRY_LOOK_SECONDS = 10.0  # a dry run looks at all validation examples where that takes no longer
@@ -309,7 +310,7 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
         "data": dict(session.campaign.workload.provenance()),
         "fingerprint": today.fingerprint,
         "packages": dict(today.packages),
-        "promises": session.loaded.promises.to_data(),
+        "promises": session.loaded.promises(row.study).to_data(),
     }
     session.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()

@@ -21,7 +21,7 @@ from tuner.rounds.launch import Session
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.numerics import Profile
+from tuner.training.settings import Profile
 
 
 @dataclass(frozen=True, slots=True)

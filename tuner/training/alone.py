@@ -2,20 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-
 from tuner.design.trial import Trial
 from tuner.records import Promises
-from tuner.training.engine import Measured
+from tuner.training.determinism import settle_determinism
+from tuner.training.engine import Asked, Inspection, Measured
+from tuner.training.inspection import inspected
 from tuner.training.numerics import is_repeatable
 from tuner.training.setup import TrainingSetup
 from tuner.training.trial_run import TrialRun
-
-
-def promised_on(device: torch.device) -> Promises:
-    """On a device that repeats its results everything is promised, on others no bits."""
-    same_bits = is_repeatable(device)
-    return Promises(exact_resume=same_bits, prefixes=True, fusing=True, follows_schedule=True, deterministic=same_bits)
 
 
 class Alone:
@@ -26,7 +20,19 @@ class Alone:
 
     @property
     def promises(self) -> Promises:
-        return promised_on(self.setup.device)
+        """On a device that repeats its results everything, on others no bits."""
+        same_bits = is_repeatable(self.setup.device)
+        return Promises(
+            exact_resume=same_bits, prefixes=True, fusing=True, follows_schedule=True, deterministic=same_bits
+        )
+
+    def inspect(self, trials: Sequence[Trial], asked: Asked) -> Inspection:
+        """Try a whole update of throw-away copies, and answer what is asked."""
+        return inspected(self.setup, trials, asked)
+
+    def settle(self, trial: Trial) -> None:
+        """Allow operations without a deterministic kernel where the trial cannot be trained without."""
+        settle_determinism(self.setup, trial)
 
     def trainee(self, trial: Trial) -> TrialRun:
         """The trial before its first step, with digests of its initial weights and its first loss."""

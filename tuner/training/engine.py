@@ -1,9 +1,11 @@
 """The seam between a way of training and the supervisor: what an engine promises, and what it must be able to do.
 
-An engine makes trainees, one for each trial, and a cohort of those that it trains together. The supervisor decides
-when a cohort trains, is evaluated and saved, and when a trial ends; it knows nothing of models or optimizers.
+An engine inspects trials before they are trained, makes trainees, one for each trial, and a cohort of those that it
+trains together. The supervisor decides when a cohort trains, is evaluated and saved, and when a trial ends; it knows
+nothing of models or optimizers.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self, TypeVar
@@ -11,7 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import Numerics, PrefixKey, Promises
+from tuner.records import Numerics, PrefixKey, Price, Promises
 from tuner.training.setup import TrainingSetup
 from tuner.training.stability import Divergence
 
@@ -106,27 +108,6 @@ class Cohort(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Trainee)
-
-
-class Engine(Protocol[T]):
-    """The one door to a way of training, whose trainees are of one class."""
-
-    @property
-    def promises(self) -> Promises: ...
-
-    @property
-    def setup(self) -> TrainingSetup: ...
-
-    def trainee(self, trial: Trial) -> T:
-        """The trial before its first step. Raises the errors of the user's code."""
-        ...
-
-    def begin(self, trainees: Sequence[T]) -> Cohort:
-        """A cohort of those trainees that go together; the others are left for another cohort. Raises NotFusible."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Fusion:
     """How many trials train together as one stacked model, and why.
@@ -140,3 +121,72 @@ class Fusion:
     ways: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     probed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an inspection is asked besides whether the trials can make their first update.
+
+    known: what was inspected in this process and need not be again; an engine adds to it what it likes.
+    validation_seconds: whether each validation example has a finite selection metric, where a look at all of them
+    takes no longer; None: do not look. price: what a trial costs. room_for: raise Paused where the disk has no room for
+    a few checkpoints of so many trials; 0: do not look. without_randomness: raise WorkloadError where the first trial
+    is regularized or augmented (D2), as a sweep must not be.
+    """
+
+    known: set[tuple[object, ...]] = field(default_factory=set)
+    validation_seconds: float | None = math.inf
+    price: bool = False
+    room_for: int = 0
+    without_randomness: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found out about the trials of a study.
+
+    unread: hyperparameters that nothing reads, where they were looked for just now (once a study and process).
+    finite: every validation example was seen to have a finite selection metric.
+    price: of one trial, with the bytes of its checkpoints; None where it was not asked for.
+    fusion: how the trials would train together, or why they cannot; None where it was not asked for.
+    """
+
+    unread: tuple[str, ...] = ()
+    finite: bool = False
+    price: Price | None = None
+    fusion: Fusion | None = None
+
+
+T = TypeVar("T", bound=Trainee)
+
+
+class Engine(Protocol[T]):
+    """The one door to a way of training, whose trainees are of one class. Made from the setup of a study, cheaply."""
+
+    @property
+    def promises(self) -> Promises: ...
+
+    @property
+    def setup(self) -> TrainingSetup: ...
+
+    def inspect(self, trials: Sequence[Trial], asked: Asked) -> Inspection:
+        """Try whatever can be wrong before it is trained, and answer what is asked, except the fusion. Writes nothing.
+
+        Raises WorkloadError naming what is wrong, Paused where there is no room.
+        """
+        ...
+
+    def settle(self, trial: Trial) -> None:
+        """Settle what this process needs before such a trial is trained in it; called often, so cheap when done."""
+        ...
+
+    def trainee(self, trial: Trial) -> T:
+        """The trial before its first step. Raises the errors of the user's code."""
+        ...
+
+    def begin(self, trainees: Sequence[T]) -> Cohort:
+        """A cohort of those trainees that go together; the others are left for another cohort. Raises NotFusible."""
+        ...
+
+
+EngineMaker = Callable[[TrainingSetup], Engine[Any]]  # a way of training, before its study is known

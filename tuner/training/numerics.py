@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -17,8 +17,7 @@ from tuner.errors import InputError
 from tuner.records import Numerics
 from tuner.training.compiler import spare_compiler_in_optimizers
 from tuner.training.denormals import flushes_denormals
-
-Profile = Literal["exact", "fast"]
+from tuner.training.settings import Profile
 
 NO_PACKAGES: Mapping[str, str] = MappingProxyType({})
 _NO_SUCH_KERNEL = ".*does not have a deterministic implementation.*"

@@ -14,9 +14,8 @@ from tuner.design.workload import Splits, Workload
 from tuner.errors import WorkloadError
 from tuner.records import Numerics
 from tuner.training.batches import Split
-from tuner.training.numerics import Profile, numerics
-
-COMMIT_SECONDS = 5.0  # between durable commits; what was trained since is replayed exactly after a crash
+from tuner.training.numerics import numerics
+from tuner.training.settings import COMMIT_SECONDS, Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
     taken = f"; {counted(saved, 'step')} ({share:.0%}) inherited from trials with the same prefix" if saved else ""
     facts = [("Steps", f"{counted(material.trained_steps, 'step')} trained{taken}")]
     if inexact:
-        facts.append(("Not exact", f"{counted(inexact, 'trial')} trained under more than one set of Numerics"))
+        facts.append(("Not exact", f"{counted(inexact, 'trial')} {material.frames.promises.why_inexact}"))
     return facts
 
 

@@ -1,0 +1,95 @@
+"""What torch trials show before they are trained: everything that a workload can have wrong, and what a trial costs.
+
+Nothing here is written, and no trial is trained further than an update of a throw-away copy.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from tuner.design.trial import Trial
+from tuner.errors import Infeasible
+from tuner.training.determinism import settle_determinism
+from tuner.training.endings import is_out_of_memory
+from tuner.training.engine import Asked, Inspection
+from tuner.training.finite import check_validation, warn_of_training
+from tuner.training.preflight import check_room, check_switched_off, check_workload, measured_price, warn_of_ignored
+from tuner.training.random_examples import random_example
+from tuner.training.setup import TrainingSetup
+from tuner.training.unread import unread
+
+_log = logging.getLogger(__name__)
+
+
+def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> Inspection:
+    """Try a whole update of the first trial of each optimizer, and whatever else is asked.
+
+    Raises WorkloadError naming what is wrong with the workload, Paused where there is no room.
+    """
+    first: dict[object, Trial] = {}
+    for trial in trials:
+        first.setdefault(trial.point.get("optimizer"), trial)
+    unread_names = [name for trial in first.values() for name in _try_update(setup, trial, asked)]
+    if asked.without_randomness:
+        check_switched_off(setup, trials[0])
+    finite = asked.validation_seconds is not None and _all_finite(setup, trials[0], asked, asked.validation_seconds)
+    if asked.room_for:
+        with suppress(Infeasible):  # a point that the model rejects needs no room
+            check_room(setup, trials[0], asked.room_for)
+    return Inspection(
+        unread=tuple(unread_names),
+        finite=finite,
+        price=measured_price(setup, trials[0]) if asked.price else None,
+    )
+
+
+def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
+    """Try an update, once a study and optimizer: all of its trials train alike. Returns hyperparameters unread."""
+    study = setup.study
+    tried = "update", study.name, study.budget.max_train_steps, setup.optimizer_of(trial)
+    if tried in asked.known:
+        return []
+    settle_determinism(setup, trial)
+    check_workload(setup, trial)
+    asked.known.add(tried)
+    _warn_once(setup, trial, asked)
+    if study.kind != "round" or ("unread", study.name) in asked.known:
+        return []  # a sweep switches off what it does not need
+    asked.known.add(("unread", study.name))
+    names = unread(setup, trial)
+    for name in names:
+        _log.warning("nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name)
+    return names
+
+
+def _warn_once(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
+    """What is worth knowing about a workload before anything is trained, once a process."""
+    if ("warnings",) in asked.known:
+        return
+    asked.known.add(("warnings",))
+    warn_of_training(setup, trial)
+    warn_of_ignored(setup, trial)
+    if random_example(setup.data.validation) is not None:
+        _log.warning(
+            "the validation split draws random numbers: each of its examples is drawn once for all, and is "
+            "the same at every evaluation"
+        )
+
+
+def _all_finite(setup: TrainingSetup, trial: Trial, asked: Asked, most_seconds: float) -> bool:
+    """Whether each validation example has a finite selection metric; raises WorkloadError where one has none.
+
+    False where looking at all of them would take more than `most_seconds`.
+    """
+    looked = "validation", setup.study.objective.metric
+    if looked in asked.known:
+        return True
+    try:
+        finite = check_validation(setup, trial, most_seconds)
+    except Exception as error:
+        if isinstance(error, Infeasible) or is_out_of_memory(error):
+            return False  # of this point alone: its trial will report it
+        raise
+    if finite:
+        asked.known.add(looked)
+    return finite
