@@ -3,7 +3,8 @@
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,49 +75,47 @@ class Supervisor:
         Raises NotFusible when the trials cannot be trained together; what was committed stands, and they can go on
         otherwise. Raises LeaseLost when another worker owns the only trial.
         """
-        self.ended = {}
-        try:
-            with callers_generators_restored(self.setup.device), denormals_as_zero(self.setup.device):
-                failure = None
+        self.ended, failure, device = {}, None, self.setup.device
+        with self._books_closed_after():
+            with callers_generators_restored(device), denormals_as_zero(device), closing(self.saver):
                 try:
-                    self._train_together(claims)
+                    cohort = self._begin(claims)
+                    while cohort is not None and cohort.live:
+                        with self._committed_if_not_fusible(cohort):
+                            stopped = cohort.advance(self._distance(cohort), self.saver.over)
+                        if not self._arrive(cohort, stopped=stopped):
+                            break
                 except Exception as error:
                     raise_lost_device(error)
                     if not self._is_alone(claims):
                         raise
                     failure = ending(error)
-                finally:
-                    self.saver.close()
             if failure is not None:  # outside the handler: an exception holds the frames, and they hold the tensors
                 book = self.books[self.cohort.live[0]] if self.cohort is not None else self.books[0]
                 self._record([_Outcome.failed(book, *failure)])
+        return [self.ended[claim.trial_id] for claim in claims if claim.trial_id in self.ended]
+
+    @contextmanager
+    def _books_closed_after(self) -> Iterator[None]:
+        try:
+            yield
         finally:
             self.books, self.stops, self.cohort, self.shared = [], [], None, None
-        return [self.ended[claim.trial_id] for claim in claims if claim.trial_id in self.ended]
+
+    @contextmanager
+    def _committed_if_not_fusible(self, cohort: Cohort) -> Iterator[None]:
+        """Commit what trains where the block finds that it cannot go on together."""
+        try:
+            yield
+        except NotFusible:
+            self._record(self._checked(cohort, cohort.live, State.RUNNING))
+            raise
 
     def _is_alone(self, claims: Sequence[Claim]) -> bool:
         """Whether an error can only be that of the one trial which is left."""
         if self.cohort is None:
             return len(claims) == len(self.books) == 1
         return len(self.cohort.live) == 1
-
-    def _train_together(self, claims: Sequence[Claim]) -> None:
-        if not self._start(claims) or not self.books:
-            return
-        cohort = self._begin()
-        while cohort.live:
-            distance = min(self.stops[place] - self.books[place].trainee.step for place in cohort.live)
-            try:
-                stopped = cohort.advance(distance, self.saver.over)
-            except NotFusible:
-                self._record(self._checked(cohort, cohort.live, State.RUNNING))
-                raise
-            if stopped:
-                self._record(self._checked(cohort, cohort.live, State.RUNNING))
-                return
-            arrived = [place for place in cohort.live if self.books[place].trainee.step == self.stops[place]]
-            if not self._arrive(cohort, arrived or list(cohort.live)):  # no one arrived where there was a pause
-                return
 
     def _start(self, claims: Sequence[Claim]) -> bool:
         """Have each trial ready to go on from its checkpoint, or ended where it has an error; False when stopped."""
@@ -159,8 +158,13 @@ class Supervisor:
         self.recorder.record([update])
         self.ended[claim.trial_id] = update
 
-    def _begin(self) -> Cohort:
-        """A cohort of the trials that go together; the others stay without an update."""
+    def _begin(self, claims: Sequence[Claim]) -> Cohort | None:
+        """A cohort of the trials that go together; the others stay without an update. None where nothing is to train.
+
+        The trials are opened for it, and that may end some of them, or meet a stop.
+        """
+        if not self._start(claims) or not self.books:
+            return None
         book_of = {id(book.trainee): book for book in self.books}
         self.cohort = cohort = self.engine.begin([book.trainee for book in self.books])
         self.books = [book_of[id(trainee)] for trainee in cohort.trainees]
@@ -176,8 +180,17 @@ class Supervisor:
         target = self.evaluation_steps[following] if following < len(self.evaluation_steps) else step
         return min(target, step + CHECK_STEPS, book.next_pin)
 
-    def _arrive(self, cohort: Cohort, arrived: Sequence[int]) -> bool:
+    def _distance(self, cohort: Cohort) -> int:
+        """Updates until the first trial is at a stop."""
+        return min(self.stops[place] - self.books[place].trainee.step for place in cohort.live)
+
+    def _arrive(self, cohort: Cohort, *, stopped: bool) -> bool:
         """Some trials are at a stop: check, evaluate, and commit what has ended or is due. False when stopped."""
+        if stopped:
+            self._record(self._checked(cohort, cohort.live, State.RUNNING))
+            return False
+        arrived = [place for place in cohort.live if self.books[place].trainee.step == self.stops[place]]
+        arrived = arrived or list(cohort.live)  # no one arrived where there was a pause
         outcomes = self._checked(cohort, arrived, None)
         try:
             self._evaluate(cohort, [place for place in arrived if place in cohort.live], outcomes)
