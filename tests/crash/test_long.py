@@ -1,10 +1,9 @@
 """The longer suite: thousands of kills, double faults, a server that is stopped, cut off and not heard (make slow)."""
 
 import pytest
-from storage.postgres import programs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
-on_postgresql = pytest.mark.skipif(programs() is None, reason="PostgreSQL is not installed")
+on_postgresql = pytest.mark.needs("postgresql")
 
 
 @pytest.mark.parametrize("seed", range(10, 20))

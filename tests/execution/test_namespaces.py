@@ -1,14 +1,14 @@
 """Launchers in PID namespaces of their own, with one host name and process ids that collide, on one storage."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 from sqlalchemy import create_engine, text
-from storage.postgres import Server, programs
+from storage.postgres import Server
+from support.needs import NAMESPACE, require
 from support.patience import all_said, wait_for
 from support.study_files import write_study
 
@@ -22,11 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 @pytest.fixture(scope="module")
 def unshare():
     """What starts a process as process 1 of a namespace, from which it forks."""
-    command = ["unshare", "-pf", "--kill-child", "--mount-proc"]
-    found = shutil.which("unshare")
-    if found is None or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets us make no PID namespace: it takes root and `unshare`")
-    return command
+    require("namespaces")
+    return NAMESPACE
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -34,9 +31,7 @@ def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/runs/tuner.sqlite"
         return
-    pytest.importorskip("psycopg")
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed")
+    require("postgresql")
     server = Server()
     engine = create_engine(parsed_url(server.url))
     metadata.drop_all(engine)

@@ -68,7 +68,7 @@ def test_without_a_compiler_there_is_a_message_and_no_error(monkeypatch, caplog)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(making.cpp_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.needs("compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of its compiler
 def test_a_compiled_group_trains_as_each_trial_alone_but_for_rounding_and_is_repeatable(monkeypatch):
     monkeypatch.setattr(making, "PAYS_AFTER", 0.0)

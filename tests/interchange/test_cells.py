@@ -10,6 +10,7 @@ import pytest
 from analysis.handmade import curve, record
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from support.needs import require
 
 from benchmarks.synthetic import study as synthetic_study
 from tuner.analysis.frames import frames_of
@@ -122,7 +123,7 @@ def points():
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_points_of_every_type_survive_export_and_import(tmp_path, form):
     if form == "parquet":
-        pytest.importorskip("pyarrow")
+        require("pyarrow")
     study = synthetic_study(SPACE, steps=20, evaluations=2)
     records = [record(number, point) for number, point in enumerate(points())]
     curves = pd.concat(

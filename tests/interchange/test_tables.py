@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from support.needs import require
 
 from tuner.analysis.round_frames import round_frames
 from tuner.errors import DeclarationError, Paused
@@ -217,7 +218,7 @@ def test_an_ignored_name_that_is_nowhere_is_an_error(tmp_path):
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_what_is_exported_can_be_imported_and_twice_changes_nothing(tmp_path, form):
     if form == "parquet":
-        pytest.importorskip("pyarrow")
+        require("pyarrow")
     frames = stored(tmp_path, imported_from_tables(*write(tmp_path), TERMS))
     files = export_tables(frames, tmp_path / "out", form)
     before = [path.read_bytes() for path in files]

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 from support.patience import STILL
 from support.study_files import write_study
@@ -19,8 +21,6 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def test_read_a_study_runs_and_shows_its_plots(tuner, tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
     study = write_study(tmp_path, trials=6, more='name="digits",', replace=[("max_train_steps=60, ", "")])
     assert tuner("run", study, "--yes").code == 0
     notebook = nbformat.read(NOTEBOOKS / "read_a_study.ipynb", as_version=4)
@@ -35,8 +35,6 @@ def test_read_a_study_runs_and_shows_its_plots(tuner, tmp_path, monkeypatch):
 
 
 def test_import_an_optuna_study_runs_and_shows_findings_and_plots(tmp_path):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOKS / "import_an_optuna_study.ipynb", as_version=4)
     resources = {"metadata": {"path": os.fspath(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=STILL, kernel_name="python3", resources=resources).execute()
@@ -47,15 +45,12 @@ def test_import_an_optuna_study_runs_and_shows_findings_and_plots(tmp_path):
 
 
 def test_the_notebooks_are_stored_without_outputs():
-    nbformat = pytest.importorskip("nbformat")
     for path in NOTEBOOKS.glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             assert not cell.get("outputs"), path.name
 
 
 def test_run_a_study_trains_a_campaign_that_is_defined_in_a_cell(tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
     monkeypatch.delenv("TUNER_STORAGE", raising=False)
     notebook = nbformat.read(NOTEBOOKS / "run_a_study.ipynb", as_version=4)
     again = nbformat.v4.new_code_cell("Spirals.batch_size = 8\ntuner.launch(campaign)")  # an edited cell, run again

@@ -1,6 +1,5 @@
 """What a plan costs, worked out by hand, and what a launch notes about where it came from."""
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -71,7 +70,7 @@ def git(folder, *arguments):
     subprocess.run(["git", "-C", str(folder), *settings, *arguments], check=True, capture_output=True)
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+@pytest.mark.needs("git")
 def test_a_revision_is_the_commit_and_a_digest_of_what_is_not_committed(tmp_path):
     assert revision(tmp_path) == {}
     git(tmp_path, "init", "-q")

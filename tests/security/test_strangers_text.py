@@ -7,19 +7,18 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import unicodedata
 
 import optuna
+import pyte
 import pytest
+from support import needs
 from support.shell import run_in
 from support.study_files import write_study
 
 from tuner.shown import quoted, shown, shown_lines, word
-
-pyte = pytest.importorskip("pyte", reason="the terminal emulator of the tests: pip install pyte")
 
 NAME = "act\nnext: rm -rf ~"
 CHOICES = ["\x1b[2J\x1b]0;owned\x07x", "b\u202egnp.exe", "<script>document.title='run'</script>", "\u2028\x85\r$x_{$"]
@@ -155,10 +154,9 @@ def test_plots_write_the_names_as_they_are(there):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("chromium")
 def test_a_browser_runs_nothing_of_the_page(imported, there):
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
+    browser = needs.browser()
     assert there("report", STUDY, "-o", "seen.html").code == 0
     page = imported / "seen.html"
     # As a browser sees it without the page's own rule against scripts: escaping alone has to hold.

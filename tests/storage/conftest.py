@@ -1,6 +1,6 @@
 """A Ledger for each test: on SQLite, and on PostgreSQL too, which is started where it is installed.
 
-TUNER_TEST_POSTGRESQL names an empty database to use instead; without either those tests are skipped.
+TUNER_TEST_POSTGRESQL names an empty database to use instead; without either those tests are skipped, slow ones fail.
 """
 
 import os
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
-from storage.postgres import Server, programs
+from storage.postgres import Server
+from support.needs import require
 
 from tuner.budget.families import constant_then_decay
 from tuner.budget.schedules import Schedule
@@ -34,9 +35,7 @@ SCRIPT = Path(__file__).with_name("processes.py")
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A PostgreSQL of our own, for all tests of this process."""
-    pytest.importorskip("psycopg", reason="the driver is not installed: pip install 'tuner[postgres]'")
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install -y postgresql")
+    require("postgresql")
     started = Server()
     yield started
     started.close()
@@ -46,6 +45,8 @@ def server() -> Iterator[Server]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/runs/tuner.sqlite"
+    if not POSTGRESQL:
+        require("postgresql")  # asked for each test: what a fixture of the session said would be said again
     return empty_database(POSTGRESQL or request.getfixturevalue("server").url)
 
 

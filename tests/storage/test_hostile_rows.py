@@ -282,7 +282,6 @@ SECRET = "pa{ss:w%40rd"
     ],
 )
 def test_a_secret_in_a_url_is_shown_nowhere(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("psycopg")
     parsed = parsed_url(url)
     assert parsed.password == "pa{ss:w@rd"
     with pytest.raises(StorageError) as raised:

@@ -1,14 +1,13 @@
 """Who is dead is known from boot, namespaces, process id and start time; where it is not known the lease decides."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
+from support.needs import require
 
 from tuner.records import Claim
 from tuner.storage import liveness as living
@@ -148,18 +147,10 @@ for line in sys.stdin:
 """
 
 
-@cache
-def namespaces_can_be_made() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run(["unshare", "-pf", "--mount-proc", "true"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.fixture
 def inside() -> Iterator[Callable[..., Callable[[str], str]]]:
     """Start a process in a PID namespace of its own; the answer asks it whether a worker is dead ("": who it is)."""
-    if not namespaces_can_be_made():
-        pytest.skip("this machine lets us make no PID namespace: it takes root and `unshare`")
+    require("namespaces")
     started: list[subprocess.Popen[str]] = []
 
     def start(*options: str) -> Callable[[str], str]:

@@ -3,14 +3,15 @@
 import logging
 import os
 import pwd
-import shutil
 import subprocess
 import threading
 import time
 
+import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
-from storage.postgres import USER, Server, free_port, programs
+from storage.postgres import USER, Server, free_port
+from support import needs
 from support.patience import STILL, Patience, wait_for
 
 from tuner.cli.given import GIVEN, note_storage, place_options
@@ -19,8 +20,6 @@ from tuner.security import without_password
 from tuner.storage import engine
 from tuner.storage.faults import translated
 from tuner.storage.store import open_ledger
-
-psycopg = pytest.importorskip("psycopg", reason="the driver is not installed: pip install 'tuner[postgres]'")
 
 FULL = (
     'connection failed: connection to server at "127.0.0.1", port 5432 failed: FATAL:  sorry, too many clients already'
@@ -98,8 +97,7 @@ def test_the_password_of_a_clients_key_is_told_nowhere():
 @pytest.fixture(scope="module")
 def small():
     """A server for 5 clients, on which the role `reader` may read alone and `secretive` needs a password."""
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install -y postgresql")
+    needs.require("postgresql")
     server = Server(max_connections=5, superuser_reserved_connections=1, max_wal_senders=0)
     try:
         run(server, "CREATE ROLE secretive LOGIN PASSWORD 'right'", "CREATE ROLE reader LOGIN", "CREATE DATABASE ours",
@@ -181,10 +179,9 @@ def test_a_process_keeps_one_connection_whatever_its_threads_did(small, study):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("pgbouncer")
 def test_pgbouncer_that_pools_transactions_serves_many_clients(small, study, tmp_path):
-    bouncer = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if bouncer is None:
-        pytest.skip("pgbouncer is not installed: apt-get install -y pgbouncer")
+    bouncer = needs.pgbouncer()
     port = free_port()
     settings = small.folder / "pgbouncer.ini"
     (small.folder / "users").write_text('"worker" ""\n')
