@@ -1,4 +1,4 @@
-"""Log records hold text of strangers too: each is kept on one line, without anything hidden.
+"""Log records show text from outside: each is kept on one line, without hidden characters.
 
 It is apart from `shown`, because the import of logging takes as long as a tenth of `import tuner`.
 """
