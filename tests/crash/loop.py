@@ -71,6 +71,27 @@ def systematic(databases, first, stride):
     raise AssertionError("counting does not end")
 
 
+def each_kind(databases, part, parts, every):
+    """One kill -9 at the first two and the last pass of each failpoint, and at every `every`-th pass of any."""
+    judge, wrong = Judge(databases), []
+    place = databases.planned("traced")
+    file = place.folder / "trace"
+    assert ended(child(lambda: file.write_text(" ".join(train(place))))) == 0
+    trace = file.read_text().split()
+    passes = {name: [k for k, passed in enumerate(trace, 1) if passed == name] for name in trace}
+    chosen = {k for found in passes.values() for k in (*found[:2], found[-1])} | set(range(1, len(trace) + 1, every))
+    for k in sorted(chosen)[part::parts]:
+        place = databases.planned(f"kill-{k}")
+        code = ended(life(place, armed=f"*@{k}=kill9"))
+        found = [] if code == -signal.SIGKILL else [f"ended with {code}"]
+        found += broken_promises(place, at_rest=False) + judge.last_life(place)
+        wrong += [f"kill {k}, {trace[k - 1]}: {one}" for one in found]
+        databases.forget(place)
+        if len(wrong) >= ENOUGH:
+            break
+    return {"kills": len(chosen), "passes": len(trace), "wrong": wrong}
+
+
 def aside(databases, kills, seed):
     """Kills while every state, however small, is saved beside the training by a thread: at random passes, for nobody
     knows their number.
@@ -418,6 +439,7 @@ MODES = {
     for function in (
         names,
         systematic,
+        each_kind,
         aside,
         beats,
         double,

@@ -12,6 +12,12 @@ def test_two_thousand_kills_at_random_change_nothing(seed, loop):
     assert (found["kills"], found["wrong"]) == (200, [])
 
 
+def test_a_kill_at_each_pass_of_each_failpoint_changes_nothing(loop):
+    found = loop("systematic", 1, 1)
+    assert found["wrong"] == []
+    assert found["kills"] >= 220
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_second_kill_during_the_recovery_from_the_first_changes_nothing(seed, loop):
     assert loop("double", 125, seed)["wrong"] == []
