@@ -35,7 +35,7 @@ DOORS = """I have an Optuna study:
   tuner report mine
 
 I have a torch model:
-  Write a study file of about 20 lines (README, "Your own model"). Then:
+  Begin with a copy of studies/digits.py (docs/get-started/quickstart-torch.md). Then:
   tuner run my_study.py --dry-run    time and disk, before anything is trained
   tuner run my_study.py --yes        the whole playbook, and a report
 
