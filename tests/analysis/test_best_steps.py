@@ -137,7 +137,9 @@ def test_best_steps_inside_the_warmup_do_not_mean_too_long():
     finding = best_steps_finding(frames_of_curves(study(warmup_steps=100), noisy(overfitting(0.06))))
     assert finding.verdict == "inconclusive"
     assert finding.evidence["in_warmup"].all()
-    assert any("warmup" in caveat for caveat in finding.caveats)
+    assert any("best steps lie inside the warmup" in caveat for caveat in finding.caveats)
+    one = best_steps_finding(frames_of_curves(study(warmup_steps=100), [overfitting(0.06).tolist()]))
+    assert any("1 best step lies inside the warmup" in caveat for caveat in one.caveats)
 
 
 def test_diverged_and_hopeless_trials_have_no_say():

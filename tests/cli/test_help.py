@@ -6,6 +6,7 @@ from dataclasses import is_dataclass
 
 import pytest
 
+from tuner.analysis.checklist import known_verdicts
 from tuner.cli.commands import COMMANDS, CommandGroup, commands
 from tuner.cli.options import loaded
 from tuner.cli.output import wrapped
@@ -108,3 +109,9 @@ def test_messages_break_between_words_and_never_inside_a_command():
     assert lines == ["  one two three:", "  tuner launch a.py --round 1;", "  four `tuner best a`", "  five"]
     assert wrapped("a\n\nb", 20) == "a\n\nb"
     assert wrapped("x" * 50, 20) == "x" * 50, "a path stays whole"
+
+
+def test_a_question_mark_lists_the_verdicts_that_fail_on_may_name(tuner):
+    run = tuner("check", "digits", "--fail-on", "?")
+    assert run.code == 2
+    assert ", ".join(known_verdicts()) in run.err

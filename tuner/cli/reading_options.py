@@ -92,7 +92,8 @@ class CheckOptions:
         typer.Option(
             "--fail-on",
             metavar="VERDICTS",
-            help="Verdicts that set exit code 3: expand_high,too_long; none: never. Default: what needs action.",
+            help="Verdicts that set exit code 3: expand_high,too_long; none: never; ?: all are listed. "
+            "Default: what needs action.",
             show_default=False,
             autocompletion=values_of("verdicts"),
         ),

@@ -226,11 +226,10 @@ _LATE_EXPECTED = "A learning rate that decays to (almost) zero makes late best s
 def _caveats(table: pd.DataFrame, verdict: str) -> Iterator[str]:
     if verdict == "too_long" and (table["fraction"] > EARLY).any():
         yield "Later raw best steps are noise on a plateau; the first step within noise drives this verdict (D10)."
-    if table["in_warmup"].any():
-        yield (
-            f"{int(table['in_warmup'].sum())} best steps lie inside the warmup: look for a too high learning rate or "
-            "a tiny validation set (D34)."
-        )
+    early = int(table["in_warmup"].sum())
+    if early:
+        lies = "best step lies" if early == 1 else "best steps lie"
+        yield f"{early} {lies} inside the warmup: look for a too high learning rate or a tiny validation set (D34)."
 
 
 def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> str:

@@ -100,8 +100,8 @@ def _row(metric: str, gains: Gains, budget: int) -> tuple[object, ...]:
 def _summary(frames: StudyFrames, table: pd.DataFrame, verdict: str) -> str:
     if table.empty:
         return (
-            f"Fewer than {MINIMUM_GOOD} of the {good_in_words(frames)} have {MINIMUM_EVALUATIONS} evaluations over the "
-            "whole budget."
+            f"{good_in_words(frames)}: fewer than {MINIMUM_GOOD} have {MINIMUM_EVALUATIONS} evaluations over the whole "
+            "budget."
         )
     outcome = {
         "still_improving": "The good trials were still improving when they stopped",
