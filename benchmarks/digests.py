@@ -47,8 +47,9 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 STEPS = {"digits": "300", "stdlib_lm": "80"}
 TRIALS = {"digits": "16", "stdlib_lm": "4"}
-STOPS_AFTER = 6.0  # seconds a part of the resumed way trains, counted from its first committed step
+STOPS_AFTER = 1.5  # seconds a part of the resumed way trains, counted from its first claim
 MOST_STOPS = 3
+STOPPED = 130  # the exit code of a launch that saved and ended
 
 
 def trained(program: Sequence[str], name: str, way: str, folder: Path) -> None:
@@ -57,23 +58,27 @@ def trained(program: Sequence[str], name: str, way: str, folder: Path) -> None:
         *program, "launch", str(STUDIES / f"{name}.py"), "--round", "1", "--max-train-steps", STEPS[name], "--trials",
         TRIALS[name], "--storage", str(storage), *WAYS[way],
     ]  # fmt: skip
+    stops = 0
     for _ in range(MOST_STOPS if way == "resumed" else 0):
         running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        stopped_midway(running, storage)
+        stops += stopped_midway(running, storage)
+    if way == "resumed" and not stops:
+        raise SystemExit(f"{name} was trained before it could be stopped: lower STOPS_AFTER")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):
         raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr}")
 
 
-def stopped_midway(running: "subprocess.Popen[bytes]", storage: Path) -> None:
-    """Interrupt a launch some seconds after its first trial was claimed."""
+def stopped_midway(running: "subprocess.Popen[bytes]", storage: Path) -> bool:
+    """Interrupt a launch some seconds after its first trial was claimed; False where it ended before."""
     while running.poll() is None and not begun(storage):
         time.sleep(0.1)
     try:
         running.wait(STOPS_AFTER)
+        return False
     except subprocess.TimeoutExpired:
         running.send_signal(signal.SIGTERM)
-        running.wait()
+        return running.wait() == STOPPED
 
 
 def begun(storage: Path) -> bool:
@@ -81,7 +86,7 @@ def begun(storage: Path) -> bool:
         return False
     try:
         with sqlite3.connect(f"file:{storage}?mode=ro", uri=True) as there:
-            return bool(there.execute("select count(*) from trial where state = 'RUNNING'").fetchone()[0])
+            return bool(there.execute("select count(*) from trial where state = 'running'").fetchone()[0])
     except sqlite3.Error:
         return False
 
