@@ -1,11 +1,16 @@
 """For all tests: a slow machine makes no property wrong, and what a slow test needs has to be there."""
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 from support import needs
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+# `pytest &` in a script ignores SIGINT, and so would each command that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
