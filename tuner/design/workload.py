@@ -6,9 +6,9 @@ is read back with `.item()`. So one workload can be trained alone, resumed, or b
 This module does not import torch: models and tensors are `Any` here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tuner.design.objective import FitCriterion, Objective
 
@@ -42,6 +42,11 @@ class Workload:
     evaluation_batch_size: examples in one evaluation batch; at least `batch_size` is used.
     training_evaluation_examples: evaluate the training split on so many of its examples, drawn at random once for
         all; None: on all (D6, B42). A sweep judges by them whether the training set is fitted.
+    data_workers: processes that fetch and collate batches of a dataset ahead of the training; 0: its own process does
+        it, "auto": as many as hide the fetching, and as there are cores. The bits are the same.
+    not_averaged: names of `metrics` that only `split_metrics` reads: kept for each example, no curves.
+    no_decay: "vectors": weight decay leaves out the parameters with fewer than two dimensions (biases, norms); None:
+        it decays all of them, as torch does.
     """
 
     batch_size: int
@@ -49,6 +54,9 @@ class Workload:
     fitted_when: FitCriterion | None = None
     evaluation_batch_size: int = 1024
     training_evaluation_examples: int | None = None
+    data_workers: int | Literal["auto"] = 0
+    not_averaged: tuple[str, ...] = ()
+    no_decay: Literal["vectors"] | None = None
 
     def data(self) -> Splits:
         """The splits, the same at every call."""
@@ -73,6 +81,34 @@ class Workload:
         """The batch, randomly changed, drawing from `generator` only. Off in a sweep (A22)."""
         return batch
 
+    def collate(self, examples: Sequence[Any]) -> Batch:
+        """A batch of the examples of a dataset, on the CPU; without it torch's `default_collate` makes one."""
+        raise NotImplementedError
+
+    def num_examples(self, batch: Batch) -> int:
+        """How many examples a batch holds, where it is an object whose `len` does not say it."""
+        raise NotImplementedError
+
+    def lengths(self) -> Sequence[int]:
+        """The length of each training example: batches are then made of examples of about one length."""
+        raise NotImplementedError
+
+    def split_metrics(self, each: Mapping[str, Any]) -> dict[str, float]:
+        """Metrics of a whole split, by name. Called once for each evaluation and split.
+
+        each: what `metrics` returned for all examples, by name, in the split's order: CPU tensors [examples, ...], in
+        float64 where they are floats; lists of tensors where the examples differ in shape.
+        """
+        raise NotImplementedError
+
+    def parameter_groups(self, model: Any, point: Mapping[str, Any]) -> Sequence[Any]:
+        """Groups of parameters with other rates or weight decay; the first that matches a parameter takes it.
+
+        Made by `vectors`, `matching` and `by_depth`, or dicts with "params", "rate" and "decay"; both are multiples, of
+        the step's learning rate and of `weight_decay`. What no group takes keeps both.
+        """
+        raise NotImplementedError
+
     def provenance(self) -> Mapping[str, Any]:
         """Facts about the data worth keeping with each launch: versions, digests, sizes. Plain JSON values."""
         return {}
@@ -80,4 +116,8 @@ class Workload:
     @property
     def augments(self) -> bool:
         """Whether the subclass declares an augmentation."""
-        return type(self).augment is not Workload.augment
+        return self.declares("augment")
+
+    def declares(self, hook: str) -> bool:
+        """Whether the subclass has its own method of this name."""
+        return getattr(type(self), hook) is not getattr(Workload, hook)
