@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 
 from tuner.design.objective import BATCH_LOSS, GRADIENT_NORM
+from tuner.design.optimizers import one_group
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
@@ -49,7 +50,8 @@ class TrialRun:
         self.rule = UpdateRule(trial.seed, rates, self.point.get("clip_norm"))
         self.model = build_model(setup, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(setup.optimizer_of(trial), self.parameters, self.point, self.rates[0])
+        self.groups = one_group(self.parameters)
+        self.optimizer = make_optimizer(setup.optimizer_of(trial), self.groups, self.point, self.rates[0])
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""
