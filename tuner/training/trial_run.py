@@ -16,7 +16,7 @@ from tuner.records import Numerics, PrefixKey
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.engine import Measured, Weights
-from tuner.training.evaluation import evaluate
+from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
 from tuner.training.host_generators import HOST
@@ -151,11 +151,23 @@ class TrialRun:
 
         Raises Interrupted where the setup says stop.
         """
-        setup, workload = self.setup, self.setup.workload
-        size, stop = setup.evaluation_batch_size, setup.stop
-        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), setup.device)
-        measured = evaluate(workload, self.model, setup.data.training_sample, batch_size=size, stop=stop)
-        return measured | evaluate(workload, self.model, setup.data.validation, batch_size=size, stop=stop)
+        return self.evaluated()[0]
+
+    def evaluated(self) -> tuple[Measured, list[Tally]]:
+        """The metrics as `evaluate` gives them, and what was kept of the examples of each split."""
+        setup = self.setup
+        self.seed_evaluation()
+        measured: Measured = {}
+        tallies = []
+        for split in (setup.data.training_sample, setup.data.validation):
+            size = setup.evaluation_batch_size
+            tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+            measured |= tallies[-1].measured()
+        return measured, tallies
+
+    def seed_evaluation(self) -> None:
+        """Seed the generators that metrics may draw from, by the step."""
+        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), self.setup.device)
 
     @property
     def unevaluated(self) -> int:
