@@ -8,7 +8,6 @@ from typing import Any, Self
 import torch
 
 from tuner.design.objective import BATCH_LOSS, CLIPPED_SHARE, GRADIENT_NORM, LARGEST_GRADIENT_NORM
-from tuner.design.optimizers import one_group
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
