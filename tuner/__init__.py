@@ -31,7 +31,7 @@ from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.design.space import SearchSpace, branches
-from tuner.design.workload import Splits, Workload
+from tuner.design.workload import Splits, Stream, Workload
 from tuner.errors import Infeasible
 from tuner.registry import register
 
@@ -95,6 +95,7 @@ __all__ = [
     "Round",
     "SearchSpace",
     "Splits",
+    "Stream",
     "Sweep",
     "Workload",
     "at_least",

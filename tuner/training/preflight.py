@@ -79,8 +79,9 @@ def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> N
     model.eval()
     with torch.no_grad(), stage(f"{name}.metrics"):
         for split in (setup.data.training, setup.data.validation):
-            count = min(2, split.num_examples)
-            metrics = checked_metrics(setup.workload, model, split.first(count), count)
+            batch = split.first(2)
+            count = split.count_of(batch, split.up_to(2))
+            metrics = checked_metrics(setup.workload, model, batch, count)
     wanted = [setup.study.objective.measured]
     if setup.study.fitted_when is not None:
         wanted.append(setup.study.fitted_when.measured)
