@@ -134,6 +134,11 @@ class Split:
         """The first `count` examples as one batch."""
         return self.take(torch.arange(self.up_to(count)))
 
+    def some(self, count: int) -> tuple[Any, int]:
+        """The first `count` examples as one batch, and the number of examples that it holds."""
+        batch = self.first(count)
+        return batch, self.count_of(batch, self.up_to(count))
+
     def sample(self, count: int | None) -> "Split":
         """Always the same `count` examples, drawn at random (B42), in their own order; of a stream the first ones.
 
