@@ -16,7 +16,7 @@ from tuner.training.evaluation import evaluate
 PAGE = (Path(__file__).parents[2] / "docs/how-to/metrics.md").read_text(encoding="utf-8")
 RECIPES: dict = {}
 for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
-    exec(block, RECIPES)  # noqa: S102 - our own page
+    exec(block, RECIPES)
 
 CPU = torch.device("cpu")
 N = 1003
