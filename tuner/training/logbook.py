@@ -193,6 +193,7 @@ class Logbook:
             numerics=self.trainee.numerics,
             cut_back_to=self.cut_back_to,
             inherited=self.inherited,
+            groups=self.trainee.groups,
             set_back=self._lost_steps and self.trainee.step <= self.claim.farthest,
         )
 
