@@ -238,7 +238,7 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
         readers = [spec.name for spec in OPTIMIZERS if spec.setting(name.short)]
         if any(spec.name in readers for spec in OPTIMIZERS.own) and not set(trained) & set(readers):
             raise DeclarationError(
-                f"{name} would change nothing: it is read by {' and '.join(readers)} only, and the trials train with "
+                f"{name} would change nothing: it is read by {', '.join(readers)} only, and the trials train with "
                 f"{', '.join(trained)}; leave it out, or give it another name if the workload reads it"
             )
         for setting in (OPTIMIZERS.get(each).setting(name.short) for each in trained):
