@@ -51,7 +51,7 @@ class TrialRun:
         self.model = build_model(setup, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.groups = one_group(self.parameters)
-        self.optimizer = make_optimizer(setup.optimizer_of(trial), self.groups, self.point, self.rates[0])
+        self.optimizer = make_optimizer(setup.optimizer_of(trial), self.groups, self.point, self.rates[0], self.model)
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""
