@@ -304,6 +304,9 @@ def _check_workload(workload: Workload) -> None:
             raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
     _check_count(f"{name}.batch_size", workload.batch_size)
     _check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
+    processes = workload.data_workers
+    if processes != "auto" and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 0):
+        raise DeclarationError(f'{name}.data_workers is a whole number from 0 on, or "auto", got {processes!r}')
     if workload.training_evaluation_examples is not None:
         _check_count(f"{name}.training_evaluation_examples", workload.training_evaluation_examples)
     if not isinstance(workload.select_by, Objective):

@@ -128,4 +128,5 @@ class LoadedWorkload:
             stop=stop,
             fingerprint=fingerprint,
             packages=self.identifier.packages,
+            trainers=self.machine.worker_count or 1,
         )
