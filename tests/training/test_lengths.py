@@ -7,13 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from support.fusing import meaning, trained_alone, trained_together
+from support.fusing import TrialsRecorder, meaning, trained_alone, trained_together
 from support.tiny import CPU, Tiny, setting_for, tiny_study
 from torch import nn
 
 from tuner import Splits, Stream, few_widths, padded
 from tuner.design.seeds import derived_seed
-from tuner.errors import WorkloadError
+from tuner.errors import NotFusible, WorkloadError
 from tuner.fused.group import MAX_RECORDINGS
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
@@ -125,18 +125,31 @@ def test_a_trial_by_lengths_resumed_at_every_step_of_two_epochs_has_the_same_bit
         assert results(second) == whole, f"stopped at step {stop}"
 
 
-@pytest.mark.parametrize("most", [4, 7])
-def test_trials_with_few_widths_train_together_with_the_bits_of_each_alone_and_else_one_by_one(most, tmp_path, caplog):
-    workload = Sentences()
-    workload.widths = few_widths(workload.lengths(), most)
-    together = trained_together(setting_for(STUDY, tmp_path / "together", workload), TRIALS)
-    refused = "trained one by one: batches of more than 4 forms" in caplog.text
-    assert refused == (most > MAX_RECORDINGS)
-    assert ("one by one" in caplog.text) == refused
+def test_trials_with_few_widths_train_together_and_have_the_bits_of_each_alone(tmp_path):
+    recorders = [
+        train(setting_for(STUDY, tmp_path / train.__name__, Sentences()), TRIALS)
+        for train in (trained_together, trained_alone)
+    ]
+    for trial in TRIALS:
+        assert recorders[0].state(trial) == State.COMPLETE
+        one, other = (
+            meaning(recorder, tmp_path / place, trial)
+            for recorder, place in zip(recorders, ("trained_together", "trained_alone"), strict=True)
+        )
+        assert one == other
+
+
+def test_trials_with_more_widths_are_refused_by_name_and_go_on_one_by_one(tmp_path):
+    workload, recorder = Sentences(), TrialsRecorder()
+    workload.widths = few_widths(workload.lengths(), MAX_RECORDINGS + 3)
+    setting = setting_for(STUDY, tmp_path / "together", workload)
+    with pytest.raises(NotFusible, match="batches of more than 4 forms"):
+        trained_together(setting, TRIALS, recorder)
+    assert 0 < max(update.step for update in recorder.updates) < 24
+    trained_alone(setting, TRIALS, recorder)
     alone = trained_alone(setting_for(STUDY, tmp_path / "alone", workload), TRIALS)
     for trial in TRIALS:
-        assert together.state(trial) == State.COMPLETE
-        assert meaning(together, tmp_path / "together", trial) == meaning(alone, tmp_path / "alone", trial)
+        assert meaning(recorder, tmp_path / "together", trial) == meaning(alone, tmp_path / "alone", trial)
 
 
 def test_tensors_in_memory_are_put_in_order_by_length_too():

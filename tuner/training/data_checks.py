@@ -186,9 +186,9 @@ def described(batch: Any, place: str = "") -> Described:
     parts = parts_of(batch)
     if parts is None:
         own = getattr(batch, "to_dict", None)  # graphs of PyTorch Geometric
-        named = {place: "None" if batch is None else f"a {type(batch).__name__}"}
+        named = {place: "None" if batch is None else f"of type {type(batch).__name__}"}
         return described(own(), place) | named if callable(own) else named
-    found = {place: f"a {type(batch).__name__}"}
+    found = {place: f"of type {type(batch).__name__}"}
     inside = [described(value) for _, value in parts]
     listed = isinstance(batch, list) and all(one == inside[0] for one in inside)
     for (key, _), part in zip(parts, inside, strict=True):
