@@ -136,7 +136,7 @@ def test_trials_with_batches_that_cannot_be_opened_are_refused_by_name_together(
 def test_an_object_that_holds_more_than_tensors_is_refused_by_name_together(tmp_path):
     def numbered(x, y):
         batch = Pair(x, y)
-        batch.number = len(x)
+        vars(batch)["number"] = len(x)
         return batch
 
     setting = setting_for(STUDY, tmp_path, Collating(numbered))

@@ -116,23 +116,18 @@ def test_what_an_example_draws_is_a_function_of_data_seed_and_number(draw):
     assert other[1].at(0)[0].tolist() != other[0].at(0)[0].tolist()
 
 
+def late(start):
+    """Draws from example 20 on."""
+    for number in itertools.count(start):
+        yield torch.tensor(float(number)) + (of_all() if number > 20 else 0.0), torch.tensor(number)
+
+
 def test_a_draw_that_is_seen_late_makes_no_difference():
-    def rarely():
-        numbered.count += 1
-        return of_all() if numbered.count > 20 else 0.0
-
-    def numbered(start):
-        numbered.count = start
-        return Counted(rarely)(start)
-
-    known = split_of(numbered)
-    known._fetcher.draws = True
-    fresh = TrainingBatches(split_of(numbered), 8, 5)
-    batches = [fresh.at(step)[0].tolist() for step in range(5)]
-    known = TrainingBatches(split_of(numbered), 8, 5)
+    fresh, known = (TrainingBatches(split_of(late), 8, 5) for _ in range(2))
     known._reader._fetcher.draws = True
-    assert batches == [known.at(step)[0].tolist() for step in range(5)]
-    assert fresh._reader._fetcher.draws
+    for step in range(5):
+        assert fresh.at(step)[0].tolist() == known.at(step)[0].tolist()
+        assert fresh._reader._fetcher.draws == (step > 1)
 
 
 def test_what_at_itself_draws_is_the_same_wherever_it_begins():
