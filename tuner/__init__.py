@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING
 
 from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
 from tuner.design.campaign import Campaign, Round, Sweep
+from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.design.parameter_groups import by_depth, matching, vectors
 from tuner.design.space import SearchSpace, branches
-from tuner.design.workload import Splits, Stream, Workload
+from tuner.design.workload import Workload
 from tuner.errors import Infeasible
 from tuner.registry import register
 
@@ -107,6 +108,7 @@ __all__ = [
     "constant",
     "constant_then_decay",
     "cosine",
+    "few_widths",
     "fixed",
     "integers",
     "inverse_sqrt",
@@ -116,6 +118,7 @@ __all__ = [
     "matching",
     "maximize",
     "minimize",
+    "padded",
     "register",
     "uniform",
     "vectors",
