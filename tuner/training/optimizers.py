@@ -191,8 +191,8 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 def _leave_unchecked() -> None:
     """Say to torch that what its optimizers make of sparse tensors stays unchecked, as it is; else it warns of that."""
-    if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
-        torch.sparse.check_sparse_tensor_invariants.disable()
+    if not torch.sparse.check_sparse_tensor_invariants.is_enabled():  # type: ignore[no-untyped-call]
+        torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
 
 
 def _no_rows(parameter: torch.Tensor) -> torch.Tensor:
