@@ -10,7 +10,7 @@ from tuner.budget.schedules import ScheduleFamily, Transfer
 from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
-from tuner.design.optimizers import OPTIMIZERS, optimizer_named
+from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError
@@ -237,7 +237,8 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
     names = [hyperparameter.name for hyperparameter in space] + [name for name, _ in space.fixed]
     for name in map(Name.of, names):
         trained = [name.branch] if name.branch in OPTIMIZERS else used
-        if any(OPTIMIZERS.get(each).reads_point for each in trained):
+        specs = [optimizer_of(each) for each in trained]
+        if any(spec.reads_point or (spec.made_of and spec.setting(name.short)) for spec in specs):
             continue
         readers = [spec.name for spec in OPTIMIZERS if spec.setting(name.short)]
         if any(spec.name in readers for spec in OPTIMIZERS.own) and not set(trained) & set(readers):
@@ -245,7 +246,7 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
                 f"{name} would change nothing: it is read by {', '.join(readers)} only, and the trials train with "
                 f"{', '.join(trained)}; leave it out, or give it another name if the workload reads it"
             )
-        for setting in (OPTIMIZERS.get(each).setting(name.short) for each in trained):
+        for setting in (spec.setting(name.short) for spec in specs):
             other = str(Name(name.branch, setting.same_as)) if setting and setting.same_as else ""
             if other in names:
                 raise DeclarationError(f"{other} and {name} say the same of one optimizer; declare one of them")

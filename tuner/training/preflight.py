@@ -155,8 +155,9 @@ def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
     if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
         logger.warning(
             "%s.model has %s, which is not called: each trial is trained by %s, with the learning rate, weight decay "
-            "and schedule of its point; declare optimizer= and schedule= in the Campaign",
-            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial),
+            "and schedule of its point; declare schedule= and optimizer= in the Campaign: a name, a class like "
+            "torch.optim.RMSprop, or a function of (groups, point) that returns what %s made",
+            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial), _OPTIMIZERS,
         )  # fmt: skip
 
 
