@@ -4,10 +4,10 @@ The optimizers of this package stand in `tuner.optimizers`, one file each; plugi
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from tuner.design.hyperparameters import REGULARIZERS, Family
+from tuner.design.hyperparameters import REGULARIZERS, Family, Range
 from tuner.errors import DeclarationError
 from tuner.registry import Registry
 
@@ -78,24 +78,29 @@ class OptimizerSpec:
         step, and whether torch's fused kernels may be used: a torch optimizer (`torch_groups` makes its groups). The
         trainer writes the learning rate of each step into every parameter group as "lr", times the group's "lr_factor"
         where it has one.
-    slots: of an optimizer that was built, the names under which its state has a tensor as large as the parameter,
-        for each parameter, once it has made a step.
-    counts_steps: whether its state has a float32 scalar "step" for each parameter, as torch's Adam has.
     settle_sparse: makes the sparse gradients of some parameters into what the optimizer takes; None: it takes none.
-    row_update: for an optimizer with one parameter group. It takes the rows of stacked trials
-        (`tuner.fused.optimizers.RowOptimizer`) and a trial's place among them, and returns a function of the learning
-        rate (a float, or a float32 scalar on the device). That function makes one update of the trial, with the bits
-        that `step` of the built optimizer gives the trial alone. None: such trials are trained one by one. Raises
-        NotFusible where the built optimizer cannot be updated so.
+    row_update: a faster way for stacked trials; without it each trial's own optimizer makes its step. It takes the rows
+        of one parameter group (`tuner.fused.optimizers.RowGroup`) and a trial's place among them, and returns a
+        function of the learning rate (a float, or a float32 scalar on the device). That function makes one update of
+        the trial, with the bits that `step` of the built optimizer gives the trial alone. Raises NotFusible where the
+        built optimizer cannot be updated so.
+    slots: for `row_update`: of an optimizer that was built, the names under which its state has a tensor as large as
+        the parameter, for each parameter, once it has made a step.
+    counts_steps: for `row_update`: whether its state has a float32 scalar "step" for each parameter, as torch's Adam.
+    ranges: of the learning rate and of settings that are numbers, ranges to begin a search with.
+    state: bytes that it keeps for a float32 parameter, in words. note: what else to know of it, in words.
     """
 
     name: str
     settings: tuple[OptimizerSetting, ...]
     build: Callable[[Groups, Mapping[str, Any], float, bool], Any]
-    slots: Callable[[Any], tuple[str, ...]]
+    slots: Callable[[Any], tuple[str, ...]] = lambda optimizer: ()
     counts_steps: bool = False
     settle_sparse: Callable[[Any, list[Any]], None] | None = None
     row_update: Callable[[Any, int], Callable[[Any], None]] | None = None
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    state: str = ""
+    note: str = ""
 
     def setting(self, name: str) -> OptimizerSetting | None:
         """The setting of this (short) name, if it has one."""

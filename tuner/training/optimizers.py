@@ -1,6 +1,8 @@
 """The torch optimizer of a point, made by the record of its name, and what the trainer must know of it."""
 
+import copy
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -8,6 +10,8 @@ import torch
 
 from tuner.design.optimizers import OPTIMIZERS, Groups, OptimizerSpec
 from tuner.errors import WorkloadError
+from tuner.training.compiler import plain_step
+from tuner.training.saving import num_bytes
 
 _MADE_BY: WeakKeyDictionary[torch.optim.Optimizer, OptimizerSpec] = WeakKeyDictionary()
 
@@ -62,9 +66,27 @@ def settle_sparse(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.n
     spec.settle_sparse(optimizer, sparse)
 
 
-def num_slots(optimizer: torch.optim.Optimizer) -> int:
-    """How many tensors as large as a parameter an optimizer keeps for it once it has made a step."""
-    return len(spec_of(optimizer).slots(optimizer))
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the tensors that an optimizer keeps once each parameter has had a gradient.
+
+    Measured: a copy of the optimizer, with copies of the parameters, makes a step with gradients of zeros.
+    """
+    twin: torch.optim.Optimizer = object.__new__(type(optimizer))
+    vars(twin).update(copy.deepcopy(vars(optimizer)))
+    parameters: list[torch.Tensor] = [parameter for group in twin.param_groups for parameter in group["params"]]
+    for zeros in (torch.zeros_like, _no_rows):  # some take sparse gradients only
+        for parameter in parameters:
+            parameter.grad = zeros(parameter.detach())
+        with suppress(Exception):
+            plain_step(twin)()
+            return num_bytes(list(twin.state.values()))
+    return 2 * sum(parameter.nbytes for parameter in parameters)  # as Adam keeps
+
+
+def _no_rows(parameter: torch.Tensor) -> torch.Tensor:
+    """A sparse gradient without a value."""
+    places = torch.zeros(1, 0, dtype=torch.int64, device=parameter.device)
+    return torch.sparse_coo_tensor(places, parameter.new_zeros(0, *parameter.shape[1:]), parameter.shape)
 
 
 def fused_is_right(parameters: Iterable[torch.nn.Parameter]) -> bool:

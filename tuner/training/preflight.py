@@ -24,7 +24,7 @@ from tuner.training.extra_state import load_weights
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
-from tuner.training.optimizers import num_slots
+from tuner.training.optimizers import state_bytes
 from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
@@ -216,8 +216,8 @@ def check_room(setup: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
 
 def checkpoint_bytes(run: TrialRun) -> int:
     """The tensors of a trial's checkpoint, as it is once the optimizer has made a step, and of its best weights."""
-    slots = num_slots(run.optimizer) * sum(parameter.nbytes for parameter in run.parameters)
-    return num_bytes(run.state()) + slots + num_bytes(snapshot(run.model))
+    kept = state_bytes(run.optimizer) - num_bytes(list(run.optimizer.state.values()))
+    return num_bytes(run.state()) + kept + num_bytes(snapshot(run.model))
 
 
 def _existing(folder: Path) -> Path:
