@@ -126,7 +126,7 @@ def _optimizer_difference(number: str, fused: torch.optim.Optimizer, alone: torc
 
 
 def _states(optimizer: torch.optim.Optimizer) -> Sequence[dict[str, torch.Tensor]]:
-    return [optimizer.state.get(parameter, {}) for parameter in optimizer.param_groups[0]["params"]]
+    return [optimizer.state.get(one, {}) for group in optimizer.param_groups for one in group["params"]]
 
 
 def _same(mine: torch.Tensor, other: torch.Tensor) -> bool:
