@@ -73,7 +73,7 @@ def test_changed_groups_are_another_workload(old, new, told, tuner, write, tmp_p
     assert rows(tmp_path, "select count(*) from trial") == [(2,)]
 
 
-HELPED = GROUPS.replace('[matching("3.*"', '[__import__("import" + "lib").import_module("helper").chosen("3.*"')
+HELPED = GROUPS.replace('[matching("3.*"', '[__import__("import" + "lib").import_module("hel" + "per").chosen("3.*"')
 
 
 def test_code_that_only_the_groups_run_is_part_of_the_study(tuner, write, tmp_path, monkeypatch):
