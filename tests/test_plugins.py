@@ -315,7 +315,7 @@ def test_a_workload_may_have_a_hyperparameter_with_the_name_of_a_plugins_setting
     register(smoothed(settings=(OptimizerSetting("smoothing"),)))
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1.0), smoothing=uniform(0.0, 1.0))
     Campaign(Mlp(), [Round("a test", trials=2, space=space)], optimizer="adamw")
-    with pytest.raises(DeclarationError, match="momentum would change nothing: it is read by rmsprop and sgd only"):
+    with pytest.raises(DeclarationError, match="momentum would change nothing: it is read by rmsprop, sgd only"):
         Campaign(
             Mlp(), [Round("a test", trials=2, space=SearchSpace(momentum=uniform(0.0, 0.9)))], optimizer="smoothed"
         )

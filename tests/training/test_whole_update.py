@@ -159,7 +159,7 @@ def test_a_gradient_with_repeated_rows_is_measured_and_clipped_as_the_dense_one(
     optimizer = make_optimizer("sgd", one_group([weight]), {}, 0.1)
     assert float(total_norm([weight.grad])) == 5.0
     settle_sparse(optimizer, [weight])
-    clip_gradients([weight], 1.0)
+    assert float(clip_gradients([weight], 1.0)) == 5.0
     assert torch.allclose(weight.grad.to_dense(), torch.tensor([[0.0, 0.0], [0.6, 0.0], [0.8, 0.0]]))
     assert optimizer.param_groups[0]["fused"] is False
 

@@ -19,6 +19,7 @@ from tuner.design.study import Study
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.sources.running import Seen, watched
+from tuner.training.evaluation import Tally
 from tuner.training.first_loss import first_loss
 from tuner.training.groups import trained_groups
 from tuner.training.models import initial_weights, model_at, shown_point
@@ -122,5 +123,9 @@ def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str
 
 
 def _evaluated(setup: TrainingSetup, model: torch.nn.Module) -> None:
+    split, workload = setup.data.validation, setup.workload
+    tally = Tally(workload, split)
+    batch, count = split.some(2 if tally.gathered is None else setup.study.batch_size)
     with torch.no_grad():
-        setup.workload.metrics(model.eval(), setup.data.validation.first(2))
+        tally.add(workload.metrics(model.eval(), batch), count)
+        tally.of_split()
