@@ -1,7 +1,9 @@
 """Parameter groups in training: numbers by hand, the ratio of rates at every step, and what is refused before."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,6 +163,51 @@ def test_a_workload_without_groups_has_the_optimizer_and_the_state_of_before(tmp
     (group,) = run.optimizer.param_groups
     assert "lr_factor" not in group
     assert [id(one) for one in group["params"]] == [id(one) for one in run.model.parameters()]
+
+
+# --- The page ----------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/parameter-groups.md").read_text(encoding="utf-8")
+HOOKS = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "def parameter_groups" in block]
+
+
+class Vision(nn.Module):
+    """A vision transformer's names, with three blocks."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.patch_embed, self.pos_embed = nn.Linear(4, width), nn.Parameter(torch.zeros(1, 2, width))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.blocks = nn.ModuleList(nn.MultiheadAttention(width, 2) for _ in range(3))
+        self.head = nn.Linear(width, 2)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_the_groups_of_the_page_are_what_it_says(place):
+    words = {"matching": matching, "vectors": vectors, "by_depth": by_depth, "nn": nn}
+    exec(HOOKS[place], words)  # the page's own code
+    workload = type("Page", (Tiny,), {"parameter_groups": words["parameter_groups"]})()
+    point = {"head_rate": 10.0, "depth_decay": 0.8, "width": 256}
+    rates = {
+        name: (group.record.rate, group.record.decay)
+        for group in trained_groups(workload, Vision(), point)
+        for name in group.record.parameters
+    }
+    said = [
+        {"head.weight": (10.0, 1.0), "head.bias": (10.0, 1.0), "patch_embed.weight": (1.0, 1.0)},
+        {
+            "pos_embed": (pytest.approx(0.512), 1.0),
+            "patch_embed.bias": (pytest.approx(0.512), 1.0),
+            "blocks.0.in_proj_weight": (pytest.approx(0.64), 1.0),
+            "blocks.1.out_proj.bias": (0.8, 1.0),
+            "blocks.2.in_proj_bias": (1.0, 1.0),
+            "head.weight": (1.0, 1.0),
+        },
+        {"blocks.1.out_proj.weight": (0.25, 4.0), "blocks.1.out_proj.bias": (1.0, 1.0), "head.weight": (1.0, 1.0)},
+        {"blocks.0.in_proj_weight": (0.5, 1.0), "head.bias": (1.0, 0.0), "head.weight": (1.0, 1.0)},
+    ]
+    assert {name: rates[name] for name in said[place]} == said[place]
+    assert len(HOOKS) == len(said)
 
 
 # --- What a trial got is recorded --------------------------------------------------------------------------------
