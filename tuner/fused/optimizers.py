@@ -16,6 +16,7 @@ import torch
 from tuner.errors import NotFusible
 from tuner.training.compiler import plain_step
 from tuner.training.optimizers import spec_of, state_bytes
+from tuner.training.update import rate_of_group
 
 Rows = list[torch.Tensor]
 Rate = float | torch.Tensor  # a tensor: a float32 scalar on the device
@@ -236,11 +237,11 @@ def cloned(value: Any, themselves: dict[int, Any]) -> Any:
 
 def _write_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = group.get("lr_factor", 1.0) * rate
+        group["lr"] = rate_of_group(group, rate)
 
 
 def _times(rate: Rate, factor: float) -> Rate:
-    """The product, rounded as that of a number is when a kernel reads it."""
+    """The product, in float32 on the device: as `rate_of_group` rounds it for a trial alone."""
     return (rate.double() * factor).float() if isinstance(rate, torch.Tensor) else factor * rate
 
 
