@@ -26,7 +26,19 @@ The commands of `tuner` are functions of this module, with results as objects. E
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.by_share import by_share
+from tuner.budget.families import (
+    constant,
+    constant_then_decay,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear,
+    pieces,
+    polynomial,
+    step_drops,
+)
+from tuner.budget.step_budget import epochs, examples
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
@@ -100,10 +112,14 @@ __all__ = [
     "at_least",
     "at_most",
     "branches",
+    "by_share",
     "choice",
     "constant",
     "constant_then_decay",
     "cosine",
+    "epochs",
+    "examples",
+    "exponential",
     "fixed",
     "integers",
     "inverse_sqrt",
@@ -112,6 +128,9 @@ __all__ = [
     "log_uniform",
     "maximize",
     "minimize",
+    "pieces",
+    "polynomial",
     "register",
+    "step_drops",
     "uniform",
 ]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tuner.budget.step_budget import StepBudget
 from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.run import print_prices
@@ -105,5 +104,5 @@ def _points(one: PlannedRound) -> str:
 
 
 def _seconds(session: Session, one: PlannedRound, price: Price) -> float:
-    evaluations = len(StepBudget.with_evaluations(one.max_train_steps, session.campaign.evaluations).evaluation_steps)
+    evaluations = len(session.campaign.budget(one.max_train_steps).evaluation_steps)
     return one.trials * (one.max_train_steps * price.step_ms + evaluations * price.evaluation_ms) / 1e3
