@@ -18,7 +18,7 @@ from tuner.budget.schedules import ScheduleFamily
 from tuner.errors import DeclarationError
 
 EVEN = 1024  # shares at equal distances that a function is measured at first
-RELATIVE, ABSOLUTE = 1e-4, 1e-9  # [P] how far a straight line may lie from the function: of its value, and at least
+RELATIVE, ABSOLUTE = 1e-4, 1e-7  # [P] how far a straight line may lie from the function: of its value, and at least
 MOST_CALLS, MOST_KNOTS = 50_000, 5_000  # a function that still bends after so many is no curve that can be stored
 
 
@@ -26,8 +26,8 @@ def by_share(function: Callable[[float], float]) -> ScheduleFamily:
     """The schedule of a function: of the share of the steps after the warmup (0 at the first of them, below 1), the
     fraction of the base rate, in 0..1. `schedule=function` in a Campaign says the same.
 
-    The stored curve lies within 0.01 % of the function, and its jumps are exact. Raises DeclarationError, naming the
-    share, where the function raises, or gives no number in 0..1.
+    The stored curve lies within about 0.01 % of the function, and its jumps are exact. Raises DeclarationError, naming
+    the share, where the function raises, or gives no number in 0..1.
     """
     calls: dict[float, float] = {}
 

@@ -117,7 +117,7 @@ def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> 
     """
     study, point = winner.row.study, winner.record.point.values_by_name
     values = ", ".join(f"{name} {readable(value)}" for name, value in point)
-    yield f"{'Result' if ended else 'So far'}: take {values}, and train {study.budget.max_train_steps:,} steps"
+    yield f"{'Result' if ended else 'So far'}: take {values}, and train {study.length_in_words}"
     yield f"  {study.objective.metric} {winner.headline.words}"
     yield f"  selected run: trial {winner.record.number} of {study.name}, best at step {winner.step:,}"
     answers = [finding for finding in findings if _answers_the_round(finding) and finding.strength != "none"]

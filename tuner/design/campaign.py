@@ -329,9 +329,8 @@ class Campaign:
         """The batch size of all trials. Raises DeclarationError where they differ."""
         found: set[Value] = set()
         for space in (one.space for one in self.rounds if one.space is not None):
-            fixed = {one.value for name, one in space.fixed if Name.of(name).short == "batch_size"}
-            found |= fixed or {self.workload.batch_size}
-            if len(found) > 1 or any(hyperparameter.short_name == "batch_size" for hyperparameter in space):
+            found |= set(space.batch_sizes) or {self.workload.batch_size}
+            if len(found) > 1 or None in found:
                 raise DeclarationError(
                     f"{next(self._open_lengths())} would give trials of different batch sizes different numbers of "
                     "steps, and batch_size differs between trials here: one study has one number of steps (A11, B6); "

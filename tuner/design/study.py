@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tuner.budget.schedules import SCHEDULES, SHAPES, ScheduleFamily
-from tuner.budget.step_budget import StepBudget, steps_in_words
+from tuner.budget.step_budget import StepBudget, epochs_in_words, steps_in_words
 from tuner.design.hyperparameters import Constant, Hyperparameter
 from tuner.design.names import Name
 from tuner.design.objective import FitCriterion, Objective
@@ -16,6 +16,7 @@ from tuner.design.points import Point
 from tuner.design.space import SearchSpace
 from tuner.registry import Source
 
+UNKNOWN = "–"
 StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve"]
 
 
@@ -62,12 +63,8 @@ class Study:
     @property
     def steps_per_epoch(self) -> int | None:
         """Steps of one pass over the training split, without what is left over; None where that is not one number."""
-        searched = any(hyperparameter.short_name == "batch_size" for hyperparameter in self.hyperparameters)
-        if not self.num_examples or not self.batch_size or searched:
-            return None
-        fixed = [constant.value for name, constant in self.fixed if Name.of(name).short == "batch_size"]
-        size = fixed[0] if fixed and isinstance(fixed[0], int) else self.batch_size
-        return self.num_examples // size
+        size = next(iter(self.space.batch_sizes), self.batch_size)
+        return self.num_examples // size if self.num_examples and isinstance(size, int) and size else None
 
     @property
     def length_in_words(self) -> str:
@@ -77,6 +74,11 @@ class Study:
     def in_words(self, steps: int) -> str:
         """Steps of this study like "1,500 steps (24 epochs)"; steps alone where the length of an epoch is not known."""
         return steps_in_words(steps, self.steps_per_epoch)
+
+    def in_epochs(self, steps: int) -> str:
+        """Like "24", for a column; a dash where the length of an epoch is not known."""
+        each = self.steps_per_epoch
+        return epochs_in_words(steps, each).split()[0] if each else UNKNOWN
 
     @property
     def space(self) -> SearchSpace:
