@@ -69,6 +69,12 @@ def print_prices(session: Session) -> None:
     """Trials, steps, time and disk of the whole playbook as it will probably go; and what it costs at worst."""
     lines = list(priced_campaign(session))
     print_plan(*(line for line in lines if not isinstance(line, Extremes)))
+    first = next((line for line in lines if isinstance(line, Plan) and line.study.round == 1), None)
+    if session.campaign.warmup is not None and first is not None:
+        say(
+            f"warmup: {session.campaign.warmup:.0%} of the steps of round 1, here {first.study.warmup_steps:,} steps; "
+            "later rounds keep that number of steps (D18)"
+        )
     for line in lines:
         if isinstance(line, Extremes):
             say(f"{line.what}, likely: {_price_words(line.likely)} ({line.likely_if})")
