@@ -15,9 +15,10 @@ from tuner.records import Numerics, PrefixKey
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.engine import Measured, Weights
-from tuner.training.evaluation import evaluate
+from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
+from tuner.training.groups import as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
@@ -37,6 +38,7 @@ class TrialRun:
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
+    `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
     """
@@ -50,7 +52,15 @@ class TrialRun:
         self.rule = UpdateRule(trial.seed, rates, self.point.get("clip_norm"))
         self.model = build_model(setup, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(setup.optimizer_of(trial), self.parameters, self.point, self.rates[0])
+        groups = trained_groups(setup.workload, self.model, self.point)
+        self.groups = recorded(groups)
+        self.optimizer = make_optimizer(
+            setup.optimizer_of(trial),
+            [group.for_optimizer() for group in groups],
+            self.point,
+            self.rates[0],
+            self.model,
+        )
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""
@@ -149,11 +159,23 @@ class TrialRun:
 
         Raises Interrupted where the setup says stop.
         """
-        setup, workload = self.setup, self.setup.workload
-        size, stop = setup.evaluation_batch_size, setup.stop
-        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), setup.device)
-        measured = evaluate(workload, self.model, setup.data.training_sample, batch_size=size, stop=stop)
-        return measured | evaluate(workload, self.model, setup.data.validation, batch_size=size, stop=stop)
+        return self.evaluated()[0]
+
+    def evaluated(self) -> tuple[Measured, list[Tally]]:
+        """The metrics as `evaluate` gives them, and what was kept of the examples of each split."""
+        setup = self.setup
+        self.seed_evaluation()
+        measured: Measured = {}
+        tallies = []
+        for split in (setup.data.training_sample, setup.data.validation):
+            size = setup.evaluation_batch_size
+            tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+            measured |= tallies[-1].measured()
+        return measured, tallies
+
+    def seed_evaluation(self) -> None:
+        """Seed the generators that metrics may draw from, by the step."""
+        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), self.setup.device)
 
     @property
     def unevaluated(self) -> int:
@@ -228,15 +250,18 @@ class TrialRun:
             "initial": self.initial,
             "first_loss": self.first_loss,
             **({} if self.rule.clip_norm is None else {"norms": _stacked(self.norms)}),
+            **({"groups": as_state(self.groups)} if self.groups else {}),
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state.
 
-        Raises StudyChanged for the state of a trial that started from other weights, or with another loss.
+        Raises StudyChanged for the state of a trial that started from other weights, or with another loss, and where
+        its parameters were grouped otherwise.
         """
         self._check_initial(state)
+        self._check_groups(state)
         set_tensors(self.model, state["model"], self.setup.device)
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -271,6 +296,19 @@ class TrialRun:
                 f"cannot go on to what it would have become: put back what the loss reads ({OUTSIDE}), or train the "
                 "study again under another campaign name"
             )
+
+    def _check_groups(self, state: Mapping[str, Any]) -> None:
+        """An optimizer's state names its parameters by their order, and carries the multiples of their groups."""
+        told = difference_of_groups(state.get("groups", []), as_state(self.groups))
+        if not told:
+            return
+        if state.get("base") != self.base:  # of other code, which may group otherwise
+            raise ValueError(f"its parameters are grouped otherwise now: {told}")
+        raise StudyChanged(
+            f"trial {self.trial.number} of {self.setup.study.name} was begun with other parameter groups than "
+            f"{type(self.setup.workload).__name__}.parameter_groups gives it now ({told}), so it cannot go on to what "
+            "it would have become: put back what the method reads, or train the study again under another campaign name"
+        )
 
 
 def _stacked(values: list[torch.Tensor]) -> torch.Tensor:
