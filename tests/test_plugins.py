@@ -14,7 +14,7 @@ from support.shell import tuner as tuner  # a fixture
 from support.study_files import write_study
 
 from tuner import Campaign, Round, SearchSpace, branches, log_uniform, registry, uniform
-from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec
+from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec, one_group
 from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, InputError, NotFusible, WorkloadError
 from tuner.fused.group import Group
@@ -41,7 +41,7 @@ from tuner.plots.plot import StudyPlot
 from tuner.report.section import Blocks, Part, Section
 
 
-def build(parameters, values, rate, fused):
+def build(groups, values, rate, fused):
     import torch
 
     class SignDescent(torch.optim.Optimizer):
@@ -52,7 +52,7 @@ def build(parameters, values, rate, fused):
                 if parameter.grad is not None:
                     parameter.mul_(1.0 - group["lr"] * group["shrink"]).sub_(parameter.grad.sign(), alpha=group["lr"])
 
-    return SignDescent(parameters, {"lr": rate, "shrink": values.get("shrink", 0.0)})
+    return SignDescent(groups, {"lr": rate, "shrink": values.get("shrink", 0.0)})
 
 
 SIGN = OptimizerSpec("sign", (OptimizerSetting("shrink"),), build, slots=lambda optimizer: ())
@@ -217,8 +217,8 @@ def test_a_plugin_that_cannot_be_imported_is_named_with_its_package(site, tuner)
 # --- What a study file registers ---------------------------------------------------------------------------------
 
 OWN = """
-def _build(parameters, values, rate, fused):
-    return torch.optim.Adagrad(parameters, lr=rate, eps=values.get("smoothing", 1e-10))
+def _build(groups, values, rate, fused):
+    return torch.optim.Adagrad(groups, lr=rate, eps=values.get("smoothing", 1e-10))
 
 
 register(OptimizerSpec("adagrad", (OptimizerSetting("smoothing"),), _build, slots=lambda optimizer: ("sum",)))
@@ -230,8 +230,8 @@ REGISTERS = [
 
 
 def adagrad(name="adagrad", settings=()):
-    def build(parameters, values, rate, fused):
-        return torch.optim.Adagrad(parameters, lr=rate)
+    def build(groups, values, rate, fused):
+        return torch.optim.Adagrad(groups, lr=rate)
 
     return OptimizerSpec(name, settings, build, slots=lambda optimizer: ("sum",))
 
@@ -264,12 +264,14 @@ def test_an_optimizer_without_an_update_of_stacked_trials_is_refused_for_fusing_
 def test_every_parameter_group_of_an_optimizer_has_the_rate_of_the_step_times_its_factor(no_others):
     factors = (1.0, 0.5, 0.0, 1.0, 1.0, 1.0)
 
-    def build(parameters, values, rate, fused):
-        groups = [{"params": [each], "lr_factor": factor} for each, factor in zip(parameters, factors, strict=True)]
+    def build(groups, values, rate, fused):
+        groups = [
+            {"params": [each], "lr_factor": factor} for each, factor in zip(groups[0]["params"], factors, strict=True)
+        ]
         return torch.optim.SGD(groups, lr=rate)
 
     register(replace(adagrad("grouped"), build=build))
-    register(replace(adagrad("plain"), build=lambda parameters, values, rate, fused: torch.optim.SGD(parameters, rate)))
+    register(replace(adagrad("plain"), build=lambda groups, values, rate, fused: torch.optim.SGD(groups, rate)))
     (grouped,), (plain,) = runs_of(Mlp(), 1, optimizer="grouped"), runs_of(Mlp(), 1, optimizer="plain")
     before = [each.detach().clone() for each in plain.parameters]
     grouped.advance(1)
@@ -286,12 +288,12 @@ def test_what_is_no_torch_optimizer_is_refused_with_the_module_of_its_record(no_
     with pytest.raises(
         WorkloadError, match=r"'none' of tests\.test_plugins .* must build a torch.optim.Optimizer, got None"
     ):
-        make_optimizer("none", [torch.nn.Parameter(torch.zeros(2))], {}, 0.1)
+        make_optimizer("none", one_group([torch.nn.Parameter(torch.zeros(2))]), {}, 0.1)
 
 
 def test_an_update_of_stacked_trials_has_the_bits_of_each_trial_alone(no_others):
-    def build(parameters, values, rate, fused):
-        return torch.optim.Adagrad(parameters, lr=rate, foreach=False)
+    def build(groups, values, rate, fused):
+        return torch.optim.Adagrad(groups, lr=rate, foreach=False)
 
     def row_update(rows, trial):
         sums = rows.states["sum"][trial]

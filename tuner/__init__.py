@@ -30,6 +30,7 @@ from tuner.budget.families import constant, constant_then_decay, cosine, inverse
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
+from tuner.design.parameter_groups import by_depth, matching, vectors
 from tuner.design.space import SearchSpace, branches
 from tuner.design.workload import Splits, Workload
 from tuner.errors import Infeasible
@@ -100,6 +101,7 @@ __all__ = [
     "at_least",
     "at_most",
     "branches",
+    "by_depth",
     "choice",
     "constant",
     "constant_then_decay",
@@ -110,8 +112,10 @@ __all__ = [
     "linear",
     "log_grid",
     "log_uniform",
+    "matching",
     "maximize",
     "minimize",
     "register",
     "uniform",
+    "vectors",
 ]

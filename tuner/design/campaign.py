@@ -310,3 +310,27 @@ def _check_workload(workload: Workload) -> None:
         raise DeclarationError(
             f'{name}.fitted_when is made by at_most("training/error_rate", 0.0), got {workload.fitted_when!r}'
         )
+    _check_not_averaged(workload)
+
+
+def _check_not_averaged(workload: Workload) -> None:
+    name, apart = type(workload).__name__, workload.not_averaged
+    if not isinstance(apart, tuple | list) or not all(isinstance(one, str) for one in apart):
+        example = repr((apart,)) if isinstance(apart, str) else '("score", "positive")'
+        raise DeclarationError(f"{name}.not_averaged is a tuple of names of metrics, like {example}, got {apart!r}")
+    if apart and not workload.declares("split_metrics"):
+        raise DeclarationError(
+            f"{name}.not_averaged names {', '.join(map(repr, apart))}, which nothing would read: declare "
+            "split_metrics(self, each), or leave it out"
+        )
+    if workload.split_metrics_device not in ("cpu", "same"):
+        raise DeclarationError(
+            f"{name}.split_metrics_device is 'cpu', or 'same' for the device where the models train, got "
+            f"{workload.split_metrics_device!r}"
+        )
+    for declared, metric in (("select_by", workload.select_by), ("fitted_when", workload.fitted_when)):
+        if metric is not None and metric.measured.name in apart:
+            raise DeclarationError(
+                f"{name}.{declared} reads {metric.metric!r}, but not_averaged names {metric.measured.name!r}: it has "
+                "no mean and no curve; name a metric that split_metrics returns, or one that is averaged"
+            )

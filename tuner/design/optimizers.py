@@ -3,9 +3,9 @@
 The optimizers of this package stand in `tuner.optimizers`, one file each; plugins and study files register more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from tuner.design.hyperparameters import REGULARIZERS, Family
 from tuner.errors import DeclarationError
@@ -20,6 +20,38 @@ TRAINER_FAMILIES: dict[str, Family] = {
     "warmup_steps": "warmup",
     "decay_fraction": "schedule",
 }
+
+
+class ParameterGroup(TypedDict):
+    """Parameters that are trained alike. rate, decay: multiples of the step's learning rate and of `weight_decay`."""
+
+    params: list[Any]
+    rate: float
+    decay: float
+
+
+Groups = Sequence[ParameterGroup]
+
+
+def one_group(parameters: Iterable[Any]) -> list[ParameterGroup]:
+    """All parameters, with the step's learning rate and the whole weight decay."""
+    return [ParameterGroup(params=list(parameters), rate=1.0, decay=1.0)]
+
+
+def torch_groups(groups: Groups, rate: float, weight_decay: float | None = None) -> list[dict[str, Any]]:
+    """Groups as a torch optimizer takes them, with what differs from the arguments of the optimizer alone.
+
+    rate: the learning rate of the first step. weight_decay: that of the point; None for an optimizer that has none.
+    """
+    made = []
+    for group in groups:
+        one: dict[str, Any] = {"params": group["params"]}
+        if group["rate"] != 1.0:
+            one |= {"lr": rate * group["rate"], "lr_factor": group["rate"]}
+        if weight_decay is not None and group["decay"] != 1.0:
+            one["weight_decay"] = weight_decay * group["decay"]
+        made.append(one)
+    return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +74,10 @@ class OptimizerSpec:
 
     name: under which studies and points are stored; it never changes.
     settings: the hyperparameters that it reads, besides the learning rate.
-    build: of the trained parameters, the values of a point (by short names), the learning rate of the first step, and
-        whether torch's fused kernels may be used: a torch optimizer. The trainer writes the learning rate of each step
-        into every parameter group as "lr", times the group's "lr_factor" where it has one.
+    build: of the groups of trained parameters, the values of a point (by short names), the learning rate of the first
+        step, and whether torch's fused kernels may be used: a torch optimizer (`torch_groups` makes its groups). The
+        trainer writes the learning rate of each step into every parameter group as "lr", times the group's "lr_factor"
+        where it has one.
     slots: of an optimizer that was built, the names under which its state has a tensor as large as the parameter,
         for each parameter, once it has made a step.
     counts_steps: whether its state has a float32 scalar "step" for each parameter, as torch's Adam has.
@@ -58,7 +91,7 @@ class OptimizerSpec:
 
     name: str
     settings: tuple[OptimizerSetting, ...]
-    build: Callable[[list[Any], Mapping[str, Any], float, bool], Any]
+    build: Callable[[Groups, Mapping[str, Any], float, bool], Any]
     slots: Callable[[Any], tuple[str, ...]]
     counts_steps: bool = False
     settle_sparse: Callable[[Any, list[Any]], None] | None = None

@@ -44,7 +44,8 @@ class Workload:
         all; None: on all (D6, B42). A sweep judges by them whether the training set is fitted.
     data_workers: processes that fetch and collate batches of a dataset ahead of the training; 0: its own process does
         it, "auto": as many as hide the fetching, and as there are cores. The bits are the same.
-    not_averaged: names of `metrics` that only `split_metrics` reads: kept for each example, no curves.
+    not_averaged: names of `metrics` that only `split_metrics` reads: kept for each example, without means and curves.
+    split_metrics_device: "cpu", or "same": `split_metrics` gets its values on the device where the models train.
     no_decay: "vectors": weight decay leaves out the parameters with fewer than two dimensions (biases, norms); None:
         it decays all of them, as torch does.
     """
@@ -56,6 +57,7 @@ class Workload:
     training_evaluation_examples: int | None = None
     data_workers: int | Literal["auto"] = 0
     not_averaged: tuple[str, ...] = ()
+    split_metrics_device: Literal["cpu", "same"] = "cpu"
     no_decay: Literal["vectors"] | None = None
 
     def data(self) -> Splits:
@@ -73,7 +75,8 @@ class Workload:
     def metrics(self, model: Any, batch: Batch) -> dict[str, Any]:
         """Metrics by name, each a tensor [examples]: one value per example, no penalty terms.
 
-        The tool averages over a split, so that short batches are weighted right (B41).
+        The tool averages over a split, so that short batches are weighted right (B41). Those that are `not_averaged`
+        are tensors [examples, ...] of any type, or lists of one tensor for each example.
         """
         raise NotImplementedError(f"{type(self).__name__}.metrics must return a dict of tensors [examples]")
 
@@ -93,11 +96,12 @@ class Workload:
         """The length of each training example: batches are then made of examples of about one length."""
         raise NotImplementedError
 
-    def split_metrics(self, each: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics of a whole split, by name. Called once for each evaluation and split.
+    def split_metrics(self, each: Mapping[str, Any]) -> dict[str, float | None]:
+        """Metrics of a whole split, by name, like AUC or F1. Called once for each evaluation and split.
 
         each: what `metrics` returned for all examples, by name, in the split's order: CPU tensors [examples, ...], in
-        float64 where they are floats; lists of tensors where the examples differ in shape.
+        float64 where they are floats; lists of one tensor for each example where `metrics` returned lists.
+        None stands for no value, of an AUC where one class is missing: nothing is recorded then.
         """
         raise NotImplementedError
 

@@ -62,6 +62,9 @@ class Group:
         self.trained = recording.trained
         self.gradients = [torch.zeros_like(self.model.parameters[name]) for name in self.trained]
         self.optimizer = RowOptimizer([run.optimizer for run in runs], self._used(), self.gradients)
+        norm = torch.nn.utils.get_total_norm(self.optimizer.gradients[0])
+        self.norms = norm.new_zeros(len(runs))  # of the last gradients, before clipping; a graph writes them here
+        self._norms = self.norms.unbind(0)
 
     @property
     def ways(self) -> Mapping[str, str]:
@@ -94,7 +97,9 @@ class Group:
 
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setup says stop; returns how many were made."""
-        losses = []
+        losses: list[torch.Tensor] = []
+        norms: list[torch.Tensor] = []
+        clips = any(run.rule.clip_norm is not None for run in self.runs)
         shared, work = self._is_shared(), None
         try:
             for _ in range(updates):
@@ -103,12 +108,14 @@ class Group:
                 work = self._work(shared, work)
                 with _mode(work.recording):
                     losses.append(self._update(work))
+                    if clips:
+                        norms.append(self.norms.clone())
                     for trial in self.live:
                         self.runs[trial].step += 1
                         self._made[trial] += 1
         finally:
             if losses:
-                self._hand_over(losses)
+                self._hand_over(losses, norms)
         return len(losses)
 
     def transform(self, change: Callable[[Recording], Recording]) -> None:
@@ -129,6 +136,7 @@ class Group:
             made = self._made[trial]
             run.step -= made
             run.losses = run.losses[: len(run.losses) - made]
+            run.norms = run.norms[: len(run.norms) - made]
             self.optimizer.forget(trial, run.rates[max(0, run.step - 1)])
             for parameter in run.parameters:
                 parameter.grad = None
@@ -165,7 +173,7 @@ class Group:
         if self.setup.device.type != "cuda":
             return apply(work.leaves, rates)
         key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
-        return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients])
+        return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients, self.norms])
 
     def _compute(
         self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
@@ -189,14 +197,19 @@ class Group:
 
     def _clip(self, trial: int, limit: float) -> None:
         gradients = self.optimizer.gradients[trial]
-        torch._foreach_mul_(gradients, clip_factor(torch.nn.utils.get_total_norm(gradients), limit))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._norms[trial].copy_(norm)
+        torch._foreach_mul_(gradients, clip_factor(norm, limit))
 
-    def _hand_over(self, losses: list[torch.Tensor]) -> None:
-        """Give each run what its own loop would have left: losses, gradients, optimizer state."""
+    def _hand_over(self, losses: list[torch.Tensor], norms: list[torch.Tensor]) -> None:
+        """Give each run what its own loop would have left: losses, norms, gradients, optimizer state."""
         by_trial = torch.stack(losses).clone().unbind(1)
+        norms_by_trial = torch.stack(norms).clone().unbind(1) if norms else ()
         for trial in self.live:
             run = self.runs[trial]
             run.losses += by_trial[trial].unbind(0)
+            if run.rule.clip_norm is not None:
+                run.norms += norms_by_trial[trial].unbind(0)
             parameters, gradients = self.optimizer.parameters[trial], self.optimizer.gradients[trial]
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

@@ -95,6 +95,9 @@ def _difference(fused: TrialRun, alone: TrialRun) -> str | None:
     for mine, other in pairs:
         if not _same(mine, other):
             return f"{number}: the loss, {float(mine)!r} instead of {float(other)!r}"
+    for mine, other in zip(fused.norms[-UPDATES:], alone.norms[-UPDATES:], strict=True):
+        if not _same(mine, other):
+            return f"{number}: the norm of the gradient, {float(mine)!r} instead of {float(other)!r}"
     return _model_difference(number, fused.model, alone.model) or _optimizer_difference(
         number, fused.optimizer, alone.optimizer
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tuner.design.optimizers import OptimizerSetting, OptimizerSpec
+from tuner.design.optimizers import Groups, OptimizerSetting, OptimizerSpec, torch_groups
 from tuner.errors import NotFusible
 
 _SETTINGS = (
@@ -14,24 +14,27 @@ _SETTINGS = (
 )
 
 
-def _build_adam(parameters: list[Any], values: Mapping[str, Any], rate: float, fused: bool) -> Any:
+def _build_adam(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) -> Any:
     import torch  # noqa: PLC0415
 
-    return torch.optim.Adam(parameters, lr=rate, fused=fused, **_named(values))
+    return torch.optim.Adam(**_arguments(groups, values, rate), fused=fused)
 
 
-def _build_adamw(parameters: list[Any], values: Mapping[str, Any], rate: float, fused: bool) -> Any:
+def _build_adamw(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) -> Any:
     import torch  # noqa: PLC0415
 
-    return torch.optim.AdamW(parameters, lr=rate, fused=fused, **_named(values))
+    return torch.optim.AdamW(**_arguments(groups, values, rate), fused=fused)
 
 
-def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings under torch's names."""
+def _arguments(groups: Groups, values: Mapping[str, Any], rate: float) -> dict[str, Any]:
+    """The groups, the rate and the settings under torch's names."""
+    decay = values.get("weight_decay", 0.0)
     return {
+        "params": torch_groups(groups, rate, decay),
+        "lr": rate,
         "betas": (1.0 - values.get("one_minus_beta1", 0.1), 1.0 - values.get("one_minus_beta2", 0.001)),
         "eps": values.get("epsilon", 1e-8),
-        "weight_decay": values.get("weight_decay", 0.0),
+        "weight_decay": decay,
     }
 
 

@@ -50,7 +50,7 @@ def data_digests(data: Data) -> dict[str, str]:
     found = {split.name: data_digest(split) for split in (data.training, data.validation)}
     if data.test is not None:
         with suppress(TunerError):  # scoring reports what a test split must be
-            test = Split("test", data.test, _CPU)
+            test = Split("test", data.test, _CPU, data.training.collate)
             found |= {"test": data_digest(test)} if test.tensors is not None else {}
     return found
 

@@ -6,28 +6,31 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from tuner.design.optimizers import OPTIMIZERS, OptimizerSpec
+from tuner.design.optimizers import OPTIMIZERS, Groups, OptimizerSpec
 from tuner.errors import WorkloadError
 
 _MADE_BY: WeakKeyDictionary[torch.optim.Optimizer, OptimizerSpec] = WeakKeyDictionary()
 
 
 def make_optimizer(
-    name: object, parameters: Iterable[torch.nn.Parameter], point: Mapping[str, Any], learning_rate: float
+    name: object, groups: Groups, point: Mapping[str, Any], learning_rate: float
 ) -> torch.optim.Optimizer:
     """The optimizer of a point. The trainer writes the learning rate of each step into its parameter groups.
+
+    groups: of trained parameters; one that has none is left out.
 
     Raises DeclarationError for an unknown name, and WorkloadError where there is nothing to train, or where the record
     of the name builds something that the trainer cannot use.
     """
     spec = OPTIMIZERS.get(name)
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [group for group in groups if group["params"]]
+    trained = [parameter for group in groups for parameter in group["params"]]
     if not trained:
         raise WorkloadError(
             "the model has no parameter to train: it has none at all, each has requires_grad=False, or they stand in "
             "a plain list or dict, where torch does not find them (write nn.ParameterList or nn.ModuleList)"
         )
-    optimizer = spec.build(trained, point, learning_rate, fused_is_right(trained))
+    optimizer = spec.build(groups, point, learning_rate, fused_is_right(trained))
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise WorkloadError(
             f"the optimizer {spec.name!r} of {OPTIMIZERS.source_of(spec.name)} must build a torch.optim.Optimizer, got "

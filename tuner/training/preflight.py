@@ -19,8 +19,9 @@ from tuner.records import Price
 from tuner.training.best import snapshot
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import is_out_of_memory
-from tuner.training.evaluation import checked_metrics
+from tuner.training.evaluation import Tally, checked_metrics
 from tuner.training.extra_state import load_weights
+from tuner.training.finite import check_read
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
@@ -29,6 +30,7 @@ from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
+from tuner.training.split_metrics import nearest
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
@@ -37,6 +39,7 @@ TIMED_STEPS = 30
 TIMED_BLOCKS = 3
 _OPTIMIZERS = "configure_optimizers"
 SLOW_CHECK = 5.0  # seconds; a longer look is reported
+MUCH_KEPT = 2**28  # bytes that an evaluation keeps of its examples; more is said
 SLOW_EVALUATION = 1.0  # seconds; such a one is not repeated
 
 
@@ -81,21 +84,54 @@ def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> N
         for split in (setup.data.training, setup.data.validation):
             count = min(2, split.num_examples)
             metrics = checked_metrics(setup.workload, model, split.first(count), count)
+    apart = setup.workload.not_averaged
+    for absent in (one for one in apart if one not in metrics):
+        raise WorkloadError(
+            f"{name}.not_averaged names {absent!r}, which {name}.metrics does not return{nearest(absent, metrics)}"
+        )
+    of_split = _tried_split_metrics(setup, model, name)
     wanted = [setup.study.objective.measured]
     if setup.study.fitted_when is not None:
         wanted.append(setup.study.fitted_when.measured)
+    averaged = {one: values for one, values in metrics.items() if one not in apart}
     for metric in wanted:
-        if metric.name not in metrics:
-            raise WorkloadError(
-                f"{str(metric)!r} is to be read, but {name}.metrics returns only {', '.join(map(repr, metrics))}; "
-                "return it, or name one of these"
-            )
-        values = metrics[metric.name]
+        if metric.name not in averaged:
+            if of_split is not None:
+                check_read(setup, metric, averaged, of_split)
+            continue
+        values = averaged[metric.name]
         if values.is_floating_point() and not torch.isfinite(values).all():
             raise WorkloadError(
                 f"{str(metric)!r} is {values.tolist()} for an untrained model; a metric that is not finite can neither "
                 "select a checkpoint nor show a fit (D27)"
             )
+
+
+def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> dict[str, float | None] | None:
+    """What `split_metrics` returns for some validation examples; None where it cannot work with so few.
+
+    Whether each has a value is not asked here: a class may be missing among a few examples (`check_validation`).
+    """
+    split, workload = setup.data.validation, setup.workload
+    few = min(setup.evaluation_batch_size, split.num_examples)
+    tally = Tally(workload, split)
+    if tally.gathered is None:
+        return {}
+    with torch.no_grad(), stage(f"{name}.metrics"):
+        tally.add(checked_metrics(workload, model, split.first(few), few), few)
+    kept = tally.gathered.num_bytes / few * max(setup.data.training_sample.num_examples, split.num_examples)
+    if kept > MUCH_KEPT:
+        logger.warning(
+            "each evaluation keeps %.1f GB for %s.split_metrics; have metrics() return less for each example: counts, "
+            "sums, one score", kept / 1e9, name,
+        )  # fmt: skip
+    try:
+        with stage(f"{name}.split_metrics"):
+            return tally.of_split()
+    except WorkloadError as error:
+        if error.__cause__ is None or few == split.num_examples:  # an error of ours, or on the whole split
+            raise
+        return None
 
 
 def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:

@@ -37,8 +37,15 @@ class Data:
         if not isinstance(splits, Splits):
             name = type(workload).__name__
             raise WorkloadError(f"{name}.data must return Splits(training=..., validation=...), got {type(splits)}")
-        training, validation = (Split(name, getattr(splits, name), device) for name in ("training", "validation"))
+        training, validation = (
+            split_of(workload, name, getattr(splits, name), device) for name in ("training", "validation")
+        )
         return cls(training, validation, training.sample(workload.training_evaluation_examples), splits.test)
+
+
+def split_of(workload: Workload, name: str, data: Any, device: torch.device) -> Split:
+    """A split of a workload's data, with the workload's own way to make batches, where it has one."""
+    return Split(name, data, device, workload.collate if workload.declares("collate") else None)
 
 
 @dataclass(frozen=True, slots=True)

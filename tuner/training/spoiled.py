@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from tuner.training.batches import Split, TrainingBatches
-from tuner.training.randomness import epoch_order
 
 CHUNK = 64 * 2**20  # bytes of a split that are looked at once
 DEPTH = 4  # so deep tensors are looked for in a batch
@@ -87,9 +86,7 @@ def _named_tensors(batch: Any, name: str, depth: int = DEPTH) -> Iterator[tuple[
 
 def what_spoiled(batches: TrainingBatches, step: int) -> str:
     """What the batch of update number `step` (from 1) holds that is not finite, in words; empty for nothing."""
-    epoch, position = divmod(step - 1, batches.batches_per_epoch)
-    order = epoch_order(batches.data_seed, epoch, batches.split.num_examples)
-    indices = order[position * batches.batch_size : (position + 1) * batches.batch_size]
+    indices, _ = batches.order.wanted(step - 1)
     try:
         found = spoiled_in(batches.fetched(step - 1), indices)
     except Exception:  # the divergence itself is reported, and this must not hide it

@@ -33,6 +33,8 @@ def unread(setup: TrainingSetup, trial: Trial) -> list[str]:
 def _first_loss(run: TrialRun, point: "Noting") -> None:
     setup, workload = run.setup, run.setup.workload
     model, batch = workload.model(point), run.batches.at(0)
+    if workload.declares("parameter_groups"):
+        workload.parameter_groups(model, point)
     if setup.study.augment and workload.augments:
         batch = workload.augment(batch, point, torch.Generator(setup.device).manual_seed(0))
     workload.loss(model.to(setup.device).train(), batch, point)

@@ -82,7 +82,7 @@ def try_update(run: TrialRun) -> None:
         settle_sparse(run.optimizer, run.parameters)
     if run.rule.clip_norm is not None:
         with stage("clipping the gradient by clip_norm"):
-            clip_gradients(run.parameters, run.rule.clip_norm)
+            run.norms.append(clip_gradients(run.parameters, run.rule.clip_norm))
     with stage("the optimizer's step"):
         update.apply(0)
     with stage("the norm of gradient and weights"):
