@@ -97,6 +97,6 @@ campaign = Campaign(
             weight_decay=log_uniform(1e-5, 1e-2),
             momentum=0.9,
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

@@ -89,7 +89,7 @@ class Sales(Workload):
 campaign = Campaign(
     Sales(),
     optimizer="adamw",
-    schedule=step_drops({0.6: 0.1, 0.85: 0.01}),
+    schedule=step_drops((0.6, 0.85)),
     evaluations=25,
     sweep=Sweep(learning_rate=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2), start_steps=250, max_steps=4000, seeds=3),
     rounds=[
@@ -98,6 +98,6 @@ campaign = Campaign(
             learning_rate=log_uniform(3e-4, 3e-2),
             weight_decay=log_uniform(1e-3, 1.0),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

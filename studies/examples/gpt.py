@@ -100,6 +100,6 @@ campaign = Campaign(
             clip_norm=1.0,
             dropout=0.0,
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

@@ -146,6 +146,6 @@ campaign = Campaign(
             rounds=choice(2, 3),
             learning_rate=log_uniform(1e-3, 3e-2),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

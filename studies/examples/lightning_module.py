@@ -82,6 +82,6 @@ campaign = Campaign(
             learning_rate=log_uniform(1e-3, 3e-2),
             dropout=uniform(0.0, 0.5, limits="low"),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

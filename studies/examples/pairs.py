@@ -134,6 +134,6 @@ campaign = Campaign(
             weight_decay=log_uniform(1e-3, 1.0),
             dropout=0.1,
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

@@ -82,6 +82,6 @@ campaign = Campaign(
             dimensions=choice(4, 16),
             learning_rate=log_uniform(0.01, 1.0),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

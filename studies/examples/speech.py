@@ -136,6 +136,6 @@ campaign = Campaign(
             learning_rate=log_uniform(3e-3, 1e-1),
             weight_decay=log_uniform(1e-6, 1e-2),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

@@ -93,6 +93,6 @@ campaign = Campaign(
             learning_rate=log_uniform(3e-4, 3e-2),
             weight_decay=log_uniform(1e-3, 1.0),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

@@ -96,7 +96,8 @@ class Discs(Workload):
         return {"loss": losses, "common": (found * masks).sum((1, 2)), "both": (found + masks).sum((1, 2))}
 
     def split_metrics(self, each):
-        return {"dice": float(2 * each["common"].sum() / each["both"].sum())} if each["both"].any() else {}
+        both = each["both"].sum()
+        return {"dice": float(2 * each["common"].sum() / both) if both else None}
 
 
 campaign = Campaign(
@@ -110,6 +111,6 @@ campaign = Campaign(
             criterion=choice("cross-entropy", "with dice"),
             learning_rate=log_uniform(3e-4, 1e-2),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip

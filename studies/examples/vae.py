@@ -1,8 +1,8 @@
 """A variational autoencoder of digits: how large should the code be?
 
-The loss draws its own noise, from torch's global generator, which the trainer seeds for each step: trials have the same
-bits alone, in a group, and resumed. Because that noise can't be switched off, a sweep would refuse the loss; the length
-is declared instead.
+The model draws its own noise from torch's global generator, which the trainer seeds for each step: a trial that is
+resumed has the same bits. A sweep would refuse such a loss, because the noise cannot be switched off, so the length is
+declared; and such trials are trained one by one. `DrawnBefore` is the way that suits both.
 """
 
 import torch
@@ -23,11 +23,9 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(nn.Linear(PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * code))
         self.decoder = nn.Sequential(nn.Linear(code, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, PIXELS))
 
-    def forward(self, images):
+    def forward(self, images, noise=None):
         mean, log_variance = self.encoder(images).chunk(2, -1)
-        code = mean
-        if self.training:  # an evaluation takes the mean
-            code = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        code = mean if noise is None else mean + noise * (0.5 * log_variance).exp()
         return self.decoder(code), mean, log_variance
 
 
@@ -47,19 +45,32 @@ class Digits(Workload):
         return Autoencoder(point["code"])
 
     def loss(self, model, batch, point):
-        reconstruction, divergence = self.parts(model, batch)
+        (images,) = batch
+        noise = torch.randn(len(images), point["code"], device=images.device)
+        reconstruction, divergence = self.parts(model, images, noise)
         return (reconstruction + divergence).mean()
 
-    def metrics(self, model, batch):
-        reconstruction, divergence = self.parts(model, batch)
+    def metrics(self, model, batch):  # an evaluation takes the mean of the code
+        reconstruction, divergence = self.parts(model, batch[0])
         return {"bound": reconstruction + divergence, "reconstruction": reconstruction, "divergence": divergence}
 
-    def parts(self, model, batch):
+    def parts(self, model, images, noise=None):
         """Nats of each image [n]: for its pixels, and for its code."""
-        (images,) = batch
-        logits, mean, log_variance = model(images)
+        logits, mean, log_variance = model(images, noise)
         pixels = F.binary_cross_entropy_with_logits(logits, images, reduction="none").sum(1)
         return pixels, 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+class DrawnBefore(Digits):
+    """The same, with noise that belongs to the batch: trials go in groups, and a sweep leaves the noise out."""
+
+    def augment(self, batch, point, generator):
+        (images,) = batch
+        return images, torch.randn(len(images), point["code"], generator=generator, device=images.device)
+
+    def loss(self, model, batch, point):
+        reconstruction, divergence = self.parts(model, *batch)
+        return (reconstruction + divergence).mean()
 
 
 campaign = Campaign(
@@ -73,6 +84,6 @@ campaign = Campaign(
             code=choice(2, 8),
             learning_rate=log_uniform(3e-4, 3e-2),
         )),
-        Round("The final model", promote=2),
+        Round("The final model", promote=2, fresh=2),
     ],
 )  # fmt: skip
