@@ -32,7 +32,7 @@ from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.design.parameter_groups import by_depth, matching, vectors
 from tuner.design.space import SearchSpace, branches
-from tuner.design.workload import Splits, Workload
+from tuner.design.workload import Splits, Stream, Workload
 from tuner.errors import Infeasible
 from tuner.registry import register
 
@@ -96,6 +96,7 @@ __all__ = [
     "Round",
     "SearchSpace",
     "Splits",
+    "Stream",
     "Sweep",
     "Workload",
     "at_least",

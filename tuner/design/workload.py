@@ -6,18 +6,43 @@ is read back with `.item()`. So one workload can be trained alone, resumed, or b
 This module does not import torch: models and tensors are `Any` here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tuner.design.objective import FitCriterion, Objective
+from tuner.errors import DeclarationError
 
 Batch = Any  # of one entry of Splits: a tuple of tensors [examples, ...], or what a dataset's examples collate to
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Examples that come one after another, in one order: a split that is too large, or too slow, to be indexed.
+
+    at: `at(start)` gives an iterator over the examples from number `start` on, counted from 0. `at(start)` and `at(0)`
+    without its first `start` examples must be the same: a trial that is resumed at step s reads on at
+    `at(s * batch_size)`. What an example draws from the global generators is seeded from (data seed, its number).
+    length: of how many examples the stream is. A split that is evaluated needs it; without it a training split must
+    not end before the training does. Raises DeclarationError for any other value.
+    """
+
+    at: Callable[[int], Iterator[Any]]
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.at):
+            raise DeclarationError(
+                f"Stream takes a function of the first example's number, got {type(self.at).__name__}: write "
+                "Stream(at=lambda start: ...), which gives an iterator over the examples from number `start` on"
+            )
+        if self.length is not None and (type(self.length) is not int or self.length < 1):
+            raise DeclarationError(f"the length of a Stream is its number of examples, from 1 on; got {self.length!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Splits:
-    """The data, split. Each split is a tuple of tensors [examples, ...] held in memory, or a map-style dataset.
+    """The data, split. Each split is a tuple of tensors [examples, ...] in memory, a map-style dataset, or a Stream.
 
     A dataset's examples are tensors, arrays, numbers or texts in tuples, named tuples, dataclasses or mappings, nested
     to any depth; a batch has the type of its examples. `__getitem__` may draw random numbers (crop, flip, noise) from
@@ -41,7 +66,8 @@ class Workload:
     fitted_when: when the training set counts as fitted, `at_most("training/error_rate", 0.0)`; needed by a sweep.
     evaluation_batch_size: examples in one evaluation batch; at least `batch_size` is used.
     training_evaluation_examples: evaluate the training split on so many of its examples, drawn at random once for
-        all; None: on all (D6, B42). A sweep judges by them whether the training set is fitted.
+        all, or the first ones of a stream; None: on all (D6, B42). A sweep judges by them whether the training set is
+        fitted.
     data_workers: processes that fetch and collate batches of a dataset ahead of the training; 0: its own process does
         it, "auto": as many as hide the fetching, and as there are cores. The bits are the same.
     not_averaged: names of `metrics` that only `split_metrics` reads: kept for each example, without means and curves.
@@ -85,15 +111,28 @@ class Workload:
         return batch
 
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """A batch of the examples of a dataset, on the CPU; without it torch's `default_collate` makes one."""
+        """A batch of some examples of a dataset or stream, on the CPU. Without it they are stacked, part by part.
+
+        A batch is anything whose tensors the program finds (tuples, mappings, dataclasses), or an object with
+        `.to(device)`. All batches of a split must have one form, their sizes may differ. Random numbers may come from
+        the global generators, which are seeded from (data seed, epoch, first example).
+        """
         raise NotImplementedError
 
     def num_examples(self, batch: Batch) -> int:
-        """How many examples a batch holds, where it is an object whose `len` does not say it."""
+        """How many examples a batch holds, where `collate` leaves examples out or makes several of one.
+
+        `metrics` then returns so many values, and all of them count alike in the mean over a split. Without it a batch
+        holds as many examples as were taken for it.
+        """
         raise NotImplementedError
 
     def lengths(self) -> Sequence[int]:
-        """The length of each training example: batches are then made of examples of about one length."""
+        """The length of each training example: batches are then made of examples of about one length.
+
+        In each epoch the examples are put in random order and cut into parts of 50 batches; each part is sorted by
+        length and cut into batches, and all batches are put in random order. So little has to be padded (`padded`).
+        """
         raise NotImplementedError
 
     def split_metrics(self, each: Mapping[str, Any]) -> dict[str, float | None]:

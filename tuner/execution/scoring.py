@@ -88,6 +88,6 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
         objective=study.objective.metric,
         value=chosen.value,
         metrics=metrics,
-        examples=split.num_examples,
+        examples=split.size,
         checkpoint=chosen.checkpoint.digest,
     )

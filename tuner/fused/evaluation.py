@@ -155,7 +155,7 @@ class GroupEvaluation:
                     known = sums.get(name)
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
                 total += count
-                if gathered is not None and gathered.num_bytes / total * split.num_examples > MOST_KEPT:
+                if gathered is not None and gathered.num_bytes / max(1, total) * split.size > MOST_KEPT:
                     raise NotFusible("the values that split_metrics reads are too many for all trials at once")
             rows = {} if gathered is None else gathered.whole(total)
             columns = [torch.stack(parts) for parts in sums.values()]

@@ -69,6 +69,18 @@ def moved(batch: Any, device: torch.device) -> Any:
     return _rebuilt(batch, [key for key, _ in parts], [moved(value, device) for _, value in parts])
 
 
+def pinned(batch: Any) -> Any:
+    """The batch with all of its tensors in memory that is not paged. An object with a `pin_memory` method does it."""
+    if isinstance(batch, torch.Tensor):
+        return batch.pin_memory() if batch.layout is torch.strided else batch
+    if callable(getattr(batch, "pin_memory", None)) and not isinstance(batch, type):
+        return batch.pin_memory()
+    parts = _parts(batch)
+    if parts is None:
+        return batch
+    return _rebuilt(batch, [key for key, _ in parts], [pinned(value) for _, value in parts])
+
+
 def leaves(batch: Any) -> Iterator[Any]:
     """What a batch holds, at any depth, in the order of their names where it is a mapping."""
     parts = _parts(batch)

@@ -13,6 +13,7 @@ import torch
 from tuner.design.objective import Metric
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
+from tuner.training.batches import Split
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.evaluation import Tally, checked_metrics, tallied
 from tuner.training.models import build_model
@@ -51,9 +52,10 @@ def check_validation(setup: TrainingSetup, trial: Trial, most_seconds: float | N
                 fitted = tallied(setup.workload, model, setup.data.training_sample, batch_size=size)
             _check_split_metrics(setup, fitted, criterion.measured)
     if bad:
-        held = spoiled_in(split.take(torch.tensor(bad[:1])), torch.tensor(bad[:1]))
+        first = torch.tensor(bad[:1])
+        held = spoiled_in(split.take(first), first) if split.count is None else None
         words = (
-            f"{setup.study.objective.metric!r} is not finite for {len(bad):,} of {split.num_examples:,} validation "
+            f"{setup.study.objective.metric!r} is not finite for {len(bad):,} of {split.size:,} validation "
             f"examples of an untrained model, the first of them example {bad[0]} (counted from 0)"
             f"{f', which holds {held.what}' if held else ''}"
         )
@@ -84,13 +86,17 @@ def _not_finite(
             bad += (seen + (~torch.isfinite(values)).nonzero().flatten()).tolist()
             nan = nan or bool(torch.isnan(values).any())
         if not seen:
-            seconds = (time.perf_counter() - began) * split.num_examples / count
+            seconds = (time.perf_counter() - began) * split.size / max(1, count)
             if seconds > SLOW_LOOK:
-                logger.warning(_PRICE, split.num_examples, seconds)
+                logger.warning(_PRICE, split.size, seconds)
             if most_seconds is not None and seconds > most_seconds:
                 return None, False
         seen += count
     return bad, nan
+
+
+def _number_of(split: Split) -> str:
+    return "its" if split.num_examples is None else f"{split.num_examples:,}"
 
 
 _PRICE = "a launch looks once at all %s validation examples, about %.0f s here; it is remembered for these data"
@@ -107,7 +113,7 @@ def _check_split_metrics(setup: TrainingSetup, tally: Tally, metric: Metric) -> 
         found = tally.of_split()
     if metric.name not in tally.averaged:
         check_read(setup, metric, tally.averaged, found)
-    where = f"over all {split.num_examples:,} {split.name} examples of an untrained model"
+    where = f"over all {split.size:,} {split.name} examples of an untrained model"
     for one, value in found.items():
         if value is not None and math.isnan(value):
             raise WorkloadError(
@@ -169,7 +175,7 @@ def warn_of_training(setup: TrainingSetup, trial: Trial) -> None:
         return
     with callers_generators_restored(setup.device), denormals_as_zero(setup.device), torch.no_grad():
         run = TrialRun(setup, trial)
-        others = torch.arange(min(run.batches.batch_size, setup.data.training.num_examples))
+        others = torch.arange(setup.data.training.up_to(run.batches.batch_size))
         batch = setup.data.training.take(torch.cat([torch.tensor([found.first]), others[others != found.first]]))
         seed_global_generators(draw_seed(Draws.LOSS, trial.seed, 0), setup.device)
         loss = setup.workload.loss(run.model.train(), batch, run.point)
@@ -178,6 +184,6 @@ def warn_of_training(setup: TrainingSetup, trial: Trial) -> None:
     logger.warning(
         "the loss of a batch with training example %d (counted from 0) is %s: it holds %s; %s of %s examples hold "
         "values that are not finite, and every trial that meets one diverges: mend them or leave them out in %s.data",
-        found.first, float(loss), found.what, f"{found.count:,}", f"{setup.data.training.num_examples:,}",
+        found.first, float(loss), found.what, f"{found.count:,}", _number_of(setup.data.training),
         type(setup.workload).__name__,
     )  # fmt: skip

@@ -125,7 +125,7 @@ def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str
 def _evaluated(setup: TrainingSetup, model: torch.nn.Module) -> None:
     split, workload = setup.data.validation, setup.workload
     tally = Tally(workload, split)
-    count = min(2 if tally.gathered is None else setup.study.batch_size, split.num_examples)
+    batch, count = split.some(2 if tally.gathered is None else setup.study.batch_size)
     with torch.no_grad():
-        tally.add(workload.metrics(model.eval(), split.first(count)), count)
+        tally.add(workload.metrics(model.eval(), batch), count)
         tally.of_split()

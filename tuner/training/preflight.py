@@ -80,10 +80,11 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
 
 def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> None:
     model.eval()
-    with torch.no_grad(), stage(f"{name}.metrics"):
-        for split in (setup.data.training, setup.data.validation):
-            count = min(2, split.num_examples)
-            metrics = checked_metrics(setup.workload, model, split.first(count), count)
+    for split in (setup.data.training, setup.data.validation):
+        with stage(f"a batch of the {split.name} split"):
+            batch, count = split.some(2)
+        with torch.no_grad(), stage(f"{name}.metrics"):
+            metrics = checked_metrics(setup.workload, model, batch, count)
     apart = setup.workload.not_averaged
     for absent in (one for one in apart if one not in metrics):
         raise WorkloadError(
@@ -113,13 +114,13 @@ def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str
     Whether each has a value is not asked here: a class may be missing among a few examples (`check_validation`).
     """
     split, workload = setup.data.validation, setup.workload
-    few = min(setup.evaluation_batch_size, split.num_examples)
     tally = Tally(workload, split)
     if tally.gathered is None:
         return {}
+    batch, few = split.some(setup.evaluation_batch_size)
     with torch.no_grad(), stage(f"{name}.metrics"):
-        tally.add(checked_metrics(workload, model, split.first(few), few), few)
-    kept = tally.gathered.num_bytes / few * max(setup.data.training_sample.num_examples, split.num_examples)
+        tally.add(checked_metrics(workload, model, batch, few), few)
+    kept = tally.gathered.num_bytes / max(1, few) * max(setup.data.training_sample.size, split.size)
     if kept > MUCH_KEPT:
         logger.warning(
             "each evaluation keeps %.1f GB for %s.split_metrics; have metrics() return less for each example: counts, "
@@ -129,7 +130,7 @@ def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str
         with stage(f"{name}.split_metrics"):
             return tally.of_split()
     except WorkloadError as error:
-        if error.__cause__ is None or few == split.num_examples:  # an error of ours, or on the whole split
+        if error.__cause__ is None or few == split.size:  # an error of ours, or on the whole split
             raise
         return None
 

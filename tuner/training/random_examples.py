@@ -1,4 +1,4 @@
-"""Whether the examples of a dataset are functions of their index and of the seeds they are given; a few are tested."""
+"""Whether examples and batches are functions of their place and of the seeds they are given; a few are tested."""
 
 import time
 from collections.abc import Iterator
@@ -9,53 +9,127 @@ import numpy as np
 import torch
 
 from tuner.errors import WorkloadError
-from tuner.training.batches import Split
+from tuner.training.batches import ONCE_FOR_ALL, Split
 from tuner.training.containers import leaves
 from tuner.training.randomness import examples_seed
+from tuner.training.streams import StreamEnded
 
 MOST, LEAST, SECONDS = 32, 4, 1.0  # examples that are looked at, and after how long no more than the least
+PLACES = (1, 2, 7, 31, 100, 256)  # where a stream is opened, to see whether it begins there
+_OTHERS = examples_seed("others than those of evaluations")
 _DEPTH = 3  # of objects that torch knows nothing of
+_DRAW = (
+    "draw from the global generators (torch.randn, np.random.normal, random.random), which are seeded for each {one}; "
+    "or seed your own from the global one, np.random.default_rng(np.random.randint(2**31))"
+)
 
 
 def check_repeatable(split: Split) -> None:
     """Fetch a few examples twice. Raises WorkloadError where the second time gives others, at equal seeds.
 
-    Checked once for each split. It takes a second at most, but where four examples take longer.
+    So for a batch that a user's `collate` makes, and for a stream that is opened at several places. Checked once for
+    each split. It takes a second or two at most, but where four examples take longer.
     """
-    if split.dataset is None or split.repeatable:
+    if split.repeatable:
         return
-    first = dict(_some_examples(split))
-    changed = next((index for index, one in first.items() if not _same(one, split.take(torch.tensor([index])))), None)
+    if split.stream is not None:
+        _check_places(split)
+    else:
+        _check_examples(split)
+    if split.collate is not None:
+        several = _several(split)
+        if not _same(split.take(several), split.take(several)):
+            raise WorkloadError(
+                f"collate makes another batch of the same examples of the {split.name} split when it is asked again, "
+                "although the global generators are seeded alike: it draws from a generator of its own or reads a "
+                "clock or a counter. A trial could not be resumed or repeated with the same bits: "
+                f"{_DRAW.format(one='batch')}"
+            )
+    split.repeatable = True
+
+
+def _check_examples(split: Split) -> None:
+    changed = next((index for index, one in dict(_some(split)).items() if not _same(one, _one(split, index))), None)
     if changed is not None:
         raise WorkloadError(
             f"the {split.name} split gives another example {changed} when it is asked again, although the global "
             "generators are seeded alike: its dataset draws from a generator of its own (np.random.default_rng(), "
             "random.Random(), torch.Generator, albumentations) or reads a clock or a counter. A trial could not be "
-            "resumed or repeated with the same bits. Draw from the global generators (torch.randn, np.random.normal, "
-            "random.random), which are seeded for each example; or seed your own in __getitem__, from the global one, "
-            "np.random.default_rng(np.random.randint(2**31)), or from the index"
+            f"resumed or repeated with the same bits: {_DRAW.format(one='example')}, in __getitem__, or from the index"
         )
-    split.repeatable = True
+
+
+def _check_places(split: Split) -> None:
+    """Raise WorkloadError where a stream that is opened elsewhere, or again, gives other examples."""
+    first = dict(_first(split))
+    for place in (0, *(one for one in PLACES if one in first)):
+        opened = split.reader()
+        for index in range(place, min(place + LEAST, len(first))):
+            if _same(first[index], _one(opened, index)):
+                continue
+            again = "another one when `at(0)` is read again" if place == 0 else f"not the first of `at({place})`"
+            if index > place:
+                again = f"another one when the stream is read from `at({place})`"
+            raise WorkloadError(
+                f"example {index} of the {split.name} stream is {again}: `at(start)` must give the examples from "
+                "number `start` on, counted from 0, the same at each call, or no trial could be resumed with the same "
+                "bits. Skip the first ones (dataset.skip(start), itertools.islice(examples, start, None)), and shuffle "
+                "files and buffers with a seed that does not depend on `start`; what examples draw from the global "
+                "generators is seeded for each"
+            )
 
 
 def random_example(split: Split) -> int | None:
-    """The index of an example that is another one at other seeds; None where none of a few is."""
-    if split.dataset is None:
+    """The index of an example that is another one at other seeds; None where none of a few is.
+
+    The first of a batch where it is the user's `collate` that draws.
+    """
+    if split.tensors is not None:
         return None
-    other = examples_seed("others than those of evaluations")
-    pairs = ((index, one, split.take(torch.tensor([index]), other)) for index, one in _some_examples(split))
-    return next((index for index, one, another in pairs if not _same(one, another)), None)
+    other = split.reader()
+    found = (index for index, one in _some(split) if not _same(one, _one(other, index, _OTHERS)))
+    drawn = next(found, None)
+    if drawn is None and split.collate is not None:
+        several = _several(split)
+        return None if _same(split.take(several), split.take(several, _OTHERS)) else int(several[0])
+    return drawn
 
 
-def _some_examples(split: Split) -> Iterator[tuple[int, Any]]:
-    """A few examples from all over the split, each with its index."""
-    spread = torch.linspace(0, split.num_examples - 1, min(MOST, split.num_examples), dtype=torch.float64).round()
+def _some(split: Split) -> Iterator[tuple[int, Any]]:
+    """A few examples from all over the split, or the first ones of a stream, each with its index."""
+    if split.stream is not None:
+        yield from _first(split)
+        return
+    spread = torch.linspace(0, split.size - 1, split.up_to(MOST), dtype=torch.float64).round()
     mixed = spread[torch.randperm(len(spread), generator=torch.Generator().manual_seed(0))]
     began = time.monotonic()
     for count, index in enumerate(int(each) for each in mixed):
         if count >= LEAST and time.monotonic() - began > SECONDS:
             return
-        yield index, split.take(torch.tensor([index]))
+        yield index, _one(split, index)
+
+
+def _first(split: Split) -> Iterator[tuple[int, Any]]:
+    """The first examples of a stream, as far as it is opened elsewhere."""
+    began, opened = time.monotonic(), split.reader()
+    for index in range(split.up_to(PLACES[-1] + LEAST)):
+        if index >= LEAST and time.monotonic() - began > SECONDS:
+            return
+        try:
+            yield index, _one(opened, index)
+        except StreamEnded:
+            return
+
+
+def _one(split: Split, index: int, seed: int = ONCE_FOR_ALL) -> Any:
+    """An example; as it is where the user's `collate` makes the batches, which need not do with one."""
+    plain = split.collate is None and split.stream is None
+    wanted = torch.tensor([index])
+    return split.take(wanted, seed) if plain else split.examples(wanted, seed)[0]
+
+
+def _several(split: Split) -> torch.Tensor:
+    return torch.arange(split.up_to(LEAST))
 
 
 def _same(one: Any, other: Any, depth: int = _DEPTH) -> bool:

@@ -10,11 +10,12 @@ import torch
 from tuner.design.hyperparameters import Value
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Splits, Workload
+from tuner.design.workload import Splits, Stream, Workload
 from tuner.errors import WorkloadError
 from tuner.records import Numerics
 from tuner.training.batches import Split
 from tuner.training.numerics import numerics
+from tuner.training.order import read_lengths
 from tuner.training.settings import COMMIT_SECONDS, Profile
 
 
@@ -34,18 +35,38 @@ class Data:
     def of(cls, workload: Workload, device: torch.device) -> "Data":
         """Ask the workload for its data. Raises WorkloadError when it is not what it must be."""
         splits = workload.data()
+        name = type(workload).__name__
         if not isinstance(splits, Splits):
-            name = type(workload).__name__
             raise WorkloadError(f"{name}.data must return Splits(training=..., validation=...), got {type(splits)}")
         training, validation = (
-            split_of(workload, name, getattr(splits, name), device) for name in ("training", "validation")
+            split_of(workload, split, getattr(splits, split), device) for split in ("training", "validation")
         )
+        _check_data(workload, splits, training, validation)
+        if workload.declares("lengths"):
+            training.lengths = read_lengths(f"{name}.lengths", workload.lengths, training.indexed)
         return cls(training, validation, training.sample(workload.training_evaluation_examples), splits.test)
 
 
 def split_of(workload: Workload, name: str, data: Any, device: torch.device) -> Split:
-    """A split of a workload's data, with the workload's own way to make batches, where it has one."""
-    return Split(name, data, device, workload.collate if workload.declares("collate") else None)
+    """A split of a workload's data, with what the workload itself does about batches. Raises WorkloadError."""
+    collate = workload.collate if workload.declares("collate") else None
+    return Split(name, data, device, collate, workload.num_examples if workload.declares("num_examples") else None)
+
+
+def _check_data(workload: Workload, splits: Splits, training: Split, validation: Split) -> None:
+    name = type(workload).__name__
+    if training.collate is not None and training.tensors is not None and validation.tensors is not None:
+        raise WorkloadError(
+            f"{name}.collate would never be called: training and validation split are tensors in memory, of which "
+            "batches are cut; give a dataset (torch.utils.data.TensorDataset), or remove it"
+        )
+    for split in ("validation", "test"):
+        data = getattr(splits, split)
+        if isinstance(data, Stream) and data.length is None:
+            raise WorkloadError(
+                f"the {split} split of {name} is a stream of no known length, and an evaluation reads it to its end: "
+                "say where that is, Stream(at, length=10_000)"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,12 @@ def spoiled_examples(split: Split) -> Spoiled | None:
 def _looked_at(split: Split) -> Iterator[torch.Tensor]:
     """Indices of the examples that are looked at, some at a time."""
     if split.tensors is None:
-        yield torch.arange(min(split.num_examples, 2))
+        yield torch.arange(split.up_to(2))
         return
     if all(_is_finite(tensor) for tensor in split.tensors):
         return
-    rows = max(1, CHUNK * split.num_examples // max(1, split.num_bytes or 1))
-    yield from torch.split(torch.arange(split.num_examples), rows)
+    rows = max(1, CHUNK * split.size // max(1, split.num_bytes or 1))
+    yield from torch.split(torch.arange(split.size), rows)
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
