@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tuner.design.hyperparameters import log_uniform
 from tuner.design.optimizers import Groups, OptimizerSetting, OptimizerSpec, torch_groups
 from tuner.errors import NotFusible
 
@@ -43,10 +44,9 @@ def _settle_sparse(optimizer: Any, parameters: list[Any]) -> None:
 def _row_update(rows: Any, trial: int) -> Callable[[Any], None]:
     import torch  # noqa: PLC0415
 
-    optimizer = rows.optimizers[trial]
-    if not optimizer.defaults.get("fused"):
+    group = rows.settings(trial)
+    if not group.get("fused"):
         raise NotFusible("the optimizer: its fused kernel needs contiguous floating-point parameters")
-    group = optimizer.param_groups[0]
     buffers = rows.states["momentum_buffer"][trial] if group["momentum"] else []
     settings = {name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")}
 
@@ -77,4 +77,10 @@ SGD = OptimizerSpec(
     slots=_slots,
     settle_sparse=_settle_sparse,
     row_update=_row_update,
+    ranges={
+        "learning_rate": log_uniform(1e-3, 10.0),
+        "one_minus_momentum": log_uniform(0.01, 1.0),
+        "weight_decay": log_uniform(1e-6, 1e-2),
+    },
+    state="none, 4 with momentum",
 )

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from tuner.design.data import Splits, Stream
 from tuner.design.hyperparameters import Value
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Splits, Stream, Workload
+from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 from tuner.records import Numerics
 from tuner.system import num_cores
