@@ -48,7 +48,7 @@ def recipes(*parts):
 def study_of(kind, features, model=None):
     """A whole workload of a recipe: `features` makes numbers [examples, 2] and labels [examples] of a batch."""
 
-    class Whole(kind, Tiny):
+    class Whole(kind, Tiny):  # type: ignore[misc, valid-type]
         batch_size = 8
         training_evaluation_examples = kind.__dict__.get(
             "training_evaluation_examples", Tiny.training_evaluation_examples
@@ -109,7 +109,7 @@ def of_tokens(batch):
 def longer(kind, count=60):
     """The reviews of the page, with more of them."""
 
-    class Longer(kind):
+    class Longer(kind):  # type: ignore[misc, valid-type]
         def data(self):
             generator = torch.Generator().manual_seed(0)
             sizes = torch.randint(2, 13, (count,), generator=generator).tolist()
@@ -262,7 +262,7 @@ def test_a_batch_encoding_of_transformers_is_a_batch(tmp_path):
     require("transformers")
     encoding = importlib.import_module("transformers").BatchEncoding
 
-    class Encoded(longer(recipes()["Reviews"])):
+    class Encoded(longer(recipes()["Reviews"])):  # type: ignore[misc]
         def collate(self, examples):
             return encoding(super().collate(examples))
 
