@@ -125,7 +125,9 @@ def _leaves(batch: Any) -> Iterator[Any]:
 
 
 _METHODS = {"model": "architecture", "loss": "loss", "augment": "augmentation"}
-_HOOKS = {"parameter_groups": "optimizer parameter groups"}  # parts where a workload declares them
+_HOOKS = {  # parts where a workload declares them
+    "parameter_groups": "optimizer parameter groups", "collate": "collate", "lengths": "batches by length",
+}  # fmt: skip
 _DECLARED = ("batch_size", "select_by", "fitted_when", *DECIDES_NO_BITS)  # told apart elsewhere, or no matter of it
 
 
