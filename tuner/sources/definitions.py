@@ -1,8 +1,8 @@
 """Digests of a Python source, one for each definition, so that a change can be named: "function net changed".
 
-Comments, docstrings, formatting, the order of imports and the number of loading processes change nothing. Nor does the declaration of a campaign, with
-the helpers that only the declaration uses (`SPACE = SearchSpace(...)`): more rounds or trials are the same workload,
-and a launch compares the declaration of a study key by key.
+Comments, docstrings, formatting and the order of imports change nothing, nor does the number of loading processes. Nor
+does the declaration of a campaign, with the helpers that only the declaration uses (`SPACE = SearchSpace(...)`): more
+rounds or trials are the same workload, and a launch compares the declaration of a study key by key.
 """
 
 import ast
@@ -71,7 +71,9 @@ def _named(statement: ast.stmt) -> Iterator[tuple[str, str]]:
 
 
 def _class(statement: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    rest = [node for node in statement.body if not (isinstance(node, _Function) or _is_text(node) or sets_no_bits(node))]
+    rest = [
+        node for node in statement.body if not (isinstance(node, _Function) or _is_text(node) or sets_no_bits(node))
+    ]
     head = [*statement.decorator_list, *statement.bases, *statement.keywords, *rest]
     yield f"class {statement.name}", " ".join(map(text_of, head))
     for node in statement.body:
