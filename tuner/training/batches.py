@@ -63,11 +63,9 @@ class Split:
 
     def load_by(self, loading: Loading) -> None:
         """Have its batches made by loading processes, while these are at work. Not for tensors in memory."""
-        if self.tensors is None and self.loading is None:
-            self.loading, self._place = (
-                loading,
-                loading.add(partial(self.fetcher, _CPU), stream=self.stream is not None),
-            )
+        if self.tensors is None and self.loading is not loading:
+            stream = self.stream is not None
+            self.loading, self._place = loading, loading.add(partial(self.fetcher, _CPU), stream=stream)
 
     def ahead(self, wanted: Iterator[Wanted]) -> Ahead:
         """The batches of these indices and seeds, on the CPU, made by loading processes, while there are any."""
