@@ -215,8 +215,10 @@ class LoadingProcesses:
     def _replace(self, error: Exception) -> None:
         """Processes in the place of those that are there, one of which has ended."""
         iterator, self._iterator = self._iterator, None
-        connection.wait([process.sentinel for process in iterator._workers], GRACE_SECONDS)
-        codes = [process.exitcode for process in iterator._workers if not process.is_alive()]
+        ended = connection.wait([process.sentinel for process in iterator._workers], GRACE_SECONDS)
+        for process in (process for process in iterator._workers if process.sentinel in ended):
+            process.join(GRACE_SECONDS)  # its files are closed a moment before it has an exit code
+        codes = [process.exitcode for process in iterator._workers if process.sentinel in ended]
         _kill(iterator._workers)
         iterator._workers_done_event = threading.Event()  # a process may have been killed while it held the old one
         iterator._shutdown_workers()
