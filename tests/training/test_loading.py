@@ -265,8 +265,6 @@ def test_a_dataset_that_costs_nothing_gets_no_processes_by_itself():
         assert data.loading.count == 0 or data.loading._fetches, "it was looked at"
 
 
-
-
 class Mixed(Tiny):
     """Tensors to train on, a dataset to evaluate."""
 

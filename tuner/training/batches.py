@@ -64,7 +64,10 @@ class Split:
     def load_by(self, loading: Loading) -> None:
         """Have its batches made by loading processes, while these are at work. Not for tensors in memory."""
         if self.tensors is None and self.loading is None:
-            self.loading, self._place = loading, loading.add(partial(self.fetcher, _CPU), stream=self.stream is not None)
+            self.loading, self._place = (
+                loading,
+                loading.add(partial(self.fetcher, _CPU), stream=self.stream is not None),
+            )
 
     @property
     def is_loaded_ahead(self) -> bool:
