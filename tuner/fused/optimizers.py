@@ -15,7 +15,7 @@ import torch
 
 from tuner.errors import NotFusible
 from tuner.training.compiler import plain_step
-from tuner.training.optimizers import spec_of, state_bytes
+from tuner.training.optimizers import spec_of, state_bytes, write_rate
 
 Rows = list[torch.Tensor]
 Rate = float | torch.Tensor  # a tensor: a float32 scalar on the device
@@ -116,7 +116,7 @@ class KernelSteps(_Steps):
     def write_back(self, trial: int, rate: float) -> None:
         """Give the trial's own optimizer the state that it would have after these updates."""
         optimizer = self.optimizers[trial]
-        _write_rate(optimizer, rate)
+        write_rate(optimizer, rate)
         slots = self.spec.slots(optimizer)
         if not slots:
             return  # such an optimizer keeps nothing
@@ -133,7 +133,7 @@ class KernelSteps(_Steps):
             self.write_back(trial, rate)
         else:
             self.optimizers[trial].state.clear()
-            _write_rate(self.optimizers[trial], rate)
+            write_rate(self.optimizers[trial], rate)
 
 
 class RowGroup:
@@ -189,13 +189,13 @@ class OwnSteps(_Steps):
         with torch.inference_mode(False):
             for parameter, gradient in zip(self.parameters[trial], self.gradients[trial], strict=True):
                 parameter.grad = gradient
-            _write_rate(self.optimizers[trial], float(rate))
+            write_rate(self.optimizers[trial], float(rate))
             self._makes[trial]()
         self.begun[trial] = True
 
     def write_back(self, trial: int, rate: float) -> None:
         """The trial's own optimizer has the state already."""
-        _write_rate(self.optimizers[trial], rate)
+        write_rate(self.optimizers[trial], rate)
 
     def forget(self, trial: int, rate: float, kept: list[tuple[Any, Any]]) -> None:
         """Give the trial's own optimizer the state from before this group trained it."""
@@ -232,11 +232,6 @@ def cloned(value: Any, themselves: dict[int, Any]) -> Any:
     if type(value) in (list, tuple):
         return type(value)(cloned(one, themselves) for one in value)
     return copy.deepcopy(value, themselves)
-
-
-def _write_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group.get("lr_factor", 1.0) * rate
 
 
 def _times(rate: Rate, factor: float) -> Rate:

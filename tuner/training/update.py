@@ -23,7 +23,7 @@ import torch
 
 from tuner.training.compiler import plain_step
 from tuner.training.host_generators import HOST
-from tuner.training.optimizers import settle_sparse
+from tuner.training.optimizers import settle_sparse, write_rate
 from tuner.training.randomness import seed_torch_generators, step_seed
 from tuner.training.setup import TrainingSetup
 from tuner.training.stability import clip_gradients
@@ -82,7 +82,6 @@ class Update:
         self.model = model
         self.parameters = parameters
         self.optimizer = optimizer
-        self._groups = [(group, group.get("lr_factor", 1.0)) for group in optimizer.param_groups]
         self._step = plain_step(optimizer)
 
     def make(
@@ -116,6 +115,5 @@ class Update:
 
     def apply(self, step: int) -> None:
         """The optimizer's step at the learning rate of this step, times the factor of each parameter group."""
-        for group, factor in self._groups:
-            group["lr"] = factor * self.rule.rates[step]
+        write_rate(self.optimizer, self.rule.rates[step])
         self._step()
