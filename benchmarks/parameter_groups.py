@@ -2,8 +2,8 @@
 
 `python benchmarks/parameter_groups.py`: for each optimizer and model the microseconds of a trial's update with one
 group and with two (vectors without decay), as the minimum of blocks that take turns. A second group is a second call of
-the kernel: a microsecond or two in a group of trials, and eight alone, which shows on the smallest models only. The goal
-is for models whose updates take 50 us and more.
+the kernel: a microsecond or two in a group of trials, and eight alone, which shows on the smallest models only. So the
+goal is for models whose updates take 50 us and more.
 """
 
 import sys

@@ -188,7 +188,8 @@ class OwnSteps(_Steps):
         """One update of one trial. Outside of inference mode: a state that is made there cannot be used elsewhere."""
         with torch.inference_mode(False):
             for parameter, gradient in zip(self.parameters[trial], self.gradients[trial], strict=True):
-                parameter.grad = gradient
+                if parameter.grad is not gradient:
+                    parameter.grad = gradient
             write_rate(self.optimizers[trial], float(rate))
             self._makes[trial]()
         self.begun[trial] = True
