@@ -17,7 +17,8 @@ from torch import nn
 from tuner.design.optimizers import Groups, ParameterGroup, one_group
 from tuner.fused.optimizers import row_optimizer
 from tuner.training.compiler import plain_step
-from tuner.training.optimizers import make_optimizer, write_rate
+from tuner.training.optimizers import make_optimizer
+from tuner.training.update import rate_of_group
 
 BLOCKS, CALLS, TRIALS = 40, 20, 16
 GOAL = 1.10
@@ -62,7 +63,8 @@ def alone(name: str, make: Callable[[], nn.Module], several: bool) -> Callable[[
         parameter.grad = torch.randn_like(parameter)
 
     def update() -> None:
-        write_rate(optimizer, RATE)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_of_group(group, RATE)
         step()
 
     return update

@@ -15,7 +15,8 @@ import torch
 
 from tuner.errors import NotFusible
 from tuner.training.compiler import plain_step
-from tuner.training.optimizers import spec_of, state_bytes, write_rate
+from tuner.training.optimizers import spec_of, state_bytes
+from tuner.training.update import rate_of_group
 
 Rows = list[torch.Tensor]
 Rate = float | torch.Tensor  # a tensor: a float32 scalar on the device
@@ -79,14 +80,14 @@ class KernelSteps(_Steps):
     def kept(self) -> None:
         """What `forget` needs besides the stacks: nothing."""
 
-    def _updates_of(self, trial: int) -> list[tuple[Callable[[Any], None], float]]:
-        """The update of each parameter group of a trial, and the factor of its learning rate."""
+    def _updates_of(self, trial: int) -> list[tuple[Callable[[Any], None], dict[str, Any]]]:
+        """The update of each parameter group of a trial, and the group, which has the factor of its learning rate."""
         update, groups = self.spec.row_update, self.optimizers[trial].param_groups
         if update is None:
             raise NotFusible(f"the optimizer {self.spec.name}: it has no update for stacked trials")
         places = _places_by_group(self.optimizers[trial], self.parameters[trial])
         parts = [RowGroup(self, number, places[number]) for number in range(len(groups)) if places[number]]
-        return [(update(part, trial), groups[part.number].get("lr_factor", 1.0)) for part in parts]
+        return [(update(part, trial), groups[part.number]) for part in parts]
 
     def _stacked(self, name: str) -> list[Rows]:
         """The state of every trial as views of one stack for each parameter; zeros where there is none yet."""
@@ -109,14 +110,14 @@ class KernelSteps(_Steps):
 
     def step(self, trial: int, rate: Rate) -> None:
         """One update of one trial at a learning rate: a number, or a float32 scalar on the device."""
-        for update, factor in self._updates[trial]:
-            update(rate if factor == 1.0 else _times(rate, factor))
+        for update, group in self._updates[trial]:
+            update(_rate_of_group(group, rate))
         self.begun[trial] = True
 
     def write_back(self, trial: int, rate: float) -> None:
         """Give the trial's own optimizer the state that it would have after these updates."""
         optimizer = self.optimizers[trial]
-        write_rate(optimizer, rate)
+        _write_rate(optimizer, rate)
         slots = self.spec.slots(optimizer)
         if not slots:
             return  # such an optimizer keeps nothing
@@ -133,7 +134,7 @@ class KernelSteps(_Steps):
             self.write_back(trial, rate)
         else:
             self.optimizers[trial].state.clear()
-            write_rate(self.optimizers[trial], rate)
+            _write_rate(self.optimizers[trial], rate)
 
 
 class RowGroup:
@@ -190,13 +191,13 @@ class OwnSteps(_Steps):
             for parameter, gradient in zip(self.parameters[trial], self.gradients[trial], strict=True):
                 if parameter.grad is not gradient:
                     parameter.grad = gradient
-            write_rate(self.optimizers[trial], float(rate))
+            _write_rate(self.optimizers[trial], float(rate))
             self._makes[trial]()
         self.begun[trial] = True
 
     def write_back(self, trial: int, rate: float) -> None:
         """The trial's own optimizer has the state already."""
-        write_rate(self.optimizers[trial], rate)
+        _write_rate(self.optimizers[trial], rate)
 
     def forget(self, trial: int, rate: float, kept: list[tuple[Any, Any]]) -> None:
         """Give the trial's own optimizer the state from before this group trained it."""
@@ -235,9 +236,16 @@ def cloned(value: Any, themselves: dict[int, Any]) -> Any:
     return copy.deepcopy(value, themselves)
 
 
-def _times(rate: Rate, factor: float) -> Rate:
-    """The product, rounded as that of a number is when a kernel reads it."""
-    return (rate.double() * factor).float() if isinstance(rate, torch.Tensor) else factor * rate
+def _write_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate_of_group(group, rate)
+
+
+def _rate_of_group(group: dict[str, Any], rate: Rate) -> Rate:
+    """As `rate_of_group`; of a scalar on the device it is rounded as there."""
+    if isinstance(rate, torch.Tensor):
+        return (rate.double() * group["lr_factor"]).float() if "lr_factor" in group else rate
+    return rate_of_group(group, rate)
 
 
 def _places_by_group(optimizer: torch.optim.Optimizer, parameters: Rows) -> list[list[int]]:

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from ctypes import c_float
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -151,19 +150,6 @@ def _whose(spec: OptimizerSpec) -> str:
     if spec.made_of is not None:
         return f"the {'class' if isinstance(spec.made_of, type) else 'function'} {spec.name}"
     return f"the optimizer {spec.name!r} of {source_of(spec.name)}"
-
-
-def write_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each parameter group the learning rate of a step, times its factor.
-
-    On a GPU the product is rounded to float32: a graph of CUDA kernels reads it from the device.
-    """
-    for group in optimizer.param_groups:
-        factor = group.get("lr_factor", 1.0)
-        product = factor * rate
-        if factor != 1.0 and group["params"][0].device.type == "cuda":
-            product = c_float(product).value
-        group["lr"] = product
 
 
 def spec_of(optimizer: torch.optim.Optimizer) -> OptimizerSpec:

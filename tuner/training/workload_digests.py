@@ -121,12 +121,14 @@ def _leaves(batch: Any) -> Iterator[Any]:
 
 
 _METHODS = {"model": "architecture", "loss": "loss", "augment": "augmentation"}
+_HOOKS = {"parameter_groups": "optimizer parameter groups"}  # parts where a workload declares them
 _DECLARED = ("batch_size", "select_by", "fitted_when")  # told apart by name elsewhere, or no matter of training
 
 
 def workload_parts(workload: Workload, identity: Identity) -> dict[str, str]:
     """Part to short digest, or to the value itself where it is a plain attribute of the class or the instance."""
     parts = {part: _code(getattr(type(workload), method)) for method, part in _METHODS.items()}
+    parts |= {part: _code(getattr(type(workload), hook)) for hook, part in _HOOKS.items() if workload.declares(hook)}
     modules = [_code(kind) for kind in _modules(workload)]
     parts["architecture"] = _short("".join([parts["architecture"], *modules]))
     parts |= {f"{split} data": identity.data[split] for split in ("training", "validation")}
