@@ -114,6 +114,19 @@ def test_a_trial_that_diverged_where_an_evaluation_was_due_keeps_its_promises(tu
     assert run.code == 0, run.out
 
 
+def test_clipped_updates_that_an_older_version_did_not_count_are_no_problem_but_a_gap_is(tuner, tmp_path):
+    space = ("dropout=uniform", "clip_norm=0.5, dropout=uniform")
+    assert tuner("launch", write_study(tmp_path, trials=1, replace=[space])).code == 0
+    counts = "metric_id in (select id from metric where name in ('batch/clipped_share', 'batch/largest_gradient_norm'))"
+    change(tmp_path / "runs", f"delete from measurement where {counts} and step <= 30")
+    run = tuner("verify", "tiny")
+    assert run.code == 0, run.out
+    change(tmp_path / "runs", f"delete from measurement where {counts} and step = 45")
+    run = tuner("verify", "tiny", "-f", "json")
+    assert run.code == 3
+    assert "batch/clipped_share is missing at step 45" in run.out
+
+
 def test_a_stray_file_is_found_and_moved_to_the_trash_on_request(tuner, launched):
     folder = next(launched.rglob("trial-00001"))
     (folder / "step-999.pt").write_bytes(b"x")

@@ -63,16 +63,28 @@ def worker(options: WorkerOptions) -> Exit:
 def print_plan(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     saves = any(plan.saved_steps for plan in plans)  # a column less leaves room on a narrow terminal
+    epochs = any(plan.study.steps_per_epoch for plan in plans)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("trials", "steps each", "steps", *["saved"] * saves, "ms/step", "ms/evaluation", "time", "disk")
+    names = (
+        "trials",
+        "steps each",
+        *["epochs"] * epochs,
+        "steps",
+        *["saved"] * saves,
+        "ms/step",
+        "ms/evaluation",
+        "time",
+        "disk",
+    )
     table.add_column("study", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for plan in plans:
         table.add_row(
             Text(shown(plan.study.name)), str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}",
-            f"{plan.steps:,}", *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}",
-            f"{plan.price.evaluation_ms:.3g}", readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
+            *[plan.study.in_epochs(plan.study.budget.max_train_steps)] * epochs, f"{plan.steps:,}",
+            *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
+            readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
         )  # fmt: skip
     console().print(table)
     for plan in plans:
@@ -140,7 +152,7 @@ def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quie
     study = prepared.study
     check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{session.name} {study.name}: {study.goal}")
-    say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin.sentence}")
+    say(f"{len(prepared.trials)} trials of {study.length_in_words}, {prepared.budget.origin.sentence}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
     row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)

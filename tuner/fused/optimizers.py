@@ -201,7 +201,7 @@ class OwnSteps(_Steps):
     def forget(self, trial: int, rate: float, kept: list[tuple[Any, Any]]) -> None:
         """Give the trial's own optimizer the state from before this group trained it."""
         optimizer = self.optimizers[trial]
-        state, settings = copy.deepcopy(kept[trial], _themselves(optimizer))
+        state, settings = cloned(kept[trial], _themselves(optimizer))
         optimizer.state.clear()
         optimizer.state.update(state)
         for group, before in zip(optimizer.param_groups, settings, strict=True):
@@ -212,12 +212,27 @@ class OwnSteps(_Steps):
 def _copied(optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """Copies of an optimizer's state and of the settings of its parameter groups; the parameters are themselves."""
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    return copy.deepcopy((dict(optimizer.state), settings), _themselves(optimizer))
+    return cloned((dict(optimizer.state), settings), _themselves(optimizer))  # type: ignore[no-any-return]
 
 
 def _themselves(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
-    """For `deepcopy`: the parameters are not copied."""
     return {id(parameter): parameter for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def cloned(value: Any, themselves: dict[int, Any]) -> Any:
+    """A copy of a state in its own memory, where a deep copy of a view would be one of the whole stack.
+
+    themselves: by their ids, what is not copied.
+    """
+    if id(value) in themselves:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if type(value) is dict:
+        return {key: cloned(one, themselves) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(cloned(one, themselves) for one in value)
+    return copy.deepcopy(value, themselves)
 
 
 def _write_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

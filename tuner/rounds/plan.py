@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from tuner.budget.schedules import Schedule, ScheduleFamily
-from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
@@ -23,18 +22,20 @@ def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Stu
     declared = campaign.round(number)
     if declared.space is None or declared.trials is None:
         raise DeclarationError(f"round {number} takes its points from the round before and has no space of its own")
+    if number == 1:
+        campaign = campaign.with_warmup(max_train_steps)
     study = Study(
         name=round_name(number),
         kind="round",
         goal=declared.goal,
         hyperparameters=declared.space.hyperparameters,
         fixed=declared.space.fixed,
-        budget=StepBudget.with_evaluations(max_train_steps, campaign.evaluations),
+        budget=campaign.budget(max_train_steps),
         num_trials=declared.trials,
         objective=campaign.workload.select_by,
         fitted_when=campaign.workload.fitted_when,
         optimizer=campaign.optimizer,
-        schedule=campaign.schedule,
+        schedule=campaign.rates,
         warmup_steps=campaign.warmup_steps,
         batch_size=campaign.workload.batch_size,
         seed=derived_seed("study", campaign.seed, round_name(number)),

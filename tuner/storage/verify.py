@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.hyperparameters import Choice, Domain, Range, Value
+from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM
 from tuner.design.study import Study
 from tuner.records import GROUP_FOLDER, Checkpoint, State, TrialRecord
 from tuner.records.conclusions import Retention
@@ -122,6 +123,10 @@ def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterato
         yield Problem(record.number, "state", "complete without its last checkpoint")
 
 
+# Older versions did not count clipped updates: a trial that went on since then has these from some evaluation on.
+_COUNTED_LATER = {str(LARGEST_GRADIENT_NORM), str(CLIPPED_SHARE)}
+
+
 def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator[Problem]:
     """Every metric once at every evaluation up to the last committed step, and nothing beyond it.
 
@@ -137,6 +142,8 @@ def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator
     for metric, points in curve.items():
         steps = {step for step, _ in points}
         missing, beyond = sorted(set(due) - unsure - steps), sorted(steps - set(due))
+        if metric in _COUNTED_LATER:
+            missing = [step for step in missing if step > min(steps)]
         if missing:
             yield Problem(record.number, "curve", f"{metric} is missing at step {_listed(missing)}")
         if beyond:

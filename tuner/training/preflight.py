@@ -16,7 +16,9 @@ import torch
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price
+from tuner.training.batches import Split
 from tuner.training.best import snapshot
+from tuner.training.data_checks import check_forms, check_repeatable, random_example
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import is_out_of_memory
 from tuner.training.evaluation import Tally, checked_metrics
@@ -26,7 +28,6 @@ from tuner.training.first_loss import left_as_it_was
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
 from tuner.training.optimizers import state_bytes
-from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
@@ -64,6 +65,8 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     "on from the weights of another; make a new one each time"
                 )
             _check_metrics(setup, fresh, type(workload).__name__)
+            check_forms(setup.data.training, run.batches)
+            _check_lasts(setup.data.training, run)
             check_repeatable(setup.data.training)
             check_repeatable(setup.data.validation)
             check_saving(run)
@@ -76,6 +79,16 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
     took = time.perf_counter() - began
     if took > SLOW_CHECK:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
+
+
+def _check_lasts(training: Split, run: TrialRun) -> None:
+    """Raise WorkloadError for a stream that is known to be too short."""
+    needed, steps = len(run.rates) * run.batches.batch_size, len(run.rates)
+    if training.stream is not None and training.up_to(needed) < needed:
+        raise WorkloadError(
+            f"the training stream has {training.size:,} examples, and {steps:,} steps of {run.batches.batch_size} take "
+            f"{needed:,}: train fewer steps, or let `at` begin again at the end of the data, and give no length"
+        )
 
 
 def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> None:
@@ -142,8 +155,9 @@ def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
     if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
         logger.warning(
             "%s.model has %s, which is not called: each trial is trained by %s, with the learning rate, weight decay "
-            "and schedule of its point; declare optimizer= and schedule= in the Campaign",
-            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial),
+            "and schedule of its point; declare schedule= and optimizer= in the Campaign: a name, a class like "
+            "torch.optim.RMSprop, or a function of (groups, point) that returns what %s made",
+            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial), _OPTIMIZERS,
         )  # fmt: skip
 
 

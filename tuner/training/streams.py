@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tuner.design.workload import Stream
+from tuner.design.data import Stream
 from tuner.errors import WorkloadError
 from tuner.training.fetching import Collate, Fetcher
 from tuner.training.randomness import batch_seed, seed_global_generators
