@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from tuner.design.optimizers import one_group
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
 from tuner.records import Claim, State
@@ -36,7 +37,7 @@ def bare_loop(setting, trial):
     """What a user would write: batches by indexing a shuffled epoch, AdamW with the fused kernel, a constant rate."""
     model, workload = build_model(setting, trial), setting.workload
     point = dict(trial.point)
-    optimizer = make_optimizer("adamw", model.parameters(), point, point["learning_rate"])
+    optimizer = make_optimizer("adamw", one_group(model.parameters()), point, point["learning_rate"])
     batches = TrainingBatches(setting.data.training, setting.study.batch_size, trial.data_seed)
     model.train()
     step = 0

@@ -14,10 +14,9 @@ from support.shell import tuner as tuner  # a fixture
 from support.study_files import write_study
 
 from tuner import Campaign, Round, SearchSpace, branches, log_uniform, registry, uniform
-from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec
+from tuner.design.optimizers import OPTIMIZERS, OptimizerSetting, OptimizerSpec, one_group
 from tuner.design.study_file import load_campaign
-from tuner.errors import DeclarationError, InputError, NotFusible, WorkloadError
-from tuner.fused.group import Group
+from tuner.errors import DeclarationError, InputError, WorkloadError
 from tuner.fused.making import exact_group
 from tuner.optimizers.sgd import SGD
 from tuner.registry import Registry, Source, register
@@ -36,26 +35,25 @@ import tuner
 from tuner.analysis.finding import Question, Verdict
 from tuner.budget.schedules import Piece, ScheduleFamily, ScheduleKind, Shape
 from tuner.cli.commands import Command, CommandGroup
-from tuner.design.optimizers import OptimizerSetting, OptimizerSpec
+from tuner.design.optimizers import OptimizerSetting, OptimizerSpec, torch_groups
 from tuner.plots.plot import StudyPlot
 from tuner.report.section import Blocks, Part, Section
 
 
-def build(parameters, values, rate, fused):
+def build(groups, values, rate, fused):
     import torch
 
     class SignDescent(torch.optim.Optimizer):
         @torch.no_grad()
         def step(self, closure=None):
-            group = self.param_groups[0]
-            for parameter in group["params"]:
-                if parameter.grad is not None:
+            for group in self.param_groups:
+                for parameter in (one for one in group["params"] if one.grad is not None):
                     parameter.mul_(1.0 - group["lr"] * group["shrink"]).sub_(parameter.grad.sign(), alpha=group["lr"])
 
-    return SignDescent(parameters, {"lr": rate, "shrink": values.get("shrink", 0.0)})
+    return SignDescent(torch_groups(groups, rate), {"lr": rate, "shrink": values.get("shrink", 0.0)})
 
 
-SIGN = OptimizerSpec("sign", (OptimizerSetting("shrink"),), build, slots=lambda optimizer: ())
+SIGN = OptimizerSpec("sign", (OptimizerSetting("shrink"),), build)
 
 STAIRS = Shape(
     "stairs",
@@ -178,9 +176,7 @@ def test_a_plugin_adds_an_optimizer_a_schedule_a_question_a_plot_a_section_and_a
     assert "Trained by the sign." in page
 
     together = tuner("launch", write_study(tmp_path, trials=5, steps=40, more=DECLARED, replace=STUDY), "--fuse", "2")
-    assert together.code == 2
-    assert "the optimizer sign: it has no update for stacked trials (row_update of its OptimizerSpec)" in together.err
-    assert "--fuse auto trains such trials one by one" in together.err
+    assert together.code == 0, "each trial's own optimizer makes its steps"
 
 
 def test_other_code_of_a_plugin_is_another_study_though_the_study_file_only_names_its_optimizer(site, tuner, tmp_path):
@@ -217,11 +213,11 @@ def test_a_plugin_that_cannot_be_imported_is_named_with_its_package(site, tuner)
 # --- What a study file registers ---------------------------------------------------------------------------------
 
 OWN = """
-def _build(parameters, values, rate, fused):
-    return torch.optim.Adagrad(parameters, lr=rate, eps=values.get("smoothing", 1e-10))
+def _build(groups, values, rate, fused):
+    return torch.optim.Adagrad(groups, lr=rate, eps=values.get("smoothing", 1e-10))
 
 
-register(OptimizerSpec("adagrad", (OptimizerSetting("smoothing"),), _build, slots=lambda optimizer: ("sum",)))
+register(OptimizerSpec("smoothed", (OptimizerSetting("smoothing"),), _build, slots=lambda optimizer: ("sum",)))
 """
 REGISTERS = [
     ("from tuner import *", "from tuner import *\nfrom tuner.design.optimizers import OptimizerSetting, OptimizerSpec"),
@@ -229,69 +225,62 @@ REGISTERS = [
 ]
 
 
-def adagrad(name="adagrad", settings=()):
-    def build(parameters, values, rate, fused):
-        return torch.optim.Adagrad(parameters, lr=rate)
+def smoothed(name="smoothed", settings=()):
+    def build(groups, values, rate, fused):
+        return torch.optim.Adagrad(groups, lr=rate)
 
     return OptimizerSpec(name, settings, build, slots=lambda optimizer: ("sum",))
 
 
 def test_a_study_file_registers_an_optimizer_each_time_it_is_loaded(no_others, tmp_path):
-    path = write_study(tmp_path, more="optimizer='adagrad',", replace=REGISTERS)
+    path = write_study(tmp_path, more="optimizer='smoothed',", replace=REGISTERS)
     for _ in range(2):
-        assert load_campaign(path)[1].optimizer == "adagrad"
-    other = write_study(tmp_path, "other.py", more="optimizer='adagrad',", replace=REGISTERS)
-    with pytest.raises(DeclarationError, match=r"'adagrad' is registered twice: by .*tiny\.py.* and by .*other\.py"):
+        assert load_campaign(path)[1].optimizer == "smoothed"
+    other = write_study(tmp_path, "other.py", more="optimizer='smoothed',", replace=REGISTERS)
+    with pytest.raises(DeclarationError, match=r"'smoothed' is registered twice: by .*tiny\.py.* and by .*other\.py"):
         load_campaign(other)
 
 
 def test_the_code_of_an_optimizer_in_a_study_file_is_part_of_the_study(no_others, tuner, tmp_path):
     assert (
-        tuner("launch", write_study(tmp_path, trials=1, steps=10, more="optimizer='adagrad',", replace=REGISTERS)).code
+        tuner("launch", write_study(tmp_path, trials=1, steps=10, more="optimizer='smoothed',", replace=REGISTERS)).code
         == 0
     )
     changed = [*REGISTERS, ("lr=rate, eps", "lr=2 * rate, eps")]
-    refused = tuner("launch", write_study(tmp_path, trials=2, steps=10, more="optimizer='adagrad',", replace=changed))
+    refused = tuner("launch", write_study(tmp_path, trials=2, steps=10, more="optimizer='smoothed',", replace=changed))
     assert (refused.code, "the study file: function _build changed" in refused.err) == (2, True)
-
-
-def test_an_optimizer_without_an_update_of_stacked_trials_is_refused_for_fusing_by_its_name(no_others):
-    register(adagrad())
-    with pytest.raises(NotFusible, match="the optimizer adagrad: it has no update for stacked trials"):
-        Group(runs_of(Mlp(), 2, optimizer="adagrad"))
 
 
 def test_every_parameter_group_of_an_optimizer_has_the_rate_of_the_step_times_its_factor(no_others):
     factors = (1.0, 0.5, 0.0, 1.0, 1.0, 1.0)
 
-    def build(parameters, values, rate, fused):
-        groups = [{"params": [each], "lr_factor": factor} for each, factor in zip(parameters, factors, strict=True)]
+    def build(groups, values, rate, fused):
+        groups = [
+            {"params": [each], "lr_factor": factor} for each, factor in zip(groups[0]["params"], factors, strict=True)
+        ]
         return torch.optim.SGD(groups, lr=rate)
 
-    register(replace(adagrad("grouped"), build=build))
-    register(replace(adagrad("plain"), build=lambda parameters, values, rate, fused: torch.optim.SGD(parameters, rate)))
+    register(replace(smoothed("grouped"), build=build))
+    register(replace(smoothed("plain"), build=lambda groups, values, rate, fused: torch.optim.SGD(groups, rate)))
     (grouped,), (plain,) = runs_of(Mlp(), 1, optimizer="grouped"), runs_of(Mlp(), 1, optimizer="plain")
     before = [each.detach().clone() for each in plain.parameters]
     grouped.advance(1)
     plain.advance(1)
     for old, one, other, factor in zip(before, grouped.parameters, plain.parameters, factors, strict=True):
         torch.testing.assert_close(one - old, factor * (other - old))
-    register(replace(adagrad("several"), build=build, row_update=lambda rows, trial: None))
-    with pytest.raises(NotFusible, match="the optimizer several: it has several parameter groups"):
-        Group(runs_of(Mlp(), 2, optimizer="several"))
 
 
 def test_what_is_no_torch_optimizer_is_refused_with_the_module_of_its_record(no_others):
-    register(replace(adagrad("none"), build=lambda *arguments: None))
+    register(replace(smoothed("none"), build=lambda *arguments: None))
     with pytest.raises(
         WorkloadError, match=r"'none' of tests\.test_plugins .* must build a torch.optim.Optimizer, got None"
     ):
-        make_optimizer("none", [torch.nn.Parameter(torch.zeros(2))], {}, 0.1)
+        make_optimizer("none", one_group([torch.nn.Parameter(torch.zeros(2))]), {}, 0.1)
 
 
 def test_an_update_of_stacked_trials_has_the_bits_of_each_trial_alone(no_others):
-    def build(parameters, values, rate, fused):
-        return torch.optim.Adagrad(parameters, lr=rate, foreach=False)
+    def build(groups, values, rate, fused):
+        return torch.optim.Adagrad(groups, lr=rate, foreach=False)
 
     def row_update(rows, trial):
         sums = rows.states["sum"][trial]
@@ -303,7 +292,7 @@ def test_an_update_of_stacked_trials_has_the_bits_of_each_trial_alone(no_others)
 
         return update
 
-    register(replace(adagrad("stacked"), build=build, counts_steps=True, row_update=row_update))
+    register(replace(smoothed("stacked"), build=build, counts_steps=True, row_update=row_update))
     together, alone = (runs_of(Mlp(), 3, optimizer="stacked") for _ in range(2))
     exact_group(together).advance(5)
     for run, other in zip(together, alone, strict=True):
@@ -315,19 +304,21 @@ def test_an_update_of_stacked_trials_has_the_bits_of_each_trial_alone(no_others)
 
 
 def test_a_plugins_setting_has_its_family_in_the_branch_of_its_optimizer_and_nowhere_else(no_others):
-    register(adagrad(settings=(OptimizerSetting("smoothing"), OptimizerSetting("weight_decay", "regularization"))))
+    register(smoothed(settings=(OptimizerSetting("smoothing"), OptimizerSetting("weight_decay", "regularization"))))
     inside = {"learning_rate": log_uniform(1e-3, 1.0), "smoothing": uniform(0.0, 1.0)}
-    space = SearchSpace(optimizer=branches(adagrad=inside, sgd={"learning_rate": log_uniform(1e-3, 1.0)}))
-    assert space["adagrad.smoothing"].family == "optimizer"
+    space = SearchSpace(optimizer=branches(smoothed=inside, sgd={"learning_rate": log_uniform(1e-3, 1.0)}))
+    assert space["smoothed.smoothing"].family == "optimizer"
     assert SearchSpace(smoothing=uniform(0.0, 1.0))["smoothing"].family is None
 
 
 def test_a_workload_may_have_a_hyperparameter_with_the_name_of_a_plugins_setting(no_others):
-    register(adagrad(settings=(OptimizerSetting("smoothing"),)))
+    register(smoothed(settings=(OptimizerSetting("smoothing"),)))
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1.0), smoothing=uniform(0.0, 1.0))
     Campaign(Mlp(), [Round("a test", trials=2, space=space)], optimizer="adamw")
-    with pytest.raises(DeclarationError, match="momentum would change nothing: it is read by sgd only"):
-        Campaign(Mlp(), [Round("a test", trials=2, space=SearchSpace(momentum=uniform(0.0, 0.9)))], optimizer="adagrad")
+    with pytest.raises(DeclarationError, match="momentum would change nothing: it is read by rmsprop, sgd only"):
+        Campaign(
+            Mlp(), [Round("a test", trials=2, space=SearchSpace(momentum=uniform(0.0, 0.9)))], optimizer="smoothed"
+        )
 
 
 # --- Registries --------------------------------------------------------------------------------------------------
@@ -337,25 +328,28 @@ def test_a_name_of_the_package_cannot_be_taken(no_others):
     with pytest.raises(
         DeclarationError, match=r"'sgd' is registered twice: by tuner\.optimizers\.sgd .* by tests\.test_plugins"
     ):
-        register(adagrad("sgd"))
+        register(smoothed("sgd"))
     assert OPTIMIZERS.get("sgd") is SGD
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(no_others):
-    register(adagrad())
-    with pytest.raises(DeclarationError, match="optimizer is one of adagrad, adam, adamw, sgd, got 'lion'"):
-        OPTIMIZERS.get("lion")
+    register(smoothed())
+    names = "adafactor, adagrad, adam, adamw, lion, nadam, radam, rmsprop, sgd, smoothed"
+    with pytest.raises(DeclarationError, match=f"optimizer is one of {names}, got 'muon'$"):
+        OPTIMIZERS.get("muon")
+    with pytest.raises(DeclarationError, match=r"got 'RMSPropo'; did you mean 'rmsprop'\?"):
+        OPTIMIZERS.get("RMSPropo")
     with pytest.raises(DeclarationError, match="got None"):
         OPTIMIZERS.get(None)
 
 
 def test_a_record_waits_for_the_registry_of_its_kind(no_others, monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRIES", [])
-    register(adagrad())
-    assert Registry("optimizer", OptimizerSpec).get("adagrad").name == "adagrad"
+    register(smoothed())
+    assert Registry("optimizer", OptimizerSpec).get("smoothed").name == "smoothed"
 
 
-@pytest.mark.parametrize("thing", [42, "adagrad", OptimizerSpec, Source("a")])
+@pytest.mark.parametrize("thing", [42, "smoothed", OptimizerSpec, Source("a")])
 def test_only_records_with_a_name_are_registered(no_others, thing):
     with pytest.raises(InputError, match="register takes records with a name"):
         register(thing)

@@ -40,10 +40,12 @@ from tuner.budget.families import (
 )
 from tuner.budget.step_budget import epochs, examples
 from tuner.design.campaign import Campaign, Round, Sweep
+from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
+from tuner.design.parameter_groups import by_depth, matching, vectors
 from tuner.design.space import SearchSpace, branches
-from tuner.design.workload import Splits, Workload
+from tuner.design.workload import Workload
 from tuner.errors import Infeasible
 from tuner.registry import register
 
@@ -107,11 +109,13 @@ __all__ = [
     "Round",
     "SearchSpace",
     "Splits",
+    "Stream",
     "Sweep",
     "Workload",
     "at_least",
     "at_most",
     "branches",
+    "by_depth",
     "by_share",
     "choice",
     "constant",
@@ -120,17 +124,21 @@ __all__ = [
     "epochs",
     "examples",
     "exponential",
+    "few_widths",
     "fixed",
     "integers",
     "inverse_sqrt",
     "linear",
     "log_grid",
     "log_uniform",
+    "matching",
     "maximize",
     "minimize",
+    "padded",
     "pieces",
     "polynomial",
     "register",
     "step_drops",
     "uniform",
+    "vectors",
 ]

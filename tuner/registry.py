@@ -85,8 +85,16 @@ class Registry(Generic[Record]):
     def get(self, name: object) -> Record:
         """The record of a name. Raises InputError, or the registry's own error, with the known names."""
         if name not in self:
-            raise self._error(f"{self.kind} is one of {', '.join(self.names)}, got {name!r}{self._hint}")
+            raise self._error(
+                f"{self.kind} is one of {', '.join(self.names)}, got {name!r}{self._nearest(name)}{self._hint}"
+            )
         return self._records[str(name)][0]
+
+    def _nearest(self, name: object) -> str:
+        from difflib import get_close_matches  # noqa: PLC0415 - only for an error
+
+        near = get_close_matches(name.lower(), self.names, n=1) if isinstance(name, str) else []
+        return f"; did you mean {near[0]!r}?" if near else ""
 
     def source_of(self, name: str) -> Source:
         """The module that a record comes from."""

@@ -13,9 +13,11 @@ and trained in one process; the fallbacks are here, and what has none is refused
 | several worker processes         | forked, or started         | started           | refused: there is no select()    |
 """
 
+import ctypes
 import errno
 import importlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -39,6 +41,7 @@ NO_LINKS = getattr(os, "O_NOFOLLOW", 0)  # flags of os.open
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 BINARY = getattr(os, "O_BINARY", 0)
 LOCK_PAUSE = 0.05
+_PR_SET_PDEATHSIG = 1
 
 
 def num_cores() -> int:
@@ -97,3 +100,9 @@ def after_fork_in_child(call: Callable[[], object]) -> None:
     """Call something first in every process that user code forks from this one."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=call)
+
+
+def end_with_the_parent() -> None:
+    """Have the kernel end this process when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

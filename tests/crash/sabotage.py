@@ -13,7 +13,8 @@ from tuner.errors import LeaseLost
 from tuner.storage import claims, engine, recording
 from tuner.storage.reading import declared_trial
 from tuner.storage.store import Ledger
-from tuner.training import batches, checkpoints, logbook
+from tuner.training import checkpoints, logbook
+from tuner.training import order as order_of_batches
 
 
 def no_fence():
@@ -83,7 +84,7 @@ def collection_before_commit():
 def loader_on_the_global_generator():
     """The order of the examples draws from torch's global generator."""
     order = lambda data_seed, epoch, num_examples: torch.randperm(num_examples)  # noqa: E731
-    patch.object(batches, "epoch_order", order).start()
+    patch.object(order_of_batches, "epoch_order", order).start()
 
 
 def no_attempt_cap():

@@ -62,7 +62,7 @@ def test_a_missing_file_is_named(tmp_path):
         ("1 / 0", "digits.py", r"digits\.py does not run: ZeroDivisionError: division by zero"),
         ("def f(:", "digits.py", r"digits\.py does not run: SyntaxError"),
         ("import nothing_like_it", "digits.py", r"does not run: ModuleNotFoundError: No module named"),
-        (IMPORTS + WORKLOAD + CAMPAIGN.format(", optimizer='lion'"), "digits.py", "^optimizer is one of .* got 'lion'"),
+        (IMPORTS + WORKLOAD + CAMPAIGN.format(", optimizer='lamb'"), "digits.py", "^optimizer is one of .* got 'lamb'"),
     ],
 )  # fmt: skip
 def test_what_declares_no_campaign_is_one_clear_error(study, text, name, message):

@@ -75,7 +75,11 @@ def test_where_an_evaluation_together_has_other_bits_those_of_each_trial_alone_a
     group = Group(runs_of(Mlp(), 3))
     alone = {trial: run.evaluate() for trial, run in enumerate(group.runs)}
     together = GroupEvaluation._measured
-    monkeypatch.setattr(GroupEvaluation, "_measured", lambda self: together(self)[::-1])
+
+    def of_others(self, trials):
+        return dict(zip(trials, reversed(together(self, trials).values()), strict=True))
+
+    monkeypatch.setattr(GroupEvaluation, "_measured", of_others)
     evaluation = GroupEvaluation(group)
     assert evaluation.of([0, 1, 2]) == alone
     assert "other bits" in evaluation.refused

@@ -24,6 +24,7 @@ class Slope:
     """A trial: `place` moves downhill on (place - GOAL) ** 2, at the constant rate of its point."""
 
     optimizer = None
+    groups = None
 
     def __init__(self, setup, trial):
         self.setup, self.trial = setup, trial

@@ -14,6 +14,7 @@ from torch import nn
 
 from tuner import Infeasible, SearchSpace, Splits, log_uniform, maximize, minimize
 from tuner.budget.schedules import learning_rates
+from tuner.design.optimizers import one_group
 from tuner.design.points import Point
 from tuner.errors import WorkloadError
 from tuner.records import State
@@ -337,7 +338,7 @@ def test_a_batch_larger_than_the_training_split_is_refused(tmp_path):
 def test_each_optimizer_takes_its_settings_from_the_point(tmp_path):
     from tuner.training.optimizers import make_optimizer
 
-    weights = [nn.Parameter(torch.zeros(3))]
+    weights = one_group([nn.Parameter(torch.zeros(3))])
     adam = make_optimizer("adamw", weights, {"one_minus_beta1": 0.2, "epsilon": 1e-6, "weight_decay": 0.3}, 0.1)
     assert adam.defaults["betas"] == (0.8, 0.999)
     assert (adam.defaults["eps"], adam.defaults["weight_decay"], adam.defaults["fused"]) == (1e-6, 0.3, True)

@@ -23,6 +23,7 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform
 from tuner.budget.step_budget import StepBudget
+from tuner.design.optimizers import one_group
 from tuner.errors import NotFusible, WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
@@ -155,10 +156,10 @@ def test_a_gradient_with_repeated_rows_is_measured_and_clipped_as_the_dense_one(
     weight.grad = torch.sparse_coo_tensor(
         torch.tensor([[1, 1, 2]]), torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]]), (3, 2), check_invariants=True
     )
-    optimizer = make_optimizer("sgd", [weight], {}, 0.1)
+    optimizer = make_optimizer("sgd", one_group([weight]), {}, 0.1)
     assert float(total_norm([weight.grad])) == 5.0
     settle_sparse(optimizer, [weight])
-    clip_gradients([weight], 1.0)
+    assert float(clip_gradients([weight], 1.0)) == 5.0
     assert torch.allclose(weight.grad.to_dense(), torch.tensor([[0.0, 0.0], [0.6, 0.0], [0.8, 0.0]]))
     assert optimizer.param_groups[0]["fused"] is False
 

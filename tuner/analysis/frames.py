@@ -14,7 +14,7 @@ from tuner.design.hyperparameters import Choice, Range
 from tuner.design.names import TRIAL_COLUMNS
 from tuner.design.objective import Objective
 from tuner.design.study import Study
-from tuner.records import Promises, State, TrialRecord
+from tuner.records import Promises, State, TrialRecord, groups_words
 from tuner.records.promises import EVERYTHING, common_promises
 from tuner.shown import quoted
 from tuner.storage.store import Ledger
@@ -74,7 +74,8 @@ def frames_of(
     for column in ("best_value", "best_step", "last_value"):
         table[column] = selected[column].array
     schedules = _schedules(study, trials) if promises.follows_schedule else {}
-    return StudyFrames(study, table, tidy, schedules, promises)
+    groups = {record.number: record.groups for record in trials if record.groups}
+    return StudyFrames(study, table, tidy, schedules, promises, groups)
 
 
 def _readable(row: Mapping[str, object], ranges: Mapping[str, Range]) -> Mapping[str, object]:
@@ -151,6 +152,7 @@ def _trial_row(record: TrialRecord, names: Sequence[str]) -> Mapping[str, object
         "inherited": record.inherited.steps,
         "exact": record.exact,
         "attempt": record.attempt,
+        "parameter_groups": groups_words(record.groups),
         # What does not exist in a branch is NaN; None is a value that a choice may have.
         **{name: values.get(name, math.nan) for name in names},
     }

@@ -8,7 +8,7 @@ import pandas as pd
 from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
-from tuner.records import Promises
+from tuner.records import GroupRecord, Promises
 from tuner.records.promises import EVERYTHING
 from tuner.shown import in_html, shown
 
@@ -21,7 +21,8 @@ class StudyFrames:
 
     trials: one row a trial, sorted by number. Columns: `design.names.TRIAL_COLUMNS`, which are trial (number), state
         ("complete", ...), reason, origin, seed, data_seed, steps (last recorded step), inherited (those of them taken
-        over from another trial), exact (trained under one set of Numerics), attempt, best_value and best_step
+        over from another trial), exact (trained under one set of Numerics), attempt, parameter_groups (in words, empty
+        where all parameters are trained alike or nothing was recorded), best_value and best_step
         (retrospective selection by the study's objective; NaN and <NA> where no finite value exists), last_value (at
         the last evaluation); then one column for every hyperparameter by canonical name. Where it does not exist in
         that branch the cell is NaN; None is the value of a choice that has it (`exists` tells the two apart).
@@ -30,6 +31,7 @@ class StudyFrames:
         the declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. An
         imported trial has none where its schedule is not known.
     promises: what may be relied on for the trials, by the launches that trained them.
+    groups: the groups of each trial's parameters, by number; none where all are trained alike or nothing was recorded.
     """
 
     study: Study
@@ -37,6 +39,7 @@ class StudyFrames:
     curves: pd.DataFrame
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
     promises: Promises = EVERYTHING
+    groups: Mapping[int, tuple[GroupRecord, ...]] = field(default_factory=dict)
     # What several questions compute from these frames, which do not change; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 

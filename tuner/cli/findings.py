@@ -1,11 +1,15 @@
 """`tuner check`, `best-steps`, `boundaries`: verdicts. `trials`, `conclusions` and `adoptions`: tables."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
 from tuner.analysis.checklist import failing
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.good_trials import good_defined
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
-from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.analysis.trial_curves import has_curves
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command, note_recorded
@@ -22,6 +26,7 @@ from tuner.cli.reading_options import (
 )
 from tuner.interchange.cells import with_choice_cells, with_none
 from tuner.reading import CampaignRecords, load
+from tuner.records import GroupRecord
 from tuner.rounds.expand import expand_round
 from tuner.rounds.importances import importances
 from tuner.shown import counted
@@ -107,7 +112,9 @@ def trials(options: TrialsOptions) -> None:
         table = with_choice_cells(table, frames.study.hyperparameters, none="None" if form is Format.table else "null")
     values = ["best_value", "best_step", "last_value", "steps", "seed"]
     if form is not Format.table:
-        more = ["inherited", "exact", "data_seed", "origin", "attempt"]
+        more = ["inherited", "exact", "data_seed", "origin", "attempt", "parameter_groups"]
+        if form is Format.json:
+            table = table.assign(parameter_groups=[_as_json(frames.groups.get(one, ())) for one in table["trial"]])
         columns = ["trial", "state", "reason", *frames.hyperparameters, *values, *more]
         emit_frame(table[columns], form, nullable=with_none(frames.study.hyperparameters))
         return
@@ -121,6 +128,30 @@ def trials(options: TrialsOptions) -> None:
         say(f"{frames.study.name}: {frames.study.goal}")
     objective = frames.study.objective
     say(f"{frames.study.name}: values are {objective.metric}, to {objective.direction}; best: during training")
+    _say_groups(frames, list(table["trial"]))
+
+
+NAMED = 3  # parameters of a group that are named
+
+
+def _say_groups(frames: StudyFrames, listed: Sequence[int]) -> None:
+    """The parameter groups of the first listed trial that has some; those of the others may have other multiples."""
+    number = next((one for one in listed if one in frames.groups), None)
+    if number is None:
+        return
+    groups = frames.groups[number]
+    say(
+        f"trial {number} has {counted(len(groups), 'parameter group')}, with multiples of the learning rate and of "
+        "weight_decay:"
+    )
+    for group in groups:
+        names = ", ".join(group.parameters[:NAMED]) + ", ..." * (len(group.parameters) > NAMED)
+        tensors = counted(len(group.parameters), "tensor")
+        say(f"  {group.name}: {group.multiples}; {group.num_values:,} parameters in {tensors}: {names}")
+
+
+def _as_json(groups: Sequence[GroupRecord]) -> list[dict[str, Any]]:
+    return [asdict(group) for group in groups]
 
 
 def conclusions(options: ConclusionsOptions) -> None:

@@ -12,7 +12,7 @@ from tuner.budget.step_budget import StepBudget, TrainingLength
 from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
-from tuner.design.optimizers import OPTIMIZERS
+from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError
@@ -30,7 +30,7 @@ class Sweep:
     """The constant-learning-rate study that suggests a step budget (A18-A26).
 
     learning_rate: the grid, ascending; `log_grid` makes one of 3 values a decade.
-    optimizer: the optimizer of the sweep; by default the campaign's.
+    optimizer: the optimizer of the sweep, given as that of a campaign, which is the default.
     values: values of hyperparameters of the first round's space; without one the sweep takes the middle of a range.
     start_steps: the number of steps at which the search begins; it doubles until the training set is fitted.
     max_steps: the number of steps at which the search ends without a result.
@@ -39,7 +39,7 @@ class Sweep:
     """
 
     learning_rate: tuple[float, ...] = field(default_factory=lambda: log_grid(1e-4, 1.0))
-    optimizer: str | None = None
+    optimizer: Any = None
     start_steps: int = 250
     max_steps: int = 16_000
     seeds: int = 5
@@ -52,6 +52,8 @@ class Sweep:
                 f"a sweep's learning_rate is a grid, like log_grid(1e-4, 1.0), got {self.learning_rate!r}"
             )
         object.__setattr__(self, "learning_rate", tuple(self.learning_rate))
+        if self.optimizer is not None:
+            object.__setattr__(self, "optimizer", optimizer_named(self.optimizer))
         grid = self.learning_rate
         usable = all(rate > 0 and math.isfinite(rate) for rate in grid)
         if not usable or len(grid) < 3 or list(grid) != sorted(set(grid)):
@@ -149,7 +151,9 @@ class Round:
 class Campaign:
     """One workload, its sweep and its rounds.
 
-    optimizer: the name of an optimizer, unless a search space chooses it; an unknown one is refused with all names.
+    optimizer: unless a search space chooses it: a name; a class, torch.optim.RMSprop, which is called with what the
+        point has of its keywords; or a function of (groups, point) that returns a torch.optim.Optimizer. Afterwards it
+        is the name that the study is stored with.
     schedule: the learning rate schedule of every round's trials, or a function of the share of training.
     warmup_steps: the warmup of every round's trials, in steps (D18).
     warmup: the warmup as a share of the steps of round 1, like 0.05; it becomes steps there, and later rounds keep
@@ -166,7 +170,7 @@ class Campaign:
 
     workload: Workload
     rounds: tuple[Round, ...] | list[Round]
-    optimizer: str = "adamw"
+    optimizer: Any = "adamw"
     schedule: ScheduleFamily | Callable[[float], float] = field(default_factory=constant_then_decay)
     warmup_steps: int = 0
     sweep: Sweep | None = None
@@ -246,8 +250,6 @@ class Campaign:
     def _check_sweep(self, sweep: Sweep) -> None:
         if not isinstance(sweep, Sweep):
             raise DeclarationError(f"sweep is made by Sweep(...), got {sweep!r}")
-        if sweep.optimizer is not None:
-            OPTIMIZERS.get(sweep.optimizer)
         if self.workload.fitted_when is None:
             raise DeclarationError(
                 f"a sweep asks when the training set is fitted, and {type(self.workload).__name__} does not say; write "
@@ -259,7 +261,7 @@ class Campaign:
                 one.space.off_values()
 
     def _check_optimizers(self) -> None:
-        OPTIMIZERS.get(self.optimizer)
+        object.__setattr__(self, "optimizer", optimizer_named(self.optimizer))
         for space in (one.space for one in self.rounds if one.space is not None):
             for optimizer in space.optimizers:
                 OPTIMIZERS.get(optimizer)
@@ -349,13 +351,16 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
     names = [hyperparameter.name for hyperparameter in space] + [name for name, _ in space.fixed]
     for name in map(Name.of, names):
         trained = [name.branch] if name.branch in OPTIMIZERS else used
+        specs = [optimizer_of(each) for each in trained]
+        if any(spec.reads_point or (spec.made_of and spec.setting(name.short)) for spec in specs):
+            continue
         readers = [spec.name for spec in OPTIMIZERS if spec.setting(name.short)]
         if any(spec.name in readers for spec in OPTIMIZERS.own) and not set(trained) & set(readers):
             raise DeclarationError(
-                f"{name} would change nothing: it is read by {' and '.join(readers)} only, and the trials train with "
+                f"{name} would change nothing: it is read by {', '.join(readers)} only, and the trials train with "
                 f"{', '.join(trained)}; leave it out, or give it another name if the workload reads it"
             )
-        for setting in (OPTIMIZERS.get(each).setting(name.short) for each in trained):
+        for setting in (spec.setting(name.short) for spec in specs):
             other = str(Name(name.branch, setting.same_as)) if setting and setting.same_as else ""
             if other in names:
                 raise DeclarationError(f"{other} and {name} say the same of one optimizer; declare one of them")
@@ -426,6 +431,9 @@ def _check_workload(workload: Workload) -> None:
             raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
     _check_count(f"{name}.batch_size", workload.batch_size)
     _check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
+    processes = workload.data_workers
+    if processes != "auto" and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 0):
+        raise DeclarationError(f'{name}.data_workers is a whole number from 0 on, or "auto", got {processes!r}')
     if workload.training_evaluation_examples is not None:
         _check_count(f"{name}.training_evaluation_examples", workload.training_evaluation_examples)
     if not isinstance(workload.select_by, Objective):
@@ -436,3 +444,27 @@ def _check_workload(workload: Workload) -> None:
         raise DeclarationError(
             f'{name}.fitted_when is made by at_most("training/error_rate", 0.0), got {workload.fitted_when!r}'
         )
+    _check_not_averaged(workload)
+
+
+def _check_not_averaged(workload: Workload) -> None:
+    name, apart = type(workload).__name__, workload.not_averaged
+    if not isinstance(apart, tuple | list) or not all(isinstance(one, str) for one in apart):
+        example = repr((apart,)) if isinstance(apart, str) else '("score", "positive")'
+        raise DeclarationError(f"{name}.not_averaged is a tuple of names of metrics, like {example}, got {apart!r}")
+    if apart and not workload.declares("split_metrics"):
+        raise DeclarationError(
+            f"{name}.not_averaged names {', '.join(map(repr, apart))}, which nothing would read: declare "
+            "split_metrics(self, each), or leave it out"
+        )
+    if workload.split_metrics_device not in ("cpu", "same"):
+        raise DeclarationError(
+            f"{name}.split_metrics_device is 'cpu', or 'same' for the device where the models train, got "
+            f"{workload.split_metrics_device!r}"
+        )
+    for declared, metric in (("select_by", workload.select_by), ("fitted_when", workload.fitted_when)):
+        if metric is not None and metric.measured.name in apart:
+            raise DeclarationError(
+                f"{name}.{declared} reads {metric.metric!r}, but not_averaged names {metric.measured.name!r}: it has "
+                "no mean and no curve; name a metric that split_metrics returns, or one that is averaged"
+            )

@@ -11,7 +11,7 @@ OF_THE_SCHEDULE = ("warmup_steps", "decay_fraction")
 # Columns of every table of trials; no hyperparameter can be called so.
 TRIAL_COLUMNS = (
     "trial", "state", "reason", "origin", "seed", "data_seed", "steps", "inherited", "exact", "attempt",
-    "best_value", "best_step", "last_value",
+    "parameter_groups", "best_value", "best_step", "last_value",
 )  # fmt: skip
 # A budget in disguise (A11, D1), and the random seed (B14): never searched. Compared as lower-case letters only.
 _BUDGET = re.compile(

@@ -11,7 +11,7 @@ from tuner.budget.step_budget import StepBudget, epochs_in_words, steps_in_words
 from tuner.design.hyperparameters import Constant, Hyperparameter
 from tuner.design.names import Name
 from tuner.design.objective import FitCriterion, Objective
-from tuner.design.optimizers import OPTIMIZERS
+from tuner.design.optimizers import is_known, optimizer_of, source_of
 from tuner.design.points import Point
 from tuner.design.space import SearchSpace
 from tuner.registry import Source
@@ -100,10 +100,8 @@ class Study:
 
 def records_of_others(study: Study) -> list[tuple[Any, Source]]:
     """The optimizers and the schedule that a study names and that plugins or study files registered, each once."""
-    optimizers = [name for name in (study.optimizer, *study.space.optimizers) if name in OPTIMIZERS]
-    found: list[tuple[Any, Source]] = [
-        (OPTIMIZERS.get(name), OPTIMIZERS.source_of(str(name))) for name in dict.fromkeys(optimizers)
-    ]
+    optimizers = [str(name) for name in (study.optimizer, *study.space.optimizers) if is_known(name)]
+    found: list[tuple[Any, Source]] = [(optimizer_of(name), source_of(name)) for name in dict.fromkeys(optimizers)]
     found += [(study.schedule.kind, SCHEDULES.source_of(study.schedule.name))]
     found += [(SHAPES.get(study.schedule.decay_shape), SHAPES.source_of(study.schedule.decay_shape))]
     return [(record, source) for record, source in found if not source.is_own]

@@ -7,30 +7,12 @@ This module does not import torch: models and tensors are `Any` here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from tuner.design.data import Splits
 from tuner.design.objective import FitCriterion, Objective
 
 Batch = Any  # of one entry of Splits: a tuple of tensors [examples, ...], or what a dataset's examples collate to
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The data, split. Each split is a tuple of tensors [examples, ...] held in memory, or a map-style dataset.
-
-    A dataset's examples are tensors, arrays, numbers or texts in tuples, named tuples, dataclasses or mappings, nested
-    to any depth; a batch has the type of its examples. `__getitem__` may draw random numbers (crop, flip, noise) from
-    torch's, NumPy's and Python's global generators: they are seeded for each example from (data seed, epoch, index),
-    so that every epoch has its own and a trial can be resumed with the same bits. Random numbers of evaluated examples
-    are drawn once for all. A generator of the dataset's own is refused, because the program cannot seed it.
-
-    The test split decides nothing: it is scored once, on request, at the end.
-    """
-
-    training: Any
-    validation: Any
-    test: Any = None
 
 
 class Workload:
@@ -41,10 +23,12 @@ class Workload:
     fitted_when: when the training set counts as fitted, `at_most("training/error_rate", 0.0)`; needed by a sweep.
     evaluation_batch_size: examples in one evaluation batch; at least `batch_size` is used.
     training_evaluation_examples: evaluate the training split on so many of its examples, drawn at random once for
-        all; None: on all (D6, B42). A sweep judges by them whether the training set is fitted.
+        all, or the first ones of a stream; None: on all (D6, B42). A sweep judges by them whether the training set is
+        fitted.
     data_workers: processes that fetch and collate batches of a dataset ahead of the training; 0: its own process does
         it, "auto": as many as hide the fetching, and as there are cores. The bits are the same.
-    not_averaged: names of `metrics` that only `split_metrics` reads: kept for each example, no curves.
+    not_averaged: names of `metrics` that only `split_metrics` reads: kept for each example, without means and curves.
+    split_metrics_device: "cpu", or "same": `split_metrics` gets its values on the device where the models train.
     no_decay: "vectors": weight decay leaves out the parameters with fewer than two dimensions (biases, norms); None:
         it decays all of them, as torch does.
     """
@@ -56,6 +40,7 @@ class Workload:
     training_evaluation_examples: int | None = None
     data_workers: int | Literal["auto"] = 0
     not_averaged: tuple[str, ...] = ()
+    split_metrics_device: Literal["cpu", "same"] = "cpu"
     no_decay: Literal["vectors"] | None = None
 
     def data(self) -> Splits:
@@ -73,7 +58,8 @@ class Workload:
     def metrics(self, model: Any, batch: Batch) -> dict[str, Any]:
         """Metrics by name, each a tensor [examples]: one value per example, no penalty terms.
 
-        The tool averages over a split, so that short batches are weighted right (B41).
+        The tool averages over a split, so that short batches are weighted right (B41). Those that are `not_averaged`
+        are tensors [examples, ...] of any type, or lists of one tensor for each example.
         """
         raise NotImplementedError(f"{type(self).__name__}.metrics must return a dict of tensors [examples]")
 
@@ -82,22 +68,36 @@ class Workload:
         return batch
 
     def collate(self, examples: Sequence[Any]) -> Batch:
-        """A batch of the examples of a dataset, on the CPU; without it torch's `default_collate` makes one."""
+        """A batch of some examples of a dataset or stream, on the CPU. Without it they are stacked, part by part.
+
+        A batch is anything whose tensors the program finds (tuples, mappings, dataclasses), or an object with
+        `.to(device)`. All batches of a split must have one form, their sizes may differ. Random numbers may come from
+        the global generators, which are seeded from (data seed, epoch, first example).
+        """
         raise NotImplementedError
 
     def num_examples(self, batch: Batch) -> int:
-        """How many examples a batch holds, where it is an object whose `len` does not say it."""
+        """How many examples a batch holds, where `collate` leaves examples out or makes several of one.
+
+        `metrics` then returns so many values, and all of them count alike in the mean over a split. Without it a batch
+        holds as many examples as were taken for it.
+        """
         raise NotImplementedError
 
     def lengths(self) -> Sequence[int]:
-        """The length of each training example: batches are then made of examples of about one length."""
+        """The length of each training example: batches are then made of examples of about one length.
+
+        In each epoch the examples are put in random order and cut into parts of 50 batches; each part is sorted by
+        length and cut into batches, and all batches are put in random order. So little has to be padded (`padded`).
+        """
         raise NotImplementedError
 
-    def split_metrics(self, each: Mapping[str, Any]) -> dict[str, float]:
-        """Metrics of a whole split, by name. Called once for each evaluation and split.
+    def split_metrics(self, each: Mapping[str, Any]) -> dict[str, float | None]:
+        """Metrics of a whole split, by name, like AUC or F1. Called once for each evaluation and split.
 
         each: what `metrics` returned for all examples, by name, in the split's order: CPU tensors [examples, ...], in
-        float64 where they are floats; lists of tensors where the examples differ in shape.
+        float64 where they are floats; lists of one tensor for each example where `metrics` returned lists.
+        None stands for no value, of an AUC where one class is missing: nothing is recorded then.
         """
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from tuner import signals
+from tuner import signals, system
 from tuner.execution import worker_process
 from tuner.sources.places import kind_of
 
@@ -27,7 +27,7 @@ _TASKS = Path("/proc/self/task")  # a folder for each thread
 
 def main() -> None:
     """Fork whenever the coordinator asks, and report how the workers end, until it is gone."""
-    worker_process.end_with_the_parent()
+    system.end_with_the_parent()
     _import_packages(sys.argv[1:])
     gc.collect()
     gc.freeze()  # what was imported stays shared

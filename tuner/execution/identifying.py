@@ -17,6 +17,7 @@ from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Workload
 from tuner.errors import StudyChanged
 from tuner.sources.bytecode import definitions_of_class, file_of_class
+from tuner.sources.places import kind_of
 from tuner.sources.reached import Reached, same_code
 from tuner.sources.running import Seen, watched
 from tuner.storage.studies import StudyRow
@@ -140,11 +141,16 @@ class Identifier:
         reached = self._reached.apart()
         reached.add_seen(seen)
         for record, source in records_of_others(study):
+            given = getattr(record, "made_of", None)  # a class or a function, of which the record is tuner's
+            if source.file and given is not None and kind_of(Path(source.file)) == "installed":
+                continue  # the version of its package counts, as that of every package that the study file imports
             if source.file:
                 reached.add_plugin(source.module, Path(source.file))
+            elif isinstance(given, type):
+                reached.from_text |= definitions_of_class(given)
             else:
-                values = [getattr(record, one.name) for one in fields(record)]
-                reached.add_functions([value for value in values if isinstance(value, FunctionType)])
+                values = [given] if given is not None else [getattr(record, one.name) for one in fields(record)]
+                reached.add_functions([value for value in values if _is_users(value)])
         known = self._reached.code
         return [
             MoreCode(label, str(reached.sources[label].file) if label in reached.sources else "", definitions)
@@ -185,6 +191,10 @@ def changed_since(
         found = ["initial weights changed"] * bool(changed_weights(kept, today))
         found = found or ["the loss of a first batch changed"] * bool(changed_losses(kept, today))
     return found
+
+
+def _is_users(value: object) -> bool:
+    return isinstance(value, FunctionType) and not value.__module__.startswith("tuner.")
 
 
 def _tell_cost(what: str, seconds: float) -> None:

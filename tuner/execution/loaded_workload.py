@@ -71,8 +71,8 @@ class LoadedWorkload:
 
     @property
     def num_examples(self) -> int | None:
-        """Of the training split; None for a stream."""
-        return self.data.training.num_examples
+        """Of the training split; None for a stream, which has no epochs."""
+        return self.data.training.indexed
 
     @cached_property
     def identity(self) -> Identity:
@@ -133,4 +133,5 @@ class LoadedWorkload:
             stop=stop,
             fingerprint=fingerprint,
             packages=self.identifier.packages,
+            trainers=self.machine.worker_count or 1,
         )

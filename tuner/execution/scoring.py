@@ -17,12 +17,12 @@ from tuner.records import Checkpoint, TrialRecord
 from tuner.records.conclusions import FinalScore
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.batches import Split
 from tuner.training.checkpoints import read_weights
 from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import load_weights
 from tuner.training.models import build_model
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
+from tuner.training.setup import split_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
         raise DeclarationError(
             f"{name}.data gives no test split; return Splits(training=..., validation=..., test=...)"
         )
-    split = Split("test", test, device)
+    split = split_of(workload, "test", test, device)
     with callers_generators_restored(device):
         model = build_model(setup, trial)
         load_weights(model, read_weights(loaded.machine.checkpoint_root, chosen.checkpoint), device)
@@ -88,6 +88,6 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
         objective=study.objective.metric,
         value=chosen.value,
         metrics=metrics,
-        examples=split.num_examples,
+        examples=split.size,
         checkpoint=chosen.checkpoint.digest,
     )

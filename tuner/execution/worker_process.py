@@ -4,12 +4,10 @@ It claims trials from the Ledger itself and reports to its coordinator how they 
 signal of the kernel on Linux, and everywhere because its standard input ends.
 """
 
-import ctypes
 import gc
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -28,12 +26,11 @@ from tuner.signals import HANDING_OVER_SECONDS, SAVE_SECONDS, SHUTDOWN, silent
 from tuner.storage.store import open_ledger
 
 ALIVE_SECONDS = 1.0
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Work until there are no more tasks, or somebody says stop."""
-    end_with_the_parent()
+    system.end_with_the_parent()
     escape_logs()
     channel = Channel(os.dup(1))
     os.dup2(2, 1)  # what user code prints must not get between our messages
@@ -64,12 +61,6 @@ def _family(error: TunerError) -> str:
     if isinstance(error, TrialsFailed):
         return "failed"
     return "device" if isinstance(error, DeviceLost) else "paused"
-
-
-def end_with_the_parent() -> None:
-    """Have the kernel end this process when its parent ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _read_tasks(stream: TextIO, tasks: "queue.Queue[StudyTask | None]") -> None:

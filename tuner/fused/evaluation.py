@@ -1,7 +1,9 @@
 """Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,16 +20,42 @@ from tuner.fused.rules_python import SharedValues
 from tuner.fused.tape import Tape, Watching
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training.batches import Split
-from tuner.training.evaluation import check_going_on
+from tuner.training.evaluation import check_going_on, gathering
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.numerics import clock_of
+from tuner.training.split_metrics import Gathered, split_measured, with_values
+from tuner.training.tensor_digests import digest_of_tensors
 
 SAMPLE = 8  # trials whose first evaluation is compared
 CACHED_BYTES = 2 << 20  # of the largest value of the trials that are evaluated at once
 FEW = 2  # examples, enough to see which kernels run
+MOST_KEPT = 2 << 30  # [P] bytes of all trials that metrics of the whole split may read at once
 OF_EVALUATION = frozenset({"_transformer_encoder_layer_fwd", "_native_multi_head_attention"})
 Measured = dict[str, float]
 Sums = dict[str, list[torch.Tensor]]
+Rows = dict[str, torch.Tensor]  # [trials, examples, ...] by name
+
+
+@dataclass(frozen=True, slots=True)
+class _OfSplit:
+    """What all trials measure on a split: the means of each, and the values that metrics of the whole split read."""
+
+    split: Split
+    means: list[dict[str, float]]
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class _OfTrial:
+    """What one trial measures. `each`: of each split, the values that its metrics of the whole split were given."""
+
+    measured: Measured = field(default_factory=dict)
+    each: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def bits(self) -> tuple[str, list[str]]:
+        """Equal for the same bits. An AUC may stay the same where the scores do not."""
+        return repr(self.measured), [digest_of_tensors(dict(values)) for values in self.each]
 
 
 class GroupEvaluation:
@@ -54,29 +82,33 @@ class GroupEvaluation:
             if self._alone is None and (kernel := self._kernel_of_its_own()):
                 self.refused = f"torch evaluates by {kernel}, whose bits no other kernel has"
                 return {}
-            measured = self._measured()
+            measured = self._measured(trials)
+            if self._alone is None:
+                return self._compared(measured)
         except Interrupted:
             raise
         except Exception as error:  # the ordinary evaluation reports it
             self.refused = f"{type(error).__name__}: {error}"
             return {}
-        if self._alone is None:
-            return self._compared(trials, measured)
         self._saved += len(trials) * self._alone - (self._clock() - began)
         if self._saved < 0.0:
             self.refused = "not faster than each trial alone"
-        return {trial: measured[trial] for trial in trials}
+        return {trial: one.measured for trial, one in measured.items()}
 
-    def _compared(self, trials: Sequence[int], measured: list[Measured]) -> dict[int, Measured]:
+    def _compared(self, together: Mapping[int, _OfTrial]) -> dict[int, Measured]:
         """The measurements, if some of the trials measure the same for themselves."""
-        sample = trials[:: -(-len(trials) // SAMPLE)]
-        began = self._clock()
-        alone = [self.group.runs[trial].evaluate() for trial in sample]
-        self._alone = (self._clock() - began) / len(sample)
-        if any(repr(one) != repr(measured[trial]) for trial, one in zip(sample, alone, strict=True)):
-            self.refused = "other bits than those of each trial alone"
-            return dict(zip(sample, alone, strict=True))
-        return {trial: measured[trial] for trial in trials}
+        trials = list(together)
+        alone: dict[int, Measured] = {}
+        seconds = 0.0
+        for trial in trials[:: max(1, -(-len(trials) // SAMPLE))]:
+            began = self._clock()
+            measured, tallies = self.group.runs[trial].evaluated()
+            seconds += self._clock() - began
+            alone[trial] = measured
+            if _OfTrial(measured, [tally.each for tally in tallies]).bits != together[trial].bits:
+                self.refused = "other bits than those of each trial alone"
+        self._alone = seconds / max(1, len(alone))
+        return alone if self.refused else {trial: one.measured for trial, one in together.items()}
 
     def _kernel_of_its_own(self) -> str:
         """The kernel by which torch evaluates a part of this model, but trains none, if there is one."""
@@ -85,36 +117,69 @@ class GroupEvaluation:
             setup.workload.metrics(model, setup.data.validation.first(FEW))
         return next(iter(seen.names & OF_EVALUATION), "")
 
-    def _measured(self) -> list[Measured]:
-        setup = self.group.setup
-        first = self._of_split(setup.data.training_sample, setup.evaluation_batch_size)
-        second = self._of_split(setup.data.validation, setup.evaluation_batch_size)
-        return [one | other for one, other in zip(first, second, strict=True)]
+    def _measured(self, trials: Sequence[int]) -> dict[int, _OfTrial]:
+        """What each of these trials measures, but for those whose `split_metrics` raise an error."""
+        data = self.group.setup.data
+        splits = [self._of_split(split) for split in (data.training_sample, data.validation)]
+        found = {}
+        for trial in trials:
+            check_going_on(self.group.setup.stop)
+            with suppress(Exception):  # the ordinary evaluation of this trial reports it
+                found[trial] = self._of_trial(trial, splits)
+        return found
 
-    def _of_split(self, split: Split, size: int) -> list[Measured]:
-        """The means of all metrics over a split, for each trial, added up as `evaluate` does."""
+    def _of_trial(self, trial: int, splits: Sequence[_OfSplit]) -> _OfTrial:
+        """The means, and the metrics of the whole split, made as `TrialRun.evaluated` makes them."""
+        workload, own = self.group.setup.workload, _OfTrial()
+        if workload.declares("split_metrics"):
+            self.group.runs[trial].seed_evaluation()  # the recorded metrics draw nothing
+        for one in splits:
+            # Copies: aligned as alone, and of the trial's own where split_metrics writes into them.
+            own.each.append({name: rows[trial].clone() for name, rows in one.rows.items()})
+            found = dict(one.means[trial])
+            if workload.declares("split_metrics"):
+                found |= with_values(split_measured(workload, own.each[-1], list(found)))
+            own.measured.update({str(Metric(one.split.name, name)): value for name, value in found.items()})
+        return own
+
+    def _of_split(self, split: Split) -> _OfSplit:
+        """The means of all averaged metrics over a split, for each trial, added up as `evaluate` does."""
+        setup, trials = self.group.setup, len(self.group.runs)
         sums: Sums = {}
         total = 0
+        gathered = gathering(setup.workload, setup.device, 1)
         with torch.inference_mode():
-            for batch, count in split.in_order(size):
-                check_going_on(self.group.setup.stop)
-                for name, parts in self._sums(Batch.shared(batch), count).items():
+            for batch, count in split.in_order(setup.evaluation_batch_size):
+                check_going_on(setup.stop)
+                for name, parts in self._sums(Batch.shared(batch), count, gathered).items():
                     known = sums.get(name)
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
                 total += count
-            means = (torch.stack([torch.stack(parts) for parts in sums.values()], dim=1) / total).tolist()
-        return [{str(Metric(split.name, name)): mean for name, mean in zip(sums, row, strict=True)} for row in means]
+                if gathered is not None and gathered.num_bytes / max(1, total) * split.size > MOST_KEPT:
+                    raise NotFusible("the values that split_metrics reads are too many for all trials at once")
+            rows = {} if gathered is None else gathered.whole(total)
+            columns = [torch.stack(parts) for parts in sums.values()]
+            means = (torch.stack(columns, dim=1) / total).tolist() if columns else [[]] * trials
+        return _OfSplit(split, [dict(zip(sums, row, strict=True)) for row in means], rows)
 
-    def _sums(self, batch: Batch, count: int) -> Sums:
-        """The sum of each metric over a batch, for each trial."""
+    def _sums(self, batch: Batch, count: int, gathered: Gathered | None) -> Sums:
+        """The sum of each averaged metric over a batch, for each trial; the values themselves go to `gathered`."""
         replay, names = self._recorded(batch, count)
         inputs, trials, at_once = self._inputs(), len(self.group.runs), self._at_once
-        sums: Sums = {name: [] for name in names}
+        apart = self.group.setup.workload.not_averaged
+        sums: Sums = {name: [] for name in names if name not in apart}
+        parts: Sums = {name: [] for name in names}
         for first in range(0, trials, at_once):
             begin = min(first, trials - at_once)  # the last ones together with some that were there before
             values = replay(*[tensor[begin : begin + at_once] for tensor in inputs], *batch.leaves)
             for name, each in zip(names, values, strict=True):
-                sums[name] += [row.sum() for row in each.to(torch.float64).unbind(0)][first - begin :]
+                if name in sums:
+                    sums[name] += [row.sum() for row in each.to(torch.float64).unbind(0)][first - begin :]
+                if gathered is not None:  # a copy, because the next replay may write over it
+                    parts[name].append(each[first - begin :].clone())
+        if gathered is not None:
+            for name in names:
+                gathered.add(name, torch.cat(parts[name]))
         return sums
 
     def _inputs(self) -> list[torch.Tensor]:
@@ -156,10 +221,14 @@ class GroupEvaluation:
         ):  # fmt: skip
             given = batch.form.filled(iter(batch.leaves))
             metrics = workload.metrics(model.template, given)
+            ragged = next((name for name, values in metrics.items() if isinstance(values, list | tuple)), "")
+            if ragged:
+                raise NotFusible(f"the metric {ragged!r} is a list of one tensor for each example")
             model.write_back(named, operations)
             stacked = {name: operations.trial(operations.stacked(values)) for name, values in metrics.items()}
         for name, values in stacked.items():
-            if tuple(values.shape) != (count,):
+            shape = tuple(values.shape)
+            if shape != (count,) and not (name in workload.not_averaged and shape[:1] == (count,)):
                 raise NotFusible(f"the metric {name!r} is not one value for each example")
         return tape, stacked
 

@@ -12,7 +12,7 @@ from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
 from tuner.fused.noise import DropoutNoise
 from tuner.fused.operations import Rules
-from tuner.fused.optimizers import RowOptimizer
+from tuner.fused.optimizers import row_optimizer
 from tuner.fused.recording import Batch, Recording, Task, record
 from tuner.fused.rules import TABLE
 from tuner.fused.stacking import StackedModel
@@ -61,7 +61,12 @@ class Group:
         recording, _ = self._recorded(self._batch(self._is_shared()))
         self.trained = recording.trained
         self.gradients = [torch.zeros_like(self.model.parameters[name]) for name in self.trained]
-        self.optimizer = RowOptimizer([run.optimizer for run in runs], self._used(), self.gradients)
+        used = self._used()
+        own = [[run.parameters[place] for place in used] for run in runs]
+        self.optimizer = row_optimizer([run.optimizer for run in runs], own, self.gradients)
+        norm = torch.nn.utils.get_total_norm(self.optimizer.gradients[0])
+        self.norms = norm.new_zeros(len(runs))  # of the last gradients, before clipping; a graph writes them here
+        self._norms = self.norms.unbind(0)
 
     @property
     def ways(self) -> Mapping[str, str]:
@@ -76,7 +81,8 @@ class Group:
     @property
     def num_bytes(self) -> int:
         """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss."""
-        return sum(tensor.nbytes for tensor in (*self._changing(), *self.gradients)) + self.pass_bytes
+        stacks = [*self.model.parameters.values(), *self.model.buffers.values(), *self.gradients]
+        return sum(tensor.nbytes for tensor in stacks) + self.optimizer.num_bytes + self.pass_bytes
 
     @property
     def pass_bytes(self) -> int:
@@ -94,7 +100,9 @@ class Group:
 
     def advance(self, updates: int) -> int:
         """Train the live trials for so many updates, or to where the setup says stop; returns how many were made."""
-        losses = []
+        losses: list[torch.Tensor] = []
+        norms: list[torch.Tensor] = []
+        clips = any(run.rule.clip_norm is not None for run in self.runs)
         shared, work = self._is_shared(), None
         try:
             for _ in range(updates):
@@ -103,12 +111,14 @@ class Group:
                 work = self._work(shared, work)
                 with _mode(work.recording):
                     losses.append(self._update(work))
+                    if clips:
+                        norms.append(self.norms.clone())
                     for trial in self.live:
                         self.runs[trial].step += 1
                         self._made[trial] += 1
         finally:
             if losses:
-                self._hand_over(losses)
+                self._hand_over(losses, norms)
         return len(losses)
 
     def transform(self, change: Callable[[Recording], Recording]) -> None:
@@ -117,27 +127,28 @@ class Group:
         self.graphs.forget()  # they compute what the recordings were
         self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
 
-    def snapshot(self) -> list[torch.Tensor]:
-        """Copies of everything that training changes in the stacks."""
-        return [tensor.clone() for tensor in self._changing()]
+    def snapshot(self) -> tuple[list[torch.Tensor], Any]:
+        """Copies of everything that training changes: in the stacks, and in the optimizers."""
+        return [tensor.clone() for tensor in self._changing()], self.optimizer.kept()
 
-    def restore(self, kept: list[torch.Tensor]) -> None:
+    def restore(self, kept: tuple[list[torch.Tensor], Any]) -> None:
         """Go back to a snapshot that was taken before any update of this group."""
-        for tensor, copy in zip(self._changing(), kept, strict=True):
+        stacks, states = kept
+        for tensor, copy in zip(self._changing(), stacks, strict=True):
             tensor.copy_(copy)
         for trial, run in enumerate(self.runs):
             made = self._made[trial]
             run.step -= made
+            run.batches.rewind()
             run.losses = run.losses[: len(run.losses) - made]
-            self.optimizer.forget(trial, run.rates[max(0, run.step - 1)])
+            run.norms = run.norms[: len(run.norms) - made]
+            self.optimizer.forget(trial, run.rates[max(0, run.step - 1)], states)
             for parameter in run.parameters:
                 parameter.grad = None
         self._made = [0] * len(self.runs)
 
     def _changing(self) -> list[torch.Tensor]:
-        optimizer = self.optimizer
-        states = [stack for stacks in optimizer.stacks.values() for stack in stacks]
-        return [*self.model.parameters.values(), *self.model.buffers.values(), optimizer.steps, *states]
+        return [*self.model.parameters.values(), *self.model.buffers.values(), *self.optimizer.changing]
 
     def _work(self, shared: bool, last: _Work | None) -> _Work:
         """What the next update computes, and from which batch."""
@@ -152,20 +163,32 @@ class Group:
         masks = work.noise.draw([run.step for run in self.runs]) if work.noise.sites else []
         rates = [run.rule.rate(run.step) for run in self.runs]
 
+        def compute(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
+            return self._compute(leaves, work.recording, masks)
+
         def apply(leaves: Sequence[torch.Tensor], at_rates: Rates) -> torch.Tensor:
-            losses = self._compute(leaves, work.recording, masks)
-            self.optimizer.count()
-            if self.lanes is not None and torch.cuda.is_current_stream_capturing():
-                self.lanes.run([partial(self._step, trial, at_rates[trial]) for trial in self.live])
-            else:
-                for trial in self.live:
-                    self._step(trial, at_rates[trial])
+            losses = compute(leaves, at_rates)
+            self._step_all(at_rates)
             return losses
 
         if self.setup.device.type != "cuda":
             return apply(work.leaves, rates)
-        key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
-        return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients])
+        if self.optimizer.captured:
+            key = (id(work.recording), tuple(self.live), tuple(self.optimizer.begun))
+            return self.graphs.update(key, work.leaves, rates, apply, [*self._changing(), *self.gradients, self.norms])
+        changing = [*self.model.buffers.values(), *self.gradients]
+        losses = self.graphs.update(id(work.recording), work.leaves, rates, compute, changing)
+        self._step_all(rates)
+        return losses
+
+    def _step_all(self, rates: Rates) -> None:
+        """The optimizer steps of the live trials."""
+        self.optimizer.count()
+        if self.lanes is not None and torch.cuda.is_current_stream_capturing():
+            self.lanes.run([partial(self._step, trial, rates[trial]) for trial in self.live])
+        else:
+            for trial in self.live:
+                self._step(trial, rates[trial])
 
     def _compute(
         self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
@@ -189,14 +212,19 @@ class Group:
 
     def _clip(self, trial: int, limit: float) -> None:
         gradients = self.optimizer.gradients[trial]
-        torch._foreach_mul_(gradients, clip_factor(torch.nn.utils.get_total_norm(gradients), limit))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._norms[trial].copy_(norm)
+        torch._foreach_mul_(gradients, clip_factor(norm, limit))
 
-    def _hand_over(self, losses: list[torch.Tensor]) -> None:
-        """Give each run what its own loop would have left: losses, gradients, optimizer state."""
+    def _hand_over(self, losses: list[torch.Tensor], norms: list[torch.Tensor]) -> None:
+        """Give each run what its own loop would have left: losses, norms, gradients, optimizer state."""
         by_trial = torch.stack(losses).clone().unbind(1)
+        norms_by_trial = torch.stack(norms).clone().unbind(1) if norms else ()
         for trial in self.live:
             run = self.runs[trial]
             run.losses += by_trial[trial].unbind(0)
+            if run.rule.clip_norm is not None:
+                run.norms += norms_by_trial[trial].unbind(0)
             parameters, gradients = self.optimizer.parameters[trial], self.optimizer.gradients[trial]
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
@@ -238,10 +266,14 @@ class Group:
         return [names.index(name) for name in self.trained]
 
     def _share_batches(self) -> None:
-        """Trials with the same order of examples share one copy of it."""
-        known: dict[int, TrainingBatches] = {}
+        """Trials with the same order of examples share one copy of it, and a stream where they stand at one step."""
+        known: dict[tuple[int, int], TrainingBatches] = {}
         for run in self.runs:
-            run.batches = known.setdefault(run.trial.data_seed, run.batches)
+            place = run.step if run.batches.split.stream is not None else 0
+            run.batches = known.setdefault((run.trial.data_seed, place), run.batches)
+        for batches in known.values():
+            sharing = sum(run.batches is batches for run in self.runs)
+            batches.shared_by(sharing, repeated=self._augmented and sharing > 1)
 
 
 def _mode(recording: Recording) -> AbstractContextManager[Any]:

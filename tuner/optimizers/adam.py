@@ -1,9 +1,10 @@
-"""Adam, and AdamW with decoupled weight decay."""
+"""Adam and its kin: AdamW with decoupled weight decay, NAdam with Nesterov momentum, RAdam with a rectified rate."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tuner.design.optimizers import OptimizerSetting, OptimizerSpec
+from tuner.design.hyperparameters import Range, log_uniform
+from tuner.design.optimizers import Groups, OptimizerSetting, OptimizerSpec, torch_groups
 from tuner.errors import NotFusible
 
 _SETTINGS = (
@@ -12,26 +13,47 @@ _SETTINGS = (
     OptimizerSetting("epsilon"),
     OptimizerSetting("weight_decay", family="regularization"),
 )
+_SWITCH = OptimizerSetting("decoupled_weight_decay", is_number=False)
 
 
-def _build_adam(parameters: list[Any], values: Mapping[str, Any], rate: float, fused: bool) -> Any:
+def _build_adam(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) -> Any:
     import torch  # noqa: PLC0415
 
-    return torch.optim.Adam(parameters, lr=rate, fused=fused, **_named(values))
+    return torch.optim.Adam(**_arguments(groups, values, rate), fused=fused)
 
 
-def _build_adamw(parameters: list[Any], values: Mapping[str, Any], rate: float, fused: bool) -> Any:
+def _build_adamw(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) -> Any:
     import torch  # noqa: PLC0415
 
-    return torch.optim.AdamW(parameters, lr=rate, fused=fused, **_named(values))
+    return torch.optim.AdamW(**_arguments(groups, values, rate), fused=fused)
 
 
-def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings under torch's names."""
+def _build_nadam(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) -> Any:
+    import torch  # noqa: PLC0415
+
+    return torch.optim.NAdam(
+        **_arguments(groups, values, rate),
+        momentum_decay=values.get("momentum_decay", 4e-3),
+        decoupled_weight_decay=bool(values.get("decoupled_weight_decay", False)),
+    )
+
+
+def _build_radam(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) -> Any:
+    import torch  # noqa: PLC0415
+
+    decoupled = bool(values.get("decoupled_weight_decay", False))
+    return torch.optim.RAdam(**_arguments(groups, values, rate), decoupled_weight_decay=decoupled)
+
+
+def _arguments(groups: Groups, values: Mapping[str, Any], rate: float) -> dict[str, Any]:
+    """The groups, the rate and the settings under torch's names."""
+    decay = values.get("weight_decay", 0.0)
     return {
+        "params": torch_groups(groups, rate, decay),
+        "lr": rate,
         "betas": (1.0 - values.get("one_minus_beta1", 0.1), 1.0 - values.get("one_minus_beta2", 0.001)),
         "eps": values.get("epsilon", 1e-8),
-        "weight_decay": values.get("weight_decay", 0.0),
+        "weight_decay": decay,
     }
 
 
@@ -45,10 +67,10 @@ def _row_update_of(kernel: str) -> Callable[[Any, int], Callable[[Any], None]]:
     def row_update(rows: Any, trial: int) -> Callable[[Any], None]:
         import torch  # noqa: PLC0415
 
-        optimizer = rows.optimizers[trial]
-        if not optimizer.defaults.get("fused"):
+        group = rows.settings(trial)
+        if not group.get("fused"):
             raise NotFusible("the optimizer: its fused kernel needs contiguous floating-point parameters")
-        group, fused_kernel = optimizer.param_groups[0], getattr(torch, kernel)
+        fused_kernel = getattr(torch, kernel)
         tensors: tuple[Any, ...] = (
             rows.values[trial],
             rows.gradients[trial],
@@ -68,6 +90,18 @@ def _row_update_of(kernel: str) -> Callable[[Any, int], Callable[[Any], None]]:
     return row_update
 
 
+def _ranges(weight_decay: Range, **more: Range) -> dict[str, Range]:
+    return {
+        "learning_rate": log_uniform(1e-5, 1e-1),
+        "one_minus_beta1": log_uniform(0.02, 0.5),
+        "one_minus_beta2": log_uniform(1e-4, 0.1),
+        "epsilon": log_uniform(1e-10, 1e-2),
+        **more,
+        "weight_decay": weight_decay,
+    }
+
+
+_COUPLED, _DECOUPLED = log_uniform(1e-6, 1e-2), log_uniform(1e-4, 1.0)  # the second is multiplied by the rate
 ADAM = OptimizerSpec(
     name="adam",
     settings=_SETTINGS,
@@ -75,6 +109,8 @@ ADAM = OptimizerSpec(
     slots=_slots,
     counts_steps=True,
     row_update=_row_update_of("_fused_adam_"),
+    ranges=_ranges(_COUPLED),
+    state="8",
 )
 ADAMW = OptimizerSpec(
     name="adamw",
@@ -83,4 +119,16 @@ ADAMW = OptimizerSpec(
     slots=_slots,
     counts_steps=True,
     row_update=_row_update_of("_fused_adamw_"),
+    ranges=_ranges(_DECOUPLED),
+    state="8",
+)
+NADAM = OptimizerSpec(
+    name="nadam",
+    settings=(*_SETTINGS, OptimizerSetting("momentum_decay"), _SWITCH),
+    build=_build_nadam,
+    ranges=_ranges(_COUPLED, momentum_decay=log_uniform(1e-4, 1e-1)),
+    state="8",
+)
+RADAM = OptimizerSpec(
+    name="radam", settings=(*_SETTINGS, _SWITCH), build=_build_radam, ranges=_ranges(_COUPLED), state="8"
 )

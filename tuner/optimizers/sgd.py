@@ -3,15 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tuner.design.optimizers import OptimizerSetting, OptimizerSpec
+from tuner.design.hyperparameters import log_uniform
+from tuner.design.optimizers import Groups, OptimizerSetting, OptimizerSpec, torch_groups
 from tuner.errors import NotFusible
 
 
-def _build(parameters: list[Any], values: Mapping[str, Any], rate: float, fused: bool) -> Any:
+def _build(groups: Groups, values: Mapping[str, Any], rate: float, fused: bool) -> Any:
     import torch  # noqa: PLC0415
 
     return torch.optim.SGD(
-        parameters,
+        torch_groups(groups, rate, values.get("weight_decay", 0.0)),
         lr=rate,
         momentum=values.get("momentum", 1.0 - values.get("one_minus_momentum", 1.0)),
         nesterov=bool(values.get("nesterov", False)),
@@ -21,7 +22,7 @@ def _build(parameters: list[Any], values: Mapping[str, Any], rate: float, fused:
 
 
 def _slots(optimizer: Any) -> tuple[str, ...]:
-    return ("momentum_buffer",) if optimizer.param_groups[0]["momentum"] else ()
+    return ("momentum_buffer",) if optimizer.defaults["momentum"] else ()
 
 
 def _settle_sparse(optimizer: Any, parameters: list[Any]) -> None:
@@ -30,21 +31,22 @@ def _settle_sparse(optimizer: Any, parameters: list[Any]) -> None:
     With momentum or weight decay every row changes in every step: there a gradient is made dense, and the update is
     that of the dense gradient.
     """
-    group = optimizer.param_groups[0]
-    every_row = bool(group["momentum"]) or bool(group["weight_decay"])
-    for parameter in parameters:
-        parameter.grad = parameter.grad.to_dense() if every_row else parameter.grad.coalesce()
-    if not every_row:
-        group["fused"] = False  # a checkpoint has it, so that a resumed trial takes the same kernel
+    sparse = set(map(id, parameters))
+    for group in optimizer.param_groups:
+        every_row = bool(group["momentum"]) or bool(group["weight_decay"])
+        own = [parameter for parameter in group["params"] if id(parameter) in sparse]
+        for parameter in own:
+            parameter.grad = parameter.grad.to_dense() if every_row else parameter.grad.coalesce()
+        if own and not every_row:
+            group["fused"] = False  # a checkpoint has it, so that a resumed trial takes the same kernel
 
 
 def _row_update(rows: Any, trial: int) -> Callable[[Any], None]:
     import torch  # noqa: PLC0415
 
-    optimizer = rows.optimizers[trial]
-    if not optimizer.defaults.get("fused"):
+    group = rows.settings(trial)
+    if not group.get("fused"):
         raise NotFusible("the optimizer: its fused kernel needs contiguous floating-point parameters")
-    group = optimizer.param_groups[0]
     buffers = rows.states["momentum_buffer"][trial] if group["momentum"] else []
     settings = {name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")}
 
@@ -75,4 +77,10 @@ SGD = OptimizerSpec(
     slots=_slots,
     settle_sparse=_settle_sparse,
     row_update=_row_update,
+    ranges={
+        "learning_rate": log_uniform(1e-3, 10.0),
+        "one_minus_momentum": log_uniform(0.01, 1.0),
+        "weight_decay": log_uniform(1e-6, 1e-2),
+    },
+    state="none, 4 with momentum",
 )

@@ -9,12 +9,14 @@ from tuner.records.numerics_record import Numerics
 from tuner.records.promises import Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
 from tuner.records.trial_records import (
+    GroupRecord,
     Inherited,
     Measurement,
     State,
     TrainingCurve,
     TrialRecord,
     UnreadableTrial,
+    groups_words,
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "CheckpointKind",
     "Claim",
     "FinishedTrial",
+    "GroupRecord",
     "Inherited",
     "Measurement",
     "Numerics",
@@ -36,4 +39,5 @@ __all__ = [
     "TrialRecord",
     "TrialUpdate",
     "UnreadableTrial",
+    "groups_words",
 ]

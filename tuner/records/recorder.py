@@ -7,7 +7,7 @@ from typing import Protocol
 from tuner.design.trial import Trial
 from tuner.records.checkpoint_records import Checkpoint
 from tuner.records.numerics_record import Numerics
-from tuner.records.trial_records import NOT_INHERITED, Inherited, Measurement, State
+from tuner.records.trial_records import NOT_INHERITED, GroupRecord, Inherited, Measurement, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class TrialUpdate:
     `checkpoints` is the complete list the trial owns from now on: files that the list no longer names may be deleted
     after the commit. `state` RUNNING renews the lease; any other state ends our ownership of the trial.
     `cut_back_to`: delete what was measured after that step (-1: all of it) before writing, because training was
-    resumed from that step and not from the step that the Ledger knew. `inherited` None: unchanged. `set_back`: this
-    claim lost steps in this way and is not yet beyond the farthest step known when the claim was made: until then the
-    trial makes no progress.
+    resumed from that step and not from the step that the Ledger knew. `inherited` None: unchanged. `groups`: of the
+    trial's parameters; None: unchanged. `set_back`: this claim lost steps in this way and is not yet beyond the
+    farthest step known when the claim was made: until then the trial makes no progress.
     """
 
     trial_id: int
@@ -74,6 +74,7 @@ class TrialUpdate:
     numerics: Numerics | None = None
     cut_back_to: int | None = None
     inherited: Inherited | None = None
+    groups: Sequence[GroupRecord] | None = None
     set_back: bool = False
 
 

@@ -1,5 +1,6 @@
 """Trials as the Ledger holds them, and what was measured of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -48,6 +49,30 @@ NOT_INHERITED = Inherited()
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """A group of a trial's parameters, as it was trained: its name in tables, and the names of its parameters.
+
+    rate, decay: multiples of the learning rate of each step and of `weight_decay`. num_values: the numbers in them.
+    """
+
+    name: str
+    rate: float
+    decay: float
+    num_values: int
+    parameters: tuple[str, ...]
+
+    @property
+    def multiples(self) -> str:
+        """Both multiples in words."""
+        return f"rate {self.rate:.4g}, decay {self.decay:.4g}"
+
+
+def groups_words(groups: Sequence[GroupRecord]) -> str:
+    """Groups in one line: "vectors: rate 1, decay 0; head.*: rate 10, decay 1"; empty without groups."""
+    return "; ".join(f"{one.name}: {one.multiples}" for one in groups)
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingCurve:
     """One metric of one trial, by step."""
 
@@ -74,7 +99,8 @@ class TrialRecord:
     """A trial as the Ledger holds it, with its state and its checkpoints.
 
     `attempt` counts the claims since the trial last made progress; `step` is the last committed step. The trial
-    trained all its steps but those `inherited`.
+    trained all its steps but those `inherited`. `groups`: of its parameters; none where all are trained alike, or where
+    that was not recorded.
     """
 
     trial_id: int
@@ -86,6 +112,7 @@ class TrialRecord:
     numerics: Numerics | None
     checkpoints: tuple[Checkpoint, ...] = field(default=())
     inherited: Inherited = NOT_INHERITED
+    groups: tuple[GroupRecord, ...] = ()
 
     @property
     def number(self) -> int:

@@ -68,7 +68,7 @@ class SweepPlan:
 
     @property
     def optimizer(self) -> str:
-        return self.sweep.optimizer or self.campaign.optimizer
+        return str(self.sweep.optimizer or self.campaign.optimizer)
 
     @property
     def digest(self) -> str:

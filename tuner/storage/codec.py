@@ -14,6 +14,7 @@ from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
 from tuner.design.study import Study
 from tuner.errors import StorageError, TunerError
+from tuner.records import GroupRecord
 from tuner.records.conclusions import Conclusion
 from tuner.shown import quoted
 
@@ -69,6 +70,16 @@ def steps_text(steps: Sequence[int]) -> str:
 def steps_from(text: str) -> tuple[int, ...]:
     """The steps that were stored. Raises StorageError."""
     return _read(tuple[int, ...], text)
+
+
+def groups_text(groups: Sequence[GroupRecord]) -> str:
+    return json.dumps([asdict(group) for group in groups])
+
+
+@lru_cache(maxsize=64)  # trials that differ in nothing of it share one
+def groups_from(text: str) -> tuple[GroupRecord, ...]:
+    """The groups that were stored. Raises StorageError."""
+    return _read(tuple[GroupRecord, ...], text)
 
 
 def data_text(data: Mapping[str, object]) -> str:

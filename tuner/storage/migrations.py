@@ -44,6 +44,11 @@ def add_identities(connection: Connection) -> None:
     connection.execute(update(trial).where(*in_work).values(attempt=1))
 
 
+def add_parameter_groups(connection: Connection) -> None:
+    """Version 4: the groups of a trial's parameters."""
+    _add_column(connection, trial.c.parameter_groups)
+
+
 def insert_identity(connection: Connection) -> None:
     """Give a database that has none its own random identity."""
     connection.execute(insert(storage).values(id=1, identity=secrets.token_hex(16), created=DatabaseTime()))
@@ -54,7 +59,8 @@ def _add_column(connection: Connection, column: Column[Any]) -> None:
     connection.execute(text(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (add_prefixes, add_identities)  # the first leads from version 1 to 2
+# The first leads from version 1 to 2.
+MIGRATIONS: tuple[Migration, ...] = (add_prefixes, add_identities, add_parameter_groups)
 
 
 def newest() -> int:

@@ -23,7 +23,7 @@ from tuner.records import (
     UnreadableTrial,
 )
 from tuner.shown import quoted
-from tuner.storage.codec import point_from, schedule_from, steps_from
+from tuner.storage.codec import groups_from, point_from, schedule_from, steps_from
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
 from tuner.storage.stored_values import MOST_STEPS, refuse_strange, restored
 
@@ -90,6 +90,11 @@ def inherited_of(row: Row[Any]) -> Inherited:
 def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
     declared = declared_trial(row)
     refuse_strange_checkpoints(row, checkpoints)
+    stored = row.parameter_groups
+    try:
+        groups = () if stored is None else _field("parameter_groups", groups_from, stored)
+    except StorageError as error:
+        raise StorageError(f"trial {_numbered(row)} is unreadable in the Ledger: {error}") from error
     return TrialRecord(
         trial_id=row.id,
         trial=declared,
@@ -100,6 +105,7 @@ def _record(row: Row[Any], checkpoints: tuple[Checkpoint, ...]) -> TrialRecord:
         numerics=_numerics(row.numerics),
         checkpoints=checkpoints,
         inherited=inherited_of(row),
+        groups=groups,
     )
 
 

@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from tuner.errors import LeaseLost, StorageError
 from tuner.records import Checkpoint, CheckpointKind, FinishedTrial, Measurement, State, TrialUpdate
+from tuner.storage.codec import groups_text
 from tuner.storage.dialects import BatchedStatement, DatabaseTime, insert_into
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
 from tuner.storage.stored_values import restored, stored
@@ -62,6 +63,7 @@ _STEP: dict[str, Any] = {
     "numerics": func.coalesce(bindparam("b_numerics"), trial.c.numerics),
     "inherited_steps": func.coalesce(bindparam("b_inherited_steps"), trial.c.inherited_steps),
     "inherited_from": func.coalesce(bindparam("b_inherited_from"), trial.c.inherited_from),
+    "parameter_groups": func.coalesce(bindparam("b_groups"), trial.c.parameter_groups),
 }
 _GO_ON = _OURS.values(**_STEP, attempt=_ATTEMPT, lease_until=DatabaseTime() + trial.c.lease_seconds)
 _END = _OURS.values(
@@ -83,6 +85,7 @@ _ASKED: Mapping[str, Callable[[TrialUpdate], Any]] = {
     "b_numerics": lambda one: one.numerics and one.numerics.text,
     "b_inherited_steps": lambda one: None if one.inherited is None else one.inherited.steps,
     "b_inherited_from": lambda one: None if one.inherited is None else one.inherited.trial_id,
+    "b_groups": lambda one: None if one.groups is None else groups_text(one.groups),
     "b_set_back": lambda one: int(one.set_back),
     "b_loses_steps": lambda one: int(one.cut_back_to is not None),
     "b_state": lambda one: one.state.value,

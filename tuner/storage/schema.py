@@ -109,6 +109,7 @@ trial = Table(
     Column("pins", Text, nullable=False, server_default="[]", comment="JSON: steps after which it leaves a trunk"),
     Column("inherited_steps", BigInteger, nullable=False, server_default="0", comment="taken over and not trained"),
     Column("inherited_from", Integer, comment="id of the trial that trained them"),
+    Column("parameter_groups", Text, comment="JSON: the groups of its parameters; NULL: not recorded"),
     Column("started", Double, comment="first claim"),
     Column("finished", Double),
     UniqueConstraint("study_id", "number"),

@@ -1,17 +1,28 @@
-"""Batches of a split, by step. Tensors in memory are indexed; anything larger is a map-style dataset."""
+"""Batches of a split, by step. Tensors in memory are indexed; anything larger is a map-style dataset or a stream."""
 
-from collections.abc import Iterator
-from typing import Any
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import IterableDataset, Subset
 
+from tuner.design.data import Stream
 from tuner.errors import WorkloadError
-from tuner.training.containers import collated, moved
-from tuner.training.fetching import Fetcher
-from tuner.training.randomness import epoch_order, epoch_seed, examples_seed
+from tuner.training.containers import moved
+from tuner.training.fetching import Collate, Fetcher
+from tuner.training.loading import ABSENT, Loading, Readers, Wanted
+from tuner.training.loading_processes import Ahead
+from tuner.training.order import Order
+from tuner.training.randomness import examples_seed
+from tuner.training.streams import StreamFetcher
 
 GATHER_LIMIT = 64 * 2**20  # bytes of a split up to which a whole epoch is put in order at once
+_CPU = torch.device("cpu")
 ONCE_FOR_ALL = examples_seed("every evaluation")  # what an example draws that is evaluated, digested or looked at
 
 
@@ -20,18 +31,74 @@ class Split:
 
     A dataset may draw random numbers for an example from torch's, Python's and NumPy's global generators: they are
     seeded for each, and left as they were. `take` without a seed gives the same examples at every call.
+
+    collate: makes a batch of the examples of a dataset or stream; without it `containers.collated` does.
+    count: says how many examples a batch holds; without it as many as were taken.
+    lengths: int64 [num_examples], by which training batches are made; see `Order`.
+    num_examples: None for a stream of no known length.
     """
 
-    def __init__(self, name: str, data: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        name: str,
+        data: Any,
+        device: torch.device,
+        collate: Collate | None = None,
+        count: Callable[[Any], int] | None = None,
+    ) -> None:
         self.name = name
         self.device = device
-        self.tensors = _tensors(data, device)
-        self.dataset = None if self.tensors is not None else _dataset(name, data)
-        self.repeatable = self.dataset is None  # whether that is known
-        self._fetcher = Fetcher(self.dataset, device)
+        self.collate = collate
+        self.count = count
+        self.lengths: torch.Tensor | None = None
+        self.stream = data if isinstance(data, Stream) else None
+        self.tensors = _tensors(data, device, collate)
+        indexed = self.stream is None and self.tensors is None
+        self.dataset = _dataset(name, data, collate) if indexed else None
+        self.repeatable = self.tensors is not None  # whether that is known
+        self._fetcher = self.fetcher(device)
         self.num_examples = self._count()
+        self.loading: Loading | None = None
+        self._place = -1  # among the splits that it loads
 
-    def _count(self) -> int:
+    def load_by(self, loading: Loading) -> None:
+        """Have its batches made by loading processes, while these are at work. Not for tensors in memory."""
+        if self.tensors is None and self.loading is None:
+            self.loading, self._place = (
+                loading,
+                loading.add(partial(self.fetcher, _CPU), stream=self.stream is not None),
+            )
+
+    @property
+    def is_loaded_ahead(self) -> bool:
+        """Whether there are loading processes now."""
+        return self.loading is not None and self.loading.count > 0
+
+    def ahead(self, wanted: Iterator[Wanted]) -> Ahead:
+        """The batches of these indices and seeds, on the CPU, made by loading processes: see `is_loaded_ahead`."""
+        assert self.loading is not None
+        return self.loading.ahead(self._place, wanted)
+
+    def fetcher(self, device: torch.device) -> Fetcher:
+        """Another one that makes the batches of a dataset or stream, for a reader of its own: see `Fetcher.batch`.
+
+        device: the one whose global generators examples may draw from, besides those of the CPU.
+        """
+        if self.stream is not None:
+            return StreamFetcher(self.name, self.stream, device, self.collate)
+        return Fetcher(self.dataset, device, self.collate)
+
+    def reader(self) -> Self:
+        """The split itself, or of a stream one that is open at another place: each reader of batches has its own."""
+        if self.stream is None:
+            return self
+        other = copy.copy(self)
+        other._fetcher = self.fetcher(self.device)
+        return other
+
+    def _count(self) -> int | None:
+        if self.stream is not None:
+            return self.stream.length
         if self.tensors is None:
             return len(self.dataset)  # type: ignore[arg-type]
         lengths = {len(tensor) for tensor in self.tensors}
@@ -43,6 +110,24 @@ class Split:
         return lengths.pop()
 
     @property
+    def indexed(self) -> int | None:
+        """The number of examples that can be taken in any order; None for a stream."""
+        return None if self.stream is not None else self.num_examples
+
+    @property
+    def size(self) -> int:
+        """The number of examples, where it has to be known. Raises WorkloadError for a stream of no known length."""
+        if self.num_examples is None:
+            raise WorkloadError(
+                f"the {self.name} split is a stream of no known length; say where it ends, Stream(at, length=10_000)"
+            )
+        return self.num_examples
+
+    def up_to(self, most: int) -> int:
+        """So many examples, or all where there are fewer."""
+        return most if self.num_examples is None else min(most, self.num_examples)
+
+    @property
     def num_bytes(self) -> int | None:
         """Bytes held in memory; None for a dataset."""
         if self.tensors is None:
@@ -50,7 +135,11 @@ class Split:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
     def take(self, indices: torch.Tensor, seed: int = ONCE_FOR_ALL, *, undisturbed: bool = True) -> Any:
-        """The examples at `indices` (int64 [n]), collated, on the device.
+        """The examples at `indices` (int64 [n]), collated, on the device; see `made`."""
+        return moved(self.made(indices, seed, undisturbed=undisturbed), self.device)
+
+    def made(self, indices: torch.Tensor, seed: int = ONCE_FOR_ALL, *, undisturbed: bool = True) -> Any:
+        """The examples at `indices` (int64 [n]), collated: of a dataset on the CPU, of tensors where those lie.
 
         seed: what a dataset draws for them, an `epoch_seed`; of no meaning to tensors. undisturbed: the global
         generators are left as they were; not to do so saves time where they are seeded next anyway.
@@ -58,44 +147,83 @@ class Split:
         if self.tensors is not None:
             indices = indices.to(self.device)
             return tuple(tensor.index_select(0, indices) for tensor in self.tensors)
-        fetch = self._fetcher.undisturbed if undisturbed else self._fetcher.examples
-        return moved(collated(fetch(indices.tolist(), seed)), self.device)
+        with self._fetcher.undisturbed() if undisturbed else nullcontext():
+            return self._fetcher.batch(indices.tolist(), seed)
+
+    def examples(self, indices: torch.Tensor, seed: int = ONCE_FOR_ALL) -> list[Any]:
+        """The examples of a dataset or stream at `indices` as they are, before they are collated."""
+        with self._fetcher.undisturbed():
+            return self._fetcher.examples(indices.tolist(), seed)
 
     def first(self, count: int) -> Any:
         """The first `count` examples as one batch."""
-        return self.take(torch.arange(min(count, self.num_examples)))
+        return self.take(torch.arange(self.up_to(count)))
+
+    def some(self, count: int) -> tuple[Any, int]:
+        """The first `count` examples as one batch, and the number of examples that it holds."""
+        batch = self.first(count)
+        return batch, self.count_of(batch, self.up_to(count))
 
     def sample(self, count: int | None) -> "Split":
-        """Always the same `count` examples, drawn at random (B42), in their own order.
+        """Always the same `count` examples, drawn at random (B42), in their own order; of a stream the first ones.
 
-        The split itself if it has no more, or with None.
+        The split itself if it has no more, or with None. Raises WorkloadError for a stream of no known length.
         """
-        if count is None or count >= self.num_examples:
+        if count is None and self.num_examples is None:
+            raise WorkloadError(
+                f"the {self.name} split is a stream of no known length, so it cannot be evaluated as a whole: declare "
+                "training_evaluation_examples = 1000 to evaluate its first 1,000 examples, or give Stream(..., length=)"
+            )
+        if count is None or (self.num_examples is not None and count >= self.num_examples):
             return self
-        drawn = torch.randperm(self.num_examples, generator=torch.Generator().manual_seed(0))[:count].sort().values
+        if self.stream is not None:
+            return self._part(replace(self.stream, length=count))
+        drawn = torch.randperm(self.size, generator=torch.Generator().manual_seed(0))[:count].sort().values
         if self.tensors is not None:
-            return Split(self.name, self.take(drawn), self.device)
-        return Split(self.name, Subset(self.dataset, drawn.tolist()), self.device)  # type: ignore[arg-type]
+            return self._part(self.take(drawn))
+        return self._part(Subset(self.dataset, drawn.tolist()))  # type: ignore[arg-type]
+
+    def _part(self, data: Any) -> "Split":
+        return Split(self.name, data, self.device, self.collate, self.count)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Any, int]]:
         """Batches of the split in its own order, each with its number of examples; the last may be short."""
-        for start in range(0, self.num_examples, batch_size):
-            stop = min(start + batch_size, self.num_examples)
+        spans = [(start, min(start + batch_size, self.size)) for start in range(0, self.size, batch_size)]
+        if self.is_loaded_ahead:
+            wanted = ((torch.arange(start, stop), ONCE_FOR_ALL) for start, stop in spans)
+            with closing(self.ahead(wanted)) as batches:
+                for (start, stop), made in zip(spans, batches, strict=True):
+                    yield moved(made, self.device), self.count_of(made, stop - start)
+            return
+        for start, stop in spans:
             if self.tensors is not None:
-                yield tuple(tensor[start:stop] for tensor in self.tensors), stop - start
+                batch: Any = tuple(tensor[start:stop] for tensor in self.tensors)
             else:
-                yield self.take(torch.arange(start, stop)), stop - start
+                batch = self.take(torch.arange(start, stop))
+            yield batch, self.count_of(batch, stop - start)
+
+    def count_of(self, batch: Any, taken: int) -> int:
+        """How many examples a batch holds that was made of so many."""
+        if self.count is None:
+            return taken
+        counted = self.count(batch)
+        if type(counted) is not int or counted < 0:
+            raise WorkloadError(
+                f"num_examples must return how many examples a batch holds, as an int; for a batch of {taken} examples "
+                f"of the {self.name} split it returned {counted!r}"
+            )
+        return counted
 
 
 class TrainingBatches:
-    """The training batch of any step: a function of (data_seed, step) alone.
+    """The training batch of any step: a function of (data_seed, step) alone; see `Order`.
 
-    Each epoch has its own order, and its own random numbers for each example of a dataset; what is left over at its
-    end is dropped, so that all batches have one size. A dataset leaves the global generators anywhere.
+    Each epoch has its own random numbers for each example of a dataset. A dataset leaves the global generators
+    anywhere.
     """
 
     def __init__(self, split: Split, batch_size: int, data_seed: int) -> None:
-        if batch_size > split.num_examples:
+        if batch_size > split.up_to(batch_size):
             raise WorkloadError(
                 f"batch_size {batch_size} is larger than the {split.name} split of {split.num_examples} examples; "
                 "make the batches smaller"
@@ -103,10 +231,10 @@ class TrainingBatches:
         self.split = split
         self.batch_size = batch_size
         self.data_seed = data_seed
-        self.batches_per_epoch = split.num_examples // batch_size
-        self._examples = examples_seed(data_seed)
+        self.order = Order(split.indexed, batch_size, data_seed, split.lengths)
+        self._reader = split.reader()
+        self._readers = Readers(lambda step: split.ahead(map(self.order.wanted, itertools.count(step))))
         self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
         self._ordered: tuple[torch.Tensor, ...] | None = None
 
     @property
@@ -116,42 +244,65 @@ class TrainingBatches:
 
     def at(self, step: int) -> Any:
         """The batch of update number `step`."""
-        epoch, position = divmod(step, self.batches_per_epoch)
+        epoch, position = self.order.place(step)
         if epoch != self._epoch:
             self._open_epoch(epoch)
+        if self._ordered is None:
+            return self._of_dataset(step)
         start = position * self.batch_size
-        if self._ordered is not None:
-            return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
-        wanted = self._order[start : start + self.batch_size]
-        return self.split.take(wanted, epoch_seed(self._examples, epoch), undisturbed=False)
+        return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
+
+    def shared_by(self, trials: int, *, repeated: bool) -> None:
+        """So many trials take these batches. repeated: each of them takes the batch of a step for itself."""
+        self._readers.most, self._readers.repeated = trials, repeated
+
+    def rewind(self) -> None:
+        """The trials go on elsewhere: what is loaded ahead is dropped."""
+        self._readers.forget()
+
+    def _of_dataset(self, step: int) -> Any:
+        split, loading = self.split, self.split.loading
+        if loading is not None and loading.count:
+            batch = self._readers.take(step, loading.session)
+            if batch is not ABSENT:
+                return moved(batch, split.device)
+        fetch = partial(self._reader.take, *self.order.wanted(step), undisturbed=False)
+        return fetch() if loading is None else loading.fetched_here(fetch)
 
     def fetched(self, step: int) -> Any:
         """The batch of a step, read from the split again."""
-        epoch, position = divmod(step, self.batches_per_epoch)
-        order = epoch_order(self.data_seed, epoch, self.split.num_examples)
-        wanted = order[position * self.batch_size : (position + 1) * self.batch_size]
-        return self.split.take(wanted, epoch_seed(self._examples, epoch))
+        return self.split.take(*self.order.wanted(step))
 
     def _open_epoch(self, epoch: int) -> None:
         self._epoch = epoch
-        self._order = epoch_order(self.data_seed, epoch, self.split.num_examples)
         num_bytes = self.split.num_bytes
         if num_bytes is not None and num_bytes <= GATHER_LIMIT:
-            self._ordered = self.split.take(self._order)
+            self._ordered = self.split.take(self.order.of_epoch(epoch))
 
 
-def _tensors(data: Any, device: torch.device) -> tuple[torch.Tensor, ...] | None:
+def _tensors(data: Any, device: torch.device, collate: Collate | None) -> tuple[torch.Tensor, ...] | None:
     if isinstance(data, torch.Tensor):
         data = (data,)
+    if isinstance(data, list) and collate is not None:
+        return None  # a list of examples
     if isinstance(data, tuple | list) and data and all(isinstance(part, torch.Tensor) for part in data):
         return tuple(part.to(device) for part in data)
     return None
 
 
-def _dataset(name: str, data: Any) -> Any:
-    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, tuple | list | dict):
+def _dataset(name: str, data: Any, collate: Collate | None) -> Any:
+    ordered = isinstance(data, IterableDataset) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__"))
+    if ordered and (hasattr(data, "__iter__") or hasattr(data, "__next__")):
+        raise WorkloadError(
+            f"the {name} split is a {type(data).__name__}, which can only be read from its beginning, so that no trial "
+            "could be resumed: give Stream(at=lambda start: ...), an iterator over the examples from number `start` on "
+            "(iter(dataset.skip(start)), itertools.islice(dataset, start, None))"
+        )
+    if not ordered and not isinstance(data, tuple | list | dict):
+        return data
+    if isinstance(data, list) and data and collate is not None:
         return data
     raise WorkloadError(
-        f"the {name} split is a {type(data).__name__}; give a tuple of tensors [examples, ...] or a map-style "
-        "dataset with __len__ and __getitem__"
+        f"the {name} split is a {type(data).__name__}; give a tuple of tensors [examples, ...], a map-style dataset "
+        "with __len__ and __getitem__, or a Stream"
     )

@@ -37,15 +37,30 @@ def spare_compiler(wrapped: Any) -> None:
     setattr(plain, _CACHED, call)
 
 
+_PLAIN = ("torch.optim.", "tuner.optimizers.")  # modules whose steps mean the same without what is wrapped around them
+
+
 def plain_step(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """`optimizer.step` with the hooks before it, without what torch wraps around it for its profiler and compiler."""
-    step = inspect.unwrap(type(optimizer).step)
-    hooks = optimizer._optimizer_step_pre_hooks
+    """`optimizer.step` with its hooks, without what torch wraps around it for its profiler and compiler.
+
+    The step of an optimizer from elsewhere is called as it is: it may be wrapped in what decides its update.
+    """
+    wrapped = type(optimizer).step
+    if "step" in vars(optimizer) or not wrapped.__module__.startswith(_PLAIN):
+        return torch.no_grad()(optimizer.step)
+    step, before, after = (
+        inspect.unwrap(wrapped),
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+    )
 
     def hooked() -> object:
-        for hook in hooks.values():
+        for hook in before.values():
             hook(optimizer, (), {})
         with torch.no_grad():
-            return step(optimizer)
+            result = step(optimizer)
+        for hook in after.values():
+            hook(optimizer, (), {})
+        return result
 
     return hooked

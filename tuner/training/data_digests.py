@@ -12,6 +12,7 @@ from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import Split
 from tuner.training.setup import Data
+from tuner.training.streams import StreamEnded
 from tuner.training.tensor_digests import feed_tensor
 from tuner.training.value_digests import NoDigest, value_digest
 
@@ -22,17 +23,19 @@ _CPU = torch.device("cpu")
 def data_digest(split: Split) -> str:
     """16 hex digits: of a dataset its length and EXAMPLES examples, the first and the last among them.
 
-    Of tensors in memory all values (of very large ones: see `tensor_digests`); so for torch's own TensorDataset, and
-    for a Subset of one. The examples are those of epoch 0.
+    Of a stream its length, where that is known, and its first EXAMPLES examples. The lengths by which batches are made
+    count, too. Of tensors in memory all values (of very large ones: see `tensor_digests`); so for torch's own
+    TensorDataset, and for a Subset of one. The examples are those of epoch 0.
     """
     digest = hashlib.sha256(f"{split.num_examples}".encode())
+    if split.lengths is not None:
+        feed_tensor(digest, split.lengths)
     tensors = split.tensors if split.tensors is not None else _tensors_in(split.dataset)
     if tensors is not None:
         for tensor in tensors:
             feed_tensor(digest, tensor)
         return digest.hexdigest()[:16]
-    for index in spread(split.num_examples):
-        example = split.take(torch.tensor([index]))
+    for index, example in _examples(split):
         digest.update(f"example {index}".encode())
         for leaf in leaves(example):
             if isinstance(leaf, torch.Tensor):
@@ -40,6 +43,16 @@ def data_digest(split: Split) -> str:
             else:
                 digest.update(_of_leaf(leaf).encode())
     return digest.hexdigest()[:16]
+
+
+def _examples(split: Split) -> Iterator[tuple[int, Any]]:
+    """The examples of a dataset or stream that count, each with its index; before a user's collate changes them."""
+    for index in range(split.up_to(EXAMPLES)) if split.stream is not None else spread(split.size):
+        try:
+            plain = split.collate is None and split.stream is None
+            yield index, split.take(torch.tensor([index])) if plain else split.examples(torch.tensor([index]))[0]
+        except StreamEnded:
+            return
 
 
 def data_digests(data: Data) -> dict[str, str]:
@@ -50,7 +63,7 @@ def data_digests(data: Data) -> dict[str, str]:
     found = {split.name: data_digest(split) for split in (data.training, data.validation)}
     if data.test is not None:
         with suppress(TunerError):  # scoring reports what a test split must be
-            test = Split("test", data.test, _CPU)
+            test = Split("test", data.test, _CPU, data.training.collate)
             found |= {"test": data_digest(test)} if test.tensors is not None else {}
     return found
 

@@ -19,7 +19,7 @@ def flushes_denormals(device: torch.device) -> bool:
 @contextmanager
 def denormals_as_zero(device: torch.device) -> Iterator[None]:
     """Where it is part of the Numerics; the caller's arithmetic is left as it was found."""
-    if not flushes_denormals(device) or _are_zero():
+    if not flushes_denormals(device) or denormals_are_zero():
         yield
         return
     torch.set_flush_denormal(True)
@@ -31,11 +31,12 @@ def denormals_as_zero(device: torch.device) -> Iterator[None]:
 
 @functools.cache
 def _can_flush() -> bool:
-    before = _are_zero()
+    before = denormals_are_zero()
     can = torch.set_flush_denormal(True)
     torch.set_flush_denormal(before)
     return can
 
 
-def _are_zero() -> bool:
+def denormals_are_zero() -> bool:
+    """Whether this thread takes them as 0 now."""
     return bool(torch.tensor(1e-39) == 0.0)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import Numerics, PrefixKey, Price, Promises
+from tuner.records import GroupRecord, Numerics, PrefixKey, Price, Promises
 from tuner.training.setup import TrainingSetup
 from tuner.training.stability import Divergence
 
@@ -45,6 +45,11 @@ class Trainee(Protocol):
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
         """The optimizer whose next step waits for a copy of its state; None: the state is copied before training on."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[GroupRecord] | None:
+        """The groups of its parameters that are recorded; none where all are trained alike, None: nothing is."""
         ...
 
     def fresh(self) -> Self:

@@ -1,32 +1,59 @@
-"""Examples of a map-style dataset, whose random numbers are a function of (data_seed, epoch, index) alone."""
+"""Batches of a map-style dataset, whose random numbers are a function of (data_seed, epoch, index) alone."""
 
 import ctypes
 import functools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from tuner.training.containers import collated
 from tuner.training.host_generators import AT_REST, HOST
-from tuner.training.randomness import cuda_generator, example_seeds
+from tuner.training.randomness import batch_seed, cuda_generator, example_seeds, seed_global_generators
+
+Collate = Callable[[Sequence[Any]], Any]
 
 _NEAR = 512  # bytes: a generator's words begin within so many, and there are more than so many of them
 
 
 class Fetcher:
-    """Fetches examples.
+    """Fetches examples and makes batches of them, on the CPU.
+
+    collate: the user's own; without it `containers.collated` makes the batches.
 
     A dataset that never draws costs a look at the generators per batch. One that was seen to draw is seeded for each
     example from then on, and the batch at which this was seen is fetched again. So it makes no difference to any
     example whether its dataset was known to draw, and by whom the generators were used before.
     """
 
-    def __init__(self, dataset: Any, device: torch.device) -> None:
+    def __init__(self, dataset: Any, device: torch.device, collate: Collate | None = None) -> None:
         self.dataset = dataset
+        self.collate = collate
+        self._device = device
         self.draws = False
         self._batched = callable(getattr(dataset, "__getitems__", None))
         self._on_device = cuda_generator(device) if device.type == "cuda" else None
+
+    def batch(self, indices: Sequence[int], seed: int) -> Any:
+        """The examples at `indices`, collated; `seed`: an `epoch_seed`.
+
+        What a user's `collate` draws is a function of the seed and the first index. Leaves the global generators
+        anywhere; see `undisturbed`.
+        """
+        threads = torch.get_num_threads()
+        if threads > 1:  # as in a loading process: some sums depend on it
+            torch.set_num_threads(1)
+        try:
+            examples = self.examples(indices, seed)
+            if self.collate is None:
+                return collated(examples)
+            seed_global_generators(batch_seed(seed, indices[0]), self._device)
+            return self.collate(examples)
+        finally:
+            if threads > 1:
+                torch.set_num_threads(threads)
 
     def examples(self, indices: Sequence[int], seed: int) -> list[Any]:
         """The examples at `indices`, with what they draw at a `randomness.epoch_seed`.
@@ -44,12 +71,13 @@ class Fetcher:
             self.draws = True
         return self._seeded(indices, seed)
 
-    def undisturbed(self, indices: Sequence[int], seed: int) -> list[Any]:
-        """The same, with the global generators left as they were."""
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Leave the global generators as they were."""
         on_host, of_torch = HOST.state(), torch.default_generator.get_state()
         on_device = [] if self._on_device is None else [(self._on_device, self._on_device.get_state())]
         try:
-            return self.examples(indices, seed)
+            yield
         finally:
             HOST.restore(on_host)
             torch.default_generator.set_state(of_torch)

@@ -19,7 +19,9 @@ from tuner.design.study import Study
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.sources.running import Seen, watched
+from tuner.training.evaluation import Tally
 from tuner.training.first_loss import first_loss
+from tuner.training.groups import trained_groups
 from tuner.training.models import initial_weights, model_at, shown_point
 from tuner.training.numerics import numerics_of_weights
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
@@ -94,12 +96,16 @@ def check_repeatable_weights(setup: TrainingSetup, looked_at: Sequence[InitialWe
 
 def _built(setup: TrainingSetup, point: Mapping[str, Value]) -> tuple[torch.nn.Module | None, str]:
     try:
-        model = model_at(setup.workload, shown_point(Point.of(point)), _SEED, setup.data.training)
-        return model, initial_weights(model)
+        shown = shown_point(Point.of(point))
+        model = model_at(setup.workload, shown, _SEED, setup.data.training)
+        digest = initial_weights(model)
     except TunerError:
         return None, NOT_BUILT
     except Exception as error:
         return None, f"{NOT_BUILT}: {type(error).__name__}"
+    with suppress(Exception):  # errors are the check's to tell
+        trained_groups(setup.workload, model, shown)
+    return model, digest
 
 
 def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str, Value]) -> str:
@@ -117,5 +123,9 @@ def _first_loss(setup: TrainingSetup, model: torch.nn.Module, point: Mapping[str
 
 
 def _evaluated(setup: TrainingSetup, model: torch.nn.Module) -> None:
+    split, workload = setup.data.validation, setup.workload
+    tally = Tally(workload, split)
+    batch, count = split.some(2 if tally.gathered is None else setup.study.batch_size)
     with torch.no_grad():
-        setup.workload.metrics(model.eval(), setup.data.validation.first(2))
+        tally.add(workload.metrics(model.eval(), batch), count)
+        tally.of_split()

@@ -9,12 +9,12 @@ from contextlib import suppress
 
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
+from tuner.training.data_checks import random_example
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
 from tuner.training.preflight import check_room, check_switched_off, check_workload, measured_price, warn_of_ignored
-from tuner.training.random_examples import random_example
 from tuner.training.setup import TrainingSetup
 from tuner.training.unread import unread
 

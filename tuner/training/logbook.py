@@ -4,6 +4,7 @@ Files are written first, then the transaction that names them, and only then are
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -139,7 +140,9 @@ class Logbook:
         self.owes_evaluation = False
         step = self.trainee.step
         self.pending += [Measurement(step, name, value) for name, value in measured.items()]
-        self.best.offer(step, measured[self.setup.study.objective.metric], self.trainee.weights, reuse=reuse)
+        # A metric of the whole split may have no value, where a class is missing: then no weights are kept for it.
+        value = measured.get(self.setup.study.objective.metric, math.nan)
+        self.best.offer(step, value, self.trainee.weights, reuse=reuse)
 
     def end(self) -> tuple[State, str]:
         """How a trial ends that was trained to its last step: without one finite value it has no result (D27)."""
@@ -190,6 +193,7 @@ class Logbook:
             numerics=self.trainee.numerics,
             cut_back_to=self.cut_back_to,
             inherited=self.inherited,
+            groups=self.trainee.groups,
             set_back=self._lost_steps and self.trainee.step <= self.claim.farthest,
         )
 

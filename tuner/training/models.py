@@ -74,7 +74,7 @@ def settle_lazy(
     if not _lazy_tensors(model):
         return
     data = training.tensors and tuple(tensor[:_EXAMPLES] for tensor in training.tensors)
-    batch = Split(training.name, data or training.dataset, _CPU).first(_EXAMPLES)
+    batch = Split(training.name, data or training.stream or training.dataset, _CPU, training.collate).first(_EXAMPLES)
     with suppress(Exception):  # a loss that wants to be in train mode, say; errors show there
         _forward(model.eval(), workload, batch, point, seed)
     if missing := _lazy_tensors(model):

@@ -16,19 +16,22 @@ import torch
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price
+from tuner.training.batches import Split
 from tuner.training.best import snapshot
+from tuner.training.data_checks import check_forms, check_repeatable, random_example
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import is_out_of_memory
-from tuner.training.evaluation import checked_metrics
+from tuner.training.evaluation import Tally, checked_metrics
 from tuner.training.extra_state import load_weights
+from tuner.training.finite import check_read
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
-from tuner.training.optimizers import num_slots
-from tuner.training.random_examples import check_repeatable, random_example
+from tuner.training.optimizers import state_bytes
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
+from tuner.training.split_metrics import nearest
 from tuner.training.trial_run import TrialRun
 from tuner.training.whole_update import check_saving, stage, try_update
 
@@ -37,6 +40,7 @@ TIMED_STEPS = 30
 TIMED_BLOCKS = 3
 _OPTIMIZERS = "configure_optimizers"
 SLOW_CHECK = 5.0  # seconds; a longer look is reported
+MUCH_KEPT = 2**28  # bytes that an evaluation keeps of its examples; more is said
 SLOW_EVALUATION = 1.0  # seconds; such a one is not repeated
 
 
@@ -61,6 +65,8 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     "on from the weights of another; make a new one each time"
                 )
             _check_metrics(setup, fresh, type(workload).__name__)
+            check_forms(setup.data.training, run.batches)
+            _check_lasts(setup.data.training, run)
             check_repeatable(setup.data.training)
             check_repeatable(setup.data.validation)
             check_saving(run)
@@ -75,27 +81,71 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
 
 
+def _check_lasts(training: Split, run: TrialRun) -> None:
+    """Raise WorkloadError for a stream that is known to be too short."""
+    needed, steps = len(run.rates) * run.batches.batch_size, len(run.rates)
+    if training.stream is not None and training.up_to(needed) < needed:
+        raise WorkloadError(
+            f"the training stream has {training.size:,} examples, and {steps:,} steps of {run.batches.batch_size} take "
+            f"{needed:,}: train fewer steps, or let `at` begin again at the end of the data, and give no length"
+        )
+
+
 def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> None:
     model.eval()
-    with torch.no_grad(), stage(f"{name}.metrics"):
-        for split in (setup.data.training, setup.data.validation):
-            count = min(2, split.num_examples)
-            metrics = checked_metrics(setup.workload, model, split.first(count), count)
+    for split in (setup.data.training, setup.data.validation):
+        with stage(f"a batch of the {split.name} split"):
+            batch, count = split.some(2)
+        with torch.no_grad(), stage(f"{name}.metrics"):
+            metrics = checked_metrics(setup.workload, model, batch, count)
+    apart = setup.workload.not_averaged
+    for absent in (one for one in apart if one not in metrics):
+        raise WorkloadError(
+            f"{name}.not_averaged names {absent!r}, which {name}.metrics does not return{nearest(absent, metrics)}"
+        )
+    of_split = _tried_split_metrics(setup, model, name)
     wanted = [setup.study.objective.measured]
     if setup.study.fitted_when is not None:
         wanted.append(setup.study.fitted_when.measured)
+    averaged = {one: values for one, values in metrics.items() if one not in apart}
     for metric in wanted:
-        if metric.name not in metrics:
-            raise WorkloadError(
-                f"{str(metric)!r} is to be read, but {name}.metrics returns only {', '.join(map(repr, metrics))}; "
-                "return it, or name one of these"
-            )
-        values = metrics[metric.name]
+        if metric.name not in averaged:
+            if of_split is not None:
+                check_read(setup, metric, averaged, of_split)
+            continue
+        values = averaged[metric.name]
         if values.is_floating_point() and not torch.isfinite(values).all():
             raise WorkloadError(
                 f"{str(metric)!r} is {values.tolist()} for an untrained model; a metric that is not finite can neither "
                 "select a checkpoint nor show a fit (D27)"
             )
+
+
+def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> dict[str, float | None] | None:
+    """What `split_metrics` returns for some validation examples; None where it cannot work with so few.
+
+    Whether each has a value is not asked here: a class may be missing among a few examples (`check_validation`).
+    """
+    split, workload = setup.data.validation, setup.workload
+    tally = Tally(workload, split)
+    if tally.gathered is None:
+        return {}
+    batch, few = split.some(setup.evaluation_batch_size)
+    with torch.no_grad(), stage(f"{name}.metrics"):
+        tally.add(checked_metrics(workload, model, batch, few), few)
+    kept = tally.gathered.num_bytes / max(1, few) * max(setup.data.training_sample.size, split.size)
+    if kept > MUCH_KEPT:
+        logger.warning(
+            "each evaluation keeps %.1f GB for %s.split_metrics; have metrics() return less for each example: counts, "
+            "sums, one score", kept / 1e9, name,
+        )  # fmt: skip
+    try:
+        with stage(f"{name}.split_metrics"):
+            return tally.of_split()
+    except WorkloadError as error:
+        if error.__cause__ is None or few == split.size:  # an error of ours, or on the whole split
+            raise
+        return None
 
 
 def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
@@ -105,8 +155,9 @@ def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
     if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
         logger.warning(
             "%s.model has %s, which is not called: each trial is trained by %s, with the learning rate, weight decay "
-            "and schedule of its point; declare optimizer= and schedule= in the Campaign",
-            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial),
+            "and schedule of its point; declare schedule= and optimizer= in the Campaign: a name, a class like "
+            "torch.optim.RMSprop, or a function of (groups, point) that returns what %s made",
+            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial), _OPTIMIZERS,
         )  # fmt: skip
 
 
@@ -216,8 +267,8 @@ def check_room(setup: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
 
 def checkpoint_bytes(run: TrialRun) -> int:
     """The tensors of a trial's checkpoint, as it is once the optimizer has made a step, and of its best weights."""
-    slots = num_slots(run.optimizer) * sum(parameter.nbytes for parameter in run.parameters)
-    return num_bytes(run.state()) + slots + num_bytes(snapshot(run.model))
+    kept = state_bytes(run.optimizer) - num_bytes(list(run.optimizer.state.values()))
+    return num_bytes(run.state()) + kept + num_bytes(snapshot(run.model))
 
 
 def _existing(folder: Path) -> Path:

@@ -16,6 +16,7 @@ _MASK = (1 << 64) - 1
 _WORD = (1 << 32) - 1
 _GOLDEN = 0x9E37_79B9  # of 2**32: its multiples lie as far from each other as those of any number can
 _HALF = 1 << 31
+_OF_BATCHES = 0xC011_A7ED << 16
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -75,6 +76,11 @@ def example_seeds(seed: int, index: int) -> tuple[int, int, int]:
     count = (seed + index) & _WORD
     of_torch = _scrambled(count)
     return of_torch, (seed & ~_WORD) | of_torch, _scrambled(count ^ _HALF)
+
+
+def batch_seed(seed: int, first: int) -> int:
+    """The seed from which a batch draws as a whole, while it is collated: `first` is the index of its first example."""
+    return step_seed(seed ^ _OF_BATCHES, first)
 
 
 def _scrambled(x: int) -> int:

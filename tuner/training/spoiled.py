@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from tuner.training.batches import Split, TrainingBatches
-from tuner.training.randomness import epoch_order
 
 CHUNK = 64 * 2**20  # bytes of a split that are looked at once
 DEPTH = 4  # so deep tensors are looked for in a batch
@@ -38,12 +37,12 @@ def spoiled_examples(split: Split) -> Spoiled | None:
 def _looked_at(split: Split) -> Iterator[torch.Tensor]:
     """Indices of the examples that are looked at, some at a time."""
     if split.tensors is None:
-        yield torch.arange(min(split.num_examples, 2))
+        yield torch.arange(split.up_to(2))
         return
     if all(_is_finite(tensor) for tensor in split.tensors):
         return
-    rows = max(1, CHUNK * split.num_examples // max(1, split.num_bytes or 1))
-    yield from torch.split(torch.arange(split.num_examples), rows)
+    rows = max(1, CHUNK * split.size // max(1, split.num_bytes or 1))
+    yield from torch.split(torch.arange(split.size), rows)
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -87,9 +86,7 @@ def _named_tensors(batch: Any, name: str, depth: int = DEPTH) -> Iterator[tuple[
 
 def what_spoiled(batches: TrainingBatches, step: int) -> str:
     """What the batch of update number `step` (from 1) holds that is not finite, in words; empty for nothing."""
-    epoch, position = divmod(step - 1, batches.batches_per_epoch)
-    order = epoch_order(batches.data_seed, epoch, batches.split.num_examples)
-    indices = order[position * batches.batch_size : (position + 1) * batches.batch_size]
+    indices, _ = batches.order.wanted(step - 1)
     try:
         found = spoiled_in(batches.fetched(step - 1), indices)
     except Exception:  # the divergence itself is reported, and this must not hide it

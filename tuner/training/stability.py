@@ -39,24 +39,31 @@ def diverged_weights(gradient_norm: float, parameters: Iterable[torch.Tensor], s
     return None
 
 
-def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float) -> None:
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], limit: float) -> torch.Tensor:
     """Scale all gradients so that their norm is at most `limit`, as `torch.nn.utils.clip_grad_norm_` does it.
 
-    That function takes no sparse gradients; here they count with their coalesced values.
+    That function takes no sparse gradients; here they count with their coalesced values. Returns their norm [] before;
+    nothing is read back from the device.
     """
     parameters = list(parameters)
     if not any(parameter.grad is not None and parameter.grad.is_sparse for parameter in parameters):
-        torch.nn.utils.clip_grad_norm_(parameters, limit)
-        return
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
     values = [dense_values(parameter.grad) for parameter in parameters if parameter.grad is not None]
-    factor = clip_factor(torch.nn.utils.get_total_norm(values), limit)
+    norm = torch.nn.utils.get_total_norm(values)
+    factor = clip_factor(norm, limit)
     for value in values:
         value.mul_(factor)
+    return norm
 
 
 def clip_factor(norm: torch.Tensor, limit: float) -> torch.Tensor:
     """By what `torch.nn.utils.clip_grad_norm_` multiplies gradients of this norm."""
     return torch.clamp(limit / (norm + 1e-6), max=1.0)
+
+
+def clipped_share(norms: Sequence[float], limit: float) -> float:
+    """Of gradients of these norms before clipping, the share that was above `limit`."""
+    return sum(norm > limit for norm in norms) / len(norms)
 
 
 def dense_values(tensor: torch.Tensor) -> torch.Tensor:

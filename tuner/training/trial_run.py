@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 
-from tuner.design.objective import BATCH_LOSS, GRADIENT_NORM
+from tuner.design.objective import BATCH_LOSS, CLIPPED_SHARE, GRADIENT_NORM, LARGEST_GRADIENT_NORM
 from tuner.design.prefix import base_digest, path_digests, rates_of
 from tuner.design.trial import Trial
 from tuner.errors import StudyChanged
@@ -15,9 +15,10 @@ from tuner.records import Numerics, PrefixKey
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.engine import Measured, Weights
-from tuner.training.evaluation import evaluate
+from tuner.training.evaluation import Tally, tallied
 from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
+from tuner.training.groups import as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
 from tuner.training.models import build_model, initial_weights, shown_point
 from tuner.training.numerics import is_repeatable
@@ -25,17 +26,19 @@ from tuner.training.optimizers import make_optimizer
 from tuner.training.randomness import seed_global_generators, seed_torch_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.spoiled import what_spoiled
-from tuner.training.stability import Divergence, diverged_loss, diverged_weights, total_norm
+from tuner.training.stability import Divergence, clipped_share, diverged_loss, diverged_weights, total_norm
 from tuner.training.update import Draws, Update, UpdateRule
 
 
 class TrialRun:
     """A trial at some step. `losses` are those of the training batches since the last evaluation, on the device.
 
+    `norms` are the L2 norms of their gradients before clipping; none where the point has no clip_norm.
     `base` stands for all that decides its bits but the schedule; "" where that is not known (see `design.prefix`).
     `draws`: whether a step before this one drew from Python's or NumPy's global generator. They are seeded for each
     step from then on, and at rest until then: to seed them costs more than a small step can spare. A checkpoint keeps
     it, so that a step draws the same wherever a trial was resumed.
+    `groups`: what is recorded of its parameter groups; none where all parameters are trained alike.
     `initial` is a digest of the weights it starts from, `first_loss` of the loss of its first batch (before it is
     augmented), once `note_initial` was called.
     """
@@ -49,12 +52,16 @@ class TrialRun:
         self.rule = UpdateRule(trial.seed, rates, self.point.get("clip_norm"))
         self.model = build_model(setup, trial)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(setup.optimizer_of(trial), self.parameters, self.point, self.rates[0])
+        groups = trained_groups(setup.workload, self.model, self.point)
+        self.groups = recorded(groups)
+        given = [group.for_optimizer() for group in groups]
+        self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""
         self.first_loss = ""
         self.losses: list[torch.Tensor] = []
+        self.norms: list[torch.Tensor] = []
         self._checked = 0  # losses that are known to be finite
         self.gradient_norm = 0.0
         self.draws = False
@@ -101,9 +108,11 @@ class TrialRun:
                 break
             if stop():
                 return True
-            loss = update.make(batch_at(step), point, step, host_draws=self.draws)
+            loss, norm = update.make(batch_at(step), point, step, host_draws=self.draws)
             self.draws = self.draws or HOST.touched
             self.losses.append(loss)
+            if norm is not None:
+                self.norms.append(norm)
             self.step = step + 1
         return False
 
@@ -128,22 +137,40 @@ class TrialRun:
         return self.setup.workload.augment(batch, self.point, generator)
 
     def read_gradient_norm(self) -> float:
-        """The L2 norm of the last gradient (after clipping); kept when there is none, just after a resume."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if gradients:
-            self.gradient_norm = float(total_norm(gradients))
+        """The L2 norm of the last gradient before clipping; kept when there is none, just after a resume."""
+        if self.rule.clip_norm is None:
+            self.gradient_norm = self._norm_as_taken()
+        elif self.norms:
+            self.gradient_norm = float(self.norms[-1])
         return self.gradient_norm
+
+    def _norm_as_taken(self) -> float:
+        """The L2 norm of the gradient as the optimizer took it, which is after clipping; kept when there is none."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return float(total_norm(gradients)) if gradients else self.gradient_norm
 
     def evaluate(self) -> dict[str, float]:
         """Metrics of the training split (in eval mode, without penalty terms) and of the validation split.
 
         Raises Interrupted where the setup says stop.
         """
-        setup, workload = self.setup, self.setup.workload
-        size, stop = setup.evaluation_batch_size, setup.stop
-        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), setup.device)
-        measured = evaluate(workload, self.model, setup.data.training_sample, batch_size=size, stop=stop)
-        return measured | evaluate(workload, self.model, setup.data.validation, batch_size=size, stop=stop)
+        return self.evaluated()[0]
+
+    def evaluated(self) -> tuple[Measured, list[Tally]]:
+        """The metrics as `evaluate` gives them, and what was kept of the examples of each split."""
+        setup = self.setup
+        self.seed_evaluation()
+        measured: Measured = {}
+        tallies = []
+        for split in (setup.data.training_sample, setup.data.validation):
+            size = setup.evaluation_batch_size
+            tallies.append(tallied(setup.workload, self.model, split, batch_size=size, stop=setup.stop))
+            measured |= tallies[-1].measured()
+        return measured, tallies
+
+    def seed_evaluation(self) -> None:
+        """Seed the generators that metrics may draw from, by the step."""
+        seed_global_generators(self.rule.draw_seed(Draws.EVALUATION, self.step), self.setup.device)
 
     @property
     def unevaluated(self) -> int:
@@ -158,13 +185,16 @@ class TrialRun:
         values = torch.stack(new).tolist()
         self._checked = len(self.losses)
         divergence = diverged_loss(values, self.step - len(new))
-        divergence = divergence or diverged_weights(self.read_gradient_norm(), self.parameters, self.step)
+        norm = self.read_gradient_norm()
+        if self.rule.clip_norm is not None:
+            norm = self._norm_as_taken()  # an update whose norm overflows is clipped to zero and breaks no weight
+        divergence = divergence or diverged_weights(norm, self.parameters, self.step)
         if divergence is None:
             return None
         return replace(divergence, what=divergence.what + what_spoiled(self.batches, divergence.step))
 
     def measure(self, evaluated: Measured | None = None) -> Measured:
-        """The metrics of both splits, and mean loss and last gradient norm of the batches since the last evaluation.
+        """The metrics of both splits, and mean loss and gradient norms of the batches since the last evaluation.
 
         `evaluated`: the metrics of the splits, where they are known. Raises Interrupted, with nothing changed, where
         the setup says stop.
@@ -172,9 +202,22 @@ class TrialRun:
         measured = self.evaluate() if evaluated is None else evaluated
         batch_losses = torch.stack(self.losses).tolist()
         measured[str(BATCH_LOSS)] = math.fsum(batch_losses) / len(batch_losses)
-        measured[str(GRADIENT_NORM)] = self.gradient_norm
-        self.losses, self._checked = [], 0
+        measured |= self._measured_norms()
+        self.losses, self.norms, self._checked = [], [], 0
         return measured
+
+    def _measured_norms(self) -> dict[str, float]:
+        limit = self.rule.clip_norm
+        if limit is None:
+            return {str(GRADIENT_NORM): self.gradient_norm}
+        if len(self.norms) != len(self.losses):
+            return {}  # an older version, which saved no norms, made a part of these updates
+        norms = torch.stack(self.norms).tolist()
+        return {
+            str(GRADIENT_NORM): norms[-1],
+            str(LARGEST_GRADIENT_NORM): max(norms),
+            str(CLIPPED_SHARE): clipped_share(norms, limit),
+        }
 
     def weights(self, into: Weights | None = None) -> Weights:
         """A copy of the model's state dict, in the memory of an older copy where that fits."""
@@ -199,7 +242,7 @@ class TrialRun:
             "step": self.step,
             "model": tensors_of(self.model),
             "optimizer": self.optimizer.state_dict(),
-            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
+            "losses": _stacked(self.losses),
             "gradient_norm": self.gradient_norm,
             "numerics": self.setup.numerics.text,
             "draws": self.draws,
@@ -207,20 +250,25 @@ class TrialRun:
             "base": self.base,
             "initial": self.initial,
             "first_loss": self.first_loss,
+            **({} if self.rule.clip_norm is None else {"norms": _stacked(self.norms)}),
+            **({"groups": as_state(self.groups)} if self.groups else {}),
             **({"extra": extra} if (extra := extra_state_of(self.model)) else {}),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state.
 
-        Raises StudyChanged for the state of a trial that started from other weights, or with another loss.
+        Raises StudyChanged for the state of a trial that started from other weights, or with another loss, and where
+        its parameters were grouped otherwise.
         """
         self._check_initial(state)
+        self._check_groups(state)
         set_tensors(self.model, state["model"], self.setup.device)
         has_extra = set_extra_state(self.model, state.get("extra", {}), self.setup.device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])
         self.losses = list(state["losses"].to(self.setup.device))
+        self.norms = list(state["norms"].to(self.setup.device)) if "norms" in state else []
         self.gradient_norm = float(state["gradient_norm"])
         self.draws = bool(state.get("draws", False))
         self._checked = len(self.losses)
@@ -249,6 +297,23 @@ class TrialRun:
                 f"cannot go on to what it would have become: put back what the loss reads ({OUTSIDE}), or train the "
                 "study again under another campaign name"
             )
+
+    def _check_groups(self, state: Mapping[str, Any]) -> None:
+        """An optimizer's state names its parameters by their order, and carries the multiples of their groups."""
+        told = difference_of_groups(state.get("groups", []), as_state(self.groups))
+        if not told:
+            return
+        if state.get("base") != self.base:  # of other code, which may group otherwise
+            raise ValueError(f"its parameters are grouped otherwise now: {told}")
+        raise StudyChanged(
+            f"trial {self.trial.number} of {self.setup.study.name} was begun with other parameter groups than "
+            f"{type(self.setup.workload).__name__}.parameter_groups gives it now ({told}), so it cannot go on to what "
+            "it would have become: put back what the method reads, or train the study again under another campaign name"
+        )
+
+
+def _stacked(values: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(values) if values else torch.empty(0)
 
 
 def _as_kernels_read_them(rates: Sequence[float]) -> tuple[float, ...]:

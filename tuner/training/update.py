@@ -85,20 +85,22 @@ class Update:
         self._groups = [(group, group.get("lr_factor", 1.0)) for group in optimizer.param_groups]
         self._step = plain_step(optimizer)
 
-    def make(self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool) -> torch.Tensor:
-        """The whole update of a step. Returns the loss [] before it; nothing is read back from the device.
+    def make(
+        self, batch: Any, point: Mapping[str, Any], step: int, *, host_draws: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The whole update of a step. Nothing is read back from the device.
 
+        Returns the loss [] before it, and the norm [] of its gradient before clipping; None where nothing is clipped.
         `host_draws`: an earlier step drew from Python's or NumPy's generators, so they are seeded for this one.
         """
         self.prepare(step, host_draws=host_draws)
         loss = self.loss(self.model, batch, point)
         loss.backward()
         settle_sparse(self.optimizer, self.parameters)
-        if self.rule.clip_norm is not None:
-            clip_gradients(self.parameters, self.rule.clip_norm)
+        limit = self.rule.clip_norm
+        norm = None if limit is None else clip_gradients(self.parameters, limit)
         self.apply(step)
-        result: torch.Tensor = loss.detach()
-        return result
+        return loss.detach(), norm
 
     def prepare(self, step: int, *, host_draws: bool) -> None:
         """Seed the generators that the loss may draw from; clear the gradients; train mode."""

@@ -23,7 +23,7 @@ from tuner.training.first_loss import left_as_it_was
 from tuner.training.host_generators import HOST
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import is_repeatable
-from tuner.training.optimizers import settle_sparse
+from tuner.training.optimizers import OptimizerNotMade, settle_sparse
 from tuner.training.python_state import remembered
 from tuner.training.saving import num_bytes
 from tuner.training.stability import clip_gradients, diverged_weights
@@ -48,6 +48,8 @@ def stage(what: str, point: Mapping[str, Any] | None = None) -> Iterator[None]:
         yield
     except (TunerError, torch.OutOfMemoryError):
         raise
+    except OptimizerNotMade as error:
+        raise WorkloadError(str(error)) from error
     except Exception as error:
         if isinstance(error, KeyError) and point is not None and error.args and error.args[0] not in point:
             owner = what.partition(".")[0]
@@ -82,7 +84,7 @@ def try_update(run: TrialRun) -> None:
         settle_sparse(run.optimizer, run.parameters)
     if run.rule.clip_norm is not None:
         with stage("clipping the gradient by clip_norm"):
-            clip_gradients(run.parameters, run.rule.clip_norm)
+            run.norms.append(clip_gradients(run.parameters, run.rule.clip_norm))
     with stage("the optimizer's step"):
         update.apply(0)
     with stage("the norm of gradient and weights"):

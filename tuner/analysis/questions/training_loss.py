@@ -73,8 +73,9 @@ def training_loss_finding(frames: StudyFrames) -> Finding:
     known = len(table) >= MINIMUM_TRIALS
     verdict = "inconclusive" if not known else "rising" if share >= MANY else "ok"
     some = table[table["rising"].astype(bool)] if len(table) else table
+    worsens = "rises" if frames.study.objective.direction == "minimize" else "falls"
     summary = (
-        f"{training_metric(frames)} rises for good in {len(some)} of {len(table)} completed trials{_named(some)}."
+        f"{training_metric(frames)} {worsens} for good in {len(some)} of {len(table)} completed trials{_named(some)}."
         if len(table)
         else f"No {training_metric(frames)} was recorded over a whole run, so this check was skipped."
     )
