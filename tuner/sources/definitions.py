@@ -71,7 +71,9 @@ def _named(statement: ast.stmt) -> Iterator[tuple[str, str]]:
 
 
 def _class(statement: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    rest = [node for node in statement.body if not (isinstance(node, _Function) or _is_text(node) or sets_no_bits(node))]
+    rest = [
+        node for node in statement.body if not (isinstance(node, _Function) or _is_text(node) or sets_no_bits(node))
+    ]
     head = [*statement.decorator_list, *statement.bases, *statement.keywords, *rest]
     yield f"class {statement.name}", " ".join(map(text_of, head))
     for node in statement.body:

@@ -108,9 +108,7 @@ class TrainingSetup:
 
     def loading(self) -> AbstractContextManager[None]:
         """Within the block loading processes are at work, as many as the workload asks for."""
-        return self.data.loading.at_work(
-            self.workload.data_workers, self.most_loading, pin=self.device.type == "cuda"
-        )
+        return self.data.loading.at_work(self.workload.data_workers, self.most_loading, pin=self.device.type == "cuda")
 
     @property
     def most_loading(self) -> int:
