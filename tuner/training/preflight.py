@@ -138,7 +138,7 @@ def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str
     batch, few = split.some(setup.evaluation_batch_size)
     with torch.no_grad(), stage(f"{name}.metrics"):
         tally.add(checked_metrics(workload, model, batch, few), few)
-    kept = tally.gathered.num_bytes / max(1, few) * max(setup.data.training_sample.size, split.size)
+    kept = tally.gathered.num_bytes / split.size * max(setup.data.training_sample.size, split.size)
     if kept > MUCH_KEPT:
         logger.warning(
             "each evaluation keeps %.1f GB for %s.split_metrics; have metrics() return less for each example: counts, "
