@@ -26,7 +26,19 @@ The commands of `tuner` are functions of this module, with results as objects. E
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.by_share import by_share
+from tuner.budget.families import (
+    constant,
+    constant_then_decay,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear,
+    pieces,
+    polynomial,
+    step_drops,
+)
+from tuner.budget.step_budget import epochs, examples
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
@@ -104,10 +116,14 @@ __all__ = [
     "at_most",
     "branches",
     "by_depth",
+    "by_share",
     "choice",
     "constant",
     "constant_then_decay",
     "cosine",
+    "epochs",
+    "examples",
+    "exponential",
     "few_widths",
     "fixed",
     "integers",
@@ -119,7 +135,10 @@ __all__ = [
     "maximize",
     "minimize",
     "padded",
+    "pieces",
+    "polynomial",
     "register",
+    "step_drops",
     "uniform",
     "vectors",
 ]

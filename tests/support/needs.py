@@ -51,6 +51,8 @@ PARTS = {  # part: whether it is there, and what is said where it is not
         for name in ("torch_geometric", "datasets", "webdataset", "transformers")
     },
     "pyarrow": (module("pyarrow"), "pyarrow is not installed: pip install 'tuner[parquet]'"),
+    "lightning": (module("lightning"), "lightning is not installed: pip install 'tuner[examples]'"),
+    "torch_geometric": (module("torch_geometric"), "torch_geometric is not installed: pip install 'tuner[examples]'"),
 }
 _running = []  # the test that is being set up or run
 

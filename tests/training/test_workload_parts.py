@@ -11,7 +11,7 @@ from tuner.training.workload_digests import workload_parts
 SOURCE = """
 import torch
 from torch import nn
-from tuner import Splits, Workload, minimize
+from tuner import Splits, Workload, matching, minimize
 
 class Block(nn.Module):
     def __init__(self):
@@ -25,6 +25,10 @@ class Small(Workload):
     batch_size = 8
     select_by = minimize("validation/loss")
     width = 4
+    no_decay = "vectors"
+
+    def parameter_groups(self, model, point):
+        return [matching("layer.weight", decay=0.0)]
 
     def data(self):
         x = torch.arange(32.0).reshape(8, 4)
@@ -94,6 +98,8 @@ def test_what_a_workload_does_about_batches_is_a_part_where_it_is_declared(tmp_p
         ("generator):\n        return batch", "generator):\n        return (batch[0] + 1,)", {"augmentation"}),
         ("training=(x[:4],)", "training=(x[1:5],)", {"training data"}),
         ("width = 4", "width = 8", {"attribute width"}),
+        ("decay=0.0", "decay=0.5", {"optimizer parameter groups"}),
+        ('no_decay = "vectors"', "no_decay = None", {"attribute no_decay"}),
         ("batch_size = 8", "batch_size = 4", set()),  # declared: told apart by its own name
         ("class Small", "# a remark\nclass Small", set()),
     ],
@@ -101,4 +107,4 @@ def test_what_a_workload_does_about_batches_is_a_part_where_it_is_declared(tmp_p
 def test_a_change_moves_the_digest_of_its_own_part(tmp_path, old, new, part):
     assert old in SOURCE
     before, after = parts_of(tmp_path, SOURCE), parts_of(tmp_path, SOURCE.replace(old, new))
-    assert {name for name in before if before[name] != after[name]} == part
+    assert {name for name in before | after if before.get(name) != after.get(name)} == part

@@ -139,6 +139,7 @@ class Group:
         for trial, run in enumerate(self.runs):
             made = self._made[trial]
             run.step -= made
+            run.batches.rewind()
             run.losses = run.losses[: len(run.losses) - made]
             run.norms = run.norms[: len(run.norms) - made]
             self.optimizer.forget(trial, run.rates[max(0, run.step - 1)], states)
@@ -275,6 +276,9 @@ class Group:
         known: dict[int, TrainingBatches] = {}
         for run in self.runs:
             run.batches = known.setdefault(run.trial.data_seed, run.batches)
+        for batches in known.values():
+            sharing = sum(run.batches is batches for run in self.runs)
+            batches.shared_by(sharing, repeated=self._augmented and sharing > 1)
 
 
 def _mode(recording: Recording) -> AbstractContextManager[Any]:
