@@ -42,7 +42,7 @@ def test_batches_of_every_kind_are_the_same_bits_for_any_number_of_processes_and
 @pytest.mark.parametrize("kind", [Noisy, Sentences, Drawing])
 @pytest.mark.parametrize("augment", [False, True])
 def test_trials_together_with_loading_processes_have_the_bits_of_each_alone(kind, augment, tmp_path):
-    class Augmented(kind):
+    class Augmented(kind):  # type: ignore[misc, valid-type]
         def augment(self, batch, point, generator):
             if not isinstance(batch, tuple):
                 return batch
