@@ -339,6 +339,15 @@ def test_a_number_of_examples_that_is_none_is_an_error_that_says_so(answer, tmp_
         check_workload(setting_for(STUDY, tmp_path, Wrong()), TRIALS[0])
 
 
+def test_a_collate_that_returns_nothing_says_so(tmp_path):
+    class Forgetful(Collating):
+        def collate(self, examples):
+            self.make(*stacked(examples))
+
+    with pytest.raises(WorkloadError, match="collate returned None for 8 examples; return the batch"):
+        check_workload(setting_for(STUDY, tmp_path, Forgetful()), TRIALS[0])
+
+
 def test_collate_for_tensors_in_memory_alone_is_refused():
     class InMemory(Collating):
         data = Tiny.data

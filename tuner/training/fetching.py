@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tuner.errors import WorkloadError
 from tuner.training.containers import collated
 from tuner.training.host_generators import AT_REST, HOST
 from tuner.training.randomness import batch_seed, cuda_generator, example_seeds, seed_global_generators
@@ -50,7 +51,10 @@ class Fetcher:
             if self.collate is None:
                 return collated(examples)
             seed_global_generators(batch_seed(seed, indices[0]), self._device)
-            return self.collate(examples)
+            batch = self.collate(examples)
+            if batch is None:
+                raise WorkloadError(f"collate returned None for {len(examples)} examples; return the batch")
+            return batch
         finally:
             if threads > 1:
                 torch.set_num_threads(threads)
