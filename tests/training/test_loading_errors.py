@@ -67,7 +67,7 @@ def two():
 
 
 def missing():
-    open("/nonexistent/photo.jpg").close()  # noqa: SIM115
+    open("/nonexistent/photo.jpg").close()
 
 
 def key():

@@ -1,6 +1,7 @@
 """Campaigns and their studies: started, compared with their declaration, planned, concluded."""
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ from tuner.storage.stored_values import refuse_strange
 
 C = TypeVar("C", bound=Conclusion)
 LONGEST_NAME = 200
+_FOUND_OUT_AGAIN = "nothing rests on it, and it is found out again when it is needed"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +131,20 @@ def start_study(connection: Connection, campaign_name: str, start: Start) -> Stu
     row = _inserted_or_continued(connection, campaign_name, start)
     insert_trials(connection, row.study_id, start.trials)
     for concluded in start.concluded:
-        if connection.scalar(_newest(campaign_name, concluded.KIND, row.study_id)) is None:
+        if not _is_concluded(connection, campaign_name, type(concluded), row.study_id):
             insert_conclusion(connection, campaign_name, concluded, row.study_id)
     return row
+
+
+def _is_concluded(connection: Connection, campaign_name: str, kind: type[Conclusion], study_id: int) -> bool:
+    """Whether a study has a conclusion of this kind; a damaged one that only saves time does not count."""
+    text = connection.scalar(_newest(campaign_name, kind.KIND, study_id))
+    if text is not None and kind.ONLY_SAVES_TIME:
+        try:
+            conclusion_from(kind, text)
+        except StorageError:
+            return False
+    return text is not None
 
 
 def _inserted_or_continued(connection: Connection, campaign_name: str, start: Start) -> StudyRow:
@@ -155,6 +169,7 @@ def _inserted_or_continued(connection: Connection, campaign_name: str, start: St
 
 def _continued(connection: Connection, row: StudyRow, declared: Study) -> StudyRow:
     """The stored study, with as many trials as are declared now. Raises StudyChanged for any other difference."""
+    declared = replace(declared, num_examples=row.study.num_examples)  # only shown: the data's digest compares the data
     grown = replace(row.study, num_trials=max(row.study.num_trials, declared.num_trials))
     changed = differences(row.study if declared.num_trials < grown.num_trials else grown, declared)
     if changed:
@@ -247,7 +262,9 @@ def unreadable_rows(connection: Connection, study_id: int, campaign_name: str) -
             refuse_strange(row, conclusion)
             _check_conclusion(row.kind, row.data)
         except StorageError as error:
-            found.append(f"conclusion {row.id} ({quoted(row.kind)}) is unreadable in the Ledger: {error}")
+            known = CONCLUSIONS.get(row.kind) if isinstance(row.kind, str) else None
+            harmless = f"; {_FOUND_OUT_AGAIN}" if known is not None and known.ONLY_SAVES_TIME else ""
+            found.append(f"conclusion {row.id} ({quoted(row.kind)}) is unreadable in the Ledger: {error}{harmless}")
     return found
 
 
@@ -299,7 +316,7 @@ def _lock_conclusions(connection: Connection, campaign_name: str) -> None:
 def newest_conclusion(connection: Connection, campaign_name: str, kind: type[C], study_id: int | None) -> C | None:
     """The newest conclusion about a study, or (study_id None) about the campaign; None without one.
 
-    Raises StorageError where it is damaged.
+    Where it is damaged: a warning and None for a kind that only saves time, else StorageError is raised.
     """
     text = connection.scalar(_newest(campaign_name, kind.KIND, study_id))
     if text is None:
@@ -307,10 +324,11 @@ def newest_conclusion(connection: Connection, campaign_name: str, kind: type[C],
     try:
         return conclusion_from(kind, text)
     except StorageError as error:
-        raise StorageError(
-            f"what was concluded about {campaign_name!r} ({kind.KIND}) is unreadable in the Ledger: {error}; "
-            "restore a backup"
-        ) from error
+        told = f"what was concluded about {campaign_name!r} ({kind.KIND}) is unreadable in the Ledger: {error}"
+        if not kind.ONLY_SAVES_TIME:
+            raise StorageError(f"{told}; restore a backup") from error
+        _log.warning("%s; %s", told, _FOUND_OUT_AGAIN)
+        return None
 
 
 def _newest(campaign_name: str, kind: str, study_id: int | None) -> Select[Any]:

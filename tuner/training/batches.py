@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch.utils.data import IterableDataset, Subset
 
-from tuner.design.workload import Stream
+from tuner.design.data import Stream
 from tuner.errors import WorkloadError
 from tuner.training.containers import moved
 from tuner.training.fetching import Collate, Fetcher

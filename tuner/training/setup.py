@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from tuner.design.data import Splits, Stream
 from tuner.design.hyperparameters import Value
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Splits, Stream, Workload
+from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 from tuner.records import Numerics
 from tuner.system import num_cores
@@ -107,8 +108,12 @@ class TrainingSetup:
 
     def loading(self) -> AbstractContextManager[None]:
         """Within the block loading processes are at work, as many as the workload asks for."""
-        most = num_cores() // self.trainers
-        return self.data.loading.at_work(self.workload.data_workers, most, pin=self.device.type == "cuda")
+        return self.data.loading.at_work(self.workload.data_workers, self.most_loading, pin=self.device.type == "cuda")
+
+    @property
+    def most_loading(self) -> int:
+        """So many loading processes an automatic choice may take: the trainer's share of the cores."""
+        return num_cores() // self.trainers
 
     @property
     def numerics(self) -> Numerics:

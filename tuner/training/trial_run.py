@@ -54,13 +54,8 @@ class TrialRun:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = trained_groups(setup.workload, self.model, self.point)
         self.groups = recorded(groups)
-        self.optimizer = make_optimizer(
-            setup.optimizer_of(trial),
-            [group.for_optimizer() for group in groups],
-            self.point,
-            self.rates[0],
-            self.model,
-        )
+        given = [group.for_optimizer() for group in groups]
+        self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""
@@ -212,17 +207,11 @@ class TrialRun:
         return measured
 
     def _measured_norms(self) -> dict[str, float]:
-        limit = self.rule.clip_norm
-        if limit is None:
-            return {str(GRADIENT_NORM): self.gradient_norm}
-        if len(self.norms) != len(self.losses):
-            return {}  # an older version, which saved no norms, made a part of these updates
+        found, limit = {str(GRADIENT_NORM): self.gradient_norm}, self.rule.clip_norm
+        if limit is None or len(self.norms) != len(self.losses):  # an older version saved losses without norms
+            return found
         norms = torch.stack(self.norms).tolist()
-        return {
-            str(GRADIENT_NORM): norms[-1],
-            str(LARGEST_GRADIENT_NORM): max(norms),
-            str(CLIPPED_SHARE): clipped_share(norms, limit),
-        }
+        return found | {str(LARGEST_GRADIENT_NORM): max(norms), str(CLIPPED_SHARE): clipped_share(norms, limit)}
 
     def weights(self, into: Weights | None = None) -> Weights:
         """A copy of the model's state dict, in the memory of an older copy where that fits."""
