@@ -13,7 +13,8 @@ def test_the_questions_come_in_the_playbooks_order_and_as_plain_data():
     rng = np.random.default_rng(0)
     frames = frames_of_curves(study(), rng.random((12, 50)).tolist())
     found = checklist_findings(frames)
-    silent = ("failed_trials", "pruned", "effort", "isolation")  # nothing failed, was pruned, or is compared
+    # Nothing failed, was pruned, was clipped, or is compared.
+    silent = ("failed_trials", "pruned", "clipping", "effort", "isolation")
     expected = [asked.name for asked in QUESTIONS if asked.ask and asked.name not in silent]
     assert [finding.question for finding in found] == expected
     for finding in found:
@@ -31,7 +32,7 @@ def promoted_frames(count: int, origins: list[str]):
 def test_a_round_of_promoted_points_is_asked_about_its_budget_and_not_about_a_search_space():
     frames = promoted_frames(2, ["round-1 trial 23, same seed", "round-1 trial 1"])
     asked = [finding.question for finding in checklist_findings(frames)]
-    silent = ("failed_trials", "pruned")
+    silent = ("failed_trials", "pruned", "clipping")
     assert asked == [one.name for one in QUESTIONS if one.ask and "search" not in one.needs and one.name not in silent]
     assert {"best_steps", "overfitting"} <= set(asked)
     assert not {"boundary", "enough_points", "infeasible"} & set(asked)

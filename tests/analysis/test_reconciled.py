@@ -181,3 +181,15 @@ def test_advice_for_an_imported_study_agrees_too() -> None:
     assert agreed[0].action.startswith("Search learning_rate from")
     assert agreed[1].action.startswith("First widen learning_rate")
     assert agreed[2].action.startswith("First widen learning_rate")
+
+
+def test_where_most_updates_are_clipped_the_advice_follows_what_the_trials_improve_with() -> None:
+    clipped = found("clipping", "mostly_clipped", "Search lower learning rates, or raise clip_norm.", urgent=True)
+    unstable = found("instability", "likely_instability", "Try warmup, gradient clipping.", urgent=True)
+    agreed = told(clipped, unstable, widen())
+    assert "raise clip_norm first" in agreed["clipping"].caveats[0]
+    assert "clipped already" in agreed["instability"].caveats[0]
+    assert "lower learning rates first" in told(clipped, widen("low", "adam.clip_norm"))["clipping"].caveats[0]
+    for calm in (widen("low"), widen("high", "clip_norm"), found("instability", "ok")):
+        assert told(clipped, calm)["clipping"] == clipped
+    assert told(found("clipping", "ok"), unstable, widen())["instability"] == unstable

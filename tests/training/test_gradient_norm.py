@@ -1,11 +1,12 @@
 """The gradient norm before clipping, its largest value, and the share of clipped updates, against plain loops."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from support.fusing import meaning, trained_alone, trained_together
-from support.tiny import StopAt, setting_for, tiny_study
+from support.tiny import StopAt, Tiny, setting_for, tiny_study
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +17,7 @@ from tuner.fused.group import Group
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training.batches import TrainingBatches
+from tuner.training.checkpoints import canonical_digest
 from tuner.training.stability import clip_gradients
 from tuner.training.trial_run import TrialRun
 
@@ -87,6 +89,10 @@ def at_evaluation(run):
     return run.measure()
 
 
+def torchs_norm(parameters):
+    return float(torch.nn.utils.get_total_norm([one.grad for one in parameters if one.grad is not None]))
+
+
 @pytest.mark.parametrize("parts", [[3.0, 4.0], [-4.0, 3.0]])
 def test_a_gradient_of_norm_5_that_is_clipped_to_1_reads_5(parts, tmp_path):
     study = slopes_study(space=SearchSpace(learning_rate=RATE, clip_norm=1.0))
@@ -109,7 +115,7 @@ def test_the_share_and_the_largest_norm_are_those_of_a_plain_loop_over_each_inte
     for step in range(24):
         model.zero_grad()
         workload.loss(model, batches.at(step), None).backward()
-        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))
+        norms.append(torchs_norm(model.parameters()))
     intervals = {5: norms[:5], 10: norms[5:10], 15: norms[10:15], 20: norms[15:20], 24: norms[20:]}
     assert found[NORM] == {step: each[-1] for step, each in intervals.items()}
     assert found[LARGEST] == {step: max(each) for step, each in intervals.items()}
@@ -157,14 +163,28 @@ def test_without_clip_norm_the_last_gradient_is_measured_and_no_other(tmp_path):
     study = slopes_study(space=SearchSpace(learning_rate=RATE))
     run = run_of(study, Slopes(TEN), tmp_path)
     run.advance(3)
-    expected = float(torch.nn.utils.get_total_norm([parameter.grad for parameter in run.parameters]))
+    expected = torchs_norm(run.parameters)
     found = at_evaluation(run)
     assert found[NORM] == expected
     assert (LARGEST in found, SHARE in found, run.norms, "norms" in run.state()) == (False, False, [], False)
 
 
-def test_a_checkpoint_of_a_version_that_kept_no_norms_goes_on_without_those_of_its_interval(tmp_path):
-    """Its updates before the checkpoint are not known, so the interval has no norms; the next one has all of them."""
+def test_a_very_large_clip_norm_measures_every_gradient_and_changes_no_bit(tmp_path):
+    plain = run_of(tiny_study(), Tiny(), tmp_path)
+    study = tiny_study(space=SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), clip_norm=1e9))
+    counted = TrialRun(setting_for(study, tmp_path), replace(plain.trial, point=planned_trials(study)[0].point))
+    assert counted.rates == plain.rates
+    for run in (plain, counted):
+        run.advance(10)
+    found, expected = at_evaluation(counted), at_evaluation(plain)
+    assert found.pop(SHARE) == 0.0
+    assert found.pop(LARGEST) > found[NORM]
+    assert found == expected
+    assert canonical_digest(counted.state()["model"]) == canonical_digest(plain.state()["model"])
+
+
+def test_a_checkpoint_of_a_version_that_kept_no_norms_goes_on_without_counts_of_its_interval(tmp_path):
+    """Its updates before the checkpoint are not known, so the interval has no counts; the next one has all of them."""
     study = slopes_study()
     run = run_of(study, Slopes(TEN), tmp_path)
     run.advance(3)
@@ -174,9 +194,10 @@ def test_a_checkpoint_of_a_version_that_kept_no_norms_goes_on_without_those_of_i
     resumed = run.fresh()
     resumed.load(old)
     resumed.advance(5)
-    assert not {NORM, LARGEST, SHARE} & at_evaluation(resumed).keys()
     run.advance(5)
-    at_evaluation(run)
+    expected = at_evaluation(run)
+    assert {expected.pop(LARGEST), expected.pop(SHARE)}
+    assert at_evaluation(resumed) == expected
     for each in (run, resumed):
         each.advance(10)
     assert at_evaluation(resumed) == at_evaluation(run)

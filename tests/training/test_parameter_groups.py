@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny import MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
+from support.tiny import CuttingRecorder, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch import nn
 
 from tuner import SearchSpace, by_depth, constant, cosine, log_uniform, matching, vectors
@@ -248,6 +248,27 @@ def test_a_state_of_other_groups_is_not_gone_on_from(tmp_path):
     of_other_code.base = "another"
     with pytest.raises(ValueError, match="its parameters are grouped otherwise now: 5 groups then, 0 now"):
         of_other_code.load(state)
+
+
+class Slower(Grouped):
+    """Another version of the code, with other multiples."""
+
+    def parameter_groups(self, model, point):
+        return [matching("4.*", rate=0.5), matching("0.*", rate=0.25, decay=2.0)]
+
+
+def test_a_trial_of_changed_code_with_other_groups_begins_again(tmp_path, caplog):
+    study = tiny_study(space=SPACE)
+    (trial, *_) = planned_trials(study)
+    fresh, recorder = MemoryRecorder(), CuttingRecorder()
+    train_alone(setting_for(study, tmp_path / "fresh", Slower(), fingerprint="new"), fresh, fresh.claim(trial))
+    stopped = setting_for(study, tmp_path / "changed", Grouped(), fingerprint="old", stop=StopAt(13))
+    train_alone(stopped, recorder, recorder.claim(trial))
+    changed = setting_for(study, tmp_path / "changed", Slower(), fingerprint="new")
+    update = train_alone(changed, recorder, recorder.claim(trial))
+    assert "its parameters are grouped otherwise now: 4.weight had rate" in caplog.text
+    assert (update.state, update.groups[0].rate) == (State.COMPLETE, 0.5)
+    assert recorder.measurements == fresh.measurements
 
 
 def test_the_rate_of_a_group_that_is_searched_is_part_of_what_a_prefix_stands_for(tmp_path):

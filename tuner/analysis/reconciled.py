@@ -199,6 +199,27 @@ def _stable_first(finding: Finding, others: _Others) -> Finding:
     return replace(finding, caveats=(*finding.caveats, first))
 
 
+def _clipped_already(finding: Finding, others: _Others) -> Finding:
+    if finding.verdict != "likely_instability" or others.verdict("clipping") != "mostly_clipped":
+        return finding
+    seen = "Most updates are clipped already, as the finding on clipping shows: more clipping helps little."
+    return replace(finding, caveats=(*finding.caveats, seen))
+
+
+def _clipped_less(finding: Finding, others: _Others) -> Finding:
+    """A lower rate or a larger clip_norm, where the trials do not improve the other way."""
+    if finding.verdict != "mostly_clipped":
+        return finding
+    ways = [_TOWARDS[way] for one in others.widened if (way := (Name.of(one.subject).short, one.verdict)) in _TOWARDS]
+    return replace(finding, caveats=(*finding.caveats, *dict.fromkeys(ways)))
+
+
+_TOWARDS = {
+    ("learning_rate", "expand_high"): "Results improve towards higher learning rates, so raise clip_norm first.",
+    ("clip_norm", "expand_low"): "Results improve towards a lower clip_norm, so search lower learning rates first.",
+}
+
+
 def _mended_first(finding: Finding, others: _Others) -> Finding:
     """Where the data spoil every trial, more points of the same space show nothing."""
     spoiled = any(one.question == "infeasible" and one.action.startswith("Correct") for one in others.findings)
@@ -219,5 +240,6 @@ _RULES: dict[str, Sequence[_Rule]] = {
     "insensitivity": (_not_fixed, _mended_first),
     "isolation": (_compared_later, _mended_first),
     "infeasible": (_not_given_up,),
-    "instability": (_mended_first,),
+    "instability": (_clipped_already, _mended_first),
+    "clipping": (_clipped_less,),
 }

@@ -46,7 +46,7 @@ BATCH_LOSS: Final = Metric("batch", "loss")  # mean over the updates since the l
 GRADIENT_NORM: Final = Metric("batch", "gradient_norm")  # L2 norm of the last gradient, before clipping (B38, D48)
 # Of every update since the last evaluation, where the point has a clip_norm: without one the norm of each gradient
 # would cost some percent of a small step. Where they are missing beside the norm of the gradient of such a trial, an
-# older version recorded it, after clipping.
+# older version made these updates or a part of them, and measured after clipping.
 LARGEST_GRADIENT_NORM: Final = Metric("batch", "largest_gradient_norm")  # before clipping
 CLIPPED_SHARE: Final = Metric("batch", "clipped_share")  # of the updates, those whose gradient was above clip_norm
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.hyperparameters import Choice, Domain, Range, Value
+from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM
 from tuner.design.study import Study
+from tuner.errors import StorageError
 from tuner.records import GROUP_FOLDER, Checkpoint, State, TrialRecord
 from tuner.records.conclusions import Retention
 from tuner.shown import quoted
@@ -41,7 +43,7 @@ class Problem:
 def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
     """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
     records = ledger.trials(row.study_id)
-    thinned = ledger.conclusion(row.campaign, Retention, row.study_id) is not None
+    thinned = _is_thinned(ledger, row)
     digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
     found = [Problem(None, "database", text) for text in (*ledger.damage(), *ledger.unreadable_rows(row))]
@@ -64,6 +66,14 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
             found += _file_problems(record, root, kept, digests)
     strays = stray_files(ledger, row.study_id, root, place)
     return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
+
+
+def _is_thinned(ledger: Ledger, row: StudyRow) -> bool:
+    """Whether checkpoints of a study were deleted to save room; a damaged record of that is listed with the others."""
+    try:
+        return ledger.conclusion(row.campaign, Retention, row.study_id) is not None
+    except StorageError:
+        return True
 
 
 def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[Path]:
@@ -122,6 +132,10 @@ def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterato
         yield Problem(record.number, "state", "complete without its last checkpoint")
 
 
+# Older versions did not count clipped updates: a trial that went on since then has these from some evaluation on.
+_COUNTED_LATER = {str(LARGEST_GRADIENT_NORM), str(CLIPPED_SHARE)}
+
+
 def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator[Problem]:
     """Every metric once at every evaluation up to the last committed step, and nothing beyond it.
 
@@ -137,6 +151,8 @@ def _curve_problems(study: Study, record: TrialRecord, curve: Curve) -> Iterator
     for metric, points in curve.items():
         steps = {step for step, _ in points}
         missing, beyond = sorted(set(due) - unsure - steps), sorted(steps - set(due))
+        if metric in _COUNTED_LATER:
+            missing = [step for step in missing if step > min(steps)]
         if missing:
             yield Problem(record.number, "curve", f"{metric} is missing at step {_listed(missing)}")
         if beyond:

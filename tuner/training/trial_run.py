@@ -207,17 +207,11 @@ class TrialRun:
         return measured
 
     def _measured_norms(self) -> dict[str, float]:
-        limit = self.rule.clip_norm
-        if limit is None:
-            return {str(GRADIENT_NORM): self.gradient_norm}
-        if len(self.norms) != len(self.losses):
-            return {}  # an older version, which saved no norms, made a part of these updates
+        found, limit = {str(GRADIENT_NORM): self.gradient_norm}, self.rule.clip_norm
+        if limit is None or len(self.norms) != len(self.losses):  # an older version saved losses without norms
+            return found
         norms = torch.stack(self.norms).tolist()
-        return {
-            str(GRADIENT_NORM): norms[-1],
-            str(LARGEST_GRADIENT_NORM): max(norms),
-            str(CLIPPED_SHARE): clipped_share(norms, limit),
-        }
+        return found | {str(LARGEST_GRADIENT_NORM): max(norms), str(CLIPPED_SHARE): clipped_share(norms, limit)}
 
     def weights(self, into: Weights | None = None) -> Weights:
         """A copy of the model's state dict, in the memory of an older copy where that fits."""
