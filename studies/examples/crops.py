@@ -61,6 +61,7 @@ class Photographs(Workload):
     """About 1,000 tiles to train on; validation and test have columns of their own, which no training tile touches."""
 
     batch_size = 32
+    training_evaluation_examples = 256
     data_workers = 2  # decode, crop and collate ahead; the bits are those of 0
     select_by = minimize("validation/loss", worth=0.01)
 

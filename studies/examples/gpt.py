@@ -94,7 +94,7 @@ campaign = Campaign(
     evaluations=20,
     production_steps=600,
     rounds=[
-        Round("Which learning rate and weight decay suit short runs?", trials=8, max_train_steps=200, space=SearchSpace(
+        Round("Which rate and weight decay suit short runs?", trials=10, max_train_steps=200, space=SearchSpace(
             learning_rate=log_uniform(3e-4, 3e-2),
             weight_decay=log_uniform(1e-3, 1.0),
             clip_norm=1.0,

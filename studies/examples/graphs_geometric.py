@@ -1,13 +1,14 @@
 """The study of graphs.py with PyTorch Geometric: its Data, its Batch and its layers. Needs torch_geometric."""
 
+from dataclasses import replace
+
+import graphs
 import torch
-from graphs import DrawnGraphs, Kinds
-from graphs import campaign as plain
 from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv, global_max_pool, global_mean_pool
 
-from tuner import Campaign, Splits
+from tuner import Splits
 
 
 class AsData(torch.utils.data.Dataset):
@@ -15,7 +16,8 @@ class AsData(torch.utils.data.Dataset):
 
     def __init__(self, count, seed):
         self.graphs = [
-            Data(x=nodes, edge_index=edges, y=torch.tensor([kind])) for nodes, edges, kind in DrawnGraphs(count, seed)
+            Data(x=nodes, edge_index=edges, y=torch.tensor([kind]))
+            for nodes, edges, kind in graphs.DrawnGraphs(count, seed)
         ]
 
     def __len__(self):
@@ -44,7 +46,7 @@ class Network(nn.Module):
         return self.head(torch.cat(pooled, 1))
 
 
-class GeometricKinds(Kinds):
+class GeometricKinds(graphs.Kinds):
     """The same graphs; a batch is a torch_geometric Batch, which moves itself and counts its graphs."""
 
     def data(self):
@@ -63,11 +65,4 @@ class GeometricKinds(Kinds):
         return model(batch), batch.y
 
 
-campaign = Campaign(
-    GeometricKinds(),
-    optimizer=plain.optimizer,
-    schedule=plain.schedule,
-    evaluations=plain.evaluations,
-    sweep=plain.sweep,
-    rounds=plain.rounds,
-)
+campaign = replace(graphs.campaign, workload=GeometricKinds(), name="graphs_geometric")

@@ -76,7 +76,7 @@ campaign = Campaign(
     Digits(),
     optimizer="adam",
     evaluations=25,
-    sweep=Sweep(learning_rate=(1e-3, 3e-3, 1e-2, 3e-2), start_steps=200, max_steps=1600, seeds=3),
+    sweep=Sweep(learning_rate=(1e-3, 3e-3, 1e-2, 3e-2), start_steps=100, max_steps=1600, seeds=3),
     rounds=[
         Round("Does dropout pay?", trials=12, space=SearchSpace(
             learning_rate=log_uniform(1e-3, 3e-2),

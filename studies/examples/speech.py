@@ -10,10 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tuner import Campaign, Round, SearchSpace, Splits, Sweep, Workload, at_most, inverse_sqrt, log_uniform, minimize
+from tuner import (
+    Campaign,
+    Round,
+    SearchSpace,
+    Splits,
+    Sweep,
+    Workload,
+    at_most,
+    inverse_sqrt,
+    log_uniform,
+    minimize,
+    padded,
+)
 
 LETTERS, SPACE, BLANK = "abcdefghij", 11, 0  # a letter is 1 to 10
-FEATURES = 12
+FEATURES, WIDTHS = 12, (32, 48, 72, 128)  # of a frame; frames to which utterances are padded
 WORDS = "bad bag bead beach cab cafe chad chief dab deaf dice each edge fab face fade fee gab gift hid ice jab jade jig"
 
 
@@ -89,9 +101,9 @@ class Speech(Workload):
     def collate(self, examples):
         frames, said = zip(*examples, strict=True)
         return {
-            "frames": nn.utils.rnn.pad_sequence(frames, batch_first=True),
+            "frames": padded(frames, WIDTHS),
             "times": torch.tensor([len(each) for each in frames]),
-            "said": nn.utils.rnn.pad_sequence(said, batch_first=True, padding_value=BLANK),
+            "said": padded(said, value=BLANK),
             "letters": torch.tensor([len(each) for each in said]),
         }
 
@@ -132,7 +144,7 @@ campaign = Campaign(
     evaluations=20,
     sweep=Sweep(learning_rate=(3e-3, 1e-2, 3e-2, 1e-1), start_steps=200, max_steps=1600, seeds=2),
     rounds=[
-        Round("Which rate and weight decay?", trials=8, space=SearchSpace(
+        Round("Which rate and weight decay?", trials=10, space=SearchSpace(
             learning_rate=log_uniform(3e-3, 1e-1),
             weight_decay=log_uniform(1e-6, 1e-2),
         )),

@@ -89,7 +89,7 @@ campaign = Campaign(
     evaluations=20,
     production_steps=3000,
     rounds=[
-        Round("Which rate and weight decay?", trials=8, max_train_steps=600, space=SearchSpace(
+        Round("Which rate and weight decay?", trials=10, max_train_steps=600, space=SearchSpace(
             learning_rate=log_uniform(3e-4, 3e-2),
             weight_decay=log_uniform(1e-3, 1.0),
         )),

@@ -67,8 +67,9 @@ class UNet(nn.Module):
 class Discs(Workload):
     """400 images to train on, 150 each for validation and test."""
 
-    batch_size = 16
+    batch_size = 8
     evaluation_batch_size = 50
+    training_evaluation_examples = 150
     select_by = maximize("validation/dice", worth=0.005)
     fitted_when = at_least("training/dice", 0.88)
     not_averaged = ("common", "both")
@@ -105,9 +106,9 @@ campaign = Campaign(
     optimizer="rmsprop",
     schedule=polynomial(power=0.9),
     evaluations=20,
-    sweep=Sweep(learning_rate=(3e-4, 1e-3, 3e-3, 1e-2), start_steps=100, max_steps=800, seeds=2),
+    sweep=Sweep(learning_rate=(1e-3, 3e-3, 1e-2, 3e-2), start_steps=100, max_steps=800, seeds=2),
     rounds=[
-        Round("Does a loss with a Dice part pay?", trials=8, scientific=("criterion",), space=SearchSpace(
+        Round("Does a loss with a Dice part pay?", trials=10, scientific=("criterion",), space=SearchSpace(
             criterion=choice("cross-entropy", "with dice"),
             learning_rate=log_uniform(3e-4, 1e-2),
         )),

@@ -341,7 +341,7 @@ def test_verdicts_are_all_declared_and_chosen_by_name():
         for verdict in {finding.verdict for finding in found}:
             assert failing(found, [verdict]) == [f for f in found if f.verdict == verdict]
     assert failing(found, []) == []
-    with pytest.raises(DeclarationError, match=r"no verdict expand_sideways; there are: .*expand_low"):
+    with pytest.raises(DeclarationError, match=r"no verdict expand_sideways; did you mean expand_low\? There are: "):
         failing(found, ["expand_sideways"])
 
 

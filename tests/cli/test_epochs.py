@@ -69,6 +69,30 @@ def test_the_report_shows_the_budget_in_steps_and_epochs(tuner, tmp_path):
     assert ">epochs<" in page.replace("\n", "")
 
 
+STREAM = [
+    ("class Tiny(Workload):", "DRAWN = torch.Generator().manual_seed(0)\nX = torch.randn(80, 6, generator=DRAWN)\n\n\n"
+     "def at(start):\n    place = start\n    while True:\n        row = X[place % 50]\n"
+     "        yield row, (row[0] + 0.5 * row[1] > 0).long()\n        place += 1\n\n\nclass Tiny(Workload):\n"
+     "    training_evaluation_examples = 50"),
+    ("training=(x[:50], y[:50])", "training=Stream(at)"),
+    ("    fitted_when = at_most(\"training/error_rate\", 0.0)\n", ""),
+    ("    sweep=Sweep(learning_rate=log_grid(1e-3, 1.0), start_steps=100, max_steps=800, seeds=2),\n", ""),
+]  # fmt: skip
+
+
+def test_examples_of_a_stream_are_steps_and_its_epochs_are_refused(tuner, tmp_path):
+    study = write_study(tmp_path, trials=2, replace=[*STREAM, ("max_train_steps=60", "max_train_steps=examples(161)")])
+    launched = tuner("launch", study, "--round", "1")
+    assert launched.code == 0, launched.err
+    assert "2 trials of 21 steps, declared in the study file" in launched.err, "no epochs are shown"
+    other = write_study(
+        tmp_path, "o.py", trials=2, replace=[*STREAM, ("max_train_steps=60", "max_train_steps=epochs(2)")]
+    )
+    refused = tuner("launch", other, "--round", "1")
+    assert refused.code == 2
+    assert "the training split is a stream, which has no epochs; write a number of steps, or examples" in refused.err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

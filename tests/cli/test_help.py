@@ -103,6 +103,21 @@ def test_a_typo_is_answered_with_the_command_that_was_meant(tuner):
     assert "Example" not in tuner("check", "digits", "--no-such-option").err
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_shows_the_usage_line_of_the_help_page(name, tuner):
+    first = tuner(*name.split(), "--help").out.splitlines()[0]
+    wrong = tuner(*name.split(), "--no-such-option")
+    assert wrong.code == 2
+    assert wrong.err.splitlines()[0] == first.replace("\033[1m", "").replace("\033[0m", "")
+
+
+@pytest.mark.parametrize("group", [[], ["import"]])
+def test_an_error_of_a_group_shows_the_usage_line_of_its_page(group, tuner):
+    first = tuner(*group, "--help").out.splitlines()[0]
+    assert first == f"Usage: {' '.join(['tuner', *group])} COMMAND ..."
+    assert tuner(*group, "no-such-command").err.splitlines()[0] == first
+
+
 def test_messages_break_between_words_and_never_inside_a_command():
     text = "  one two three: tuner launch a.py --round 1; four `tuner best a` five"
     lines = wrapped(text, 22).split("\n")
@@ -115,3 +130,20 @@ def test_a_question_mark_lists_the_verdicts_that_fail_on_may_name(tuner):
     run = tuner("check", "digits", "--fail-on", "?")
     assert run.code == 2
     assert ", ".join(known_verdicts()) in run.err
+    assert "did you mean" not in run.err
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("overfiting", "overfitting"),
+        ("Too-Long", "too_long"),
+        ("expand", "expand_low"),
+        ("nosy,tolong", "noisy, too_long"),
+    ],
+)
+def test_the_verdict_that_was_meant_is_named_before_the_list_of_all(given, meant, tuner):
+    run = tuner("check", "digits", "--fail-on", given)
+    assert run.code == 2
+    told = " ".join(run.err.split())
+    assert f"did you mean {meant}? There are: {known_verdicts()[0]}, " in told

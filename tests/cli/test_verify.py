@@ -127,6 +127,45 @@ def test_clipped_updates_that_an_older_version_did_not_count_are_no_problem_but_
     assert "batch/clipped_share is missing at step 45" in run.out
 
 
+def conclude(folder, kind, data):
+    change(
+        folder,
+        "insert into conclusion (campaign_id, study_id, kind, data, created) "
+        f"select campaign_id, id, '{kind}', '{data}', 0.0 from study",
+    )
+
+
+def test_a_damaged_record_of_retention_is_named_and_the_rest_is_still_checked(tuner, launched):
+    """Checkpoints were deleted to save room, and what says so cannot be read: that alone is told, and no checkpoint."""
+    change(launched, "delete from checkpoint where kind = 'latest' and trial_id = 1")
+    change(launched, "delete from checkpoint_file where id not in (select file_id from checkpoint)")
+    conclude(launched, "retention", "{")
+    run = tuner("verify", "tiny", "-f", "json")
+    assert run.code == 3, run.err
+    told = [row["problem"] for row in json.loads(run.out)]
+    assert any("('retention') is unreadable in the Ledger: no JSON" in one for one in told), told
+    assert not any("without its last checkpoint" in one for one in told)
+    flip(launched)
+    assert "is damaged: its sha256 is not the recorded one" in tuner("verify", "tiny", "-f", "json").out
+
+
+def test_a_damaged_record_that_only_saves_time_stops_no_launch(tuner, tmp_path, caplog):
+    study = write_study(tmp_path, trials=2)
+    assert tuner("launch", study, "--fuse", "2").code == 0
+    folder = tmp_path / "runs"
+    for kind in ("fusion", "finite validation"):
+        change(folder, f"update conclusion set data = '{{' where kind = '{kind}'")
+    run = tuner("launch", write_study(tmp_path, trials=4), "--fuse", "2")
+    assert run.code == 0, run.err
+    for kind in ("fusion", "finite validation"):
+        assert f"({kind}) is unreadable in the Ledger" in caplog.text
+    assert "found out again when it is needed" in caplog.text
+    caplog.clear()
+    assert tuner("launch", write_study(tmp_path, trials=6), "--fuse", "2").code == 0
+    assert "unreadable" not in caplog.text, "both were made again"
+    assert tuner("report", "tiny").code == 0
+
+
 def test_a_stray_file_is_found_and_moved_to_the_trash_on_request(tuner, launched):
     folder = next(launched.rglob("trial-00001"))
     (folder / "step-999.pt").write_bytes(b"x")

@@ -5,13 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support.fusing import TrialsRecorder, meaning, trained_alone, trained_together
 from support.tiny import StopAt, Tiny, setting_for, tiny_study, train_alone
 
-from tuner import SearchSpace, Workload, log_uniform, uniform
-from tuner.errors import LeaseLost
+from tuner import SearchSpace, Splits, Workload, log_uniform, minimize, uniform
+from tuner.budget.step_budget import StepBudget
+from tuner.errors import LeaseLost, NotFusible
+from tuner.fused.group import MAX_RECORDINGS, Group
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.training.checkpoints import canonical_digest
+from tuner.training.trial_run import TrialRun
 
 SPACES = {
     "adamw": SearchSpace(
@@ -177,3 +182,88 @@ def test_memory_that_ends_for_a_group_is_no_trials_fault(workload, tmp_path):
     with pytest.raises(torch.OutOfMemoryError):
         trained_together(setting_for(study, tmp_path, workload), planned_trials(study), recorder)
     assert not [update for update in recorder.updates if update.state.finished]
+
+
+class Words(Workload):
+    """Sentences of 4 to 8 words, one a batch: five forms of batches, and a group records four."""
+
+    batch_size = 1
+    select_by = minimize("validation/loss")
+    evaluation_batch_size = 1
+
+    def data(self):
+        return Splits(training=Sentences(40), validation=Sentences(3))
+
+    def model(self, point):
+        return torch.nn.Linear(6, 2)
+
+    def loss(self, model, batch, point):
+        x, y = batch
+        return F.cross_entropy(model(x).mean(1), y)
+
+    def metrics(self, model, batch):
+        x, y = batch
+        return {"loss": F.cross_entropy(model(x).mean(1), y, reduction="none")}
+
+
+class Sentences(torch.utils.data.Dataset):
+    """Sentence n has 4 + n % 5 words of 6 numbers each."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        words = torch.randn(4 + index % 5, 6, generator=torch.Generator().manual_seed(index))
+        return words, index % 2
+
+
+def words_trials():
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), clip_norm=uniform(0.1, 1.0))
+    study = tiny_study(
+        space=space, batch_size=1, num_trials=3, fitted_when=None, budget=StepBudget(40, 15), warmup_steps=0
+    )
+    return study, planned_trials(study)
+
+
+def forms_until(setting, trial, count):
+    """The step whose batch is the first of the form number `count`."""
+    batches, forms = TrialRun(setting, trial).batches, set()
+    for step in range(40):
+        forms.add(batches.at(step)[0].shape)
+        if len(forms) == count:
+            return step
+    raise AssertionError("so many forms there are not")
+
+
+def test_a_form_of_batch_too_many_hands_over_what_was_trained_until_then(tmp_path):
+    study, trials = words_trials()
+    setting = setting_for(study, tmp_path, Words())
+    fifth = forms_until(setting, trials[0], MAX_RECORDINGS + 1)
+    assert fifth > 4
+    runs, alone = ([TrialRun(setting, trial) for trial in trials] for _ in range(2))
+    with pytest.raises(NotFusible, match="batches of more than 4 forms"):
+        Group(runs).advance(40)
+    for run, other in zip(runs, alone, strict=True):
+        other.advance(fifth)
+        assert (run.step, len(run.losses), len(run.norms)) == (fifth, fifth, fifth)
+        assert canonical_digest(run.state()) == canonical_digest(other.state())
+        for each in (run, other):
+            each.advance(40)
+        assert canonical_digest(run.state()) == canonical_digest(other.state())
+
+
+def test_trials_whose_group_meets_a_form_too_many_are_committed_and_go_on_alone(tmp_path):
+    study, trials = words_trials()
+    folder, recorder = tmp_path / "together", TrialsRecorder()
+    setting = setting_for(study, folder, Words())
+    fifth = forms_until(setting, trials[0], MAX_RECORDINGS + 1)
+    with pytest.raises(NotFusible, match="batches of more than 4 forms"):
+        trained_together(setting, trials, recorder)
+    assert [(recorder.state(trial), recorder.of(trial)[-1].step) for trial in trials] == [(State.RUNNING, fifth)] * 3
+    trained_alone(setting, trials, recorder)
+    alone = trained_alone(setting_for(study, tmp_path / "alone", Words()), trials)
+    assert {recorder.state(trial) for trial in trials} == {State.COMPLETE}
+    assert_same(recorder, alone, (folder, tmp_path / "alone"), trials)

@@ -22,20 +22,26 @@ EXAMPLES = ROOT / "studies" / "examples"
 PAGES = ROOT / "docs" / "examples"
 NEEDED = {"lightning_module": "lightning", "graphs_geometric": "torch_geometric"}
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-STUDIES = [pytest.param(name, marks=[pytest.mark.needs(NEEDED[name])] if name in NEEDED else []) for name in NAMES]
+STUDIES = [
+    pytest.param(
+        name,
+        marks=[pytest.mark.needs(NEEDED[name]), pytest.mark.filterwarnings("default")] if name in NEEDED else [],
+    )
+    for name in NAMES
+]  # warnings are those of other packages
 
 SHORT = '''"""The study of {name}.py, shorter."""
 
 from dataclasses import replace
 
-from {name} import campaign as whole
+import {name} as example
 
-searched, final = whole.rounds
-length = None if whole.sweep else {length}
+searched, final = example.campaign.rounds
+length = None if example.campaign.sweep else {length}
 campaign = replace(
-    whole,
+    example.campaign,
     production_steps=length and 2 * length,
-    sweep=whole.sweep and replace(whole.sweep, seeds=1),
+    sweep=example.campaign.sweep and replace(example.campaign.sweep, seeds=1),
     evaluations=20,
     rounds=[replace(searched, trials={trials}, max_train_steps=length), final],
     name="short",

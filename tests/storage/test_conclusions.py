@@ -5,7 +5,9 @@ import math
 from dataclasses import fields, replace
 
 import pytest
+from sqlalchemy import text
 
+from tuner.design.study import Study
 from tuner.errors import StorageError
 from tuner.records.budget_origin import DECLARED, NOT_RECORDED, BudgetOrigin
 from tuner.records.conclusions import (
@@ -26,6 +28,7 @@ from tuner.records.conclusions import (
 )
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, Reason
 from tuner.storage.codec import conclusion_from, conclusion_text
+from tuner.storage.store import Ledger
 
 ADOPTED = Adoption(
     "round-2 trial 0", "round-1 trial 3", "adopt", 0.25, 0.125, None, 0.8, 0.0, 5, "minimize validation/loss"
@@ -111,6 +114,55 @@ def test_damage_is_one_clear_error(kind: type[Conclusion], text: str, words: str
     with pytest.raises(StorageError) as error:
         conclusion_from(kind, text)
     assert words in str(error.value)
+
+
+def damage(ledger: Ledger, kind: type[Conclusion], study_id: int, data: str = '{"by": 4, "order": [[]]') -> None:
+    """The newest conclusion of a kind about a study is replaced by what nobody can read."""
+    with ledger._database.writing() as connection:
+        connection.execute(
+            text("UPDATE conclusion SET data = :data WHERE kind = :kind AND study_id = :study_id"),
+            {"data": data, "kind": kind.KIND, "study_id": study_id},
+        )
+
+
+@pytest.mark.parametrize("concluded", EVERY_KIND, ids=lambda one: one.KIND)
+def test_only_what_saves_time_is_missing_where_it_is_damaged_and_all_else_is_an_error(
+    concluded: Conclusion, ledger: Ledger, study_id: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = type(concluded)
+    ledger.conclude("digits", concluded, study_id)
+    damage(ledger, kind, study_id)
+    if kind in (FusionChoices, FiniteValidation):
+        assert ledger.conclusion("digits", kind, study_id) is None
+        assert f"'digits' ({kind.KIND}) is unreadable" in caplog.text
+        assert "nothing rests on it" in caplog.text
+    else:
+        with pytest.raises(StorageError, match=r"unreadable in the Ledger.*restore a backup"):
+            ledger.conclusion("digits", kind, study_id)
+
+
+def test_what_was_found_out_again_replaces_the_damaged_record(
+    ledger: Ledger, study: Study, study_id: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, finite = FusionChoice(4, "it pays"), FiniteValidation("132a824c53346a72", "validation/loss")
+    ledger.add_fusion("digits", {"mlp": known}, (study_id, None))
+    ledger.conclude("digits", finite, study_id)
+    for kind in (FusionChoices, FiniteValidation):
+        damage(ledger, kind, study_id)
+    ledger.add_fusion("digits", {"cnn": known}, (study_id, None))
+    assert ledger.conclusion("digits", FusionChoices, study_id) == FusionChoices({"cnn": known})
+    assert ledger.conclusion("digits", FusionChoices) == FusionChoices({"mlp": known, "cnn": known}), "it was whole"
+    (row,) = ledger.studies("digits")
+    budget = BudgetRecord(DECLARED)
+    ledger.start_study("digits", study, row.fingerprint, concluded=(budget, finite))
+    assert ledger.conclusion("digits", FiniteValidation, study_id) == finite
+    caplog.clear()
+    ledger.start_study("digits", study, row.fingerprint, concluded=(BudgetRecord(NOT_RECORDED), finite))
+    assert ledger.conclusion("digits", BudgetRecord, study_id) == budget, "what stands is left alone"
+    assert not caplog.records
+    told = ledger.unreadable_rows(row)
+    assert len(told) == 2
+    assert all("found out again when it is needed" in one for one in told)
 
 
 def test_a_sweep_keeps_the_json_of_before() -> None:

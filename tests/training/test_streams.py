@@ -130,6 +130,16 @@ def test_a_draw_that_is_seen_late_makes_no_difference():
         assert fresh._reader._fetcher.draws == (step > 1)
 
 
+@pytest.mark.parametrize("draw", [of_all, lambda: 0.0])
+def test_examples_in_any_order_are_those_of_their_numbers(draw):
+    split = split_of(Counted(draw))
+    whole = split.first(12)
+    mixed = torch.tensor([3, 0, 1, 2, 11, 10, 5])
+    taken = split.take(mixed)
+    assert numbers(taken) == mixed.tolist()
+    assert taken[0].tolist() == whole[0][mixed].tolist()
+
+
 def test_what_at_itself_draws_is_the_same_wherever_it_begins():
     def shuffled(start):
         files = [list(range(10 * file, 10 * file + 10)) for file in range(9)]

@@ -70,6 +70,28 @@ def parts_of(folder, source):
     return workload_parts(identifier.workload, identifier.whole)
 
 
+def test_what_a_workload_does_about_batches_is_a_part_where_it_is_declared(tmp_path):
+    collating = (
+        SOURCE
+        + """
+    def collate(self, examples):
+        return examples
+
+    def lengths(self):
+        return [1, 2, 3, 4]
+"""
+    )
+    data = "Splits(training=(x[:4],), validation=(x[4:],))"
+    collating = collating.replace(data, "Splits(training=list(zip(x[:4])), validation=list(zip(x[4:])))")
+    before = parts_of(tmp_path, collating)
+    assert {"collate", "batches by length"}.isdisjoint(parts_of(tmp_path, SOURCE))
+    other = parts_of(tmp_path, collating.replace("return examples", "return examples[::-1]"))
+    assert {name for name in before if before[name] != other[name]} == {"collate"}
+    sorted_otherwise = parts_of(tmp_path, collating.replace("[1, 2, 3, 4]", "[4, 3, 2, 1]"))
+    changed = {name for name in before if before[name] != sorted_otherwise[name]}
+    assert changed == {"batches by length", "training data"}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "part"),
     [

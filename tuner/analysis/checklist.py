@@ -6,6 +6,7 @@ their records (`finding.QUESTIONS`): a new question is a new file of `tuner.anal
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 
 import pandas as pd
 
@@ -57,14 +58,17 @@ def known_verdicts() -> tuple[str, ...]:
 def failing(findings: Iterable[Finding], verdicts: Iterable[str] | None = None) -> list[Finding]:
     """The findings with one of `verdicts`; without any given those that need action.
 
-    Raises DeclarationError for a verdict that no question has.
+    Raises DeclarationError for a verdict that no question has, with the nearest one before the list of all.
     """
     if verdicts is None:
         return [finding for finding in findings if finding.needs_action]
     wanted, known = set(verdicts), known_verdicts()
     unknown = sorted(wanted - set(known))
     if unknown:
-        raise DeclarationError(f"there is no verdict {', '.join(unknown)}; there are: {', '.join(known)}, or none")
+        near = [get_close_matches(word.lower(), known, n=1) for word in unknown]
+        meant = ", ".join(dict.fromkeys(match for matches in near for match in matches))
+        hint = f"did you mean {meant}? There" if meant else "there"
+        raise DeclarationError(f"there is no verdict {', '.join(unknown)}; {hint} are: {', '.join(known)}, or none")
     return [finding for finding in findings if finding.verdict in wanted]
 
 

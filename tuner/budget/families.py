@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from tuner.budget.schedules import SHAPES, Part, Piece, ScheduleFamily, ScheduleKind, Shape
+from tuner.budget.schedules import SHAPES, Piece, PlannedPiece, ScheduleFamily, ScheduleKind, Shape
 from tuner.errors import DeclarationError
 
 
@@ -216,7 +216,7 @@ def _pieces_of_parts(declared: ScheduleFamily, max_train_steps: int, warmup_step
     return [_piece_of(part, length, start) for part, length, start in zip(declared.parts, lengths, ends, strict=False)]
 
 
-def _piece_of(part: Part, steps: int, start: float) -> Piece:
+def _piece_of(part: PlannedPiece, steps: int, start: float) -> Piece:
     """A part with its length; a constant part below the base rate belongs to the decay."""
     if part.shape != CONSTANT_SHAPE.name:
         return Piece(part.shape, steps, start, part.end, part.values)
@@ -239,7 +239,7 @@ def _parts_fault(declared: ScheduleFamily) -> str:
     return ""
 
 
-def _part_fault(part: Part, before: float, end: float) -> str:
+def _part_fault(part: PlannedPiece, before: float, end: float) -> str:
     if part.shape not in part_shapes():
         return f"a piece has one of the shapes {', '.join(part_shapes())}"
     if not 0.0 < part.share <= 1.0:
@@ -363,7 +363,7 @@ def step_drops(at: float | Sequence[float], factor: float = 0.1) -> ScheduleFami
     if not _is_number(factor) or not 0.0 < factor < 1.0:
         raise DeclarationError(f"the factor of a drop lies between 0 and 1, got {factor!r}")
     spans = [end - start for start, end in pairwise([0.0, *places, 1.0])]
-    parts = tuple(Part(CONSTANT_SHAPE.name, span, factor**drops) for drops, span in enumerate(spans))
+    parts = tuple(PlannedPiece(CONSTANT_SHAPE.name, span, factor**drops) for drops, span in enumerate(spans))
     return ScheduleFamily(STEP_DROPS.name, final=parts[-1].end, parts=parts)
 
 
@@ -375,7 +375,7 @@ def pieces(*parts: Sequence[Any]) -> ScheduleFamily:
     fraction of the base rate that it ends at, without which a constant piece keeps the rate it begins at. The rate
     does not rise.
     """
-    made: list[Part] = []
+    made: list[PlannedPiece] = []
     for number, part in enumerate(parts, 1):
         made.append(_part(number, part, made[-1].end if made else 1.0))
     if not made:
@@ -383,7 +383,7 @@ def pieces(*parts: Sequence[Any]) -> ScheduleFamily:
     return ScheduleFamily(PIECES.name, final=made[-1].end, parts=tuple(made))
 
 
-def _part(number: int, given: object, level: float) -> Part:
+def _part(number: int, given: object, level: float) -> PlannedPiece:
     """One piece as it was written. Raises DeclarationError."""
     usable = isinstance(given, tuple | list) and 2 <= len(given) <= 4 and isinstance(given[0], str)
     entries = list(given) if usable else []  # type: ignore[call-overload]
@@ -403,7 +403,7 @@ def _part(number: int, given: object, level: float) -> Part:
             f'piece {number} of the schedule: polynomial takes its power, above 0, as fourth entry, ("polynomial", '
             f"0.5, 0.0, 2.0), and no other shape takes one; got {given!r}"
         )
-    return Part(shape, share, float(ends[0]) if ends else level, values)
+    return PlannedPiece(shape, share, float(ends[0]) if ends else level, values)
 
 
 def _is_number(value: object) -> bool:

@@ -171,7 +171,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PlannedPiece:
     """A piece before its length is known: a shape, its share of the steps after the warmup, its end.
 
     end, values: as those of a Piece.
@@ -204,7 +204,7 @@ class ScheduleFamily:
     decay_shape: str = "linear"
     timescale: int | None = None
     settings: tuple[tuple[str, Setting], ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PlannedPiece, ...] = ()
     curve: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.recorded_fusions import recorded_fusions
-from tuner.records import State
+from tuner.records import Price, State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
 from tuner.rounds.prepared_round import Prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
@@ -26,6 +26,8 @@ from tuner.storage.studies import StudyRow
 
 LOOKED_AT = 4  # trials that a dry run stacks
 MUCH_EVALUATION = 1 / 3  # of a study's time
+MUCH_FETCHING = 0.1  # of a step
+HARDLY_MS = 1.0  # to fetch a batch
 
 
 def launch(options: LaunchOptions) -> Exit:
@@ -103,10 +105,41 @@ def print_plan(*plans: Plan) -> None:
                 "To shorten it, lower training_evaluation_examples of the workload, or evaluations of the Campaign "
                 f"(verdicts need at least {MINIMUM_EVALUATIONS})"
             )
+    for line in dict.fromkeys(line for plan in plans if (line := fetching_words(plan.price))):
+        say(line)
     say(
         "This was a dry run: nothing was trained or written. Time estimates assume one trial at a time under the "
         "current machine load; trials that train together (--fuse) or in several processes (--workers) take less"
     )
+
+
+def fetching_words(price: Price) -> str:
+    """What the fetching of batches costs, and how many loading processes would hide it; empty where it is nothing."""
+    fetch, step, useful, processes = (
+        f"{price.fetch_ms:.2g}" if price.fetch_ms < 1 else f"{price.fetch_ms:,.0f}", f"{price.step_ms:,.3g}",
+        price.useful_processes, price.loading_processes,
+    )  # fmt: skip
+    if processes:
+        many = f"{processes} loading process{'es' * (processes > 1)}"
+        beside = f" beside each of {price.trainers} that train" if price.trainers > 1 else ""
+        words = f"{many}{beside}: a step takes {step} ms, and fetching its batch {fetch} ms of another process"
+        if price.fetch_ms < HARDLY_MS:
+            return f"{words}; that is nothing to hide: data_workers = 0 trains faster"
+        return words
+    if price.fetch_ms < MUCH_FETCHING * price.step_ms:
+        return ""
+    much = f"fetching takes {fetch} of {step} ms of a step"
+    shared = "trials that train together (--fuse) fetch each batch once for all of them"
+    if not useful:
+        return f"{much}; {shared}" if price.fetch_ms >= HARDLY_MS else ""
+    return f"{much}; data_workers = {useful} would hide {_how_much(price)} of it, with the same bits; {shared}"
+
+
+def _how_much(price: Price) -> str:
+    """Of the fetching: a step is as long as its longer part."""
+    rest = price.step_ms - price.fetch_ms
+    left = max(0.0, price.fetch_ms / price.useful_processes - rest)
+    return "most" if left < price.fetch_ms / 2 else f"{1 - left / price.fetch_ms:.0%}"
 
 
 def print_fusion(session: Session, prepared: Prepared) -> None:

@@ -146,6 +146,10 @@ class _Commands(TyperGroup):
         known = {name.removeprefix(self.prefix): one.help for name, one in commands().items()}
         return {name: known.get(name, _GROUPS.get(name, "")) for name in self.commands}
 
+    def get_usage(self, ctx: Any) -> str:
+        """The usage line of the help page, for errors too."""
+        return f"Usage: {_group_usage(ctx)}"
+
     def get_help(self, ctx: Any) -> str:
         """The help page, from the table alone."""
         return _group_help(self, ctx)
@@ -155,6 +159,10 @@ class _Command(TyperCommand):
     """A command with a plain help page: no boxes, and no type behind an option that takes no value."""
 
     record: Command
+
+    def get_usage(self, ctx: Any) -> str:
+        """The usage line of the help page, for errors too."""
+        return f"Usage: {_usage(self, ctx)}"
 
     def get_help(self, ctx: Any) -> str:
         """The help page: what the command does, an example, its options by what they are about."""
@@ -221,8 +229,19 @@ def _word_for(kind: Any) -> str | None:
 # Help pages
 
 
+def _group_usage(ctx: Any) -> str:
+    return f"{ctx.command_path} COMMAND ..."
+
+
+def _usage(command: _Command, ctx: Any) -> str:
+    parameters: list[Any] = list(command.get_params(ctx))
+    arguments = [one for one in parameters if one.param_type_name == "argument"]
+    names = " ".join(f"[{one.metavar}]" if not one.required else str(one.metavar) for one in arguments)
+    return f"{ctx.command_path} {'[OPTIONS] ' * (len(parameters) > len(arguments))}{names}".rstrip()
+
+
 def _group_help(group: _Commands, ctx: Any) -> str:
-    lines = [_heading("Usage: ") + f"{ctx.command_path} COMMAND ...", "", *_paragraphs(group.help or ""), ""]
+    lines = [_heading("Usage: ") + _group_usage(ctx), "", *_paragraphs(group.help or ""), ""]
     listed = group._listed()
     if not group.prefix:
         for title, records in grouped():
@@ -239,9 +258,7 @@ def _group_help(group: _Commands, ctx: Any) -> str:
 def _command_help(command: _Command, ctx: Any) -> str:
     parameters: list[Any] = list(command.get_params(ctx))
     arguments = [one for one in parameters if one.param_type_name == "argument"]
-    names = " ".join(f"[{one.metavar}]" if not one.required else str(one.metavar) for one in arguments)
-    usage = f"{ctx.command_path} {'[OPTIONS] ' * (len(parameters) > len(arguments))}{names}".rstrip()
-    lines = [_heading("Usage: ") + usage, "", *_paragraphs(command.help or ""), ""]
+    lines = [_heading("Usage: ") + _usage(command, ctx), "", *_paragraphs(command.help or ""), ""]
     if command.record.example:
         lines += [_heading("Example: ") + command.record.example, ""]
     if arguments:

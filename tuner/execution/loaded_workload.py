@@ -71,8 +71,8 @@ class LoadedWorkload:
 
     @property
     def num_examples(self) -> int | None:
-        """Of the training split; None for a stream."""
-        return self.data.training.num_examples
+        """Of the training split; None for a stream, which has no epochs."""
+        return self.data.training.indexed
 
     @cached_property
     def identity(self) -> Identity:

@@ -80,14 +80,14 @@ class KernelSteps(_Steps):
     def kept(self) -> None:
         """What `forget` needs besides the stacks: nothing."""
 
-    def _updates_of(self, trial: int) -> list[tuple[Callable[[Any], None], float]]:
-        """The update of each parameter group of a trial, and the factor of its learning rate."""
+    def _updates_of(self, trial: int) -> list[tuple[Callable[[Any], None], dict[str, Any]]]:
+        """The update of each parameter group of a trial, and the group, which has the factor of its learning rate."""
         update, groups = self.spec.row_update, self.optimizers[trial].param_groups
         if update is None:
             raise NotFusible(f"the optimizer {self.spec.name}: it has no update for stacked trials")
         places = _places_by_group(self.optimizers[trial], self.parameters[trial])
         parts = [RowGroup(self, number, places[number]) for number in range(len(groups)) if places[number]]
-        return [(update(part, trial), groups[part.number].get("lr_factor", 1.0)) for part in parts]
+        return [(update(part, trial), groups[part.number]) for part in parts]
 
     def _stacked(self, name: str) -> list[Rows]:
         """The state of every trial as views of one stack for each parameter; zeros where there is none yet."""
@@ -110,8 +110,8 @@ class KernelSteps(_Steps):
 
     def step(self, trial: int, rate: Rate) -> None:
         """One update of one trial at a learning rate: a number, or a float32 scalar on the device."""
-        for update, factor in self._updates[trial]:
-            update(rate if factor == 1.0 else _times(rate, factor))
+        for update, group in self._updates[trial]:
+            update(_rate_of_group(group, rate))
         self.begun[trial] = True
 
     def write_back(self, trial: int, rate: float) -> None:
@@ -189,7 +189,8 @@ class OwnSteps(_Steps):
         """One update of one trial. Outside of inference mode: a state that is made there cannot be used elsewhere."""
         with torch.inference_mode(False):
             for parameter, gradient in zip(self.parameters[trial], self.gradients[trial], strict=True):
-                parameter.grad = gradient
+                if parameter.grad is not gradient:
+                    parameter.grad = gradient
             _write_rate(self.optimizers[trial], float(rate))
             self._makes[trial]()
         self.begun[trial] = True
@@ -240,9 +241,11 @@ def _write_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate_of_group(group, rate)
 
 
-def _times(rate: Rate, factor: float) -> Rate:
-    """The product, in float32 on the device: as `rate_of_group` rounds it for a trial alone."""
-    return (rate.double() * factor).float() if isinstance(rate, torch.Tensor) else factor * rate
+def _rate_of_group(group: dict[str, Any], rate: Rate) -> Rate:
+    """As `rate_of_group`; of a scalar on the device it is rounded as there."""
+    if isinstance(rate, torch.Tensor):
+        return (rate.double() * group["lr_factor"]).float() if "lr_factor" in group else rate
+    return rate_of_group(group, rate)
 
 
 def _places_by_group(optimizer: torch.optim.Optimizer, parameters: Rows) -> list[list[int]]:

@@ -25,9 +25,14 @@ class Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What was concluded about a campaign or a study. `KIND` names it in the Ledger and never changes."""
+    """What was concluded about a campaign or a study. `KIND` names it in the Ledger and never changes.
+
+    ONLY_SAVES_TIME: nothing rests on it, and it is found out again where it is missing. So where it cannot be read it
+    counts as missing, with a warning; every other kind is an error then.
+    """
 
     KIND: ClassVar[str]
+    ONLY_SAVES_TIME: ClassVar[bool] = False
 
     def as_json(self) -> dict[str, Any]:
         """The stored form: the fields by name."""
@@ -77,6 +82,7 @@ class FusionChoices(Conclusion):
     """What was found out about training trials together, by shape group."""
 
     KIND: ClassVar[str] = "fusion"
+    ONLY_SAVES_TIME: ClassVar[bool] = True
     by_group: dict[str, FusionChoice] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -194,6 +200,7 @@ class FiniteValidation(Conclusion):
     """Each example of these validation data (a digest) has a finite value of the metric `by`."""
 
     KIND: ClassVar[str] = "finite validation"
+    ONLY_SAVES_TIME: ClassVar[bool] = True
     data: str | None
     by: str
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from tuner.budget.schedules import Schedule, ScheduleFamily
 from tuner.design.campaign import Campaign
+from tuner.design.optimizers import is_known, optimizer_of
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.seeds import derived_seed
@@ -86,7 +87,14 @@ def schedule_of(study: Study, point: Point) -> Schedule:
 def _check_learning_rate(study: Study) -> None:
     for trial in planned_trials(replace(study, num_trials=min(study.num_trials, 64))):
         if "learning_rate" not in trial.point:
+            to_begin_with = _rate_to_begin_with(study, trial.point)
             raise DeclarationError(
                 f"{study.name} has points without a learning_rate ({dict(trial.point)}); declare one in the search "
-                "space, in every branch of the optimizer if it is chosen there"
+                f"space, in every branch of the optimizer if it is chosen there{to_begin_with}"
             )
+
+
+def _rate_to_begin_with(study: Study, point: Point) -> str:
+    name = point.get("optimizer", study.optimizer)
+    known = optimizer_of(name).ranges.get("learning_rate") if is_known(name) else None
+    return f": learning_rate={known.as_declared()} to begin with {name}" if known is not None else ""

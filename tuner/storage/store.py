@@ -228,7 +228,7 @@ class Ledger:
     def conclusion(self, campaign: str, kind: type[C], study_id: int | None = None) -> C | None:
         """The newest conclusion of a kind about exactly this campaign or study; None without one.
 
-        Raises StorageError where it is damaged.
+        Where it is damaged: a warning and None for a kind that only saves time, else StorageError is raised.
         """
         return self._database.read(lambda connection: studies.newest_conclusion(connection, campaign, kind, study_id))
 

@@ -1,6 +1,7 @@
 """Campaigns and their studies: started, compared with their declaration, planned, concluded."""
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ from tuner.storage.stored_values import refuse_strange
 
 C = TypeVar("C", bound=Conclusion)
 LONGEST_NAME = 200
+_FOUND_OUT_AGAIN = "nothing rests on it, and it is found out again when it is needed"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +131,20 @@ def start_study(connection: Connection, campaign_name: str, start: Start) -> Stu
     row = _inserted_or_continued(connection, campaign_name, start)
     insert_trials(connection, row.study_id, start.trials)
     for concluded in start.concluded:
-        if connection.scalar(_newest(campaign_name, concluded.KIND, row.study_id)) is None:
+        if not _is_concluded(connection, campaign_name, type(concluded), row.study_id):
             insert_conclusion(connection, campaign_name, concluded, row.study_id)
     return row
+
+
+def _is_concluded(connection: Connection, campaign_name: str, kind: type[Conclusion], study_id: int) -> bool:
+    """Whether a study has a conclusion of this kind; a damaged one that only saves time does not count."""
+    text = connection.scalar(_newest(campaign_name, kind.KIND, study_id))
+    if text is not None and kind.ONLY_SAVES_TIME:
+        try:
+            conclusion_from(kind, text)
+        except StorageError:
+            return False
+    return text is not None
 
 
 def _inserted_or_continued(connection: Connection, campaign_name: str, start: Start) -> StudyRow:
@@ -248,7 +262,9 @@ def unreadable_rows(connection: Connection, study_id: int, campaign_name: str) -
             refuse_strange(row, conclusion)
             _check_conclusion(row.kind, row.data)
         except StorageError as error:
-            found.append(f"conclusion {row.id} ({quoted(row.kind)}) is unreadable in the Ledger: {error}")
+            known = CONCLUSIONS.get(row.kind) if isinstance(row.kind, str) else None
+            harmless = f"; {_FOUND_OUT_AGAIN}" if known is not None and known.ONLY_SAVES_TIME else ""
+            found.append(f"conclusion {row.id} ({quoted(row.kind)}) is unreadable in the Ledger: {error}{harmless}")
     return found
 
 
@@ -300,7 +316,7 @@ def _lock_conclusions(connection: Connection, campaign_name: str) -> None:
 def newest_conclusion(connection: Connection, campaign_name: str, kind: type[C], study_id: int | None) -> C | None:
     """The newest conclusion about a study, or (study_id None) about the campaign; None without one.
 
-    Raises StorageError where it is damaged.
+    Where it is damaged: a warning and None for a kind that only saves time, else StorageError is raised.
     """
     text = connection.scalar(_newest(campaign_name, kind.KIND, study_id))
     if text is None:
@@ -308,10 +324,11 @@ def newest_conclusion(connection: Connection, campaign_name: str, kind: type[C],
     try:
         return conclusion_from(kind, text)
     except StorageError as error:
-        raise StorageError(
-            f"what was concluded about {campaign_name!r} ({kind.KIND}) is unreadable in the Ledger: {error}; "
-            "restore a backup"
-        ) from error
+        told = f"what was concluded about {campaign_name!r} ({kind.KIND}) is unreadable in the Ledger: {error}"
+        if not kind.ONLY_SAVES_TIME:
+            raise StorageError(f"{told}; restore a backup") from error
+        _log.warning("%s; %s", told, _FOUND_OUT_AGAIN)
+        return None
 
 
 def _newest(campaign_name: str, kind: str, study_id: int | None) -> Select[Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tuner.design.hyperparameters import Choice, Domain, Range, Value
 from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM
 from tuner.design.study import Study
+from tuner.errors import StorageError
 from tuner.records import GROUP_FOLDER, Checkpoint, State, TrialRecord
 from tuner.records.conclusions import Retention
 from tuner.shown import quoted
@@ -42,7 +43,7 @@ class Problem:
 def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
     """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
     records = ledger.trials(row.study_id)
-    thinned = ledger.conclusion(row.campaign, Retention, row.study_id) is not None
+    thinned = _is_thinned(ledger, row)
     digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
     found = [Problem(None, "database", text) for text in (*ledger.damage(), *ledger.unreadable_rows(row))]
@@ -65,6 +66,14 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
             found += _file_problems(record, root, kept, digests)
     strays = stray_files(ledger, row.study_id, root, place)
     return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
+
+
+def _is_thinned(ledger: Ledger, row: StudyRow) -> bool:
+    """Whether checkpoints of a study were deleted to save room; a damaged record of that is listed with the others."""
+    try:
+        return ledger.conclusion(row.campaign, Retention, row.study_id) is not None
+    except StorageError:
+        return True
 
 
 def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[Path]:

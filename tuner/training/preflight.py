@@ -25,6 +25,7 @@ from tuner.training.evaluation import Tally, checked_metrics
 from tuner.training.extra_state import load_weights
 from tuner.training.finite import check_read
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
 from tuner.training.optimizers import state_bytes
@@ -38,6 +39,7 @@ from tuner.training.whole_update import check_saving, stage, try_update
 logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
+FETCHED = 3  # batches
 _OPTIMIZERS = "configure_optimizers"
 SLOW_CHECK = 5.0  # seconds; a longer look is reported
 MUCH_KEPT = 2**28  # bytes that an evaluation keeps of its examples; more is said
@@ -69,6 +71,8 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
             _check_lasts(setup.data.training, run)
             check_repeatable(setup.data.training)
             check_repeatable(setup.data.validation)
+            if workload.data_workers:
+                setup.data.loading.check()
             check_saving(run)
         except Infeasible as error:
             logger.warning("the model rejects the first point, so nothing was tried with it: %s", error)
@@ -133,7 +137,7 @@ def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str
     batch, few = split.some(setup.evaluation_batch_size)
     with torch.no_grad(), stage(f"{name}.metrics"):
         tally.add(checked_metrics(workload, model, batch, few), few)
-    kept = tally.gathered.num_bytes / max(1, few) * max(setup.data.training_sample.size, split.size)
+    kept = tally.gathered.num_bytes / split.size * max(setup.data.training_sample.size, split.size)
     if kept > MUCH_KEPT:
         logger.warning(
             "each evaluation keeps %.1f GB for %s.split_metrics; have metrics() return less for each example: counts, "
@@ -204,19 +208,30 @@ def _is_dropout(module: torch.nn.Module) -> bool:
 
 def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     """Train a throw-away copy of a trial for a moment and time it. Nothing is written."""
-    setup = replace(setup, stop=lambda: False)
-    with callers_generators_restored(setup.device):
+    setup, loading = replace(setup, stop=lambda: False), setup.data.loading
+    with callers_generators_restored(setup.device), setup.loading():
         run = TrialRun(setup, trial)
+        fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
         _timed(lambda: run.advance(run.step + max(1, steps)), setup)
         if steps:
             blocks = [_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS)]
         else:
             blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)]
-        evaluation = timed_evaluation(run)
+        evaluation, processes = timed_evaluation(run), loading.count
         latest = sum(t.numel() * t.element_size() for t in _tensors(run.state()))
         best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values())
-    return Price(1e3 * median(blocks), 1e3 * evaluation, latest, best)
+    step = median(blocks)
+    rest = max(0.0, step - fetch) if not processes else step
+    useful = useful_processes(fetch, rest, setup.most_loading)
+    return Price(1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers)
+
+
+def _fetch_seconds(run: TrialRun) -> float:
+    """To fetch and collate a batch in this process; 0 where it is cut out of tensors in memory."""
+    if run.batches.uniform:
+        return 0.0
+    return median(_timed(lambda: run.batches.fetched(step), run.setup) for step in range(FETCHED))
 
 
 def timed_evaluation(run: TrialRun) -> float:

@@ -108,8 +108,12 @@ class TrainingSetup:
 
     def loading(self) -> AbstractContextManager[None]:
         """Within the block loading processes are at work, as many as the workload asks for."""
-        most = num_cores() // self.trainers
-        return self.data.loading.at_work(self.workload.data_workers, most, pin=self.device.type == "cuda")
+        return self.data.loading.at_work(self.workload.data_workers, self.most_loading, pin=self.device.type == "cuda")
+
+    @property
+    def most_loading(self) -> int:
+        """So many loading processes an automatic choice may take: the trainer's share of the cores."""
+        return num_cores() // self.trainers
 
     @property
     def numerics(self) -> Numerics:

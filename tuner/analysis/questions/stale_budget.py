@@ -35,6 +35,8 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         "",
     ),
     "loss": ("another loss is trained at another speed (A16)", ""),
+    "collate": ("other batches of the same examples may need another number of steps (A16)", ""),
+    "batches": ("examples that meet in other batches may need another number of steps (A16)", ""),
     "attribute": ("a setting of the workload changed (A16)", ""),
     "code": ("code that the workload uses changed (A16)", ""),
 }
