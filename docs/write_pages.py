@@ -18,6 +18,7 @@ from tuner.analysis.finding import QUESTIONS, Question
 from tuner.cli.commands import grouped
 from tuner.cli.exit_codes import Exit
 from tuner.cli.program import program
+from tuner.design.optimizers import OPTIMIZERS, OptimizerSpec
 from tuner.plots.catalog import PLOTS
 
 FIELD = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")  # how a docstring explains a field
@@ -37,6 +38,10 @@ def write_pages(docs: Path) -> None:
         "questions": table(("question", "verdicts", "rules", "thresholds"), map(question_row, QUESTIONS)),
         "plots": table(
             ("kind", "title", "how to read it"), ((f"`{one.name}`", one.title, one.caption) for one in PLOTS)
+        ),
+        "optimizers": table(
+            ("`optimizer=`", "reads, with ranges to begin with", "bytes of state a parameter", "in a group"),
+            map(optimizer_row, OPTIMIZERS.own),
         ),
         "study-words": documented(tuner.__all__),
         "functions": documented(sorted(functions, key=lambda name: (isclass(getattr(tuner, name)), name))),
@@ -67,6 +72,16 @@ def question_row(question: Question) -> tuple[str, str, str, str]:
     rules = " ".join(f"[{rule}](../reference/rules.md#{rule.lower()})" for rule in question.rules)
     thresholds = ", ".join(f"`{name}` {value:g}" for name, value in question.thresholds.items())
     return f"{question.sentence} (`{question.name}`)", verdicts, rules, thresholds
+
+
+def optimizer_row(optimizer: OptimizerSpec) -> tuple[str, str, str, str]:
+    """What an optimizer reads, what it keeps, and how it makes the updates of stacked trials."""
+    ranges = optimizer.ranges
+    names = [name for name in ranges if name not in {one.name for one in optimizer.settings}]
+    names += [one.name for one in optimizer.settings]
+    reads = ", ".join(f"`{name}" + (f"={ranges[name].as_declared()}`" if name in ranges else "`") for name in names)
+    steps = "kernel" if optimizer.row_update is not None else "own step"
+    return f"`{optimizer.name}`" + (f": {optimizer.note}" if optimizer.note else ""), reads, optimizer.state, steps
 
 
 def commands() -> str:

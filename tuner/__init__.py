@@ -26,13 +26,26 @@ The commands of `tuner` are functions of this module, with results as objects. E
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.by_share import by_share
+from tuner.budget.families import (
+    constant,
+    constant_then_decay,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear,
+    pieces,
+    polynomial,
+    step_drops,
+)
+from tuner.budget.step_budget import epochs, examples
 from tuner.design.campaign import Campaign, Round, Sweep
+from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.design.parameter_groups import by_depth, matching, vectors
 from tuner.design.space import SearchSpace, branches
-from tuner.design.workload import Splits, Stream, Workload
+from tuner.design.workload import Workload
 from tuner.errors import Infeasible
 from tuner.registry import register
 
@@ -103,10 +116,15 @@ __all__ = [
     "at_most",
     "branches",
     "by_depth",
+    "by_share",
     "choice",
     "constant",
     "constant_then_decay",
     "cosine",
+    "epochs",
+    "examples",
+    "exponential",
+    "few_widths",
     "fixed",
     "integers",
     "inverse_sqrt",
@@ -116,7 +134,11 @@ __all__ = [
     "matching",
     "maximize",
     "minimize",
+    "padded",
+    "pieces",
+    "polynomial",
     "register",
+    "step_drops",
     "uniform",
     "vectors",
 ]

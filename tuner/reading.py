@@ -94,7 +94,7 @@ class Winner:
         values = [f"  {name} = {value!r}" for name, value in self.point.items()]
         head = (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
-            f"{self.headline.words}; best step {self.step:,} of {study.budget.max_train_steps:,}"
+            f"{self.headline.words}; best step {self.step:,} of {study.length_in_words}"
         )
         return "\n".join(map(shown, [head, *values]))
 

@@ -1,6 +1,7 @@
 """A schedule's rate is a closed form of the step, with one convention at its ends (C8, D22, D23)."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.families import (
+    constant,
+    constant_then_decay,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear,
+    pieces,
+    polynomial,
+    step_drops,
+)
 from tuner.budget.schedules import Piece, Schedule, ScheduleFamily, learning_rates
 from tuner.errors import DeclarationError
 
@@ -23,7 +34,37 @@ FAMILIES = [
     constant_then_decay(0.5, final=0.2, shape="one_minus_sqrt"),
     inverse_sqrt(),
     inverse_sqrt(timescale=30),
+    polynomial(),
+    polynomial(0.5, final=0.2),
+    exponential(),
+    exponential(0.5),
+    step_drops((0.5, 0.75)),
+    step_drops(1 / 3, factor=0.5),
+    pieces(("constant", 0.5), ("linear", 0.3, 0.1), ("constant", 0.2)),
+    pieces(("polynomial", 0.21, 0.4, 3.0), ("exponential", 0.29, 0.01), ("constant", 0.1, 0.005), ("cosine", 0.4, 0.0)),
 ]
+
+
+def parts_again(parts, steps):
+    """Parts over whole steps by the largest remainder, in exact fractions."""
+    exact = [Fraction(part.share).limit_denominator(10**6) * steps for part in parts]
+    lengths = [int(length) for length in exact]
+    while sum(lengths) < steps:
+        lengths[max(range(len(exact)), key=lambda place: (exact[place] - lengths[place], -place))] += 1
+    body: list[float] = []
+    level = 1.0
+    for part, length in zip(parts, lengths, strict=True):
+        p = np.arange(length) / max(length, 1)
+        done = {"constant": 0 * p + 1, "linear": p, "cosine": (1 - np.cos(np.pi * p)) / 2}
+        if part.shape == "exponential":
+            values = level ** (1 - p) * part.end**p
+        elif part.shape == "polynomial":
+            values = part.end + (level - part.end) * (1 - p) ** part.values[0]
+        else:
+            values = level + (part.end - level) * done[part.shape]
+        body += values.tolist()
+        level = part.end
+    return np.array(body)
 
 
 def second_implementation(family, steps, warmup):
@@ -40,6 +81,13 @@ def second_implementation(family, steps, warmup):
     elif family.name == "inverse_sqrt":
         timescale = family.timescale or warmup or 1
         body = (1 + after / timescale) ** -0.5
+    elif family.name == "polynomial":
+        left = (1 - np.arange(len(after)) / len(after)) ** dict(family.settings)["power"]
+        body = family.final + (1 - family.final) * left
+    elif family.name == "exponential":
+        body = np.exp(np.log(family.final) * np.arange(len(after)) / len(after))
+    elif family.parts:
+        body = parts_again(family.parts, len(after))
     elif family.name == "constant_then_decay":
         length = family.decay if isinstance(family.decay, int) else max(1, round(family.decay * steps))
         body = np.r_[np.ones(len(after) - length), decay(family.decay_shape, length)]
@@ -99,6 +147,46 @@ def test_one_minus_sqrt_falls_fast_first():
     assert constant_then_decay(4, shape="one_minus_sqrt").schedule(5).fractions() == pytest.approx(
         (1.0, 1.0, 0.5, 1 - math.sqrt(0.5), 1 - math.sqrt(0.75))
     )
+
+
+def test_a_polynomial_starts_at_the_base_rate_and_ends_above_its_final_fraction():
+    assert polynomial(2.0).schedule(4).fractions() == (1.0, 0.5625, 0.25, 0.0625), "(1 - s / 4) squared"
+    assert polynomial(1.0, final=0.5).schedule(4).fractions() == linear(final=0.5).schedule(4).fractions()
+
+
+def test_an_exponential_decay_multiplies_each_step_by_one_factor_and_reaches_its_end_after_the_last():
+    fractions = exponential(1 / 16).schedule(4 + 2, warmup_steps=2).fractions()
+    assert fractions == (0.5, 1.0, 1.0, 0.5, 0.25, 0.125)
+
+
+def test_drops_multiply_the_rate_at_their_shares():
+    assert step_drops((0.5, 0.75)).schedule(8).fractions() == pytest.approx((1.0,) * 4 + (0.1,) * 2 + (0.01,) * 2)
+    assert step_drops(0.5, factor=0.25).schedule(5, 1).fractions() == (1.0, 1.0, 1.0, 0.25, 0.25)
+
+
+def test_pieces_follow_each_other_over_whole_steps_by_the_largest_remainder():
+    """3.5, 2.1 and 1.4 of 7 steps: one step is left over, and the constant piece has the largest remainder."""
+    schedule = pieces(("constant", 0.5), ("linear", 0.3, 0.1), ("constant", 0.2)).schedule(8, warmup_steps=1)
+    assert [(piece.shape, piece.steps) for piece in schedule.pieces] == [
+        ("warmup", 1), ("constant", 4), ("linear", 2), ("level", 1),
+    ]  # fmt: skip
+    assert schedule.fractions() == pytest.approx((1.0,) * 6 + (0.55, 0.1))
+    assert schedule.decay_start == 5, "the trunk ends where the rate begins to fall"
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 3000), st.sampled_from(["constant", "linear"])
+)
+def test_the_steps_of_pieces_sum_exactly_and_each_is_less_than_a_step_from_its_share(weights, steps, shape):
+    shares = [weight / sum(weights) for weight in weights]
+    family = pieces(*((shape, share, 1.0) for share in shares))
+    made = family.kind.pieces(family, steps, 0)
+    assert sum(piece.steps for piece in made) == steps
+    assert all(abs(piece.steps - share * steps) < 1.0 + 1e-6 for piece, share in zip(made, shares, strict=True))
+
+
+def test_a_piece_that_is_too_short_for_a_step_is_left_out():
+    assert pieces(("constant", 0.999), ("linear", 0.001, 0.5)).schedule(10).fractions() == (1.0,) * 10
 
 
 def test_inverse_sqrt_halves_the_rate_after_three_time_scales():
@@ -164,10 +252,10 @@ def test_a_decay_starts_where_the_trunk_ends():
 
 def test_best_steps_are_late_by_construction_only_where_the_rate_ends_near_zero():
     late = [linear(), cosine(0.05), constant_then_decay(0.2)]
-    assert [family.schedule(100, 10).ends_at_zero for family in late] == [True] * 3
-    assert [family.schedule(100, 10).ends_at_zero for family in (constant(), cosine(0.5), inverse_sqrt(100))] == [
-        False
-    ] * 3
+    late += [polynomial(), exponential(), step_drops((0.5, 0.75)), pieces(("linear", 0.5, 0.01), ("constant", 0.5))]
+    assert [family.schedule(100, 10).ends_at_zero for family in late] == [True] * 7
+    others = [constant(), cosine(0.5), inverse_sqrt(100), polynomial(final=0.2), step_drops(0.5, factor=0.5)]
+    assert [family.schedule(100, 10).ends_at_zero for family in others] == [False] * 5
 
 
 @pytest.mark.parametrize("step", [-1, 100, 1000])
@@ -209,6 +297,37 @@ def test_a_decay_and_a_warmup_must_fit_into_the_budget_together():
         (lambda: ScheduleFamily("constant_then_decay"), "has a decay and needs it; constant_then_decay got None"),
         (lambda: ScheduleFamily("cosine", decay=0.2), "has a decay and needs it; cosine got 0.2"),
         (lambda: Schedule((Piece("constant", 0),)), "at least 1 step, got Piece"),
+        (lambda: linear(final="0.1"), r"fraction of the base rate in 0\.\.1, got 0.1"),
+        (lambda: polynomial(0.0), "the power of a polynomial decay is a number above 0, got 0.0"),
+        (lambda: polynomial(math.nan), "the power of a polynomial decay is a number above 0, got nan"),
+        (lambda: polynomial("2"), "the power of a polynomial decay is a number above 0, got '2'"),
+        (lambda: ScheduleFamily("polynomial"), "the power of a polynomial decay is a number above 0, got None"),
+        (lambda: Piece("polynomial", 5), "the power of a polynomial decay is a number above 0, got None"),
+        (lambda: exponential(0.0), "an exponential decay never reaches 0: its end must be above 0, like 0.01, got 0"),
+        (lambda: Piece("exponential", 5, 1.0, 0.0), "its end must be above 0, like 0.01, got 0"),
+        (lambda: step_drops(()), r"shares of training between 0 and 1, like \(0.5, 0.75\), got \(\)"),
+        (lambda: step_drops((0.5, 1.0)), r"between 0 and 1, like \(0.5, 0.75\), got \(0.5, 1.0\)"),
+        (lambda: step_drops((30, 60)), r"between 0 and 1, like \(0.5, 0.75\), got \(30, 60\)"),
+        (lambda: step_drops((0.7, 0.5)), r"the shares of step_drops ascend, each once, got \(0.7, 0.5\)"),
+        (lambda: step_drops(0.5, factor=1.5), "the factor of a drop lies between 0 and 1, got 1.5"),
+        (lambda: pieces(), "pieces takes at least one piece"),
+        (lambda: pieces("linear"), "piece 1 of the schedule is .*got 'linear'"),
+        (lambda: pieces(("linear", "0.5", 0.1)), r"piece 1 of the schedule is \(shape, share, end\)"),
+        (lambda: pieces(("constant", 0.5), ("linear", 0.5)), "piece 2 of the schedule, linear, needs the fraction"),
+        (lambda: pieces(("constant", 0.5), ("linear", 0.4, 0.0)), r"sum to 1, .*; got 0.5 \+ 0.4 = 0.9"),
+        (lambda: pieces(("stairs", 1.0, 0.0)), "piece 1 of the schedule, stairs: a piece has one of the shapes const"),
+        (lambda: pieces(("warmup", 1.0, 1.0)), "piece 1 of the schedule, warmup: a piece has one of the shapes const"),
+        (lambda: pieces(("constant", 1.5)), "its share of the steps after the warmup must be .*got 1.5"),
+        (lambda: pieces(("linear", math.nan, 0.5)), "its share of the steps after the warmup must be .*got nan"),
+        (lambda: pieces(("linear", 0.5, 0.1), ("linear", 0.5, 1.0)), r"piece 2 .*in 0\.\.0.1: a rate that rises again"),
+        (lambda: pieces(("linear", 0.5, -0.1), ("linear", 0.5, 0.0)), r"piece 1 .*ends at -0.1 .*must end in 0\.\.1"),
+        (lambda: pieces(("exponential", 1.0, 0.0)), "an exponential decay never reaches 0"),
+        (lambda: pieces(("polynomial", 1.0, 0.0)), "polynomial takes its power, above 0, as fourth entry"),
+        (lambda: pieces(("linear", 1.0, 0.0, 2.0)), "no other shape takes one"),
+        (lambda: ScheduleFamily("pieces"), "the shares of a schedule's pieces sum to 1, .*got none"),
+        (lambda: ScheduleFamily("by_share"), "a curve is ascending shares of training from 0 on"),
+        (lambda: Piece("curve", 5, values=(0.0, 0.5, 1.0)), "a curve is ascending shares of training from 0 on"),
+        (lambda: Piece("curve", 5, values=(0.0, 0.5, 1.0, 1.5)), "a curve is ascending shares of training from 0 on"),
     ],
 )
 def test_what_cannot_be_a_schedule_is_refused_with_its_value(declare, message):

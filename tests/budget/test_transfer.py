@@ -5,7 +5,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuner.budget.families import constant, constant_then_decay, cosine, inverse_sqrt, linear
+from tuner.budget.by_share import by_share
+from tuner.budget.families import (
+    constant,
+    constant_then_decay,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear,
+    pieces,
+    polynomial,
+    step_drops,
+)
 from tuner.budget.schedules import Piece, Schedule
 from tuner.budget.transfer import TransferReport, lengthened, transfer_report, trunk_steps
 from tuner.errors import TransferError
@@ -261,3 +272,45 @@ def test_a_cosine_cycle_much_longer_than_the_run_is_worse_than_one_that_fits():
         1: 0.0222, 1.1: 0.0200, 1.25: 0.0197, 1.5: 0.0237, 2: 0.0363, 5: 0.0828,
     }  # fmt: skip
     assert losses[1] < losses[1.5] < losses[2] < losses[5]
+
+
+# --- the families that have no rule of their own (A38, A43)
+
+ASKING = [
+    polynomial(),
+    polynomial(0.5, final=0.1),
+    exponential(),
+    step_drops((0.5, 0.75)),
+    pieces(("constant", 0.5), ("linear", 0.3, 0.1), ("constant", 0.2)),
+    by_share(lambda share: 1.0 - share**3),
+]
+
+
+@pytest.mark.parametrize("family", ASKING, ids=lambda family: family.name)
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_a_family_without_a_rule_asks_and_is_held_or_stretched_as_it_is_told(family, warmup):
+    short = family.schedule(100 + warmup, warmup)
+    with pytest.raises(TransferError, match=r"no rule carries the schedule .*'hold_then_decay'"):
+        lengthened(short, 400 + warmup)
+    held = lengthened(short, 400 + warmup, "hold_then_decay").fractions()
+    assert held[:warmup] == short.fractions()[:warmup]
+    assert held[warmup : warmup + 300] == (1.0,) * 300
+    assert held[warmup + 300 :] == short.fractions()[warmup:]
+    stretched = lengthened(short, 400 + warmup, "rescale").fractions()
+    assert stretched[:warmup] == short.fractions()[:warmup]
+    assert stretched[warmup::4] == pytest.approx(short.fractions()[warmup:], rel=1e-12)
+    assert stretched == pytest.approx(family.schedule(400 + warmup, warmup).fractions(), rel=1e-12)
+
+
+def test_pieces_that_are_constant_then_a_decay_have_the_rule_of_that():
+    written = pieces(("constant", 0.8), ("linear", 0.2, 0.0)).schedule(100)
+    assert written == constant_then_decay(0.2).schedule(100)
+    assert lengthened(written, 300) == lengthened(constant_then_decay(0.2).schedule(100), 300)
+
+
+def test_the_trunk_of_step_drops_and_pieces_is_the_steps_before_the_first_fall():
+    for family in (step_drops((0.6, 0.8)), pieces(("constant", 0.6), ("exponential", 0.4, 0.01))):
+        short = family.schedule(100, 10)
+        assert short.decay_start == 10 + 54
+        assert trunk_steps(short, lengthened(short, 300, "hold_then_decay")) == 64
+        assert trunk_steps(short, lengthened(short, 300, "rescale")) == 64

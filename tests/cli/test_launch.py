@@ -121,7 +121,7 @@ def test_status_counts_trials_by_state(tuner, launched, tmp_path):
     assert row["best_value"] == values[0]
     (_, line) = tuner("status").out.splitlines()
     best = f"{values[0]:.4g}"
-    assert line.split() == ["tiny", "round-1", "4", "4", "complete", "60", "100%", best, "a", "test"], (
+    assert line.split() == ["tiny", "round-1", "4", "4", "complete", "60", "10", "100%", best, "a", "test"], (
         "none is infeasible"
     )
     ranked = json.loads(tuner("trials", "tiny", "--top", "3", "-f", "json").out)

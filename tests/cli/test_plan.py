@@ -13,8 +13,8 @@ def test_trials_steps_cost_and_relevance_are_shown_and_nothing_is_written(tuner,
     run = tuner("plan", study)
     assert run.code == 0, run.err
     first, final = (line.split() for line in run.out.splitlines()[1:3])
-    assert first[:7] == ["1", "12", "searched", "12", "40", "10%", "480"]
-    assert final[-7:-2] == ["4", "400", "100%", "1,600", "77%"]
+    assert first[:8] == ["1", "12", "searched", "12", "40", "6.7", "10%", "480"], "6.7 epochs of 6 steps"
+    assert final[-8:-2] == ["4", "400", "66.7", "100%", "1,600", "77%"]
     assert not (tmp_path / "runs").exists()
     bought = tuner("plan", study, "--total-steps", 4000)
     assert "round 1: trials=60, max_train_steps=40" in bought.err, "half of 4,000 buys 5 long trials, 4 are declared"
@@ -34,7 +34,7 @@ def test_where_the_sweep_finds_the_budget_a_total_buys_trials_of_one_length(tune
     assert run.code == 0, run.err
     first, final = (line.split() for line in run.out.splitlines()[1:3])
     assert first[:5] == ["1", "46", "searched", "46", "60"]
-    assert final[-6:-3] == ["60", "100%", "240"]
+    assert final[-7:-3] == ["60", "10", "100%", "240"], "50 examples in batches of 8 are 6 steps an epoch"
     assert "declared in the study file" in run.err
     assert "  round 1: trials=46\n  round 2: promote=2, fresh=2\n" in run.err
     assert not (tmp_path / "runs").exists()

@@ -1,10 +1,13 @@
 """A campaign that cannot be is refused when it is declared, with the value, the rule and the way out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from tuner.budget.by_share import by_share
 from tuner.budget.families import cosine
+from tuner.budget.step_budget import epochs, examples
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.hyperparameters import choice, fixed, log_uniform, uniform
 from tuner.design.objective import at_most, minimize
@@ -86,7 +89,7 @@ def test_what_is_no_workload_is_refused(workload, message):
         ({"optimizer": "AdamW"}, "got 'AdamW'; did you mean 'adamw'"),
         ({"sweep": True}, r"sweep is made by Sweep\(...\), got True"),
         ({"schedule": "cosine"}, r"schedule is made by constant\(\), linear\(\), .*got 'cosine'"),
-        ({"schedule": cosine}, r"schedule is made by constant\(\), .*got <function cosine"),
+        ({"schedule": cosine}, r"schedule=cosine is the function itself; call it: schedule=cosine\(\.\.\.\)"),
         ({"regime": "compute-bound"}, "regime is one of compute_bound, .*got 'compute-bound'"),
         ({"evaluations": 0}, "evaluations must be a whole number of at least 1, got 0"),
         ({"keep_best": 0}, "keep_best must be a whole number of at least 1, got 0"),
@@ -233,3 +236,104 @@ def test_a_workload_augments_where_it_declares_so():
 
     assert Augmented().augments
     assert not Toy().augments
+
+
+# --- schedules, warmup and lengths in other words
+
+
+def test_a_schedule_may_be_a_function_of_the_share_of_training():
+    campaign = Campaign(Toy(), [FIRST], schedule=lambda share: 1.0 - share)
+    assert campaign.rates == by_share(lambda share: 1.0 - share)
+    assert replace(campaign, seed=1).rates == campaign.rates
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"warmup": 0.0}, "warmup is a share of the steps of round 1, between 0 and 1, like 0.05, got 0.0"),
+        ({"warmup": 100}, "between 0 and 1, like 0.05, got 100; a number of steps is warmup_steps"),
+        ({"warmup": math.nan}, "between 0 and 1, like 0.05, got nan"),
+        ({"warmup": "5%"}, "between 0 and 1, like 0.05, got '5%'"),
+        ({"warmup": 0.05, "warmup_steps": 10}, "warmup = 0.05 and warmup_steps = 10 both say how long the warmup is"),
+        ({"warmup": 0.3}, r"warmup = 0.3 is 30% of round 1, and more than 20% leaves .*if you mean it, warmup_steps"),
+        ({"evaluate_every": 0}, "evaluate_every must be a whole number of at least 1, got 0"),
+        ({"evaluate_every": 10, "evaluations": 30}, "evaluations = 30 and evaluate_every = 10 both say how often"),
+        ({"schedule": lambda share: math.nan}, "gives nan at the share 0 of training, which is no learning rate"),
+        ({"evaluations": epochs(1)}, "evaluations must be a whole number of at least 1, got TrainingLength"),
+        ({"seed": epochs(1)}, "seed must be a whole number of at least 0, got TrainingLength"),
+    ],
+)
+def test_what_a_campaign_cannot_train_is_refused(settings, message):
+    with pytest.raises(DeclarationError, match=message):
+        Campaign(Toy(), [FIRST], **settings)
+
+
+def test_a_warmup_of_a_share_is_that_of_the_steps_of_round_1():
+    campaign = Campaign(Toy(), [FIRST], warmup=0.05)
+    assert [campaign.with_warmup(steps).warmup_steps for steps in (1000, 1010, 7)] == [50, 50, 1]
+    assert campaign.with_warmup(1000).with_warmup(2000).warmup_steps == 50, "steps are not a share any more"
+    assert Campaign(Toy(), [FIRST], warmup_steps=7).with_warmup(1000).warmup_steps == 7
+
+
+def in_epochs(**changes):
+    declared = {
+        "rounds": [replace(FIRST, max_train_steps=epochs(2)), LAST],
+        "production_steps": epochs(20),
+        "warmup_steps": examples(100),
+        "evaluate_every": epochs(0.1),
+        "sweep": Sweep(start_steps=epochs(1), max_steps=examples(80_000)),
+    }
+    return Campaign(Toy(), **declared | changes)
+
+
+def test_lengths_in_epochs_and_examples_become_steps_once_the_data_are_known():
+    """1,003 examples in batches of 8 are 125 steps an epoch."""
+    campaign = in_epochs()
+    assert not campaign.is_in_steps
+    resolved = campaign.in_steps(1003)
+    assert resolved.is_in_steps
+    assert resolved.rounds[0].max_train_steps == 250
+    assert (resolved.production_steps, resolved.warmup_steps, resolved.evaluate_every) == (2500, 13, 13)
+    assert (resolved.sweep.start_steps, resolved.sweep.max_steps) == (125, 10_000)
+    assert resolved.in_steps(5) is resolved
+    assert resolved.budget(2500).evaluation_steps[:2] == (13, 26)
+    assert resolved.budget(5).evaluation_steps == (5,)
+
+
+def test_what_is_wrong_in_steps_is_found_when_they_are_known():
+    with pytest.raises(DeclarationError, match=r"start_steps must lie in 1\.\.max_steps, got 125 and 100"):
+        in_epochs(sweep=Sweep(start_steps=epochs(1), max_steps=100)).in_steps(1003)
+    with pytest.raises(DeclarationError, match="round 1 declares 250 steps, more than production_steps = 200"):
+        in_epochs(production_steps=200).in_steps(1003)
+
+
+def test_examples_of_a_stream_are_steps_and_its_epochs_are_refused():
+    stream = Campaign(Toy(), [replace(FIRST, max_train_steps=examples(8000))])
+    assert stream.in_steps(None).rounds[0].max_train_steps == 1000
+    with pytest.raises(DeclarationError, match="is a stream, which has no epochs; write a number of steps, or exampl"):
+        in_epochs().in_steps(None)
+
+
+SEARCHED = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), batch_size=choice(8, 16))
+BRANCHED = SearchSpace(
+    optimizer=branches(
+        sgd={"learning_rate": log_uniform(1e-3, 1.0), "batch_size": choice(8, 16)},
+        adamw={"learning_rate": log_uniform(1e-4, 1e-1)},
+    )
+)
+FIXED = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), batch_size=fixed(16))
+
+
+@pytest.mark.parametrize("space", [SEARCHED, BRANCHED])
+def test_epochs_are_refused_where_the_batch_size_is_searched(space):
+    rounds = [Round("x", trials=8, space=space, max_train_steps=epochs(2))]
+    with pytest.raises(DeclarationError, match=r"max_train_steps = epochs\(2\) would give trials of different .*\(A11"):
+        Campaign(Toy(), rounds).in_steps(1003)
+    assert Campaign(Toy(), [replace(rounds[0], max_train_steps=250)]).in_steps(1003).rounds[0].max_train_steps == 250
+
+
+def test_a_fixed_batch_size_of_all_rounds_counts_and_different_ones_are_refused():
+    first = Round("x", trials=8, space=FIXED, max_train_steps=epochs(2))
+    assert Campaign(Toy(), [first]).in_steps(1003).rounds[0].max_train_steps == 2 * 62
+    with pytest.raises(DeclarationError, match="batch_size differs between trials here"):
+        Campaign(Toy(), [first, Round("y", trials=8, space=SPACE)]).in_steps(1003)

@@ -16,6 +16,7 @@ from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.making import exact_group
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.training.split_metrics import Gathered
 
 STEPS = 4
 
@@ -29,7 +30,7 @@ class Scores:
     """The AUC of one class, from all logits; what else is returned shows other types, and random numbers."""
 
     select_by = maximize("validation/auc")
-    not_averaged = ("logits", "positive", "halves", "label")
+    not_averaged: tuple[str, ...] = ("logits", "positive", "halves", "label")
     evaluation_batch_size = 50  # short batches at the end
 
     def metrics(self, model, batch):
@@ -87,7 +88,7 @@ def test_a_few_trials_at_a_time_measure_the_same(monkeypatch):
 def test_values_of_other_bits_are_noticed_though_every_metric_is_the_same(monkeypatch):
     """An AUC stays the same where all scores are one bit larger; the loss does not show it either."""
 
-    class OnlyRanks(scored(Mlp)):
+    class OnlyRanks(Scores, Mlp):
         not_averaged = ("score", "positive")
 
         def metrics(self, model, batch):
@@ -98,10 +99,10 @@ def test_values_of_other_bits_are_noticed_though_every_metric_is_the_same(monkey
 
     group = group_of(OnlyRanks())
     assert set(GroupEvaluation(group).of([0, 1, 2])) == {0, 1, 2}
-    whole = evaluation.Gathered.whole
+    of_trials = Gathered.of_trials
 
     def a_little_larger(self, total):
-        found = whole(self, total)
+        found = of_trials(self, total)
         return {
             name: values * (1.0 + 1e-12) if values.is_floating_point() else values for name, values in found.items()
         }
@@ -112,7 +113,7 @@ def test_values_of_other_bits_are_noticed_though_every_metric_is_the_same(monkey
 
     def changed(self, split):
         with monkeypatch.context() as patched:
-            patched.setattr(evaluation.Gathered, "whole", a_little_larger)
+            patched.setattr(Gathered, "of_trials", a_little_larger)
             return of_split(self, split)
 
     monkeypatch.setattr(GroupEvaluation, "_of_split", changed)
@@ -120,7 +121,8 @@ def test_values_of_other_bits_are_noticed_though_every_metric_is_the_same(monkey
     assert together.refused == "other bits than those of each trial alone"
 
 
-class Lists(scored(Mlp)):
+class Lists(Mlp):
+    select_by = maximize("validation/auc")
     not_averaged = ("logits",)
 
     def metrics(self, model, batch):
@@ -143,7 +145,7 @@ def test_values_too_many_for_all_trials_at_once_are_evaluated_one_by_one(monkeyp
     assert "too many for all trials at once" in together.refused
 
 
-class Raises(scored(Mlp)):
+class Raises(Scores, Mlp):
     """Raises for trials whose scores are large on average: for some, and not for all."""
 
     limit = 0.0

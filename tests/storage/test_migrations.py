@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
-from tuner.records import Checkpoint, Claim, Inherited, Numerics, PrefixKey, State, TrialUpdate
+from tuner.records import Checkpoint, Claim, GroupRecord, Inherited, Numerics, PrefixKey, State, TrialUpdate
 from tuner.records.conclusions import (
     Adoption,
     BudgetRecord,
@@ -138,6 +138,19 @@ def test_pins_and_what_was_taken_over_are_kept(
     assert ledger.trial(study_id, mine.trial.number).inherited == Inherited()
 
 
+def test_the_groups_of_a_trial_are_kept_until_others_come(
+    ledger: Ledger, study_id: int, claim: Callable[..., list[Claim]]
+) -> None:
+    (mine,) = claim()
+    groups = (GroupRecord("head.*", 0.1, 0.0, 12, ("head.weight", "naïve|name")), GroupRecord("rest", 1.0, 1.0, 2, ()))
+    assert ledger.trial(study_id, mine.trial.number).groups == ()
+    ledger.record([TrialUpdate(mine.trial_id, mine.fence, 10, groups=groups)])
+    ledger.record([TrialUpdate(mine.trial_id, mine.fence, 20)])
+    assert ledger.trial(study_id, mine.trial.number).groups == groups
+    ledger.record([TrialUpdate(mine.trial_id, mine.fence, 20, groups=())])
+    assert ledger.trial(study_id, mine.trial.number).groups == ()
+
+
 @pytest.fixture
 def before_records(tmp_path: Path) -> Iterator[Ledger]:
     """A Ledger that tuner 0.1 wrote when conclusions were plain JSON: a sweep, two rounds, an adoption, a score."""
@@ -204,3 +217,4 @@ def test_trials_and_numerics_of_before_are_read(before_records: Ledger) -> None:
     assert [kept.kind for kept in whole.checkpoints if kept.prefix is not None] != []
     assert {kept.prefix.numerics for kept in whole.checkpoints if kept.prefix is not None} == {whole.numerics}
     assert {record.state for name in rows for record in before_records.trials(rows[name])} == {State.COMPLETE}
+    assert {record.groups for record in before_records.trials(rows["round-1"])} == {()}, "they were not recorded then"

@@ -1,5 +1,6 @@
 """A study is started once; going on with it under another declaration is an error that names the keys."""
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,7 +9,9 @@ from threading import Barrier
 import pytest
 from sqlalchemy import text
 
-from tuner.budget.families import cosine
+from tuner.budget.by_share import by_share
+from tuner.budget.families import cosine, exponential, pieces, polynomial, step_drops
+from tuner.budget.schedules import ScheduleFamily
 from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Range, choice, log_uniform, uniform
 from tuner.design.points import Point
@@ -18,7 +21,8 @@ from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import State
 from tuner.records.conclusions import FusionChoice, FusionChoices, RegimeVerdict, StudyProfile
-from tuner.storage.codec import point_from, point_text, study_from, study_text
+from tuner.rounds.plan import trial_at
+from tuner.storage.codec import point_from, point_text, schedule_from, study_from, study_text
 from tuner.storage.store import Ledger, open_ledger
 
 
@@ -49,6 +53,59 @@ def test_every_kind_of_space_survives(study: Study, space: SearchSpace) -> None:
     read = study_from(study_text(declared))
     assert read == declared
     assert repr(read.fixed) == repr(declared.fixed)
+
+
+FAMILIES = [
+    polynomial(3.0, final=0.1),
+    exponential(0.05),
+    step_drops((1 / 3, 0.8), factor=0.3),
+    pieces(("constant", 0.5), ("polynomial", 0.3, 0.1, 2.0), ("constant", 0.2)),
+    by_share(lambda share: math.exp(-3.0 * share) if share < 0.7 else 0.01),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_kind_of_schedule_comes_back_with_its_rates(ledger: Ledger, study: Study, family: ScheduleFamily) -> None:
+    declared = replace(study, schedule=family)
+    trial = trial_at(declared, 0, Point.of({"learning_rate": 0.1, "dropout": 0.0}), "by hand")
+    ledger.start_study("digits", declared, "f", trials=[trial])
+    row = ledger.study("digits", "round-1")
+    assert row.study.schedule == family
+    (record,) = ledger.trials(row.study_id)
+    assert record.schedule == trial.schedule
+    assert record.schedule is not None
+    assert record.schedule.fractions() == family.schedule(100, declared.warmup_steps).fractions()
+    ledger.start_study("digits", declared, "f")
+
+
+def test_a_changed_schedule_function_is_refused_and_the_place_is_shown(ledger: Ledger, study: Study) -> None:
+    was = by_share(lambda share: math.exp(-3.0 * share))
+    now = by_share(lambda share: math.exp(-3.0 * share) if share < 0.7 else 0.01)
+    assert len(repr(was.curve)) > 2000
+    ledger.start_study("digits", replace(study, schedule=was), "f")
+    with pytest.raises(StudyChanged, match=r"schedule\.curve: was .*, is now ") as told:
+        ledger.start_study("digits", replace(study, schedule=now), "f")
+    assert all(len(line) < 600 for line in str(told.value).splitlines()), "it is read on a terminal"
+    renamed = by_share(lambda position: math.exp(-3.0 * position))
+    ledger.start_study("digits", replace(study, schedule=renamed), "f")
+
+
+def test_a_schedule_of_damaged_numbers_is_refused_when_it_is_read(study: Study) -> None:
+    text = study_text(replace(study, schedule=by_share(lambda share: 1.0 - 0.5 * share)))
+    with pytest.raises(StorageError, match="a curve is ascending shares of training"):
+        study_from(text.replace('"curve": [0.0,', '"curve": [0.3, 0.2, 0.0,'))
+    with pytest.raises(StorageError, match="a curve is ascending shares of training"):
+        schedule_from('{"pieces": [{"shape": "curve", "steps": 5, "start": 1.0, "end": 0.5, "values": [0, 1, 2]}]}')
+
+
+def test_a_study_of_a_version_that_did_not_know_the_number_of_examples_goes_on(ledger: Ledger, study: Study) -> None:
+    first = ledger.start_study("digits", study, "f")
+    again = ledger.start_study("digits", replace(study, num_examples=1000), "f")
+    assert again == first
+    assert again.study.length_in_words == "100 steps", "what is not known is not shown"
+    known = replace(study, name="round-2", num_examples=1000, batch_size=300)
+    assert ledger.start_study("digits", known, "f").study.length_in_words == "100 steps (33.3 epochs)"
+    ledger.start_study("digits", replace(known, num_examples=999), "f")  # the digest of the data compares the data
 
 
 def test_the_types_and_the_order_of_a_point_survive() -> None:

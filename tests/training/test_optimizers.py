@@ -1,15 +1,23 @@
 """Every optimizer against formulas written here from the papers, in float64; what it keeps; what it is refused for."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support.fusing import meaning, trained_alone, trained_together
+from support.tiny import StopAt, Tiny, setting_for, tiny_study
 from torch import nn
 
-from tuner.design.optimizers import OPTIMIZERS, ParameterGroup, one_group
+from tuner import SearchSpace, Splits, Workload, log_uniform, matching, vectors
+from tuner.design.optimizers import OPTIMIZERS, ParameterGroup, one_group, optimizer_named
+from tuner.errors import NotFusible, WorkloadError
+from tuner.rounds.plan import planned_trials
 from tuner.training.compiler import plain_step
 from tuner.training.optimizers import make_optimizer, settle_sparse, state_bytes
+from tuner.training.preflight import check_workload, checkpoint_bytes
+from tuner.training.trial_run import TrialRun
 
 STEPS = 50
 
@@ -99,7 +107,7 @@ def lion(w, g, s, t, rate, decay, beta1, beta2):
 
 BETAS = {"one_minus_beta1": 0.2, "one_minus_beta2": 0.03, "epsilon": 1e-6}
 # The settings of a point, the second implementation, and its arguments.
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
     "sgd": ({"momentum": 0.8, "nesterov": True}, sgd, {"momentum": 0.8, "nesterov": True}),
     "adam": (BETAS, adam, {"beta1": 0.8, "beta2": 0.97, "eps": 1e-6}),
     "adamw": (BETAS, adamw, {"beta1": 0.8, "beta2": 0.97, "eps": 1e-6}),
@@ -160,7 +168,7 @@ def test_fifty_updates_are_those_of_a_second_implementation(name):
 # --- What it keeps ------------------------------------------------------------------------------------------------
 
 # What its record says, and by settings the bytes of state for each of 6 x 40 float32 weights of a matrix.
-KEPT = {
+KEPT: dict[str, tuple[str, list[tuple[dict[str, Any], float]]]] = {
     "sgd": ("none, 4 with momentum", [({}, 0.0), ({"one_minus_momentum": 0.1}, 4.0)]),
     "adam": ("8", [({}, 8.0)]),
     "adamw": ("8", [({}, 8.0)]),
@@ -239,3 +247,174 @@ def test_a_sparse_step_of_adagrad_by_hand():
 def test_who_takes_no_sparse_gradients_names_who_does(name):
     with pytest.raises(TypeError, match=f"{name} takes no sparse gradients.*'adagrad', 'sgd', or torch.optim.Spars"):
         trained(name, True, {}, steps=1)
+
+
+# --- What a study makes itself ------------------------------------------------------------------------------------
+
+
+class TwoGroups(Tiny):
+    """The last layer at ten times the rate, vectors without decay."""
+
+    def parameter_groups(self, model, point):
+        return [vectors(decay=0.0), matching("4.*", rate=10.0)]
+
+
+def hands_on(groups, point):
+    return torch.optim.RMSprop(groups, momentum=0.5)
+
+
+def of_the_rate_of_the_point(groups, point):
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    return torch.optim.SGD(parameters, lr=point["learning_rate"])
+
+
+def with_multiples_of_its_own(groups, point):
+    (everything,) = groups
+    first, *rest = everything["params"]
+    return torch.optim.SGD([{"params": [first], "lr_factor": 0.1, "lr": 0.1 * everything["lr"]}, {"params": rest}],
+                           lr=everything["lr"])  # fmt: skip
+
+
+def rate_of_its_own(groups, point):
+    return torch.optim.SGD([parameter for group in groups for parameter in group["params"]], lr=0.3)
+
+
+def leaves_out(groups, point):
+    return torch.optim.SGD(groups[0]["params"][1:], lr=point["learning_rate"])
+
+
+def takes_another(groups, point):
+    return torch.optim.SGD([*groups, {"params": [torch.zeros(3, requires_grad=True)]}], lr=groups[0]["lr"])
+
+
+def with_a_schedule(groups, point):
+    made = torch.optim.SGD(groups)
+    return [made], [torch.optim.lr_scheduler.StepLR(made, 10)]
+
+
+def a_class(groups, point):
+    return torch.optim.SGD
+
+
+def nothing(groups, point):
+    return None
+
+
+def asks_for_more(groups, point):
+    return torch.optim.SGD(groups, momentum=point["momentum"])
+
+
+class SharpnessAware(torch.optim.SGD):
+    def step(self, closure=None):
+        assert closure is not None, "SharpnessAware needs a closure"
+
+
+def asserts_a_closure(groups, point):
+    return SharpnessAware(groups)
+
+
+def prepared(given, tmp_path, workload=None, **space):
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), **space)
+    study = tiny_study(optimizer=optimizer_named(given), space=space)
+    return setting_for(study, tmp_path, workload), planned_trials(study)[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "workload"),
+    [
+        (hands_on, Tiny()),
+        (hands_on, TwoGroups()),
+        (of_the_rate_of_the_point, Tiny()),
+        (with_multiples_of_its_own, Tiny()),
+        (torch.optim.RMSprop, TwoGroups()),
+        (torch.optim.Rprop, Tiny()),
+    ],
+)
+def test_what_a_study_makes_itself_is_tried_saved_and_loaded(given, workload, tmp_path):
+    setting, trial = prepared(given, tmp_path, workload)
+    check_workload(setting, trial)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "workload", "message"),
+    [
+        (
+            rate_of_its_own,
+            Tiny(),
+            r"function test_optimizers\.rate_of_its_own sets the learning rate 0\.3, .* as \"lr_f",
+        ),
+        (of_the_rate_of_the_point, TwoGroups(), r"loses the rate 10 of a parameter group; .* with their \"lr_factor\""),
+        (leaves_out, Tiny(), r"leaves out parameters of the model: 0\.weight; hand on all groups"),
+        (takes_another, Tiny(), r"takes tensors that are no trained parameters of the model: one of the form \(3,\)"),
+        (
+            with_a_schedule,
+            Tiny(),
+            r"must build a torch\.optim\.Optimizer, got a tuple; the optimizer alone: the schedule is",
+        ),
+        (a_class, Tiny(), "got <class 'torch.optim.sgd.SGD'>; call the class with the groups"),
+        (nothing, Tiny(), r"the function test_optimizers\.nothing must build a torch\.optim\.Optimizer, got None"),
+        (asks_for_more, Tiny(), r"^the optimizer test_optimizers\.asks_for_more cannot be made: KeyError: 'momentum'"),
+        (torch.optim.SparseAdam, Tiny(), "the optimizer's step failed with RuntimeError: SparseAdam does not support"),
+        (asserts_a_closure, Tiny(), "the optimizer's step failed with AssertionError: SharpnessAware needs a closure"),
+    ],
+)
+def test_what_cannot_train_is_one_error_before_anything_is_trained(given, workload, message, tmp_path):
+    with pytest.raises(WorkloadError, match=message) as raised:
+        check_workload(*prepared(given, tmp_path, workload))
+    assert "\n" not in str(raised.value)
+
+
+def loses_decay(groups, point):
+    return torch.optim.SGD([{**group, "weight_decay": 0.0} for group in groups])
+
+
+def test_a_weight_decay_that_gets_lost_is_refused(tmp_path):
+    class HalfDecay(Tiny):
+        def parameter_groups(self, model, point):
+            return [matching("0.*", decay=0.5)]
+
+    with pytest.raises(WorkloadError, match=r"loses the weight decay 0\.05 of a parameter group"):
+        check_workload(*prepared(loses_decay, tmp_path, HalfDecay(), weight_decay=0.1))
+
+
+def test_a_class_is_called_with_what_the_point_has_of_its_keywords_and_without_weight_decay(tmp_path):
+    setting, trial = prepared(torch.optim.AdamW, tmp_path, eps=1e-6)
+    made = TrialRun(setting, trial).optimizer
+    assert (made.defaults["eps"], made.defaults["weight_decay"], made.defaults["betas"]) == (1e-6, 0.0, (0.9, 0.999))
+    setting, trial = prepared(torch.optim.AdamW, tmp_path, TwoGroups(), weight_decay=0.2)
+    groups = TrialRun(setting, trial).optimizer.param_groups
+    assert {(group["weight_decay"], group.get("lr_factor", 1.0)) for group in groups} >= {(0.0, 1.0), (0.2, 10.0)}
+
+
+class Words(Tiny):
+    """Whole numbers of six words and their sum, by an embedding with sparse gradients alone."""
+
+    def model(self, point):
+        return nn.Sequential(nn.EmbeddingBag(20, 2, mode="sum", sparse=True))
+
+    def data(self):
+        x = torch.randint(0, 20, (80, 6), generator=torch.Generator().manual_seed(0))
+        y = (x.sum(1) > 57).long()
+        return Splits(training=(x[:50], y[:50]), validation=(x[50:], y[50:]))
+
+    augment = Workload.augment
+
+
+@pytest.mark.parametrize("given", ["adagrad", torch.optim.SparseAdam, torch.optim.Adagrad, "sgd"])
+def test_sparse_gradients_train_alone_and_resume_and_are_refused_in_a_group(given, tmp_path):
+    study = tiny_study(
+        optimizer=optimizer_named(given), space=SearchSpace(learning_rate=log_uniform(1e-2, 1e-1)), num_trials=2
+    )
+    trials = planned_trials(study)
+    check_workload(setting_for(study, tmp_path, Words()), trials[0])
+    assert checkpoint_bytes(TrialRun(setting_for(study, tmp_path, Words()), trials[0])) >= 2 * 160
+    alone = trained_alone(setting_for(study, tmp_path / "alone", Words()), trials)
+    recorder = trained_alone(setting_for(study, tmp_path / "stopped", Words(), stop=StopAt(14)), trials[:1])
+    trained_alone(setting_for(study, tmp_path / "stopped", Words()), trials[:1], recorder)
+    one, other = (
+        meaning(known, tmp_path / folder, trials[0]) for known, folder in ((alone, "alone"), (recorder, "stopped"))
+    )
+    assert one == other
+    with pytest.raises(NotFusible, match=r"module 0 has sparse gradients, which a stack of trials does not"):
+        trained_together(setting_for(study, tmp_path / "together", Words()), trials)

@@ -17,10 +17,10 @@ from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training import fetching
 from tuner.training.batches import Split, TrainingBatches
+from tuner.training.data_checks import random_example
 from tuner.training.evaluation import evaluate
 from tuner.training.host_generators import HOST
 from tuner.training.models import build_model
-from tuner.training.random_examples import random_example
 from tuner.training.randomness import callers_generators_restored, epoch_seed, example_seeds, examples_seed
 from tuner.training.trial_run import TrialRun
 

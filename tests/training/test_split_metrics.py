@@ -20,6 +20,7 @@ from tuner.training.evaluation import evaluate
 from tuner.training.finite import check_validation
 from tuner.training.first_look import first_look
 from tuner.training.preflight import check_workload
+from tuner.training.split_metrics import Gathered
 
 
 def auc(score, positive):
@@ -193,7 +194,7 @@ class Sometimes(Ranked):
 def test_where_there_is_no_value_nothing_is_recorded_and_no_checkpoint_is_kept(tmp_path):
     _, recorder = trained(Ranked(), tmp_path / "whole", ranked_study(keep_best=1))
     values = curve(recorder, "validation/auc")
-    best, _ = maximize("validation/auc").best(values.items())
+    best = max(values, key=lambda step: (values[step], -step))
     missing = [5, 10, 15, 20, 24].index(best) + 1
     update, recorder = trained(Sometimes(missing), tmp_path / "some", ranked_study(keep_best=1))
     del values[best]
@@ -342,7 +343,7 @@ def test_a_workload_with_metrics_of_the_whole_split_passes(tmp_path):
         (returning({"auc": 0.5}, metrics=metrics_with(score=lambda batch: ["a"] * len(batch[0]))),
          "or be a list of 2 tensors, got list of 2"),
         (returning({"auc": 0.5}, metrics=metrics_with(score=lambda batch: batch[0][:, : len(batch[0])])),
-         r"returned 'score' as \(6,\) for each example, and as \(2,\) in a later batch; .*a list of one tensor"),
+         r"as \(6,\) of torch.float64 for each example, and as \(2,\) .* in another batch; .*a list of one tensor"),
     ],
 )  # fmt: skip
 def test_wrong_metrics_are_one_clear_error_before_anything_is_trained(workload, words, tmp_path):
@@ -439,3 +440,30 @@ def test_values_that_nothing_would_read_are_refused():
         DeclarationError, match="not_averaged names 'loss', which nothing would read: declare split_metrics"
     ):
         Campaign(Unread(), [Round("a", trials=1, space=SearchSpace(learning_rate=log_uniform(1e-3, 1.0)))])
+
+
+def test_more_examples_than_were_expected_find_room():
+    """Where `num_examples` counts the nodes of a graph, a split holds more of them than graphs."""
+    found = Gathered("Graphs", CPU, size=2)
+    for start in range(0, 30, 10):
+        found.add("nodes", torch.arange(start, start + 10))
+    assert found.whole(30)["nodes"].tolist() == list(range(30))
+    with pytest.raises(WorkloadError, match="returned 'nodes' for 30 of 31 examples; return the same names for each"):
+        found.whole(31)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.zeros(2, 3), torch.zeros(2, 4)),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int64)),
+        ([torch.zeros(2), torch.zeros(2)], torch.zeros(2)),
+        (torch.zeros(2), [torch.zeros(2), torch.zeros(2)]),
+    ],
+)
+def test_values_of_one_name_have_one_form(one, other):
+    found = Gathered("Mixed", CPU, size=4)
+    found.add("x", one)
+    found.add("x", one)
+    with pytest.raises(WorkloadError, match=r"Mixed.metrics returns 'x' as .* in another batch; where examples differ"):
+        found.add("x", other)

@@ -11,7 +11,7 @@ from tuner.training.workload_digests import workload_parts
 SOURCE = """
 import torch
 from torch import nn
-from tuner import Splits, Workload, minimize
+from tuner import Splits, Workload, matching, minimize
 
 class Block(nn.Module):
     def __init__(self):
@@ -25,6 +25,10 @@ class Small(Workload):
     batch_size = 8
     select_by = minimize("validation/loss")
     width = 4
+    no_decay = "vectors"
+
+    def parameter_groups(self, model, point):
+        return [matching("layer.weight", decay=0.0)]
 
     def data(self):
         x = torch.arange(32.0).reshape(8, 4)
@@ -59,6 +63,28 @@ def parts_of(folder, source):
     return workload_parts(workload, identifier.whole)
 
 
+def test_what_a_workload_does_about_batches_is_a_part_where_it_is_declared(tmp_path):
+    collating = (
+        SOURCE
+        + """
+    def collate(self, examples):
+        return examples
+
+    def lengths(self):
+        return [1, 2, 3, 4]
+"""
+    )
+    data = "Splits(training=(x[:4],), validation=(x[4:],))"
+    collating = collating.replace(data, "Splits(training=list(zip(x[:4])), validation=list(zip(x[4:])))")
+    before = parts_of(tmp_path, collating)
+    assert {"collate", "batches by length"}.isdisjoint(parts_of(tmp_path, SOURCE))
+    other = parts_of(tmp_path, collating.replace("return examples", "return examples[::-1]"))
+    assert {name for name in before if before[name] != other[name]} == {"collate"}
+    sorted_otherwise = parts_of(tmp_path, collating.replace("[1, 2, 3, 4]", "[4, 3, 2, 1]"))
+    changed = {name for name in before if before[name] != sorted_otherwise[name]}
+    assert changed == {"batches by length", "training data"}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "part"),
     [
@@ -72,6 +98,8 @@ def parts_of(folder, source):
         ("generator):\n        return batch", "generator):\n        return (batch[0] + 1,)", {"augmentation"}),
         ("training=(x[:4],)", "training=(x[1:5],)", {"training data"}),
         ("width = 4", "width = 8", {"attribute width"}),
+        ("decay=0.0", "decay=0.5", {"optimizer parameter groups"}),
+        ('no_decay = "vectors"', "no_decay = None", {"attribute no_decay"}),
         ("batch_size = 8", "batch_size = 4", set()),  # declared: told apart by its own name
         ("class Small", "# a remark\nclass Small", set()),
     ],
@@ -79,4 +107,4 @@ def parts_of(folder, source):
 def test_a_change_moves_the_digest_of_its_own_part(tmp_path, old, new, part):
     assert old in SOURCE
     before, after = parts_of(tmp_path, SOURCE), parts_of(tmp_path, SOURCE.replace(old, new))
-    assert {name for name in before if before[name] != after[name]} == part
+    assert {name for name in before | after if before.get(name) != after.get(name)} == part

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tuner.design.study import UNKNOWN
 from tuner.records import State
 from tuner.shown import shown
 from tuner.storage.store import Ledger
@@ -31,6 +32,7 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
         "campaign": row.campaign, "study": row.study.name, "goal": row.study.goal, "trials": len(records),
         **{state.value: count for state, count in counts.items()},
         "max_train_steps": budget,
+        "epochs": row.study.in_epochs(budget),
         "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
         "best_value": _best_value(ledger, row, {record.number for record in records if record.state is State.COMPLETE}),
         "identity": _identity(row),
@@ -59,7 +61,8 @@ def in_words(frame: pd.DataFrame) -> pd.DataFrame:
     goal = frame["goal"].where(frame["goal"] != frame["goal"].shift(), "")
     shown_rows = frame.assign(states=words, goal=goal).rename(columns={"steps_done": "done", "best_value": "best"})
     some = ["identity"] if shown_rows["identity"].str.startswith("weaker").any() else []
-    return shown_rows[["campaign", "study", "trials", "states", "max_train_steps", "done", "best", *some, "goal"]]
+    both = ["max_train_steps", *["epochs"] * bool(shown_rows["epochs"].ne(UNKNOWN).any())]
+    return shown_rows[["campaign", "study", "trials", "states", *both, "done", "best", *some, "goal"]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ pieces for a number of steps. Shapes and families are records: those of this pac
 plugins and study files can register more.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,11 @@ Role = Literal["warmup", "hold", "decay"]
 Setting = float | int | str
 
 
+def _none(of: object) -> str:
+    """No fault."""
+    return ""
+
+
 @dataclass(frozen=True, eq=False)
 class Shape:
     """A curve of the learning rate that a piece of a schedule can have.
@@ -37,6 +43,7 @@ class Shape:
     scales_end: whether `end` is a number of steps, which grows where the piece is stretched.
     alone: how a schedule that is one such piece after its warmup is carried to a longer run; None: no rule (A38).
     after_hold: whether it may end a schedule whose constant part gets longer in a longer run (A41).
+    fault: of a piece, why it cannot be, "" where it can: of stored pieces, too.
     """
 
     name: str
@@ -47,6 +54,7 @@ class Shape:
     scales_end: bool = False
     alone: Mode | None = None
     after_hold: bool = False
+    fault: Callable[["Piece"], str] = _none
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +69,8 @@ class ScheduleKind:
     importable: whether a study that was run elsewhere can be imported with it.
     unknown: empty where the pieces are those that were trained; else what is known of the rate instead, as a phrase.
     falls: of an unknown one: True where the rate is known to fall.
+    words: what the rate does after the warmup, as one phrase.
+    fault: of a declaration, why it cannot be, "" where it can: of stored declarations, too.
     """
 
     name: str
@@ -70,6 +80,8 @@ class ScheduleKind:
     importable: bool = False
     unknown: str = ""
     falls: bool = False
+    words: str = ""
+    fault: Callable[["ScheduleFamily"], str] = _none
 
 
 _PLACE, _HINT = "tuner.budget.families", "; install the plugin that adds it, or name the study file that registers it"
@@ -79,15 +91,21 @@ SCHEDULES = Registry("a schedule", ScheduleKind, package=_PLACE, error=Declarati
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """`steps` updates of one shape (its name), from the fraction `start` towards `end`, a fraction too, mostly."""
+    """`steps` updates of one shape (its name), from the fraction `start` towards `end`, a fraction too, mostly.
+
+    values: what else the shape reads, as the power of a polynomial.
+    """
 
     shape: str
     steps: int
     start: float = 1.0
     end: float = 1.0
+    values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        SHAPES.get(self.shape)
+        fault = SHAPES.get(self.shape).fault(self)
+        if fault:
+            raise DeclarationError(fault)
 
     @property
     def kind(self) -> Shape:
@@ -153,6 +171,19 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedPiece:
+    """A piece before its length is known: a shape, its share of the steps after the warmup, its end.
+
+    end, values: as those of a Piece.
+    """
+
+    shape: str
+    share: float
+    end: float = 1.0
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleFamily:
     """What a study file declares; `schedule` makes it concrete for a budget.
 
@@ -161,7 +192,10 @@ class ScheduleFamily:
     final: the fraction of the base rate at the end of a decay.
     decay_shape: the name of the Shape of a decay after a constant part.
     timescale: in steps, for inverse_sqrt.
-    settings: what else a family of a plugin declares, by name.
+    settings: what else a family declares, by name.
+    parts: of a family that is declared piece by piece, in order.
+    curve: of a function of the share of training (see `budget.by_share`): ascending shares of the steps after the
+        warmup, then as many fractions of the base rate; straight lines between them.
     """
 
     name: str
@@ -170,10 +204,12 @@ class ScheduleFamily:
     decay_shape: str = "linear"
     timescale: int | None = None
     settings: tuple[tuple[str, Setting], ...] = ()
+    parts: tuple[PlannedPiece, ...] = ()
+    curve: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         kind = SCHEDULES.get(self.name)
-        if not 0.0 <= self.final <= 1.0:
+        if not isinstance(self.final, int | float) or not 0.0 <= self.final <= 1.0:
             raise DeclarationError(f"final must be a fraction of the base rate in 0..1, got {self.final}")
         if self.decay_shape not in SHAPES or not SHAPES.get(self.decay_shape).after_hold:
             shapes = ", ".join(shape.name for shape in SHAPES if shape.after_hold)
@@ -184,6 +220,9 @@ class ScheduleFamily:
             having = ", ".join(each.name for each in SCHEDULES if each.declares_decay)
             raise DeclarationError(f"{having} alone has a decay and needs it; {self.name} got {self.decay}")
         self._check_decay()
+        fault = kind.fault(self)
+        if fault:
+            raise DeclarationError(fault)
 
     def _check_decay(self) -> None:
         decay = self.decay
@@ -200,7 +239,10 @@ class ScheduleFamily:
     def __str__(self) -> str:
         """The declaration as it is compared with that under which a budget was chosen."""
         decay = "" if self.decay is None else f" {self.decay:g}"
-        return f"{self.name}{decay} to {self.final:g}" + "".join(f", {name} {value}" for name, value in self.settings)
+        more = [f"{name} {value}" for name, value in self.settings]
+        more += [f"{part.shape} {part.share:g} to {part.end:g}" for part in self.parts]
+        more += [f"curve {_digest(self.curve)}"] if self.curve else []
+        return ", ".join([f"{self.name}{decay} to {self.final:g}", *more])
 
     def schedule(self, max_train_steps: int, warmup_steps: int = 0) -> Schedule:
         """The schedule of a run of `max_train_steps`, the warmup inside it (D23). Raises DeclarationError."""
@@ -223,6 +265,10 @@ class ScheduleFamily:
         """The length of the declared decay in a run of `max_train_steps`, at least 1 step."""
         decay = self.decay if self.decay is not None else 0.0
         return decay if isinstance(decay, int) else max(1, round(decay * max_train_steps))
+
+
+def _digest(values: Sequence[float]) -> str:
+    return hashlib.sha256(repr(tuple(values)).encode()).hexdigest()[:8]
 
 
 @lru_cache(maxsize=16)

@@ -5,7 +5,7 @@ cosine keeps its base rate and is stretched (A42); the warmup keeps its length i
 needs a declared transfer (A38, A43). No schedule is continued past its own end (D17). A Shape states which rule holds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import get_args
 
@@ -57,7 +57,13 @@ def _lengthened_body(body: tuple[Piece, ...], steps: int, mode: Mode) -> tuple[P
         return _rescaled(body, steps)
     tail = body[1:] if body[0].kind.role == "hold" else body
     held = steps - sum(piece.steps for piece in tail)
-    level = body[0].start
+    level = body[0].fraction(0)
+    highest = max(Schedule(body).fractions())
+    if held and level < highest:
+        raise TransferError(
+            f"the schedule begins at {level:g} of the base rate and rises to {highest:g} later, so holding its first "
+            "rate over the extra steps would waste them (A35); say transfer='rescale' or 'retune' on the longer round"
+        )
     return (Piece("constant", held, level, level), *tail) if held else tail
 
 
@@ -73,7 +79,7 @@ def _rescaled(body: tuple[Piece, ...], steps: int) -> tuple[Piece, ...]:
 def _stretched(piece: Piece, steps: int) -> Piece:
     """The piece over another number of steps: equal at equal relative progress."""
     end = piece.end * steps / piece.steps if piece.kind.scales_end else piece.end
-    return Piece(piece.shape, steps, piece.start, end)
+    return replace(piece, steps=steps, end=end)
 
 
 def trunk_steps(short: Schedule, long: Schedule) -> int:

@@ -56,7 +56,7 @@ def search_on(session: Session, study: Study, *, retry_failed: bool, quiet: bool
     """Search what is left, say what it gained over the exploration, and return the exit code."""
     say(f"{session.name} {study.name}: {study.goal}")
     say(
-        f"{study.num_trials} trials of {study.budget.max_train_steps:,} steps by {study.sampler}, {study.batch} at a "
+        f"{study.num_trials} trials of {study.length_in_words} by {study.sampler}, {study.batch} at a "
         f"time, from {len(explored_trials(session.ledger, session.name, study))} explored ones"
     )
     with stop_on_signal() as asked:
@@ -111,7 +111,7 @@ def _sides_of(session: Session, candidate: str | None, baseline: str | None) -> 
 def _hold_contest(session: Session, made: Contest, options: AdoptOptions) -> Finding:
     """Train what is left while somebody watches."""
     say(f"{session.name} {made.study.name}: {made.study.goal}")
-    say(f"{len(made.trials)} trials of {made.study.budget.max_train_steps:,} steps, with fresh seeds")
+    say(f"{len(made.trials)} trials of {made.study.length_in_words}, with fresh seeds")
     with stop_on_signal() as asked:
         working = replace(session, stop=asked.is_set, watch=watch(options.quiet))
         return run_contest(

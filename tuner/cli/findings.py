@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+
+import pandas as pd
 
 from tuner.analysis.checklist import failing
 from tuner.analysis.elsewhere import for_elsewhere
@@ -26,7 +27,6 @@ from tuner.cli.reading_options import (
 )
 from tuner.interchange.cells import with_choice_cells, with_none
 from tuner.reading import CampaignRecords, load
-from tuner.records import GroupRecord
 from tuner.rounds.expand import expand_round
 from tuner.rounds.importances import importances
 from tuner.shown import counted
@@ -114,7 +114,8 @@ def trials(options: TrialsOptions) -> None:
     if form is not Format.table:
         more = ["inherited", "exact", "data_seed", "origin", "attempt", "parameter_groups"]
         if form is Format.json:
-            table = table.assign(parameter_groups=[_as_json(frames.groups.get(one, ())) for one in table["trial"]])
+            groups = [[asdict(group) for group in frames.groups.get(one, ())] for one in table["trial"]]
+            table = table.assign(parameter_groups=pd.Series(groups, index=table.index, dtype=object))
         columns = ["trial", "state", "reason", *frames.hyperparameters, *values, *more]
         emit_frame(table[columns], form, nullable=with_none(frames.study.hyperparameters))
         return
@@ -148,10 +149,6 @@ def _say_groups(frames: StudyFrames, listed: Sequence[int]) -> None:
         names = ", ".join(group.parameters[:NAMED]) + ", ..." * (len(group.parameters) > NAMED)
         tensors = counted(len(group.parameters), "tensor")
         say(f"  {group.name}: {group.multiples}; {group.num_values:,} parameters in {tensors}: {names}")
-
-
-def _as_json(groups: Sequence[GroupRecord]) -> list[dict[str, Any]]:
-    return [asdict(group) for group in groups]
 
 
 def conclusions(options: ConclusionsOptions) -> None:

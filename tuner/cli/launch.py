@@ -18,7 +18,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.recorded_fusions import recorded_fusions
-from tuner.records import State
+from tuner.records import Price, State
 from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
 from tuner.rounds.prepared_round import Prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
@@ -26,6 +26,8 @@ from tuner.storage.studies import StudyRow
 
 LOOKED_AT = 4  # trials that a dry run stacks
 MUCH_EVALUATION = 1 / 3  # of a study's time
+MUCH_FETCHING = 0.1  # of a step
+HARDLY_MS = 1.0  # to fetch a batch
 
 
 def launch(options: LaunchOptions) -> Exit:
@@ -63,16 +65,28 @@ def worker(options: WorkerOptions) -> Exit:
 def print_plan(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     saves = any(plan.saved_steps for plan in plans)  # a column less leaves room on a narrow terminal
+    epochs = any(plan.study.steps_per_epoch for plan in plans)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("trials", "steps each", "steps", *["saved"] * saves, "ms/step", "ms/evaluation", "time", "disk")
+    names = (
+        "trials",
+        "steps each",
+        *["epochs"] * epochs,
+        "steps",
+        *["saved"] * saves,
+        "ms/step",
+        "ms/evaluation",
+        "time",
+        "disk",
+    )
     table.add_column("study", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for plan in plans:
         table.add_row(
             Text(shown(plan.study.name)), str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}",
-            f"{plan.steps:,}", *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}",
-            f"{plan.price.evaluation_ms:.3g}", readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
+            *[plan.study.in_epochs(plan.study.budget.max_train_steps)] * epochs, f"{plan.steps:,}",
+            *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
+            readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
         )  # fmt: skip
     console().print(table)
     for plan in plans:
@@ -91,10 +105,41 @@ def print_plan(*plans: Plan) -> None:
                 "To shorten it, lower training_evaluation_examples of the workload, or evaluations of the Campaign "
                 f"(verdicts need at least {MINIMUM_EVALUATIONS})"
             )
+    for line in dict.fromkeys(line for plan in plans if (line := fetching_words(plan.price))):
+        say(line)
     say(
         "This was a dry run: nothing was trained or written. Time estimates assume one trial at a time under the "
         "current machine load; trials that train together (--fuse) or in several processes (--workers) take less"
     )
+
+
+def fetching_words(price: Price) -> str:
+    """What the fetching of batches costs, and how many loading processes would hide it; empty where it is nothing."""
+    fetch, step, useful, processes = (
+        f"{price.fetch_ms:.2g}" if price.fetch_ms < 1 else f"{price.fetch_ms:,.0f}", f"{price.step_ms:,.3g}",
+        price.useful_processes, price.loading_processes,
+    )  # fmt: skip
+    if processes:
+        many = f"{processes} loading process{'es' * (processes > 1)}"
+        beside = f" beside each of {price.trainers} that train" if price.trainers > 1 else ""
+        words = f"{many}{beside}: a step takes {step} ms, and fetching its batch {fetch} ms of another process"
+        if price.fetch_ms < HARDLY_MS:
+            return f"{words}; that is nothing to hide: data_workers = 0 trains faster"
+        return words
+    if price.fetch_ms < MUCH_FETCHING * price.step_ms:
+        return ""
+    much = f"fetching takes {fetch} of {step} ms of a step"
+    shared = "trials that train together (--fuse) fetch each batch once for all of them"
+    if not useful:
+        return f"{much}; {shared}" if price.fetch_ms >= HARDLY_MS else ""
+    return f"{much}; data_workers = {useful} would hide {_how_much(price)} of it, with the same bits; {shared}"
+
+
+def _how_much(price: Price) -> str:
+    """Of the fetching: a step is as long as its longer part."""
+    rest = price.step_ms - price.fetch_ms
+    left = max(0.0, price.fetch_ms / price.useful_processes - rest)
+    return "most" if left < price.fetch_ms / 2 else f"{1 - left / price.fetch_ms:.0%}"
 
 
 def print_fusion(session: Session, prepared: Prepared) -> None:
@@ -140,7 +185,7 @@ def run_launch(session: Session, prepared: Prepared, *, retry_failed: bool, quie
     study = prepared.study
     check_study(session, study, prepared.trials)  # before the first word, so that an error stands alone
     say(f"{session.name} {study.name}: {study.goal}")
-    say(f"{len(prepared.trials)} trials of {study.budget.max_train_steps:,} steps, {prepared.budget.origin.sentence}")
+    say(f"{len(prepared.trials)} trials of {study.length_in_words}, {prepared.budget.origin.sentence}")
     for warning in prepared.warnings:
         say(f"note: {warning}")
     row = _launched(session, prepared, retry_failed=retry_failed, quiet=quiet)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tuner.budget.step_budget import StepBudget
 from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
 from tuner.cli.run import print_prices
@@ -79,16 +78,20 @@ def _say_declarations(rounds: Sequence[str]) -> None:
 
 def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
     study = study_of_round(session.campaign, 1, planned[0].max_train_steps)
-    price = plan_study(session, study, planned_trials(study)).price
+    first = plan_study(session, study, planned_trials(study))
+    price, epochs = first.price, first.study.steps_per_epoch is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = ("round", "points", "trials", "steps each", "relevance", "steps", "share", "time")
+    names = (
+        "round", "points", "trials", "steps each", *["epochs"] * epochs, "relevance", "steps", "share", "time",
+    )  # fmt: skip
     for name in names:
         table.add_column(name, justify="left" if name == "points" else "right")
     total = sum(one.steps for one in planned)
     for one in planned:
         table.add_row(
-            str(one.number), _points(one), str(one.trials), f"{one.max_train_steps:,}", f"{one.relevance:.0%}",
-            f"{one.steps:,}", f"{one.steps / total:.0%}", readable_seconds(_seconds(session, one, price)),
+            str(one.number), _points(one), str(one.trials), f"{one.max_train_steps:,}",
+            *[first.study.in_epochs(one.max_train_steps)] * epochs, f"{one.relevance:.0%}", f"{one.steps:,}",
+            f"{one.steps / total:.0%}", readable_seconds(_seconds(session, one, price)),
         )  # fmt: skip
     console().print(table)
     seconds = sum(_seconds(session, one, price) for one in planned)
@@ -105,5 +108,5 @@ def _points(one: PlannedRound) -> str:
 
 
 def _seconds(session: Session, one: PlannedRound, price: Price) -> float:
-    evaluations = len(StepBudget.with_evaluations(one.max_train_steps, session.campaign.evaluations).evaluation_steps)
+    evaluations = len(session.campaign.budget(one.max_train_steps).evaluation_steps)
     return one.trials * (one.max_train_steps * price.step_ms + evaluations * price.evaluation_ms) / 1e3

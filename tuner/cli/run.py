@@ -69,6 +69,12 @@ def print_prices(session: Session) -> None:
     """Trials, steps, time and disk of the whole playbook as it will probably go; and what it costs at worst."""
     lines = list(priced_campaign(session))
     print_plan(*(line for line in lines if not isinstance(line, Extremes)))
+    first = next((line for line in lines if isinstance(line, Plan) and line.study.round == 1), None)
+    if session.campaign.warmup is not None and first is not None:
+        say(
+            f"warmup: {session.campaign.warmup:.0%} of the steps of round 1, here {first.study.warmup_steps:,} steps; "
+            "later rounds keep that number of steps (D18)"
+        )
     for line in lines:
         if isinstance(line, Extremes):
             say(f"{line.what}, likely: {_price_words(line.likely)} ({line.likely_if})")
@@ -117,7 +123,7 @@ def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> 
     """
     study, point = winner.row.study, winner.record.point.values_by_name
     values = ", ".join(f"{name} {readable(value)}" for name, value in point)
-    yield f"{'Result' if ended else 'So far'}: take {values}, and train {study.budget.max_train_steps:,} steps"
+    yield f"{'Result' if ended else 'So far'}: take {values}, and train {study.length_in_words}"
     yield f"  {study.objective.metric} {winner.headline.words}"
     yield f"  selected run: trial {winner.record.number} of {study.name}, best at step {winner.step:,}"
     answers = [finding for finding in findings if _answers_the_round(finding) and finding.strength != "none"]

@@ -1,20 +1,27 @@
 """What a study file declares: one workload, its sweep and its rounds."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast, get_args
 
+from tuner.budget.by_share import declared_schedule
 from tuner.budget.families import constant_then_decay
 from tuner.budget.schedules import ScheduleFamily, Transfer
+from tuner.budget.step_budget import StepBudget, TrainingLength
 from tuner.design.hyperparameters import Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
-from tuner.design.optimizers import OPTIMIZERS, optimizer_named
+from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError
 
+LONGEST_WARMUP = 0.20  # [P] of round 1; a longer one has to be written in steps (C9)
+EVALUATIONS = 50  # of each trial, unless a campaign says otherwise
+_LENGTHS_OF_A_CAMPAIGN = ("production_steps", "warmup_steps", "evaluate_every")
+_LENGTHS_OF_A_SWEEP = ("start_steps", "max_steps")
+_LENGTHS_OF_A_ROUND = ("max_train_steps",)
 Regime = Literal["compute_bound", "not_compute_bound", "undecided"]
 
 
@@ -53,9 +60,9 @@ class Sweep:
             raise DeclarationError(
                 f"a sweep needs at least 3 positive learning rates in ascending order, got {list(grid)}"
             )
-        for name, count in (("start_steps", self.start_steps), ("max_steps", self.max_steps), ("seeds", self.seeds)):
-            _check_count(name, count)
-        if self.start_steps > self.max_steps:
+        _check_count("seeds", self.seeds)
+        lengths = [_checked_steps(name, getattr(self, name)) for name in _LENGTHS_OF_A_SWEEP]
+        if not any(map(_is_open, lengths)) and self.start_steps > self.max_steps:
             raise DeclarationError(f"start_steps must lie in 1..max_steps, got {self.start_steps} and {self.max_steps}")
         if not (math.isfinite(self.margin) and self.margin >= 1):
             raise DeclarationError(f"margin must be a number of at least 1 (in doubt longer, A9), got {self.margin}")
@@ -101,9 +108,11 @@ class Round:
                 f"round {self.goal!r} needs either a space (new points) or promote=N (the best points of the "
                 "round before), and not both"
             )
-        for name in ("trials", "promote", "max_train_steps"):
+        for name in ("trials", "promote"):
             if getattr(self, name) is not None:
                 _check_count(f"{name} of round {self.goal!r}", getattr(self, name))
+        if self.max_train_steps is not None:
+            _checked_steps(f"max_train_steps of round {self.goal!r}", self.max_train_steps)
         if self.space is not None:
             self._check_space(self.space)
         check_promoting(self)
@@ -145,26 +154,34 @@ class Campaign:
     optimizer: unless a search space chooses it: a name; a class, torch.optim.RMSprop, which is called with what the
         point has of its keywords; or a function of (groups, point) that returns a torch.optim.Optimizer. Afterwards it
         is the name that the study is stored with.
-    schedule, warmup_steps: the learning rate schedule of every round's trials, the warmup in steps (D18).
+    schedule: the learning rate schedule of every round's trials, or a function of the share of training.
+    warmup_steps: the warmup of every round's trials, in steps (D18).
+    warmup: the warmup as a share of the steps of round 1, like 0.05; it becomes steps there, and later rounds keep
+        those steps (C9).
     production_steps: the full length of a compute-bound workload; None where the sweep finds the budget.
     regime: declared by the user; None: decided from the evidence (A1).
     evaluations: evaluations of each trial, at equal distances in steps (B40); below 20 verdicts are refused (D14).
+    evaluate_every: the distance of evaluations in steps, in place of their number; a sweep has its own distances.
     keep_best: checkpoints kept of each trial, besides the latest (B44).
     name: how the storage knows it; by default the study file's name.
+
+    Numbers of steps may be written as `epochs(...)` or `examples(...)`; `in_steps` makes steps of them.
     """
 
     workload: Workload
     rounds: tuple[Round, ...] | list[Round]
     optimizer: Any = "adamw"
-    schedule: ScheduleFamily = field(default_factory=constant_then_decay)
+    schedule: ScheduleFamily | Callable[[float], float] = field(default_factory=constant_then_decay)
     warmup_steps: int = 0
     sweep: Sweep | None = None
     production_steps: int | None = None
     regime: Regime | None = None
-    evaluations: int = 50
+    evaluations: int = EVALUATIONS
     keep_best: int = 1
     seed: int = 0
     name: str | None = None
+    warmup: float | None = None
+    evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
         _check_workload(self.workload)
@@ -176,8 +193,7 @@ class Campaign:
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
         self._check_optimizers()
-        if not isinstance(self.schedule, ScheduleFamily):
-            raise DeclarationError(f"schedule is made by constant(), linear(), cosine(), ..., got {self.schedule!r}")
+        object.__setattr__(self, "schedule", declared_schedule(self.schedule))
         if self.regime is not None and self.regime not in get_args(Regime):
             raise DeclarationError(f"regime is one of {', '.join(get_args(Regime))}, got {self.regime!r}")
         self._check_counts()
@@ -187,15 +203,45 @@ class Campaign:
     def _check_counts(self) -> None:
         _check_count("evaluations", self.evaluations)
         _check_count("keep_best", self.keep_best)
-        _check_count("warmup_steps", self.warmup_steps, at_least=0)
+        _checked_steps("warmup_steps", self.warmup_steps, at_least=0)
+        self._check_warmup()
         _check_count("seed", self.seed, at_least=0)
+        if self.evaluate_every is not None:
+            _checked_steps("evaluate_every", self.evaluate_every)
+            if self.evaluations != EVALUATIONS:
+                raise DeclarationError(
+                    f"evaluations = {self.evaluations} and evaluate_every = {self.evaluate_every} both say how often a "
+                    "trial is evaluated; give one of them"
+                )
         if self.production_steps is not None:
-            _check_count("production_steps", self.production_steps)
+            _checked_steps("production_steps", self.production_steps)
             self._check_production(self.production_steps)
+
+    def _check_warmup(self) -> None:
+        if self.warmup is None:
+            return
+        if isinstance(self.warmup, bool) or not isinstance(self.warmup, int | float) or not 0.0 < self.warmup < 1.0:
+            raise DeclarationError(
+                f"warmup is a share of the steps of round 1, between 0 and 1, like 0.05, got {self.warmup!r}; a number "
+                "of steps is warmup_steps"
+            )
+        if self.warmup > LONGEST_WARMUP:
+            raise DeclarationError(
+                f"warmup = {self.warmup:g} is {self.warmup:.0%} of round 1, and more than {LONGEST_WARMUP:.0%} leaves "
+                "too little training at the full rate (C9); write a smaller share, or, if you mean it, "
+                "warmup_steps, a number of steps"
+            )
+        if self.warmup_steps:
+            raise DeclarationError(
+                f"warmup = {self.warmup:g} and warmup_steps = {self.warmup_steps} both say how long the warmup is; "
+                "give one of them"
+            )
 
     def _check_production(self, production_steps: int) -> None:
         for number, one in enumerate(self.rounds, 1):
-            if one.max_train_steps is not None and one.max_train_steps > production_steps:
+            if one.max_train_steps is None or _is_open(one.max_train_steps) or _is_open(production_steps):
+                continue
+            if one.max_train_steps > production_steps:
                 raise DeclarationError(
                     f"round {number} declares {one.max_train_steps:,} steps, more than production_steps = "
                     f"{production_steps:,}; the production length is that of the longest, final runs (A28)"
@@ -227,6 +273,74 @@ class Campaign:
             raise DeclarationError(f"there is no round {number}; this campaign declares 1..{len(self.rounds)}")
         return self.rounds[number - 1]
 
+    @property
+    def rates(self) -> ScheduleFamily:
+        """The schedule, a function as the curve that it was measured as."""
+        return cast(ScheduleFamily, self.schedule)
+
+    @property
+    def warmup_in_words(self) -> str:
+        """The warmup as it is declared: "50", or "0.05 of round 1"."""
+        return f"{self.warmup_steps}" if self.warmup is None else f"{self.warmup:g} of round 1"
+
+    def with_warmup(self, first_steps: int) -> "Campaign":
+        """The same with the warmup in steps, where it is a share of the `first_steps` of round 1 (C9, D18)."""
+        if self.warmup is None:
+            return self
+        return replace(self, warmup=None, warmup_steps=max(1, round(self.warmup * first_steps)))
+
+    def budget(self, max_train_steps: int) -> StepBudget:
+        """So many steps with the declared evaluations."""
+        if self.evaluate_every is None:
+            return StepBudget.with_evaluations(max_train_steps, self.evaluations)
+        return StepBudget(max_train_steps, min(self.evaluate_every, max_train_steps))
+
+    @property
+    def is_in_steps(self) -> bool:
+        """Whether no length is written in epochs or examples."""
+        return not any(True for _ in self._open_lengths())
+
+    def _open_lengths(self) -> Iterator[str]:
+        """Where lengths are written in epochs or examples."""
+        for holder in (self, self.sweep, *self.rounds):
+            for name in _LENGTHS_OF_A_CAMPAIGN + _LENGTHS_OF_A_SWEEP + _LENGTHS_OF_A_ROUND:
+                if _is_open(getattr(holder, name, None)):
+                    yield f"{name} = {getattr(holder, name)}"
+
+    def in_steps(self, num_examples: int | None) -> "Campaign":
+        """The same with every length in steps. num_examples: of the training split; None for a stream.
+
+        Raises DeclarationError where a length is less than a step, for epochs of a stream, and where the batch size
+        is searched, because trials would then train for different numbers of steps (A11).
+        """
+        if self.is_in_steps:
+            return self
+        batch_size = self._one_batch_size()
+
+        def resolved(holder: Any, names: tuple[str, ...]) -> Any:
+            lengths = {name: getattr(holder, name) for name in names}
+            steps = {name: one.steps(num_examples, batch_size) for name, one in lengths.items() if _is_open(one)}
+            return replace(holder, **steps) if steps else holder
+
+        sweep = None if self.sweep is None else resolved(self.sweep, _LENGTHS_OF_A_SWEEP)
+        rounds = tuple(resolved(one, _LENGTHS_OF_A_ROUND) for one in self.rounds)
+        whole: Campaign = resolved(replace(self, sweep=sweep, rounds=rounds), _LENGTHS_OF_A_CAMPAIGN)
+        return whole
+
+    def _one_batch_size(self) -> int:
+        """The batch size of all trials. Raises DeclarationError where they differ."""
+        found: set[Value] = set()
+        for space in (one.space for one in self.rounds if one.space is not None):
+            found |= set(space.batch_sizes) or {self.workload.batch_size}
+            if len(found) > 1 or None in found:
+                raise DeclarationError(
+                    f"{next(self._open_lengths())} would give trials of different batch sizes different numbers of "
+                    "steps, and batch_size differs between trials here: one study has one number of steps (A11, B6); "
+                    "write a number of steps"
+                )
+        _check_count("batch_size", batch_size := found.pop())
+        return cast(int, batch_size)
+
 
 def _check_settings(space: SearchSpace, optimizer: str) -> None:
     """Raise DeclarationError for a setting that no optimizer of the space reads, and for one given in two ways.
@@ -237,7 +351,8 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
     names = [hyperparameter.name for hyperparameter in space] + [name for name, _ in space.fixed]
     for name in map(Name.of, names):
         trained = [name.branch] if name.branch in OPTIMIZERS else used
-        if any(OPTIMIZERS.get(each).reads_point for each in trained):
+        specs = [optimizer_of(each) for each in trained]
+        if any(spec.reads_point or (spec.made_of and spec.setting(name.short)) for spec in specs):
             continue
         readers = [spec.name for spec in OPTIMIZERS if spec.setting(name.short)]
         if any(spec.name in readers for spec in OPTIMIZERS.own) and not set(trained) & set(readers):
@@ -245,7 +360,7 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
                 f"{name} would change nothing: it is read by {', '.join(readers)} only, and the trials train with "
                 f"{', '.join(trained)}; leave it out, or give it another name if the workload reads it"
             )
-        for setting in (OPTIMIZERS.get(each).setting(name.short) for each in trained):
+        for setting in (spec.setting(name.short) for spec in specs):
             other = str(Name(name.branch, setting.same_as)) if setting and setting.same_as else ""
             if other in names:
                 raise DeclarationError(f"{other} and {name} say the same of one optimizer; declare one of them")
@@ -295,6 +410,18 @@ def _check_count(name: str, count: object, at_least: int = 1) -> None:
         raise DeclarationError(f"{name} must be a whole number of at least {at_least}, got {count!r}")
 
 
+def _is_open(steps: object) -> bool:
+    """Whether a number of steps is still one of epochs or examples."""
+    return isinstance(steps, TrainingLength)
+
+
+def _checked_steps(name: str, steps: object, at_least: int = 1) -> object:
+    """`steps`, a whole number or a length in epochs or examples. Raises DeclarationError."""
+    if not _is_open(steps):
+        _check_count(name, steps, at_least)
+    return steps
+
+
 def _check_workload(workload: Workload) -> None:
     name = type(workload).__name__
     if not isinstance(workload, Workload):
@@ -304,6 +431,9 @@ def _check_workload(workload: Workload) -> None:
             raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
     _check_count(f"{name}.batch_size", workload.batch_size)
     _check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
+    processes = workload.data_workers
+    if processes != "auto" and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 0):
+        raise DeclarationError(f'{name}.data_workers is a whole number from 0 on, or "auto", got {processes!r}')
     if workload.training_evaluation_examples is not None:
         _check_count(f"{name}.training_evaluation_examples", workload.training_evaluation_examples)
     if not isinstance(workload.select_by, Objective):

@@ -65,6 +65,12 @@ class Range:
         if self.limits not in get_args(Limits):
             raise DeclarationError(f"limits is one of {', '.join(get_args(Limits))}, got {self.limits!r}")
 
+    def as_declared(self) -> str:
+        """How a study file says it: log_uniform(1e-05, 0.1)."""
+        word = "integers" if self.integer else "log_uniform" if self.log else "uniform"
+        limits = f", limits={self.limits!r}" if self.limits != "none" else ""
+        return f"{word}({self.low:g}, {self.high:g}{limits})"
+
     def value_at(self, unit: float) -> float | int:
         """The value at a position in [0, 1] of the sampling scale. Integers get bins of equal width."""
         low, high = self._edges()

@@ -127,6 +127,7 @@ OPTIMIZERS = Registry(
 )
 
 
+_MADE: dict[str, tuple[OptimizerSpec, Source]] = {}  # made of the classes and functions that studies gave
 # What a torch optimizer's __init__ takes and no point gives: the parameters, the study's rate, and ways to compute.
 _NOT_OF_A_POINT = ("self", "params", "lr", "foreach", "fused", "capturable", "differentiable", "maximize")
 _GIVEN = (
@@ -141,13 +142,31 @@ def optimizer_named(given: object) -> str:
     "digits.make_optimizer". Raises DeclarationError for an unknown name, and for what cannot be used.
     """
     if isinstance(given, str):
-        return OPTIMIZERS.get(given).name
+        return optimizer_of(given).name
     if not callable(given) or _is_torch_optimizer(type(given)):
         kind = "an optimizer of one model's parameters" if _is_torch_optimizer(type(given)) else repr(given)
         raise DeclarationError(f"optimizer is {_GIVEN}, got {kind}")
     name, source = _name_of(given)
-    OPTIMIZERS.add(_of_class(name, given) if isinstance(given, type) else _of_function(name, given), source)
+    known = _MADE.get(name)
+    if known is not None and not known[1].is_same(source):
+        raise DeclarationError(f"the optimizer {name} stands in two files: {known[1]} and {source}; rename one")
+    _MADE[name] = _of_class(name, given) if isinstance(given, type) else _of_function(name, given), source
     return name
+
+
+def is_known(name: object) -> bool:
+    """Whether there is a record of this name in this process."""
+    return name in _MADE or name in OPTIMIZERS
+
+
+def optimizer_of(name: object) -> OptimizerSpec:
+    """The record of a name. Raises DeclarationError with the known names."""
+    return _MADE[str(name)][0] if name in _MADE else OPTIMIZERS.get(name)
+
+
+def source_of(name: str) -> Source:
+    """The module that a record comes from, or the class or function that it is made of."""
+    return _MADE[name][1] if name in _MADE else OPTIMIZERS.source_of(name)
 
 
 def needs_closure(kind: Any) -> bool:

@@ -39,7 +39,7 @@ class NamedParameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class NamedGroup:
     """Parameters that are trained alike.
 
     label: what a table calls them. places: of the parameters in their model, each with the names by which it was
@@ -59,10 +59,10 @@ class Vectors:
     rate: float = 1.0
     decay: float | None = None
 
-    def chosen(self, parameters: Sequence[NamedParameter]) -> list[Chosen]:
+    def chosen(self, parameters: Sequence[NamedParameter]) -> list[NamedGroup]:
         """The vectors among the parameters; there may be none."""
         found: dict[int, tuple[str, ...]] = {place: () for place, one in enumerate(parameters) if one.is_vector}
-        return [Chosen("vectors", self.rate, self.decay, found)]
+        return [NamedGroup("vectors", self.rate, self.decay, found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ class Matching:
     def __str__(self) -> str:
         return f'matching("{self.pattern}")'
 
-    def chosen(self, parameters: Sequence[NamedParameter]) -> list[Chosen]:
+    def chosen(self, parameters: Sequence[NamedParameter]) -> list[NamedGroup]:
         """The parameters whose names match. Raises WorkloadError where one of the patterns matches none."""
-        return [Chosen(self.pattern, self.rate, self.decay, _matching(str(self), self.pattern, parameters))]
+        return [NamedGroup(self.pattern, self.rate, self.decay, _matching(str(self), self.pattern, parameters))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class ByDepth:
     def __str__(self) -> str:
         return f'by_depth("{self.pattern}")'
 
-    def chosen(self, parameters: Sequence[NamedParameter]) -> list[Chosen]:
+    def chosen(self, parameters: Sequence[NamedParameter]) -> list[NamedGroup]:
         """What stands before the blocks, then the blocks from the first to the last. Raises WorkloadError."""
         found = self._blocks(parameters)
         if not found:
@@ -131,10 +131,10 @@ class ByDepth:
             raise WorkloadError(f"{word} matches parameters of the blocks only ({name}, ...): name what stands before")
         return left
 
-    def _at(self, label: str, distance: int, places: Mapping[int, tuple[str, ...]]) -> Chosen:
+    def _at(self, label: str, distance: int, places: Mapping[int, tuple[str, ...]]) -> NamedGroup:
         """distance: in blocks, from the last one."""
         rate = self.rate * self.factor**distance
-        return Chosen(label, as_multiple(rate, "rate", f"{self}, {label},"), self.decay, places)
+        return NamedGroup(label, as_multiple(rate, "rate", f"{self}, {label},"), self.decay, places)
 
     def _block_of(self, name: str) -> int | None:
         """The number in a name that stands where the pattern has {}; the first where several do."""
@@ -259,10 +259,10 @@ def _no_match(word: str, pattern: str, parameters: Sequence[NamedParameter]) -> 
 
 def divided(
     parameters: Sequence[NamedParameter],
-    choices: Sequence[tuple[str, Sequence[Chosen]]],
+    choices: Sequence[tuple[str, Sequence[NamedGroup]]],
     *,
     vectors_decay: bool = True,
-) -> list[Chosen]:
+) -> list[NamedGroup]:
     """Each trained parameter in the first group that chooses it, what is left in a last one; groups without any go.
 
     choices: for each word (as an error calls it) what it chose. vectors_decay: False takes the vectors out of weight
@@ -270,7 +270,7 @@ def divided(
     trained parameter, and for a tied parameter that two words choose under different names.
     """
     owner: dict[int, tuple[str, tuple[str, ...]]] = {}
-    made: list[Chosen] = []
+    made: list[NamedGroup] = []
     for word, shares in choices:
         had = len(owner)
         for share in shares:
@@ -282,14 +282,14 @@ def divided(
     left: dict[int, tuple[str, ...]] = {
         place: () for place, one in enumerate(parameters) if one.trained and place not in owner
     }
-    made.append(Chosen(OTHERS, 1.0, None, left))
+    made.append(NamedGroup(OTHERS, 1.0, None, left))
     if not vectors_decay:
         made = [part for group in made for part in _without_decay(group, parameters)]
     return [group for group in made if group.places]
 
 
 def _taken(
-    word: str, share: Chosen, parameters: Sequence[NamedParameter], owner: Mapping[int, tuple[str, tuple[str, ...]]]
+    word: str, share: NamedGroup, parameters: Sequence[NamedParameter], owner: Mapping[int, tuple[str, tuple[str, ...]]]
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
     """What of a choice no word before it has, frozen parameters left out."""
     for place, names in share.places.items():
@@ -308,7 +308,7 @@ def _taken(
 
 def _refuse_empty(
     word: str,
-    shares: Sequence[Chosen],
+    shares: Sequence[NamedGroup],
     parameters: Sequence[NamedParameter],
     owner: Mapping[int, tuple[str, tuple[str, ...]]],
 ) -> None:
@@ -330,7 +330,7 @@ def _refuse_empty(
     )
 
 
-def _without_decay(group: Chosen, parameters: Sequence[NamedParameter]) -> list[Chosen]:
+def _without_decay(group: NamedGroup, parameters: Sequence[NamedParameter]) -> list[NamedGroup]:
     """The group, and its vectors as a group without weight decay. Raises WorkloadError where its decay is none's."""
 
     def part(is_vector: bool) -> dict[int, tuple[str, ...]]:

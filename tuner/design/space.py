@@ -99,6 +99,13 @@ class SearchSpace:
                 declared += hyperparameter.domain.choices
         return declared
 
+    @property
+    def batch_sizes(self) -> tuple[Value, ...]:
+        """The batch size that the space fixes, or None where trials differ; empty where the workload says it."""
+        fixed = {Name.of(name): one.value for name, one in self.fixed if Name.of(name).short == "batch_size"}
+        varied = any(hyperparameter.short_name == "batch_size" for hyperparameter in self)
+        return (None,) if varied or any(name.branch for name in fixed) else tuple(fixed.values())
+
     def values_at(self, units: tuple[float, ...]) -> dict[str, Value]:
         """The values of the hyperparameters that exist at a position in the unit cube, and the fixed ones.
 

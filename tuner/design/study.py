@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tuner.budget.schedules import SCHEDULES, SHAPES, ScheduleFamily
-from tuner.budget.step_budget import StepBudget
+from tuner.budget.step_budget import StepBudget, epochs_in_words, steps_in_words
 from tuner.design.hyperparameters import Constant, Hyperparameter
 from tuner.design.names import Name
 from tuner.design.objective import FitCriterion, Objective
-from tuner.design.optimizers import OPTIMIZERS
+from tuner.design.optimizers import is_known, optimizer_of, source_of
 from tuner.design.points import Point
 from tuner.design.space import SearchSpace
 from tuner.registry import Source
 
+UNKNOWN = "–"
 StudyKind = Literal["sweep", "round", "adoption", "exploitation", "budget_curve"]
 
 
@@ -28,6 +29,7 @@ class Study:
     keep_best: so many checkpoints of each trial are kept besides the latest (B44).
     optimizer: None where the search space chooses it.
     scientific: the hyperparameters that the goal is about; all others that vary are nuisances (B10).
+    num_examples: of the training split, to show epochs; None where it is not known: a stream, or an older version.
     source: where the trials were run, "" for trials of this program. What is unknown of an imported study is None, or
         0 for `batch_size`.
     sampler, batch: what proposes the points of an exploitation, and how many at a time; both are empty where points
@@ -56,6 +58,27 @@ class Study:
     source: str = ""
     sampler: str = ""
     batch: int = 0
+    num_examples: int | None = None
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Steps of one pass over the training split, without what is left over; None where that is not one number."""
+        size = next(iter(self.space.batch_sizes), self.batch_size)
+        return self.num_examples // size if self.num_examples and isinstance(size, int) and size else None
+
+    @property
+    def length_in_words(self) -> str:
+        """The budget like "1,500 steps (24 epochs)"."""
+        return self.in_words(self.budget.max_train_steps)
+
+    def in_words(self, steps: int) -> str:
+        """Steps of this study like "1,500 steps (24 epochs)"; steps alone where the length of an epoch is not known."""
+        return steps_in_words(steps, self.steps_per_epoch)
+
+    def in_epochs(self, steps: int) -> str:
+        """Like "24", for a column; a dash where the length of an epoch is not known."""
+        each = self.steps_per_epoch
+        return epochs_in_words(steps, each).split()[0] if each else UNKNOWN
 
     @property
     def space(self) -> SearchSpace:
@@ -77,10 +100,8 @@ class Study:
 
 def records_of_others(study: Study) -> list[tuple[Any, Source]]:
     """The optimizers and the schedule that a study names and that plugins or study files registered, each once."""
-    optimizers = [name for name in (study.optimizer, *study.space.optimizers) if name in OPTIMIZERS]
-    found: list[tuple[Any, Source]] = [
-        (OPTIMIZERS.get(name), OPTIMIZERS.source_of(str(name))) for name in dict.fromkeys(optimizers)
-    ]
+    optimizers = [str(name) for name in (study.optimizer, *study.space.optimizers) if is_known(name)]
+    found: list[tuple[Any, Source]] = [(optimizer_of(name), source_of(name)) for name in dict.fromkeys(optimizers)]
     found += [(study.schedule.kind, SCHEDULES.source_of(study.schedule.name))]
     found += [(SHAPES.get(study.schedule.decay_shape), SHAPES.source_of(study.schedule.decay_shape))]
     return [(record, source) for record, source in found if not source.is_own]

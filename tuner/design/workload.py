@@ -6,56 +6,13 @@ is read back with `.item()`. So one workload can be trained alone, resumed, or b
 This module does not import torch: models and tensors are `Any` here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from tuner.design.data import Splits
 from tuner.design.objective import FitCriterion, Objective
-from tuner.errors import DeclarationError
 
 Batch = Any  # of one entry of Splits: a tuple of tensors [examples, ...], or what a dataset's examples collate to
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Examples that come one after another, in one order: a split that is too large, or too slow, to be indexed.
-
-    at: `at(start)` gives an iterator over the examples from number `start` on, counted from 0. `at(start)` and `at(0)`
-    without its first `start` examples must be the same: a trial that is resumed at step s reads on at
-    `at(s * batch_size)`. What an example draws from the global generators is seeded from (data seed, its number).
-    length: of how many examples the stream is. A split that is evaluated needs it; without it a training split must
-    not end before the training does. Raises DeclarationError for any other value.
-    """
-
-    at: Callable[[int], Iterator[Any]]
-    length: int | None = None
-
-    def __post_init__(self) -> None:
-        if not callable(self.at):
-            raise DeclarationError(
-                f"Stream takes a function of the first example's number, got {type(self.at).__name__}: write "
-                "Stream(at=lambda start: ...), which gives an iterator over the examples from number `start` on"
-            )
-        if self.length is not None and (type(self.length) is not int or self.length < 1):
-            raise DeclarationError(f"the length of a Stream is its number of examples, from 1 on; got {self.length!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Splits:
-    """The data, split. Each split is a tuple of tensors [examples, ...] in memory, a map-style dataset, or a Stream.
-
-    A dataset's examples are tensors, arrays, numbers or texts in tuples, named tuples, dataclasses or mappings, nested
-    to any depth; a batch has the type of its examples. `__getitem__` may draw random numbers (crop, flip, noise) from
-    torch's, NumPy's and Python's global generators: they are seeded for each example from (data seed, epoch, index),
-    so that every epoch has its own and a trial can be resumed with the same bits. Random numbers of evaluated examples
-    are drawn once for all. A generator of the dataset's own is refused, because the program cannot seed it.
-
-    The test split decides nothing: it is scored once, on request, at the end.
-    """
-
-    training: Any
-    validation: Any
-    test: Any = None
 
 
 class Workload:

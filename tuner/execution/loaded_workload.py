@@ -69,6 +69,11 @@ class LoadedWorkload:
     def data(self) -> Data:
         return self.identifier.data(self.device)
 
+    @property
+    def num_examples(self) -> int | None:
+        """Of the training split; None for a stream, which has no epochs."""
+        return self.data.training.indexed
+
     @cached_property
     def identity(self) -> Identity:
         """What the workload is, as far as all studies of a campaign share it."""
@@ -128,4 +133,5 @@ class LoadedWorkload:
             stop=stop,
             fingerprint=fingerprint,
             packages=self.identifier.packages,
+            trainers=self.machine.worker_count or 1,
         )

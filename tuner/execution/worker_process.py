@@ -32,17 +32,17 @@ def main() -> None:
     """Work until there are no more tasks, or somebody says stop."""
     system.end_with_the_parent()
     escape_logs()
-    channel = Channel(os.dup(1))
+    channel, given = Channel(os.dup(1)), _own_input()
     os.dup2(2, 1)  # what user code prints must not get between our messages
     system.after_fork_in_child(SHUTDOWN.forget)
     try:
         SHUTDOWN.listen(silent, save_seconds=SAVE_SECONDS - HANDING_OVER_SECONDS, alone=False)
         channel.send("alive")
-        line = sys.stdin.readline()
+        line = given.readline()
         if not line:
             return  # the coordinator is gone already
         tasks: queue.Queue[StudyTask | None] = queue.Queue()
-        threading.Thread(target=_read_tasks, args=(sys.stdin, tasks), daemon=True).start()
+        threading.Thread(target=_read_tasks, args=(given, tasks), daemon=True).start()
         _work(setup_from(json.loads(line)), tasks, channel)
     except (Interrupted, KeyboardInterrupt):
         channel.send("stopped")
@@ -61,6 +61,19 @@ def _family(error: TunerError) -> str:
     if isinstance(error, TrialsFailed):
         return "failed"
     return "device" if isinstance(error, DeviceLost) else "paused"
+
+
+def _own_input() -> TextIO:
+    """The standard input as a stream that user code does not see.
+
+    A process that is forked here closes `sys.stdin` first, and would wait for ever for the thread that reads it.
+    """
+    given = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
+    return given
 
 
 def _read_tasks(stream: TextIO, tasks: "queue.Queue[StudyTask | None]") -> None:

@@ -147,7 +147,7 @@ class GroupEvaluation:
         setup, trials = self.group.setup, len(self.group.runs)
         sums: Sums = {}
         total = 0
-        gathered = gathering(setup.workload, setup.device, 1)
+        gathered = gathering(setup.workload, split, trials)
         with torch.inference_mode():
             for batch, count in split.in_order(setup.evaluation_batch_size):
                 check_going_on(setup.stop)
@@ -155,9 +155,7 @@ class GroupEvaluation:
                     known = sums.get(name)
                     sums[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
                 total += count
-                if gathered is not None and gathered.num_bytes / max(1, total) * split.size > MOST_KEPT:
-                    raise NotFusible("the values that split_metrics reads are too many for all trials at once")
-            rows = {} if gathered is None else gathered.whole(total)
+            rows = {} if gathered is None else gathered.of_trials(total)
             columns = [torch.stack(parts) for parts in sums.values()]
             means = (torch.stack(columns, dim=1) / total).tolist() if columns else [[]] * trials
         return _OfSplit(split, [dict(zip(sums, row, strict=True)) for row in means], rows)
@@ -168,18 +166,16 @@ class GroupEvaluation:
         inputs, trials, at_once = self._inputs(), len(self.group.runs), self._at_once
         apart = self.group.setup.workload.not_averaged
         sums: Sums = {name: [] for name in names if name not in apart}
-        parts: Sums = {name: [] for name in names}
         for first in range(0, trials, at_once):
             begin = min(first, trials - at_once)  # the last ones together with some that were there before
             values = replay(*[tensor[begin : begin + at_once] for tensor in inputs], *batch.leaves)
             for name, each in zip(names, values, strict=True):
                 if name in sums:
                     sums[name] += [row.sum() for row in each.to(torch.float64).unbind(0)][first - begin :]
-                if gathered is not None:  # a copy, because the next replay may write over it
-                    parts[name].append(each[first - begin :].clone())
-        if gathered is not None:
-            for name in names:
-                gathered.add(name, torch.cat(parts[name]))
+                if gathered is not None:
+                    gathered.add_rows(name, each[first - begin :], first)
+            if gathered is not None and gathered.num_bytes > MOST_KEPT:
+                raise NotFusible("the values that split_metrics reads are too many for all trials at once")
         return sums
 
     def _inputs(self) -> list[torch.Tensor]:

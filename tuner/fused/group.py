@@ -139,6 +139,7 @@ class Group:
         for trial, run in enumerate(self.runs):
             made = self._made[trial]
             run.step -= made
+            run.batches.rewind()
             run.losses = run.losses[: len(run.losses) - made]
             run.norms = run.norms[: len(run.norms) - made]
             self.optimizer.forget(trial, run.rates[max(0, run.step - 1)], states)
@@ -265,10 +266,14 @@ class Group:
         return [names.index(name) for name in self.trained]
 
     def _share_batches(self) -> None:
-        """Trials with the same order of examples share one copy of it."""
-        known: dict[int, TrainingBatches] = {}
+        """Trials with the same order of examples share one copy of it, and a stream where they stand at one step."""
+        known: dict[tuple[int, int], TrainingBatches] = {}
         for run in self.runs:
-            run.batches = known.setdefault(run.trial.data_seed, run.batches)
+            place = run.step if run.batches.split.stream is not None else 0
+            run.batches = known.setdefault((run.trial.data_seed, place), run.batches)
+        for batches in known.values():
+            sharing = sum(run.batches is batches for run in self.runs)
+            batches.shared_by(sharing, repeated=self._augmented and sharing > 1)
 
 
 def _mode(recording: Recording) -> AbstractContextManager[Any]:

@@ -19,6 +19,7 @@ from tuner.fused import rules, rules_fast
 from tuner.fused.counting import check_evaluation
 from tuner.fused.group import Group
 from tuner.fused.obstacles import check_obstacles, other_bits, refusal
+from tuner.fused.optimizers import cloned
 from tuner.fused.recording import Recording
 from tuner.training.numerics import wait_for
 from tuner.training.trial_run import TrialRun
@@ -74,18 +75,9 @@ def _trained_alone(run: TrialRun, updates: int) -> TrialRun:
     copy = TrialRun(replace(run.setup, stop=lambda: False), run.trial)
     copy.batches = run.batches
     copy.load(run.state())
-    copy.optimizer.load_state_dict(_cloned(copy.optimizer.state_dict()))
+    copy.optimizer.load_state_dict(cloned(copy.optimizer.state_dict(), {}))
     copy.advance(run.step + updates)
     return copy
-
-
-def _cloned(state: object) -> dict[str, object]:
-    def clone(value: object) -> object:
-        if isinstance(value, torch.Tensor):
-            return value.clone()
-        return {key: clone(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-    return clone(state)  # type: ignore[return-value]
 
 
 def _difference(fused: TrialRun, alone: TrialRun) -> str | None:
@@ -118,8 +110,7 @@ def _model_difference(number: str, fused: torch.nn.Module, alone: torch.nn.Modul
 
 
 def _optimizer_difference(number: str, fused: torch.optim.Optimizer, alone: torch.optim.Optimizer) -> str | None:
-    pairs = zip(_states(fused), _states(alone), strict=True)
-    for mine, other in pairs:
+    for mine, other in zip(_states(fused), _states(alone), strict=True):
         if mine.keys() != other.keys():
             return f"{number}: which state the optimizer keeps"
         for name, value in mine.items():
@@ -128,13 +119,24 @@ def _optimizer_difference(number: str, fused: torch.optim.Optimizer, alone: torc
     return None
 
 
-def _states(optimizer: torch.optim.Optimizer) -> Sequence[dict[str, torch.Tensor]]:
-    return [optimizer.state.get(parameter, {}) for parameter in optimizer.param_groups[0]["params"]]
+def _states(optimizer: torch.optim.Optimizer) -> Sequence[dict[str, Any]]:
+    """What is kept of each parameter, and the settings of each parameter group."""
+    groups = optimizer.param_groups
+    states = [optimizer.state.get(parameter, {}) for group in groups for parameter in group["params"]]
+    return [*states, *({name: one for name, one in group.items() if name != "params"} for group in groups)]
 
 
-def _same(mine: torch.Tensor, other: torch.Tensor) -> bool:
+def _same(mine: Any, other: Any) -> bool:
     """Equal bits, but that any NaN is as good as another."""
-    return mine.shape == other.shape and torch.equal(mine.nan_to_num(7e33), other.nan_to_num(7e33))
+    if isinstance(mine, torch.Tensor) and isinstance(other, torch.Tensor):
+        return mine.shape == other.shape and torch.equal(mine.nan_to_num(7e33), other.nan_to_num(7e33))
+    if type(mine) is not type(other):
+        return False
+    if isinstance(mine, dict):
+        return mine.keys() == other.keys() and all(_same(one, other[key]) for key, one in mine.items())
+    if isinstance(mine, list | tuple):
+        return len(mine) == len(other) and all(map(_same, mine, other))
+    return bool(mine == other) or (mine != mine and other != other)
 
 
 _log = logging.getLogger(__name__)

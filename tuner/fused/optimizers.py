@@ -16,6 +16,7 @@ import torch
 from tuner.errors import NotFusible
 from tuner.training.compiler import plain_step
 from tuner.training.optimizers import spec_of, state_bytes
+from tuner.training.update import rate_of_group
 
 Rows = list[torch.Tensor]
 Rate = float | torch.Tensor  # a tensor: a float32 scalar on the device
@@ -79,14 +80,14 @@ class KernelSteps(_Steps):
     def kept(self) -> None:
         """What `forget` needs besides the stacks: nothing."""
 
-    def _updates_of(self, trial: int) -> list[tuple[Callable[[Any], None], float]]:
-        """The update of each parameter group of a trial, and the factor of its learning rate."""
+    def _updates_of(self, trial: int) -> list[tuple[Callable[[Any], None], dict[str, Any]]]:
+        """The update of each parameter group of a trial, and the group, which has the factor of its learning rate."""
         update, groups = self.spec.row_update, self.optimizers[trial].param_groups
         if update is None:
             raise NotFusible(f"the optimizer {self.spec.name}: it has no update for stacked trials")
         places = _places_by_group(self.optimizers[trial], self.parameters[trial])
         parts = [RowGroup(self, number, places[number]) for number in range(len(groups)) if places[number]]
-        return [(update(part, trial), groups[part.number].get("lr_factor", 1.0)) for part in parts]
+        return [(update(part, trial), groups[part.number]) for part in parts]
 
     def _stacked(self, name: str) -> list[Rows]:
         """The state of every trial as views of one stack for each parameter; zeros where there is none yet."""
@@ -109,8 +110,8 @@ class KernelSteps(_Steps):
 
     def step(self, trial: int, rate: Rate) -> None:
         """One update of one trial at a learning rate: a number, or a float32 scalar on the device."""
-        for update, factor in self._updates[trial]:
-            update(rate if factor == 1.0 else _times(rate, factor))
+        for update, group in self._updates[trial]:
+            update(_rate_of_group(group, rate))
         self.begun[trial] = True
 
     def write_back(self, trial: int, rate: float) -> None:
@@ -188,7 +189,8 @@ class OwnSteps(_Steps):
         """One update of one trial. Outside of inference mode: a state that is made there cannot be used elsewhere."""
         with torch.inference_mode(False):
             for parameter, gradient in zip(self.parameters[trial], self.gradients[trial], strict=True):
-                parameter.grad = gradient
+                if parameter.grad is not gradient:
+                    parameter.grad = gradient
             _write_rate(self.optimizers[trial], float(rate))
             self._makes[trial]()
         self.begun[trial] = True
@@ -200,7 +202,7 @@ class OwnSteps(_Steps):
     def forget(self, trial: int, rate: float, kept: list[tuple[Any, Any]]) -> None:
         """Give the trial's own optimizer the state from before this group trained it."""
         optimizer = self.optimizers[trial]
-        state, settings = copy.deepcopy(kept[trial], _themselves(optimizer))
+        state, settings = cloned(kept[trial], _themselves(optimizer))
         optimizer.state.clear()
         optimizer.state.update(state)
         for group, before in zip(optimizer.param_groups, settings, strict=True):
@@ -211,22 +213,39 @@ class OwnSteps(_Steps):
 def _copied(optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """Copies of an optimizer's state and of the settings of its parameter groups; the parameters are themselves."""
     settings = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    return copy.deepcopy((dict(optimizer.state), settings), _themselves(optimizer))
+    return cloned((dict(optimizer.state), settings), _themselves(optimizer))  # type: ignore[no-any-return]
 
 
 def _themselves(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
-    """For `deepcopy`: the parameters are not copied."""
     return {id(parameter): parameter for group in optimizer.param_groups for parameter in group["params"]}
+
+
+def cloned(value: Any, themselves: dict[int, Any]) -> Any:
+    """A copy of a state in its own memory, where a deep copy of a view would be one of the whole stack.
+
+    themselves: by their ids, what is not copied.
+    """
+    if id(value) in themselves:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if type(value) is dict:
+        return {key: cloned(one, themselves) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(cloned(one, themselves) for one in value)
+    return copy.deepcopy(value, themselves)
 
 
 def _write_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = group.get("lr_factor", 1.0) * rate
+        group["lr"] = rate_of_group(group, rate)
 
 
-def _times(rate: Rate, factor: float) -> Rate:
-    """The product, rounded as that of a number is when a kernel reads it."""
-    return (rate.double() * factor).float() if isinstance(rate, torch.Tensor) else factor * rate
+def _rate_of_group(group: dict[str, Any], rate: Rate) -> Rate:
+    """As `rate_of_group`; of a scalar on the device it is rounded as there."""
+    if isinstance(rate, torch.Tensor):
+        return (rate.double() * group["lr_factor"]).float() if "lr_factor" in group else rate
+    return rate_of_group(group, rate)
 
 
 def _places_by_group(optimizer: torch.optim.Optimizer, parameters: Rows) -> list[list[int]]:

@@ -103,9 +103,18 @@ class FinishedTrial:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one trial costs on this machine: milliseconds, and bytes per kept state (latest, best)."""
+    """What one trial costs on this machine: milliseconds, and bytes per kept state (latest, best).
+
+    fetch_ms: to fetch and collate a batch in the process that trains; 0 of tensors in memory. loading_processes: how
+    many made the batches while a step was timed. useful_processes: how many would hide the fetching, and have a core.
+    trainers: processes that would train at the same time.
+    """
 
     step_ms: float
     evaluation_ms: float
     latest_bytes: int
     best_bytes: int
+    fetch_ms: float = 0.0
+    loading_processes: int = 0
+    useful_processes: int = 0
+    trainers: int = 1

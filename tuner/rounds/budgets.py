@@ -1,6 +1,6 @@
 """How long the trials of a round train: declared, or from the sweep, the production length or the round before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tuner.analysis.questions.best_steps import proposed_budget
 from tuner.analysis.round_frames import round_frames
@@ -36,6 +36,19 @@ def budget_of_round(session: Session, number: int, regime: str) -> Budget:
     if regime == "compute_bound":
         return _compute_bound_budget(session, number)
     return _first_budget(session) if number == 1 else _refined_budget(session, number)
+
+
+def with_warmup(session: Session, number: int, steps: int, regime: str) -> Session:
+    """The session with the warmup in steps, where it is declared as a share of round 1; `steps`: of round `number`.
+
+    Raises DeclarationError where round 1 has no number of steps yet.
+    """
+    if session.campaign.warmup is None:
+        return session
+    if number > 1:
+        started = started_study(session, round_name(1))
+        steps = started.study.budget.max_train_steps if started else budget_of_round(session, 1, regime).steps
+    return replace(session, campaign=session.campaign.with_warmup(steps))
 
 
 def check_against_round_before(session: Session, number: int, steps: int) -> None:

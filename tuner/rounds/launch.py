@@ -151,6 +151,7 @@ def refuse_all_failed(session: Session, row: StudyRow) -> None:
 
 def plan_study(session: Session, study: Study, trials: Sequence[Trial]) -> Plan:
     """Check the workload by a whole update and measure the price of the trials that are left. Writes nothing."""
+    study = replace(study, num_examples=session.loaded.num_examples)
     inspection = check_study(session, study, trials, DRY_LOOK_SECONDS, price=True)
     started = started_study(session, study.name)
     known = session.ledger.trials(started.study_id) if started else ()
@@ -176,6 +177,7 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     budget_origin: where the budget of the study comes from. budget_source: the study from whose results it was chosen.
     Both are kept at the first start of the study, with what they were chosen under.
     """
+    study = replace(study, num_examples=session.loaded.num_examples)
     started = started_study(session, study.name)
     finite: tuple[FiniteValidation, ...] = ()
     if started is None or _num_finished(session, started) < study.num_trials or retry_failed:

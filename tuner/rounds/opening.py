@@ -69,6 +69,8 @@ def opened_session(
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
         loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file)
+        if not campaign.is_in_steps:
+            campaign = campaign.in_steps(loaded.num_examples)
         with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend:
             yield Session(
                 name,

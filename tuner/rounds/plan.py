@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tuner.budget.schedules import Schedule, ScheduleFamily
-from tuner.budget.step_budget import StepBudget
 from tuner.design.campaign import Campaign
+from tuner.design.optimizers import is_known, optimizer_of
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.seeds import derived_seed
@@ -23,18 +23,20 @@ def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Stu
     declared = campaign.round(number)
     if declared.space is None or declared.trials is None:
         raise DeclarationError(f"round {number} takes its points from the round before and has no space of its own")
+    if number == 1:
+        campaign = campaign.with_warmup(max_train_steps)
     study = Study(
         name=round_name(number),
         kind="round",
         goal=declared.goal,
         hyperparameters=declared.space.hyperparameters,
         fixed=declared.space.fixed,
-        budget=StepBudget.with_evaluations(max_train_steps, campaign.evaluations),
+        budget=campaign.budget(max_train_steps),
         num_trials=declared.trials,
         objective=campaign.workload.select_by,
         fitted_when=campaign.workload.fitted_when,
         optimizer=campaign.optimizer,
-        schedule=campaign.schedule,
+        schedule=campaign.rates,
         warmup_steps=campaign.warmup_steps,
         batch_size=campaign.workload.batch_size,
         seed=derived_seed("study", campaign.seed, round_name(number)),
@@ -85,7 +87,14 @@ def schedule_of(study: Study, point: Point) -> Schedule:
 def _check_learning_rate(study: Study) -> None:
     for trial in planned_trials(replace(study, num_trials=min(study.num_trials, 64))):
         if "learning_rate" not in trial.point:
+            to_begin_with = _rate_to_begin_with(study, trial.point)
             raise DeclarationError(
                 f"{study.name} has points without a learning_rate ({dict(trial.point)}); declare one in the search "
-                "space, in every branch of the optimizer if it is chosen there"
+                f"space, in every branch of the optimizer if it is chosen there{to_begin_with}"
             )
+
+
+def _rate_to_begin_with(study: Study, point: Point) -> str:
+    name = point.get("optimizer", study.optimizer)
+    known = optimizer_of(name).ranges.get("learning_rate") if is_known(name) else None
+    return f": learning_rate={known.as_declared()} to begin with {name}" if known is not None else ""

@@ -13,13 +13,15 @@ from tuner.design.trial import Trial
 from tuner.errors import DeclarationError
 from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
 from tuner.records.conclusions import RegimeVerdict
-from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before
+from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before, with_warmup
 from tuner.rounds.comparison import basis_of, stale_budget
 from tuner.rounds.expand import planned_expansion
 from tuner.rounds.launch import Session, started_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.promotion import promotion
 from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths
+
+LONG_WARMUP = 0.10  # of the steps; a longer warmup is warned about (C9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +53,34 @@ def prepared_round(
         budget = budget_of_round(session, number, regime)
     if number > 1 and budget.source is None:  # whatever it was declared, its points or its schedule were chosen there
         budget = replace(budget, source=round_name(number - 1))
-    stale = _stale_warnings(session, number, budget)
+    stale = _stale_warnings(session, number, budget)  # with the warmup as it is declared
+    session = with_warmup(session, number, budget.steps, regime)
     if session.campaign.round(number).space is not None:
         study, grown = _with_trials(session, study_of_round(session.campaign, number, budget.steps), num_trials)
-        warnings = (*stale, *grown, *role_warnings(study), *_too_few_to_answer(study))
-        return Prepared(study, planned_trials(study), budget, warnings)
+        warnings = (*stale, *grown, *role_warnings(study), *_too_few_to_answer(study), *_long_warmup(study))
+        return Prepared(_with_examples(session, study), planned_trials(study), budget, warnings)
     if num_trials is not None:
         raise DeclarationError(
             f"round {number} promotes points, and has as many trials as promote=... and trials=... in the study file "
             "say; give --trials to the round that searches"
         )
     promoted = promotion(session, number, budget.steps, carry_over=regime == "compute_bound")
-    return Prepared(promoted.study, promoted.trials, budget, (*stale, *promoted.warnings))
+    warnings = (*stale, *promoted.warnings, *_long_warmup(promoted.study))
+    return Prepared(_with_examples(session, promoted.study), promoted.trials, budget, warnings)
+
+
+def _long_warmup(study: Study) -> Iterator[str]:
+    """A warning where the warmup takes much of the training (C9)."""
+    share = study.warmup_steps / study.budget.max_train_steps
+    if share > LONG_WARMUP:
+        yield (
+            f"the warmup of {study.warmup_steps:,} steps is {share:.0%} of {study.name}; above {LONG_WARMUP:.0%} "
+            "little is trained at the full rate: shorten it, or train longer where training is unstable without (C9)"
+        )
+
+
+def _with_examples(session: Session, study: Study) -> Study:
+    return replace(study, num_examples=session.loaded.num_examples)
 
 
 def _with_trials(session: Session, study: Study, wanted: int | None) -> tuple[Study, tuple[str, ...]]:
@@ -96,7 +114,8 @@ def _too_few_to_answer(study: Study) -> Iterator[str]:
     if len(study.budget.even_steps) < MINIMUM_EVALUATIONS:
         yield (
             f"{len(study.budget.even_steps)} evaluations a trial are too few to answer whether the budget was right, "
-            f"which takes {MINIMUM_EVALUATIONS}: Campaign(evaluations={MINIMUM_EVALUATIONS}), or more steps"
+            f"which takes {MINIMUM_EVALUATIONS}: Campaign(evaluations={MINIMUM_EVALUATIONS}), or a smaller "
+            "evaluate_every, or more steps"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.questions.best_steps import LONGER_BUDGET
 from tuner.analysis.sweep_outcome import GRID_EXTENSION
-from tuner.budget.step_budget import StepBudget, rounded_up
+from tuner.budget.step_budget import rounded_up
 from tuner.budget.transfer import lengthened, trunk_steps
 from tuner.design.campaign import Sweep
 from tuner.design.study import Study
@@ -47,6 +47,9 @@ def priced_campaign(session: Session) -> Iterator[Plan | Extremes]:
         prepared = _prepared(session, number, assumed)
         priced = _promoting(session, number, assumed, before) if prepared is None else plan_study(session, *prepared)
         before = priced.trials
+        if number == 1:  # whose steps say how long a warmup is that is declared as a share
+            first = session.campaign.with_warmup(priced.study.budget.max_train_steps)
+            session = replace(session, campaign=first)
         assumed = None if compute_bound else priced.study.budget.max_train_steps
         if session.campaign.round(number).max_train_steps is None:
             open_ones.append(priced)
@@ -90,9 +93,7 @@ def _rounds_extremes(session: Session, sweep: Sweep, rounds: Sequence[Plan]) -> 
     worst = tuple(
         replace(
             one,
-            study=replace(
-                one.study, budget=StepBudget.with_evaluations(most * LONGER_BUDGET**place, session.campaign.evaluations)
-            ),
+            study=replace(one.study, budget=session.campaign.budget(most * LONGER_BUDGET**place)),
             saved=(),
         )
         for place, one in enumerate(rounds)

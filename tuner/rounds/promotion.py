@@ -73,10 +73,10 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         rows[-1].study,
         name=round_name(number),
         goal=declared.goal,
-        budget=StepBudget.with_evaluations(max_train_steps, session.campaign.evaluations),
+        budget=session.campaign.budget(max_train_steps),
         optimizer=session.campaign.optimizer,
         batch_size=session.campaign.workload.batch_size,
-        schedule=session.campaign.schedule,
+        schedule=session.campaign.rates,
         warmup_steps=session.campaign.warmup_steps,
         round=number,
         seed=derived_seed("study", session.campaign.seed, round_name(number)),
@@ -147,7 +147,7 @@ def _budget(session: Session, study: Study, before: StepBudget) -> StepBudget:
     steps = study.budget.max_train_steps
     if started is not None and started.study.budget.max_train_steps == steps:
         return started.study.budget
-    return before.lengthened(steps, session.campaign.evaluations) if steps > before.max_train_steps else study.budget
+    return before.lengthened_to(study.budget) if steps > before.max_train_steps else study.budget
 
 
 def most_promoted(declared: Round) -> int:

@@ -54,7 +54,8 @@ def check_growth(number: int, steps: int, before: int) -> None:
 
 def check_transfer(campaign: Campaign) -> None:
     """Raise TransferError where a later round would not know what to do with the schedule (A38, A43)."""
-    schedule = campaign.schedule.schedule(max(10_000, 10 * campaign.warmup_steps), campaign.warmup_steps)
+    steps = max(10_000, 10 * campaign.warmup_steps)
+    schedule = campaign.rates.schedule(steps, campaign.with_warmup(steps).warmup_steps)
     for number, declared in enumerate(campaign.rounds, 1):
         if declared.promote is not None and declared.transfer is None:
             try:

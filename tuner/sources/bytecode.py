@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 
-from tuner.sources.definitions import Definitions, short_digest
+from tuner.sources.definitions import DECIDES_NO_BITS, Definitions, short_digest
 from tuner.sources.places import kind_of
 
 
@@ -50,6 +50,8 @@ def definitions_of_class(kind: type) -> Definitions:
         inner = inner.fget if isinstance(inner, property) else inner
         if isinstance(inner, types.FunctionType):
             found[f"method {kind.__qualname__}.{name}"] = code_digest(inner.__code__)
-        elif isinstance(inner, bool | int | float | str | None) and not name.startswith("__"):
+        elif name in DECIDES_NO_BITS or name.startswith("__"):
+            continue
+        elif isinstance(inner, bool | int | float | str | None):
             found[f"value {kind.__qualname__}.{name}"] = short_digest(repr(inner))
     return found

@@ -1,6 +1,6 @@
 """Digests of a Python source, one for each definition, so that a change can be named: "function net changed".
 
-Comments, docstrings, formatting and the order of imports change nothing. Nor does the declaration of a campaign, with
+Comments, docstrings, formatting, the order of imports and the number of loading processes change nothing. Nor does the declaration of a campaign, with
 the helpers that only the declaration uses (`SPACE = SearchSpace(...)`): more rounds or trials are the same workload,
 and a launch compares the declaration of a study key by key.
 """
@@ -14,6 +14,7 @@ from functools import lru_cache
 
 Definitions = dict[str, str]  # "function net", "class Block", "method Block.forward", "value WIDTH" to its digest
 
+DECIDES_NO_BITS = ("data_workers",)  # attributes of a class that change how it is trained, and nothing that comes out
 _DECLARES = ("Campaign", "Round", "SearchSpace", "Sweep")  # what a declaration is made of
 _LEFT_OUT = ("ctx", "kind", "type_comment")
 _PURE_MODULES = ("math", "itertools")
@@ -70,7 +71,9 @@ def _named(statement: ast.stmt) -> Iterator[tuple[str, str]]:
 
 
 def _class(statement: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    rest = [node for node in statement.body if not isinstance(node, _Function) and not _is_text(node)]
+    rest = [
+        node for node in statement.body if not (isinstance(node, _Function) or _is_text(node) or sets_no_bits(node))
+    ]
     head = [*statement.decorator_list, *statement.bases, *statement.keywords, *rest]
     yield f"class {statement.name}", " ".join(map(text_of, head))
     for node in statement.body:
@@ -109,6 +112,12 @@ def _is_text(statement: ast.AST) -> bool:
         and isinstance(statement.value, ast.Constant)
         and isinstance(statement.value.value, str)
     )
+
+
+def sets_no_bits(statement: ast.stmt) -> bool:
+    """`data_workers = 4` in a class: one number of processes trains what another does."""
+    bound = _bound_by(statement) if isinstance(statement, _Assignment) else set()
+    return bool(bound) and bound <= {*DECIDES_NO_BITS}
 
 
 def _is_main_block(statement: ast.stmt) -> bool:

@@ -21,6 +21,7 @@ from tuner.shown import quoted
 T = TypeVar("T")
 C = TypeVar("C", bound=Conclusion)
 ABSENT = "not declared"
+LONGEST_SHOWN = 200  # characters of a value in a difference
 Difference = tuple[str, str, str]  # dotted key, old value, new value
 
 
@@ -141,7 +142,7 @@ def _differences(path: str, old: object, new: object) -> Iterator[Difference]:
     named_old, named_new = _by_name(old), _by_name(new)
     if named_old is None or named_new is None:
         if repr(old) != repr(new):
-            yield path, json.dumps(old), json.dumps(new)
+            yield (path, *_in_short(json.dumps(old), json.dumps(new)))
         return
     for key in dict.fromkeys((*named_old, *named_new)):
         inner = path if key == "domain" else f"{path}.{key}".lstrip(".")
@@ -153,6 +154,20 @@ def _differences(path: str, old: object, new: object) -> Iterator[Difference]:
             yield from _differences(inner, named_old[key], named_new[key])
     if list(named_old) != list(named_new) and set(named_old) == set(named_new):
         yield f"{path} (order)", ", ".join(named_old), ", ".join(named_new)
+
+
+def _in_short(old: str, new: str) -> tuple[str, str]:
+    """Two long texts from shortly before where they part, as the curve of a function has a thousand numbers."""
+    if max(len(old), len(new)) <= LONGEST_SHOWN:
+        return old, new
+    place = next((place for place, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    start = max(0, place - LONGEST_SHOWN // 2)
+    return _around(old, start), _around(new, start)
+
+
+def _around(text: str, start: int) -> str:
+    end = start + LONGEST_SHOWN
+    return f"{'...' * (start > 0)}{text[start:end]}{'...' * (end < len(text))}"
 
 
 def _by_name(value: object) -> dict[str, object] | None:

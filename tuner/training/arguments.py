@@ -8,6 +8,7 @@ from typing import Any
 
 from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
+from tuner.sources.definitions import DECIDES_NO_BITS
 from tuner.training.value_digests import NoDigest, closed_over, is_found_by_name, value_digest
 
 _LONGEST = 60  # characters of a plain value that is shown as it is
@@ -41,7 +42,8 @@ def _name(item: tuple[str, Any]) -> str:
 
 def _attributes(workload: Workload) -> Iterator[tuple[str, Any]]:
     """Those of the instance, in slots too; and what its class closes over or was given from outside its source."""
-    yield from vars(workload).items() if hasattr(workload, "__dict__") else ()
+    held = vars(workload) if hasattr(workload, "__dict__") else {}
+    yield from ((name, value) for name, value in held.items() if name not in DECIDES_NO_BITS)
     for kind in type(workload).__mro__:
         for slot in _slots(kind):
             if hasattr(workload, slot) and slot != "__dict__":
@@ -53,7 +55,7 @@ def _attributes(workload: Workload) -> Iterator[tuple[str, Any]]:
             inner = inner.fget if isinstance(inner, property) else inner
             if isinstance(inner, types.FunctionType):
                 yield from ((f"{name} uses {used}", held) for used, held in closed_over(inner) if held is not kind)
-            elif not is_found_by_name(kind) and not name.startswith("__"):
+            elif not is_found_by_name(kind) and not name.startswith("__") and name not in DECIDES_NO_BITS:
                 yield f"{kind.__name__}.{name}", value
 
 

@@ -1,23 +1,28 @@
 """Batches of a split, by step. Tensors in memory are indexed; anything larger is a map-style dataset or a stream."""
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch.utils.data import IterableDataset, Subset
 
-from tuner.design.workload import Stream
+from tuner.design.data import Stream
 from tuner.errors import WorkloadError
 from tuner.training.containers import moved
 from tuner.training.fetching import Collate, Fetcher
+from tuner.training.loading import ABSENT, Loading, Readers, Wanted
+from tuner.training.loading_processes import Ahead
 from tuner.training.order import Order
 from tuner.training.randomness import examples_seed
 from tuner.training.streams import StreamFetcher
 
 GATHER_LIMIT = 64 * 2**20  # bytes of a split up to which a whole epoch is put in order at once
+_CPU = torch.device("cpu")
 ONCE_FOR_ALL = examples_seed("every evaluation")  # what an example draws that is evaluated, digested or looked at
 
 
@@ -53,6 +58,26 @@ class Split:
         self.repeatable = self.tensors is not None  # whether that is known
         self._fetcher = self.fetcher(device)
         self.num_examples = self._count()
+        self.loading: Loading | None = None
+        self._place = -1  # among the splits that it loads
+
+    def load_by(self, loading: Loading) -> None:
+        """Have its batches made by loading processes, while these are at work. Not for tensors in memory."""
+        if self.tensors is None and self.loading is None:
+            self.loading, self._place = (
+                loading,
+                loading.add(partial(self.fetcher, _CPU), stream=self.stream is not None),
+            )
+
+    @property
+    def is_loaded_ahead(self) -> bool:
+        """Whether there are loading processes now."""
+        return self.loading is not None and self.loading.count > 0
+
+    def ahead(self, wanted: Iterator[Wanted]) -> Ahead:
+        """The batches of these indices and seeds, on the CPU, made by loading processes: see `is_loaded_ahead`."""
+        assert self.loading is not None
+        return self.loading.ahead(self._place, wanted)
 
     def fetcher(self, device: torch.device) -> Fetcher:
         """Another one that makes the batches of a dataset or stream, for a reader of its own: see `Fetcher.batch`.
@@ -163,8 +188,14 @@ class Split:
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Any, int]]:
         """Batches of the split in its own order, each with its number of examples; the last may be short."""
-        for start in range(0, self.size, batch_size):
-            stop = min(start + batch_size, self.size)
+        spans = [(start, min(start + batch_size, self.size)) for start in range(0, self.size, batch_size)]
+        if self.is_loaded_ahead:
+            wanted = ((torch.arange(start, stop), ONCE_FOR_ALL) for start, stop in spans)
+            with closing(self.ahead(wanted)) as batches:
+                for (start, stop), made in zip(spans, batches, strict=True):
+                    yield moved(made, self.device), self.count_of(made, stop - start)
+            return
+        for start, stop in spans:
             if self.tensors is not None:
                 batch: Any = tuple(tensor[start:stop] for tensor in self.tensors)
             else:
@@ -202,6 +233,7 @@ class TrainingBatches:
         self.data_seed = data_seed
         self.order = Order(split.indexed, batch_size, data_seed, split.lengths)
         self._reader = split.reader()
+        self._readers = Readers(lambda step: split.ahead(map(self.order.wanted, itertools.count(step))))
         self._epoch = -1
         self._ordered: tuple[torch.Tensor, ...] | None = None
 
@@ -216,9 +248,26 @@ class TrainingBatches:
         if epoch != self._epoch:
             self._open_epoch(epoch)
         if self._ordered is None:
-            return self._reader.take(*self.order.wanted(step), undisturbed=False)
+            return self._of_dataset(step)
         start = position * self.batch_size
         return tuple(tensor[start : start + self.batch_size] for tensor in self._ordered)
+
+    def shared_by(self, trials: int, *, repeated: bool) -> None:
+        """So many trials take these batches. repeated: each of them takes the batch of a step for itself."""
+        self._readers.most, self._readers.repeated = trials, repeated
+
+    def rewind(self) -> None:
+        """The trials go on elsewhere: what is loaded ahead is dropped."""
+        self._readers.forget()
+
+    def _of_dataset(self, step: int) -> Any:
+        split, loading = self.split, self.split.loading
+        if loading is not None and loading.count:
+            batch = self._readers.take(step, loading.session)
+            if batch is not ABSENT:
+                return moved(batch, split.device)
+        fetch = partial(self._reader.take, *self.order.wanted(step), undisturbed=False)
+        return fetch() if loading is None else loading.fetched_here(fetch)
 
     def fetched(self, step: int) -> Any:
         """The batch of a step, read from the split again."""

@@ -112,8 +112,11 @@ class Form:
 
 
 def taken_apart(batch: Any) -> tuple[list[Any], Form]:
-    """The leaves of a batch, and its form, to which a part that is None belongs."""
-    parts = _parts(batch)
+    """The leaves of a batch, and its form, to which a part that is None belongs.
+
+    An object with a `to` method is opened where it is no more than its attributes; any other is a leaf.
+    """
+    parts = parts_of(batch)
     if parts is None:
         return ([], Form(type(None))) if batch is None else ([batch], Form(None))
     found = [taken_apart(value) for _, value in parts]
@@ -134,6 +137,30 @@ def _parts(value: Any) -> list[tuple[Key, Any]] | None:
     return list(enumerate(value)) if isinstance(value, Sequence) else None
 
 
+def parts_of(batch: Any) -> list[tuple[Key, Any]] | None:
+    """What a batch holds, by key: a container's parts, or a plain object's attributes; None for anything else."""
+    parts = _parts(batch)
+    return _attributes(batch) if parts is None else parts
+
+
+def _attributes(value: Any) -> list[tuple[Key, Any]] | None:
+    """What a plain object with a `to` method holds, by name; None for anything else.
+
+    Plain: another object with the same attributes is the same, because its class has no say in how they are set, read
+    and copied, and keeps nothing besides them.
+    """
+    kind: Any = type(value)
+    held = getattr(value, "__dict__", None)
+    if not held or isinstance(value, type | torch.nn.Module | torch.Tensor) or not callable(getattr(value, "to", None)):
+        return None
+    own = {name for base in kind.__mro__ if base is not object for name in vars(base)}
+    return None if own & _SPECIAL else list(held.items())
+
+
+_SPECIAL = frozenset({"__slots__", "__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__copy__",
+    "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"})  # fmt: skip
+
+
 def _rebuilt(like: Any, keys: Sequence[Key], values: list[Any]) -> Any:
     """A container of the type of `like`, and with what else it carries, that holds these values."""
     kind: Any = type(like)
@@ -141,7 +168,7 @@ def _rebuilt(like: Any, keys: Sequence[Key], values: list[Any]) -> Any:
         return kind(values)
     if isinstance(like, Mapping):
         return _mapping_like(like, dict(zip(keys, values, strict=True)))
-    if is_dataclass(like):
+    if is_dataclass(like) or _attributes(like):
         made = copy.copy(like)
         for key, value in zip(keys, values, strict=True):
             object.__setattr__(made, key, value)  # a frozen one, too; its checks are those of single examples

@@ -57,7 +57,7 @@ class Tally:
         self.split = split
         self.total = 0
         self.each: dict[str, Any] = {}
-        self.gathered = gathering(workload, split.device)
+        self.gathered = gathering(workload, split)
         self._sums: dict[str, torch.Tensor] = {}
 
     def add(self, metrics: Mapping[str, Any], count: int) -> None:
@@ -91,12 +91,12 @@ class Tally:
         return split_measured(self.workload, self.each, self.averaged)
 
 
-def gathering(workload: Workload, device: torch.device, dim: int = 0) -> Gathered | None:
+def gathering(workload: Workload, split: Split, trials: int = 1) -> Gathered | None:
     """Where the values of each example are kept, for a workload that has metrics of the whole split."""
     if not workload.declares("split_metrics"):
         return None
-    kept_on = device if workload.split_metrics_device == "same" else torch.device("cpu")
-    return Gathered(type(workload).__name__, kept_on, dim)
+    kept_on = split.device if workload.split_metrics_device == "same" else torch.device("cpu")
+    return Gathered(type(workload).__name__, kept_on, split.size, trials)
 
 
 def check_going_on(stop: Callable[[], bool]) -> None:

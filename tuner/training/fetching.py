@@ -42,11 +42,18 @@ class Fetcher:
         What a user's `collate` draws is a function of the seed and the first index. Leaves the global generators
         anywhere; see `undisturbed`.
         """
-        examples = self.examples(indices, seed)
-        if self.collate is None:
-            return collated(examples)
-        seed_global_generators(batch_seed(seed, indices[0]), self._device)
-        return self.collate(examples)
+        threads = torch.get_num_threads()
+        if threads > 1:  # as in a loading process: some sums depend on it
+            torch.set_num_threads(1)
+        try:
+            examples = self.examples(indices, seed)
+            if self.collate is None:
+                return collated(examples)
+            seed_global_generators(batch_seed(seed, indices[0]), self._device)
+            return self.collate(examples)
+        finally:
+            if threads > 1:
+                torch.set_num_threads(threads)
 
     def examples(self, indices: Sequence[int], seed: int) -> list[Any]:
         """The examples at `indices`, with what they draw at a `randomness.epoch_seed`.

@@ -46,7 +46,7 @@ def check_validation(setup: TrainingSetup, trial: Trial, most_seconds: float | N
             return False
         _check_split_metrics(setup, tally, setup.study.objective.measured)
         criterion = setup.study.fitted_when
-        if criterion is not None and _is_of_split(tally, criterion.measured):
+        if criterion is not None and _fits_by_split(setup, tally):
             size = setup.evaluation_batch_size
             with stage(f"{name}.metrics"):
                 fitted = tallied(setup.workload, model, setup.data.training_sample, batch_size=size)
@@ -86,9 +86,11 @@ def _not_finite(
             bad += (seen + (~torch.isfinite(values)).nonzero().flatten()).tolist()
             nan = nan or bool(torch.isnan(values).any())
         if not seen:
-            seconds = (time.perf_counter() - began) * split.size / max(1, count)
+            fitted = setup.data.training_sample.size if _fits_by_split(setup, tally) else 0
+            seconds = (time.perf_counter() - began) * (split.size + fitted) / max(1, count)
             if seconds > SLOW_LOOK:
-                logger.warning(_PRICE, split.size, seconds)
+                also = f" and {fitted:,} training" if fitted else ""
+                logger.warning(_PRICE, split.size, also, seconds)
             if most_seconds is not None and seconds > most_seconds:
                 return None, False
         seen += count
@@ -99,11 +101,13 @@ def _number_of(split: Split) -> str:
     return "its" if split.num_examples is None else f"{split.num_examples:,}"
 
 
-_PRICE = "a launch looks once at all %s validation examples, about %.0f s here; it is remembered for these data"
+_PRICE = "a launch looks once at all %s validation%s examples, about %.0f s here; it is remembered for these data"
 
 
-def _is_of_split(tally: Tally, metric: Metric) -> bool:
-    return tally.gathered is not None and metric.name not in tally.averaged
+def _fits_by_split(setup: TrainingSetup, tally: Tally) -> bool:
+    """Whether the fit criterion reads a metric of the whole split."""
+    criterion = setup.study.fitted_when
+    return criterion is not None and tally.gathered is not None and criterion.measured.name not in tally.averaged
 
 
 def _check_split_metrics(setup: TrainingSetup, tally: Tally, metric: Metric) -> None:
@@ -140,7 +144,7 @@ def _spoiled_value(tally: Tally) -> str:
         rows = (bad.any(1) if bad.dim() > 1 else bad).nonzero().flatten()
         if len(rows):
             first = int(rows[0])
-            held = spoiled_in(tally.split.take(rows[:1].cpu()), rows[:1].cpu())
+            held = spoiled_in(tally.split.take(rows[:1].cpu()), rows[:1].cpu()) if tally.split.count is None else None
             return (
                 f" ({name!r} is not finite for {len(rows):,} of them, the first of them example {first}, counted from 0"
                 f"{f', which holds {held.what}' if held else ''})"

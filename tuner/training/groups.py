@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tuner.design.optimizers import ParameterGroup
-from tuner.design.parameter_groups import OTHERS, Chosen, NamedParameter, Word, as_multiple, divided
+from tuner.design.parameter_groups import OTHERS, NamedGroup, NamedParameter, Word, as_multiple, divided
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.records import GroupRecord
@@ -115,11 +115,11 @@ def _declared(workload: Workload, model: torch.nn.Module, point: Mapping[str, An
     return list(groups)
 
 
-def _choices(declared: Sequence[Any], found: Found) -> list[tuple[str, Sequence[Chosen]]]:
+def _choices(declared: Sequence[Any], found: Found) -> list[tuple[str, Sequence[NamedGroup]]]:
     """What each declared group chooses, with how an error calls the group. Raises WorkloadError."""
     named = [name for _, name in found]
     listed: dict[int, str] = {}  # places that dicts list
-    choices: list[tuple[str, Sequence[Chosen]]] = []
+    choices: list[tuple[str, Sequence[NamedGroup]]] = []
     for number, group in enumerate(declared, start=1):
         if isinstance(group, Word):
             choices.append((str(group), group.chosen(named)))
@@ -139,7 +139,7 @@ def _choices(declared: Sequence[Any], found: Found) -> list[tuple[str, Sequence[
     return choices
 
 
-def _listed(word: str, group: Mapping[str, Any], found: Found) -> Chosen:
+def _listed(word: str, group: Mapping[str, Any], found: Found) -> NamedGroup:
     """A dict as a group. Raises WorkloadError, which names the right word for a key that torch's groups would have."""
     for key in group:
         if key not in _KEYS:
@@ -163,7 +163,7 @@ def _listed(word: str, group: Mapping[str, Any], found: Found) -> Chosen:
     if not chosen:
         raise WorkloadError(f"params of {word} has no parameter; an iterator that was used up before?")
     rate, decay = as_multiple(group.get("rate", 1.0), "rate", word), group.get("decay")
-    return Chosen(word, rate, None if decay is None else as_multiple(decay, "decay", word), chosen)
+    return NamedGroup(word, rate, None if decay is None else as_multiple(decay, "decay", word), chosen)
 
 
 def _tensors_of(word: str, given: Any) -> list[torch.Tensor]:
@@ -182,7 +182,7 @@ def _tensors_of(word: str, given: Any) -> list[torch.Tensor]:
     return tensors
 
 
-def _trained(group: Chosen, found: Found) -> TrainedGroup:
+def _trained(group: NamedGroup, found: Found) -> TrainedGroup:
     places = sorted(group.places)
     parameters = [found[place][0] for place in places]
     record = GroupRecord(

@@ -9,12 +9,13 @@ from contextlib import suppress
 
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
+from tuner.system import num_cores
+from tuner.training.data_checks import random_example
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
 from tuner.training.preflight import check_room, check_switched_off, check_workload, measured_price, warn_of_ignored
-from tuner.training.random_examples import random_example
 from tuner.training.setup import TrainingSetup
 from tuner.training.unread import unread
 
@@ -69,11 +70,25 @@ def _warn_once(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:
     asked.known.add(("warnings",))
     warn_of_training(setup, trial)
     warn_of_ignored(setup, trial)
+    _warn_of_loading(setup)
     if random_example(setup.data.validation) is not None:
         _log.warning(
             "the validation split draws random numbers: each of its examples is drawn once for all, and is "
             "the same at every evaluation"
         )
+
+
+def _warn_of_loading(setup: TrainingSetup) -> None:
+    """Say where more loading processes were asked for than there are cores: a number that was given is kept."""
+    asked, trainers, cores = setup.workload.data_workers, setup.trainers, num_cores()
+    if asked == "auto" or asked * trainers <= cores:
+        return
+    beside = f" for each of {trainers} processes that train, {asked * trainers} in all," if trainers > 1 else ""
+    _log.warning(
+        'data_workers = %d starts %d loading processes%s on %d cores; that pays where a dataset waits (for a disk, for '
+        'a network) and not where it computes: data_workers = "auto" takes no more than there are cores for',
+        asked, asked, beside, cores,
+    )  # fmt: skip
 
 
 def _all_finite(setup: TrainingSetup, trial: Trial, asked: Asked, most_seconds: float) -> bool:

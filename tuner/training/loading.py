@@ -1,417 +1,196 @@
-"""Loading processes: they fetch and collate batches ahead of the training, in the order in which it takes them.
+"""Who loads the batches of datasets and streams: the process that trains, or loading processes beside it.
 
-A key says all about a batch (which split, which examples, which seed), so it makes no difference to the bits which
-process makes it, nor when: a process that is killed is replaced, and its batches are made again. torch's DataLoader
-starts the processes and carries the batches; what they make next is asked for one by one, so that the batches of
-several trials, and of evaluations in between, come from the same processes.
-
-At most `AHEAD` batches for each process wait to be taken, and twice as many around an evaluation.
+The bits are the same; see `loading_processes`. How many there are is the workload's `data_workers`, or what a look at
+the first steps says.
 """
 
-import gc
-import importlib.util
-import logging
-import os
-import pickle
-import signal
-import sys
-import threading
-import warnings
-from collections import deque
+import copy
+import itertools
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from tuner import system
-from tuner.errors import Paused, WorkloadError
-from tuner.signals import SHUTDOWN, STOPPING
-from tuner.training.containers import pinned
-from tuner.training.denormals import denormals_are_zero
-from tuner.training.travelling_errors import TravellingError
+from tuner.training.fetching import Fetcher
+from tuner.training.loading_processes import Ahead, Key, LoadingProcesses, Make, check_loading
 
-AHEAD = 2  # batches for each process
-MOST_DEATHS = 3  # in a row, while the same batch is waited for
-GRACE_SECONDS = 2.0  # for a process to end its batch, when all end
-SMALL = 1024  # bytes that go through a pipe; more go through shared memory, so that no message is ever half written
-_TOO_MANY = ".*DataLoader will create.*worker processes.*"
-
-_log = logging.getLogger(__name__)
-Make = Callable[..., Any]
-Key = tuple[int, tuple[Any, ...]]  # which maker, and its arguments
+DataWorkers = int | Literal["auto"]
+Wanted = tuple[torch.Tensor, int]  # the indices and the seed of a batch
+PROBED = 8  # steps that an automatic choice looks at
+LEAST_SECONDS = 1e-3  # of a batch; to hand it over takes about half as long
+LEAST_SHARE = 0.1  # of a step
+MOST_OPEN = 8  # places at which a stream is read at the same time
+ABSENT = object()
 
 
-@dataclass(eq=False)
-class _Source:
-    """A sequence of keys; `made`: those batches that are made and not taken yet; `waiting`: how many are asked for."""
+def useful_processes(fetch: float, rest: float, most: int) -> int:
+    """How many loading processes hide the fetching, where a batch takes `fetch` seconds and the rest of a step `rest`.
 
-    keys: Iterator[Key] | None
-    made: deque[Any] = field(default_factory=deque)
-    waiting: int = 0
+    At most `most`. 0 where it is nearly free, and where no core is left for it.
+    """
+    if most < 2 or fetch < LEAST_SECONDS or fetch < LEAST_SHARE * (fetch + rest):
+        return 0
+    return most if fetch >= most * rest else math.ceil(fetch / rest)
+
+
+class Loading:
+    """The loading processes of a workload's splits. There are some within `at_work` only; outside, each batch is
+    fetched where it is asked for.
+
+    chosen: what an automatic choice came to, once it is known. session: how often they were at work.
+    """
+
+    def __init__(self) -> None:
+        self.chosen: int | None = None
+        self.session = 0
+        self._makers: list[Make] = []
+        self._asked: DataWorkers = 0
+        self._most = 0
+        self._pin = False
+        self._processes: dict[bool, LoadingProcesses] = {}  # of streams, of datasets
+        self._readers = itertools.count()
+        self._fetches: list[float] = []
+        self._rests: list[float] = []
+        self._fetched_at: float | None = None
+
+    def add(self, fetcher: Callable[[], Fetcher], *, stream: bool) -> int:
+        """Another split, whose batches the processes can make; its place among all."""
+        self._makers.append(_OfStream(fetcher) if stream else fetcher().batch)
+        return len(self._makers) - 1
+
+    @contextmanager
+    def at_work(self, asked: DataWorkers, most: int, *, pin: bool) -> Iterator[None]:
+        """Have batches loaded by so many processes within the block; they end with it.
+
+        asked: "auto" takes as many as are useful, and `most` at most. pin: see `LoadingProcesses`.
+        """
+        if self._asked or not asked or not self._makers:  # it is at work already, or has nothing to do
+            yield
+            return
+        self._asked, self._most, self._pin = asked, most, pin
+        self.session += 1
+        try:
+            yield
+        finally:
+            self._asked, self._fetched_at = 0, None
+            for processes in self._processes.values():
+                processes.close()
+            self._processes = {}
+
+    def check(self) -> None:
+        """Raise WorkloadError where loading processes could not be given what they need."""
+        check_loading(self._makers)
 
     @property
-    def held(self) -> int:
-        return self.waiting + len(self.made)
-
-
-class _Requests:
-    """What the processes are asked for, one after the other: a sampler of the DataLoader that never ends.
-
-    The source with the fewest batches ahead comes next, of equals the newest. Where none wants more, a process is
-    asked for nothing.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most  # batches of one source
-        self.sources: list[_Source] = []
-        self.asked: deque[tuple[_Source | None, Key | None]] = deque()
-        self._again: deque[tuple[_Source | None, Key | None]] = deque()
-
-    def __iter__(self) -> Iterator[Key | None]:
-        return self
-
-    def __next__(self) -> Key | None:
-        request = self._again.popleft() if self._again else self._chosen()
-        self.asked.append(request)
-        return request[1]
-
-    def ask_again(self) -> None:
-        """All that was asked for and did not come is asked for again, in the same order."""
-        self._again = self.asked + self._again
-        self.asked = deque()
-
-    def _chosen(self) -> tuple[_Source | None, Key | None]:
-        for source in sorted(reversed(self.sources), key=lambda source: source.held):
-            if source.held > self.most:
-                break
-            key = None if source.keys is None else next(source.keys, None)
-            if key is not None:
-                source.waiting += 1
-                return source, key
-            source.keys = None
-        return None, None
-
-
-class Ahead:
-    """The batches of a sequence of keys, in order, on the CPU, made ahead. An error of the maker comes in its place."""
-
-    def __init__(self, processes: "LoadingProcesses", keys: Iterator[Key]) -> None:
-        self._processes = processes
-        self._source = _Source(keys)
-
-    def __iter__(self) -> "Ahead":
-        return self
-
-    def __next__(self) -> Any:
-        return self._processes.taken(self._source)
-
-    def close(self) -> None:
-        """Nothing more of it is made; what is made already is dropped."""
-        self._processes.drop(self._source)
-
-
-class LoadingProcesses:
-    """`count` processes that call `makers`. They start with the first batch that is taken.
-
-    They take one thread of torch each, leave signals to their parent and end with it, however that ends; and with this
-    object (by the DataLoader), where nobody closes it. pin: batches come in memory from which a GPU copies them faster.
-    """
-
-    def __init__(self, makers: Sequence[Make], count: int, *, pin: bool = False) -> None:
-        self.count = count
-        self._making = _Making(tuple(makers))
-        self._pin = pin
-        self._requests = _Requests(2 * AHEAD * count)
-        self._iterator: Any = None
-        self._deaths = 0
-
-    def ahead(self, keys: Iterator[Key]) -> Ahead:
-        """The batches of these keys, of which there may be no end."""
-        made = Ahead(self, keys)
-        self._requests.sources.append(made._source)
-        return made
+    def count(self) -> int:
+        """How many processes there are now; 0 also while an automatic choice is not made."""
+        return (self.chosen or 0) if self._asked == "auto" else self._asked
 
     @property
     def pids(self) -> list[int]:
-        """Of the processes, while there are any."""
-        return [] if self._iterator is None else [process.pid for process in self._iterator._workers]
+        """Of the processes that run now."""
+        return [pid for processes in self._processes.values() for pid in processes.pids]
 
-    def taken(self, source: _Source) -> Any:
-        """The next batch of a source. Raises StopIteration at its end, the error of its maker, Paused."""
-        while not source.made:
-            if source.keys is None and not source.waiting:
-                self.drop(source)
-                raise StopIteration
-            self._receive()
-        if self._requests.asked and self._requests.asked[0][0] is None:
-            self._receive()  # a process that was asked for nothing is asked again
-        made = source.made.popleft()
-        if isinstance(made, TravellingError):
-            raise made.error()
-        return made
+    def ahead(self, place: int, wanted: Iterator[Wanted]) -> Ahead:
+        """The batches of a split, on the CPU, made by the processes. Only while `count` is not 0."""
+        stream = isinstance(self._makers[place], _OfStream)
+        if stream not in self._processes:  # what is read in order is read by one process
+            self._processes[stream] = LoadingProcesses(self._makers, 1 if stream else self.count, pin=self._pin)
+        reader = next(self._readers)
+        keys: Iterator[Key] = (
+            (place, (*([reader] * stream), indices.tolist(), seed)) for indices, seed in wanted
+        )  # fmt: skip
+        return self._processes[stream].ahead(keys)
 
-    def drop(self, source: _Source) -> None:
-        """Forget a source: what is still made for it is not kept."""
-        source.keys = None
-        source.made.clear()
-        with suppress(ValueError):
-            self._requests.sources.remove(source)
-
-    def close(self) -> None:
-        """End the processes: those that do not end by themselves in a moment are killed."""
-        iterator, self._iterator = self._iterator, None
-        if iterator is None:
-            return
-        timer = threading.Timer(GRACE_SECONDS, _kill, [iterator._workers])
-        timer.daemon = True
-        timer.start()
-        iterator._shutdown_workers()
-        timer.cancel()
-
-    def _receive(self) -> None:
-        """Wait for what was asked for first, and keep it for whom it was made."""
-        made = self._next()
-        source, _ = self._requests.asked.popleft()
-        if source is not None:
-            source.waiting -= 1
-            if source in self._requests.sources:
-                source.made.append(made)
-
-    def _next(self) -> Any:
-        while True:
-            if self._iterator is None:
-                self._start()
-            try:
-                made = next(self._iterator).content()
-            except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-                self._replace(error)
-            else:
-                self._deaths = 0
-                return made
-
-    def _start(self) -> None:
-        loader: DataLoader[Any]
-        with warnings.catch_warnings(), _signal_of_children_left():
-            warnings.filterwarnings("ignore", message=_TOO_MANY)  # said once, and in our words
-            loader = DataLoader(
-                self._making,
-                sampler=self._requests,  # type: ignore[arg-type]  # it has no length
-                batch_size=None,
-                num_workers=self.count,
-                collate_fn=_as_it_is,
-                pin_memory=self._pin,
-                prefetch_factor=AHEAD,
-                worker_init_fn=_Beginning.here(),
-                multiprocessing_context=start_method(),
-                generator=torch.Generator(),  # it would draw from the global one
-            )
-            self._iterator = iter(loader)
-
-    def _replace(self, error: Exception) -> None:
-        """Processes in the place of those that are there, one of which has ended."""
-        iterator, self._iterator = self._iterator, None
-        codes = [process.exitcode for process in iterator._workers if not process.is_alive()]
-        _kill(iterator._workers)
-        iterator._workers_done_event = threading.Event()  # a process may have been killed while it held the old one
-        iterator._shutdown_workers()
-        self._requests.ask_again()
-        self._deaths += 1
-        how = _how_it_ended(codes, error)
-        if self._deaths == MOST_DEATHS:
-            raise Paused(
-                f"{MOST_DEATHS} loading processes ended one after the other while they made the same batch, the last "
-                f"{how}; nothing committed is lost: set data_workers = 0 to see what happens there, then run the same "
-                "command again"
-            )
-        _log.warning("a loading process ended, %s: it is replaced, and its batches are made again", how)
+    def fetched_here(self, fetch: Callable[[], Any]) -> Any:
+        """A training batch that this process fetches. An automatic choice is made by what it takes."""
+        if self._asked != "auto" or self.chosen is not None:
+            return fetch()
+        began = time.perf_counter()
+        batch = fetch()
+        if self._fetched_at is not None:
+            self._rests.append(began - self._fetched_at)
+        self._fetched_at = time.perf_counter()
+        self._fetches.append(self._fetched_at - began)
+        if len(self._rests) == PROBED:
+            self.chosen = useful_processes(median(self._fetches[1:]), median(self._rests), self._most)
+        return batch
 
 
-def _kill(processes: Sequence[Any]) -> None:
-    for process in processes:
-        with suppress(Exception):  # it has ended already
-            process.kill()
+class _OfStream:
+    """Makes batches of a stream; each reader has an iterator of its own, which is kept while its batches follow."""
+
+    def __init__(self, fetcher: Callable[[], Fetcher]) -> None:
+        self._fetcher = fetcher
+        self._open: dict[int, Fetcher] = {}
+
+    def __call__(self, reader: int, indices: Sequence[int], seed: int) -> Any:
+        fetcher = self._open.pop(reader, None) or self._fetcher()
+        self._open[reader] = fetcher
+        while len(self._open) > MOST_OPEN:
+            del self._open[next(iter(self._open))]
+        return fetcher.batch(indices, seed)
 
 
-def _how_it_ended(codes: Sequence[int | None], error: Exception) -> str:
-    code = next((code for code in codes if code), None)
-    if code is None:
-        return f"by {type(error).__name__}: {error}"
-    if code == -getattr(signal, "SIGBUS", 0):
-        return "killed by SIGBUS (is there room in /dev/shm? in Docker, --shm-size makes more)"
-    if code == -getattr(signal, "SIGKILL", 0):
-        return "killed by SIGKILL (by the system, where memory ends)"
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+@dataclass(eq=False)
+class _Reader:
+    """One who takes batch after batch: the next step, and the batch before it where others may take it too."""
+
+    step: int
+    batches: Ahead
+    last: Any = ABSENT
 
 
-@contextmanager
-def _signal_of_children_left() -> Iterator[None]:
-    """Without torch's handler of SIGCHLD, by which a dead loading process would end any line of the user's code."""
-    number = getattr(signal, "SIGCHLD", None)
-    before = None if number is None else signal.getsignal(number)
-    try:
-        yield
-    finally:
-        if number is not None and signal.getsignal(number) is not before:
-            signal.signal(number, signal.SIG_DFL if before is None else before)
+class Readers:
+    """The training batches of a split by step, as one or several trials take them that may be at different steps.
 
+    open_at: the batches from a step on. `most`: how many trials there are. `repeated`: whether each takes the batch of
+    a step for itself; then it gets a copy, because it may change it.
+    """
 
-def start_method() -> str:
-    """How loading processes start: by fork where a fork is whole, else anew; then what they need is pickled."""
-    if not system.FORKS_WHOLE:
-        return "spawn"
-    return "forkserver" if torch.cuda.is_initialized() else "fork"
+    def __init__(self, open_at: Callable[[int], Ahead]) -> None:
+        self.most = 1
+        self.repeated = False
+        self._open_at = open_at
+        self._readers: list[_Reader] = []  # the one that was not asked for longest comes first
+        self._session = 0
 
+    def take(self, step: int, session: int) -> Any:
+        """The batch of a step, on the CPU; ABSENT where it was taken before and is not kept.
 
-def check_loading(makers: Sequence[Make]) -> None:
-    """Try that a loading process can be given what it needs, where it is not forked. Raises WorkloadError."""
-    if start_method() == "fork":
-        return
-    way_out = (
-        "define the dataset, what it holds, and collate at the top of a file (no lambdas, no classes inside "
-        "functions), open files in __getitem__ and not in __init__, or set data_workers = 0"
-    )
-    try:
-        bytes(ForkingPickler.dumps(_Making(tuple(makers))))
-    except Exception as error:
-        raise WorkloadError(
-            f"the dataset cannot be sent to loading processes ({type(error).__name__}: {error}), which are not forked "
-            f"where CUDA is in use or the system is not Linux, so that all they need is pickled: {way_out}"
-        ) from error
-    processes = LoadingProcesses(makers, 1)
-    try:
-        next(processes.ahead(iter([(_NOTHING, ())])))
-    except Paused as error:
-        raise WorkloadError(f"no loading process could begin with the dataset ({error}): {way_out}") from error
-    finally:
-        processes.close()
+        session: that of the `Loading`.
+        """
+        if session != self._session:
+            self.forget()
+            self._session = session
+        reader = next((each for each in self._readers if each.step in (step, step + 1)), None)
+        if reader is None:
+            reader = self._opened(step)
+        self._readers.remove(reader)
+        self._readers.append(reader)
+        if reader.step == step:
+            reader.step, reader.last = step + 1, ABSENT
+            batch = next(reader.batches)
+            if not self.repeated:
+                return batch
+            reader.last = batch
+        with suppress(Exception):  # an object of the user's that cannot be copied
+            return copy.deepcopy(reader.last) if reader.last is not ABSENT else ABSENT
+        return ABSENT
 
+    def forget(self) -> None:
+        """What was made ahead is not taken: the trials go on elsewhere, or the processes have ended."""
+        for reader in self._readers:
+            reader.batches.close()
+        self._readers = []
 
-_NOTHING = -1  # a maker of nothing
-
-
-@dataclass(frozen=True)
-class _Beginning:
-    """How a loading process begins, given what its parent does."""
-
-    parent: int  # its process id, where it forks the process; else 0
-    flush_denormal: bool
-    precision: torch.dtype
-    deterministic: tuple[bool, bool]
-
-    @classmethod
-    def here(cls) -> "_Beginning":
-        return cls(
-            os.getpid() if start_method() == "fork" else 0,
-            denormals_are_zero(),
-            torch.get_default_dtype(),
-            _deterministic(),
-        )
-
-    def __call__(self, number: int) -> None:
-        system.end_with_the_parent()
-        if self.parent and os.getppid() != self.parent:
-            os._exit(1)  # it ended before this process could ask to end with it
-        SHUTDOWN.forget()
-        for each in STOPPING:
-            if each is not signal.SIGTERM:  # by which multiprocessing ends what it has started
-                signal.signal(each, signal.SIG_IGN)
-        gc.freeze()  # what the parent held is neither searched nor copied, nor closed here
-        torch.set_flush_denormal(self.flush_denormal)
-        torch.set_default_dtype(self.precision)
-        if self.deterministic != _deterministic():  # it imports the compiler, which takes seconds
-            torch.use_deterministic_algorithms(self.deterministic[0], warn_only=self.deterministic[1])
-
-
-def _deterministic() -> tuple[bool, bool]:
-    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-
-
-class _Making(Dataset["_Message"]):
-    """What the DataLoader takes for a dataset: a key gives the message with its batch, or with the error."""
-
-    def __init__(self, makers: tuple[Make, ...]) -> None:
-        self.makers = makers
-
-    def __getitem__(self, key: Key | None) -> "_Message":
-        if key is None or key[0] == _NOTHING:
-            return _Message.of(None)
-        place, arguments = key
-        try:
-            with torch.inference_mode(False), torch.enable_grad():  # a fork is in the mode of its parent
-                batch = self.makers[place](*arguments)
-            return _sent(batch)
-        except BaseException as error:
-            return _Message.of(TravellingError.of(error))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Where it is pickled: together with the study files whose classes it may need."""
-        files = {name: str(module.__file__) for name, module in sys.modules.items() if name.startswith("tuner_study_")}
-        return {"study files": files, "makers": bytes(ForkingPickler.dumps(self.makers))}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, file in state["study files"].items():
-            if name not in sys.modules:
-                _import_file(name, file)
-        self.makers = pickle.loads(state["makers"])  # noqa: S301 - of the parent
-
-
-def _import_file(name: str, file: str) -> None:
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is not None and spec.loader is not None:
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-
-
-def _sent(batch: Any) -> "_Message":
-    """A batch on its way. Raises WorkloadError where it cannot go."""
-    if torch.cuda.is_initialized():
-        raise WorkloadError(
-            "the dataset uses the GPU, and each loading process would take memory there for itself; let the dataset "
-            "give examples on the CPU (the trainer moves each batch), or set data_workers = 0"
-        )
-    try:
-        return _Message.of(batch)
-    except Exception as error:
-        raise WorkloadError(
-            f"a batch cannot be sent from the process that loads it ({type(error).__name__}: {error}); let it hold "
-            "tensors (detached ones), arrays, numbers, texts and objects that can be pickled, or set data_workers = 0"
-        ) from error
-
-
-class _Message:
-    """A batch or an error on its way, pickled where it was made, so that what cannot be pickled is an error there."""
-
-    def __init__(self, pickled: bytes | torch.Tensor) -> None:
-        self._pickled: Any = pickled
-        self._content: Any = None
-
-    @classmethod
-    def of(cls, content: Any) -> "_Message":
-        pickled = bytes(ForkingPickler.dumps(content))
-        return cls(pickled if len(pickled) <= SMALL else torch.frombuffer(bytearray(pickled), dtype=torch.uint8))
-
-    def content(self) -> Any:
-        """What was sent. Raises OSError, RuntimeError or EOFError where its sender ended before it was read."""
-        if self._pickled is not None:
-            held, self._pickled = self._pickled, None
-            with torch.inference_mode(False):  # it may be taken in an evaluation, and trained on later
-                self._content = pickle.loads(held if isinstance(held, bytes) else held.numpy())  # noqa: S301
-        return self._content
-
-    def pin_memory(self) -> "_Message":
-        """Called by the DataLoader in a thread of its own."""
-        with suppress(OSError, RuntimeError, EOFError):
-            pickled = self._pickled
-            content = self.content()
-            self._content = content if isinstance(content, TravellingError) else pinned(content)
-            return self
-        self._pickled = pickled  # the trainer reads it again, and has the error
-        return self
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
+    def _opened(self, step: int) -> _Reader:
+        while len(self._readers) >= self.most:
+            self._readers.pop(0).batches.close()
+        self._readers.append(reader := _Reader(step, self._open_at(step)))
+        return reader

@@ -9,7 +9,15 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from tuner.design.optimizers import NEEDS_CLOSURE, OPTIMIZERS, Groups, OptimizerSpec, needs_closure
+from tuner.design.optimizers import (
+    NEEDS_CLOSURE,
+    OPTIMIZERS,
+    Groups,
+    OptimizerSpec,
+    needs_closure,
+    optimizer_of,
+    source_of,
+)
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.compiler import plain_step
 from tuner.training.saving import num_bytes
@@ -35,7 +43,7 @@ def make_optimizer(
     Raises DeclarationError for an unknown name; WorkloadError where there is nothing to train, or where the record of
     the name, or the function of the study, makes what the trainer cannot use; OptimizerNotMade for what it raises.
     """
-    spec = OPTIMIZERS.get(name)
+    spec = optimizer_of(name)
     groups = [group for group in groups if group["params"]]
     trained = [parameter for group in groups for parameter in group["params"]]
     if not trained:
@@ -51,7 +59,7 @@ def make_optimizer(
         said = str(error).strip().partition("\n")[0]
         raise OptimizerNotMade(f"the optimizer {spec.name} cannot be made: {type(error).__name__}: {said}") from error
     _check_type(spec, optimizer)
-    if not OPTIMIZERS.source_of(spec.name).is_own:
+    if not source_of(spec.name).is_own:
         names = {id(parameter): name for name, parameter in model.named_parameters()} if model is not None else {}
         _check_parameters(spec, optimizer, trained, names)
         _check_multiples(spec, optimizer, groups, point)
@@ -67,12 +75,13 @@ def _check_type(spec: OptimizerSpec, made: object) -> None:
                 f"{_whose(spec)} makes a {type(made).__name__}, which cannot train here: {NEEDS_CLOSURE}"
             )
         return
-    hint = ""
+    got, hint = repr(made).partition("\n")[0], ""
     if isinstance(made, tuple | list | dict):
+        got = f"a {type(made).__name__}"
         hint = "; the optimizer alone: the schedule is the study's (schedule= of the Campaign)"
     elif isinstance(made, type):
         hint = "; call the class with the groups"
-    raise WorkloadError(f"{_whose(spec)} must build a torch.optim.Optimizer, got {made!r}{hint}")
+    raise WorkloadError(f"{_whose(spec)} must build a torch.optim.Optimizer, got {got}{hint}")
 
 
 def _check_parameters(
@@ -140,7 +149,7 @@ def _whose(spec: OptimizerSpec) -> str:
     """What made an optimizer, for messages."""
     if spec.made_of is not None:
         return f"the {'class' if isinstance(spec.made_of, type) else 'function'} {spec.name}"
-    return f"the optimizer {spec.name!r} of {OPTIMIZERS.source_of(spec.name)}"
+    return f"the optimizer {spec.name!r} of {source_of(spec.name)}"
 
 
 def spec_of(optimizer: torch.optim.Optimizer) -> OptimizerSpec:
@@ -191,8 +200,8 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 def _leave_unchecked() -> None:
     """Say to torch that what its optimizers make of sparse tensors stays unchecked, as it is; else it warns of that."""
-    if not torch.sparse.check_sparse_tensor_invariants.is_enabled():
-        torch.sparse.check_sparse_tensor_invariants.disable()
+    if not torch.sparse.check_sparse_tensor_invariants.is_enabled():  # type: ignore[no-untyped-call]
+        torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
 
 
 def _no_rows(parameter: torch.Tensor) -> torch.Tensor:

@@ -16,17 +16,19 @@ import torch
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price
+from tuner.training.batches import Split
 from tuner.training.best import snapshot
+from tuner.training.data_checks import check_forms, check_repeatable, random_example
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import is_out_of_memory
 from tuner.training.evaluation import Tally, checked_metrics
 from tuner.training.extra_state import load_weights
 from tuner.training.finite import check_read
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
 from tuner.training.optimizers import state_bytes
-from tuner.training.random_examples import check_repeatable, random_example
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.saving import num_bytes
 from tuner.training.setup import TrainingSetup
@@ -37,6 +39,7 @@ from tuner.training.whole_update import check_saving, stage, try_update
 logger = logging.getLogger(__name__)
 TIMED_STEPS = 30
 TIMED_BLOCKS = 3
+FETCHED = 3  # batches
 _OPTIMIZERS = "configure_optimizers"
 SLOW_CHECK = 5.0  # seconds; a longer look is reported
 MUCH_KEPT = 2**28  # bytes that an evaluation keeps of its examples; more is said
@@ -64,8 +67,12 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
                     "on from the weights of another; make a new one each time"
                 )
             _check_metrics(setup, fresh, type(workload).__name__)
+            check_forms(setup.data.training, run.batches)
+            _check_lasts(setup.data.training, run)
             check_repeatable(setup.data.training)
             check_repeatable(setup.data.validation)
+            if workload.data_workers:
+                setup.data.loading.check()
             check_saving(run)
         except Infeasible as error:
             logger.warning("the model rejects the first point, so nothing was tried with it: %s", error)
@@ -76,6 +83,16 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
     took = time.perf_counter() - began
     if took > SLOW_CHECK:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
+
+
+def _check_lasts(training: Split, run: TrialRun) -> None:
+    """Raise WorkloadError for a stream that is known to be too short."""
+    needed, steps = len(run.rates) * run.batches.batch_size, len(run.rates)
+    if training.stream is not None and training.up_to(needed) < needed:
+        raise WorkloadError(
+            f"the training stream has {training.size:,} examples, and {steps:,} steps of {run.batches.batch_size} take "
+            f"{needed:,}: train fewer steps, or let `at` begin again at the end of the data, and give no length"
+        )
 
 
 def _check_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str) -> None:
@@ -120,7 +137,7 @@ def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str
     batch, few = split.some(setup.evaluation_batch_size)
     with torch.no_grad(), stage(f"{name}.metrics"):
         tally.add(checked_metrics(workload, model, batch, few), few)
-    kept = tally.gathered.num_bytes / max(1, few) * max(setup.data.training_sample.size, split.size)
+    kept = tally.gathered.num_bytes / split.size * max(setup.data.training_sample.size, split.size)
     if kept > MUCH_KEPT:
         logger.warning(
             "each evaluation keeps %.1f GB for %s.split_metrics; have metrics() return less for each example: counts, "
@@ -142,8 +159,9 @@ def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
     if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
         logger.warning(
             "%s.model has %s, which is not called: each trial is trained by %s, with the learning rate, weight decay "
-            "and schedule of its point; declare optimizer= and schedule= in the Campaign",
-            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial),
+            "and schedule of its point; declare schedule= and optimizer= in the Campaign: a name, a class like "
+            "torch.optim.RMSprop, or a function of (groups, point) that returns what %s made",
+            type(setup.workload).__name__, _OPTIMIZERS, setup.optimizer_of(trial), _OPTIMIZERS,
         )  # fmt: skip
 
 
@@ -190,19 +208,30 @@ def _is_dropout(module: torch.nn.Module) -> bool:
 
 def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
     """Train a throw-away copy of a trial for a moment and time it. Nothing is written."""
-    setup = replace(setup, stop=lambda: False)
-    with callers_generators_restored(setup.device):
+    setup, loading = replace(setup, stop=lambda: False), setup.data.loading
+    with callers_generators_restored(setup.device), setup.loading():
         run = TrialRun(setup, trial)
+        fetch = _fetch_seconds(run)
         steps = min(TIMED_STEPS, len(trial.schedule) // (TIMED_BLOCKS + 1))
         _timed(lambda: run.advance(run.step + max(1, steps)), setup)
         if steps:
             blocks = [_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS)]
         else:
             blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)]
-        evaluation = timed_evaluation(run)
+        evaluation, processes = timed_evaluation(run), loading.count
         latest = sum(t.numel() * t.element_size() for t in _tensors(run.state()))
         best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values())
-    return Price(1e3 * median(blocks), 1e3 * evaluation, latest, best)
+    step = median(blocks)
+    rest = max(0.0, step - fetch) if not processes else step
+    useful = useful_processes(fetch, rest, setup.most_loading)
+    return Price(1e3 * step, 1e3 * evaluation, latest, best, 1e3 * fetch, processes, useful, setup.trainers)
+
+
+def _fetch_seconds(run: TrialRun) -> float:
+    """To fetch and collate a batch in this process; 0 where it is cut out of tensors in memory."""
+    if run.batches.uniform:
+        return 0.0
+    return median(_timed(lambda: run.batches.fetched(step), run.setup) for step in range(FETCHED))
 
 
 def timed_evaluation(run: TrialRun) -> float:

@@ -1,19 +1,23 @@
 """What all trials of a study share on this machine: the workload, its data on the device, where checkpoints go."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tuner.design.data import Splits, Stream
 from tuner.design.hyperparameters import Value
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Splits, Stream, Workload
+from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 from tuner.records import Numerics
+from tuner.system import num_cores
 from tuner.training.batches import Split
+from tuner.training.loading import Loading
 from tuner.training.numerics import numerics
 from tuner.training.order import read_lengths
 from tuner.training.settings import COMMIT_SECONDS, Profile
@@ -23,13 +27,15 @@ from tuner.training.settings import COMMIT_SECONDS, Profile
 class Data:
     """The splits on the device. `training_sample`: what is evaluated of the training split.
 
-    `test`: as the workload gave it, or None; never on the device before it is scored.
+    `test`: as the workload gave it, or None; never on the device before it is scored. `loading`: who loads the batches
+    of those splits that are not tensors in memory.
     """
 
     training: Split
     validation: Split
     training_sample: Split
     test: Any = None
+    loading: Loading = field(default_factory=Loading)
 
     @classmethod
     def of(cls, workload: Workload, device: torch.device) -> "Data":
@@ -44,7 +50,10 @@ class Data:
         _check_data(workload, splits, training, validation)
         if workload.declares("lengths"):
             training.lengths = read_lengths(f"{name}.lengths", workload.lengths, training.indexed)
-        return cls(training, validation, training.sample(workload.training_evaluation_examples), splits.test)
+        data = cls(training, validation, training.sample(workload.training_evaluation_examples), splits.test)
+        for split in (data.training, data.validation, data.training_sample):
+            split.load_by(data.loading)
+        return data
 
 
 def split_of(workload: Workload, name: str, data: Any, device: torch.device) -> Split:
@@ -59,6 +68,11 @@ def _check_data(workload: Workload, splits: Splits, training: Split, validation:
         raise WorkloadError(
             f"{name}.collate would never be called: training and validation split are tensors in memory, of which "
             "batches are cut; give a dataset (torch.utils.data.TensorDataset), or remove it"
+        )
+    if training.tensors is not None and validation.tensors is not None and workload.data_workers not in (0, "auto"):
+        raise WorkloadError(
+            f"{name}.data_workers = {workload.data_workers} would change nothing: training and validation split are "
+            "tensors in memory, of which batches are cut; give a dataset that reads or makes its examples, or remove it"
         )
     for split in ("validation", "test"):
         data = getattr(splits, split)
@@ -75,7 +89,8 @@ class TrainingSetup:
 
     `stop()` is called at every step; True means to commit and leave the trial resumable. `fingerprint`: the digest of
     the workload's code and data; without one no trial may start from another. `packages`: installed distributions that
-    the workload uses, with their versions; they are part of the Numerics.
+    the workload uses, with their versions; they are part of the Numerics. `trainers`: processes that train at the same
+    time on this machine, and share its cores.
     """
 
     study: Study
@@ -89,6 +104,16 @@ class TrainingSetup:
     stop: Callable[[], bool] = field(default=lambda: False)
     fingerprint: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
+    trainers: int = 1
+
+    def loading(self) -> AbstractContextManager[None]:
+        """Within the block loading processes are at work, as many as the workload asks for."""
+        return self.data.loading.at_work(self.workload.data_workers, self.most_loading, pin=self.device.type == "cuda")
+
+    @property
+    def most_loading(self) -> int:
+        """So many loading processes an automatic choice may take: the trainer's share of the cores."""
+        return num_cores() // self.trainers
 
     @property
     def numerics(self) -> Numerics:

@@ -4,6 +4,7 @@ F1, AUC, R2 and the like are no means of the metrics of batches: what they are m
 the split was seen once.
 """
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -15,85 +16,106 @@ import torch
 from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 
-ON_DEVICE = 64 * 2**20  # bytes that wait on a GPU for the copy to the CPU
+ON_DEVICE = 256 * 2**20  # bytes that are kept on a GPU until they are copied to the CPU at once
 _FLOAT = "a metric of a split is one number, float(...), or None where it has no value"
 
 
 class Gathered:
     """What `metrics` returned for all examples so far, copied: a workload may use its memory again.
 
-    Floats are kept in float64, on `device`. dim: the dimension of the examples; 1 behind that of the trials of a group.
+    Floats are kept in float64, on `device` in the end. size: for so many examples there is room from the beginning:
+    small tensors that come and go between the large ones of a model make an evaluation on the CPU a tenth slower.
+    trials: of a group, whose values are kept together.
     """
 
-    def __init__(self, owner: str, device: torch.device, dim: int = 0) -> None:
+    def __init__(self, owner: str, device: torch.device, size: int, trials: int = 1) -> None:
         self.owner = owner
         self.device = device
-        self.dim = dim
-        self.num_bytes = 0
-        self._parts: dict[str, list[torch.Tensor]] = {}
-        self._elsewhere = 0  # bytes that are not on `device` yet
-        self._ragged: set[str] = set()
+        self.size = size
+        self.trials = trials
+        self._rows: dict[str, torch.Tensor] = {}  # [trials, room, ...] by name
+        self._lists: dict[str, list[torch.Tensor]] = {}
+        self._filled: dict[str, int] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the values of all examples that there is room for."""
+        of_lists = sum(each.nbytes for values in self._lists.values() for each in values)
+        return sum(rows.nbytes for rows in self._rows.values()) + of_lists
 
     def add(self, name: str, values: torch.Tensor | Sequence[torch.Tensor]) -> None:
         """Keep the values of one batch: a tensor [examples, ...], or a tensor for each example.
 
         Raises WorkloadError where those of one example have another shape than those of the batch before.
         """
-        known = self._parts.setdefault(name, [])
-        if isinstance(values, torch.Tensor):
-            self._check_shape(name, values)
-            new = [_copied(values)]
-        else:
-            self._ragged.add(name)
-            new = [_copied(each) for each in values]
-        known += new
-        self.num_bytes += sum(part.nbytes for part in new)
-        self._elsewhere += sum(part.nbytes for part in new if part.device != self.device)
-        if self._elsewhere > ON_DEVICE:
-            self._move()
-
-    def _check_shape(self, name: str, values: torch.Tensor) -> None:
-        known = self._parts[name]
-        if name not in self._ragged and (not known or known[0].shape[self.dim + 1 :] == values.shape[self.dim + 1 :]):
+        if isinstance(values, torch.Tensor) and name not in self._lists:
+            self.add_rows(name, values[None])
             return
-        before = "a list" if name in self._ragged else f"{tuple(known[0].shape[1:])} for each example"
+        if name in self._rows or isinstance(values, torch.Tensor):
+            self._refuse(name, "a list", "a tensor")
+        self._lists.setdefault(name, []).extend(_copied(each) for each in values)
+        self._filled[name] = self._filled.get(name, 0) + len(values)
+
+    def add_rows(self, name: str, values: torch.Tensor, first: int = 0) -> None:
+        """The same of several trials, from number `first` on: [trials, examples, ...]."""
+        values = values.detach()
+        if not first:  # the other trials follow with the same examples
+            self._filled[name] = self._filled.get(name, 0) + values.shape[1]
+        start, kind, rows = self._filled[name] - values.shape[1], _kind(values), self._rows.get(name)
+        if rows is not None and (rows.shape[2:] != values.shape[2:] or rows.dtype != kind):
+            before, now = (f"{tuple(one.shape[2:])} of {_kind(one)}" for one in (rows, values))
+            self._refuse(name, before, now)
+        if rows is None or rows.shape[1] < start + values.shape[1]:
+            rows = self._rows[name] = self._with_room(rows, start, values)
+        rows[first : first + len(values), start : start + values.shape[1]].copy_(values)
+
+    def _refuse(self, name: str, before: str, now: str) -> None:
         raise WorkloadError(
-            f"{self.owner}.metrics returned {name!r} as {before}, and as {tuple(values.shape[1:])} in a later batch; "
-            "where examples differ in shape return a list of one tensor for each example, without what pads it"
+            f"{self.owner}.metrics returns {name!r} as {before} for each example, and as {now} in another batch; where "
+            "examples differ in shape return a list of one tensor for each example, without what pads it"
         )
 
-    def _move(self) -> None:
-        for name, parts in self._parts.items():
-            self._parts[name] = [part.to(self.device) for part in parts]
-        self._elsewhere = 0
+    def _with_room(self, rows: torch.Tensor | None, start: int, values: torch.Tensor) -> torch.Tensor:
+        """Room for the values and all that are expected, with the rows that are there."""
+        room = max(self.size, start + values.shape[1], 0 if rows is None else 2 * rows.shape[1])
+        shape, kind = (self.trials, room, *values.shape[2:]), _kind(values)
+        num_bytes = math.prod(shape) * kind.itemsize + sum(rows.nbytes for rows in self._rows.values())
+        larger = torch.empty(shape, dtype=kind, device=values.device if num_bytes <= ON_DEVICE else self.device)
+        if rows is not None:
+            larger[:, :start].copy_(rows[:, :start])
+        return larger
 
-    def whole(self, total: int) -> dict[str, Any]:
-        """The values by name: tensors [examples, ...], or lists of a tensor for each example.
+    def of_trials(self, total: int) -> dict[str, torch.Tensor]:
+        """The values of all trials by name, [trials, examples, ...].
 
         Raises WorkloadError where there are not `total` examples.
         """
-        found: dict[str, Any] = {}
-        for name, parts in self._parts.items():
-            ragged = name in self._ragged
-            held: Any = [part.to(self.device) for part in parts] if ragged else torch.cat(_on_one(parts), self.dim)
-            count = len(held) if ragged else held.shape[self.dim]
+        for name, count in self._filled.items():
             if count != total:
                 raise WorkloadError(
                     f"{self.owner}.metrics returned {name!r} for {count:,} of {total:,} examples; return the same "
                     "names for each batch"
                 )
-            found[name] = held if ragged else held.to(self.device)
-        return found
+        return {name: rows[:, :total].to(self.device) for name, rows in self._rows.items()}
+
+    def whole(self, total: int) -> dict[str, Any]:
+        """The values by name, in the order in which `metrics` names them: tensors [examples, ...], or lists of tensors.
+
+        Raises WorkloadError where there are not `total` examples.
+        """
+        rows = self.of_trials(total)
+        return {
+            name: rows[name][0] if name in rows else [each.to(self.device) for each in self._lists[name]]
+            for name in self._filled
+        }
+
+
+def _kind(values: torch.Tensor) -> torch.dtype:
+    return torch.float64 if values.is_floating_point() else values.dtype
 
 
 def _copied(values: torch.Tensor) -> torch.Tensor:
-    kind = torch.float64 if values.is_floating_point() else values.dtype
-    return values.detach().to(kind, copy=True, memory_format=torch.contiguous_format)
-
-
-def _on_one(parts: list[torch.Tensor]) -> list[torch.Tensor]:
-    """All on the device of the first of them: on the CPU where some were moved there already."""
-    return [part.to(parts[0].device) for part in parts]
+    return values.detach().to(_kind(values), copy=True, memory_format=torch.contiguous_format)
 
 
 class _Each(dict[str, Any]):

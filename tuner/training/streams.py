@@ -1,12 +1,11 @@
 """Examples of a stream, in batches: an iterator that is opened where a batch begins, and kept while batches follow."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
 
-from tuner.design.workload import Stream
+from tuner.design.data import Stream
 from tuner.errors import WorkloadError
 from tuner.training.fetching import Collate, Fetcher
 from tuner.training.randomness import batch_seed, seed_global_generators
@@ -19,9 +18,9 @@ class StreamEnded(WorkloadError):
 
 
 class StreamFetcher(Fetcher):
-    """Fetches consecutive examples of a stream; what each draws is a function of the seed and its number alone.
+    """Fetches examples of a stream; what each draws is a function of the seed and its number alone.
 
-    Not to be shared by readers of different places: each batch that does not follow the last one opens an iterator.
+    Not to be shared by readers of different places: each example that does not follow the last one opens an iterator.
     """
 
     def __init__(self, name: str, stream: Stream, device: torch.device, collate: Collate | None = None) -> None:
@@ -34,7 +33,7 @@ class StreamFetcher(Fetcher):
         self._wanted: Sequence[int] = ()  # the batch that is being fetched
 
     def examples(self, indices: Sequence[int], seed: int) -> list[Any]:
-        """The examples at `indices`, which follow one another. Raises StreamEnded where there are too few."""
+        """The examples at `indices`, quickly where they follow one another. Raises StreamEnded where there are none."""
         if seed != self._seed:
             self.close()
         self._seed, self._wanted = seed, indices
@@ -49,22 +48,25 @@ class StreamFetcher(Fetcher):
         self._iterator = None
 
     def _seeded(self, indices: Sequence[int], seed: int) -> list[Any]:
-        if self._iterator is None or self._next != indices[0]:
-            seed_global_generators(batch_seed(seed, _OPENING), self._device)
-            self._open(indices[0])
-        return super()._seeded(indices, seed)
+        examples = []
+        for index in indices:
+            if self._iterator is None or self._next != index:
+                seed_global_generators(batch_seed(seed, _OPENING), self._device)
+                self._open(index)
+            examples += super()._seeded([index], seed)
+        return examples
 
     def _fetched(self, indices: Sequence[int]) -> list[Any]:
-        iterator = self._iterator
-        if iterator is None or self._next != indices[0]:
-            iterator = self._open(indices[0])
         examples = []
-        with suppress(StopIteration):
-            for _ in indices:
+        for index in indices:
+            iterator = self._iterator
+            if iterator is None or self._next != index:
+                iterator = self._open(index)
+            try:
                 examples.append(next(iterator))
-                self._next += 1
-        if len(examples) < len(indices):
-            raise self._ended()
+            except StopIteration:
+                raise self._ended() from None
+            self._next += 1
         return examples
 
     def _open(self, start: int) -> Iterator[Any]:

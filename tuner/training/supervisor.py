@@ -77,7 +77,10 @@ class Supervisor:
         """
         self.ended, failure, device = {}, None, self.setup.device
         with self._books_closed_after():
-            with callers_generators_restored(device), denormals_as_zero(device), closing(self.saver):
+            with (
+                callers_generators_restored(device), denormals_as_zero(device), closing(self.saver),
+                self.setup.loading(),
+            ):  # fmt: skip
                 try:
                     cohort = self._begin(claims)
                     while cohort is not None and cohort.live:

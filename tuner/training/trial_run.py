@@ -54,13 +54,8 @@ class TrialRun:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = trained_groups(setup.workload, self.model, self.point)
         self.groups = recorded(groups)
-        self.optimizer = make_optimizer(
-            setup.optimizer_of(trial),
-            [group.for_optimizer() for group in groups],
-            self.point,
-            self.rates[0],
-            self.model,
-        )
+        given = [group.for_optimizer() for group in groups]
+        self.optimizer = make_optimizer(setup.optimizer_of(trial), given, self.point, self.rates[0], self.model)
         self.batches = TrainingBatches(setup.data.training, setup.batch_size_of(trial), trial.data_seed)
         self.step = 0
         self.initial = ""

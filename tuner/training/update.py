@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import torch
 
 from tuner.training.compiler import plain_step
@@ -82,7 +83,7 @@ class Update:
         self.model = model
         self.parameters = parameters
         self.optimizer = optimizer
-        self._groups = [(group, group.get("lr_factor", 1.0)) for group in optimizer.param_groups]
+        self._groups = optimizer.param_groups
         self._step = plain_step(optimizer)
 
     def make(
@@ -116,6 +117,18 @@ class Update:
 
     def apply(self, step: int) -> None:
         """The optimizer's step at the learning rate of this step, times the factor of each parameter group."""
-        for group, factor in self._groups:
-            group["lr"] = factor * self.rule.rates[step]
+        for group in self._groups:
+            group["lr"] = rate_of_group(group, self.rule.rates[step])
         self._step()
+
+
+def rate_of_group(group: Mapping[str, Any], rate: float) -> float:
+    """The learning rate of a parameter group at a step: the step's rate times the group's factor.
+
+    On CUDA it is a float32, as the step's rates are: a graph of kernels reads it from the device (see `TrialRun`).
+    """
+    factor = group.get("lr_factor")
+    if factor is None:
+        return rate
+    product: float = factor * rate
+    return float(np.float32(product)) if group["params"][0].device.type == "cuda" else product

@@ -20,6 +20,7 @@ from torch import nn
 
 from tuner.design.identity import Identity
 from tuner.design.workload import Workload
+from tuner.sources.definitions import DECIDES_NO_BITS, sets_no_bits
 from tuner.sources.reached import STUDY_FILE
 from tuner.training.batches import Split
 from tuner.training.setup import Data
@@ -57,7 +58,8 @@ def plain_settings(workload: Workload) -> dict[str, str]:
     Call this before the workload is used, since its methods may count or remember in attributes. Tensors, modules and
     the like are left out: they are data, or come from these values.
     """
-    return {name: repr(value) for name, value in sorted(vars(workload).items()) if _is_plain(value)}
+    held = sorted(vars(workload).items())
+    return {name: repr(value) for name, value in held if _is_plain(value) and name not in DECIDES_NO_BITS}
 
 
 def _is_plain(value: object) -> bool:
@@ -70,13 +72,15 @@ def _is_plain(value: object) -> bool:
 
 @lru_cache(maxsize=8)
 def normalized_source(source: str) -> str:
-    """What the code means to Python: no comments, no docstrings, no formatting, no `Campaign(...)`."""
+    """What the code means to Python: no comments, docstrings, formatting, `Campaign(...)`, nor what decides no bits."""
     tree = ast.parse(source)
     tree.body = [statement for statement in tree.body if not _declares_a_campaign(statement)]
     for node in ast.walk(tree):
         body: Any = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_docstring(body[0]):
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        if isinstance(node, ast.ClassDef):
+            node.body = [one for one in node.body if not sets_no_bits(one)] or [ast.Pass()]
     return ast.dump(tree)
 
 
@@ -121,12 +125,16 @@ def _leaves(batch: Any) -> Iterator[Any]:
 
 
 _METHODS = {"model": "architecture", "loss": "loss", "augment": "augmentation"}
-_DECLARED = ("batch_size", "select_by", "fitted_when")  # told apart by name elsewhere, or no matter of training
+_HOOKS = {  # parts where a workload declares them
+    "parameter_groups": "optimizer parameter groups", "collate": "collate", "lengths": "batches by length",
+}  # fmt: skip
+_DECLARED = ("batch_size", "select_by", "fitted_when", *DECIDES_NO_BITS)  # told apart elsewhere, or no matter of it
 
 
 def workload_parts(workload: Workload, identity: Identity) -> dict[str, str]:
     """Part to short digest, or to the value itself where it is a plain attribute of the class or the instance."""
     parts = {part: _code(getattr(type(workload), method)) for method, part in _METHODS.items()}
+    parts |= {part: _code(getattr(type(workload), hook)) for hook, part in _HOOKS.items() if workload.declares(hook)}
     modules = [_code(kind) for kind in _modules(workload)]
     parts["architecture"] = _short("".join([parts["architecture"], *modules]))
     parts |= {f"{split} data": identity.data[split] for split in ("training", "validation")}

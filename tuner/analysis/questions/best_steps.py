@@ -233,19 +233,21 @@ def _caveats(table: pd.DataFrame, verdict: str) -> Iterator[str]:
 
 
 def _action(frames: StudyFrames, found: _Steps, verdict: str, *, weak: bool) -> str:
-    budget, table = frames.study.budget.max_train_steps, found.table
+    study, budget, table = frames.study, frames.study.budget.max_train_steps, found.table
     if verdict == "too_long":
         return (
-            f"Train {shorter_budget(table, budget):,} steps instead of {budget:,}, and tune the decay again (A14, D15)."
+            f"Train {study.in_words(shorter_budget(table, budget))} instead of {budget:,}, and tune the decay again "
+            "(A14, D15)."
         )
     if verdict in ("maybe_too_short", "mixed"):
         retrain = "If a better result is worth the compute, retrain" if weak else "Retrain"
         return (
-            f"{retrain} trial {table['trial'].iloc[0]} for {LONGER_BUDGET * budget:,} steps with a longer schedule; "
-            "take the longer budget only if its best value improves by more than the noise between trials (A1, A15)."
+            f"{retrain} trial {table['trial'].iloc[0]} for {study.in_words(LONGER_BUDGET * budget)} with a "
+            "longer schedule; take the longer budget only if its best value improves by more than the noise between "
+            "trials (A1, A15)."
         )
     if verdict == "ok":
-        keep = f"Keep {budget:,} steps."
+        keep = f"Keep {study.length_in_words}."
         return f"{keep} To be sure, retrain trial {table['trial'].iloc[0]} with a later decay." if weak else keep
     return _missing(found, budget)
 

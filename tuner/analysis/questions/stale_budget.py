@@ -35,9 +35,12 @@ _REASONS: Mapping[str, tuple[str, str]] = {
         "",
     ),
     "loss": ("another loss is trained at another speed (A16)", ""),
+    "collate": ("other batches of the same examples may need another number of steps (A16)", ""),
+    "batches": ("examples that meet in other batches may need another number of steps (A16)", ""),
     "attribute": ("a setting of the workload changed (A16)", ""),
     "code": ("code that the workload uses changed (A16)", ""),
 }
+NOT_DECLARED = "not declared"
 FORMAT = "format"  # the part of a basis that names how the others were made
 _FAMILIES = ("augmentation", "regularization", "optimizer")  # hyperparameters of them are parts where declared
 _OF_A_FORMAT = ("training data", "validation data", FORMAT)  # parts that another format makes otherwise
@@ -82,18 +85,23 @@ def _different(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 def _row(part: str, was: str | None, now: str | None) -> dict[str, str]:
     because, redo = _REASONS.get(part.split(" ")[0], ("what it was chosen under changed (A16)", ""))
-    return {"part": part, "was": was or "not declared", "now": now or "not declared", "because": because, "redo": redo}
+    return {"part": part, "was": was or NOT_DECLARED, "now": now or NOT_DECLARED, "because": because, "redo": redo}
 
 
 def _changes(rows: list[dict[str, str]]) -> str:
-    return "; ".join(
-        f"{row['part']} changed" if _is_digest(row) else f"{row['part']} was {row['was']}, now {row['now']}"
-        for row in rows
-    )
+    return "; ".join(_change(**row) for row in rows)
 
 
-def _is_digest(row: Mapping[str, str]) -> bool:
-    return all(len(text) == 16 and set(text) <= set("0123456789abcdef") for text in (row["was"], row["now"]))
+def _change(part: str, was: str, now: str, **rest: str) -> str:
+    """What happened to a part, in words; digests are not shown."""
+    if _is_digest(was) or _is_digest(now):
+        what = "added" if was == NOT_DECLARED else "removed" if now == NOT_DECLARED else "changed"
+        return f"{part} {what}"
+    return f"{part} was {was}, now {now}"
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 16 and set(text) <= set("0123456789abcdef")
 
 
 def _action(rows: list[dict[str, str]], source: str, subject: str) -> str:

@@ -154,14 +154,16 @@ def _rate_row(row: Mapping[Any, Any], outcome: SweepOutcome) -> tuple[str, ...]:
 def rounds_table(material: Material) -> Table:
     """One row for each round. The share is that of the longest round: the production length, once trained (A29)."""
     longest = max((study.study.budget.max_train_steps for study in material.rounds), default=1)
+    epochs = any(study.study.steps_per_epoch for study in material.rounds)
     columns = (
-        Column("round"), Column("max_train_steps", True), Column("share of the longest", True), Column("trials", True),
-        Column("where it came from"),
+        Column("round"), Column("max_train_steps", True), *[Column("epochs", True)] * epochs,
+        Column("share of the longest", True), Column("trials", True), Column("where it came from"),
     )  # fmt: skip
     rows = tuple(
         (
             study.study.name,
             f"{study.study.budget.max_train_steps:,}",
+            *[study.study.in_epochs(study.study.budget.max_train_steps)] * epochs,
             f"{study.study.budget.max_train_steps / longest:.0%}",
             f"{len(study.frames.trials):,}",
             _origin(material, study).sentence,
@@ -199,18 +201,20 @@ def attempts(stages: Sequence[StudyMaterial]) -> dict[str, tuple[StudyMaterial, 
 
 def stages_table(stages: Sequence[StudyMaterial]) -> Table:
     """One row for each stage, in order."""
-    titles = ("stage", "study", "steps each", "trials", "trained steps", "ended")
-    columns = tuple(Column(title, numeric=title in titles[2:5]) for title in titles)
-    return Table(columns, tuple(_stage_row(stage) for stage in stages))
+    epochs = any(stage.study.steps_per_epoch for stage in stages)
+    titles = ("stage", "study", "steps each", *["epochs"] * epochs, "trials", "trained steps", "ended")
+    columns = tuple(Column(title, numeric=title not in ("stage", "study", "ended")) for title in titles)
+    return Table(columns, tuple(_stage_row(stage, epochs=epochs) for stage in stages))
 
 
-def _stage_row(stage: StudyMaterial) -> tuple[str, ...]:
+def _stage_row(stage: StudyMaterial, *, epochs: bool) -> tuple[str, ...]:
     trials, name = stage.frames.trials, stage.study.name
     kind = next((part for part in name.split("-") if part in _STAGES), "")
     return (
         _STAGES.get(kind, name),
         name,
         f"{stage.study.budget.max_train_steps:,}",
+        *[stage.study.in_epochs(stage.study.budget.max_train_steps)] * epochs,
         f"{len(trials):,}",
         f"{stage.trained_steps:,}",
         ", ".join(f"{count} {state}" for state, count in trials["state"].value_counts().items()),

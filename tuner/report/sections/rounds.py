@@ -78,7 +78,7 @@ def _facts(frames: StudyFrames) -> list[tuple[str, str]]:
     return [
         (
             "Budget",
-            f"{counted(budget.max_train_steps, 'step')}, evaluated every {counted(budget.evaluate_every, 'step')}",
+            f"{study.length_in_words}, evaluated every {counted(budget.evaluate_every, 'step')}",
         ),
         ("Schedule", schedule_words(study.schedule, frames.schedules.values())),
         ("Optimizer", study.optimizer or ("unknown" if study.source else "searched")),

@@ -16,10 +16,10 @@ from tuner import Splits
 from tuner.errors import WorkloadError
 from tuner.execution.inspection import inspect
 from tuner.rounds.plan import planned_trials
-from tuner.training import random_examples
+from tuner.training import data_checks
 from tuner.training.batches import Split
+from tuner.training.data_checks import MOST, check_repeatable
 from tuner.training.preflight import check_switched_off, check_workload
-from tuner.training.random_examples import MOST, check_repeatable
 
 STUDY = tiny_study()
 TRIAL = planned_trials(STUDY)[0]
@@ -91,7 +91,7 @@ def test_only_some_examples_are_fetched_and_only_once_however_large_the_split_is
 
 
 def test_of_a_slow_dataset_four_examples_are_fetched(monkeypatch):
-    monkeypatch.setattr(random_examples, "SECONDS", -1.0)
+    monkeypatch.setattr(data_checks, "SECONDS", -1.0)
     fetched = []
     data = Drawing(Tiny().data().training, lambda: fetched.append(1) or 0.0)
     check_repeatable(Split("training", data, CPU))
@@ -109,9 +109,9 @@ def test_a_difference_is_seen_wherever_it_stands(part):
         "tensor": lambda: torch.tensor([float(next(own))]).to_sparse(), "array": lambda: np.ones(2) * next(own),
         "text": lambda: str(next(own)), "number": lambda: next(own), "inside": lambda: Held([Held(next(own))]),
     }[part]  # fmt: skip
-    assert not random_examples._same({"a": [made()]}, {"a": [made()]})
+    assert not data_checks._same({"a": [made()]}, {"a": [made()]})
     same = made()
-    assert random_examples._same({"a": [same]}, {"a": [same]})
+    assert data_checks._same({"a": [same]}, {"a": [same]})
 
 
 def test_a_sweep_names_the_dataset_that_draws(tmp_path):

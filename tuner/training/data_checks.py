@@ -1,4 +1,9 @@
-"""Whether examples and batches are functions of their place and of the seeds they are given; a few are tested."""
+"""Whether examples and batches are what training asks for; a few of them are tested.
+
+Functions of their place and of the seeds that they are given: the same when they are asked for again. And all of one
+form: sizes may differ from batch to batch, but a loss could hardly read batches whose types, names of parts, data types
+or numbers of dimensions do, and trials that train together record each form once more.
+"""
 
 import time
 from collections.abc import Iterator
@@ -9,14 +14,17 @@ import numpy as np
 import torch
 
 from tuner.errors import WorkloadError
-from tuner.training.batches import ONCE_FOR_ALL, Split
-from tuner.training.containers import leaves
+from tuner.training.batches import ONCE_FOR_ALL, Split, TrainingBatches
+from tuner.training.containers import leaves, parts_of
 from tuner.training.randomness import examples_seed
 from tuner.training.streams import StreamEnded
 
 MOST, LEAST, SECONDS = 32, 4, 1.0  # examples that are looked at, and after how long no more than the least
 PLACES = (1, 2, 7, 31, 100, 256)  # where a stream is opened, to see whether it begins there
+BATCHES = 4  # whose forms are compared, or two where they take so long
+_ANY = "[...]"  # the place of all parts of a list
 _OTHERS = examples_seed("others than those of evaluations")
+Described = dict[str, str]  # each part of a batch by its place, "['x']", and what it is
 _DEPTH = 3  # of objects that torch knows nothing of
 _DRAW = (
     "draw from the global generators (torch.randn, np.random.normal, random.random), which are seeded for each {one}; "
@@ -130,6 +138,62 @@ def _one(split: Split, index: int, seed: int = ONCE_FOR_ALL) -> Any:
 
 def _several(split: Split) -> torch.Tensor:
     return torch.arange(split.up_to(LEAST))
+
+
+def check_forms(split: Split, batches: TrainingBatches) -> None:
+    """Raise WorkloadError where some of the first training batches differ in form.
+
+    batches: of the trial that is tried. Does nothing to batches that the program makes itself.
+    """
+    if split.collate is None or split.tensors is not None:
+        return
+    first: Described | None = None
+    for number, batch in _first_batches(batches):
+        form = described(batch)
+        first = form if first is None else first
+        place = _difference(first, form)
+        if place is None:
+            continue
+        raise WorkloadError(
+            f"collate makes {split.name} batches of different forms: batch{place} is {first.get(place, 'not there')} "
+            f"for update 1 and {form.get(place, 'not there')} for update {number + 1}; sizes may differ from batch to "
+            "batch, types, names, data types and numbers of dimensions may not: let collate make them alike (an empty "
+            "tensor for a part that is missing, .float() for numbers)"
+        )
+
+
+def _difference(one: Described, other: Described) -> str | None:
+    """The first place at which two batches differ; None for batches of one form. A list may be empty in one of them."""
+    places = (place for place in (*one, *other) if one.get(place) != other.get(place))
+    return next((place for place in places if _ANY not in place or (place in one and place in other)), None)
+
+
+def _first_batches(batches: TrainingBatches) -> Iterator[tuple[int, Any]]:
+    """The first batches of the training, each with its step."""
+    began, order = time.monotonic(), batches.order
+    last = BATCHES if order.batches_per_epoch is None else min(BATCHES, order.batches_per_epoch)
+    for step in range(last):
+        if step >= 2 and time.monotonic() - began > SECONDS:
+            return
+        yield step, batches.fetched(step)
+
+
+def described(batch: Any, place: str = "") -> Described:
+    """What a batch is, part by part, but for its sizes and values; the parts of a list of like parts are told once."""
+    if isinstance(batch, torch.Tensor):
+        kind = "" if type(batch) is torch.Tensor else f"{type(batch).__name__} of "
+        return {place: f"{kind}{batch.dtype} with {batch.dim()} dimension{'s' * (batch.dim() != 1)}"}
+    parts = parts_of(batch)
+    if parts is None:
+        own = getattr(batch, "to_dict", None)  # graphs of PyTorch Geometric
+        named = {place: "None" if batch is None else f"of type {type(batch).__name__}"}
+        return described(own(), place) | named if callable(own) else named
+    found = {place: f"of type {type(batch).__name__}"}
+    inside = [described(value) for _, value in parts]
+    listed = isinstance(batch, list) and all(one == inside[0] for one in inside)
+    for (key, _), part in zip(parts, inside, strict=True):
+        found |= {f"{place}{_ANY if listed else f'[{key!r}]'}{below}": what for below, what in part.items()}
+    return found
 
 
 def _same(one: Any, other: Any, depth: int = _DEPTH) -> bool:
