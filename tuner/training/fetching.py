@@ -52,12 +52,12 @@ class Fetcher:
                 return collated(examples)
             seed_global_generators(batch_seed(seed, indices[0]), self._device)
             batch = self.collate(examples)
-            if batch is None:
-                raise WorkloadError(f"collate returned None for {len(examples)} examples; return the batch")
-            return batch
         finally:
             if threads > 1:
                 torch.set_num_threads(threads)
+        if batch is None:
+            raise WorkloadError(f"collate returned None for {len(examples)} examples; return the batch")
+        return batch
 
     def examples(self, indices: Sequence[int], seed: int) -> list[Any]:
         """The examples at `indices`, with what they draw at a `randomness.epoch_seed`.
