@@ -64,6 +64,7 @@ class StandardLibrary(Workload):
     select_by = minimize("validation/loss")
     evaluation_batch_size = 128
     training_evaluation_examples = 128
+    no_decay = "vectors"  # weight decay leaves out the biases
     width, hidden = 24, 192
 
     def data(self):

@@ -87,6 +87,17 @@ def test_a_loss_has_no_step():
     assert granularity(np.random.default_rng(0).random(60)) == 0.0
 
 
+def test_an_auc_has_the_step_of_its_pairs_and_other_metrics_of_a_split_have_none():
+    """Scores of 8 positive and 12 negative examples: each pair is in order or not. F1 and R2 have no common step."""
+    rng = np.random.default_rng(0)
+    shifts = np.linspace(0.3, 1.2, 80)
+    pairs = [(rng.normal(shift, 1, 8)[:, None] > rng.normal(0, 1, 12)[None, :]).mean() for shift in shifts]
+    assert granularity(np.array(pairs)) == pytest.approx(1 / 96)
+    hits, wrong = rng.binomial(30, 0.7, 80), rng.binomial(30, 0.3, 80)
+    assert granularity(2 * hits / (2 * hits + wrong + 30 - hits)) == 0.0
+    assert granularity(1.0 - rng.gamma(2.0, 0.5, 80)) == 0.0
+
+
 @pytest.mark.parametrize("values", [[0.5, 0.5, 0.5], [0.25, 0.5], [0.1, 0.2, 0.3, 0.4], [5.0, 6.0, 5.0, 7.0, 900.0]])
 def test_few_levels_are_not_enough_for_a_step(values):
     assert granularity(np.array(values)) == 0.0

@@ -20,7 +20,7 @@ CASES = {
     "a metric that is not returned": ([(METRICS, '"accuracy": ~wrong')], "error_rate"),
     "a loss that is no scalar": ([("batch[1])\n\n    def m", "batch[1], reduction='none')\n\n    def m")], "scalar"),
     "a metric that is a mean": ([(', reduction="none"', "")], "one value per example"),
-    "an unknown optimizer": ([("evaluations=20,", 'optimizer="adamm",')], "radam, rmsprop, sgd, got 'adamm'; did you mean 'adam'?"),
+    "an unknown optimizer": ([("evaluations=20,", 'optimizer="adamm",')], "sgd, got 'adamm'; did you mean 'adam'?"),
     "an import that fails": ([("import torch\n", "import torch\nimport no_such_package\n")], "no_such_package"),
     "a syntax error": ([("class Tiny(Workload):", "class Tiny(Workload)")], "does not run: SyntaxError"),
     "no campaign": ([("campaign = Campaign(", "dict(")], "0 campaigns"),

@@ -11,6 +11,9 @@ from support.processes import started, told
 from support.records import CURVES, rows
 from support.study_files import write_study
 
+from tuner.cli.launch import fetching_words
+from tuner.records import Price
+
 DATASET = (
     "class Tiny(Workload):",
     """
@@ -68,6 +71,43 @@ def test_every_way_of_training_has_the_same_curves(tuner, write, tmp_path, monke
         curves.append(rows(folder, CURVES))
     assert curves[0] == curves[1]
     assert len(curves[0]) > 100
+
+
+@pytest.mark.parametrize(
+    ("price", "words"),
+    [
+        (
+            (102.0, 93.0, 0, 4),
+            "fetching takes 93 of 102 ms of a step; data_workers = 4 would hide most of it, with the",
+        ),
+        ((100.0, 95.0, 0, 2), "data_workers = 2 would hide most of it"),
+        ((100.0, 99.0, 0, 1), "data_workers = 1 would hide 1% of it"),
+        ((102.0, 93.0, 0, 0), "fetching takes 93 of 102 ms of a step; trials that train together (--fuse) fetch each"),
+        ((12.5, 93.0, 8, 8), "8 loading processes: a step takes 12.5 ms, and fetching its batch 93 ms of another"),
+        ((1.5, 0.02, 4, 0), "fetching its batch 0.02 ms of another process; that is nothing to hide: data_workers = 0"),
+        ((100.0, 2.0, 0, 0), ""),
+        ((1.0, 0.0, 0, 0), ""),
+    ],
+)
+def test_a_dry_run_says_what_fetching_costs_and_how_many_processes_would_hide_it(price, words):
+    step, fetch, processes, useful = price
+    said = fetching_words(Price(step, 1.0, 1, 1, fetch, processes, useful))
+    assert words in said if words else said == ""
+
+
+def test_a_dry_run_measures_the_fetching(tuner, write, tmp_path):
+    slow = ("noise = torch.rand(6)", "import time; time.sleep(0.002); noise = torch.rand(6)")
+    study = write(0)
+    study.write_text(study.read_text().replace(*slow))
+    said = tuner("launch", study, "--dry-run").err
+    assert "fetching takes" in said
+    assert "fetch each batch once" in said
+
+
+def test_more_processes_than_cores_are_kept_and_warned_about(tuner, write, caplog, monkeypatch):
+    monkeypatch.setattr("tuner.training.inspection.num_cores", lambda: 2)
+    assert tuner("launch", write(3), "--dry-run").code == 0
+    assert "data_workers = 3 starts 3 loading processes on 2 cores" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -96,6 +96,26 @@ def test_workers_and_groups_train_the_same_trials_and_exports_can_be_imported(tu
     assert load("again", storage).best().value == found[0]["best_value"].max()
 
 
+def test_a_metric_without_a_value_at_some_evaluations_is_checked_and_plotted(tuner, tmp_path):
+    """No AUC at a quarter of the evaluations, by the digits of the scores."""
+    absent = 'int(abs(float(each["score"].sum())) * 1e5) % 4 == 0 and float(each["score"].std()) > 0.6'
+    some = (
+        "def split_metrics(self, each):",
+        f"def split_metrics(self, each):\n        if {absent}:\n            return {{}}",
+    )
+    study = write_study(tmp_path, replace=[*AUC, some])
+    assert tuner("launch", study, "--round", 1, "-q", "--device", "cpu").code == 0
+    counts = dict(
+        rows(tmp_path, "select name, count(*) from measurement join metric on metric.id = metric_id group by 1")
+    )
+    assert 0 < counts["validation/auc"] < counts["validation/loss"] == 4 * 20
+    assert set(load("tiny").trials(1)["state"]) == {"complete"}
+    assert tuner("check", "tiny", "--round", 1).code == 0
+    for kind in ("curves", "best-steps", "axes"):
+        assert tuner("plot", kind, "tiny", "-o", f"{kind}.png").code == 0
+    assert tuner("report", "tiny").code == 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

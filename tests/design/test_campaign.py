@@ -134,6 +134,23 @@ def test_what_no_optimizer_of_a_round_reads_is_refused(optimizer, declared, told
 
 
 @pytest.mark.parametrize(
+    "clip_norm", [0, -1.0, True, "strong", uniform(-1.0, 1.0), choice(None, 0.0), choice(1.0, "none")]
+)
+@pytest.mark.parametrize("branch", [False, True])
+def test_a_clip_norm_under_which_nothing_is_trained_is_refused(clip_norm, branch):
+    declared = {"optimizer": branches(sgd={"clip_norm": clip_norm}, adamw={})} if branch else {"clip_norm": clip_norm}
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), **declared)
+    with pytest.raises(DeclarationError, match=r"clip_norm is the largest norm of a gradient, a number above 0, got"):
+        Campaign(Toy(), [Round("Which?", trials=8, space=space)])
+
+
+@pytest.mark.parametrize("clip_norm", [1, 0.5, 1e9, uniform(0.0, 1.0), log_uniform(0.1, 10.0), choice(None, 1.0)])
+def test_a_clip_norm_that_may_be_one_is_taken(clip_norm):
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), clip_norm=clip_norm)
+    assert Campaign(Toy(), [Round("Which?", trials=8, space=space)]).rounds[0].space == space
+
+
+@pytest.mark.parametrize(
     ("optimizer", "declared"),
     [
         ("sgd", {"one_minus_momentum": log_uniform(0.01, 1), "nesterov": choice(False, True)}),

@@ -165,6 +165,17 @@ def test_a_graph_with_other_gradients_is_not_used_though_its_weights_are_the_sam
     assert group.runs[0].read_gradient_norm() == alone.read_gradient_norm()
 
 
+def test_a_graph_with_other_norms_is_not_used_and_the_norms_are_those_of_each_alone(played):
+    runs, alone = (prepared(Mlp, clip_norm=0.5) for _ in range(2))
+    group = on_a_gpu(runs)
+    played.append(lambda: group.norms.add_(1.0))
+    group.advance(WARM_UP + 3)
+    assert "bits are not those" in group.graphs.refused
+    for run, other in zip(runs, alone, strict=True):
+        other.advance(WARM_UP + 3)
+        assert canonical_digest(run.state()) == canonical_digest(other.state())
+
+
 def test_graphs_of_recordings_that_were_changed_are_forgotten(played):
     group = on_a_gpu(prepared(Mlp))
     group.advance(WARM_UP + 2)

@@ -7,6 +7,7 @@ import torch
 from support.fusible import MUST_FUSE, Mlp, runs_of
 from torch import nn
 
+from tuner import SearchSpace, log_uniform
 from tuner.errors import NotFusible
 from tuner.fused import group, making, recording
 from tuner.fused.evaluation import GroupEvaluation
@@ -150,3 +151,17 @@ def test_what_a_loop_gives_is_added_up_in_the_order_of_each_trials_own(kind):
         found: Any = VIEWS[kind](operations.trial(values)).mean()
         assert torch.equal(found.stacked, torch.stack([VIEWS[kind](each).mean() for each in values]))
         assert "loop" in operations.ways.values()
+
+
+def test_a_norm_of_the_gradient_that_is_not_that_of_the_trial_alone_is_noticed(monkeypatch):
+    """The weights have the right bits then, and only what is recorded of the norms is wrong."""
+    space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), dropout=0.1, label_smoothing=0.1, clip_norm=0.5)
+    clip = Group._clip
+
+    def wrong(self, trial, limit):
+        clip(self, trial, limit)
+        self.norms[trial].add_(1.0)
+
+    assert first_difference(Group(runs_of(Mlp(), 2, space))) is None
+    monkeypatch.setattr(Group, "_clip", wrong)
+    assert "trial 0: the norm of the gradient" in first_difference(Group(runs_of(Mlp(), 2, space)))

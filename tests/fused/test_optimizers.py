@@ -140,6 +140,16 @@ def test_odd_sizes_and_convolutions_keep_their_bits(name, workload):
         assert not any(one.is_inference() for one in tensors_of(run.optimizer))
 
 
+def test_the_hooks_that_a_function_gives_its_optimizer_are_called_alone_and_in_a_group():
+    together, (alone,) = (
+        runs_of(Mlp(), count, space_of_images("function"), optimizer=named("function")) for count in (2, 1)
+    )
+    Group(together).advance(1)
+    alone.advance(1)
+    for run in (*together, alone):
+        assert max(float(parameter.detach().abs().max()) for parameter in run.parameters) == pytest.approx(0.1)
+
+
 def space_of_images(name):
     return SearchSpace.of(space_of(name).hyperparameters, SearchSpace(label_smoothing=0.1).fixed)
 

@@ -156,6 +156,20 @@ class Raises(Scores, Mlp):
         return super().split_metrics(each)
 
 
+def test_the_other_trials_are_evaluated_together_where_one_raises_an_error():
+    group = group_of(Raises(), 4)
+    together = GroupEvaluation(group)
+    found = together.of([0, 1, 2, 3])
+    assert together.refused == ""
+    assert 0 < len(found) < 4
+    for trial, run in enumerate(group.runs):
+        if trial in found:
+            assert found[trial] == run.evaluate()
+        else:
+            with pytest.raises(ValueError, match="too large"):
+                run.evaluate()
+
+
 def test_the_error_of_one_trial_is_its_own(tmp_path):
     workload = Raises()
     study = replace(

@@ -159,19 +159,32 @@ class Mixing(Collating):
         return Record(0.8 * x + 0.2 * x[torch.randperm(len(x))], y)
 
 
-@pytest.mark.parametrize("kind", [Noisy, Mixing])
-def test_what_collate_draws_is_a_function_of_seed_epoch_and_first_example(kind):
-    data = Data.of(kind(), CPU)
+class Drawn(Collating):
+    """Batches are nothing but what collate draws."""
+
+    def collate(self, examples):
+        return torch.rand(3, dtype=torch.float64), torch.tensor([random.random()]), torch.from_numpy(np.random.rand(2))
+
+
+def test_what_collate_draws_is_a_function_of_seed_epoch_and_first_example():
+    data = Data.of(Drawn(), CPU)
     seen = {}
-    for disturbed in (3, 8):
-        for step in (0, 4, 5, 11, 0):
+    for amount in (3, 8):
+        for step in (0, 4, 5, 6, 11, 0):
+            disturb(amount)
             batches = TrainingBatches(data.training, 8, 3)
-            disturb(disturbed)
-            assert seen.setdefault(step, batches.at(step).x.tolist()) == batches.fetched(step).x.tolist()
-    assert len({str(one) for one in seen.values()}) == 4
-    other = TrainingBatches(data.training, 50, 3), TrainingBatches(data.training, 50, 4)
-    in_order = [batches.at(epoch).x.sum(1).sort().values.tolist() for batches in other for epoch in range(3)]
-    assert len({str(one) for one in in_order}) == 6, "an epoch and a data seed have their own draws"
+            drawn = [part.tolist() for part in batches.at(step)]
+            assert drawn == seen.setdefault(step, drawn) == [part.tolist() for part in batches.fetched(step)]
+    seen |= {
+        seed: [part.tolist() for part in TrainingBatches(data.training, 8, seed).at(0)] for seed in range(100, 103)
+    }
+    numbers = [one for parts in seen.values() for part in parts for one in part]
+    assert len(set(numbers)) == len(numbers) == 6 * 8, "no two batches, and no two generators, draw the same"
+    order = [TrainingBatches(data.training, 8, 3).order.wanted(step)[0][0] for step in range(60)]
+    again = next(step for step in range(6, 60) if order[step] == order[0])
+    assert TrainingBatches(data.training, 8, 3).at(again)[0].tolist() != seen[0][0], (
+        "in another epoch, from one example"
+    )
 
 
 @pytest.mark.parametrize("kind", [Noisy, Mixing])
@@ -324,6 +337,15 @@ def test_a_number_of_examples_that_is_none_is_an_error_that_says_so(answer, tmp_
 
     with pytest.raises(WorkloadError, match="num_examples must return how many examples a batch holds, as an int"):
         check_workload(setting_for(STUDY, tmp_path, Wrong()), TRIALS[0])
+
+
+def test_a_collate_that_returns_nothing_says_so(tmp_path):
+    class Forgetful(Collating):
+        def collate(self, examples):
+            self.make(*stacked(examples))
+
+    with pytest.raises(WorkloadError, match="collate returned None for 8 examples; return the batch"):
+        check_workload(setting_for(STUDY, tmp_path, Forgetful()), TRIALS[0])
 
 
 def test_collate_for_tensors_in_memory_alone_is_refused():

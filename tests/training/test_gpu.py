@@ -14,8 +14,11 @@ from torch import nn
 from tuner import SearchSpace, log_uniform
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.training import split_metrics
+from tuner.training.batches import Split
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
 from tuner.training.determinism import settle_determinism
+from tuner.training.evaluation import evaluate
 from tuner.training.numerics import is_repeatable, numerics
 
 pytestmark = ON_GPU
@@ -149,3 +152,26 @@ def test_a_device_side_assert_is_a_lost_device_and_no_trials_fault(tmp_path):
     code = f"import sys; sys.path.insert(0, {path!r})\n{DEAD}"
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert ended.stdout.split() == ["DeviceLost", "0"], ended.stderr[-2000:]
+
+
+@pytest.mark.parametrize("kept_on_device", [0, 2**28])
+@pytest.mark.parametrize(("declared", "kind"), [("cpu", "cpu"), ("same", "cuda")])
+def test_values_of_the_whole_split_come_to_the_cpu_unless_declared(gpu, declared, kind, kept_on_device, monkeypatch):
+    monkeypatch.setattr(split_metrics, "ON_DEVICE", kept_on_device)
+    seen = []
+
+    class Counted(Tiny):
+        split_metrics_device = declared
+        not_averaged = ("place", "parts")
+
+        def metrics(self, model, batch):
+            return {"loss": batch[0] / 3, "place": batch[0].long(), "parts": list(batch[0])}
+
+        def split_metrics(self, each):
+            seen.append({values.device.type for values in (each["loss"], each["place"], *each["parts"])})
+            return {"sum": float(each["place"].sum() + sum(each["parts"]))}
+
+    x = torch.arange(10.0)
+    found = evaluate(Counted(), nn.Identity(), Split("validation", (x,), gpu), batch_size=4)
+    assert found == {"validation/loss": pytest.approx(1.5), "validation/sum": 90.0}
+    assert seen == [{kind}]

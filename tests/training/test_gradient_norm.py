@@ -144,9 +144,10 @@ def test_a_trial_that_was_stopped_within_an_interval_has_the_same_norms(stop, tm
     assert meaning(recorder, folder, trial) == meaning(whole, tmp_path / "whole", trial)
 
 
-def test_trials_trained_together_have_the_norms_of_each_alone(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
+def test_trials_trained_together_have_the_norms_of_each_alone(optimizer, tmp_path):
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), clip_norm=uniform(0.05, 1.0))
-    study = tiny_study(space=space, num_trials=4)
+    study = tiny_study(space=space, num_trials=4, optimizer=optimizer)
     trials = planned_trials(study)
     together = trained_together(setting_for(study, tmp_path / "together"), trials)
     alone = trained_alone(setting_for(study, tmp_path / "alone"), trials)

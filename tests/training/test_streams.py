@@ -153,6 +153,12 @@ def test_what_at_itself_draws_is_the_same_wherever_it_begins():
     assert [TrainingBatches(split_of(shuffled), 8, 6).at(0)[0].tolist()] != whole[:1]
     assert sorted(itertools.chain(*whole)) != list(itertools.chain(*whole))
     check_repeatable(split_of(shuffled))
+    one, other = split_of(shuffled), split_of(shuffled)
+    one.take(torch.arange(8), seed=1)
+    following = torch.arange(8, 16)
+    assert one.take(following, seed=2)[0].tolist() == other.take(following, seed=2)[0].tolist(), (
+        "in the order of seed 2"
+    )
 
 
 @pytest.mark.parametrize("kind", [Streaming, Drawing])
@@ -202,6 +208,27 @@ def test_trials_together_share_one_reader_of_a_stream(tmp_path):
     group = Group([TrialRun(setting, trial) for trial in TRIALS])
     group.advance(9)
     assert opened == [0, 0], "once for the recording, once for all steps of all trials"
+
+
+@pytest.mark.parametrize("reason", ["other steps", "augmented"])
+def test_trials_together_that_take_other_batches_read_a_stream_each_for_itself(reason, tmp_path):
+    opened = []
+
+    class Noted(Streaming):
+        def read(self, tensors, start):
+            opened.append(start)
+            return super().read(tensors, start)
+
+    study = tiny_study(augment=reason == "augmented")
+    runs = [TrialRun(setting_for(study, tmp_path, Noted()), trial) for trial in TRIALS]
+    first = 5 if reason == "other steps" else 0
+    runs[0].advance(first)
+    group = Group(runs)
+    group.advance(1)
+    opened.clear()
+    group.advance(9)
+    assert opened == [], "each reads on where it is"
+    assert [run.step for run in runs] == [first + 10, 10, 10]
 
 
 def test_an_evaluated_stream_is_read_from_its_beginning_for_its_length():
@@ -386,18 +413,17 @@ def test_what_is_no_function_or_gives_no_iterator_is_an_error_that_says_so():
     assert split_of(lambda start: list(range(start, 9))).first(2).tolist() == [0, 1]
 
 
-def test_an_iterator_that_fails_is_opened_anew_where_it_is_asked_again():
-    class Flaky:
-        fails = True
+@pytest.mark.parametrize("place", [8, 12])
+def test_a_stream_that_fails_once_is_opened_again_where_it_is_asked_again(place):
+    failures = [OSError("the network is gone")]
 
-        def __call__(self, start):
-            for number in itertools.count(start):
-                if number == 12 and Flaky.fails:
-                    Flaky.fails = False
-                    raise OSError("the network is gone")
-                yield (torch.tensor(number),)
+    def flaky(start):
+        for number in itertools.count(start):
+            if number == place and failures:
+                raise failures.pop()
+            yield (torch.tensor(number),)
 
-    batches = TrainingBatches(split_of(Flaky()), 8, 5)
+    batches = TrainingBatches(split_of(flaky), 8, 5)
     batches.at(0)
     with pytest.raises(OSError, match="gone"):
         batches.at(1)

@@ -4,8 +4,11 @@ import importlib.util
 
 import pytest
 import torch
+from support.tiny import tiny_study
 
+from tuner.design.prefix import base_digest
 from tuner.execution.identifying import Identifier
+from tuner.rounds.plan import planned_trials
 from tuner.training.workload_digests import workload_parts
 
 SOURCE = """
@@ -48,7 +51,7 @@ class Small(Workload):
 """
 
 
-def parts_of(folder, source):
+def identifier_of(folder, source):
     path = folder / f"made_{abs(hash(source))}.py"
     path.write_text(source)
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -57,10 +60,14 @@ def parts_of(folder, source):
 
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
-    workload = module.Small()
-    identifier = Identifier(workload)
+    identifier = Identifier(module.Small())
     identifier.data(torch.device("cpu"))
-    return workload_parts(workload, identifier.whole)
+    return identifier
+
+
+def parts_of(folder, source):
+    identifier = identifier_of(folder, source)
+    return workload_parts(identifier.workload, identifier.whole)
 
 
 def test_what_a_workload_does_about_batches_is_a_part_where_it_is_declared(tmp_path):
@@ -108,3 +115,21 @@ def test_a_change_moves_the_digest_of_its_own_part(tmp_path, old, new, part):
     assert old in SOURCE
     before, after = parts_of(tmp_path, SOURCE), parts_of(tmp_path, SOURCE.replace(old, new))
     assert {name for name in before | after if before.get(name) != after.get(name)} == part
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('no_decay = "vectors"', "no_decay = None"),
+        ("decay=0.0", "decay=0.5"),
+        ('matching("layer.weight"', 'matching("layer.*"'),
+        ("        return batch\n", '        return batch\n\nSmall.no_decay = "none of them"\n'),
+    ],
+)
+def test_other_groups_are_another_start_of_every_prefix(tmp_path, old, new):
+    assert old in SOURCE
+    study = tiny_study()
+    trial = planned_trials(study)[0]
+    before, after = (identifier_of(tmp_path, source) for source in (SOURCE, SOURCE.replace(old, new)))
+    digests = {base_digest(study, trial, identifier.whole.fingerprint) for identifier in (before, after)}
+    assert len(digests) == 2

@@ -130,7 +130,8 @@ def _rms(bends: Array, kept: NDArray[np.bool_]) -> Array:
     return np.asarray(np.sqrt(np.divide(total, count, out=np.full(len(bends), np.nan), where=count > 0)))
 
 
-EXAMPLES = (20, 100_000)  # [P] of a validation set, for which the levels of a metric count as shares of its examples
+# [P] of a validation set, for which the levels of a metric count as shares of its examples, or of its pairs (AUC).
+EXAMPLES = (20, 100_000)
 
 _OF_A_STEP = 1.0 / math.sqrt(12.0)  # the standard deviation of what is rounded to a step of 1
 
@@ -138,7 +139,8 @@ _OF_A_STEP = 1.0 / math.sqrt(12.0)  # the standard deviation of what is rounded 
 def granularity(values: Array) -> float:
     """The step of a metric that is a share of a number of examples, or a percentage; 0 for other metrics.
 
-    An accuracy on 200 examples has the step 0.005: its values are multiples of it, and many trials share one.
+    An accuracy on 200 examples has the step 0.005: its values are multiples of it, and many trials share one. So has an
+    AUC of 10 positive and 20 negative examples; F1, R2 and perplexity have no such step.
     """
     shares = np.abs(values)
     shares = shares if shares.max() <= 1.0 else shares / 100.0

@@ -81,8 +81,7 @@ def print_plan(*plans: Plan) -> None:
                 "To shorten it, lower training_evaluation_examples of the workload, or evaluations of the Campaign "
                 f"(verdicts need at least {MINIMUM_EVALUATIONS})"
             )
-    for line in dict.fromkeys(line for plan in plans if (line := fetching_words(plan.price))):
-        say(line)
+    _say_fetching(plans)
     say(
         "This was a dry run: nothing was trained or written. Time estimates assume one trial at a time under the "
         "current machine load; trials that train together (--fuse) or in several processes (--workers) take less"
@@ -106,6 +105,13 @@ def _table_of_plans(plans: Sequence[Plan]) -> Table:
             readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
         )  # fmt: skip
     return table
+
+
+def _say_fetching(plans: Sequence[Plan]) -> None:
+    """One line where fetching costs something, of the first plan that says so: all share the data."""
+    line = next(filter(None, (fetching_words(plan.price) for plan in plans)), "")
+    if line:
+        say(line)
 
 
 def fetching_words(price: Price) -> str:

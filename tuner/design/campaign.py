@@ -9,7 +9,7 @@ from tuner.budget.by_share import declared_schedule
 from tuner.budget.families import constant_then_decay
 from tuner.budget.schedules import ScheduleFamily, Transfer
 from tuner.budget.step_budget import StepBudget, TrainingLength
-from tuner.design.hyperparameters import Value, log_grid
+from tuner.design.hyperparameters import Choice, Range, Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
 from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
@@ -266,6 +266,7 @@ class Campaign:
             for optimizer in space.optimizers:
                 OPTIMIZERS.get(optimizer)
             _check_settings(space, self.optimizer)
+            _check_clip_norm(space)
 
     def round(self, number: int) -> Round:
         """Round `number`, counted from 1. Raises DeclarationError for one that is not declared."""
@@ -364,6 +365,23 @@ def _check_settings(space: SearchSpace, optimizer: str) -> None:
             other = str(Name(name.branch, setting.same_as)) if setting and setting.same_as else ""
             if other in names:
                 raise DeclarationError(f"{other} and {name} say the same of one optimizer; declare one of them")
+
+
+def _check_clip_norm(space: SearchSpace) -> None:
+    """Raise DeclarationError for a clip_norm under which nothing is trained: 0, or one that turns gradients around."""
+    values = [(name, constant.value) for name, constant in space.fixed]
+    for hyperparameter in space:
+        domain = hyperparameter.domain
+        above = (domain.high,) if isinstance(domain, Range) and domain.low >= 0.0 else ()
+        found = domain.choices if isinstance(domain, Choice) else above or (domain.low,)
+        values += [(hyperparameter.name, value) for value in found]
+    for name, value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if Name.of(name).short == "clip_norm" and value is not None and not (number and cast(float, value) > 0.0):
+            raise DeclarationError(
+                f"{name} is the largest norm of a gradient, a number above 0, got {value!r}; "
+                "leave it out, or write None among its choices, where nothing is to be clipped"
+            )
 
 
 def check_promoting(declared: Round) -> None:

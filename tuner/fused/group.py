@@ -266,11 +266,16 @@ class Group:
         return [names.index(name) for name in self.trained]
 
     def _share_batches(self) -> None:
-        """Trials with the same order of examples share one copy of it, and a stream where they stand at one step."""
-        known: dict[tuple[int, int], TrainingBatches] = {}
+        """Trials with the same order of examples share one copy of it.
+
+        A stream only where one batch serves all: whoever asks for a batch once more has to open it once more.
+        """
+        places = {(run.step, run.trial.data_seed) for run in self.runs}
+        if self.setup.data.training.stream is not None and (self._augmented or len(places) > 1):
+            return
+        known: dict[int, TrainingBatches] = {}
         for run in self.runs:
-            place = run.step if run.batches.split.stream is not None else 0
-            run.batches = known.setdefault((run.trial.data_seed, place), run.batches)
+            run.batches = known.setdefault(run.trial.data_seed, run.batches)
         for batches in known.values():
             sharing = sum(run.batches is batches for run in self.runs)
             batches.shared_by(sharing, repeated=self._augmented and sharing > 1)

@@ -1,8 +1,8 @@
 """Digests of a Python source, one for each definition, so that a change can be named: "function net changed".
 
-Comments, docstrings, formatting, the order of imports and the number of loading processes change nothing. Nor does the declaration of a campaign, with
-the helpers that only the declaration uses (`SPACE = SearchSpace(...)`): more rounds or trials are the same workload,
-and a launch compares the declaration of a study key by key.
+Comments, docstrings, formatting and the order of imports change nothing, nor does the number of loading processes. Nor
+does the declaration of a campaign, with the helpers that only the declaration uses (`SPACE = SearchSpace(...)`): more
+rounds or trials are the same workload, and a launch compares the declaration of a study key by key.
 """
 
 import ast

@@ -58,25 +58,17 @@ class Split:
         self.repeatable = self.tensors is not None  # whether that is known
         self._fetcher = self.fetcher(device)
         self.num_examples = self._count()
-        self.loading: Loading | None = None
+        self.loading = Loading()  # of nothing
         self._place = -1  # among the splits that it loads
 
     def load_by(self, loading: Loading) -> None:
         """Have its batches made by loading processes, while these are at work. Not for tensors in memory."""
-        if self.tensors is None and self.loading is None:
-            self.loading, self._place = (
-                loading,
-                loading.add(partial(self.fetcher, _CPU), stream=self.stream is not None),
-            )
-
-    @property
-    def is_loaded_ahead(self) -> bool:
-        """Whether there are loading processes now."""
-        return self.loading is not None and self.loading.count > 0
+        if self.tensors is None and self.loading is not loading:
+            stream = self.stream is not None
+            self.loading, self._place = loading, loading.add(partial(self.fetcher, _CPU), stream=stream)
 
     def ahead(self, wanted: Iterator[Wanted]) -> Ahead:
-        """The batches of these indices and seeds, on the CPU, made by loading processes: see `is_loaded_ahead`."""
-        assert self.loading is not None
+        """The batches of these indices and seeds, on the CPU, made by loading processes, while there are any."""
         return self.loading.ahead(self._place, wanted)
 
     def fetcher(self, device: torch.device) -> Fetcher:
@@ -189,7 +181,7 @@ class Split:
     def in_order(self, batch_size: int) -> Iterator[tuple[Any, int]]:
         """Batches of the split in its own order, each with its number of examples; the last may be short."""
         spans = [(start, min(start + batch_size, self.size)) for start in range(0, self.size, batch_size)]
-        if self.is_loaded_ahead:
+        if self.loading.count:
             wanted = ((torch.arange(start, stop), ONCE_FOR_ALL) for start, stop in spans)
             with closing(self.ahead(wanted)) as batches:
                 for (start, stop), made in zip(spans, batches, strict=True):
@@ -262,12 +254,12 @@ class TrainingBatches:
 
     def _of_dataset(self, step: int) -> Any:
         split, loading = self.split, self.split.loading
-        if loading is not None and loading.count:
+        if loading.count:
             batch = self._readers.take(step, loading.session)
             if batch is not ABSENT:
                 return moved(batch, split.device)
         fetch = partial(self._reader.take, *self.order.wanted(step), undisturbed=False)
-        return fetch() if loading is None else loading.fetched_here(fetch)
+        return loading.fetched_here(fetch)
 
     def fetched(self, step: int) -> Any:
         """The batch of a step, read from the split again."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tuner.errors import WorkloadError
 from tuner.training.containers import collated
 from tuner.training.host_generators import AT_REST, HOST
 from tuner.training.randomness import batch_seed, cuda_generator, example_seeds, seed_global_generators
@@ -50,10 +51,13 @@ class Fetcher:
             if self.collate is None:
                 return collated(examples)
             seed_global_generators(batch_seed(seed, indices[0]), self._device)
-            return self.collate(examples)
+            batch = self.collate(examples)
         finally:
             if threads > 1:
                 torch.set_num_threads(threads)
+        if batch is None:
+            raise WorkloadError(f"collate returned None for {len(examples)} examples; return the batch")
+        return batch
 
     def examples(self, indices: Sequence[int], seed: int) -> list[Any]:
         """The examples at `indices`, with what they draw at a `randomness.epoch_seed`.

@@ -68,7 +68,7 @@ class _Requests:
 
     def __init__(self, most: int) -> None:
         self.most = most  # batches of one source
-        self.sources: list[_Source] = []
+        self.sources: list[_Source] = []  # the newest first
         self.asked: deque[tuple[_Source | None, Key | None]] = deque()
         self._again: deque[tuple[_Source | None, Key | None]] = deque()
 
@@ -86,7 +86,7 @@ class _Requests:
         self.asked = deque()
 
     def _chosen(self) -> tuple[_Source | None, Key | None]:
-        for source in sorted(reversed(self.sources), key=lambda source: source.held):
+        for source in sorted(self.sources, key=lambda source: source.held):
             if source.held > self.most:
                 break
             key = None if source.keys is None else next(source.keys, None)
@@ -133,7 +133,7 @@ class LoadingProcesses:
     def ahead(self, keys: Iterator[Key]) -> Ahead:
         """The batches of these keys, of which there may be no end."""
         made = Ahead(self, keys)
-        self._requests.sources.append(made._source)
+        self._requests.sources.insert(0, made._source)
         return made
 
     @property
@@ -215,8 +215,10 @@ class LoadingProcesses:
     def _replace(self, error: Exception) -> None:
         """Processes in the place of those that are there, one of which has ended."""
         iterator, self._iterator = self._iterator, None
-        connection.wait([process.sentinel for process in iterator._workers], GRACE_SECONDS)
-        codes = [process.exitcode for process in iterator._workers if not process.is_alive()]
+        ended = connection.wait([process.sentinel for process in iterator._workers], GRACE_SECONDS)
+        for process in (process for process in iterator._workers if process.sentinel in ended):
+            process.join(GRACE_SECONDS)  # its files are closed a moment before it has an exit code
+        codes = [process.exitcode for process in iterator._workers if process.sentinel in ended]
         _kill(iterator._workers)
         iterator._workers_done_event = threading.Event()  # a process may have been killed while it held the old one
         iterator._shutdown_workers()

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -231,7 +232,7 @@ def _fetch_seconds(run: TrialRun) -> float:
     """To fetch and collate a batch in this process; 0 where it is cut out of tensors in memory."""
     if run.batches.uniform:
         return 0.0
-    return median(_timed(lambda: run.batches.fetched(step), run.setup) for step in range(FETCHED))
+    return median(_timed(partial(run.batches.fetched, step), run.setup) for step in range(FETCHED))
 
 
 def timed_evaluation(run: TrialRun) -> float:

@@ -52,7 +52,7 @@ class Gathered:
             self.add_rows(name, values[None])
             return
         if name in self._rows or isinstance(values, torch.Tensor):
-            self._refuse(name, "a list", "a tensor")
+            self._refuse(name, *("a tensor", "a list")[:: 1 if name in self._rows else -1])
         self._lists.setdefault(name, []).extend(_copied(each) for each in values)
         self._filled[name] = self._filled.get(name, 0) + len(values)
 
