@@ -41,7 +41,7 @@ def write_pages(docs: Path) -> None:
         ),
         "optimizers": table(
             ("`optimizer=`", "reads, with ranges to begin with", "bytes of state a parameter", "in a group"),
-            map(optimizer_row, OPTIMIZERS.own),
+            map(optimizer_row, sorted(OPTIMIZERS.own, key=lambda one: one.name)),
         ),
         "study-words": documented(tuner.__all__),
         "functions": documented(sorted(functions, key=lambda name: (isclass(getattr(tuner, name)), name))),

@@ -283,6 +283,7 @@ ASKING = [
     step_drops((0.5, 0.75)),
     pieces(("constant", 0.5), ("linear", 0.3, 0.1), ("constant", 0.2)),
     by_share(lambda share: 1.0 - share**3),
+    pieces(("linear", 0.5, 0.4), ("cosine", 0.3, 0.2), ("exponential", 0.2, 0.01)),
 ]
 
 

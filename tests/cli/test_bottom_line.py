@@ -48,7 +48,7 @@ def test_the_configuration_comes_first_and_what_is_left_last(winner, case):
     lines = list(bottom_line(winner, case.findings, ended=True))
     rate = winner.point["learning_rate"]
     assert lines[0].startswith(f"Result: take learning_rate {rate:.4g}, dropout ")
-    assert lines[0].endswith("and train 60 steps")
+    assert lines[0].endswith("and train 60 steps (10 epochs)")
     assert lines[1].startswith(f"  validation/loss {winner.value:.4g}, ")
     assert [line.strip() for line in lines[-len(case.last) :]] == case.last
 

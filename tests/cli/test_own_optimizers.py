@@ -1,9 +1,11 @@
 """`optimizer=` as a class or a function of the study file, from the launch to the replay."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-from support.study_files import write_study
+from support.study_files import TINY, write_study
 
 FUNCTION = """
 
@@ -88,3 +90,28 @@ def test_what_cannot_train_is_one_error_and_nothing_is_written(tuner, tmp_path, 
     assert told in refused.err
     assert "Traceback" not in refused.err
     assert not (tmp_path / "runs" / "checkpoints").exists()
+
+
+TYPED = """
+{study}
+import tuner
+tuner.launch(campaign, round=1, storage={storage!r})
+"""
+
+
+def test_the_code_of_a_function_that_was_typed_into_an_interpreter_counts_too(tmp_path):
+    """As in a notebook: there is no file to read it from."""
+
+    def launched(beta2):
+        text = TINY.format(trials=1, steps=5, low=1e-3, high=1e-1, more=f"name='typed', {OF_FUNCTION}")
+        for old, new in FUNCTION_IN_FILE:
+            text = text.replace(old, new.replace("0.99)", f"{beta2})"))
+        script = TYPED.format(study=text, storage=str(tmp_path / "r.sqlite"))
+        run = subprocess.run(
+            [sys.executable, "-"], input=script, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        return run.returncode, run.stderr
+
+    assert launched(0.99)[0] == 0
+    code, said = launched(0.98)
+    assert (code, "code without a file: function make_optimizer changed" in said) == (1, True), said

@@ -1,6 +1,8 @@
 """An optimizer given as a class or a function: its name, what it reads, and what is refused when it is declared."""
 
 import functools
+import sys
+import types
 
 import pytest
 import torch
@@ -98,10 +100,13 @@ def test_an_optimizer_that_was_made_already_is_refused():
         declared(made)
 
 
-def test_two_files_that_give_one_name_are_refused(monkeypatch):
+def test_two_files_that_give_one_name_are_refused(monkeypatch, tmp_path):
     optimizer_named(make)
-    other = type("module", (), {"__file__": "/elsewhere/test_optimizers.py"})
-    monkeypatch.setitem(__import__("sys").modules, "elsewhere", other)
+    file = tmp_path / "test_optimizers.py"
+    file.touch()
+    other = types.ModuleType("elsewhere")
+    other.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "elsewhere", other)
     copied = functools.update_wrapper(lambda groups, point: None, make)
     copied.__module__ = "elsewhere"
     with pytest.raises(DeclarationError, match=r"test_optimizers\.make stands in two files: .* and elsewhere"):

@@ -47,12 +47,10 @@ PARTS = {  # part: whether it is there, and what is said where it is not
     "git": (lambda: shutil.which("git"), "git is not installed: apt-get install -y git"),
     "namespaces": (namespaces_can_be_made, "no PID namespace can be made: it takes root and `unshare` (util-linux)"),
     **{
-        name: (module(name), f"{name} is not installed: pip install {name}")
-        for name in ("torch_geometric", "datasets", "webdataset", "transformers")
+        name: (module(name), f"{name} is not installed: pip install 'tuner[examples]'")
+        for name in ("lightning", "torch_geometric", "datasets", "webdataset", "transformers")
     },
     "pyarrow": (module("pyarrow"), "pyarrow is not installed: pip install 'tuner[parquet]'"),
-    "lightning": (module("lightning"), "lightning is not installed: pip install 'tuner[examples]'"),
-    "torch_geometric": (module("torch_geometric"), "torch_geometric is not installed: pip install 'tuner[examples]'"),
 }
 _running = []  # the test that is being set up or run
 

@@ -120,13 +120,14 @@ def test_evaluations_in_between_take_nothing_from_the_training():
     with data.loading.at_work(3, 8, pin=False):
         batches = TrainingBatches(data.training, 8, 5)
         for step in range(20):
-            assert bits(batches.at(step)) == alone[step]
+            batch = batches.at(step)
+            assert not batch[0].is_inference(), "it can be trained on, although it came during an evaluation"
+            assert bits(batch) == alone[step]
             if step % 3 == 0:
                 with torch.inference_mode():
                     assert [bits(batch) for batch, _ in data.validation.in_order(16)] == evaluated
             if step % 5 == 0:
                 next(data.training_sample.in_order(7))  # an evaluation that is given up
-        assert not batches.at(20)[0].is_inference(), "it can be trained on, although it came during an evaluation"
         held = [source.held for source in data.loading._processes[False]._requests.sources]
         assert max(held) <= 2 * 2 * 3 + 1, "memory is bounded"
 

@@ -64,31 +64,7 @@ def worker(options: WorkerOptions) -> Exit:
 
 def print_plan(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
-    saves = any(plan.saved_steps for plan in plans)  # a column less leaves room on a narrow terminal
-    epochs = any(plan.study.steps_per_epoch for plan in plans)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = (
-        "trials",
-        "steps each",
-        *["epochs"] * epochs,
-        "steps",
-        *["saved"] * saves,
-        "ms/step",
-        "ms/evaluation",
-        "time",
-        "disk",
-    )
-    table.add_column("study", no_wrap=True)
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    for plan in plans:
-        table.add_row(
-            Text(shown(plan.study.name)), str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}",
-            *[plan.study.in_epochs(plan.study.budget.max_train_steps)] * epochs, f"{plan.steps:,}",
-            *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
-            readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
-        )  # fmt: skip
-    console().print(table)
+    console().print(_table_of_plans(plans))
     for plan in plans:
         if plan.finished:
             say(f"{plan.study.name}: {plan.finished} more trials are finished already and are not repeated")
@@ -117,6 +93,25 @@ def _say_fetching(plans: Sequence[Plan]) -> None:
     line = next(filter(None, (fetching_words(plan.price) for plan in plans)), "")
     if line:
         say(line)
+
+
+def _table_of_plans(plans: Sequence[Plan]) -> Table:
+    """A row for each study; columns that say nothing are left out, for a narrow terminal."""
+    saves = any(plan.saved_steps for plan in plans)
+    epochs = any(plan.study.steps_per_epoch for plan in plans)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("study", no_wrap=True)
+    budget = ("trials", "steps each", *["epochs"] * epochs, "steps", *["saved"] * saves)
+    for name in (*budget, "ms/step", "ms/evaluation", "time", "disk"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for plan in plans:
+        table.add_row(
+            Text(shown(plan.study.name)), str(len(plan.trials)), f"{plan.study.budget.max_train_steps:,}",
+            *[plan.study.in_epochs(plan.study.budget.max_train_steps)] * epochs, f"{plan.steps:,}",
+            *[f"{plan.saved_steps:,}"] * saves, f"{plan.price.step_ms:.3g}", f"{plan.price.evaluation_ms:.3g}",
+            readable_seconds(plan.seconds), readable_bytes(plan.checkpoint_bytes),
+        )  # fmt: skip
+    return table
 
 
 def fetching_words(price: Price) -> str:

@@ -48,6 +48,7 @@ class Splits:
     torch's, NumPy's and Python's global generators: they are seeded for each example from (data seed, epoch, index),
     so that every epoch has its own and a trial can be resumed with the same bits. Random numbers of evaluated examples
     are drawn once for all. A generator of the dataset's own is refused, because the program cannot seed it.
+    Where the workload has a `collate`, a list of examples is a dataset, too.
 
     The test split decides nothing: it is scored once, on request, at the end.
     """

@@ -231,6 +231,7 @@ def _name_of(given: Any) -> tuple[str, Source]:
         )
     module = str(given.__module__)
     file = str(getattr(sys.modules.get(module), "__file__", None) or "")
+    file = file if Path(file).is_file() else ""  # "<stdin>"
     if not file or kind_of(Path(file)) == "own":
         stem = Path(file).stem
         return f"{stem if stem not in ('', '__init__') else module.rpartition('.')[2]}.{named}", Source(module, file)

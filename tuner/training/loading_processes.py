@@ -12,7 +12,6 @@ import gc
 import importlib.util
 import logging
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -188,7 +187,7 @@ class LoadingProcesses:
                 self._start()
             try:
                 made = next(self._iterator).content()
-            except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 self._replace(error)
             else:
                 self._deaths = 0
@@ -264,7 +263,7 @@ def _signal_of_children_left() -> Iterator[None]:
 
 
 def start_method() -> str:
-    """How loading processes start: by fork where a fork is whole, else anew; then what they need is pickled."""
+    """How loading processes start: by fork where that is whole, else as new ones, and what they need is pickled."""
     if not system.FORKS_WHOLE:
         return "spawn"
     return "forkserver" if _uses_cuda() else "fork"
@@ -364,7 +363,7 @@ class _Making(Dataset["_Message"]):
         for name, file in state["study files"].items():
             if name not in sys.modules:
                 _import_file(name, file)
-        self.makers = pickle.loads(state["makers"])  # noqa: S301 - of the parent
+        self.makers = ForkingPickler.loads(state["makers"])
 
 
 def _import_file(name: str, file: str) -> None:
@@ -407,7 +406,7 @@ class _Message:
         if self._pickled is not None:
             held, self._pickled = self._pickled, None
             with torch.inference_mode(False):  # it may be taken in an evaluation, and trained on later
-                self._content = pickle.loads(held if isinstance(held, bytes) else held.numpy())  # noqa: S301
+                self._content = ForkingPickler.loads(held if isinstance(held, bytes) else held.numpy())
         return self._content
 
     def pin_memory(self) -> "_Message":

