@@ -1,7 +1,6 @@
 """Features combined: each trial has the same bits alone, in a group, stopped and resumed, and in whichever order."""
 
 import random
-from contextlib import suppress
 
 import pytest
 from support.combinations import STEPS, all_pairs, difference, drawn, study_of, workload_of
@@ -72,7 +71,7 @@ WAYS = (begun_together, begun_alone, whole)
 
 def check(combination, folder, seed, ways=WAYS):
     """Raise AssertionError where a way of training changes a bit. Why groups were refused, if any were."""
-    print(f"seed {seed}: {combination}")  # pytest shows it where the test fails
+    print(f"seed {seed}: {combination}")  # noqa: T201 - shown where the test fails
     rng = random.Random(seed)
     alone = Trained(combination, folder / "alone")
     alone.alone(alone.trials, 0)

@@ -233,7 +233,7 @@ class Streaming(Combined):
 
 
 class StreamOfDicts(Streaming):
-    collate, made, parts = Collating.collate, OfDicts.made, OfDicts.parts  # type: ignore[assignment]
+    collate, made, parts = Collating.collate, OfDicts.made, OfDicts.parts
 
 
 SOURCES: dict[str, type[Combined]] = {
@@ -359,7 +359,7 @@ SCHEDULES = {
 }  # fmt: skip
 
 # For the test of pairs, kinds of optimizers and schedules meet all other values, and take turns within their kind.
-TURNS = {
+TURNS: dict[str, dict[str, tuple[str, ...]]] = {
     "source": {"stream": ("stream", "stream of dicts")},
     "groups": {"matching": ("matching", "dicts")},
     "optimizer": {
@@ -436,9 +436,12 @@ def all_pairs(seed=0, tries=20):
     for name, known in FEATURES.items():
         taken = set(itertools.chain(*TURNS.get(name, {}).values()))
         values[name] = (*values[name], *(one for one in known if one not in taken))
-    missing = {frozenset(pair) for one, other in itertools.combinations(values, 2)
-               for pair in itertools.product(((one, each) for each in values[one]), ((other, each) for each in values[other]))
-               if is_possible(dict(pair))}  # fmt: skip
+    missing = {
+        frozenset(pair)
+        for one, other in itertools.combinations(values, 2)
+        for pair in itertools.product(((one, each) for each in values[one]), ((other, each) for each in values[other]))
+        if is_possible(dict(pair))
+    }
     rows = []
     while missing:
         found = [
