@@ -310,7 +310,7 @@ def in_epochs(**changes):
 def test_a_warmup_of_a_share_is_refused_beside_warmup_steps_of_a_search_space(steps):
     named = {"optimizer" if isinstance(steps, Branches) else "warmup_steps": steps}
     rounds = [replace(FIRST, space=SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), **named))]
-    with pytest.raises(DeclarationError, match="warmup = 0.05 and warmup_steps of a search space both say how long"):
+    with pytest.raises(DeclarationError, match=r"warmup = 0.05 and warmup_steps of a search space both say how long"):
         Campaign(Toy(), rounds, warmup=0.05)
 
 
