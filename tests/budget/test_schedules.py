@@ -21,6 +21,7 @@ from tuner.budget.families import (
     step_drops,
 )
 from tuner.budget.schedules import Piece, Schedule, ScheduleFamily, learning_rates
+from tuner.budget.step_budget import epochs
 from tuner.errors import DeclarationError
 
 FAMILIES = [
@@ -288,6 +289,7 @@ def test_a_decay_and_a_warmup_must_fit_into_the_budget_together():
         (lambda: constant_then_decay(1.0), "decay as a fraction must lie between 0 and 1, got 1.0; steps are an int"),
         (lambda: constant_then_decay(0.0), "decay as a fraction must lie between 0 and 1, got 0.0"),
         (lambda: constant_then_decay(math.nan), "decay as a fraction must lie between 0 and 1, got nan"),
+        (lambda: constant_then_decay(epochs(1)), r"like 0.2, or an int, its steps; got epochs\(1\)"),
         (lambda: constant_then_decay(0), "decay in steps must be at least 1, got 0"),
         (lambda: constant_then_decay(0.2, shape="exponential"), "one_minus_sqrt, got 'exponential'"),
         (lambda: linear(final=1.5), r"fraction of the base rate in 0\.\.1, got 1.5"),

@@ -9,10 +9,10 @@ from tuner.budget.by_share import by_share
 from tuner.budget.families import cosine
 from tuner.budget.step_budget import epochs, examples
 from tuner.design.campaign import Campaign, Round, Sweep
-from tuner.design.hyperparameters import choice, fixed, log_uniform, uniform
+from tuner.design.hyperparameters import choice, fixed, integers, log_uniform, uniform
 from tuner.design.objective import at_most, minimize
 from tuner.design.optimizers import OPTIMIZERS
-from tuner.design.space import SearchSpace, branches
+from tuner.design.space import Branches, SearchSpace, branches
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError
 
@@ -68,6 +68,9 @@ class NoSelection(Workload):
         (toy(training_evaluation_examples=0), "training_evaluation_examples must be a whole number of at least 1, got"),
         (toy(select_by="validation/loss"), r"Toy.select_by is made by minimize\(.*, got 'validation/loss'"),
         (toy(fitted_when=0.0), r"Toy.fitted_when is made by at_most\(.*, got 0.0"),
+        (toy(lengths=[3, 4]), r"Toy.lengths is a list, and must be a method: def lengths\(self\)"),
+        (toy(split_metrics={}), r"Toy.split_metrics is a dict, and must be a method: def split_metrics\(self, each\)"),
+        (toy(model=None), r"Toy.model is a NoneType, and must be a method: def model\(self, point\)"),
     ],
 )
 def test_what_is_no_workload_is_refused(workload, message):
@@ -276,8 +279,8 @@ def test_a_schedule_may_be_a_function_of_the_share_of_training():
         ({"evaluate_every": 0}, "evaluate_every must be a whole number of at least 1, got 0"),
         ({"evaluate_every": 10, "evaluations": 30}, "evaluations = 30 and evaluate_every = 10 both say how often"),
         ({"schedule": lambda share: math.nan}, "gives nan at the share 0 of training, which is no learning rate"),
-        ({"evaluations": epochs(1)}, "evaluations must be a whole number of at least 1, got TrainingLength"),
-        ({"seed": epochs(1)}, "seed must be a whole number of at least 0, got TrainingLength"),
+        ({"evaluations": epochs(1)}, r"evaluations must be a whole number of at least 1, got epochs\(1\)"),
+        ({"seed": epochs(1)}, r"seed must be a whole number of at least 0, got epochs\(1\)"),
     ],
 )
 def test_what_a_campaign_cannot_train_is_refused(settings, message):
@@ -301,6 +304,14 @@ def in_epochs(**changes):
         "sweep": Sweep(start_steps=epochs(1), max_steps=examples(80_000)),
     }
     return Campaign(Toy(), **declared | changes)
+
+
+@pytest.mark.parametrize("steps", [5, integers(1, 10), branches(sgd={"warmup_steps": 5}, adamw={})])
+def test_a_warmup_of_a_share_is_refused_beside_warmup_steps_of_a_search_space(steps):
+    named = {"optimizer" if isinstance(steps, Branches) else "warmup_steps": steps}
+    rounds = [replace(FIRST, space=SearchSpace(learning_rate=log_uniform(1e-4, 1e-1), **named))]
+    with pytest.raises(DeclarationError, match=r"warmup = 0.05 and warmup_steps of a search space both say how long"):
+        Campaign(Toy(), rounds, warmup=0.05)
 
 
 def test_lengths_in_epochs_and_examples_become_steps_once_the_data_are_known():

@@ -226,6 +226,8 @@ class ScheduleFamily:
 
     def _check_decay(self) -> None:
         decay = self.decay
+        if decay is not None and not isinstance(decay, int | float):
+            raise DeclarationError(f"decay is a fraction of the run, like 0.2, or an int, its steps; got {decay!r}")
         if isinstance(decay, float) and not 0.0 < decay < 1.0:
             raise DeclarationError(f"decay as a fraction must lie between 0 and 1, got {decay}; steps are an int")
         if isinstance(decay, int) and decay < 1:

@@ -115,6 +115,8 @@ class TrainingLength:
     def __str__(self) -> str:
         return f"{self.unit}({self.count:{',' if self.unit == 'examples' else ''}})".replace(",", "_")
 
+    __repr__ = __str__  # as it is written, also in a message about a place that takes none
+
     def steps(self, num_examples: int | None, batch_size: int) -> int:
         """The steps that train so long: what is left over at the end of an epoch is dropped (C15), so 1,000 examples
         in batches of 64 are 15 steps an epoch. A part of a step counts as a whole one (A9).

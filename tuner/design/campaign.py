@@ -14,7 +14,7 @@ from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
 from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.space import SearchSpace
-from tuner.design.workload import Workload
+from tuner.design.workload import Workload, check_methods
 from tuner.errors import DeclarationError
 
 LONGEST_WARMUP = 0.20  # [P] of round 1; a longer one has to be written in steps (C9)
@@ -231,10 +231,12 @@ class Campaign:
                 "too little training at the full rate (C9); write a smaller share, or, if you mean it, "
                 "warmup_steps, a number of steps"
             )
-        if self.warmup_steps:
+        spaces = (one.space for one in self.rounds if one.space is not None)
+        names = {Name.of(name).short for space in spaces for name in (*dict(space.fixed), *(one.name for one in space))}
+        if self.warmup_steps or "warmup_steps" in names:
+            steps = f" = {self.warmup_steps}" if self.warmup_steps else " of a search space"
             raise DeclarationError(
-                f"warmup = {self.warmup:g} and warmup_steps = {self.warmup_steps} both say how long the warmup is; "
-                "give one of them"
+                f"warmup = {self.warmup:g} and warmup_steps{steps} both say how long the warmup is; give one of them"
             )
 
     def _check_production(self, production_steps: int) -> None:
@@ -447,6 +449,7 @@ def _check_workload(workload: Workload) -> None:
     for attribute, example in (("batch_size", "64"), ("select_by", 'minimize("validation/loss")')):
         if not hasattr(workload, attribute):
             raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
+    check_methods(workload)
     _check_count(f"{name}.batch_size", workload.batch_size)
     _check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
     processes = workload.data_workers

@@ -6,11 +6,13 @@ is read back with `.item()`. So one workload can be trained alone, resumed, or b
 This module does not import torch: models and tensors are `Any` here.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from tuner.design.data import Splits
 from tuner.design.objective import FitCriterion, Objective
+from tuner.errors import DeclarationError
 
 Batch = Any  # of one entry of Splits: a tuple of tensors [examples, ...], or what a dataset's examples collate to
 
@@ -121,3 +123,14 @@ class Workload:
     def declares(self, hook: str) -> bool:
         """Whether the subclass has its own method of this name."""
         return getattr(type(self), hook) is not getattr(Workload, hook)
+
+
+def check_methods(workload: Workload) -> None:
+    """Raise DeclarationError where a subclass has something that cannot be called by the name of a method."""
+    for name, method in vars(Workload).items():
+        if inspect.isfunction(method) and not callable(given := getattr(workload, name)):
+            takes = ", ".join(inspect.signature(method).parameters)
+            raise DeclarationError(
+                f"{type(workload).__name__}.{name} is a {type(given).__name__}, and must be a method: "
+                f"def {name}({takes})"
+            )
