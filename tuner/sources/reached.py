@@ -125,7 +125,8 @@ class Reached:
                 self._add_from_text(code, module)
         for code, module in seen.texts:
             if (file := own_file(code.co_filename)) is not None:
-                self.add_file(file)
+                if not _is_generated(file, _module_of(file)):
+                    self.add_file(file)
             elif self._is_own(module):
                 name = f"text run by {self._labels.get(_file_of(module) or Path(), module)}"
                 digest = code_digest(code)
