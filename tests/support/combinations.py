@@ -389,27 +389,54 @@ def workload_of(combination, data_workers=None):
     return workload
 
 
-def study_of(combination, **changes):
-    """Three trials, which differ in every number that the combination searches."""
+def space_of(combination):
+    """A range for every number that the combination reads."""
     name, space = combination.optimizer, {"learning_rate": log_uniform(1e-3, 3e-2)}
-    if name in GIVEN:
-        space |= {"own_momentum": uniform(0.0, 0.9)} if name == "function" else {"weight_decay": log_uniform(1e-3, 0.1)}
+    if name == "function":
+        space |= {"own_momentum": uniform(0.0, 0.9)}
+    elif name in GIVEN:
+        space |= {} if name == "Alternating" else {"weight_decay": log_uniform(1e-3, 0.1)}
         space |= {"momentum": uniform(0.0, 0.9)} if name in ("RMSprop", "Alternating") else {}
     else:
         space |= {key: one for key, one in OPTIMIZERS.get(name).ranges.items() if key != "learning_rate"}
-    if name == "Alternating":
-        del space["weight_decay"]
     space |= {"clip_norm": log_uniform(0.05, 1.0)} if combination.clip else {}
     space |= {"dropout": uniform(0.1, 0.5)} if combination.dropout else {}
     space |= {"head_rate": log_uniform(0.1, 10.0)} if combination.groups in ("matching", "dicts") else {}
     space |= {"depth_factor": uniform(0.3, 0.9)} if combination.groups == "by_depth" else {}
+    return SearchSpace(**space)
+
+
+def study_of(combination, **changes):
+    """Three trials, which differ in every number that the combination searches."""
     study = tiny_study(
-        space=SearchSpace(**space), budget=StepBudget(STEPS, EVERY), num_trials=TRIALS, augment=combination.augment,
+        space=space_of(combination), budget=StepBudget(STEPS, EVERY), num_trials=TRIALS, augment=combination.augment,
         objective=workload_of(combination).select_by, fitted_when=at_most("training/error_rate", 0.0),
-        optimizer=optimizer_named(GIVEN[name]) if name in GIVEN else name, schedule=SCHEDULES[combination.schedule],
+        optimizer=optimizer_named(optimizer_of(combination)), schedule=SCHEDULES[combination.schedule],
         warmup_steps=combination.warmup, keep_best=combination.keep_best,
     )  # fmt: skip
     return replace(study, **changes)
+
+
+def optimizer_of(combination):
+    """As a study file gives it."""
+    return GIVEN.get(combination.optimizer, combination.optimizer)
+
+
+def write_study(folder, combination):
+    """A study file of the combination; its trials are those that a round plans."""
+    path = folder / "combined.py"
+    path.write_text(f"""from support.combinations import *
+from tuner import Campaign, Round
+
+COMBINATION = {combination!r}
+campaign = Campaign(
+    workload_of(COMBINATION),
+    rounds=[Round("a test", trials=TRIALS, max_train_steps=STEPS, space=space_of(COMBINATION))],
+    optimizer=optimizer_of(COMBINATION), schedule=SCHEDULES[COMBINATION.schedule], warmup_steps=COMBINATION.warmup,
+    keep_best=COMBINATION.keep_best, evaluations=4, regime="not_compute_bound",
+)
+""")
+    return path
 
 
 def is_possible(values):
