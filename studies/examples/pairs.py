@@ -109,8 +109,8 @@ class Paraphrases(Workload):
 
     def collate(self, examples):  # to one of four widths: trials train as one model where batches have few shapes
         first, second, labels = zip(*examples, strict=True)
-        sides = (padded(side, WIDTHS, PADDING) for side in (first, second))
-        return {"first": next(sides), "second": next(sides), "labels": torch.tensor(labels)}
+        words = padded([*first, *second], WIDTHS, PADDING)
+        return {"first": words[: len(first)], "second": words[len(first) :], "labels": torch.tensor(labels)}
 
     def model(self, point):
         return Encoder(point["width"], point["dropout"])
