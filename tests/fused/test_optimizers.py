@@ -55,11 +55,22 @@ class Signed(torch.optim.Optimizer):
                 parameter.sub_(update, alpha=group["lr"])
 
 
+class Slowing(torch.optim.SGD):
+    """An optimizer of the user's that counts its steps in its parameter groups, where torch saves it."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["count"] = group.get("count", 0) + 1
+            group["momentum"] = 0.5 / group["count"]
+        return super().step()
+
+
 GIVEN = {
     "RMSprop": torch.optim.RMSprop,
     "Rprop": torch.optim.Rprop,
     "function": make_optimizer_with_hooks,
     "own": Signed,
+    "slowing": Slowing,
 }
 
 
@@ -158,7 +169,7 @@ def tensors_of(optimizer):
     return [one for state in optimizer.state.values() for one in state.values() if isinstance(one, torch.Tensor)]
 
 
-@pytest.mark.parametrize("name", ["rmsprop", "adafactor", "own", "adagrad", "adamw"])
+@pytest.mark.parametrize("name", ["rmsprop", "adafactor", "own", "slowing", "adagrad", "adamw"])
 def test_a_group_that_is_put_back_begins_as_if_it_had_not_trained(name):
     """Also one that was resumed: the self-check trains it, and takes that back."""
     group = Group(runs_of(Mlp(), 3, space_of_images(name), optimizer=named(name)))

@@ -206,6 +206,8 @@ class OwnSteps(_Steps):
         optimizer.state.clear()
         optimizer.state.update(state)
         for group, before in zip(optimizer.param_groups, settings, strict=True):
+            for name in group.keys() - before.keys() - {"params"}:  # settings that it made itself
+                del group[name]
             group.update(before)
         self.begun[trial] = _has_state(optimizer, self.parameters[trial])
 
