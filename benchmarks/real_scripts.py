@@ -102,13 +102,13 @@ SCRIPTS = {
 
 
 class Numbered(IterableDataset):
-    """A stream as torch's DataLoader takes it."""
+    """A stream as torch's DataLoader takes it, or its first `count` examples."""
 
-    def __init__(self, at):
-        self.at = at
+    def __init__(self, at, count=None):
+        self.at, self.count = at, count
 
     def __iter__(self):
-        return iter(self.at(0))
+        return islice(self.at(0), self.count)
 
 
 class ByLength:
@@ -147,7 +147,7 @@ class PlainLoop:
     def training_sample(self):
         count = self.workload.training_evaluation_examples
         if hasattr(self.training, "at"):
-            return tuple(torch.stack(part) for part in zip(*islice(self.training.at(0), count), strict=True))
+            return Numbered(self.training.at, count)
         whole = len(self.training[0]) if isinstance(self.training, tuple) else len(self.training)
         if count is None or count >= whole:
             return self.training
@@ -165,7 +165,8 @@ class PlainLoop:
         workers = workload.data_workers if workload.data_workers != "auto" else 2
         options = {"collate_fn": collate, "num_workers": workers, "persistent_workers": bool(workers)}
         if hasattr(split, "at"):
-            return DataLoader(Numbered(split.at), batch_size=size, **options)
+            split = split if isinstance(split, Numbered) else Numbered(split.at)
+            return DataLoader(split, batch_size=size, **options)
         if shuffle and workload.declares("lengths"):
             return DataLoader(split, batch_sampler=ByLength(list(workload.lengths()), size), **options)
         return DataLoader(split, batch_size=size, shuffle=shuffle, drop_last=shuffle, **options)

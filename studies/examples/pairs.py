@@ -109,8 +109,8 @@ class Paraphrases(Workload):
 
     def collate(self, examples):  # to one of four widths: trials train as one model where batches have few shapes
         first, second, labels = zip(*examples, strict=True)
-        sides = (padded(side, WIDTHS, PADDING) for side in (first, second))
-        return {"first": next(sides), "second": next(sides), "labels": torch.tensor(labels)}
+        words = padded([*first, *second], WIDTHS, PADDING)
+        return {"first": words[: len(first)], "second": words[len(first) :], "labels": torch.tensor(labels)}
 
     def model(self, point):
         return Encoder(point["width"], point["dropout"])
@@ -138,11 +138,11 @@ campaign = Campaign(
     schedule=linear(),
     warmup=0.06,
     evaluations=20,
-    sweep=Sweep(learning_rate=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1), start_steps=200, max_steps=1600, seeds=2),
+    sweep=Sweep(learning_rate=(3e-3, 1e-2, 3e-2, 1e-1, 3e-1), start_steps=200, max_steps=1600, seeds=2),
     rounds=[
         Round("Does a wider encoder pay?", trials=12, scientific=("width",), space=SearchSpace(
             width=choice(16, 48),
-            learning_rate=log_uniform(1e-3, 1e-1),
+            learning_rate=log_uniform(1e-3, 3e-1),
             weight_decay=log_uniform(1e-3, 1.0),
             dropout=0.1,
         )),

@@ -38,6 +38,16 @@ def make(groups, point):
     return torch.optim.SGD(groups)
 
 
+class Recipe:
+    """Its method makes what the object says, which no name tells apart."""
+
+    def __init__(self, momentum):
+        self.momentum = momentum
+
+    def make(self, groups, point):
+        return torch.optim.SGD(groups, momentum=self.momentum)
+
+
 def declared(optimizer, **space):
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1.0), **space)
     return Campaign(Tiny(), [Round("a test", trials=2, space=space)], optimizer=optimizer)
@@ -84,6 +94,8 @@ def test_a_class_is_known_to_its_own_campaigns_only():
             lambda groups, point: None,
             r"by its name, and .*<lambda> has none.*def make_optimizer\(groups, point\)",
         ),
+        (Recipe(0.9).make, r"by its name, and Recipe\.make has none that finds it again"),
+        (type("Made", (torch.optim.SGD,), {}), r"by its name, and Made has none that finds it again"),
         (functools.partial(make), r"stored by its name, and functools\.partial.* has none"),
         (7, r"optimizer is a name, a class like torch\.optim\.RMSprop, or a function of \(groups, point\).*, got 7"),
         (None, "got None"),
@@ -109,6 +121,7 @@ def test_two_files_that_give_one_name_are_refused(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "elsewhere", other)
     copied = functools.update_wrapper(lambda groups, point: None, make)
     copied.__module__ = "elsewhere"
+    other.make = copied  # type: ignore[attr-defined]
     with pytest.raises(DeclarationError, match=r"test_optimizers\.make stands in two files: .* and elsewhere"):
         declared(copied)
 

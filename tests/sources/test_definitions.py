@@ -100,6 +100,39 @@ def test_what_the_workload_reads_too_counts_although_it_serves_the_declaration(r
     assert changed(old, new, source) != set()
 
 
+LOADED = STUDY.replace("TRIALS = 24", "TRIALS = 24\nWORKERS = 4").replace(
+    "batch_size = 8", "batch_size = 8\n    data_workers = WORKERS"
+)
+BY_HAND = STUDY.replace("    def model", "    def __init__(self):\n        self.data_workers = 4\n\n    def model")
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        (LOADED, "WORKERS = 4", "WORKERS = 2 * 4"),
+        (LOADED, "data_workers = WORKERS", "data_workers: int = WORKERS"),
+        (LOADED.partition("SPACE")[0], "WORKERS = 4", "WORKERS = 8"),
+        (BY_HAND, "self.data_workers = 4", "self.data_workers = 8"),
+        (STUDY, "\n\nSPACE", "\n\nNet.data_workers = 4\n\nSPACE"),
+    ],
+)
+def test_the_number_of_loading_processes_changes_nothing_however_it_is_written(source, old, new):
+    assert changed(old, new, source) == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new", "named"),
+    [
+        (LOADED.replace("WIDTH, 2", "WIDTH, WORKERS"), "WORKERS = 4", "WORKERS = 8", "value WORKERS"),
+        (BY_HAND, "self.data_workers = 4", "self.data_workers = self.depth = 4", "method Net.__init__"),
+        (BY_HAND, "self.data_workers = 4", "data_workers = 4", "method Net.__init__"),
+        (LOADED.replace("WORKERS = 4", "WORKERS = count(nn)"), "count(nn)", "count(nn, 1)", "value WORKERS"),
+    ],
+)
+def test_what_is_more_than_the_number_of_loading_processes_counts(source, old, new, named):
+    assert changed(old, new, source) == {named}
+
+
 @pytest.mark.parametrize(
     "helper",
     ["WIDE = configure(blocks)", "WIDE = setattr(nn, 'x', 1)", "WIDE = open('f').read()", "def WIDE():\n    nn.x = 1"],

@@ -178,6 +178,29 @@ def test_of_an_installed_distribution_the_version_counts(project, tmp_path, monk
     assert (set(reached.code), reached.packages) == ({STUDY_FILE}, {"reached-lib": "2.3", "one-file": "4"})
 
 
+@pytest.mark.parametrize(("name", "counts"), [("reachedlib.made_for_net", False), ("reachedmine.made", True)])
+def test_a_module_that_an_installed_package_writes_to_a_new_file_each_time_does_not_count(
+    project, tmp_path, monkeypatch, name, counts
+):
+    """PyTorch Geometric writes torch_geometric.nn.conv.gin_conv_GINConv_propagate to /tmp/..._g9lzr5fu.py."""
+    install(tmp_path / "site-packages", "Reached.Lib", files=["reachedlib/__init__.py"])
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    (tmp_path / "site-packages" / "reachedlib" / "__init__.py").write_text("")
+    path = project(study="import reachedlib", reachedmine__init="")
+    importlib.import_module(name.partition(".")[0])
+    (tmp_path / f"{name}_g9lzr5fu.py").write_text("def propagate(x):\n    return x\n")
+    spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}_g9lzr5fu.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    reached = Reached(path)
+    with watched(Seen()) as seen:
+        module.propagate(1)
+    reached.add_seen(seen)
+    assert any("g9lzr5fu" in label for label in reached.code) == counts
+    assert reached.packages == {"reached-lib": "1.0"}
+
+
 def test_source_trees_and_what_was_installed_from_a_folder_are_own_code(project, tmp_path, monkeypatch):
     site = tmp_path / "site-packages"
     install(site, "editable", files=["__editable__.editable.pth"])

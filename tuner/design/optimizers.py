@@ -223,13 +223,12 @@ def _call_function(function: Any, groups: Groups, values: Mapping[str, Any], rat
 
 def _name_of(given: Any) -> tuple[str, Source]:
     """The name of a class or a function, and the module that it stands in."""
-    named = getattr(given, "__qualname__", "")
-    if not named or "<" in named:
+    named, module = getattr(given, "__qualname__", ""), str(getattr(given, "__module__", ""))
+    if not named or not _is_found(given, module, named):
         raise DeclarationError(
             f"an optimizer is stored by its name, and {named or repr(given)} has none that finds it again; write a "
             "function at the top level of the study file: def make_optimizer(groups, point)"
         )
-    module = str(given.__module__)
     file = str(getattr(sys.modules.get(module), "__file__", None) or "")
     file = file if Path(file).is_file() else ""  # "<stdin>"
     if not file or kind_of(Path(file)) == "own":
@@ -239,6 +238,14 @@ def _name_of(given: Any) -> tuple[str, Source]:
     outer = (".".join(parts[:length]) for length in range(1, len(parts)))
     found = (each for each in outer if getattr(sys.modules.get(each), named, None) is given)
     return f"{next(found, module)}.{named}", Source(module, file)
+
+
+def _is_found(given: Any, module: str, named: str) -> bool:
+    """Whether its module has it under its name. A method of an object has not: what the object holds is in no name."""
+    found: Any = sys.modules.get(module)
+    for part in named.split("."):
+        found = getattr(found, part, None)
+    return bool(found == given)
 
 
 def _is_torch_optimizer(kind: type) -> bool:

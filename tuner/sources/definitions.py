@@ -9,7 +9,7 @@ import ast
 import builtins
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 Definitions = dict[str, str]  # "function net", "class Block", "method Block.forward", "value WIDTH" to its digest
@@ -34,7 +34,7 @@ def parsed(source: bytes) -> ast.Module:
 @lru_cache(maxsize=512)
 def _definitions_of(source: bytes) -> tuple[tuple[str, str], ...]:
     tree = parsed(source)
-    statements = _without_declaration([node for node in tree.body if not _is_main_block(node)])
+    statements = _without_declaration([node for node in tree.body if not (_is_main_block(node) or _sets_loading(node))])
     found: dict[str, list[str]] = defaultdict(list)
     order: list[str] = []
     for statement in statements:
@@ -97,7 +97,7 @@ def text_of(node: object) -> str:
         for name, value in ast.iter_fields(node):
             if name == "body" and isinstance(value, list):
                 value = value[1:] if value and _is_text(value[0]) else value
-                value = [one for one in value if not isinstance(one, ast.Pass)]
+                value = [one for one in value if not (isinstance(one, ast.Pass) or _sets_loading(one))]
             if name not in _LEFT_OUT and value is not None and value != []:
                 parts.append(f"{name}={text_of(value)}")
         return f"{type(node).__name__}({','.join(parts)})"
@@ -120,6 +120,14 @@ def sets_no_bits(statement: ast.stmt) -> bool:
     return bool(bound) and bound <= {*DECIDES_NO_BITS}
 
 
+def _sets_loading(statement: ast.AST) -> bool:
+    """`self.data_workers = 4`, in a method or behind a class."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return isinstance(statement, _Assignment) and all(
+        isinstance(one, ast.Attribute) and one.attr in DECIDES_NO_BITS for one in targets
+    )
+
+
 def _is_main_block(statement: ast.stmt) -> bool:
     """`if __name__ == "__main__":`, which never runs in a study."""
     return isinstance(statement, ast.If) and ast.unparse(statement.test) in (
@@ -128,15 +136,16 @@ def _is_main_block(statement: ast.stmt) -> bool:
 
 
 def _without_declaration(statements: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements without the declaration of a campaign and the helpers that only it uses."""
+    """The statements without the declaration of a campaign, and without the helpers of what decides no bits alone."""
     made_of = {place for place, statement in enumerate(statements) if _declares(statement)}
     dropped = {place for place in made_of if _calls(statements[place], ("Campaign",))}
-    if not made_of:
+    idle = {name for statement in statements for name in _names_read_in(_idle_parts(statement))}
+    if not (made_of or idle):
         return statements
     harmless = _harmless(statements)
     while True:
         kept = [(place, _read_by(one)) for place, one in enumerate(statements) if place not in dropped]
-        served = {name for place in dropped for name in _read_by(statements[place])}
+        served = idle | {name for place in dropped for name in _read_by(statements[place])}
         more = set()
         for place in (harmless | made_of) - dropped:
             bound = _bound_by(statements[place])
@@ -236,7 +245,22 @@ def _are_names(targets: list[ast.expr]) -> bool:
 
 
 def _read_by(statement: ast.stmt) -> set[str]:
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    """The names that a statement reads, besides for what decides no bits."""
+    idle = _idle_parts(statement)
+    if not idle or not isinstance(statement, ast.ClassDef):
+        return _names_read_in([statement])
+    whole = [*statement.decorator_list, *statement.bases, *statement.keywords, *statement.body]
+    return _names_read_in([part for part in whole if part not in idle])
+
+
+def _idle_parts(statement: ast.stmt) -> list[ast.stmt]:
+    """`data_workers = WORKERS` in a class."""
+    return [one for one in statement.body if sets_no_bits(one)] if isinstance(statement, ast.ClassDef) else []
+
+
+def _names_read_in(parts: Sequence[ast.AST]) -> set[str]:
+    nodes = (node for part in parts for node in ast.walk(part))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
 
 
 def _locals(statement: ast.stmt) -> set[str]:

@@ -119,7 +119,7 @@ class Reached:
         for code, module in seen.codes:
             file = own_file(code.co_filename)
             if file is not None:
-                if file not in self._labels:
+                if file not in self._labels and not _is_generated(file, module):
                     self.add_file(file, module if _file_of(module) == file else _module_of(file))
             elif self._is_own(module) and not _is_file(Path(code.co_filename)):
                 self._add_from_text(code, module)
@@ -250,6 +250,17 @@ def _meaning(file: Path, content: bytes) -> Definitions:
 def _file_of(module: str) -> Path | None:
     file = getattr(sys.modules.get(module), "__file__", None)
     return Path(file).resolve() if isinstance(file, str) else None
+
+
+def _is_generated(file: Path, module: str) -> bool:
+    """Whether an installed package wrote a module of its own to a file of any name, as PyTorch Geometric does.
+
+    Such code follows from the package's version and from the classes it is made for, and its file is new each time.
+    """
+    top, _, rest = module.partition(".")
+    package = _file_of(top)
+    other = bool(rest) and file.stem != module.rpartition(".")[2]
+    return other and package is not None and kind_of(package) == "installed"
 
 
 def _module_of(file: Path) -> str:
