@@ -22,7 +22,7 @@ CASES = {
     "a metric that is a mean": ([(', reduction="none"', "")], "one value per example"),
     "an unknown optimizer": ([("evaluations=20,", 'optimizer="adamm",')], "sgd, got 'adamm'; did you mean 'adam'?"),
     "an import that fails": ([("import torch\n", "import torch\nimport no_such_package\n")], "no_such_package"),
-    "data not there": ([("generator = torch", "open(0.5)\n        generator = torch")], "Tiny.data failed with TypeError"),
+    "data not there": ([("generator = torch", "open(0.5)\n        generator = torch")], "Tiny.data failed with"),
     "a graph in the data": ([("x[:50], y[:50]", "x[:50].requires_grad_() * 2, y[:50]")], "update 2 failed"),
     "a syntax error": ([("class Tiny(Workload):", "class Tiny(Workload)")], "does not run: SyntaxError"),
     "no campaign": ([("campaign = Campaign(", "dict(")], "0 campaigns"),
