@@ -102,7 +102,9 @@ def after_fork_in_child(call: Callable[[], object]) -> None:
         os.register_at_fork(after_in_child=call)
 
 
-def end_with_the_parent() -> None:
-    """Have the kernel end this process when its parent ends."""
+def end_with_the_parent(parent: int = 0) -> None:
+    """Have the kernel end this process when its parent ends; at once where `parent`, its pid, has ended already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent and os.getppid() != parent:
+            os._exit(1)

@@ -319,9 +319,7 @@ class _Beginning:
         )
 
     def __call__(self, number: int) -> None:
-        system.end_with_the_parent()
-        if self.parent and os.getppid() != self.parent:
-            os._exit(1)  # it ended before this process could ask to end with it
+        system.end_with_the_parent(self.parent)
         SHUTDOWN.forget()
         for each in STOPPING:
             if each is not signal.SIGTERM:  # by which multiprocessing ends what it has started

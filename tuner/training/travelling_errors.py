@@ -87,11 +87,15 @@ def _unpickled(pickled: bytes) -> BaseException:
     return error
 
 
+def _raising() -> None:
+    raise ValueError
+
+
 def _traceback(places: tuple[Place, ...]) -> TracebackType | None:
     """A traceback with these places, made of frames that end there."""
     made: TracebackType | None = None
     for file, line, name in reversed(places):
-        code = compile("\n" * (line - 1) + "raise ValueError", file, "exec").replace(co_name=name, co_qualname=name)
+        code = _raising.__code__.replace(co_filename=file, co_firstlineno=line - 1, co_name=name, co_qualname=name)
         try:
             FunctionType(code, {})()  # it raises, and has then the frame that is wanted
         except ValueError:
