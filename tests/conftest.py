@@ -8,7 +8,7 @@ from support import needs
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
-# `pytest &` in a script ignores SIGINT and `nohup pytest` SIGHUP, and so would each command that a test starts and stops.
+# `pytest &` in a script ignores SIGINT, `nohup pytest` SIGHUP, and so would each command that a test starts and stops.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)

@@ -22,6 +22,8 @@ CASES = {
     "a metric that is a mean": ([(', reduction="none"', "")], "one value per example"),
     "an unknown optimizer": ([("evaluations=20,", 'optimizer="adamm",')], "sgd, got 'adamm'; did you mean 'adam'?"),
     "an import that fails": ([("import torch\n", "import torch\nimport no_such_package\n")], "no_such_package"),
+    "data not there": ([("generator = torch", "open(0.5)\n        generator = torch")], "Tiny.data failed with"),
+    "a graph in the data": ([("x[:50], y[:50]", "x[:50].requires_grad_() * 2, y[:50]")], "update 2 failed"),
     "a syntax error": ([("class Tiny(Workload):", "class Tiny(Workload)")], "does not run: SyntaxError"),
     "no campaign": ([("campaign = Campaign(", "dict(")], "0 campaigns"),
     "a point's name misspelt": ([('point["dropout"]', 'point["dropuot"]')], "dropuot"),
@@ -44,6 +46,19 @@ def test_a_broken_study_file_is_one_clear_error_before_anything_is_trained(case,
         with sqlite3.connect(storage) as connection:
             assert connection.execute("select count(*) from study").fetchone() == (0,)
         connection.close()
+
+
+def test_an_example_that_cannot_be_had_is_named(tuner, tmp_path):
+    dataset = """class Items(torch.utils.data.TensorDataset):
+    def __getitem__(self, index):
+        return super().__getitem__(index) if index != 17 else {}["nothing"]
+
+
+class Tiny(Workload):"""
+    given = ("training=(x[:50], y[:50])", "training=Items(x[:50], y[:50])")
+    run = tuner("launch", write_study(tmp_path, replace=[("class Tiny(Workload):", dataset), given]))
+    assert run.code == 2
+    assert "error: example 17 of the training split failed with KeyError: 'nothing' (" in run.err
 
 
 def test_a_missing_study_file(tuner):

@@ -192,8 +192,10 @@ def test_a_module_that_an_installed_package_writes_to_a_new_file_each_time_does_
     spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}_g9lzr5fu.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
     reached = Reached(path)
+    with loaded(Seen()) as seen:
+        spec.loader.exec_module(module)
+    reached.add_seen(seen)
     with watched(Seen()) as seen:
         module.propagate(1)
     reached.add_seen(seen)

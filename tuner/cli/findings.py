@@ -148,7 +148,7 @@ def _say_groups(frames: StudyFrames, listed: Sequence[int]) -> None:
     for group in groups:
         names = ", ".join(group.parameters[:NAMED]) + ", ..." * (len(group.parameters) > NAMED)
         tensors = counted(len(group.parameters), "tensor")
-        say(f"  {group.name}: {group.multiples}; {group.num_values:,} parameters in {tensors}: {names}")
+        say(f"  {group.name}: {group.multiples}; {counted(group.num_values, 'parameter')} in {tensors}: {names}")
 
 
 def conclusions(options: ConclusionsOptions) -> None:

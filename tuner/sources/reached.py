@@ -117,14 +117,14 @@ class Reached:
     def add_seen(self, seen: Seen) -> None:
         """Add the own code that ran."""
         for code, module in seen.codes:
-            file = own_file(code.co_filename)
+            file = _counted_file(code, module)
             if file is not None:
-                if file not in self._labels and not _is_generated(file, module):
+                if file not in self._labels:
                     self.add_file(file, module if _file_of(module) == file else _module_of(file))
             elif self._is_own(module) and not _is_file(Path(code.co_filename)):
                 self._add_from_text(code, module)
         for code, module in seen.texts:
-            if (file := own_file(code.co_filename)) is not None:
+            if (file := _counted_file(code, "")) is not None:
                 self.add_file(file)
             elif self._is_own(module):
                 name = f"text run by {self._labels.get(_file_of(module) or Path(), module)}"
@@ -250,6 +250,12 @@ def _meaning(file: Path, content: bytes) -> Definitions:
 def _file_of(module: str) -> Path | None:
     file = getattr(sys.modules.get(module), "__file__", None)
     return Path(file).resolve() if isinstance(file, str) else None
+
+
+def _counted_file(code: CodeType, module: str) -> Path | None:
+    """The file of own code, unless a package generated it; `module`: its name, "" where that is not known."""
+    file = own_file(code.co_filename)
+    return None if file is not None and _is_generated(file, module or _module_of(file)) else file
 
 
 def _is_generated(file: Path, module: str) -> bool:

@@ -16,6 +16,7 @@ import torch
 from tuner.errors import WorkloadError
 from tuner.training.batches import ONCE_FOR_ALL, Split, TrainingBatches
 from tuner.training.containers import leaves, parts_of
+from tuner.training.endings import before_training
 from tuner.training.randomness import examples_seed
 from tuner.training.streams import StreamEnded
 
@@ -57,7 +58,9 @@ def check_repeatable(split: Split) -> None:
 
 
 def _check_examples(split: Split) -> None:
-    changed = next((index for index, one in dict(_some(split)).items() if not _same(one, _one(split, index))), None)
+    changed = next(
+        (index for index, one in dict(_some(split)).items() if not _same(one, one_example(split, index))), None
+    )
     if changed is not None:
         raise WorkloadError(
             f"the {split.name} split gives another example {changed} when it is asked again, although the global "
@@ -73,7 +76,7 @@ def _check_places(split: Split) -> None:
     for place in (0, *(one for one in PLACES if one in first)):
         opened = split.reader()
         for index in range(place, min(place + LEAST, len(first))):
-            if _same(first[index], _one(opened, index)):
+            if _same(first[index], one_example(opened, index)):
                 continue
             again = "another one when `at(0)` is read again" if place == 0 else f"not the first of `at({place})`"
             if index > place:
@@ -95,7 +98,7 @@ def random_example(split: Split) -> int | None:
     if split.tensors is not None:
         return None
     other = split.reader()
-    found = (index for index, one in _some(split) if not _same(one, _one(other, index, _OTHERS)))
+    found = (index for index, one in _some(split) if not _same(one, one_example(other, index, _OTHERS)))
     drawn = next(found, None)
     if drawn is None and split.collate is not None:
         several = _several(split)
@@ -114,7 +117,7 @@ def _some(split: Split) -> Iterator[tuple[int, Any]]:
     for count, index in enumerate(int(each) for each in mixed):
         if count >= LEAST and time.monotonic() - began > SECONDS:
             return
-        yield index, _one(split, index)
+        yield index, one_example(split, index)
 
 
 def _first(split: Split) -> Iterator[tuple[int, Any]]:
@@ -124,16 +127,20 @@ def _first(split: Split) -> Iterator[tuple[int, Any]]:
         if index >= LEAST and time.monotonic() - began > SECONDS:
             return
         try:
-            yield index, _one(opened, index)
+            yield index, one_example(opened, index)
         except StreamEnded:
             return
 
 
-def _one(split: Split, index: int, seed: int = ONCE_FOR_ALL) -> Any:
-    """An example; as it is where the user's `collate` makes the batches, which need not do with one."""
+def one_example(split: Split, index: int, seed: int = ONCE_FOR_ALL) -> Any:
+    """An example; as it is where the user's `collate` makes the batches, which need not do with one.
+
+    Raises WorkloadError naming it where it cannot be had.
+    """
     plain = split.collate is None and split.stream is None
     wanted = torch.tensor([index])
-    return split.take(wanted, seed) if plain else split.examples(wanted, seed)[0]
+    with before_training(f"example {index} of the {split.name} split"):
+        return split.take(wanted, seed) if plain else split.examples(wanted, seed)[0]
 
 
 def _several(split: Split) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch.utils.data import Subset, TensorDataset
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import Split
+from tuner.training.data_checks import one_example
 from tuner.training.setup import Data
 from tuner.training.streams import StreamEnded
 from tuner.training.tensor_digests import feed_tensor
@@ -49,8 +50,7 @@ def _examples(split: Split) -> Iterator[tuple[int, Any]]:
     """The examples of a dataset or stream that count, each with its index; before a user's collate changes them."""
     for index in range(split.up_to(EXAMPLES)) if split.stream is not None else spread(split.size):
         try:
-            plain = split.collate is None and split.stream is None
-            yield index, split.take(torch.tensor([index])) if plain else split.examples(torch.tensor([index]))[0]
+            yield index, one_example(split, index)
         except StreamEnded:
             return
 

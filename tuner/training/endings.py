@@ -2,10 +2,12 @@
 
 import errno
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from tuner.errors import DeviceLost, Infeasible, Interrupted, TunerError
+from tuner.errors import DeviceLost, Infeasible, Interrupted, TunerError, WorkloadError
 from tuner.records import State
 from tuner.signals import SHUTDOWN
 
@@ -29,6 +31,18 @@ def ending(error: Exception) -> tuple[State, str]:
     if SHUTDOWN.is_set_soon():
         raise Interrupted(f"stopped; meanwhile the workload failed with {_one_line(error)}") from error
     return State.FAILED, _one_line(error)
+
+
+@contextmanager
+def before_training(what: str) -> Iterator[None]:
+    """An error of the user's code within is a WorkloadError that names `what`; the machine's stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        if _is_the_machines_fault(error) or is_out_of_memory(error):
+            raise
+        raise_lost_device(error)
+        raise WorkloadError(f"{what} failed with {_one_line(error)}") from error
 
 
 def raise_lost_device(error: Exception) -> None:

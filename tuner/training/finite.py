@@ -163,6 +163,11 @@ def check_read(
     if metric.name in setup.workload.not_averaged:
         raise WorkloadError(f"{raised} {name}.not_averaged names it: it has no mean; name another one")
     also = f", and {name}.split_metrics {', '.join(map(repr, of_split)) or 'nothing'}"
+    if str(metric) in averaged or str(metric) in of_split:
+        raise WorkloadError(
+            f"{raised} {name} returns {str(metric)!r}, which is recorded for each split, as "
+            f"'{metric.split}/{metric}': return {metric.name!r}"
+        )
     raise WorkloadError(
         f"{raised} {name}.metrics returns only {', '.join(map(repr, averaged)) or 'what is not averaged'}"
         f"{also if setup.workload.declares('split_metrics') else ''}; return it, or name one of these"

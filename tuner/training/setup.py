@@ -17,6 +17,7 @@ from tuner.errors import WorkloadError
 from tuner.records import Numerics
 from tuner.system import num_cores
 from tuner.training.batches import Split
+from tuner.training.endings import before_training
 from tuner.training.loading import Loading
 from tuner.training.numerics import numerics
 from tuner.training.order import read_lengths
@@ -40,8 +41,9 @@ class Data:
     @classmethod
     def of(cls, workload: Workload, device: torch.device) -> "Data":
         """Ask the workload for its data. Raises WorkloadError when it is not what it must be."""
-        splits = workload.data()
         name = type(workload).__name__
+        with before_training(f"{name}.data"):
+            splits = workload.data()
         if not isinstance(splits, Splits):
             raise WorkloadError(f"{name}.data must return Splits(training=..., validation=...), got {type(splits)}")
         training, validation = (

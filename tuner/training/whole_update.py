@@ -18,6 +18,7 @@ from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.checkpoints import state_in, weights_as_file, weights_in, write_state_to
+from tuner.training.endings import before_training
 from tuner.training.extra_state import as_bytes, extra_state_of, state_dict_of, tensors_of, value_of
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.host_generators import HOST
@@ -113,7 +114,7 @@ def check_saving(run: TrialRun) -> None:
     with left_as_it_was(run.setup.workload):
         before = _values(remembered(run.setup.workload, run.model))
         run.batches = _Kept(run.batches)
-        run.advance(min(UPDATES, len(run.rates) - 1))
+        _advance(run, min(UPDATES, len(run.rates) - 1))
         _check_entries(run)
         _check_weights(run)
         if ROOM * num_bytes(run.state()) > free_bytes(run.setup.device):
@@ -207,7 +208,13 @@ def _check_loaded(restored: TrialRun, saved: Mapping[str, Any]) -> None:
 def _go_on(run: TrialRun) -> None:
     """One more update with the same random numbers for every run: only the state can differ."""
     if run.step < len(run.rates):
-        run.advance(run.step + 1)
+        _advance(run, run.step + 1)
+
+
+def _advance(run: TrialRun, step: int) -> None:
+    """The updates up to `step`. Raises WorkloadError for what the first one did not show."""
+    with before_training(f"update {run.step + 1}"):
+        run.advance(step)
 
 
 def _difference(live: TrialRun, restored: TrialRun) -> str:
