@@ -23,7 +23,7 @@ from torch import nn
 
 from tuner import SearchSpace, log_uniform
 from tuner.budget.step_budget import StepBudget
-from tuner.design.optimizers import one_group
+from tuner.design.optimizers import one_group, optimizer_named
 from tuner.errors import NotFusible, WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
@@ -134,6 +134,24 @@ class Remembers(Tiny):
         self.last = batch
         random.random(), np.random.rand(), torch.rand(1)
         return super().loss(model, batch, point)
+
+
+class CountingOptimizer(torch.optim.SGD):
+    """Counts its steps where torch does not save it."""
+
+    count = 0
+
+    def step(self, closure=None):
+        self.count += 1
+        for group in self.param_groups:
+            group["momentum"] = 0.5 / self.count
+        return super().step()
+
+
+def test_an_optimizer_that_keeps_what_torch_does_not_save_is_refused_with_the_place_for_it(tmp_path):
+    study = tiny_study(optimizer=optimizer_named(CountingOptimizer))
+    with pytest.raises(WorkloadError, match=r"that no checkpoint holds.*self\.state for what an optimizer keeps"):
+        check_workload(setting_for(study, tmp_path), planned_trials(study)[0])
 
 
 def test_the_check_leaves_generators_and_workload_as_they_were(tmp_path):

@@ -36,7 +36,10 @@ UPDATES = 2  # before the state is saved: what the first one leaves behind, the 
 ROOM = 4  # a state is tried only where so many times its bytes are free
 COPIED = 1 << 20  # elements of a tensor that stands in an attribute, up to which it is compared
 NAMED = 3  # of what differs, so many are named
-_CLOSE = "register_buffer for tensors, get_extra_state and set_extra_state of the module for anything else"
+_CLOSE = (
+    "register_buffer for tensors, get_extra_state and set_extra_state of the module for anything else, and self.state "
+    "for what an optimizer keeps"
+)
 
 
 @contextmanager
