@@ -320,8 +320,7 @@ def test_a_workload_with_metrics_of_the_whole_split_passes(tmp_path):
         (returning({"auc": 0.5, "score": 1.0}), "returns 'score', which is a name of Returning.metrics, too"),
         (returning({"f1": 0.5}), "'validation/auc' is to be read, but Returning.metrics returns only 'loss', and "
          "Returning.split_metrics 'f1'"),
-        (returning({"validation/auc": 0.5}), "is recorded for each split, as 'validation/validation/auc': return "
-         "'auc'"),
+        (returning({"validation/auc": 0.5}), "recorded for each split, as 'validation/validation/auc': return 'auc'"),
         (returning({"auc": math.nan}), "returns nan for 'auc' over all 30 validation examples of an untrained model; "
          "return None where it has no value"),
         (returning({"auc": 0.5, "more": math.nan}), "returns nan for 'more'"),

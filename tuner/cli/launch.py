@@ -79,7 +79,7 @@ def print_plan(*plans: Plan) -> None:
             say(
                 f"evaluations take {plan.evaluation_seconds / plan.seconds:.0%} of the time of {plan.study.name}. "
                 "To shorten it, lower training_evaluation_examples of the workload, or evaluate less often "
-                f"(evaluations or evaluate_every of the Campaign; verdicts need at least {MINIMUM_EVALUATIONS} of them)"
+                f"(evaluations, evaluate_every of Campaign; verdicts need at least {MINIMUM_EVALUATIONS} evaluations)"
             )
     _say_fetching(plans)
     say(
