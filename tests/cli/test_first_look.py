@@ -145,6 +145,13 @@ def test_optimizers_of_the_model_itself_are_said_to_be_ignored(how, tuner, tmp_p
     )
 
 
+def test_a_misspelt_hook_is_said_to_be_ignored(tuner, tmp_path, caplog):
+    study = written(tmp_path, trials=1)
+    study.write_text(study.read_text().replace("    def metrics(", "    data_worker = 4\n\n    def metrics(", 1))
+    assert tuner("launch", study, "--round", 1, "--dry-run").code == 0
+    assert caplog.text.count("nothing reads W.data_worker; did you mean data_workers? Rename it if it is your own") == 1
+
+
 def test_extra_state_is_exported_beside_the_weights_and_loads_with_them(tuner, tmp_path):
     import torch
     from safetensors.torch import load_file

@@ -8,6 +8,7 @@ This module does not import torch: models and tensors are `Any` here.
 
 import inspect
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from tuner.design.data import Splits
@@ -134,3 +135,21 @@ def check_methods(workload: Workload) -> None:
                 f"{type(workload).__name__}.{name} is a {type(given).__name__}, and must be a method: "
                 f"def {name}({takes})"
             )
+
+
+def misspelt(workload: Workload) -> dict[str, str]:
+    """Names that a subclass declares and nothing reads, and which attribute or method of Workload each may mean.
+
+    Only what the subclass does not declare can be meant, by a method a method: `losses` beside `loss`, and
+    `length = 128`, are names of the user's own.
+    """
+    kinds = [kind for kind in type(workload).__mro__ if issubclass(kind, Workload) and kind is not Workload]
+    own = {name: callable(value) for kind in kinds for name, value in vars(kind).items() if not name.startswith("_")}
+    methods = [name for name, value in vars(Workload).items() if callable(value) and not name.startswith("_")]
+    hooks = dict.fromkeys(Workload.__annotations__, False) | dict.fromkeys(methods, True)
+    found = {}
+    for name, is_method in sorted(own.items()):
+        alike = [hook for hook, method in hooks.items() if method is is_method and hook not in own]
+        if not hasattr(Workload, name) and (close := get_close_matches(name, alike, n=1, cutoff=0.85)):
+            found[name] = close[0]
+    return found

@@ -15,6 +15,7 @@ from statistics import median
 import torch
 
 from tuner.design.trial import Trial
+from tuner.design.workload import misspelt
 from tuner.errors import Infeasible, Paused, WorkloadError
 from tuner.records import Price
 from tuner.training.batches import Split
@@ -154,7 +155,10 @@ def _tried_split_metrics(setup: TrainingSetup, model: torch.nn.Module, name: str
 
 
 def warn_of_ignored(setup: TrainingSetup, trial: Trial) -> None:
-    """Say that a model's own optimizers, as Lightning has them, are not used."""
+    """Say what is declared and not used: misspelt hooks, and a model's own optimizers, as Lightning has them."""
+    for name, meant in misspelt(setup.workload).items():
+        owner = type(setup.workload).__name__
+        logger.warning("nothing reads %s.%s; did you mean %s? Rename it if it is your own", owner, name, meant)
     with callers_generators_restored(setup.device):
         model = build_model(setup, trial)
     if any(callable(getattr(module, _OPTIMIZERS, None)) for module in model.modules()):
