@@ -189,14 +189,14 @@ def test_a_process_that_ends_by_itself_is_replaced_and_an_exit_of_the_dataset_is
         raised_elsewhere(lambda: os._exit(5))
 
 
-@pytest.mark.parametrize("wrong", [-1, 2.5, True, "four", None, "4"])
+@pytest.mark.parametrize("wrong", [-1, 257, 2.5, True, "four", None, "4"])
 def test_data_workers_is_a_whole_number_or_auto(wrong):
     workload = OfDrawing(Drawing)
     workload.data_workers = wrong
     rounds = [
         Round("which rate", trials=2, max_train_steps=24, space=SearchSpace(learning_rate=log_uniform(1e-3, 1e-1)))
     ]
-    with pytest.raises(DeclarationError, match=r"data_workers is a whole number from 0 on, or \"auto\""):
+    with pytest.raises(DeclarationError, match=r"data_workers is a whole number from 0 to 256, or \"auto\""):
         Campaign(workload, rounds=rounds)
 
 

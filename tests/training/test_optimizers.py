@@ -354,7 +354,12 @@ def test_what_a_study_makes_itself_is_tried_saved_and_loaded(given, workload, tm
         ),
         (a_class, Tiny(), "got <class 'torch.optim.sgd.SGD'>; call the class with the groups"),
         (nothing, Tiny(), r"the function test_optimizers\.nothing must build a torch\.optim\.Optimizer, got None"),
-        (asks_for_more, Tiny(), r"^the optimizer test_optimizers\.asks_for_more cannot be made: KeyError: 'momentum'"),
+        (
+            asks_for_more,
+            Tiny(),
+            r"^the optimizer test_optimizers\.asks_for_more cannot be made: KeyError: 'momentum', which the search space "
+            "does not declare; there are: learning_rate",
+        ),
         (torch.optim.SparseAdam, Tiny(), "the optimizer's step failed with RuntimeError: SparseAdam does not support"),
         (asserts_a_closure, Tiny(), "the optimizer's step failed with AssertionError: SharpnessAware needs a closure"),
     ],

@@ -22,6 +22,7 @@ EVALUATIONS = 50  # of each trial, unless a campaign says otherwise
 _LENGTHS_OF_A_CAMPAIGN = ("production_steps", "warmup_steps", "evaluate_every")
 _LENGTHS_OF_A_SWEEP = ("start_steps", "max_steps")
 _LENGTHS_OF_A_ROUND = ("max_train_steps",)
+MOST_DATA_WORKERS = 256  # processes of one trainer; more are a slip
 Regime = Literal["compute_bound", "not_compute_bound", "undecided"]
 
 
@@ -453,8 +454,10 @@ def _check_workload(workload: Workload) -> None:
     _check_count(f"{name}.batch_size", workload.batch_size)
     _check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
     processes = workload.data_workers
-    if processes != "auto" and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 0):
-        raise DeclarationError(f'{name}.data_workers is a whole number from 0 on, or "auto", got {processes!r}')
+    if processes != "auto" and (type(processes) is not int or not 0 <= processes <= MOST_DATA_WORKERS):
+        raise DeclarationError(
+            f'{name}.data_workers is a whole number from 0 to {MOST_DATA_WORKERS}, or "auto", got {processes!r}'
+        )
     if workload.training_evaluation_examples is not None:
         _check_count(f"{name}.training_evaluation_examples", workload.training_evaluation_examples)
     if not isinstance(workload.select_by, Objective):

@@ -57,6 +57,8 @@ def make_optimizer(
         raise
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
+        if isinstance(error, KeyError) and error.args and error.args[0] not in point:
+            said += f", which the search space does not declare; there are: {', '.join(point)}"
         raise OptimizerNotMade(f"the optimizer {spec.name} cannot be made: {type(error).__name__}: {said}") from error
     _check_type(spec, optimizer)
     if not source_of(spec.name).is_own:
