@@ -357,8 +357,8 @@ def test_what_a_study_makes_itself_is_tried_saved_and_loaded(given, workload, tm
         (
             asks_for_more,
             Tiny(),
-            r"^the optimizer test_optimizers\.asks_for_more cannot be made: KeyError: 'momentum', which the search space "
-            "does not declare; there are: learning_rate",
+            r"^the optimizer test_optimizers\.asks_for_more cannot be made: KeyError: 'momentum', which the search "
+            "space does not declare; there are: learning_rate",
         ),
         (torch.optim.SparseAdam, Tiny(), "the optimizer's step failed with RuntimeError: SparseAdam does not support"),
         (asserts_a_closure, Tiny(), "the optimizer's step failed with AssertionError: SharpnessAware needs a closure"),
