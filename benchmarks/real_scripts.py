@@ -139,10 +139,6 @@ class PlainLoop:
         self.evaluation_steps = evaluation_steps
         self.training, self.validation = splits.training, splits.validation
         self.sample = self.training_sample()
-        self.train_loader = self.loader(self.training, workload.batch_size, shuffle=True)
-        size = max(workload.evaluation_batch_size, workload.batch_size)
-        self.sample_loader = self.loader(self.sample, size)
-        self.validation_loader = self.loader(self.validation, size)
 
     def training_sample(self):
         count = self.workload.training_evaluation_examples
@@ -172,8 +168,11 @@ class PlainLoop:
         return DataLoader(split, batch_size=size, shuffle=shuffle, drop_last=shuffle, **options)
 
     def train(self):
-        """One whole training; returns the last metrics of the validation split."""
+        """One whole training, its loading processes included; returns the last metrics of the validation split."""
         script, workload, point = self.script, self.workload, self.script.point
+        size = max(workload.evaluation_batch_size, workload.batch_size)
+        train_loader = self.loader(self.training, workload.batch_size, shuffle=True)
+        sample_loader, validation_loader = self.loader(self.sample, size), self.loader(self.validation, size)
         torch.manual_seed(0)
         model = workload.model(point)
         parameters = list(model.parameters())
@@ -184,7 +183,7 @@ class PlainLoop:
         losses, measured, done = [], {}, 0
         model.train()
         while done < script.steps:
-            for batch in self.train_loader:
+            for batch in train_loader:
                 optimizer.zero_grad()
                 loss = workload.loss(model, batch, point)
                 loss.backward()
@@ -195,8 +194,8 @@ class PlainLoop:
                 losses.append(loss.item())
                 done += 1
                 if done in self.evaluation_steps:
-                    self.evaluate(model, self.sample_loader)
-                    measured = self.evaluate(model, self.validation_loader)
+                    self.evaluate(model, sample_loader)
+                    measured = self.evaluate(model, validation_loader)
                     model.train()
                 if done == script.steps:
                     break
