@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from support.tiny import CPU, MemoryRecorder, Tiny, setting_for, tiny_study, tra
 from torch.utils.data import Dataset
 
 from tuner import Campaign, Infeasible, Round, SearchSpace, Splits, log_uniform
+from tuner.design.study_file import load_campaign
 from tuner.errors import DeclarationError, Paused, WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
@@ -234,6 +237,46 @@ def test_processes_that_are_started_anew_give_the_same_bits(anew):
         assert [batches.at(step)[0].tolist() for step in range(9)] == expected
 
 
+STUDY_FILE = """
+import torch
+from tuner import Campaign, Round, SearchSpace, Splits, Workload, log_uniform, minimize
+
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, index):
+        return index + torch.rand(3), index
+
+
+class Net(Workload):
+    batch_size = 8
+    select_by = minimize("validation/loss")
+
+    def data(self):
+        return Splits(training=Numbers(), validation=Numbers())
+
+
+space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
+campaign = Campaign(Net(), rounds=[Round("which rate", trials=2, max_train_steps=24, space=space)])
+"""
+
+
+def test_processes_that_are_started_anew_load_the_study_file_that_they_need_and_no_other(anew, tmp_path, monkeypatch):
+    study = tmp_path / "counted.py"
+    study.write_text(STUDY_FILE)
+    _, campaign = load_campaign(study)
+    other = ModuleType("tuner_study_of_a_folder_that_is_gone")
+    other.__file__ = str(tmp_path / "gone.py")
+    monkeypatch.setitem(sys.modules, other.__name__, other)
+    data = Data.of(campaign.workload, CPU)
+    data.loading.check()
+    expected = TrainingBatches(data.training, 8, 5).at(2)[0].tolist()
+    with data.loading.at_work(1, 8, pin=False):
+        assert TrainingBatches(data.training, 8, 5).at(2)[0].tolist() == expected
+
+
 def test_forked_processes_need_not_be_given_anything():
     check_loading([lambda: 0])
 
@@ -242,3 +285,29 @@ def test_a_dataset_that_uses_the_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(loading_processes, "_uses_cuda", lambda: True)
     with pytest.raises(WorkloadError, match="the dataset uses the GPU"):
         loading_processes._sent(0)
+
+
+@pytest.mark.filterwarnings("ignore:.*parse.*:UserWarning")  # torch's own, of checks of sparse tensors
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(3.5, dtype=torch.bfloat16),
+        torch.arange(6).reshape(2, 3),
+        torch.arange(6).reshape(2, 3).T,
+        torch.tensor([True, False]),
+        torch.empty(0, 3),
+        torch.ones(4)[1:3],
+        torch.zeros(2, 1, 3).transpose(0, 1),
+        torch.rand(1000, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([1 + 2j]).conj(),
+        torch.eye(3).to_sparse(),
+    ],
+    ids=lambda tensor: f"{tensor.dtype} {list(tensor.shape)} {tensor.layout}",
+)
+def test_a_tensor_arrives_as_it_was_sent_whatever_its_size_and_strides(tensor):
+    (arrived,) = loading_processes._Message.of((tensor,)).content()
+    assert (arrived.dtype, arrived.shape, arrived.layout) == (tensor.dtype, tensor.shape, tensor.layout)
+    assert torch.equal(arrived.to_dense(), tensor.to_dense())
+    if tensor.layout is torch.strided:
+        assert arrived.stride() == tensor.stride()
+        arrived.zero_()  # it may be written to

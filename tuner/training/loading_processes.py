@@ -353,9 +353,10 @@ class _Making(Dataset["_Message"]):
             return _Message.of(TravellingError.of(error))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Where it is pickled: together with the study files whose classes it may need."""
-        files = {name: str(module.__file__) for name, module in sys.modules.items() if name.startswith("tuner_study_")}
-        return {"study files": files, "makers": bytes(ForkingPickler.dumps(self.makers))}
+        """Where it is pickled: together with the study files whose classes it names."""
+        makers = bytes(ForkingPickler.dumps(self.makers))
+        studies = [name for name in sys.modules if name.startswith("tuner_study_") and name.encode() in makers]
+        return {"study files": {name: str(sys.modules[name].__file__) for name in studies}, "makers": makers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, file in state["study files"].items():
@@ -387,6 +388,35 @@ def _sent(batch: Any) -> "_Message":
         ) from error
 
 
+class _Pickler(ForkingPickler):
+    """Sends small tensors (labels, lengths) by value: torch would share each, which takes a connection of its own."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is not torch.Tensor or value.layout is not torch.strided or value.device.type != "cpu":
+            return NotImplemented
+        if value.requires_grad:
+            return NotImplemented
+        if value.is_conj() or value.is_neg():  # torch would send the numbers without that
+            return _itself, (value.resolve_conj().resolve_neg(),)
+        num_bytes = value.nbytes
+        if (
+            not 0 < num_bytes <= SMALL // 2
+            or not value.is_contiguous()
+            or value.untyped_storage().nbytes() != num_bytes
+        ):
+            return NotImplemented
+        held = value.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return _tensor_of, (held, value.dtype, value.shape, value.stride())
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _tensor_of(held: bytes, dtype: torch.dtype, shape: torch.Size, stride: tuple[int, ...]) -> torch.Tensor:
+    return torch.frombuffer(bytearray(held), dtype=dtype).as_strided(shape, stride)
+
+
 class _Message:
     """A batch or an error on its way, pickled where it was made, so that what cannot be pickled is an error there."""
 
@@ -396,7 +426,7 @@ class _Message:
 
     @classmethod
     def of(cls, content: Any) -> "_Message":
-        pickled = bytes(ForkingPickler.dumps(content))
+        pickled = bytes(_Pickler.dumps(content))
         return cls(pickled if len(pickled) <= SMALL else torch.frombuffer(bytearray(pickled), dtype=torch.uint8))
 
     def content(self) -> Any:
