@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 
 import pytest
+import torch
 from support.fusible import MlpWithDropout
 from support.prefixes import Counting, bench, flip_a_bit, longer
 from support.tiny import Tiny, tiny_study
@@ -15,6 +16,7 @@ from tuner import SearchSpace, constant, linear, log_uniform, uniform
 from tuner.budget.step_budget import StepBudget
 from tuner.records import Numerics
 from tuner.rounds.plan import planned_trials
+from tuner.training.logbook import Logbook
 
 SHORT, LONG = 24, 60
 DECAY = 6  # a quarter of the short budget
@@ -228,3 +230,38 @@ def test_another_seed_point_or_grid_of_evaluations_shares_nothing(tmp_path):
             assert shared.inherited(row) == [0], list(strangers)[place - 2]
         shared.workload = Tiny()
         assert shared.inherited(shared.train(replace(long, name="round-99"), [after])) == [TRUNK]
+
+
+@pytest.mark.parametrize(("fuse", "questions"), [("off", range(46, 55, 2)), (3, range(46, 80, 3))])
+def test_a_trial_that_was_stopped_anywhere_hands_on_what_one_that_ran_through_hands_on(fuse, questions, tmp_path):
+    """Within its last evaluation, too: the state that was saved there has losses that no evaluation has counted."""
+    short = short_study(schedule=constant(), num_trials=3)
+    long, trials = long_study(short), planned_trials(short)
+    after = [longer(trial, LONG) for trial in trials]
+    expected, longer_ones = from_scratch(tmp_path / "a", short, trials), from_scratch(tmp_path / "b", long, after)
+    for stop in questions:  # at the last steps, and within the last evaluation
+        with bench(tmp_path / str(stop)) as stopped:
+            row = stopped.train(short, trials, stops=(stop,), fuse=fuse)
+            assert [stopped.meaning(row, trial.number) for trial in trials] == expected, stop
+            row = stopped.train(long, after, fuse=fuse)
+            assert stopped.inherited(row) == [SHORT] * len(trials)
+            assert [stopped.meaning(row, trial.number) for trial in after] == longer_ones, stop
+
+
+def test_a_state_that_was_saved_before_its_evaluation_is_not_inherited(tmp_path, monkeypatch):
+    """Older versions kept such a state of a trial that was stopped within its last evaluation."""
+    short = short_study(schedule=constant())
+    long, trials = long_study(short), planned_trials(short)
+    after = [longer(trial, LONG) for trial in trials]
+    with bench(tmp_path / "shared") as shared:
+        with monkeypatch.context() as old:
+            old.setattr(Logbook, "state", with_losses)
+            shared.train(short, trials)
+        row = shared.train(long, after)
+        assert shared.inherited(row) == [0] * len(trials)
+        assert [shared.meaning(row, trial.number) for trial in after] == from_scratch(tmp_path, long, after)
+
+
+def with_losses(book):
+    best = [(kept.step, kept.value) for kept in book.best.kept]
+    return {**book.trainee.state(), "losses": torch.ones(4), "best": best}

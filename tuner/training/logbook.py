@@ -97,6 +97,11 @@ class Logbook:
         if loaded is None:
             return None
         self.pending = list(prefix.measurements)
+        if self.trainee.unevaluated and any(one.step == self.trainee.step for one in self.pending):
+            # It was saved before the evaluation of its step, by a version that kept such a state of an ended trial.
+            self.pending = []
+            self._begin_again()
+            return None
         return Inherited(prefix.step, prefix.trial_id)
 
     def _loaded(self, saved: Checkpoint, weights: Sequence[Checkpoint]) -> tuple[Checkpoint, ...] | None:
@@ -137,8 +142,10 @@ class Logbook:
 
         `reuse`: the memory of weights that are replaced may be written to.
         """
-        self.owes_evaluation = False
         step = self.trainee.step
+        if self.owes_evaluation:  # the state that was loaded holds losses which this evaluation has counted
+            self.owes_evaluation = False
+            self.checkpoints = self.newest = tuple(one for one in self.checkpoints if not _is_latest(one, step))
         self.pending += [Measurement(step, name, value) for name, value in measured.items()]
         # A metric of the whole split may have no value, where a class is missing: then no weights are kept for it.
         value = measured.get(self.setup.study.objective.metric, math.nan)
