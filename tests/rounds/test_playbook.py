@@ -176,9 +176,12 @@ def test_an_invalid_sweep_asks_and_yes_extends_it(tuner, tmp_path):
     assert "question:" in asked.err
     assert "Extend it?" in asked.err
     assert "round-1" not in studies(tmp_path)
-    assert tuner("run", study, "--yes").code == 0
+    first = tuner("run", study, "--yes")
+    assert first.code == 0
     assert "round-2" in studies(tmp_path)
+    assert "--extend" not in first.out, "what the run has done is not left to do"
     again = tuner("run", study)
+    assert again.out == first.out
     assert again.code == 0, "the extended sweep settled it: nobody is asked again"
     assert "Extend it?" not in again.err
 

@@ -135,6 +135,7 @@ class Playbook:
             if not self.yes:
                 return outcome, Decision("The sweep's grid ends too early. Extend it?", (finding,), proposal)
             self.tell(f"taking the proposed action: {proposal}")
+            self.findings.remove(finding)  # the sweep that follows answers instead
             sweep = replace(sweep, learning_rate=outcome.extended_grid)
         if isinstance(outcome, Fitted):
             return outcome, None
