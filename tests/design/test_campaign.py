@@ -263,8 +263,8 @@ def test_a_workload_augments_where_it_declares_so():
 
 def test_a_schedule_may_be_a_function_of_the_share_of_training():
     campaign = Campaign(Toy(), [FIRST], schedule=lambda share: 1.0 - share)
-    assert campaign.rates == by_share(lambda share: 1.0 - share)
-    assert replace(campaign, seed=1).rates == campaign.rates
+    assert campaign.schedule_family == by_share(lambda share: 1.0 - share)
+    assert replace(campaign, seed=1).schedule_family == campaign.schedule_family
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from support.combinations import Alternating, held_in_a_box
 from support.fusible import Images, Mlp, OddMlp, Residual, runs_of
 from support.fusing import meaning, trained_alone, trained_together
 from support.tiny import StopAt, setting_for, tiny_study
@@ -26,33 +27,7 @@ BY_KERNELS = {"sgd", "adam", "adamw", "adagrad"}
 
 def make_optimizer_with_hooks(groups, point):
     """A function of a study: weights are held within a box after each step."""
-    made = torch.optim.ASGD(groups, t0=10.0)
-
-    def clamp(optimizer, *_):
-        with torch.no_grad():
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.clamp_(-0.1, 0.1)
-
-    made.register_step_post_hook(clamp)
-    return made
-
-
-class Signed(torch.optim.Optimizer):
-    """An optimizer of the user's, with state that is no tensor: every other step is made with the sign."""
-
-    def __init__(self, params, lr=0.1, momentum=0.0):
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for parameter in (one for one in group["params"] if one.grad is not None):
-                state = self.state[parameter]
-                state["count"] = state.get("count", 0) + 1
-                state["mean"] = group["momentum"] * state.get("mean", 0.0) + parameter.grad
-                update = state["mean"].sign() if state["count"] % 2 else state["mean"]
-                parameter.sub_(update, alpha=group["lr"])
+    return held_in_a_box(torch.optim.ASGD(groups, t0=10.0), 0.1)
 
 
 class Slowing(torch.optim.SGD):
@@ -69,7 +44,7 @@ GIVEN = {
     "RMSprop": torch.optim.RMSprop,
     "Rprop": torch.optim.Rprop,
     "function": make_optimizer_with_hooks,
-    "own": Signed,
+    "own": Alternating,
     "slowing": Slowing,
 }
 

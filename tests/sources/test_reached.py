@@ -182,7 +182,7 @@ def test_of_an_installed_distribution_the_version_counts(project, tmp_path, monk
 def test_a_module_that_an_installed_package_writes_to_a_new_file_each_time_does_not_count(
     project, tmp_path, monkeypatch, name, counts
 ):
-    """PyTorch Geometric writes torch_geometric.nn.conv.gin_conv_GINConv_propagate to /tmp/..._g9lzr5fu.py."""
+    """PyTorch Geometric writes torch_geometric.nn.conv.gin_conv_GINConv_propagate to a file with a random name."""
     install(tmp_path / "site-packages", "Reached.Lib", files=["reachedlib/__init__.py"])
     monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
     (tmp_path / "site-packages" / "reachedlib" / "__init__.py").write_text("")

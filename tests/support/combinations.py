@@ -316,18 +316,22 @@ class Ragged:
 METRICS: dict[str, tuple[type, ...]] = {"means": (), "split": (OfTheSplit,), "ragged": (Ragged,)}
 
 
-def sgd_of_the_point(groups, point):
-    """A function of a study: hyperparameters of its own name, and a hook that keeps weights in a box."""
-    made = torch.optim.SGD(groups, momentum=point["own_momentum"])
+def held_in_a_box(optimizer, limit):
+    """The optimizer, with a hook that keeps the weights within +-limit after each step."""
 
     def clamp(optimizer, *_):
         with torch.no_grad():
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    parameter.clamp_(-2.0, 2.0)
+                    parameter.clamp_(-limit, limit)
 
-    made.register_step_post_hook(clamp)
-    return made
+    optimizer.register_step_post_hook(clamp)
+    return optimizer
+
+
+def sgd_of_the_point(groups, point):
+    """A function of a study: hyperparameters of its own name, and a hook that keeps weights in a box."""
+    return held_in_a_box(torch.optim.SGD(groups, momentum=point["own_momentum"]), 2.0)
 
 
 class Alternating(torch.optim.Optimizer):

@@ -26,7 +26,7 @@ def by_share(function: Callable[[float], float]) -> ScheduleFamily:
     """The schedule of a function: of the share of the steps after the warmup (0 at the first of them, below 1), the
     fraction of the base rate, in 0..1. `schedule=function` in a Campaign says the same.
 
-    The stored curve lies within about 0.01 % of the function, and its jumps are exact. Raises DeclarationError, naming
+    The stored curve lies within 0.05 % of the function, and its jumps are exact. Raises DeclarationError, naming
     the share, where the function raises, or gives no number in 0..1.
     """
     calls: dict[float, float] = {}

@@ -278,7 +278,7 @@ class Campaign:
         return self.rounds[number - 1]
 
     @property
-    def rates(self) -> ScheduleFamily:
+    def schedule_family(self) -> ScheduleFamily:
         """The schedule, a function as the curve that it was measured as."""
         return cast(ScheduleFamily, self.schedule)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tuner.design.data import MOST_WIDTHS
 from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
 from tuner.fused.noise import DropoutNoise
@@ -20,7 +21,7 @@ from tuner.training.batches import TrainingBatches
 from tuner.training.stability import clip_factor
 from tuner.training.trial_run import TrialRun
 
-MAX_RECORDINGS = 4  # forms of batches in one study; more mean that something is baked in that changes
+MAX_RECORDINGS = MOST_WIDTHS  # forms of batches in one study; more mean that something is baked in that changes
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[st
     declared = {
         "batch_size": str(campaign.workload.batch_size),
         "optimizer": campaign.optimizer,
-        "schedule": f"{campaign.rates}, warmup {campaign.warmup_in_words}",
+        "schedule": f"{campaign.schedule_family}, warmup {campaign.warmup_in_words}",
     }
     space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)
     return declared | dict(_hyperparameters(space)) | dict(loaded.parts) | {FORMAT: _FORMAT}

@@ -36,7 +36,7 @@ def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Stu
         objective=campaign.workload.select_by,
         fitted_when=campaign.workload.fitted_when,
         optimizer=campaign.optimizer,
-        schedule=campaign.rates,
+        schedule=campaign.schedule_family,
         warmup_steps=campaign.warmup_steps,
         batch_size=campaign.workload.batch_size,
         seed=derived_seed("study", campaign.seed, round_name(number)),

@@ -76,7 +76,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         budget=session.campaign.budget(max_train_steps),
         optimizer=session.campaign.optimizer,
         batch_size=session.campaign.workload.batch_size,
-        schedule=session.campaign.rates,
+        schedule=session.campaign.schedule_family,
         warmup_steps=session.campaign.warmup_steps,
         round=number,
         seed=derived_seed("study", session.campaign.seed, round_name(number)),

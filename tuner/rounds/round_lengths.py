@@ -55,7 +55,7 @@ def check_growth(number: int, steps: int, before: int) -> None:
 def check_transfer(campaign: Campaign) -> None:
     """Raise TransferError where a later round would not know what to do with the schedule (A38, A43)."""
     steps = max(10_000, 10 * campaign.warmup_steps)
-    schedule = campaign.rates.schedule(steps, campaign.with_warmup(steps).warmup_steps)
+    schedule = campaign.schedule_family.schedule(steps, campaign.with_warmup(steps).warmup_steps)
     for number, declared in enumerate(campaign.rounds, 1):
         if declared.promote is not None and declared.transfer is None:
             try:

@@ -63,6 +63,11 @@ def _is_the_machines_fault(error: Exception) -> bool:
     return isinstance(error, TunerError) or (isinstance(error, OSError) and error.errno in MACHINE_ERRORS)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, up to the end of its first line."""
+    return str(error).strip().partition("\n")[0]
+
+
 def _one_line(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""

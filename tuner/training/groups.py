@@ -15,6 +15,7 @@ from tuner.design.parameter_groups import OTHERS, NamedGroup, NamedParameter, Wo
 from tuner.design.workload import Workload
 from tuner.errors import TunerError, WorkloadError
 from tuner.records import GroupRecord
+from tuner.training.endings import first_line
 
 _KEYS = ("params", "rate", "decay")
 # What torch calls the settings of a group, and why a study file writes something else there.
@@ -108,8 +109,7 @@ def _declared(workload: Workload, model: torch.nn.Module, point: Mapping[str, An
     except (TunerError, KeyError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise WorkloadError(f"{what} failed with {type(error).__name__}: {first}") from error
+        raise WorkloadError(f"{what} failed with {type(error).__name__}: {first_line(error)}") from error
     if isinstance(groups, str | Mapping | Word | torch.Tensor) or not isinstance(groups, Iterable):
         raise WorkloadError(f"{what} must return a list of groups, got {_shown(groups)}")
     return list(groups)

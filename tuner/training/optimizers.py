@@ -20,6 +20,7 @@ from tuner.design.optimizers import (
 )
 from tuner.errors import TunerError, WorkloadError
 from tuner.training.compiler import plain_step
+from tuner.training.endings import first_line
 from tuner.training.saving import num_bytes
 
 _MADE_BY: WeakKeyDictionary[torch.optim.Optimizer, OptimizerSpec] = WeakKeyDictionary()
@@ -56,7 +57,7 @@ def make_optimizer(
     except TunerError:
         raise
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
+        said = first_line(error)
         if isinstance(error, KeyError) and error.args and error.args[0] not in point:
             said += f", which the search space does not declare; there are: {', '.join(point)}"
         raise OptimizerNotMade(f"the optimizer {spec.name} cannot be made: {type(error).__name__}: {said}") from error

@@ -13,7 +13,7 @@ MEGABATCH = 50  # batches whose examples are sorted by length together, as Huggi
 
 
 class Order:
-    """The order of the training examples. It can be pickled, and sent to a process that loads ahead.
+    """The order of the training examples.
 
     num_examples: of the split. Each epoch has its own order; what is left over at its end is dropped, so that all
     batches have one size. None: of a stream, whose batches are consecutive examples, in one epoch without an end.
@@ -30,9 +30,6 @@ class Order:
         self.batches_per_epoch = None if num_examples is None else num_examples // batch_size
         self._examples = examples_seed(data_seed)
         self._known = (-1, torch.empty(0, dtype=torch.int64))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Order, (self.num_examples, self.batch_size, self.data_seed, self.lengths)
 
     def place(self, step: int) -> tuple[int, int]:
         """The epoch of update number `step`, and which of its batches it takes."""

@@ -22,7 +22,7 @@ from tuner.training.batches import Split
 from tuner.training.best import snapshot
 from tuner.training.data_checks import check_forms, check_repeatable, random_example
 from tuner.training.denormals import denormals_as_zero
-from tuner.training.endings import is_out_of_memory
+from tuner.training.endings import first_line, is_out_of_memory
 from tuner.training.evaluation import Tally, checked_metrics
 from tuner.training.extra_state import load_weights
 from tuner.training.finite import check_read
@@ -81,7 +81,7 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            logger.warning("the first point needs more memory than there is: %s", str(error).partition("\n")[0])
+            logger.warning("the first point needs more memory than there is: %s", first_line(error))
     took = time.perf_counter() - began
     if took > SLOW_CHECK:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)

@@ -18,7 +18,7 @@ from tuner.errors import TunerError, WorkloadError
 from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.checkpoints import state_in, weights_as_file, weights_in, write_state_to
-from tuner.training.endings import before_training
+from tuner.training.endings import before_training, first_line
 from tuner.training.extra_state import as_bytes, extra_state_of, state_dict_of, tensors_of, value_of
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.host_generators import HOST
@@ -61,11 +61,7 @@ def stage(what: str, point: Mapping[str, Any] | None = None) -> Iterator[None]:
                 f"{owner} asks its point for {error}, which the search space does not declare; there are: "
                 f"{', '.join(point)}"
             ) from error
-        raise WorkloadError(f"{what} failed with {type(error).__name__}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        raise WorkloadError(f"{what} failed with {type(error).__name__}: {first_line(error)}") from error
 
 
 def try_update(run: TrialRun) -> None:

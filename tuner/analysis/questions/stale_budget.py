@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from tuner.analysis.finding import Finding, Question, Verdict
+from tuner.design.identity import is_digest
 from tuner.records.conclusions import BudgetRecord
 from tuner.storage.store import Ledger
 
@@ -94,14 +95,10 @@ def _changes(rows: list[dict[str, str]]) -> str:
 
 def _change(part: str, was: str, now: str, **rest: str) -> str:
     """What happened to a part, in words; digests are not shown."""
-    if _is_digest(was) or _is_digest(now):
+    if is_digest(was) or is_digest(now):
         what = "added" if was == NOT_DECLARED else "removed" if now == NOT_DECLARED else "changed"
         return f"{part} {what}"
     return f"{part} was {was}, now {now}"
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 16 and set(text) <= set("0123456789abcdef")
 
 
 def _action(rows: list[dict[str, str]], source: str, subject: str) -> str:
