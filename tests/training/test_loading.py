@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -257,14 +258,17 @@ def test_an_automatic_choice_is_made_in_the_midst_of_a_training_and_changes_no_b
     assert len(chosen) == 1, "once a process"
 
 
-def test_a_dataset_that_costs_nothing_gets_no_processes_by_itself():
+@pytest.mark.parametrize(("tick", "processes"), [(2.0**-17, 0), (0.125, 1)])
+def test_a_dataset_that_costs_nothing_gets_no_processes_by_itself(tick, processes, monkeypatch):
+    """By a clock on which fetching a batch takes one tick, and the rest of a step one, too."""
+    clock = SimpleNamespace(perf_counter=itertools.count(0.0, tick).__next__)
+    monkeypatch.setattr("tuner.training.loading.time", clock)
     data = Data.of(Loaded("auto"), CPU)
     with data.loading.at_work("auto", 8, pin=False):
         batches = TrainingBatches(data.training, 8, 5)
         for step in range(20):
             batches.at(step)
-        assert data.loading.chosen is not None
-        assert data.loading.count == 0 or data.loading._fetches, "it was looked at"
+        assert data.loading.chosen == len(data.loading.pids) == processes
 
 
 class Mixed(Tiny):
