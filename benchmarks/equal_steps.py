@@ -37,6 +37,7 @@ from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.workload import Workload
 from tuner.errors import NotFusible
 from tuner.fused.group import Group
 from tuner.fused.making import exact_group
@@ -79,6 +80,7 @@ class Case:
 
     def data(self) -> tuple[Data, Split]:
         workload = self.campaign.workload
+        assert isinstance(workload, Workload)
         return Data.of(workload, CPU), Split("test", workload.data().test, CPU)
 
 

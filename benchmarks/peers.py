@@ -31,6 +31,7 @@ sys.path.insert(1, str(Path(__file__).parents[1] / "tests"))
 from reference_studies.digits import Digits, campaign
 
 from tuner.design.points import Point
+from tuner.design.workload import Workload
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.training.setup import Data, TrainingSetup
 from tuner.training.trial_run import TrialRun
@@ -56,6 +57,7 @@ def mlp():
 
 def prepared(steps):
     """Batches of the digits study: each epoch in its own order."""
+    assert isinstance(campaign.workload, Workload)
     images, labels = campaign.workload.data().training
     orders = [torch.randperm(len(images)) for _ in range(1 + steps * 64 // 960)]
     places = torch.cat([order[:960] for order in orders])[: steps * 64].split(64)

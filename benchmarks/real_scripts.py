@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, default_collat
 
 from tuner.design.points import Point
 from tuner.design.study_file import load_campaign
+from tuner.design.workload import Workload
 from tuner.rounds.plan import study_of_round, trial_at
 from tuner.storage.store import open_ledger
 from tuner.training.alone import Alone
@@ -294,6 +295,7 @@ def compared(name: str, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         tuner = ThroughTuner(name, script, Path(folder))
         workload = tuner.campaign.workload
+        assert isinstance(workload, Workload)
         clock = time.perf_counter if workload.data_workers else time.process_time
         rates = [script.point["learning_rate"] * each for each in tuner.trial.schedule.fractions()]
         plain = PlainLoop(script, workload, workload.data(), rates, set(tuner.study.budget.evaluation_steps))

@@ -43,6 +43,7 @@ from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
+from tuner.design.own_loop import OwnLoop
 from tuner.design.parameter_groups import by_depth, matching, vectors
 from tuner.design.space import SearchSpace, branches
 from tuner.design.workload import Workload
@@ -106,6 +107,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "Campaign",
     "Infeasible",
+    "OwnLoop",
     "Round",
     "SearchSpace",
     "Splits",

@@ -9,6 +9,7 @@ from support.study_files import write_study
 
 from tuner import load
 from tuner.design.study_file import load_campaign
+from tuner.design.workload import Workload
 from tuner.training.checkpoints import read_weights
 
 AUC = [
@@ -61,6 +62,7 @@ def test_a_study_is_swept_selected_checked_reported_and_scored_by_auc(tuner, tmp
     assert not {name for name in recorded if "score" in name or "positive" in name}
     best = load("tiny").best()
     workload = load_campaign(study)[1].workload
+    assert isinstance(workload, Workload)
     model = workload.model(dict(best.record.point))
     model.load_state_dict(read_weights(tmp_path / "runs" / "checkpoints", best.checkpoint))
     assert best.selected_value == pytest.approx(auc_of(model, workload.data().validation), abs=1e-12)

@@ -57,8 +57,8 @@ class NoSelection(Workload):
 @pytest.mark.parametrize(
     ("workload", "message"),
     [
-        (Toy, r"an instance of a Workload subclass, like Digits\(\), got <class"),
-        (lambda x: x, "an instance of a Workload subclass, .*got <function"),
+        (Toy, r"an instance of a Workload or OwnLoop subclass, like Digits\(\), got <class"),
+        (lambda x: x, "an instance of a Workload or OwnLoop subclass, .*got <function"),
         (NoBatchSize(), "NoBatchSize declares no batch_size; write batch_size = 64 in the class"),
         (NoSelection(), r'NoSelection declares no select_by; write select_by = minimize\("validation/loss"\)'),
         (toy(batch_size=0), "Toy.batch_size must be a whole number of at least 1, got 0"),

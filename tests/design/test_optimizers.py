@@ -98,7 +98,6 @@ def test_a_class_is_known_to_its_own_campaigns_only():
         (type("Made", (torch.optim.SGD,), {}), r"by its name, and Made has none that finds it again"),
         (functools.partial(make), r"stored by its name, and functools\.partial.* has none"),
         (7, r"optimizer is a name, a class like torch\.optim\.RMSprop, or a function of \(groups, point\).*, got 7"),
-        (None, "got None"),
     ],
 )
 def test_what_cannot_train_is_refused_when_it_is_declared(given, message):

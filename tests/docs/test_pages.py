@@ -1,7 +1,7 @@
 """The pages tell the truth about what exists: verdicts, plots, commands, files, and links between pages."""
 
 import re
-from inspect import isfunction, signature
+from inspect import signature
 from pathlib import Path
 
 import yaml
@@ -11,7 +11,7 @@ from tuner.analysis.finding import QUESTIONS
 from tuner.cli.commands import commands
 from tuner.cli.exit_codes import Exit
 from tuner.cli.program import parser_of
-from tuner.design.workload import Workload
+from tuner.design.workload import Workload, words_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -49,8 +49,8 @@ def test_every_question_has_a_section_that_ends_with_its_name():
 def test_the_study_file_page_has_every_attribute_and_hook_of_a_workload_in_their_order():
     table = text("reference/study-file.md").split("## The workload")[1].split("###")[0]
     named = re.findall(r"^\| `(\w+)", table, re.MULTILINE)
-    hooks = [name for name, value in vars(Workload).items() if isfunction(value) and name != "declares"]
-    assert named == [*Workload.__annotations__, *hooks]
+    attributes, hooks = words_of(Workload)
+    assert sorted(named) == sorted([*attributes, *hooks])
     for name in hooks:
         _, *arguments = signature(getattr(Workload, name)).parameters
         assert f"| `{name}({', '.join(arguments)})` |" in table

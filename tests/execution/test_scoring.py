@@ -11,6 +11,7 @@ from support.study_files import write_study
 
 from tuner import load
 from tuner.design.study_file import load_campaign
+from tuner.design.workload import Workload
 from tuner.records.conclusions import Adoption
 from tuner.storage.store import open_ledger
 from tuner.training.checkpoints import read_weights
@@ -78,6 +79,7 @@ def test_the_score_is_that_of_the_chosen_checkpoint(tuner, tmp_path, study):
     best = load("tiny").best()
     assert (score["trial"], score["step"], score["value"]) == (best.record.number, best.step, best.value)
     workload = load_campaign(study)[1].workload
+    assert isinstance(workload, Workload)
     model = workload.model(dict(best.record.point)).eval()
     model.load_state_dict(read_weights(tmp_path / "runs" / "checkpoints", best.checkpoint))
     test = workload.data().test

@@ -14,6 +14,7 @@ from support.tiny import MemoryRecorder, setting_for, train_alone
 
 from tuner.design.campaign import Campaign
 from tuner.design.study_file import load_campaign
+from tuner.design.workload import Workload
 from tuner.records import State
 from tuner.rounds.plan import planned_trials, study_of_round
 
@@ -65,6 +66,7 @@ def test_a_few_steps_of_a_trial_end_in_the_metric_that_selects(name, tmp_path):
     assert math.isfinite(last[str(campaign.workload.select_by.measured)])
     if campaign.workload.fitted_when is not None:
         assert math.isfinite(last[str(campaign.workload.fitted_when.measured)])
+    assert isinstance(campaign.workload, Workload)
     assert not {f"validation/{each}" for each in campaign.workload.not_averaged} & set(last)
 
 

@@ -11,6 +11,7 @@ import torch
 from tuner.records import Price, Promises
 from tuner.training.engine import Inspection
 from tuner.training.stability import Divergence
+from tuner.training.supervisor import Supervisor
 
 GOAL = 3.0
 
@@ -105,6 +106,9 @@ class SlopeEngine:
 
     def settle(self, trial):
         """Nothing has to be."""
+
+    def trainer(self, recorder, on_step):
+        return Supervisor(self, recorder, on_step)
 
     def trainee(self, trial):
         return Slope(self.setup, trial)

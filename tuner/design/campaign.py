@@ -11,18 +11,20 @@ from tuner.budget.schedules import ScheduleFamily, Transfer
 from tuner.budget.step_budget import StepBudget, TrainingLength
 from tuner.design.hyperparameters import Choice, Range, Value, log_grid
 from tuner.design.names import Name
-from tuner.design.objective import HOW_TO_DECLARE_A_FIT, FitCriterion, Objective
+from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
+from tuner.design.own_loop import OwnLoop
 from tuner.design.space import SearchSpace
-from tuner.design.workload import Workload, check_methods
+from tuner.design.workload import Trainable
+from tuner.design.workload_checks import check_count, check_workload_declared
 from tuner.errors import DeclarationError
 
 LONGEST_WARMUP = 0.20  # [P] of round 1; a longer one has to be written in steps (C9)
+DEFAULT_OPTIMIZER = "adamw"
 EVALUATIONS = 50  # of each trial, unless a campaign says otherwise
 _LENGTHS_OF_A_CAMPAIGN = ("production_steps", "warmup_steps", "evaluate_every")
 _LENGTHS_OF_A_SWEEP = ("start_steps", "max_steps")
 _LENGTHS_OF_A_ROUND = ("max_train_steps",)
-MOST_DATA_WORKERS = 256  # processes of one trainer; more are a slip
 Regime = Literal["compute_bound", "not_compute_bound", "undecided"]
 
 
@@ -61,7 +63,7 @@ class Sweep:
             raise DeclarationError(
                 f"a sweep needs at least 3 positive learning rates in ascending order, got {list(grid)}"
             )
-        _check_count("seeds", self.seeds)
+        check_count("seeds", self.seeds)
         lengths = [_checked_steps(name, getattr(self, name)) for name in _LENGTHS_OF_A_SWEEP]
         if not any(map(_is_open, lengths)) and self.start_steps > self.max_steps:
             raise DeclarationError(f"start_steps must lie in 1..max_steps, got {self.start_steps} and {self.max_steps}")
@@ -111,7 +113,7 @@ class Round:
             )
         for name in ("trials", "promote"):
             if getattr(self, name) is not None:
-                _check_count(f"{name} of round {self.goal!r}", getattr(self, name))
+                check_count(f"{name} of round {self.goal!r}", getattr(self, name))
         if self.max_train_steps is not None:
             _checked_steps(f"max_train_steps of round {self.goal!r}", self.max_train_steps)
         if self.space is not None:
@@ -152,9 +154,10 @@ class Round:
 class Campaign:
     """One workload, its sweep and its rounds.
 
-    optimizer: unless a search space chooses it: a name; a class, torch.optim.RMSprop, which is called with what the
-        point has of its keywords; or a function of (groups, point) that returns a torch.optim.Optimizer. Afterwards it
-        is the name that the study is stored with.
+    optimizer: unless a search space chooses it, "adamw" by default: a name; a class, torch.optim.RMSprop, which is
+        called with what the point has of its keywords; or a function of (groups, point) that returns a
+        torch.optim.Optimizer. Afterwards it is the name that the study is stored with; None of an own loop, which
+        makes its own.
     schedule: the learning rate schedule of every round's trials, or a function of the share of training.
     warmup_steps: the warmup of every round's trials, in steps (D18).
     warmup: the warmup as a share of the steps of round 1, like 0.05; it becomes steps there, and later rounds keep
@@ -169,9 +172,9 @@ class Campaign:
     Numbers of steps may be written as `epochs(...)` or `examples(...)`; `in_steps` makes steps of them.
     """
 
-    workload: Workload
+    workload: Trainable
     rounds: tuple[Round, ...] | list[Round]
-    optimizer: Any = "adamw"
+    optimizer: Any = None
     schedule: ScheduleFamily | Callable[[float], float] = field(default_factory=constant_then_decay)
     warmup_steps: int = 0
     sweep: Sweep | None = None
@@ -185,7 +188,7 @@ class Campaign:
     evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
-        _check_workload(self.workload)
+        check_workload_declared(self.workload)
         if not isinstance(self.rounds, tuple | list) or not all(isinstance(one, Round) for one in self.rounds):
             raise DeclarationError(f"rounds is a list of Round(...), got {self.rounds!r}")
         object.__setattr__(self, "rounds", tuple(self.rounds))
@@ -202,11 +205,11 @@ class Campaign:
             self._check_sweep(self.sweep)
 
     def _check_counts(self) -> None:
-        _check_count("evaluations", self.evaluations)
-        _check_count("keep_best", self.keep_best)
+        check_count("evaluations", self.evaluations)
+        check_count("keep_best", self.keep_best)
         _checked_steps("warmup_steps", self.warmup_steps, at_least=0)
         self._check_warmup()
-        _check_count("seed", self.seed, at_least=0)
+        check_count("seed", self.seed, at_least=0)
         if self.evaluate_every is not None:
             _checked_steps("evaluate_every", self.evaluate_every)
             if self.evaluations != EVALUATIONS:
@@ -264,6 +267,10 @@ class Campaign:
                 one.space.off_values()
 
     def _check_optimizers(self) -> None:
+        if isinstance(self.workload, OwnLoop):
+            return
+        if self.optimizer is None:
+            object.__setattr__(self, "optimizer", DEFAULT_OPTIMIZER)
         object.__setattr__(self, "optimizer", optimizer_named(self.optimizer))
         for space in (one.space for one in self.rounds if one.space is not None):
             for optimizer in space.optimizers:
@@ -342,7 +349,7 @@ class Campaign:
                     "steps, and batch_size differs between trials here: one study has one number of steps (A11, B6); "
                     "write a number of steps"
                 )
-        _check_count("batch_size", batch_size := found.pop())
+        check_count("batch_size", batch_size := found.pop())
         return cast(int, batch_size)
 
 
@@ -400,7 +407,7 @@ def check_promoting(declared: Round) -> None:
             )
         return
     if declared.fresh is not None:
-        _check_count(f"fresh of {where}", declared.fresh, at_least=0)
+        check_count(f"fresh of {where}", declared.fresh, at_least=0)
         if declared.fresh > declared.promote:
             raise DeclarationError(
                 f"{where} wants {declared.fresh} promoted points with fresh seeds and promotes {declared.promote}; "
@@ -426,11 +433,6 @@ def _check_arms(where: str, arms: object) -> None:
         )
 
 
-def _check_count(name: str, count: object, at_least: int = 1) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < at_least:
-        raise DeclarationError(f"{name} must be a whole number of at least {at_least}, got {count!r}")
-
-
 def _is_open(steps: object) -> bool:
     """Whether a number of steps is still one of epochs or examples."""
     return isinstance(steps, TrainingLength)
@@ -439,56 +441,5 @@ def _is_open(steps: object) -> bool:
 def _checked_steps(name: str, steps: object, at_least: int = 1) -> object:
     """`steps`, a whole number or a length in epochs or examples. Raises DeclarationError."""
     if not _is_open(steps):
-        _check_count(name, steps, at_least)
+        check_count(name, steps, at_least)
     return steps
-
-
-def _check_workload(workload: Workload) -> None:
-    name = type(workload).__name__
-    if not isinstance(workload, Workload):
-        raise DeclarationError(f"a campaign needs an instance of a Workload subclass, like Digits(), got {workload!r}")
-    for attribute, example in (("batch_size", "64"), ("select_by", 'minimize("validation/loss")')):
-        if not hasattr(workload, attribute):
-            raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
-    check_methods(workload)
-    _check_count(f"{name}.batch_size", workload.batch_size)
-    _check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
-    processes = workload.data_workers
-    if processes != "auto" and (type(processes) is not int or not 0 <= processes <= MOST_DATA_WORKERS):
-        raise DeclarationError(
-            f'{name}.data_workers is a whole number from 0 to {MOST_DATA_WORKERS}, or "auto", got {processes!r}'
-        )
-    if workload.training_evaluation_examples is not None:
-        _check_count(f"{name}.training_evaluation_examples", workload.training_evaluation_examples)
-    if not isinstance(workload.select_by, Objective):
-        raise DeclarationError(
-            f'{name}.select_by is made by minimize("validation/loss") or maximize(...), got {workload.select_by!r}'
-        )
-    if workload.fitted_when is not None and not isinstance(workload.fitted_when, FitCriterion):
-        raise DeclarationError(
-            f'{name}.fitted_when is made by at_most("training/error_rate", 0.0), got {workload.fitted_when!r}'
-        )
-    _check_not_averaged(workload)
-
-
-def _check_not_averaged(workload: Workload) -> None:
-    name, apart = type(workload).__name__, workload.not_averaged
-    if not isinstance(apart, tuple | list) or not all(isinstance(one, str) for one in apart):
-        example = repr((apart,)) if isinstance(apart, str) else '("score", "positive")'
-        raise DeclarationError(f"{name}.not_averaged is a tuple of names of metrics, like {example}, got {apart!r}")
-    if apart and not workload.declares("split_metrics"):
-        raise DeclarationError(
-            f"{name}.not_averaged names {', '.join(map(repr, apart))}, which nothing would read: declare "
-            "split_metrics(self, each), or leave it out"
-        )
-    if workload.split_metrics_device not in ("cpu", "same"):
-        raise DeclarationError(
-            f"{name}.split_metrics_device is 'cpu', or 'same' for the device where the models train, got "
-            f"{workload.split_metrics_device!r}"
-        )
-    for declared, metric in (("select_by", workload.select_by), ("fitted_when", workload.fitted_when)):
-        if metric is not None and metric.measured.name in apart:
-            raise DeclarationError(
-                f"{name}.{declared} reads {metric.metric!r}, but not_averaged names {metric.measured.name!r}: it has "
-                "no mean and no curve; name a metric that split_metrics returns, or one that is averaged"
-            )

@@ -18,7 +18,24 @@ from tuner.errors import DeclarationError
 Batch = Any  # of one entry of Splits: a tuple of tensors [examples, ...], or what a dataset's examples collate to
 
 
-class Workload:
+class Trainable:
+    """What a campaign trains: a `Workload`, which this program trains, or an `OwnLoop`, which trains itself.
+
+    batch_size: examples in one training step; 0 where that is not known.
+    select_by: the validation metric that picks checkpoints and ranks trials, `minimize("validation/loss")`.
+    fitted_when: when the training set counts as fitted, `at_most("training/error_rate", 0.0)`; needed by a sweep.
+    """
+
+    batch_size: int
+    select_by: Objective
+    fitted_when: FitCriterion | None = None
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Facts about the data worth keeping with each launch: versions, digests, sizes. Plain JSON values."""
+        return {}
+
+
+class Workload(Trainable):
     """Subclass it and declare what is trained.
 
     batch_size: examples in one training step.
@@ -36,9 +53,6 @@ class Workload:
         it decays all of them, as torch does.
     """
 
-    batch_size: int
-    select_by: Objective
-    fitted_when: FitCriterion | None = None
     evaluation_batch_size: int = 1024
     training_evaluation_examples: int | None = None
     data_workers: int | Literal["auto"] = 0
@@ -112,10 +126,6 @@ class Workload:
         """
         raise NotImplementedError
 
-    def provenance(self) -> Mapping[str, Any]:
-        """Facts about the data worth keeping with each launch: versions, digests, sizes. Plain JSON values."""
-        return {}
-
     @property
     def augments(self) -> bool:
         """Whether the subclass declares an augmentation."""
@@ -126,30 +136,53 @@ class Workload:
         return getattr(type(self), hook) is not getattr(Workload, hook)
 
 
-def check_methods(workload: Workload) -> None:
+def own_kinds(workload: Trainable) -> list[type]:
+    """The user's own classes of a workload, its own class first; none where it was made by calling one of ours."""
+    kinds = [kind for kind in type(workload).__mro__ if issubclass(kind, Trainable)]
+    return [kind for kind in kinds if kind.__module__.partition(".")[0] != "tuner"]
+
+
+def words_of(kind: type[Trainable]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The attributes and the methods that a subclass of `kind` may declare, those of its bases first."""
+    kinds = [one for one in reversed(kind.__mro__) if issubclass(one, Trainable)]
+    attributes = dict.fromkeys(name for one in kinds for name in one.__annotations__)
+    methods = dict.fromkeys(
+        name
+        for one in kinds
+        for name, value in vars(one).items()
+        if inspect.isfunction(value) and not name.startswith("_") and name != "declares"
+    )
+    return tuple(attributes), tuple(methods)
+
+
+def check_methods(workload: Trainable, kind: type[Trainable] = Workload) -> None:
     """Raise DeclarationError where a subclass has something that cannot be called by the name of a method."""
-    for name, method in vars(Workload).items():
-        if inspect.isfunction(method) and not callable(given := getattr(workload, name)):
-            takes = ", ".join(inspect.signature(method).parameters)
+    for name in words_of(kind)[1]:
+        if not callable(given := getattr(workload, name)):
+            takes = ", ".join(inspect.signature(getattr(kind, name)).parameters)
             raise DeclarationError(
                 f"{type(workload).__name__}.{name} is a {type(given).__name__}, and must be a method: "
                 f"def {name}({takes})"
             )
 
 
-def misspelt(workload: Workload) -> dict[str, str]:
-    """Names that a subclass declares and nothing reads, and which attribute or method of Workload each may mean.
+def misspelt(workload: Trainable, kind: type[Trainable] = Workload) -> dict[str, str]:
+    """Names that a subclass declares and nothing reads, and which attribute or method of `kind` each may mean.
 
     Only what the subclass does not declare can be meant, by a method a method: `losses` beside `loss`, and
     `length = 128`, are names of the user's own.
     """
-    kinds = [kind for kind in type(workload).__mro__ if issubclass(kind, Workload) and kind is not Workload]
-    own = {name: callable(value) for kind in kinds for name, value in vars(kind).items() if not name.startswith("_")}
-    methods = [name for name, value in vars(Workload).items() if callable(value) and not name.startswith("_")]
-    hooks = dict.fromkeys(Workload.__annotations__, False) | dict.fromkeys(methods, True)
+    own = {
+        name: callable(value)
+        for one in own_kinds(workload)
+        for name, value in vars(one).items()
+        if not name.startswith("_")
+    }
+    attributes, methods = words_of(kind)
+    hooks = dict.fromkeys(attributes, False) | dict.fromkeys(methods, True)
     found = {}
     for name, is_method in sorted(own.items()):
         alike = [hook for hook, method in hooks.items() if method is is_method and hook not in own]
-        if not hasattr(Workload, name) and (close := get_close_matches(name, alike, n=1, cutoff=0.85)):
+        if not hasattr(kind, name) and (close := get_close_matches(name, alike, n=1, cutoff=0.85)):
             found[name] = close[0]
     return found

@@ -8,7 +8,7 @@ import logging
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 from tuner.design.trial import Trial
 from tuner.errors import NotFusible
@@ -26,8 +26,8 @@ from tuner.fused.fusion import (
 )
 from tuner.records import Claim, Recorder, State, TrialRecord, TrialUpdate
 from tuner.training.endings import is_out_of_memory
-from tuner.training.engine import Engine, Fusion
-from tuner.training.supervisor import OnStep, Supervisor
+from tuner.training.engine import Engine, Fusion, OnStep, Trainer
+from tuner.training.setup import TrainingSetup
 
 _log = logging.getLogger(__name__)
 MOST_COMPARED = 64  # of a shape, where no two models are alike
@@ -42,7 +42,7 @@ class TrainingGroup:
     """
 
     claims: Sequence[Claim]
-    supervisor: Supervisor
+    trainer: Trainer
     fusion: Fusion | None = None
     updates: Sequence[TrialUpdate] = ()
 
@@ -50,16 +50,16 @@ class TrainingGroup:
 class FusionPlanner:
     """Decides which claimed trials of one study train together, as the machine says and as keeps their bits."""
 
-    def __init__(self, job: Job, engine: Engine[Any], recorder: Recorder, on_step: OnStep) -> None:
+    def __init__(self, job: Job, engine: Engine, recorder: Recorder, on_step: OnStep) -> None:
         machine = job.workload.machine
         self.fuse: Fuse = machine.fuse if engine.promises.fusing or isinstance(machine.fuse, int) else "off"
         self.worker_count = machine.worker_count or 1  # processes that train this study
         self.ledger = job.ledger
         self.row = job.row
-        self.setup = engine.setup
+        self.setup = cast(TrainingSetup, engine.setup)  # read only where trials may train together
         self.recorder = recorder
         self.on_step = on_step
-        self.alone = Supervisor(engine, recorder, on_step)
+        self.alone = engine.trainer(recorder, on_step)
         self.recorded = RecordedFusions(job.ledger, job.row, engine.setup.numerics)
         self._promised = engine.promises.fusing
         self._checked: set[str] = set()
@@ -103,7 +103,7 @@ class FusionPlanner:
         claims = self._only(claims, claims[: fusion.num_trials])
         if fusion.num_trials == 1:
             return TrainingGroup(claims, self.alone)
-        return TrainingGroup(claims, Supervisor(Fused(self.setup), self.recorder, self.on_step), fusion)
+        return TrainingGroup(claims, Fused(self.setup).trainer(self.recorder, self.on_step), fusion)
 
     def can_go_on(self, group: TrainingGroup, error: Exception) -> bool:
         """Whether the trials of a group that could not train together can train in smaller groups from now on.
@@ -131,7 +131,7 @@ class FusionPlanner:
 
     def note_trained(self, group: TrainingGroup) -> None:
         """Record how a group was trained, and with which result of the self-check."""
-        engine = group.supervisor.engine
+        engine = group.trainer.engine
         if group.fusion is None or not isinstance(engine, Fused):
             return
         if engine.unlike and not self._unlike:

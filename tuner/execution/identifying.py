@@ -7,14 +7,16 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from tuner.design.identity import Identity, changed_losses, changed_weights, changes, identity_from
+from tuner.delegated.looks import first_look_at, first_point
+from tuner.delegated.setup import LoopSetup
+from tuner.design.identity import Identity, InitialWeights, changed_losses, changed_weights, changes, identity_from
 from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
-from tuner.design.workload import Workload
+from tuner.design.workload import Trainable, Workload, own_kinds
 from tuner.errors import StudyChanged
 from tuner.sources.bytecode import definitions_of_class, file_of_class
 from tuner.sources.places import kind_of
@@ -24,7 +26,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.arguments import arguments_of
 from tuner.training.data_digests import check_repeatable_data, data_digests
 from tuner.training.first_look import check_repeatable_weights, first_look, points_of_architectures
-from tuner.training.setup import Data, TrainingSetup
+from tuner.training.setup import Data, StudySetup, TrainingSetup
 from tuner.training.workload_digests import plain_settings, weaker_fingerprint
 
 _log = logging.getLogger(__name__)
@@ -49,9 +51,9 @@ class Identifier:
     digest, DeclarationError for code that cannot be read.
     """
 
-    def __init__(self, workload: Workload, study_file: Path | None = None) -> None:
+    def __init__(self, workload: Trainable, study_file: Path | None = None) -> None:
         self.workload = workload
-        root = study_file or file_of_class(type(workload))
+        root = study_file or next(map(file_of_class, own_kinds(workload)), None)
         self._arguments = arguments_of(workload, root.resolve().parent if root else None)
         self._plain = plain_settings(workload)
         self._reached = Reached(root)
@@ -62,6 +64,7 @@ class Identifier:
         self._reached.refuse_stale_modules()
         for kind in type(workload).__mro__:
             self._reached.from_text |= definitions_of_class(kind)
+        self._data: Data | None = None
         self._data_seen = Seen()
         self._seconds = 0.0
         self._of_studies: dict[str, list[MoreCode]] = {}
@@ -71,7 +74,7 @@ class Identifier:
         """The data that `data()` returns; the code that runs for it belongs to the workload."""
         started = time.perf_counter()
         with watched(self._data_seen):
-            found = Data.of(self.workload, device)
+            found = Data.of(cast(Workload, self.workload), device)
         self._seconds = time.perf_counter() - started
         self._reached.add_seen(self._data_seen)
         self._data = found
@@ -81,7 +84,7 @@ class Identifier:
     def whole(self) -> Identity:
         """The identity that all studies of the campaign share; needs `data` before."""
         started = time.perf_counter()
-        digests = data_digests(self._data)
+        digests = {} if self._data is None else data_digests(self._data)
         _tell_cost("the digests of the data", time.perf_counter() - started)
         return Identity(self._reached.code, self._arguments.values, digests, self._reached.packages)
 
@@ -96,34 +99,43 @@ class Identifier:
 
     def weaker_fingerprint(self) -> str:
         """The fingerprint as tuner 0.1 made it."""
-        return weaker_fingerprint(self.workload, self._data, self._plain)
+        return "" if self._data is None else weaker_fingerprint(cast(Workload, self.workload), self._data, self._plain)
 
-    def of_study(self, setup: TrainingSetup, points: Sequence[Mapping[str, Any]] | None) -> Identity:
+    def of_study(self, setup: StudySetup, points: Sequence[Mapping[str, Any]] | None) -> Identity:
         """The whole identity of a study. points: where its initial weights are compared; by default they are chosen."""
         started = time.perf_counter()
-        chosen = points_of_architectures(setup.study, self.workload) if points is None else points
-        place = repr((list(chosen), setup.study.augment))
-        tried = place in self._tried
-        seen = self._tried.setdefault(place, Seen())
-        weights = first_look(setup, chosen, seen, tried=tried)
+        weights, seen = self._looked(setup, points)
         self._of_studies[setup.study.name] = more = self._more(seen, setup.study)
         if len(self._of_studies) == 1:
             self._refuse_other_files()
-        _tell_cost(f"a first look at {len(chosen)} models of {setup.study.name}", time.perf_counter() - started)
+        _tell_cost(f"a first look at {len(weights)} models of {setup.study.name}", time.perf_counter() - started)
         return self._with(more, weights)
 
-    def check_repeatable(self, setup: TrainingSetup, looked_at: Identity) -> None:
+    def _looked(
+        self, setup: StudySetup, points: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[Sequence[InitialWeights], Seen]:
+        """The initial weights at some points, and the code that ran for them."""
+        torchs, workload = cast(TrainingSetup, setup), cast(Workload, self.workload)
+        chosen = points_of_architectures(setup.study, workload) if points is None else points
+        place = repr((list(chosen), setup.study.augment))
+        tried = place in self._tried
+        seen = self._tried.setdefault(place, Seen())
+        return first_look(torchs, chosen, seen, tried=tried), seen
+
+    def check_repeatable(self, setup: StudySetup, looked_at: Identity) -> None:
         """Raise WorkloadError when data() or model() return something else at a second call."""
+        if self._data is None:
+            return
         num_bytes = sum(split.num_bytes or 0 for split in (self._data.training, self._data.validation))
         name = type(self.workload).__name__
         if self._seconds <= LONGEST_CALL and num_bytes <= LARGEST_DATA:
-            check_repeatable_data(self.workload, self._data, looked_at.data)
+            check_repeatable_data(cast(Workload, self.workload), self._data, looked_at.data)
         else:
             _log.warning(
                 "%s.data() took %.0f s for %.1f GB and is not called a second time, so it is not known whether it "
                 "gives the same data again", name, self._seconds, num_bytes / 1e9,
             )  # fmt: skip
-        check_repeatable_weights(setup, looked_at.weights)
+        check_repeatable_weights(cast(TrainingSetup, setup), looked_at.weights)
 
     def more_code(self, study: str) -> list[MoreCode]:
         """The code that ran only for the models of a study."""
@@ -173,8 +185,24 @@ class Identifier:
             raise StudyChanged(f"{label} was changed while the study was loaded; launch again")
 
 
+class LoopIdentifier(Identifier):
+    """Identifies a workload that trains itself: by its code and arguments, and by what its first steps show.
+
+    Its data are its own: what they give is seen in the curve of the first look.
+    """
+
+    def _looked(
+        self, setup: StudySetup, points: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[Sequence[InitialWeights], Seen]:
+        loops = cast(LoopSetup, setup)
+        point = points[0] if points else first_point(loops)
+        look = first_look_at(loops, point)
+        under = loops.numerics.text
+        return [InitialWeights(dict(point), look.weights, under, look.curve_digest, under)], look.seen
+
+
 def changed_since(
-    row: StudyRow, identifier: Identifier, setup: TrainingSetup, *, test: bool = False, beginning: bool = False
+    row: StudyRow, identifier: Identifier, setup: StudySetup, *, test: bool = False, beginning: bool = False
 ) -> list[str]:
     """The differences from the start of a study, in words.
 

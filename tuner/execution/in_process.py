@@ -56,7 +56,7 @@ class InProcess:
                     return
                 with study.training(claims) as group:
                     try:
-                        group.updates = group.supervisor.train(group.claims)
+                        group.updates = group.trainer.train(group.claims)
                     except (NotFusible, RuntimeError, MemoryError) as error:
                         if not study.planner.can_go_on(group, error):
                             raise

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.fused.fusion import look_at
 from tuner.training.engine import Asked, Engine, Fusion, Inspection
+from tuner.training.setup import TrainingSetup
 
 
 def inspect(  # noqa: PLR0913 - keywords with defaults
@@ -42,10 +43,10 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
     return replace(found, fusion=_look_at_fusion(engine, trials)) if fusion else found
 
 
-def _look_at_fusion(engine: Engine[Any], trials: Sequence[Trial]) -> Fusion:
+def _look_at_fusion(engine: Engine, trials: Sequence[Trial]) -> Fusion:
     if not engine.promises.fusing:
         return Fusion(1, "the engine of this study trains each trial for itself")
-    return look_at(engine.setup, trials)
+    return look_at(cast(TrainingSetup, engine.setup), trials)
 
 
 def _trained_at_a_time(loaded: LoadedWorkload, study: Study) -> int:

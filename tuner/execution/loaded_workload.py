@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
+from tuner.delegated.engine import Delegated
+from tuner.delegated.first_steps import Looks
+from tuner.delegated.setup import LoopSetup
 from tuner.design.hyperparameters import Value
 from tuner.design.identity import Identity
+from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Workload
-from tuner.execution.identifying import Identifier
+from tuner.design.workload import Trainable
+from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
 from tuner.records import Promises
@@ -22,7 +26,7 @@ from tuner.training.alone import Alone
 from tuner.training.engine import Engine, EngineMaker
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
-from tuner.training.setup import Data, TrainingSetup
+from tuner.training.setup import Data, StudySetup, TrainingSetup
 from tuner.training.workload_digests import workload_parts
 
 
@@ -36,18 +40,21 @@ class LoadedWorkload:
     The data are read when they are first needed. study_file: where the workload is declared; by default the file of
     its class. Raises WorkloadError for a workload with an argument that has no digest, before any of its methods runs.
 
-    engine: how its trials are trained, by whichever backend and in whichever process; by default in torch.
+    engine: how its trials are trained, by whichever backend and in whichever process; by default in torch, or by the
+    loop of a workload that has its own. looks: what first looks at such a loop have shown.
     inspected: what was inspected in this process and is not inspected again (see `training.engine.Asked`).
     """
 
     def __init__(
-        self, workload: Workload, machine: Machine, study_file: Path | None = None, engine: EngineMaker = Alone
+        self, workload: Trainable, machine: Machine, study_file: Path | None = None, engine: EngineMaker | None = None
     ) -> None:
         self.workload = workload
-        self.engine = engine
+        self.engine = engine or engine_of(workload)
         self.machine = machine
         self.study_file = study_file
-        self.identifier = Identifier(workload, study_file)
+        kind = LoopIdentifier if isinstance(workload, OwnLoop) else Identifier
+        self.identifier = kind(workload, study_file)
+        self.looks = Looks()
         self.device: torch.device = choose_device(machine.device)
         self.inspected: set[tuple[object, ...]] = set()
         prepare_numerics(self.device, machine.threads)
@@ -57,7 +64,7 @@ class LoadedWorkload:
         """Write checkpoints to this folder from now on; processes that start later do so, too."""
         self.machine = replace(self.machine, checkpoint_root=checkpoint_root)
 
-    def engine_for(self, study: Study) -> Engine[Any]:
+    def engine_for(self, study: Study) -> Engine:
         """The engine of a study, as it inspects and as it promises; a backend makes its own, which trains."""
         return self.engine(self.setup(study))
 
@@ -69,15 +76,20 @@ class LoadedWorkload:
     def data(self) -> Data:
         return self.identifier.data(self.device)
 
+    def _know_data(self) -> None:
+        """Read the data, without which a workload is not known; those of an own loop are its own."""
+        if not isinstance(self.workload, OwnLoop):
+            _ = self.data
+
     @property
     def num_examples(self) -> int | None:
-        """Of the training split; None for a stream, which has no epochs."""
-        return self.data.training.indexed
+        """Of the training split; None for a stream, which has no epochs, and for an own loop."""
+        return None if isinstance(self.workload, OwnLoop) else self.data.training.indexed
 
     @cached_property
     def identity(self) -> Identity:
         """What the workload is, as far as all studies of a campaign share it."""
-        _ = self.data  # without which nothing is known
+        self._know_data()
         return self.identifier.whole
 
     @cached_property
@@ -91,7 +103,7 @@ class LoadedWorkload:
 
     def weaker_fingerprint(self) -> str:
         """The fingerprint that tuner 0.1 would give the workload: for the studies that it started."""
-        _ = self.data
+        self._know_data()
         return self.identifier.weaker_fingerprint()
 
     def identity_of(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
@@ -113,25 +125,32 @@ class LoadedWorkload:
 
     def finder(self, ledger: Ledger, study: Study) -> PrefixFinder:
         """Looks up the prefixes that trials of a study may start from here."""
-        _ = self.data
+        self._know_data()
         known = numerics(self.device, self.machine.profile, self.identifier.packages)
         return PrefixFinder(ledger, study, self.fingerprint(study), known, self.machine.allow_inexact)
 
     def setup(
         self, study: Study, place: str = "inspection", stop: Callable[[], bool] = _never, fingerprint: str = ""
-    ) -> TrainingSetup:
+    ) -> StudySetup:
         """What all trials of a study share in training. place: the folder of its checkpoints below the root."""
-        return TrainingSetup(
-            study=study,
-            workload=self.workload,
-            data=self.data,
-            device=self.device,
-            checkpoint_root=self.machine.checkpoint_root,
-            checkpoint_place=place,
-            commit_seconds=self.machine.commit_seconds,
-            profile=self.machine.profile,
-            stop=stop,
-            fingerprint=fingerprint,
-            packages=self.identifier.packages,
-            trainers=self.machine.worker_count or 1,
-        )
+        shared: dict[str, Any] = {
+            "study": study,
+            "workload": self.workload,
+            "device": self.device,
+            "checkpoint_root": self.machine.checkpoint_root,
+            "checkpoint_place": place,
+            "commit_seconds": self.machine.commit_seconds,
+            "profile": self.machine.profile,
+            "stop": stop,
+            "fingerprint": fingerprint,
+            "packages": self.identifier.packages,
+            "trainers": self.machine.worker_count or 1,
+        }
+        if isinstance(self.workload, OwnLoop):
+            return LoopSetup(**shared, looks=self.looks)
+        return TrainingSetup(**shared, data=self.data)
+
+
+def engine_of(workload: Trainable) -> EngineMaker:
+    """The engine that trains a workload, unless another one is asked for."""
+    return Delegated if isinstance(workload, OwnLoop) else Alone

@@ -5,17 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.design.workload import Workload
+from tuner.design.workload import Trainable
 from tuner.execution.identifying import changed_since
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.records import Claim, Measurement, Promises, TrialRecord, TrialUpdate
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
-from tuner.training.alone import Alone
 from tuner.training.engine import EngineMaker
-from tuner.training.setup import TrainingSetup
-from tuner.training.supervisor import Supervisor
+from tuner.training.setup import StudySetup
 
 NEVER = 1e9  # seconds between commits
 
@@ -48,12 +46,12 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     ledger: Ledger,
     row: StudyRow,
     number: int,
-    workload: Workload,
+    workload: Trainable,
     *,
     device: str | None = None,
     threads: int = 1,
     study_file: Path | None = None,
-    engine: EngineMaker = Alone,
+    engine: EngineMaker | None = None,
     tell: Callable[[str], None] = lambda words: None,
 ) -> Replay:
     """Train trial `number` of a study again and compare every value of its curves. Writes nothing that stays.
@@ -68,12 +66,14 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
         machine = Machine(Path(folder), device, threads, commit_seconds=NEVER)
         loaded = LoadedWorkload(workload, machine, study_file, engine)
         setup = loaded.setup(row.study, "replay")
-        trainer = engine(setup)
-        causes = _causes(record, setup, trainer.promises, changed_since(row, loaded.identifier, setup, beginning=True))
-        for words in (*causes, *_about(record, trainer.promises)):
+        trained_by = loaded.engine(setup)
+        causes = _causes(
+            record, setup, trained_by.promises, changed_since(row, loaded.identifier, setup, beginning=True)
+        )
+        for words in (*causes, *_about(record, trained_by.promises)):
             tell(words)
-        trainer.settle(trial)
-        Supervisor(trainer, recorder).train([Claim(record.trial_id, 1, trial, 1)])
+        trained_by.settle(trial)
+        trained_by.trainer(recorder, lambda claim, step: None).train([Claim(record.trial_id, 1, trial, 1)])
     return replace(_compared(ledger, row, record, recorder.measurements), causes=tuple(causes))
 
 
@@ -91,7 +91,7 @@ def _about(record: TrialRecord, promises: Promises) -> list[str]:
     return told
 
 
-def _causes(record: TrialRecord, setup: TrainingSetup, promises: Promises, changed: Sequence[str]) -> list[str]:
+def _causes(record: TrialRecord, setup: StudySetup, promises: Promises, changed: Sequence[str]) -> list[str]:
     """Why the bits may differ: another workload, or other Numerics."""
     before = record.numerics.values if record.numerics else {}
     now = setup.numerics.values

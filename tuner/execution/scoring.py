@@ -6,9 +6,10 @@ scored for one candidate after another becomes a second validation split.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tuner.design.seeds import derived_seed
-from tuner.design.workload import Workload
+from tuner.design.workload import Trainable
 from tuner.errors import DeclarationError, StorageError, StudyChanged
 from tuner.execution.identifying import changed_since
 from tuner.execution.loaded_workload import LoadedWorkload
@@ -22,7 +23,7 @@ from tuner.training.evaluation import evaluate
 from tuner.training.extra_state import load_weights
 from tuner.training.models import build_model
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
-from tuner.training.setup import split_of
+from tuner.training.setup import TrainingSetup, split_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def recorded_score(ledger: Ledger, campaign: str) -> FinalScore | None:
 
 
 def scored_once(
-    ledger: Ledger, chosen: Chosen, workload: Workload, machine: Machine, study_file: Path | None = None
+    ledger: Ledger, chosen: Chosen, workload: Trainable, machine: Machine, study_file: Path | None = None
 ) -> FinalScore:
     """The score of the campaign: the recorded one, whatever it was made of; else it is made now, and recorded.
 
@@ -61,7 +62,7 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
     trial = record.readable_trial()
     if chosen.checkpoint is None:
         raise StorageError(f"trial {record.number} has no checkpoint of its best step {chosen.step:,} any more")
-    setup, device = loaded.setup(study), loaded.device
+    setup, device = cast(TrainingSetup, loaded.setup(study)), loaded.device
     changed = changed_since(chosen.row, loaded.identifier, setup, test=True)
     if changed:
         raise StudyChanged(
@@ -69,7 +70,7 @@ def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:
             f"({'; '.join(changed)}); its score would be that of another model, or of other data: undo the change, "
             "then score"
         )
-    test, workload = loaded.data.test, loaded.workload
+    test, workload = loaded.data.test, setup.workload
     if test is None:
         name = type(workload).__name__
         raise DeclarationError(

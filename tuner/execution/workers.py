@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 
@@ -130,13 +130,14 @@ def best_worker_count(job: Job) -> int:
     loaded = job.workload
     engine = loaded.engine_for(job.row.study)
     if engine.promises.fusing:
-        left = remaining_work(job.ledger, job.row, engine.setup, fused=loaded.machine.fuse != "off")
+        setup = cast(TrainingSetup, engine.setup)
+        left = remaining_work(job.ledger, job.row, setup, fused=loaded.machine.fuse != "off")
     else:
         left = priced_work(job, engine)
     return num_processes(left, loaded.device)
 
 
-def priced_work(job: Job, engine: Engine[Any]) -> Remaining:
+def priced_work(job: Job, engine: Engine) -> Remaining:
     """Estimate the work by the price that the engine gives a trial; no time where it gives none."""
     left = trials_of([one for one in job.ledger.trials(job.row.study_id) if not one.state.finished])
     price = engine.inspect(left[:1], Asked(job.workload.inspected, None, price=True)).price if left else None

@@ -8,10 +8,11 @@ from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.likeness import difference_of, largest_kind
 from tuner.fused.making import make_group
 from tuner.fused.obstacles import refusal
-from tuner.records import Promises
+from tuner.records import Promises, Recorder
 from tuner.training.alone import Alone, CohortOfOne
-from tuner.training.engine import Asked, Inspection, Measured
+from tuner.training.engine import Asked, Inspection, Measured, OnStep
 from tuner.training.setup import TrainingSetup
+from tuner.training.supervisor import Supervisor
 from tuner.training.trial_run import TrialRun
 
 
@@ -40,6 +41,10 @@ class Fused:
     def settle(self, trial: Trial) -> None:
         """As for a trial alone."""
         self._alone.settle(trial)
+
+    def trainer(self, recorder: Recorder, on_step: OnStep) -> Supervisor:
+        """A supervisor of trials that train together."""
+        return Supervisor(self, recorder, on_step)
 
     def trainee(self, trial: Trial) -> TrialRun:
         """The trial before its first step."""

@@ -29,7 +29,7 @@ def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[st
     """Part to value, as declared today for round `number`: batch size, optimizer, schedule, families, code, data."""
     declared = {
         "batch_size": str(campaign.workload.batch_size),
-        "optimizer": campaign.optimizer,
+        "optimizer": str(campaign.optimizer),
         "schedule": f"{campaign.schedule_family}, warmup {campaign.warmup_in_words}",
     }
     space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)

@@ -67,8 +67,10 @@ class SweepPlan:
         return self.campaign.evaluations
 
     @property
-    def optimizer(self) -> str:
-        return str(self.sweep.optimizer or self.campaign.optimizer)
+    def optimizer(self) -> str | None:
+        """That of the sweep, or of the campaign; None where the loop makes its own."""
+        optimizer: str | None = self.sweep.optimizer or self.campaign.optimizer
+        return optimizer
 
     @property
     def digest(self) -> str:

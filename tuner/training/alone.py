@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from tuner.design.trial import Trial
-from tuner.records import Promises
+from tuner.records import Promises, Recorder
 from tuner.training.determinism import settle_determinism
-from tuner.training.engine import Asked, Inspection, Measured
+from tuner.training.engine import Asked, Inspection, Measured, OnStep
 from tuner.training.inspection import inspected
 from tuner.training.numerics import is_repeatable
 from tuner.training.setup import TrainingSetup
+from tuner.training.supervisor import Supervisor
 from tuner.training.trial_run import TrialRun
 
 
@@ -33,6 +34,10 @@ class Alone:
     def settle(self, trial: Trial) -> None:
         """Allow operations without a deterministic kernel where the trial cannot be trained without."""
         settle_determinism(self.setup, trial)
+
+    def trainer(self, recorder: Recorder, on_step: OnStep) -> Supervisor:
+        """A supervisor of trials that train one at a time."""
+        return Supervisor(self, recorder, on_step)
 
     def trainee(self, trial: Trial) -> TrialRun:
         """The trial before its first step, with digests of its initial weights and its first loss."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.design.workload import Workload
+from tuner.design.workload import Trainable, own_kinds
 from tuner.errors import WorkloadError
 from tuner.sources.definitions import DECIDES_NO_BITS
 from tuner.training.value_digests import NoDigest, closed_over, is_found_by_name, value_digest
@@ -23,7 +23,7 @@ class Arguments:
     modules: tuple[str, ...]
 
 
-def arguments_of(workload: Workload, folder: Path | None = None) -> Arguments:
+def arguments_of(workload: Trainable, folder: Path | None = None) -> Arguments:
     """What `Net(width=64, activation=nn.ReLU, config=Config(...))` was made with.
 
     Call this before the workload is used, since its methods may count or remember in attributes. A value without a
@@ -40,15 +40,16 @@ def _name(item: tuple[str, Any]) -> str:
     return item[0]
 
 
-def _attributes(workload: Workload) -> Iterator[tuple[str, Any]]:
+def _attributes(workload: Trainable) -> Iterator[tuple[str, Any]]:
     """Those of the instance, in slots too; and what its class closes over or was given from outside its source."""
     held = vars(workload) if hasattr(workload, "__dict__") else {}
     yield from ((name, value) for name, value in held.items() if name not in DECIDES_NO_BITS)
+    own = own_kinds(workload)
     for kind in type(workload).__mro__:
         for slot in _slots(kind):
             if hasattr(workload, slot) and slot != "__dict__":
                 yield slot, getattr(workload, slot)
-        if not issubclass(kind, Workload) or kind is Workload:
+        if kind not in own:
             continue
         for name, value in vars(kind).items():
             inner = value.__func__ if isinstance(value, classmethod | staticmethod) else value
@@ -70,7 +71,7 @@ _REPRS = {kind.__repr__ for kind in (bool, int, float, str, type(None))}
 class _Told:
     """The description of each attribute; `modules` define the classes and functions among them."""
 
-    def __init__(self, workload: Workload, folder: Path | None) -> None:
+    def __init__(self, workload: Trainable, folder: Path | None) -> None:
         self.workload = workload
         self.folder = folder
         self.modules: set[str] = set()

@@ -13,12 +13,13 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from tuner.design.trial import Trial
-from tuner.records import GroupRecord, Numerics, PrefixKey, Price, Promises
-from tuner.training.setup import TrainingSetup
+from tuner.records import Claim, GroupRecord, Numerics, PrefixKey, Price, Promises, Recorder, TrialUpdate
+from tuner.training.setup import StudySetup, TrainingSetup
 from tuner.training.stability import Divergence
 
 Measured = dict[str, float]  # value by name, "validation/loss" say
 Weights = dict[str, torch.Tensor]
+OnStep = Callable[[Claim, int], None]
 
 
 class Trainee(Protocol):
@@ -165,14 +166,28 @@ class Inspection:
 T = TypeVar("T", bound=Trainee)
 
 
-class Engine(Protocol[T]):
-    """The one door to a way of training, whose trainees are of one class. Made from the setup of a study, cheaply."""
+class Trainer(Protocol):
+    """Trains claimed trials to their ends, and has what happens to them recorded."""
+
+    @property
+    def engine(self) -> "Engine": ...
+
+    def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
+        """The last update of each trial, in order; RUNNING where it was stopped and can go on.
+
+        A trial without an update was not trained. Raises LeaseLost when another worker owns the only trial.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """The one door to a way of training. Made from the setup of a study, cheaply."""
 
     @property
     def promises(self) -> Promises: ...
 
     @property
-    def setup(self) -> TrainingSetup: ...
+    def setup(self) -> StudySetup: ...
 
     def inspect(self, trials: Sequence[Trial], asked: Asked) -> Inspection:
         """Try whatever can be wrong before it is trained, and answer what is asked, except the fusion. Writes nothing.
@@ -185,6 +200,17 @@ class Engine(Protocol[T]):
         """Settle what this process needs before such a trial is trained in it; called often, so cheap when done."""
         ...
 
+    def trainer(self, recorder: Recorder, on_step: OnStep) -> Trainer:
+        """What trains the trials that this process claims; `on_step` is called every few steps."""
+        ...
+
+
+class StepEngine(Engine, Protocol[T]):
+    """An engine whose trainees, all of one class, the supervisor trains step by step."""
+
+    @property
+    def setup(self) -> TrainingSetup: ...
+
     def trainee(self, trial: Trial) -> T:
         """The trial before its first step. Raises the errors of the user's code."""
         ...
@@ -194,4 +220,4 @@ class Engine(Protocol[T]):
         ...
 
 
-EngineMaker = Callable[[TrainingSetup], Engine[Any]]  # a way of training, before its study is known
+EngineMaker = Callable[[Any], Engine]  # a way of training, before its study is known

@@ -17,7 +17,7 @@ from tuner.training.checkpoints import CheckpointFolder, read_state, read_weight
 from tuner.training.endings import is_out_of_memory, raise_lost_device
 from tuner.training.engine import Measured, Trainee, Weights
 from tuner.training.saving import Write
-from tuner.training.setup import TrainingSetup
+from tuner.training.setup import StudySetup
 from tuner.training.stacked_states import stacked_states
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Logbook:
     the evaluation of its step.
     """
 
-    def __init__(self, setup: TrainingSetup, claim: Claim, trainee: Trainee) -> None:
+    def __init__(self, setup: StudySetup, claim: Claim, trainee: Trainee) -> None:
         self.setup = setup
         self.claim = claim
         self.trainee = trainee
@@ -265,7 +265,7 @@ class SharedFiles:
     first trial make the names of its files its own.
     """
 
-    def __init__(self, setup: TrainingSetup, first: Claim) -> None:
+    def __init__(self, setup: StudySetup, first: Claim) -> None:
         place = f"{setup.checkpoint_place}/{GROUP_FOLDER}{first.trial.number:05d}"
         self.root = setup.checkpoint_root
         self.folder = CheckpointFolder(self.root, place, first.fence)

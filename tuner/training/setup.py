@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -12,7 +12,7 @@ from tuner.design.data import Splits, Stream
 from tuner.design.hyperparameters import Value
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.workload import Workload
+from tuner.design.workload import Trainable, Workload
 from tuner.errors import WorkloadError
 from tuner.records import Numerics
 from tuner.system import num_cores
@@ -83,6 +83,43 @@ def _check_data(workload: Workload, splits: Splits, training: Split, validation:
                 f"the {split} split of {name} is a stream of no known length, and an evaluation reads it to its end: "
                 "say where that is, Stream(at, length=10_000)"
             )
+
+
+class StudySetup(Protocol):
+    """What all trials of a study share on this machine, whoever trains them; the names are those of `TrainingSetup`."""
+
+    @property
+    def study(self) -> Study: ...
+
+    @property
+    def workload(self) -> Trainable: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def checkpoint_root(self) -> Path: ...
+
+    @property
+    def checkpoint_place(self) -> str: ...
+
+    @property
+    def commit_seconds(self) -> float: ...
+
+    @property
+    def profile(self) -> Profile: ...
+
+    @property
+    def stop(self) -> Callable[[], bool]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def packages(self) -> Mapping[str, str]: ...
+
+    @property
+    def numerics(self) -> Numerics: ...
 
 
 @dataclass(frozen=True, slots=True)

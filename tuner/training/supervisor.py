@@ -1,70 +1,36 @@
 """The supervisor: trains a cohort to its evaluations, evaluates, keeps the best weights, and commits by the clock."""
 
-import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
-from tuner.errors import Interrupted, LeaseLost, NotFusible, Unreachable
+from tuner.errors import Interrupted, NotFusible
 from tuner.records import Claim, Recorder, State, TrialUpdate
+from tuner.training.committing import Committing, Outcome
 from tuner.training.denormals import denormals_as_zero
 from tuner.training.endings import ending, is_out_of_memory, raise_lost_device
-from tuner.training.engine import Cohort, Engine, Measured
+from tuner.training.engine import Cohort, Measured, OnStep, StepEngine
 from tuner.training.logbook import Logbook, SharedFiles
 from tuner.training.randomness import callers_generators_restored
-from tuner.training.saving import BACKGROUND_BYTES, BackgroundSaver, Copies, num_bytes
 
 CHECK_STEPS = 50  # losses are read back and checked at least this often
-MOST_PENDING = 200_000  # measurements kept in memory while the database is away
-
-logger = logging.getLogger(__name__)
-OnStep = Callable[[Claim, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What is to be recorded of one trial; `update` where no file is to be written for it."""
-
-    book: Logbook
-    state: State
-    reason: str = ""
-    update: TrialUpdate | None = None
-
-    @classmethod
-    def failed(cls, book: Logbook, state: State, reason: str) -> "_Outcome":
-        """The end of a trial by an error: it stays as it was committed."""
-        return cls(book, state, reason, book.failed(state, reason))
-
-    @property
-    def saves(self) -> bool:
-        """Whether the whole state of the trial is saved."""
-        return self.update is None and self.state is not State.INFEASIBLE
-
-
-class Supervisor:
+class Supervisor(Committing):
     """Trains claimed trials of one study by an engine, and commits what happens to a recorder.
 
     `on_step(claim, step)` is called every few steps. Errors of the user's code end the trial; errors of the machine
     are raised, and the trial goes on later.
     """
 
-    def __init__(self, engine: Engine[Any], recorder: Recorder, on_step: OnStep = lambda claim, step: None) -> None:
-        self.engine = engine
-        self.setup = engine.setup
-        self.recorder = recorder
+    def __init__(self, engine: StepEngine[Any], recorder: Recorder, on_step: OnStep = lambda claim, step: None) -> None:
+        super().__init__(engine.setup, recorder)
+        self.engine: StepEngine[Any] = engine
         self.on_step = on_step
         self.evaluation_steps = self.setup.study.budget.evaluation_steps
-        self.copies = Copies()
-        self.saver = BackgroundSaver()
-        self.books: list[Logbook] = []  # of the cohort, by place
         self.stops: list[int] = []  # the step at which each member is looked at next
-        self.cohort: Cohort | None = None
-        self.shared: SharedFiles | None = None
-        self.ended: dict[int, TrialUpdate] = {}  # the last update of each trial, by its id
-        self.committed_at = 0.0
 
     def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
         """Train the trials to their ends, to their divergence, or to where the setup says stop.
@@ -79,7 +45,7 @@ class Supervisor:
         with self._books_closed_after():
             with (
                 callers_generators_restored(device), denormals_as_zero(device), closing(self.saver),
-                self.setup.loading(),
+                self.engine.setup.loading(),
             ):  # fmt: skip
                 try:
                     cohort = self._begin(claims)
@@ -95,7 +61,7 @@ class Supervisor:
                     failure = ending(error)
             if failure is not None:  # outside the handler: an exception holds the frames, and they hold the tensors
                 book = self.books[self.cohort.live[0]] if self.cohort is not None else self.books[0]
-                self._record([_Outcome.failed(book, *failure)])
+                self._record([Outcome.failed(book, *failure)])
         return [self.ended[claim.trial_id] for claim in claims if claim.trial_id in self.ended]
 
     @contextmanager
@@ -124,15 +90,15 @@ class Supervisor:
         """Have each trial ready to go on from its checkpoint, or ended where it has an error; False when stopped."""
         for claim in claims:
             self._open(claim)
-        outcomes: list[_Outcome] = []
+        outcomes: list[Outcome] = []
         try:
             for book in self.books:
                 if book.owes_evaluation:
                     outcomes += self._evaluated(book, None)
                 elif book.trainee.step == self.evaluation_steps[-1]:
-                    outcomes.append(_Outcome(book, *book.end()))
+                    outcomes.append(Outcome(book, *book.end()))
         except Interrupted:
-            self._record([_Outcome(book, State.RUNNING) for book in self.books])
+            self._record([Outcome(book, State.RUNNING) for book in self.books])
             return False
         self._record(outcomes)
         ended = [outcome.book for outcome in outcomes]
@@ -205,20 +171,7 @@ class Supervisor:
         self._record(outcomes, goes_on=True)
         return True
 
-    def _checked(self, cohort: Cohort, places: Sequence[int], state: State | None) -> list[_Outcome]:
-        """The ends of those trials that diverged; `state` for the others, where one is given."""
-        outcomes = []
-        for place in list(places):
-            book = self.books[place]
-            divergence = book.trainee.divergence()
-            if divergence is not None:
-                cohort.retire(place)
-                outcomes.append(_Outcome(book, State.INFEASIBLE, str(divergence)))
-            elif state is not None:
-                outcomes.append(_Outcome(book, state))
-        return outcomes
-
-    def _evaluate(self, cohort: Cohort, healthy: Sequence[int], outcomes: list[_Outcome]) -> None:
+    def _evaluate(self, cohort: Cohort, healthy: Sequence[int], outcomes: list[Outcome]) -> None:
         """Evaluate those of the healthy trials that are due, and add to `outcomes` what has ended."""
         steps = [self.books[place].trainee.step for place in healthy]
         due = [
@@ -240,7 +193,7 @@ class Supervisor:
                 book.pin()
             self.stops[place] = self._next_stop(book)
 
-    def _evaluated(self, book: Logbook, measured: Measured | None) -> list[_Outcome]:
+    def _evaluated(self, book: Logbook, measured: Measured | None) -> list[Outcome]:
         """The end of a trial, if this was its last evaluation or if its metrics failed.
 
         Raises the error when the memory ends that the trial shares with others. Raises Interrupted, with nothing
@@ -255,96 +208,8 @@ class Supervisor:
                 raise
             failure = ending(error)
         if failure is not None:
-            return [_Outcome.failed(book, *failure)]
+            return [Outcome.failed(book, *failure)]
         book.pin()
         if book.trainee.step < self.evaluation_steps[-1]:
             return []
-        return [_Outcome(book, *book.end())]
-
-    def _due(self, cohort: Cohort) -> list[_Outcome]:
-        """What is to be committed by the clock while training goes on; large states are saved in the background."""
-        if self.saver.over():
-            self._record_saved(self.books[cohort.live[0]])
-        if self.saver.busy or time.monotonic() - self.committed_at < self.setup.commit_seconds:
-            return []
-        self.committed_at = time.monotonic()
-        if len(cohort.live) == 1:
-            book = self.books[cohort.live[0]]
-            state = book.state()
-            if num_bytes(state) >= BACKGROUND_BYTES:
-                copy, copied = self.copies.of(state, book.trainee.optimizer, self.saver.thread)
-                self.saver.start(book.without_files(State.RUNNING), book.writes(copy), copied)
-                return []
-        return self._checked(cohort, cohort.live, State.RUNNING)
-
-    def _record_saved(self, book: Logbook) -> None:
-        """Commit what the background thread has written."""
-        update, book.written = self.saver.result()
-        update = replace(update, checkpoints=book.with_previous(book.written))
-        self._record([_Outcome(book, State.RUNNING, update=update)], goes_on=True)
-
-    def _record(self, outcomes: Sequence[_Outcome], *, goes_on: bool = False) -> None:
-        """Commit all in one transaction: files first, then what names them, then the deletion of what nothing names.
-
-        A trial that another worker owns does not keep the others from their commit. A training that `goes_on` does so
-        without the database, too, and everything is written at a later commit.
-        """
-        self._save_shared(outcomes)
-        updates = [(outcome.book, self._update(outcome)) for outcome in outcomes]
-        try:
-            if updates:
-                self.recorder.record([update for _, update in updates])
-        except LeaseLost:
-            if len(self.books) == 1:
-                self.books[0].lease_lost()
-                raise
-            updates = [(book, update) for book, update in updates if self._recorded_alone(book, update)]
-        except Unreachable as error:
-            self._go_on_without_database(error, updates, goes_on)
-            return
-        for book, update in updates:
-            if update.checkpoints is not None:
-                book.committed(update)
-            self.ended[book.claim.trial_id] = update
-        if self.shared is not None and updates:
-            self.shared.sweep(self.books)
-
-    def _save_shared(self, outcomes: Sequence[_Outcome]) -> None:
-        """Write the states of several trials as one file."""
-        if self.shared is not None:
-            self.shared.save([outcome.book for outcome in outcomes if outcome.saves])
-
-    def _update(self, outcome: _Outcome) -> TrialUpdate:
-        if outcome.update is not None:
-            return outcome.update
-        if self.saver.busy:  # one save at a time; its files need not be written again
-            _, outcome.book.in_background = self.saver.result()
-        return outcome.book.update(outcome.state, outcome.reason)
-
-    def _recorded_alone(self, book: Logbook, update: TrialUpdate) -> bool:
-        """Commit one trial; False where another worker owns it, and then it trains no more."""
-        try:
-            self.recorder.record([update])
-        except LeaseLost:
-            book.lease_lost()
-            self.ended.pop(book.claim.trial_id, None)
-            if self.shared is not None and self.cohort is not None:
-                self.shared.lend(book)
-                place = self.books.index(book)
-                if place in self.cohort.live:
-                    self.cohort.retire(place)
-            return False
-        return True
-
-    def _go_on_without_database(
-        self, error: Unreachable, updates: Sequence[tuple[Logbook, TrialUpdate]], goes_on: bool
-    ) -> None:
-        """Keep what could not be committed; or raise the error: where a trial ends, or too much waits to be written."""
-        ends = any(update.state is not State.RUNNING for _, update in updates)
-        if ends or not goes_on or sum(len(book.pending) for book in self.books) > MOST_PENDING:
-            raise error
-        number = updates[0][0].claim.trial.number
-        who = f"trial {number} trains" if len(updates) == 1 else f"{len(updates)} trials train"
-        logger.warning("%s on without the database: %s", who, error)
-        for book, _ in updates:
-            book.not_committed()
+        return [Outcome(book, *book.end())]

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from tuner.design.identity import Identity
-from tuner.design.workload import Workload
+from tuner.design.workload import Trainable, Workload, own_kinds
 from tuner.sources.definitions import DECIDES_NO_BITS, sets_no_bits
 from tuner.sources.reached import STUDY_FILE
 from tuner.training.batches import Split
@@ -52,7 +52,7 @@ def _code_digest(workload: Workload) -> str:
     return hashlib.sha256(normalized_source(source).encode()).hexdigest()
 
 
-def plain_settings(workload: Workload) -> dict[str, str]:
+def plain_settings(workload: Trainable) -> dict[str, str]:
     """The plain values an instance was made with, `Net(width=64, dropout=0.1)`: they make it another workload too.
 
     Call this before the workload is used, since its methods may count or remember in attributes. Tensors, modules and
@@ -131,15 +131,19 @@ _HOOKS = {  # parts where a workload declares them
 _DECLARED = ("batch_size", "select_by", "fitted_when", *DECIDES_NO_BITS)  # told apart elsewhere, or no matter of it
 
 
-def workload_parts(workload: Workload, identity: Identity) -> dict[str, str]:
+def workload_parts(workload: Trainable, identity: Identity) -> dict[str, str]:
     """Part to short digest, or to the value itself where it is a plain attribute of the class or the instance."""
+    parts = _hooks(workload, identity) if isinstance(workload, Workload) else {}
+    made_with = {f"attribute {name}": text for name, text in identity.arguments.items()}
+    return parts | dict(_attributes(workload)) | made_with | dict(_helpers(identity))
+
+
+def _hooks(workload: Workload, identity: Identity) -> dict[str, str]:
     parts = {part: _code(getattr(type(workload), method)) for method, part in _METHODS.items()}
     parts |= {part: _code(getattr(type(workload), hook)) for hook, part in _HOOKS.items() if workload.declares(hook)}
     modules = [_code(kind) for kind in _modules(workload)]
     parts["architecture"] = _short("".join([parts["architecture"], *modules]))
-    parts |= {f"{split} data": identity.data[split] for split in ("training", "validation")}
-    made_with = {f"attribute {name}": text for name, text in identity.arguments.items()}
-    return parts | dict(_attributes(workload)) | made_with | dict(_helpers(identity))
+    return parts | {f"{split} data": identity.data[split] for split in ("training", "validation")}
 
 
 def _helpers(identity: Identity) -> Iterator[tuple[str, str]]:
@@ -150,21 +154,20 @@ def _helpers(identity: Identity) -> Iterator[tuple[str, str]]:
                 yield f"code {file} {name}", digest
 
 
-def _attributes(workload: Workload) -> Iterator[tuple[str, str]]:
+def _attributes(workload: Trainable) -> Iterator[tuple[str, str]]:
     """Plain values that the class declares: width = 64."""
-    for kind in reversed(type(workload).__mro__):
-        if issubclass(kind, Workload) and kind is not Workload:
-            for name, value in vars(kind).items():
-                if name not in _DECLARED and not name.startswith("_") and isinstance(value, int | float | str | bool):
-                    yield f"attribute {name}", repr(value)
+    for kind in reversed(own_kinds(workload)):
+        for name, value in vars(kind).items():
+            if name not in _DECLARED and not name.startswith("_") and isinstance(value, int | float | str | bool):
+                yield f"attribute {name}", repr(value)
 
 
-def _modules(workload: Workload) -> list[type]:
+def _modules(workload: Trainable) -> list[type]:
     """The torch modules that are defined in the file of the workload, by name."""
     found: dict[str, type] = {}
-    for kind in type(workload).__mro__:
+    for kind in own_kinds(workload):
         module = sys.modules.get(kind.__module__)
-        if issubclass(kind, Workload) and kind is not Workload and isinstance(module, ModuleType):
+        if isinstance(module, ModuleType):
             found |= {name: value for name, value in vars(module).items() if _is_defined_in(value, module)}
     return [found[name] for name in sorted(found)]
 

@@ -31,7 +31,7 @@ class Regression(lightning.LightningModule):
         self.log("val_loss", torch.nn.functional.mse_loss(self.layers(batch[0]), batch[1]))
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=self.hparams.learning_rate)
+        return torch.optim.SGD(self.parameters(), lr=self.hparams["learning_rate"])
 
 
 def loader(seed, count):

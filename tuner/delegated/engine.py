@@ -1,0 +1,182 @@
+"""The engine of workloads that train themselves: reports become measurements, kept objects become checkpoints.
+
+What it promises is what a first look has measured.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tuner.delegated.looks import inspected
+from tuner.delegated.reports import Reports
+from tuner.delegated.setup import LoopSetup
+from tuner.delegated.trainee import LoopTrainee
+from tuner.delegated.trial import LoopTrial
+from tuner.design.trial import Trial
+from tuner.errors import WorkloadError
+from tuner.records import Claim, Promises, Recorder, State, TrialUpdate
+from tuner.training.committing import Committing, Outcome
+from tuner.training.endings import ending
+from tuner.training.engine import Asked, Engine, Inspection, OnStep
+from tuner.training.logbook import Logbook
+from tuner.training.randomness import callers_generators_restored, seed_global_generators
+
+logger = logging.getLogger(__name__)
+SAID_EVERY = 0.2  # seconds between signs of a trial's progress
+
+
+class One:
+    """The one trial of a cohort."""
+
+    def __init__(self) -> None:
+        self.live = [0]
+
+    def retire(self, member: int) -> None:
+        """The trial has ended."""
+        self.live.remove(member)
+
+
+class LoopTrainer(Committing):
+    """Trains one claimed trial after the other by the `train` of its workload."""
+
+    def __init__(self, engine: Engine, setup: LoopSetup, recorder: Recorder, on_step: OnStep) -> None:
+        super().__init__(setup, recorder)
+        self.engine = engine
+        self.loop_setup = setup
+        self.on_step = on_step
+
+    def train(self, claims: Sequence[Claim]) -> list[TrialUpdate]:
+        """Train the first trial to its end, or to where the setup says stop. Others stay without an update.
+
+        Raises LeaseLost when another worker owns the trial, WorkloadError where the loop breaks its contract.
+        """
+        self.ended, claim, device = {}, claims[0], self.loop_setup.device
+        self.committed_at = time.monotonic()
+        try:
+            with callers_generators_restored(device), closing(self.saver):
+                book = Logbook(self.setup, claim, LoopTrainee(self.loop_setup, claim.trial))
+                self.books, self.cohort = [book], One()
+                failure = None
+                try:
+                    book.resume()
+                    train_by_loop(self.loop_setup, claim.trial, Training(self, book))
+                except Exception as error:
+                    failure = ending(error)
+                if failure is not None and claim.trial_id not in self.ended:
+                    self._record([Outcome.failed(book, *failure)])
+                elif failure is not None and self.ended[claim.trial_id].state.finished:
+                    logger.warning("trial %d had ended when its loop failed: %s", claim.trial.number, failure[1])
+        finally:
+            self.books, self.cohort = [], None
+        return [self.ended[claim.trial_id]] if claim.trial_id in self.ended else []
+
+
+class Training:
+    """One trial in training: what the loop says goes to the logbook, and is committed by the clock."""
+
+    def __init__(self, trainer: LoopTrainer, book: Logbook) -> None:
+        self.trainer, self.book = trainer, book
+        self.due = trainer.setup.study.budget.evaluation_steps
+        self.reports = Reports(trainer.loop_setup, self.due, self.trainee.step)
+        self.over = False
+        self._said = 0.0
+
+    @property
+    def trainee(self) -> LoopTrainee:
+        trainee = self.book.trainee
+        if not isinstance(trainee, LoopTrainee):
+            raise TypeError(f"a loop trains a LoopTrainee, not a {type(trainee).__name__}")
+        return trainee
+
+    @property
+    def folder(self) -> Path:
+        path = self.book.folder.root / self.book.folder.place / "files"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def reported(self, step: int, values: Mapping[str, Any]) -> None:
+        if self.over:
+            return
+        measured = self.reports.checked(step, values)
+        self.trainee.step, before = step, self.trainee.step
+        try:
+            self.book.evaluated(measured, reuse=not self.trainer.saver.busy)
+        finally:
+            self.trainee.step = before
+
+    def arrived(self, step: int) -> bool:
+        if self.over:
+            return True
+        self.reports.refuse_missing(step)
+        self.over = self._has_ended(step)
+        if not self.over:
+            self._commit_if_due()
+        return self.over
+
+    def _has_ended(self, step: int) -> bool:
+        """Record the end of the trial, or a stop."""
+        trainer = self.trainer
+        if self.reports.diverged:
+            end = State.INFEASIBLE, self.reports.diverged
+        elif step >= self.due[-1]:
+            end = self.book.end()
+        elif trainer.setup.stop():
+            end = State.RUNNING, ""
+        else:
+            return False
+        self.book.pin()
+        trainer._record([Outcome(self.book, *end)])
+        return True
+
+    def _commit_if_due(self) -> None:
+        trainer = self.trainer
+        self.book.pin()
+        self.alive()
+        outcomes = trainer._due(One())
+        if outcomes:
+            trainer._record(outcomes, goes_on=True)
+
+    def alive(self) -> None:
+        now = time.monotonic()
+        if now - self._said >= SAID_EVERY:
+            self._said = now
+            self.trainer.on_step(self.book.claim, self.trainee.step)
+
+    def check_over(self) -> None:
+        """Raise WorkloadError where the loop has returned before its trial ended."""
+        if not self.over:
+            raise WorkloadError(self.reports.returned_early(self.trainee.step))
+
+
+def train_by_loop(setup: LoopSetup, trial: Trial, listener: Training) -> None:
+    """Seed the generators, and let the loop train."""
+    seed_global_generators(trial.seed, setup.device)
+    handle = LoopTrial(listener)
+    setup.workload.train(handle)
+    listener.check_over()
+
+
+class Delegated:
+    """Trains one trial at a time by the loop of its workload."""
+
+    def __init__(self, setup: LoopSetup) -> None:
+        self.setup = setup
+
+    @property
+    def promises(self) -> Promises:
+        """What was measured; trials never train as one stacked model."""
+        return self.setup.promises
+
+    def inspect(self, trials: Sequence[Trial], asked: Asked) -> Inspection:
+        """Let the loop train the first steps of a throw-away trial."""
+        return inspected(self.setup, trials, asked)
+
+    def settle(self, trial: Trial) -> None:
+        """Nothing: the loop decides what is deterministic."""
+
+    def trainer(self, recorder: Recorder, on_step: OnStep) -> LoopTrainer:
+        """A trainer that calls the loop."""
+        return LoopTrainer(self, self.setup, recorder, on_step)

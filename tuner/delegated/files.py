@@ -1,0 +1,76 @@
+"""Files that a loop writes itself, as a checkpoint of Lightning's or a folder of Accelerate's, kept as one state."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tuner.errors import WorkloadError
+from tuner.training.engine import Weights
+
+PREFIX = "file:"  # of a tensor's name that holds the bytes of a file
+
+Save = Callable[[Path], object]
+Load = Callable[[Path], object]
+
+
+class KeptFiles:
+    """How a loop writes its state into a folder and reads it back; the files as tensors of bytes, by relative path."""
+
+    def __init__(self) -> None:
+        self.save: Save | None = None
+        self.load_from: Load | None = None
+        self.restored: dict[str, torch.Tensor] = {}
+        self._at: tuple[int, dict[str, torch.Tensor]] | None = None
+
+    def keep(self, save: Save, load: Load) -> None:
+        """Use these functions from now on, and read what a checkpoint holds."""
+        self.save, self.load_from = save, load
+        if self.restored:
+            with tempfile.TemporaryDirectory() as folder:
+                write_files(self.restored, Path(folder))
+                load(Path(folder))
+            self.restored = {}
+
+    def state(self, step: int) -> dict[str, torch.Tensor]:
+        """The files as they are after `step` updates; written once a step."""
+        if self.save is None:
+            return {}
+        if self._at is None or self._at[0] != step:
+            with tempfile.TemporaryDirectory() as folder:
+                self.save(Path(folder))
+                self._at = step, files_in(Path(folder))
+            if not self._at[1]:
+                raise WorkloadError("trial.keep_files: save(folder) has written no file into the folder it was given")
+        return self._at[1]
+
+    def weights(self, step: int) -> Weights:
+        """The files with names that say what they are."""
+        return {f"{PREFIX}{name}": content for name, content in self.state(step).items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Remember the files of a checkpoint, for when the loop says how they are read."""
+        self.restored = dict(state)
+
+
+def files_in(folder: Path) -> dict[str, torch.Tensor]:
+    """The files below a folder as uint8 [bytes] on the CPU, by path relative to it. Links are not followed."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(folder)): _content(path) for path in found}
+
+
+def _content(path: Path) -> torch.Tensor:
+    content = path.read_bytes()
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+
+
+def write_files(files: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write files into a folder. Raises WorkloadError for a name that leads out of it."""
+    for name, content in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise WorkloadError(f"a kept file is named {name!r}, which leads out of its folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.numpy().tobytes())

@@ -1,0 +1,176 @@
+"""What a loop keeps: objects with a state, and generators of random numbers; as plain containers and tensors.
+
+A checkpoint is read with `weights_only=True`, so that no code ever comes out of one. So a state may hold tensors,
+numbers, texts and containers of these; NumPy's arrays and counters are written as such.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from tuner.errors import WorkloadError
+from tuner.training.best import snapshot
+from tuner.training.engine import Weights
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_AS = "__as__"  # the key under which a plain dict says what it stands for
+_GENERATORS = "random generators"
+
+
+class Stateful(Protocol):
+    """Anything that gives its state and takes it back, as modules, optimizers, schedulers and loaders do."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+def plain(value: Any, place: str) -> Any:
+    """A value as plain containers, tensors, numbers and texts. Raises WorkloadError naming the place of what is not."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain_array(value, place)
+    if isinstance(value, Counter):
+        return {_AS: "counter", "values": [(plain(key, place), count) for key, count in value.items()]}
+    if isinstance(value, Mapping):
+        return {key: plain(held, f"{place}[{key!r}]") for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        kept = [plain(held, f"{place}[{number}]") for number, held in enumerate(value)]
+        return kept if isinstance(value, list) else tuple(kept)
+    if isinstance(value, set | frozenset):
+        return {_AS: "set", "values": sorted((plain(held, place) for held in value), key=repr)}
+    if isinstance(value, _PLAIN) and type(value) in _PLAIN:
+        return value
+    raise _no_checkpoint_holds(value, place)
+
+
+def _plain_array(value: Any, place: str) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if value.dtype.hasobject:
+        raise _no_checkpoint_holds(value, place)
+    return {_AS: "array", "values": torch.from_numpy(np.ascontiguousarray(value)), "shape": list(value.shape)}
+
+
+def _no_checkpoint_holds(value: Any, place: str) -> WorkloadError:
+    return WorkloadError(
+        f"{place} is a {type(value).__name__}, which no checkpoint can hold: a kept state is made of tensors, arrays, "
+        "numbers, texts and containers of these; leave it out of state_dict(), or write it to a file yourself "
+        "(trial.keep_files)"
+    )
+
+
+def as_it_was(value: Any) -> Any:
+    """The inverse of `plain`."""
+    if isinstance(value, dict):
+        kind = value.get(_AS)
+        if kind == "array":
+            return value["values"].numpy().reshape(value["shape"])
+        if kind == "counter":
+            return Counter(dict(value["values"]))
+        if kind == "set":
+            return set(value["values"])
+        return {key: as_it_was(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(as_it_was(held) for held in value)
+    return value
+
+
+class KeptObjects:
+    """The objects that a loop keeps, by name; `restored` is what a checkpoint held of those not kept again yet."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.objects: dict[str, Any] = {}
+        self.restored: dict[str, Any] = {}
+
+    def add(self, name: str, value: Any) -> None:
+        """Keep an object under a name, and give it the state that a checkpoint holds of it. Raises WorkloadError."""
+        if not _is_generator(value) and not all(callable(getattr(value, one, None)) for one in _METHODS):
+            raise WorkloadError(
+                f"trial.keep({name}=...) takes objects with state_dict() and load_state_dict(), and generators of "
+                f"torch, NumPy and Python, got {type(value).__name__}"
+            )
+        self.objects[name] = value
+        if name in self.restored:
+            _load(value, as_it_was(self.restored.pop(name)), self.device)
+
+    def state(self) -> dict[str, Any]:
+        """The state of all objects, and of the global generators."""
+        held = {name: plain(_state_of(value), name) for name, value in self.objects.items()}
+        return {**held, _GENERATORS: _generators(self.device)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Remember what a checkpoint holds, for the objects that will be kept."""
+        self.restored = {name: held for name, held in state.items() if name != _GENERATORS}
+        self.generators = state.get(_GENERATORS)
+
+    generators: Any = None
+
+    def restore_generators(self) -> None:
+        """Put the global generators where they were when the checkpoint was written."""
+        if self.generators is not None:
+            _set_generators(self.generators, self.device)
+            self.generators = None
+
+    def weights(self, into: Weights | None = None) -> Weights:
+        """A copy of the weights of all modules; of several with the name of each in front."""
+        modules = {name: value for name, value in self.objects.items() if isinstance(value, torch.nn.Module)}
+        if len(modules) == 1:
+            return snapshot(next(iter(modules.values())), into)
+        return {f"{name}.{key}": held for name, one in modules.items() for key, held in snapshot(one).items()}
+
+
+_METHODS = ("state_dict", "load_state_dict")
+
+
+def _is_generator(value: Any) -> bool:
+    return isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState | random.Random)
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, np.random.RandomState):
+        return value.get_state(legacy=False)
+    if isinstance(value, random.Random):
+        return value.getstate()
+    return value.state_dict()
+
+
+def _load(value: Any, state: Any, device: torch.device) -> None:
+    if isinstance(value, torch.Generator):
+        value.set_state(state)
+    elif isinstance(value, np.random.Generator):
+        value.bit_generator.state = state
+    elif isinstance(value, np.random.RandomState):
+        value.set_state(state)
+    elif isinstance(value, random.Random):
+        value.setstate(state)
+    else:
+        value.load_state_dict(state)
+
+
+def _generators(device: torch.device) -> dict[str, Any]:
+    numpys = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": plain(numpys, "the generator of NumPy"),
+        "python": plain(random.getstate(), "the generator of Python"),
+        **({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}),
+    }
+
+
+def _set_generators(state: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(as_it_was(state["numpy"]))
+    random.setstate(as_it_was(state["python"]))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,54 @@
+"""A workload that trains itself: a loop that people already have, with the study around it.
+
+This module imports neither torch nor anything that trains: the trial that `train` is given is `Any` here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.design.objective import FitCriterion, Objective
+from tuner.design.workload import Trainable
+
+
+class OwnLoop(Trainable):
+    """Subclass it and write `train(self, trial)`: your own loop, which asks the trial how long to go and what is due.
+
+    The program decides the points, the number of steps, the learning rate of each step and when to evaluate; it keeps
+    weights and state, resumes, and draws the conclusions. The loop builds the model, the optimizer and the data.
+
+    batch_size: examples in one training step, where a length is written in epochs or examples; 0: not known.
+    select_by: the validation metric that picks checkpoints and ranks trials, `minimize("validation/loss")`.
+    fitted_when: when the training set counts as fitted, `at_most("training/error_rate", 0.0)`; needed by a sweep.
+
+    Without `train`, `OwnLoop(select_by=minimize("validation/loss"))` stands for trials that are trained somewhere else
+    and told of: see `tuner.asking`.
+    """
+
+    batch_size: int = 0
+
+    def __init__(
+        self,
+        *,
+        select_by: Objective | None = None,
+        fitted_when: FitCriterion | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        if select_by is not None:
+            self.select_by = select_by
+        if fitted_when is not None:
+            self.fitted_when = fitted_when
+        if batch_size is not None:
+            self.batch_size = batch_size
+
+    def train(self, trial: Any) -> None:
+        """Train one trial: `trial` is a `LoopTrial`, which says what to train and takes what is measured and kept."""
+        raise NotImplementedError(f"{type(self).__name__}.train must train the trial that it is given")
+
+    @property
+    def follows_schedule(self) -> bool | None:
+        """Whether the rates of the study are those that are trained with; None: seen when a trial is tried."""
+        return None
+
+    def words(self) -> Mapping[str, str]:
+        """What is known of how it trains, for the page of a study: "optimizer": "that of the module", say."""
+        return {}

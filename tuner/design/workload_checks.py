@@ -1,0 +1,79 @@
+"""What a workload declares is checked as soon as a campaign is made of it."""
+
+from tuner.design.objective import FitCriterion, Objective
+from tuner.design.own_loop import OwnLoop
+from tuner.design.workload import Trainable, Workload, check_methods
+from tuner.errors import DeclarationError
+
+MOST_DATA_WORKERS = 256  # processes of one trainer; more are a slip
+
+
+def check_count(name: str, count: object, at_least: int = 1) -> None:
+    """Raise DeclarationError for what is no whole number of at least so much."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < at_least:
+        raise DeclarationError(f"{name} must be a whole number of at least {at_least}, got {count!r}")
+
+
+def check_workload_declared(workload: Trainable) -> None:
+    """Raise DeclarationError for a workload that no campaign can train, naming what is wrong."""
+    name = type(workload).__name__
+    if not isinstance(workload, Workload | OwnLoop):
+        raise DeclarationError(
+            f"a campaign needs an instance of a Workload or OwnLoop subclass, like Digits(), got {workload!r}"
+        )
+    for attribute, example in (("batch_size", "64"), ("select_by", 'minimize("validation/loss")')):
+        if not hasattr(workload, attribute):
+            raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
+    check_methods(workload, Workload if isinstance(workload, Workload) else OwnLoop)
+    check_count(f"{name}.batch_size", workload.batch_size, 1 if isinstance(workload, Workload) else 0)
+    _check_selection(workload)
+    if isinstance(workload, Workload):
+        _check_hooks(workload)
+
+
+def _check_selection(workload: Trainable) -> None:
+    name = type(workload).__name__
+    if not isinstance(workload.select_by, Objective):
+        raise DeclarationError(
+            f'{name}.select_by is made by minimize("validation/loss") or maximize(...), got {workload.select_by!r}'
+        )
+    if workload.fitted_when is not None and not isinstance(workload.fitted_when, FitCriterion):
+        raise DeclarationError(
+            f'{name}.fitted_when is made by at_most("training/error_rate", 0.0), got {workload.fitted_when!r}'
+        )
+
+
+def _check_hooks(workload: Workload) -> None:
+    name = type(workload).__name__
+    check_count(f"{name}.evaluation_batch_size", workload.evaluation_batch_size)
+    processes = workload.data_workers
+    if processes != "auto" and (type(processes) is not int or not 0 <= processes <= MOST_DATA_WORKERS):
+        raise DeclarationError(
+            f'{name}.data_workers is a whole number from 0 to {MOST_DATA_WORKERS}, or "auto", got {processes!r}'
+        )
+    if workload.training_evaluation_examples is not None:
+        check_count(f"{name}.training_evaluation_examples", workload.training_evaluation_examples)
+    _check_not_averaged(workload)
+
+
+def _check_not_averaged(workload: Workload) -> None:
+    name, apart = type(workload).__name__, workload.not_averaged
+    if not isinstance(apart, tuple | list) or not all(isinstance(one, str) for one in apart):
+        example = repr((apart,)) if isinstance(apart, str) else '("score", "positive")'
+        raise DeclarationError(f"{name}.not_averaged is a tuple of names of metrics, like {example}, got {apart!r}")
+    if apart and not workload.declares("split_metrics"):
+        raise DeclarationError(
+            f"{name}.not_averaged names {', '.join(map(repr, apart))}, which nothing would read: declare "
+            "split_metrics(self, each), or leave it out"
+        )
+    if workload.split_metrics_device not in ("cpu", "same"):
+        raise DeclarationError(
+            f"{name}.split_metrics_device is 'cpu', or 'same' for the device where the models train, got "
+            f"{workload.split_metrics_device!r}"
+        )
+    for declared, metric in (("select_by", workload.select_by), ("fitted_when", workload.fitted_when)):
+        if metric is not None and metric.measured.name in apart:
+            raise DeclarationError(
+                f"{name}.{declared} reads {metric.metric!r}, but not_averaged names {metric.measured.name!r}: it has "
+                "no mean and no curve; name a metric that split_metrics returns, or one that is averaged"
+            )
