@@ -100,8 +100,10 @@ class LoadedWorkload:
 
     @property
     def num_examples(self) -> int | None:
-        """Of the training split; None for a stream, which has no epochs, and for an own loop."""
-        return None if isinstance(self.workload, OwnLoop) else self.data.training.indexed
+        """Of the training split; None for a stream, which has no epochs, and for a loop that does not say it."""
+        if isinstance(self.workload, OwnLoop):
+            return self.workload.num_examples or None
+        return self.data.training.indexed
 
     @cached_property
     def identity(self) -> Identity:

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from tuner.design.campaign import Campaign
+from tuner.design.own_loop import OwnLoop
+from tuner.design.words import check_machine
 from tuner.execution.backend import Backend
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
@@ -64,6 +66,8 @@ def opened_session(
     create: make the storage where there is none. dry_run: nothing is written; without a storage the session gets an
     empty one that is deleted at the end.
     """
+    if isinstance(campaign.workload, OwnLoop):
+        check_machine(campaign.workload, options.fuse, options.profile)
     most = max(one.promote or 1 for one in campaign.rounds)
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
     with _ledger(options.storage, dry_run, create) as ledger:
