@@ -25,7 +25,7 @@ class AskedTrial:
     def __init__(self, claim: Claim, study: Study) -> None:
         trial = claim.trial
         self.claim, self.of_study = claim, study
-        self.looked_at_regularization = False
+        self.looked_at_regularization = self.looked_at_rates = False
         self.reported: Curves = {}
         self.number = trial.number
         self.study = study.name
@@ -62,6 +62,7 @@ class AskedTrial:
     @property
     def rates(self) -> tuple[float, ...]:
         """The learning rate of every update. Raises WorkloadError where the space has no learning_rate."""
+        self.looked_at_rates = True
         if not self._rates:
             raise WorkloadError("the point has no learning_rate, so no schedule gives a rate; declare one in the space")
         return self._rates
@@ -76,6 +77,7 @@ class AskedTrial:
 
     def as_dict(self) -> dict[str, object]:
         """All of it as plain data, to be sent as JSON to where it is trained."""
+        self.looked_at_rates = True
         return {
             "study": self.study,
             "number": self.number,

@@ -168,7 +168,7 @@ class AskedStudy:
             held = self._held(trial)
             if infeasible and failed:
                 raise InputError("a trial is infeasible or it failed: say one of them")
-            self._refuse_regularized(held)
+            self._refuse_unread(held)
             curves = self._joined(held, told_curves(curve, held.of_study))
             state, reason = _ending(held, curves, infeasible, failed)
             known = {step for one in curves.values() for step in one}
@@ -215,12 +215,20 @@ class AskedStudy:
                 before[step] = value
         return joined
 
-    def _refuse_regularized(self, held: AskedTrial) -> None:
+    def _refuse_unread(self, held: AskedTrial) -> None:
+        """Raise WorkloadError where the script has not read what it must have trained by."""
+        told = f"trial {held.number} of {held.study} is told, and nothing has read"
         if not held.of_study.augment and not held.looked_at_regularization:
             raise WorkloadError(
-                f"trial {held.number} of {held.study} is told, and nothing has read trial.regularization_off: a sweep "
-                "trains without augmentation and regularization (A22, A23), because it asks for the steps that fit the "
-                "training set: if trial.regularization_off: train without them"
+                f"{told} trial.regularization_off: a sweep trains without augmentation and regularization (A22, A23), "
+                "because it asks for the steps that fit the training set: if trial.regularization_off: train without "
+                "them"
+            )
+        follows = self._session.loaded.promises(held.of_study).follows_schedule
+        if follows and not held.looked_at_rates and len(set(held.claim.trial.schedule.fractions())) > 1:
+            raise WorkloadError(
+                f"{told} trial.rate(step), and follows_schedule=True says that each update is made at it: read it (or "
+                "trial.rates), or leave that out"
             )
 
     def _held(self, trial: AskedTrial | int) -> AskedTrial:
@@ -409,6 +417,11 @@ def asking(
     else:
         file = Path(study)
         name, campaign = load_campaign(file)
+    if (sweep or round is None) and not follows_schedule:
+        raise InputError(
+            "a sweep trains at constant rates, and only the script knows at which it trains: make each update at "
+            "trial.rate(step), and say tuner.asking(..., follows_schedule=True)"
+        )
     if sweep and (max_train_steps or trials or expanded):
         raise InputError("a sweep finds the number of steps, and has as many trials as its grid: leave these out")
     Elsewhere(campaign.workload, Machine(Path()), file, follows_schedule)  # raises before anything is written
