@@ -18,6 +18,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Trainable
+from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
@@ -171,5 +172,10 @@ class LoadedWorkload:
 
 
 def engine_of(workload: Trainable) -> EngineMaker:
-    """The engine that trains a workload, unless another one is asked for."""
+    """The engine that trains a workload, unless another one is asked for.
+
+    Raises WorkloadError for one that is trained elsewhere.
+    """
+    if isinstance(workload, OwnLoop) and workload.trained_elsewhere:
+        raise WorkloadError(workload.trained_elsewhere)
     return Delegated if isinstance(workload, OwnLoop) else Alone
