@@ -27,7 +27,7 @@ from tuner.sources.running import watched
 from tuner.training.checkpoints import canonical_digest, state_in, write_state_to
 from tuner.training.endings import before_training
 from tuner.training.engine import Asked, Inspection
-from tuner.training.randomness import callers_generators_restored, seed_global_generators
+from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import num_bytes
 
 STEPS = (2, 4)  # [P] the numbers of updates after which a look is evaluated; the last one ends it
@@ -126,8 +126,7 @@ def look_at(
         handle = LoopTrial(listener, trying=True)
         started = time.perf_counter()
         with before_training(f"{name}.train"), watched(listener.look.seen):
-            seed_global_generators(trial.seed, setup.device)
-            setup.workload.train(handle)
+            handle.train_with(setup)
         if not listener.over:
             raise WorkloadError(listener.reports.returned_early(trainee.step))
     listener.look.seconds = time.perf_counter() - started
