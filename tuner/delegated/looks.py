@@ -36,7 +36,6 @@ from tuner.training.randomness import callers_generators_restored, seed_global_g
 from tuner.training.saving import num_bytes
 
 _log = logging.getLogger(__name__)
-STEPS = (2, 4)  # [P] the numbers of updates after which a look is evaluated; the last one ends it
 LENGTH = 1000  # steps of the throw-away trial, of which a look trains the first
 CALLS_AFTER_END = 100  # a loop that asks its trial so often after its end will not stop by itself
 MOST_POINTS = 8  # at which a loop is tried, where it rejects them
@@ -78,6 +77,8 @@ class _Trying:
 
     def reported(self, step: int, values: Mapping[str, Any]) -> None:
         self.heard()
+        if not step and not self.look.times:
+            raise WorkloadError(_never_says(self.reports.name))
         if not self.over:
             measured = self.reports.checked(step, values)
             self.look.curve |= {(step, name): value.hex() for name, value in measured.items()}
@@ -144,16 +145,18 @@ def look_at(
     setup: LoopSetup,
     trial: Trial,
     *,
-    due: tuple[int, ...] = STEPS,
+    due: tuple[int, ...] = (),
     until: int | None = None,
     state: Mapping[str, Any] | None = None,
     watch: bool = False,
 ) -> FirstSteps:
     """Let the loop train the first `until` steps of a trial, from a state where one is given. Records nothing.
 
+    due: updates after which it is evaluated, by default those of `Looks`.
+
     Raises WorkloadError where the loop fails, or does not do what was agreed; Infeasible where it rejects the point.
     """
-    setup = look_setup(setup, len(trial.schedule))
+    setup, due = look_setup(setup, len(trial.schedule)), due or setup.looks.steps
     trainee = LoopTrainee(setup, trial)
     if state is not None:
         trainee.load(state)
@@ -185,12 +188,16 @@ def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying)
                 f"{name}.train goes on after its trial has ended: leave the loop where trial.steps() ends, or where "
                 "trial.stepped(updates) is true"
             ) from None
-        raise WorkloadError(
-            f"{name}.train never says how many updates it has made, so it could not be stopped, saved or resumed: "
-            "for step in trial.steps(), or trial.stepped(updates) after each update"
-        ) from None
+        raise WorkloadError(_never_says(name)) from None
     if not listener.over:
         raise WorkloadError(listener.reports.returned_early(listener.trainee.step))
+
+
+def _never_says(name: str) -> str:
+    return (
+        f"{name}.train never says how many updates it has made, so it could not be stopped, saved or resumed: "
+        "for step in trial.steps(), or trial.stepped(updates) after each update"
+    )
 
 
 def first_point(setup: LoopSetup) -> Mapping[str, Value]:
