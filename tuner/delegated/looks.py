@@ -32,7 +32,7 @@ from tuner.sources.running import watched
 from tuner.training.checkpoints import canonical_digest, state_in, write_state_to
 from tuner.training.endings import before_training, first_line, is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
-from tuner.training.randomness import callers_generators_restored, seed_global_generators
+from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import num_bytes
 
 _log = logging.getLogger(__name__)
@@ -180,8 +180,7 @@ def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying)
     name = type(setup.workload).__name__
     try:
         with before_training(f"{name}.train"):
-            seed_global_generators(trial.seed, setup.device)
-            setup.workload.train(handle)
+            handle.train_with(setup)
     except LookIsOver:
         if listener.over:
             raise WorkloadError(

@@ -18,6 +18,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Trainable
+from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
@@ -100,8 +101,10 @@ class LoadedWorkload:
 
     @property
     def num_examples(self) -> int | None:
-        """Of the training split; None for a stream, which has no epochs, and for an own loop."""
-        return None if isinstance(self.workload, OwnLoop) else self.data.training.indexed
+        """Of the training split; None for a stream, which has no epochs, and for a loop that does not say it."""
+        if isinstance(self.workload, OwnLoop):
+            return self.workload.num_examples or None
+        return self.data.training.indexed
 
     @cached_property
     def identity(self) -> Identity:
@@ -169,5 +172,10 @@ class LoadedWorkload:
 
 
 def engine_of(workload: Trainable) -> EngineMaker:
-    """The engine that trains a workload, unless another one is asked for."""
+    """The engine that trains a workload, unless another one is asked for.
+
+    Raises WorkloadError for one that is trained elsewhere.
+    """
+    if isinstance(workload, OwnLoop) and workload.trained_elsewhere:
+        raise WorkloadError(workload.trained_elsewhere)
     return Delegated if isinstance(workload, OwnLoop) else Alone
