@@ -10,6 +10,7 @@ from support.loops import (
     OWN_RATES,
     READS_THE_LENGTH,
     SEEDED_BY_NUMBER,
+    SEEDLESS,
     UNSEEDED,
     Looked,
     write_loop,
@@ -46,6 +47,13 @@ def test_what_a_loop_does_again_is_promised_and_nothing_else(tmp_path, caplog, r
     assert not why or why in told[0]
     looked.inspect()
     assert len([line for line in caplog.messages if "does not promise" in line]) == len(told)
+
+
+def test_seeds_without_an_effect_are_told(tmp_path, caplog):
+    looked = Looked(write_loop(tmp_path, SEEDLESS))
+    looked.inspect()
+    assert looked.loaded.promises(looked.study).deterministic
+    assert "does not promise seeds that matter: other seeds gave the same curve" in caplog.text
 
 
 def test_a_slow_loop_is_looked_at_once_and_promises_no_more_than_that_shows(tmp_path):

@@ -64,6 +64,13 @@ GENERATOR_NOT_KEPT = (", draws=draws)", ")")
 OWN_RATES = ("trial.rate(step)", 'trial.point["learning_rate"]')
 READS_THE_LENGTH = ("for step in trial.steps():", "print(trial.max_train_steps)\n        for step in trial.steps():")
 SEEDED_BY_NUMBER = ("manual_seed(trial.data_seed)", "manual_seed(trial.number)")
+SEEDLESS = (
+    "draws = torch.Generator().manual_seed(trial.data_seed)",
+    """draws = torch.Generator().manual_seed(7)
+        torch.manual_seed(42)
+        model[0].reset_parameters()
+        model[3].reset_parameters()""",
+)
 
 
 def write_loop(folder, *replaced, name="loop.py"):

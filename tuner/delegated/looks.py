@@ -38,8 +38,10 @@ from tuner.training.saving import num_bytes
 _log = logging.getLogger(__name__)
 LENGTH = 1000  # steps of the throw-away trial, of which a look trains the first
 CALLS_AFTER_END = 100  # a loop that asks its trial so often after its end will not stop by itself
+CALLS_OF_STEP = 100_000  # nor one that asks so often and never says that an update is made
 MOST_POINTS = 8  # at which a loop is tried, where it rejects them
 _SEEDS = derived_seed("first look", 0), derived_seed("first look", 1)
+OTHER_SEEDS = derived_seed("first look", 2), derived_seed("first look", 3)
 
 
 class LookIsOver(BaseException):
@@ -69,11 +71,10 @@ class _Trying:
         self._calls = 0
 
     def heard(self) -> None:
-        """Count what is asked after the end, or after a report beyond it. Raises LookIsOver."""
-        if self.over or self.reports.last >= self.due[-1]:
-            self._calls += 1
-            if self._calls > CALLS_AFTER_END:
-                raise LookIsOver
+        """Count what is asked after the end, or without an end of the update. Raises LookIsOver."""
+        self._calls += 1
+        if self._calls > (CALLS_AFTER_END if self.over else CALLS_OF_STEP):
+            raise LookIsOver
 
     def reported(self, step: int, values: Mapping[str, Any]) -> None:
         self.heard()
@@ -87,6 +88,7 @@ class _Trying:
         self.heard()
         if self.over:
             return True
+        self._calls = 0
         self.look.times.append((step, time.perf_counter()))
         self.reports.refuse_missing(step)
         self.over = step >= self.until or bool(self.reports.diverged)
@@ -135,10 +137,12 @@ def look_setup(setup: LoopSetup, length: int = LENGTH) -> LoopSetup:
     return replace(setup, study=replace(setup.study, budget=StepBudget(length, 1)), stop=lambda: False)
 
 
-def trial_at(point: Mapping[str, Value], number: int = 0, length: int = LENGTH) -> Trial:
+def trial_at(
+    point: Mapping[str, Value], number: int = 0, length: int = LENGTH, seeds: tuple[int, int] = _SEEDS
+) -> Trial:
     """A trial that is none of the study's: at a constant rate; a longer one at another rate in the end."""
     family = constant() if length == LENGTH else constant_then_decay()
-    return Trial(number, Point.of(point), *_SEEDS, family.schedule(length, 0), "a first look")
+    return Trial(number, Point.of(point), *seeds, family.schedule(length, 0), "a first look")
 
 
 def look_at(

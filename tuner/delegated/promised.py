@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from statistics import median
 
 from tuner.delegated.first_steps import FirstSteps
-from tuner.delegated.looks import first_feasible, first_point, left_alone, look_at, trial_at
+from tuner.delegated.looks import OTHER_SEEDS, first_feasible, first_point, left_alone, look_at, trial_at
 from tuner.delegated.setup import LoopSetup
 from tuner.design.hyperparameters import Value
 from tuner.design.names import Name
 from tuner.errors import Infeasible, WorkloadError
 from tuner.records import MeasuredPromises, Price, Promises
+from tuner.records.promises import SEEDS
 from tuner.training.engine import Asked, Inspection
 from tuner.training.preflight import refuse_full_disk
 
@@ -113,6 +114,7 @@ def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
     why |= _why_other(look, again, "deterministic", "the same seeds gave another curve ({})", _SEED_IT)
     why |= _why_not_resumed(setup, look, point, why.get("deterministic", ""))
     why |= _why_no_prefixes(setup, look, point, why)
+    why |= _why_seedless(setup, look, point, why)
     given = {name: name not in why for name in ("exact_resume", "prefixes", "follows_schedule", "deterministic")}
     return MeasuredPromises(Promises(fusing=False, **given), why)
 
@@ -157,6 +159,18 @@ def _why_no_prefixes(
     return _why_other(
         look, longer, "prefixes", "a longer trial of another number began with another curve ({})", way_out
     )
+
+
+def _why_seedless(
+    setup: LoopSetup, look: FirstSteps, point: Mapping[str, Value], why: Mapping[str, str]
+) -> dict[str, str]:
+    """Why fresh seeds give no other trial: then what looks like a repetition is a copy; empty where they do."""
+    if "deterministic" in why or _why_other(look, look_at(setup, trial_at(point, seeds=OTHER_SEEDS)), "", "", ""):
+        return {}
+    return {
+        SEEDS: "other seeds gave the same curve, so trials with fresh seeds are copies of one, and nothing tells how "
+        "much results vary; seed from trial.seed and trial.data_seed instead of a number, or seed nothing"
+    }
 
 
 def _why_other(one: FirstSteps, other: FirstSteps, promise: str, words: str, way_out: str) -> dict[str, str]:
