@@ -377,7 +377,10 @@ def export_weights(
     storage's own.
 
     Of a training that kept files in place of weights they are written into a folder, `target` without ".safetensors".
-    Returns what was written. Raises StorageError where the run has no checkpoint here, or that folder is there already, CorruptCheckpoint where the file is damaged.
+    Returns the path of what was written.
+
+    Raises StorageError where the run has no checkpoint here, or that folder is there already, CorruptCheckpoint where
+    the file is damaged.
 
     >>> tuner.export_weights("tiny", "model.safetensors").name
     'model.safetensors'

@@ -116,6 +116,6 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
     )
     if written.beside is not None:
         say(
-            f"wrote {written.beside}: extra state, which a safetensors file cannot hold; load both: model.load_state_dict("
-            f"safetensors.torch.load_file({str(target)!r}) | torch.load({str(written.beside)!r}))"
+            f"wrote {written.beside}: extra state, which a safetensors file cannot hold; load both: "
+            f"model.load_state_dict(safetensors.torch.load_file({str(target)!r}) | torch.load({str(written.beside)!r}))"
         )

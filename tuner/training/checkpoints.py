@@ -171,8 +171,8 @@ def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> Exported:
     """Write kept files into a folder that is not there yet, or holds nothing."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StorageError(
-            f"the training kept {len(files)} files ({', '.join(sorted(files)[:3])}), which are exported as a folder, and "
-            f"{folder} is there already; name a folder that is not: --export {folder}-2"
+            f"the training kept {len(files)} files ({', '.join(sorted(files)[:3])}), which are exported as a folder, "
+            f"and {folder} is there already; name a folder that is not: --export {folder}-2"
         )
     outside = [name for name in files if not _is_inside(folder / name, folder)]
     if outside:
