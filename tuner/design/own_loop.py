@@ -52,6 +52,17 @@ class OwnLoop(Trainable):
         raise NotImplementedError(f"{type(self).__name__}.train must train the trial that it is given")
 
     @property
+    def trained_elsewhere(self) -> str:
+        """Why this program cannot train it, where there is no `train`: its trials are asked for; else ""."""
+        if type(self).train is not OwnLoop.train:
+            return ""
+        return (
+            f"{type(self).__name__} has no train(self, trial), so its trials are trained elsewhere: ask for them in a "
+            "script, with tuner.asking(campaign) as study: trial = study.ask(); ...; study.tell(trial, curve); or "
+            "write train"
+        )
+
+    @property
     def follows_schedule(self) -> bool | None:
         """Whether the rates of the study are those that are trained with; None: seen when a trial is tried."""
         return None
