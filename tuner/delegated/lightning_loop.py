@@ -30,8 +30,14 @@ _NO_LIMIT = 2**62  # steps of optimizers, where Lightning counts those of each a
 _NEVER = 2**62  # batches: no validation by Lightning's own count
 _INITIAL = "initial_lr"
 _LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")
-# Of a checkpoint's entries, those that only making the module anew would need: ours is made from the point.
-_NOT_KEPT = ("hparams_name", "hparams_type", "datamodule_hparams_name", "hyper_parameters", "datamodule_hyper_parameters")
+# Entries of a checkpoint from which a module could be made again: ours is made from the point.
+_NOT_KEPT = (
+    "hparams_name",
+    "hparams_type",
+    "hyper_parameters",
+    "datamodule_hparams_name",
+    "datamodule_hyper_parameters",
+)
 
 
 class TrialState(Weighted):
@@ -63,7 +69,7 @@ class TrialState(Weighted):
 
 
 def train(workload: LightningWorkload, trial: LoopTrial) -> None:
-    """Train a trial to its end, or until it is told to stop. Raises WorkloadError, and the errors of the user's code."""
+    """Train a trial to its end, or to a stop. Raises WorkloadError, and the errors of the user's code."""
     name, kept = type(workload).__name__, TrialState()
     trial.keep(lightning=kept)
     made = {one: workload.made(one, trial.point, trial) for one in MAKERS if one != "trainer"}
@@ -124,7 +130,7 @@ class LightningSession:
         self.due, self.stepped, self.rated_for = False, 0, -1
         self.trainer = self._trainer(import_module(package))
         self.loop = self.trainer.fit_loop.epoch_loop
-        self.averages = any("WeightAveraging" in one.__name__ for c in self.trainer.callbacks for one in type(c).__mro__)
+        self.averages = any(_is_averaging(one) for one in self.trainer.callbacks)
         kept.session = self
         self._take_places()
 
@@ -324,7 +330,7 @@ class LightningSession:
     def _at_end_of_pass(self) -> bool:
         progress = self.loop.batch_progress
         of_a_pass = self.trainer.num_training_batches
-        return self.loop.restarting and (progress.is_last_batch or progress.current.ready == of_a_pass)
+        return bool(self.loop.restarting) and (progress.is_last_batch or progress.current.ready == of_a_pass)
 
     def go_on_in_loaders(self) -> None:
         """The loaders are made: have those without a state of their own go on where the trial is."""
@@ -394,8 +400,9 @@ class LightningSession:
         """A sweep trains without regularization: refuse what is seen of it."""
         way = "read it from the point, or give module= the parameter regularization_off"
         for place, one in self.module.named_modules():
-            if "Dropout" in type(one).__name__ and getattr(one, "p", 0):
-                self._still_on(f"{type(one).__name__}(p={one.p:g}) at {place!r}", way)
+            rate: Any = getattr(one, "p", 0.0)
+            if "Dropout" in type(one).__name__ and rate:
+                self._still_on(f"{type(one).__name__}(p={rate:g}) at {place!r}", way)
         decays = [group.get("weight_decay", 0) for each in self.trainer.optimizers for group in each.param_groups]
         if any(decays):
             self._still_on(f"weight_decay = {max(decays):g}", way)
@@ -420,6 +427,10 @@ def _check_fetching(name: str, module: Any) -> None:
             f"{name}: {type(module).__name__}.training_step takes dataloader_iter, so nobody knows which batches it "
             "has taken when a trial is stopped; take the batch: training_step(self, batch, batch_idx)"
         )
+
+
+def _is_averaging(callback: Any) -> bool:
+    return any(one.__name__ == "WeightAveraging" for one in type(callback).__mro__)
 
 
 def _has_state(loader: Any) -> bool:
@@ -463,7 +474,8 @@ def _memory(package: str) -> Any:
     kind = cast(type, import_module(f"{package}.plugins.io").CheckpointIO)
 
     class Memory(kind):  # type: ignore[misc,valid-type]
-        held: dict[str, Any] = {}
+        def __init__(self) -> None:
+            self.held: dict[str, Any] = {}
 
         def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
             if path == _PLACE:
