@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tuner.delegated.looks import inspected
+from tuner.delegated.promised import inspected
 from tuner.delegated.reports import Reports
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
@@ -181,7 +181,7 @@ class Delegated:
 
     def inspect(self, trials: Sequence[Trial], asked: Asked) -> Inspection:
         """Let the loop train the first steps of a throw-away trial."""
-        return inspected(self.setup, trials, asked)
+        return inspected(self.setup, asked)
 
     def settle(self, trial: Trial) -> None:
         """Nothing: the loop decides what is deterministic."""
