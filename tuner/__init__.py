@@ -39,6 +39,7 @@ from tuner.budget.families import (
     step_drops,
 )
 from tuner.budget.step_budget import epochs, examples
+from tuner.delegated.hugging_face import TrainerWorkload
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
@@ -113,6 +114,7 @@ __all__ = [
     "Splits",
     "Stream",
     "Sweep",
+    "TrainerWorkload",
     "Workload",
     "at_least",
     "at_most",
