@@ -22,7 +22,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from tuner.delegated.hugging_face import FUNCTIONS, TrainerWorkload, called, check_words, takes_point
 from tuner.delegated.hugging_face_trainer import Over, StudiedTrainer
-from tuner.delegated.kept import KeptObjects
+from tuner.delegated.kept import global_generators, set_global_generators
 from tuner.delegated.trial import LoopTrial
 from tuner.errors import DeclarationError, InputError, WorkloadError
 
@@ -50,7 +50,7 @@ def train(workload: TrainerWorkload, trial: LoopTrial) -> None:
         trainer.train(resume_from_checkpoint=resumed_from)
     if not trainer.over:
         raise WorkloadError(
-            f"the Trainer ended after {trainer.state.global_step:,} of {trial.max_train_steps:,} updates, and a trial "
+            f"the Trainer ended after {trainer.state.global_step:,} of {trial.planned_steps:,} updates, and a trial "
             "trains all of its steps (A11): a callback stopped it, or train_dataset gave no batch"
         )
 
@@ -58,8 +58,10 @@ def train(workload: TrainerWorkload, trial: LoopTrial) -> None:
 def _check_not_random(trainer: StudiedTrainer) -> None:
     """Raise WorkloadError where the loss of one batch differs from call to call: the model drops at random."""
     model: Any = trainer.model
-    generators = KeptObjects(trainer.trial.device)
-    before, weights = generators.state(), {name: held.clone() for name, held in model.state_dict().items()}
+    before, weights = (
+        global_generators(trainer.trial.device),
+        {name: held.clone() for name, held in model.state_dict().items()},
+    )
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     losses = []
     for seed in (0, 1):
@@ -68,8 +70,7 @@ def _check_not_random(trainer: StudiedTrainer) -> None:
             loss: Any = trainer.compute_loss(model.train(), dict(batch))
         losses.append(float(loss))
     model.load_state_dict(weights)
-    generators.load(before)
-    generators.restore_generators()
+    set_global_generators(before, trainer.trial.device)
     if abs(losses[0] - losses[1]) > _NOISE * abs(losses[0]):
         raise WorkloadError(
             "the model that model_init returns trains at random (dropout), and a sweep trains without regularization "
@@ -217,7 +218,7 @@ class Making:
         trial, on_cpu = self.trial, self.trial.device.type == "cpu"
         return {
             "output_dir": str(trial.folder),
-            "max_steps": trial.max_train_steps,
+            "max_steps": trial.planned_steps,
             "seed": trial.seed % _MOST_SEED,
             "data_seed": trial.data_seed % _MOST_SEED,
             "eval_strategy": "no",

@@ -16,7 +16,7 @@ import transformers
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import has_length
 
-from tuner.delegated.kept import KeptObjects
+from tuner.delegated.kept import global_generators, set_global_generators
 from tuner.delegated.trial import LoopTrial
 
 _TIMES = ("_runtime", "_samples_per_second", "_steps_per_second", "_model_preparation_time", "_jit_compilation_time")
@@ -35,7 +35,7 @@ class Place:
 
     def __init__(self, trainer: "StudiedTrainer", device: torch.device) -> None:
         self.trainer = trainer
-        self.generators = KeptObjects(device)
+        self.device = device
         self.restored: dict[str, Any] | None = None
         self.epoch, self.taken = 0, 0
         self.at_epoch: dict[str, Any] = {}
@@ -50,7 +50,7 @@ class Place:
             "taken": self.taken,
             "at_epoch": self.at_epoch,
             "at_fetch": self.at_fetch,
-            "now": self.generators.state(),
+            "now": global_generators(self.device),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -60,8 +60,7 @@ class Place:
     def put_back(self, when: str) -> None:
         """Put the global generators where they were then."""
         if self.restored is not None and self.restored[when]:
-            self.generators.load(self.restored[when])
-            self.generators.restore_generators()
+            set_global_generators(self.restored[when], self.device)
 
 
 def _text(trainer: "StudiedTrainer") -> str:
@@ -175,7 +174,7 @@ class StudiedTrainer(transformers.Trainer):
             self._put_back_now()  # the pass that was gone on with had no batch left
             place.epoch, place.taken = place.epoch + (self.passes > 0), 0
         self.passes += 1
-        place.at_epoch = place.generators.state()
+        place.at_epoch = global_generators(place.device)
 
     def _put_back_now(self) -> None:
         if self.goes_on:
@@ -192,7 +191,7 @@ class StudiedTrainer(transformers.Trainer):
                 self.place.put_back("at_fetch")
             elif number == self.place.taken + 1:
                 self._put_back_now()
-        self.place.at_fetch = self.place.generators.state()
+        self.place.at_fetch = global_generators(self.place.device)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         """That of the Trainer; it says when a batch is fetched."""

@@ -143,6 +143,16 @@ class LoopTrial:
         return self._max_train_steps
 
     @property
+    def planned_steps(self) -> int:
+        """As `max_train_steps`, for who only hands it on: it is not noted that the loop has asked."""
+        return self._max_train_steps
+
+    @property
+    def over(self) -> bool:
+        """Whether the trial has ended, or was stopped: the loop has to end."""
+        return self._listener.over
+
+    @property
     def evaluation_steps(self) -> tuple[int, ...]:
         """The numbers of updates after which an evaluation is due, ascending; the last one is the end of the trial."""
         self.read.add("evaluation_steps")
