@@ -40,6 +40,7 @@ from tuner.budget.families import (
     step_drops,
 )
 from tuner.budget.step_budget import epochs, examples
+from tuner.delegated.hugging_face import TrainerWorkload
 from tuner.delegated.lightning import LightningWorkload
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.data import Splits, Stream, few_widths, padded
@@ -118,6 +119,7 @@ __all__ = [
     "Splits",
     "Stream",
     "Sweep",
+    "TrainerWorkload",
     "Workload",
     "at_least",
     "at_most",
