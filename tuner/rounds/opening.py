@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from tuner.design.campaign import Campaign
+from tuner.design.own_loop import OwnLoop
+from tuner.design.words import check_machine
 from tuner.execution.backend import Backend
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
@@ -65,6 +67,8 @@ def opened_session(
     empty one that is deleted at the end. Raises WorkloadError, before anything is made, for a campaign whose trials
     are trained elsewhere.
     """
+    if isinstance(campaign.workload, OwnLoop):
+        check_machine(campaign.workload, options.fuse, options.profile)
     engine = engine_of(campaign.workload)
     most = max(one.promote or 1 for one in campaign.rounds)
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
