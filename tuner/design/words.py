@@ -103,7 +103,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "lightning": "honoured; needs the schedule",
             "trainer": "honoured",
             "command": "honoured; needs `{regularization_off}`",
-            "asking": "refused: ask for the trials of a round whose max_train_steps you declare",
+            "asking": "honoured: `tuner.asking(campaign, sweep=True)`; needs the schedule and `trial.regularization_off`",
         },
         "evaluations": "honoured",
         "evaluate_every": "honoured",
@@ -148,7 +148,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("option", {
         "--device": {
             "loop": "honoured: `trial.device`", "lightning": "honoured", "trainer": "honoured",
-            "command": "honoured: `{device}`", "asking": "honoured: `trial.device`",
+            "command": "honoured: `{device}`", "asking": _NO_COMMAND,
         },
         "--threads": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
         "--workers": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
