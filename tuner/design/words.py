@@ -103,7 +103,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "lightning": "honoured; needs the schedule, and `regularization_off`",
             "trainer": "honoured; needs the schedule, and `regularization_off`",
             "command": "honoured; needs `{rates}` or `constant_rate=True`, and `{regularization_off}`",
-            "asking": "honoured; needs `trial.regularization_off`",
+            "asking": "honoured: `tuner.asking(campaign, sweep=True)`; needs the schedule and `regularization_off`",
         },
         "evaluations": "honoured",
         "evaluate_every": "honoured",
@@ -148,7 +148,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("option", {
         "--device": {
             "loop": "honoured: `trial.device`", "lightning": "honoured", "trainer": "honoured",
-            "command": "honoured: `{device}`", "asking": "honoured: `trial.device`",
+            "command": "honoured: `{device}`", "asking": _NO_COMMAND,
         },
         "--threads": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
         "--workers": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
