@@ -99,7 +99,7 @@ class _Trying:
         look.latest_bytes = num_bytes(look.state)
         look.step_seconds = min(after - before for before, after in zip(self.times[1:], self.times[2:], strict=False))
 
-    def alive(self) -> None:
+    def alive(self, reached: int = 0) -> None:
         """Nobody waits for a sign."""
 
 
