@@ -82,8 +82,8 @@ class Listening(Protocol):
         """So many updates are made, and evaluated where that is due; True where the loop has to end."""
         ...
 
-    def alive(self) -> None:
-        """The loop is at work."""
+    def alive(self, reached: int = 0) -> None:
+        """The loop is at work, and has made so many updates, of which not all are kept yet."""
         ...
 
 
@@ -102,6 +102,8 @@ class LoopTrial:
     def __init__(self, listener: Listening, *, trying: bool = False) -> None:
         trainee, setup = listener.trainee, listener.trainee.setup
         self._listener, self._trainee = listener, trainee
+        self.setup = setup  # what all trials of the study share; for the adapters of this package
+        self.declared = trainee.trial
         self.read: set[str] = set()  # what the loop asked for
         self.trying = trying
         self.number = trainee.trial.number
@@ -333,9 +335,9 @@ class LoopTrial:
             made = self._trainee.step + self._in_step if step is None else step
             self._listener.reported(made, metrics)
 
-    def alive(self) -> None:
-        """Say that the loop is at work, in a step that takes very long."""
-        self._listener.alive()
+    def alive(self, reached: int = 0) -> None:
+        """Say that the loop is at work, in a step that takes very long; or has made more updates than are kept yet."""
+        self._listener.alive(reached)
 
     def infeasible(self, why: str) -> None:
         """End the trial because of its point, which is then no failure of the program. Raises Infeasible."""
