@@ -1,20 +1,25 @@
 """The trial as a loop sees it: what to train, how long, at which rate; and who takes what is reported and kept."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import IterableDataset
 
 from tuner.delegated.files import Load, Save
 from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
+from tuner.design.seeds import derived_seed
 from tuner.errors import Infeasible, WorkloadError
 from tuner.training.models import shown_point
+from tuner.training.randomness import callers_generators_restored, seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
+_WORD = 2**32 - 1  # the largest seed that NumPy, Lightning, Accelerate and transformers take
 
 
 class StudySchedule(LRScheduler):
@@ -96,8 +101,8 @@ class LoopTrial:
         self.read: set[str] = set()  # what the loop asked for
         self.trying = trying
         self.number = trainee.trial.number
-        self.seed = trainee.trial.seed
-        self.data_seed = trainee.trial.data_seed
+        self.seed = trainee.trial.seed & _WORD
+        self.data_seed = trainee.trial.data_seed & _WORD
         self.point: Mapping[str, Any] = Noting(shown_point(trainee.trial.point))
         self.device: torch.device = setup.device
         self.folder = listener.folder
@@ -155,6 +160,16 @@ class LoopTrial:
             self._in_step = False
             self._trainee.step += 1
 
+    def batches(self, loader: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """The updates to be made as `steps` gives them, each with its batch: over the loader again and again.
+
+        The order of a pass follows from `data_seed` and the number of the pass. A resumed trial fetches again what
+        came before in its pass, and goes on with the batch that was next. Raises WorkloadError for an empty loader.
+        """
+        drawn = _endless(loader, self.step, self.data_seed, self.device)
+        for step in self.steps():
+            yield step, next(drawn)
+
     def stepped(self, updates: int) -> bool:
         """Say that so many updates are made and evaluated where that is due; True: end now. In place of `steps`."""
         if updates < self._trainee.step:
@@ -197,3 +212,36 @@ class LoopTrial:
     def infeasible(self, why: str) -> None:
         """End the trial because of its point, which is then no failure of the program. Raises Infeasible."""
         raise Infeasible(why)
+
+
+def _endless(loader: Iterable[Any], start: int, data_seed: int, device: torch.device) -> Iterator[Any]:
+    """The batches of a loader from number `start` on, pass after pass; passes before it are not fetched."""
+    endless = isinstance(getattr(loader, "dataset", None), IterableDataset)  # its length may be a guess
+    length = len(loader) if isinstance(loader, Sized) and not endless else 0
+    number, skipped = divmod(start, length) if length else (0, start)
+    while True:
+        empty = True
+        for batch in _passed(loader, number, derived_seed("pass", data_seed, number), device):
+            empty = False
+            if skipped:
+                skipped -= 1
+            else:
+                yield batch
+        if empty:
+            raise WorkloadError("trial.batches(loader): the loader gives no batch; is its dataset empty?")
+        number += 1
+
+
+def _passed(loader: Iterable[Any], number: int, seed: int, device: torch.device) -> Iterator[Any]:
+    """A pass over a loader, with the global generators and its own seeded until the first batch has its order."""
+    with callers_generators_restored(device):  # a pass is the same whatever was drawn before it
+        seed_global_generators(seed, device)
+        by_batch = getattr(loader, "batch_sampler", None)
+        for part in (loader, getattr(loader, "sampler", None), by_batch, getattr(by_batch, "sampler", None)):
+            if isinstance(generator := getattr(part, "generator", None), torch.Generator):
+                generator.manual_seed(seed)
+            if callable(set_epoch := getattr(part, "set_epoch", None)):
+                set_epoch(number)
+        batches = iter(loader)
+        first = list(islice(batches, 1))
+    return chain(first, batches)
