@@ -6,7 +6,7 @@ commits those of many trials at once.
 
 from tuner.records.checkpoint_records import GROUP_FOLDER, Checkpoint, CheckpointKind, PrefixKey
 from tuner.records.numerics_record import Numerics
-from tuner.records.promises import Promises
+from tuner.records.promises import MeasuredPromises, Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
 from tuner.records.trial_records import (
     GroupRecord,
@@ -27,6 +27,7 @@ __all__ = [
     "FinishedTrial",
     "GroupRecord",
     "Inherited",
+    "MeasuredPromises",
     "Measurement",
     "Numerics",
     "Prefix",

@@ -49,7 +49,7 @@ def training_function(config, trial):
     )
 
     trial.keep(model=accelerator.unwrap_model(model), optimizer=optimizer)
-    for step, batch in trial.batches(train_dataloader):
+    for step, batch in zip(trial.steps(), trial.batches(train_dataloader)):
         train(accelerator, model, [batch], optimizer, lr_scheduler)
         if trial.evaluates(step):
             metrics = evaluate(accelerator, model, eval_dataloader)

@@ -80,7 +80,7 @@ def main(trial):
     optimizer = optim.Adadelta(model.parameters(), lr=args.lr)
     scheduler = trial.scheduler(optimizer)
     trial.keep(model=model, optimizer=optimizer)
-    for step, batch in trial.batches(train_loader):
+    for step, batch in zip(trial.steps(), trial.batches(train_loader)):
         train(args, model, device, [batch], optimizer, step)
         scheduler.step()
         if trial.evaluates(step):
