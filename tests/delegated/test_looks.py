@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from support.loops import GENERATOR_NOT_KEPT, Looked, write_loop
+from support.loop_study import GENERATOR_NOT_KEPT, Looked, write_loop
 
 from tuner.delegated.first_steps import FirstSteps
 from tuner.delegated.looks import first_point, look_at, trial_at

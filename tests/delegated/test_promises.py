@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from support.loops import (
+from support.loop_study import (
     GENERATOR_NOT_KEPT,
     LOOP,
     OWN_RATES,

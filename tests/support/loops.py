@@ -1,99 +1,72 @@
-"""A study file whose workload trains itself, and what breaks each of its promises."""
+"""Own loops of a few milliseconds, and what trains one trial of them without a Ledger."""
 
-from support.loaded import loaded
-from tuner.delegated.engine import Delegated
-from tuner.design.study_file import load_campaign
-from tuner.execution.inspection import inspect
-from tuner.rounds.plan import planned_trials, study_of_round
-
-LOOP = """
 import torch
+import torch.nn.functional as F
 from torch import nn
-from tuner import *
+
+from support.tiny import CPU, tiny_study
+from tuner import OwnLoop, at_most, minimize
+from tuner.delegated.engine import Delegated
+from tuner.delegated.setup import LoopSetup
+from tuner.records import Promises
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(80, 6, generator=GENERATOR)
+Y = (X[:, 0] + 0.5 * X[:, 1] > 0).long()
 
 
-def examples():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(80, 6, generator=generator)
-    return x, (x[:, 0] + 0.5 * x[:, 1] > 0).long()
+class Plain(OwnLoop):
+    """A loop with everything that could break exact resume; subclasses change a part of it."""
 
-
-class Loop(OwnLoop):
     select_by = minimize("validation/loss")
     fitted_when = at_most("training/error_rate", 0.0)
 
+    def model(self, trial):
+        rate = 0.0 if trial.regularization_off else 0.3
+        return nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(rate), nn.Linear(12, 2))
+
+    def keep(self, trial, model, optimizer):
+        trial.keep(model=model, optimizer=optimizer)
+
+    def batches(self, trial):
+        while True:
+            yield X[rows := torch.randint(50, (8,))], Y[rows]
+
+    def metrics(self, model):
+        logits, known = model.eval()(X[50:]), model(X[:50]).argmax(-1)
+        wrong = (known != Y[:50]).double().mean()
+        return {"validation/loss": F.cross_entropy(logits, Y[50:]), "training/error_rate": wrong}
+
     def train(self, trial):
-        x, y = examples()
-        dropout = 0.0 if trial.regularization_off else trial.point["dropout"]
-        model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 2))
-        optimizer = torch.optim.SGD(model.parameters(), lr=trial.point["learning_rate"], momentum=0.9)
-        draws = torch.Generator().manual_seed(trial.data_seed)
-        trial.keep(model=model, optimizer=optimizer, draws=draws)
+        model = self.model(trial)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=trial.point["learning_rate"])
+        self.keep(trial, model, optimizer)
+        batches = self.batches(trial)
         for step in trial.steps():
-            for group in optimizer.param_groups:
-                group["lr"] = trial.rate(step)
-            model.train()
-            rows = torch.randint(50, (8,), generator=draws)
-            loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if trial.evaluates(step):
-                model.eval()
-                with torch.no_grad():
-                    validation = nn.functional.cross_entropy(model(x[50:]), y[50:])
-                    wrong = (model(x[:50]).argmax(1) != y[:50]).double().mean()
-                trial.report({"validation/loss": validation, "training/error_rate": wrong})
+            self.step(trial, step, model, optimizer, next(batches))
+
+    def step(self, trial, step, model, optimizer, batch):
+        for group in optimizer.param_groups:
+            group["lr"] = trial.rate(step)
+        optimizer.zero_grad()
+        F.cross_entropy(model.train()(batch[0]), batch[1]).backward()
+        optimizer.step()
+        if trial.evaluates(step):
+            with torch.no_grad():
+                trial.report(self.metrics(model))
 
 
-campaign = Campaign(
-    Loop(),
-    rounds=[
-        Round("a test", trials=4, max_train_steps=60, space=SearchSpace(
-            learning_rate=log_uniform(1e-2, 1.0), dropout=uniform(0.0, 0.5, family="regularization", off=0.0))),
-        Round("the best", promote=2, max_train_steps=100),
-    ],
-    sweep=Sweep(learning_rate=log_grid(1e-2, 1.0), start_steps=100, max_steps=1600, seeds=2),
-    evaluations=20,
-)
-"""
-
-# What a change to the loop takes from it: (what is replaced, by what).
-UNSEEDED = (".manual_seed(trial.data_seed)", "\n        draws.seed()")
-GENERATOR_NOT_KEPT = (", draws=draws)", ")")
-OWN_RATES = ("trial.rate(step)", 'trial.point["learning_rate"]')
-READS_THE_LENGTH = ("for step in trial.steps():", "print(trial.max_train_steps)\n        for step in trial.steps():")
-SEEDED_BY_NUMBER = ("manual_seed(trial.data_seed)", "manual_seed(trial.number)")
-SEEDLESS = (
-    "draws = torch.Generator().manual_seed(trial.data_seed)",
-    """draws = torch.Generator().manual_seed(7)
-        torch.manual_seed(42)
-        model[0].reset_parameters()
-        model[3].reset_parameters()""",
-)
+def setup_for(workload, folder, study=None, **changes):
+    """The setup of a loop, of which a first look has found that it resumes exactly."""
+    setup = LoopSetup(
+        study=study or tiny_study(batch_size=0, optimizer=None), workload=workload, device=CPU, checkpoint_root=folder,
+        checkpoint_place="tiny/round-1", **{"commit_seconds": 1e9} | changes,
+    )  # fmt: skip
+    setup.looks.measured = dict.fromkeys((True, False), Promises(exact_resume=True))
+    return setup
 
 
-def write_loop(folder, *replaced, name="loop.py"):
-    """Write the study file with some of its text replaced; returns its path."""
-    text = LOOP
-    for old, new in replaced:
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    path = folder / name
-    path.write_text(text)
-    return path
-
-
-class Looked:
-    """A study of the loop that a file declares, loaded but not trained."""
-
-    def __init__(self, file):
-        _, campaign = load_campaign(file)
-        self.loaded = loaded(campaign.workload, file.parent, study_file=file, engine=Delegated)
-        self.study = study_of_round(campaign, 1, 60)
-        self.workload = campaign.workload
-        self.setup = self.loaded.setup(self.study)
-
-    def inspect(self, **asked):
-        trials = planned_trials(self.study)
-        return inspect(self.loaded, self.study, trials, validation_seconds=None, **asked)
+def train_loop(setup, recorder, trial, on_step=lambda claim, step: None):
+    """Train one trial for itself, from where the recorder has it; its last update."""
+    (update,) = Delegated(setup).trainer(recorder, on_step).train([recorder.claim(trial)])
+    return update
