@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from support.loops import (
+from support.loop_study import (
     GENERATOR_NOT_KEPT,
     OWN_RATES,
     READS_THE_LENGTH,
