@@ -17,6 +17,7 @@ from support.loop_study import (
 )
 from support.records import rows
 from support.shell import tuner
+from support.study_files import write_study
 
 from tuner.delegated import promised
 from tuner.records import MeasuredPromises, Promises
@@ -116,6 +117,27 @@ def test_without_the_promise_no_trial_starts_from_another(tuner, tmp_path):
     assert tuner("launch", "loop.py", "--round", 2).code == 0
     inherited = json.loads(tuner("trials", "loop", "--round", 2, "-f", "json").out)
     assert {row["inherited"] for row in inherited} == {0}
+
+
+def test_status_check_and_report_say_once_what_is_not_promised_and_why(tuner, tmp_path):
+    write_loop(tmp_path, UNSEEDED)
+    assert tuner("launch", "loop.py").code == 0
+    why = "does not promise exact resume, prefixes, deterministic: the same seeds gave another curve"
+    status = tuner("status", "loop")
+    assert status.err.count(why) == 1
+    assert "the training of loop (round-1)" in status.err
+    assert tuner("check", "loop").err.count(why) == 1
+    assert tuner("report", "loop", "-o", "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("the same seeds gave another curve") == 1
+    assert why not in tuner("status", "loop", "-f", "json").out
+
+
+def test_nothing_is_said_of_our_own_trainer(tuner, tmp_path):
+    assert tuner("launch", write_study(tmp_path, trials=2, steps=20, more='regime="not_compute_bound",')).code == 0
+    for verb in ("status", "check"):
+        said = tuner(verb, "tiny")
+        assert "promise" not in said.out + said.err
 
 
 # The identity of a loop: the code that ran, and what its first steps showed.

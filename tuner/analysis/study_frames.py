@@ -30,7 +30,7 @@ class StudyFrames:
     schedules: the learning rate schedule that each trial was trained with, by number. It is not derived again from
         the declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. An
         imported trial has none where its schedule is not known.
-    promises: what may be relied on for the trials, by the launches that trained them.
+    promises: what may be relied on for the trials, by the launches that trained them. weaker: what not, and why.
     groups: the groups of each trial's parameters, by number; none where all are trained alike or nothing was recorded.
     """
 
@@ -40,6 +40,7 @@ class StudyFrames:
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
     promises: Promises = EVERYTHING
     groups: Mapping[int, tuple[GroupRecord, ...]] = field(default_factory=dict)
+    weaker: str = ""
     # What several questions compute from these frames, which do not change; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 

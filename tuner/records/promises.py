@@ -57,14 +57,18 @@ class MeasuredPromises:
     why: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def weaker(self) -> str:
-        """What is not promised and why, in words; "" where nothing is to be said. No loop trains as a stacked model."""
+    def names(self) -> tuple[str, ...]:
+        """What is not promised, by name. Not said: no loop trains as a stacked model."""
         missing = [name for name, given in asdict(self.promises).items() if not given and name != "fusing"]
-        missing += [SEEDS] * (SEEDS in self.why)
-        if not missing:
+        return (*missing, *[SEEDS] * (SEEDS in self.why))
+
+    @property
+    def weaker(self) -> str:
+        """What is not promised and why, in words; "" where nothing is to be said."""
+        if not self.names:
             return ""
-        words = "; ".join(dict.fromkeys(self.why.get(name) or _NOT_PROMISED[name] for name in missing))
-        return f"{', '.join(name.replace('_', ' ') for name in missing)}: {words}"
+        words = "; ".join(dict.fromkeys(self.why.get(name) or _NOT_PROMISED[name] for name in self.names))
+        return f"{', '.join(name.replace('_', ' ') for name in self.names)}: {words}"
 
     def to_data(self) -> dict[str, Any]:
         """Plain data; `measured_from` reads it."""
