@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.loop_study import GENERATOR_NOT_KEPT, READS_THE_LENGTH, write_loop
+from support.loop_study import GENERATOR_NOT_KEPT, READS_THE_LENGTH, SEEDLESS, write_loop
 from support.shell import tuner
 
 __all__ = ["tuner"]
@@ -60,3 +60,24 @@ def test_a_longer_round_goes_on_from_trunks_only_where_that_is_promised(tuner, t
     assert tuner("launch", changed).code == 0
     assert tuner("launch", changed, "--round", 2).code == 0
     assert {row["inherited"] for row in trials(tuner, "other", 2)} == {0}
+
+
+def test_copies_are_no_replicates(tuner, tmp_path):
+    write_loop(tmp_path, SEEDLESS)
+    assert tuner("launch", "loop.py").code == 0
+    contest = tuner("adopt", "loop.py", "--candidate", "1/1", "--baseline", "1/0", "--replicates", 2)
+    assert "inconclusive" in contest.out
+    assert "trials with fresh seeds are copies of one" in contest.out + contest.err
+    write_loop(tmp_path, name="sound.py")
+    assert tuner("launch", "sound.py").code == 0
+    sound = tuner("adopt", "sound.py", "--candidate", "1/1", "--baseline", "1/0", "--replicates", 2)
+    assert "copies" not in sound.out + sound.err
+
+
+def test_a_search_after_the_round_trains_a_loop_too(tuner, tmp_path):
+    write_loop(tmp_path, GENERATOR_NOT_KEPT)
+    assert tuner("launch", "loop.py", "--trials", 8).code == 0
+    made = tuner("exploit", "loop.py", "--round", 1, "--sampler", "tpe", "--trials", 4, "--although", "a test")
+    assert made.code == 0, made.err
+    found = json.loads(tuner("status", "loop", "-f", "json").out)
+    assert [row["complete"] for row in found if "exploit" in row["study"]] == [4]

@@ -1,6 +1,7 @@
 """Promises of a loop are measured, kept and passed on; each one that is missing alone is named with its reason."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ from support.study_files import write_study
 from tuner.delegated import promised
 from tuner.records import MeasuredPromises, Promises
 from tuner.records.promises import measured_from
+from tuner.rounds.plan import planned_trials
+from tuner.storage.store import open_ledger
 
 __all__ = ["tuner"]
 
@@ -90,6 +93,35 @@ def test_a_launch_records_what_was_measured_and_a_second_one_measures_nothing(tu
     assert mine[0] == mine[1] == {
         "exact_resume": False, "prefixes": False, "fusing": False, "follows_schedule": True, "deterministic": True
     }  # fmt: skip
+
+
+def test_under_other_numerics_it_is_measured_again(tuner, tmp_path, monkeypatch):
+    write_loop(tmp_path)
+    assert tuner("launch", "loop.py").code == 0
+    measured = []
+    real = promised.measured_promises
+    monkeypatch.setattr(promised, "measured_promises", lambda setup, look: measured.append(setup) or real(setup, look))
+    assert tuner("launch", "loop.py", "--trials", 5).code == 0
+    assert not measured
+    assert tuner("launch", "loop.py", "--trials", 6, "--threads", 2).code == 0
+    assert [json.loads(setup.numerics.text)["threads"] for setup in measured] == [2]
+
+
+@pytest.mark.slow
+def test_a_worker_of_another_command_measures_nothing_either(tuner, tmp_path):
+    write_loop(tmp_path, GENERATOR_NOT_KEPT)
+    assert tuner("launch", "loop.py").code == 0
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        row = ledger.study("loop", "round-1")
+        planned = planned_trials(replace(row.study, num_trials=6), 4)
+        ledger.start_study("loop", replace(row.study, num_trials=6), row.fingerprint, trials=planned)
+    worked = tuner("worker", "loop.py")
+    assert worked.code == 0, worked.err
+    assert rows(tmp_path, "select count(*) from trial where state = 'complete'") == [(6,)]
+    recorded = launches(tmp_path)
+    assert len(recorded) == 2
+    assert recorded[0]["promises"] == recorded[1]["promises"]
+    assert recorded[0]["not_promised"] == recorded[1]["not_promised"] != ""
 
 
 def test_other_code_is_measured_again(tuner, tmp_path):

@@ -9,10 +9,16 @@ from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
 from tuner.records import GroupRecord, Promises
-from tuner.records.promises import EVERYTHING
+from tuner.records.promises import EVERYTHING, SEEDS
 from tuner.shown import in_html, shown
 
 PRUNED = "pruned"  # how the reason begins of a cancelled trial that a pruner ended elsewhere
+
+
+_COPIES = (
+    "Seeds have no effect on this training, so trials with fresh seeds are copies of one: nothing tells how much "
+    "results vary"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -117,6 +123,11 @@ class StudyFrames:
         if isinstance(mine.domain, Choice) and None in mine.domain.choices:
             return self.where(rows, mine.condition if mine.condition and mine.condition[0] != name else None)
         return rows[name].notna()
+
+    @property
+    def copies(self) -> tuple[str, ...]:
+        """What to know where fresh seeds give the same training again; nothing where they give another one."""
+        return (_COPIES,) if SEEDS in self.weaker else ()
 
     @property
     def hyperparameters(self) -> list[str]:
