@@ -24,7 +24,7 @@ from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import TrialRecord
-from tuner.rounds.launch import Session, required_round, started_study
+from tuner.rounds.launch import Session, promises_here, required_round, started_study
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
 
@@ -87,7 +87,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         lineage=tuple((round_name(number - 1), f"trial {record.number}") for record in chosen),
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
-    shares = session.loaded.promises(study).prefixes
+    shares = promises_here(session, study).prefixes
     parents = [Parent(record, _schedule(study, record, declared, carried), shares) for record in chosen]
     if any(parent.has_trunk for parent in parents):
         study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
