@@ -102,7 +102,8 @@ class DrawsAtTheEndNet(Net):
         self.average.requires_grad_(False)
 
     def on_train_batch_end(self, *arguments):
-        self.average.weight.lerp_(self.net[0].weight, 0.1 + 0.01 * torch.rand(()))
+        with torch.no_grad():
+            self.average.weight.lerp_(self.net[0].weight, 0.1 + 0.01 * torch.rand(()))
 
     def on_train_epoch_end(self):
         torch.rand(3)
