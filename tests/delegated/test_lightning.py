@@ -10,18 +10,25 @@ import pytest
 import pytorch_lightning
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from support.lightning_nets import (
-    Data, DrawsAtTheEndNet, Manual, Net, NoisyNet, OwnGeneratorNet, ProcessesNet, Scheduled, StreamNet, TwoLoadersNet,
+    Data,
+    DrawsAtTheEndNet,
+    Manual,
+    Net,
+    NoisyNet,
+    OwnGeneratorNet,
+    ProcessesNet,
+    Scheduled,
+    StreamNet,
+    TwoLoadersNet,
     workload_of,
 )  # fmt: skip
-from support.loops import X, Y, setup_for, train_loop
+from support.loops import setup_for, train_loop
 from support.tiny import CPU, CuttingRecorder, MemoryRecorder, StopAt, tiny_study
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from tuner import LightningWorkload, minimize
-from tuner.delegated import looks
 from tuner.delegated.lightning_metrics import trained_name, validated_name
 from tuner.design.prefix import rates_of
 from tuner.errors import DeclarationError, Infeasible, WorkloadError
@@ -140,3 +147,287 @@ def test_batches_of_loading_processes_are_the_same_after_a_stop(tmp_path):
         train_loop(setup_for(workload_of(ProcessesNet), folder, stop=StopAt(question)), recorder, TRIAL)
         train_loop(setup_for(workload_of(ProcessesNet), folder), recorder, TRIAL)
         assert recorder.measurements == expected.measurements
+
+
+class Dies(NoisyNet):
+    left = 10**9
+
+    def training_step(self, batch, batch_idx):
+        Dies.left -= 1
+        if Dies.left < 0:
+            raise KeyError("killed")
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_trial_goes_on_from_its_last_commit_when_it_dies(tmp_path):
+    _, expected = whole(workload_of(NoisyNet), tmp_path / "whole")
+    recorder = CuttingRecorder()
+    for left in (3, 9, 11, 10**9):
+        Dies.left = left
+        last = train_loop(setup_for(workload_of(Dies), tmp_path, commit_seconds=0.0), recorder, TRIAL)
+    assert last.state is State.COMPLETE
+    assert recorder.measurements == expected.measurements
+
+
+def test_the_weights_that_were_evaluated_are_kept_where_they_are_averages(tmp_path):
+    _, recorder = whole(workload_of(NoisyNet, **ema()), tmp_path)
+    for one in recorder.updates[-1].checkpoints:
+        if one.kind == "best":
+            net = NoisyNet()
+            net.load_state_dict(read_weights(tmp_path, one))
+            net.eval()
+            losses = [F.cross_entropy(net.net(x), y) * len(x) for x, y in net.val_dataloader()[0]]
+            assert float(sum(losses).detach()) / 30 == pytest.approx(one.value, rel=1e-5)
+
+
+def test_a_training_metric_is_the_mean_over_the_batches_since_the_last_evaluation(tmp_path):
+    logged = []
+
+    class Telling(Net):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("grad/norm", loss * 2, on_step=True)
+            logged.append(loss.item())
+            return loss
+
+    workload = workload_of(Telling, evaluated=("validation",), trainer={"accumulate_grad_batches": 2})
+    object.__setattr__(workload, "fitted_when", None)
+    Telling.val_dataloader = lambda self: Net.val_dataloader(self)[0]
+    _, recorder = whole(workload, tmp_path)
+    found = {key: float.fromhex(value) for key, value in recorder.measurements.items()}
+    batches = [batch for batch in range(1, len(logged) + 1) if batch % 7 % 2 == 0]  # 7 a pass; the last one steps, too
+    begun = 0
+    for step in DUE:
+        end = batches[step - 1]
+        mean = sum(logged[begun:end]) / (end - begun)
+        assert found[step, "training/loss"] == pytest.approx(mean, rel=1e-6)
+        assert found[step, "training/grad/norm"] == pytest.approx(2 * mean, rel=1e-6)
+        begun = end
+
+
+@pytest.mark.parametrize(
+    ("logged", "trained", "validated"),
+    [
+        ("val_loss", "training/val_loss", "validation/loss"),
+        ("val/loss", "training/val/loss", "validation/loss"),
+        ("valid_acc", "training/valid_acc", "validation/acc"),
+        ("validation_loss", "training/validation_loss", "validation/loss"),
+        ("train_loss", "training/loss", "training/loss"),
+        ("Train/Acc", "training/Acc", "training/Acc"),
+        ("value", "training/value", "validation/value"),
+        ("acc", "training/acc", "validation/acc"),
+    ],
+)
+def test_the_names_of_metrics(logged, trained, validated):
+    assert trained_name(logged) == trained
+    assert validated_name(logged, ()) == validated
+    assert validated_name(f"{logged}/dataloader_idx_1", ("validation", "training")).startswith("training/")
+
+
+def test_all_optimizers_follow_the_schedule_and_keep_their_ratio(tmp_path):
+    seen = []
+
+    class Watched(Manual):
+        def training_step(self, batch, batch_idx):
+            seen.append([one.param_groups[0]["lr"] for one in self.optimizers()])
+            return super().training_step(batch, batch_idx)
+
+    update, _ = whole(workload_of(Watched), tmp_path)
+    assert update.step == 24
+    rates = rates_of(TRIAL)
+    assert seen == [[rate, pytest.approx(rate / 4, rel=1e-12)] for rate in rates]
+
+
+def test_a_module_of_the_other_package_is_trained_by_its_own_trainer(tmp_path):
+    body = {name: value for name, value in vars(Net).items() if callable(value)}
+
+    def init(self, learning_rate=0.1, dropout=0.3):
+        pytorch_lightning.LightningModule.__init__(self)
+        self.learning_rate = learning_rate
+        self.net = Net(learning_rate, dropout).net
+
+    other = type("Other", (pytorch_lightning.LightningModule,), body | {"__init__": init, "__module__": __name__})
+    _, recorder = whole(workload_of(other), tmp_path / "a")
+    _, expected = whole(workload_of(Net), tmp_path / "b")
+    assert recorder.measurements == expected.measurements
+
+
+# What is refused
+
+
+def refused(tmp_path, workload, study=STUDY):
+    with pytest.raises(WorkloadError) as caught:
+        whole(workload, tmp_path, study)
+    return str(caught.value)
+
+
+def options(**given):
+    return {"trainer": lambda point: given}
+
+
+class NoValidation(Net):
+    def val_dataloader(self):
+        return []
+
+
+class SilentNet(Net):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        pass
+
+
+class StopsItself(Net):
+    def on_train_batch_end(self, *arguments):
+        self.trainer.should_stop = self.trainer.global_step >= 3
+
+
+class Fixed(Net):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.5)
+
+
+class Twice(Net):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        super().validation_step(batch, batch_idx, dataloader_idx)
+        self.log("valid_loss", 1.0)
+
+
+REFUSED = {
+    "own schedule": (workload_of(Scheduled), "configure_optimizers returns a scheduler (StepLR)"),
+    "rate": (workload_of(Fixed), "begins at learning_rate"),
+    "ddp": (workload_of(**options(strategy="ddp")), "strategy = 'ddp' starts the command line again"),
+    "fork": (workload_of(**options(strategy="ddp_fork")), "strategy = 'ddp_fork' trains in processes of its own"),
+    "nothing": (workload_of(NoValidation), "there is no validation"),
+    "silent": (workload_of(SilentNet), "a validation logged nothing"),
+    "stops": (workload_of(StopsItself), "Lightning ended after 3 updates"),
+    "two": (workload_of(evaluated=()), "there are 2 validation dataloaders"),
+    "twice": (workload_of(Twice), "which are both validation/loss"),
+    "no module": (workload_of(module=lambda point: nn.Linear(1, 1)), "must return a LightningModule, got Linear"),
+    "misconfigured": (workload_of(Manual, **options(gradient_clip_val=1.0)), "Lightning does not take what it was given"),
+    "unknown": (workload_of(**options(max_stepz=3)), "Trainer does not take its options: "),
+    "max_epochs": (workload_of(**options(max_epochs=3)), "trainer has max_epochs = 3; a length is in steps (A11)"),
+    "EarlyStopping": (workload_of(**options(callbacks=[EarlyStopping("val_loss")])), "EarlyStopping is refused"),
+    "no dict": (workload_of(trainer=lambda point: 3), "must return a dict of options, got int"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_breaks_the_contract_is_refused_by_name(case, tmp_path):
+    workload, said = REFUSED[case]
+    assert said in refused(tmp_path, workload)
+
+
+def test_the_module_of_another_trial_is_refused(tmp_path):
+    shared = Net(RATE)
+    workload = workload_of(module=lambda point: shared)
+    whole(workload, tmp_path / "a")
+    assert "must make a new one" in refused(tmp_path / "b", workload)
+
+
+def test_the_wanted_metric_is_named_where_it_is_not_logged(tmp_path):
+    study = replace(STUDY, objective=minimize("validation/los"))
+    assert "did you mean 'validation/loss'" in refused(tmp_path, workload_of(), study)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"trainer": {"max_steps": 3}}, "max_steps = 3; the length of a trial is that of the study"),
+        ({"trainer": {"devices": 2}}, "trials train side by side by --workers"),
+        ({"trainer": {"callbacks": ModelCheckpoint()}}, "the callback ModelCheckpoint is refused"),
+        ({"trainer": {"limit_val_batches": 0}}, "leaves nothing to pick checkpoints by"),
+        ({"trainer": 3}, "trainer is a dict of options of Trainer"),
+        ({"datamodule": Data()}, "datamodule=lambda: Data(...)"),
+        ({"module": Net()}, "module=lambda point: Net(...)"),
+        ({"schedule": "linear"}, 'schedule is "study" or "module"'),
+        ({"evaluated": ("validation", "test")}, "the test split never selects anything"),
+        ({"evaluated": ("training",)}, 'evaluated needs "validation"'),
+        ({"modul": Net}, "knows no argument 'modul'"),
+        ({"module": None}, "needs a function that makes the LightningModule"),
+    ],
+)
+def test_a_declaration_that_cannot_be_is_refused(given, said):
+    with pytest.raises(DeclarationError) as caught:
+        workload_of(**given)
+    assert said in str(caught.value)
+
+
+def test_without_lightning_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("tuner.delegated.lightning.PACKAGES", ("no_such_package",))
+    with pytest.raises(DeclarationError, match=r"pip install 'tuner\[lightning\]'"):
+        workload_of()
+
+
+def test_the_declaration_imports_no_lightning():
+    code = "import sys, tuner.delegated.lightning; from tuner import *; LightningWorkload(module=print);"
+    said = f"{code} print([one for one in ('lightning', 'torch', 'pytorch_lightning') if one in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+class Decays(Net):
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate)
+
+
+class Noise(Net):
+    train_dataloader = NoisyNet.train_dataloader
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Net, "Dropout(p=0.3) at 'net.3'"),
+        (lambda **point: Decays(**point, dropout=0.0), "weight_decay = 0.01"),
+        (lambda **point: Noise(**point, dropout=0.0), "augmentation: example 0 of the training data"),
+    ],
+)
+def test_a_sweep_refuses_what_it_sees_of_regularization(kind, said, tmp_path):
+    sweep = replace(STUDY, augment=False)
+    assert said in refused(tmp_path, workload_of(kind), sweep)
+    off = workload_of(module=lambda point, regularization_off: Net(**point, dropout=0.3 * (not regularization_off)))
+    assert whole(off, tmp_path / "off", sweep)[0].state is State.COMPLETE
+
+
+def test_a_point_that_the_module_gives_up_is_infeasible(tmp_path):
+    class GivesUp(Net):
+        def training_step(self, batch, batch_idx):
+            raise Infeasible("too wide")
+
+    update, _ = whole(workload_of(GivesUp), tmp_path)
+    assert (update.state, update.reason) == (State.INFEASIBLE, "too wide")
+
+
+def test_a_loss_that_is_no_number_ends_the_trial(tmp_path):
+    class Diverges(Net):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self.log("val_loss", float("nan"))
+            self.log("val_error_rate", 0.5)
+
+    update, _ = whole(workload_of(Diverges), tmp_path)
+    assert update.state is State.INFEASIBLE
+    assert "diverged" in update.reason
+
+
+def test_a_subclass_has_methods_in_place_of_functions(tmp_path):
+    class Mine(LightningWorkload):
+        select_by = minimize("validation/loss")
+        evaluated = ("validation", "training")
+
+        def module(self, point):
+            return Net(**point)
+
+        def datamodule(self):
+            return Data(batch_size=10)
+
+        def trainer(self, point):
+            return {"gradient_clip_val": 1.0}
+
+    update, _ = whole(Mine(), tmp_path)
+    assert update.state is State.COMPLETE
+
+
+def test_nothing_is_written_beside_the_checkpoints_and_nothing_is_printed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole(workload_of(), tmp_path)
+    assert capsys.readouterr() == ("", "")
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".pt", ".safetensors"}

@@ -4,10 +4,10 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torch.nn.functional as F
-from support.loops import X, Y
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from support.loops import X, Y
 from tuner import LightningWorkload, at_most, minimize
 
 
@@ -35,9 +35,7 @@ class Net(pl.LightningModule):
     def __init__(self, learning_rate=0.1, dropout=0.3):
         super().__init__()
         self.learning_rate = learning_rate
-        self.net = nn.Sequential(
-            nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(dropout), nn.Linear(12, 2)
-        )
+        self.net = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Dropout(dropout), nn.Linear(12, 2))
 
     def training_step(self, batch, batch_idx):
         loss = F.cross_entropy(self.net(batch[0]), batch[1])

@@ -152,8 +152,8 @@ class LightningSession:
         }
         try:
             trainer = package.Trainer(**{"enable_model_summary": False, "logger": False, **options, **ours})
-        except TypeError as error:
-            raise WorkloadError(f"{self.name}: trainer has an option that Trainer does not take: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise WorkloadError(f"{self.name}: Trainer does not take its options: {error}") from error
         self._check_one_process(trainer, options.get("strategy", "auto"))
         return trainer
 
