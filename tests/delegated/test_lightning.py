@@ -29,7 +29,7 @@ from support.tiny import CPU, CuttingRecorder, MemoryRecorder, StopAt, tiny_stud
 from torch import nn
 
 from tuner import LightningWorkload, minimize
-from tuner.delegated.lightning_metrics import trained_name, validated_name
+from tuner.delegated.lightning_data import trained_name, validated_name
 from tuner.design.prefix import rates_of
 from tuner.errors import DeclarationError, Infeasible, WorkloadError
 from tuner.records import State
@@ -80,7 +80,7 @@ class Recorded(pl.Callback):
 
 @pytest.mark.parametrize("kind", [Net, NoisyNet])
 def test_the_curve_is_that_of_a_trainer_without_us(kind, tmp_path):
-    class Alone(kind):
+    class Alone(kind):  # type: ignore[misc,valid-type]
         def configure_optimizers(self):
             optimizer = super().configure_optimizers()
             rates = rates_of(TRIAL)
@@ -302,9 +302,9 @@ REFUSED = {
     "two": (workload_of(evaluated=()), "there are 2 validation dataloaders"),
     "twice": (workload_of(Twice), "which are both validation/loss"),
     "no module": (workload_of(module=lambda point: nn.Linear(1, 1)), "must return a LightningModule, got Linear"),
-    "misconfigured": (workload_of(Manual, **options(gradient_clip_val=1.0)), "Lightning does not take what it was given"),
+    "misconfigured": (workload_of(Manual, **options(gradient_clip_val=1.0)), "Lightning does not take what"),
     "unknown": (workload_of(**options(max_stepz=3)), "Trainer does not take its options: "),
-    "max_epochs": (workload_of(**options(max_epochs=3)), "trainer has max_epochs = 3; a length is in steps (A11)"),
+    "max_epochs": (workload_of(**options(max_epochs=3)), "trainer has max_epochs = 3; a length is in steps"),
     "EarlyStopping": (workload_of(**options(callbacks=[EarlyStopping("val_loss")])), "EarlyStopping is refused"),
     "no dict": (workload_of(trainer=lambda point: 3), "must return a dict of options, got int"),
 }  # fmt: skip

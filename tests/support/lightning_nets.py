@@ -117,7 +117,7 @@ class Manual(Net):
         self.automatic_optimization = False
 
     def training_step(self, batch, batch_idx):
-        first, second = self.optimizers()
+        first, second = self.optimizers()  # type: ignore[attr-defined]
         loss = F.cross_entropy(self.net(batch[0]), batch[1])
         self.log("train_loss", loss)
         first.zero_grad(), second.zero_grad()

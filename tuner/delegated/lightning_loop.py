@@ -17,8 +17,7 @@ import torch
 
 from tuner.delegated.kept import Weighted
 from tuner.delegated.lightning import MAKERS, LightningWorkload, check_callback, check_options
-from tuner.delegated.lightning_feed import Feed, draws_random_numbers
-from tuner.delegated.lightning_metrics import Logged
+from tuner.delegated.lightning_data import Feed, Logged, draws_random_numbers
 from tuner.delegated.trial import LoopTrial
 from tuner.errors import WorkloadError
 from tuner.training.best import copied
