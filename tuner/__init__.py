@@ -9,6 +9,7 @@ The commands of `tuner` are functions of this module, with results as objects. E
     tuner.run(campaign)             the whole playbook: sweep, rounds, findings, report
     tuner.sweep(campaign)           find the step budget
     tuner.launch(campaign, round=1) train one round
+    tuner.asking(campaign, round=1) ask for trials that are trained elsewhere, and tell what came out
     tuner.plan(campaign)            trials, steps, time and disk before anything is trained
     tuner.load("digits")            the records: trials, curves, findings and plots (CampaignRecords)
     tuner.check("digits")           every question of the playbook, answered
@@ -56,6 +57,7 @@ __version__ = "0.1.0"
 
 # The Python API: each function by the module that defines it. `from tuner import *` brings `__all__` alone.
 _API = {
+    "asking": "tuner.api.asking",
     "best": "tuner.api.records",
     "best_steps": "tuner.api.records",
     "boundaries": "tuner.api.records",
@@ -75,6 +77,7 @@ _API = {
 }
 
 if TYPE_CHECKING:
+    from tuner.api.asking import asking as asking
     from tuner.api.records import best as best
     from tuner.api.records import best_steps as best_steps
     from tuner.api.records import boundaries as boundaries

@@ -303,6 +303,8 @@ DECAYING = ScheduleKind(
     falls=True,
 )
 UNKNOWN = ScheduleKind("unknown", _one_piece(LINEAR_SHAPE), importable=True, unknown="not known")
+# Of a loop that trains by rates of its own: the study's decide nothing.
+OWN = ScheduleKind("own", _constant_pieces, unknown="that of the training itself")
 
 
 def constant() -> ScheduleFamily:

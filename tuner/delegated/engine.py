@@ -10,19 +10,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tuner.delegated.looks import inspected
+from tuner.delegated.promised import inspected
 from tuner.delegated.reports import Reports
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.delegated.trial import LoopTrial
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
-from tuner.records import Claim, Promises, Recorder, State, TrialUpdate
+from tuner.records import LOOP_FOLDER, Claim, Promises, Recorder, State, TrialUpdate
 from tuner.training.committing import Committing, Outcome
 from tuner.training.endings import ending
 from tuner.training.engine import Asked, Engine, Inspection, OnStep
 from tuner.training.logbook import Logbook
-from tuner.training.randomness import callers_generators_restored, seed_global_generators
+from tuner.training.randomness import callers_generators_restored
 
 logger = logging.getLogger(__name__)
 SAID_EVERY = 0.2  # seconds between signs of a trial's progress
@@ -59,19 +59,25 @@ class LoopTrainer(Committing):
             with callers_generators_restored(device), closing(self.saver):
                 book = Logbook(self.setup, claim, LoopTrainee(self.loop_setup, claim.trial))
                 self.books, self.cohort = [book], One()
-                failure = None
-                try:
-                    book.resume()
-                    train_by_loop(self.loop_setup, claim.trial, Training(self, book))
-                except Exception as error:
-                    failure = ending(error)
-                if failure is not None and claim.trial_id not in self.ended:
-                    self._record([Outcome.failed(book, *failure)])
-                elif failure is not None and self.ended[claim.trial_id].state.finished:
-                    logger.warning("trial %d had ended when its loop failed: %s", claim.trial.number, failure[1])
+                self._train(book)
         finally:
             self.books, self.cohort = [], None
         return [self.ended[claim.trial_id]] if claim.trial_id in self.ended else []
+
+    def _train(self, book: Logbook) -> None:
+        """Train the trial of a book, and record how it ended where the loop has failed."""
+        training = None
+        try:
+            book.resume()
+            training = Training(self, book)
+            LoopTrial(training).train_with(self.loop_setup)
+            training.check_over()
+        except Exception as error:
+            state, reason = ending(error)
+            if training is None or not training.over:
+                self._record([Outcome.failed(book, state, reason)])
+            else:  # it ended, or was stopped, before: that is recorded
+                logger.warning("trial %d was over when its loop failed: %s", book.claim.trial.number, reason)
 
 
 class Training:
@@ -82,6 +88,7 @@ class Training:
         self.due = trainer.setup.study.budget.evaluation_steps
         self.reports = Reports(trainer.loop_setup, self.due, self.trainee.step)
         self.over = False
+        self._pins = frozenset(book.claim.trial.pins)
         self._said = 0.0
         self._reached = 0  # updates made, where that is more than what is kept
 
@@ -94,13 +101,14 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        path = self.book.folder.root / self.book.folder.place / "files"
+        path = self.book.folder.root / self.book.folder.place / LOOP_FOLDER
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def reported(self, step: int, values: Mapping[str, Any]) -> None:
         if self.over:
             return
+        self.alive()
         measured = self.reports.checked(step, values)
         self.trainee.step, before = step, self.trainee.step
         try:
@@ -111,8 +119,12 @@ class Training:
     def arrived(self, step: int) -> bool:
         if self.over:
             return True
-        self.reports.refuse_missing(step)
-        self.over = self._has_ended(step)
+        if step >= self.reports.next_due:
+            self.reports.refuse_missing(step)
+        if self._has_ended(step):
+            self.over = True
+        elif step in self._pins:
+            self.book.pin()
         if not self.over:
             self._commit_if_due()
         return self.over
@@ -133,32 +145,29 @@ class Training:
         return True
 
     def _commit_if_due(self) -> None:
-        trainer = self.trainer
-        self.book.pin()
-        self.alive()
-        outcomes = trainer._due(One())
-        if outcomes:
-            trainer._record(outcomes, goes_on=True)
+        """Most steps end here after a look at the clock."""
+        trainer, now = self.trainer, time.monotonic()
+        if now - self._said >= SAID_EVERY:
+            self._tell(now)
+        if trainer.saver.busy or now - trainer.committed_at >= trainer.setup.commit_seconds:
+            outcomes = trainer._due(One())
+            if outcomes:
+                trainer._record(outcomes, goes_on=True)
 
     def alive(self, reached: int = 0) -> None:
         self._reached = max(self._reached, reached)
         now = time.monotonic()
         if now - self._said >= SAID_EVERY:
-            self._said = now
-            self.trainer.on_step(self.book.claim, max(self.trainee.step, self._reached))
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        self._said = now
+        self.trainer.on_step(self.book.claim, max(self.trainee.step, self._reached))
 
     def check_over(self) -> None:
         """Raise WorkloadError where the loop has returned before its trial ended."""
         if not self.over:
             raise WorkloadError(self.reports.returned_early(self.trainee.step))
-
-
-def train_by_loop(setup: LoopSetup, trial: Trial, listener: Training) -> None:
-    """Seed the generators, and let the loop train."""
-    seed_global_generators(trial.seed, setup.device)
-    handle = LoopTrial(listener)
-    setup.workload.train(handle)
-    listener.check_over()
 
 
 class Delegated:
@@ -174,7 +183,7 @@ class Delegated:
 
     def inspect(self, trials: Sequence[Trial], asked: Asked) -> Inspection:
         """Let the loop train the first steps of a throw-away trial."""
-        return inspected(self.setup, trials, asked)
+        return inspected(self.setup, asked)
 
     def settle(self, trial: Trial) -> None:
         """Nothing: the loop decides what is deterministic."""

@@ -32,7 +32,16 @@ class KeptFiles:
             with tempfile.TemporaryDirectory() as folder:
                 write_files(self.restored, Path(folder))
                 load(Path(folder))
-            self.restored = {}
+
+    def begin(self, *, resumed: bool) -> None:
+        """The first step begins. Raises WorkloadError where only one of checkpoint and loop holds files."""
+        if resumed and bool(self.restored) is (self.save is None):
+            where = "its checkpoint holds files and the loop keeps none" if self.restored else "its checkpoint has none"
+            raise WorkloadError(
+                f"this trial cannot go on with the files of trial.keep_files: {where}; keep what was kept when it was "
+                "saved, before the first step, or train under another --storage"
+            )
+        self.restored = {}
 
     def state(self, step: int) -> dict[str, torch.Tensor]:
         """The files as they are after `step` updates; written once a step."""

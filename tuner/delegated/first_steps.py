@@ -1,10 +1,12 @@
 """What first looks at a loop have shown: what it did in its first steps, and what may be relied on."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.records import Promises
+from tuner.design.hyperparameters import Value
+from tuner.records import MeasuredPromises, Price, Promises
 from tuner.sources.running import Seen
 
 
@@ -12,8 +14,9 @@ from tuner.sources.running import Seen
 class FirstSteps:
     """What the loop did in its first steps. `state`: what it kept at the last of them, as a checkpoint holds it.
 
-    curve: (updates, metric) to the value as hexadecimal. weights: a digest of what it kept of weights. read: what it
-    asked the trial for; point_read: and the point. seconds: of the whole look.
+    curve: (updates, metric) to the value as hexadecimal. weights: a digest of the weights of the modules that it keeps,
+    "" of files. read: what it asked the trial for; point_read: and the point. times: seconds at which so many updates
+    were made, for each call. seconds: of the whole look. seen: the code that ran.
     """
 
     curve: dict[tuple[int, str], str] = field(default_factory=dict)
@@ -22,7 +25,7 @@ class FirstSteps:
     point_read: set[str] = field(default_factory=set)
     state: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    step_seconds: float = 0.0
+    times: list[tuple[int, float]] = field(default_factory=list)
     latest_bytes: int = 0
     best_bytes: int = 0
     seen: Seen = field(default_factory=Seen)
@@ -32,18 +35,27 @@ class FirstSteps:
         """16 hex digits of the curve."""
         return hashlib.sha256(repr(sorted(self.curve.items())).encode()).hexdigest()[:16]
 
+    @property
+    def reported(self) -> set[str]:
+        """The names of the metrics that were reported."""
+        return {name for _, name in self.curve}
+
 
 class Looks:
     """What this process knows of the loop of a workload: as a sweep trains (without regularization), and as rounds do.
 
-    taken: by whether regularization is on, and by point. measured: what the looks, here or in the process that
-    launched the study, found that may be relied on.
+    taken: by whether regularization is on, and by point. points: where the loop can be looked at, by whether
+    regularization is on. measured: what the looks, here or in the process that launched the study, found that may be
+    relied on. prices: what a step, an evaluation and a checkpoint cost here. told: what was said of it already.
     """
 
     def __init__(self) -> None:
         self.taken: dict[tuple[bool, str], FirstSteps] = {}
-        self.measured: dict[bool, Promises] = {}
+        self.points: dict[bool, Mapping[str, Value]] = {}
+        self.measured: dict[bool, MeasuredPromises] = {}
+        self.prices: dict[bool, Price] = {}
+        self.told: set[str] = set()
 
     def promises(self, regularized: bool) -> Promises:
         """What may be relied on; nothing before a look."""
-        return self.measured.get(regularized, Promises())
+        return self.measured[regularized].promises if regularized in self.measured else Promises()

@@ -14,6 +14,7 @@ import torch
 
 from tuner.errors import WorkloadError
 from tuner.training.best import snapshot
+from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Weights
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -35,26 +36,34 @@ def plain(value: Any, place: str) -> Any:
         return value.detach()
     if isinstance(value, np.generic | np.ndarray):
         return _plain_array(value, place)
-    if isinstance(value, Counter):
-        return {_AS: "counter", "values": [(plain(key, place), count) for key, count in value.items()]}
     if isinstance(value, Mapping):
-        return {key: plain(held, f"{place}[{key!r}]") for key, held in value.items()}
+        return _plain_mapping(value, place)
     if isinstance(value, list | tuple):
         kept = [plain(held, f"{place}[{number}]") for number, held in enumerate(value)]
         return kept if isinstance(value, list) else tuple(kept)
     if isinstance(value, set | frozenset):
         return {_AS: "set", "values": sorted((plain(held, place) for held in value), key=repr)}
-    if isinstance(value, _PLAIN) and type(value) in _PLAIN:
+    if isinstance(value, torch.dtype):
+        return {_AS: "dtype", "values": str(value).removeprefix("torch.")}
+    if type(value) in _PLAIN:
         return value
     raise _no_checkpoint_holds(value, place)
+
+
+def _plain_mapping(value: Mapping[Any, Any], place: str) -> dict[Any, Any]:
+    if isinstance(value, Counter):
+        return {_AS: "counter", "values": [(plain(key, place), count) for key, count in value.items()]}
+    return {plain(key, place): plain(held, f"{place}[{key!r}]") for key, held in value.items()}
 
 
 def _plain_array(value: Any, place: str) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    if value.dtype.hasobject:
-        raise _no_checkpoint_holds(value, place)
-    return {_AS: "array", "values": torch.from_numpy(np.ascontiguousarray(value)), "shape": list(value.shape)}
+    try:
+        tensor = torch.from_numpy(np.ascontiguousarray(value))
+    except TypeError:  # texts, dates, objects
+        raise _no_checkpoint_holds(value, place) from None
+    return {_AS: "array", "values": tensor, "shape": list(value.shape)}
 
 
 def _no_checkpoint_holds(value: Any, place: str) -> WorkloadError:
@@ -74,7 +83,9 @@ def as_it_was(value: Any) -> Any:
         if kind == "counter":
             return Counter(dict(value["values"]))
         if kind == "set":
-            return set(value["values"])
+            return set(as_it_was(value["values"]))
+        if kind == "dtype":
+            return getattr(torch, value["values"])
         return {key: as_it_was(held) for key, held in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(as_it_was(held) for held in value)
@@ -82,41 +93,79 @@ def as_it_was(value: Any) -> Any:
 
 
 class KeptObjects:
-    """The objects that a loop keeps, by name; `restored` is what a checkpoint held of those not kept again yet."""
+    """The objects that a loop keeps, by name; `restored` is what a checkpoint held of them.
+
+    `replays`: names of what uses the other objects while it goes on where it was, as a loader uses generators.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.objects: dict[str, Any] = {}
-        self.restored: dict[str, Any] = {}
+        self.restored: dict[str, Any] | None = None
+        self.generators: Any = None
+        self.replays: set[str] = set()
 
     def add(self, name: str, value: Any) -> None:
-        """Keep an object under a name, and give it the state that a checkpoint holds of it. Raises WorkloadError."""
+        """Keep an object under a name, and give it the state that a checkpoint holds of it.
+
+        Raises WorkloadError for what has no state, and where a state does not fit.
+        """
         if not _is_generator(value) and not all(callable(getattr(value, one, None)) for one in _METHODS):
             raise WorkloadError(
                 f"trial.keep({name}=...) takes objects with state_dict() and load_state_dict(), and generators of "
                 f"torch, NumPy and Python, got {type(value).__name__}"
             )
         self.objects[name] = value
-        if name in self.restored:
-            _load(value, as_it_was(self.restored.pop(name)), self.device)
+        if self.restored is not None and name in self.restored:
+            self._load(name)
+
+    def _load(self, name: str) -> None:
+        value = self.objects[name]
+        try:
+            _load(value, as_it_was((self.restored or {})[name]), self.device)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise WorkloadError(
+                f"the checkpoint of this trial does not fit {name} ({type(value).__name__}): {error}; the code, or a "
+                "library, has changed since it was written: undo that, or train under another --storage"
+            ) from error
 
     def state(self) -> dict[str, Any]:
         """The state of all objects, and of the global generators."""
         held = {name: plain(_state_of(value), name) for name, value in self.objects.items()}
-        return {**held, _GENERATORS: _generators(self.device)}
+        return {**held, _GENERATORS: plain(global_generators(self.device), _GENERATORS)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Remember what a checkpoint holds, for the objects that will be kept."""
         self.restored = {name: held for name, held in state.items() if name != _GENERATORS}
         self.generators = state.get(_GENERATORS)
 
-    generators: Any = None
+    def begin(self, *, generators: bool) -> None:
+        """The first step begins: all is kept. Puts the generators where they were when the checkpoint was written.
 
-    def restore_generators(self) -> None:
-        """Put the global generators where they were when the checkpoint was written."""
+        Raises WorkloadError where the checkpoint holds other objects than those that are kept now.
+        """
+        if self.restored is None:
+            return
+        missing, new = self.restored.keys() - self.objects.keys(), self.objects.keys() - self.restored.keys()
+        if missing or new:
+            said = [f"{', '.join(sorted(missing))}: in the checkpoint, and not kept"] * bool(missing)
+            said += [f"{', '.join(sorted(new))}: kept, and not in the checkpoint"] * bool(new)
+            raise WorkloadError(
+                f"this trial cannot go on, because the loop keeps other objects than when it was saved "
+                f"({'; '.join(said)}); keep the same ones, before the first step, or train under another --storage"
+            )
+        if generators:
+            self._restore_generators()
+        self.restored = None
+
+    def _restore_generators(self) -> None:
+        for name, value in self.objects.items():
+            if self.replays and _is_generator(value):  # batches that were discarded may have drawn from it
+                self._load(name)
         if self.generators is not None:
-            _set_generators(self.generators, self.device)
-            self.generators = None
+            set_global_generators(as_it_was(self.generators), self.device)
 
     def weights(self, into: Weights | None = None) -> Weights:
         """A copy of the weights of all modules; of several with the name of each in front."""
@@ -158,19 +207,20 @@ def _load(value: Any, state: Any, device: torch.device) -> None:
         value.load_state_dict(state)
 
 
-def _generators(device: torch.device) -> dict[str, Any]:
-    numpys = np.random.get_state(legacy=False)
+def global_generators(device: torch.device) -> dict[str, Any]:
+    """The states of the global generators of torch, NumPy and Python, and of the device; as `as_it_was` has them."""
     return {
         "torch": torch.get_rng_state(),
-        "numpy": plain(numpys, "the generator of NumPy"),
-        "python": plain(random.getstate(), "the generator of Python"),
+        "numpy": np.random.get_state(legacy=False),
+        "python": random.getstate(),
         **({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}),
     }
 
 
-def _set_generators(state: Mapping[str, Any], device: torch.device) -> None:
+def set_global_generators(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put the global generators to where they were."""
     torch.set_rng_state(state["torch"])
-    np.random.set_state(as_it_was(state["numpy"]))
-    random.setstate(as_it_was(state["python"]))
+    np.random.set_state(state["numpy"])
+    random.setstate(state["python"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

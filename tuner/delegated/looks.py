@@ -1,17 +1,22 @@
-"""A first look at a loop before its study is trained: does it do what was agreed, and what may be relied on?
+"""A first look at a loop before its study is trained: it trains the first few steps of a throw-away trial.
 
-The loop trains the first few steps of a throw-away trial: once; once more, to see whether the same seeds give the same
-curve; and once stopped in the middle and resumed from what it kept. What differs is not promised. Nothing is recorded.
+Nothing is recorded. The trial has a budget and a schedule of its own, so that the same loop shows the same in every
+study. What several looks show together is judged in `tuner.delegated.promised`.
 """
 
 import io
+import logging
+import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tuner.budget.families import constant, constant_then_decay
+from tuner.budget.step_budget import StepBudget
 from tuner.delegated.first_steps import FirstSteps
 from tuner.delegated.reports import Reports
 from tuner.delegated.setup import LoopSetup
@@ -19,69 +24,71 @@ from tuner.delegated.trainee import LoopTrainee
 from tuner.delegated.trial import LoopTrial
 from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
+from tuner.design.quasi_random import quasi_random_points
 from tuner.design.seeds import derived_seed
 from tuner.design.trial import Trial
-from tuner.errors import WorkloadError
-from tuner.records import Price, Promises
+from tuner.errors import Infeasible, WorkloadError
 from tuner.sources.running import watched
 from tuner.training.checkpoints import canonical_digest, state_in, write_state_to
-from tuner.training.endings import before_training
-from tuner.training.engine import Asked, Inspection
-from tuner.training.randomness import callers_generators_restored, seed_global_generators
+from tuner.training.endings import before_training, first_line, is_out_of_memory
+from tuner.training.first_loss import left_as_it_was
+from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import num_bytes
 
+_log = logging.getLogger(__name__)
 STEPS = (2, 4)  # [P] the numbers of updates after which a look is evaluated; the last one ends it
+LENGTH = 1000  # steps of the throw-away trial, of which a look trains the first
+CALLS_AFTER_END = 100  # a loop that asks its trial so often after its end will not stop by itself
+MOST_POINTS = 8  # at which a loop is tried, where it rejects them
 _SEEDS = derived_seed("first look", 0), derived_seed("first look", 1)
-SLOW_SECONDS = 60.0  # a look that took longer is not taken a second and a third time
 
 
-def first_look(setup: LoopSetup, trial: Trial) -> FirstSteps:
-    """The first look at a point, taken now where it was not yet; the code that runs is seen."""
-    place = setup.study.augment, repr(sorted(trial.point.values_by_name))
-    if place not in setup.looks.taken:
-        setup.looks.taken[place] = look_at(setup, trial)
-    return setup.looks.taken[place]
+class LookIsOver(BaseException):
+    """Ends a loop that goes on after its trial; no error that the loop itself would catch."""
 
 
-def first_look_at(setup: LoopSetup, point: Mapping[str, Value]) -> FirstSteps:
-    """The first look at a point of a study, by a trial that is none of its own."""
-    return first_look(setup, _trial_at(setup, point))
+class _Asked(set[str]):
+    """What a loop asked its trial for; tells of each time."""
 
+    def __init__(self, heard: Callable[[], None]) -> None:
+        super().__init__()
+        self._heard = heard
 
-def _trial_at(setup: LoopSetup, point: Mapping[str, Value]) -> Trial:
-    study = setup.study
-    schedule = study.schedule.schedule(study.budget.max_train_steps, study.warmup_steps)
-    return Trial(0, Point.of(point), *_SEEDS, schedule, "a first look")
-
-
-def first_point(setup: LoopSetup) -> dict[str, Value]:
-    """The point at which a loop is looked at: the middle of the space."""
-    return dict(setup.study.space.values_by(lambda one: one.domain.value_at(0.5)))
+    def add(self, name: str) -> None:
+        super().add(name)
+        self._heard()
 
 
 class _Trying:
-    """A first look: nothing is recorded, and the loop ends after `until` updates."""
+    """A first look: nothing is recorded, and the loop ends after `until` updates, evaluated after those `due`."""
 
-    def __init__(self, setup: LoopSetup, trainee: LoopTrainee, folder: Path, until: int) -> None:
-        self.trainee, self.folder, self.until = trainee, folder, until
-        last = setup.study.budget.max_train_steps
-        self.due = tuple(dict.fromkeys(min(step, last) for step in STEPS))
-        self.reports = Reports(setup, self.due, trainee.step)
+    def __init__(self, setup: LoopSetup, trainee: LoopTrainee, folder: Path, due: tuple[int, ...], until: int) -> None:
+        self.trainee, self.folder, self.until, self.due = trainee, folder, until, due
+        self.reports = Reports(setup, due, trainee.step)
         self.look = FirstSteps()
-        self.times = [time.perf_counter()]
         self.over = False
+        self._calls = 0
+
+    def heard(self) -> None:
+        """Count what is asked after the end, or after a report beyond it. Raises LookIsOver."""
+        if self.over or self.reports.last >= self.due[-1]:
+            self._calls += 1
+            if self._calls > CALLS_AFTER_END:
+                raise LookIsOver
 
     def reported(self, step: int, values: Mapping[str, Any]) -> None:
+        self.heard()
         if not self.over:
             measured = self.reports.checked(step, values)
             self.look.curve |= {(step, name): value.hex() for name, value in measured.items()}
 
     def arrived(self, step: int) -> bool:
+        self.heard()
         if self.over:
             return True
-        self.times.append(time.perf_counter())
+        self.look.times.append((step, time.perf_counter()))
         self.reports.refuse_missing(step)
-        self.over = step >= min(self.until, self.due[-1]) or bool(self.reports.diverged)
+        self.over = step >= self.until or bool(self.reports.diverged)
         if self.over:
             self._end()
         return self.over
@@ -93,14 +100,15 @@ class _Trying:
                 f"{self.reports.name}.train keeps nothing, so no trial could be resumed and no weights would be left "
                 "of it: trial.keep(model=model, optimizer=optimizer) before the first step"
             )
-        weights = trainee.weights()
-        look.weights, look.best_bytes = canonical_digest(weights), num_bytes(weights)
+        # Files hold times and names of folders besides weights: only the curve says whether they are the same.
+        of_modules = trainee.kept.weights()
+        look.weights = canonical_digest(of_modules) if of_modules else ""
+        look.best_bytes = num_bytes(of_modules or trainee.weights())
         look.state = _through_a_file(trainee.state())
         look.latest_bytes = num_bytes(look.state)
-        look.step_seconds = min(after - before for before, after in zip(self.times[1:], self.times[2:], strict=False))
 
     def alive(self, reached: int = 0) -> None:
-        """Nobody waits for a sign."""
+        self.heard()
 
 
 def _through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -110,84 +118,129 @@ def _through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return state_in(file.getvalue())
 
 
+@contextmanager
+def left_alone(setup: LoopSetup) -> Iterator[None]:
+    """Leave the global generators, the working directory and the attributes of the workload as they were found."""
+    folder = os.getcwd()
+    with callers_generators_restored(setup.device), left_as_it_was(setup.workload):
+        try:
+            yield
+        finally:
+            os.chdir(folder)
+
+
+def look_setup(setup: LoopSetup, length: int = LENGTH) -> LoopSetup:
+    """The setup of a throw-away trial of so many steps, whatever the length of the study."""
+    return replace(setup, study=replace(setup.study, budget=StepBudget(length, 1)), stop=lambda: False)
+
+
+def trial_at(point: Mapping[str, Value], number: int = 0, length: int = LENGTH) -> Trial:
+    """A trial that is none of the study's: at a constant rate; a longer one at another rate in the end."""
+    family = constant() if length == LENGTH else constant_then_decay()
+    return Trial(number, Point.of(point), *_SEEDS, family.schedule(length, 0), "a first look")
+
+
 def look_at(
-    setup: LoopSetup, trial: Trial, *, until: int = STEPS[-1], state: Mapping[str, Any] | None = None
+    setup: LoopSetup,
+    trial: Trial,
+    *,
+    due: tuple[int, ...] = STEPS,
+    until: int | None = None,
+    state: Mapping[str, Any] | None = None,
+    watch: bool = False,
 ) -> FirstSteps:
     """Let the loop train the first `until` steps of a trial, from a state where one is given. Records nothing.
 
-    Raises WorkloadError where the loop fails, or does not do what was agreed.
+    Raises WorkloadError where the loop fails, or does not do what was agreed; Infeasible where it rejects the point.
     """
-    name = type(setup.workload).__name__
-    trainee = LoopTrainee(setup, replace(trial, pins=()))
+    setup = look_setup(setup, len(trial.schedule))
+    trainee = LoopTrainee(setup, trial)
     if state is not None:
         trainee.load(state)
-    with tempfile.TemporaryDirectory() as folder, callers_generators_restored(setup.device):
-        listener = _Trying(setup, trainee, Path(folder), until)
+    with tempfile.TemporaryDirectory() as folder:
+        listener = _Trying(setup, trainee, Path(folder), due, due[-1] if until is None else until)
         handle = LoopTrial(listener, trying=True)
+        handle.read = _Asked(listener.heard)
         started = time.perf_counter()
-        with before_training(f"{name}.train"), watched(listener.look.seen):
-            seed_global_generators(trial.seed, setup.device)
-            setup.workload.train(handle)
-        if not listener.over:
-            raise WorkloadError(listener.reports.returned_early(trainee.step))
-    listener.look.seconds = time.perf_counter() - started
-    listener.look.read, listener.look.point_read = handle.read, getattr(handle.point, "read", set())
-    return listener.look
+        if watch:
+            with watched(listener.look.seen):
+                _train(setup, trial, handle, listener)
+        else:
+            _train(setup, trial, handle, listener)
+    look = listener.look
+    look.seconds = time.perf_counter() - started
+    look.read, look.point_read = set(handle.read), set(getattr(handle.point, "read", ()))
+    return look
 
 
-def inspected(setup: LoopSetup, trials: Sequence[Trial], asked: Asked) -> Inspection:
-    """Take the first looks at a study, and note what they show.
-
-    Raises WorkloadError where the loop does not do what was agreed, or trains a sweep with regularization.
-    """
-    look = first_look_at(setup, first_point(setup))
-    if asked.without_randomness:
-        _check_switched_off(setup, look)
-    if setup.study.augment not in setup.looks.measured:
-        setup.looks.measured[setup.study.augment] = measured_promises(setup, look)
-    price = Price(1e3 * look.step_seconds, 0.0, look.latest_bytes, look.best_bytes) if asked.price else None
-    return Inspection(price=price)
-
-
-def _check_switched_off(setup: LoopSetup, look: FirstSteps) -> None:
+def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying) -> None:
     name = type(setup.workload).__name__
-    if "regularization_off" not in look.read:
+    try:
+        with before_training(f"{name}.train"):
+            handle.train_with(setup)
+    except LookIsOver:
+        if listener.over:
+            raise WorkloadError(
+                f"{name}.train goes on after its trial has ended: leave the loop where trial.steps() ends, or where "
+                "trial.stepped(updates) is true"
+            ) from None
         raise WorkloadError(
-            f"{name}.train never reads trial.regularization_off, and a sweep trains without augmentation and "
-            "regularization (A22, A23), because it asks for the steps that fit the training set: "
-            "if trial.regularization_off: train without them"
-        )
-    if not follows_schedule(setup, look):
-        raise WorkloadError(
-            f"{name}.train never asks for the learning rate of the study, and a sweep trains at constant rates: "
-            "set_rate(optimizer, trial.rate(step)) before each update, or trial.scheduler(optimizer)"
-        )
+            f"{name}.train never says how many updates it has made, so it could not be stopped, saved or resumed: "
+            "for step in trial.steps(), or trial.stepped(updates) after each update"
+        ) from None
+    if not listener.over:
+        raise WorkloadError(listener.reports.returned_early(listener.trainee.step))
 
 
-def follows_schedule(setup: LoopSetup, look: FirstSteps) -> bool:
-    """Whether the loop trains at the rates of the study: as it says itself, or because it asked for them."""
-    said = setup.workload.follows_schedule
-    return "rate" in look.read if said is None else said
+def first_point(setup: LoopSetup) -> Mapping[str, Value]:
+    """The point at which a loop is looked at: where it was before, else the middle of the space."""
+    found = setup.looks.points.get(setup.study.augment)
+    return found or setup.study.space.values_by(lambda one: one.domain.value_at(0.5))
 
 
-def measured_promises(setup: LoopSetup, look: FirstSteps) -> Promises:
-    """The same trial once more, and once stopped in the middle and resumed: what gives the same curve is promised."""
-    follows = follows_schedule(setup, look)
-    if look.seconds > SLOW_SECONDS:
-        return Promises(follows_schedule=follows)
-    trial = _trial_at(setup, first_point(setup))
-    again = look_at(setup, trial)
-    same = _alike(look, again)
-    half = look_at(setup, trial, until=STEPS[0])
-    resumed = look_at(setup, trial, state=half.state)
-    whole = replace_curve(half, resumed)
-    return Promises(exact_resume=same and _alike(look, whole), follows_schedule=follows, deterministic=same)
+def first_look(setup: LoopSetup, point: Mapping[str, Value]) -> FirstSteps:
+    """The first look at a point, taken now where it was not yet; the code that runs is seen."""
+    place = setup.study.augment, repr(sorted(point.items()))
+    if place not in setup.looks.taken:
+        setup.looks.taken[place] = look_at(setup, trial_at(point), watch=True)
+    return setup.looks.taken[place]
 
 
-def replace_curve(half: FirstSteps, rest: FirstSteps) -> FirstSteps:
-    """What a trial shows that was stopped and resumed."""
-    return FirstSteps(curve=half.curve | rest.curve, weights=rest.weights)
+def first_feasible(setup: LoopSetup) -> FirstSteps | None:
+    """The first look at the middle of the space, or at the first of some points that the loop does not reject.
+
+    None where it rejects all of them (at most `MOST_POINTS` are tried), which its trials will report.
+    """
+    rejected = ""
+    others = quasi_random_points(setup.study.space, seed=0, start=0, count=MOST_POINTS - 1)
+    for point in (first_point(setup), *(dict(one.values_by_name) for one in others)):
+        try:
+            look = first_look(setup, point)
+        except Infeasible as error:
+            rejected = str(error)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            rejected = first_line(error)
+        else:
+            setup.looks.points[setup.study.augment] = dict(point)
+            return look
+    _log.warning("the loop rejects each point at which it was tried, so nothing is known of it: %s", rejected)
+    return None
 
 
-def _alike(one: FirstSteps, other: FirstSteps) -> bool:
-    return one.curve == other.curve and one.weights == other.weights
+def look_for_identity(
+    setup: LoopSetup, points: Sequence[Mapping[str, Value]]
+) -> tuple[Mapping[str, Value], FirstSteps] | None:
+    """A point and what the loop shows there, to tell whether it is the loop that it was; None where it rejects all.
+
+    points: where it was looked at when the study started; none at the first time.
+    """
+    with left_alone(setup):
+        if not points:
+            look = first_feasible(setup)
+            return None if look is None else (first_point(setup), look)
+        try:
+            return points[0], first_look(setup, points[0])
+        except Infeasible:  # now; its code is another one, then
+            return None

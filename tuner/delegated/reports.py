@@ -22,20 +22,18 @@ class Reports:
         self.name = type(setup.workload).__name__
         self.study = setup.study
         self.due = frozenset(due)
-        self.begun = begun
+        self._coming = [step for step in due if step > begun]  # those that the loop has not arrived at
+        self.next_due: float = self._coming[0] if self._coming else math.inf
         self.last = begun  # the newest update that was reported of
         self.reported: set[str] = set()  # there
         self.diverged = ""
 
     def checked(self, step: int, values: Mapping[str, Any]) -> dict[str, float]:
         """The metrics as numbers. Raises WorkloadError where they are not what was agreed."""
-        if step < self.last:
-            raise WorkloadError(f"{self.name}.train reports step {step} after step {self.last}: reports go forward")
-        if step not in self.due:
-            following = min((one for one in self.due if one > step), default=max(self.due))
+        self._check_step(step)
+        if not isinstance(values, Mapping):
             raise WorkloadError(
-                f"{self.name}.train reports after {step} updates, where no evaluation is due (the next one is after "
-                f"{following}): trials of a study are compared at the same steps; report where trial.evaluates(step)"
+                f"trial.report takes metrics by name, {{'validation/loss': ...}}, not {type(values).__name__}"
             )
         if step > self.last:
             self.last, self.reported = step, set()
@@ -49,6 +47,23 @@ class Reports:
             self.diverged = f"diverged: {self.study.objective.metric} is {value} at step {step}"
         return measured
 
+    def _check_step(self, step: int) -> None:
+        if step < self.last:
+            raise WorkloadError(f"{self.name}.train reports step {step} after step {self.last}: reports go forward")
+        if step not in self.due:
+            following = min((one for one in self.due if one > step), default=None)
+            comes = "the trial ends after" if following is None else "the next one is after"
+            raise WorkloadError(
+                f"{self.name}.train reports after {step} updates, where no evaluation is due ({comes} "
+                f"{following or max(self.due)}): trials of a study are compared at the same steps; report where "
+                "trial.evaluates(step)"
+            )
+        if step > self.next_due:
+            raise WorkloadError(
+                f"{self.name}.train reports after {step} updates and has not said that the {self.next_due:g} before "
+                "them are made: for step in trial.steps(), or trial.stepped(n) after update n"
+            )
+
     def _number(self, name: str, value: Any) -> float:
         split, _, metric = str(name).partition("/")
         if split not in SPLITS or not metric:
@@ -56,32 +71,49 @@ class Reports:
                 f"{self.name}.train reports {name!r}, and a metric is named by split and name, like 'validation/loss' "
                 "or 'training/error_rate'; the test split never selects anything (D31)"
             )
-        number = value.item() if callable(getattr(value, "item", None)) else value
+        try:
+            number = value.item() if callable(getattr(value, "item", None)) else value
+        except (RuntimeError, ValueError):
+            number = None
         if not isinstance(number, Real):
-            raise WorkloadError(f"{self.name}.train reports {name} = {value!r}, which is no number")
+            raise WorkloadError(
+                f"{self.name}.train reports {name} = {repr(value)[:200]}, which is no number; report one number a "
+                "metric, of a tensor its mean"
+            )
         return float(number)
 
     def refuse_missing(self, step: int) -> None:
         """Raise WorkloadError where an evaluation was due and the metrics that are read were not reported."""
-        if step not in self.due or step <= self.begun:
+        if step < self.next_due:
             return
-        if self.last != step:
+        due = self._coming[0]
+        if self.last != due:
             raise WorkloadError(
-                f"{self.name}.train made {step} updates and reported nothing, and an evaluation is due there: "
+                f"{self.name}.train made {step} updates and reported nothing after {due}, where an evaluation is due: "
                 "if trial.evaluates(step): trial.report({...})"
             )
-        wanted = self.study.objective.metric
-        if wanted not in self.reported:
-            near = get_close_matches(wanted, sorted(self.reported), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise WorkloadError(
-                f"{self.name}.select_by reads {wanted!r}, and {self.name}.train reports "
-                f"{', '.join(map(repr, sorted(self.reported)))}{hint}"
-            )
+        if step > due:
+            raise WorkloadError(f"{self.name}.train goes from before {due} updates to {step}, past an evaluation")
+        self._check_read("select_by", self.study.objective.metric)
+        if self.study.fitted_when is not None and self.study.kind == "sweep":
+            self._check_read("fitted_when", self.study.fitted_when.metric)
+        del self._coming[0]
+        self.next_due = self._coming[0] if self._coming else math.inf
+
+    def _check_read(self, reader: str, wanted: str) -> None:
+        """Raise WorkloadError where a metric that the study reads was not reported."""
+        if wanted in self.reported:
+            return
+        near = get_close_matches(wanted, sorted(self.reported), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise WorkloadError(
+            f"{self.name}.{reader} reads {wanted!r}, and {self.name}.train reports "
+            f"{', '.join(map(repr, sorted(self.reported)))}{hint}"
+        )
 
     def returned_early(self, step: int) -> str:
         """What to say of a loop that ended before its trial."""
         return (
             f"{self.name}.train returned after {step:,} of {self.study.budget.max_train_steps:,} updates; a trial "
-            "trains all of its steps (A11): for step in trial.steps(); to give up a point, trial.infeasible('why')"
+            "trains all of its steps (A11): for step in trial.steps(): ...; to give up a point, trial.infeasible('why')"
         )

@@ -1,17 +1,21 @@
 """The trial as a loop sees it: what to train, how long, at which rate; and who takes what is reported and kept."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from tuner.delegated.batches import Batches
 from tuner.delegated.files import Load, Save
+from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
 from tuner.errors import Infeasible, WorkloadError
 from tuner.training.models import shown_point
+from tuner.training.randomness import seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
@@ -65,6 +69,11 @@ class Listening(Protocol):
         """A folder of the trial's own."""
         ...
 
+    @property
+    def over(self) -> bool:
+        """Whether the trial has ended, or was stopped."""
+        ...
+
     def reported(self, step: int, values: Mapping[str, Any]) -> None:
         """Take metrics after so many updates. Raises WorkloadError."""
         ...
@@ -104,9 +113,25 @@ class LoopTrial:
         self.device: torch.device = setup.device
         self.folder = listener.folder
         self.resumed = trainee.resumed
+        self._max_train_steps = setup.study.budget.max_train_steps
         self._rates = tuple(rates_of(trainee.trial)) if "learning_rate" in trainee.trial.point else ()
         self._due = frozenset(listener.due)
-        self._in_step = False
+        self._in_step = self._begun = self._closed = False
+        self._batches: dict[str, Batches] = {}
+        self.fault: Exception | None = None  # the first error raised to the loop, which may have caught it
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        """An error raised within counts, even where the loop catches it. Raises it again at every later call."""
+        if self.fault is not None:
+            raise self.fault
+        if self._closed:
+            raise WorkloadError(f"the handle of trial {self.number} was used after its train had returned")
+        try:
+            yield
+        except Exception as error:
+            self.fault = error
+            raise
 
     @property
     def step(self) -> int:
@@ -117,7 +142,7 @@ class LoopTrial:
     def max_train_steps(self) -> int:
         """The updates of the whole trial."""
         self.read.add("max_train_steps")
-        return self._trainee.setup.study.budget.max_train_steps
+        return self._max_train_steps
 
     @property
     def evaluation_steps(self) -> tuple[int, ...]:
@@ -135,10 +160,13 @@ class LoopTrial:
         """Keep objects with `state_dict` and `load_state_dict`: model, optimizer, loader; and generators.
 
         Where the trial goes on from a checkpoint, each gets its state back at once. The weights of `torch.nn.Module`s
-        are what is kept of the best steps. Raises WorkloadError for what has no state.
+        are what is kept of the best steps. Raises WorkloadError for what has no state, where a state does not fit, and
+        after the first step.
         """
-        for name, value in objects.items():
-            self._trainee.kept.add(name, value)
+        with self._remembered():
+            self._check_not_begun("keep")
+            for name, value in objects.items():
+                self._trainee.kept.add(name, value)
 
     def keep_files(self, save: Save, load: Load) -> None:
         """Keep files instead of objects: `save(folder)` writes the state, `load(folder)` reads it back.
@@ -146,51 +174,156 @@ class LoopTrial:
         As in `trial.keep_files(accelerator.save_state, accelerator.load_state)`. Where the trial goes on from a
         checkpoint, `load` is called at once.
         """
-        self._trainee.files.keep(save, load)
+        with self._remembered():
+            self._check_not_begun("keep_files")
+            self._trainee.files.keep(save, load)
+
+    def _check_not_begun(self, what: str) -> None:
+        if self._begun:
+            raise WorkloadError(
+                f"trial.{what} is called after the first step; keep everything before it, because there a trial that "
+                "is resumed gets its states back"
+            )
+
+    def batches(self, loader: Any, *, name: str = "loader") -> Iterator[Any]:
+        """An endless iterator over the batches of a loader, which goes on exactly where it was: `next(batches)`.
+
+        Its place is part of what is kept. A loader with `state_dict` and `load_state_dict` goes on by its own state. Of
+        any other the pass is begun again with the random numbers that it had, and what was used is discarded. Samplers
+        with `set_epoch` are told the number of the pass. name: tells apart the loaders of a loop with several. Take a
+        batch within a step. Raises WorkloadError for what cannot be iterated over again.
+        """
+        known = self._batches.get(name)
+        if known is not None and known.loader is loader:
+            return known
+        with self._remembered():
+            if known is not None:
+                raise WorkloadError(
+                    f"trial.batches is given two loaders with the name {name!r}; where there are two, name them: "
+                    "trial.batches(loader, name='unlabelled'); and make each once, before the first step"
+                )
+            self._check_not_begun("batches")
+            made = self._batches[name] = Batches(loader, name, self.device, self.alive)
+            self._trainee.kept.replays.add(f"trial.batches({name})")
+            self._trainee.kept.add(f"trial.batches({name})", made)
+        return made
 
     def steps(self) -> Iterator[int]:
-        """The updates to be made, each as its number from 0: from where the trial is to its end, or to a stop."""
-        self._trainee.kept.restore_generators()
-        while not self._listener.arrived(self._trainee.step):
+        """The updates to be made, each as its number from 0: from where the trial is to its end, or to a stop.
+
+        Raises WorkloadError where a step is begun in the middle of another one.
+        """
+        trainee, arrived = self._trainee, self._listener.arrived
+        with self._remembered():
+            self._check_between_steps()
+            self._begin(generators=True)
+        while True:
+            if self.fault is not None:
+                raise self.fault
+            try:
+                over = arrived(trainee.step)
+            except Exception as error:
+                self.fault = error
+                raise
+            if over:
+                return
             self._in_step = True
-            yield self._trainee.step
+            yield trainee.step
             self._in_step = False
-            self._trainee.step += 1
+            trainee.step += 1
+
+    def _check_between_steps(self) -> None:
+        if self._in_step:
+            raise WorkloadError(
+                f"trial.steps() is called again while step {self.step} of an earlier call is not over; call it once: "
+                "steps = trial.steps(), and for a loop in a loop: step = next(steps)"
+            )
+
+    def _begin(self, *, generators: bool) -> None:
+        if self._begun:
+            return
+        if any(one.drawn for one in self._batches.values()):
+            raise WorkloadError(
+                "a batch of trial.batches was taken before the first step, so a trial that is resumed would lose it: "
+                "for step in trial.steps(): batch = next(batches), or zip(trial.steps(), trial.batches(loader))"
+            )
+        self._begun = True
+        self._trainee.kept.begin(generators=generators)
+        self._trainee.files.begin(resumed=self.resumed)
+
+    def restore_generators(self) -> None:
+        """Put the random generators where they were when the trial was saved: for `stepped`; `steps` does so itself.
+
+        All that is kept must be kept before.
+        """
+        with self._remembered():
+            self._begin(generators=True)
 
     def stepped(self, updates: int) -> bool:
-        """Say that so many updates are made and evaluated where that is due; True: end now. In place of `steps`."""
-        if updates < self._trainee.step:
-            raise WorkloadError(f"the loop says that {updates} updates are made, after {self._trainee.step}")
-        self._trainee.step = updates
-        return self._listener.arrived(updates)
+        """Say that so many updates are made and evaluated where that is due; True: end now. In place of `steps`.
+
+        Raises WorkloadError where updates go backwards, go on after the end, or have passed an evaluation.
+        """
+        with self._remembered():
+            self._begin(generators=False)
+            before = self._trainee.step
+            if updates < before:
+                raise WorkloadError(f"the loop says that {updates} updates are made, after {before}")
+            if self._listener.over and updates > before:
+                raise WorkloadError(
+                    f"the loop goes on to {updates} updates after it was told to end at {before}: "
+                    "if trial.stepped(step + 1): break"
+                )
+            self._trainee.step = updates
+            return self._listener.arrived(updates)
 
     def rate(self, step: int) -> float:
         """The learning rate of an update, as the study's schedule has it. Raises WorkloadError without a rate."""
         self.read.add("rate")
-        if not self._rates:
-            raise WorkloadError("the point has no learning_rate, so no schedule gives a rate; declare one in the space")
-        return self._rates[min(max(step, 0), len(self._rates) - 1)]
+        rates = self._rates
+        if 0 <= step < len(rates):
+            return rates[step]
+        with self._remembered():
+            if not rates:
+                raise WorkloadError(
+                    "the point has no learning_rate, so no schedule gives a rate; declare one in the space"
+                )
+        return rates[0 if step < 0 else -1]
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> StudySchedule:
         """A learning rate scheduler of torch's kind that follows the study's schedule: call `step()` after each update.
 
         Groups that begin at other rates keep their ratio to `learning_rate`.
         """
-        return StudySchedule(optimizer, self.rate, float(self.point["learning_rate"]), self.step)
+        self.rate(0)  # raises where there is none
+        with self._remembered():
+            return StudySchedule(optimizer, self.rate, float(self.point["learning_rate"]), self.step)
 
     def evaluates(self, step: int) -> bool:
-        """Whether an evaluation is due after update `step` (counted from 0)."""
+        """Whether an evaluation is due after update `step` (counted from 0).
+
+        Raises WorkloadError for a step beyond the end of the trial, or after it was told to end.
+        """
         self.read.add("evaluates")
+        if step >= self._max_train_steps or (self._listener.over and step >= self._trainee.step):
+            with self._remembered():
+                raise WorkloadError(
+                    f"the loop goes on to step {step} after the end of its trial, which was told to end after "
+                    f"{min(self._trainee.step, self._max_train_steps):,} of {self._max_train_steps:,} updates: "
+                    "for step in trial.steps()"
+                )
         return step + 1 in self._due
 
     def report(self, metrics: Mapping[str, Any], *, step: int | None = None) -> None:
         """Report metrics by name, "validation/loss" and "training/error_rate": numbers, or tensors of one number.
 
         They count as measured after the update at hand, which is `step + 1` updates; or `step` updates where that is
-        given. Raises WorkloadError where no evaluation is due there, and for what is no metric.
+        given. After the end, or a stop, nothing is taken. Raises WorkloadError where no evaluation is due there, and
+        for what is no metric.
         """
-        made = self._trainee.step + self._in_step if step is None else step
-        self._listener.reported(made, metrics)
+        with self._remembered():
+            made = self._trainee.step + self._in_step if step is None else step
+            self._listener.reported(made, metrics)
 
     def alive(self, reached: int = 0) -> None:
         """Say that the loop is at work, in a step that takes very long; or has made more updates than are kept yet."""
@@ -198,4 +331,25 @@ class LoopTrial:
 
     def infeasible(self, why: str) -> None:
         """End the trial because of its point, which is then no failure of the program. Raises Infeasible."""
-        raise Infeasible(why)
+        with self._remembered():
+            raise Infeasible(why)
+
+    def train_with(self, setup: LoopSetup) -> None:
+        """Seed the generators, let the loop of the workload train, and raise what it was told and has caught.
+
+        A loop that breaks out after the report of the last step has trained all of it.
+        """
+        seed_global_generators(self.seed, setup.device)
+        try:
+            setup.workload.train(self)
+            if self._in_step and self.fault is None and self.step + 1 == self._listener.due[-1]:
+                self._in_step = False
+                self.stepped(self.step + 1)
+        except Exception as error:
+            if self.fault is not None and error is not self.fault:
+                raise self.fault from error
+            raise
+        finally:
+            self._closed = True
+        if self.fault is not None:
+            raise self.fault

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
 from tuner.budget.by_share import declared_schedule
-from tuner.budget.families import constant_then_decay
+from tuner.budget.families import OWN, constant_then_decay
 from tuner.budget.schedules import ScheduleFamily, Transfer
 from tuner.budget.step_budget import StepBudget, TrainingLength
 from tuner.design.hyperparameters import Choice, Range, Value, log_grid
@@ -15,6 +15,7 @@ from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.own_loop import OwnLoop
 from tuner.design.space import SearchSpace
+from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_workload_declared
 from tuner.errors import DeclarationError
@@ -158,7 +159,8 @@ class Campaign:
         called with what the point has of its keywords; or a function of (groups, point) that returns a
         torch.optim.Optimizer. Afterwards it is the name that the study is stored with; None of an own loop, which
         makes its own.
-    schedule: the learning rate schedule of every round's trials, or a function of the share of training.
+    schedule: the learning rate schedule of every round's trials, or a function of the share of training; by default
+        `constant_then_decay()`, and "own" where the workload trains by rates of its own.
     warmup_steps: the warmup of every round's trials, in steps (D18).
     warmup: the warmup as a share of the steps of round 1, like 0.05; it becomes steps there, and later rounds keep
         those steps (C9).
@@ -175,7 +177,7 @@ class Campaign:
     workload: Trainable
     rounds: tuple[Round, ...] | list[Round]
     optimizer: Any = None
-    schedule: ScheduleFamily | Callable[[float], float] = field(default_factory=constant_then_decay)
+    schedule: ScheduleFamily | Callable[[float], float] | None = None
     warmup_steps: int = 0
     sweep: Sweep | None = None
     production_steps: int | None = None
@@ -196,8 +198,11 @@ class Campaign:
             raise DeclarationError("a campaign needs at least one round: rounds=[Round('...', trials=32, space=...)]")
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
-        self._check_optimizers()
-        object.__setattr__(self, "schedule", declared_schedule(self.schedule))
+        if isinstance(self.workload, OwnLoop):
+            self._check_words(self.workload)
+        else:
+            self._check_optimizers()
+        object.__setattr__(self, "schedule", declared_schedule(self.schedule or constant_then_decay()))
         if self.regime is not None and self.regime not in get_args(Regime):
             raise DeclarationError(f"regime is one of {', '.join(get_args(Regime))}, got {self.regime!r}")
         self._check_counts()
@@ -235,13 +240,16 @@ class Campaign:
                 "too little training at the full rate (C9); write a smaller share, or, if you mean it, "
                 "warmup_steps, a number of steps"
             )
-        spaces = (one.space for one in self.rounds if one.space is not None)
-        names = {Name.of(name).short for space in spaces for name in (*dict(space.fixed), *(one.name for one in space))}
-        if self.warmup_steps or "warmup_steps" in names:
+        if self.warmup_steps or "warmup_steps" in self._names_in_spaces():
             steps = f" = {self.warmup_steps}" if self.warmup_steps else " of a search space"
             raise DeclarationError(
                 f"warmup = {self.warmup:g} and warmup_steps{steps} both say how long the warmup is; give one of them"
             )
+
+    def _names_in_spaces(self) -> set[str]:
+        """The short names of everything that the rounds search or fix."""
+        spaces = (one.space for one in self.rounds if one.space is not None)
+        return {Name.of(name).short for space in spaces for name in (*dict(space.fixed), *(one.name for one in space))}
 
     def _check_production(self, production_steps: int) -> None:
         for number, one in enumerate(self.rounds, 1):
@@ -257,18 +265,37 @@ class Campaign:
         if not isinstance(sweep, Sweep):
             raise DeclarationError(f"sweep is made by Sweep(...), got {sweep!r}")
         if self.workload.fitted_when is None:
+            found = meant_as(self.workload, "fitted_when")
+            instead = f", in place of {found}" if found else ""
             raise DeclarationError(
                 f"a sweep asks when the training set is fitted, and {type(self.workload).__name__} does not say; write "
-                f"fitted_when = {HOW_TO_DECLARE_A_FIT}, in the class. For a language model, or labels that are partly "
-                "wrong, leave the sweep out and declare production_steps, or max_train_steps on the first round"
+                f"fitted_when = {HOW_TO_DECLARE_A_FIT}, in the class{instead}. For a language model, or labels that "
+                "are partly wrong, leave the sweep out and declare production_steps, or max_train_steps on the first "
+                "round"
             )
         for one in self.rounds:
             if one.space is not None:
                 one.space.off_values()
 
+    def _check_words(self, workload: OwnLoop) -> None:
+        """Refuse what says nothing to a training that is not ours. Raises DeclarationError."""
+        standard = {one.name: None if one.default is MISSING else one.default for one in fields(self)}
+        own = ScheduleFamily(OWN.name)
+        given = {name: value for name in standard if (value := getattr(self, name)) not in (standard[name], own)}
+        given |= {"optimizer": self.sweep.optimizer} if isinstance(self.sweep, Sweep) and self.sweep.optimizer else {}
+        transfers = [one.transfer for one in self.rounds if one.transfer]
+        given |= {"transfer": transfers[0]} if transfers else {}
+        check_campaign(workload, given)
+        if workload.follows_schedule is False:
+            object.__setattr__(self, "schedule", own)
+        arms = [one for one in self.rounds if tuple(one.rate_arms) != (1.0,)]
+        if arms and "learning_rate" not in self._names_in_spaces():
+            raise DeclarationError(
+                f"rate_arms of round {arms[0].goal!r} are multiples of learning_rate (D20), which no search space has; "
+                "declare it in the space, or leave rate_arms out"
+            )
+
     def _check_optimizers(self) -> None:
-        if isinstance(self.workload, OwnLoop):
-            return
         if self.optimizer is None:
             object.__setattr__(self, "optimizer", DEFAULT_OPTIMIZER)
         object.__setattr__(self, "optimizer", optimizer_named(self.optimizer))
@@ -327,6 +354,13 @@ class Campaign:
         if self.is_in_steps:
             return self
         batch_size = self._one_batch_size()
+        if num_examples is None and isinstance(self.workload, OwnLoop):
+            epochs = next((one for one in self._open_lengths() if "epochs" in one), "")
+            if epochs:
+                raise DeclarationError(
+                    f"{epochs} needs the number of training examples, which only {type(self.workload).__name__} knows: "
+                    "write num_examples = 50_000, say, in the class, or a number of steps"
+                )
 
         def resolved(holder: Any, names: tuple[str, ...]) -> Any:
             lengths = {name: getattr(holder, name) for name in names}
@@ -349,7 +383,13 @@ class Campaign:
                     "steps, and batch_size differs between trials here: one study has one number of steps (A11, B6); "
                     "write a number of steps"
                 )
-        check_count("batch_size", batch_size := found.pop())
+        batch_size = found.pop()
+        if batch_size == 0 and isinstance(self.workload, OwnLoop):
+            raise DeclarationError(
+                f"{next(self._open_lengths())} needs the number of examples in an update, which only "
+                f"{type(self.workload).__name__} knows: write batch_size = 64, say, in the class, or a number of steps"
+            )
+        check_count("batch_size", batch_size)
         return cast(int, batch_size)
 
 

@@ -17,7 +17,9 @@ class OwnLoop(Trainable):
     The program decides the points, the number of steps, the learning rate of each step and when to evaluate; it keeps
     weights and state, resumes, and draws the conclusions. The loop builds the model, the optimizer and the data.
 
-    batch_size: examples in one training step, where a length is written in epochs or examples; 0: not known.
+    batch_size: examples in one training step, where a length is written in epochs or examples; 0: not known. It changes
+        no batch: the loop makes its own.
+    num_examples: of the training split, where a length is written in epochs; 0: not known.
     select_by: the validation metric that picks checkpoints and ranks trials, `minimize("validation/loss")`.
     fitted_when: when the training set counts as fitted, `at_most("training/error_rate", 0.0)`; needed by a sweep.
 
@@ -26,6 +28,8 @@ class OwnLoop(Trainable):
     """
 
     batch_size: int = 0
+    num_examples: int = 0
+    door = "loop"  # which rows of docs/reference/delegated.md hold, see `design.words`
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class OwnLoop(Trainable):
         select_by: Objective | None = None,
         fitted_when: FitCriterion | None = None,
         batch_size: int | None = None,
+        num_examples: int | None = None,
     ) -> None:
         if select_by is not None:
             self.select_by = select_by
@@ -40,10 +45,23 @@ class OwnLoop(Trainable):
             self.fitted_when = fitted_when
         if batch_size is not None:
             self.batch_size = batch_size
+        if num_examples is not None:
+            self.num_examples = num_examples
 
     def train(self, trial: Any) -> None:
         """Train one trial: `trial` is a `LoopTrial`, which says what to train and takes what is measured and kept."""
         raise NotImplementedError(f"{type(self).__name__}.train must train the trial that it is given")
+
+    @property
+    def trained_elsewhere(self) -> str:
+        """Why this program cannot train it, where there is no `train`: its trials are asked for; else ""."""
+        if type(self).train is not OwnLoop.train:
+            return ""
+        return (
+            f"{type(self).__name__} has no train(self, trial), so its trials are trained elsewhere: ask for them in a "
+            "script, with tuner.asking(campaign) as study: trial = study.ask(); ...; study.tell(trial, curve); or "
+            "write train"
+        )
 
     @property
     def follows_schedule(self) -> bool | None:

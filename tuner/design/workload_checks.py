@@ -2,6 +2,7 @@
 
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
+from tuner.design.words import check_attributes, meant_as
 from tuner.design.workload import Trainable, Workload, check_methods
 from tuner.errors import DeclarationError
 
@@ -21,14 +22,27 @@ def check_workload_declared(workload: Trainable) -> None:
         raise DeclarationError(
             f"a campaign needs an instance of a Workload or OwnLoop subclass, like Digits(), got {workload!r}"
         )
+    kind: type[Trainable] = Workload if isinstance(workload, Workload) else OwnLoop
     for attribute, example in (("batch_size", "64"), ("select_by", 'minimize("validation/loss")')):
         if not hasattr(workload, attribute):
-            raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class")
-    check_methods(workload, Workload if isinstance(workload, Workload) else OwnLoop)
+            found = meant_as(workload, attribute)
+            hint = f", in place of {found}" if found else ""
+            raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class{hint}")
+    check_methods(workload, kind)
     check_count(f"{name}.batch_size", workload.batch_size, 1 if isinstance(workload, Workload) else 0)
     _check_selection(workload)
     if isinstance(workload, Workload):
         _check_hooks(workload)
+    else:
+        _check_loop(workload)
+
+
+def _check_loop(workload: OwnLoop) -> None:
+    name = type(workload).__name__
+    check_count(f"{name}.num_examples", workload.num_examples, 0)
+    if type(workload).train is OwnLoop.train and (found := meant_as(workload, "train")):
+        raise DeclarationError(f"{name} has no train(self, trial), and nothing calls {name}.{found}: call it train")
+    check_attributes(workload)
 
 
 def _check_selection(workload: Trainable) -> None:

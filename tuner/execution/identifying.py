@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 
-from tuner.delegated.looks import first_look_at, first_point
+from tuner.delegated.looks import look_for_identity
 from tuner.delegated.setup import LoopSetup
 from tuner.design.identity import Identity, InitialWeights, changed_losses, changed_weights, changes, identity_from
 from tuner.design.own_loop import OwnLoop
@@ -189,7 +189,7 @@ class Identifier:
 class LoopIdentifier(Identifier):
     """Identifies a workload that trains itself: by its code and arguments, and by what its first steps show.
 
-    Its data are its own: what they give is seen in the curve of the first look.
+    Its data are its own: what they give is seen in the curve of the first look, where the loop gives it twice.
     """
 
     def __init__(self, workload: Trainable, study_file: Path | None = None) -> None:
@@ -201,8 +201,13 @@ class LoopIdentifier(Identifier):
         self, setup: StudySetup, points: Sequence[Mapping[str, Any]] | None
     ) -> tuple[Sequence[InitialWeights], Seen]:
         loops = cast(LoopSetup, setup)
-        point = points[0] if points else first_point(loops)
-        look = first_look_at(loops, point)
+        found = look_for_identity(loops, points or ())
+        if found is None:
+            return [], Seen()
+        point, look = found
+        known = loops.looks.measured.get(loops.study.augment)
+        if known is not None and not known.promises.deterministic:
+            return [InitialWeights(dict(point), "")], look.seen
         under = loops.numerics.text
         return [InitialWeights(dict(point), look.weights, under, look.curve_digest, under)], look.seen
 

@@ -1,16 +1,21 @@
 """Inspecting a study before it is trained, by the engine that will train it: what is wrong, and what trials cost."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.words import ignored_words
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.fused.fusion import look_at
 from tuner.training.engine import Asked, Engine, Fusion, Inspection
 from tuner.training.setup import TrainingSetup
+
+_log = logging.getLogger(__name__)
 
 
 def inspect(  # noqa: PLR0913 - keywords with defaults
@@ -32,6 +37,10 @@ def inspect(  # noqa: PLR0913 - keywords with defaults
     Raises WorkloadError naming what is wrong with the workload, Paused where there is no room.
     """
     engine = loaded.engine_for(study)
+    if isinstance(loaded.workload, OwnLoop) and ("words",) not in loaded.inspected:
+        loaded.inspected.add(("words",))
+        for sentence in ignored_words(loaded.workload):
+            _log.warning("%s", sentence)
     asked = Asked(
         known=loaded.inspected,
         validation_seconds=validation_seconds,

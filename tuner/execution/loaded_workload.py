@@ -10,6 +10,7 @@ import torch
 
 from tuner.delegated.engine import Delegated
 from tuner.delegated.first_steps import Looks
+from tuner.delegated.promised import know
 from tuner.delegated.setup import LoopSetup
 from tuner.design.hyperparameters import Value
 from tuner.design.identity import Identity
@@ -17,10 +18,11 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Trainable
+from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
-from tuner.records import Promises
+from tuner.records import MeasuredPromises, Promises
 from tuner.storage.store import Ledger
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine, EngineMaker
@@ -72,6 +74,22 @@ class LoadedWorkload:
         """What may be relied on for the trials of a study that are trained here."""
         return self.engine_for(study).promises
 
+    @property
+    def trains_itself(self) -> bool:
+        """Whether the workload is a loop of one's own, of which is measured what it promises."""
+        return isinstance(self.workload, OwnLoop)
+
+    def measured(self, study: Study) -> MeasuredPromises | None:
+        """What was measured of a loop of one's own, as a study trains it; None before, and of other workloads."""
+        return self.looks.measured.get(study.augment)
+
+    def expect(self, study: Study, measured: MeasuredPromises, *, told: bool = False) -> None:
+        """Use what was measured of the loop before, or in another process; say what is not promised, unless `told`."""
+        setup = self.setup(study)
+        if isinstance(setup, LoopSetup):
+            self.looks.told |= {measured.weaker} if told else set()
+            know(setup, measured)
+
     @cached_property
     def data(self) -> Data:
         return self.identifier.data(self.device)
@@ -83,8 +101,10 @@ class LoadedWorkload:
 
     @property
     def num_examples(self) -> int | None:
-        """Of the training split; None for a stream, which has no epochs, and for an own loop."""
-        return None if isinstance(self.workload, OwnLoop) else self.data.training.indexed
+        """Of the training split; None for a stream, which has no epochs, and for a loop that does not say it."""
+        if isinstance(self.workload, OwnLoop):
+            return self.workload.num_examples or None
+        return self.data.training.indexed
 
     @cached_property
     def identity(self) -> Identity:
@@ -156,5 +176,10 @@ class LoadedWorkload:
 
 
 def engine_of(workload: Trainable) -> EngineMaker:
-    """The engine that trains a workload, unless another one is asked for."""
+    """The engine that trains a workload, unless another one is asked for.
+
+    Raises WorkloadError for one that is trained elsewhere.
+    """
+    if isinstance(workload, OwnLoop) and workload.trained_elsewhere:
+        raise WorkloadError(workload.trained_elsewhere)
     return Delegated if isinstance(workload, OwnLoop) else Alone

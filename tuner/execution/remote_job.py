@@ -18,6 +18,7 @@ from tuner.execution.backend import Job
 from tuner.execution.identifying import MoreCode
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine, machine_from
+from tuner.records.promises import measured_from
 from tuner.storage.store import Ledger
 from tuner.training.engine import EngineMaker
 
@@ -77,12 +78,16 @@ def engine_named(name: str) -> EngineMaker:
 
 @dataclass(frozen=True, slots=True)
 class StudyTask:
-    """Train what is left of a study, of a workload with this identity; `more_code`: what only its models reach."""
+    """Train what is left of a study, of a workload with this identity.
+
+    more_code: what only its models reach. measured: what was measured of a loop of one's own; None of other workloads.
+    """
 
     campaign: str
     study: str
     identity: dict[str, object]
     more_code: list[dict[str, Any]]
+    measured: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,14 +97,19 @@ def task_of(job: Job) -> StudyTask:
     """A job as a task for another process."""
     loaded, study = job.workload, job.row.study.name
     more_code = [asdict(one) for one in loaded.identifier.more_code(study)]
-    return StudyTask(job.row.campaign, study, loaded.identity.as_json(), more_code)
+    measured = loaded.measured(job.row.study)
+    told = None if measured is None else measured.to_data()
+    return StudyTask(job.row.campaign, study, loaded.identity.as_json(), more_code, told)
 
 
 def job_of(task: StudyTask, ledger: Ledger, loaded: LoadedWorkload) -> Job:
     """A task as a job of this process. Raises StudyChanged where its workload is not the one that was launched."""
     _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
     loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])
-    return Job(ledger, ledger.study(task.campaign, task.study), loaded)
+    row = ledger.study(task.campaign, task.study)
+    if task.measured is not None:
+        loaded.expect(row.study, measured_from(task.measured), told=True)
+    return Job(ledger, row, loaded)
 
 
 def _check(mine: Identity, launchers: Identity, study_file: str) -> None:

@@ -4,9 +4,9 @@
 commits those of many trials at once.
 """
 
-from tuner.records.checkpoint_records import GROUP_FOLDER, Checkpoint, CheckpointKind, PrefixKey
+from tuner.records.checkpoint_records import GROUP_FOLDER, LOOP_FOLDER, Checkpoint, CheckpointKind, PrefixKey
 from tuner.records.numerics_record import Numerics
-from tuner.records.promises import Promises
+from tuner.records.promises import MeasuredPromises, Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
 from tuner.records.trial_records import (
     GroupRecord,
@@ -21,12 +21,14 @@ from tuner.records.trial_records import (
 
 __all__ = [
     "GROUP_FOLDER",
+    "LOOP_FOLDER",
     "Checkpoint",
     "CheckpointKind",
     "Claim",
     "FinishedTrial",
     "GroupRecord",
     "Inherited",
+    "MeasuredPromises",
     "Measurement",
     "Numerics",
     "Prefix",

@@ -215,6 +215,23 @@ class FiniteValidation(Conclusion):
 
 
 @dataclass(frozen=True, slots=True)
+class LoopPromises(Conclusion):
+    """What was measured of a loop that trains itself: what it promises, and why not more (promise to words).
+
+    fingerprint: of the workload as the study uses it. numerics: the text of the Numerics. regularized: whether it
+    trained with regularization, as all but a sweep do.
+    """
+
+    KIND: ClassVar[str] = "loop promises"
+    ONLY_SAVES_TIME: ClassVar[bool] = True
+    fingerprint: str
+    numerics: str
+    regularized: bool
+    promises: dict[str, bool]
+    why: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class SecondTry(Conclusion):
     """The FAILED trials of a study that were trained once more."""
 
@@ -226,6 +243,6 @@ CONCLUSIONS: Mapping[str, type[Conclusion]] = {
     one.KIND: one
     for one in (
         RegimeVerdict, StudyProfile, FusionChoices, BudgetRecord, SweepConclusion, FinalScore, Retention, Adoption,
-        CurveStudies, FiniteValidation, SecondTry,
+        CurveStudies, FiniteValidation, LoopPromises, SecondTry,
     )
 }  # fmt: skip

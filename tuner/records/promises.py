@@ -1,7 +1,8 @@
 """What may be relied on for trials, whoever trained them: the promises of an engine, as a launch records them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,32 @@ class Promises:
     def to_data(self) -> dict[str, bool]:
         """Plain data, by name."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPromises:
+    """What may be relied on, and why not more: what was seen, in words, by the name of each promise not given."""
+
+    promises: Promises = field(default_factory=Promises)
+    why: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weaker(self) -> str:
+        """What is not promised and why, in words; "" where nothing is to be said. No loop trains as a stacked model."""
+        missing = [name for name, given in asdict(self.promises).items() if not given and name != "fusing"]
+        if not missing:
+            return ""
+        words = "; ".join(dict.fromkeys(self.why.get(name, _NOT_PROMISED[name]) for name in missing))
+        return f"{', '.join(name.replace('_', ' ') for name in missing)}: {words}"
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data; `measured_from` reads it."""
+        return {"promises": self.promises.to_data(), "why": dict(self.why)}
+
+
+def measured_from(data: Mapping[str, Any]) -> MeasuredPromises:
+    """The value that `MeasuredPromises.to_data` wrote."""
+    return MeasuredPromises(promises_from(data["promises"]), dict(data["why"]))
 
 
 _NOT_PROMISED = {

@@ -13,6 +13,7 @@ from tuner.analysis.questions.stale_budget import FORMAT, changed_parts, stale_f
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Domain, Range
 from tuner.design.identity import Identity, changed_losses, changed_packages, changed_weights, changes, identity_from
+from tuner.design.own_loop import OwnLoop
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.errors import StudyChanged
@@ -27,11 +28,11 @@ _FAMILIES = ("architecture", "augmentation", "regularization")  # their ranges a
 
 def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[str, str]:
     """Part to value, as declared today for round `number`: batch size, optimizer, schedule, families, code, data."""
-    declared = {
-        "batch_size": str(campaign.workload.batch_size),
-        "optimizer": str(campaign.optimizer),
-        "schedule": f"{campaign.schedule_family}, warmup {campaign.warmup_in_words}",
-    }
+    workload, own = campaign.workload, isinstance(campaign.workload, OwnLoop)
+    declared = {"batch_size": str(workload.batch_size)} if workload.batch_size else {}
+    declared |= {} if own else {"optimizer": str(campaign.optimizer)}
+    if not campaign.schedule_family.kind.unknown:
+        declared["schedule"] = f"{campaign.schedule_family}, warmup {campaign.warmup_in_words}"
     space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)
     return declared | dict(_hyperparameters(space)) | dict(loaded.parts) | {FORMAT: _FORMAT}
 

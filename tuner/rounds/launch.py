@@ -27,9 +27,10 @@ from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.records import Price, State
+from tuner.records import MeasuredPromises, Price, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
-from tuner.records.conclusions import BudgetRecord, FiniteValidation, SecondTry
+from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromises, SecondTry
+from tuner.records.promises import measured_from
 from tuner.rounds.comparison import StudyComparison, basis_of
 from tuner.rounds.plan import round_name
 from tuner.security import without_secrets
@@ -237,6 +238,8 @@ def work_on(session: Session, row: StudyRow, finished: int) -> None:
 
     Raises StudyChanged for other code than it was started with, TrialsFailed (with a list) where trials fail alike.
     """
+    if session.loaded.trains_itself:  # what it promises on this machine
+        check_study(session, row.study, ())
     today = _comparison(session).today(row.study, row)
     session.claim_folder()
     _work_on(session, row, finished, today)
@@ -277,10 +280,33 @@ def check_study(
     Validation data that were looked at for an earlier study of the campaign count as finite and are not looked at
     again; a look that would take more than `look_seconds` is only priced.
     """
+    _recall_promises(session, study)
     known = _known_to_be_finite(session, study)
     seconds = None if known else look_seconds
     found = inspect(session.loaded, study, trials, validation_seconds=seconds, price=price, room=room)
     return replace(found, finite=True) if known else found
+
+
+def _loop_promises(session: Session, study: Study, measured: MeasuredPromises) -> LoopPromises:
+    """What was measured of the loop, and of which loop, on which machine."""
+    numerics, fingerprint = session.loaded.setup(study).numerics.text, session.loaded.fingerprint(study)
+    return LoopPromises(fingerprint, numerics, study.augment, measured.promises.to_data(), dict(measured.why))
+
+
+def _recall_promises(session: Session, study: Study) -> None:
+    """Use what an earlier launch measured of the same loop under the same Numerics."""
+    loaded = session.loaded
+    if not loaded.trains_itself or loaded.measured(study) or session.name not in session.ledger.campaigns():
+        return
+    loaded.identity_of(study)  # with the code that runs in the first steps
+    for row in reversed(session.ledger.studies(session.name)):
+        kept = session.ledger.conclusion(session.name, LoopPromises, row.study_id)
+        if kept is None:
+            continue
+        measured = measured_from({"promises": kept.promises, "why": kept.why})
+        if _loop_promises(session, study, measured) == kept:
+            loaded.expect(study, measured)
+            return
 
 
 def _validation(session: Session, study: Study) -> FiniteValidation:
@@ -314,6 +340,10 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
         "packages": dict(today.packages),
         "promises": session.loaded.promises(row.study).to_data(),
     }
+    measured = session.loaded.measured(row.study)
+    if measured is not None:
+        known["not_promised"] = measured.weaker
+        session.ledger.conclude(session.name, _loop_promises(session, row.study, measured), row.study_id)
     session.ledger.add_launch(
         row.study_id, command=command_line(), revision=revision(folder), environment=known, worker=worker_id()
     )

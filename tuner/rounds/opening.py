@@ -11,10 +11,12 @@ from functools import cache
 from pathlib import Path
 
 from tuner.design.campaign import Campaign
+from tuner.design.own_loop import OwnLoop
+from tuner.design.words import check_machine
 from tuner.execution.backend import Backend
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
-from tuner.execution.loaded_workload import LoadedWorkload
+from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
@@ -62,13 +64,17 @@ def opened_session(
     """A session whose backend ends with the block.
 
     create: make the storage where there is none. dry_run: nothing is written; without a storage the session gets an
-    empty one that is deleted at the end.
+    empty one that is deleted at the end. Raises WorkloadError, before anything is made, for a campaign whose trials
+    are trained elsewhere.
     """
+    if isinstance(campaign.workload, OwnLoop):
+        check_machine(campaign.workload, options.fuse, options.profile)
+    engine = engine_of(campaign.workload)
     most = max(one.promote or 1 for one in campaign.rounds)
     quota = None if options.keep_bytes is None else Quota(options.keep_bytes, most)
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
-        loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file)
+        loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
         with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend:

@@ -5,11 +5,13 @@ from dataclasses import replace
 from tuner.budget.schedules import Schedule, ScheduleFamily
 from tuner.design.campaign import Campaign
 from tuner.design.optimizers import is_known, optimizer_of
+from tuner.design.own_loop import OwnLoop
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.workload import Trainable
 from tuner.errors import DeclarationError
 
 
@@ -44,7 +46,7 @@ def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Stu
         round=number,
         scientific=declared.scientific,
     )
-    _check_learning_rate(study)
+    _check_learning_rate(study, campaign.workload)
     return study
 
 
@@ -84,8 +86,14 @@ def schedule_of(study: Study, point: Point) -> Schedule:
     return family.schedule(study.budget.max_train_steps, warmup)
 
 
-def _check_learning_rate(study: Study) -> None:
-    for trial in planned_trials(replace(study, num_trials=min(study.num_trials, 64))):
+def _check_learning_rate(study: Study, workload: Trainable) -> None:
+    """Raise DeclarationError for points without a learning rate; a loop may have none at all, and rates of its own."""
+    trials = planned_trials(replace(study, num_trials=min(study.num_trials, 64)))
+    if isinstance(workload, OwnLoop) and not workload.follows_schedule:
+        none = not any("learning_rate" in trial.point for trial in trials)
+        if none or workload.follows_schedule is False:
+            return
+    for trial in trials:
         if "learning_rate" not in trial.point:
             to_begin_with = _rate_to_begin_with(study, trial.point)
             raise DeclarationError(

@@ -39,15 +39,19 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A chosen trial, and the schedule with which its point is trained for longer."""
+    """A chosen trial, and the schedule with which its point is trained for longer.
+
+    shares: whether a trial may go on from the steps of another; where not, a longer run begins at its first step.
+    """
 
     record: TrialRecord
     schedule: Schedule
+    shares: bool = True
 
     @property
     def has_trunk(self) -> bool:
         """Whether the longer training begins with all steps of this trial's trunk."""
-        return self.record.schedule is not None and trunk_steps(self.record.schedule, self.schedule) > 0
+        return self.shares and self.record.schedule is not None and trunk_steps(self.record.schedule, self.schedule) > 0
 
     @property
     def repeats(self) -> bool:
@@ -83,7 +87,8 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         lineage=tuple((round_name(number - 1), f"trial {record.number}") for record in chosen),
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
-    parents = [Parent(record, _schedule(study, record, declared, carried)) for record in chosen]
+    shares = session.loaded.promises(study).prefixes
+    parents = [Parent(record, _schedule(study, record, declared, carried), shares) for record in chosen]
     if any(parent.has_trunk for parent in parents):
         study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
     no_repeats = not _repeated_seeds(session, study.name)

@@ -38,6 +38,7 @@ from tuner.design.campaign import Campaign, Sweep
 from tuner.design.hyperparameters import Condition, Constant, Hyperparameter, Range, Value
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
+from tuner.design.own_loop import OwnLoop
 from tuner.design.points import Point
 from tuner.design.seeds import derived_seed
 from tuner.design.space import SearchSpace
@@ -144,8 +145,16 @@ def sweep_plan(campaign: Campaign, sweep: Sweep) -> SweepPlan:
     space = campaign.rounds[0].space
     if space is None:
         raise DeclarationError("a sweep takes its hyperparameters from the first round's space, and there is none")
-    values = sweep_values(space, sweep.optimizer or campaign.optimizer, sweep.values)
+    chosen = _chosen_by_loop(space, sweep.values) if isinstance(campaign.workload, OwnLoop) else {}
+    optimizer = chosen.get("optimizer") or sweep.optimizer or campaign.optimizer
+    values = chosen | sweep_values(space, str(optimizer or ""), sweep.values)
     return SweepPlan(campaign, sweep, tuple(values.items()))
+
+
+def _chosen_by_loop(space: SearchSpace, given: Mapping[str, Value]) -> dict[str, Value]:
+    """The optimizer of a sweep that a loop reads from its point: as given, or the first of those it chooses from."""
+    first = next(iter(space.optimizers), None)
+    return {} if first is None else {"optimizer": given.get("optimizer", first)}
 
 
 def sweep_values(space: SearchSpace, optimizer: str, given: Mapping[str, Value]) -> dict[str, Value]:

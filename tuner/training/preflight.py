@@ -273,7 +273,12 @@ def check_room(setup: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
     """
     with callers_generators_restored(setup.device):
         size = checkpoint_bytes(TrialRun(setup, trial))
-    there = _existing(setup.checkpoint_root)
+    refuse_full_disk(setup.checkpoint_root, size, at_once)
+
+
+def refuse_full_disk(checkpoint_root: Path, size: int, at_once: int) -> None:
+    """Raise Paused where a folder has no room for three checkpoints of `size` bytes for each of some trials."""
+    there = _existing(checkpoint_root)
     free = shutil.disk_usage(there).free
     if free < CHECKPOINTS * at_once * size:
         whose = "a trial of this model is trained" if at_once == 1 else f"{at_once} such trials are trained at once"

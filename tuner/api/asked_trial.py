@@ -1,0 +1,98 @@
+"""One trial of a study that a script asks for: everything that is needed to train it, wherever that is."""
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from tuner.api.told_curves import Curves
+from tuner.design.hyperparameters import Value
+from tuner.design.names import Name
+from tuner.design.prefix import rates_of
+from tuner.design.study import Study
+from tuner.errors import WorkloadError
+from tuner.records import Claim
+
+
+class AskedTrial:
+    """One trial to be trained, by whatever means.
+
+    number: in its study. study: the name of that. point: short name of each hyperparameter to its value.
+    seed, data_seed: of initialization and dropout, and of the order of the examples.
+    max_train_steps: the updates to make. evaluation_steps: the numbers of updates after which to evaluate, ascending.
+    schedule: the schedule in words. regularization_off: whether to train without augmentation, dropout and all else
+    that regularizes, as in a sweep. reported: what `study.report` has written of it.
+    """
+
+    def __init__(self, claim: Claim, study: Study) -> None:
+        trial = claim.trial
+        self.claim, self.of_study = claim, study
+        self.looked_at_regularization = self.looked_at_rates = False
+        self.reported: Curves = {}
+        self.number = trial.number
+        self.study = study.name
+        self.point: Mapping[str, Value] = {Name.of(name).short: value for name, value in trial.point.values_by_name}
+        self.seed = trial.seed
+        self.data_seed = trial.data_seed
+        self.max_train_steps = study.budget.max_train_steps
+        self.evaluation_steps = study.budget.evaluation_steps
+        self.schedule = str(trial.schedule)
+        self._rates = rates_of(trial) if "learning_rate" in trial.point else ()
+        self._due = frozenset(self.evaluation_steps)
+
+    def __repr__(self) -> str:
+        values = ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.point.items()
+        )
+        return f"trial {self.number} of {self.study}: {values}; {self.max_train_steps:,} steps"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Called for what a trial does not have: say what a trial of Optuna's is called here."""
+        if name.startswith("suggest_"):
+            hint = "the SearchSpace of the campaign declares ranges; read trial.point['learning_rate']"
+        else:
+            hint = _HERE.get(name, "")
+        raise AttributeError(f"a trial has no {name!r}{': ' if hint else ''}{hint}")
+
+    @property
+    def regularization_off(self) -> bool:
+        """Whether to train without anything that regularizes."""
+        self.looked_at_regularization = True
+        return not self.of_study.augment
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of every update. Raises WorkloadError where the space has no learning_rate."""
+        self.looked_at_rates = True
+        if not self._rates:
+            raise WorkloadError("the point has no learning_rate, so no schedule gives a rate; declare one in the space")
+        return self._rates
+
+    def rate(self, step: int) -> float:
+        """The learning rate of an update, counted from 0."""
+        return self.rates[min(max(step, 0), len(self.rates) - 1)]
+
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation is due after update `step`, counted from 0: which makes `step + 1` updates."""
+        return step + 1 in self._due
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it as plain data, to be sent as JSON to where it is trained."""
+        self.looked_at_rates = True
+        return {
+            "study": self.study,
+            "number": self.number,
+            "point": dict(self.point),
+            "seed": self.seed,
+            "data_seed": self.data_seed,
+            "max_train_steps": self.max_train_steps,
+            "evaluation_steps": list(self.evaluation_steps),
+            "rates": list(self._rates),
+            "regularization_off": self.regularization_off,
+        }
+
+
+_HERE = {
+    "params": "it is called trial.point",
+    "should_prune": "no trial is stopped early, because trials are compared at the same number of steps (A11)",
+    "report": "the study takes reports, study.report(trial, step, value)",
+}

@@ -1,0 +1,129 @@
+"""A train dataloader of Lightning's that can go on in the middle of a pass, with the batches that were still to come.
+
+Lightning itself goes on with the first batches of a new pass. Here the generators are put back to where the pass
+began, the batches that were taken are fetched again and left out, and the generators are put to where they were.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from tuner.delegated.kept import global_generators, set_global_generators
+from tuner.errors import WorkloadError
+from tuner.training.randomness import callers_generators_restored
+
+_LOOKED_AT = 4  # examples of a dataset that are fetched twice
+
+
+class Feed:
+    """Stands for `loader`, with its attributes and its length.
+
+    taken: batches of the pass at hand. sized: whether the number of batches is known; else Lightning fetches one batch
+    ahead of the one that is trained with.
+    """
+
+    def __init__(self, loader: Any, device: torch.device, sized: bool) -> None:
+        self.loader, self.device, self.sized = loader, device, sized
+        self.taken = 0
+        self._begun: dict[str, Any] | None = None  # generators where the pass began
+        self._before: dict[str, Any] | None = None  # those before the newest batch
+        self._going_on: Iterator[Any] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["loader"], name)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """A pass; it begins with its first batch, not before."""
+        going_on, self._going_on = self._going_on, None
+        if going_on is None:
+            self.taken, self._begun = 0, self._generators()
+            going_on = iter(self.loader)
+        while True:
+            if not self.sized:
+                self._before = self._generators()
+            try:
+                batch = next(going_on)
+            except StopIteration:
+                return
+            self.taken += 1
+            yield batch
+
+    def state(self) -> dict[str, Any]:
+        """Where the pass is, in plain values."""
+        return {
+            "taken": self.taken if self.sized else max(self.taken - 1, 0),
+            "begun": self._begun,
+            "before": self._before,
+            "now": self._generators(),
+        }
+
+    def go_on(self, state: Mapping[str, Any], epoch: int) -> None:
+        """Go on in the middle of a pass: the batches that were taken are fetched again, and left out."""
+        if state["begun"] is None or not state["taken"]:
+            return
+        for sampler in self._samplers():
+            if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+                set_epoch(epoch)
+        self._set_generators(state["begun"])
+        going_on = iter(self.loader)
+        for number in range(state["taken"]):
+            if next(going_on, self) is self:
+                raise WorkloadError(
+                    f"the train dataloader ends after {number} batches, and {state['taken']} of them were trained with "
+                    "before the trial was stopped: it must give the same batches again"
+                )
+        if not self.sized:
+            self._set_generators(state["before"])
+        self.taken, self._begun, self._going_on = state["taken"], state["begun"], going_on
+
+    def settle(self, state: Mapping[str, Any]) -> None:
+        """Put the loader's own generators to where they were."""
+        self._set_generators({"own": state["now"]["own"]})
+
+    def _samplers(self) -> list[Any]:
+        batch_sampler = getattr(self.loader, "batch_sampler", None)
+        found = [getattr(self.loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+        return [one for number, one in enumerate(found) if one is not None and one not in found[:number]]
+
+    def _own(self) -> list[torch.Generator]:
+        """The generators that the loader was given."""
+        found = [getattr(one, "generator", None) for one in (self.loader, *self._samplers())]
+        own = {id(one): one for one in found if isinstance(one, torch.Generator)}
+        return list(own.values())
+
+    def _generators(self) -> dict[str, Any]:
+        return {"global": global_generators(self.device), "own": [one.get_state() for one in self._own()]}
+
+    def _set_generators(self, state: Mapping[str, Any]) -> None:
+        if "global" in state:
+            set_global_generators(state["global"], self.device)
+        for generator, held in zip(self._own(), state["own"], strict=True):
+            generator.set_state(held)
+
+
+def draws_random_numbers(loader: Any, device: torch.device) -> int | None:
+    """The index of an example that is another one when it is fetched again; None where none of a few is."""
+    dataset = getattr(loader, "dataset", None)
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        return None
+    with callers_generators_restored(device):
+        differ = (one for one in range(min(_LOOKED_AT, len(dataset))) if not _same(dataset[one], dataset[one]))
+        return next(differ, None)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two examples hold the same values; what cannot be compared is taken to be the same."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, Mapping):
+        return all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return not isinstance(one, int | float | str) or one == other

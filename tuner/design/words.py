@@ -1,0 +1,280 @@
+"""What the words of a study file and of the command line mean where the training is not ours.
+
+One record for each word: what it means to an own loop, Lightning, the Hugging Face Trainer, a command, and trials that
+are asked for and told of; or where to say it instead. docs/reference/delegated.md has them as a table.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import CodeType
+from typing import Any
+
+from tuner.design.own_loop import OwnLoop
+from tuner.design.workload import Trainable, Workload, misspelt, own_kinds
+from tuner.errors import DeclarationError, InputError
+
+# Doors to the program for training that is not ours, as `OwnLoop.door` names them, and in words.
+DOORS = {
+    "loop": "own loop",
+    "lightning": "Lightning",
+    "trainer": "Trainer",
+    "command": "command",
+    "asking": "ask and tell",
+}
+Texts = str | Mapping[str, str]
+_SCHEDULE = {
+    "loop": "honoured: `trial.rate(step)` or `trial.scheduler(optimizer)`",
+    "lightning": 'honoured; refused with `schedule="module"`: the module\'s own scheduler',
+    "trainer": "honoured",
+    "command": "honoured: `{learning_rate}` is the base rate, `{rates}` a file with all",
+    "asking": "honoured: `trial.rate(step)`",
+}
+_NO_LOADER = {
+    "loop": "refused: `DataLoader(num_workers=4)`",
+    "lightning": "refused: `DataLoader(num_workers=4)` in the datamodule",
+    "trainer": 'refused: `args={"dataloader_num_workers": 4}`',
+    "command": "refused: in the command",
+    "asking": "refused: in your own code",
+}
+_POINT = {
+    "loop": "yours: `trial.point[...]`",
+    "lightning": "yours: the point that `module` gets",
+    "trainer": "yours: the point that `model_init` and `args` get",
+    "command": "yours: `{name}` in the command",
+    "asking": "yours: `trial.point[...]`",
+}
+_NO_COMMAND = "refused: no command trains it"
+
+
+@dataclass(frozen=True, slots=True)
+class DelegatedWord:
+    """A word of the program, and what becomes of it where the training is not ours.
+
+    place: where it stands: an argument of "Campaign", an "attribute" or a "method" of the class, a hyperparameter of
+    the "space", or an "option" of a command. doors: what it means to each door (of `DOORS`), or to all; it begins with
+    "honoured", "yours" (nothing of the program reads it), or "refused" and where to say it instead.
+    """
+
+    name: str
+    place: str
+    doors: Texts
+
+    def at(self, door: str) -> str:
+        """What it means at a door."""
+        return self.doors if isinstance(self.doors, str) else self.doors[door]
+
+    def instead(self, door: str) -> str:
+        """Where to say it at a door that refuses it; empty where it is not refused."""
+        text = self.at(door)
+        return text.removeprefix("refused: ") if text.startswith("refused") else ""
+
+
+def _in_own_code(loop: str, lightning: str, trainer: str) -> dict[str, str]:
+    """A word that is refused everywhere, as it is said in each place instead."""
+    texts = {"loop": loop, "lightning": lightning, "trainer": trainer}
+    texts |= {"command": "in the command", "asking": "in your own code"}
+    return {door: f"refused: {text}" for door, text in texts.items()}
+
+
+_HOOKS = ("data", "model", "loss", "metrics", "augment", "collate", "lengths", "split_metrics", "parameter_groups")
+_YOURS: Texts = "yours: nothing but your own code calls it"
+_WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
+    ("Campaign", {
+        "optimizer": _in_own_code(
+            "in `train`: `torch.optim.AdamW(...)`", "`configure_optimizers` of the module", "`args={\"optim\": ...}`"
+        ),
+        "schedule": _SCHEDULE,
+        "warmup": _SCHEDULE,
+        "warmup_steps": _SCHEDULE,
+        "precision": _in_own_code(
+            "in `train`: `torch.autocast(...)`", "`trainer={\"precision\": \"bf16-mixed\"}`", "`args={\"bf16\": True}`"
+        ),
+        "micro_batch_size": _in_own_code(
+            "in `train`: add up gradients", "`trainer={\"accumulate_grad_batches\": 4}`",
+            "`args={\"gradient_accumulation_steps\": 4}`",
+        ),
+        "ema_steps": _in_own_code(
+            "in `train`: `torch.optim.swa_utils.AveragedModel`, kept by `trial.keep`",
+            "`trainer={\"callbacks\": [...]}`", "a callback of the Trainer",
+        ),
+        "sweep": {
+            "loop": "honoured; needs the schedule and `trial.regularization_off`",
+            "lightning": "honoured; needs the schedule",
+            "trainer": "honoured",
+            "command": "honoured; needs `{regularization_off}`",
+            "asking": "refused: ask for the trials of a round whose max_train_steps you declare",
+        },
+        "evaluations": "honoured",
+        "evaluate_every": "honoured",
+        "keep_best": "honoured",
+        "production_steps": "honoured",
+        "regime": "honoured",
+        "seed": "honoured",
+    }),
+    ("attribute", {
+        "select_by": "honoured",
+        "fitted_when": "honoured",
+        "batch_size": "honoured: for lengths in epochs and for pages; it changes no batch",
+        "num_examples": "honoured: for lengths in epochs and for pages",
+        "data_workers": _NO_LOADER,
+        "evaluation_batch_size": _in_own_code(
+            "the batch size of your own loader", "the batch size of `val_dataloader`",
+            "`args={\"per_device_eval_batch_size\": 64}`",
+        ),
+        "training_evaluation_examples": _in_own_code(
+            "report `training/...` of as many examples as you like", "`self.log(\"training/...\")` in the module",
+            "what `compute_metrics` returns",
+        ),
+        "not_averaged": _in_own_code(
+            "report the metric of the whole split", "`self.log` of the whole split", "`compute_metrics`"
+        ),
+        "split_metrics_device": _in_own_code("in `train`", "in the module", "in `compute_metrics`"),
+        "no_decay": _in_own_code(
+            "parameter groups of your own optimizer", "parameter groups in `configure_optimizers`",
+            "the Trainer leaves out biases and norms by itself",
+        ),
+    }),
+    ("method", dict.fromkeys(_HOOKS, _YOURS)),
+    ("space", {
+        "learning_rate": {**_SCHEDULE, "loop": "honoured: the base rate of the schedule, and `trial.point[...]`"},
+        "warmup_steps": _SCHEDULE,
+        "decay_fraction": _SCHEDULE,
+        "optimizer": _POINT,
+        "weight_decay": _POINT,
+        "clip_norm": _POINT,
+        "batch_size": _POINT,
+    }),
+    ("option", {
+        "--device": {
+            "loop": "honoured: `trial.device`", "lightning": "honoured", "trainer": "honoured",
+            "command": "honoured: `{device}`", "asking": "honoured: `trial.device`",
+        },
+        "--threads": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
+        "--workers": dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured") | {"asking": _NO_COMMAND},
+        "--stall-timeout": {
+            **dict.fromkeys(("loop", "lightning", "trainer", "command"), "honoured: from one sign of life to the next"),
+            "asking": _NO_COMMAND,
+        },
+        "--keep-checkpoints": "honoured",
+        "--allow-changed-code": "honoured",
+        "--allow-inexact": "honoured: no trial takes over steps of another, so there is nothing to allow",
+        "--fuse": "refused: a number; train several at a time by --workers. `auto` and `off` train one by one",
+        "--profile": "refused: `fast`; say in your own code how exact its numbers are",
+    }),
+)  # fmt: skip
+WORDS = tuple(DelegatedWord(name, place, doors) for place, named in _WORDS for name, doors in named.items())
+
+
+def word_of(place: str, name: str) -> DelegatedWord:
+    """The record of a word."""
+    return next(word for word in WORDS if (word.place, word.name) == (place, name))
+
+
+def door_of(workload: OwnLoop) -> str:
+    """By which door a workload comes: what its class says; "asking" for one that trains nothing."""
+    return workload.door if type(workload).train is not OwnLoop.train else "asking"
+
+
+def meant_as(workload: Trainable, hook: str) -> str:
+    """A name that a class declares in place of a missing attribute or method, `def trian` say; "" without one."""
+    own = {name: callable(value) for kind in own_kinds(workload) for name, value in vars(kind).items()}
+    method = callable(getattr(OwnLoop, hook, None))
+    alike = [name for name, called in own.items() if called is method and not hasattr(OwnLoop, name)]
+    return next(iter(get_close_matches(hook, alike, n=1, cutoff=0.8)), "") if hook not in own else ""
+
+
+def check_attributes(workload: OwnLoop) -> None:
+    """Raise DeclarationError for an attribute of a `Workload` that a class declares and its own code never reads."""
+    door, named = door_of(workload), type(workload).__name__
+    declared, read = _declared(workload), _read(workload)
+    for word in WORDS:
+        if word.place == "attribute" and word.instead(door) and word.name in declared - read:
+            raise DeclarationError(
+                f"{named}.{word.name} = {getattr(workload, word.name)!r} would change nothing, because "
+                f"{_who(workload)} trains, and reads no such attribute; instead, {_plain(word.instead(door))}; give it "
+                "another name if it is your own"
+            )
+
+
+def ignored_words(workload: OwnLoop) -> list[str]:
+    """Sentences about what a class declares and nothing reads: methods of a `Workload`, and names that are misspelt."""
+    named, declared, read = type(workload).__name__, _declared(workload), _read(workload)
+    hooks = [word.name for word in WORDS if word.place == "method" and word.name in declared - read]
+    told = [
+        f"nothing calls {named}.{hook}, which is a method of a Workload: {_who(workload)} trains; call it there, or "
+        "leave it out"
+        for hook in hooks
+    ]
+    return told + [
+        f"nothing reads {named}.{name}; did you mean {meant}? Rename it if it is your own"
+        for name, meant in misspelt(workload, OwnLoop).items()
+    ]
+
+
+def check_campaign(workload: OwnLoop, given: Mapping[str, Any]) -> None:
+    """Raise DeclarationError for words of a campaign that have no meaning here. given: those that are not defaults."""
+    door, named = door_of(workload), type(workload).__name__
+    unscheduled = workload.follows_schedule is False
+    for name in given:
+        known = [word for word in WORDS if (word.place, word.name) == ("Campaign", name)]
+        instead = next((word.instead(door) for word in known), "")
+        if instead:
+            raise DeclarationError(
+                f"{name} = {given[name]!r} would change nothing, because {_who(workload)} trains; instead, "
+                f"{_plain(instead)}"
+            )
+        if unscheduled and name in ("schedule", "warmup", "warmup_steps", "sweep", "transfer"):
+            why = (
+                "a sweep trains at constant rates; declare production_steps, or max_train_steps on the first round"
+                if name == "sweep"
+                else "leave it out, or have it follow the study's schedule"
+            )
+            raise DeclarationError(f"{name} has no meaning, because {named} trains by a schedule of its own: {why}")
+
+
+def check_machine(workload: OwnLoop, fuse: object, profile: str) -> None:
+    """Raise InputError for options that have no meaning to a training that is not ours."""
+    if isinstance(fuse, int):
+        raise InputError(
+            f"--fuse {fuse} trains trials as one stacked model, and {_who(workload)} trains each by itself: leave it "
+            "out; --workers trains several at a time"
+        )
+    if profile == "fast":
+        raise InputError(
+            f"--profile fast is about trials that train as one stacked model, and {_who(workload)} trains each by "
+            "itself: leave it out, and say in your own code how exact its numbers are"
+        )
+
+
+def _who(workload: OwnLoop) -> str:
+    return "your own code" if door_of(workload) == "asking" else f"{type(workload).__name__}.train"
+
+
+def _plain(text: str) -> str:
+    """A text of the table without its marks for code."""
+    return text.replace("`", "")
+
+
+def _declared(workload: OwnLoop) -> set[str]:
+    """The names of a workload's own classes that are those of a `Workload` and not of an `OwnLoop`."""
+    names = {name for kind in own_kinds(workload) for name in vars(kind)}
+    return {name for name in names if hasattr(Workload, name) and not hasattr(OwnLoop, name)}
+
+
+def _read(workload: OwnLoop) -> set[str]:
+    """All names that the code of a workload's own classes reads: what they declare and use is theirs."""
+    codes = [
+        code
+        for kind in own_kinds(workload)
+        for value in vars(kind).values()
+        if isinstance(code := getattr(getattr(value, "__func__", value), "__code__", None), CodeType)
+    ]
+    return {name for code in codes for name in _names_in(code)}
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _names_in(inner)
