@@ -11,12 +11,15 @@ from tuner.design.study import Study
 from tuner.errors import WorkloadError
 from tuner.records import Claim
 
+LARGEST_SEED = 2**32 - 1
+
 
 class AskedTrial:
     """One trial to be trained, by whatever means.
 
     number: in its study. study: the name of that. point: short name of each hyperparameter to its value.
-    seed, data_seed: of initialization and dropout, and of the order of the examples.
+    seed, data_seed: of initialization and dropout, and of the order of the examples; below 2**32, which NumPy's old
+    generator and most frameworks take.
     max_train_steps: the updates to make. evaluation_steps: the numbers of updates after which to evaluate, ascending.
     schedule: the schedule in words. regularization_off: whether to train without augmentation, dropout and all else
     that regularizes, as in a sweep. reported: what `study.report` has written of it.
@@ -30,8 +33,8 @@ class AskedTrial:
         self.number = trial.number
         self.study = study.name
         self.point: Mapping[str, Value] = {Name.of(name).short: value for name, value in trial.point.values_by_name}
-        self.seed = trial.seed
-        self.data_seed = trial.data_seed
+        self.seed = trial.seed & LARGEST_SEED
+        self.data_seed = trial.data_seed & LARGEST_SEED
         self.max_train_steps = study.budget.max_train_steps
         self.evaluation_steps = study.budget.evaluation_steps
         self.schedule = str(trial.schedule)

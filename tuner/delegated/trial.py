@@ -19,6 +19,7 @@ from tuner.training.randomness import seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
+_WORD = 2**32 - 1  # the largest seed that NumPy, Lightning, Accelerate and transformers take
 
 
 class StudySchedule(LRScheduler):
@@ -107,8 +108,8 @@ class LoopTrial:
         self.read: set[str] = set()  # what the loop asked for
         self.trying = trying
         self.number = trainee.trial.number
-        self.seed = trainee.trial.seed
-        self.data_seed = trainee.trial.data_seed
+        self.seed = trainee.trial.seed & _WORD
+        self.data_seed = trainee.trial.data_seed & _WORD
         self.point: Mapping[str, Any] = Noting(shown_point(trainee.trial.point))
         self.device: torch.device = setup.device
         self.folder = listener.folder
@@ -143,6 +144,16 @@ class LoopTrial:
         """The updates of the whole trial."""
         self.read.add("max_train_steps")
         return self._max_train_steps
+
+    @property
+    def planned_steps(self) -> int:
+        """As `max_train_steps`, for who only hands it on: it is not noted that the loop has asked."""
+        return self._max_train_steps
+
+    @property
+    def over(self) -> bool:
+        """Whether the trial has ended, or was stopped: the loop has to end."""
+        return self._listener.over
 
     @property
     def evaluation_steps(self) -> tuple[int, ...]:

@@ -75,6 +75,14 @@ class Elsewhere(LoadedWorkload):
         self.inspected = set()
         self._promises = Promises(follows_schedule=follows_schedule)
 
+    @property
+    def trains_itself(self) -> bool:
+        """No: nothing is measured of what is not run here."""
+        return False
+
+    def measured(self, study: Study) -> None:
+        """Nothing."""
+
     @cached_property
     def identity(self) -> Identity:
         """That it is trained elsewhere: neither code nor data are known."""
