@@ -210,7 +210,7 @@ def test_lines_that_are_not_due_are_left_out_with_one_warning(tmp_path, caplog):
 
 
 def test_output_of_any_kind_is_kept_safely_and_bounded(tmp_path, monkeypatch):
-    from tuner.delegated import command_process  # noqa: PLC0415
+    from tuner.delegated import command_process
 
     monkeypatch.setattr(command_process, "LOG_BYTES", 20_000)
     here = (
@@ -264,7 +264,7 @@ def test_a_daemon_of_the_program_ends_with_it(tmp_path):
 
 
 def test_a_program_that_does_not_end_is_stopped_and_that_is_said(tmp_path, caplog, monkeypatch):
-    from tuner.delegated import command_loop  # noqa: PLC0415
+    from tuner.delegated import command_loop
 
     monkeypatch.setattr(command_loop, "GRACE_SECONDS", 0.5)
     update, recorder = trained(fitting(after="time.sleep(600)"), tmp_path)
