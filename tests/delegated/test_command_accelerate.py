@@ -16,7 +16,7 @@ from tuner import Command, minimize
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 
-pytest.importorskip("accelerate")
+pytestmark = [pytest.mark.needs("accelerate"), pytest.mark.needs("lightning")]
 PAGE = Path(__file__).parents[2] / "docs/how-to/accelerate.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
 STUDY = tiny_study(batch_size=0, optimizer=None)
