@@ -103,7 +103,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "lightning": "honoured; needs the schedule",
             "trainer": "honoured",
             "command": "honoured; needs `{regularization_off}`",
-            "asking": "honoured: `tuner.asking(campaign, sweep=True)`; needs the schedule and `trial.regularization_off`",
+            "asking": "honoured: `tuner.asking(..., sweep=True)`; needs the schedule and `trial.regularization_off`",
         },
         "evaluations": "honoured",
         "evaluate_every": "honoured",
