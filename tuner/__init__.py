@@ -40,6 +40,9 @@ from tuner.budget.families import (
     step_drops,
 )
 from tuner.budget.step_budget import epochs, examples
+from tuner.delegated.command import Command
+from tuner.delegated.hugging_face import TrainerWorkload
+from tuner.delegated.lightning import LightningWorkload
 from tuner.design.campaign import Campaign, Round, Sweep
 from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
@@ -109,13 +112,16 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Campaign",
+    "Command",
     "Infeasible",
+    "LightningWorkload",
     "OwnLoop",
     "Round",
     "SearchSpace",
     "Splits",
     "Stream",
     "Sweep",
+    "TrainerWorkload",
     "Workload",
     "at_least",
     "at_most",

@@ -32,7 +32,10 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "security": ((), ()),
     "signals": ((), ()),
     "training": ((*BASE, "failpoints", "signals"), ("torch", "numpy", "safetensors")),
-    "delegated": ((*BASE, "failpoints", "signals", "training"), ("torch", "numpy", "lightning", "transformers")),
+    "delegated": (
+        (*BASE, "failpoints", "signals", "training"),
+        ("torch", "numpy", "lightning", "transformers", "safetensors"),
+    ),
     "fused": ((*BASE, "failpoints", "signals", "training"), ("torch", "numpy")),
     "storage": ((*BASE, "failpoints"), ("sqlalchemy", "pydantic")),
     "execution": (
@@ -83,7 +86,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("typer", "rich", "pandas"),
     ),
     "__main__": (("cli",), ()),
-    "__init__": (("errors", "registry", "budget", "design", "reading", "api"), ()),
+    "__init__": (("errors", "registry", "budget", "design", "delegated", "reading", "api"), ()),
 }
 LATE_IMPORTS_ALLOWED = ("registry", "optimizers", "__init__")
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -237,6 +237,14 @@ def split_metrics(objective: Objective) -> tuple[str, str]:
     return str(objective.measured.on("training")), str(objective.measured.on("validation"))
 
 
+def unreported(frames: StudyFrames) -> str:
+    """What to report besides, where the selecting metric was recorded on one split only; follows a sentence."""
+    training, validation = split_metrics(frames.study.objective)
+    if training in frames.metrics or validation not in frames.metrics:
+        return ""
+    return f": {training} was not recorded; report it beside {validation}, at every evaluation"
+
+
 def has_curves(frames: StudyFrames) -> bool:
     """Whether any completed trial was evaluated often enough to have a curve of the objective."""
     mine = frames.curves[frames.curves["metric"] == frames.study.objective.metric]

@@ -376,7 +376,11 @@ def export_weights(
     round: its number, or the name of any study; None is the last round. checkpoints: the folder, where it is not the
     storage's own.
 
-    Raises StorageError where the run has no checkpoint here, CorruptCheckpoint where the file is damaged.
+    Of a training that kept files in place of weights they are written into a folder, `target` without ".safetensors".
+    Returns the path of what was written.
+
+    Raises StorageError where the run has no checkpoint here, or that folder is there already, CorruptCheckpoint where
+    the file is damaged.
 
     >>> tuner.export_weights("tiny", "model.safetensors").name
     'model.safetensors'
@@ -389,8 +393,7 @@ def export_weights(
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:
         root = folder_to_read(ledger, None if checkpoints is None else Path(checkpoints))
-    checkpoint_files.export_weights(root, winner.checkpoint, Path(target))
-    return Path(target)
+    return checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
 
 
 @contextmanager

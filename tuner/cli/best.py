@@ -105,14 +105,17 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} left")
     checkpoints = import_module("tuner.training.checkpoints")  # only here: all else works without torch
-    weights, beside = checkpoints.export_weights(root, winner.checkpoint, target)
-    count = sum(tensor.numel() for tensor in weights.values())
+    written = checkpoints.export_weights(root, winner.checkpoint, target)
+    count = sum(tensor.numel() for tensor in written.weights.values())
+    what = f"{len(written.weights)} tensors, {count:,} numbers,"
+    if written.files:
+        what = f"a folder of {len(written.files)} files, as the training wrote them,"
     say(
-        f"wrote {target}: {len(weights)} tensors, {count:,} numbers, of trial {winner.record.number} of "
+        f"wrote {written.path}: {what} of trial {winner.record.number} of "
         f"{winner.row.study.name} at step {winner.step:,}, the selected run ({winner.selected_value:.4g})"
     )
-    if beside is not None:
+    if written.beside is not None:
         say(
-            f"wrote {beside}: extra state, which a safetensors file cannot hold; load both: model.load_state_dict("
-            f"safetensors.torch.load_file({str(target)!r}) | torch.load({str(beside)!r}))"
+            f"wrote {written.beside}: extra state, which a safetensors file cannot hold; load both: "
+            f"model.load_state_dict(safetensors.torch.load_file({str(target)!r}) | torch.load({str(written.beside)!r}))"
         )

@@ -100,7 +100,9 @@ def chosen_stages(
     row, record = row_of_trial(session.ledger, session.name, place, trial)
     longest = max(session.campaign.production_steps or 0, row.study.budget.max_train_steps)
     steps = _parsed(lengths) if lengths else even_lengths(longest)
-    return curve_stages(row, record, steps, seeds_for(len(steps)) if num_seeds is None else num_seeds)
+    seeds = seeds_for(len(steps)) if num_seeds is None else num_seeds
+    shares = session.loaded.promises(row.study).prefixes
+    return curve_stages(row, record, steps, seeds, shares=shares)
 
 
 def run_and_print(session: Session, stages: Sequence[Stage], options: BudgetCurveOptions) -> int:
@@ -117,7 +119,8 @@ def run_and_print(session: Session, stages: Sequence[Stage], options: BudgetCurv
     finding = budget_curve_finding(curve)
     emit_findings(session.name, "budget-curve", [finding], options.form)
     trained, taken = int(curve.table["trained"].sum()), int(curve.table["inherited"].sum())
-    say(f"{trained:,} steps trained; separate runs would have trained {trained + taken:,}")
+    shared = f"separate runs would have trained {trained + taken:,}"
+    say(f"{trained:,} steps trained; {shared if curve.shared else 'each length was trained from its first step'}")
     failed = told_failures(session, rows)
     if len(curve.table):
         next_step(command("plot budget-curve", session.name, after=("-o", "budget-curve.png")))

@@ -28,6 +28,7 @@ LOOKED_AT = 4  # trials that a dry run stacks
 MUCH_EVALUATION = 1 / 3  # of a study's time
 MUCH_FETCHING = 0.1  # of a step
 HARDLY_MS = 1.0  # to fetch a batch
+_LESS = "lower training_evaluation_examples of the workload, or "
 
 
 def launch(options: LaunchOptions) -> Exit:
@@ -78,13 +79,14 @@ def print_plan(*plans: Plan) -> None:
         if plan.evaluation_seconds > MUCH_EVALUATION * plan.seconds > 0.0:
             say(
                 f"evaluations take {plan.evaluation_seconds / plan.seconds:.0%} of the time of {plan.study.name}. "
-                "To shorten it, lower training_evaluation_examples of the workload, or evaluate less often "
+                f"To shorten it, {_LESS if plan.fuses else ''}evaluate less often "
                 f"(evaluations, evaluate_every of Campaign; verdicts need at least {MINIMUM_EVALUATIONS} evaluations)"
             )
     _say_fetching(plans)
+    together = "together (--fuse) or " if all(plan.fuses for plan in plans) else ""
     say(
         "This was a dry run: nothing was trained or written. Time estimates assume one trial at a time under the "
-        "current machine load; trials that train together (--fuse) or in several processes (--workers) take less"
+        f"current machine load; trials that train {together}in several processes (--workers) take less"
     )
 
 

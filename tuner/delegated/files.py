@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from tuner.errors import WorkloadError
+from tuner.training.checkpoints import KEPT_FILE
 from tuner.training.engine import Weights
-
-PREFIX = "file:"  # of a tensor's name that holds the bytes of a file
 
 Save = Callable[[Path], object]
 Load = Callable[[Path], object]
@@ -57,7 +56,7 @@ class KeptFiles:
 
     def weights(self, step: int) -> Weights:
         """The files with names that say what they are."""
-        return {f"{PREFIX}{name}": content for name, content in self.state(step).items()}
+        return {f"{KEPT_FILE}{name}": content for name, content in self.state(step).items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Remember the files of a checkpoint, for when the loop says how they are read."""

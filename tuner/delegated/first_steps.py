@@ -9,6 +9,9 @@ from tuner.design.hyperparameters import Value
 from tuner.records import MeasuredPromises, Price, Promises
 from tuner.sources.running import Seen
 
+STEPS = (2, 4)  # [P]
+SLOW_SECONDS = 60.0
+
 
 @dataclass(slots=True)
 class FirstSteps:
@@ -47,9 +50,13 @@ class Looks:
     taken: by whether regularization is on, and by point. points: where the loop can be looked at, by whether
     regularization is on. measured: what the looks, here or in the process that launched the study, found that may be
     relied on. prices: what a step, an evaluation and a checkpoint cost here. told: what was said of it already.
+    steps: the numbers of updates after which a look is evaluated; the last one ends it. slow_seconds: a look that took
+    longer is taken once, and not three times more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: tuple[int, ...] = STEPS, slow_seconds: float = SLOW_SECONDS) -> None:
+        self.steps = steps
+        self.slow_seconds = slow_seconds
         self.taken: dict[tuple[bool, str], FirstSteps] = {}
         self.points: dict[bool, Mapping[str, Value]] = {}
         self.measured: dict[bool, MeasuredPromises] = {}

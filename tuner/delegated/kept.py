@@ -5,6 +5,7 @@ numbers, texts and containers of these; NumPy's arrays and counters are written 
 """
 
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -92,6 +93,14 @@ def as_it_was(value: Any) -> Any:
     return value
 
 
+class Weighted(ABC):
+    """A kept object that gives the weights of the best steps itself, where they are not those of a kept module."""
+
+    @abstractmethod
+    def weights(self, into: Weights | None) -> Weights:
+        """A copy of the weights, in the memory of an older copy where one is given that fits."""
+
+
 class KeptObjects:
     """The objects that a loop keeps, by name; `restored` is what a checkpoint held of them.
 
@@ -169,6 +178,9 @@ class KeptObjects:
 
     def weights(self, into: Weights | None = None) -> Weights:
         """A copy of the weights of all modules; of several with the name of each in front."""
+        for value in self.objects.values():
+            if isinstance(value, Weighted):
+                return value.weights(into)
         modules = {name: value for name, value in self.objects.items() if isinstance(value, torch.nn.Module)}
         if len(modules) == 1:
             return snapshot(next(iter(modules.values())), into)

@@ -108,7 +108,7 @@ class Feed:
 
 def draws_random_numbers(loader: Any, device: torch.device) -> int | None:
     """The index of an example that is another one when it is fetched again; None where none of a few is."""
-    dataset = getattr(loader, "dataset", None)
+    dataset: Any = getattr(loader, "dataset", None)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         return None
     with callers_generators_restored(device):

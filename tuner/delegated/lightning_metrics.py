@@ -31,7 +31,7 @@ def trained_name(name: str) -> str:
 
 
 def validated_name(name: str, evaluated: Sequence[str]) -> str:
-    """The metric of what a validation logged. `evaluated`: the split of each dataloader, where there are several.
+    """The metric of what was logged in a validation. `evaluated`: the split of each dataloader, of several.
 
     A value of one dataloader is of its split; else the name says it, and a name that does not is of validation.
     """

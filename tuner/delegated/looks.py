@@ -36,11 +36,12 @@ from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import num_bytes
 
 _log = logging.getLogger(__name__)
-STEPS = (2, 4)  # [P] the numbers of updates after which a look is evaluated; the last one ends it
 LENGTH = 1000  # steps of the throw-away trial, of which a look trains the first
 CALLS_AFTER_END = 100  # a loop that asks its trial so often after its end will not stop by itself
+CALLS_OF_STEP = 100_000  # nor one that asks so often and never says that an update is made
 MOST_POINTS = 8  # at which a loop is tried, where it rejects them
 _SEEDS = derived_seed("first look", 0), derived_seed("first look", 1)
+OTHER_SEEDS = derived_seed("first look", 2), derived_seed("first look", 3)
 
 
 class LookIsOver(BaseException):
@@ -70,14 +71,15 @@ class _Trying:
         self._calls = 0
 
     def heard(self) -> None:
-        """Count what is asked after the end, or after a report beyond it. Raises LookIsOver."""
-        if self.over or self.reports.last >= self.due[-1]:
-            self._calls += 1
-            if self._calls > CALLS_AFTER_END:
-                raise LookIsOver
+        """Count what is asked after the end, or without an end of the update. Raises LookIsOver."""
+        self._calls += 1
+        if self._calls > (CALLS_AFTER_END if self.over else CALLS_OF_STEP):
+            raise LookIsOver
 
     def reported(self, step: int, values: Mapping[str, Any]) -> None:
         self.heard()
+        if not step and not self.look.times:
+            raise WorkloadError(_never_says(self.reports.name))
         if not self.over:
             measured = self.reports.checked(step, values)
             self.look.curve |= {(step, name): value.hex() for name, value in measured.items()}
@@ -86,6 +88,7 @@ class _Trying:
         self.heard()
         if self.over:
             return True
+        self._calls = 0
         self.look.times.append((step, time.perf_counter()))
         self.reports.refuse_missing(step)
         self.over = step >= self.until or bool(self.reports.diverged)
@@ -107,7 +110,7 @@ class _Trying:
         look.state = _through_a_file(trainee.state())
         look.latest_bytes = num_bytes(look.state)
 
-    def alive(self) -> None:
+    def alive(self, reached: int = 0) -> None:
         self.heard()
 
 
@@ -134,26 +137,30 @@ def look_setup(setup: LoopSetup, length: int = LENGTH) -> LoopSetup:
     return replace(setup, study=replace(setup.study, budget=StepBudget(length, 1)), stop=lambda: False)
 
 
-def trial_at(point: Mapping[str, Value], number: int = 0, length: int = LENGTH) -> Trial:
+def trial_at(
+    point: Mapping[str, Value], number: int = 0, length: int = LENGTH, seeds: tuple[int, int] = _SEEDS
+) -> Trial:
     """A trial that is none of the study's: at a constant rate; a longer one at another rate in the end."""
     family = constant() if length == LENGTH else constant_then_decay()
-    return Trial(number, Point.of(point), *_SEEDS, family.schedule(length, 0), "a first look")
+    return Trial(number, Point.of(point), *seeds, family.schedule(length, 0), "a first look")
 
 
 def look_at(
     setup: LoopSetup,
     trial: Trial,
     *,
-    due: tuple[int, ...] = STEPS,
+    due: tuple[int, ...] = (),
     until: int | None = None,
     state: Mapping[str, Any] | None = None,
     watch: bool = False,
 ) -> FirstSteps:
     """Let the loop train the first `until` steps of a trial, from a state where one is given. Records nothing.
 
+    due: updates after which it is evaluated, by default those of `Looks`.
+
     Raises WorkloadError where the loop fails, or does not do what was agreed; Infeasible where it rejects the point.
     """
-    setup = look_setup(setup, len(trial.schedule))
+    setup, due = look_setup(setup, len(trial.schedule)), due or setup.looks.steps
     trainee = LoopTrainee(setup, trial)
     if state is not None:
         trainee.load(state)
@@ -184,12 +191,16 @@ def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying)
                 f"{name}.train goes on after its trial has ended: leave the loop where trial.steps() ends, or where "
                 "trial.stepped(updates) is true"
             ) from None
-        raise WorkloadError(
-            f"{name}.train never says how many updates it has made, so it could not be stopped, saved or resumed: "
-            "for step in trial.steps(), or trial.stepped(updates) after each update"
-        ) from None
+        raise WorkloadError(_never_says(name)) from None
     if not listener.over:
         raise WorkloadError(listener.reports.returned_early(listener.trainee.step))
+
+
+def _never_says(name: str) -> str:
+    return (
+        f"{name}.train never says how many updates it has made, so it could not be stopped, saved or resumed: "
+        "for step in trial.steps(), or trial.stepped(updates) after each update"
+    )
 
 
 def first_point(setup: LoopSetup) -> Mapping[str, Value]:

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from statistics import median
 
 from tuner.delegated.first_steps import FirstSteps
-from tuner.delegated.looks import STEPS, first_feasible, first_point, left_alone, look_at, trial_at
+from tuner.delegated.looks import OTHER_SEEDS, first_feasible, first_point, left_alone, look_at, trial_at
 from tuner.delegated.setup import LoopSetup
 from tuner.design.hyperparameters import Value
 from tuner.design.names import Name
 from tuner.errors import Infeasible, WorkloadError
 from tuner.records import MeasuredPromises, Price, Promises
+from tuner.records.promises import SEEDS
 from tuner.training.engine import Asked, Inspection
 from tuner.training.preflight import refuse_full_disk
 
 _log = logging.getLogger(__name__)
-SLOW_SECONDS = 60.0  # a look that took longer is taken once, and not three times more
 LONGER = 3000  # steps of the budget with which a loop is looked at once more
 TIMED = (8, 16, 24)  # updates after which a look is evaluated that tells the price
 TIMED_SECONDS = 10.0  # such a look is taken where it needs no longer than this
@@ -93,13 +93,11 @@ def know(setup: LoopSetup, measured: MeasuredPromises) -> None:
         _log.warning("%s does not promise %s", type(setup.workload).__name__, measured.weaker)
 
 
-def measured_promises(
-    setup: LoopSetup, look: FirstSteps, *, slow_seconds: float = SLOW_SECONDS, steps: tuple[int, ...] = STEPS
-) -> MeasuredPromises:
+def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
     """What the loop does again in the same way is promised.
 
-    look: a first look at `first_point`, evaluated after those steps. Where it took longer than `slow_seconds` nothing
-    is promised but what it asked for. Raises WorkloadError where the loop fails.
+    look: the first look at `first_point`. Where it took long nothing is promised but what it asked for. Raises
+    WorkloadError where the loop fails.
     """
     why: dict[str, str] = {}
     follows = follows_schedule(setup, look)
@@ -107,15 +105,16 @@ def measured_promises(
         why["follows_schedule"] = (
             "it never asks for the learning rate of the study: trial.rate(step), or trial.scheduler(optimizer)"
         )
-    if look.seconds > slow_seconds:
+    if look.seconds > setup.looks.slow_seconds:
         words = NOT_MEASURED.format(seconds=look.seconds)
         why |= dict.fromkeys(("exact_resume", "deterministic", "prefixes"), words)
         return MeasuredPromises(Promises(follows_schedule=follows), why)
     point = first_point(setup)
-    again = look_at(setup, trial_at(point), due=steps)
+    again = look_at(setup, trial_at(point))
     why |= _why_other(look, again, "deterministic", "the same seeds gave another curve ({})", _SEED_IT)
-    why |= _why_not_resumed(setup, look, point, steps, why.get("deterministic", ""))
-    why |= _why_no_prefixes(setup, look, point, steps, why)
+    why |= _why_not_resumed(setup, look, point, why.get("deterministic", ""))
+    why |= _why_no_prefixes(setup, look, point, why)
+    why |= _why_seedless(setup, look, point, why)
     given = {name: name not in why for name in ("exact_resume", "prefixes", "follows_schedule", "deterministic")}
     return MeasuredPromises(Promises(fusing=False, **given), why)
 
@@ -128,15 +127,14 @@ _KEEP_IT = "keep all that has a state: trial.keep(model=..., optimizer=..., load
 
 
 def _why_not_resumed(
-    setup: LoopSetup, look: FirstSteps, point: Mapping[str, Value], steps: tuple[int, ...], not_the_same: str
+    setup: LoopSetup, look: FirstSteps, point: Mapping[str, Value], not_the_same: str
 ) -> dict[str, str]:
     """Why a trial that is stopped and resumed may differ from one that ran through; empty where it does not."""
     if not_the_same:
         return {"exact_resume": not_the_same}
-    middle = steps[len(steps) // 2 - 1]
-    half = look_at(setup, trial_at(point), due=steps, until=middle)
+    half = look_at(setup, trial_at(point), until=setup.looks.steps[0])
     try:
-        rest = look_at(setup, trial_at(point), due=steps, state=half.state)
+        rest = look_at(setup, trial_at(point), state=half.state)
     except (WorkloadError, Infeasible) as error:
         return {"exact_resume": f"stopped and resumed it failed: {error}"}
     resumed = FirstSteps(curve=half.curve | rest.curve, weights=rest.weights)
@@ -147,7 +145,6 @@ def _why_no_prefixes(
     setup: LoopSetup,
     look: FirstSteps,
     point: Mapping[str, Value],
-    steps: tuple[int, ...],
     why: Mapping[str, str],
 ) -> dict[str, str]:
     """Why no other trial may start from a state of this one; empty where it may."""
@@ -157,11 +154,23 @@ def _why_no_prefixes(
     read = [name for name in _OF_LENGTH if name in look.read]
     if read:
         return {"prefixes": f"it reads trial.{read[0]}, so that its first steps may depend on the length of the trial"}
-    longer = look_at(setup, trial_at(point, number=1, length=LONGER), due=steps)
+    longer = look_at(setup, trial_at(point, number=1, length=LONGER))
     way_out = "its first steps must depend on trial.point, the seeds and trial.rate alone, not on trial.number"
     return _why_other(
         look, longer, "prefixes", "a longer trial of another number began with another curve ({})", way_out
     )
+
+
+def _why_seedless(
+    setup: LoopSetup, look: FirstSteps, point: Mapping[str, Value], why: Mapping[str, str]
+) -> dict[str, str]:
+    """Why fresh seeds give no other trial: then what looks like a repetition is a copy; empty where they do."""
+    if "deterministic" in why or _why_other(look, look_at(setup, trial_at(point, seeds=OTHER_SEEDS)), "", "", ""):
+        return {}
+    return {
+        SEEDS: "other seeds gave the same curve, so trials with fresh seeds are copies of one, and nothing tells how "
+        "much results vary; seed from trial.seed and trial.data_seed instead of a number, or seed nothing"
+    }
 
 
 def _why_other(one: FirstSteps, other: FirstSteps, promise: str, words: str, way_out: str) -> dict[str, str]:
@@ -179,7 +188,7 @@ def _why_other(one: FirstSteps, other: FirstSteps, promise: str, words: str, way
 
 def _price(setup: LoopSetup, look: FirstSteps) -> Price:
     """The price of a trial: from a longer look where that is quick, because first steps are slow."""
-    step, evaluation = _milliseconds(look, STEPS)
+    step, evaluation = _milliseconds(look, setup.looks.steps)
     if TIMED[-1] * step + len(TIMED) * evaluation < 1e3 * TIMED_SECONDS and look.seconds < TIMED_SECONDS:
         step, evaluation = _milliseconds(look_at(setup, trial_at(first_point(setup)), due=TIMED), TIMED)
     return Price(step, evaluation, look.latest_bytes, look.best_bytes)

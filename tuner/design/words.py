@@ -25,9 +25,9 @@ DOORS = {
 Texts = str | Mapping[str, str]
 _SCHEDULE = {
     "loop": "honoured: `trial.rate(step)` or `trial.scheduler(optimizer)`",
-    "lightning": 'honoured; refused with `schedule="module"`: the module\'s own scheduler',
-    "trainer": "honoured",
-    "command": "honoured: `{learning_rate}` is the base rate, `{rates}` a file with all",
+    "lightning": "honoured; refused with `schedule='module'`, the module's own schedulers",
+    "trainer": "honoured; refused with `schedule='arguments'`, that of the arguments",
+    "command": "honoured with `{rates}`; else refused: the program has its own",
     "asking": "honoured: `trial.rate(step)`",
 }
 _NO_LOADER = {
@@ -40,7 +40,7 @@ _NO_LOADER = {
 _POINT = {
     "loop": "yours: `trial.point[...]`",
     "lightning": "yours: the point that `module` gets",
-    "trainer": "yours: the point that `model_init` and `args` get",
+    "trainer": "yours: set where it names a training argument, and in the point that `model_init` gets",
     "command": "yours: `{name}` in the command",
     "asking": "yours: `trial.point[...]`",
 }
@@ -99,11 +99,19 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "`trainer={\"callbacks\": [...]}`", "a callback of the Trainer",
         ),
         "sweep": {
+<<<<<<< HEAD
             "loop": "honoured; needs the schedule and `trial.regularization_off`",
             "lightning": "honoured; needs the schedule",
             "trainer": "honoured",
             "command": "honoured; needs `{regularization_off}`",
             "asking": "honoured: `tuner.asking(..., sweep=True)`; needs the schedule and `trial.regularization_off`",
+=======
+            "loop": "honoured; needs the schedule, and `trial.regularization_off`",
+            "lightning": "honoured; needs the schedule, and `regularization_off`",
+            "trainer": "honoured; needs the schedule, and `regularization_off`",
+            "command": "honoured; needs `{rates}` or `constant_rate=True`, and `{regularization_off}`",
+            "asking": "honoured: `tuner.asking(campaign, sweep=True)`; needs the schedule and `regularization_off`",
+>>>>>>> house
         },
         "evaluations": "honoured",
         "evaluate_every": "honoured",
@@ -137,7 +145,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     }),
     ("method", dict.fromkeys(_HOOKS, _YOURS)),
     ("space", {
-        "learning_rate": {**_SCHEDULE, "loop": "honoured: the base rate of the schedule, and `trial.point[...]`"},
+        "learning_rate": "honoured: the base rate of the schedule; yours where the schedule is",
         "warmup_steps": _SCHEDULE,
         "decay_fraction": _SCHEDULE,
         "optimizer": _POINT,

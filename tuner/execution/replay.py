@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tuner.design.own_loop import OwnLoop
 from tuner.design.workload import Trainable
 from tuner.execution.identifying import changed_since
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.records import Claim, Measurement, Promises, TrialRecord, TrialUpdate
+from tuner.records.promises import common_promises
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.engine import EngineMaker
@@ -67,10 +69,10 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
         loaded = LoadedWorkload(workload, machine, study_file, engine)
         setup = loaded.setup(row.study, "replay")
         trained_by = loaded.engine(setup)
-        causes = _causes(
-            record, setup, trained_by.promises, changed_since(row, loaded.identifier, setup, beginning=True)
-        )
-        for words in (*causes, *_about(record, trained_by.promises)):
+        recorded = common_promises(launch.promises for launch in ledger.launches(row.study_id))
+        promises = recorded if isinstance(workload, OwnLoop) else trained_by.promises
+        causes = _causes(record, setup, promises, changed_since(row, loaded.identifier, setup, beginning=True))
+        for words in (*causes, *_about(record, promises)):
             tell(words)
         trained_by.settle(trial)
         trained_by.trainer(recorder, lambda claim, step: None).train([Claim(record.trial_id, 1, trial, 1)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from tuner.design.own_loop import OwnLoop
 from tuner.design.seeds import derived_seed
 from tuner.design.workload import Trainable
 from tuner.errors import DeclarationError, StorageError, StudyChanged
@@ -48,11 +49,17 @@ def scored_once(
     """The score of the campaign: the recorded one, whatever it was made of; else it is made now, and recorded.
 
     Raises StorageError without the checkpoint, StudyChanged for other code or data than the trial was trained with,
-    DeclarationError for a workload without a test split.
+    DeclarationError for a workload without a test split, and for one that trains itself.
     """
     recorded = recorded_score(ledger, chosen.row.campaign)
     if recorded is not None:
         return recorded
+    if isinstance(workload, OwnLoop):
+        raise DeclarationError(
+            f"{type(workload).__name__} evaluates by itself, so no test split of it is known here; export the weights "
+            "(tuner best STUDY --export model.safetensors) and score them in your own code, once, after everything is "
+            "chosen (A12, D31)"
+        )
     # Where two ask at the same moment, the first answer holds for both.
     return ledger.conclude_once(chosen.row.campaign, _score(chosen, LoadedWorkload(workload, machine, study_file)))
 

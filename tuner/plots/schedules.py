@@ -75,7 +75,7 @@ def _steps(schedule: Schedule) -> list[int]:
 def _draw(rounds: Sequence[StudyFrames]) -> Drawn:
     """The best trials of one study, or the best trial of each of several, with the schedules that were trained."""
     title = f"Learning rate schedules{f' of {rounds[0].study.name}' if len(rounds) == 1 else ''}"
-    known = [frames for frames in rounds if not frames.study.schedule.kind.unknown]
+    known = [frames for frames in rounds if not frames.study.schedule.kind.unknown and _follows(frames)]
     if rounds and not known:
         table = schedules_frame({})
         return schedules_plot(table, title=title, reason=_unknown(rounds[-1])), table
@@ -89,8 +89,14 @@ def _draw(rounds: Sequence[StudyFrames]) -> Drawn:
     return schedules_plot(table, title=title), table
 
 
+def _follows(frames: StudyFrames) -> bool:
+    return frames.promises.follows_schedule
+
+
 def _unknown(frames: StudyFrames) -> str:
     unknown = frames.study.schedule.kind.unknown
+    if not frames.study.source:
+        return f"The learning rates of {frames.study.name} are those of the training itself, which are not recorded."
     return f"{frames.study.name} was trained elsewhere, and its learning rate schedule is {unknown}."
 
 

@@ -43,6 +43,9 @@ class Promises:
         return asdict(self)
 
 
+SEEDS = "seeds that matter"  # no promise, and a reason like theirs: fresh seeds give another training
+
+
 @dataclass(frozen=True, slots=True)
 class MeasuredPromises:
     """What may be relied on, and why not more: what was seen, in words, by the name of each promise not given."""
@@ -54,9 +57,10 @@ class MeasuredPromises:
     def weaker(self) -> str:
         """What is not promised and why, in words; "" where nothing is to be said. No loop trains as a stacked model."""
         missing = [name for name, given in asdict(self.promises).items() if not given and name != "fusing"]
+        missing += [SEEDS] * (SEEDS in self.why)
         if not missing:
             return ""
-        words = "; ".join(dict.fromkeys(self.why.get(name, _NOT_PROMISED[name]) for name in missing))
+        words = "; ".join(dict.fromkeys(self.why.get(name) or _NOT_PROMISED[name] for name in missing))
         return f"{', '.join(name.replace('_', ' ') for name in missing)}: {words}"
 
     def to_data(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the report is made of, read once, so that all sections show the same moment."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +22,14 @@ from tuner.report.wording import in_words
 from tuner.storage.store import Ledger
 from tuner.storage.studies import LaunchRow, StudyRow
 
+# Who trained by which door (`design.words.DOORS`).
+_WHO = {
+    "loop": "the training loop",
+    "lightning": "the Lightning module",
+    "trainer": "the Trainer",
+    "command": "the command",
+    "asking": "the code that asked",
+}
 Asks = Callable[[StudyFrames], Sequence[Finding]]  # further findings about a round
 
 
@@ -81,6 +89,15 @@ class StudyMaterial:
         """Steps that the trials of this study trained; the others were inherited from trials with the same prefix."""
         trials = self.frames.trials
         return int(trials["steps"].sum() - trials["inherited"].sum())
+
+    @property
+    def trained_by(self) -> Mapping[str, str]:
+        """What a launch recorded of a training that is not ours: `who` trained, and what it says; empty for our own."""
+        told = next((one.environment.get("trained_by") for one in reversed(self.launches)), None)
+        if not isinstance(told, Mapping):
+            return {}
+        words = {str(name): str(value) for name, value in told.items()}
+        return {"who": _WHO.get(words.get("door", ""), "the training loop")} | words
 
     @property
     def placed(self) -> tuple[Placed, ...]:

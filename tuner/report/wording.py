@@ -61,7 +61,7 @@ def schedule_words(family: ScheduleFamily, trained: Iterable[Schedule]) -> str:
     family: the declared family; it knows whether the schedules of trials from elsewhere are known.
     """
     if family.kind.unknown:
-        return f"{family.kind.unknown} (trained elsewhere)"
+        return f"{family.kind.unknown}{' (trained elsewhere)' if family.kind.importable else ''}"
     different = list(dict.fromkeys(trained))
     if len({tuple(piece.shape for piece in schedule.pieces) for schedule in different}) != 1:
         return f"{len(different)} different schedules" if different else "no trial yet"

@@ -110,14 +110,15 @@ class StudyComparison:
         words = changes(kept, today)
         if words:
             raise _refusal(row, in_short([*self._parts_known_then(row, _DECLARED), *words]))
-        weights = changed_weights(kept, today)
+        weights, losses = changed_weights(kept, today), changed_losses(kept, today)
+        if self.loaded.trains_itself and (weights or losses):
+            raise _other_steps(row, (weights or losses)[0].point)
         if weights:
             raise StudyChanged(
                 f"initial weights changed: at {_point(weights[0].point)} model(point) starts from other weights than "
                 f"when {row.study.name} of {row.campaign!r} was started, and code and data are the same; was a file "
                 f"that it loads overwritten? {_WAYS_OUT}"
             )
-        losses = changed_losses(kept, today)
         if losses:
             raise StudyChanged(
                 f"the loss changed: at {_point(losses[0].point)} a first batch has another loss than when "
@@ -184,6 +185,15 @@ def _refusal(row: StudyRow, words: str) -> StudyChanged:
     return StudyChanged(
         f"the code or the data of the workload changed since {row.study.name} of {row.campaign!r} was started"
         f"{f' ({words})' if words else ''}; its trials could not be compared with each other. {_WAYS_OUT}"
+    )
+
+
+def _other_steps(row: StudyRow, point: Mapping[str, object]) -> StudyChanged:
+    """Of a loop of one's own: all that is known of its data is what they give."""
+    return StudyChanged(
+        f"the loop changed: at {_point(point)} its first steps give another curve than when {row.study.name} of "
+        f"{row.campaign!r} was started, and its code is the same; did something change that it reads (its data, a "
+        f"file, a variable of the environment)? {_WAYS_OUT}"
     )
 
 

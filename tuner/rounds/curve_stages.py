@@ -46,29 +46,40 @@ def seeds_for(num_lengths: int) -> int:
     return 1 if num_lengths >= FEW else 3
 
 
-def curve_stages(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int) -> tuple[Stage, ...]:
+def curve_stages(
+    row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int, *, shares: bool = True
+) -> tuple[Stage, ...]:
     """The studies that train a recorded trial's point to each length, the longest first.
 
+    shares: whether a trial may go on from the steps of another; where not, each length has the study's own schedule.
     The first of the seeds are those the trial had, so that what it left is used. Raises DeclarationError.
     """
-    _check(row, record, lengths, num_seeds)
+    _check(row, record, lengths, num_seeds, shares)
     grid = row.study.budget
     if max(lengths) > grid.max_train_steps:
         grid = grid.lengthened(max(lengths), max(1, round(grid.max_train_steps / grid.evaluate_every)))
-    schedules = {length: _schedule(row.study, record, length) for length in lengths}
-    pins = tuple(sorted(schedule.decay_start or 0 for schedule in schedules.values()))
+    schedules = {length: _schedule(row.study, record, length, shares) for length in lengths}
+    pins = tuple(sorted(schedule.decay_start or 0 for schedule in schedules.values())) if shares else ()
     stages = []
     for length in sorted(lengths, reverse=True):
         study = _study(row, record, grid.shortened(length), num_seeds)
+        if not shares:
+            study = replace(study, schedule=row.study.schedule)
         left = pins if length == max(lengths) else ()
         trials = (_trial(study, record, number, schedules[length], left) for number in range(num_seeds))
-        stages.append(Stage(study, tuple(trials), 0 if left else schedules[length].decay_start or 0))
+        begins = 0 if left or not shares else schedules[length].decay_start or 0
+        stages.append(Stage(study, tuple(trials), begins))
     return tuple(stages)
 
 
 def priced_stages(session: Session, stages: Sequence[Stage]) -> list[Plan]:
-    """What they cost: each shorter length begins at the trunk that the longest will have left."""
+    """What they cost: each shorter length begins at the trunk that the longest will have left.
+
+    Where trials share no first steps each length is trained from its first step, and priced so.
+    """
     plans = [plan_study(session, stage.study, stage.trials) for stage in stages]
+    if not session.loaded.promises(stages[0].study).prefixes:
+        return plans
     return [
         replace(plan, saved=tuple(max(known, stage.branches_at) for known in plan.saved))
         for plan, stage in zip(plans, stages, strict=True)
@@ -86,7 +97,7 @@ def train_stages(session: Session, stages: Sequence[Stage], *, retry_failed: boo
     return rows
 
 
-def _check(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int) -> None:
+def _check(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int, shares: bool) -> None:
     if row.study.source or record.schedule is None:
         raise StorageError(f"trial {record.number} of {row.study.name} was trained elsewhere and cannot go on here")
     if len(set(lengths)) < max(FEWEST, len(lengths)):
@@ -102,10 +113,10 @@ def _check(row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds
             f"a prediction may be wrong; give --seeds 2, or {FEW} lengths or more"
         )
     for length in lengths:
-        _check_length(row.study, record, length)
+        _check_length(row.study, record, length, shares)
 
 
-def _check_length(study: Study, record: TrialRecord, length: int) -> None:
+def _check_length(study: Study, record: TrialRecord, length: int, shares: bool) -> None:
     """A length must hold its warmup, its decay, and a trunk between them."""
     warmup = record.schedule.warmup_steps if record.schedule else 0
     if length <= warmup:
@@ -113,17 +124,17 @@ def _check_length(study: Study, record: TrialRecord, length: int) -> None:
             f"a length of {length:,} steps ends in the warmup of {warmup:,} steps, which is carried in steps (D18); "
             f"give --lengths that are longer"
         )
-    schedule = _schedule(study, record, length)
-    if not schedule.decay_start or schedule.decay_start <= warmup:
+    schedule = _schedule(study, record, length, shares)
+    if shares and (not schedule.decay_start or schedule.decay_start <= warmup):
         raise DeclarationError(
             f"a length of {length:,} steps leaves nothing before its decay of {length - (schedule.decay_start or 0):,} "
             f"steps but the warmup of {warmup}: there is no trunk to branch from; give --lengths that are longer"
         )
 
 
-def _schedule(study: Study, record: TrialRecord, length: int) -> Schedule:
-    """Constant, then the declared decay; the default one where the study declares another family."""
-    if study.schedule.kind.shares_trunk:
+def _schedule(study: Study, record: TrialRecord, length: int, shares: bool) -> Schedule:
+    """Constant, then the declared decay; to share steps the default one where the study declares another family."""
+    if study.schedule.kind.shares_trunk or not shares:
         return schedule_of(replace(study, budget=StepBudget(length, 1)), record.point)
     warmup = record.schedule.warmup_steps if record.schedule else 0
     return constant_then_decay().schedule(length, warmup)

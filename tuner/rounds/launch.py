@@ -20,8 +20,10 @@ from tuner.analysis.questions.infeasible import FEWEST_ALIKE, spoiled_by_data
 from tuner.analysis.study_progress import failures, listed
 from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity
+from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.words import door_of
 from tuner.errors import StorageError, TrialsFailed
 from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
@@ -80,7 +82,7 @@ class Plan:
     """A study and its trials before anything is trained, with what one trial costs here.
 
     `trials`: those to be trained; `finished`: so many more need not be. `saved`: the first steps that each trial (those
-    beyond its length: none) takes over from one trained before.
+    beyond its length: none) takes over from one trained before. fuses: whether trials may train as one stacked model.
     """
 
     study: Study
@@ -88,6 +90,7 @@ class Plan:
     price: Price
     saved: tuple[int, ...] = ()
     finished: int = 0
+    fuses: bool = True
 
     @property
     def saved_steps(self) -> int:
@@ -159,7 +162,8 @@ def plan_study(session: Session, study: Study, trials: Sequence[Trial]) -> Plan:
     finished = {record.number for record in known if record.state.finished}
     left = tuple(trial for trial in trials if trial.number not in finished)
     saved = session.loaded.saved_steps(session.ledger, study, left) if left else ()
-    return Plan(study, left, cast(Price, inspection.price), tuple(saved), len(trials) - len(left))
+    fuses = session.loaded.promises(study).fusing
+    return Plan(study, left, cast(Price, inspection.price), tuple(saved), len(trials) - len(left), fuses)
 
 
 def launch_study(  # noqa: PLR0913 - keywords with defaults
@@ -340,6 +344,8 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
         "packages": dict(today.packages),
         "promises": session.loaded.promises(row.study).to_data(),
     }
+    if isinstance(session.campaign.workload, OwnLoop):
+        known["trained_by"] = {"door": door_of(session.campaign.workload), **session.campaign.workload.words()}
     measured = session.loaded.measured(row.study)
     if measured is not None:
         known["not_promised"] = measured.weaker

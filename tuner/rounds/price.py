@@ -129,7 +129,8 @@ def _promoting(session: Session, number: int, steps: int | None, before: tuple[T
     first = study_of_round(session.campaign, 1, budget)
     study = replace(first, name=round_name(number), num_trials=most_promoted(declared))
     plan = plan_study(session, study, planned_trials(study))
-    if known_regime(session) != "compute_bound" or declared.transfer == "retune":
+    shares = session.loaded.promises(study).prefixes
+    if known_regime(session) != "compute_bound" or declared.transfer == "retune" or not shares:
         return plan
     parents = before[: declared.promote]
     longer = [replace(one, schedule=lengthened(one.schedule, budget, declared.transfer)) for one in parents]

@@ -51,7 +51,7 @@ class Parent:
     @property
     def has_trunk(self) -> bool:
         """Whether the longer training begins with all steps of this trial's trunk."""
-        return self.shares and self.record.schedule is not None and trunk_steps(self.record.schedule, self.schedule) > 0
+        return self.record.schedule is not None and trunk_steps(self.record.schedule, self.schedule) > 0
 
     @property
     def repeats(self) -> bool:
@@ -178,10 +178,11 @@ def _warnings(parents: Sequence[Parent]) -> tuple[str, ...]:
 def _trials(study: Study, parents: Sequence[Parent], declared: Round, *, no_repeats: bool) -> Iterator[Trial]:
     """Every point once; then the first ones again with (other) fresh seeds; then the winner's arms.
 
-    no_repeats: no training is repeated with the same seeds.
+    no_repeats: no training is repeated with the same seeds. Nor is one that could not go on from the first training.
     """
     plan: list[tuple[Parent, Seeds, float]] = [
-        (one, "same" if one.has_trunk and not (no_repeats and one.repeats) else "fresh", 1.0) for one in parents
+        (one, "same" if one.has_trunk and one.shares and not (no_repeats and one.repeats) else "fresh", 1.0)
+        for one in parents
     ]
     plan += [(one, "fresh", 1.0) for one in parents[: declared.num_fresh] if one.has_trunk]
     plan += [(parents[0], "fresh", arm) for arm in declared.rate_arms if arm != 1.0]

@@ -52,7 +52,11 @@ class BestKeeper:
 
 def snapshot(model: torch.nn.Module, into: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """A copy of the model's state dict, as `state_dict_of` has it; into the memory of an older copy where that fits."""
-    state = state_dict_of(model)
+    return copied(state_dict_of(model), into)
+
+
+def copied(state: dict[str, torch.Tensor], into: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """A copy of weights, into the memory of an older copy where that fits."""
     if into is None or _forms(into) != _forms(state):
         return {name: tensor.clone() for name, tensor in state.items()}
     torch._foreach_copy_([into[name] for name in state], list(state.values()))

@@ -128,23 +128,59 @@ def weights_in(content: bytes) -> dict[str, torch.Tensor]:
     return safetensors.torch.load(content)
 
 
-def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> tuple[dict[str, torch.Tensor], Path | None]:
-    """Write the weights of a best checkpoint to `target`, for any tool to load; returns them.
+KEPT_FILE = "file:"  # of a tensor's name that holds the bytes of a file, which a training wrote itself
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written. path: a safetensors file, or a folder of `files`, which a training had kept as such.
+
+    weights: the tensors of the file. beside: the file of what no safetensors file can hold, None where all went in.
+    """
+
+    path: Path
+    weights: Mapping[str, torch.Tensor]
+    beside: Path | None = None
+    files: tuple[str, ...] = ()
+
+
+def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported:
+    """Write the weights of a best checkpoint to `target`, for any tool to load.
 
     What a safetensors file cannot hold (extra state of a module, sparse tensors) is written next to it with torch's own
-    format; then the path of that second file is returned, too. Raises CorruptCheckpoint.
+    format. Where the training kept files in place of weights, they are written into a new folder: `target` without
+    ".safetensors". Raises CorruptCheckpoint, StorageError where something is there already.
     """
     weights = read_weights(root, checkpoint)
+    files = {name.removeprefix(KEPT_FILE): one for name, one in weights.items() if name.startswith(KEPT_FILE)}
+    if files:
+        return _export_files(files, target.with_suffix("") if target.suffix == ".safetensors" else target)
     make_private_folder(target.parent)
     others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
     if not others:
         shutil.copyfile(root / checkpoint.file, target)
-        return weights, None
+        return Exported(target, weights)
     weights = {name: one for name, one in weights.items() if name not in others}
     target.write_bytes(weights_as_file(weights))
     beside = target.with_name(f"{target.stem}.extra_state.pt")
     torch.save(others, beside)
-    return weights, beside
+    return Exported(target, weights, beside)
+
+
+def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> Exported:
+    """Write kept files into a folder that is not there yet, or holds nothing."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(
+            f"the training kept {len(files)} files ({', '.join(sorted(files)[:3])}), which are exported as a folder, "
+            f"and {folder} is there already; name a folder that is not: --export {folder}-2"
+        )
+    outside = [name for name in files if not _is_inside(folder / name, folder)]
+    if outside:
+        raise CorruptCheckpoint(f"a kept file is named {outside[0]!r}, which leads out of its folder")
+    for name, content in files.items():
+        make_private_folder((folder / name).parent)
+        (folder / name).write_bytes(content.numpy().tobytes())
+    return Exported(folder, {}, files=tuple(sorted(files)))
 
 
 def _fence_of(name: str) -> int | None:

@@ -191,6 +191,8 @@ def _at_the_same_examples(frames: StudyFrames, diverged: pd.DataFrame, steps: pd
 
     Rates that are all far too high may diverge in the same early step, too: those have to be far apart.
     """
+    if not frames.promises.prefixes:  # which examples a batch held is known of our own trainer alone
+        return False
     sizes = diverged["batch_size"].astype(float) if "batch_size" in diverged else float(frames.study.batch_size)
     together = diverged["data_seed"].nunique() == 1 and ((steps - 1) * sizes).max() < (steps * sizes).min()
     return bool(together and (steps.min() == 1 or steps.min() > EARLY or _spread(frames) >= APART))

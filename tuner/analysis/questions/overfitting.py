@@ -16,7 +16,7 @@ from tuner.analysis.levels import MIDDLE, material_gain, noise_model, running_me
 from tuner.analysis.noise import Array, noise_of, without_spikes
 from tuner.analysis.questions.isolation import best_of_each_value
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.trial_curves import MINIMUM_CURVE, common_curves, split_metrics
+from tuner.analysis.trial_curves import MINIMUM_CURVE, common_curves, split_metrics, unreported
 
 RISE = 3.0  # [P] times the evaluation noise: a larger rise of smoothed validation from its best is overfitting (A5)
 LONE_RISE = 5.0  # [P] the same for a single trial among several
@@ -111,7 +111,8 @@ def overfitting_finding(frames: StudyFrames) -> Finding:
         f"{f': {named}' if named else ''} (of {good_in_words(frames)}). Overfitting means that validation ends more "
         f"than {RISE:g} times its noise above its best while training improves."
         if len(table)
-        else f"None of the {good_in_words(frames)} has whole curves of the selecting metric on both splits."
+        else f"None of the {good_in_words(frames)} has whole curves of the selecting metric on both splits"
+        f"{unreported(frames)}."
     )
     found = QUESTION.answer(
         frames.study.name,

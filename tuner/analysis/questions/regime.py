@@ -22,7 +22,7 @@ from tuner.analysis.noise import Array, noise_of, rounding_noise
 from tuner.analysis.pooled_gains import CONFIDENCE, MEANINGFUL, NEGLIGIBLE_LATE
 from tuner.analysis.questions.overfitting import FEW, RISE, overfitting_frame
 from tuner.analysis.study_frames import StudyFrames
-from tuner.analysis.trial_curves import Curves, common_curves, split_metrics
+from tuner.analysis.trial_curves import Curves, common_curves, split_metrics, unreported
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.objective import FitCriterion, metric_from
 from tuner.records.sweep_outcomes import Fitted, Invalid, SweepOutcome
@@ -161,7 +161,7 @@ def _evidence(frames: StudyFrames, outcome: SweepOutcome | None) -> _Evidence | 
     if trials.empty:
         return (
             "No completed trial has finite training and validation curves of the selecting metric with at least "
-            f"{MINIMUM_EVALUATIONS} evaluations (fewer cannot tell gains from noise, D14)"
+            f"{MINIMUM_EVALUATIONS} evaluations (fewer cannot tell gains from noise, D14){unreported(frames)}"
         )
     fitted_at = _fitted_at(frames, trials["trial"])
     seen = np.isfinite(fitted_at)

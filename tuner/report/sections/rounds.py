@@ -1,6 +1,6 @@
 """One section for each round: its declaration, its plots, its trials."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.round_frames import WIDENING_NUMBERS
-from tuner.analysis.study_frames import StudyFrames, ranked_trials
+from tuner.analysis.study_frames import ranked_trials
 from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
 from tuner.design.study import Study
 from tuner.plots.catalog import PLOTS
@@ -63,7 +63,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     ranked = ranked_trials(frames)
     return StudyPage(
         study=study,
-        facts=(*_facts(frames), *_widenings(material), *_steps(material)),
+        facts=(*_facts(material), *_widenings(material), *_steps(material)),
         space=_space(study),
         promoted=material.promoted,
         plots=(*_study_plots(material), *_round_plots(material, before)),
@@ -73,19 +73,35 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
     )
 
 
-def _facts(frames: StudyFrames) -> list[tuple[str, str]]:
-    study, budget = frames.study, frames.study.budget
+def _facts(material: StudyMaterial) -> list[tuple[str, str]]:
+    frames, study, budget = material.frames, material.study, material.study.budget
+    by = material.trained_by
+    of_the_loop = by.get("schedule") or f"that of {by['who']}" if by else "unknown"
+    scheduled = not by or frames.promises.follows_schedule
     return [
         (
             "Budget",
             f"{study.length_in_words}, evaluated every {counted(budget.evaluate_every, 'step')}",
         ),
-        ("Schedule", schedule_words(study.schedule, frames.schedules.values())),
-        ("Optimizer", study.optimizer or ("unknown" if study.source else "searched")),
-        ("Batch size", f"{study.batch_size:,}" if study.batch_size else "unknown"),
+        ("Schedule", schedule_words(study.schedule, frames.schedules.values()) if scheduled else of_the_loop),
+        ("Optimizer", study.optimizer or _optimizer(material)),
+        ("Batch size", f"{study.batch_size:,}" if study.batch_size else by.get("batch size", _not_said(by))),
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
         ("Configurations", _points(study)),
     ]
+
+
+def _optimizer(material: StudyMaterial) -> str:
+    """The optimizer of a study that declares none: searched, unknown, or that of the loop."""
+    if material.study.source:
+        return "unknown"
+    by = material.trained_by
+    return by.get("optimizer", "searched" if material.study.space.optimizers or not by else _not_said(by))
+
+
+def _not_said(by: Mapping[str, str]) -> str:
+    """What is not known because a training of the user's own decides it."""
+    return f"that of {by['who']}" if by else "unknown"
 
 
 def _widenings(material: StudyMaterial) -> Iterator[tuple[str, str]]:

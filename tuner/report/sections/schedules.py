@@ -18,7 +18,7 @@ def schedules(material: Material) -> list[Part]:
 
     Nothing before a round has a complete trial, nor where the schedules are not known.
     """
-    known = [study for study in material.rounds if not study.study.schedule.kind.unknown]
+    known = [study for study in material.rounds if study.frames.schedules]
     best = [(study, _best(material, study)) for study in known]
     drawn = [(study, record, record.schedule) for study, record in best if record is not None and record.schedule]
     if not drawn:

@@ -1,0 +1,165 @@
+"""Promises of a loop are measured, kept and passed on; each one that is missing alone is named with its reason."""
+
+import json
+
+import pytest
+import torch
+from support.loop_study import (
+    GENERATOR_NOT_KEPT,
+    LOOP,
+    OWN_RATES,
+    READS_THE_LENGTH,
+    SEEDED_BY_NUMBER,
+    SEEDLESS,
+    UNSEEDED,
+    Looked,
+    write_loop,
+)
+from support.records import rows
+from support.shell import tuner
+
+from tuner.delegated import promised
+from tuner.records import MeasuredPromises, Promises
+from tuner.records.promises import measured_from
+
+__all__ = ["tuner"]
+
+ALL = {"exact_resume", "prefixes", "follows_schedule", "deterministic"}
+BROKEN = [
+    ((), set(), ""),
+    ((UNSEEDED,), {"exact_resume", "prefixes", "deterministic"}, "the same seeds gave another curve"),
+    ((GENERATOR_NOT_KEPT,), {"exact_resume", "prefixes"}, "stopped and resumed it gave another curve"),
+    ((OWN_RATES,), {"follows_schedule", "prefixes"}, "it never asks for the learning rate of the study"),
+    ((READS_THE_LENGTH,), {"prefixes"}, "it reads trial.max_train_steps"),
+    ((SEEDED_BY_NUMBER,), {"prefixes"}, "a longer trial of another number began with another curve"),
+]
+
+
+@pytest.mark.parametrize(("replaced", "missing", "why"), BROKEN)
+def test_what_a_loop_does_again_is_promised_and_nothing_else(tmp_path, caplog, replaced, missing, why):
+    looked = Looked(write_loop(tmp_path, *replaced))
+    looked.inspect()
+    given = {name for name, value in looked.loaded.promises(looked.study).to_data().items() if value}
+    assert given == ALL - missing
+    assert set(looked.loaded.measured(looked.study).why) == missing
+    told = [line for line in caplog.messages if "does not promise" in line]
+    assert len(told) == bool(missing), "said once, and only where something is missing"
+    assert not why or why in told[0]
+    looked.inspect()
+    assert len([line for line in caplog.messages if "does not promise" in line]) == len(told)
+
+
+def test_seeds_without_an_effect_are_told(tmp_path, caplog):
+    looked = Looked(write_loop(tmp_path, SEEDLESS))
+    looked.inspect()
+    assert looked.loaded.promises(looked.study).deterministic
+    assert "does not promise seeds that matter: other seeds gave the same curve" in caplog.text
+
+
+def test_a_slow_loop_is_looked_at_once_and_promises_no_more_than_that_shows(tmp_path):
+    looked = Looked(write_loop(tmp_path))
+    looked.loaded.looks.slow_seconds = -1.0
+    looked.inspect()
+    assert looked.loaded.promises(looked.study) == Promises(follows_schedule=True)
+    assert "were not trained once more to see" in looked.loaded.measured(looked.study).weaker
+
+
+def test_what_was_measured_crosses_to_other_processes_as_json():
+    measured = MeasuredPromises(Promises(exact_resume=True, deterministic=True), {"prefixes": "it reads the length"})
+    assert measured_from(json.loads(json.dumps(measured.to_data()))) == measured
+    assert measured.weaker == (
+        "prefixes, follows schedule: it reads the length; the engine, not the study, decides the learning rate of "
+        "each step"
+    )
+
+
+def launches(folder):
+    return [json.loads(text) for (text,) in rows(folder, "select environment from launch order by id")]
+
+
+def test_a_launch_records_what_was_measured_and_a_second_one_measures_nothing(tuner, tmp_path, monkeypatch, caplog):
+    write_loop(tmp_path, GENERATOR_NOT_KEPT)
+    assert tuner("launch", "loop.py").code == 0
+    assert caplog.text.count("does not promise exact resume, prefixes: ") == 1
+    monkeypatch.setattr(promised, "measured_promises", None)  # a call would fail
+    second = tuner("launch", "loop.py", "--trials", 6)
+    assert second.code == 0, second.err
+    assert caplog.text.count("does not promise exact resume, prefixes: ") == 2, "once a launch"
+    mine = [launch["promises"] for launch in launches(tmp_path)]
+    assert mine[0] == mine[1] == {
+        "exact_resume": False, "prefixes": False, "fusing": False, "follows_schedule": True, "deterministic": True
+    }  # fmt: skip
+
+
+def test_other_code_is_measured_again(tuner, tmp_path):
+    write_loop(tmp_path, GENERATOR_NOT_KEPT)
+    assert tuner("launch", "loop.py").code == 0
+    write_loop(tmp_path)
+    assert tuner("launch", "loop.py", "--trials", 5, "--allow-changed-code").code == 0
+    assert [one["promises"]["exact_resume"] for one in launches(tmp_path)] == [False, True]
+
+
+@pytest.mark.slow
+def test_worker_processes_know_what_the_launch_measured(tuner, tmp_path):
+    write_loop(tmp_path)
+    assert tuner("launch", "loop.py", "--workers", 2).code == 0
+    assert tuner("launch", "loop.py", "--round", 2, "--workers", 2).code == 0
+    inherited = json.loads(tuner("trials", "loop", "--round", 2, "-f", "json").out)
+    assert max(row["inherited"] for row in inherited) == 48, "of 60 steps, the decay takes the last 20 %"
+    texts = rows(tmp_path, "select distinct numerics from trial")
+    assert not any('"exact": false' in text for (text,) in texts)
+
+
+def test_without_the_promise_no_trial_starts_from_another(tuner, tmp_path):
+    write_loop(tmp_path, READS_THE_LENGTH)
+    assert tuner("launch", "loop.py").code == 0
+    assert tuner("launch", "loop.py", "--round", 2).code == 0
+    inherited = json.loads(tuner("trials", "loop", "--round", 2, "-f", "json").out)
+    assert {row["inherited"] for row in inherited} == {0}
+
+
+# The identity of a loop: the code that ran, and what its first steps showed.
+
+READS_A_FILE = ("x = torch.randn(80, 6, generator=generator)", 'x = torch.load("data.pt", weights_only=True)')
+
+
+def saved_data(folder, seed):
+    torch.save(torch.randn(80, 6, generator=torch.Generator().manual_seed(seed)), folder / "data.pt")
+
+
+def test_a_changed_file_that_only_the_loop_reads_is_refused(tuner, tmp_path):
+    saved_data(tmp_path, 0)
+    write_loop(tmp_path, READS_A_FILE)
+    assert tuner("launch", "loop.py").code == 0
+    assert tuner("launch", "loop.py", "--trials", 5).code == 0
+    before = rows(tmp_path, "select * from trial order by id")
+    saved_data(tmp_path, 1)
+    refused = tuner("launch", "loop.py", "--trials", 6)
+    assert refused.code == 2
+    assert "its first steps give another curve" in refused.err
+    assert "--allow-changed-code" in refused.err
+    assert rows(tmp_path, "select * from trial order by id") == before
+
+
+def test_a_changed_helper_module_is_refused_by_name(tuner, tmp_path):
+    module = LOOP[LOOP.index("def examples") : LOOP.index("class Loop")]
+    helper = tmp_path / "examples_of_mine.py"
+    helper.write_text(f"import torch\n\n\n{module}")
+    late = (
+        "x, y = examples()",
+        'import importlib\n        x, y = importlib.import_module("examples_of_" + "mine").examples()',
+    )
+    write_loop(tmp_path, late)
+    assert tuner("launch", "loop.py").code == 0
+    helper.write_text(helper.read_text().replace("0.5 * x", "0.4 * x"))
+    refused = tuner("launch", "loop.py", "--trials", 5)
+    assert refused.code == 2
+    assert "examples_of_mine.py: function examples changed" in refused.err
+
+
+def test_a_loop_that_is_not_deterministic_is_not_refused_because_its_curve_differs(tuner, tmp_path):
+    write_loop(tmp_path, UNSEEDED)
+    assert tuner("launch", "loop.py").code == 0
+    assert tuner("launch", "loop.py", "--trials", 5).code == 0
+    replay = tuner("replay", "loop.py", "--trial", 0)
+    assert "not promised: a resumed trial may differ from one that ran through; the same seeds may give" in replay.err
