@@ -99,19 +99,11 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
             "`trainer={\"callbacks\": [...]}`", "a callback of the Trainer",
         ),
         "sweep": {
-<<<<<<< HEAD
-            "loop": "honoured; needs the schedule and `trial.regularization_off`",
-            "lightning": "honoured; needs the schedule",
-            "trainer": "honoured",
-            "command": "honoured; needs `{regularization_off}`",
-            "asking": "honoured: `tuner.asking(..., sweep=True)`; needs the schedule and `trial.regularization_off`",
-=======
             "loop": "honoured; needs the schedule, and `trial.regularization_off`",
             "lightning": "honoured; needs the schedule, and `regularization_off`",
             "trainer": "honoured; needs the schedule, and `regularization_off`",
             "command": "honoured; needs `{rates}` or `constant_rate=True`, and `{regularization_off}`",
             "asking": "honoured: `tuner.asking(campaign, sweep=True)`; needs the schedule and `regularization_off`",
->>>>>>> house
         },
         "evaluations": "honoured",
         "evaluate_every": "honoured",
