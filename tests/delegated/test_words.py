@@ -216,11 +216,11 @@ def test_an_optimizer_in_the_space_may_have_any_texts_and_branches():
             "weight_decay",
         }
     assert dict(sweep_plan(declared, declared.sweep).values) == {
-        "optimizer": "my_sgd", "nesterov": True, "weight_decay": 0.0,
+        "optimizer": "my_sgd", "nesterov": False, "weight_decay": 0.0,
     }  # fmt: skip
     chosen = Sweep(log_grid(1e-2, 1.0), values={"optimizer": "my_adam"})
     assert dict(sweep_plan(campaign(space=space, sweep=chosen), chosen).values) == {
-        "optimizer": "my_adam", "clip_norm": 0.0, "weight_decay": 0.0,
+        "optimizer": "my_adam", "clip_norm": 1.0, "weight_decay": 0.0,
     }  # fmt: skip
 
 
