@@ -5,7 +5,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from support.loop_studies import KEEP_FILES, loop_study
+from support.loop_studies import FOLLOW, KEEP_FILES, loop_study
 from support.shell import run_in
 
 import tuner as api
@@ -38,28 +38,50 @@ def trial_records(folder, study):
         return ledger.trials(ledger.study("mine", study).study_id)
 
 
-@pytest.mark.parametrize("command", ["run", "launch", "plan", "sweep"])
-def test_what_trains_stacked_models_is_refused_before_anything_is_written(tmp_path, tuner, command):
-    loop_study(tmp_path, more="sweep=Sweep(log_grid(1e-2, 1.0), start_steps=40, max_steps=80)")
-    if command == "plan":
-        assert tuner("plan", "mine.py").code == 0
-        return
+def test_what_trains_stacked_models_is_refused_before_anything_is_written(tmp_path, tuner):
+    loop_study(tmp_path)
     for words, told in (
         (("--fuse", "4"), "--fuse 4 trains trials as one stacked model, and Mine.train trains each by itself"),
         (("--profile", "fast"), "--profile fast is about trials that train as one stacked model"),
     ):
-        ran = tuner(command, "mine.py", *words)
+        ran = tuner("run", "mine.py", *words)
         assert (ran.code, ran.err.count("error:")) == (2, 1)
         assert told in " ".join(ran.err.split())
     assert [one.name for one in tmp_path.iterdir() if one.suffix == ".sqlite" or one.name == "runs"] == []
 
 
-def test_a_longer_round_trains_its_points_from_the_first_step_with_fresh_seeds(trained):
+def test_a_longer_round_takes_over_steps_where_the_first_look_found_that_it_may(trained):
     first, second = trial_records(trained, "round-1"), trial_records(trained, "round-2")
     assert [one.state.value for one in (*first, *second)] == ["complete"] * (4 + 4)
+    assert len({one.seed for one in first} & {one.seed for one in second}) == 2
+    assert {one.inherited.steps for one in second} == {0, 48}  # those before the decay of round 1
+
+
+def test_a_loop_that_depends_on_the_length_has_fresh_seeds_in_a_longer_round_and_whole_curves(tmp_path, tuner):
+    """And in another session: the second command knows what the first one found."""
+    loop_study(tmp_path, follow=f"{FOLLOW}; trial.max_train_steps")
+    assert tuner("launch", "mine.py", "--round", "1", "-q", *STORAGE).code == 0
+    told = tuner("launch", "mine.py", "--round", "2", "-q", *STORAGE)
+    assert told.code == 0, told.err
+    first, second = trial_records(tmp_path, "round-1"), trial_records(tmp_path, "round-2")
     assert not {one.seed for one in first} & {one.seed for one in second}
     assert {one.inherited.steps for one in second} == {0}
-    assert [one.origin.endswith("fresh seeds") for one in second] == [True] * 4
+    assert len(second) == 4  # two points, each twice
+    assert tuner("launch", "mine.py", "--round", "2", "-q", *STORAGE).code == 0
+    lengths = ("--lengths", "40,80,120", "--seeds", "2")
+    priced = tuner("budget-curve", "mine.py", *lengths, "--dry-run", *STORAGE)
+    rows = [line.split() for line in priced.out.splitlines() if line.startswith("curve-")]
+    assert [(row[1], row[2], row[3]) for row in rows] == [("2", "120", "240"), ("2", "80", "160"), ("2", "40", "80")]
+    assert "saved" not in priced.out
+    assert "--fuse" not in priced.out + priced.err
+    ran = tuner("budget-curve", "mine.py", *lengths, "-q", *STORAGE)
+    assert ran.code in (0, 3)
+    assert "480 steps trained; each length was trained from its first step" in " ".join((ran.out + ran.err).split())
+    for length in (40, 80, 120):
+        name = next(row[0] for row in rows if row[2] == str(length))
+        records = trial_records(tmp_path, name)
+        assert {(one.step, one.inherited.steps) for one in records} == {(length, 0)}
+        assert {one.schedule.decay_start for one in records} == {round(0.8 * length)}
 
 
 def test_best_exports_the_weights_of_the_kept_module(here, trained):
@@ -84,21 +106,16 @@ def test_replay_gives_the_recorded_bits_and_promises_no_less_than_the_first_look
     assert "not promised" not in ran.out + ran.err
 
 
-def test_a_budget_curve_trains_each_length_from_its_first_step_and_is_priced_so(here, trained):
+def test_a_budget_curve_goes_on_from_the_steps_before_the_decay(here, trained):
     lengths = ("--lengths", "40,80,120", "--seeds", "2")
     priced = here("budget-curve", "mine.py", *lengths, "--dry-run")
-    rows = [line.split() for line in priced.out.splitlines() if line.startswith("curve-")]
-    assert [(row[1], row[2], row[3]) for row in rows] == [("2", "120", "240"), ("2", "80", "160"), ("2", "40", "80")]
-    assert "saved" not in priced.out
-    assert "--fuse" not in priced.out + priced.err
+    assert "saved: " in priced.out + priced.err
     ran = here("budget-curve", "mine.py", *lengths, "-q")
     assert ran.code in (0, 3)
-    assert "480 steps trained; each length was trained from its first step" in " ".join((ran.out + ran.err).split())
-    for length in (40, 80, 120):
-        name = next(row[0] for row in rows if row[2] == str(length))
-        records = trial_records(trained, name)
-        assert {(one.step, one.inherited.steps) for one in records} == {(length, 0)}
-        assert {one.schedule.decay_start for one in records} == {round(0.8 * length)}
+    told = " ".join((ran.out + ran.err).split())
+    assert "separate runs would have trained 480" in told
+    trained_steps = int(told.split(" steps trained;")[0].split()[-1])
+    assert trained_steps < 480
 
 
 def test_the_test_split_is_scored_elsewhere(here):

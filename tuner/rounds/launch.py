@@ -29,7 +29,7 @@ from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.records import MeasuredPromises, Price, State
+from tuner.records import MeasuredPromises, Price, Promises, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromises, SecondTry
 from tuner.records.promises import measured_from
@@ -295,6 +295,18 @@ def _loop_promises(session: Session, study: Study, measured: MeasuredPromises) -
     """What was measured of the loop, and of which loop, on which machine."""
     numerics, fingerprint = session.loaded.setup(study).numerics.text, session.loaded.fingerprint(study)
     return LoopPromises(fingerprint, numerics, study.augment, measured.promises.to_data(), dict(measured.why))
+
+
+def known_promises(session: Session, study: Study) -> Promises:
+    """What may be relied on for the trials of a study here: as it was recorded, or measured now where it was not yet.
+
+    Raises WorkloadError for a loop that does not do what was agreed.
+    """
+    if session.loaded.trains_itself:
+        _recall_promises(session, study)
+        if session.loaded.measured(study) is None:
+            check_study(session, study, ())
+    return session.loaded.promises(study)
 
 
 def _recall_promises(session: Session, study: Study) -> None:

@@ -24,7 +24,7 @@ from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import TrialRecord
-from tuner.rounds.launch import Session, required_round, started_study
+from tuner.rounds.launch import Session, known_promises, required_round, started_study
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
 
@@ -87,7 +87,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         lineage=tuple((round_name(number - 1), f"trial {record.number}") for record in chosen),
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
-    shares = session.loaded.promises(study).prefixes
+    shares = _shares_steps(session, study)
     parents = [Parent(record, _schedule(study, record, declared, carried), shares) for record in chosen]
     if any(parent.has_trunk for parent in parents):
         study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
@@ -101,6 +101,12 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         warnings += (_told_fresh(study.name, round_name(number - 1)),)
     warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
+
+
+def _shares_steps(session: Session, study: Study) -> bool:
+    """Whether trials may go on from the steps of others; of a round of a loop that was started: whether they did."""
+    started = session.loaded.trains_itself and started_study(session, study.name) is not None
+    return _repeated_seeds(session, study.name) if started else known_promises(session, study).prefixes
 
 
 def _stays(study: Study, chosen: list[int], best: list[int]) -> tuple[str, ...]:
