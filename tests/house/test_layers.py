@@ -32,7 +32,10 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "security": ((), ()),
     "signals": ((), ()),
     "training": ((*BASE, "failpoints", "signals"), ("torch", "numpy", "safetensors")),
-    "delegated": ((*BASE, "failpoints", "signals", "training"), ("torch", "numpy", "lightning", "transformers", "safetensors")),
+    "delegated": (
+        (*BASE, "failpoints", "signals", "training"),
+        ("torch", "numpy", "lightning", "transformers", "safetensors"),
+    ),
     "fused": ((*BASE, "failpoints", "signals", "training"), ("torch", "numpy")),
     "storage": ((*BASE, "failpoints"), ("sqlalchemy", "pydantic")),
     "execution": (

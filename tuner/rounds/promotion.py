@@ -96,7 +96,9 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
-    warnings = _warnings(parents) if carried else ()
+    follows = known_promises(session, study).follows_schedule
+    warnings = _warnings(parents) if carried and follows else ()
+    warnings += () if follows or declared.transfer is None else (_told_nothing_carried(session, declared.transfer),)
     if no_repeats and any(parent.has_trunk and parent.repeats for parent in parents):
         warnings += (_told_fresh(study.name, round_name(number - 1)),)
     warnings += _stays(study, [record.number for record in chosen], best)
@@ -128,6 +130,11 @@ def _as_started(session: Session, number: int, best: list[int], records: Collect
     names = [name for place, name in lineage if place == round_name(number - 1) and name.startswith("trial ")]
     before = [int(name.removeprefix("trial ")) for name in names]
     return before if len(before) == len(best) and set(before) <= set(records) else best
+
+
+def _told_nothing_carried(session: Session, transfer: str) -> str:
+    name = type(session.campaign.workload).__name__
+    return f"transfer={transfer!r} carries schedules over, and {name} trains by rates of its own: it changes nothing"
 
 
 def _told_fresh(name: str, before: str) -> str:
