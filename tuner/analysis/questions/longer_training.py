@@ -113,6 +113,6 @@ def _not_decayed(frames: StudyFrames, short: int, long: int) -> tuple[str, ...]:
     if not frames.promises.follows_schedule:
         return ()
     return (
-        f"After {short:,} steps a trial of {long:,} has not decayed its rate yet; the value there is not the result of a "
-        "short trial (D21).",
+        f"After {short:,} steps a trial of {long:,} has not decayed its rate yet; the value there is not the result of "
+        "a short trial (D21).",
     )
