@@ -40,6 +40,7 @@ from tuner.budget.families import (
     step_drops,
 )
 from tuner.budget.step_budget import epochs, examples
+from tuner.delegated.command import Command
 from tuner.delegated.hugging_face import TrainerWorkload
 from tuner.delegated.lightning import LightningWorkload
 from tuner.design.campaign import Campaign, Round, Sweep
@@ -111,6 +112,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Campaign",
+    "Command",
     "Infeasible",
     "LightningWorkload",
     "OwnLoop",

@@ -10,6 +10,7 @@ TunerError
 │   └── StorageError          a Ledger that cannot be opened, or does not hold what was asked for
 ├── Infeasible            raised by a user's model or loss to reject a point
 ├── TrialsFailed          trials FAILED, and the result would rest on them; see their reasons      exit code 4
+├── AttemptLost           a signal ended the program that trained a trial; the trial is tried again
 ├── LeaseLost             another worker owns this trial now; this one must not write
 ├── CorruptCheckpoint     a checkpoint file that is not what was recorded
 ├── Paused                the machine gave way (disk full, ...); run again to continue           exit code 75
@@ -59,6 +60,10 @@ class Infeasible(TunerError):
 
 class TrialsFailed(TunerError):
     """Trials FAILED, and the others are not enough for the result; the message lists trials and reasons."""
+
+
+class AttemptLost(TunerError):
+    """A signal that is not ours ended the program that trained a trial, or it stalled: the attempt counts, as lost."""
 
 
 class LeaseLost(TunerError):

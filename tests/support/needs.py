@@ -48,7 +48,7 @@ PARTS = {  # part: whether it is there, and what is said where it is not
     "namespaces": (namespaces_can_be_made, "no PID namespace can be made: it takes root and `unshare` (util-linux)"),
     **{
         name: (module(name), f"{name} is not installed: pip install 'tuner[examples]'")
-        for name in ("lightning", "torch_geometric", "datasets", "webdataset", "transformers")
+        for name in ("lightning", "torch_geometric", "datasets", "webdataset", "transformers", "accelerate", "sklearn")
     },
     "pyarrow": (module("pyarrow"), "pyarrow is not installed: pip install 'tuner[parquet]'"),
 }

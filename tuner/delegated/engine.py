@@ -90,6 +90,7 @@ class Training:
         self.over = False
         self._pins = frozenset(book.claim.trial.pins)
         self._said = 0.0
+        self._reached = 0  # updates made, where that is more than what is kept
 
     @property
     def trainee(self) -> LoopTrainee:
@@ -153,14 +154,15 @@ class Training:
             if outcomes:
                 trainer._record(outcomes, goes_on=True)
 
-    def alive(self) -> None:
+    def alive(self, reached: int = 0) -> None:
+        self._reached = max(self._reached, reached)
         now = time.monotonic()
         if now - self._said >= SAID_EVERY:
             self._tell(now)
 
     def _tell(self, now: float) -> None:
         self._said = now
-        self.trainer.on_step(self.book.claim, self.trainee.step)
+        self.trainer.on_step(self.book.claim, max(self.trainee.step, self._reached))
 
     def check_over(self) -> None:
         """Raise WorkloadError where the loop has returned before its trial ended."""

@@ -110,7 +110,7 @@ class _Trying:
         look.state = _through_a_file(trainee.state())
         look.latest_bytes = num_bytes(look.state)
 
-    def alive(self) -> None:
+    def alive(self, reached: int = 0) -> None:
         self.heard()
 
 

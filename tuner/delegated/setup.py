@@ -1,5 +1,6 @@
 """What all trials of a study share that a loop trains: no data and no optimizer, which are the loop's."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,11 @@ from tuner.training.settings import COMMIT_SECONDS, Profile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopSetup:
-    """As `TrainingSetup`. `looks`: what first looks at the loop have shown, shared by all setups of its workload."""
+    """As `TrainingSetup`. `looks`: what first looks at the loop have shown, shared by all setups of its workload.
+
+    study_file: where it is declared; None: typed in. threads: of each process that trains. stall_seconds: a loop that
+    says nothing for so long has stalled.
+    """
 
     study: Study
     workload: OwnLoop
@@ -30,6 +35,9 @@ class LoopSetup:
     packages: Mapping[str, str] = field(default_factory=dict)
     trainers: int = 1
     looks: Looks = field(default_factory=Looks)
+    study_file: Path | None = None
+    threads: int = 1
+    stall_seconds: float = math.inf
 
     @property
     def promises(self) -> Promises:

@@ -19,6 +19,7 @@ from tuner.training.randomness import seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
+_WORD = 2**32 - 1  # the largest seed that NumPy, Lightning, Accelerate and transformers take
 
 
 class StudySchedule(LRScheduler):
@@ -82,8 +83,8 @@ class Listening(Protocol):
         """So many updates are made, and evaluated where that is due; True where the loop has to end."""
         ...
 
-    def alive(self) -> None:
-        """The loop is at work."""
+    def alive(self, reached: int = 0) -> None:
+        """The loop is at work, and has made so many updates, of which not all are kept yet."""
         ...
 
 
@@ -102,11 +103,13 @@ class LoopTrial:
     def __init__(self, listener: Listening, *, trying: bool = False) -> None:
         trainee, setup = listener.trainee, listener.trainee.setup
         self._listener, self._trainee = listener, trainee
+        self.setup = setup  # what all trials of the study share; for the adapters of this package
+        self.declared = trainee.trial
         self.read: set[str] = set()  # what the loop asked for
         self.trying = trying
         self.number = trainee.trial.number
-        self.seed = trainee.trial.seed
-        self.data_seed = trainee.trial.data_seed
+        self.seed = trainee.trial.seed & _WORD
+        self.data_seed = trainee.trial.data_seed & _WORD
         self.point: Mapping[str, Any] = Noting(shown_point(trainee.trial.point))
         self.device: torch.device = setup.device
         self.folder = listener.folder
@@ -333,9 +336,9 @@ class LoopTrial:
             made = self._trainee.step + self._in_step if step is None else step
             self._listener.reported(made, metrics)
 
-    def alive(self) -> None:
-        """Say that the loop is at work, in a step that takes very long."""
-        self._listener.alive()
+    def alive(self, reached: int = 0) -> None:
+        """Say that the loop is at work, in a step that takes very long; or has made more updates than are kept yet."""
+        self._listener.alive(reached)
 
     def infeasible(self, why: str) -> None:
         """End the trial because of its point, which is then no failure of the program. Raises Infeasible."""

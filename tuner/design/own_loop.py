@@ -3,7 +3,8 @@
 This module imports neither torch nor anything that trains: the trial that `train` is given is `Any` here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tuner.design.objective import FitCriterion, Objective
@@ -66,6 +67,10 @@ class OwnLoop(Trainable):
     def follows_schedule(self) -> bool | None:
         """Whether the rates of the study are those that are trained with; None: seen when a trial is tried."""
         return None
+
+    def code_files(self, folder: Path) -> Sequence[Path]:
+        """Files besides its modules that decide what is trained, for a change to be noticed. folder: of the study."""
+        return ()
 
     def words(self) -> Mapping[str, str]:
         """What is known of how it trains, for the page of a study: "optimizer": "that of the module", say."""

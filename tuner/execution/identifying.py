@@ -14,6 +14,7 @@ import torch
 from tuner.delegated.looks import look_for_identity
 from tuner.delegated.setup import LoopSetup
 from tuner.design.identity import Identity, InitialWeights, changed_losses, changed_weights, changes, identity_from
+from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Trainable, Workload, own_kinds
@@ -190,6 +191,11 @@ class LoopIdentifier(Identifier):
 
     Its data are its own: what they give is seen in the curve of the first look, where the loop gives it twice.
     """
+
+    def __init__(self, workload: Trainable, study_file: Path | None = None) -> None:
+        super().__init__(workload, study_file)
+        for file in cast(OwnLoop, workload).code_files(study_file.resolve().parent if study_file else Path.cwd()):
+            self._reached.add_program(file)
 
     def _looked(
         self, setup: StudySetup, points: Sequence[Mapping[str, Any]] | None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 
 from tuner.errors import (
+    AttemptLost,
     DeviceLost,
     Interrupted,
     LeaseLost,
@@ -128,6 +129,10 @@ class _Study:
                 self.planner.note_trained(group)
         except LeaseLost:
             pass
+        except AttemptLost as error:
+            _log.warning("trial %d is tried again: %s", claims[0].trial.number, error)
+            self.ledger.release(claims, count_attempt=True, reason=str(error))
+            self._report(claims, [])
         except (TunerError, OSError) as error:
             counts = isinstance(error, DeviceLost)
             with suppress(TunerError):

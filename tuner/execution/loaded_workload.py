@@ -167,7 +167,11 @@ class LoadedWorkload:
             "trainers": self.machine.worker_count or 1,
         }
         if isinstance(self.workload, OwnLoop):
-            return LoopSetup(**shared, looks=self.looks)
+            machine = self.machine
+            return LoopSetup(
+                **shared, looks=self.looks, study_file=self.study_file, threads=machine.threads,
+                stall_seconds=machine.stall_seconds,
+            )  # fmt: skip
         return TrainingSetup(**shared, data=self.data)
 
 

@@ -52,6 +52,12 @@ def definitions_of(source: bytes) -> Definitions:
     return dict(_definitions_of(source))
 
 
+def main_block_of(source: bytes) -> Definitions:
+    """Digest of what runs only where the file is the program: `if __name__ == "__main__":`; none without."""
+    blocks = [text_of(node) for node in parsed(source).body if _is_main_block(node)]
+    return {"what runs as a program": short_digest("\n".join(blocks))} if blocks else {}
+
+
 def short_digest(text: str) -> str:
     """16 hex digits that stand for a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -13,7 +13,7 @@ from types import CodeType, FunctionType
 
 from tuner.errors import DeclarationError
 from tuner.sources.bytecode import code_digest, definitions_of_class
-from tuner.sources.definitions import Definitions, definitions_of, short_digest
+from tuner.sources.definitions import Definitions, definitions_of, main_block_of, short_digest
 from tuner.sources.modules import Found, ModuleFinder, files_named_in, imports_of, is_stale, modules_by_file
 from tuner.sources.places import distribution_of, kind_of, own_file
 from tuner.sources.running import Seen
@@ -29,6 +29,7 @@ class OwnSource:
 
     file: Path
     definitions: Definitions
+    program: bool = False  # its main block runs, too
 
 
 class Reached:
@@ -92,6 +93,14 @@ class Reached:
         """Add a file of own code that was run or named; `name`: of its module, if it is one."""
         self._add(file.resolve(), Found(name, str(file)))
 
+    def add_program(self, file: Path) -> None:
+        """Add a file that runs as a program, its main block included."""
+        self._labels.pop(file.resolve(), None)  # a study file that names it has added it as a module
+        known = [label for label, source in self.sources.items() if source.file == file.resolve()]
+        for label in known:
+            del self.sources[label]
+        self._add(file.resolve(), Found("", str(file)), program=True)
+
     def add_plugin(self, name: str, file: Path) -> None:
         """The module of a plugin that a study uses; of an installed one every file of its package.
 
@@ -145,7 +154,7 @@ class Reached:
     def changed_since_read(self) -> str:
         """The label of a file whose definitions changed since it was read; empty if there is none."""
         for label, source in self.sources.items():
-            if _meaning(source.file, _read(source.file, label)) != source.definitions:
+            if _meaning(source.file, _read(source.file, label), program=source.program) != source.definitions:
                 return label
         return ""
 
@@ -166,12 +175,12 @@ class Reached:
         name = f"function {code.co_qualname}"
         self.from_text[name] = code_digest(code)
 
-    def _add(self, file: Path, found: Found) -> None:
+    def _add(self, file: Path, found: Found, *, program: bool = False) -> None:
         if file in self._labels:
             return
         label = self._labels[file] = self._label(file, found.name)
         content = _read(file, label) if found.source is None else found.source
-        self.sources[label] = OwnSource(file, _meaning(file, content))
+        self.sources[label] = OwnSource(file, _meaning(file, content, program=program), program)
         self._follow(file, found, content)
 
     def _follow(self, file: Path, found: Found, content: bytes) -> None:
@@ -237,11 +246,11 @@ def _read(file: Path, label: str) -> bytes:
         ) from error
 
 
-def _meaning(file: Path, content: bytes) -> Definitions:
+def _meaning(file: Path, content: bytes, *, program: bool = False) -> Definitions:
     """Digests of its definitions if the file is Python; else one digest of its bytes."""
     if file.suffix == ".py":
         try:
-            return definitions_of(content)
+            return definitions_of(content) | (main_block_of(content) if program else {})
         except (SyntaxError, ValueError, RecursionError):
             pass
     return {"the whole file": short_digest(content.hex())}

@@ -51,21 +51,23 @@ def training_function(config, args):
     )
 
     for epoch in range(config["num_epochs"]):
-        model.train()
-        for batch in train_dataloader:
-            outputs = model(batch["image"])
-            loss = F.cross_entropy(outputs, batch["label"])
-            accelerator.backward(loss)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
+        train(accelerator, model, train_dataloader, optimizer, lr_scheduler)
+        metrics = evaluate(accelerator, model, eval_dataloader)
+        accelerator.print(f"epoch {epoch}:", {name: round(value, 4) for name, value in metrics.items()})
 
-        accuracy, eval_loss = evaluate(accelerator, model, eval_dataloader)
-        accelerator.print(f"epoch {epoch}: accuracy {accuracy:.4f}, loss {eval_loss:.4f}")
+
+def train(accelerator, model, train_dataloader, optimizer, lr_scheduler):
+    model.train()
+    for batch in train_dataloader:
+        outputs = model(batch["image"])
+        loss = F.cross_entropy(outputs, batch["label"])
+        accelerator.backward(loss)
+        optimizer.step()
+        lr_scheduler.step()
+        optimizer.zero_grad()
 
 
 def evaluate(accelerator, model, eval_dataloader):
-    """The share of right answers, and the mean loss."""
     model.eval()
     accurate, losses = [], []
     for batch in eval_dataloader:
@@ -74,7 +76,7 @@ def evaluate(accelerator, model, eval_dataloader):
         outputs, labels = accelerator.gather_for_metrics((outputs, batch["label"]))
         accurate.append(outputs.argmax(dim=-1) == labels)
         losses.append(F.cross_entropy(outputs, labels, reduction="none"))
-    return torch.cat(accurate).float().mean().item(), torch.cat(losses).mean().item()
+    return {"accuracy": torch.cat(accurate).float().mean().item(), "loss": torch.cat(losses).mean().item()}
 
 
 def main():

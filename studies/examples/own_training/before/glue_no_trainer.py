@@ -24,7 +24,7 @@ GOOD, BAD = "good fine great lovely bright".split(), "poor dull weak awful grey"
 OTHER = "the film a story this actor was is with and very it of that music scene end".split()
 
 
-def parse_args():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser()
     parser.add_argument("--max_length", type=int, default=24)
     parser.add_argument("--per_device_train_batch_size", type=int, default=16)
@@ -38,7 +38,7 @@ def parse_args():
     parser.add_argument("--output_dir", default=None)
     parser.add_argument("--checkpointing_steps", type=int, default=50)
     parser.add_argument("--resume_from_checkpoint", default=None)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def made_reviews(number, seed):
@@ -65,7 +65,6 @@ def made_tokenizer():
 
 
 def evaluate(accelerator, model, eval_dataloader):
-    """The mean loss and the share of right answers."""
     model.eval()
     losses, right = [], []
     for batch in eval_dataloader:
@@ -74,7 +73,8 @@ def evaluate(accelerator, model, eval_dataloader):
         logits, references = accelerator.gather_for_metrics((outputs.logits, batch["labels"]))
         losses.append(torch.nn.functional.cross_entropy(logits, references, reduction="none"))
         right.append(logits.argmax(dim=-1) == references)
-    return torch.cat(losses).mean().item(), torch.cat(right).float().mean().item()
+    loss, accuracy = torch.cat(losses).mean().item(), torch.cat(right).float().mean().item()
+    return {"validation/loss": loss, "validation/accuracy": accuracy}
 
 
 def main():
@@ -133,8 +133,8 @@ def main():
                 completed_steps += 1
                 if args.output_dir and completed_steps % args.checkpointing_steps == 0:
                     accelerator.save_state(Path(args.output_dir) / f"step_{completed_steps}")
-        eval_loss, accuracy = evaluate(accelerator, model, eval_dataloader)
-        accelerator.print(f"epoch {epoch}: loss {eval_loss:.4f}, accuracy {accuracy:.4f}")
+        metrics = evaluate(accelerator, model, eval_dataloader)
+        accelerator.print(f"epoch {epoch}:", {name: round(value, 4) for name, value in metrics.items()})
 
 
 if __name__ == "__main__":
