@@ -296,10 +296,15 @@ def _loop_promises(session: Session, study: Study, measured: MeasuredPromises) -
     return LoopPromises(fingerprint, numerics, study.augment, measured.promises.to_data(), dict(measured.why))
 
 
-def promises_here(session: Session, study: Study) -> Promises:
-    """What may be relied on where a study is trained on this machine; of a loop it is measured where it was not yet."""
-    if session.loaded.trains_itself and session.loaded.measured(study) is None:
-        check_study(session, study, ())
+def known_promises(session: Session, study: Study) -> Promises:
+    """What may be relied on for the trials of a study here: as it was recorded, or measured now where it was not yet.
+
+    Raises WorkloadError for a loop that does not do what was agreed.
+    """
+    if session.loaded.trains_itself:
+        _recall_promises(session, study)
+        if session.loaded.measured(study) is None:
+            check_study(session, study, ())
     return session.loaded.promises(study)
 
 
