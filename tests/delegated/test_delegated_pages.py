@@ -4,8 +4,8 @@ import html
 import re
 
 import pytest
-from support.shown_loops import loop_study
 from support.shell import run_in
+from support.shown_loops import loop_study
 
 import tuner as api
 from tuner.plots.catalog import PLOTS

@@ -5,8 +5,8 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from support.shown_loops import FOLLOW, KEEP_FILES, loop_study
 from support.shell import run_in
+from support.shown_loops import FOLLOW, KEEP_FILES, loop_study
 
 import tuner as api
 from tuner.errors import CorruptCheckpoint, StorageError
