@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import importlib
 import itertools
 import math
 import random
@@ -191,10 +192,10 @@ class KeepsMuch(Plain):
     """Compiled and averaged models, torch's schedulers, a scaler, a metric of torchmetrics, an own object."""
 
     def keep(self, trial, model, optimizer):
-        torchmetrics = pytest.importorskip("torchmetrics")
+        torchmetrics = importlib.import_module("torchmetrics")
         averaging = torch.optim.swa_utils
         self.average = averaging.AveragedModel(model, multi_avg_fn=averaging.get_ema_multi_avg_fn())
-        self.compiled = torch.compile(model, backend="eager")
+        self.compiled: nn.Module = torch.compile(model, backend="eager")  # type: ignore[assignment]
         other = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         self.scheduler = torch.optim.lr_scheduler.SequentialLR(
             other,
@@ -231,6 +232,7 @@ class KeepsMuch(Plain):
                 trial.report(self.metrics(self.average) | more | {"training/scale": self.scaler.get_scale()})
 
 
+@pytest.mark.needs("lightning")  # which torchmetrics comes with
 def test_compiled_and_averaged_models_schedulers_scalers_and_metrics_are_kept(tmp_path):
     update, expected = whole(KeepsMuch(), tmp_path / "whole")
     assert update.state is State.COMPLETE, update.reason
@@ -469,7 +471,7 @@ def test_each_breach_is_one_clear_error_at_the_first_look_and_in_a_trial(breach,
 def test_a_loop_that_catches_every_error_is_told_all_the_same(breach, tmp_path):
     workload, words = BREACHES[breach]
 
-    class Catches(type(workload)):
+    class Catches(type(workload)):  # type: ignore[misc]
         def step(self, *given):
             try:
                 super().step(*given)

@@ -119,12 +119,13 @@ class Training:
 
     def arrived(self, step: int) -> bool:
         """Most steps end here at once: nothing is due at them, nobody says stop, and the clock says not yet."""
-        if step < self._quiet_until and not self._stop() and time.monotonic() < self._wake_at:
+        stop = self._stop()
+        if step < self._quiet_until and not stop and time.monotonic() < self._wake_at:
             return False
         if self.over:
             return True
         self.reports.refuse_missing(step)
-        self.over = self._has_ended(step)
+        self.over = self._has_ended(step, stop)
         if self.over:
             self._quiet_until = 0.0
             return True
@@ -133,14 +134,14 @@ class Training:
         self._commit_if_due()
         return False
 
-    def _has_ended(self, step: int) -> bool:
+    def _has_ended(self, step: int, stop: bool) -> bool:
         """Record the end of the trial, or a stop."""
         trainer = self.trainer
         if self.reports.diverged:
             end = State.INFEASIBLE, self.reports.diverged
         elif step >= self.due[-1]:
             end = self.book.end()
-        elif self._stop():
+        elif stop:
             end = State.RUNNING, ""
         else:
             return False
