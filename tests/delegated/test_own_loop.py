@@ -16,8 +16,8 @@ from support.loops import Plain, X, Y, setup_for, train_loop
 from support.tiny import CPU, CuttingRecorder, MemoryRecorder, StopAt, tiny_study
 from torch import nn
 
-from tuner.delegated import engine
 from tuner.delegated.looks import look_at
+from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
 from tuner.errors import Infeasible, WorkloadError
 from tuner.records import State
@@ -651,12 +651,14 @@ def test_what_another_process_writes_into_the_folders_of_a_trial_is_left_alone(t
     assert {file.read_bytes() for file in foreign} == {b"not ours"}
 
 
-def test_the_clock_is_all_that_most_steps_cost(tmp_path, monkeypatch):
-    """No state is copied and nothing is committed before that is due."""
-    asked = []
-    monkeypatch.setattr(engine.LoopTrainer, "_due", lambda self, cohort: asked.append(1) or [])
-    whole(Plain(), tmp_path)
-    assert asked == []
+def test_no_state_is_copied_before_a_commit_is_due(tmp_path, monkeypatch):
+    copied, whole_state = [], LoopTrainee.state
+    monkeypatch.setattr(LoopTrainee, "state", lambda self: copied.append(self.step) or whole_state(self))
+    whole(Plain(), tmp_path / "a")
+    assert copied == [DUE[-1]]
+    copied.clear()
+    train_loop(setup_for(Plain(), tmp_path / "b", commit_seconds=0.0), MemoryRecorder(), TRIAL)
+    assert copied == [*range(25)]
 
 
 def test_nothing_of_a_trial_is_held_when_it_is_over(tmp_path):
