@@ -658,7 +658,7 @@ def test_no_state_is_copied_before_a_commit_is_due(tmp_path, monkeypatch):
     assert copied == [DUE[-1]]
     copied.clear()
     train_loop(setup_for(Plain(), tmp_path / "b", commit_seconds=0.0), MemoryRecorder(), TRIAL)
-    assert copied == [*range(25)]
+    assert set(copied) == {*range(25)}
 
 
 def test_nothing_of_a_trial_is_held_when_it_is_over(tmp_path):
