@@ -196,7 +196,7 @@ class KeepsMuch(Plain):
         torchmetrics = importlib.import_module("torchmetrics")
         averaging = torch.optim.swa_utils
         self.average = averaging.AveragedModel(model, multi_avg_fn=averaging.get_ema_multi_avg_fn())
-        self.compiled: nn.Module = torch.compile(model, backend="eager")  # type: ignore[assignment]
+        self.compiled: nn.Module = torch.compile(model, backend="eager")
         other = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         self.scheduler = torch.optim.lr_scheduler.SequentialLR(
             other,
