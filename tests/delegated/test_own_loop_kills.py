@@ -50,8 +50,8 @@ def test_ten_kills_at_random_moments_change_no_row(options, calm, tmp_path):
 
 
 def test_a_killed_round_of_an_own_loop_goes_on_to_the_same_rows(tuner, tmp_path, monkeypatch):
-    folders = [write_loop_study(tmp_path / name, sweep="", length="max_train_steps=300, ") for name in ("a", "b")]
-    assert killed(folders[0], 500)
+    folders = [write_loop_study(tmp_path / name, sweep="", length="max_train_steps=120, ") for name in ("a", "b")]
+    assert killed(folders[0], 250)
     found = []
     for folder in folders:
         monkeypatch.chdir(folder)

@@ -125,7 +125,7 @@ class Training:
         if self.over:
             return True
         self.reports.refuse_missing(step)
-        self.over = self._has_ended(step, stop=stop)
+        self.over = self._has_ended(step, stop)
         if self.over:
             self._quiet_until = 0.0
             return True
@@ -134,7 +134,7 @@ class Training:
         self._commit_if_due()
         return False
 
-    def _has_ended(self, step: int, *, stop: bool) -> bool:
+    def _has_ended(self, step: int, stop: bool) -> bool:
         """Record the end of the trial, or a stop."""
         trainer = self.trainer
         if self.reports.diverged:
