@@ -53,6 +53,19 @@ def test_what_a_loop_does_again_is_promised_and_nothing_else(tmp_path, caplog, r
     assert len([line for line in caplog.messages if "does not promise" in line]) == len(told)
 
 
+def test_an_evaluation_that_draws_is_seen_in_the_curve_alone(tmp_path):
+    noisy = ('"validation/loss": validation', '"validation/loss": float(validation) + torch.seed() / 2**64')
+    restored = ("if trial.evaluates(step):", "before = torch.get_rng_state()\n            if trial.evaluates(step):")
+    put_back = (
+        '"training/error_rate": wrong})',
+        '"training/error_rate": wrong})\n                torch.set_rng_state(before)',
+    )
+    looked = Looked(write_loop(tmp_path, noisy, restored, put_back))
+    looked.inspect()
+    assert "gave another curve (validation/loss after 2 updates" in looked.loaded.measured(looked.study).weaker
+    assert not looked.loaded.promises(looked.study).deterministic
+
+
 def test_seeds_without_an_effect_are_told(tmp_path, caplog):
     looked = Looked(write_loop(tmp_path, SEEDLESS))
     looked.inspect()
