@@ -242,7 +242,7 @@ def work_on(session: Session, row: StudyRow, finished: int) -> None:
 
     Raises StudyChanged for other code than it was started with, TrialsFailed (with a list) where trials fail alike.
     """
-    promises_here(session, row.study)  # before the launch is recorded
+    known_promises(session, row.study)  # before the launch is recorded
     today = _comparison(session).today(row.study, row)
     session.claim_folder()
     _work_on(session, row, finished, today)
