@@ -53,11 +53,24 @@ def test_what_a_loop_does_again_is_promised_and_nothing_else(tmp_path, caplog, r
     assert len([line for line in caplog.messages if "does not promise" in line]) == len(told)
 
 
+def test_an_evaluation_that_draws_is_seen_in_the_curve_alone(tmp_path):
+    noisy = ('"validation/loss": validation', '"validation/loss": float(validation) + torch.seed() / 2**64')
+    restored = ("if trial.evaluates(step):", "before = torch.get_rng_state()\n            if trial.evaluates(step):")
+    put_back = (
+        '"training/error_rate": wrong})',
+        '"training/error_rate": wrong})\n                torch.set_rng_state(before)',
+    )
+    looked = Looked(write_loop(tmp_path, noisy, restored, put_back))
+    looked.inspect()
+    assert "gave another curve (validation/loss after 2 updates" in looked.loaded.measured(looked.study).weaker
+    assert not looked.loaded.promises(looked.study).deterministic
+
+
 def test_seeds_without_an_effect_are_told(tmp_path, caplog):
     looked = Looked(write_loop(tmp_path, SEEDLESS))
     looked.inspect()
     assert looked.loaded.promises(looked.study).deterministic
-    assert "does not promise seeds that matter: other seeds gave the same curve" in caplog.text
+    assert "does not promise other curves from other seeds: other seeds gave the same curve" in caplog.text
 
 
 def test_a_slow_loop_is_looked_at_once_and_promises_no_more_than_that_shows(tmp_path):
@@ -72,8 +85,8 @@ def test_what_was_measured_crosses_to_other_processes_as_json():
     measured = MeasuredPromises(Promises(exact_resume=True, deterministic=True), {"prefixes": "it reads the length"})
     assert measured_from(json.loads(json.dumps(measured.to_data()))) == measured
     assert measured.weaker == (
-        "prefixes, follows schedule: it reads the length; the engine, not the study, decides the learning rate of "
-        "each step"
+        "shared first steps, the study's learning rates: it reads the length; the engine, not the study, decides the "
+        "learning rate of each step"
     )
 
 
@@ -84,11 +97,11 @@ def launches(folder):
 def test_a_launch_records_what_was_measured_and_a_second_one_measures_nothing(tuner, tmp_path, monkeypatch, caplog):
     write_loop(tmp_path, GENERATOR_NOT_KEPT)
     assert tuner("launch", "loop.py").code == 0
-    assert caplog.text.count("does not promise exact resume, prefixes: ") == 1
+    assert caplog.text.count("does not promise exact resume, shared first steps: ") == 1
     monkeypatch.setattr(promised, "measured_promises", None)  # a call would fail
     second = tuner("launch", "loop.py", "--trials", 6)
     assert second.code == 0, second.err
-    assert caplog.text.count("does not promise exact resume, prefixes: ") == 2, "once a launch"
+    assert caplog.text.count("does not promise exact resume, shared first steps: ") == 2, "once a launch"
     mine = [launch["promises"] for launch in launches(tmp_path)]
     assert mine[0] == mine[1] == {
         "exact_resume": False, "prefixes": False, "fusing": False, "follows_schedule": True, "deterministic": True
@@ -154,7 +167,7 @@ def test_without_the_promise_no_trial_starts_from_another(tuner, tmp_path):
 def test_status_check_and_report_say_once_what_is_not_promised_and_why(tuner, tmp_path):
     write_loop(tmp_path, UNSEEDED)
     assert tuner("launch", "loop.py").code == 0
-    why = "does not promise exact resume, prefixes, deterministic: the same seeds gave another curve"
+    why = "shared first steps, the same curve from the same seeds: the same seeds gave another curve"
     status = tuner("status", "loop")
     assert status.err.count(why) == 1
     assert "the training of loop (round-1)" in status.err

@@ -193,7 +193,11 @@ def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying)
             ) from None
         raise WorkloadError(_never_says(name)) from None
     if not listener.over:
-        raise WorkloadError(listener.reports.returned_early(listener.trainee.step))
+        raise WorkloadError(
+            f"{name}.train returned after {listener.trainee.step} updates of a first look, before it was told to "
+            "end; a trial trains all of its steps (A11): for step in trial.steps(); to give up a point, "
+            "trial.infeasible('why')"
+        )
 
 
 def _never_says(name: str) -> str:

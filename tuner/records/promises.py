@@ -46,7 +46,7 @@ class Promises:
         return asdict(self)
 
 
-SEEDS = "seeds that matter"  # no promise, and a reason like theirs: fresh seeds give another training
+SEEDS = "other curves from other seeds"  # no promise, and a reason like theirs: fresh seeds give another training
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class MeasuredPromises:
         if not self.names:
             return ""
         words = "; ".join(dict.fromkeys(self.why.get(name) or _NOT_PROMISED[name] for name in self.names))
-        return f"{', '.join(name.replace('_', ' ') for name in self.names)}: {words}"
+        return f"{', '.join(_NOUNS.get(name, name) for name in self.names)}: {words}"
 
     def to_data(self) -> dict[str, Any]:
         """Plain data; `measured_from` reads it."""
@@ -80,6 +80,12 @@ def measured_from(data: Mapping[str, Any]) -> MeasuredPromises:
     return MeasuredPromises(promises_from(data["promises"]), dict(data["why"]))
 
 
+_NOUNS = {
+    "exact_resume": "exact resume",
+    "prefixes": "shared first steps",
+    "follows_schedule": "the study's learning rates",
+    "deterministic": "the same curve from the same seeds",
+}
 _NOT_PROMISED = {
     "exact_resume": "a resumed trial may differ from one that ran through",
     "prefixes": "trials share no first steps",
