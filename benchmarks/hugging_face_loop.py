@@ -32,7 +32,7 @@ from tuner.rounds.plan import planned_trials
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [one for one in sys.path if Path(one or ".").resolve() != HERE]  # a file here is named datasets, too
 sys.path.append(str(HERE.parent / "tests"))
-from support.tiny import MemoryRecorder
+from support.tiny import MemoryRecorder  # noqa: E402
 
 EVALUATIONS = 50
 COMMIT_SECONDS = 5.0
@@ -126,7 +126,8 @@ def main() -> None:
     space = SearchSpace(learning_rate=log_uniform(1e-5, 1e-3))
     study = Study(
         name="round-1", kind="round", goal="", hyperparameters=space.hyperparameters, fixed=space.fixed,
-        budget=StepBudget.with_evaluations(options.steps, EVALUATIONS), num_trials=1, objective=minimize("validation/loss"),
+        budget=StepBudget.with_evaluations(options.steps, EVALUATIONS), num_trials=1,
+        objective=minimize("validation/loss"),
         fitted_when=None, optimizer=None, schedule=constant(), warmup_steps=0, batch_size=0, seed=1, keep_best=1,
         round=1,
     )  # fmt: skip
