@@ -1,7 +1,7 @@
 """A small BERT that tells good reviews from bad ones by a loop of Accelerate, in the form of `run_glue_no_trainer`."""
 
 import argparse
-import math
+import itertools
 import random
 
 import torch
@@ -28,7 +28,6 @@ def parse_args(argv=None):
     parser.add_argument("--per_device_train_batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--weight_decay", type=float, default=0.0)
-    parser.add_argument("--num_train_epochs", type=int, default=6)
     parser.add_argument("--gradient_accumulation_steps", type=int, default=2)
     return parser.parse_args(argv)
 
@@ -70,7 +69,7 @@ def evaluate(accelerator, model, eval_dataloader):
 
 
 def main(trial):
-    args = parse_args([f"--{k}={v}" for k, v in {**trial.point, "num_train_epochs": trial.max_train_steps}.items()])
+    args = parse_args([f"--{name}={value}" for name, value in trial.point.items()])
     accelerator = Accelerator(gradient_accumulation_steps=args.gradient_accumulation_steps)
 
     tokenizer = made_tokenizer()
@@ -97,33 +96,24 @@ def main(trial):
     others = [p for name, p in model.named_parameters() if name.endswith(no_decay)]
     groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)
-    updates_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
     lr_scheduler = trial.scheduler(optimizer)
     model, optimizer, train_dataloader, eval_dataloader, lr_scheduler = accelerator.prepare(
         model, optimizer, train_dataloader, eval_dataloader, lr_scheduler
     )
 
     trial.keep_files(accelerator.save_state, accelerator.load_state)
-    completed_steps = trial.step
-    starting_epoch, resumed = divmod(completed_steps, updates_per_epoch)
-
-    for epoch in range(starting_epoch, args.num_train_epochs):
+    batches = trial.batches(train_dataloader)
+    for step in trial.steps():
         model.train()
-        skipped = resumed * args.gradient_accumulation_steps if epoch == starting_epoch else 0
-        for batch in accelerator.skip_first_batches(train_dataloader, skipped):
+        for batch in itertools.islice(batches, args.gradient_accumulation_steps):
             with accelerator.accumulate(model):
                 loss = model(**batch).loss
                 accelerator.backward(loss)
                 optimizer.step()
                 lr_scheduler.step()
                 optimizer.zero_grad()
-            if accelerator.sync_gradients:
-                completed_steps += 1
-                if trial.evaluates(completed_steps - 1):
-                    trial.report(evaluate(accelerator, model, eval_dataloader), step=completed_steps)
-                    model.train()
-                if trial.stepped(completed_steps):
-                    return
+        if trial.evaluates(step):
+            trial.report(evaluate(accelerator, model, eval_dataloader))
 
 
 class Reviews(OwnLoop):
