@@ -138,7 +138,7 @@ signal.signal(signal.SIGTERM, save)
     write_fit(tmp_path)
     program = (tmp_path / "fit.py").read_text()
     changed = program.replace("    if step + 1 in due:", f"    {saves.strip().replace(chr(10), chr(10) + '    ')}\n"
-        "    if step == 11 and not begun: say(step=12); time.sleep(600)\n    if step + 1 in due:")  # fmt: skip
+        "    if step == 11 and not begun: say(step=12); time.sleep(3600)\n    if step + 1 in due:")  # fmt: skip
     assert text not in saves
     assert changed != program
     recorder, stop = MemoryRecorder(), StopBeyond(12)
@@ -172,12 +172,12 @@ signal.signal(signal.SIGTERM, save)
         ("step > 10 and sys.exit(75)", "", Paused, "go on later"),
         ("step > 10 and os.kill(os.getpid(), 9)", "", AttemptLost, "signal 9"),
         ("step > 10 and sys.exit(137)", "", AttemptLost, "exit code 137"),
-        ("step > 10 and time.sleep(600)", "", AttemptLost, "reported nothing for 1 s"),
+        ("step > 10 and time.sleep(3600)", "", AttemptLost, "reported nothing for 1 s"),
     ],
 )  # fmt: skip
 def test_each_breach_is_told_at_once(tmp_path, here, after, error, words):
     with pytest.raises(error, match=words):
-        trained(fitting(here=here, after=after or "pass"), tmp_path, stall_seconds=1.0 if "600" in here else 1e9)
+        trained(fitting(here=here, after=after or "pass"), tmp_path, stall_seconds=1.0 if "3600" in here else 1e9)
 
 
 def test_a_program_that_fails_ends_its_trial_with_its_last_words(tmp_path):
@@ -241,8 +241,8 @@ def gone(pids):
 
 FORKS = """
 if step == 4:
-    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)
-    other = os.fork() or (os.setsid(), os.fork() and os._exit(0), time.sleep(600))
+    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'], start_new_session=True)
+    other = os.fork() or (os.setsid(), os.fork() and os._exit(0), time.sleep(3600))
     Path('pids').write_text(f'{child.pid} {os.getpid()} ')
 """
 DAEMON = """
@@ -252,7 +252,7 @@ if step == 4:
         os.setsid()
         if os.fork(): os._exit(0)
         Path('pids').write_text(str(os.getpid()))
-        time.sleep(600)
+        time.sleep(3600)
     os.waitpid(pid, 0)
 """
 
@@ -267,7 +267,7 @@ def test_a_program_that_does_not_end_is_stopped_and_that_is_said(tmp_path, caplo
     from tuner.delegated import command_loop
 
     monkeypatch.setattr(command_loop, "GRACE_SECONDS", 0.5)
-    update, recorder = trained(fitting(after="time.sleep(600)"), tmp_path)
+    update, recorder = trained(fitting(after="time.sleep(3600)"), tmp_path)
     assert update.state is State.COMPLETE
     assert recorder.measurements == alone(tmp_path)
     assert "it has to end by itself" in caplog.text

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"
 # Leaves a child, one in another session, and a daemon; tells their process ids, and waits.
 FAMILY = """
 import os, subprocess, sys, time
-sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+sleeps = [sys.executable, "-c", "import time; time.sleep(3600)"]
 pids = [os.getpid(), subprocess.Popen(sleeps).pid, subprocess.Popen(sleeps, start_new_session=True).pid]
 read, write = os.pipe()
 if os.fork() == 0:
@@ -24,7 +24,7 @@ if os.fork() == 0:
     if os.fork() == 0:
         os.write(write, str(os.getpid()).encode())
         os.close(1), os.close(2)
-        time.sleep(600)
+        time.sleep(3600)
     os._exit(0)
 os.wait()
 pids.append(int(os.read(read, 20)))
@@ -41,7 +41,7 @@ while not lines:
     lines = program.lines(0.1)
 (folder / "guard").write_text(str(program._guard.pid))
 print(lines[0].decode(), flush=True)
-time.sleep(600)
+time.sleep(3600)
 """
 
 
@@ -59,7 +59,7 @@ def log(tmp_path):
     log.close()
 
 
-def started(folder, text="import time; time.sleep(600)"):
+def started(folder, text="import time; time.sleep(3600)"):
     (folder / "family.py").write_text(FAMILY + text)
     process = subprocess.Popen([sys.executable, "-c", STARTS, str(folder)], stdout=subprocess.PIPE, text=True)
     with process.stdout:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.delegated.command_sources import files_of_command
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError, InputError, WorkloadError
@@ -97,7 +96,9 @@ class Command(OwnLoop):
 
     def code_files(self, folder: Path) -> Sequence[Path]:
         """The files beside the study that the command names, and for Python what these import from there."""
-        return files_of_command([word for word in self.command if not _placeholders(word)], folder)
+        sources = importlib.import_module("tuner.delegated.command_sources")
+        named = [word for word in self.command if not _placeholders(word)]
+        return list(sources.files_of_command(named, folder))
 
     def train(self, trial: Any) -> None:
         """Run the program for one trial."""
