@@ -24,6 +24,7 @@ from tuner.errors import (
     WorkloadError,
 )
 from tuner.storage.store import open_ledger
+from tuner.storage.verify import study_problems
 
 LOSS = "validation/loss"
 
@@ -478,6 +479,15 @@ def test_no_code_and_no_data_are_known_of_what_is_asked_for(tmp_path):
     changed = declared(rounds=[Round("a test", trials=4, max_train_steps=30, space=declared().rounds[0].space)])
     with pytest.raises(StudyChanged), tuner.asking(changed):
         pass
+
+
+def test_a_told_study_is_as_promised_without_any_file(tmp_path):
+    with tuner.asking(declared()) as study:
+        for trial in study:
+            study.tell(trial, well(trial) | {"training/loss": {20: 0.1}})
+    with open_ledger("runs/tuner.sqlite", create=False) as ledger:
+        row = ledger.study("told", "round-1")
+        assert study_problems(ledger, row, tmp_path / "none", "told/round-1") == []
 
 
 def test_a_study_is_trained_here_or_told_and_never_both():

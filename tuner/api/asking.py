@@ -24,10 +24,11 @@ from tuner.api.told_curves import (
     told_curves,
 )
 from tuner.design.campaign import Campaign
+from tuner.design.identity import was_told
 from tuner.design.study import Study
 from tuner.design.study_file import load_campaign
 from tuner.errors import InputError, LeaseLost, StudyChanged, TunerError, WorkloadError
-from tuner.execution.elsewhere import Elsewhere, HandedOut, HandsOut, was_handed_out
+from tuner.execution.elsewhere import Elsewhere, HandedOut, HandsOut
 from tuner.execution.in_process import POLL_SECONDS, stop_at_the_same_failure
 from tuner.execution.leases import BEATS, heartbeat, retried
 from tuner.execution.machine import Machine
@@ -363,7 +364,9 @@ def _refuse_launched(session: Session) -> None:
     """Raise StudyChanged where trials of this campaign were trained by this program: they could not be compared."""
     if session.name not in session.ledger.campaigns():
         return
-    others = [row for row in session.ledger.studies(session.name) if not row.study.source and not was_handed_out(row)]
+    others = [
+        row for row in session.ledger.studies(session.name) if not row.study.source and not was_told(row.identity)
+    ]
     if others:
         raise StudyChanged(
             f"{others[0].study.name} of {session.name!r} was trained by `tuner launch` or `tuner run`, and trials that "

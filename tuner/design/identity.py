@@ -74,6 +74,15 @@ class Identity:
         }
 
 
+# Of studies whose trials a script asked for and told of (`tuner.asking`): neither code nor data are known.
+TRAINED_ELSEWHERE = Identity({}, {"trained_by": "a script that asks (tuner.asking)"}, {})
+
+
+def was_told(kept: Mapping[str, Any] | None) -> bool:
+    """Whether a stored identity is that of a study whose trials were asked for and told of: nothing of them is kept."""
+    return kept is not None and kept.get("arguments") == TRAINED_ELSEWHERE.arguments
+
+
 def identity_from(kept: Mapping[str, Any]) -> Identity:
     """Read a stored identity. Raises StorageError for a newer version, and for content that is no identity."""
     if kept.get("format") != _FORMAT:

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 
 from tuner.design.hyperparameters import Value
-from tuner.design.identity import Identity, identity_from
+from tuner.design.identity import TRAINED_ELSEWHERE, Identity
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -23,10 +23,7 @@ from tuner.execution.backend import Job, Listener, Stop
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.records import Price, Promises
-from tuner.storage.studies import StudyRow
 from tuner.training.engine import Asked, Engine, Inspection
-
-_TRAINED_BY = {"trained_by": "a script that asks (tuner.asking)"}
 
 
 class HandedOut(Exception):
@@ -86,7 +83,7 @@ class Elsewhere(LoadedWorkload):
     @cached_property
     def identity(self) -> Identity:
         """That it is trained elsewhere: neither code nor data are known."""
-        return Identity({}, _TRAINED_BY, {})
+        return TRAINED_ELSEWHERE
 
     def fingerprint(self, study: Study | None = None) -> str:
         """The digest of that identity."""
@@ -110,8 +107,3 @@ class Elsewhere(LoadedWorkload):
     def engine_for(self, study: Study) -> Engine:
         """An engine that inspects, and finds nothing."""
         return cast(Engine, _NothingTried(self._promises))
-
-
-def was_handed_out(row: StudyRow) -> bool:
-    """Whether a study was begun by a script that asks."""
-    return row.identity is not None and dict(identity_from(row.identity).arguments) == _TRAINED_BY

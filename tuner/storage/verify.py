@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.design.hyperparameters import Choice, Domain, Range, Value
+from tuner.design.identity import was_told
 from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM
 from tuner.design.study import Study
 from tuner.errors import StorageError
@@ -43,7 +44,8 @@ class Problem:
 def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> list[Problem]:
     """Everything that is not as promised; `place` is the study's folder below the checkpoint folder `root`."""
     records = ledger.trials(row.study_id)
-    thinned = _is_thinned(ledger, row)
+    told = was_told(row.identity)  # by a script: no files are kept, and other metrics may have fewer values
+    thinned = told or _is_thinned(ledger, row)
     digests: dict[Path, str] = {}  # each file is read once, however many trials share it
     curves = _curves(ledger.measurements(row.study_id))
     found = [Problem(None, "database", text) for text in (*ledger.damage(), *ledger.unreadable_rows(row))]
@@ -57,6 +59,8 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
         )
     for record in records:
         curve = curves[record.number]
+        if told:
+            curve = {name: points for name, points in curve.items() if name == row.study.objective.metric}
         found += _state_problems(row.study, record, thinned)
         found += [Problem(record.number, "declaration", text) for text in declaration_problems(row.study, record)]
         found += _curve_problems(row.study, record, curve)
