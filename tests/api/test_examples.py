@@ -5,11 +5,12 @@ import doctest
 import pytest
 
 import tuner
+import tuner.api.asking
 import tuner.api.records
 import tuner.api.training
 import tuner.reading
 
-MODULES = (tuner.reading, tuner.api.records, tuner.api.training)
+MODULES = (tuner.reading, tuner.api.asking, tuner.api.records, tuner.api.training)
 EXAMPLES = {
     test.name.rpartition(".")[2]: test
     for module in MODULES

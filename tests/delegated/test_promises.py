@@ -1,6 +1,7 @@
 """Promises of a loop are measured, kept and passed on; each one that is missing alone is named with its reason."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,10 +18,13 @@ from support.loop_study import (
 )
 from support.records import rows
 from support.shell import tuner
+from support.study_files import write_study
 
 from tuner.delegated import promised
 from tuner.records import MeasuredPromises, Promises
 from tuner.records.promises import measured_from
+from tuner.rounds.plan import planned_trials
+from tuner.storage.store import open_ledger
 
 __all__ = ["tuner"]
 
@@ -91,6 +95,35 @@ def test_a_launch_records_what_was_measured_and_a_second_one_measures_nothing(tu
     }  # fmt: skip
 
 
+def test_under_other_numerics_it_is_measured_again(tuner, tmp_path, monkeypatch):
+    write_loop(tmp_path)
+    assert tuner("launch", "loop.py").code == 0
+    measured = []
+    real = promised.measured_promises
+    monkeypatch.setattr(promised, "measured_promises", lambda setup, look: measured.append(setup) or real(setup, look))
+    assert tuner("launch", "loop.py", "--trials", 5).code == 0
+    assert not measured
+    assert tuner("launch", "loop.py", "--trials", 6, "--threads", 2).code == 0
+    assert [json.loads(setup.numerics.text)["threads"] for setup in measured] == [2]
+
+
+@pytest.mark.slow
+def test_a_worker_of_another_command_measures_nothing_either(tuner, tmp_path):
+    write_loop(tmp_path, GENERATOR_NOT_KEPT)
+    assert tuner("launch", "loop.py").code == 0
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        row = ledger.study("loop", "round-1")
+        planned = planned_trials(replace(row.study, num_trials=6), 4)
+        ledger.start_study("loop", replace(row.study, num_trials=6), row.fingerprint, trials=planned)
+    worked = tuner("worker", "loop.py")
+    assert worked.code == 0, worked.err
+    assert rows(tmp_path, "select count(*) from trial where state = 'complete'") == [(6,)]
+    recorded = launches(tmp_path)
+    assert len(recorded) == 2
+    assert recorded[0]["promises"] == recorded[1]["promises"]
+    assert recorded[0]["not_promised"] == recorded[1]["not_promised"] != ""
+
+
 def test_other_code_is_measured_again(tuner, tmp_path):
     write_loop(tmp_path, GENERATOR_NOT_KEPT)
     assert tuner("launch", "loop.py").code == 0
@@ -116,6 +149,27 @@ def test_without_the_promise_no_trial_starts_from_another(tuner, tmp_path):
     assert tuner("launch", "loop.py", "--round", 2).code == 0
     inherited = json.loads(tuner("trials", "loop", "--round", 2, "-f", "json").out)
     assert {row["inherited"] for row in inherited} == {0}
+
+
+def test_status_check_and_report_say_once_what_is_not_promised_and_why(tuner, tmp_path):
+    write_loop(tmp_path, UNSEEDED)
+    assert tuner("launch", "loop.py").code == 0
+    why = "does not promise exact resume, prefixes, deterministic: the same seeds gave another curve"
+    status = tuner("status", "loop")
+    assert status.err.count(why) == 1
+    assert "the training of loop (round-1)" in status.err
+    assert tuner("check", "loop").err.count(why) == 1
+    assert tuner("report", "loop", "-o", "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("the same seeds gave another curve") == 1
+    assert why not in tuner("status", "loop", "-f", "json").out
+
+
+def test_nothing_is_said_of_our_own_trainer(tuner, tmp_path):
+    assert tuner("launch", write_study(tmp_path, trials=2, steps=20, more='regime="not_compute_bound",')).code == 0
+    for verb in ("status", "check"):
+        said = tuner(verb, "tiny")
+        assert "promise" not in said.out + said.err
 
 
 # The identity of a loop: the code that ran, and what its first steps showed.

@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -149,14 +150,14 @@ def test_an_attribute_of_a_workload_that_nothing_reads_is_refused_and_one_that_t
     with pytest.raises(DeclarationError, match=rf"Mine.{name} = .* would change nothing, because Mine.train trains"):
         campaign(type("Mine", (Loop,), {name: value})())
 
-    class Reads(Loop):
-        def train(self, trial):
-            return [getattr(self, "x", 0) for _ in range(2)], self.data_workers
+    def train(self, trial):
+        return lambda: self.standing
 
-    Reads.train.__code__ = Reads.train.__code__.replace(
-        co_names=tuple(name if one == "data_workers" else one for one in Reads.train.__code__.co_names)
-    )
-    campaign(type("Mine", (Reads,), {name: value})())
+    outer = train.__code__
+    inner = next(one for one in outer.co_consts if isinstance(one, CodeType))
+    reading = inner.replace(co_names=(name,))  # as if it were written `lambda: self.data_workers`
+    train.__code__ = outer.replace(co_consts=tuple(reading if one is inner else one for one in outer.co_consts))
+    campaign(type("Mine", (Loop,), {name: value, "train": train})())
 
 
 def test_a_method_of_a_workload_that_nothing_calls_is_told_and_one_that_is_called_is_not():
@@ -216,11 +217,11 @@ def test_an_optimizer_in_the_space_may_have_any_texts_and_branches():
             "weight_decay",
         }
     assert dict(sweep_plan(declared, declared.sweep).values) == {
-        "optimizer": "my_sgd", "nesterov": True, "weight_decay": 0.0,
+        "optimizer": "my_sgd", "nesterov": False, "weight_decay": 0.0,
     }  # fmt: skip
     chosen = Sweep(log_grid(1e-2, 1.0), values={"optimizer": "my_adam"})
     assert dict(sweep_plan(campaign(space=space, sweep=chosen), chosen).values) == {
-        "optimizer": "my_adam", "clip_norm": 0.0, "weight_decay": 0.0,
+        "optimizer": "my_adam", "clip_norm": 1.0, "weight_decay": 0.0,
     }  # fmt: skip
 
 

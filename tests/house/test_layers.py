@@ -28,6 +28,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "design": (("errors", "shown", "registry", "sources", "budget"), ("numpy", "scipy")),
     "optimizers": (("errors", "design"), ("torch",)),
     "records": (("errors", "shown", "budget", "design"), ()),
+    "testing": (("design", "records"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),

@@ -8,7 +8,7 @@ from support.tiny import CPU, tiny_study
 from tuner import OwnLoop, at_most, minimize
 from tuner.delegated.engine import Delegated
 from tuner.delegated.setup import LoopSetup
-from tuner.records import Promises
+from tuner.records import MeasuredPromises, Promises
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(80, 6, generator=GENERATOR)
@@ -62,7 +62,7 @@ def setup_for(workload, folder, study=None, **changes):
         study=study or tiny_study(batch_size=0, optimizer=None), workload=workload, device=CPU, checkpoint_root=folder,
         checkpoint_place="tiny/round-1", **{"commit_seconds": 1e9} | changes,
     )  # fmt: skip
-    setup.looks.measured = dict.fromkeys((True, False), Promises(exact_resume=True))
+    setup.looks.measured = dict.fromkeys((True, False), MeasuredPromises(Promises(exact_resume=True)))
     return setup
 
 

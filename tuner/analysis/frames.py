@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,19 @@ def study_frames(ledger: Ledger, campaign: str, study_name: str) -> StudyFrames:
     """A study as frames. Raises StorageError where the Ledger does not hold it."""
     row = ledger.study(campaign, study_name)
     curves, promises = measured_curves(ledger, row.study_id), promises_of(ledger, [row])
-    return frames_of(row.study, ledger.trials(row.study_id), curves, promises)
+    frames = frames_of(row.study, ledger.trials(row.study_id), curves, promises)
+    return replace(frames, weaker=not_promised(ledger, [row]))
 
 
 def promises_of(ledger: Ledger, rows: Iterable[StudyRow]) -> Promises:
     """What may be relied on for the trials of some studies: the promises that all their launches gave."""
     return common_promises(launch.promises for row in rows for launch in ledger.launches(row.study_id))
+
+
+def not_promised(ledger: Ledger, rows: Iterable[StudyRow]) -> str:
+    """What is not promised of the trials of some studies, and why, as their newest launch told; "" for nothing."""
+    told = [launch.not_promised for row in rows for launch in ledger.launches(row.study_id)]
+    return next((words for words in reversed(told) if words), "")
 
 
 def measured_curves(ledger: Ledger, study_id: int) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tuner.analysis.frames import frames_of, measured_curves, promises_of
+from tuner.analysis.frames import frames_of, measured_curves, not_promised, promises_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.study_file import load_campaign
 from tuner.errors import StorageError
@@ -61,7 +61,8 @@ def frames_of_rows(ledger: Ledger, rows: list[StudyRow]) -> StudyFrames:
     if len(rows) > 1:
         study = replace(study, name=rows[0].study.name, lineage=(), num_trials=len(records))
     whole = curves[0] if len(curves) == 1 else pd.concat([one.astype({"metric": str}) for one in curves])
-    return frames_of(study, records, whole, promises_of(ledger, rows))
+    frames = frames_of(study, records, whole, promises_of(ledger, rows))
+    return replace(frames, weaker=not_promised(ledger, rows))
 
 
 def row_of_trial(ledger: Ledger, campaign: str, number: int, trial: int) -> tuple[StudyRow, TrialRecord]:

@@ -9,10 +9,16 @@ from tuner.budget.schedules import Schedule
 from tuner.design.hyperparameters import Choice, Condition, fulfils
 from tuner.design.study import Study
 from tuner.records import GroupRecord, Promises
-from tuner.records.promises import EVERYTHING
+from tuner.records.promises import EVERYTHING, SEEDS
 from tuner.shown import in_html, shown
 
 PRUNED = "pruned"  # how the reason begins of a cancelled trial that a pruner ended elsewhere
+
+
+_COPIES = (
+    "Seeds have no effect on this training, so trials with fresh seeds are copies of one: nothing tells how much "
+    "results vary"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,7 +36,7 @@ class StudyFrames:
     schedules: the learning rate schedule that each trial was trained with, by number. It is not derived again from
         the declaration: a promoted trial's schedule was carried over, a searched decay differs from trial to trial. An
         imported trial has none where its schedule is not known.
-    promises: what may be relied on for the trials, by the launches that trained them.
+    promises: what may be relied on for the trials, by the launches that trained them. weaker: what not, and why.
     groups: the groups of each trial's parameters, by number; none where all are trained alike or nothing was recorded.
     """
 
@@ -40,6 +46,7 @@ class StudyFrames:
     schedules: Mapping[int, Schedule] = field(default_factory=dict)
     promises: Promises = EVERYTHING
     groups: Mapping[int, tuple[GroupRecord, ...]] = field(default_factory=dict)
+    weaker: str = ""
     # What several questions compute from these frames, which do not change; a copy with other frames begins empty.
     memo: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -116,6 +123,11 @@ class StudyFrames:
         if isinstance(mine.domain, Choice) and None in mine.domain.choices:
             return self.where(rows, mine.condition if mine.condition and mine.condition[0] != name else None)
         return rows[name].notna()
+
+    @property
+    def copies(self) -> tuple[str, ...]:
+        """What to know where fresh seeds give the same training again; nothing where they give another one."""
+        return (_COPIES,) if SEEDS in self.weaker else ()
 
     @property
     def hyperparameters(self) -> list[str]:

@@ -20,7 +20,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import DeclarationError, StorageError
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
 from tuner.rounds.curve_stages import Stage, curve_stages, even_lengths, priced_stages, seeds_for, train_stages
-from tuner.rounds.launch import Session
+from tuner.rounds.launch import Session, known_promises
 from tuner.rounds.promotion import chosen_trials
 from tuner.rounds.sweep import chosen_sweep, run_sweep
 
@@ -101,7 +101,7 @@ def chosen_stages(
     longest = max(session.campaign.production_steps or 0, row.study.budget.max_train_steps)
     steps = _parsed(lengths) if lengths else even_lengths(longest)
     seeds = seeds_for(len(steps)) if num_seeds is None else num_seeds
-    shares = session.loaded.promises(row.study).prefixes
+    shares = known_promises(session, row.study).prefixes
     return curve_stages(row, record, steps, seeds, shares=shares)
 
 

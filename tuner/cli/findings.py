@@ -29,7 +29,7 @@ from tuner.interchange.cells import with_choice_cells, with_none
 from tuner.reading import CampaignRecords, load
 from tuner.rounds.expand import expand_round
 from tuner.rounds.importances import importances
-from tuner.shown import counted
+from tuner.shown import counted, shown
 
 
 def check(options: CheckOptions) -> Exit:
@@ -43,6 +43,8 @@ def check(options: CheckOptions) -> Exit:
     if options.form is Format.table and has_curves(frames):
         show(good_defined(frames), style="dim")
     emit_findings(records.name, frames.study.name, findings, options.form, options.verbose)
+    if frames.weaker:
+        say(f"note: the training of {shown(frames.study.name)} does not promise {shown(frames.weaker)}")
     told = failing(findings, verdicts)
     what = f"need{'s' * (len(told) == 1)} action" if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tuner.analysis.frames import promises_of
+from tuner.analysis.frames import not_promised, promises_of
 from tuner.analysis.round_frames import campaign_name
 from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.exit_codes import Exit
@@ -30,8 +30,25 @@ def status(options: StatusOptions) -> None:
     with opened(options.storage, create=False) as ledger:
         names = [campaign_name(ledger, options.study)] if options.study else ledger.campaigns()
         frame = standing(ledger, names)
+        weaker = [words for name in names for words in weaker_words(ledger, name)]
     in_table = options.form is Format.table and len(frame) > 0
     emit_frame(in_words(frame) if in_table else frame, options.form, spare=("goal", "trials"))
+    for words in weaker:
+        say(words)
+
+
+def weaker_words(ledger: Ledger, campaign: str) -> list[str]:
+    """A line for the studies of a campaign that lack the same promises, with the reason of the last of them."""
+    told: dict[tuple[str, ...], tuple[list[str], str]] = {}
+    for row in ledger.studies(campaign):
+        words = not_promised(ledger, [row])
+        if words:
+            names, _ = told.get(promises_of(ledger, [row]).missing, ([], ""))
+            told[promises_of(ledger, [row]).missing] = ([*names, row.study.name], words)
+    return [
+        f"note: the training of {shown(campaign)} ({shown(', '.join(names))}) does not promise {shown(words)}"
+        for names, words in told.values()
+    ]
 
 
 def verify(options: VerifyOptions) -> Exit:

@@ -17,8 +17,7 @@ _STATE = ("state_dict", "load_state_dict")
 
 
 class Batches:
-    """The batches of `loader`, pass after pass. `passes`: those that are over; `taken`: batches of the one at work;
-    `drawn`: whether any was taken since the trial was begun or resumed.
+    """The batches of `loader`, pass after pass. `passes`: those that are over; `taken`: batches of the one at work.
 
     alive: called for every batch that is discarded. Raises WorkloadError for what cannot be iterated again.
     """
@@ -26,7 +25,7 @@ class Batches:
     def __init__(self, loader: Any, name: str, device: torch.device, alive: Callable[[], None]) -> None:
         self.loader, self.name, self.device, self.alive = loader, name, device, alive
         self.passes = self.taken = 0
-        self.drawn = False
+        self._from = 0, 0  # passes and batches, where the trial was begun or resumed
         self._iterator: Iterator[Any] | None = None
         self._begin: dict[str, Any] = {}  # the generators at the beginning of the pass
         self._has_state = has_state(loader)
@@ -41,6 +40,11 @@ class Batches:
                 "lives through several passes cannot be put back when a trial is resumed; leave it away"
             )
 
+    @property
+    def drawn(self) -> bool:
+        """Whether any batch was taken since the trial was begun or resumed."""
+        return self._from != (self.passes, self.taken)
+
     def __iter__(self) -> Iterator[Any]:
         return self
 
@@ -54,7 +58,6 @@ class Batches:
             self._end_pass()
             return next(self)
         self.taken += 1
-        self.drawn = True
         return batch
 
     def _end_pass(self) -> None:
@@ -98,7 +101,7 @@ class Batches:
 
         Raises LookupError or ValueError where the state is that of another kind of loader.
         """
-        self.passes, self.taken = state["passes"], state["taken"]
+        self.passes, self.taken = self._from = state["passes"], state["taken"]
         now = global_generators(self.device)
         try:
             if self._has_state:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import shlex
 import shutil
 import string
@@ -110,15 +111,11 @@ class Command(OwnLoop):
                 "--no-regularization {regularization_off}, which is 1 then"
             )
         loop = importlib.import_module("tuner.delegated.command_loop")
-        saved = loop.SavedFiles(place / "checkpoint", folder)
-        if "checkpoint" in self.used:
-            trial.keep_files(saved.save, saved.load)
-        else:
-            trial.keep_files(saved.save, lambda kept: None)
-        if trial.stepped(trial.step):
+        saved = loop.SavedFiles(place / "checkpoint", folder, trying=trial.trying)
+        trial.keep_files(saved.save, saved.load)
+        if saved.restore(trial, _named(self.command)):
+            saved.forget()
             return
-        saved.current = trial.step
-        saved.keep_restored(trial.step)
         given = Given(self.used, trial, place)
         environment = loop.environment_for(trial, self.env)
         words = [_filled(word, given.text_of) for word in self.command]
@@ -174,12 +171,13 @@ class Given:
             return self._rates(due[-1])
         if name == "evaluate_every":
             return str(self._every(due))
+        warmup = trial.declared.point.whole("warmup_steps", trial.setup.study.warmup_steps)
         texts = {
             "max_train_steps": due[-1],
             "evaluation_steps": ",".join(map(str, due)),
             "seed": trial.seed,
             "data_seed": trial.data_seed,
-            "warmup_steps": trial.declared.point.get("warmup_steps", trial.setup.study.warmup_steps),
+            "warmup_steps": min(warmup, due[-1]),
             "regularization_off": int(trial.regularization_off),
             "device": trial.device.type,
             "number": trial.number,
@@ -199,7 +197,7 @@ class Given:
                 "the study lengthens a shorter one, so its evaluations are not at one distance, and the command has "
                 "{evaluate_every} alone: give the program {evaluation_steps}, a list like 100,200,400"
             )
-        return min(int(budget.evaluate_every), due[0])
+        return math.gcd(*due) if self.trial.trying else int(budget.evaluate_every)
 
 
 def _words_of(command: object) -> list[str]:

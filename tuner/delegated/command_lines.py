@@ -99,12 +99,12 @@ def _number(name: str, value: object, program: str) -> float:
 class HeldReports:
     """The reports of a trial that a kill would take back: they wait until a checkpoint is whole, or for the end.
 
-    due: after which updates evaluations are due, ascending. begun: the updates that the program goes on from. metric:
-    that which is selected by, and has to be there. newest: the farthest step that was named.
+    due: after which updates evaluations are due, ascending. begun: the updates that the program goes on from. wanted:
+    metrics that have to be there, first the one that is selected by. newest: the farthest step that was named.
     """
 
-    def __init__(self, program: str, due: Sequence[int], begun: int, metric: str) -> None:
-        self.program, self.metric = program, metric
+    def __init__(self, program: str, due: Sequence[int], begun: int, wanted: Sequence[str]) -> None:
+        self.program, self.wanted = program, tuple(wanted)
         self.due = tuple(step for step in due if step > begun)
         self.last = due[-1]
         self.begun = self.newest = begun
@@ -129,12 +129,12 @@ class HeldReports:
             return
         if step in self.reported:
             raise WorkloadError(f"{self.program} reports step {step} twice; put all metrics of a step into one line")
-        if self.metric not in said.metrics:
-            near = get_close_matches(self.metric, sorted(said.metrics), n=1)
+        for lacking in [name for name in self.wanted if name not in said.metrics]:
+            near = get_close_matches(lacking, sorted(said.metrics), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise WorkloadError(
-                f"{self.program} reports {', '.join(map(repr, sorted(said.metrics)))} at step {step}, and select_by "
-                f"reads {self.metric!r}{hint}"
+                f"{self.program} reports {', '.join(map(repr, sorted(said.metrics)))} at step {step}, and "
+                f"{'select_by' if lacking == self.wanted[0] else 'fitted_when'} reads {lacking!r}{hint}"
             )
         self.reported.add(step)
         self.values[step] = said.metrics
@@ -166,7 +166,7 @@ class HeldReports:
     @property
     def diverged_at(self) -> int | None:
         """The step that ends the trial, because what is selected by is no number there."""
-        return next((step for step, values in self.values.items() if math.isnan(values[self.metric])), None)
+        return next((step for step, values in self.values.items() if math.isnan(values[self.wanted[0]])), None)
 
     @property
     def all_there(self) -> bool:

@@ -36,8 +36,11 @@ class SavedFiles:
     folder: the {checkpoint} folder, which the program reads when it begins. What is kept lies beside it, by steps.
     """
 
-    def __init__(self, folder: Path, work: Path) -> None:
-        self.folder, self.work = folder, work
+    def __init__(self, folder: Path, work: Path, *, trying: bool) -> None:
+        self.folder, self.work, self.trying = folder, work, trying
+        self.saved = False  # whether the trial goes on from a checkpoint
+        self.current = self.reached = 0  # the step that is saved; that of the checkpoint, or of the end
+        self.held: dict[int, Mapping[str, float]] = {}  # reports between these two
         self.at: dict[int, Path] = {}  # by step
         self.places: dict[Path, int] = {}  # the step of each path that was announced
         self._told = False
@@ -79,36 +82,60 @@ class SavedFiles:
             )  # fmt: skip
         return False
 
-    def deliver(self, step: int) -> None:
-        """What was kept of this step may be committed from now on; older ones are not needed any more."""
+    def restore(self, trial: Any, program: str) -> bool:
+        """Make what the trial goes on from the newest checkpoint, its reports included; True where the trial is over.
+
+        Raises WorkloadError in a first look where the step at hand was not saved.
+        """
+        if trial.trying and trial.step and not self.saved:
+            raise WorkloadError(
+                f"{program} announced no checkpoint after {trial.step} updates: a trial that is killed goes on from "
+                "its newest one, and from its first step where there is none"
+            )
+        self.reached = max(self.reached, trial.step)
+        if self.saved:
+            kept = _emptied(self.folder.with_name(f"{self.folder.name}-{self.reached}"))
+            shutil.copytree(self.folder, kept, dirs_exist_ok=True)
+            self.at[self.reached] = kept
+        self.current = trial.step
+        return bool(trial.stepped(trial.step)) or self.hand_over(trial, self.reached, self.held)
+
+    def hand_over(self, trial: Any, step: int, held: Mapping[int, Mapping[str, float]]) -> bool:
+        """Report what was held up to this step, of which a checkpoint is whole or the program has ended; True: over.
+
+        What is saved after one of several reports is the checkpoint, with the reports that are still to be handed over:
+        a trial that is stopped in between goes on with those.
+        """
+        self.reached, self.held = step, dict(held)
         for old in [one for one in self.at if one < step]:
             shutil.rmtree(self.at.pop(old), ignore_errors=True)
+        for one in sorted(self.held):
+            self.current = one
+            trial.report(self.held.pop(one), step=one)
+            if trial.stepped(one):
+                return True
+        if self.current < step:
+            self.current = step
+            return bool(trial.stepped(step))
+        return False
 
     def save(self, folder: Path) -> None:
         """Write the state of the step at hand."""
-        copy = self.at.get(self.current)
-        if copy is not None:
-            shutil.copytree(copy, folder, dirs_exist_ok=True)
-        mark = {"step": self.current, "saved": copy is not None}
+        lacks = self.trying and self.reached != self.current
+        kept = None if lacks else self.at.get(self.reached)
+        if kept is not None:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+        held = {str(step): values for step, values in self.held.items()}
+        mark = {"step": self.reached, "saved": kept is not None, "held": {} if lacks else held}
         (folder / MARK).write_text(json.dumps(mark), encoding="utf-8")
-
-    current = 0  # the step that is saved
 
     def load(self, folder: Path) -> None:
         """Put kept files where the program reads them."""
         shutil.copytree(folder, _emptied(self.folder), dirs_exist_ok=True)
-        (self.folder / MARK).unlink(missing_ok=True)
-        self.restored = True
-
-    restored = False
-
-    def keep_restored(self, step: int) -> None:
-        """What the program goes on from is a checkpoint of this step."""
-        copy = _emptied(self.folder.with_name(f"{self.folder.name}-{step}"))
-        if self.restored and any(self.folder.iterdir()):
-            shutil.copytree(self.folder, copy, dirs_exist_ok=True)
-            self.at[step] = copy
-        self.deliver(step)
+        mark = json.loads((self.folder / MARK).read_text(encoding="utf-8"))
+        (self.folder / MARK).unlink()
+        self.saved, self.reached = bool(mark["saved"]), int(mark["step"])
+        self.held = {int(step): dict(values) for step, values in mark["held"].items()}
 
     def forget(self) -> None:
         """Delete what was kept and announced below the trial's folder: it is in a checkpoint of the study by now."""
@@ -150,7 +177,11 @@ class CommandRun:
         setup = trial.setup
         self.stop = setup.stop
         self.stall = setup.stall_seconds
-        self.held = HeldReports(program, trial.evaluation_steps, trial.step, setup.study.objective.metric)
+        study = setup.study
+        wanted = [study.objective.metric]
+        if study.fitted_when is not None and study.kind == "sweep":
+            wanted.append(study.fitted_when.metric)
+        self.held = HeldReports(program, trial.evaluation_steps, trial.step, wanted)
         self.over = False
         self.ended_by_us = False  # though it had reported everything
         self.waiting: int | None = None  # the step of a checkpoint whose evaluation was not reported yet
@@ -242,13 +273,8 @@ class CommandRun:
 
     def _deliver(self, step: int) -> None:
         """Hand over the reports up to a step, and say that the trial is there."""
-        for one, values in self.held.until(step):
-            self.saved.current = one
-            self.trial.report(values, step=one)
         self.waiting = None
-        self.saved.deliver(step)
-        self.saved.current = step
-        self.over = self.trial.stepped(step)
+        self.over = self.saved.hand_over(self.trial, step, dict(self.held.until(step)))
 
     def _finish(self, ended: Ended, log: OutputLog) -> None:
         """The program has ended before its trial was over."""
@@ -272,7 +298,7 @@ class CommandRun:
         raise WorkloadError(
             f"{self.program} ended with exit code 0 and reported nothing after {missing} updates, where an evaluation "
             f"is due: it has to train {self.held.last} updates ({{max_train_steps}}) and to report after each of "
-            f'{{evaluation_steps}} with a line {{"step": {missing}, {quoted(self.held.metric)}: 0.3}}; {log.said}'
+            f'{{evaluation_steps}} with a line {{"step": {missing}, {quoted(self.held.wanted[0])}: 0.3}}; {log.said}'
         )
 
 

@@ -18,6 +18,7 @@ from tuner.shown import one_line, shown
 
 GUARD = Path(__file__).with_name("command_guard.py")
 LONGEST_LINE = 1 << 20  # bytes; what is longer is cut, and is output
+LONGEST_LOGGED = 4000  # bytes of a line of output that are kept
 LOG_BYTES = 4 << 20  # of one log file; there are two, the older one is replaced
 LAST_LINES = 12  # of the output, in the reason of a failed trial
 READ_BYTES = 1 << 16
@@ -60,7 +61,7 @@ class OutputLog:
 
     def write(self, line: bytes) -> None:
         """Add one line."""
-        text = shown(line.decode("utf-8", "backslashreplace").rstrip("\r\n"))
+        text = shown(line[:LONGEST_LOGGED].decode("utf-8", "backslashreplace").rstrip("\r\n"))
         if not text:
             return
         self.last.append(text[:400])

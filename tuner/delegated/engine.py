@@ -17,7 +17,7 @@ from tuner.delegated.trainee import LoopTrainee
 from tuner.delegated.trial import LoopTrial
 from tuner.design.trial import Trial
 from tuner.errors import WorkloadError
-from tuner.records import Claim, Promises, Recorder, State, TrialUpdate
+from tuner.records import LOOP_FOLDER, Claim, Promises, Recorder, State, TrialUpdate
 from tuner.training.committing import Committing, Outcome
 from tuner.training.endings import ending
 from tuner.training.engine import Asked, Engine, Inspection, OnStep
@@ -88,8 +88,9 @@ class Training:
         self.due = trainer.setup.study.budget.evaluation_steps
         self.reports = Reports(trainer.loop_setup, self.due, self.trainee.step)
         self.over = False
-        self._pins = frozenset(book.claim.trial.pins)
-        self._said = 0.0
+        self._stop = trainer.setup.stop
+        self._quiet_until = 0.0  # a step before which nothing is due
+        self._said = self._wake_at = 0.0  # by the monotonic clock
         self._reached = 0  # updates made, where that is more than what is kept
 
     @property
@@ -101,7 +102,7 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        path = self.book.folder.root / self.book.folder.place / "files"
+        path = self.book.folder.root / self.book.folder.place / LOOP_FOLDER
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -117,17 +118,20 @@ class Training:
             self.trainee.step = before
 
     def arrived(self, step: int) -> bool:
+        """Most steps end here at once: nothing is due at them, nobody says stop, and the clock says not yet."""
+        if step < self._quiet_until and not self._stop() and time.monotonic() < self._wake_at:
+            return False
         if self.over:
             return True
-        if step >= self.reports.next_due:
-            self.reports.refuse_missing(step)
-        if self._has_ended(step):
-            self.over = True
-        elif step in self._pins:
-            self.book.pin()
-        if not self.over:
-            self._commit_if_due()
-        return self.over
+        self.reports.refuse_missing(step)
+        self.over = self._has_ended(step)
+        if self.over:
+            self._quiet_until = 0.0
+            return True
+        self.book.pin()
+        self._quiet_until = min(self.reports.next_due, self.book.next_pin)
+        self._commit_if_due()
+        return False
 
     def _has_ended(self, step: int) -> bool:
         """Record the end of the trial, or a stop."""
@@ -136,7 +140,7 @@ class Training:
             end = State.INFEASIBLE, self.reports.diverged
         elif step >= self.due[-1]:
             end = self.book.end()
-        elif trainer.setup.stop():
+        elif self._stop():
             end = State.RUNNING, ""
         else:
             return False
@@ -145,24 +149,19 @@ class Training:
         return True
 
     def _commit_if_due(self) -> None:
-        """Most steps end here after a look at the clock."""
-        trainer, now = self.trainer, time.monotonic()
-        if now - self._said >= SAID_EVERY:
-            self._tell(now)
-        if trainer.saver.busy or now - trainer.committed_at >= trainer.setup.commit_seconds:
-            outcomes = trainer._due(One())
-            if outcomes:
-                trainer._record(outcomes, goes_on=True)
+        trainer = self.trainer
+        self.alive()
+        outcomes = trainer._due(One())
+        if outcomes:
+            trainer._record(outcomes, goes_on=True)
+        self._wake_at = min(self._said + SAID_EVERY, trainer.committed_at + trainer.setup.commit_seconds)
 
     def alive(self, reached: int = 0) -> None:
         self._reached = max(self._reached, reached)
         now = time.monotonic()
         if now - self._said >= SAID_EVERY:
-            self._tell(now)
-
-    def _tell(self, now: float) -> None:
-        self._said = now
-        self.trainer.on_step(self.book.claim, max(self.trainee.step, self._reached))
+            self._said = now
+            self.trainer.on_step(self.book.claim, max(self.trainee.step, self._reached))
 
     def check_over(self) -> None:
         """Raise WorkloadError where the loop has returned before its trial ended."""

@@ -49,7 +49,8 @@ class Looks:
 
     taken: by whether regularization is on, and by point. points: where the loop can be looked at, by whether
     regularization is on. measured: what the looks, here or in the process that launched the study, found that may be
-    relied on. prices: what a step, an evaluation and a checkpoint cost here. told: what was said of it already.
+    relied on. prices: what a step, an evaluation and a checkpoint cost here. told: missing promises, as
+    they were said.
     steps: the numbers of updates after which a look is evaluated; the last one ends it. slow_seconds: a look that took
     longer is taken once, and not three times more.
     """
@@ -61,7 +62,7 @@ class Looks:
         self.points: dict[bool, Mapping[str, Value]] = {}
         self.measured: dict[bool, MeasuredPromises] = {}
         self.prices: dict[bool, Price] = {}
-        self.told: set[str] = set()
+        self.told: set[tuple[str, ...]] = set()
 
     def promises(self, regularized: bool) -> Promises:
         """What may be relied on; nothing before a look."""

@@ -210,7 +210,10 @@ class StudiedTrainer(transformers.Trainer):
         return found
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As that of the Trainer, but it leaves the generators as they were: how often is measured changes nothing."""
+        before = global_generators(self.place.device)
         self.measured = super()._evaluate(*args, **kwargs)
+        set_global_generators(before, self.place.device)
         return self.measured
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

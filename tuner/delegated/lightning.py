@@ -166,7 +166,8 @@ def _check_declared(workload: LightningWorkload) -> None:
 
 
 def _check_maker(name: str, one: str, maker: Any) -> None:
-    if maker is None or callable(maker) or (one == "trainer" and isinstance(maker, Mapping)):
+    is_module = hasattr(maker, "training_step") and not isinstance(maker, type)  # which can be called, too
+    if maker is None or (callable(maker) and not is_module) or (one == "trainer" and isinstance(maker, Mapping)):
         return
     if one == "trainer":
         raise DeclarationError(

@@ -17,8 +17,7 @@ import torch
 
 from tuner.delegated.kept import Weighted
 from tuner.delegated.lightning import MAKERS, LightningWorkload, check_callback, check_options
-from tuner.delegated.lightning_feed import Feed, draws_random_numbers
-from tuner.delegated.lightning_metrics import Logged
+from tuner.delegated.lightning_data import Feed, Logged, draws_random_numbers
 from tuner.delegated.trial import LoopTrial
 from tuner.errors import WorkloadError
 from tuner.training.best import copied
@@ -152,8 +151,8 @@ class LightningSession:
         }
         try:
             trainer = package.Trainer(**{"enable_model_summary": False, "logger": False, **options, **ours})
-        except TypeError as error:
-            raise WorkloadError(f"{self.name}: trainer has an option that Trainer does not take: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise WorkloadError(f"{self.name}: Trainer does not take its options: {error}") from error
         self._check_one_process(trainer, options.get("strategy", "auto"))
         return trainer
 
@@ -242,17 +241,21 @@ class LightningSession:
             self._check_rates()
         if self.trial.regularization_off:
             self._check_switched_off()
-        progress = self.loop.batch_progress
-        if self._at_end_of_pass():  # the pass is not over for Lightning, and no batch is left in it
-            self.trainer.val_check_batch = progress.total.ready
         self.stepped = self.trainer.global_step
         self.trial.restore_generators()
         if self.kept.restored is not None:
-            for feed, state in zip(self.feeds, self.kept.restored["feeds"], strict=True):
-                feed.settle(state)
+            self._go_on(self.kept.restored)
             self.kept.restored = None
         if self.trial.stepped(self.trial.step):
             self._end()
+
+    def _go_on(self, restored: dict[str, Any]) -> None:
+        for feed, state in zip(self.feeds, restored["feeds"], strict=True):
+            feed.settle(state)
+        if restored["ended"]:  # no batch is left in the pass; Lightning sees that where a validation would be due
+            self.trainer.val_check_batch = self.loop.batch_progress.total.ready
+        if restored["ended"] or self.trial.step == 0:
+            self.loop._batches_that_stepped -= 1  # Lightning counts one that was not trained with
 
     def set_rates(self) -> None:
         """The learning rate of the update at hand, for each group of each optimizer."""
@@ -325,12 +328,10 @@ class LightningSession:
         checkpoint = {key: value for key, value in self.memory.held.items() if key not in _NOT_KEPT}
         self.memory.held = {}
         feeds = [feed.state() for feed in self.feeds]
-        return {"checkpoint": checkpoint, "feeds": feeds, "logged": {k: list(v) for k, v in self.logged.sums.items()}}
-
-    def _at_end_of_pass(self) -> bool:
         progress = self.loop.batch_progress
-        of_a_pass = self.trainer.num_training_batches
-        return bool(self.loop.restarting) and (progress.is_last_batch or progress.current.ready == of_a_pass)
+        ended = bool(progress.is_last_batch) or progress.current.ready == self.trainer.num_training_batches
+        logged = {name: list(held) for name, held in self.logged.sums.items()}
+        return {"checkpoint": checkpoint, "feeds": feeds, "logged": logged, "ended": ended}
 
     def go_on_in_loaders(self) -> None:
         """The loaders are made: have those without a state of their own go on where the trial is."""
@@ -346,8 +347,7 @@ class LightningSession:
             self._check_workers(feed.loader)
         combined.flattened = flat
         restored = self.kept.restored
-        progress = self.loop.batch_progress
-        if restored is None or progress.is_last_batch or progress.current.ready in combined.limits:
+        if restored is None or restored["ended"]:
             return
         for feed, state in zip(self.feeds, restored["feeds"], strict=True):
             feed.go_on(state, self.trainer.current_epoch)

@@ -88,8 +88,8 @@ def follows_schedule(setup: LoopSetup, look: FirstSteps) -> bool:
 def know(setup: LoopSetup, measured: MeasuredPromises) -> None:
     """Use what was measured, here or before, and say once what is not promised, and what would change that."""
     setup.looks.measured[setup.study.augment] = measured
-    if measured.weaker and measured.weaker not in setup.looks.told:
-        setup.looks.told.add(measured.weaker)
+    if measured.weaker and measured.names not in setup.looks.told:
+        setup.looks.told.add(measured.names)
         _log.warning("%s does not promise %s", type(setup.workload).__name__, measured.weaker)
 
 
@@ -123,7 +123,10 @@ _SEED_IT = (
     "seed what draws random numbers by trial.seed and trial.data_seed (a loader: generator=), and see "
     "torch.use_deterministic_algorithms for a GPU"
 )
-_KEEP_IT = "keep all that has a state: trial.keep(model=..., optimizer=..., loader=..., generator=...)"
+_KEEP_IT = (
+    "keep all that has a state, trial.keep(model=..., optimizer=..., generator=...), and take batches from "
+    "trial.batches(loader), which goes on in the middle of an epoch"
+)
 
 
 def _why_not_resumed(

@@ -158,7 +158,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         },
         "--keep-checkpoints": "honoured",
         "--allow-changed-code": "honoured",
-        "--allow-inexact": "honoured: no trial takes over steps of another, so there is nothing to allow",
+        "--allow-inexact": "honoured",
         "--fuse": "refused: a number; train several at a time by --workers. `auto` and `off` train one by one",
         "--profile": "refused: `fast`; say in your own code how exact its numbers are",
     }),

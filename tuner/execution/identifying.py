@@ -109,7 +109,8 @@ class Identifier:
         self._of_studies[setup.study.name] = more = self._more(seen, setup.study)
         if len(self._of_studies) == 1:
             self._refuse_other_files()
-        _tell_cost(f"a first look at {len(weights)} models of {setup.study.name}", time.perf_counter() - started)
+        what = "the loop" if isinstance(self.workload, OwnLoop) else f"{len(weights)} models"
+        _tell_cost(f"a first look at {what} of {setup.study.name}", time.perf_counter() - started)
         return self._with(more, weights)
 
     def _looked(

@@ -87,7 +87,7 @@ class LoadedWorkload:
         """Use what was measured of the loop before, or in another process; say what is not promised, unless `told`."""
         setup = self.setup(study)
         if isinstance(setup, LoopSetup):
-            self.looks.told |= {measured.weaker} if told else set()
+            self.looks.told |= {measured.names} if told else set()
             know(setup, measured)
 
     @cached_property

@@ -6,6 +6,7 @@ from typing import Literal
 from tuner.records.numerics_record import Numerics
 
 CheckpointKind = Literal["latest", "best", "trunk"]
+LOOP_FOLDER = "files"  # below the folder of a trial: what the loop that trains it writes there
 GROUP_FOLDER = "group-of-trial-"  # how folders of checkpoints begin that several trials share
 
 

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from tuner.records.recorder import Price
+from tuner.shown import in_html
+
 
 @dataclass(frozen=True, slots=True)
 class Promises:
@@ -54,14 +57,18 @@ class MeasuredPromises:
     why: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def weaker(self) -> str:
-        """What is not promised and why, in words; "" where nothing is to be said. No loop trains as a stacked model."""
+    def names(self) -> tuple[str, ...]:
+        """What is not promised, by name. Not said: no loop trains as a stacked model."""
         missing = [name for name, given in asdict(self.promises).items() if not given and name != "fusing"]
-        missing += [SEEDS] * (SEEDS in self.why)
-        if not missing:
+        return (*missing, *[SEEDS] * (SEEDS in self.why))
+
+    @property
+    def weaker(self) -> str:
+        """What is not promised and why, in words; "" where nothing is to be said."""
+        if not self.names:
             return ""
-        words = "; ".join(dict.fromkeys(self.why.get(name) or _NOT_PROMISED[name] for name in missing))
-        return f"{', '.join(name.replace('_', ' ') for name in missing)}: {words}"
+        words = "; ".join(dict.fromkeys(self.why.get(name) or _NOT_PROMISED[name] for name in self.names))
+        return f"{', '.join(name.replace('_', ' ') for name in self.names)}: {words}"
 
     def to_data(self) -> dict[str, Any]:
         """Plain data; `measured_from` reads it."""
@@ -95,3 +102,68 @@ def common_promises(given: Iterable[Promises]) -> Promises:
     """What all of these promise; everything where there are none."""
     every = list(given)
     return Promises(**{name: all(getattr(one, name) for one in every) for name in _NOT_PROMISED})
+
+
+_GIVEN = {
+    "deterministic": "the same seeds give the same curve",
+    "exact_resume": "stopped and resumed, a trial has the curve of one that ran through",
+    "prefixes": "longer trials may start from the first steps of shorter ones",
+    "follows_schedule": "it trains at the learning rates of the study",
+    "fusing": "trials may be trained together as one model",
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EngineCheck:
+    """What a check of a training has found, as `tuner.testing.check_engine` returns it.
+
+    name: of the workload. promises: what may be relied on. why: why not more, by the name of what is not promised.
+    problem: what is wrong, so that no study could be trained; "" where nothing is. unread: hyperparameters of the space
+    that it never reads. price: of a step and an evaluation (milliseconds) and a checkpoint (bytes); None where it was
+    not measured. seconds: that the check took.
+    """
+
+    name: str
+    promises: Promises
+    why: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+    unread: tuple[str, ...] = ()
+    price: Price | None = None
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether a study of it can be trained; what is not promised only makes some answers weaker."""
+        return not self.problem
+
+    def require(self, *names: str) -> None:
+        """Raise AssertionError where something is wrong, or one of these promises is not given, with the reason."""
+        unknown = [name for name in names if name not in _GIVEN]
+        if unknown:
+            raise ValueError(f"there is no promise {unknown[0]!r}; there are {', '.join(_GIVEN)}")
+        missing = [name for name in names if not getattr(self.promises, name)]
+        if self.problem or missing:
+            raise AssertionError("\n".join([self.problem] if self.problem else [self._line(name) for name in missing]))
+
+    def __repr__(self) -> str:
+        """As a terminal shows it: a line for each promise."""
+        if self.problem:
+            return f"{self.name}: checked in {self.seconds:.1f} s, and it cannot be trained\n  {self.problem}"
+        price = self.price
+        cost = "" if price is None else (
+            f"; a step takes {price.step_ms:.3g} ms, an evaluation {price.evaluation_ms:.3g} ms, a checkpoint "
+            f"{price.latest_bytes / 1e6:.3g} MB"
+        )  # fmt: skip
+        more = [f"  note: nothing reads the hyperparameter {name}" for name in self.unread]
+        more += [f"  note: {self.why[SEEDS]}"] if SEEDS in self.why else []
+        lines = [self._line(name) for name in _GIVEN if name != "fusing" or self.promises.fusing]
+        return "\n".join([f"{self.name}: checked in {self.seconds:.1f} s{cost}", *lines, *more])
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it."""
+        return f"<pre>{in_html(repr(self))}</pre>"
+
+    def _line(self, name: str) -> str:
+        given = bool(getattr(self.promises, name))
+        words = _GIVEN[name] if given else self.why.get(name) or _NOT_PROMISED[name]
+        return f"  {'yes' if given else 'NO '}  {name:<16}  {words}"

@@ -18,7 +18,7 @@ from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
 from tuner.records.budget_origin import BudgetOrigin
 from tuner.records.conclusions import CurveStudies
-from tuner.rounds.launch import Plan, Session, launch_study, plan_study
+from tuner.rounds.launch import Plan, Session, known_promises, launch_study, plan_study
 from tuner.rounds.plan import schedule_of, trial_at
 from tuner.storage.studies import StudyRow
 
@@ -78,7 +78,7 @@ def priced_stages(session: Session, stages: Sequence[Stage]) -> list[Plan]:
     Where trials share no first steps each length is trained from its first step, and priced so.
     """
     plans = [plan_study(session, stage.study, stage.trials) for stage in stages]
-    if not session.loaded.promises(stages[0].study).prefixes:
+    if not known_promises(session, stages[0].study).prefixes:
         return plans
     return [
         replace(plan, saved=tuple(max(known, stage.branches_at) for known in plan.saved))

@@ -29,7 +29,7 @@ from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
-from tuner.records import MeasuredPromises, Price, State
+from tuner.records import MeasuredPromises, Price, Promises, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromises, SecondTry
 from tuner.records.promises import measured_from
@@ -242,8 +242,7 @@ def work_on(session: Session, row: StudyRow, finished: int) -> None:
 
     Raises StudyChanged for other code than it was started with, TrialsFailed (with a list) where trials fail alike.
     """
-    if session.loaded.trains_itself:  # what it promises on this machine
-        check_study(session, row.study, ())
+    known_promises(session, row.study)  # before the launch is recorded
     today = _comparison(session).today(row.study, row)
     session.claim_folder()
     _work_on(session, row, finished, today)
@@ -295,6 +294,18 @@ def _loop_promises(session: Session, study: Study, measured: MeasuredPromises) -
     """What was measured of the loop, and of which loop, on which machine."""
     numerics, fingerprint = session.loaded.setup(study).numerics.text, session.loaded.fingerprint(study)
     return LoopPromises(fingerprint, numerics, study.augment, measured.promises.to_data(), dict(measured.why))
+
+
+def known_promises(session: Session, study: Study) -> Promises:
+    """What may be relied on for the trials of a study here: as it was recorded, or measured now where it was not yet.
+
+    Raises WorkloadError for a loop that does not do what was agreed.
+    """
+    if session.loaded.trains_itself:
+        _recall_promises(session, study)
+        if session.loaded.measured(study) is None:
+            check_study(session, study, ())
+    return session.loaded.promises(study)
 
 
 def _recall_promises(session: Session, study: Study) -> None:

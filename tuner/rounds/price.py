@@ -61,7 +61,7 @@ def priced_campaign(session: Session) -> Iterator[Plan | Extremes]:
 def _priced_sweep(session: Session, sweep: Sweep) -> Iterator[Plan | Extremes]:
     """The grid and the fresh seeds as they will probably be; then as they are where nothing fits before the cap."""
     plan = sweep_plan(session.campaign, sweep)
-    check_sweep(session, plan)
+    check_sweep(session.loaded, plan)
     steps = min(2 * sweep.start_steps, sweep.max_steps)
     study = plan.study("sweep", plan.budget(steps), len(plan.rates))
     grid = plan_study(session, study, plan.trials(study, plan.rates))

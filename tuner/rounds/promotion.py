@@ -24,7 +24,7 @@ from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.records import TrialRecord
-from tuner.rounds.launch import Session, required_round, started_study
+from tuner.rounds.launch import Session, known_promises, required_round, started_study
 from tuner.rounds.plan import round_name, schedule_of, trial_at
 
 
@@ -87,7 +87,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         lineage=tuple((round_name(number - 1), f"trial {record.number}") for record in chosen),
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
-    shares = session.loaded.promises(study).prefixes
+    shares = _shares_steps(session, study)
     parents = [Parent(record, _schedule(study, record, declared, carried), shares) for record in chosen]
     if any(parent.has_trunk for parent in parents):
         study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
@@ -96,11 +96,19 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
-    warnings = _warnings(parents) if carried else ()
+    follows = known_promises(session, study).follows_schedule
+    warnings = _warnings(parents) if carried and follows else ()
+    warnings += () if follows or declared.transfer is None else (_told_nothing_carried(session, declared.transfer),)
     if no_repeats and any(parent.has_trunk and parent.repeats for parent in parents):
         warnings += (_told_fresh(study.name, round_name(number - 1)),)
     warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
+
+
+def _shares_steps(session: Session, study: Study) -> bool:
+    """Whether trials may go on from the steps of others; of a round of a loop that was started: whether they did."""
+    started = session.loaded.trains_itself and started_study(session, study.name) is not None
+    return _repeated_seeds(session, study.name) if started else known_promises(session, study).prefixes
 
 
 def _stays(study: Study, chosen: list[int], best: list[int]) -> tuple[str, ...]:
@@ -122,6 +130,11 @@ def _as_started(session: Session, number: int, best: list[int], records: Collect
     names = [name for place, name in lineage if place == round_name(number - 1) and name.startswith("trial ")]
     before = [int(name.removeprefix("trial ")) for name in names]
     return before if len(before) == len(best) and set(before) <= set(records) else best
+
+
+def _told_nothing_carried(session: Session, transfer: str) -> str:
+    name = type(session.campaign.workload).__name__
+    return f"transfer={transfer!r} carries schedules over, and {name} trains by rates of its own: it changes nothing"
 
 
 def _told_fresh(name: str, before: str) -> str:

@@ -46,6 +46,7 @@ from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, TrialsFailed
 from tuner.execution.inspection import inspect
+from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records.conclusions import SweepConclusion
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.launch import Session, launch_study, started_study
@@ -238,7 +239,7 @@ def run_sweep(session: Session, sweep: Sweep, *, again: bool = False, retry_fail
         if not again and not failed_rates(session.ledger, session.name, name):
             return concluded.outcome
         name = f"sweep-{len(_known_sweeps(session)) + 1}" if again else name
-    check_sweep(session, plan)
+    check_sweep(session.loaded, plan)
     outcome = _Stages(session, plan, name, retry_failed=retry_failed).outcome()
     session.ledger.conclude(session.name, SweepConclusion(name, sweep.margin, outcome))
     return outcome
@@ -256,11 +257,11 @@ def settled_outcome(session: Session, sweep: Sweep) -> SweepOutcome | None:
     )
 
 
-def check_sweep(session: Session, plan: SweepPlan) -> None:
+def check_sweep(loaded: LoadedWorkload, plan: SweepPlan) -> None:
     """Raise WorkloadError when the workload still regularizes or augments at its off values (A22, A23, D2)."""
     study = plan.study("sweep", StepBudget.with_evaluations(plan.sweep.start_steps, plan.evaluations), 1)
     trial = plan.trials(study, plan.rates[:1])[0]
-    inspect(session.loaded, study, [trial], validation_seconds=None, without_randomness=True)
+    inspect(loaded, study, [trial], validation_seconds=None, without_randomness=True)
 
 
 class _Stages:

@@ -85,6 +85,13 @@ class LaunchRow:
         """What may be relied on for the trials that it trained."""
         return promises_from(self.environment.get("promises"))
 
+    @property
+    def not_promised(self) -> str:
+        """What is not promised and why, as that launch measured it of a loop of one's own; else what is missing."""
+        measured = self.environment.get("not_promised")
+        missing = self.promises.missing_of(("exact_resume", "follows_schedule", "deterministic"))
+        return measured if isinstance(measured, str) else "; ".join(missing)
+
 
 def checked_name(what: str, name: str) -> str:
     """`name`, if every database can hold it. Raises StorageError."""

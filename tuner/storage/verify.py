@@ -16,7 +16,7 @@ from tuner.design.hyperparameters import Choice, Domain, Range, Value
 from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM
 from tuner.design.study import Study
 from tuner.errors import StorageError
-from tuner.records import GROUP_FOLDER, Checkpoint, State, TrialRecord
+from tuner.records import GROUP_FOLDER, LOOP_FOLDER, Checkpoint, State, TrialRecord
 from tuner.records.conclusions import Retention
 from tuner.shown import quoted
 from tuner.storage.curves import Measurements
@@ -85,10 +85,16 @@ def stray_files(ledger: Ledger, study_id: int, root: Path, place: str) -> list[P
     folder = root / place
     inside = folder.is_dir() and folder.resolve().is_relative_to(root.resolve())
     files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()) if inside else []
+    files = [path for path in files if not _is_of_a_loop(path.relative_to(folder))]
     if not _unknown(files, ledger, root):
         return []  # as nearly always, and found without reading every trial
     running = {f"trial-{record.number:05d}" for record in ledger.trials(study_id) if record.state is State.RUNNING}
     return [path for path in _unknown(files, ledger, root) if not _is_in_use(path, running)]
+
+
+def _is_of_a_loop(path: Path) -> bool:
+    """Whether a loop wrote this file, relative to the study's folder, into the folder that its trial gave it."""
+    return len(path.parts) > 2 and path.parts[0].startswith("trial-") and path.parts[1] == LOOP_FOLDER
 
 
 def _unknown(files: Sequence[Path], ledger: Ledger, root: Path) -> list[Path]:

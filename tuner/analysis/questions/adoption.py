@@ -88,7 +88,7 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
     table = adoption_frame(frames)
     candidate, baseline = table.iloc[0], table.iloc[1]
     sign = -frames.study.objective.sign
-    known = min(candidate["replicates"], baseline["replicates"]) >= 2
+    known = min(candidate["replicates"], baseline["replicates"]) >= 2 and not frames.copies
     difference = Difference(math.nan, math.nan, math.nan)
     if known:
         difference = welch_difference(sign * _values(frames, True), sign * _values(frames, False), level)
@@ -101,7 +101,7 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
         _summary(frames, table, difference, level),
         table.assign(**{name: [value, math.nan] for name, value in interval.items()}),
         action=_action(verdict, table, imported=imported),
-        caveats=_caveats(table, difference, minimum_gain, imported=imported),
+        caveats=(*frames.copies, *_caveats(table, difference, minimum_gain, imported=imported)),
     )
     return replace(found, thresholds={"level": level, "minimum_gain": minimum_gain})
 

@@ -67,8 +67,7 @@ def longer_training_finding(before: StudyFrames, after: StudyFrames) -> Finding:
         strength="weak",
         action=action,
         caveats=(
-            f"After {min(short, long):,} steps a trial of {max(short, long):,} has not decayed its rate yet; the value "
-            "there is not the result of a short trial (D21).",
+            *_not_decayed(after, min(short, long), max(short, long)),
             "The earlier round's values were selected for being good, so the gain is understated (winner's curse).",
         ),
     )
@@ -107,3 +106,13 @@ def _up_to_each(frames: StudyFrames, lengths: Sequence[int]) -> pd.DataFrame:
         within = length <= frames.study.budget.max_train_steps
         table[f"within_{length}"] = table["trial"].map(best) if within else np.nan
     return table
+
+
+def _not_decayed(frames: StudyFrames, short: int, long: int) -> tuple[str, ...]:
+    """What to know of a value in the midst of a long trial, where the rates of the trials are known."""
+    if not frames.promises.follows_schedule:
+        return ()
+    return (
+        f"After {short:,} steps a trial of {long:,} has not decayed its rate yet; the value there is not the result of "
+        "a short trial (D21).",
+    )

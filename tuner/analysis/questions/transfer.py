@@ -139,9 +139,8 @@ class Comparison:
     ) -> Finding:
         """A weak answer, or an open question; only a conclusion that failed asks for action."""
         table = self.pairs if evidence is None else evidence
-        return QUESTION.answer(
-            subject, verdict, summary, table, strength="weak", action=action, caveats=(self.lengths_compared,)
-        )
+        caveats = (self.lengths_compared, *self.after.copies)
+        return QUESTION.answer(subject, verdict, summary, table, strength="weak", action=action, caveats=caveats)
 
     @property
     def more_points(self) -> str:

@@ -127,6 +127,8 @@ def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
     facts = [("Steps", f"{counted(material.trained_steps, 'step')} trained{taken}")]
     if inexact:
         facts.append(("Not exact", f"{counted(inexact, 'trial')} {material.frames.promises.why_inexact}"))
+    if material.frames.weaker:
+        facts.append(("Not promised", material.frames.weaker))
     return facts
 
 
