@@ -23,6 +23,33 @@ def test_a_star_import_brings_the_words_of_a_study_file_and_no_function_of_the_a
     assert set(modules) & HEAVY == set()
 
 
+def test_training_that_is_not_ours_is_declared_without_what_trains_it():
+    """The packages come when a trial is trained: a study file of any door can be read where they are not installed."""
+    declare = """
+from tuner import *
+class Mine(OwnLoop):
+    select_by = minimize("validation/loss")
+    def train(self, trial): ...
+by = {"select_by": minimize("validation/loss")}
+doors = [
+    Mine(),
+    LightningWorkload(module=lambda point: None, datamodule=lambda: None, **by),
+    TrainerWorkload(model_init=lambda: None, train_dataset=[], eval_dataset=[], **by),
+    Command("train --lr {learning_rate} --steps {max_train_steps} --at {evaluation_steps}", **by),
+]
+space = SearchSpace(learning_rate=log_uniform(1e-4, 1e-1))
+for door in doors:
+    Campaign(door, production_steps=100, rounds=[Round("one", trials=4, max_train_steps=50, space=space)])
+import json, sys
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+    done = subprocess.run([sys.executable, "-c", declare], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = set(json.loads(done.stdout))
+    assert "tuner" in found
+    assert found & {*HEAVY, "lightning", "pytorch_lightning", "transformers", "accelerate", "datasets"} == set()
+
+
 def test_what_reads_is_imported_without_torch():
     program = (
         "import sys\n"

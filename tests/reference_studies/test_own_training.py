@@ -113,6 +113,7 @@ def test_a_script_runs_by_itself_and_its_study_ends_in_a_decision(name, tmp_path
     again = run(command, tmp_path)
     assert again.returncode == 0, again.stderr[-4000:]
     assert again.stdout == done.stdout, "nothing is trained again"
-    exported = run(["-m", "tuner", "best", name, "--export", "model.safetensors"], tmp_path)
+    files = "keep_files" in (FOLDER / f"{name}.py").read_text(encoding="utf-8")  # then a folder is exported
+    exported = run(["-m", "tuner", "best", name, "--export", "kept" if files else "model.safetensors"], tmp_path)
     assert exported.returncode == 0, exported.stderr[-4000:]
-    assert (tmp_path / "model.safetensors").stat().st_size > 1000
+    assert (tmp_path / ("kept/model.safetensors" if files else "model.safetensors")).stat().st_size > 1000

@@ -52,7 +52,7 @@ REPLACED = {
 class LightningWorkload(OwnLoop):
     """Trains a LightningModule by Lightning's own Trainer, as long and at the learning rates that the study says.
 
-        LightningWorkload(module=lambda point: Net(**point), datamodule=lambda: Digits(), trainer=dict(precision=32),
+        LightningWorkload(module=lambda point: Net(point["width"]), datamodule=Digits, trainer=dict(precision=32),
                           select_by=minimize("validation/loss"))
 
     Or a subclass with methods of these names, `def module(self, point): ...`.
