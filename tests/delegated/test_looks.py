@@ -2,11 +2,14 @@
 
 import os
 import random
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
 import torch
 from support.loop_study import GENERATOR_NOT_KEPT, Looked, write_loop
+from support.loops import Plain, setup_for
 
 from tuner.delegated.first_steps import FirstSteps
 from tuner.delegated.looks import first_point, look_at, trial_at
@@ -163,3 +166,17 @@ def test_no_room_on_the_disk_pauses_before_anything_is_trained(tmp_path, monkeyp
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Full())
     with pytest.raises(Paused, match="3 checkpoints of"):
         looked.inspect(room=True)
+
+
+def test_what_lies_above_the_folder_of_a_look_is_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "of others").mkdir()
+
+    class Clears(Plain):
+        def train(self, trial):
+            shutil.rmtree(trial.folder.parent)
+            super().train(trial)
+
+    setup = setup_for(Clears(), tmp_path / "checkpoints")
+    look_at(setup, trial_at({"learning_rate": 0.01}))
+    assert [path.name for path in tmp_path.iterdir()] == ["of others"]
