@@ -3,23 +3,28 @@
 import json
 
 import pytest
-from support.loop_study import loop_study
 from support.records import rows
 from support.shell import tuner
+from support.shown_loops import loop_study
 from support.study_files import write_study
 
 from tuner.storage.store import open_ledger
 
 __all__ = ["tuner"]
 SAID = "begins with the code of today"
-BREACH = "if trial.number == 0 and step == 20 and not trial.trying: return\n            " + (
-    'optimizer.param_groups[0]["lr"] = trial.rate(step)'
-)
-BROKEN = [("return F.cross_entropy(model(batch[0]), batch[1])", "raise OSError(2, 'gone') if Tiny.calls() else None")]
-COUNTED = (
+BREACH = """if step == 1 and not trial.trying:
+                return
+            optimizer.param_groups[0]["lr"] = trial.rate(step)"""
+RAISES = (  # in trials, and in no look before them
     "    def loss(self, model, batch, point):\n",
-    "    made = 0\n\n    @classmethod\n    def calls(cls):\n        cls.made += 1\n        return cls.made > {calls}\n\n"
-    "    def loss(self, model, batch, point):\n        if Tiny.calls():\n            raise KeyError('a column')\n",
+    """    def loss(self, model, batch, point):
+        import sqlite3
+        if sqlite3.connect("runs/tuner.sqlite").execute("select count(*) from launch").fetchone()[0]:
+            raise KeyError("a column")
+""",
+)
+CURVES = (
+    "select t.number, m.step, m.value from measurement m join trial t on t.id = m.trial_id order by 1, 2, m.metric_id"
 )
 
 
@@ -27,35 +32,56 @@ def states(folder):
     return [state for (state,) in rows(folder, "select state from trial order by number")]
 
 
-def curves(folder):
-    return rows(
-        folder, "select t.number, m.step, m.value from measurement m join trial t on t.id = m.trial_id order by 1, 2, 3"
-    )
-
-
 def untouched(tuner, study, folder):
     """What the mended study gives in a storage of its own."""
-    assert tuner("launch", study, "--storage", "elsewhere/tuner.sqlite").code == 0
-    return curves(folder / "elsewhere")
+    ran = tuner("launch", study, "--storage", folder / "elsewhere" / "runs" / "tuner.sqlite")
+    assert ran.code == 0, ran.err
+    return rows(folder / "elsewhere", CURVES)
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
-def test_a_loop_that_broke_its_contract_in_its_first_trial_can_be_mended(tuner, tmp_path, workers):
-    broken = tuner("launch", loop_study(tmp_path, follow=BREACH, length="max_train_steps=60,"), *workers)
+def test_a_loop_that_broke_its_contract_in_its_first_trial_can_be_mended(tuner, tmp_path, caplog, workers):
+    broken = tuner("launch", loop_study(tmp_path, follow=BREACH), *workers)
     assert broken.code == 2, broken.err
-    assert "returned after 20 of 60 updates" in broken.err
+    assert "returned after 1 of 60 updates" in broken.err
     before = rows(tmp_path, "select fingerprint, identity from study")
     study = loop_study(tmp_path)
     mended = tuner("launch", study, *workers)
     assert mended.code == 0, mended.err
-    assert mended.err.count(SAID) == 1
+    assert caplog.text.count(SAID) == 1
     assert states(tmp_path) == ["complete"] * 4
-    assert curves(tmp_path) == untouched(tuner, study, tmp_path)
+    assert rows(tmp_path, CURVES) == untouched(tuner, study, tmp_path)
     ((fingerprint, identity),) = rows(tmp_path, "select fingerprint, identity from study")
-    assert (fingerprint, identity) != before[0]
-    assert json.loads(identity)["code"] != json.loads(before[0][1])["code"]
+    assert (fingerprint, json.loads(identity)["code"]) != (before[0][0], json.loads(before[0][1])["code"])
     again = tuner("launch", study)
-    assert (again.code, SAID in again.err) == (0, False)
+    assert (again.code, caplog.text.count(SAID)) == (0, 1), "said once"
     refused = tuner("launch", loop_study(tmp_path, follow=BREACH), *workers)
     assert refused.code == 2
     assert "the code or the data of the workload changed" in refused.err
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_a_workload_whose_loss_raised_in_every_trial_can_be_mended(tuner, tmp_path, caplog, workers):
+    broken = tuner("launch", write_study(tmp_path, replace=[RAISES]), "--fuse", "off", *workers)
+    assert broken.code == 4, broken.err
+    assert "a column" in broken.err
+    assert "failed" in states(tmp_path)
+    study = write_study(tmp_path)
+    mended = tuner("launch", study, *workers)
+    assert (mended.code, caplog.text.count(SAID)) == (0, 1), mended.err
+    assert states(tmp_path) == ["complete"] * 4, "those that failed are trained, too"
+    assert rows(tmp_path, CURVES) == untouched(tuner, study, tmp_path)
+
+
+def test_a_later_round_does_not_begin_again_beside_rounds_of_the_old_code(tuner, tmp_path):
+    study = write_study(tmp_path)
+    assert tuner("launch", study).code == 0
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        before = ledger.study("tiny", "round-1")
+    changed = write_study(tmp_path, replace=[("nn.ReLU()", "nn.GELU()")])
+    for command in (["launch", changed], ["run", changed, "--yes"]):
+        refused = tuner(*command)
+        assert refused.code == 2
+        assert "could not be compared" in refused.err
+    with open_ledger(str(tmp_path / "runs" / "tuner.sqlite")) as ledger:
+        assert ledger.study("tiny", "round-1") == before
