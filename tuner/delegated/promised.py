@@ -90,7 +90,7 @@ def know(setup: LoopSetup, measured: MeasuredPromises) -> None:
     setup.looks.measured[setup.study.augment] = measured
     if measured.weaker and measured.names not in setup.looks.told:
         setup.looks.told.add(measured.names)
-        _log.warning("%s does not promise %s", type(setup.workload).__name__, measured.weaker)
+        _log.warning("%s promises less: %s", type(setup.workload).__name__, measured.weaker)
 
 
 def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
@@ -154,9 +154,10 @@ def _why_no_prefixes(
     before = next((why[name] for name in ("deterministic", "exact_resume", "follows_schedule") if name in why), "")
     if before:
         return {"prefixes": before}
-    read = [name for name in _OF_LENGTH if name in look.read]
+    read = [f"trial.{name}" for name in _OF_LENGTH if name in look.read]
+    read += sorted(name for name in look.read if name.startswith("{"))  # a command's
     if read:
-        return {"prefixes": f"it reads trial.{read[0]}, so that its first steps may depend on the length of the trial"}
+        return {"prefixes": f"it reads {read[0]}, so that its first steps may depend on the length of the trial"}
     longer = look_at(setup, trial_at(point, number=1, length=LONGER))
     way_out = "its first steps must depend on trial.point, the seeds and trial.rate alone, not on trial.number"
     return _why_other(

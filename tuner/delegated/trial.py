@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,6 +13,7 @@ from tuner.delegated.files import Load, Save
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
+from tuner.design.words import no_such_word
 from tuner.errors import Infeasible, WorkloadError
 from tuner.training.models import shown_point
 from tuner.training.randomness import seed_global_generators
@@ -121,6 +122,11 @@ class LoopTrial:
         self._batches: dict[str, Batches] = {}
         self.fault: Exception | None = None  # the first error raised to the loop, which may have caught it
 
+    def __getattr__(self, name: str) -> NoReturn:
+        """Called for what a trial does not have: say what a word of Optuna's, Ray's or W&B's is called here."""
+        keep = "trial.keep(model=model, optimizer=optimizer) before the first step keeps and restores them"
+        raise AttributeError(no_such_word(name, "trial.report({'validation/loss': value})", keep))
+
     @contextmanager
     def _remembered(self) -> Iterator[None]:
         """An error raised within counts, even where the loop catches it. Raises it again at every later call."""
@@ -149,6 +155,11 @@ class LoopTrial:
     def planned_steps(self) -> int:
         """As `max_train_steps`, for who only hands it on: it is not noted that the loop has asked."""
         return self._max_train_steps
+
+    @property
+    def due(self) -> tuple[int, ...]:
+        """As `evaluation_steps`, for who only hands them on: it is not noted that the loop has asked."""
+        return self._listener.due
 
     @property
     def over(self) -> bool:
@@ -318,14 +329,15 @@ class LoopTrial:
         self.read.add("evaluates")
         if step >= self._max_train_steps or (self._listener.over and step >= self._trainee.step):
             with self._remembered():
+                ended = f"{min(self._trainee.step, self._max_train_steps):,}"
+                of = " updates of a first look" if self.trying else f" of {self._max_train_steps:,} updates"
                 raise WorkloadError(
                     f"the loop goes on to step {step} after the end of its trial, which was told to end after "
-                    f"{min(self._trainee.step, self._max_train_steps):,} of {self._max_train_steps:,} updates: "
-                    "for step in trial.steps()"
+                    f"{ended}{of}: for step in trial.steps()"
                 )
         return step + 1 in self._due
 
-    def report(self, metrics: Mapping[str, Any], *, step: int | None = None) -> None:
+    def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Report metrics by name, "validation/loss" and "training/error_rate": numbers, or tensors of one number.
 
         They count as measured after the update at hand, which is `step + 1` updates; or `step` updates where that is
