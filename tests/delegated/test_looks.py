@@ -163,3 +163,53 @@ def test_no_room_on_the_disk_pauses_before_anything_is_trained(tmp_path, monkeyp
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Full())
     with pytest.raises(Paused, match="3 checkpoints of"):
         looked.inspect(room=True)
+
+
+def test_the_folder_above_that_of_a_first_look_holds_nothing_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "shared"))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "of another").touch()
+    noted = "self.above = [p.name for p in trial.folder.parent.iterdir()], trial.folder.parents[1].name"
+    looked = Looked(write_loop(tmp_path, ("x, y = examples()", f"{noted}\n        x, y = examples()")))
+    look_at(looked.setup, trial_at(first_point(looked.setup)))
+    assert looked.workload.above[0] == ["files"]
+    assert looked.workload.above[1] != "shared"
+    assert [p.name for p in (tmp_path / "shared").iterdir()] == ["of another"], "nothing is left behind"
+
+
+COUNTS = ("for step in trial.steps():", "for step in range(10**9):\n            if trial.stepped(step): return")
+
+
+def test_a_loop_that_counts_by_itself_is_told_what_its_report_lacks(tmp_path):
+    looked = Looked(write_loop(tmp_path, COUNTS))
+    with pytest.raises(WorkloadError, match=r"follows trial.evaluates\(1\).*told of 1 updates.*step=2\), and calls"):
+        look_at(looked.setup, trial_at(first_point(looked.setup)))
+
+
+def test_a_loop_that_counts_from_0_where_it_is_resumed_is_told_of_trial_step(tmp_path):
+    said = ('"training/error_rate": wrong})', '"training/error_rate": wrong}, step=step + 1)')
+    looked = Looked(write_loop(tmp_path, COUNTS, said))
+    looked.inspect()
+    assert "begin to count at trial.step" in looked.loaded.measured(looked.study).why["exact_resume"]
+
+
+def test_a_name_that_the_point_lacks_is_told_with_the_line_that_read_it(tmp_path):
+    looked = Looked(write_loop(tmp_path, ('trial.point["learning_rate"], momentum', 'trial.point["lr"], momentum')))
+    with pytest.raises(
+        WorkloadError, match=r"KeyError: the point has no 'lr': it has .*learning_rate.*\.py:\d+ in train"
+    ):
+        look_at(looked.setup, trial_at(first_point(looked.setup)))
+
+
+def test_a_loop_that_exits_is_an_error_and_does_not_end_the_program(tmp_path):
+    looked = Looked(write_loop(tmp_path, ("loss.backward()", "loss.backward(); raise SystemExit(3)")))
+    with pytest.raises(WorkloadError, match=r"Loop.train failed with .*called sys.exit\(3\); it must return"):
+        look_at(looked.setup, trial_at(first_point(looked.setup)))
+
+
+def test_a_first_look_that_diverges_gives_no_advice_on_what_to_keep(tmp_path):
+    looked = Looked(write_loop(tmp_path, ('"validation/loss": validation', '"validation/loss": float("nan")')))
+    looked.inspect()
+    why = looked.loaded.measured(looked.study).why
+    assert why["exact_resume"].startswith("it diverged in its first look")
+    assert "trial.keep" not in str(why)

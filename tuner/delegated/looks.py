@@ -165,7 +165,10 @@ def look_at(
     if state is not None:
         trainee.load(state)
     with tempfile.TemporaryDirectory() as folder:
-        listener = _Trying(setup, trainee, Path(folder), due, due[-1] if until is None else until)
+        # Below a trial's folder, as in a study: what a loop does to the folder above must not reach those of others.
+        place = Path(folder, "trial", "files")
+        place.mkdir(parents=True)
+        listener = _Trying(setup, trainee, place, due, due[-1] if until is None else until)
         handle = LoopTrial(listener, trying=True)
         handle.read = _Asked(listener.heard)
         started = time.perf_counter()
@@ -195,7 +198,8 @@ def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying)
     if not listener.over:
         raise WorkloadError(
             f"{name}.train returned after {listener.trainee.step} updates of a first look, before it was told to "
-            "end; a trial trains all of its steps (A11): for step in trial.steps(); to give up a point, "
+            "end; a trial trains all of its steps (A11), without early stopping, and its best weights are kept: for "
+            "step in trial.steps(), zip(trial.steps(), trial.batches(loader)); to give up a point, "
             "trial.infeasible('why')"
         )
 

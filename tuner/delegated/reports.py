@@ -115,5 +115,6 @@ class Reports:
         """What to say of a loop that ended before its trial."""
         return (
             f"{self.name}.train returned after {step:,} of {self.study.budget.max_train_steps:,} updates; a trial "
-            "trains all of its steps (A11): for step in trial.steps(): ...; to give up a point, trial.infeasible('why')"
+            "trains all of its steps (A11), without early stopping, and its best weights are kept: for step in "
+            "trial.steps(), zip(trial.steps(), trial.batches(loader)); to give up a point, trial.infeasible('why')"
         )
