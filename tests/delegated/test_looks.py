@@ -2,11 +2,14 @@
 
 import os
 import random
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
 import torch
 from support.loop_study import GENERATOR_NOT_KEPT, Looked, write_loop
+from support.loops import Plain, setup_for
 
 from tuner.delegated.first_steps import FirstSteps
 from tuner.delegated.looks import first_point, look_at, trial_at
@@ -165,16 +168,18 @@ def test_no_room_on_the_disk_pauses_before_anything_is_trained(tmp_path, monkeyp
         looked.inspect(room=True)
 
 
-def test_the_folder_above_that_of_a_first_look_holds_nothing_of_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "shared"))
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "of another").touch()
-    noted = "self.above = [p.name for p in trial.folder.parent.iterdir()], trial.folder.parents[1].name"
-    looked = Looked(write_loop(tmp_path, ("x, y = examples()", f"{noted}\n        x, y = examples()")))
-    look_at(looked.setup, trial_at(first_point(looked.setup)))
-    assert looked.workload.above[0] == ["files"]
-    assert looked.workload.above[1] != "shared"
-    assert [p.name for p in (tmp_path / "shared").iterdir()] == ["of another"], "nothing is left behind"
+def test_what_lies_above_the_folder_of_a_look_is_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "of others").mkdir()
+
+    class Clears(Plain):
+        def train(self, trial):
+            shutil.rmtree(trial.folder.parent)
+            super().train(trial)
+
+    setup = setup_for(Clears(), tmp_path / "checkpoints")
+    look_at(setup, trial_at({"learning_rate": 0.01}))
+    assert (tmp_path / "of others").is_dir()
 
 
 COUNTS = ("for step in trial.steps():", "for step in range(10**9):\n            if trial.stepped(step): return")

@@ -98,6 +98,26 @@ class StudyComparison:
         self.refuse_other(started, today)
         return today
 
+    def begun_again(self, study: Study, started: StudyRow) -> Identity | None:
+        """The identity of today, with which a study begins of which nothing is kept; None where it stays as it began.
+
+        Its budget stays, and counts as chosen under what is declared today. Raises StudyChanged where another process
+        has just let it begin with yet another identity.
+        """
+        today = self.loaded.identity_of(study)
+        chosen = self.ledger.conclusion(self.name, BudgetRecord, started.study_id) or BudgetRecord()
+        basis = replace(chosen, basis=basis_of(self.campaign, self.loaded, study.round or 1))
+        study = replace(study, num_examples=self.loaded.num_examples)
+        row = self.ledger.begin_again(started, study, today.fingerprint, today.as_json(), basis)
+        if row.created == started.created:
+            return None
+        self.refuse_other(row, today)
+        _log.warning(
+            "the code or the data of the workload changed since %s was started, and none of its trials had trained "
+            "anything that is kept: it begins with the code of today", started.study.name,
+        )  # fmt: skip
+        return today
+
     def refuse_other(self, row: StudyRow, today: Identity) -> None:
         """Raise StudyChanged where code, arguments, data or initial weights are not those of the start of a study."""
         if self.allow_changed_code:
