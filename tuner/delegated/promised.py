@@ -102,9 +102,7 @@ def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
     why: dict[str, str] = {}
     follows = follows_schedule(setup, look)
     if not follows:
-        why["follows_schedule"] = (
-            "it never asks for the learning rate of the study: trial.rate(step), or trial.scheduler(optimizer)"
-        )
+        why["follows_schedule"] = _NEVER_ASKS if setup.workload.follows_schedule is None else _OWN_SCHEDULE
     if look.seconds > setup.looks.slow_seconds:
         words = NOT_MEASURED.format(seconds=look.seconds)
         why |= dict.fromkeys(("exact_resume", "deterministic", "prefixes"), words)
@@ -119,6 +117,8 @@ def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
     return MeasuredPromises(Promises(fusing=False, **given), why)
 
 
+_NEVER_ASKS = "it never asks for the learning rate of the study: trial.rate(step), or trial.scheduler(optimizer)"
+_OWN_SCHEDULE = "it is declared to train at learning rates of its own"
 _SEED_IT = (
     "seed what draws random numbers by trial.seed and trial.data_seed (a loader: generator=), and see "
     "torch.use_deterministic_algorithms for a GPU"
@@ -135,6 +135,8 @@ def _why_not_resumed(
     """Why a trial that is stopped and resumed may differ from one that ran through; empty where it does not."""
     if not_the_same:
         return {"exact_resume": not_the_same}
+    if max((step for step, _ in look.curve), default=0) < setup.looks.steps[-1]:
+        return {"exact_resume": "it diverged in its first look, so it was not stopped and resumed to see"}
     half = look_at(setup, trial_at(point), until=setup.looks.steps[0])
     try:
         rest = look_at(setup, trial_at(point), state=half.state)

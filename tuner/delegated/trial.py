@@ -20,6 +20,7 @@ from tuner.training.randomness import seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
+_EXITED = "the loop called sys.exit({code}); it must return, or raise an error: it is called once for each trial"
 _WORD = 2**32 - 1  # the largest seed that NumPy, Lightning, Accelerate and transformers take
 
 
@@ -119,6 +120,8 @@ class LoopTrial:
         self._rates = tuple(rates_of(trainee.trial)) if "learning_rate" in trainee.trial.point else ()
         self._due = frozenset(listener.due)
         self._in_step = self._begun = self._closed = False
+        self._stepping = False  # whether the loop says by `stepped` where it is
+        self._asked_after = 0  # the last evaluation that the loop was told is due, in updates
         self._batches: dict[str, Batches] = {}
         self.fault: Exception | None = None  # the first error raised to the loop, which may have caught it
 
@@ -288,9 +291,11 @@ class LoopTrial:
         """
         with self._remembered():
             self._begin(generators=False)
+            self._stepping = True
             before = self._trainee.step
             if updates < before:
-                raise WorkloadError(f"the loop says that {updates} updates are made, after {before}")
+                begin = ": begin to count at trial.step, where a trial that is resumed goes on" if self.resumed else ""
+                raise WorkloadError(f"the loop says that {updates} updates are made, after {before}{begin}")
             if self._listener.over and updates > before:
                 raise WorkloadError(
                     f"the loop goes on to {updates} updates after it was told to end at {before}: "
@@ -335,7 +340,10 @@ class LoopTrial:
                     f"the loop goes on to step {step} after the end of its trial, which was told to end after "
                     f"{ended}{of}: for step in trial.steps()"
                 )
-        return step + 1 in self._due
+        due = step + 1 in self._due
+        if due:
+            self._asked_after = step + 1
+        return due
 
     def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Report metrics by name, "validation/loss" and "training/error_rate": numbers, or tensors of one number.
@@ -346,6 +354,12 @@ class LoopTrial:
         """
         with self._remembered():
             made = self._trainee.step + self._in_step if step is None else step
+            if made not in self._due and step is None and self._asked_after > made and self._stepping:
+                raise WorkloadError(
+                    f"trial.report follows trial.evaluates({self._asked_after - 1}), and the trial was told of {made} "
+                    f"updates: a loop that does not use trial.steps() says which it reports of, as in "
+                    f"trial.report({{...}}, step={self._asked_after}), and calls trial.stepped then"
+                )
             self._listener.reported(made, metrics)
 
     def alive(self, reached: int = 0) -> None:
@@ -368,6 +382,8 @@ class LoopTrial:
             if self._in_step and self.fault is None and self.step + 1 == self._listener.due[-1]:
                 self._in_step = False
                 self.stepped(self.step + 1)
+        except SystemExit as error:  # would end this program, and say nothing
+            raise self.fault or RuntimeError(_EXITED.format(code=error.code)) from error
         except Exception as error:
             if self.fault is not None and error is not self.fault:
                 raise self.fault from error
