@@ -672,3 +672,27 @@ def test_nothing_of_a_trial_is_held_when_it_is_over(tmp_path):
     whole(Notes(), tmp_path)
     gc.collect()
     assert handles[0]() is None
+
+
+class NextRate(Plain):
+    """The scheduler is made before the optimizer gets a state."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def keep(self, trial, model, optimizer):
+        trial.scheduler(optimizer)
+        trial.keep(model=model, optimizer=optimizer)
+        for group in optimizer.param_groups:  # as the state of a trial with another rate from here on
+            group["lr"] = 7.0
+
+    def step(self, trial, step, model, optimizer, batch):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+        trial.infeasible("seen")
+
+
+def test_a_scheduler_sets_its_own_rate_whatever_a_state_held(tmp_path):
+    workload = NextRate()
+    train_loop(setup_for(workload, tmp_path, STUDY), MemoryRecorder(), TRIAL)
+    assert workload.seen == [rates_of(TRIAL)[0]]
