@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset
 
 from tuner import TrainerWorkload, minimize
 from tuner.delegated.looks import look_at, trial_at
+from tuner.delegated.trainee import OF_LENGTH
 from tuner.design.points import Point
 from tuner.design.prefix import rates_of
 from tuner.errors import DeclarationError, InputError, WorkloadError
@@ -322,6 +323,16 @@ def test_a_wrong_declaration_is_told_when_it_is_made(changes, said):
         made(**changes)
 
 
+def test_all_words_that_the_study_decides_are_told_at_once():
+    with pytest.raises(
+        DeclarationError, match=r"'save_steps', 'output_dir': the study keeps.*'max_steps': .*Round"
+    ) as told:
+        made(args={"save_steps": 3, "output_dir": "out", "max_steps": 3})
+    assert "length=" not in str(told.value), "no such argument of a Campaign"
+    with pytest.raises(DeclarationError, match=r"one, got TrainingArguments$"):
+        made(args=transformers.TrainingArguments(report_to=[]))
+
+
 class Ends(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **others):
         control.should_training_stop = state.global_step == 3
@@ -426,3 +437,12 @@ def test_data_that_a_function_returns_are_read_once_and_those_of_a_point_each_ti
 def test_the_schedule_of_the_arguments_is_not_that_of_the_study():
     assert made(**KINDS["its own schedule"]).follows_schedule is False
     assert made().follows_schedule is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "may_ask"),
+    [({}, False), ({"callbacks": [Alone]}, True), ({"trainer_class": type("Mine", (transformers.Trainer,), {})}, True)],
+)
+def test_parts_that_are_given_the_length_of_a_trainer_may_use_it(changes, may_ask, tmp_path):
+    look = look_at(setup_for(made(**changes), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
+    assert bool(look.read & OF_LENGTH.keys()) is may_ask

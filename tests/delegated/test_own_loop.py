@@ -711,3 +711,27 @@ def test_what_a_first_look_says_has_no_number_of_its_own(tmp_path):
     with pytest.raises(WorkloadError, match="told to end after 4 updates of a first look: for step") as raised:
         look_at(setup_for(changed(train=asks_beyond), tmp_path), trial_at(dict(TRIAL.point.values_by_name)))
     assert "1,000" not in str(raised.value)
+
+
+class NextRate(Plain):
+    """The scheduler is made before the optimizer gets a state."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def keep(self, trial, model, optimizer):
+        trial.scheduler(optimizer)
+        trial.keep(model=model, optimizer=optimizer)
+        for group in optimizer.param_groups:  # as the state of a trial with another rate from here on
+            group["lr"] = 7.0
+
+    def step(self, trial, step, model, optimizer, batch):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+        trial.infeasible("seen")
+
+
+def test_a_scheduler_sets_its_own_rate_whatever_a_state_held(tmp_path):
+    workload = NextRate()
+    train_loop(setup_for(workload, tmp_path, STUDY), MemoryRecorder(), TRIAL)
+    assert workload.seen == [rates_of(TRIAL)[0]]

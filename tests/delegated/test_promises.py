@@ -6,12 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 from support.loop_study import (
+    COUNTS_BY_ITSELF,
     GENERATOR_NOT_KEPT,
     LOOP,
     OWN_RATES,
+    PEEKS_AT_EVALUATIONS,
+    PEEKS_AT_RATES,
     READS_THE_LENGTH,
     SEEDED_BY_NUMBER,
     SEEDLESS,
+    TWO_BATCHES,
     UNSEEDED,
     Looked,
     write_loop,
@@ -36,6 +40,10 @@ BROKEN = [
     ((OWN_RATES,), {"follows_schedule", "prefixes"}, "it never asks for the learning rate of the study"),
     ((READS_THE_LENGTH,), {"prefixes"}, "it reads trial.max_train_steps"),
     ((SEEDED_BY_NUMBER,), {"prefixes"}, "a longer trial of another number began with another curve"),
+    ((PEEKS_AT_EVALUATIONS,), {"prefixes"}, "asks trial.evaluates of a later step"),
+    ((PEEKS_AT_RATES,), {"prefixes"}, "trial.rate of later steps"),
+    (TWO_BATCHES, {"exact_resume", "prefixes"}, "stopped and resumed it gave another curve"),
+    (COUNTS_BY_ITSELF, {"exact_resume", "prefixes"}, "stopped and resumed it gave another curve"),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tuner.delegated.command_lines import HeldReports, SaidLine, said_by
 from tuner.delegated.command_process import Ended, OutputLog, RunningProgram
 from tuner.errors import AttemptLost, Paused, WorkloadError
-from tuner.shown import one_line, quoted
+from tuner.shown import one_line
 from tuner.signals import SHUTDOWN, soon
 
 POLL_SECONDS = 0.2
@@ -174,7 +174,7 @@ class CommandRun:
     def __init__(self, trial: Any, program: str, saved: SavedFiles, *, resumable: bool) -> None:
         self.trial, self.program, self.saved = trial, program, saved
         self.resumable = resumable
-        setup = trial.setup
+        setup = trial.behind().setup
         self.stop = setup.stop
         self.stall = setup.stall_seconds
         study = setup.study
@@ -193,7 +193,7 @@ class CommandRun:
         Raises ProgramFailed, Infeasible, WorkloadError, AttemptLost and Paused, when nothing of the program runs any
         more.
         """
-        log = OutputLog(self.trial.folder)
+        log = OutputLog(self.trial.folder, stays=not self.trial.trying)
         process = RunningProgram(words, self.saved.work, environment, metrics, log)
         try:
             self._follow(process, always=metrics is not None)
@@ -295,10 +295,11 @@ class CommandRun:
         if ended.missing or ended.code or ended.signal:
             raise ProgramFailed(text)
         missing = self.held.first_missing(self.held.last + 1)
+        line = json.dumps({"step": missing, self.held.wanted[0]: 0.3})
         raise WorkloadError(
             f"{self.program} ended with exit code 0 and reported nothing after {missing} updates, where an evaluation "
             f"is due: it has to train {self.held.last} updates ({{max_train_steps}}) and to report after each of "
-            f'{{evaluation_steps}} with a line {{"step": {missing}, {quoted(self.held.wanted[0])}: 0.3}}; {log.said}'
+            f"{{evaluation_steps}} with a line {line}; {log.said}"
         )
 
 
@@ -307,7 +308,7 @@ def environment_for(trial: Any, own: Mapping[str, str]) -> dict[str, str]:
     found = dict(os.environ)
     if sys.prefix != sys.base_prefix:  # programs of the environment that tuner runs in come first, as when activated
         found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", os.defpath)])
-    found |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(trial.setup.threads)}
+    found |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(trial.behind().setup.threads)}
     found["CUDA_VISIBLE_DEVICES"] = _visible(trial.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
     return found | dict(own)
 

@@ -11,7 +11,8 @@ from tuner.errors import WorkloadError
 
 SPLITS = ("training", "validation")
 ALL_STEPS = (
-    "trains all of its steps (A11): for step in trial.steps(): ...; where its data ended (zip with a loader ends with "
+    "trains all of its steps (A11), without early stopping, and its best weights are kept: for step in trial.steps(): "
+    "...; where its data ended (zip with a loader ends with "
     "it), trial.batches(loader) begins them again: zip(trial.steps(), trial.batches(loader)); to give up a "
     "point, trial.infeasible('why')"
 )

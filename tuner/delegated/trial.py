@@ -20,6 +20,7 @@ from tuner.training.randomness import seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
+_EXITED = "the loop called sys.exit({code}); it must return, or raise an error: it is called once for each trial"
 _WORD = 2**32 - 1  # the largest seed that NumPy, Lightning, Accelerate and transformers take
 
 
@@ -41,6 +42,14 @@ class StudySchedule(LRScheduler):
         for group, value in zip(optimizer.param_groups, begin, strict=True):
             group[_INITIAL] = value
         super().__init__(optimizer, last_epoch=first - 1 if first else -1)
+
+    def set_now(self) -> None:
+        """Set the rate of the next update, where a state that was loaded meanwhile holds that of another trial."""
+        for group, now in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(now)
+            else:
+                group["lr"] = now
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of each group for the next update."""
@@ -104,9 +113,7 @@ class LoopTrial:
     def __init__(self, listener: Listening, *, trying: bool = False) -> None:
         trainee, setup = listener.trainee, listener.trainee.setup
         self._listener, self._trainee = listener, trainee
-        self.setup = setup  # what all trials of the study share; for the adapters of this package
-        self.declared = trainee.trial
-        self.read: set[str] = set()  # what the loop asked for
+        self.read = trainee.asked  # what the loop asked for, also before it was resumed
         self.trying = trying
         self.number = trainee.trial.number
         self.seed = trainee.trial.seed & _WORD
@@ -119,7 +126,10 @@ class LoopTrial:
         self._rates = tuple(rates_of(trainee.trial)) if "learning_rate" in trainee.trial.point else ()
         self._due = frozenset(listener.due)
         self._in_step = self._begun = self._closed = False
+        self._stepping = False  # whether the loop says by `stepped` where it is
+        self._asked_after = 0  # the last evaluation that the loop was told is due, in updates
         self._batches: dict[str, Batches] = {}
+        self._schedulers: list[StudySchedule] = []
         self.fault: Exception | None = None  # the first error raised to the loop, which may have caught it
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -150,16 +160,6 @@ class LoopTrial:
         """The updates of the whole trial."""
         self.read.add("max_train_steps")
         return self._max_train_steps
-
-    @property
-    def planned_steps(self) -> int:
-        """As `max_train_steps`, for who only hands it on: it is not noted that the loop has asked."""
-        return self._max_train_steps
-
-    @property
-    def due(self) -> tuple[int, ...]:
-        """As `evaluation_steps`, for who only hands them on: it is not noted that the loop has asked."""
-        return self._listener.due
 
     @property
     def over(self) -> bool:
@@ -271,6 +271,8 @@ class LoopTrial:
             )
         self._begun = True
         self._trainee.kept.begin(generators=generators)
+        for scheduler in self._schedulers:
+            scheduler.set_now()
         self._trainee.files.begin(resumed=self.resumed)
 
     def restore_generators(self) -> None:
@@ -288,9 +290,11 @@ class LoopTrial:
         """
         with self._remembered():
             self._begin(generators=False)
+            self._stepping = True
             before = self._trainee.step
             if updates < before:
-                raise WorkloadError(f"the loop says that {updates} updates are made, after {before}")
+                begin = ": begin to count at trial.step, where a trial that is resumed goes on" if self.resumed else ""
+                raise WorkloadError(f"the loop says that {updates} updates are made, after {before}{begin}")
             if self._listener.over and updates > before:
                 raise WorkloadError(
                     f"the loop goes on to {updates} updates after it was told to end at {before}: "
@@ -301,7 +305,7 @@ class LoopTrial:
 
     def rate(self, step: int) -> float:
         """The learning rate of an update, as the study's schedule has it. Raises WorkloadError without a rate."""
-        self.read.add("rate")
+        self.read.add("rate" if step <= self._trainee.step + 1 else "rates ahead")
         rates = self._rates
         if 0 <= step < len(rates):
             return rates[step]
@@ -319,14 +323,16 @@ class LoopTrial:
         """
         self.rate(0)  # raises where there is none
         with self._remembered():
-            return StudySchedule(optimizer, self.rate, float(self.point["learning_rate"]), self.step)
+            made = StudySchedule(optimizer, self.rate, float(self.point["learning_rate"]), self.step)
+        self._schedulers.append(made)
+        return made
 
     def evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after update `step` (counted from 0).
 
         Raises WorkloadError for a step beyond the end of the trial, or after it was told to end.
         """
-        self.read.add("evaluates")
+        self.read.add("evaluates" if step <= self._trainee.step else "evaluation_steps")
         if step >= self._max_train_steps or (self._listener.over and step >= self._trainee.step):
             with self._remembered():
                 ended = f"{min(self._trainee.step, self._max_train_steps):,}"
@@ -335,7 +341,10 @@ class LoopTrial:
                     f"the loop goes on to step {step} after the end of its trial, which was told to end after "
                     f"{ended}{of}: for step in trial.steps()"
                 )
-        return step + 1 in self._due
+        due = step + 1 in self._due
+        if due:
+            self._asked_after = step + 1
+        return due
 
     def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Report metrics by name, "validation/loss" and "training/error_rate": numbers, or tensors of one number.
@@ -346,6 +355,12 @@ class LoopTrial:
         """
         with self._remembered():
             made = self._trainee.step + self._in_step if step is None else step
+            if made not in self._due and step is None and self._asked_after > made and self._stepping:
+                raise WorkloadError(
+                    f"trial.report follows trial.evaluates({self._asked_after - 1}), and the trial was told of {made} "
+                    f"updates: a loop that does not use trial.steps() says which it reports of, as in "
+                    f"trial.report({{...}}, step={self._asked_after}), and calls trial.stepped then"
+                )
             self._listener.reported(made, metrics)
 
     def alive(self, reached: int = 0) -> None:
@@ -356,6 +371,14 @@ class LoopTrial:
         """End the trial because of its point, which is then no failure of the program. Raises Infeasible."""
         with self._remembered():
             raise Infeasible(why)
+
+    def behind(self) -> LoopTrainee:
+        """For the adapters of this package, which hand on what they find there: that is not noted as asked for."""
+        return self._trainee
+
+    def due_behind(self) -> tuple[int, ...]:
+        """As `evaluation_steps`, for the adapters of this package: it is not noted that the loop has asked."""
+        return self._listener.due
 
     def train_with(self, setup: LoopSetup) -> None:
         """Seed the generators, let the loop of the workload train, and raise what it was told and has caught.
@@ -368,6 +391,8 @@ class LoopTrial:
             if self._in_step and self.fault is None and self.step + 1 == self._listener.due[-1]:
                 self._in_step = False
                 self.stepped(self.step + 1)
+        except SystemExit as error:  # would end this program, and say nothing
+            raise self.fault or RuntimeError(_EXITED.format(code=error.code)) from error
         except Exception as error:
             if self.fault is not None and error is not self.fault:
                 raise self.fault from error
