@@ -438,3 +438,12 @@ def test_all_options_and_callbacks_that_are_refused_are_told_at_once():
         workload_of(trainer={"max_epochs": 3, "devices": 2})
     with pytest.raises(DeclarationError, match=r"EarlyStopping is refused.*ModelCheckpoint is refused.*leave them out"):
         workload_of(trainer={"callbacks": [EarlyStopping("val_loss"), ModelCheckpoint()]})
+
+
+def test_callbacks_that_are_none_and_misspelt_arguments_are_told():
+    with pytest.raises(DeclarationError, match=r"the callback EarlyStopping is refused"):
+        workload_of(trainer={"callbacks": [EarlyStopping]})
+    with pytest.raises(DeclarationError, match=r"are objects of Lightning's Callback, got 'early'"):
+        workload_of(trainer={"callbacks": "early"})
+    with pytest.raises(DeclarationError, match=r"no argument 'select'.*did you mean 'select_by'"):
+        workload_of(select=1)
