@@ -332,6 +332,20 @@ def test_all_words_that_the_study_decides_are_told_at_once():
         made(args=transformers.TrainingArguments(report_to=[]))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_dataset": lambda: None}, "the function train_dataset returned None"),
+        ({"eval_dataset": lambda: None}, "the function eval_dataset returned None"),
+        ({"train_dataset": []}, "train_dataset has no examples"),
+        ({"eval_dataset": {"validation": []}}, "eval_dataset has no examples"),
+    ],
+)
+def test_data_that_is_not_there_is_told(changes, said, tmp_path):
+    with pytest.raises(WorkloadError, match=said):
+        look_at(setup_for(of_classes(**changes), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
+
+
 class Ends(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **others):
         control.should_training_stop = state.global_step == 3
