@@ -312,6 +312,7 @@ def test_arguments_that_regularize_are_off_in_a_sweep(tmp_path):
         ({"model_init": torch.nn.Linear(1, 1)}, "takes a function that returns a fresh model"),
         ({"train_dataset": None}, "needs train_dataset="),
         ({"data_colator": padded}, "takes no 'data_colator'; did you mean 'data_collator'"),
+        ({"tokenizer": 1}, "takes no 'tokenizer'; did you mean 'processing_class'"),
     ],
 )
 def test_a_wrong_declaration_is_told_when_it_is_made(changes, said):
