@@ -313,6 +313,7 @@ def test_arguments_that_regularize_are_off_in_a_sweep(tmp_path):
         ({"model_init": torch.nn.Linear(1, 1)}, "takes a function that returns a fresh model"),
         ({"train_dataset": None}, "needs train_dataset="),
         ({"data_colator": padded}, "takes no 'data_colator'; did you mean 'data_collator'"),
+        ({"tokenizer": 1}, "takes no 'tokenizer'; did you mean 'processing_class'"),
     ],
 )
 def test_a_wrong_declaration_is_told_when_it_is_made(changes, said):
@@ -331,6 +332,20 @@ def test_all_words_that_the_study_decides_are_told_at_once():
     assert "length=" not in str(told.value), "no such argument of a Campaign"
     with pytest.raises(DeclarationError, match=r"one, got TrainingArguments$"):
         made(args=transformers.TrainingArguments(report_to=[]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_dataset": lambda: None}, "the function train_dataset returned None"),
+        ({"eval_dataset": lambda: None}, "the function eval_dataset returned None"),
+        ({"train_dataset": []}, "train_dataset has no examples"),
+        ({"eval_dataset": {"validation": []}}, "eval_dataset has no examples"),
+    ],
+)
+def test_data_that_is_not_there_is_told(changes, said, tmp_path):
+    with pytest.raises(WorkloadError, match=said):
+        look_at(setup_for(of_classes(**changes), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
 
 
 class Ends(transformers.TrainerCallback):

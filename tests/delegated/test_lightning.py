@@ -458,3 +458,12 @@ class AsksAtTheStart(Net):
 def test_a_module_that_asks_its_trainer_for_the_length_is_seen(kind, asked, tmp_path):
     look = look_at(setup_for(workload_of(kind), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
     assert bool(look.read & OF_LENGTH.keys()) is asked
+
+
+def test_callbacks_that_are_none_and_misspelt_arguments_are_told():
+    with pytest.raises(DeclarationError, match=r"the callback EarlyStopping is refused"):
+        workload_of(trainer={"callbacks": [EarlyStopping]})
+    with pytest.raises(DeclarationError, match=r"are objects of Lightning's Callback, got 'early'"):
+        workload_of(trainer={"callbacks": "early"})
+    with pytest.raises(DeclarationError, match=r"no argument 'select'.*did you mean 'select_by'"):
+        workload_of(select=1)

@@ -208,7 +208,9 @@ def test_a_name_that_the_point_lacks_is_told_with_the_line_that_read_it(tmp_path
 
 def test_a_loop_that_exits_is_an_error_and_does_not_end_the_program(tmp_path):
     looked = Looked(write_loop(tmp_path, ("loss.backward()", "loss.backward(); raise SystemExit(3)")))
-    with pytest.raises(WorkloadError, match=r"Loop.train failed with .*called sys.exit\(3\); it must return"):
+    with pytest.raises(
+        WorkloadError, match=r"Loop.train failed with .*called sys.exit\(3\); it must.*\.py:\d+ in train\)"
+    ):
         look_at(looked.setup, trial_at(first_point(looked.setup)))
 
 

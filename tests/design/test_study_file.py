@@ -81,3 +81,12 @@ def test_a_study_inside_a_package_says_how_to_import_it(tmp_path, line, advice):
     with pytest.raises(DeclarationError, match="does not run") as told:
         load_campaign(study)
     assert advice.format(tmp_path.resolve()) in str(told.value)
+
+
+@pytest.mark.parametrize("package", ["lightning", "transformers", "accelerate"])
+def test_a_study_that_imports_a_framework_which_is_not_installed_names_the_extra(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)  # as Python says that it is not to be found
+    study = tmp_path / "study.py"
+    study.write_text(f"import {package}.inner")
+    with pytest.raises(DeclarationError, match=rf"ModuleNotFoundError.*: pip install 'tuner\[{package}\]'$"):
+        load_campaign(study)

@@ -16,7 +16,7 @@ from tuner.rounds.plan import planned_trials
 
 __all__ = ["tuner"]
 PAGE = (Path(__file__).parents[2] / "docs/how-to/own-loop.md").read_text(encoding="utf-8")
-SCRIPT, STUDY, CAREFUL = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SCRIPT, STUDY, EPOCHS, CAREFUL = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_ten_lines_make_the_script_a_study():
@@ -56,6 +56,19 @@ def test_the_careful_loop_goes_on_with_the_same_bits(tmp_path):
         found.append(recorder.measurements)
     assert found[0] == found[1]
     assert torch.tensor([float.fromhex(value) for value in found[0].values()]).isfinite().all()
+
+
+def test_the_loop_over_epochs_is_evaluated_everywhere_and_goes_on_where_it_was(tmp_path):
+    known: dict = {}
+    exec(EPOCHS, known)
+    study = tiny_study(batch_size=0, optimizer=None, fitted_when=None)
+    trial, recorder = planned_trials(study)[0], MemoryRecorder()
+    for question in (3, 9):
+        train_loop(setup_for(known["Epochs"](), tmp_path, study, stop=StopAt(question)), recorder, trial)
+    assert 0 < len(recorder.measurements) < len(study.budget.evaluation_steps)
+    last = train_loop(setup_for(known["Epochs"](), tmp_path, study), recorder, trial)
+    assert last.state is State.COMPLETE, last.reason
+    assert len(recorder.measurements) == len(study.budget.evaluation_steps)
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`trial\.(\w+)", PAGE))))

@@ -156,6 +156,7 @@ class TrainerWorkload(OwnLoop):
         for name in parts:
             if name not in known:
                 near = get_close_matches(name, [*known, "model_init", "args", "train_dataset", "eval_dataset"], n=1)
+                near = ["processing_class"] if name == "tokenizer" else near  # as Trainer itself calls it now
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise DeclarationError(f"TrainerWorkload takes no {name!r}{hint}")
         if not callable(model_init) or hasattr(model_init, "state_dict"):

@@ -10,7 +10,7 @@ import inspect
 import logging
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class Making:
         trainer = kind(
             model=self._model(),
             args=arguments,
-            train_dataset=self._data("train_dataset"),
+            train_dataset=self._not_empty("train_dataset", self._data("train_dataset")),
             eval_dataset=self._splits(),
             callbacks=callbacks,
             **{name: part for name, part in parts.items() if part is not None},
@@ -156,7 +156,17 @@ class Making:
                 f'{{"validation": ..., "training": ...}}, got a dict of {", ".join(map(repr, found))}; the test split '
                 "never selects anything (D31)"
             )
+        for one in found.values() if isinstance(found, dict) else [found]:
+            self._not_empty("eval_dataset", one)
         return found
+
+    def _not_empty(self, name: str, dataset: Any) -> Any:
+        """The dataset; WorkloadError where there is none, or no example in it."""
+        if dataset is None:
+            raise WorkloadError(f"{self.name}(...): the function {name} returned None; it must return the dataset")
+        if isinstance(dataset, Sized) and not len(dataset):
+            raise WorkloadError(f"{self.name}(...): {name} has no examples; is it loaded, or filtered, as you meant?")
+        return dataset
 
     def _arguments(self) -> transformers.TrainingArguments:
         kind = self.workload.parts.get("arguments_class", transformers.TrainingArguments)

@@ -5,6 +5,7 @@ Lightning is imported when a trial is trained, not when a study file is read.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +18,7 @@ from tuner.shown import quoted
 PACKAGES = ("lightning", "pytorch_lightning")  # two names of one code
 MAKERS = ("module", "datamodule", "train_dataloaders", "val_dataloaders", "trainer")
 SCHEDULES = ("study", "module")
+_OTHERS = ("select_by", "fitted_when", "batch_size", "evaluated", "schedule")
 SPLITS = ("validation", "training")
 ASKED = ("regularization_off", "trial")  # what a maker is given where it has a parameter of that name
 # Options that the study decides, and what to do instead of giving them.
@@ -152,7 +154,11 @@ def _check_declared(workload: LightningWorkload) -> None:
         raise DeclarationError(f"{name} needs Lightning, which is not installed: pip install 'tuner[lightning]'")
     unknown = [one for one in workload.made_by if one not in MAKERS]
     if unknown:
-        raise DeclarationError(f"{name} knows no argument {unknown[0]!r}; it has {', '.join(MAKERS)}")
+        near = get_close_matches(unknown[0], [*MAKERS, *_OTHERS], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DeclarationError(
+            f"{name} knows no argument {unknown[0]!r}; it has {', '.join([*MAKERS, *_OTHERS])}{hint}"
+        )
     if workload.maker("module") is None:
         raise DeclarationError(
             f"{name} needs a function that makes the LightningModule of a trial: module=lambda point: Net(**point)"
@@ -207,9 +213,15 @@ def check_callbacks(name: str, callbacks: Sequence[Any], kind: type[Exception]) 
     """Raise `kind` for callbacks of Lightning's that decide what the study decides."""
     refused: dict[str, str] = {}
     for callback in callbacks:
-        known = next((one.__name__ for one in type(callback).__mro__ if one.__name__ in REPLACED), None)
+        made = callback if isinstance(callback, type) else type(callback)
+        known = next((one.__name__ for one in made.__mro__ if one.__name__ in REPLACED), None)
         if known is not None:
-            refused[type(callback).__name__] = REPLACED[known]
+            refused[made.__name__] = REPLACED[known]
+        elif made is callback or not hasattr(callback, "on_train_start"):
+            told = made.__name__ if made is callback else quoted(callback)
+            raise kind(
+                f"{name}: callbacks of trainer are objects of Lightning's Callback, got {told}: callbacks=[One()]"
+            )
     if refused:
         told = "; ".join(f"the callback {one} is refused: {why}" for one, why in refused.items())
         raise kind(f"{name}: {told}; leave {'it' if len(refused) == 1 else 'them'} out")

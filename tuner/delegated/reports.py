@@ -115,7 +115,7 @@ class Reports:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise WorkloadError(
             f"{self.name}.{reader} reads {wanted!r}, and {self.name}.train reports "
-            f"{', '.join(map(repr, sorted(self.reported)))}{hint}"
+            f"{', '.join(map(repr, sorted(self.reported))) or 'nothing'}{hint}"
         )
 
     def returned_early(self, step: int) -> str:

@@ -392,7 +392,8 @@ class LoopTrial:
                 self._in_step = False
                 self.stepped(self.step + 1)
         except SystemExit as error:  # would end this program, and say nothing
-            raise self.fault or RuntimeError(_EXITED.format(code=error.code)) from error
+            exited = RuntimeError(_EXITED.format(code=error.code)).with_traceback(error.__traceback__)
+            raise self.fault or exited from error
         except Exception as error:
             if self.fault is not None and error is not self.fault:
                 raise self.fault from error

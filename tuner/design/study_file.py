@@ -9,6 +9,13 @@ from tuner.errors import DeclarationError, TunerError
 from tuner.sources.places import kind_of
 from tuner.sources.running import Seen, loaded
 
+# Packages of frameworks that train, by the extra that installs them.
+_EXTRAS = {
+    "lightning": "lightning",
+    "pytorch_lightning": "lightning",
+    "transformers": "transformers",
+    "accelerate": "accelerate",
+}
 _loaded: dict[Path, Seen] = {}
 _brought: dict[str, list[str]] = {}  # by a study's folder, the modules of own code that its study file imported
 
@@ -71,7 +78,10 @@ def _way_out(path: Path, error: Exception) -> str:
     top = (getattr(error, "name", None) or "").partition(".")[0]
     above = (each for each in path.resolve().parents if top and (each / top).is_dir())
     folder = next(above, None) if isinstance(error, ModuleNotFoundError) else None
-    return f"; it lies in {folder}, which is not on the path: set PYTHONPATH={folder}" if folder else ""
+    if folder:
+        return f"; it lies in {folder}, which is not on the path: set PYTHONPATH={folder}"
+    extra = _EXTRAS.get(top, "") if isinstance(error, ModuleNotFoundError) else ""
+    return f": pip install 'tuner[{extra}]'" if extra else ""
 
 
 def _is_own(name: str) -> bool:
