@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset
 
 from tuner import TrainerWorkload, minimize
 from tuner.delegated.looks import look_at, trial_at
+from tuner.delegated.trainee import OF_LENGTH
 from tuner.design.points import Point
 from tuner.design.prefix import rates_of
 from tuner.errors import DeclarationError, InputError, WorkloadError
@@ -451,3 +452,12 @@ def test_data_that_a_function_returns_are_read_once_and_those_of_a_point_each_ti
 def test_the_schedule_of_the_arguments_is_not_that_of_the_study():
     assert made(**KINDS["its own schedule"]).follows_schedule is False
     assert made().follows_schedule is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "may_ask"),
+    [({}, False), ({"callbacks": [Alone]}, True), ({"trainer_class": type("Mine", (transformers.Trainer,), {})}, True)],
+)
+def test_parts_that_are_given_the_length_of_a_trainer_may_use_it(changes, may_ask, tmp_path):
+    look = look_at(setup_for(made(**changes), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
+    assert bool(look.read & OF_LENGTH.keys()) is may_ask

@@ -30,6 +30,8 @@ from torch import nn
 
 from tuner import LightningWorkload, minimize
 from tuner.delegated.lightning_data import trained_name, validated_name
+from tuner.delegated.looks import look_at, trial_at
+from tuner.delegated.trainee import OF_LENGTH
 from tuner.design.prefix import rates_of
 from tuner.errors import DeclarationError, Infeasible, WorkloadError
 from tuner.records import State
@@ -447,3 +449,21 @@ def test_callbacks_that_are_none_and_misspelt_arguments_are_told():
         workload_of(trainer={"callbacks": "early"})
     with pytest.raises(DeclarationError, match=r"no argument 'select'.*did you mean 'select_by'"):
         workload_of(select=1)
+
+
+class AsksInAStep(Net):
+    def training_step(self, batch, batch_idx):
+        scale = 1.0 if self.global_step < 0.5 * self.trainer.max_steps else 0.5
+        return scale * super().training_step(batch, batch_idx)
+
+
+class AsksAtTheStart(Net):
+    def configure_optimizers(self):
+        self.half = self.trainer.estimated_stepping_batches // 2
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize(("kind", "asked"), [(Net, False), (AsksInAStep, True), (AsksAtTheStart, True)])
+def test_a_module_that_asks_its_trainer_for_the_length_is_seen(kind, asked, tmp_path):
+    look = look_at(setup_for(workload_of(kind), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
+    assert bool(look.read & OF_LENGTH.keys()) is asked

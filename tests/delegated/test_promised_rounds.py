@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.loop_study import GENERATOR_NOT_KEPT, READS_THE_LENGTH, SEEDLESS, write_loop
+from support.loop_study import ASKS_LATE, GENERATOR_NOT_KEPT, READS_THE_LENGTH, SEEDLESS, write_loop
 from support.shell import tuner
 
 __all__ = ["tuner"]
@@ -46,7 +46,7 @@ def test_without_the_promise_each_length_is_trained_from_its_first_step_and_pric
     made = tuner("budget-curve", "loop.py", *LENGTHS)
     assert made.code in (0, 3), made.err
     assert "280 steps trained; each length was trained from its first step" in made.out + made.err
-    assert "does not promise" in caplog.text
+    assert "promises less" in caplog.text
 
 
 def test_a_longer_round_goes_on_from_trunks_only_where_that_is_promised(tuner, tmp_path):
@@ -60,6 +60,15 @@ def test_a_longer_round_goes_on_from_trunks_only_where_that_is_promised(tuner, t
     assert tuner("launch", changed).code == 0
     assert tuner("launch", changed, "--round", 2).code == 0
     assert {row["inherited"] for row in trials(tuner, "other", 2)} == {0}
+
+
+def test_a_loop_that_asks_for_its_length_after_the_first_looks_passes_nothing_on(tuner, tmp_path):
+    write_loop(tmp_path, *ASKS_LATE)
+    assert tuner("launch", "loop.py").code == 0
+    assert tuner("launch", "loop.py", "--round", 2).code == 0
+    assert {row["inherited"] for row in trials(tuner, "loop", 2)} == {0}
+    replayed = tuner("replay", "loop.py", "--round", 2, "--trial", 0)
+    assert (replayed.code, "0 differ" in replayed.out) == (0, True)
 
 
 def test_copies_are_no_replicates(tuner, tmp_path):

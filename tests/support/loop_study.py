@@ -64,6 +64,26 @@ GENERATOR_NOT_KEPT = (", draws=draws)", ")")
 OWN_RATES = ("trial.rate(step)", 'trial.point["learning_rate"]')
 READS_THE_LENGTH = ("for step in trial.steps():", "print(trial.max_train_steps)\n        for step in trial.steps():")
 SEEDED_BY_NUMBER = ("manual_seed(trial.data_seed)", "manual_seed(trial.number)")
+PEEKS_AT_EVALUATIONS = ("model.train()", "model.train()\n            trial.evaluates(step + 1)")
+PEEKS_AT_RATES = ("model.train()", "model.train()\n            trial.rate(step + 2)")
+# A pass of two batches: begun again by a trial that is resumed, whatever was used of it.
+TWO_BATCHES = (
+    (
+        "draws = torch.Generator()",
+        "passes = iter([torch.arange(8), torch.arange(8, 50)] * 999)\n        draws = torch.Generator()",
+    ),
+    ("torch.randint(50, (8,), generator=draws)", "next(passes)"),
+)
+# What is left of an earlier trial of the same process, where another process has nothing.
+COUNTS_BY_ITSELF = (
+    ("x, y = examples()", "x, y = examples()\n        self.count = getattr(self, 'count', 0) if trial.resumed else 0"),
+    ("rows = torch", "self.count += 1\n            rows = self.count + 0 * torch"),
+)
+# First looks are over when it asks how long it is.
+ASKS_LATE = (
+    ("model.train()", "model.train()\n            late = step > 10 and step > trial.max_train_steps // 2"),
+    ("generator=draws)", "generator=draws) // (2 if late else 1)"),
+)
 SEEDLESS = (
     "draws = torch.Generator().manual_seed(trial.data_seed)",
     """draws = torch.Generator().manual_seed(7)

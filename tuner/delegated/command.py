@@ -17,6 +17,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError, InputError, WorkloadError
 from tuner.shown import quoted
 
+_OF_LENGTH = ("max_train_steps", "evaluate_every", "evaluation_steps", "rates")  # differ with the length of a trial
 OURS = {
     "max_train_steps": "the updates of the trial",
     "evaluate_every": "updates between two evaluations",
@@ -102,7 +103,7 @@ class Command(OwnLoop):
 
     def train(self, trial: Any) -> None:
         """Run the program for one trial."""
-        study_file = trial.setup.study_file
+        study_file = trial.behind().setup.study_file
         folder = study_file.resolve().parent if study_file else Path.cwd()
         place = trial.folder.resolve()
         if trial.regularization_off and "regularization_off" not in self.used:
@@ -149,17 +150,19 @@ class Given:
         trial = self.trial
         if name in OURS:
             return self._of_ours(name)
-        if name not in trial.point and name not in trial.declared.point:
+        if name not in trial.point and name not in trial.behind().trial.point:
             known = sorted({*trial.point, *OURS})
             raise WorkloadError(
                 f"the command has {{{name}}}, which is no hyperparameter and nothing of the trial; there are "
                 f"{', '.join(known)}; a brace of the program's own is written {{{{"
             )
-        value = trial.point[name] if name in trial.point else trial.declared.point[name]
+        value = trial.point[name] if name in trial.point else trial.behind().trial.point[name]
         return _text(name, value)
 
     def _of_ours(self, name: str) -> str:
-        trial, due = self.trial, self.trial.evaluation_steps
+        trial, due = self.trial, self.trial.due_behind()
+        if name in _OF_LENGTH:
+            trial.read.add(f"{{{name}}}")
         if name == "checkpoint":
             return str(self.place / "checkpoint")
         if name == "folder":
@@ -172,7 +175,7 @@ class Given:
             return self._rates(due[-1])
         if name == "evaluate_every":
             return str(self._every(due))
-        warmup = trial.declared.point.whole("warmup_steps", trial.setup.study.warmup_steps)
+        warmup = trial.behind().trial.point.whole("warmup_steps", trial.behind().setup.study.warmup_steps)
         texts = {
             "max_train_steps": due[-1],
             "evaluation_steps": ",".join(map(str, due)),
@@ -192,7 +195,7 @@ class Given:
 
     def _every(self, due: tuple[int, ...]) -> int:
         """The distance of evaluations. Raises WorkloadError where there is not one distance for all."""
-        budget = self.trial.setup.study.budget
+        budget = self.trial.behind().setup.study.budget
         if budget.early and "evaluation_steps" not in self.used:
             raise WorkloadError(
                 "the study lengthens a shorter one, so its evaluations are not at one distance, and the command has "

@@ -174,7 +174,7 @@ class CommandRun:
     def __init__(self, trial: Any, program: str, saved: SavedFiles, *, resumable: bool) -> None:
         self.trial, self.program, self.saved = trial, program, saved
         self.resumable = resumable
-        setup = trial.setup
+        setup = trial.behind().setup
         self.stop = setup.stop
         self.stall = setup.stall_seconds
         study = setup.study
@@ -308,7 +308,7 @@ def environment_for(trial: Any, own: Mapping[str, str]) -> dict[str, str]:
     found = dict(os.environ)
     if sys.prefix != sys.base_prefix:  # programs of the environment that tuner runs in come first, as when activated
         found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", os.defpath)])
-    found |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(trial.setup.threads)}
+    found |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(trial.behind().setup.threads)}
     found["CUDA_VISIBLE_DEVICES"] = _visible(trial.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
     return found | dict(own)
 

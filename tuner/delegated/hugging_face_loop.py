@@ -50,8 +50,8 @@ def train(workload: TrainerWorkload, trial: LoopTrial) -> None:
         trainer.train(resume_from_checkpoint=resumed_from)
     if not trainer.over:
         raise WorkloadError(
-            f"the Trainer ended after {trainer.state.global_step:,} of {trial.planned_steps:,} updates, and a trial "
-            "trains all of its steps (A11): a callback stopped it, or train_dataset gave no batch"
+            f"the Trainer ended after {trainer.state.global_step:,} of {trial.behind().planned_steps:,} updates, and a "
+            "trial trains all of its steps (A11): a callback stopped it, or train_dataset gave no batch"
         )
 
 
@@ -94,6 +94,8 @@ class Making:
         kind = self._kind(parts.pop("trainer_class", transformers.Trainer))
         transformers.set_seed(arguments.seed)  # as Trainer does before it calls a model_init of its own
         callbacks = [*(parts.pop("callbacks", None) or [])]
+        if callbacks or kind is not StudiedTrainer:
+            self.trial.read.add("max_steps")  # they are given it, and nobody sees whether they read it
         _refuse_early_stopping(callbacks)
         trainer = kind(
             model=self._model(),
@@ -228,7 +230,7 @@ class Making:
         trial, on_cpu = self.trial, self.trial.device.type == "cpu"
         return {
             "output_dir": str(trial.folder),
-            "max_steps": trial.planned_steps,
+            "max_steps": trial.behind().planned_steps,
             "seed": trial.seed % _MOST_SEED,
             "data_seed": trial.data_seed % _MOST_SEED,
             "eval_strategy": "no",

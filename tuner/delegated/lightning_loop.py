@@ -17,7 +17,7 @@ import torch
 
 from tuner.delegated.kept import Weighted
 from tuner.delegated.lightning import MAKERS, LightningWorkload, check_callbacks, check_options
-from tuner.delegated.lightning_data import Feed, Logged, draws_random_numbers
+from tuner.delegated.lightning_data import Feed, Logged, draws_random_numbers, noting_trainer
 from tuner.delegated.trial import LoopTrial
 from tuner.errors import WorkloadError
 from tuner.training.best import copied
@@ -137,7 +137,7 @@ class LightningSession:
         options = self._options()
         automatic = self.module.automatic_optimization
         ours = {
-            "max_steps": self.trial.planned_steps if automatic else _NO_LIMIT,
+            "max_steps": self.trial.behind().planned_steps if automatic else _NO_LIMIT,
             "max_epochs": -1,
             "val_check_interval": _NEVER,
             "check_val_every_n_epoch": None,
@@ -150,7 +150,9 @@ class LightningSession:
             **_device(self.trial.device),
         }
         try:
-            trainer = package.Trainer(**{"enable_model_summary": False, "logger": False, **options, **ours})
+            trainer = noting_trainer(package.Trainer, self.trial.read)(
+                **{"enable_model_summary": False, "logger": False, **options, **ours}
+            )
         except (TypeError, ValueError) as error:
             raise WorkloadError(f"{self.name}: Trainer does not take its options: {error}") from error
         self._check_one_process(trainer, options.get("strategy", "auto"))

@@ -18,7 +18,7 @@ from tuner.budget.families import constant, constant_then_decay
 from tuner.budget.step_budget import StepBudget
 from tuner.delegated.files import own_folder
 from tuner.delegated.first_steps import FirstSteps
-from tuner.delegated.reports import Reports
+from tuner.delegated.reports import ALL_STEPS, Reports
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.delegated.trial import LoopTrial
@@ -195,9 +195,7 @@ def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying)
     if not listener.over:
         raise WorkloadError(
             f"{name}.train returned after {listener.trainee.step} updates of a first look, before it was told to "
-            "end; a trial trains all of its steps (A11), without early stopping, and its best weights are kept: for "
-            "step in trial.steps(), zip(trial.steps(), trial.batches(loader)); to give up a point, "
-            "trial.infeasible('why')"
+            f"end; a trial {ALL_STEPS}"
         )
 
 

@@ -11,19 +11,21 @@ from statistics import median
 from tuner.delegated.first_steps import FirstSteps
 from tuner.delegated.looks import OTHER_SEEDS, first_feasible, first_point, left_alone, look_at, trial_at
 from tuner.delegated.setup import LoopSetup
+from tuner.delegated.trainee import OF_LENGTH
 from tuner.design.hyperparameters import Value
 from tuner.design.names import Name
 from tuner.errors import Infeasible, WorkloadError
 from tuner.records import MeasuredPromises, Price, Promises
 from tuner.records.promises import SEEDS
 from tuner.training.engine import Asked, Inspection
+from tuner.training.first_loss import left_as_it_was
 from tuner.training.preflight import refuse_full_disk
 
 _log = logging.getLogger(__name__)
 LONGER = 3000  # steps of the budget with which a loop is looked at once more
 TIMED = (8, 16, 24)  # updates after which a look is evaluated that tells the price
 TIMED_SECONDS = 10.0  # such a look is taken where it needs no longer than this
-_OF_LENGTH = ("max_train_steps", "evaluation_steps")  # what the first steps of a trial must not depend on
+_OTHER_NUMBER = 7919  # of a trial, which no division or remainder makes the same as 0
 NOT_MEASURED = "its first steps took {seconds:.0f} s, so they were not trained once more to see"
 
 
@@ -82,7 +84,7 @@ def _check_switched_off(setup: LoopSetup, look: FirstSteps) -> None:
 def follows_schedule(setup: LoopSetup, look: FirstSteps) -> bool:
     """Whether the loop trains at the rates of the study: as it says itself, or because it asked for them."""
     said = setup.workload.follows_schedule
-    return "rate" in look.read if said is None else said
+    return bool({"rate", "rates ahead"} & look.read) if said is None else said
 
 
 def know(setup: LoopSetup, measured: MeasuredPromises) -> None:
@@ -90,7 +92,7 @@ def know(setup: LoopSetup, measured: MeasuredPromises) -> None:
     setup.looks.measured[setup.study.augment] = measured
     if measured.weaker and measured.names not in setup.looks.told:
         setup.looks.told.add(measured.names)
-        _log.warning("%s does not promise %s", type(setup.workload).__name__, measured.weaker)
+        _log.warning("%s promises less: %s", type(setup.workload).__name__, measured.weaker)
 
 
 def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
@@ -137,12 +139,14 @@ def _why_not_resumed(
         return {"exact_resume": not_the_same}
     if max((step for step, _ in look.curve), default=0) < setup.looks.steps[-1]:
         return {"exact_resume": "it diverged in its first look, so it was not stopped and resumed to see"}
-    half = look_at(setup, trial_at(point), until=setup.looks.steps[0])
+    resumed = FirstSteps()
     try:
-        rest = look_at(setup, trial_at(point), state=half.state)
+        for until in (1, *setup.looks.steps):  # 1: where a pass over the data has two batches, 2 is no place within it
+            with left_as_it_was(setup.workload):  # as in another process, which has nothing but what was kept
+                part = look_at(setup, trial_at(point), until=until, state=resumed.state or None)
+            resumed = FirstSteps(curve=resumed.curve | part.curve, weights=part.weights, state=part.state)
     except (WorkloadError, Infeasible) as error:
         return {"exact_resume": f"stopped and resumed it failed: {error}"}
-    resumed = FirstSteps(curve=half.curve | rest.curve, weights=rest.weights)
     return _why_other(look, resumed, "exact_resume", "stopped and resumed it gave another curve ({})", _KEEP_IT)
 
 
@@ -156,10 +160,11 @@ def _why_no_prefixes(
     before = next((why[name] for name in ("deterministic", "exact_resume", "follows_schedule") if name in why), "")
     if before:
         return {"prefixes": before}
-    read = [name for name in _OF_LENGTH if name in look.read]
+    read = [words for name, words in OF_LENGTH.items() if name in look.read]
+    read += sorted(name for name in look.read if name.startswith("{"))  # a command's
     if read:
-        return {"prefixes": f"it reads trial.{read[0]}, so that its first steps may depend on the length of the trial"}
-    longer = look_at(setup, trial_at(point, number=1, length=LONGER))
+        return {"prefixes": f"it reads {read[0]}, so that its first steps may depend on the length of the trial"}
+    longer = look_at(setup, trial_at(point, number=_OTHER_NUMBER, length=LONGER))
     way_out = "its first steps must depend on trial.point, the seeds and trial.rate alone, not on trial.number"
     return _why_other(
         look, longer, "prefixes", "a longer trial of another number began with another curve ({})", way_out

@@ -15,10 +15,19 @@ from tuner.records import GroupRecord, Numerics, PrefixKey
 from tuner.training.engine import Measured, Weights
 from tuner.training.stability import Divergence
 
+# What the first steps of a trial must not depend on where another one shall begin with them; in words.
+OF_LENGTH = {
+    "max_train_steps": "trial.max_train_steps",
+    "evaluation_steps": "trial.evaluation_steps, or asks trial.evaluates of a later step",
+    "max_steps": "max_steps of its trainer, or may do so in a callback or a class of its own",
+    "rates ahead": "trial.rate of later steps",
+}
+
 
 class LoopTrainee:
     """A trial at some step. `kept`: the objects of the loop; `files`: what it writes itself (see `KeptFiles`).
 
+    asked: what the loop asked the handle for, since its first step.
     `exact`: no step was trained under other Numerics or code, and the loop goes on exactly where it was.
     """
 
@@ -33,8 +42,14 @@ class LoopTrainee:
         self.kept = KeptObjects(setup.device)
         self.files = KeptFiles()
         self.resumed = False
+        self.asked: set[str] = set()
         self.exact = setup.profile == "exact"
         self.base = base_digest(setup.study, trial, setup.fingerprint) if setup.fingerprint else ""
+
+    @property
+    def planned_steps(self) -> int:
+        """The updates of the whole trial."""
+        return self.setup.study.budget.max_train_steps
 
     @property
     def numerics(self) -> Numerics:
@@ -58,8 +73,11 @@ class LoopTrainee:
         return self.kept.weights(into) or self.files.weights(self.step)
 
     def prefix_key(self) -> PrefixKey | None:
-        """What the present state is a function of; None where that is not promised."""
-        if not self.base or not self.setup.promises.prefixes:
+        """What the present state is a function of; None where that is not promised, or the loop knows how long it is.
+
+        First looks see a few steps alone; what a loop asks for later is noted here.
+        """
+        if not self.base or not self.setup.promises.prefixes or self.asked & OF_LENGTH.keys():
             return None
         path = path_digests(rates_of(self.trial), self.setup.study.budget, [self.step])[self.step]
         return PrefixKey(self.base, path, self.numerics)
@@ -73,6 +91,7 @@ class LoopTrainee:
             "numerics": self.setup.numerics.text,
             "exact": self.exact,
             "base": self.base,
+            "asked": sorted(self.asked),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -80,5 +99,6 @@ class LoopTrainee:
         self.kept.load(state["kept"])
         self.files.load(state["files"])
         self.step, self.resumed = int(state["step"]), True
+        self.asked |= set(state["asked"])
         alike = state["numerics"] == self.setup.numerics.text and state["base"] == self.base
         self.exact = bool(state["exact"]) and alike and self.setup.promises.exact_resume

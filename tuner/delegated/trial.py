@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,6 +13,7 @@ from tuner.delegated.files import Load, Save
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
+from tuner.design.words import no_such_word
 from tuner.errors import Infeasible, WorkloadError
 from tuner.training.models import shown_point
 from tuner.training.randomness import seed_global_generators
@@ -41,6 +42,14 @@ class StudySchedule(LRScheduler):
         for group, value in zip(optimizer.param_groups, begin, strict=True):
             group[_INITIAL] = value
         super().__init__(optimizer, last_epoch=first - 1 if first else -1)
+
+    def set_now(self) -> None:
+        """Set the rate of the next update, where a state that was loaded meanwhile holds that of another trial."""
+        for group, now in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(now)
+            else:
+                group["lr"] = now
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """The rate of each group for the next update."""
@@ -104,9 +113,7 @@ class LoopTrial:
     def __init__(self, listener: Listening, *, trying: bool = False) -> None:
         trainee, setup = listener.trainee, listener.trainee.setup
         self._listener, self._trainee = listener, trainee
-        self.setup = setup  # what all trials of the study share; for the adapters of this package
-        self.declared = trainee.trial
-        self.read: set[str] = set()  # what the loop asked for
+        self.read = trainee.asked  # what the loop asked for, also before it was resumed
         self.trying = trying
         self.number = trainee.trial.number
         self.seed = trainee.trial.seed & _WORD
@@ -122,7 +129,13 @@ class LoopTrial:
         self._stepping = False  # whether the loop says by `stepped` where it is
         self._asked_after = 0  # the last evaluation that the loop was told is due, in updates
         self._batches: dict[str, Batches] = {}
+        self._schedulers: list[StudySchedule] = []
         self.fault: Exception | None = None  # the first error raised to the loop, which may have caught it
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Called for what a trial does not have: say what a word of Optuna's, Ray's or W&B's is called here."""
+        keep = "trial.keep(model=model, optimizer=optimizer) before the first step keeps and restores them"
+        raise AttributeError(no_such_word(name, "trial.report({'validation/loss': value})", keep))
 
     @contextmanager
     def _remembered(self) -> Iterator[None]:
@@ -146,11 +159,6 @@ class LoopTrial:
     def max_train_steps(self) -> int:
         """The updates of the whole trial."""
         self.read.add("max_train_steps")
-        return self._max_train_steps
-
-    @property
-    def planned_steps(self) -> int:
-        """As `max_train_steps`, for who only hands it on: it is not noted that the loop has asked."""
         return self._max_train_steps
 
     @property
@@ -263,6 +271,8 @@ class LoopTrial:
             )
         self._begun = True
         self._trainee.kept.begin(generators=generators)
+        for scheduler in self._schedulers:
+            scheduler.set_now()
         self._trainee.files.begin(resumed=self.resumed)
 
     def restore_generators(self) -> None:
@@ -295,7 +305,7 @@ class LoopTrial:
 
     def rate(self, step: int) -> float:
         """The learning rate of an update, as the study's schedule has it. Raises WorkloadError without a rate."""
-        self.read.add("rate")
+        self.read.add("rate" if step <= self._trainee.step + 1 else "rates ahead")
         rates = self._rates
         if 0 <= step < len(rates):
             return rates[step]
@@ -313,27 +323,30 @@ class LoopTrial:
         """
         self.rate(0)  # raises where there is none
         with self._remembered():
-            return StudySchedule(optimizer, self.rate, float(self.point["learning_rate"]), self.step)
+            made = StudySchedule(optimizer, self.rate, float(self.point["learning_rate"]), self.step)
+        self._schedulers.append(made)
+        return made
 
     def evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after update `step` (counted from 0).
 
         Raises WorkloadError for a step beyond the end of the trial, or after it was told to end.
         """
-        self.read.add("evaluates")
+        self.read.add("evaluates" if step <= self._trainee.step else "evaluation_steps")
         if step >= self._max_train_steps or (self._listener.over and step >= self._trainee.step):
             with self._remembered():
+                ended = f"{min(self._trainee.step, self._max_train_steps):,}"
+                of = " updates of a first look" if self.trying else f" of {self._max_train_steps:,} updates"
                 raise WorkloadError(
                     f"the loop goes on to step {step} after the end of its trial, which was told to end after "
-                    f"{min(self._trainee.step, self._max_train_steps):,} of {self._max_train_steps:,} updates: "
-                    "for step in trial.steps()"
+                    f"{ended}{of}: for step in trial.steps()"
                 )
         due = step + 1 in self._due
         if due:
             self._asked_after = step + 1
         return due
 
-    def report(self, metrics: Mapping[str, Any], *, step: int | None = None) -> None:
+    def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Report metrics by name, "validation/loss" and "training/error_rate": numbers, or tensors of one number.
 
         They count as measured after the update at hand, which is `step + 1` updates; or `step` updates where that is
@@ -358,6 +371,14 @@ class LoopTrial:
         """End the trial because of its point, which is then no failure of the program. Raises Infeasible."""
         with self._remembered():
             raise Infeasible(why)
+
+    def behind(self) -> LoopTrainee:
+        """For the adapters of this package, which hand on what they find there: that is not noted as asked for."""
+        return self._trainee
+
+    def due_behind(self) -> tuple[int, ...]:
+        """As `evaluation_steps`, for the adapters of this package: it is not noted that the loop has asked."""
+        return self._listener.due
 
     def train_with(self, setup: LoopSetup) -> None:
         """Seed the generators, let the loop of the workload train, and raise what it was told and has caught.
