@@ -30,11 +30,12 @@ def test_a_sound_loop_keeps_every_promise_that_a_loop_can(tmp_path, caplog):
     found = check_engine(campaign_of(tmp_path))
     assert (found.ok, found.name, found.why, found.unread) == (True, "Loop", {}, ())
     found.require("deterministic", "exact_resume", "prefixes", "follows_schedule")
-    head, *lines = repr(found).splitlines()
+    head, *lines, note = repr(found).splitlines()
     assert "a step takes" in head
     assert [line.split()[:2] for line in lines] == [
         ["yes", "deterministic"], ["yes", "exact_resume"], ["yes", "prefixes"], ["yes", "follows_schedule"]
     ]  # fmt: skip
+    assert "note: seen in 4 updates; what goes wrong later" in note
     assert "<pre>Loop: checked in" in found._repr_html_()
     assert caplog.text == "", "what is found is returned, and not logged besides"
 
@@ -43,7 +44,7 @@ def test_a_sound_loop_keeps_every_promise_that_a_loop_can(tmp_path, caplog):
     ("replaced", "missing", "change"),
     [
         (UNSEEDED, ("deterministic", "exact_resume", "prefixes"), "seed what draws random numbers by trial.seed"),
-        (GENERATOR_NOT_KEPT, ("exact_resume", "prefixes"), "keep all that has a state: trial.keep"),
+        (GENERATOR_NOT_KEPT, ("exact_resume", "prefixes"), "keep all that has a state, trial.keep"),
         (OWN_RATES, ("prefixes", "follows_schedule"), "trial.rate(step), or trial.scheduler(optimizer)"),
         (READS_THE_LENGTH, ("prefixes",), "it reads trial.max_train_steps"),
         (SEEDED_BY_NUMBER, ("prefixes",), "not on trial.number"),

@@ -323,6 +323,16 @@ def test_a_wrong_declaration_is_told_when_it_is_made(changes, said):
         made(**changes)
 
 
+def test_all_words_that_the_study_decides_are_told_at_once():
+    with pytest.raises(
+        DeclarationError, match=r"'save_steps', 'output_dir': the study keeps.*'max_steps': .*Round"
+    ) as told:
+        made(args={"save_steps": 3, "output_dir": "out", "max_steps": 3})
+    assert "length=" not in str(told.value), "no such argument of a Campaign"
+    with pytest.raises(DeclarationError, match=r"one, got TrainingArguments$"):
+        made(args=transformers.TrainingArguments(report_to=[]))
+
+
 class Ends(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **others):
         control.should_training_stop = state.global_step == 3

@@ -306,7 +306,7 @@ REFUSED = {
     "no module": (workload_of(module=lambda point: nn.Linear(1, 1)), "must return a LightningModule, got Linear"),
     "misconfigured": (workload_of(Manual, **options(gradient_clip_val=1.0)), "Lightning does not take what"),
     "unknown": (workload_of(**options(max_stepz=3)), "Trainer does not take its options: "),
-    "max_epochs": (workload_of(**options(max_epochs=3)), "trainer has max_epochs = 3; a length is in steps"),
+    "max_epochs": (workload_of(**options(max_epochs=3)), "trainer has max_epochs = 3 (a length is in steps"),
     "EarlyStopping": (workload_of(**options(callbacks=[EarlyStopping("val_loss")])), "EarlyStopping is refused"),
     "no dict": (workload_of(trainer=lambda point: 3), "must return a dict of options, got int"),
 }  # fmt: skip
@@ -333,7 +333,7 @@ def test_the_wanted_metric_is_named_where_it_is_not_logged(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"trainer": {"max_steps": 3}}, "max_steps = 3; the length of a trial is that of the study"),
+        ({"trainer": {"max_steps": 3}}, "max_steps = 3 (the length of a trial is that of the study"),
         ({"trainer": {"devices": 2}}, "trials train side by side by --workers"),
         ({"trainer": {"callbacks": ModelCheckpoint()}}, "the callback ModelCheckpoint is refused"),
         ({"trainer": {"limit_val_batches": 0}}, "leaves nothing to pick checkpoints by"),
@@ -433,6 +433,13 @@ def test_nothing_is_written_beside_the_checkpoints_and_nothing_is_printed(tmp_pa
     whole(workload_of(), tmp_path)
     assert capsys.readouterr() == ("", "")
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".pt", ".safetensors"}
+
+
+def test_all_options_and_callbacks_that_are_refused_are_told_at_once():
+    with pytest.raises(DeclarationError, match=r"max_epochs = 3 .*devices = 2 .*leave them out"):
+        workload_of(trainer={"max_epochs": 3, "devices": 2})
+    with pytest.raises(DeclarationError, match=r"EarlyStopping is refused.*ModelCheckpoint is refused.*leave them out"):
+        workload_of(trainer={"callbacks": [EarlyStopping("val_loss"), ModelCheckpoint()]})
 
 
 class AsksInAStep(Net):

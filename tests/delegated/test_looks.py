@@ -2,11 +2,14 @@
 
 import os
 import random
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
 import torch
 from support.loop_study import GENERATOR_NOT_KEPT, Looked, write_loop
+from support.loops import Plain, setup_for
 
 from tuner.delegated.first_steps import FirstSteps
 from tuner.delegated.looks import first_point, look_at, trial_at
@@ -163,3 +166,55 @@ def test_no_room_on_the_disk_pauses_before_anything_is_trained(tmp_path, monkeyp
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Full())
     with pytest.raises(Paused, match="3 checkpoints of"):
         looked.inspect(room=True)
+
+
+def test_what_lies_above_the_folder_of_a_look_is_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "of others").mkdir()
+
+    class Clears(Plain):
+        def train(self, trial):
+            shutil.rmtree(trial.folder.parent)
+            super().train(trial)
+
+    setup = setup_for(Clears(), tmp_path / "checkpoints")
+    look_at(setup, trial_at({"learning_rate": 0.01}))
+    assert (tmp_path / "of others").is_dir()
+
+
+COUNTS = ("for step in trial.steps():", "for step in range(10**9):\n            if trial.stepped(step): return")
+
+
+def test_a_loop_that_counts_by_itself_is_told_what_its_report_lacks(tmp_path):
+    looked = Looked(write_loop(tmp_path, COUNTS))
+    with pytest.raises(WorkloadError, match=r"follows trial.evaluates\(1\).*told of 1 updates.*step=2\), and calls"):
+        look_at(looked.setup, trial_at(first_point(looked.setup)))
+
+
+def test_a_loop_that_counts_from_0_where_it_is_resumed_is_told_of_trial_step(tmp_path):
+    said = ('"training/error_rate": wrong})', '"training/error_rate": wrong}, step=step + 1)')
+    looked = Looked(write_loop(tmp_path, COUNTS, said))
+    looked.inspect()
+    assert "begin to count at trial.step" in looked.loaded.measured(looked.study).why["exact_resume"]
+
+
+def test_a_name_that_the_point_lacks_is_told_with_the_line_that_read_it(tmp_path):
+    looked = Looked(write_loop(tmp_path, ('trial.point["learning_rate"], momentum', 'trial.point["lr"], momentum')))
+    with pytest.raises(
+        WorkloadError, match=r"KeyError: the point has no 'lr': it has .*learning_rate.*\.py:\d+ in train"
+    ):
+        look_at(looked.setup, trial_at(first_point(looked.setup)))
+
+
+def test_a_loop_that_exits_is_an_error_and_does_not_end_the_program(tmp_path):
+    looked = Looked(write_loop(tmp_path, ("loss.backward()", "loss.backward(); raise SystemExit(3)")))
+    with pytest.raises(WorkloadError, match=r"Loop.train failed with .*called sys.exit\(3\); it must return"):
+        look_at(looked.setup, trial_at(first_point(looked.setup)))
+
+
+def test_a_first_look_that_diverges_gives_no_advice_on_what_to_keep(tmp_path):
+    looked = Looked(write_loop(tmp_path, ('"validation/loss": validation', '"validation/loss": float("nan")')))
+    looked.inspect()
+    why = looked.loaded.measured(looked.study).why
+    assert why["exact_resume"].startswith("it diverged in its first look")
+    assert "trial.keep" not in str(why)

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import math
 import random
+import re
 import weakref
 
 import numpy as np
@@ -16,7 +17,7 @@ from support.loops import Plain, X, Y, setup_for, train_loop
 from support.tiny import CPU, CuttingRecorder, MemoryRecorder, StopAt, tiny_study
 from torch import nn
 
-from tuner.delegated.looks import look_at
+from tuner.delegated.looks import look_at, trial_at
 from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
 from tuner.errors import Infeasible, WorkloadError
@@ -414,8 +415,8 @@ BREACHES = {
     "goes on without the handle": (changed(train=without_handle), "has not said that the"),
     "goes on though it is told to end": (changed(train=told_and_goes_on), "after it was told to end at"),
     "goes on after the end": (changed(train=asks_beyond), "after the end of its trial"),
-    "breaks out": (changed(train=breaks_out), "returned after 3 of 24 updates"),
-    "returns at once": (changed(train=lambda self, trial: None), "returned after 0 of 24 updates"),
+    "breaks out": (changed(train=breaks_out), r"returned after 3 of 24 updates.*its data ended.*trial\.batches\("),
+    "returns at once": (changed(train=lambda self, trial: None), "returned after 0 (of 24 )?updates"),
     "steps within a step": (changed(train=begins_steps_again), "call it once"),
     "keeps after the first step": (changed(train=keeps_late), "called after the first step"),
     "keeps what has no state": (changed(train=keeps_a_number), r"trial.keep\(epoch=...\) takes objects"),
@@ -437,6 +438,9 @@ BREACHES = {
         changed(lambda trial, step, metrics: trial.report({"validation/loss": torch.ones(3)})), "is no number"
     ),
     "reports a text": (changed(lambda trial, step, metrics: trial.report({"validation/loss": "low"})), "is no number"),
+    "reports as to Optuna": (
+        changed(lambda trial, step, metrics: trial.report(0.5, step)), r"trial.report\(\{'validation/loss': value\}\)"
+    ),
     "reports no metrics by name": (changed(lambda trial, step, metrics: trial.report(0.5)), "takes metrics by name"),
     "reports a name of no split": (
         changed(lambda trial, step, metrics: trial.report({"loss": 0.5})), "named by split and name"
@@ -672,6 +676,41 @@ def test_nothing_of_a_trial_is_held_when_it_is_over(tmp_path):
     whole(Notes(), tmp_path)
     gc.collect()
     assert handles[0]() is None
+
+
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [
+        ("suggest_float", r"the SearchSpace of the campaign declares ranges; read trial.point\['learning_rate'\]"),
+        ("params", "the point is trial.point"),
+        ("config", "the point is trial.point"),
+        ("should_prune", r"no trial is stopped early, .*\(A11\)"),
+        ("log", r"metrics are reported: trial.report\(\{'validation/loss': value\}\)"),
+        ("get_checkpoint", r"trial.keep\(model=model, optimizer=optimizer\) before the first step"),
+        ("colour", "a trial has no 'colour' "),
+    ],
+)
+def test_words_of_other_tools_are_answered_with_ours(tmp_path, word, ours):
+    workload = changed(train=lambda self, trial: getattr(trial, word))
+    with pytest.raises(
+        WorkloadError, match=f"Changed.train failed with AttributeError: a trial has no '{word}'.*"
+    ) as raised:
+        look_at(setup_for(workload, tmp_path), TRIAL)
+    assert re.search(ours, str(raised.value))
+
+
+def test_what_a_first_look_says_has_no_number_of_its_own(tmp_path):
+    def one_pass(self, trial):
+        trial.keep(model=nn.Linear(1, 1))
+        for _ in zip(trial.steps(), range(1), strict=False):
+            pass
+
+    with pytest.raises(WorkloadError, match=r"after 1 updates of a first look, .*trial\.batches") as raised:
+        look_at(setup_for(changed(train=one_pass), tmp_path), TRIAL)
+    assert "1,000" not in str(raised.value)
+    with pytest.raises(WorkloadError, match="told to end after 4 updates of a first look: for step") as raised:
+        look_at(setup_for(changed(train=asks_beyond), tmp_path), trial_at(dict(TRIAL.point.values_by_name)))
+    assert "1,000" not in str(raised.value)
 
 
 class NextRate(Plain):

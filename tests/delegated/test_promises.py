@@ -47,6 +47,9 @@ BROKEN = [
 ]
 
 
+NOT_RESUMED = "a resumed trial may differ from one that ran through and trials share no first steps"
+
+
 @pytest.mark.parametrize(("replaced", "missing", "why"), BROKEN)
 def test_what_a_loop_does_again_is_promised_and_nothing_else(tmp_path, caplog, replaced, missing, why):
     looked = Looked(write_loop(tmp_path, *replaced))
@@ -54,11 +57,11 @@ def test_what_a_loop_does_again_is_promised_and_nothing_else(tmp_path, caplog, r
     given = {name for name, value in looked.loaded.promises(looked.study).to_data().items() if value}
     assert given == ALL - missing
     assert set(looked.loaded.measured(looked.study).why) == missing
-    told = [line for line in caplog.messages if "does not promise" in line]
+    told = [line for line in caplog.messages if "promises less" in line]
     assert len(told) == bool(missing), "said once, and only where something is missing"
     assert not why or why in told[0]
     looked.inspect()
-    assert len([line for line in caplog.messages if "does not promise" in line]) == len(told)
+    assert len([line for line in caplog.messages if "promises less" in line]) == len(told)
 
 
 def test_an_evaluation_that_draws_is_seen_in_the_curve_alone(tmp_path):
@@ -78,7 +81,7 @@ def test_seeds_without_an_effect_are_told(tmp_path, caplog):
     looked = Looked(write_loop(tmp_path, SEEDLESS))
     looked.inspect()
     assert looked.loaded.promises(looked.study).deterministic
-    assert "does not promise other curves from other seeds: other seeds gave the same curve" in caplog.text
+    assert "Loop promises less: other seeds gave the same curve" in caplog.text
 
 
 def test_a_slow_loop_is_looked_at_once_and_promises_no_more_than_that_shows(tmp_path):
@@ -93,7 +96,7 @@ def test_what_was_measured_crosses_to_other_processes_as_json():
     measured = MeasuredPromises(Promises(exact_resume=True, deterministic=True), {"prefixes": "it reads the length"})
     assert measured_from(json.loads(json.dumps(measured.to_data()))) == measured
     assert measured.weaker == (
-        "shared first steps, the study's learning rates: it reads the length; the engine, not the study, decides the "
+        "trials share no first steps: it reads the length; the engine, not the study, decides the "
         "learning rate of each step"
     )
 
@@ -105,11 +108,11 @@ def launches(folder):
 def test_a_launch_records_what_was_measured_and_a_second_one_measures_nothing(tuner, tmp_path, monkeypatch, caplog):
     write_loop(tmp_path, GENERATOR_NOT_KEPT)
     assert tuner("launch", "loop.py").code == 0
-    assert caplog.text.count("does not promise exact resume, shared first steps: ") == 1
+    assert caplog.text.count(f"Loop promises less: {NOT_RESUMED}: ") == 1
     monkeypatch.setattr(promised, "measured_promises", None)  # a call would fail
     second = tuner("launch", "loop.py", "--trials", 6)
     assert second.code == 0, second.err
-    assert caplog.text.count("does not promise exact resume, shared first steps: ") == 2, "once a launch"
+    assert caplog.text.count(f"Loop promises less: {NOT_RESUMED}: ") == 2, "once a launch"
     mine = [launch["promises"] for launch in launches(tmp_path)]
     assert mine[0] == mine[1] == {
         "exact_resume": False, "prefixes": False, "fusing": False, "follows_schedule": True, "deterministic": True
@@ -175,7 +178,10 @@ def test_without_the_promise_no_trial_starts_from_another(tuner, tmp_path):
 def test_status_check_and_report_say_once_what_is_not_promised_and_why(tuner, tmp_path):
     write_loop(tmp_path, UNSEEDED)
     assert tuner("launch", "loop.py").code == 0
-    why = "shared first steps, the same curve from the same seeds: the same seeds gave another curve"
+    why = (
+        "a resumed trial may differ from one that ran through, trials share no first steps and the same seeds may give "
+        "other curves: the same seeds gave another curve"
+    )
     status = tuner("status", "loop")
     assert status.err.count(why) == 1
     assert "the training of loop (round-1)" in status.err

@@ -8,10 +8,12 @@ from tuner.design.hyperparameters import Value
 from tuner.design.names import Name
 from tuner.design.prefix import rates_of
 from tuner.design.study import Study
+from tuner.design.words import no_such_word
 from tuner.errors import WorkloadError
 from tuner.records import Claim
 
 LARGEST_SEED = 2**32 - 1
+_REPORT = "study.report(trial, step, value)"
 
 
 class AskedTrial:
@@ -50,11 +52,9 @@ class AskedTrial:
 
     def __getattr__(self, name: str) -> NoReturn:
         """Called for what a trial does not have: say what a trial of Optuna's is called here."""
-        if name.startswith("suggest_"):
-            hint = "the SearchSpace of the campaign declares ranges; read trial.point['learning_rate']"
-        else:
-            hint = _HERE.get(name, "")
-        raise AttributeError(f"a trial has no {name!r}{': ' if hint else ''}{hint}")
+        if name == "report":
+            raise AttributeError(f"a trial has no 'report': the study takes reports, {_REPORT}")
+        raise AttributeError(no_such_word(name, _REPORT, "nothing is kept of what is trained elsewhere"))
 
     @property
     def regularization_off(self) -> bool:
@@ -92,10 +92,3 @@ class AskedTrial:
             "rates": list(self._rates),
             "regularization_off": self.regularization_off,
         }
-
-
-_HERE = {
-    "params": "it is called trial.point",
-    "should_prune": "no trial is stopped early, because trials are compared at the same number of steps (A11)",
-    "report": "the study takes reports, study.report(trial, step, value)",
-}

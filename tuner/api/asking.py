@@ -144,7 +144,7 @@ class AskedStudy:
 
     def _claim(self, row: StudyRow) -> list[Claim]:
         seconds = self._session.loaded.machine.lease.seconds
-        return self._ledger.claim(row.study_id, worker=self._worker, lease_seconds=seconds)
+        return self._ledger.claim(row, worker=self._worker, lease_seconds=seconds)
 
     def _hand_out(self, claim: Claim, study: Study) -> AskedTrial:
         trial = AskedTrial(claim, study)

@@ -44,7 +44,7 @@ def check(options: CheckOptions) -> Exit:
         show(good_defined(frames), style="dim")
     emit_findings(records.name, frames.study.name, findings, options.form, options.verbose)
     if frames.weaker:
-        say(f"note: the training of {shown(frames.study.name)} does not promise {shown(frames.weaker)}")
+        say(f"note: the training of {shown(frames.study.name)} promises less: {shown(frames.weaker)}")
     told = failing(findings, verdicts)
     what = f"need{'s' * (len(told) == 1)} action" if verdicts is None else "of the chosen verdicts"
     named = ", ".join(f"{finding.about} {finding.verdict}" for finding in told)

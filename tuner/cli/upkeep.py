@@ -46,7 +46,7 @@ def weaker_words(ledger: Ledger, campaign: str) -> list[str]:
             names, _ = told.get(promises_of(ledger, [row]).missing, ([], ""))
             told[promises_of(ledger, [row]).missing] = ([*names, row.study.name], words)
     return [
-        f"note: the training of {shown(campaign)} ({shown(', '.join(names))}) does not promise {shown(words)}"
+        f"note: the training of {shown(campaign)} ({shown(', '.join(names))}) promises less: {shown(words)}"
         for names, words in told.values()
     ]
 

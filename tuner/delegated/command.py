@@ -17,6 +17,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError, InputError, WorkloadError
 from tuner.shown import quoted
 
+_OF_LENGTH = ("max_train_steps", "evaluate_every", "evaluation_steps", "rates")  # differ with the length of a trial
 OURS = {
     "max_train_steps": "the updates of the trial",
     "evaluate_every": "updates between two evaluations",
@@ -159,7 +160,9 @@ class Given:
         return _text(name, value)
 
     def _of_ours(self, name: str) -> str:
-        trial, due = self.trial, self.trial.evaluation_steps
+        trial, due = self.trial, self.trial.due_behind()
+        if name in _OF_LENGTH:
+            trial.read.add(f"{{{name}}}")
         if name == "checkpoint":
             return str(self.place / "checkpoint")
         if name == "folder":

@@ -13,7 +13,7 @@ from typing import Any
 from tuner.delegated.command_lines import HeldReports, SaidLine, said_by
 from tuner.delegated.command_process import Ended, OutputLog, RunningProgram
 from tuner.errors import AttemptLost, Paused, WorkloadError
-from tuner.shown import one_line, quoted
+from tuner.shown import one_line
 from tuner.signals import SHUTDOWN, soon
 
 POLL_SECONDS = 0.2
@@ -193,7 +193,7 @@ class CommandRun:
         Raises ProgramFailed, Infeasible, WorkloadError, AttemptLost and Paused, when nothing of the program runs any
         more.
         """
-        log = OutputLog(self.trial.folder)
+        log = OutputLog(self.trial.folder, stays=not self.trial.trying)
         process = RunningProgram(words, self.saved.work, environment, metrics, log)
         try:
             self._follow(process, always=metrics is not None)
@@ -295,10 +295,11 @@ class CommandRun:
         if ended.missing or ended.code or ended.signal:
             raise ProgramFailed(text)
         missing = self.held.first_missing(self.held.last + 1)
+        line = json.dumps({"step": missing, self.held.wanted[0]: 0.3})
         raise WorkloadError(
             f"{self.program} ended with exit code 0 and reported nothing after {missing} updates, where an evaluation "
             f"is due: it has to train {self.held.last} updates ({{max_train_steps}}) and to report after each of "
-            f'{{evaluation_steps}} with a line {{"step": {missing}, {quoted(self.held.wanted[0])}: 0.3}}; {log.said}'
+            f"{{evaluation_steps}} with a line {line}; {log.said}"
         )
 
 

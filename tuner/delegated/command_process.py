@@ -54,8 +54,10 @@ def _name(number: int) -> str:
 class OutputLog:
     """What a program prints besides its reports, one safe line each, in `output.log` and the older `output.1.log`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, stays: bool = True) -> None:
+        """stays: whether the folder is there when a message is read; that of a first look is not."""
         self.path, self.older = folder / "output.log", folder / "output.1.log"
+        self._where = f" ({self.path})" if stays else ""
         self.last: deque[str] = deque(maxlen=LAST_LINES)
         self._file = self.path.open("a", encoding="utf-8")
 
@@ -83,8 +85,8 @@ class OutputLog:
     def said(self) -> str:
         """The last lines, for a message."""
         if not self.last:
-            return f"it printed nothing ({self.path})"
-        return f"its last output ({self.path}): {one_line(' | '.join(self.last))}"
+            return f"it printed nothing{self._where}"
+        return f"its last output{self._where}: {one_line(' | '.join(self.last))}"
 
 
 class Lines:

@@ -1,7 +1,8 @@
 """Files that a loop writes itself, as a checkpoint of Lightning's or a folder of Accelerate's, kept as one state."""
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,15 @@ from tuner.training.engine import Weights
 
 Save = Callable[[Path], object]
 Load = Callable[[Path], object]
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for the time of the block. Those above it are its own, too: a loop may clear what is around."""
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(top, "trial", "state")
+        folder.mkdir(parents=True)
+        yield folder
 
 
 class KeptFiles:
@@ -28,9 +38,9 @@ class KeptFiles:
         """Use these functions from now on, and read what a checkpoint holds."""
         self.save, self.load_from = save, load
         if self.restored:
-            with tempfile.TemporaryDirectory() as folder:
-                write_files(self.restored, Path(folder))
-                load(Path(folder))
+            with own_folder() as folder:
+                write_files(self.restored, folder)
+                load(folder)
 
     def begin(self, *, resumed: bool) -> None:
         """The first step begins. Raises WorkloadError where only one of checkpoint and loop holds files."""
@@ -47,9 +57,9 @@ class KeptFiles:
         if self.save is None:
             return {}
         if self._at is None or self._at[0] != step:
-            with tempfile.TemporaryDirectory() as folder:
-                self.save(Path(folder))
-                self._at = step, files_in(Path(folder))
+            with own_folder() as folder:
+                self.save(folder)
+                self._at = step, files_in(folder)
             if not self._at[1]:
                 raise WorkloadError("trial.keep_files: save(folder) has written no file into the folder it was given")
         return self._at[1]

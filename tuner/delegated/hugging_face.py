@@ -10,12 +10,13 @@ from typing import Any, TypedDict, Unpack
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError, InputError
+from tuner.shown import quoted
 
 Schedule = str
 _LOOP = "tuner.delegated.hugging_face_loop"
 _PACKAGES = ("transformers", "accelerate")
 
-_STEPS = "the study decides how many steps a trial trains: Campaign(length=...), or a sweep"
+_STEPS = "the study decides how many steps a trial trains: Round(..., max_train_steps=...), or a sweep"
 _RATE = "the study decides it: learning_rate=log_uniform(...) in the space"
 _SCHEDULE = (
     "the rates follow the schedule of the study: Campaign(schedule=..., warmup=...); to keep that of the arguments, "
@@ -67,14 +68,19 @@ OF_A_SCHEDULE = frozenset({"lr_scheduler_type", "lr_scheduler_kwargs", "warmup_s
 def check_words(words: object, keeps_schedule: bool) -> None:
     """Raise DeclarationError for what is no dict of training arguments, or where the study decides one of them."""
     if not isinstance(words, Mapping) or not all(isinstance(name, str) for name in words):
+        shown = quoted(words) if isinstance(words, str | Mapping) else type(words).__name__
         raise DeclarationError(
             "TrainerWorkload(args=...) takes the words of TrainingArguments as a dict, "
-            f"args=dict(per_device_train_batch_size=16), or a function of the point that returns one, got {words!r:.80}"
+            f"args=dict(per_device_train_batch_size=16), or a function of the point that returns one, got {shown}"
         )
+    refused: dict[str, list[str]] = {}  # by the way out, so that a script is mended at once
     for name in words:
         way_out = DECIDED.get(name) or next((w for p, w in _DECIDED_PREFIXES.items() if name.startswith(p)), None)
         if way_out and not (keeps_schedule and name in OF_A_SCHEDULE):
-            raise DeclarationError(f"args of TrainerWorkload name {name!r}: {way_out}")
+            refused.setdefault(way_out, []).append(repr(name))
+    if refused:
+        told = "; ".join(f"{', '.join(names)}: {way_out}" for way_out, names in refused.items())
+        raise DeclarationError(f"args of TrainerWorkload name {told}")
 
 
 class TrainerParts(TypedDict, total=False):

@@ -12,6 +12,7 @@ from typing import Any
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError
+from tuner.shown import quoted
 
 PACKAGES = ("lightning", "pytorch_lightning")  # two names of one code
 MAKERS = ("module", "datamodule", "train_dataloaders", "val_dataloaders", "trainer")
@@ -193,18 +194,22 @@ def _check_evaluated(name: str, evaluated: Any) -> None:
 
 def check_options(name: str, options: Mapping[str, Any], kind: type[Exception]) -> None:
     """Raise `kind` for options of Trainer, or callbacks, that decide what the study decides."""
-    decided = next((one for one in options if one in DECIDED), None)
-    if decided is not None:
-        raise kind(f"{name}: trainer has {decided} = {options[decided]!r}; {DECIDED[decided]}: leave it out")
+    decided = [f"{one} = {quoted(options[one])} ({DECIDED[one]})" for one in options if one in DECIDED]
+    if decided:
+        raise kind(f"{name}: trainer has {'; '.join(decided)}: leave {'it' if len(decided) == 1 else 'them'} out")
     if options.get("limit_val_batches", 1) == 0:
         raise kind(f"{name}: limit_val_batches = 0 leaves nothing to pick checkpoints by; leave it out")
     callbacks = options.get("callbacks") or ()
-    for callback in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
-        check_callback(name, callback, kind)
+    check_callbacks(name, callbacks if isinstance(callbacks, list | tuple) else [callbacks], kind)
 
 
-def check_callback(name: str, callback: Any, kind: type[Exception]) -> None:
-    """Raise `kind` for a callback of Lightning's that decides what the study decides."""
-    known = next((one.__name__ for one in type(callback).__mro__ if one.__name__ in REPLACED), None)
-    if known is not None:
-        raise kind(f"{name}: the callback {type(callback).__name__} is refused: {REPLACED[known]}; leave it out")
+def check_callbacks(name: str, callbacks: Sequence[Any], kind: type[Exception]) -> None:
+    """Raise `kind` for callbacks of Lightning's that decide what the study decides."""
+    refused: dict[str, str] = {}
+    for callback in callbacks:
+        known = next((one.__name__ for one in type(callback).__mro__ if one.__name__ in REPLACED), None)
+        if known is not None:
+            refused[type(callback).__name__] = REPLACED[known]
+    if refused:
+        told = "; ".join(f"the callback {one} is refused: {why}" for one, why in refused.items())
+        raise kind(f"{name}: {told}; leave {'it' if len(refused) == 1 else 'them'} out")

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 
 from tuner.delegated.kept import Weighted
-from tuner.delegated.lightning import MAKERS, LightningWorkload, check_callback, check_options
+from tuner.delegated.lightning import MAKERS, LightningWorkload, check_callbacks, check_options
 from tuner.delegated.lightning_data import Feed, Logged, draws_random_numbers, noting_trainer
 from tuner.delegated.trial import LoopTrial
 from tuner.errors import WorkloadError
@@ -235,8 +235,7 @@ class LightningSession:
 
     def begins(self) -> None:
         """Everything is made and restored, and nothing is trained yet."""
-        for callback in self.trainer.callbacks:
-            check_callback(self.name, callback, WorkloadError)
+        check_callbacks(self.name, self.trainer.callbacks, WorkloadError)
         self._check_validation()
         self._check_schedulers()
         if self.workload.follows_schedule:

@@ -7,7 +7,6 @@ study. What several looks show together is judged in `tuner.delegated.promised`.
 import io
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from typing import Any
 
 from tuner.budget.families import constant, constant_then_decay
 from tuner.budget.step_budget import StepBudget
+from tuner.delegated.files import own_folder
 from tuner.delegated.first_steps import FirstSteps
-from tuner.delegated.reports import Reports
+from tuner.delegated.reports import ALL_STEPS, Reports
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.delegated.trial import LoopTrial
@@ -164,8 +164,8 @@ def look_at(
     trainee = LoopTrainee(setup, trial)
     if state is not None:
         trainee.load(state)
-    with tempfile.TemporaryDirectory() as folder:
-        listener = _Trying(setup, trainee, Path(folder), due, due[-1] if until is None else until)
+    with own_folder() as folder:
+        listener = _Trying(setup, trainee, folder, due, due[-1] if until is None else until)
         handle = LoopTrial(listener, trying=True)
         handle.read = _Asked(listener.heard)
         started = time.perf_counter()
@@ -195,8 +195,7 @@ def _train(setup: LoopSetup, trial: Trial, handle: LoopTrial, listener: _Trying)
     if not listener.over:
         raise WorkloadError(
             f"{name}.train returned after {listener.trainee.step} updates of a first look, before it was told to "
-            "end; a trial trains all of its steps (A11): for step in trial.steps(); to give up a point, "
-            "trial.infeasible('why')"
+            f"end; a trial {ALL_STEPS}"
         )
 
 

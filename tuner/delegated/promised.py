@@ -92,7 +92,7 @@ def know(setup: LoopSetup, measured: MeasuredPromises) -> None:
     setup.looks.measured[setup.study.augment] = measured
     if measured.weaker and measured.names not in setup.looks.told:
         setup.looks.told.add(measured.names)
-        _log.warning("%s does not promise %s", type(setup.workload).__name__, measured.weaker)
+        _log.warning("%s promises less: %s", type(setup.workload).__name__, measured.weaker)
 
 
 def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
@@ -104,9 +104,7 @@ def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
     why: dict[str, str] = {}
     follows = follows_schedule(setup, look)
     if not follows:
-        why["follows_schedule"] = (
-            "it never asks for the learning rate of the study: trial.rate(step), or trial.scheduler(optimizer)"
-        )
+        why["follows_schedule"] = _NEVER_ASKS if setup.workload.follows_schedule is None else _OWN_SCHEDULE
     if look.seconds > setup.looks.slow_seconds:
         words = NOT_MEASURED.format(seconds=look.seconds)
         why |= dict.fromkeys(("exact_resume", "deterministic", "prefixes"), words)
@@ -121,6 +119,8 @@ def measured_promises(setup: LoopSetup, look: FirstSteps) -> MeasuredPromises:
     return MeasuredPromises(Promises(fusing=False, **given), why)
 
 
+_NEVER_ASKS = "it never asks for the learning rate of the study: trial.rate(step), or trial.scheduler(optimizer)"
+_OWN_SCHEDULE = "it is declared to train at learning rates of its own"
 _SEED_IT = (
     "seed what draws random numbers by trial.seed and trial.data_seed (a loader: generator=), and see "
     "torch.use_deterministic_algorithms for a GPU"
@@ -137,6 +137,8 @@ def _why_not_resumed(
     """Why a trial that is stopped and resumed may differ from one that ran through; empty where it does not."""
     if not_the_same:
         return {"exact_resume": not_the_same}
+    if max((step for step, _ in look.curve), default=0) < setup.looks.steps[-1]:
+        return {"exact_resume": "it diverged in its first look, so it was not stopped and resumed to see"}
     resumed = FirstSteps()
     try:
         for until in (1, *setup.looks.steps):  # 1: where a pass over the data has two batches, 2 is no place within it
@@ -159,6 +161,7 @@ def _why_no_prefixes(
     if before:
         return {"prefixes": before}
     read = [words for name, words in OF_LENGTH.items() if name in look.read]
+    read += sorted(name for name in look.read if name.startswith("{"))  # a command's
     if read:
         return {"prefixes": f"it reads {read[0]}, so that its first steps may depend on the length of the trial"}
     longer = look_at(setup, trial_at(point, number=_OTHER_NUMBER, length=LONGER))

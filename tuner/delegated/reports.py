@@ -10,6 +10,12 @@ from tuner.delegated.setup import LoopSetup
 from tuner.errors import WorkloadError
 
 SPLITS = ("training", "validation")
+ALL_STEPS = (
+    "trains all of its steps (A11), without early stopping, and its best weights are kept: for step in trial.steps(): "
+    "...; where its data ended (zip with a loader ends with "
+    "it), trial.batches(loader) begins them again: zip(trial.steps(), trial.batches(loader)); to give up a "
+    "point, trial.infeasible('why')"
+)
 
 
 class Reports:
@@ -30,11 +36,12 @@ class Reports:
 
     def checked(self, step: int, values: Mapping[str, Any]) -> dict[str, float]:
         """The metrics as numbers. Raises WorkloadError where they are not what was agreed."""
-        self._check_step(step)
         if not isinstance(values, Mapping):
             raise WorkloadError(
-                f"trial.report takes metrics by name, {{'validation/loss': ...}}, not {type(values).__name__}"
+                f"trial.report takes metrics by name, trial.report({{'validation/loss': value}}), not "
+                f"{type(values).__name__}; where trial.evaluates(step), and they count after that update"
             )
+        self._check_step(step)
         if step > self.last:
             self.last, self.reported = step, set()
         measured = {name: self._number(name, value) for name, value in values.items() if value is not None}
@@ -115,5 +122,5 @@ class Reports:
         """What to say of a loop that ended before its trial."""
         return (
             f"{self.name}.train returned after {step:,} of {self.study.budget.max_train_steps:,} updates; a trial "
-            "trains all of its steps (A11): for step in trial.steps(): ...; to give up a point, trial.infeasible('why')"
+            f"{ALL_STEPS}"
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,12 +13,14 @@ from tuner.delegated.files import Load, Save
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
+from tuner.design.words import no_such_word
 from tuner.errors import Infeasible, WorkloadError
 from tuner.training.models import shown_point
 from tuner.training.randomness import seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
+_EXITED = "the loop called sys.exit({code}); it must return, or raise an error: it is called once for each trial"
 _WORD = 2**32 - 1  # the largest seed that NumPy, Lightning, Accelerate and transformers take
 
 
@@ -124,9 +126,16 @@ class LoopTrial:
         self._rates = tuple(rates_of(trainee.trial)) if "learning_rate" in trainee.trial.point else ()
         self._due = frozenset(listener.due)
         self._in_step = self._begun = self._closed = False
+        self._stepping = False  # whether the loop says by `stepped` where it is
+        self._asked_after = 0  # the last evaluation that the loop was told is due, in updates
         self._batches: dict[str, Batches] = {}
         self._schedulers: list[StudySchedule] = []
         self.fault: Exception | None = None  # the first error raised to the loop, which may have caught it
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Called for what a trial does not have: say what a word of Optuna's, Ray's or W&B's is called here."""
+        keep = "trial.keep(model=model, optimizer=optimizer) before the first step keeps and restores them"
+        raise AttributeError(no_such_word(name, "trial.report({'validation/loss': value})", keep))
 
     @contextmanager
     def _remembered(self) -> Iterator[None]:
@@ -281,9 +290,11 @@ class LoopTrial:
         """
         with self._remembered():
             self._begin(generators=False)
+            self._stepping = True
             before = self._trainee.step
             if updates < before:
-                raise WorkloadError(f"the loop says that {updates} updates are made, after {before}")
+                begin = ": begin to count at trial.step, where a trial that is resumed goes on" if self.resumed else ""
+                raise WorkloadError(f"the loop says that {updates} updates are made, after {before}{begin}")
             if self._listener.over and updates > before:
                 raise WorkloadError(
                     f"the loop goes on to {updates} updates after it was told to end at {before}: "
@@ -324,14 +335,18 @@ class LoopTrial:
         self.read.add("evaluates" if step <= self._trainee.step else "evaluation_steps")
         if step >= self._max_train_steps or (self._listener.over and step >= self._trainee.step):
             with self._remembered():
+                ended = f"{min(self._trainee.step, self._max_train_steps):,}"
+                of = " updates of a first look" if self.trying else f" of {self._max_train_steps:,} updates"
                 raise WorkloadError(
                     f"the loop goes on to step {step} after the end of its trial, which was told to end after "
-                    f"{min(self._trainee.step, self._max_train_steps):,} of {self._max_train_steps:,} updates: "
-                    "for step in trial.steps()"
+                    f"{ended}{of}: for step in trial.steps()"
                 )
-        return step + 1 in self._due
+        due = step + 1 in self._due
+        if due:
+            self._asked_after = step + 1
+        return due
 
-    def report(self, metrics: Mapping[str, Any], *, step: int | None = None) -> None:
+    def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Report metrics by name, "validation/loss" and "training/error_rate": numbers, or tensors of one number.
 
         They count as measured after the update at hand, which is `step + 1` updates; or `step` updates where that is
@@ -340,6 +355,12 @@ class LoopTrial:
         """
         with self._remembered():
             made = self._trainee.step + self._in_step if step is None else step
+            if made not in self._due and step is None and self._asked_after > made and self._stepping:
+                raise WorkloadError(
+                    f"trial.report follows trial.evaluates({self._asked_after - 1}), and the trial was told of {made} "
+                    f"updates: a loop that does not use trial.steps() says which it reports of, as in "
+                    f"trial.report({{...}}, step={self._asked_after}), and calls trial.stepped then"
+                )
             self._listener.reported(made, metrics)
 
     def alive(self, reached: int = 0) -> None:
@@ -355,6 +376,10 @@ class LoopTrial:
         """For the adapters of this package, which hand on what they find there: that is not noted as asked for."""
         return self._trainee
 
+    def due_behind(self) -> tuple[int, ...]:
+        """As `evaluation_steps`, for the adapters of this package: it is not noted that the loop has asked."""
+        return self._listener.due
+
     def train_with(self, setup: LoopSetup) -> None:
         """Seed the generators, let the loop of the workload train, and raise what it was told and has caught.
 
@@ -366,6 +391,8 @@ class LoopTrial:
             if self._in_step and self.fault is None and self.step + 1 == self._listener.due[-1]:
                 self._in_step = False
                 self.stepped(self.step + 1)
+        except SystemExit as error:  # would end this program, and say nothing
+            raise self.fault or RuntimeError(_EXITED.format(code=error.code)) from error
         except Exception as error:
             if self.fault is not None and error is not self.fault:
                 raise self.fault from error

@@ -171,6 +171,33 @@ def word_of(place: str, name: str) -> DelegatedWord:
     return next(word for word in WORDS if (word.place, word.name) == (place, name))
 
 
+_OF_OTHERS = {
+    "params": "the point is trial.point",
+    "config": "the point is trial.point",
+    "should_prune": "no trial is stopped early, because trials are compared at the same number of steps (A11)",
+    "log": "metrics are reported: {report}",
+    "log_metrics": "metrics are reported: {report}",
+    "set_user_attr": "only metrics are recorded, {report}; print or log what else you want to know",
+    "save_checkpoint": "{keep}",
+    "get_checkpoint": "{keep}",
+    "epochs": "a trial has a number of updates, trial.max_train_steps (A11)",
+    "num_epochs": "a trial has a number of updates, trial.max_train_steps (A11)",
+    "max_epochs": "a trial has a number of updates, trial.max_train_steps (A11)",
+}
+
+
+def no_such_word(name: str, report: str, keep: str) -> str:
+    """That a trial has nothing of this name; with ours, where it is a word of Optuna's, Ray's or W&B's.
+
+    report, keep: how this trial takes metrics and weights.
+    """
+    if name.startswith("suggest_"):
+        hint = "the SearchSpace of the campaign declares ranges; read trial.point['learning_rate']"
+    else:
+        hint = _OF_OTHERS.get(name, "").format(report=report, keep=keep)
+    return f"a trial has no {name!r}{': ' if hint else ''}{hint}"
+
+
 def door_of(workload: OwnLoop) -> str:
     """By which door a workload comes: what its class says; "asking" for one that trains nothing."""
     return workload.door if type(workload).train is not OwnLoop.train else "asking"

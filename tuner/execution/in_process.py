@@ -93,7 +93,7 @@ class _Study:
     def _claim(self) -> list[Claim]:
         seconds, size = self.machine.lease.seconds, self.planner.claim_size()
         self.ledger.forget_dead_workers(self.row.study_id)
-        return self.ledger.claim(self.row.study_id, worker=self.worker, lease_seconds=seconds, max_trials=size)
+        return self.ledger.claim(self.row, worker=self.worker, lease_seconds=seconds, max_trials=size)
 
     def wait_for_others(self) -> bool:
         """Wait a little where other workers hold trials, which are ours should they die; False where none does."""

@@ -5,7 +5,7 @@ sends a `StudyTask` for each job, and lets `InProcess` train the job that `job_o
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -80,11 +80,13 @@ def engine_named(name: str) -> EngineMaker:
 class StudyTask:
     """Train what is left of a study, of a workload with this identity.
 
-    more_code: what only its models reach. measured: what was measured of a loop of one's own; None of other workloads.
+    created: when the study began, as the launcher read it. more_code: what only its models reach. measured: what was
+    measured of a loop of one's own; None of other workloads.
     """
 
     campaign: str
     study: str
+    created: float
     identity: dict[str, object]
     more_code: list[dict[str, Any]]
     measured: dict[str, Any] | None = None
@@ -99,14 +101,14 @@ def task_of(job: Job) -> StudyTask:
     more_code = [asdict(one) for one in loaded.identifier.more_code(study)]
     measured = loaded.measured(job.row.study)
     told = None if measured is None else measured.to_data()
-    return StudyTask(job.row.campaign, study, loaded.identity.as_json(), more_code, told)
+    return StudyTask(job.row.campaign, study, job.row.created, loaded.identity.as_json(), more_code, told)
 
 
 def job_of(task: StudyTask, ledger: Ledger, loaded: LoadedWorkload) -> Job:
     """A task as a job of this process. Raises StudyChanged where its workload is not the one that was launched."""
     _check(loaded.identity, identity_from(task.identity), str(loaded.study_file))
     loaded.identifier.expect(task.study, [MoreCode(**one) for one in task.more_code])
-    row = ledger.study(task.campaign, task.study)
+    row = replace(ledger.study(task.campaign, task.study), created=task.created)  # a claim compares it with the Ledger
     if task.measured is not None:
         loaded.expect(row.study, measured_from(task.measured), told=True)
     return Job(ledger, row, loaded)

@@ -64,11 +64,12 @@ class MeasuredPromises:
 
     @property
     def weaker(self) -> str:
-        """What is not promised and why, in words; "" where nothing is to be said."""
-        if not self.names:
-            return ""
-        words = "; ".join(dict.fromkeys(self.why.get(name) or _NOT_PROMISED[name] for name in self.names))
-        return f"{', '.join(_NOUNS.get(name, name) for name in self.names)}: {words}"
+        """What follows for trials and why, in words; "" where nothing is to be said."""
+        following: dict[str, list[str]] = {}
+        for name in self.names:
+            words = following.setdefault(self.why.get(name, ""), [])
+            words += [_NOT_PROMISED[name]] if name in _NOT_PROMISED else []
+        return "; ".join(": ".join(filter(None, [_listed(words), why])) for why, words in following.items())
 
     def to_data(self) -> dict[str, Any]:
         """Plain data; `measured_from` reads it."""
@@ -80,12 +81,10 @@ def measured_from(data: Mapping[str, Any]) -> MeasuredPromises:
     return MeasuredPromises(promises_from(data["promises"]), dict(data["why"]))
 
 
-_NOUNS = {
-    "exact_resume": "exact resume",
-    "prefixes": "shared first steps",
-    "follows_schedule": "the study's learning rates",
-    "deterministic": "the same curve from the same seeds",
-}
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 _NOT_PROMISED = {
     "exact_resume": "a resumed trial may differ from one that ran through",
     "prefixes": "trials share no first steps",
@@ -126,7 +125,7 @@ class EngineCheck:
     name: of the workload. promises: what may be relied on. why: why not more, by the name of what is not promised.
     problem: what is wrong, so that no study could be trained; "" where nothing is. unread: hyperparameters of the space
     that it never reads. price: of a step and an evaluation (milliseconds) and a checkpoint (bytes); None where it was
-    not measured. seconds: that the check took.
+    not measured. seconds: that the check took. steps: updates of each look; 0 where nothing was trained.
     """
 
     name: str
@@ -136,6 +135,7 @@ class EngineCheck:
     unread: tuple[str, ...] = ()
     price: Price | None = None
     seconds: float = 0.0
+    steps: int = 0
 
     @property
     def ok(self) -> bool:
@@ -162,6 +162,11 @@ class EngineCheck:
         )  # fmt: skip
         more = [f"  note: nothing reads the hyperparameter {name}" for name in self.unread]
         more += [f"  note: {self.why[SEEDS]}"] if SEEDS in self.why else []
+        if self.steps:
+            more.append(
+                f"  note: seen in {self.steps} updates; what goes wrong later, as in a second epoch, is seen with "
+                "check_engine(..., steps=400), more than an epoch has"
+            )
         lines = [self._line(name) for name in _GIVEN if name != "fusing" or self.promises.fusing]
         return "\n".join([f"{self.name}: checked in {self.seconds:.1f} s{cost}", *lines, *more])
 
@@ -171,5 +176,5 @@ class EngineCheck:
 
     def _line(self, name: str) -> str:
         given = bool(getattr(self.promises, name))
-        words = _GIVEN[name] if given else self.why.get(name) or _NOT_PROMISED[name]
+        words = _GIVEN[name] if given else ": ".join(filter(None, [_NOT_PROMISED[name], self.why.get(name)]))
         return f"  {'yes' if given else 'NO '}  {name:<16}  {words}"

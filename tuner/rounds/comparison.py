@@ -12,7 +12,15 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.questions.stale_budget import FORMAT, changed_parts, stale_finding
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Domain, Range
-from tuner.design.identity import Identity, changed_losses, changed_packages, changed_weights, changes, identity_from
+from tuner.design.identity import (
+    Identity,
+    changed_losses,
+    changed_packages,
+    changed_weights,
+    changes,
+    identity_from,
+    was_told,
+)
 from tuner.design.own_loop import OwnLoop
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
@@ -96,6 +104,26 @@ class StudyComparison:
         kept = None if started.identity is None else identity_from(started.identity)
         today = self.loaded.identity_of(study, [one.point for one in kept.weights] if kept else None)
         self.refuse_other(started, today)
+        return today
+
+    def begun_again(self, study: Study, started: StudyRow) -> Identity | None:
+        """The identity of today, with which a study begins of which nothing is kept; None where it stays as it began.
+
+        Its budget stays, and counts as chosen under what is declared today. Raises StudyChanged where another process
+        has just let it begin with yet another identity.
+        """
+        today = self.loaded.identity_of(study)
+        chosen = self.ledger.conclusion(self.name, BudgetRecord, started.study_id) or BudgetRecord()
+        basis = replace(chosen, basis=basis_of(self.campaign, self.loaded, study.round or 1))
+        study = replace(study, num_examples=self.loaded.num_examples)
+        row = self.ledger.begin_again(started, study, today.fingerprint, today.as_json(), basis)
+        if row.created == started.created:
+            return None
+        self.refuse_other(row, today)
+        _log.warning(
+            "the code or the data of the workload changed since %s was started, and none of its trials had trained "
+            "anything that is kept: it begins with the code of today", started.study.name,
+        )  # fmt: skip
         return today
 
     def refuse_other(self, row: StudyRow, today: Identity) -> None:
@@ -182,6 +210,12 @@ _WAYS_OUT = (
 
 
 def _refusal(row: StudyRow, words: str) -> StudyChanged:
+    if was_told(row.identity):
+        return StudyChanged(
+            f"the trials of {row.study.name} of {row.campaign!r} were asked for and told of by a script "
+            "(tuner.asking), and trials that this program trains could not be compared with them: go on with the "
+            "script, or give the campaign another name"
+        )
     return StudyChanged(
         f"the code or the data of the workload changed since {row.study.name} of {row.campaign!r} was started"
         f"{f' ({words})' if words else ''}; its trials could not be compared with each other. {_WAYS_OUT}"

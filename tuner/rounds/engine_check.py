@@ -44,7 +44,8 @@ def checked(
         except WorkloadError as error:
             return EngineCheck(name, Promises(), problem=str(error), seconds=time.perf_counter() - began)
     why = {promise: words for one in seen for promise, words in one.why.items()}
-    return EngineCheck(name, promises, why, "", found.unread, found.price, time.perf_counter() - began)
+    took, own = time.perf_counter() - began, loaded.trains_itself
+    return EngineCheck(name, promises, why, "", found.unread, found.price, took, steps if own else 0)
 
 
 def _looked(

@@ -24,7 +24,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.words import door_of
-from tuner.errors import StorageError, TrialsFailed
+from tuner.errors import StorageError, StudyChanged, TrialsFailed
 from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
 from tuner.execution.inspection import inspect
@@ -185,11 +185,11 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     study = replace(study, num_examples=session.loaded.num_examples)
     started = started_study(session, study.name)
     finite: tuple[FiniteValidation, ...] = ()
-    if started is None or _num_finished(session, started) < study.num_trials or retry_failed:
+    if started is None or retry_failed or not _is_trained(session, started, study):
         inspection = check_study(session, study, trials, room=True)
         finite = (_validation(session, study),) if inspection.finite else ()
     comparison = _comparison(session)
-    today = comparison.today(study, started)
+    today = _identity_today(session, study, started)
     kept = BudgetRecord(budget_origin, budget_source, basis_of(session.campaign, session.loaded, study.round or 1))
     session.claim_folder()
     row = session.ledger.start_study(
@@ -243,9 +243,27 @@ def work_on(session: Session, row: StudyRow, finished: int) -> None:
     Raises StudyChanged for other code than it was started with, TrialsFailed (with a list) where trials fail alike.
     """
     known_promises(session, row.study)  # before the launch is recorded
-    today = _comparison(session).today(row.study, row)
+    today = _identity_today(session, row.study, row)
     session.claim_folder()
-    _work_on(session, row, finished, today)
+    _work_on(session, session.ledger.study(session.name, row.study.name), finished, today)
+
+
+def _identity_today(session: Session, study: Study, started: StudyRow | None) -> Identity:
+    """The identity of a study as it is trained now; a study of which nothing is trained yet begins with it.
+
+    Raises StudyChanged for another identity than that of its start, where anything of it was trained.
+    """
+    comparison = _comparison(session)
+    try:
+        return comparison.today(study, started)
+    except StudyChanged:
+        if started is None:
+            raise
+        session.claim_folder()
+        today = comparison.begun_again(study, started)
+        if today is None:
+            raise
+        return today
 
 
 def _work_on(session: Session, row: StudyRow, finished: int, today: Identity) -> None:
@@ -336,6 +354,13 @@ def _known_to_be_finite(session: Session, study: Study) -> bool:
     asked = _validation(session, study)
     rows = session.ledger.studies(session.name)
     return any(session.ledger.conclusion(session.name, FiniteValidation, row.study_id) == asked for row in rows)
+
+
+def _is_trained(session: Session, row: StudyRow, study: Study) -> bool:
+    """Whether all trials that are declared have ended, and not all of them FAILED: such a study may begin again."""
+    counts = session.ledger.state_counts(row.study_id)
+    finished = sum(count for state, count in counts.items() if state.finished)
+    return finished >= study.num_trials and counts[State.FAILED] < finished
 
 
 def _num_finished(session: Session, row: StudyRow) -> int:

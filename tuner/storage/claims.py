@@ -1,4 +1,4 @@
-"""Claims on trials with lease and fence: taken, renewed, released, expired, and FAILED trials that are tried again.
+"""Claims on trials with lease and fence: taken, renewed, released, expired, and trials that are tried again.
 
 Leases are in the time of the database.
 """
@@ -16,20 +16,24 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    delete,
+    exists,
     func,
     literal,
+    or_,
     select,
     update,
 )
 
 from tuner.design.trial import Trial
-from tuner.errors import StorageError
+from tuner.errors import StorageError, StudyChanged
 from tuner.records import Checkpoint, Claim, State
 from tuner.storage.dialects import DatabaseTime
 from tuner.storage.liveness import dead_workers
 from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of, refuse_strange_checkpoints
 from tuner.storage.recording import cut_back, drop_checkpoints, given_back, owned
-from tuner.storage.schema import trial
+from tuner.storage.schema import checkpoint, launch, measurement, study, trial
+from tuner.storage.studies import Start, StudyRow, insert_conclusion, restarted, study_row
 
 RESUMABLE = ("latest", "trunk")  # the kinds of checkpoint that hold the whole state of a training
 NOBODY: dict[str, Any] = {"worker": None, "lease_seconds": None, "lease_until": None}
@@ -257,3 +261,48 @@ def _is_readable(row: Row[Any]) -> bool:
     except StorageError:
         return False
     return True
+
+
+def refuse_begun_again(connection: Connection, row: StudyRow) -> None:
+    """Raise StudyChanged where a study has begun with other code since `row` was read: a claim would train by older."""
+    created = connection.scalar(select(study.c.created).where(study.c.id == row.study_id))
+    if created != row.created:
+        raise StudyChanged(
+            f"{row.study.name} of {row.campaign!r} has begun with other code since this process read it, and trials of "
+            "two codes could not be compared: nothing was trained by this process; run its command again"
+        )
+
+
+def begin_again(connection: Connection, row: StudyRow, start: Start) -> StudyRow:
+    """Let a study of which nothing is kept begin with another identity; the study as it stands then.
+
+    All its trials wait then, and the launches that trained nothing are forgotten. Nothing is written where the identity
+    is not that of `row` any more, where somebody trains a trial, or where anything was measured, saved or finished.
+    """
+    connection.execute(select(study.c.id).where(study.c.id == row.study_id).with_for_update())
+    now = study_row(connection, row.campaign, row.study.name)
+    expire_dead_workers(connection, row.study_id)
+    # Every trial is locked before it is looked at, so whoever claims one meanwhile sees the other identity or is seen.
+    rows = connection.execute(
+        select(trial).where(trial.c.study_id == row.study_id).order_by(trial.c.id).with_for_update()
+    ).all()
+    same = (now.created, now.fingerprint, now.identity) == (row.created, row.fingerprint, row.identity)
+    if not same or _is_begun(connection, row.study_id):
+        return now
+    ids = [one.id for one in rows if one.state == State.WAITING or _is_readable(one)]
+    _wait_again(connection, ids, {})
+    connection.execute(delete(launch).where(launch.c.study_id == row.study_id))
+    connection.execute(update(study).where(study.c.id == row.study_id).values(**restarted(now, start)))
+    for concluded in start.concluded:
+        insert_conclusion(connection, row.campaign, concluded, row.study_id)
+    return study_row(connection, row.campaign, row.study.name)
+
+
+def _is_begun(connection: Connection, study_id: int) -> bool:
+    """Whether anything of a study is kept or being trained, by the code that it began with."""
+    measured = exists().where(measurement.c.trial_id == trial.c.id)
+    saved = exists().where(checkpoint.c.trial_id == trial.c.id)
+    ended = trial.c.state.in_([one.value for one in State if one.finished and one is not State.FAILED])
+    held = and_(trial.c.state == State.RUNNING.value, trial.c.lease_until >= DatabaseTime())
+    begun = or_(ended, held, trial.c.inherited_steps > 0, measured, saved)
+    return connection.scalar(select(trial.c.id).where(trial.c.study_id == study_id, begun).limit(1)) is not None

@@ -188,6 +188,19 @@ class Ledger:
         start = studies.Start(study, fingerprint, identity, tuple(trials), tuple(concluded))
         return self._database.write(lambda connection: studies.start_study(connection, campaign, start))
 
+    def begin_again(
+        self, row: StudyRow, study: Study, fingerprint: str, identity: Mapping[str, object], basis: Conclusion
+    ) -> StudyRow:
+        """Let a study begin with the code of today, where no trial is measured, saved, finished or in training.
+
+        One transaction: identity, fingerprint and time of the start are replaced, and so is `basis`; all trials wait,
+        also those that FAILED. Nothing is written where the study is not as `row` says any more: another process has
+        begun it. Returns the study as it stands then.
+        """
+        start = studies.Start(study, fingerprint, identity, concluded=(basis,))
+        failpoint("begin again")
+        return self._database.write(lambda connection: claims.begin_again(connection, row, start))
+
     def add_launch(
         self,
         study_id: int,
@@ -264,7 +277,7 @@ class Ledger:
 
     def claim(
         self,
-        study_id: int,
+        study: int | StudyRow,
         *,
         worker: str,
         lease_seconds: float,
@@ -277,13 +290,19 @@ class Ledger:
         All are of one shape group: the one given, or that of the first. Measurements beyond the checkpoint from
         which a trial resumes are deleted, because they will be replayed. A trial claimed `max_attempts` times
         since it last got beyond its farthest committed step becomes FAILED instead, and keeps its state and its curve.
+
+        study: its id; or as it was read, and then StudyChanged is raised where it has begun with other code since.
         """
+        study_id = study if isinstance(study, int) else study.study_id
         terms = claims.Terms(worker, lease_seconds, max_trials, shape_group, max_attempts)
         tries = count()
 
         def take(connection: Connection) -> list[Claim]:
             unheard = claims.unheard_claims(connection, study_id, worker, self._given) if next(tries) else []
-            return unheard or claims.claim_trials(connection, study_id, terms)
+            taken = unheard or claims.claim_trials(connection, study_id, terms)
+            if not isinstance(study, int):
+                claims.refuse_begun_again(connection, study)
+            return taken
 
         failpoint("claim")
         found = self._database.write(take)

@@ -41,7 +41,9 @@ _log = logging.getLogger(__name__)
 class StudyRow:
     """A study as the Ledger holds it; `fingerprint` is the digest of code and data at its first start.
 
-    `identity`: what the fingerprint stands for, by part; None for a study of tuner 0.1, whose fingerprint covers less.
+    `created`: when it was started, in seconds since 1970; a study of which nothing was trained may begin again, with
+    another fingerprint and at another time. `identity`: what the fingerprint stands for, by part; None for a study of
+    tuner 0.1, whose fingerprint covers less.
     """
 
     study_id: int
@@ -189,6 +191,16 @@ def _continued(connection: Connection, row: StudyRow, declared: Study) -> StudyR
     if grown != row.study:
         connection.execute(update(study).where(study.c.id == row.study_id).values(declaration=study_text(grown)))
     return replace(row, study=grown)
+
+
+def restarted(row: StudyRow, start: Start) -> dict[str, Any]:
+    """The columns of a study that begins with another identity: now, and with the examples that there are now."""
+    return {
+        "declaration": study_text(replace(row.study, num_examples=start.study.num_examples)),
+        "fingerprint": start.fingerprint,
+        "identity": None if start.identity is None else data_text(start.identity),
+        "created": DatabaseTime(),
+    }
 
 
 def insert_trials(connection: Connection, study_id: int, trials: Sequence[Trial]) -> int:

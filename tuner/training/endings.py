@@ -1,9 +1,11 @@
 """How an error ends a trial: the fault of the user's code, of the point, or of the machine."""
 
 import errno
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from tuner.records import State
 from tuner.signals import SHUTDOWN
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EFBIG})
+_STDLIB, _TUNER = sysconfig.get_path("stdlib"), Path(__file__).parents[1]
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -70,5 +73,13 @@ def first_line(error: Exception) -> str:
 
 def _one_line(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
+    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_TUNER) and not _is_a_library(frame)]
+    last = (own or frames)[-1:]  # the line of the user's, and not that of torch which it called
+    where = "".join(f" ({frame.filename}:{frame.lineno} in {frame.name})" for frame in last)
+    said = error.args[0] if isinstance(error, KeyError) and " " in str(error) and error.args else error
+    return f"{type(error).__name__}: {said}{where}"
+
+
+def _is_a_library(frame: traceback.FrameSummary) -> bool:
+    path = Path(frame.filename)
+    return "site-packages" in path.parts or path.is_relative_to(_STDLIB) or frame.filename.startswith("<")

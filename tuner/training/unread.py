@@ -53,6 +53,8 @@ class Noting(UserDict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         self.read.add(name)
+        if name not in self.data:
+            raise KeyError(f"the point has no {name!r}: it has {', '.join(self.data)}")
         return super().__getitem__(name)
 
     def __contains__(self, name: object) -> bool:

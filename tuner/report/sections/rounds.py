@@ -128,7 +128,7 @@ def _steps(material: StudyMaterial) -> list[tuple[str, str]]:
     if inexact:
         facts.append(("Not exact", f"{counted(inexact, 'trial')} {material.frames.promises.why_inexact}"))
     if material.frames.weaker:
-        facts.append(("Not promised", material.frames.weaker))
+        facts.append(("Promises less", material.frames.weaker))
     return facts
 
 
