@@ -34,7 +34,7 @@ import pandas as pd
 import tuner
 from tuner.analysis.finding import Question, Verdict
 from tuner.budget.schedules import Piece, ScheduleFamily, ScheduleKind, Shape
-from tuner.cli.commands import Command, CommandGroup
+from tuner.cli.commands import CliCommand, CommandGroup
 from tuner.design.optimizers import OptimizerSetting, OptimizerSpec, torch_groups
 from tuner.plots.plot import StudyPlot
 from tuner.report.section import Blocks, Part, Section
@@ -111,7 +111,7 @@ def greet(options):
     print(f"hello {options.name}")
 
 
-GREET = Command("greet", "Print a greeting", CommandGroup.OPERATE, "sign_plugin:Greeting", "sign_plugin:greet")
+GREET = CliCommand("greet", "Print a greeting", CommandGroup.OPERATE, "sign_plugin:Greeting", "sign_plugin:greet")
 NOTES = Section(
     name="notes", place=950, make=lambda material: [Part("notes", Blocks(leads=("Trained by the sign.",)), "Notes")]
 )

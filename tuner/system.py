@@ -11,6 +11,7 @@ and trained in one process; the fallbacks are here, and what has none is refused
 | a new file name survives a crash | fsync of its folder        | fsync             | NTFS keeps a journal of names    |
 | names that are symbolic links    | not followed (O_NOFOLLOW)  | not followed      | followed                         |
 | several worker processes         | forked, or started         | started           | refused: there is no select()    |
+| the program of a Command         | ends, with all it started  | ends, its group   | refused                          |
 """
 
 import ctypes
@@ -55,6 +56,12 @@ def refuse_workers() -> None:
     """Raise InputError where worker processes cannot be watched."""
     if sys.platform == "win32":
         raise InputError("--workers needs Linux or macOS; on Windows a study is trained in one process: leave it out")
+
+
+def refuse_programs() -> None:
+    """Raise InputError where a program that a study starts could outlive its end."""
+    if sys.platform == "win32":
+        raise InputError("a Command needs Linux or macOS: on Windows nothing ends what its program has started")
 
 
 def lock(descriptor: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tuner.cli import given
-from tuner.cli.commands import Command, CommandGroup
+from tuner.cli.commands import CliCommand, CommandGroup
 from tuner.cli.options import Profile
 from tuner.cli.program import parser_of, program
 from tuner.cli.training_options import TrainingOptions
@@ -37,7 +37,7 @@ def test_commands_that_train_have_the_same_options(name):
 
 
 def test_what_is_typed_arrives_and_what_is_not_keeps_its_default():
-    record = Command("train", "Train", CommandGroup.TRAIN, f"{__name__}:Example", f"{__name__}:train")
+    record = CliCommand("train", "Train", CommandGroup.TRAIN, f"{__name__}:Example", f"{__name__}:train")
     small = parser_of(record, "train")
     typed = ["some.py", "--rounds", "5", "-w", "auto", "--profile", "fast", "--storage", "x.sqlite", "-q"]
     small(typed, standalone_mode=False)

@@ -11,7 +11,7 @@ from tuner.registry import is_any_installed
 PLUGIN = """
 from dataclasses import dataclass
 
-from tuner.cli.commands import Command, CommandGroup
+from tuner.cli.commands import CliCommand, CommandGroup
 from tuner.cli.options import Study
 from tuner.registry import register
 
@@ -30,7 +30,7 @@ def greet(options):
 
 
 where = ("greeting:Greet", "greeting:greet")
-register(Command({name!r}, "Greet a study", CommandGroup.READ, *where, "tuner greet digits"))
+register(CliCommand({name!r}, "Greet a study", CommandGroup.READ, *where, "tuner greet digits"))
 """
 
 

@@ -14,6 +14,7 @@ from support.tiny import MemoryRecorder, tiny_study
 
 from tuner import Command, minimize
 from tuner.delegated.command_lines import said_by
+from tuner.delegated.looks import look_at
 from tuner.design.prefix import rates_of
 from tuner.errors import AttemptLost, DeclarationError, InputError, Paused, WorkloadError
 from tuner.records import State
@@ -345,3 +346,10 @@ def test_any_bytes_are_a_line_of_ours_or_not_or_one_clear_error():
         except WorkloadError:
             seen.add("error")
     assert seen == {"NoneType", "SaidLine", "error"}
+
+
+def test_where_nothing_ends_a_program_with_us_it_is_not_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    workload = Command("python fit.py --steps {max_train_steps}", select_by=minimize("validation/loss"))
+    with pytest.raises(InputError, match="needs Linux or macOS"):
+        look_at(setup_for(workload, tmp_path), TRIAL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.patience import wait_for
 
-from tuner.delegated.command_process import Ended, Lines, OutputLog, RunningProgram
+from tuner.delegated.command_process import LineBuffer, OutputLog, ProgramEnd, RunningProgram
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -104,10 +104,10 @@ def ended(running):
 @pytest.mark.parametrize(
     ("text", "how"),
     [
-        ("pass", Ended()),
-        ("import sys; sys.exit(75)", Ended(code=75)),
-        ("import os; os.kill(os.getpid(), 11)", Ended(signal=11)),
-        ("import os; os._exit(255)", Ended(code=255)),
+        ("pass", ProgramEnd()),
+        ("import sys; sys.exit(75)", ProgramEnd(code=75)),
+        ("import os; os.kill(os.getpid(), 11)", ProgramEnd(signal=11)),
+        ("import os; os._exit(255)", ProgramEnd(code=255)),
     ],
 )
 def test_how_a_program_ended_is_known(log, text, how):
@@ -153,7 +153,7 @@ def test_it_hears_sigterm_and_close_kills_it_where_it_does_not_end(log):
 
 
 def test_lines_come_whole_and_too_long_ones_in_pieces():
-    lines = Lines()
+    lines = LineBuffer()
     assert list(lines.of(b"a\nb")) == [b"a"]
     assert list(lines.of(b"c\n")) == [b"bc"]
     assert [len(one) for one in lines.of(b"x" * 2_000_000)] == [2_000_000]

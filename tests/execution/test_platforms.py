@@ -55,10 +55,15 @@ def names_in(path):
 
 
 def test_what_other_systems_lack_is_used_in_one_module_alone():
-    """And by what runs on Linux only: the fork server, worker processes, failpoints."""
+    """And by what runs there only: the fork server, worker processes, failpoints, the guard of a command."""
     lacking = {"fcntl", "msvcrt", "pwd", "grp", "resource", "termios", *OF_LINUX, *OF_POSIX} - {"pread", "pwrite"}
     used = {str(path.relative_to(PACKAGE)): lacking & names_in(path) for path in PACKAGE.rglob("*.py")}
-    only_there = ("system.py", "execution/fork_server.py", "execution/fork_server_process.py")
+    only_there = (
+        "system.py",
+        "execution/fork_server.py",
+        "execution/fork_server_process.py",
+        "delegated/command_guard.py",
+    )
     assert {name: found for name, found in used.items() if found and name not in only_there} == {}
     assert "fork" in used["execution/fork_server_process.py"], "the search finds what is there"
 

@@ -20,6 +20,7 @@ from tuner.records.conclusions import (
     FiniteValidation,
     FusionChoice,
     FusionChoices,
+    LoopPromises,
     RegimeVerdict,
     Retention,
     SecondTry,
@@ -48,6 +49,7 @@ EVERY_KIND = [
     CurveStudies(("curve-a-250", "curve-a-500")),
     FiniteValidation("132a824c53346a72", "validation/loss"),
     SecondTry((0, 7)),
+    LoopPromises("f" * 64, "{}", True, {"deterministic": True}, {"prefixes": "it reads trial.max_train_steps"}),
 ]
 # What versions before 0.2 wrote, key by key, and what it means.
 OLD_ROWS = [

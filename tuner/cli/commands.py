@@ -1,6 +1,6 @@
 """The table of commands. A command's modules are loaded only when it is called, or asked for help or completion.
 
-A plugin adds a command by `tuner.register(Command(...))`.
+A plugin adds a command by `tuner.register(CliCommand(...))`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ class CommandGroup(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CliCommand:
     """One command of `tuner`.
 
     name: as it is typed; "import optuna" is the command `optuna` of the group of commands `import`.
@@ -44,9 +44,9 @@ class Command:
 
 _TRAINING, _READING, _STORAGE = (f"tuner.cli.{name}_options" for name in ("training", "reading", "storage"))
 
-COMMANDS: Registry[Command] = Registry("command", Command, package=__name__)
+COMMANDS: Registry[CliCommand] = Registry("command", CliCommand, package=__name__)
 
-RUN = Command(
+RUN = CliCommand(
     "run",
     "Run the whole playbook: sweep, rounds, findings, report",
     CommandGroup.TRAIN,
@@ -54,7 +54,7 @@ RUN = Command(
     "tuner.cli.run:run",
     "tuner run studies/digits.py --dry-run",
 )
-PLAN = Command(
+PLAN = CliCommand(
     "plan",
     "Show rounds, trials, steps and cost before anything is trained",
     CommandGroup.TRAIN,
@@ -62,7 +62,7 @@ PLAN = Command(
     "tuner.cli.plan:plan",
     "tuner plan studies/digits.py --total-steps 100000",
 )
-SWEEP = Command(
+SWEEP = CliCommand(
     "sweep",
     "Sweep constant learning rates and find the step budget",
     CommandGroup.TRAIN,
@@ -70,7 +70,7 @@ SWEEP = Command(
     "tuner.cli.budgets:sweep",
     "tuner sweep studies/digits.py",
 )
-LAUNCH = Command(
+LAUNCH = CliCommand(
     "launch",
     "Train one round, or continue with it",
     CommandGroup.TRAIN,
@@ -78,7 +78,7 @@ LAUNCH = Command(
     "tuner.cli.launch:launch",
     "tuner launch studies/digits.py --round 1",
 )
-EXPLOIT = Command(
+EXPLOIT = CliCommand(
     "exploit",
     "Run Bayesian optimization in a round's search space",
     CommandGroup.TRAIN,
@@ -86,7 +86,7 @@ EXPLOIT = Command(
     "tuner.cli.final_model:exploit",
     "tuner exploit studies/digits.py --trials 32",
 )
-BUDGET_CURVE = Command(
+BUDGET_CURVE = CliCommand(
     "budget-curve",
     "Train one configuration for several lengths, and show the gain",
     CommandGroup.TRAIN,
@@ -94,7 +94,7 @@ BUDGET_CURVE = Command(
     "tuner.cli.budgets:budget_curve",
     "tuner budget-curve studies/digits.py --lengths 200,400,800",
 )
-WORKER = Command(
+WORKER = CliCommand(
     "worker",
     "Help with a launch, on this or another machine",
     CommandGroup.TRAIN,
@@ -102,7 +102,7 @@ WORKER = Command(
     "tuner.cli.launch:worker",
     "tuner worker studies/digits.py",
 )
-STATUS = Command(
+STATUS = CliCommand(
     "status",
     "Show the studies in the storage and how far they are",
     CommandGroup.READ,
@@ -110,7 +110,7 @@ STATUS = Command(
     "tuner.cli.upkeep:status",
     "tuner status",
 )
-CHECK = Command(
+CHECK = CliCommand(
     "check",
     "Answer every question of the checklist: verdict, evidence, action",
     CommandGroup.READ,
@@ -118,7 +118,7 @@ CHECK = Command(
     "tuner.cli.findings:check",
     "tuner check digits",
 )
-BEST_STEPS = Command(
+BEST_STEPS = CliCommand(
     "best-steps",
     "Was the step budget right?",
     CommandGroup.READ,
@@ -126,7 +126,7 @@ BEST_STEPS = Command(
     "tuner.cli.findings:best_steps",
     "tuner best-steps digits",
 )
-BOUNDARIES = Command(
+BOUNDARIES = CliCommand(
     "boundaries",
     "Was the search space wide enough?",
     CommandGroup.READ,
@@ -134,7 +134,7 @@ BOUNDARIES = Command(
     "tuner.cli.findings:boundaries",
     "tuner boundaries digits",
 )
-TRIALS = Command(
+TRIALS = CliCommand(
     "trials",
     "List the trials of a round",
     CommandGroup.READ,
@@ -142,7 +142,7 @@ TRIALS = Command(
     "tuner.cli.findings:trials",
     "tuner trials digits --top 5",
 )
-CONCLUSIONS = Command(
+CONCLUSIONS = CliCommand(
     "conclusions",
     "List conclusions and whether longer runs confirmed them",
     CommandGroup.READ,
@@ -150,7 +150,7 @@ CONCLUSIONS = Command(
     "tuner.cli.findings:conclusions",
     "tuner conclusions digits",
 )
-PLOT = Command(
+PLOT = CliCommand(
     "plot",
     "Draw a plot, and write its numbers beside it",
     CommandGroup.READ,
@@ -159,7 +159,7 @@ PLOT = Command(
     "tuner plot curves digits -o curves.png",
     "tuner.cli.writing:kinds_of_plots",
 )
-REPORT = Command(
+REPORT = CliCommand(
     "report",
     "Write one HTML page: findings, plots, curves, trials",
     CommandGroup.READ,
@@ -167,7 +167,7 @@ REPORT = Command(
     "tuner.cli.writing:report",
     "tuner report digits",
 )
-DEMO = Command(
+DEMO = CliCommand(
     "demo",
     "Write an example report from recorded trials",
     CommandGroup.READ,
@@ -175,7 +175,7 @@ DEMO = Command(
     "tuner.cli.writing:demo",
     "tuner demo",
 )
-BEST = Command(
+BEST = CliCommand(
     "best",
     "Show the best configuration, and export its weights",
     CommandGroup.DECIDE,
@@ -183,7 +183,7 @@ BEST = Command(
     "tuner.cli.best:best",
     "tuner best digits --export model.safetensors",
 )
-ADOPT = Command(
+ADOPT = CliCommand(
     "adopt",
     "Compare two configurations with fresh seeds: ADOPT, KEEP or TIE",
     CommandGroup.DECIDE,
@@ -191,7 +191,7 @@ ADOPT = Command(
     "tuner.cli.final_model:adopt",
     "tuner adopt studies/digits.py --candidate 2/0 --baseline 2/1",
 )
-ADOPTIONS = Command(
+ADOPTIONS = CliCommand(
     "adoptions",
     "List which configurations were adopted, kept or tied",
     CommandGroup.DECIDE,
@@ -199,7 +199,7 @@ ADOPTIONS = Command(
     "tuner.cli.findings:adoptions",
     "tuner adoptions digits",
 )
-SCORE_TEST = Command(
+SCORE_TEST = CliCommand(
     "score-test",
     "Score the test split, once, for the final configuration",
     CommandGroup.DECIDE,
@@ -207,7 +207,7 @@ SCORE_TEST = Command(
     "tuner.cli.final_model:score_test",
     "tuner score-test studies/digits.py",
 )
-IMPORT_OPTUNA = Command(
+IMPORT_OPTUNA = CliCommand(
     "import optuna",
     "Import an Optuna study",
     CommandGroup.EXCHANGE,
@@ -215,7 +215,7 @@ IMPORT_OPTUNA = Command(
     "tuner.cli.importing:import_optuna",
     "tuner import optuna optuna.db",
 )
-IMPORT_TABLE = Command(
+IMPORT_TABLE = CliCommand(
     "import table",
     "Import histories of runs from tables",
     CommandGroup.EXCHANGE,
@@ -223,7 +223,7 @@ IMPORT_TABLE = Command(
     "tuner.cli.importing:import_table",
     "tuner import table history.csv --objective val_loss --direction minimize",
 )
-EXPORT = Command(
+EXPORT = CliCommand(
     "export",
     "Write a study as an Optuna study or as tables",
     CommandGroup.EXCHANGE,
@@ -231,7 +231,7 @@ EXPORT = Command(
     "tuner.cli.writing:export",
     "tuner export digits --to csv tables",
 )
-VERIFY = Command(
+VERIFY = CliCommand(
     "verify",
     "Check that every recorded file, digest and curve is there",
     CommandGroup.OPERATE,
@@ -239,7 +239,7 @@ VERIFY = Command(
     "tuner.cli.upkeep:verify",
     "tuner verify digits",
 )
-REPLAY = Command(
+REPLAY = CliCommand(
     "replay",
     "Train a recorded trial again and compare it bit for bit",
     CommandGroup.OPERATE,
@@ -247,7 +247,7 @@ REPLAY = Command(
     "tuner.cli.final_model:replay",
     "tuner replay studies/digits.py --trial 3",
 )
-BACKUP = Command(
+BACKUP = CliCommand(
     "backup",
     "Copy the records, also while others write",
     CommandGroup.OPERATE,
@@ -255,7 +255,7 @@ BACKUP = Command(
     "tuner.cli.upkeep:backup",
     "tuner backup copy.sqlite",
 )
-ADOPT_STORAGE = Command(
+ADOPT_STORAGE = CliCommand(
     "adopt-storage",
     "Continue with a copy of a storage",
     CommandGroup.OPERATE,
@@ -263,7 +263,7 @@ ADOPT_STORAGE = Command(
     "tuner.cli.upkeep:adopt_storage",
     "tuner adopt-storage --storage copy.sqlite",
 )
-COMPLETION = Command(
+COMPLETION = CliCommand(
     "completion",
     "Complete commands, options and names in your shell",
     CommandGroup.OPERATE,
@@ -273,12 +273,12 @@ COMPLETION = Command(
 )
 
 
-def commands() -> Mapping[str, Command]:
+def commands() -> Mapping[str, CliCommand]:
     """Every command by its name, in the order of the help page; those of plugins after those of the package."""
     return {command.name: command for command in COMMANDS}
 
 
-def grouped() -> Iterator[tuple[str, list[Command]]]:
+def grouped() -> Iterator[tuple[str, list[CliCommand]]]:
     """The commands under the headings of the help page."""
     for group in CommandGroup:
         if mine := [command for command in COMMANDS if command.group is group]:

@@ -19,7 +19,7 @@ from typer.main import get_command
 from typer.models import ArgumentInfo
 
 from tuner import __version__
-from tuner.cli.commands import Command, commands, grouped
+from tuner.cli.commands import CliCommand, commands, grouped
 from tuner.cli.exit_codes import exit_codes_in_short
 from tuner.cli.given import GIVEN
 from tuner.cli.options import loaded
@@ -158,7 +158,7 @@ class _Commands(TyperGroup):
 class _Command(TyperCommand):
     """A command with a plain help page: no boxes, and no type behind an option that takes no value."""
 
-    record: Command
+    record: CliCommand
 
     def get_usage(self, ctx: Any) -> str:
         """The usage line of the help page, for errors too."""
@@ -174,7 +174,7 @@ def _items(names: Mapping[str, str], incomplete: str) -> list[Any]:
     return [item(name, help=text) for name, text in names.items() if name.startswith(incomplete)]
 
 
-def parser_of(record: Command, name: str) -> TyperCommand:
+def parser_of(record: CliCommand, name: str) -> TyperCommand:
     """The parser of a command, from the dataclass of its options."""
     options = loaded(record.options)
     hints = get_type_hints(options, include_extras=True)

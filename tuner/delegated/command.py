@@ -16,6 +16,7 @@ from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError, InputError, WorkloadError
 from tuner.shown import quoted
+from tuner.system import refuse_programs
 
 _OF_LENGTH = ("max_train_steps", "evaluate_every", "evaluation_steps", "rates")  # differ with the length of a trial
 OURS = {
@@ -103,6 +104,7 @@ class Command(OwnLoop):
 
     def train(self, trial: Any) -> None:
         """Run the program for one trial."""
+        refuse_programs()
         study_file = trial.behind().setup.study_file
         folder = study_file.resolve().parent if study_file else Path.cwd()
         place = trial.folder.resolve()
@@ -118,7 +120,7 @@ class Command(OwnLoop):
         if saved.restore(trial, _named(self.command)):
             saved.forget()
             return
-        given = Given(self.used, trial, place)
+        given = Placeholders(self.used, trial, place)
         environment = loop.environment_for(trial, self.env)
         words = [_filled(word, given.text_of) for word in self.command]
         program = _found(words[0], folder, environment)
@@ -130,7 +132,7 @@ class Command(OwnLoop):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Placeholders:
     """What the placeholders stand for in one trial; files are written when they are first named.
 
     used: the names in the command. place: the trial's folder, absolute.

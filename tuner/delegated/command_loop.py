@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.delegated.command_lines import HeldReports, SaidLine, said_by
-from tuner.delegated.command_process import Ended, OutputLog, RunningProgram
+from tuner.delegated.command_process import OutputLog, ProgramEnd, RunningProgram
 from tuner.errors import AttemptLost, Paused, WorkloadError
 from tuner.shown import one_line
 from tuner.signals import SHUTDOWN, soon
@@ -201,7 +201,7 @@ class CommandRun:
             process.close()
             log.close()
         if not self.over:
-            self._finish(process.ended or Ended(), log)
+            self._finish(process.ended or ProgramEnd(), log)
 
     def _follow(self, process: RunningProgram, *, always: bool) -> None:
         """Read the program until it has ended, or had to be ended."""
@@ -276,7 +276,7 @@ class CommandRun:
         self.waiting = None
         self.over = self.saved.hand_over(self.trial, step, dict(self.held.until(step)))
 
-    def _finish(self, ended: Ended, log: OutputLog) -> None:
+    def _finish(self, ended: ProgramEnd, log: OutputLog) -> None:
         """The program has ended before its trial was over."""
         stopped = soon(self.stop) or SHUTDOWN.is_set_soon()
         if self.held.all_there and (self.ended_by_us or (ended.code == 0 and not ended.signal)):
@@ -286,7 +286,7 @@ class CommandRun:
         else:
             self._refuse(ended, log)
 
-    def _refuse(self, ended: Ended, log: OutputLog) -> None:
+    def _refuse(self, ended: ProgramEnd, log: OutputLog) -> None:
         text = f"{self.program} {ended.words} at step {self.held.newest}; {log.said}"
         if ended.code == GO_ON_LATER:
             raise Paused(f"{text}; code {GO_ON_LATER} says go on later: run the same command again")
@@ -305,7 +305,7 @@ class CommandRun:
 
 def environment_for(trial: Any, own: Mapping[str, str]) -> dict[str, str]:
     """The environment of the program: this one's, its device and threads, and what the study file gives."""
-    found = dict(os.environ)
+    found = {**os.environ}
     if sys.prefix != sys.base_prefix:  # programs of the environment that tuner runs in come first, as when activated
         found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", os.defpath)])
     found |= {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(trial.behind().setup.threads)}

@@ -25,7 +25,7 @@ READ_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProgramEnd:
     """How a program ended: with an exit `code`, by a `signal`, or it could not be started (`missing`: errno)."""
 
     code: int = 0
@@ -89,7 +89,7 @@ class OutputLog:
         return f"its last output{self._where}: {one_line(' | '.join(self.last))}"
 
 
-class Lines:
+class LineBuffer:
     """Bytes as whole lines; a line that is too long comes cut, in pieces."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class RunningProgram:
         self, words: Sequence[str], folder: Path, environment: Mapping[str, str], metrics: Path | None, log: OutputLog
     ) -> None:
         self.log = log
-        self.ended: Ended | None = None
+        self.ended: ProgramEnd | None = None
         self._metrics, self._offset = metrics, 0
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-I", "-S", str(GUARD), str(theirs.fileno()), *words]
@@ -131,7 +131,7 @@ class RunningProgram:
                 env=dict(environment), pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
         self._life = ours
-        self._buffers = {name: Lines() for name in ("out", "error", "life", "metrics")}
+        self._buffers = {name: LineBuffer() for name in ("out", "error", "life", "metrics")}
         self._open = selectors.DefaultSelector()
         self._streams = {"out": self._guard.stdout, "error": self._guard.stderr}
         for name, stream in self._streams.items():
@@ -164,7 +164,7 @@ class RunningProgram:
         if not piece:
             self._open.unregister(key.fileobj)
             if name == "life":
-                self.ended = self.ended or Ended(signal=int(signal.SIGKILL))  # the guard itself was killed
+                self.ended = self.ended or ProgramEnd(signal=int(signal.SIGKILL))  # the guard itself was killed
                 return []
             return self._sorted(name, self._buffers[name].left())
         return self._sorted(name, self._buffers[name].of(piece))
@@ -174,7 +174,7 @@ class RunningProgram:
         if name == "life":
             for line in lines:
                 kind, _, number = line.decode().partition(" ")
-                self.ended = Ended(**{{"exited": "code"}.get(kind, kind): int(number)})
+                self.ended = ProgramEnd(**{{"exited": "code"}.get(kind, kind): int(number)})
             return []
         if name == "out" and self._metrics is None:
             return list(lines)

@@ -132,7 +132,7 @@ KEPT_FILE = "file:"  # of a tensor's name that holds the bytes of a file, which 
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportedWeights:
     """What was written. path: a safetensors file, or a folder of `files`, which a training had kept as such.
 
     weights: the tensors of the file. beside: the file of what no safetensors file can hold, None where all went in.
@@ -144,7 +144,7 @@ class Exported:
     files: tuple[str, ...] = ()
 
 
-def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported:
+def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> ExportedWeights:
     """Write the weights of a best checkpoint to `target`, for any tool to load.
 
     What a safetensors file cannot hold (extra state of a module, sparse tensors) is written next to it with torch's own
@@ -159,15 +159,15 @@ def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported
     others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
     if not others:
         shutil.copyfile(root / checkpoint.file, target)
-        return Exported(target, weights)
+        return ExportedWeights(target, weights)
     weights = {name: one for name, one in weights.items() if name not in others}
     target.write_bytes(weights_as_file(weights))
     beside = target.with_name(f"{target.stem}.extra_state.pt")
     torch.save(others, beside)
-    return Exported(target, weights, beside)
+    return ExportedWeights(target, weights, beside)
 
 
-def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> Exported:
+def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> ExportedWeights:
     """Write kept files into a folder that is not there yet, or holds nothing."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StorageError(
@@ -180,7 +180,7 @@ def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> Exported:
     for name, content in files.items():
         make_private_folder((folder / name).parent)
         (folder / name).write_bytes(content.numpy().tobytes())
-    return Exported(folder, {}, files=tuple(sorted(files)))
+    return ExportedWeights(folder, {}, files=tuple(sorted(files)))
 
 
 def _fence_of(name: str) -> int | None:
