@@ -345,3 +345,9 @@ def test_any_bytes_are_a_line_of_ours_or_not_or_one_clear_error():
         except WorkloadError:
             seen.add("error")
     assert seen == {"NoneType", "SaidLine", "error"}
+
+
+@pytest.mark.parametrize("env", ["A=1", {"A": 1}, [("A", "1")]])
+def test_an_environment_that_is_no_dict_of_texts_is_refused(env):
+    with pytest.raises(DeclarationError, match="env of a Command is a dict of texts"):
+        Command("python fit.py {max_train_steps}", select_by=minimize("validation/loss"), env=env)
