@@ -75,7 +75,7 @@ def commands_with(text: str, more: Callable[[str], str]) -> str:
     """`text`, whose commands (between backticks, or after a colon) get the options that `more` has for their verb."""
 
     def completed(found: re.Match[str]) -> str:
-        told = found[0].rstrip(" ")
+        told = re.sub(r"(?<=\w)\. *$| +$", "", found[0])  # the dot that ends a sentence is no part of its command
         added = "" if "--storage" in told else more(found[1] or found[3])
         return told + added + found[0][len(told) :]
 

@@ -120,3 +120,9 @@ def test_records_rely_on_promises_that_exist():
 
 def test_frames_without_a_ledger_rely_on_our_own_trainer():
     assert frames_of_curves(study(), [[0.5] * 50]).promises == EVERYTHING
+
+
+def test_where_the_rates_are_not_known_no_table_says_what_lies_in_a_warmup():
+    known, unknown = (best_steps_finding(frames_by(given)) for given in (EVERYTHING, OWN_RATES))
+    assert "in_warmup" in known.evidence
+    assert [*unknown.evidence] == [name for name in known.evidence if name != "in_warmup"]

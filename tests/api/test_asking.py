@@ -492,6 +492,12 @@ def test_a_told_study_is_as_promised_without_any_file(tmp_path):
 
 def test_a_study_is_trained_here_or_told_and_never_both():
     tuner.launch(declared(Launched(), "launched", trials=1), progress=False)
+    with tuner.asking(declared()) as study:
+        trial = study.ask()
+        study.tell(trial, well(trial))
+    told = r"of 'told' were asked for and told of by a script \(tuner.asking\), .*: go on with the script"
+    with pytest.raises(StudyChanged, match=told):
+        tuner.launch(declared(Launched(), "told"), progress=False)
     with pytest.raises(StudyChanged, match="was trained by `tuner launch`"), tuner.asking(declared(name="launched")):
         pass
     with tuner.asking(declared(trials=2)) as study:

@@ -43,7 +43,7 @@ from storage.proxy import Proxy
 
 from tuner.budget.step_budget import StepBudget
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training import supervisor
+from tuner.training import committing
 
 ENOUGH = 3  # things that are wrong; more would say no more
 HURRIED = {"lease": QUICK_BEATS}
@@ -96,7 +96,7 @@ def aside(databases, kills, seed):
     """Kills while every state, however small, is saved beside the training by a thread: at random passes, for nobody
     knows their number.
     """
-    patch.object(supervisor, "BACKGROUND_BYTES", 0).start()
+    patch.object(committing, "BACKGROUND_BYTES", 0).start()
     judge = Judge(databases)
     generator, wrong, done = random.Random(seed), [], 0
     while done < kills and len(wrong) < ENOUGH:

@@ -68,7 +68,7 @@ def test_what_the_loop_says_of_itself_stands_on_the_page(tmp_path, tuner):
 def test_a_question_that_needs_what_the_loop_does_not_report_says_what_to_report(here):
     told = here("check", "mine.py")
     assert "training/loss was not recorded; report it beside validation/loss, at every evaluation" in told
-    assert told.count("decides the learning rate of each step") == 2  # regime, warmup
+    assert told.count("decides the learning rate of each step") == 3  # regime, warmup, and what follows from the loop
     assert "has not decayed its rate" not in told
     assert "There is no warmup" not in told
 

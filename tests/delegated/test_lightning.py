@@ -442,15 +442,6 @@ def test_all_options_and_callbacks_that_are_refused_are_told_at_once():
         workload_of(trainer={"callbacks": [EarlyStopping("val_loss"), ModelCheckpoint()]})
 
 
-def test_callbacks_that_are_none_and_misspelt_arguments_are_told():
-    with pytest.raises(DeclarationError, match=r"the callback EarlyStopping is refused"):
-        workload_of(trainer={"callbacks": [EarlyStopping]})
-    with pytest.raises(DeclarationError, match=r"are objects of Lightning's Callback, got 'early'"):
-        workload_of(trainer={"callbacks": "early"})
-    with pytest.raises(DeclarationError, match=r"no argument 'select'.*did you mean 'select_by'"):
-        workload_of(select=1)
-
-
 class AsksInAStep(Net):
     def training_step(self, batch, batch_idx):
         scale = 1.0 if self.global_step < 0.5 * self.trainer.max_steps else 0.5
@@ -467,3 +458,12 @@ class AsksAtTheStart(Net):
 def test_a_module_that_asks_its_trainer_for_the_length_is_seen(kind, asked, tmp_path):
     look = look_at(setup_for(workload_of(kind), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
     assert bool(look.read & OF_LENGTH.keys()) is asked
+
+
+def test_callbacks_that_are_none_and_misspelt_arguments_are_told():
+    with pytest.raises(DeclarationError, match=r"the callback EarlyStopping is refused"):
+        workload_of(trainer={"callbacks": [EarlyStopping]})
+    with pytest.raises(DeclarationError, match=r"are objects of Lightning's Callback, got 'early'"):
+        workload_of(trainer={"callbacks": "early"})
+    with pytest.raises(DeclarationError, match=r"no argument 'select'.*did you mean 'select_by'"):
+        workload_of(select=1)

@@ -273,3 +273,17 @@ def test_a_number_of_examples_is_a_number():
 def test_the_words_that_a_campaign_has_not_yet_have_a_place_in_the_table():
     for name in ("precision", "micro_batch_size", "ema_steps"):
         assert all(word_of("Campaign", name).instead(door) for door in DOORS)
+
+
+@pytest.mark.parametrize("name", ["wd", "beta2", "batchSize", "optim"])
+def test_a_loop_reads_hyperparameters_by_the_names_that_it_likes(name):
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1.0), **{name: uniform(0.1, 0.5)})
+    assert campaign(space=space).rounds[0].space == space
+
+
+def test_the_rate_of_a_loop_has_the_name_that_the_schedule_needs():
+    space = SearchSpace(lr=log_uniform(1e-3, 1.0))
+    for workload in (Loop(), OwnLoop(select_by=minimize("validation/loss"))):
+        with pytest.raises(DeclarationError, match=r"^lr is not known to the study, .* write learning_rate"):
+            campaign(workload, space=space)
+    assert campaign(OwnRates(), space=space).rounds[0].space == space, "its rates are its own"

@@ -365,3 +365,20 @@ def test_a_fixed_batch_size_of_all_rounds_counts_and_different_ones_are_refused(
     assert Campaign(Toy(), [first]).in_steps(1003).rounds[0].max_train_steps == 2 * 62
     with pytest.raises(DeclarationError, match="batch_size differs between trials here"):
         Campaign(Toy(), [first, Round("y", trials=8, space=SPACE)]).in_steps(1003)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("lr", "learning_rate"), ("LR", "learning_rate"), ("wd", "weight_decay"), ("beta2", "one_minus_beta2"),
+     ("batchSize", "batch_size"), ("learningRate", "learning_rate")],
+)  # fmt: skip
+def test_another_tools_word_for_what_the_trainer_understands_is_refused(name, meant):
+    rate = log_uniform(1e-3, 1.0)
+    inside = branches(sgd={name: rate}, adamw={"learning_rate": rate})
+    for space in (
+        SearchSpace(**{name: rate}),
+        SearchSpace(width=integers(1, 9), **{name: 0.1}),
+        SearchSpace(kind=inside),
+    ):
+        with pytest.raises(DeclarationError, match=f"^{name} is not known to the trainer .*; write {meant}$"):
+            Campaign(Toy(), [Round("Which?", trials=8, space=space)])

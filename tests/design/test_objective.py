@@ -72,6 +72,11 @@ def test_the_test_split_and_what_names_no_split_select_nothing(metric):
         minimize(metric)
 
 
+def test_a_metric_without_a_split_is_answered_with_that_of_the_validation_split():
+    with pytest.raises(DeclarationError, match=r"did you mean 'validation/accuracy'\?$"):
+        maximize("accuracy")
+
+
 def test_fitted_includes_the_threshold_and_excludes_what_is_not_finite():
     fitted = at_most("training/error_rate", 0.1)
     assert [fitted.met(value) for value in (0.0, 0.1, 0.2, math.nan, -math.inf)] == [True, True, False, False, False]

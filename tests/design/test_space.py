@@ -97,16 +97,6 @@ def test_other_names_are_allowed(name):
     assert [h.name for h in SearchSpace(**{name: uniform(0.1, 0.5)})] == [name]
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [("lr", "learning_rate"), ("LR", "learning_rate"), ("wd", "weight_decay"), ("beta2", "one_minus_beta2"),
-     ("batchSize", "batch_size"), ("learningRate", "learning_rate")],
-)  # fmt: skip
-def test_another_tools_word_for_what_the_trainer_understands_is_refused(name, meant):
-    with pytest.raises(DeclarationError, match=f"^{name} is not known to the trainer .*; write {meant}$"):
-        SearchSpace(**{name: LEARNING_RATE})
-
-
 def test_a_dotted_name_belongs_to_branches():
     with pytest.raises(DeclarationError, match=r"'model.width' has a dot, .*; write 'model_width'"):
         SearchSpace(**{"model.width": 128})

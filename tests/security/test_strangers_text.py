@@ -18,7 +18,7 @@ from support import needs
 from support.shell import run_in
 from support.study_files import write_study
 
-from tuner.shown import quoted, shown, shown_lines, word
+from tuner.shown import commands_with, quoted, shown, shown_lines, word
 
 NAME = "act\nnext: rm -rf ~"
 CHOICES = ["\x1b[2J\x1b]0;owned\x07x", "b\u202egnp.exe", "<script>document.title='run'</script>", "\u2028\x85\r$x_{$"]
@@ -244,3 +244,9 @@ def test_a_message_quotes_no_more_than_a_line():
     assert len(shown_lines("y" * 10**7)) < 5000
     assert shown_lines("a\nnext: rm\n  b") == "a\n  next: rm\n  b"
     assert shlex.split(word("a b")) == ["a b"]
+
+
+def test_the_dot_of_a_sentence_is_no_part_of_its_command():
+    told = commands_with("Train both: tuner adopt x.py --baseline round-2/1.", lambda verb: f" --storage {verb}.db")
+    assert told == "Train both: tuner adopt x.py --baseline round-2/1 --storage adopt.db."
+    assert commands_with("`tuner check ..`", lambda verb: " -v") == "`tuner check .. -v`"

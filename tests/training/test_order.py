@@ -7,7 +7,7 @@ import pytest
 from support.tiny import CuttingRecorder, setting_for, tiny_study, train_alone
 
 from tuner.rounds.plan import planned_trials
-from tuner.training import supervisor
+from tuner.training import committing
 
 STUDY = tiny_study()
 
@@ -52,7 +52,7 @@ class Recording(CuttingRecorder):
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_file_is_durable_before_it_is_recorded_and_deleted_after_it_is_forgotten(beside, tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "BACKGROUND_BYTES", 0 if beside else 1 << 40)
+    monkeypatch.setattr(committing, "BACKGROUND_BYTES", 0 if beside else 1 << 40)
     journal = Journal(monkeypatch)
     recorder = Recording(journal)
     root = tmp_path / "checkpoints"

@@ -17,7 +17,7 @@ from training.test_resume import AwayRecorder, meaning, trained
 from tuner.errors import LeaseLost
 from tuner.records import State, TrialUpdate
 from tuner.rounds.plan import planned_trials
-from tuner.training import saving, supervisor
+from tuner.training import committing, saving
 from tuner.training.checkpoints import CheckpointFolder, canonical_digest, read_state, read_weights
 from tuner.training.compiler import plain_step
 from tuner.training.saving import BackgroundSaver, Copies, num_bytes
@@ -28,7 +28,7 @@ TRIAL = planned_trials(STUDY)[0]
 
 @pytest.fixture(autouse=True)
 def every_state_is_large(monkeypatch):
-    monkeypatch.setattr(supervisor, "BACKGROUND_BYTES", 0)
+    monkeypatch.setattr(committing, "BACKGROUND_BYTES", 0)
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def test_an_error_of_the_users_code_ends_the_trial_and_the_thread(writes, tmp_pa
 
 
 def test_small_states_are_written_at_once(writes, tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "BACKGROUND_BYTES", 1 << 20)
+    monkeypatch.setattr(committing, "BACKGROUND_BYTES", 1 << 20)
     train(tmp_path)
     assert set(writes.threads) == {threading.current_thread().name}
 

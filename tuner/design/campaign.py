@@ -17,7 +17,7 @@ from tuner.design.own_loop import OwnLoop
 from tuner.design.space import SearchSpace
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
-from tuner.design.workload_checks import check_count, check_workload_declared
+from tuner.design.workload_checks import check_count, check_names, check_workload_declared
 from tuner.errors import DeclarationError
 
 LONGEST_WARMUP = 0.20  # [P] of round 1; a longer one has to be written in steps (C9)
@@ -198,6 +198,7 @@ class Campaign:
             raise DeclarationError("a campaign needs at least one round: rounds=[Round('...', trials=32, space=...)]")
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
+        check_names(self.workload, sorted(self._names_in_spaces()))
         if isinstance(self.workload, OwnLoop):
             self._check_words(self.workload)
         else:

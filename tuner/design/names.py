@@ -58,16 +58,19 @@ class Name(NamedTuple):
 
 
 def refuse_name(name: str) -> None:
-    """Raise DeclarationError for a name that branches would make, or that the trainer knows under another name."""
+    """Raise DeclarationError for a name that branches would make, for a budget, a seed and a column of tables."""
     if "." in name:
         raise DeclarationError(
             f"{name!r} has a dot, which is for hyperparameters inside branches(...); write {name.replace('.', '_')!r}"
         )
-    meant = _TRAINER_NAMES.get(_letters(name))
-    if meant is not None and name != meant:
-        raise DeclarationError(f"{name} is not known to the trainer and would change nothing; write {meant}")
     refuse_budget_or_seed(name)
     refuse_column(name)
+
+
+def trainers_name(name: str) -> str:
+    """What the trainer calls a hyperparameter that has the name of another tool; "" for any other name."""
+    meant = _TRAINER_NAMES.get(_letters(name), "")
+    return "" if name == meant else meant
 
 
 def refuse_column(name: str) -> None:

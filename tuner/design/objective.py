@@ -74,9 +74,10 @@ class Objective:
         if self.direction not in ("minimize", "maximize"):
             raise DeclarationError(f"direction must be 'minimize' or 'maximize', got {self.direction!r}")
         if self.measured.split not in ("training", "validation") or not self.measured.name:
+            meant = "" if "/" in self.metric or not self.metric else f"; did you mean {f'validation/{self.metric}'!r}?"
             raise DeclarationError(
                 f"an objective names a split and a metric, like 'validation/error_rate', got {self.metric!r}; "
-                "the test split never selects anything (D31)"
+                f"the test split never selects anything (D31){meant}"
             )
 
     @property

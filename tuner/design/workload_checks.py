@@ -1,5 +1,8 @@
 """What a workload declares is checked as soon as a campaign is made of it."""
 
+from collections.abc import Iterable
+
+from tuner.design.names import trainers_name
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.design.words import check_attributes, meant_as
@@ -35,6 +38,22 @@ def check_workload_declared(workload: Trainable) -> None:
         _check_hooks(workload)
     else:
         _check_loop(workload)
+
+
+def check_names(workload: Trainable, names: Iterable[str]) -> None:
+    """Raise DeclarationError for a hyperparameter of the spaces that the trainer knows under another name.
+
+    A loop reads what it likes; only the rate of the study's schedule has to have its name.
+    """
+    for name in names:
+        meant = trainers_name(name)
+        if meant and isinstance(workload, Workload):
+            raise DeclarationError(f"{name} is not known to the trainer and would change nothing; write {meant}")
+        if meant == "learning_rate" and isinstance(workload, OwnLoop) and workload.follows_schedule is not False:
+            raise DeclarationError(
+                f"{name} is not known to the study, whose schedule gives the rate of each update and needs the name "
+                f"{meant}: write {meant}, and read trial.rate(step), or trial.point['{meant}'] for its base"
+            )
 
 
 def _check_loop(workload: OwnLoop) -> None:

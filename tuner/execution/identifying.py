@@ -19,6 +19,7 @@ from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Trainable, Workload, own_kinds
 from tuner.errors import StudyChanged
+from tuner.shown import counted
 from tuner.sources.bytecode import definitions_of_class, file_of_class
 from tuner.sources.places import kind_of
 from tuner.sources.reached import Reached, same_code
@@ -109,7 +110,7 @@ class Identifier:
         self._of_studies[setup.study.name] = more = self._more(seen, setup.study)
         if len(self._of_studies) == 1:
             self._refuse_other_files()
-        what = "the loop" if isinstance(self.workload, OwnLoop) else f"{len(weights)} models"
+        what = "the loop" if isinstance(self.workload, OwnLoop) else counted(len(weights), "model")
         _tell_cost(f"a first look at {what} of {setup.study.name}", time.perf_counter() - started)
         return self._with(more, weights)
 

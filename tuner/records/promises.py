@@ -68,7 +68,7 @@ class MeasuredPromises:
         following: dict[str, list[str]] = {}
         for name in self.names:
             words = following.setdefault(self.why.get(name, ""), [])
-            words += [_NOT_PROMISED[name]] if name in _NOT_PROMISED else []
+            words.append(f"no {SEEDS}" if name == SEEDS else _NOT_PROMISED[name])
         return "; ".join(": ".join(filter(None, [_listed(words), why])) for why, words in following.items())
 
     def to_data(self) -> dict[str, Any]:

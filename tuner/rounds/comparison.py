@@ -12,7 +12,15 @@ from tuner.analysis.finding import Finding
 from tuner.analysis.questions.stale_budget import FORMAT, changed_parts, stale_finding
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Domain, Range
-from tuner.design.identity import Identity, changed_losses, changed_packages, changed_weights, changes, identity_from
+from tuner.design.identity import (
+    Identity,
+    changed_losses,
+    changed_packages,
+    changed_weights,
+    changes,
+    identity_from,
+    was_told,
+)
 from tuner.design.own_loop import OwnLoop
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
@@ -202,6 +210,12 @@ _WAYS_OUT = (
 
 
 def _refusal(row: StudyRow, words: str) -> StudyChanged:
+    if was_told(row.identity):
+        return StudyChanged(
+            f"the trials of {row.study.name} of {row.campaign!r} were asked for and told of by a script "
+            "(tuner.asking), and trials that this program trains could not be compared with them: go on with the "
+            "script, or give the campaign another name"
+        )
     return StudyChanged(
         f"the code or the data of the workload changed since {row.study.name} of {row.campaign!r} was started"
         f"{f' ({words})' if words else ''}; its trials could not be compared with each other. {_WAYS_OUT}"

@@ -107,7 +107,8 @@ def _steps_of(frames: StudyFrames) -> _Steps:
     table["earliest_step"] = np.minimum(np.ceil(earliest), table["best_step"]).astype("int64")
     table["earliest_fraction"] = table["earliest_step"] / budget
     table["censored"] = (table["best_step"] == curves.last) if resolved else False
-    table["in_warmup"] = table["best_step"].to_numpy() <= warmup_steps_of(frames, good)
+    warmup = warmup_steps_of(frames, good) if frames.promises.follows_schedule else 0
+    table["in_warmup"] = table["best_step"].to_numpy() <= warmup
     pooled = []
     for name, split, negligible in (
         ("gain_after_early", EARLY, NEGLIGIBLE_EARLY),
@@ -132,7 +133,7 @@ def best_steps_finding(frames: StudyFrames) -> Finding:
         frames.study.name,
         verdict,
         f"{reason}. {_numbers(frames, found)}",
-        table,
+        table if frames.promises.follows_schedule else table.drop(columns="in_warmup"),
         strength=strength,
         action=_action(frames, found, verdict, weak=strength == "weak"),
         caveats=(*doubts, *_caveats(table, verdict), *own_steps_caveats(found.curves)),
