@@ -353,3 +353,9 @@ def test_where_nothing_ends_a_program_with_us_it_is_not_started(tmp_path, monkey
     workload = Command("python fit.py --steps {max_train_steps}", select_by=minimize("validation/loss"))
     with pytest.raises(InputError, match="needs Linux or macOS"):
         look_at(setup_for(workload, tmp_path), TRIAL)
+
+
+@pytest.mark.parametrize("env", ["A=1", {"A": 1}, [("A", "1")]])
+def test_an_environment_that_is_no_dict_of_texts_is_refused(env):
+    with pytest.raises(DeclarationError, match="env of a Command is a dict of texts"):
+        Command("python fit.py {max_train_steps}", select_by=minimize("validation/loss"), env=env)

@@ -82,7 +82,7 @@ def test_every_kind_is_in_the_list_once_and_under_the_name_that_databases_know()
     assert {type(one) for one in EVERY_KIND} == set(CONCLUSIONS.values())
     assert set(CONCLUSIONS) == {
         "regime", "profile", "fusion", "budget", "sweep", "test_score", "retention", "adoption", "budget_curve",
-        "finite validation", "second_try",
+        "finite validation", "second_try", "loop promises",
     }  # fmt: skip
 
 
@@ -134,7 +134,8 @@ def test_only_what_saves_time_is_missing_where_it_is_damaged_and_all_else_is_an_
     kind = type(concluded)
     ledger.conclude("digits", concluded, study_id)
     damage(ledger, kind, study_id)
-    if kind in (FusionChoices, FiniteValidation):
+    if kind.ONLY_SAVES_TIME:
+        assert kind in (FusionChoices, FiniteValidation, LoopPromises)
         assert ledger.conclusion("digits", kind, study_id) is None
         assert f"'digits' ({kind.KIND}) is unreadable" in caplog.text
         assert "nothing rests on it" in caplog.text

@@ -69,6 +69,8 @@ class Command(OwnLoop):
     ) -> None:
         super().__init__(select_by=select_by, fitted_when=fitted_when, batch_size=batch_size)
         self.command = _words_of(command)
+        if env is not None and not isinstance(env, Mapping):
+            raise DeclarationError(f"env of a Command is a dict of texts, got {quoted(env)}")
         self.env = dict(env or {})
         self.constant_rate = constant_rate
         for name, value in self.env.items():
