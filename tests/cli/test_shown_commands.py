@@ -106,7 +106,8 @@ def test_the_study_of_the_readme_and_the_demo_can_be_priced_and_planned(tuner, f
     for file in sorted({STUDY, *[path.name for path in folder.glob("*.py")]}):
         priced = tuner("run", file, "--dry-run")
         assert priced.code == 0, priced.err
-        assert "round-2" in priced.out
+        rounds = re.findall(r"\bRound\(", (folder / file).read_text(encoding="utf-8"))
+        assert [f"round-{number}" in priced.out for number, _ in enumerate(rounds, 1)] == [True] * len(rounds)
     planned = tuner("plan", STUDY, "--total-steps", 100_000, "--rounds", 3)
     assert planned.code == 0, planned.err
     assert "to take this plan, write in the study file:" in planned.err
