@@ -74,7 +74,8 @@ def first_line(error: Exception) -> str:
 def _one_line(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_TUNER) and not _is_a_library(frame)]
-    last = (own or frames)[-1:]  # the line of the user's, and not that of torch which it called
+    told_by_us = not own and type(error).__module__.partition(".")[0] == "tuner"  # no line of the user's is to blame
+    last = [] if told_by_us else (own or frames)[-1:]  # the user's line, and not that of torch which it called
     where = "".join(f" ({frame.filename}:{frame.lineno} in {frame.name})" for frame in last)
     said = error.args[0] if isinstance(error, KeyError) and " " in str(error) and error.args else error
     return f"{type(error).__name__}: {said}{where}"
