@@ -57,6 +57,13 @@ def test_the_files_that_a_command_names_belong_to_it(folder, words, files):
     assert own(folder, words) == files
 
 
+def test_a_program_imports_what_lies_beside_it_and_not_what_this_process_would(folder, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "helper.py").write_text("value = 2\n")
+    monkeypatch.syspath_prepend(elsewhere)
+    assert own(folder, "python scripts/run.py") == {"scripts/run.py", "scripts/helper.py"}
+
+
 @pytest.mark.parametrize(
     ("file", "before", "after"),
     [

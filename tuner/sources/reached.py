@@ -181,17 +181,21 @@ class Reached:
         label = self._labels[file] = self._label(file, found.name)
         content = _read(file, label) if found.source is None else found.source
         self.sources[label] = OwnSource(file, _meaning(file, content, program=program), program)
-        self._follow(file, found, content)
+        self._follow(file, found, content, program=program)
 
-    def _follow(self, file: Path, found: Found, content: bytes) -> None:
-        """Add the modules that a source imports, and the files that it names."""
+    def _follow(self, file: Path, found: Found, content: bytes, *, program: bool) -> None:
+        """Add the modules that a source imports, and the files that it names.
+
+        A program finds first what lies beside it, which is added as a program, and not what this process would find.
+        """
         package = found.name if file.stem == "__init__" else found.name.rpartition(".")[0]
         try:
             names, files = imports_of(content, package), files_named_in(content)
         except (SyntaxError, ValueError):
             return
         for name in names:
-            self.add_module(name)
+            if not (program and _lies_beside(file, name)):
+                self.add_module(name)
         for named in files:
             near = file.parent / named
             if _is_file(near) and near.resolve() != self._study_file and kind_of(near) == "own":
@@ -228,6 +232,12 @@ class Reached:
         distribution = distribution_of(file)
         if distribution is not None and distribution.name not in _SEPARATELY:
             self._versions[distribution.name] = distribution.version
+
+
+def _lies_beside(file: Path, name: str) -> bool:
+    """Whether a module of this name, or the package around it, is found in the folder of a program."""
+    top = file.parent / name.partition(".")[0]
+    return _is_file(top.with_suffix(".py")) or _is_file(top / "__init__.py")
 
 
 def same_code(label: str, file: str, definitions: Mapping[str, str]) -> bool:

@@ -198,7 +198,6 @@ class Ledger:
         begun it. Returns the study as it stands then.
         """
         start = studies.Start(study, fingerprint, identity, concluded=(basis,))
-        failpoint("begin again")
         return self._database.write(lambda connection: claims.begin_again(connection, row, start))
 
     def add_launch(
