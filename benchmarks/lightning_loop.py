@@ -87,7 +87,8 @@ def with_us(steps: int, clock: Clock, folder: str) -> None:
     space = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
     study = Study(
         name="round-1", kind="round", goal="overhead", hyperparameters=space.hyperparameters, fixed=space.fixed,
-        budget=StepBudget.with_evaluations(steps, EVALUATIONS), num_trials=1, objective=minimize("validation/loss"), fitted_when=None,
+        budget=StepBudget.with_evaluations(steps, EVALUATIONS), num_trials=1,
+        objective=minimize("validation/loss"), fitted_when=None,
         optimizer=None, schedule=constant(), warmup_steps=0, batch_size=0, seed=1, round=1,
     )  # fmt: skip
     workload = LightningWorkload(
