@@ -461,3 +461,12 @@ def test_the_schedule_of_the_arguments_is_not_that_of_the_study():
 def test_parts_that_are_given_the_length_of_a_trainer_may_use_it(changes, may_ask, tmp_path):
     look = look_at(setup_for(made(**changes), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
     assert bool(look.read & OF_LENGTH.keys()) is may_ask
+
+
+def test_functions_that_are_none_or_return_no_metrics_are_named(tmp_path):
+    with pytest.raises(DeclarationError, match=r"data_collator=\.\.\.\) takes a function, got 3"):
+        of_classes(data_collator=3)
+    for found, kind in ((None, "NoneType"), ([0.5], "list")):
+        workload = of_classes(compute_metrics=lambda evaluated, found=found: found)
+        with pytest.raises(WorkloadError, match=f"compute_metrics returns {kind}, and returns metrics by name"):
+            look_at(setup_for(workload, tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))

@@ -159,6 +159,7 @@ class TrainerWorkload(OwnLoop):
                 near = ["processing_class"] if name == "tokenizer" else near  # as Trainer itself calls it now
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise DeclarationError(f"TrainerWorkload takes no {name!r}{hint}")
+        _check_functions(parts)
         if not callable(model_init) or hasattr(model_init, "state_dict"):
             raise DeclarationError(
                 "TrainerWorkload(model_init=...) takes a function that returns a fresh model, since every trial begins "
@@ -200,6 +201,12 @@ class TrainerWorkload(OwnLoop):
         Raises InputError where the weights are not those of that model, or transformers is missing.
         """
         _loop().save_pretrained(self, point, Path(weights), Path(folder))
+
+
+def _check_functions(parts: Mapping[str, Any]) -> None:
+    for name in sorted(FUNCTIONS & parts.keys()):
+        if parts[name] is not None and not callable(parts[name]):
+            raise DeclarationError(f"TrainerWorkload({name}=...) takes a function, got {parts[name]!r:.80}")
 
 
 def _loop() -> Any:

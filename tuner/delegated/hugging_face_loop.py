@@ -12,6 +12,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sized
 from difflib import get_close_matches
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,22 @@ def _check_not_random(trainer: StudiedTrainer) -> None:
         )
 
 
+def _checked(compute_metrics: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose result is held to be metrics by name."""
+
+    @wraps(compute_metrics)
+    def measured(*given: Any, **named: Any) -> Any:
+        found = compute_metrics(*given, **named)
+        if not isinstance(found, Mapping):
+            raise WorkloadError(
+                f"compute_metrics returns {type(found).__name__}, and returns metrics by name: "
+                '{"accuracy": 0.9}, which is recorded as validation/accuracy'
+            )
+        return found
+
+    return measured
+
+
 class Making:
     """Makes what one trial needs of what the study file says."""
 
@@ -91,6 +108,8 @@ class Making:
         """The Trainer of the trial, with its model as a checkpoint has it."""
         arguments, parts = self._arguments(), {name: self._part(name) for name in self.workload.parts}
         parts.pop("arguments_class", None)
+        if parts.get("compute_metrics") is not None:
+            parts["compute_metrics"] = _checked(parts["compute_metrics"])
         kind = self._kind(parts.pop("trainer_class", transformers.Trainer))
         transformers.set_seed(arguments.seed)  # as Trainer does before it calls a model_init of its own
         callbacks = [*(parts.pop("callbacks", None) or [])]
