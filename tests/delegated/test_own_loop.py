@@ -19,6 +19,7 @@ from torch import nn
 
 from tuner.delegated.looks import look_at, trial_at
 from tuner.delegated.trainee import LoopTrainee
+from tuner.delegated.trial import StudySchedule
 from tuner.design.prefix import rates_of
 from tuner.errors import Infeasible, WorkloadError
 from tuner.records import State
@@ -113,6 +114,23 @@ class OfAll(Plain):
             number += int(self.own[1].integers(50)) + self.own[2].randrange(50)
             rows = (torch.arange(8) * 3 + number) % 50
             yield X[rows], Y[rows]
+
+
+def test_the_scheduler_takes_a_rate_that_is_a_tensor():
+    """float(torch.tensor(0.01)) is not 0.01: a compiled step takes rates as tensors of 32 bits."""
+    base, parameters = 0.01, [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [
+        {"params": [one], "lr": torch.tensor(rate)} for one, rate in zip(parameters, (base, 2 * base), strict=True)
+    ]
+    optimizer = torch.optim.SGD(groups)
+    scheduler = StudySchedule(optimizer, lambda step: base / (step + 1), base, 0)
+    for step in range(3):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        torch.testing.assert_close(rates, [torch.tensor(one / (step + 1)) for one in (base, 2 * base)])
+        optimizer.step()
+        scheduler.step()
+    with pytest.raises(WorkloadError, match=r"no group of the optimizer begins at learning_rate = 0\.03"):
+        StudySchedule(torch.optim.SGD(groups), lambda step: base, 0.03, 0)
 
 
 @pytest.mark.parametrize("kind", [Plain, Scheduled, OfAll])

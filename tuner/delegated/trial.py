@@ -33,7 +33,8 @@ class StudySchedule(LRScheduler):
 
     def __init__(self, optimizer: torch.optim.Optimizer, rate: Callable[[int], float], base: float, first: int) -> None:
         self.rate, self.base, self.first = rate, base, first
-        begin = [float(group.get(_INITIAL, group["lr"]) if first else group["lr"]) for group in optimizer.param_groups]
+        rates = [group.get(_INITIAL, group["lr"]) if first else group["lr"] for group in optimizer.param_groups]
+        begin = [_as_number(one, base) for one in rates]
         if base not in begin:
             raise WorkloadError(
                 f"no group of the optimizer begins at learning_rate = {base:g} of the point (they begin at "
@@ -62,6 +63,13 @@ class StudySchedule(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing is needed."""
+
+
+def _as_number(rate: float | torch.Tensor, base: float) -> float:
+    """A rate as a number: `base` where it is a tensor of that, in fewer digits."""
+    if isinstance(rate, torch.Tensor) and rate.item() == torch.tensor(base, dtype=rate.dtype).item():
+        return base
+    return float(rate)
 
 
 class Listening(Protocol):
