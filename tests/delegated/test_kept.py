@@ -67,6 +67,8 @@ def test_tensors_come_back_and_views_do_not_take_their_whole_memory_along():
         (lambda: 1, "loader['deep'][1]"),
         (np.array(["text"]), "loader['deep'][1]"),
         (np.array([object()]), "loader['deep'][1]"),
+        (np.array([1], dtype=np.dtype(int).newbyteorder()), "loader['deep'][1]"),
+        (np.datetime64("2026-01-01"), "loader['deep'][1]"),
     ],
 )
 def test_what_no_checkpoint_holds_is_named_with_its_place(value, place):

@@ -59,10 +59,12 @@ def _plain_mapping(value: Mapping[Any, Any], place: str) -> dict[Any, Any]:
 
 def _plain_array(value: Any, place: str) -> Any:
     if isinstance(value, np.generic):
-        return value.item()
+        if type(number := value.item()) not in _PLAIN:  # a date, say, or of more digits than Python has
+            raise _no_checkpoint_holds(value, place)
+        return number
     try:
         tensor = torch.from_numpy(np.ascontiguousarray(value))
-    except TypeError:  # texts, dates, objects
+    except (TypeError, ValueError):  # texts, dates, objects, numbers of another byte order
         raise _no_checkpoint_holds(value, place) from None
     return {_AS: "array", "values": tensor, "shape": list(value.shape)}
 
