@@ -58,10 +58,10 @@ class LoopTrainer(Committing):
         try:
             with callers_generators_restored(device), closing(self.saver):
                 book = Logbook(self.setup, claim, LoopTrainee(self.loop_setup, claim.trial))
-                self.books, self.cohort = [book], One()
+                self.books = [book]
                 self._train(book)
         finally:
-            self.books, self.cohort = [], None
+            self.books = []
         return [self.ended[claim.trial_id]] if claim.trial_id in self.ended else []
 
     def _train(self, book: Logbook) -> None:
@@ -75,7 +75,7 @@ class LoopTrainer(Committing):
         except Exception as error:
             state, reason = ending(error)
             if training is None or not training.over:
-                self._record([Outcome.failed(book, state, reason)])
+                self.commit([Outcome.failed(book, state, reason)])
             else:  # it ended, or was stopped, before: that is recorded
                 logger.warning("trial %d was over when its loop failed: %s", book.claim.trial.number, reason)
 
@@ -146,15 +146,15 @@ class Training:
         else:
             return False
         self.book.pin()
-        trainer._record([Outcome(self.book, *end)])
+        trainer.commit([Outcome(self.book, *end)])
         return True
 
     def _commit_if_due(self) -> None:
         trainer = self.trainer
         self.alive()
-        outcomes = trainer._due(One())
+        outcomes = trainer.due_by_clock(One())
         if outcomes:
-            trainer._record(outcomes, goes_on=True)
+            trainer.commit(outcomes, goes_on=True)
         self._wake_at = min(self._said + SAID_EVERY, trainer.committed_at + trainer.setup.commit_seconds)
 
     def alive(self, reached: int = 0) -> None:

@@ -65,7 +65,7 @@ class Committing:
         self.ended: dict[int, TrialUpdate] = {}  # the last update of each trial, by its id
         self.committed_at = 0.0
 
-    def _checked(self, cohort: Live, places: Sequence[int], state: State | None) -> list[Outcome]:
+    def checked(self, cohort: Live, places: Sequence[int], state: State | None) -> list[Outcome]:
         """The ends of those trials that diverged; `state` for the others, where one is given."""
         outcomes = []
         for place in list(places):
@@ -78,7 +78,7 @@ class Committing:
                 outcomes.append(Outcome(book, state))
         return outcomes
 
-    def _due(self, cohort: Live) -> list[Outcome]:
+    def due_by_clock(self, cohort: Live) -> list[Outcome]:
         """What is to be committed by the clock while training goes on; large states are saved in the background."""
         if self.saver.over():
             self._record_saved(self.books[cohort.live[0]])
@@ -92,15 +92,15 @@ class Committing:
                 copy, copied = self.copies.of(state, book.trainee.optimizer, self.saver.thread)
                 self.saver.start(book.without_files(State.RUNNING), book.writes(copy), copied)
                 return []
-        return self._checked(cohort, cohort.live, State.RUNNING)
+        return self.checked(cohort, cohort.live, State.RUNNING)
 
     def _record_saved(self, book: Logbook) -> None:
         """Commit what the background thread has written."""
         update, book.written = self.saver.result()
         update = replace(update, checkpoints=book.with_previous(book.written))
-        self._record([Outcome(book, State.RUNNING, update=update)], goes_on=True)
+        self.commit([Outcome(book, State.RUNNING, update=update)], goes_on=True)
 
-    def _record(self, outcomes: Sequence[Outcome], *, goes_on: bool = False) -> None:
+    def commit(self, outcomes: Sequence[Outcome], *, goes_on: bool = False) -> None:
         """Commit all in one transaction: files first, then what names them, then the deletion of what nothing names.
 
         A trial that another worker owns does not keep the others from their commit. A training that `goes_on` does so

@@ -61,7 +61,7 @@ class Supervisor(Committing):
                     failure = ending(error)
             if failure is not None:  # outside the handler: an exception holds the frames, and they hold the tensors
                 book = self.books[self.cohort.live[0]] if self.cohort is not None else self.books[0]
-                self._record([Outcome.failed(book, *failure)])
+                self.commit([Outcome.failed(book, *failure)])
         return [self.ended[claim.trial_id] for claim in claims if claim.trial_id in self.ended]
 
     @contextmanager
@@ -77,7 +77,7 @@ class Supervisor(Committing):
         try:
             yield
         except NotFusible:
-            self._record(self._checked(cohort, cohort.live, State.RUNNING))
+            self.commit(self.checked(cohort, cohort.live, State.RUNNING))
             raise
 
     def _is_alone(self, claims: Sequence[Claim]) -> bool:
@@ -98,9 +98,9 @@ class Supervisor(Committing):
                 elif book.trainee.step == self.evaluation_steps[-1]:
                     outcomes.append(Outcome(book, *book.end()))
         except Interrupted:
-            self._record([Outcome(book, State.RUNNING) for book in self.books])
+            self.commit([Outcome(book, State.RUNNING) for book in self.books])
             return False
-        self._record(outcomes)
+        self.commit(outcomes)
         ended = [outcome.book for outcome in outcomes]
         self.books = [book for book in self.books if book not in ended]
         return True
@@ -156,19 +156,19 @@ class Supervisor(Committing):
     def _arrive(self, cohort: Cohort, *, stopped: bool) -> bool:
         """Some trials are at a stop: check, evaluate, and commit what has ended or is due. False when stopped."""
         if stopped:
-            self._record(self._checked(cohort, cohort.live, State.RUNNING))
+            self.commit(self.checked(cohort, cohort.live, State.RUNNING))
             return False
         arrived = [place for place in cohort.live if self.books[place].trainee.step == self.stops[place]]
         arrived = arrived or list(cohort.live)  # no one arrived where there was a pause
-        outcomes = self._checked(cohort, arrived, None)
+        outcomes = self.checked(cohort, arrived, None)
         try:
             self._evaluate(cohort, [place for place in arrived if place in cohort.live], outcomes)
         except Interrupted:
-            self._record(outcomes + self._checked(cohort, cohort.live, State.RUNNING))
+            self.commit(outcomes + self.checked(cohort, cohort.live, State.RUNNING))
             return False
         if cohort.live:
-            outcomes += self._due(cohort)
-        self._record(outcomes, goes_on=True)
+            outcomes += self.due_by_clock(cohort)
+        self.commit(outcomes, goes_on=True)
         return True
 
     def _evaluate(self, cohort: Cohort, healthy: Sequence[int], outcomes: list[Outcome]) -> None:
