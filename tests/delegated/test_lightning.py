@@ -24,7 +24,7 @@ from support.lightning_nets import (
     TwoLoadersNet,
     workload_of,
 )  # fmt: skip
-from support.loops import setup_for, train_loop
+from support.loops import kept_at_the_end, setup_for, train_loop
 from support.tiny import CPU, CuttingRecorder, MemoryRecorder, StopAt, tiny_study
 from torch import nn
 
@@ -36,7 +36,7 @@ from tuner.design.prefix import rates_of
 from tuner.errors import DeclarationError, Infeasible, WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
-from tuner.training.checkpoints import read_state, read_weights
+from tuner.training.checkpoints import read_weights
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 
 STUDY = tiny_study(batch_size=0, optimizer=None)
@@ -48,23 +48,6 @@ RATE = TRIAL.point["learning_rate"]
 def whole(workload, folder, study=STUDY):
     recorder = MemoryRecorder()
     return train_loop(setup_for(workload, folder, study), recorder, TRIAL), recorder
-
-
-def kept_at_the_end(folder, recorder):
-    """Each checkpoint by kind and step: the tensors of its state, or its weights."""
-    found = {}
-    for one in recorder.updates[-1].checkpoints:
-        read = read_weights if one.kind == "best" else read_state
-        found[one.kind, one.step] = bits(read(folder, one))
-    return found
-
-
-def bits(value):
-    if isinstance(value, torch.Tensor):
-        return value.dtype, value.tolist()
-    if isinstance(value, dict):
-        return {key: bits(held) for key, held in value.items()}
-    return [bits(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 class Recorded(pl.Callback):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support.loops import Plain, X, Y, setup_for, train_loop
+from support.loops import Plain, X, Y, kept_at_the_end, setup_for, train_loop
 from support.tiny import CPU, CuttingRecorder, MemoryRecorder, StopAt, tiny_study
 from torch import nn
 
@@ -25,7 +25,7 @@ from tuner.errors import Infeasible, WorkloadError
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
 from tuner.training import committing
-from tuner.training.checkpoints import read_state, read_weights
+from tuner.training.checkpoints import read_weights
 from tuner.training.randomness import callers_generators_restored, seed_global_generators
 
 STUDY = tiny_study(batch_size=0, optimizer=None)
@@ -38,23 +38,6 @@ def whole(workload, folder, study=STUDY, trial=TRIAL):
     recorder = MemoryRecorder()
     update = train_loop(setup_for(workload, folder, study), recorder, trial)
     return update, recorder
-
-
-def kept_at_the_end(setup, recorder):
-    """Each checkpoint by kind and step: the tensors of its state, or its weights."""
-    found = {}
-    for one in recorder.updates[-1].checkpoints:
-        read = read_weights if one.kind == "best" else read_state
-        found[one.kind, one.step] = bits(read(setup.checkpoint_root, one))
-    return found
-
-
-def bits(value):
-    if isinstance(value, torch.Tensor):
-        return value.dtype, value.tolist()
-    if isinstance(value, dict):
-        return {key: bits(held) for key, held in value.items()}
-    return [bits(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def test_the_curve_is_that_of_the_loop_without_us(tmp_path):
@@ -136,14 +119,14 @@ def test_the_scheduler_takes_a_rate_that_is_a_tensor():
 @pytest.mark.parametrize("kind", [Plain, Scheduled, OfAll])
 def test_a_trial_that_is_stopped_at_any_step_has_the_same_bits(kind, tmp_path):
     _, expected = whole(kind(), tmp_path / "whole")
-    states = kept_at_the_end(setup_for(kind(), tmp_path / "whole"), expected)
+    states = kept_at_the_end(tmp_path / "whole", expected)
     for question in range(1, STUDY.budget.max_train_steps + 1, 2):
         folder, recorder = tmp_path / str(question), MemoryRecorder()
         setup = setup_for(kind(), folder, stop=StopAt(question))
         assert train_loop(setup, recorder, TRIAL).state is State.RUNNING
         assert train_loop(setup_for(kind(), folder), recorder, TRIAL).state is State.COMPLETE
         assert recorder.measurements == expected.measurements
-        assert kept_at_the_end(setup, recorder) == states
+        assert kept_at_the_end(folder, recorder) == states
         assert recorder.updates[-1].numerics.exact
 
 

@@ -9,6 +9,7 @@ from tuner import OwnLoop, at_most, minimize
 from tuner.delegated.engine import Delegated
 from tuner.delegated.setup import LoopSetup
 from tuner.records import MeasuredPromises, Promises
+from tuner.training.checkpoints import canonical_digest, read_state, read_weights
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(80, 6, generator=GENERATOR)
@@ -70,3 +71,12 @@ def train_loop(setup, recorder, trial, on_step=lambda claim, step: None):
     """Train one trial for itself, from where the recorder has it; its last update."""
     (update,) = Delegated(setup).trainer(recorder, on_step).train([recorder.claim(trial)])
     return update
+
+
+def kept_at_the_end(folder, recorder):
+    """The content of each checkpoint, by kind and step."""
+    found = {}
+    for one in recorder.updates[-1].checkpoints:
+        read = read_weights if one.kind == "best" else read_state
+        found[one.kind, one.step] = canonical_digest(read(folder, one))
+    return found
