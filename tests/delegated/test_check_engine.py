@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from support.loop_study import (
+from support.loop_promises import (
     GENERATOR_NOT_KEPT,
     OWN_RATES,
     READS_THE_LENGTH,

@@ -8,7 +8,7 @@ import tempfile
 import numpy as np
 import pytest
 import torch
-from support.loop_study import GENERATOR_NOT_KEPT, Looked, write_loop
+from support.loop_promises import GENERATOR_NOT_KEPT, Looked, write_loop
 from support.loops import Plain, setup_for
 
 from tuner.delegated.first_steps import FirstSteps

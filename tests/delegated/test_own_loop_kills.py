@@ -4,12 +4,9 @@ import random
 import signal
 
 import pytest
-from support.loop_studies import left, running, steps_made, write_loop_study
+from support.loop_runs import left, running, steps_made, write_loop_study
 from support.patience import wait_for
 from support.processes import told
-from support.shell import tuner
-
-__all__ = ["tuner"]
 
 
 @pytest.fixture(scope="module")

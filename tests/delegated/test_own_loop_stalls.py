@@ -1,7 +1,7 @@
 """A loop that hangs in a step is replaced; one that gives signs of life is not, however long its step takes."""
 
 import pytest
-from support.loop_studies import left, running, write_loop_study
+from support.loop_runs import left, running, write_loop_study
 from support.loops import Plain, setup_for, train_loop
 from support.processes import told
 from support.tiny import MemoryRecorder, tiny_study

@@ -3,10 +3,7 @@
 import json
 
 import pytest
-from support.loop_study import ASKS_LATE, GENERATOR_NOT_KEPT, READS_THE_LENGTH, SEEDLESS, write_loop
-from support.shell import tuner
-
-__all__ = ["tuner"]
+from support.loop_promises import ASKS_LATE, GENERATOR_NOT_KEPT, READS_THE_LENGTH, SEEDLESS, write_loop
 
 LENGTHS = ("--lengths", "40,60,80,100")
 

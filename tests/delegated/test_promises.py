@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.loop_study import (
+from support.loop_promises import (
     COUNTS_BY_ITSELF,
     GENERATOR_NOT_KEPT,
     LOOP,
@@ -21,7 +21,6 @@ from support.loop_study import (
     write_loop,
 )
 from support.records import rows
-from support.shell import tuner
 from support.study_files import write_study
 
 from tuner.delegated import promised
@@ -29,8 +28,6 @@ from tuner.records import MeasuredPromises, Promises
 from tuner.records.promises import measured_from
 from tuner.rounds.plan import planned_trials
 from tuner.storage.store import open_ledger
-
-__all__ = ["tuner"]
 
 ALL = {"exact_resume", "prefixes", "follows_schedule", "deterministic"}
 BROKEN = [
