@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tuner.errors import WorkloadError
-from tuner.training.checkpoints import KEPT_FILE
+from tuner.training.checkpoints import KEPT_FILE, write_kept_files
 from tuner.training.engine import Weights
 
 Save = Callable[[Path], object]
@@ -39,7 +39,7 @@ class KeptFiles:
         self.save, self.load_from = save, load
         if self.restored:
             with own_folder() as folder:
-                write_files(self.restored, folder)
+                write_kept_files(self.restored, folder)
                 load(folder)
 
     def begin(self, *, resumed: bool) -> None:
@@ -82,13 +82,3 @@ def files_in(folder: Path) -> dict[str, torch.Tensor]:
 def _content(path: Path) -> torch.Tensor:
     content = path.read_bytes()
     return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
-
-
-def write_files(files: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write files into a folder. Raises WorkloadError for a name that leads out of it."""
-    for name, content in files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise WorkloadError(f"a kept file is named {name!r}, which leads out of its folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.numpy().tobytes())

@@ -174,13 +174,18 @@ def _export_files(files: Mapping[str, torch.Tensor], folder: Path) -> ExportedWe
             f"the training kept {len(files)} files ({', '.join(sorted(files)[:3])}), which are exported as a folder, "
             f"and {folder} is there already; name a folder that is not: --export {folder}-2"
         )
+    write_kept_files(files, folder)
+    return ExportedWeights(folder, {}, files=tuple(sorted(files)))
+
+
+def write_kept_files(files: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Write files, by relative path, into a folder. Raises CorruptCheckpoint where one would lie outside of it."""
     outside = [name for name in files if not _is_inside(folder / name, folder)]
     if outside:
         raise CorruptCheckpoint(f"a kept file is named {outside[0]!r}, which leads out of its folder")
     for name, content in files.items():
         make_private_folder((folder / name).parent)
         (folder / name).write_bytes(content.numpy().tobytes())
-    return ExportedWeights(folder, {}, files=tuple(sorted(files)))
 
 
 def _fence_of(name: str) -> int | None:
