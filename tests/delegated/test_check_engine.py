@@ -82,12 +82,15 @@ def test_seeds_without_an_effect_and_unread_hyperparameters_are_noted(tmp_path):
         ((".backward()", ".backwards()"), "Loop.train failed with AttributeError"),
         (("trial.keep(model=model, optimizer=optimizer, draws=draws)", "pass"), "keeps nothing"),
         (("0.0 if trial.regularization_off else ", ""), "never reads trial.regularization_off, and a sweep trains"),
+        (("x, y = examples()", 'trial.infeasible("never")'), "rejects each point at which it was tried, so nothing"),
+        (("x, y = examples()", 'raise MemoryError("no room")'), "so nothing is known of it: no room"),
     ],
 )
-def test_what_is_wrong_is_told_and_not_raised(tmp_path, replaced, told):
+def test_what_is_wrong_is_told_and_neither_raised_nor_logged(tmp_path, replaced, told, caplog):
     found = check_engine(campaign_of(tmp_path, replaced))
     assert not found.ok
     assert told in repr(found)
+    assert caplog.text == ""
     with pytest.raises(AssertionError, match=r"Loop\.train"):
         found.require()
 

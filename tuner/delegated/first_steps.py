@@ -50,7 +50,7 @@ class Looks:
     taken: by whether regularization is on, and by point. points: where the loop can be looked at, by whether
     regularization is on. measured: what the looks, here or in the process that launched the study, found that may be
     relied on. prices: what a step, an evaluation and a checkpoint cost here. told: missing promises, as
-    they were said.
+    they were said. rejected: why the loop has rejected each point at which it was tried; "" where it has not.
     steps: the numbers of updates after which a look is evaluated; the last one ends it. slow_seconds: a look that took
     longer is taken once, and not three times more.
     """
@@ -63,6 +63,7 @@ class Looks:
         self.measured: dict[bool, MeasuredPromises] = {}
         self.prices: dict[bool, Price] = {}
         self.told: set[tuple[str, ...]] = set()
+        self.rejected = ""
 
     def promises(self, regularized: bool) -> Promises:
         """What may be relied on; nothing before a look."""

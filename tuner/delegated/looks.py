@@ -132,7 +132,7 @@ def left_alone(setup: LoopSetup) -> Iterator[None]:
             os.chdir(folder)
 
 
-def look_setup(setup: LoopSetup, length: int = LENGTH) -> LoopSetup:
+def _look_setup(setup: LoopSetup, length: int) -> LoopSetup:
     """The setup of a throw-away trial of so many steps, whatever the length of the study."""
     return replace(setup, study=replace(setup.study, budget=StepBudget(length, 1)), stop=lambda: False)
 
@@ -160,7 +160,7 @@ def look_at(
 
     Raises WorkloadError where the loop fails, or does not do what was agreed; Infeasible where it rejects the point.
     """
-    setup, due = look_setup(setup, len(trial.schedule)), due or setup.looks.steps
+    setup, due = _look_setup(setup, len(trial.schedule)), due or setup.looks.steps
     trainee = LoopTrainee(setup, trial)
     if state is not None:
         trainee.load(state)
@@ -235,10 +235,11 @@ def first_feasible(setup: LoopSetup) -> FirstSteps | None:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            rejected = first_line(error)
+            rejected = first_line(error) or type(error).__name__
         else:
             setup.looks.points[setup.study.augment] = dict(point)
             return look
+    setup.looks.rejected = rejected
     _log.warning("the loop rejects each point at which it was tried, so nothing is known of it: %s", rejected)
     return None
 

@@ -24,7 +24,7 @@ from tuner.rounds.sweep import check_sweep, sweep_plan
 from tuner.training.engine import Inspection
 
 LENGTH = 100_000  # steps of a study that is never trained, longer than any warmup
-_SAYS = "tuner.delegated.promised"  # the logger that says what is not promised
+_SAYS = "tuner.delegated.promised", "tuner.delegated.looks"  # the loggers that say what is not promised
 
 
 def checked(
@@ -51,7 +51,10 @@ def checked(
 def _looked(
     campaign: Campaign, loaded: LoadedWorkload, point: Point | None
 ) -> tuple[Inspection, list[MeasuredPromises], Promises]:
-    """What the first round shows, and the sweep where there is one; and what both promise."""
+    """What the first round shows, and the sweep where there is one; and what both promise.
+
+    Raises WorkloadError where the workload is faulty, or rejects every point.
+    """
     study = replace(study_of_round(campaign, 1, LENGTH), num_examples=loaded.num_examples)
     trial = planned_trials(study)[0] if point is None else trial_at(study, 0, point, "a check")
     if point is not None:
@@ -63,6 +66,9 @@ def _looked(
         check_sweep(loaded, plan)
         studies.append(plan.study("sweep", plan.budget(campaign.sweep.start_steps), 1))
     seen = [measured for one in studies if (measured := loaded.measured(one)) is not None]
+    if loaded.trains_itself and len(seen) < len(studies):
+        name, why = type(campaign.workload).__name__, loaded.looks.rejected
+        raise WorkloadError(f"{name}.train rejects each point at which it was tried, so nothing is known of it: {why}")
     return found, seen, common_promises(loaded.promises(one) for one in studies)
 
 
@@ -81,9 +87,12 @@ def _campaign_of(workload: Trainable, point: Mapping[str, Value] | None) -> Camp
 @contextmanager
 def _silent() -> Iterator[None]:
     """What is not promised is in the result, and is not logged besides."""
-    logger = logging.getLogger(_SAYS)
-    before, logger.disabled = logger.disabled, True
+    loggers = [logging.getLogger(name) for name in _SAYS]
+    before = [one.disabled for one in loggers]
+    for one in loggers:
+        one.disabled = True
     try:
         yield
     finally:
-        logger.disabled = before
+        for one, disabled in zip(loggers, before, strict=True):
+            one.disabled = disabled
