@@ -311,3 +311,11 @@ def test_a_tensor_arrives_as_it_was_sent_whatever_its_size_and_strides(tensor):
     if tensor.layout is torch.strided:
         assert arrived.stride() == tensor.stride()
         arrived.zero_()  # it may be written to
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_arrive_too(layout):
+    parts = [torch.arange(2.0), torch.arange(3.0)]
+    (arrived,) = loading_processes._Message.of((torch.nested.nested_tensor(parts, layout=layout),)).content()
+    assert [one.tolist() for one in arrived.unbind()] == [one.tolist() for one in parts]

@@ -394,7 +394,7 @@ class _Pickler(ForkingPickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not torch.Tensor or value.layout is not torch.strided or value.device.type != "cpu":
             return NotImplemented
-        if value.requires_grad:
+        if value.requires_grad or value.is_nested:
             return NotImplemented
         if value.is_conj() or value.is_neg():  # torch would send the numbers without that
             return _itself, (value.resolve_conj().resolve_neg(),)
