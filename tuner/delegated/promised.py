@@ -178,8 +178,9 @@ def _why_seedless(
     if "deterministic" in why or _why_other(look, look_at(setup, trial_at(point, seeds=OTHER_SEEDS)), "", "", ""):
         return {}
     return {
-        SEEDS: "other seeds gave the same curve, so trials with fresh seeds are copies of one, and nothing tells how "
-        "much results vary; seed from trial.seed and trial.data_seed instead of a number, or seed nothing"
+        SEEDS: "other seeds gave the same curve, so trials with fresh seeds are copies of one, and how much results "
+        "vary between seeds cannot be measured; seed from trial.seed and trial.data_seed instead of a number, or seed "
+        "nothing"
     }
 
 

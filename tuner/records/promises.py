@@ -46,7 +46,8 @@ class Promises:
         return asdict(self)
 
 
-SEEDS = "other curves from other seeds"  # no promise, and a reason like theirs: fresh seeds give another training
+# No promise, but told like one that is missing. Launches record these words, and `StudyFrames.copies` looks for them.
+SEEDS = "fresh seeds change nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class MeasuredPromises:
         following: dict[str, list[str]] = {}
         for name in self.names:
             words = following.setdefault(self.why.get(name, ""), [])
-            words.append(f"no {SEEDS}" if name == SEEDS else _NOT_PROMISED[name])
+            words.append(_NOT_PROMISED.get(name, name))
         return "; ".join(": ".join(filter(None, [_listed(words), why])) for why, words in following.items())
 
     def to_data(self) -> dict[str, Any]:
