@@ -135,12 +135,10 @@ def save(*_):
     os._exit(0)
 signal.signal(signal.SIGTERM, save)
 """
-    text = "exec(os.environ.get('AFTER', 'pass'))"
     write_fit(tmp_path)
     program = (tmp_path / "fit.py").read_text()
     changed = program.replace("    if step + 1 in due:", f"    {saves.strip().replace(chr(10), chr(10) + '    ')}\n"
         "    if step == 11 and not begun: say(step=12); time.sleep(3600)\n    if step + 1 in due:")  # fmt: skip
-    assert text not in saves
     assert changed != program
     recorder, stop = MemoryRecorder(), StopBeyond(12)
     workload = fitting()
@@ -158,6 +156,8 @@ signal.signal(signal.SIGTERM, save)
         ("line.pop('validation__loss')", "", WorkloadError, "reports 'training/error_rate' at step 5, and select_by"),
         ("line['validation__los'] = line.pop('validation__loss')", "", WorkloadError, "did you mean 'validation/los'"),
         ("line['val__loss'] = line.pop('validation__loss')", "", WorkloadError, "named by split and name"),
+        ("line = {'step': step + 1, 'val_loss': 1.0}", "", WorkloadError, "'val_loss' after 5 .* select_by"),
+        ("step > 22 and (line := {'step': 24, 'lr': 1})", "", WorkloadError, "'lr' after 24 updates, where .* is due"),
         ("line['test__loss'] = 1.0", "", WorkloadError, r"test split never selects anything \(D31\)"),
         ("line['validation__loss'] = '0.3'", "", WorkloadError, "which is no number"),
         ("line['step'] -= 6 * (step > 8)", "", WorkloadError, "names step 4 after step 5: steps go forward"),
@@ -204,7 +204,7 @@ def test_no_number_ends_the_trial_there(tmp_path):
 
 
 def test_lines_that_are_not_due_are_left_out_with_one_warning(tmp_path, caplog):
-    here = "say(step=step, validation__loss=9.0); say(step=step)"
+    here = "say(step=step, validation__loss=9.0); say(step=step); say(step=step + 1, loss=1.0)"
     _, recorder = trained(fitting(here=here), tmp_path)
     assert recorder.measurements == alone(tmp_path)
     assert sum("where no evaluation is due" in one.getMessage() for one in caplog.records) == 1
@@ -240,12 +240,6 @@ def gone(pids):
     )
 
 
-FORKS = """
-if step == 4:
-    child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'], start_new_session=True)
-    other = os.fork() or (os.setsid(), os.fork() and os._exit(0), time.sleep(3600))
-    Path('pids').write_text(f'{child.pid} {os.getpid()} ')
-"""
 DAEMON = """
 if step == 4:
     pid = os.fork()
@@ -353,6 +347,11 @@ def test_where_nothing_ends_a_program_with_us_it_is_not_started(tmp_path, monkey
     workload = Command("python fit.py --steps {max_train_steps}", select_by=minimize("validation/loss"))
     with pytest.raises(InputError, match="needs Linux or macOS"):
         look_at(setup_for(workload, tmp_path), TRIAL)
+
+
+def test_a_constant_rate_that_is_no_truth_value_is_refused():
+    with pytest.raises(DeclarationError, match="constant_rate of a Command is True or False, got 'no'"):
+        fitting(constant_rate="no")
 
 
 @pytest.mark.parametrize("env", ["A=1", {"A": 1}, [("A", "1")]])

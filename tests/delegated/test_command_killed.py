@@ -1,14 +1,9 @@
 """A study of a command, killed again and again: the same rows as without, and everything complete."""
 
-import random
-import signal
-
 import pytest
-from support.patience import wait_for
+from support import kills
 from support.processes import started, told
 from support.programs import RESUMED, WORDS, write_fit
-
-from tuner.storage.store import open_ledger
 
 STUDY = """
 from tuner import *
@@ -35,44 +30,20 @@ def write_study(folder, more, *, here=COUNTED, trials=4):
     return folder
 
 
-def rows_of(folder):
-    """Each value of each curve, by study, trial, step and metric; all trials are complete and their curves dense."""
-    found = {}
-    with open_ledger(str(folder / "study.sqlite"), create=False) as ledger:
-        for row in ledger.studies("study"):
-            records = ledger.trials(row.study_id)
-            assert {record.state.value for record in records} == {"complete"}, [one.reason for one in records]
-            stored = ledger.measurements(row.study_id)
-            columns = zip(stored.trial_numbers, stored.steps, stored.metrics, stored.values, strict=True)
-            rows = {(row.study.name, trial, step, name): value.hex() for trial, step, name, value in columns}
-            assert len(rows) == 2 * len(records) * len(row.study.budget.evaluation_steps)
-            found |= rows
-    return found
-
-
 def begun(folder, *options, verb=("run", "study.py", "--yes")):
     return started(folder, *verb, "--storage", "study.sqlite", *options)
 
 
-def killed(folder, kills, seed, *options, **verb):
-    """Run, and kill the program with SIGKILL at some number of reports, so many times; then to the end."""
-    source, count = random.Random(seed), folder / "count"
-    for _ in range(kills):
-        process = begun(folder, *options, **verb)
-        until = count.stat().st_size + source.randrange(12, 60)
-        wait_for(lambda until=until, process=process: count.stat().st_size >= until or process.poll() is not None,
-                 moves=lambda: count.stat().st_size)  # fmt: skip
-        process.send_signal(signal.SIGKILL)
-        told(process)
-    code, said = told(begun(folder, *options, **verb))
-    assert code in (0, 3), said
-    return rows_of(folder)
+def killed(folder, times, *options, **verb):
+    """The rows of a run that is killed at some number of reports, so many times."""
+    kills.killed(lambda: begun(folder, *options, **verb), folder / "count", times, (12, 60))
+    return kills.rows_of(folder, 2)
 
 
 def test_a_killed_round_of_a_command_has_the_same_rows(tmp_path):
     launch = {"verb": ("launch", "study.py")}
-    whole = killed(write_study(tmp_path / "whole", f"--rates {{rates}} {RESUMED}", trials=2), 0, 0, **launch)
-    again = killed(write_study(tmp_path / "killed", f"--rates {{rates}} {RESUMED}", trials=2), 1, 1, **launch)
+    whole = killed(write_study(tmp_path / "whole", f"--rates {{rates}} {RESUMED}", trials=2), 0, **launch)
+    again = killed(write_study(tmp_path / "killed", f"--rates {{rates}} {RESUMED}", trials=2), 1, **launch)
     assert whole == again
 
 
@@ -81,8 +52,8 @@ def test_a_killed_round_of_a_command_has_the_same_rows(tmp_path):
 @pytest.mark.parametrize("options", [(), ("--workers", "2")])
 def test_killed_ten_times_it_has_the_same_rows(tmp_path, more, options):
     here = f"{COUNTED}; time.sleep(0.01)"
-    whole = killed(write_study(tmp_path / "whole", more, here=here, trials=6), 0, 0)
-    again = killed(write_study(tmp_path / "killed", more, here=here, trials=6), 10, 7, *options)
+    whole = killed(write_study(tmp_path / "whole", more, here=here, trials=6), 0)
+    again = killed(write_study(tmp_path / "killed", more, here=here, trials=6), 10, *options)
     assert whole == again
 
 
@@ -95,5 +66,5 @@ def test_a_program_killed_by_somebody_is_started_again(tmp_path):
     code, said = told(process)
     assert code in (0, 3), said
     assert "is tried again: lost: python fit.py was ended by signal 9" in said
-    whole = killed(write_study(tmp_path / "whole", f"--rates {{rates}} {RESUMED}", trials=2), 0, 0)
-    assert rows_of(folder) == whole
+    whole = killed(write_study(tmp_path / "whole", f"--rates {{rates}} {RESUMED}", trials=2), 0)
+    assert kills.rows_of(folder, 2) == whole

@@ -5,7 +5,9 @@ import itertools
 import random
 import re
 import sys
+import threading
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -152,6 +154,29 @@ def test_with_dropout_it_has_the_weights_of_its_trainer_alone_that_evaluates_not
     expected = alone(tmp_path / "alone", 0.2, [], data_collator=collator).model.state_dict()
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], held) for name, held in expected.items())
+
+
+def test_the_model_of_another_trial_is_refused(tmp_path):
+    shared = language_model(0.0)
+    workload = made(model_init=lambda: shared)
+    whole(workload, tmp_path / "a")
+    with pytest.raises(WorkloadError, match="returns the model of another trial; every trial begins with a fresh one"):
+        whole(workload, tmp_path / "b")
+
+
+class Counts(transformers.TrainerCallback):
+    seen = 0
+
+    def on_step_end(self, args, state, control, **others):
+        self.seen += 1
+        assert self.seen == state.global_step
+
+
+def test_a_callback_that_is_given_is_copied_for_each_trial(tmp_path):
+    given = Counts()
+    for place in ("a", "b"):
+        whole(made(callbacks=[given]), tmp_path / place)
+    assert given.seen == 0
 
 
 class Stream(IterableDataset):
@@ -341,9 +366,11 @@ def test_all_words_that_the_study_decides_are_told_at_once():
         ({"eval_dataset": lambda: None}, "the function eval_dataset returned None"),
         ({"train_dataset": []}, "train_dataset has no examples"),
         ({"eval_dataset": {"validation": []}}, "eval_dataset has no examples"),
+        ({"train_dataset": "glue"}, r"train_dataset=\.\.\.\) is a dataset or a function that returns one, got str"),
+        ({"eval_dataset": lambda: 3}, r"eval_dataset=\.\.\.\) is a dataset or a function that returns one, got int"),
     ],
 )
-def test_data_that_is_not_there_is_told(changes, said, tmp_path):
+def test_data_that_is_not_there_or_is_none_is_told(changes, said, tmp_path):
     with pytest.raises(WorkloadError, match=said):
         look_at(setup_for(of_classes(**changes), tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))
 
@@ -356,6 +383,11 @@ class Ends(transformers.TrainerCallback):
 class Breaks(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **others):
         raise RuntimeError("a callback of the user's")
+
+
+class Locked(transformers.TrainerCallback):
+    def __init__(self):
+        self.lock = threading.Lock()
 
 
 class Empty(IterableDataset):
@@ -373,6 +405,9 @@ class Empty(IterableDataset):
         ({"model_init": lambda point: None}, "model_init must return a model, got NoneType"),
         ({"eval_dataset": {"test": rows(0, 9)}}, r"the test split never selects anything \(D31\)"),
         ({"callbacks": [transformers.EarlyStoppingCallback]}, "EarlyStoppingCallback, and a trial trains all"),
+        ({"callbacks": Ends}, r"takes a list of TrainerCallback classes.* got <class '.*Ends'>"),
+        ({"callbacks": partial(list, "x")}, r"takes a list of TrainerCallback classes.* got \['x'\]"),
+        ({"callbacks": [Locked()]}, r"cannot be copied for each trial .*callbacks=lambda: \[\.\.\.\]"),
         ({"callbacks": [Ends]}, "the Trainer ended after 3 of 24 updates"),
         ({"callbacks": [Breaks]}, "RuntimeError: a callback of the user's"),
         ({"train_dataset": Empty()}, "Batch does not contain any data"),

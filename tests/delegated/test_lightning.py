@@ -237,6 +237,17 @@ def test_a_module_of_the_other_package_is_trained_by_its_own_trainer(tmp_path):
     assert recorder.measurements == expected.measurements
 
 
+def test_a_point_with_a_default_is_given(tmp_path):
+    seen = []
+
+    def data(point=None):
+        seen.append(point)
+        return Data()
+
+    whole(workload_of(datamodule=data), tmp_path)
+    assert [dict(point) for point in seen] == [{"learning_rate": RATE}]
+
+
 # What is refused
 
 
@@ -291,6 +302,9 @@ REFUSED = {
     "unknown": (workload_of(**options(max_stepz=3)), "Trainer does not take its options: "),
     "max_epochs": (workload_of(**options(max_epochs=3)), "trainer has max_epochs = 3 (a length is in steps"),
     "EarlyStopping": (workload_of(**options(callbacks=[EarlyStopping("val_loss")])), "EarlyStopping is refused"),
+    "datamodule": (workload_of(datamodule=lambda: Data), "datamodule must return a LightningDataModule, got type"),
+    "none": (workload_of(datamodule=lambda: None), "datamodule must return a LightningDataModule, got None"),
+    "no loader": (workload_of(val_dataloaders=lambda: 3), "val_dataloaders must return a DataLoader, or several, got"),
     "no dict": (workload_of(trainer=lambda point: 3), "must return a dict of options, got int"),
 }  # fmt: skip
 

@@ -1,13 +1,10 @@
 """A study of a LightningModule, killed again and again: the same rows as without, and everything complete."""
 
-import random
-import signal
+from functools import partial
 
 import pytest
-from support.patience import wait_for
-from support.processes import started, told
-
-from tuner.storage.store import open_ledger
+from support import kills
+from support.processes import started
 
 STUDY = """
 import lightning as L
@@ -66,47 +63,24 @@ campaign = Campaign(
 """
 
 
-def write_study(folder, trials, steps):
+def write_study(folder):
     folder.mkdir()
-    (folder / "study.py").write_text(STUDY.format(trials=trials, steps=steps))
+    (folder / "study.py").write_text(STUDY.format(trials=6, steps=200))
     (folder / "count").touch()
     return folder
 
 
-def rows_of(folder):
-    """Each value of each curve, by study, trial, step and metric; all trials are complete and their curves dense."""
-    found = {}
-    with open_ledger(str(folder / "study.sqlite"), create=False) as ledger:
-        for row in ledger.studies("study"):
-            records = ledger.trials(row.study_id)
-            assert {record.state.value for record in records} == {"complete"}, [one.reason for one in records]
-            stored = ledger.measurements(row.study_id)
-            columns = zip(stored.trial_numbers, stored.steps, stored.metrics, stored.values, strict=True)
-            rows = {(row.study.name, trial, step, name): value.hex() for trial, step, name, value in columns}
-            assert len(rows) == 3 * len(records) * len(row.study.budget.evaluation_steps)
-            found |= rows
-    return found
-
-
-def killed(folder, kills, least, most, *verb):
-    """Run, and kill the program with SIGKILL at some number of batches, so many times; then to the end."""
-    source, count = random.Random(kills), folder / "count"
-    for _ in range(kills):
-        process = started(folder, *verb, "--storage", "study.sqlite")
-        until = count.stat().st_size + source.randrange(least, most)
-        wait_for(lambda until=until, process=process: count.stat().st_size >= until or process.poll() is not None,
-                 moves=lambda: count.stat().st_size)  # fmt: skip
-        process.send_signal(signal.SIGKILL)
-        told(process)
-    code, said = told(started(folder, *verb, "--storage", "study.sqlite"))
-    assert code in (0, 3), said
-    return rows_of(folder)
+def killed(folder, times, *verb):
+    """The rows of a run that is killed at some number of batches, so many times."""
+    begin = partial(started, folder, *verb, "--storage", "study.sqlite")
+    kills.killed(begin, folder / "count", times, (40, 300))
+    return kills.rows_of(folder, 3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
 def test_killed_ten_times_it_has_the_same_rows(tmp_path, workers):
     verb = ("run", "study.py", "--yes")
-    whole = killed(write_study(tmp_path / "whole", 6, 200), 0, 0, 0, *verb)
-    again = killed(write_study(tmp_path / "killed", 6, 200), 10, 40, 300, *verb, *workers)
+    whole = killed(write_study(tmp_path / "whole"), 0, *verb)
+    again = killed(write_study(tmp_path / "killed"), 10, *verb, *workers)
     assert whole == again

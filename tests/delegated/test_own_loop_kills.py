@@ -1,11 +1,10 @@
 """An own loop that is killed again and again at random moments of `tuner run` leaves what one leaves that never was."""
 
 import random
-import signal
 
 import pytest
+from support.kills import killed_after
 from support.loop_runs import left, running, steps_made, write_loop_study
-from support.patience import wait_for
 from support.processes import told
 
 
@@ -20,15 +19,7 @@ def calm(tmp_path_factory):
 
 def killed(folder, steps, *options):
     """Kill a run when it has made another so many steps; whether it was still at work."""
-    process = running(folder, *options)
-    begin = steps_made(folder)
-    wait_for(
-        lambda: steps_made(folder) - begin >= steps or process.poll() is not None, moves=lambda: steps_made(folder)
-    )
-    process.kill()
-    code, err = told(process)
-    assert code in (0, -signal.SIGKILL), err
-    return code != 0
+    return killed_after(running(folder, *options), steps, lambda: steps_made(folder))
 
 
 @pytest.mark.slow

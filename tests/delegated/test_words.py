@@ -182,6 +182,8 @@ def test_misspelt_names_are_told():
     def train(self, trial): ...
 
     objective = minimize("validation/loss")
+    with pytest.raises(DeclarationError, match=r"OwnLoop declares no select_by; give it: OwnLoop\(\.\.\., select_by="):
+        campaign(OwnLoop())
     with pytest.raises(DeclarationError, match=r"declares no select_by; .*in place of selectby"):
         campaign(wrong(selectby=objective, train=train))
     with pytest.raises(

@@ -2,7 +2,7 @@
 
 from tuner import Command, at_most, minimize
 
-# What a fault is can be said by the environment variable FAULT; `{}` stands for nothing else than itself.
+# The environment variables HERE and AFTER hold code that runs before each line is written, and at the end.
 FIT = """
 import argparse, json, math, os, random, signal, subprocess, sys, time
 from pathlib import Path
@@ -12,7 +12,6 @@ for name, kind in dict(lr=float, steps=int, evaluate=str, seed=int, resume=Path,
                        off=int).items():
     parser.add_argument(f"--{name}", type=kind)
 given = parser.parse_args()
-fault = os.environ.get("FAULT", "")
 due = [int(step) for step in given.evaluate.split(",")]
 rates = json.loads(given.rates.read_text()) if given.rates else [given.lr] * given.steps
 stream = given.metrics.open("a") if given.metrics else sys.stdout

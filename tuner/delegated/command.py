@@ -81,6 +81,8 @@ class Command(OwnLoop):
                 f"the command {quoted(shlex.join(self.command))} has no {{max_train_steps}}: trials of a study train "
                 "for one number of updates, which the program has to be given, as in --steps {max_train_steps}"
             )
+        if not isinstance(constant_rate, bool):
+            raise DeclarationError(f"constant_rate of a Command is True or False, got {quoted(constant_rate)}")
         if constant_rate and "rates" in self.used:
             raise DeclarationError("a Command follows {rates}, or has a constant_rate; leave one of them out")
 

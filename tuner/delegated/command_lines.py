@@ -24,11 +24,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SaidLine:
-    """One line of ours. `place`: the path of a checkpoint that is announced."""
+    """One line of ours. place: the path of a checkpoint. others: the names of numbers that are no metrics."""
 
     step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     place: str = ""
+    others: tuple[str, ...] = ()
     infeasible: str = ""
 
 
@@ -72,13 +73,8 @@ def _said(found: dict[str, Any], program: str) -> SaidLine:
     if not isinstance(place, str) or (PLACE in found and (not place or "\0" in place)):
         raise WorkloadError(f'{program} wrote "{PLACE}": {quoted(place)}; it is the path of a file or a folder')
     metrics = {name: _number(name, value, program) for name, value in found.items() if "/" in name}
-    others = [name for name in found if "/" not in name and name not in ("step", PLACE)]
-    if not metrics and others and (near := get_close_matches("loss", others, n=1, cutoff=0.9)):
-        raise WorkloadError(
-            f"{program} reports {near[0]!r} at step {int(step)}, and a metric is named by split and name, like "
-            "'validation/loss'"
-        )
-    return SaidLine(int(step), metrics, place)
+    others = (name for name, value in found.items() if name not in metrics and name != "step")
+    return SaidLine(int(step), metrics, place, tuple(name for name in others if type(found[name]) in (int, float)))
 
 
 def _number(name: str, value: object, program: str) -> float:
@@ -110,6 +106,7 @@ class HeldReports:
         self.begun = self.newest = begun
         self.values: dict[int, dict[str, float]] = {}  # by step, not delivered yet
         self.reported: set[int] = set()
+        self._others: dict[int, tuple[str, ...]] = {}  # by step: what was reported there, and is no metric
         self._told = False
 
     def take(self, said: SaidLine) -> None:
@@ -117,6 +114,8 @@ class HeldReports:
         step = said.step
         self._check_order(step, bool(said.metrics))
         self.newest = max(self.newest, step)
+        if said.others:
+            self._others[step] = said.others
         if not said.metrics or step <= self.begun:
             return
         if step not in self.due:
@@ -154,9 +153,19 @@ class HeldReports:
             raise WorkloadError(f"{self.program} names step {step} after step {self.newest}: steps go forward")
         missing = self.first_missing(step)
         if missing is not None:
+            self.refuse_others(missing)
             raise WorkloadError(
                 f"{self.program} names step {step}, and an evaluation was due after {missing} updates, of which it "
                 f"reported nothing: report after each of {{evaluation_steps}}, or every {{evaluate_every}} updates"
+            )
+
+    def refuse_others(self, missing: int | None) -> None:
+        """Raise WorkloadError where something was reported after so many updates, and none of it is a metric."""
+        names = () if missing is None else self._others.get(missing)
+        if names:
+            raise WorkloadError(
+                f"{self.program} reports {', '.join(map(quoted, names))} after {missing} updates, where an evaluation "
+                f"is due, and select_by reads {self.wanted[0]!r}: a metric is named by split and name"
             )
 
     def first_missing(self, step: int) -> int | None:

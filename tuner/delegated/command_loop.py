@@ -295,6 +295,7 @@ class CommandRun:
         if ended.missing or ended.code or ended.signal:
             raise ProgramFailed(text)
         missing = self.held.first_missing(self.held.last + 1)
+        self.held.refuse_others(missing)
         line = json.dumps({"step": missing, self.held.wanted[0]: 0.3})
         raise WorkloadError(
             f"{self.program} ended with exit code 0 and reported nothing after {missing} updates, where an evaluation "

@@ -1,18 +1,17 @@
 """The door for the Trainer of Hugging Face: what a study file says of it. Nothing of transformers is imported here."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from tuner.delegated.makers import parameters, takes_point
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError, InputError
 from tuner.shown import quoted
 
-Schedule = str
 _LOOP = "tuner.delegated.hugging_face_loop"
 _PACKAGES = ("transformers", "accelerate")
 
@@ -115,7 +114,8 @@ class TrainerWorkload(OwnLoop):
         `lambda point: ...` for each trial. One eval_dataset is the split "validation"; a dict
         {"validation": ..., "training": ...} names both, as a sweep needs to see whether the training set is fitted.
     data_collator, compute_metrics, processing_class, callbacks, compute_loss_func, preprocess_logits_for_metrics: of
-        the Trainer. Callbacks: classes, or a function that makes them, so that no trial gets those of another.
+        the Trainer. Callbacks: a list of classes or of objects, which are copied for each trial, or a function that
+        returns it.
     trainer_class, arguments_class: subclasses of Trainer and TrainingArguments to use instead.
     schedule: "study": rates follow the schedule of the study; "arguments": that of the arguments stays.
     select_by, fitted_when, batch_size: see `OwnLoop`.
@@ -227,22 +227,4 @@ def called(function: Callable[..., Any], point: Mapping[str, Any], off: Callable
     """
     names = parameters(function)
     extra = {"regularization_off": off()} if "regularization_off" in names else {}
-    return function(*[point][: takes_point(function)], **extra)
-
-
-def parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function by name; none of a built-in that does not tell."""
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}
-
-
-def takes_point(function: Callable[..., Any]) -> bool:
-    """Whether a function has a first parameter without a default, or one named point or, as with `Trainer`, trial."""
-    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [
-        one for name, one in parameters(function).items()
-        if one.kind in places and one.default is inspect.Parameter.empty and name != "regularization_off"
-    ]  # fmt: skip
-    return bool(required) or bool({"point", "trial"} & parameters(function).keys())
+    return function(*[point][: takes_point(function, ("regularization_off",))], **extra)

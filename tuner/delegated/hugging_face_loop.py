@@ -5,8 +5,8 @@ Where a trial goes on, the Trainer is told so by `resume_from_checkpoint`, with 
 """
 
 import contextlib
+import copy
 import dataclasses
-import inspect
 import logging
 import tempfile
 import weakref
@@ -21,11 +21,13 @@ import transformers
 from safetensors.torch import load_file
 from transformers.trainer import TRAINER_STATE_NAME
 
-from tuner.delegated.hugging_face import FUNCTIONS, TrainerWorkload, called, check_words, takes_point
+from tuner.delegated.hugging_face import FUNCTIONS, TrainerWorkload, called, check_words
 from tuner.delegated.hugging_face_trainer import Over, StudiedTrainer
 from tuner.delegated.kept import global_generators, set_global_generators
+from tuner.delegated.makers import is_maker, takes_point
 from tuner.delegated.trial import LoopTrial
 from tuner.errors import DeclarationError, InputError, WorkloadError
+from tuner.shown import quoted
 
 _log = logging.getLogger(__name__)
 _REGULARIZE = {"weight_decay": 0.0, "label_smoothing_factor": 0.0, "neftune_noise_alpha": None}
@@ -33,6 +35,7 @@ _NOISE = 1e-5  # relative: what a GPU may change in a loss from call to call
 _MOST_SEED = 2**32  # NumPy takes no larger one
 _FOLLOWS_METRICS = ("reduce_lr_on_plateau", "greedy")
 
+_begun: "weakref.WeakSet[torch.nn.Module]" = weakref.WeakSet()  # models that a trial began with
 _once: "weakref.WeakKeyDictionary[TrainerWorkload, dict[str, Any]]" = weakref.WeakKeyDictionary()
 
 
@@ -112,10 +115,9 @@ class Making:
             parts["compute_metrics"] = _checked(parts["compute_metrics"])
         kind = self._kind(parts.pop("trainer_class", transformers.Trainer))
         transformers.set_seed(arguments.seed)  # as Trainer does before it calls a model_init of its own
-        callbacks = [*(parts.pop("callbacks", None) or [])]
+        callbacks = self._callbacks(parts.pop("callbacks", None) or [])
         if callbacks or kind is not StudiedTrainer:
             self.trial.read.add("max_steps")  # they are given it, and nobody sees whether they read it
-        _refuse_early_stopping(callbacks)
         trainer = kind(
             model=self._model(),
             args=arguments,
@@ -137,8 +139,7 @@ class Making:
 
     def _part(self, name: str) -> Any:
         part = self.workload.parts[name]
-        makes = inspect.isfunction(part) or inspect.ismethod(part)
-        return self._called(part) if makes and name not in FUNCTIONS else part
+        return self._called(part) if is_maker(part) and name not in FUNCTIONS else part
 
     def _kind(self, base: type) -> Any:
         """The user's class of Trainer, followed by the study."""
@@ -148,18 +149,37 @@ class Making:
             )
         return StudiedTrainer if base is transformers.Trainer else type(base.__name__, (StudiedTrainer, base), {})
 
+    def _callbacks(self, found: Any) -> list[Any]:
+        """The callbacks of the trial: those of a list are copied, so that no trial gets those of another."""
+        callbacks = _checked_callbacks(self.name, found)
+        if is_maker(self.workload.parts.get("callbacks")):
+            return callbacks
+        try:
+            return copy.deepcopy(callbacks)
+        except Exception as error:
+            raise WorkloadError(
+                f"{self.name}: callbacks hold what cannot be copied for each trial ({type(error).__name__}: {error}); "
+                "give a function that makes them: callbacks=lambda: [...]"
+            ) from error
+
     def _model(self) -> torch.nn.Module:
         model = self._called(self.workload.model_init)
         if not isinstance(model, torch.nn.Module):
             raise WorkloadError(f"{self.name}.model_init must return a model, got {type(model).__name__}")
+        if model in _begun:
+            raise WorkloadError(
+                f"{self.name}.model_init returns the model of another trial; every trial begins with a fresh one: "
+                "lambda point: ..., which makes it"
+            )
+        _begun.add(model)
         return model
 
     def _data(self, name: str) -> Any:
         """A dataset: as it is, or what a function returns, which is called once unless it takes the point."""
         given = getattr(self.workload, name)
-        if not (inspect.isfunction(given) or inspect.ismethod(given)):
+        if not is_maker(given):
             return given
-        if takes_point(given):
+        if takes_point(given, ("regularization_off",)):
             return self._called(given)
         held = _once.setdefault(self.workload, {})
         if name not in held:
@@ -183,6 +203,10 @@ class Making:
         """The dataset; WorkloadError where there is none, or no example in it."""
         if dataset is None:
             raise WorkloadError(f"{self.name}(...): the function {name} returned None; it must return the dataset")
+        if isinstance(dataset, str) or not (hasattr(dataset, "__getitem__") or hasattr(dataset, "__iter__")):
+            raise WorkloadError(
+                f"{self.name}({name}=...) is a dataset or a function that returns one, got {type(dataset).__name__}"
+            )
         if isinstance(dataset, Sized) and not len(dataset):
             raise WorkloadError(f"{self.name}(...): {name} has no examples; is it loaded, or filtered, as you meant?")
         return dataset
@@ -262,14 +286,21 @@ class Making:
         }
 
 
-def _refuse_early_stopping(callbacks: list[Any]) -> None:
-    for one in callbacks:
+def _checked_callbacks(name: str, given: Any) -> list[Any]:
+    """What is given, held to be callbacks that leave the length of a trial alone."""
+    for one in given if isinstance(given, list | tuple) else [None]:
         kind = one if isinstance(one, type) else type(one)
+        if not issubclass(kind, transformers.TrainerCallback):
+            raise WorkloadError(
+                f"{name}(callbacks=...) takes a list of TrainerCallback classes, or a function that returns one, got "
+                f"{quoted(given)}"
+            )
         if issubclass(kind, transformers.EarlyStoppingCallback):
             raise WorkloadError(
                 f"callbacks hold {kind.__name__}, and a trial trains all of its steps (A11), so that trials can be "
                 "compared; the best weights are kept anyway: leave it out"
             )
+    return list(given)
 
 
 def _refuse_processes(arguments: transformers.TrainingArguments) -> None:
@@ -303,5 +334,5 @@ def save_pretrained(workload: TrainerWorkload, point: Mapping[str, Any], weights
     model.save_pretrained(str(folder))
     processing = workload.parts.get("processing_class")
     if processing is not None:
-        made = called(processing, point, lambda: False) if inspect.isfunction(processing) else processing
+        made = called(processing, point, lambda: False) if is_maker(processing) else processing
         made.save_pretrained(str(folder))

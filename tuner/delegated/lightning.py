@@ -3,13 +3,13 @@
 Lightning is imported when a trial is trained, not when a study file is read.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from tuner.delegated.makers import parameters, takes_point
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError
@@ -116,35 +116,12 @@ class LightningWorkload(OwnLoop):
     def made(self, name: str, point: Mapping[str, Any], trial: Any) -> Any:
         """What the function or method of this name makes for a trial; None without one."""
         maker = self.maker(name)
-        return None if maker is None else maker(*_arguments(maker, point), **self._asked(maker, trial))
-
-    def asks(self, name: str, word: str) -> bool:
-        """Whether the function of this name has a parameter `word`."""
-        maker = self.maker(name)
-        return callable(maker) and word in _parameters(maker)
+        return None if maker is None else maker(*[point][: takes_point(maker, ASKED)], **self._asked(maker, trial))
 
     def _asked(self, maker: Callable[..., Any], trial: Any) -> dict[str, Any]:
         """What is given by name. `trial.regularization_off` is read only by who asks for it."""
-        wanted = [name for name in ASKED if name in _parameters(maker)]
+        wanted = [name for name in ASKED if name in parameters(maker)]
         return {name: trial if name == "trial" else getattr(trial, name) for name in wanted}
-
-
-def _parameters(maker: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(maker).parameters
-    except (TypeError, ValueError):  # a class written in C, say: it is called without anything
-        return {}
-
-
-def _arguments(maker: Callable[..., Any], point: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The point, where the function needs something that has no default."""
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [
-        one
-        for name, one in _parameters(maker).items()
-        if one.kind in by_place and one.default is inspect.Parameter.empty and name not in ASKED
-    ]
-    return (point,) if needed else ()
 
 
 def _check_declared(workload: LightningWorkload) -> None:

@@ -17,6 +17,11 @@ from tuner.delegated.kept import global_generators, set_global_generators
 from tuner.errors import WorkloadError
 from tuner.training.randomness import callers_generators_restored
 
+DATA = {  # what the functions of a study file return
+    "datamodule": "a LightningDataModule",
+    "train_dataloaders": "a DataLoader, or several",
+    "val_dataloaders": "a DataLoader, or several",
+}
 _LOOKED_AT = 4  # examples of a dataset that are fetched twice
 _OF_A_LOADER = "/dataloader_idx_"  # Lightning's suffix where there are several
 _PREFIX = re.compile(r"(?P<split>val(?:id(?:ation)?)?|dev|train(?:ing)?)[/_.\- ]+(?P<rest>.+)", re.IGNORECASE)
@@ -109,6 +114,19 @@ class Feed:
             set_global_generators(state["global"], self.device)
         for generator, held in zip(self._own(), state["own"], strict=True):
             generator.set_state(held)
+
+
+def is_a(value: Any, kind: str) -> bool:
+    """Whether its class, or a base of it, has this name: Lightning's classes are in two packages."""
+    return any(one.__name__ == kind for one in type(value).__mro__)
+
+
+def check_data(name: str, made: Mapping[str, Any]) -> None:
+    """Raise WorkloadError for what is none of `DATA`, by the names of the functions that returned it."""
+    for one, value in made.items():
+        if not (is_a(value, "LightningDataModule") if one == "datamodule" else hasattr(value, "__iter__")):
+            told = "None" if value is None else type(value).__name__
+            raise WorkloadError(f"{name}: the function {one} must return {DATA[one]}, got {told}")
 
 
 def draws_random_numbers(loader: Any, device: torch.device) -> int | None:

@@ -17,7 +17,7 @@ import torch
 
 from tuner.delegated.kept import Weighted
 from tuner.delegated.lightning import MAKERS, LightningWorkload, check_callbacks, check_options
-from tuner.delegated.lightning_data import Feed, Logged, draws_random_numbers, noting_trainer
+from tuner.delegated.lightning_data import DATA, Feed, Logged, check_data, draws_random_numbers, is_a, noting_trainer
 from tuner.delegated.trial import LoopTrial
 from tuner.errors import WorkloadError
 from tuner.training.best import copied
@@ -73,6 +73,7 @@ def train(workload: LightningWorkload, trial: LoopTrial) -> None:
     trial.keep(lightning=kept)
     made = {one: workload.made(one, trial.point, trial) for one in MAKERS if one != "trainer"}
     package = _package_of(name, made["module"])
+    check_data(name, {one: made[one] for one in DATA if workload.maker(one) is not None})
     wrong = import_module(f"{package}.utilities.exceptions").MisconfigurationException
     try:
         with _quiet():
@@ -129,7 +130,7 @@ class LightningSession:
         self.due, self.stepped, self.rated_for = False, 0, -1
         self.trainer = self._trainer(import_module(package))
         self.loop = self.trainer.fit_loop.epoch_loop
-        self.averages = any(_is_averaging(one) for one in self.trainer.callbacks)
+        self.averages = any(is_a(one, "WeightAveraging") for one in self.trainer.callbacks)
         kept.session = self
         self._take_places()
 
@@ -428,10 +429,6 @@ def _check_fetching(name: str, module: Any) -> None:
             f"{name}: {type(module).__name__}.training_step takes dataloader_iter, so nobody knows which batches it "
             "has taken when a trial is stopped; take the batch: training_step(self, batch, batch_idx)"
         )
-
-
-def _is_averaging(callback: Any) -> bool:
-    return any(one.__name__ == "WeightAveraging" for one in type(callback).__mro__)
 
 
 def _has_state(loader: Any) -> bool:

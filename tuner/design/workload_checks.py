@@ -6,7 +6,7 @@ from tuner.design.names import trainers_name
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.design.words import check_attributes, meant_as
-from tuner.design.workload import Trainable, Workload, check_methods
+from tuner.design.workload import Trainable, Workload, check_methods, own_kinds
 from tuner.errors import DeclarationError
 
 MOST_DATA_WORKERS = 256  # processes of one trainer; more are a slip
@@ -30,7 +30,10 @@ def check_workload_declared(workload: Trainable) -> None:
         if not hasattr(workload, attribute):
             found = meant_as(workload, attribute)
             hint = f", in place of {found}" if found else ""
-            raise DeclarationError(f"{name} declares no {attribute}; write {attribute} = {example} in the class{hint}")
+            write = f"write {attribute} = {example} in the class"
+            if not own_kinds(workload):  # made by calling one of ours
+                write = f"give it: {name}(..., {attribute}={example})"
+            raise DeclarationError(f"{name} declares no {attribute}; {write}{hint}")
     check_methods(workload, kind)
     check_count(f"{name}.batch_size", workload.batch_size, 1 if isinstance(workload, Workload) else 0)
     _check_selection(workload)
