@@ -379,7 +379,7 @@ def export_weights(
     records = load(study, storage)
     winner = records.best(round)
     if winner.checkpoint is None:
-        elsewhere = winner.row.study.source
+        elsewhere = winner.row.elsewhere
         where = f"was trained elsewhere ({elsewhere})" if elsewhere else "has no checkpoint of its best step"
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:

@@ -44,8 +44,8 @@ def described_winner(winner: Winner, study_file: Path, launches: Sequence[Launch
     checkpoint is exported; `best_value` is the same, under its older name.
     """
     study, record = winner.row.study, winner.record
-    again = again_elsewhere(study, record) if study.source else ""
-    reproduce = study.source and f"it was trained elsewhere ({study.source}); in your own code: {again}"
+    again, elsewhere = again_elsewhere(study, record), winner.row.elsewhere
+    reproduce = elsewhere and f"it was trained elsewhere ({elsewhere}); in your own code: {again}"
     place = ("--round", study.round) if study.kind == "round" else ("--study", study.name)
     reproduce = reproduce or command("replay", study_file, after=(*place, "--trial", record.number))
     return {
@@ -97,10 +97,10 @@ def print_winner(told: dict[str, Any], words: str) -> None:
 
 def export_weights(winner: Winner, root: Path, target: Path) -> None:
     """Copy the chosen checkpoint, verified, to where the user wants it."""
-    if winner.row.study.source:
+    if winner.row.elsewhere:
         raise StorageError(
-            f"trial {winner.record.number} was trained elsewhere ({winner.row.study.source}), so its weights are "
-            "there; nothing was written"
+            f"trial {winner.record.number} was trained elsewhere ({winner.row.elsewhere}), so its weights are there; "
+            "nothing was written"
         )
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} left")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
 
+from tuner.design.identity import was_told
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
@@ -52,6 +53,11 @@ class StudyRow:
     fingerprint: str
     created: float
     identity: dict[str, object] | None = None
+
+    @property
+    def elsewhere(self) -> str:
+        """Where its trials were trained, and their weights are, where that is not here: "Optuna", say; else ""."""
+        return self.study.source or ("by a script that asks, tuner.asking" if was_told(self.identity) else "")
 
 
 @dataclass(frozen=True, slots=True)
