@@ -450,7 +450,7 @@ def test_a_forked_process_is_told_to_open_the_study_itself():
 
 
 def test_a_loop_whose_trials_are_told_of_is_not_said_to_have_trained_them():
-    """Its `words` are about its own training, which did not take place, and no code of it runs."""
+    """Its `words` are about its own training, which did not take place."""
 
     class Described(Launched):
         def words(self):
