@@ -1,5 +1,7 @@
 """What the commands say of a study whose trials a script asked for and told of."""
 
+import json
+
 import tuner as api
 
 STUDY_FILE = """
@@ -22,6 +24,7 @@ def test_no_page_and_no_command_offers_weights_or_a_replay_of_what_was_told(tune
     assert "was trained elsewhere (by a script that asks, tuner.asking), so its weights are there" in best.err
     again = f"seed {seeds[api.load('elsewhere').best().record.number]}, data_seed "
     assert again in best.out
+    assert json.loads(tuner("best", "elsewhere", "--format", "json").out)["seed"] in seeds.values()
     scored = tuner("score-test", "elsewhere.py")
     assert (scored.code, "score the weights, which are where it was trained" in scored.err) == (2, True)
     tuner("report", "elsewhere", "-o", "page.html")

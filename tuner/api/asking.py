@@ -407,10 +407,10 @@ def asking(
     """Ask for the trials of a study and tell what came out, for training that fits no loop of this program's.
 
     study: a `Campaign` with a name, or the path of a study file; its workload is `OwnLoop(select_by=...)`, whose
-    `train` is not called. round: its number; None goes through the whole playbook, sweep and all rounds, as `tuner.run` does
-    with `yes`. sweep: ask for the trials of the sweep. max_train_steps, trials, expanded, retry_failed: as for
-    `tuner.launch`. follows_schedule: promise that each update is made at `trial.rate(step)`; else reports say that the
-    rates are not known. storage: a path or URL.
+    `train` is not called. round: its number; None goes through the whole playbook, sweep and all rounds, as
+    `tuner.run` does with `yes`. sweep: ask for the trials of the sweep. max_train_steps, trials, expanded,
+    retry_failed: as for `tuner.launch`. follows_schedule: promise that each update is made at `trial.rate(step)`; else
+    reports say that the rates are not known. storage: a path or URL.
 
     Trials that were not told when the block ends, by an error or Ctrl-C too, wait again. Weights are not kept.
 
