@@ -226,6 +226,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "no steps": ({LOSS: [0.5, 0.4, 0.3, 0.2]}, "a row of it is 0.5"),
     "text": ("0.2", "a curve is"),
     "half a step": ([*LAST.items(), (2.5, 0.1)], "whole number of updates, got 2.5"),
+    "several steps at once": ([*LAST.items(), (torch.tensor([5, 10]), 0.1)], "whole number of updates, got tensor"),
     "twice": ([*LAST.items(), (20, 0.1)], "told twice after 20"),
     "a frame without steps": (pd.DataFrame({"epoch": [1], LOSS: [0.1]}), 'no column or index "step"'),
     "rows without steps": ([{LOSS: 0.1}], 'no "step"'),
@@ -446,6 +447,20 @@ def test_a_forked_process_is_told_to_open_the_study_itself():
                 os._exit(7 if "open it in each process" in str(error) else 1)
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_loop_whose_trials_are_told_of_is_not_said_to_have_trained_them():
+    """Its `words` are about its own training, which did not take place."""
+
+    class Described(Launched):
+        def words(self):
+            raise AssertionError("called")
+
+    with tuner.asking(declared(Described())) as study:
+        study.tell(study.ask(), LAST)
+    with open_ledger("runs/tuner.sqlite", create=False) as ledger:
+        (launch,) = ledger.launches(ledger.study("told", "round-1").study_id)
+    assert launch.environment["trained_by"] == {"door": "asking"}
 
 
 def test_a_round_is_as_long_and_as_large_as_is_said():

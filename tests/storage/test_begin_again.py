@@ -41,6 +41,16 @@ def test_a_study_that_only_waits_begins_with_the_code_of_today(ledger: Ledger, r
     assert ledger.launches(row.study_id) == [], "what they were promised is not promised of the code of today"
 
 
+def test_a_clock_that_stands_or_goes_back_hides_no_beginning(ledger: Ledger, row: StudyRow) -> None:
+    with ledger._database.writing() as connection:
+        connection.exec_driver_sql("UPDATE study SET created = created + 1000.0")
+    before = ledger.study("digits", "round-1")
+    began = begin_again(ledger, before)
+    assert began.created > before.created
+    with pytest.raises(StudyChanged):
+        ledger.claim(before, worker="host:1:a", lease_seconds=60.0)
+
+
 def test_trials_that_failed_or_were_given_back_wait_as_if_nobody_had_claimed_them(
     ledger: Ledger, row: StudyRow, claim: Claiming, update: Updating
 ) -> None:

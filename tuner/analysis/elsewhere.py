@@ -13,6 +13,7 @@ from tuner.analysis.finding import NO_CURVES, Finding
 from tuner.analysis.sampling import sample_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.design.hyperparameters import Hyperparameter, Range
+from tuner.design.seeds import short_seed
 from tuner.design.study import Study
 from tuner.records import TrialRecord
 
@@ -88,11 +89,16 @@ def optuna_line(hyperparameter: Hyperparameter, domain: Range) -> str:
 
 
 def again_elsewhere(study: Study, record: TrialRecord) -> str:
-    """How to train a trial of an imported study again: for Optuna its call, for others the values as JSON."""
+    """How to train a trial again that was trained elsewhere: for Optuna its call, for others the values as JSON.
+
+    A script that asks for trials gets their seeds from here, and needs them again.
+    """
     values = {}
     named = {hyperparameter.name: hyperparameter for hyperparameter in study.hyperparameters}
     for name, value in record.point.values_by_name:
         values[elsewhere(named[name]) if name in named else name] = value
+    if not study.source:
+        return f"{json.dumps(values)}  # seed {short_seed(record.seed)}, data_seed {short_seed(record.data_seed)}"
     if not study.source.startswith("Optuna"):
         return json.dumps(values)
     return f"study.enqueue_trial(study.trials[{record.number}].params)  # {json.dumps(values)}"

@@ -7,12 +7,12 @@ from tuner.api.told_curves import Curves
 from tuner.design.hyperparameters import Value
 from tuner.design.names import Name
 from tuner.design.prefix import rates_of
+from tuner.design.seeds import short_seed
 from tuner.design.study import Study
 from tuner.design.words import no_such_word
 from tuner.errors import WorkloadError
 from tuner.records import Claim
 
-LARGEST_SEED = 2**32 - 1
 _REPORT = "study.report(trial, step, value)"
 
 
@@ -35,8 +35,8 @@ class AskedTrial:
         self.number = trial.number
         self.study = study.name
         self.point: Mapping[str, Value] = {Name.of(name).short: value for name, value in trial.point.values_by_name}
-        self.seed = trial.seed & LARGEST_SEED
-        self.data_seed = trial.data_seed & LARGEST_SEED
+        self.seed = short_seed(trial.seed)
+        self.data_seed = short_seed(trial.data_seed)
         self.max_train_steps = study.budget.max_train_steps
         self.evaluation_steps = study.budget.evaluation_steps
         self.schedule = str(trial.schedule)

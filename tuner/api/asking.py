@@ -23,10 +23,9 @@ from tuner.api.told_curves import (
     steps_in_short,
     told_curves,
 )
-from tuner.design.campaign import Campaign
 from tuner.design.identity import was_told
 from tuner.design.study import Study
-from tuner.design.study_file import load_campaign
+from tuner.design.study_file import Declared, declared_campaign
 from tuner.errors import InputError, LeaseLost, StudyChanged, TunerError, WorkloadError
 from tuner.execution.elsewhere import Elsewhere, HandedOut, HandsOut
 from tuner.execution.in_process import POLL_SECONDS, stop_at_the_same_failure
@@ -34,9 +33,9 @@ from tuner.execution.leases import BEATS, heartbeat, retried
 from tuner.execution.machine import Machine
 from tuner.records import Claim, Measurement, State, TrialUpdate
 from tuner.records.sweep_outcomes import SweepOutcome
-from tuner.rounds.launch import Session, launch_study
+from tuner.rounds.launch import Session
 from tuner.rounds.playbook import Decision, Playbook
-from tuner.rounds.prepared_round import prepared_expansion, prepared_round
+from tuner.rounds.prepared_round import launch_prepared, prepared_expansion, prepared_round
 from tuner.rounds.sweep import chosen_sweep, run_sweep
 from tuner.storage.engine import default_url
 from tuner.storage.liveness import worker_id
@@ -278,6 +277,16 @@ class AskedStudy:
                 "forked ones train and return what came out"
             )
 
+    @contextmanager
+    def _handing_out(self) -> Iterator["AskedStudy"]:
+        """Hand out trials within the block, and keep the leases of those that are out."""
+        with heartbeat(self._ledger, self._claims, self._session.loaded.machine.lease.seconds / BEATS):
+            try:
+                self._advance()
+                yield self
+            finally:
+                self._close()
+
     def _close(self) -> None:
         """Give back what was not told."""
         with self._lock:
@@ -324,7 +333,6 @@ def _sweep(session: Session) -> Strategy:
     def go_on(retry_failed: bool) -> SweepOutcome:
         return run_sweep(session, chosen_sweep(session, None, False), retry_failed=retry_failed)
 
-    _refuse_launched(session)
     return go_on
 
 
@@ -333,7 +341,6 @@ def _playbook(session: Session, yes: bool, notes: list[str]) -> Strategy:
         notes.clear()
         return Playbook(session, yes=yes, tell=notes.append, retry_failed=retry_failed).run().decision
 
-    _refuse_launched(session)
     return go_on
 
 
@@ -347,16 +354,8 @@ def _round(
             if note not in notes:
                 notes.append(note)
                 _log.warning("note: %s", note)
-        launch_study(
-            session,
-            prepared.study,
-            prepared.trials,
-            retry_failed=retry_failed,
-            budget_origin=prepared.budget.origin,
-            budget_source=prepared.budget.source,
-        )
+        launch_prepared(session, prepared, retry_failed=retry_failed)
 
-    _refuse_launched(session)
     return go_on
 
 
@@ -375,8 +374,25 @@ def _refuse_launched(session: Session) -> None:
 
 
 @contextmanager
+def _opened(study: Declared, follows_schedule: bool, storage: str | None) -> Iterator[Session]:
+    """A session whose trials are trained elsewhere.
+
+    Raises InputError before anything is written, StudyChanged for a campaign that this program trained.
+    """
+    name, campaign, file = declared_campaign(study)
+    loaded = Elsewhere(campaign.workload, Machine(Path()), file, follows_schedule)
+    with open_ledger(storage or default_url()) as ledger:
+        loaded.write_to(allowed_folder(ledger, None))
+        if not campaign.is_in_steps:
+            campaign = campaign.in_steps(loaded.num_examples)
+        session = Session(name, campaign, ledger, loaded, HandsOut(), study_file=file)
+        _refuse_launched(session)
+        yield session
+
+
+@contextmanager
 def asking(
-    study: Campaign | str | Path,
+    study: Declared,
     round: int | None = 1,
     *,
     sweep: bool = False,
@@ -390,11 +406,11 @@ def asking(
 ) -> Iterator[AskedStudy]:
     """Ask for the trials of a study and tell what came out, for training that fits no loop of this program's.
 
-    study: a `Campaign` with a name, or the path of a study file; its workload is `OwnLoop(select_by=...)`, of which
-    no code is run. round: its number; None goes through the whole playbook, sweep and all rounds, as `tuner.run` does
-    with `yes`. sweep: ask for the trials of the sweep. max_train_steps, trials, expanded, retry_failed: as for
-    `tuner.launch`. follows_schedule: promise that each update is made at `trial.rate(step)`; else reports say that the
-    rates are not known. storage: a path or URL.
+    study: a `Campaign` with a name, or the path of a study file; its workload is `OwnLoop(select_by=...)`, whose
+    `train` is not called. round: its number; None goes through the whole playbook, sweep and all rounds, as
+    `tuner.run` does with `yes`. sweep: ask for the trials of the sweep. max_train_steps, trials, expanded,
+    retry_failed: as for `tuner.launch`. follows_schedule: promise that each update is made at `trial.rate(step)`; else
+    reports say that the rates are not known. storage: a path or URL.
 
     Trials that were not told when the block ends, by an error or Ctrl-C too, wait again. Weights are not kept.
 
@@ -413,13 +429,6 @@ def asking(
     >>> tuner.load("told").frames(round=1).trials["state"].tolist()
     ['complete', 'complete', 'complete']
     """
-    if isinstance(study, Campaign):
-        file, campaign, name = None, study, study.name
-        if not name:
-            raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
-    else:
-        file = Path(study)
-        name, campaign = load_campaign(file)
     if (sweep or round is None) and not follows_schedule:
         raise InputError(
             "a sweep trains at constant rates, and only the script knows at which it trains: make each update at "
@@ -427,12 +436,7 @@ def asking(
         )
     if sweep and (max_train_steps or trials or expanded):
         raise InputError("a sweep finds the number of steps, and has as many trials as its grid: leave these out")
-    Elsewhere(campaign.workload, Machine(Path()), file, follows_schedule)  # raises before anything is written
-    with open_ledger(storage or default_url()) as ledger:
-        loaded = Elsewhere(campaign.workload, Machine(allowed_folder(ledger, None)), file, follows_schedule)
-        if not campaign.is_in_steps:
-            campaign = campaign.in_steps(loaded.num_examples)
-        session = Session(name, campaign, ledger, loaded, HandsOut(), study_file=file)
+    with _opened(study, follows_schedule, storage) as session:
         notes: list[str] = []
         if sweep:
             strategy = _sweep(session)
@@ -440,10 +444,5 @@ def asking(
             strategy = _playbook(session, yes, notes)
         else:
             strategy = _round(session, round, (max_train_steps, trials), expanded, notes)
-        asked = AskedStudy(session, strategy, notes, retry_failed)
-        with heartbeat(ledger, asked._claims, loaded.machine.lease.seconds / BEATS):
-            try:
-                asked._advance()
-                yield asked
-            finally:
-                asked._close()
+        with AskedStudy(session, strategy, notes, retry_failed)._handing_out() as asked:
+            yield asked

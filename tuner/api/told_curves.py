@@ -135,22 +135,26 @@ def _is_number(value: object) -> bool:
 
 def number_of(name: str, value: object) -> float:
     """A value as a number; a tensor or array of one number is one. Raises WorkloadError."""
-    item = getattr(value, "item", None)
-    try:
-        number = item() if callable(item) else value
-    except (ValueError, RuntimeError, TypeError):
-        number = value
+    number = _plain(value)
     if isinstance(number, Real):
         return float(number)
     raise WorkloadError(f"{name} is told as {value!r:.80}, which is no number")
+
+
+def _plain(value: object) -> object:
+    """The number in a tensor or array of one number; anything else as it is."""
+    item = getattr(value, "item", None)
+    try:
+        return item() if callable(item) else value
+    except (ValueError, RuntimeError, TypeError):
+        return value
 
 
 def step_of(step: object) -> int:
     """A number of updates as an int; texts of digits, as the keys of JSON are, count. Raises WorkloadError."""
     if isinstance(step, str) and step.isdecimal():
         return int(step)
-    item = getattr(step, "item", None)
-    number = item() if callable(item) else step
+    number = _plain(step)
     if isinstance(number, Real) and not isinstance(number, bool):
         value = float(number)
         if math.isfinite(value) and value == int(value):

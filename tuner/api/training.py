@@ -18,8 +18,7 @@ from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import Failure, failures
 from tuner.api.showing import Display, StopFlag
-from tuner.design.campaign import Campaign
-from tuner.design.study_file import load_campaign
+from tuner.design.study_file import Declared, declared_campaign
 from tuner.errors import InputError, StorageError
 from tuner.execution.machine import Fuse
 from tuner.reading import CampaignRecords, Winner, load
@@ -28,10 +27,10 @@ from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
 from tuner.rounds.importances import importances
-from tuner.rounds.launch import Plan, Session, check_study, launch_study
+from tuner.rounds.launch import Plan, Session, check_study
 from tuner.rounds.opening import SessionOptions, opened_session
 from tuner.rounds.playbook import Decision, Playbook
-from tuner.rounds.prepared_round import known_regime, prepared_expansion, prepared_round
+from tuner.rounds.prepared_round import known_regime, launch_prepared, prepared_expansion, prepared_round
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.round_lengths import PlannedRound, check_transfer, planned_rounds, rounds_for, rounds_of_one_length
 from tuner.rounds.sweep import chosen_sweep, run_sweep
@@ -42,7 +41,6 @@ from tuner.storage.studies import StudyRow
 from tuner.training import checkpoints as checkpoint_files
 from tuner.training.settings import Profile
 
-Declared = Campaign | str | Path  # a campaign, or the path of its study file
 WorkerCount = int | Literal["auto"]
 
 
@@ -268,14 +266,7 @@ def launch(
         check_study(session, prepared.study, prepared.trials)
         for warning in prepared.warnings:
             display.tell(f"note: {warning}")
-        row = launch_study(
-            session,
-            prepared.study,
-            prepared.trials,
-            retry_failed=retry_failed,
-            budget_origin=prepared.budget.origin,
-            budget_source=prepared.budget.source,
-        )
+        row = launch_prepared(session, prepared, retry_failed=retry_failed)
         counts = session.ledger.state_counts(row.study_id)
         return LaunchResult(
             records=CampaignRecords(session.name, options.storage or default_url()),
@@ -388,7 +379,7 @@ def export_weights(
     records = load(study, storage)
     winner = records.best(round)
     if winner.checkpoint is None:
-        elsewhere = winner.row.study.source
+        elsewhere = winner.row.elsewhere
         where = f"was trained elsewhere ({elsewhere})" if elsewhere else "has no checkpoint of its best step"
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:
@@ -399,18 +390,12 @@ def export_weights(
 @contextmanager
 def _opened(study: Declared, options: SessionOptions, display: Display, *, dry_run: bool = False) -> Iterator[Session]:
     """A session that shows its progress. Torch's threads and determinism are as before after the block."""
-    if isinstance(study, Campaign):
-        file, campaign, name = None, study, study.name
-        if not name:
-            raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
-        if options.workers is not None:
-            raise InputError(
-                "each worker process loads the study file, and this campaign was passed as an object: write it to a "
-                f"file (in a notebook: %%writefile {name}.py) and pass the path, or train with workers=1"
-            )
-    else:
-        file = Path(study)
-        name, campaign = load_campaign(file)
+    name, campaign, file = declared_campaign(study)
+    if file is None and options.workers is not None:
+        raise InputError(
+            "each worker process loads the study file, and this campaign was passed as an object: write it to a "
+            f"file (in a notebook: %%writefile {name}.py) and pass the path, or train with workers=1"
+        )
     with (
         _torch_as_before(),
         opened_session(name, campaign, options, study_file=file, dry_run=dry_run) as session,

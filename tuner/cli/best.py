@@ -13,6 +13,8 @@ from tuner.cli.output import say, show
 from tuner.cli.places import opened, study_file_of
 from tuner.cli.reading_options import BestOptions
 from tuner.cli.tables import readable
+from tuner.design.identity import was_told
+from tuner.design.seeds import short_seed
 from tuner.errors import StorageError
 from tuner.reading import Winner, load
 from tuner.records.promises import common_promises
@@ -41,11 +43,15 @@ def described_winner(winner: Winner, study_file: Path, launches: Sequence[Launch
     """Plain data about the winner, for JSON and for people.
 
     `value` is what the configuration gives (`value_kind`), `selected_value` that of the trial that is named, whose
-    checkpoint is exported; `best_value` is the same, under its older name.
+    checkpoint is exported; `best_value` is the same, under its older name. `seed` and `data_seed` of a
+    trial that a script asked for are those that it got.
     """
     study, record = winner.row.study, winner.record
-    again = again_elsewhere(study, record) if study.source else ""
-    reproduce = study.source and f"it was trained elsewhere ({study.source}); in your own code: {again}"
+    again, elsewhere = again_elsewhere(study, record), winner.row.elsewhere
+    seed, data_seed = (
+        short_seed(one) if was_told(winner.row.identity) else one for one in (record.seed, record.data_seed)
+    )
+    reproduce = elsewhere and f"it was trained elsewhere ({elsewhere}); in your own code: {again}"
     place = ("--round", study.round) if study.kind == "round" else ("--study", study.name)
     reproduce = reproduce or command("replay", study_file, after=(*place, "--trial", record.number))
     return {
@@ -64,10 +70,10 @@ def described_winner(winner: Winner, study_file: Path, launches: Sequence[Launch
         "max_train_steps": study.budget.max_train_steps,
         "point": dict(record.point),
         "optimizer": record.point.get("optimizer", study.optimizer),
-        "seed": record.seed,
+        "seed": seed,
         "exact": record.exact,
         "why_inexact": None if record.exact else common_promises(one.promises for one in launches).why_inexact,
-        "data_seed": record.data_seed,
+        "data_seed": data_seed,
         "checkpoint": winner.checkpoint.file if winner.checkpoint else None,
         "revision": launches[0].revision if launches else {},
         "reproduce": reproduce,
@@ -97,10 +103,10 @@ def print_winner(told: dict[str, Any], words: str) -> None:
 
 def export_weights(winner: Winner, root: Path, target: Path) -> None:
     """Copy the chosen checkpoint, verified, to where the user wants it."""
-    if winner.row.study.source:
+    if winner.row.elsewhere:
         raise StorageError(
-            f"trial {winner.record.number} was trained elsewhere ({winner.row.study.source}), so its weights are "
-            "there; nothing was written"
+            f"trial {winner.record.number} was trained elsewhere ({winner.row.elsewhere}), so its weights are there; "
+            "nothing was written"
         )
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} left")

@@ -19,8 +19,8 @@ from tuner.errors import TrialsFailed
 from tuner.execution.inspection import inspect
 from tuner.execution.recorded_fusions import recorded_fusions
 from tuner.records import Price, State
-from tuner.rounds.launch import Plan, Session, check_study, launch_study, plan_study, work_on
-from tuner.rounds.prepared_round import Prepared, prepared_expansion, prepared_round
+from tuner.rounds.launch import Plan, Session, check_study, plan_study, work_on
+from tuner.rounds.prepared_round import Prepared, launch_prepared, prepared_expansion, prepared_round
 from tuner.shown import shown
 from tuner.storage.studies import StudyRow
 
@@ -211,14 +211,8 @@ def _launched(session: Session, prepared: Prepared, *, retry_failed: bool, quiet
     """Train what is left; where trials fail alike, and the others need not be tried, say so and stop."""
     with stop_on_signal() as asked:
         try:
-            return launch_study(
-                replace(session, stop=asked.is_set, watch=watch(quiet)),
-                prepared.study,
-                prepared.trials,
-                retry_failed=retry_failed,
-                budget_origin=prepared.budget.origin,
-                budget_source=prepared.budget.source,
-            )
+            watched = replace(session, stop=asked.is_set, watch=watch(quiet))
+            return launch_prepared(watched, prepared, retry_failed=retry_failed)
         except TrialsFailed as error:
             say(f"failed: {str(error).splitlines()[0]}")  # they are listed below
             return session.ledger.study(session.name, prepared.study.name)

@@ -43,8 +43,9 @@ def weaker_words(ledger: Ledger, campaign: str) -> list[str]:
     for row in ledger.studies(campaign):
         words = not_promised(ledger, [row])
         if words:
-            names, _ = told.get(promises_of(ledger, [row]).missing, ([], ""))
-            told[promises_of(ledger, [row]).missing] = ([*names, row.study.name], words)
+            missing = promises_of(ledger, [row]).missing
+            names, _ = told.get(missing, ([], ""))
+            told[missing] = ([*names, row.study.name], words)
     return [
         f"note: the training of {shown(campaign)} ({shown(', '.join(names))}) promises less: {shown(words)}"
         for names, words in told.values()

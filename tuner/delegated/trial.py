@@ -13,6 +13,7 @@ from tuner.delegated.files import Load, Save
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
 from tuner.design.prefix import rates_of
+from tuner.design.seeds import short_seed
 from tuner.design.words import no_such_word
 from tuner.errors import Infeasible, WorkloadError
 from tuner.training.models import shown_point
@@ -21,7 +22,6 @@ from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
 _EXITED = "the loop called sys.exit({code}); it must return, or raise an error: it is called once for each trial"
-_WORD = 2**32 - 1  # the largest seed that NumPy, Lightning, Accelerate and transformers take
 
 
 class StudySchedule(LRScheduler):
@@ -124,8 +124,8 @@ class LoopTrial:
         self.read = trainee.asked  # what the loop asked for, also before it was resumed
         self.trying = trying
         self.number = trainee.trial.number
-        self.seed = trainee.trial.seed & _WORD
-        self.data_seed = trainee.trial.data_seed & _WORD
+        self.seed = short_seed(trainee.trial.seed)
+        self.data_seed = short_seed(trainee.trial.data_seed)
         self.point: Mapping[str, Any] = Noting(shown_point(trainee.trial.point))
         self.device: torch.device = setup.device
         self.folder = listener.folder

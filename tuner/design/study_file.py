@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tuner.design.campaign import Campaign
-from tuner.errors import DeclarationError, TunerError
+from tuner.errors import DeclarationError, InputError, TunerError
 from tuner.sources.places import kind_of
 from tuner.sources.running import Seen, loaded
 
@@ -16,8 +16,22 @@ _EXTRAS = {
     "transformers": "transformers",
     "accelerate": "accelerate",
 }
+Declared = Campaign | str | Path  # a campaign, or the path of its study file
 _loaded: dict[Path, Seen] = {}
 _brought: dict[str, list[str]] = {}  # by a study's folder, the modules of own code that its study file imported
+
+
+def declared_campaign(study: Declared) -> tuple[str, Campaign, Path | None]:
+    """A campaign with its name and its study file; one that is passed as an object has a name, and no file.
+
+    Raises InputError for an object without a name, DeclarationError as `load_campaign` does.
+    """
+    if not isinstance(study, Campaign):
+        file = Path(study)
+        return *load_campaign(file), file
+    if not study.name:
+        raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
+    return study.name, study, None
 
 
 def load_campaign(path: Path) -> tuple[str, Campaign]:

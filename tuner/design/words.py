@@ -166,11 +166,6 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
 WORDS = tuple(DelegatedWord(name, place, doors) for place, named in _WORDS for name, doors in named.items())
 
 
-def word_of(place: str, name: str) -> DelegatedWord:
-    """The record of a word."""
-    return next(word for word in WORDS if (word.place, word.name) == (place, name))
-
-
 _OF_OTHERS = {
     "params": "the point is trial.point",
     "config": "the point is trial.point",

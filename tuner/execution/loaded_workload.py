@@ -17,6 +17,7 @@ from tuner.design.identity import Identity
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
+from tuner.design.words import door_of
 from tuner.design.workload import Trainable
 from tuner.errors import WorkloadError
 from tuner.execution.identifying import Identifier, LoopIdentifier
@@ -78,6 +79,11 @@ class LoadedWorkload:
     def trains_itself(self) -> bool:
         """Whether the workload is a loop of one's own, of which is measured what it promises."""
         return isinstance(self.workload, OwnLoop)
+
+    @property
+    def trained_by(self) -> Mapping[str, str]:
+        """By which door a training that is not ours comes (`design.words.DOORS`), and what it says of itself; or {}."""
+        return {"door": door_of(self.workload), **self.workload.words()} if isinstance(self.workload, OwnLoop) else {}
 
     def measured(self, study: Study) -> MeasuredPromises | None:
         """What was measured of a loop of one's own, as a study trains it; None before, and of other workloads."""

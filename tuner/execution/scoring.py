@@ -55,10 +55,12 @@ def scored_once(
     if recorded is not None:
         return recorded
     if isinstance(workload, OwnLoop):
+        weights = "export the weights (tuner best STUDY --export model.safetensors) and score them"
+        if chosen.row.elsewhere:
+            weights = "score the weights, which are where it was trained,"
         raise DeclarationError(
-            f"{type(workload).__name__} evaluates by itself, so no test split of it is known here; export the weights "
-            "(tuner best STUDY --export model.safetensors) and score them in your own code, once, after everything is "
-            "chosen (A12, D31)"
+            f"{type(workload).__name__} evaluates by itself, so no test split of it is known here; {weights} in your "
+            "own code, once, after everything is chosen (A12, D31)"
         )
     # Where two ask at the same moment, the first answer holds for both.
     return ledger.conclude_once(chosen.row.campaign, _score(chosen, LoadedWorkload(workload, machine, study_file)))

@@ -20,10 +20,8 @@ from tuner.analysis.questions.infeasible import FEWEST_ALIKE, spoiled_by_data
 from tuner.analysis.study_progress import failures, listed
 from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity
-from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.design.trial import Trial
-from tuner.design.words import door_of
 from tuner.errors import StorageError, StudyChanged, TrialsFailed
 from tuner.execution.backend import Backend, Job, Watch, silent
 from tuner.execution.in_process import InProcess
@@ -380,8 +378,8 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
         "packages": dict(today.packages),
         "promises": session.loaded.promises(row.study).to_data(),
     }
-    if isinstance(session.campaign.workload, OwnLoop):
-        known["trained_by"] = {"door": door_of(session.campaign.workload), **session.campaign.workload.words()}
+    if session.loaded.trained_by:
+        known["trained_by"] = dict(session.loaded.trained_by)
     measured = session.loaded.measured(row.study)
     if measured is not None:
         known["not_promised"] = measured.weaker

@@ -24,9 +24,9 @@ from tuner.errors import DeclarationError, StorageError
 from tuner.records.conclusions import RegimeVerdict
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.expand import expand_round
-from tuner.rounds.launch import Session, launch_study, refuse_all_failed
+from tuner.rounds.launch import Session, refuse_all_failed
 from tuner.rounds.plan import round_name
-from tuner.rounds.prepared_round import Prepared, declared_regime, prepared_expansion, prepared_round
+from tuner.rounds.prepared_round import Prepared, declared_regime, launch_prepared, prepared_expansion, prepared_round
 from tuner.rounds.round_lengths import many_rounds_note
 from tuner.rounds.sweep import MAX_EXTENSIONS, run_sweep, settled_outcome
 from tuner.shown import word
@@ -210,15 +210,7 @@ class Playbook:
 
     def _launch(self, prepared: Prepared) -> None:
         """Train what is left of a round. Raises TrialsFailed where none of its trials completed because of failures."""
-        row = launch_study(
-            self.session,
-            prepared.study,
-            prepared.trials,
-            second_try=True,
-            budget_origin=prepared.budget.origin,
-            budget_source=prepared.budget.source,
-            retry_failed=self.retry_failed,
-        )
+        row = launch_prepared(self.session, prepared, retry_failed=self.retry_failed, second_try=True)
         self.rounds.append(row)
         refuse_all_failed(self.session, row)
 

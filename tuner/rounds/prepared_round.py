@@ -16,10 +16,11 @@ from tuner.records.conclusions import RegimeVerdict
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before, with_warmup
 from tuner.rounds.comparison import basis_of, stale_budget
 from tuner.rounds.expand import planned_expansion
-from tuner.rounds.launch import Session, started_study
+from tuner.rounds.launch import Session, launch_study, started_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.promotion import promotion
 from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths
+from tuner.storage.studies import StudyRow
 
 LONG_WARMUP = 0.10  # of the steps; a longer warmup is warned about (C9)
 
@@ -138,6 +139,21 @@ def prepared_expansion(session: Session, number: int) -> Prepared:
     """The newest widened study of a round, as it was written. Raises StorageError where there is none."""
     study, trials = planned_expansion(session.ledger, session.name, number)
     return Prepared(study, trials, Budget(study.budget.max_train_steps, budget_of_study(round_name(number))))
+
+
+def launch_prepared(
+    session: Session, prepared: Prepared, *, retry_failed: bool = False, second_try: bool = False
+) -> StudyRow:
+    """Train what is left of a round, as `launch_study` does, and record where its budget comes from."""
+    return launch_study(
+        session,
+        prepared.study,
+        prepared.trials,
+        retry_failed=retry_failed,
+        second_try=second_try,
+        budget_origin=prepared.budget.origin,
+        budget_source=prepared.budget.source,
+    )
 
 
 def known_regime(session: Session) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, case, func, insert, or_, select, update
 
+from tuner.design.identity import was_told
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
@@ -33,6 +34,7 @@ from tuner.storage.stored_values import refuse_strange
 
 C = TypeVar("C", bound=Conclusion)
 LONGEST_NAME = 200
+LEAST_SECONDS = 0.001  # between two starts of a study, as the clock of SQLite tells them apart
 _FOUND_OUT_AGAIN = "nothing rests on it, and it is found out again when it is needed"
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,11 @@ class StudyRow:
     fingerprint: str
     created: float
     identity: dict[str, object] | None = None
+
+    @property
+    def elsewhere(self) -> str:
+        """Where its trials were trained, and their weights are, where that is not here: "Optuna", say; else ""."""
+        return self.study.source or ("by a script that asks, tuner.asking" if was_told(self.identity) else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +201,16 @@ def _continued(connection: Connection, row: StudyRow, declared: Study) -> StudyR
 
 
 def restarted(row: StudyRow, start: Start) -> dict[str, Any]:
-    """The columns of a study that begins with another identity: now, and with the examples that there are now."""
+    """The columns of a study that begins with another identity: now, and with the examples that there are now.
+
+    Its starts are told apart by their times, so a later one has a later time, whatever the clock says.
+    """
+    now = case((DatabaseTime() > row.created, DatabaseTime()), else_=row.created + LEAST_SECONDS)
     return {
         "declaration": study_text(replace(row.study, num_examples=start.study.num_examples)),
         "fingerprint": start.fingerprint,
         "identity": None if start.identity is None else data_text(start.identity),
-        "created": DatabaseTime(),
+        "created": now,
     }
 
 

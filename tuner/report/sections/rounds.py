@@ -76,7 +76,7 @@ def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
 def _facts(material: StudyMaterial) -> list[tuple[str, str]]:
     frames, study, budget = material.frames, material.study, material.study.budget
     by = material.trained_by
-    of_the_loop = by.get("schedule") or f"that of {by['who']}" if by else "unknown"
+    of_the_loop = by.get("schedule", _not_said(by))
     scheduled = not by or frames.promises.follows_schedule
     return [
         (
