@@ -81,7 +81,7 @@ def test_seeds_without_an_effect_are_told(tmp_path, caplog):
     looked = Looked(write_loop(tmp_path, SEEDLESS))
     looked.inspect()
     assert looked.loaded.promises(looked.study).deterministic
-    assert "Loop promises less: no other curves from other seeds: other seeds gave the same curve" in caplog.text
+    assert "Loop promises less: seeds change nothing: other seeds gave the same curve" in caplog.text
 
 
 def test_a_slow_loop_is_looked_at_once_and_promises_no_more_than_that_shows(tmp_path):

@@ -46,7 +46,7 @@ class Promises:
         return asdict(self)
 
 
-SEEDS = "other curves from other seeds"  # no promise, and a reason like theirs: fresh seeds give another training
+SEEDS = "seeds change nothing"  # no promise, but with a reason like theirs: fresh seeds repeat the same training
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class MeasuredPromises:
         following: dict[str, list[str]] = {}
         for name in self.names:
             words = following.setdefault(self.why.get(name, ""), [])
-            words.append(f"no {SEEDS}" if name == SEEDS else _NOT_PROMISED[name])
+            words.append(_NOT_PROMISED.get(name, name))
         return "; ".join(": ".join(filter(None, [_listed(words), why])) for why, words in following.items())
 
     def to_data(self) -> dict[str, Any]:
