@@ -3,24 +3,58 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.loops import setup_for, train_loop
 from support.patience import wait_for
 from support.programs import RESUMED, WORDS, fitting, write_fit
+from support.shell import tuner
 from support.tiny import MemoryRecorder, tiny_study
 
-from tuner import Command, minimize
+from tuner import (
+    Campaign,
+    Command,
+    Round,
+    SearchSpace,
+    Sweep,
+    at_most,
+    constant,
+    cosine,
+    log_uniform,
+    minimize,
+    uniform,
+)
 from tuner.delegated.command_lines import said_by
 from tuner.delegated.looks import look_at
 from tuner.design.prefix import rates_of
 from tuner.errors import AttemptLost, DeclarationError, InputError, Paused, WorkloadError
 from tuner.records import State
-from tuner.rounds.plan import planned_trials
+from tuner.records.promises import SEEDS
+from tuner.rounds.plan import planned_trials, study_of_round
+from tuner.testing import check_engine
 from tuner.training.checkpoints import read_weights
 
+__all__ = ["tuner"]
+PAGE = Path(__file__).parents[2] / "docs/how-to/command.md"
+SWEPT = f'''
+from tuner import *
+
+campaign = Campaign(
+    Command(
+        "{WORDS} --off {{regularization_off}}",
+        select_by=minimize("validation/loss"),
+        fitted_when=at_most("training/error_rate", 0.2),
+        constant_rate=True,
+    ),
+    sweep=Sweep([0.1, 0.3, 1.0], start_steps=20, max_steps=40, seeds=1),
+    evaluations=4,
+    rounds=[Round("Which rate?", trials=2, space=SearchSpace(learning_rate=log_uniform(1e-2, 1.0)))],
+)
+'''
 STUDY = tiny_study(batch_size=0, optimizer=None)
 TRIAL = planned_trials(STUDY)[0]
 DUE = STUDY.budget.evaluation_steps
@@ -307,26 +341,56 @@ def test_values_reach_the_program_to_the_last_digit(tmp_path):
     assert repr([repr(rate), "--n=0", "{x}", "24", "a b"]) in update.reason
 
 
-AWK = """
-BEGIN {
-    srand(seed); split(due, list, ","); for (i in list) evaluates[list[i]] = 1
-    w = 0
-    for (step = 1; step <= steps; step++) {
-        x = rand(); w -= lr * 2 * (w * x - 3 * x) * x
-        if (step in evaluates) printf "{\\"step\\": %d, \\"validation/loss\\": %.17g}\\n", step, (w - 3) ^ 2
-    }
-}
-"""
-
-
-def test_a_program_in_another_language_is_as_good(tmp_path):
-    (tmp_path / "train.awk").write_text(AWK)
-    command = "awk -v lr={learning_rate} -v steps={max_train_steps} -v due={evaluation_steps} -v seed=7 -f train.awk"
-    update, recorder = trained(Command(command, select_by=minimize("validation/loss")), tmp_path)
+def test_the_study_and_the_program_of_the_page_are_as_good_in_another_language(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = PAGE.read_text(encoding="utf-8")
+    (tmp_path / "train.awk").write_text(re.findall(r"```text\n(BEGIN.*?)```", page, flags=re.DOTALL)[0])
+    shown: dict = {}
+    exec(next(one for one in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "awk" in one), shown)
+    command = shown["command"]
+    found = check_engine(command, point={"learning_rate": 0.1})
+    found.require("deterministic", "follows_schedule")
+    assert SEEDS not in found.why, "its seed is read"
+    update, recorder = trained(command, tmp_path)
     assert update.state is State.COMPLETE, update.reason
+    assert {step for step, _ in recorder.measurements} == set(DUE)
     losses = [float.fromhex(value) for _, value in sorted(recorder.measurements.items())]
-    assert len(losses) == len(DUE)
     assert losses == sorted(losses, reverse=True)
+
+
+def test_a_constant_rate_is_a_constant_schedule():
+    """It follows the study: its rounds, and a sweep, train at the rate of the point, without a warmup."""
+    words = "python fit.py --lr {learning_rate} --steps {max_train_steps}"
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1.0))
+
+    def declared(space=space, **changes):
+        command = Command(words, select_by=minimize("validation/loss"), constant_rate=True,
+                          fitted_when=at_most("training/error_rate", 0.0))  # fmt: skip
+        assert command.follows_schedule is True
+        return Campaign(command, rounds=[Round("Which?", trials=4, max_train_steps=100, space=space)], **changes)
+
+    for same in ({}, {"schedule": constant()}, {"sweep": Sweep()}):
+        made = declared(**same)
+        assert made.schedule == constant()
+        assert set(rates_of(planned_trials(study_of_round(made, 1, 100))[0])) == {
+            planned_trials(study_of_round(made, 1, 100))[0].point["learning_rate"]
+        }
+    for changes in ({"schedule": cosine()}, {"warmup": 0.05}, {"warmup_steps": 5}):
+        with pytest.raises(DeclarationError, match=f"{next(iter(changes))} has no meaning, because Command"):
+            declared(**changes)
+    for name in ("warmup_steps", "decay_fraction"):
+        with pytest.raises(DeclarationError, match=f"{name} has no meaning, because Command"):
+            declared(SearchSpace(learning_rate=log_uniform(1e-3, 1.0), **{name: uniform(0.1, 0.5)}))
+    with pytest.raises(DeclarationError, match=r"has no \{learning_rate\}, and constant_rate=True"):
+        Command("python fit.py {max_train_steps}", select_by=minimize("validation/loss"), constant_rate=True)
+
+
+def test_a_sweep_trains_a_program_at_constant_rates(tmp_path, tuner):
+    write_fit(tmp_path)
+    (tmp_path / "mine.py").write_text(SWEPT)
+    ran = tuner("sweep", "mine.py", "-q")
+    assert ran.code in (0, 3), ran.err  # 3: none of its few rates is the fastest beyond doubt
+    assert len(re.findall(r"^ *(?:0.1|0.3|1) +complete", ran.out, re.MULTILINE)) == 3, ran.out
 
 
 def test_any_bytes_are_a_line_of_ours_or_not_or_one_clear_error():

@@ -503,5 +503,5 @@ def test_functions_that_are_none_or_return_no_metrics_are_named(tmp_path):
         of_classes(data_collator=3)
     for found, kind in ((None, "NoneType"), ([0.5], "list")):
         workload = of_classes(compute_metrics=lambda evaluated, found=found: found)
-        with pytest.raises(WorkloadError, match=f"compute_metrics returns {kind}, and returns metrics by name"):
+        with pytest.raises(WorkloadError, match=f"compute_metrics returns {kind}, and must return metrics by name"):
             look_at(setup_for(workload, tmp_path, STUDY), trial_at(dict(TRIAL.point.values_by_name)))

@@ -18,6 +18,7 @@ from tuner.design.seeds import short_seed
 from tuner.errors import StorageError
 from tuner.reading import Winner, load
 from tuner.records.promises import common_promises
+from tuner.shown import counted
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.studies import LaunchRow
 
@@ -115,7 +116,7 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
     count = sum(tensor.numel() for tensor in written.weights.values())
     what = f"{len(written.weights)} tensors, {count:,} numbers,"
     if written.files:
-        what = f"a folder of {len(written.files)} files, as the training wrote them,"
+        what = f"a folder of {counted(len(written.files), 'file')}, as the training wrote them,"
     say(
         f"wrote {written.path}: {what} of trial {winner.record.number} of "
         f"{winner.row.study.name} at step {winner.step:,}, the selected run ({winner.selected_value:.4g})"

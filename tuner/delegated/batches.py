@@ -37,7 +37,7 @@ class Batches:
         if getattr(loader, "persistent_workers", False) and not self._has_state:
             raise WorkloadError(
                 "trial.batches: this DataLoader has persistent_workers=True, and the random numbers of a process that "
-                "lives through several passes cannot be put back when a trial is resumed; leave it away"
+                "lives through several passes cannot be put back when a trial is resumed; leave it out"
             )
 
     @property

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.design.names import Name
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.errors import DeclarationError, InputError, WorkloadError
@@ -45,8 +46,8 @@ class Command(OwnLoop):
 
     command: one text, or a list of words. {name} stands for a hyperparameter or for one of `OURS`, {{ for a brace.
     env: environment variables for the program, besides those of this one.
-    constant_rate: the program trains at {learning_rate} from the first update to the last; with {rates} it reads the
-        rates of the study. With neither, its schedule is its own, and the study has none.
+    constant_rate: the program trains at {learning_rate} from the first update to the last, and so does the study; with
+        {rates} it reads the rates of the study. With neither, its schedule is its own, and the study has none.
     batch_size, select_by, fitted_when: as in `OwnLoop`.
 
     With {checkpoint} the program may announce whole checkpoints, {"step": 100, "checkpoint": "path"}: a trial that was
@@ -85,6 +86,11 @@ class Command(OwnLoop):
             raise DeclarationError(f"constant_rate of a Command is True or False, got {quoted(constant_rate)}")
         if constant_rate and "rates" in self.used:
             raise DeclarationError("a Command follows {rates}, or has a constant_rate; leave one of them out")
+        if constant_rate and "learning_rate" not in {Name.of(name).short for name in self.used}:
+            raise DeclarationError(
+                f"the command {quoted(shlex.join(self.command))} has no {{learning_rate}}, and constant_rate=True "
+                "means that it trains at that rate: pass it, as in --lr {learning_rate}"
+            )
 
     @property
     def used(self) -> set[str]:
@@ -92,9 +98,9 @@ class Command(OwnLoop):
         return {name for word in self.command for name in _placeholders(word)}
 
     @property
-    def follows_schedule(self) -> bool | None:
-        """True with {rates}; None at a constant rate, which follows a constant schedule; else False."""
-        return True if "rates" in self.used else (None if self.constant_rate else False)
+    def follows_schedule(self) -> bool:
+        """True with {rates}, and at a constant rate, because the study's schedule is constant then; else False."""
+        return "rates" in self.used or self.constant_rate
 
     def words(self) -> Mapping[str, str]:
         """For the page of a study."""

@@ -91,7 +91,7 @@ def _checked(compute_metrics: Callable[..., Any]) -> Callable[..., Any]:
         found = compute_metrics(*given, **named)
         if not isinstance(found, Mapping):
             raise WorkloadError(
-                f"compute_metrics returns {type(found).__name__}, and returns metrics by name: "
+                f"compute_metrics returns {type(found).__name__}, and must return metrics by name: "
                 '{"accuracy": 0.9}, which is recorded as validation/accuracy'
             )
         return found
@@ -261,12 +261,15 @@ class Making:
         if "label_smoothing_factor" in decided and self.workload.select_by.metric == "validation/loss":
             raise WorkloadError(
                 "label_smoothing_factor is searched, and the Trainer smooths the labels of eval_loss, too: losses at "
-                "different smoothings say nothing of each other; select by a value of compute_metrics, "
+                "different smoothings cannot be compared; select by a value of compute_metrics, "
                 'select_by=maximize("validation/accuracy")'
             )
         plateau = str(words.get("lr_scheduler_type", ""))
         if plateau in _FOLLOWS_METRICS:
-            raise WorkloadError(f"lr_scheduler_type={plateau!r} follows metrics, and the Trainer reads them otherwise")
+            raise WorkloadError(
+                f"lr_scheduler_type={plateau!r} follows metrics, and the study, not the Trainer, decides when they are "
+                "measured: take a schedule that follows the steps alone"
+            )
 
     def _decided(self, words: Mapping[str, Any]) -> dict[str, Any]:
         """What the study decides, and the quiet of a trial among many."""
@@ -297,7 +300,7 @@ def _checked_callbacks(name: str, given: Any) -> list[Any]:
             )
         if issubclass(kind, transformers.EarlyStoppingCallback):
             raise WorkloadError(
-                f"callbacks hold {kind.__name__}, and a trial trains all of its steps (A11), so that trials can be "
+                f"callbacks include {kind.__name__}, and a trial trains all of its steps (A11), so that trials can be "
                 "compared; the best weights are kept anyway: leave it out"
             )
     return list(given)

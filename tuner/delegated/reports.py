@@ -38,8 +38,8 @@ class Reports:
         """The metrics as numbers. Raises WorkloadError where they are not what was agreed."""
         if not isinstance(values, Mapping):
             raise WorkloadError(
-                f"trial.report takes metrics by name, trial.report({{'validation/loss': value}}), not "
-                f"{type(values).__name__}; where trial.evaluates(step), and they count after that update"
+                f"trial.report takes metrics by name, not {type(values).__name__}: "
+                "if trial.evaluates(step): trial.report({'validation/loss': value})"
             )
         self._check_step(step)
         if step > self.last:
@@ -100,7 +100,10 @@ class Reports:
                 "if trial.evaluates(step): trial.report({...})"
             )
         if step > due:
-            raise WorkloadError(f"{self.name}.train goes from before {due} updates to {step}, past an evaluation")
+            raise WorkloadError(
+                f"{self.name}.train says that {step} updates are made, and has not said so of {due}, where an "
+                "evaluation is due: trial.stepped(n) after each update"
+            )
         self._check_read("select_by", self.study.objective.metric)
         if self.study.fitted_when is not None and self.study.kind == "sweep":
             self._check_read("fitted_when", self.study.fitted_when.metric)

@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, cast, get_args
 
 from tuner.budget.by_share import declared_schedule
-from tuner.budget.families import OWN, constant_then_decay
+from tuner.budget.families import OWN, constant, constant_then_decay
 from tuner.budget.schedules import ScheduleFamily, Transfer
 from tuner.budget.step_budget import StepBudget, TrainingLength
 from tuner.design.hyperparameters import Choice, Range, Value, log_grid
@@ -160,7 +160,8 @@ class Campaign:
         torch.optim.Optimizer. Afterwards it is the name that the study is stored with; None of an own loop, which
         makes its own.
     schedule: the learning rate schedule of every round's trials, or a function of the share of training; by default
-        `constant_then_decay()`, and "own" where the workload trains by rates of its own.
+        `constant_then_decay()`, "own" where the workload trains by rates of its own, and `constant()` where it trains
+        at a constant one.
     warmup_steps: the warmup of every round's trials, in steps (D18).
     warmup: the warmup as a share of the steps of round 1, like 0.05; it becomes steps there, and later rounds keep
         those steps (C9).
@@ -286,9 +287,11 @@ class Campaign:
         given |= {"optimizer": self.sweep.optimizer} if isinstance(self.sweep, Sweep) and self.sweep.optimizer else {}
         transfers = [one.transfer for one in self.rounds if one.transfer]
         given |= {"transfer": transfers[0]} if transfers else {}
-        check_campaign(workload, given)
+        check_campaign(workload, given, self._names_in_spaces())
         if workload.follows_schedule is False:
             object.__setattr__(self, "schedule", own)
+        elif workload.constant_rate:
+            object.__setattr__(self, "schedule", constant())
         arms = [one for one in self.rounds if tuple(one.rate_arms) != (1.0,)]
         if arms and "learning_rate" not in self._names_in_spaces():
             raise DeclarationError(

@@ -29,6 +29,7 @@ class OwnLoop(Trainable):
 
     batch_size: int = 0
     num_examples: int = 0
+    constant_rate = False  # whether it trains at the learning_rate of the point from the first update to the last
     door = "loop"  # which rows of docs/reference/delegated.md hold, see `design.words`
 
     def __init__(

@@ -4,12 +4,14 @@ One record for each word: what it means to an own loop, Lightning, the Hugging F
 are asked for and told of; or where to say it instead. docs/reference/delegated.md has them as a table.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import CodeType
 from typing import Any
 
+from tuner.budget.families import constant
+from tuner.design.names import OF_THE_SCHEDULE
 from tuner.design.own_loop import OwnLoop
 from tuner.design.workload import Trainable, Workload, misspelt, own_kinds
 from tuner.errors import DeclarationError, InputError
@@ -29,6 +31,12 @@ _SCHEDULE = {
     "trainer": "honoured; refused with `schedule='arguments'`, that of the arguments",
     "command": "honoured with `{rates}`; else refused: the program has its own",
     "asking": "honoured: `trial.rate(step)`",
+}
+_CONSTANT = "honoured with `{rates}`; `constant()` with `constant_rate=True`; else refused: the program has its own"
+_WARMUP_OF_POINT = _SCHEDULE | {
+    "lightning": "honoured; yours with `schedule='module'`",
+    "trainer": "honoured; yours with `schedule='arguments'`, set in the arguments",
+    "command": "honoured with `{rates}`; refused with `constant_rate=True`; else yours: `{warmup_steps}`",
 }
 _NO_LOADER = {
     "loop": "refused: `DataLoader(num_workers=4)`",
@@ -84,7 +92,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "optimizer": _in_own_code(
             "in `train`: `torch.optim.AdamW(...)`", "`configure_optimizers` of the module", "`args={\"optim\": ...}`"
         ),
-        "schedule": _SCHEDULE,
+        "schedule": _SCHEDULE | {"command": _CONSTANT},
         "warmup": _SCHEDULE,
         "warmup_steps": _SCHEDULE,
         "precision": _in_own_code(
@@ -138,7 +146,7 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
     ("method", dict.fromkeys(_HOOKS, _YOURS)),
     ("space", {
         "learning_rate": "honoured: the base rate of the schedule; yours where the schedule is",
-        "warmup_steps": _SCHEDULE,
+        "warmup_steps": _WARMUP_OF_POINT,
         "decay_fraction": _SCHEDULE,
         "optimizer": _POINT,
         "weight_decay": _POINT,
@@ -234,8 +242,13 @@ def ignored_words(workload: OwnLoop) -> list[str]:
     ]
 
 
-def check_campaign(workload: OwnLoop, given: Mapping[str, Any]) -> None:
-    """Raise DeclarationError for words of a campaign that have no meaning here. given: those that are not defaults."""
+def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collection[str]) -> None:
+    """Raise DeclarationError for words of a campaign that have no meaning here.
+
+    given: those that are not defaults. searched: the names of the search spaces.
+    """
+    if workload.constant_rate:
+        _check_constant(workload, given, searched)
     door, named = door_of(workload), type(workload).__name__
     unscheduled = workload.follows_schedule is False
     for name in given:
@@ -253,6 +266,16 @@ def check_campaign(workload: OwnLoop, given: Mapping[str, Any]) -> None:
                 else "leave it out, or have it follow the study's schedule"
             )
             raise DeclarationError(f"{name} has no meaning, because {named} trains by a schedule of its own: {why}")
+
+
+def _check_constant(workload: OwnLoop, given: Mapping[str, Any], searched: Collection[str]) -> None:
+    varied = [name for name in ("warmup", *OF_THE_SCHEDULE) if name in given or name in searched]
+    varied += ["schedule"] * (given.get("schedule", constant()) != constant())
+    if varied:
+        raise DeclarationError(
+            f"{varied[0]} has no meaning, because {type(workload).__name__}(constant_rate=True) trains at one rate "
+            "from the first update to the last: leave it out, or have the program read the study's rates from {rates}"
+        )
 
 
 def check_machine(workload: OwnLoop, fuse: object, profile: str) -> None:
