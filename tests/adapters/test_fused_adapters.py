@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.fusible import Images, Mlp, Residual, SdpaTransformer, TiedLm, TransformerEncoder, runs_of
+from support.tiny import tiny_study
 from torch import nn
 
 from tuner import SearchSpace, choice, log_uniform, uniform, with_lora
@@ -28,15 +29,16 @@ def pretrained(model):
     return model
 
 
-def adapted(of, pattern, trained=""):
-    class Adapted(of):
-        def model(self, point):
-            return with_lora(
-                pretrained(super().model(point)), pattern, rank=point["rank"], alpha=point["alpha"],
-                dropout=point["lora_dropout"], trained=trained,
-            )  # fmt: skip
+def adapted(kind, pattern, trained=""):
+    """A workload whose model has adapters."""
 
-    return Adapted()
+    def model(self, point):
+        return with_lora(
+            pretrained(kind.model(self, point)), pattern, rank=point["rank"], alpha=point["alpha"],
+            dropout=point["lora_dropout"], trained=trained,
+        )  # fmt: skip
+
+    return type(f"{kind.__name__}WithAdapters", (kind,), {"model": model, "__module__": __name__})()
 
 
 WITH_DROPOUT = space(lora_dropout=uniform(0.05, 0.4))
@@ -88,8 +90,9 @@ def test_only_adapters_and_what_is_trained_besides_move():
 
 
 def test_another_rank_is_another_group_and_another_alpha_is_not():
-    runs = runs_of(adapted(Mlp, "*"), 6, space(rank=choice(2, 4), alpha=choice(4, 8, 16)))
-    groups = {run.trial.shape_group: run.trial.point["rank"] for run in runs}
+    searched = space(rank=choice(2, 4), alpha=choice(4, 8, 16))
+    study, runs = tiny_study(space=searched, num_trials=6), runs_of(adapted(Mlp, "*"), 6, searched)
+    groups = {study.shape_group(run.trial.point): run.trial.point["rank"] for run in runs}
     assert sorted(groups.values()) == [2, 4]
     with pytest.raises(NotFusible, match="rank"):
         Group(runs)

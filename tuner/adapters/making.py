@@ -192,11 +192,7 @@ def _besides(model: nn.Module, places: list[_Place], pattern: str) -> list[torch
     adapted = {id(place.module._parameters[place.tensor]): place.name for place in places}
     found: list[torch.nn.Parameter] = []
     for one in (each.strip() for each in pattern.split("|")):
-        mine = [
-            place
-            for module_name, name, place in named
-            if fnmatchcase(name, one) or (module_name and fnmatchcase(module_name, one))
-        ]
+        mine = [place for _, name, place in named if fnmatchcase(name, one) or fnmatchcase(name, f"{one}.*")]
         if not mine:
             raise no_match("trained= of with_lora", one, [name for _, name, _ in named], "module or parameter")
         for place in mine:
