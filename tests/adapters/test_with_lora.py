@@ -43,7 +43,7 @@ def trained(model):
         ("blocks.1.attention.*", ["blocks.1.attention.in_proj_weight", "blocks.1.attention.out_proj"]),
         ("blocks.1.attention.in_proj_weight", ["blocks.1.attention.in_proj_weight"]),
         ("blocks.1.attention.out_proj", ["blocks.1.attention.out_proj"]),
-        ("blocks.1.*", 
+        ("blocks.1.*",
          ["blocks.1.attention.in_proj_weight", "blocks.1.attention.out_proj", "blocks.1.mlp.0", "blocks.1.mlp.2"]),
         ("position", ["position"]),
         ("embedding | head", ["embedding", "head"]),

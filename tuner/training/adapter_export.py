@@ -1,7 +1,7 @@
 """The best weights of a model with adapters, written as other tools take them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -33,11 +33,14 @@ def export_as(root: Path, checkpoint: Checkpoint, target: Path, form: ExportForm
         return write_weights_to(merged_weights(weights), target)
     if form != "peft":
         raise InputError(f"weights with adapters are exported as 'merged' or 'peft', got {form!r}")
-    return _write_peft(weights, target.with_suffix("") if target.suffix == ".safetensors" else target)
+    return write_peft(weights, target.with_suffix("") if target.suffix == ".safetensors" else target)
 
 
-def _write_peft(weights: Mapping[str, torch.Tensor], folder: Path) -> ExportedWeights:
-    tensors, config = peft_adapter({name: one for name, one in weights.items() if not is_bytes(one)})
+def write_peft(
+    weights: Mapping[str, torch.Tensor], folder: Path, frozen: Collection[str] | None = None
+) -> ExportedWeights:
+    """Write a new folder with an adapter in peft's format; weights, frozen: see `peft_adapter`. Raises StorageError."""
+    tensors, config = peft_adapter({name: one for name, one in weights.items() if not is_bytes(one)}, frozen)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StorageError(
             f"an adapter in peft's format is a folder, and {folder} is there already; name a folder that is not: "
