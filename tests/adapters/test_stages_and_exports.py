@@ -9,12 +9,14 @@ from safetensors.torch import load_file, save
 from support.adapted import disturbed
 from support.shell import tuner
 from support.study_files import write_study
+from support.tiny import tiny_study
 from torch import nn
 
 import tuner as api
-from tuner import with_lora
+from tuner import SearchSpace, choice, log_uniform, with_lora
 from tuner.errors import InputError, StorageError
 from tuner.records.conclusions import Selected, StageStart
+from tuner.rounds.prepared_round import _coupled_alpha
 from tuner.training.inherited import Inherited
 
 __all__ = ["tuner"]
@@ -22,7 +24,7 @@ WITH_LORA = """nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
         torch.manual_seed(3)  # as weights that were trained before: the same base in every trial
         for parameter in model.parameters():
             nn.init.normal_(parameter)
-        return with_lora(model, "*", rank=2, alpha=point["alpha"], dropout=point["lora_dropout"])"""
+        return with_lora(model, "*", rank=point["rank"], alpha=point["alpha"], dropout=point["lora_dropout"])"""
 
 
 @pytest.fixture
@@ -102,3 +104,39 @@ def test_an_adapter_is_carried_and_its_scale_is_that_of_the_point():
     start_of(earlier, fresh="*lora*").into(with_lora(base(), "*", rank=2), {})
     assert later[2].lora_B.abs().sum().item() == 0.0
     assert torch.equal(fresh[0].lora_A, earlier[0].lora_A)
+
+
+def test_a_rank_that_a_layer_cannot_have_is_found_before_anything_is_trained(tuner, tmp_path):
+    declared = "alpha=log_uniform(1, 64), rank=choice(1, 2, 3), lora_dropout=0.0"
+    write_study(tmp_path, trials=12, replace=[
+        ('return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(point["dropout"]), nn.Linear(16, 2))',
+         f"model = {WITH_LORA}"),
+        ('dropout=uniform(0.0, 0.5, limits="low")', declared),
+    ])  # fmt: skip
+    run = tuner("launch", "tiny.py", "--round", 1)
+    assert run.code != 0
+    assert "rank 3 is above 2, the smaller dimension of 2 (Linear)" in run.err
+    assert not (tmp_path / "runs" / "tuner.sqlite").exists() or "complete" not in tuner("status", "tiny").out
+
+
+def test_an_alpha_and_a_rate_that_are_both_wide_open_are_noted(tuner, tmp_path):
+    write_study(tmp_path, trials=2, steps=20, replace=[
+        ('dropout=uniform(0.0, 0.5, limits="low")', "dropout=0.0, alpha=log_uniform(1, 64), rank=2"),
+    ])  # fmt: skip
+    run = tuner("launch", "tiny.py", "--round", 1)
+    assert "alpha and learning_rate are both wide open in round-1" in run.err
+    assert "with SGD with alpha squared" in run.err
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"alpha": 8, "rank": 2},
+        {"alpha": log_uniform(8, 16), "rank": 2},
+        {"alpha": log_uniform(1, 64)},  # of something else
+        {"alpha": choice(8, 16), "rank": choice(2, 4)},
+    ],
+)
+def test_an_alpha_that_is_narrow_or_of_something_else_is_not_noted(declared):
+    space = SearchSpace(learning_rate=log_uniform(1e-3, 1.0), **declared)
+    assert list(_coupled_alpha(tiny_study(space=space))) == []
