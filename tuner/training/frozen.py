@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from tuner.failpoints import failpoint
 from tuner.records import FROZEN_FOLDER, BaseFile, Checkpoint
 from tuner.training.checkpoints import CheckpointFolder, weights_as_file, weights_in
 from tuner.training.extra_state import is_plain
@@ -142,7 +141,6 @@ class FrozenParts:
     def _made(self, tensors: Tensors) -> _Written:
         name = f"base-{_content(self._of(tensors))}-{self.mark}.safetensors"
         file = self.folder.write_base(name, weights_as_file(tensors))
-        failpoint("base-written")
         return self._as_written(self.folder.root / file.file, file, tensors)
 
     def _as_written(self, path: Path, file: BaseFile, tensors: Tensors) -> _Written:
