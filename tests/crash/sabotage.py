@@ -134,6 +134,18 @@ def no_sync_of_folders():
     _sync_only(stat.S_ISREG)
 
 
+def no_sync_of_frozen_files():
+    """Checkpoints leave out what may not be on the disk yet."""
+    write = checkpoints.CheckpointFolder.write_base
+
+    def without(self, name, content):
+        files = SimpleNamespace(**{**vars(os), "fsync": lambda descriptor: None})
+        with patch.object(checkpoints, "os", files):
+            return write(self, name, content)
+
+    checkpoints.CheckpointFolder.write_base = without
+
+
 def commits_that_are_not_synced():
     """SQLite answers before the commit is on the disk."""
     engine._PRAGMAS = tuple(pragma.replace("FULL", "NORMAL") for pragma in engine._PRAGMAS)
@@ -150,6 +162,7 @@ SABOTAGES = {  # the mode of the loop that must notice it, and its numbers
     "loader_on_the_global_generator": EVERY_SEVENTH,
     "no_sync_of_files": AT_COMMITS,
     "no_sync_of_folders": AT_COMMITS,
+    "no_sync_of_frozen_files": AT_COMMITS,
     "commits_that_are_not_synced": AT_COMMITS,
     "no_attempt_cap": ("poison", ()),
     "no_repetition": ("lost", ()),

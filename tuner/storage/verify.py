@@ -210,7 +210,8 @@ def _base_problems(records: Sequence[TrialRecord], root: Path, digests: dict[Pat
     for base in sorted(users, key=lambda one: one.file):
         for text in _file_problems(root, base, "file of frozen parameters", digests):
             needed = f"the checkpoints of {users[base]} trial{'s' * (users[base] > 1)} need it"
-            yield Problem(None, "file", f"{text}; {needed}, and the next launch writes it again for its trials")
+            again = "a trial with the same frozen parameters that is trained from now on writes it again"
+            yield Problem(None, "file", f"{text}; {needed}, and {again}")
 
 
 def _file_problems(root: Path, kept: Checkpoint | BaseFile, whose: str, digests: dict[Path, str]) -> Iterator[str]:
