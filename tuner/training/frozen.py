@@ -60,9 +60,8 @@ class FrozenParts:
 
     def begin(self, begun: Tensors) -> None:
         """Note what the trial begins with; again where a loop makes its model later than its trial."""
-        fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
-        if sum(tensor.nbytes for tensor in fitting.values()) >= LEAST_BYTES:
-            self.digests = {name: digest_of(tensor) for name, tensor in fitting.items()}
+        if left_out_bytes(begun):
+            self.digests = {name: digest_of(tensor) for name, tensor in begun.items() if _fits(tensor)}
 
     def left_out(self, state: dict[str, Any], live: Tensors) -> dict[str, Any]:
         """The state with a mark for each unchanged frozen parameter; it names the base file, which is durable now.
@@ -139,6 +138,12 @@ class FrozenParts:
                 logger.warning("%s is damaged, and is written again", path)
             file = self.folder.write_base(path.name, weights_as_file(tensors), self.number)
         return _Written(file, frozenset(tensors), path, _seen(path))
+
+
+def left_out_bytes(live: Tensors) -> int:
+    """The bytes that each checkpoint will leave out, where nothing changes what is frozen."""
+    num_bytes = sum(tensor.nbytes for tensor in live.values() if _fits(tensor))
+    return num_bytes if num_bytes >= LEAST_BYTES else 0
 
 
 def digest_of(tensor: torch.Tensor) -> str:
