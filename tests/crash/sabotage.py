@@ -10,6 +10,7 @@ import torch
 
 from tuner import system
 from tuner.errors import LeaseLost
+from tuner.records import FROZEN_FOLDER
 from tuner.storage import claims, engine, recording
 from tuner.storage.reading import declared_trial
 from tuner.storage.store import Ledger
@@ -39,7 +40,9 @@ def pointer_before_file():
     write = checkpoints.write_durably
     sweep = checkpoints.CheckpointFolder.sweep
 
-    def write_elsewhere(path, content):
+    def write_elsewhere(path, content, digits=""):
+        if path.parent.name == FROZEN_FOLDER:
+            return write(path, content, digits)
         later.append(path)
         path.parent.mkdir(exist_ok=True, parents=True)
         return write(path.parent.parent / f"{path.name}.later", content)
@@ -138,10 +141,10 @@ def no_sync_of_frozen_files():
     """Checkpoints leave out what may not be on the disk yet."""
     write = checkpoints.CheckpointFolder.write_base
 
-    def without(self, name, content):
+    def without(self, name, content, number):
         files = SimpleNamespace(**{**vars(os), "fsync": lambda descriptor: None})
         with patch.object(checkpoints, "os", files):
-            return write(self, name, content)
+            return write(self, name, content, number)
 
     checkpoints.CheckpointFolder.write_base = without
 

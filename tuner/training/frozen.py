@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_BYTES = 64 * 2**10  # [P] fewer frozen bytes stay in the checkpoints: a file more is not worth them
 Tensors = Mapping[str, torch.Tensor]
+Known = dict[tuple[object, ...], str]  # digests by the memory of a tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,13 @@ class FrozenParts:
         if left_out_bytes(begun):
             self.digests = {name: digest_of(tensor) for name, tensor in begun.items() if _fits(tensor)}
 
-    def left_out(self, state: dict[str, Any], live: Tensors) -> dict[str, Any]:
+    def left_out(self, state: dict[str, Any], live: Tensors, known: Known | None = None) -> dict[str, Any]:
         """The state with a mark for each unchanged frozen parameter; it names the base file, which is durable now.
 
-        `live`: the frozen parameters as they are. What of the state shares their memory is left out.
+        `live`: the frozen parameters as they are. What of the state shares their memory is left out. `known`: digests
+        of tensors that several trials share, while nothing is trained; added to.
         """
-        unchanged = self._unchanged(live)
+        unchanged = self._unchanged(live, known)
         base = self._base(unchanged)
         if base is None:
             return state
@@ -103,9 +105,13 @@ class FrozenParts:
         if recorded.base.file == f"{self.folder.place}/{self._name(unchanged)}":
             self._base(unchanged)
 
-    def _unchanged(self, tensors: Tensors) -> dict[str, torch.Tensor]:
+    def _unchanged(self, tensors: Tensors, known: Known | None = None) -> dict[str, torch.Tensor]:
         shared = {name: tensors[name] for name in self.digests if name in tensors and _fits(tensors[name])}
-        return {name: tensor for name, tensor in shared.items() if digest_of(tensor) == self.digests[name]}
+        known = {} if known is None else known
+        for tensor in shared.values():
+            if _place(tensor) not in known:
+                known[_place(tensor)] = digest_of(tensor)
+        return {name: tensor for name, tensor in shared.items() if known[_place(tensor)] == self.digests[name]}
 
     def _of(self, tensors: Tensors) -> dict[str, str]:
         return {name: self.digests[name] for name in tensors}
