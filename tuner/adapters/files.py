@@ -202,9 +202,9 @@ def _saved_modules(weights: Mapping[str, torch.Tensor], adapters: list[Adapter],
     adapted = {one.module for one in adapters}
     known = {*frozen, *(name for one in adapters for name in one.names())}
     found: dict[str, None] = {}
-    for name in weights:
+    for name, tensor in weights.items():
         module = name.rpartition(".")[0]
-        if name in known:
+        if name in known or any(_is_alias(tensor, weights[one]) for one in frozen if one in weights):
             continue
         if not module or any(each == module or each.startswith(f"{module}.") for each in adapted):
             raise StorageError(
@@ -213,3 +213,8 @@ def _saved_modules(weights: Mapping[str, torch.Tensor], adapters: list[Adapter],
             )
         found[module] = None
     return [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
+
+
+def _is_alias(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether a tensor is another one under a second name: files have tied weights under each."""
+    return one.shape == other.shape and one.dtype == other.dtype and one.numel() > 1 and torch.equal(one, other)
