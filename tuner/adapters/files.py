@@ -53,7 +53,7 @@ def _joined(module: str, name: str) -> str:
 
 
 def adapters_in(weights: Mapping[str, torch.Tensor]) -> list[Adapter]:
-    """The adapters in a file of weights, by name: the order in a file is not fixed. Raises StorageError where there is none."""
+    """The adapters in a file of weights, sorted by name. Raises StorageError where there is none."""
     found = list(_adapters(weights))
     if not found:
         raise StorageError(
