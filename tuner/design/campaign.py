@@ -125,7 +125,7 @@ class Campaign:
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
         check_names(self.workload, sorted(self._names_in_spaces()))
-        object.__setattr__(self, "rounds", rounds_with_start(self.start_from, self.rounds))
+        object.__setattr__(self, "rounds", rounds_with_start(self.start_from, tuple(self.rounds)))
         if isinstance(self.workload, OwnLoop):
             self._check_words(self.workload)
         else:

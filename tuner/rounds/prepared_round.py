@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
 from tuner.analysis.questions.isolation import MINIMUM_EACH, role_warnings
+from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Choice
@@ -126,7 +127,9 @@ def _stale_warnings(session: Session, number: int, budget: Budget) -> tuple[str,
         return ()
     now = basis_of(session.campaign, session.loaded, number)
     found = stale_budget(session.ledger, session.name, budget.source, now, round_name(number))
-    return (f"stale budget. {found.summary} {found.action}",) if found else ()
+    stale = (f"stale budget. {found.summary} {found.action}",) if found else ()
+    starts = stale_start_findings(session.ledger, session.name, round_name(number))
+    return (*stale, *(f"stale start. {one.summary} {one.action}" for one in starts))
 
 
 def check_rounds(campaign: Campaign) -> None:

@@ -7,21 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from tuner.analysis.stage_selection import SelectedRun, selected_runs
 from tuner.design.campaign import Campaign
 from tuner.design.stages import StartFrom
-from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError
+from tuner.errors import DeclarationError, StorageError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.checkpoints import read_weights, weights_as_file, weights_in
-from tuner.training.inherited import Inherited
+from tuner.training.checkpoints import read_weights, weights_as_file
+from tuner.training.inherited import Inherited, file_of_weights
 
 _log = logging.getLogger(__name__)
-SAFETENSORS = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +105,8 @@ def _runs(ledger: Ledger, start: StartFrom, again: str) -> list[SelectedRun]:
     try:
         found = selected_runs(ledger, start.campaign, start.candidates)
     except StorageError as error:
-        raise StorageError(
-            f"{error}, and the next stage starts from what it selects; train it first: {again}"
-        ) from None
+        told = f"{error}, and the next stage starts from what it selects"
+        raise StorageError(f"{told}; train it first: {again}") from None
     if len(found) < start.candidates:
         raise StorageError(
             f"{quoted(start.campaign)} has {len(found)} complete trials to start from, and candidates="
@@ -133,21 +129,6 @@ def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes
             f"{asked.name} starts from {path}, whose sha256 is {read}, and the study file says {start.sha256}: get "
             "the right file, or write its digest"
         )
-    content = _as_safetensors(path, content)
+    content = file_of_weights(path, content)
     digest = hashlib.sha256(content).hexdigest()
     return [Selected(digest, len(content), steps=start.steps, path=str(named))], [content]
-
-
-def _as_safetensors(path: Path, content: bytes) -> bytes:
-    """The weights of a file as safetensors. Raises CorruptCheckpoint for a file that holds none."""
-    try:
-        if path.suffix == SAFETENSORS:
-            weights_in(content)
-            return content
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return weights_as_file({name: one for name, one in state.items() if isinstance(one, torch.Tensor)})
-    except Exception as error:  # classes of safetensors, of torch, and of what is no state dict
-        raise CorruptCheckpoint(
-            f"{path} holds no weights to start from ({type(error).__name__}: {error}): it has to be safetensors, "
-            "or a state dict that torch.save wrote, without anything but tensors"
-        ) from error

@@ -6,6 +6,7 @@ fresh, and each that is carried is there with its shape, or it is an error.
 
 import difflib
 import hashlib
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -17,7 +18,7 @@ import torch
 from tuner.design.stages import START_FROM
 from tuner.errors import CorruptCheckpoint, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
-from tuner.training.checkpoints import DigestingFile, sync_folder, weights_in, write_durably
+from tuner.training.checkpoints import DigestingFile, sync_folder, weights_as_file, weights_in, write_durably
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
 _PARAMETRIZED = (".parametrizations.", ".original")  # what torch's parametrizations put into a name
@@ -129,6 +130,21 @@ class Inherited:
 def _listed(names: tuple[str, ...]) -> str:
     more = len(names) - _MOST_NAMES
     return f"{len(names)} ({', '.join(names[:_MOST_NAMES])}{', ...' if more > 0 else ''})" if names else "none"
+
+
+def file_of_weights(path: Path, content: bytes) -> bytes:
+    """The content of a file of weights as safetensors. Raises CorruptCheckpoint for a file that holds none."""
+    try:
+        if path.suffix == ".safetensors":
+            weights_in(content)
+            return content
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return weights_as_file({name: one for name, one in state.items() if isinstance(one, torch.Tensor)})
+    except Exception as error:  # classes of safetensors, of torch, and of what is no state dict
+        raise CorruptCheckpoint(
+            f"{path} holds no weights to start from ({type(error).__name__}: {error}): it has to be safetensors, "
+            "or a state dict that torch.save wrote, without anything but tensors"
+        ) from error
 
 
 def inherited_from(data: Mapping[str, Any]) -> Inherited:
