@@ -241,9 +241,7 @@ def test_rates_per_layer_keep_their_ratio(tmp_path):
 
 def test_a_sweep_switches_off_what_stands_against_overfitting():
     space = code("Overfitting and early stopping").space
-    off = {one.name: one.domain.off if one.domain.off is not None else 0.0 for one in space.hyperparameters[1:]}
-    assert {one.family for one in space.hyperparameters[1:]} == {"regularization"}
-    assert off == {"weight_decay": 0.0, "dropout": 0.0}
+    assert space.off_values() == {"weight_decay": 0.0, "dropout": 0.0}
 
 
 # --- Accumulation and precision --------------------------------------------------------------------------------------
@@ -438,6 +436,9 @@ def test_orders_of_a_caption_and_a_mean_that_cannot_see_them():
 def test_the_augmentation_of_the_page():
     needs("shuffled", "dropped")
     found = code("Shuffled captions")
+    assert found.space.off_values() == {"shuffle_caption": 0.0}
+    off = code("Training without captions").space.off_values()
+    assert off == {"yes.shuffle_caption": 0.0, "yes.caption_dropout": 0.0}
     generator = torch.Generator().manual_seed(0)
     words = torch.arange(1, 5).repeat(200, 1)
     batch = (torch.zeros(200, 3), words, torch.zeros(200))
