@@ -15,10 +15,12 @@ from support.tiny import Tiny, setting_for, tiny_study
 from torch import nn
 
 import tuner
+from tuner.design.campaign import LONGEST_WARMUP
 from tuner.design.optimizers import OPTIMIZERS, one_group, optimizer_of
 from tuner.design.words import WORDS as DELEGATED
 from tuner.records import State
 from tuner.rounds.plan import planned_trials
+from tuner.rounds.prepared_round import LONG_WARMUP
 from tuner.training.preflight import check_workload
 from tuner.training.trial_run import TrialRun
 from tuner.training.unread import unread
@@ -105,10 +107,13 @@ def test_each_word_of_the_first_table_has_its_section_in_the_four_parts():
 def test_steps_and_epochs():
     length = tuner.epochs(1)
     one, ten = length.steps(1000, 10), tuner.epochs(10).steps(1000, 10)
-    says("Steps and epochs", f"are {one} steps an epoch, so 10 epochs are {ten:,} steps")
+    says(
+        "Steps and epochs", f"1,000 examples in batches of 10 are {one} steps an epoch, so 10 epochs are {ten:,} steps"
+    )
     says("Steps and epochs", f"With batches of 20 the same 10 epochs are {tuner.epochs(10).steps(1000, 20)} steps")
     kept = len(torch.utils.data.DataLoader(range(1001), 10))
-    says("Steps and epochs", f"are {kept} steps for a loader that keeps", f"and {length.steps(1001, 10)} for one that")
+    says("Steps and epochs", f"1,001 examples in batches of 10 are {kept} steps for a loader that keeps")
+    says("Steps and epochs", f"short batch, and {length.steps(1001, 10)} for one that drops it")
     says("Steps and epochs", f"4 batches of 10, those 1,000 examples are {math.ceil(1000 / 10 / 4)} steps")
     assert code("Steps and epochs").campaign.in_steps(1000).rounds[0].max_train_steps == ten == 1000
 
@@ -141,6 +146,10 @@ def test_ten_steps_of_sgd_on_half_a_square():
             optimizer.step()
         assert f"{weight.item():.3f}" == after, rate
         assert weight.item() == pytest.approx((1 - float(rate)) ** 10, abs=1e-12)
+    says("Learning rate", "The loss w²/2", "multiplies w by 1 - rate. From w = 1:")
+    says("Learning rate", "Above 2 divided by the curvature, which is 1")
+    assert [rate for rate, after, _ in rows if float(after) > 1] == [rows[-1][0]]
+    assert abs(1 - 2.001) > 1 > abs(1 - 1.999)
     signs = [math.copysign(1, (1 - 1.9) ** step) for step in range(4)]
     assert signs == [1, -1, 1, -1]
 
@@ -157,6 +166,10 @@ def test_the_ranges_of_rates_are_conditional():
 
 def test_the_table_of_schedules_and_the_form_of_the_cosine():
     heads, *rows = table("Scheduler")
+    says("Scheduler", "Of 100 steps without warmup", "(1 + cos(πs/T)) / 2 at step s of T")
+    says("Scheduler", "it is `constant_then_decay(0.2)`")
+    default = tuner.Campaign(Mine(), rounds=code("Scheduler").campaign.rounds).schedule
+    assert default == tuner.constant_then_decay(0.2)
     made = {name: getattr(tuner, name)().schedule(100) for name in heads[1:]}
     for row in rows:
         step = int(row[0].split(",")[0])
@@ -174,12 +187,13 @@ def test_warmup():
     says("Warmup", "With 20 steps of warmup the first update has 1/20 of the rate, and the 20th has all of it")
     campaign = code("Warmup").campaign
     steps = campaign.with_warmup(1000).warmup_steps
+    says("Warmup", f"5 % of 1,000 steps are {steps} steps; in a run of 10,000 steps they would become {10_000 // 20}")
+    says("Warmup", f"into steps once, at round 1, and keeps those {steps}", f"`warmup_steps={steps}`")
+    long, longest = (f"{100 * share:g} %" for share in (LONG_WARMUP, LONGEST_WARMUP))
     says(
-        "Warmup",
-        f"5 % of 1,000 steps are {steps} steps",
-        f"they would become {10_000 * 5 // 100}",
-        f"`warmup_steps={steps}`",
+        "Warmup", f"the playbook's limit is {long}", f"More than {long} is noted", f"A share above {longest} is refused"
     )
+    says("Warmup", f"A cosine over the other {100 - 20} to {100 - 5} % follows", '"5 to 20 % of training"')
     with pytest.raises(tuner.errors.DeclarationError, match="more than 20%"):
         replace(campaign, warmup=0.21)
     assert replace(campaign, warmup=0.2).warmup == 0.2
@@ -199,11 +213,13 @@ def test_the_table_of_optimizers_has_all_of_them_with_their_bytes_and_ranges():
 
 
 def test_how_far_the_first_updates_move_a_weight():
-    text = "a first gradient of 10 moves a weight by {:.1g} under `sgd`, and one of 0.1 moves it by {:.1g}"
-    says("Optimizers", text.format(*[moves("sgd", [gradient])[0] for gradient in (10.0, 0.1)]))
+    large, small = (moves("sgd", [gradient])[0] for gradient in (10.0, 0.1))
+    says("Optimizers", f"At the rate 0.01, a first gradient of 10 moves a weight by {large:.1g} under `sgd`,")
+    says("Optimizers", f"and one of 0.1 moves it by {small:.1g}.")
     for name in ("adam", "adamw", "adagrad", "lion"):
         for gradient in (10.0, 0.1):
             assert moves(name, [gradient])[0] == pytest.approx(0.01, rel=1e-6)
+    says("Optimizers", "`adagrad` and `lion` both move it by 0.01. If", "stays the same, `adam` moves it by 0.01 again")
     first, *later = moves("adagrad", [1.0] * 3)
     assert first == pytest.approx(0.01)
     says("Optimizers", "and `adagrad` by {:.3g} and then {:.3g}".format(*later))
@@ -214,10 +230,22 @@ def test_how_far_the_first_updates_move_a_weight():
 def test_weight_decay_of_adamw_is_multiplied_by_the_rate_and_that_of_adam_is_normalized():
     kept = [1.0 - sum(moves("adamw", [0.0] * 1000, rate, weight_decay=0.1)) for rate in (1e-3, 5e-4)]
     assert kept == pytest.approx([(1 - 1e-4) ** 1000, (1 - 5e-5) ** 1000], rel=1e-9)
+    says("Optimizers", "At rate 0.001 and weight decay 0.1 a weight without gradient keeps")
     says("Optimizers", f"keeps {kept[0]:.3f} of itself after 1,000 steps; at half the rate it keeps {kept[1]:.3f}")
     for decay in (0.1, 0.001):
         assert moves("adam", [0.0], weight_decay=decay)[0] == pytest.approx(0.01, rel=1e-4)
+    says("Optimizers", "A weight of 1 without gradient first moves")
     says("Optimizers", "moves by the whole rate, 0.01, whether the weight decay is 0.1 or 0.001")
+
+
+def test_two_running_means_in_8_bits_are_2_bytes_a_parameter():
+    weight = torch.zeros(1000, requires_grad=True)
+    optimizer = optimizer_of("adamw").build(one_group([weight]), {}, 0.01, False)
+    weight.grad = torch.ones(1000)
+    optimizer.step()
+    means = [one for one in optimizer.state[weight].values() if one.numel() == 1000]
+    now, in_8_bits = sum(one.element_size() for one in means), len(means) * 8 // 8
+    says("Optimizers", f"in 8 bits: {in_8_bits} bytes a parameter and some scales, in place of {now}.")
 
 
 def test_the_optimizers_of_the_code_are_known():
@@ -250,6 +278,7 @@ def test_a_sweep_switches_off_what_stands_against_overfitting():
 def test_accumulated_means_over_tokens():
     means, tokens = (4.0, 1.0), (2, 8)
     overall = sum(mean * count for mean, count in zip(means, tokens, strict=True)) / sum(tokens)
+    says("Gradient accumulation", "have 2 tokens with a mean loss of 4, and the second 8 tokens with a mean of 1.")
     says("Gradient accumulation", f"mean of both means is {sum(means) / 2}", f"over all 10 tokens is {overall}")
 
 
@@ -259,23 +288,20 @@ def test_the_update_of_the_page_is_that_of_one_large_batch(sizes):
     torch.manual_seed(0)
     inputs, targets = torch.randn(sum(sizes), 6, dtype=torch.float64), torch.randint(2, (sum(sizes),))
     portions = list(zip(inputs.split(sizes), targets.split(sizes), strict=True))
-    results = []
-    for given in (portions, [(inputs, targets)]):
-        torch.manual_seed(1)
-        model = Net().double()
-        update(model, torch.optim.SGD(model.parameters(), 0.1), given)
-        results.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
-    torch.manual_seed(1)
-    begun = torch.cat([parameter.flatten() for parameter in Net().double().parameters()])
-    assert (results[1] - begun).abs().max() > 1e-3
-    assert torch.allclose(*results, rtol=0, atol=1e-14)
+    model, large = Net().double(), Net().double()
+    large.load_state_dict(model.state_dict())
+    update(model, torch.optim.SGD(model.parameters(), 0.1), portions)
+    results = torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    def stepped(loss):
+        gradients = torch.autograd.grad(loss, list(large.parameters()))
+        return torch.cat([(p - 0.1 * g).flatten() for p, g in zip(large.parameters(), gradients, strict=True)])
+
+    assert torch.allclose(results, stepped(F.cross_entropy(large(inputs), targets)), rtol=0, atol=1e-14)
     if len(set(sizes)) > 1:
-        torch.manual_seed(1)
-        model = Net().double()
-        for given, known in portions:
-            (F.cross_entropy(model(given), known) / len(portions)).backward()
-        wrong = torch.cat([(p - 0.1 * p.grad).flatten() for p in model.parameters()])
-        assert (wrong - results[1]).abs().max() > 1e-4, "the mean of means is another update"
+        means = [F.cross_entropy(large(given), known) for given, known in portions]
+        wrong = stepped(sum(means) / len(means))
+        assert (wrong - results).abs().max() > 1e-4, "the mean of means is another update"
 
 
 def test_accumulation_in_a_space_is_read_by_nothing(tmp_path):
@@ -396,6 +422,8 @@ def test_the_first_update_of_sgd_by_hand():
 def test_the_numbers_of_an_adapter():
     wide, rank = 768, 8
     numbers = rank * (wide + wide)
+    says("LoRA: rank and alpha", f"A layer from {wide} to {wide} has", f"At rank {rank} its adapter has {rank} ×")
+    says("LoRA: rank and alpha", "With `network_dim` 128 the factor is then 1/128")
     says("LoRA: rank and alpha", f"has {wide**2:,} weights", f"{rank} × ({wide} + {wide}) = {numbers:,}")
     says("LoRA: rank and alpha", f"{100 * numbers / wide**2:.1f} % of them", f"then 1/128 = {1 / 128:.4f}")
 
