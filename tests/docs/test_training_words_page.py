@@ -382,7 +382,6 @@ def test_the_controls_of_a_chain():
 
 
 def test_the_chain_of_the_page():
-    needs("best_of")
     found = code("Staged training")
     assert [found.pretraining.production_steps, found.campaign.production_steps] == [3000, 1500]
     assert found.campaign.start_from is not None
@@ -444,9 +443,17 @@ def test_the_adapter_of_the_page():
 
 def test_other_names_of_rank_and_alpha_are_refused():
     needs("with_lora")
+    adapted = WORDS["with_lora"]
     for name, meant in (("network_dim", "rank"), ("r", "rank"), ("network_alpha", "alpha"), ("lora_alpha", "alpha")):
-        with pytest.raises(tuner.errors.DeclarationError, match=meant):
-            tuner.SearchSpace(learning_rate=tuner.log_uniform(1e-3, 1e-1), **{name: 8})
+        with pytest.raises(tuner.errors.WorkloadError, match=f"write {meant}"):
+            adapted(Net(), "head", rank=1, **{name: 8})
+        if name.startswith("network"):
+            with pytest.raises(tuner.errors.DeclarationError, match=f"write {meant}"):
+                space = tuner.SearchSpace(learning_rate=tuner.log_uniform(1e-3, 1e-1), **{name: 8})
+                tuner.Campaign(Mine(), rounds=[tuner.Round("?", trials=8, max_train_steps=100, space=space)])
+    with pytest.raises(tuner.errors.WorkloadError, match="alpha"):
+        adapted(Net(), "head", rank=1, alpha=0.0)
+    adapted(Net(), "head", rank=1, alpha=None)
 
 
 def test_orders_of_a_caption_and_a_mean_that_cannot_see_them():
