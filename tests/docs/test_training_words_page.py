@@ -448,9 +448,10 @@ def test_other_names_of_rank_and_alpha_are_refused():
         with pytest.raises(tuner.errors.WorkloadError, match=f"write {meant}"):
             adapted(Net(), "head", rank=1, **{name: 8})
         if name.startswith("network"):
+            space = tuner.SearchSpace(learning_rate=tuner.log_uniform(1e-3, 1e-1), **{name: 8})
+            declared = tuner.Round("Which rate?", trials=8, max_train_steps=100, space=space)
             with pytest.raises(tuner.errors.DeclarationError, match=f"write {meant}"):
-                space = tuner.SearchSpace(learning_rate=tuner.log_uniform(1e-3, 1e-1), **{name: 8})
-                tuner.Campaign(Mine(), rounds=[tuner.Round("?", trials=8, max_train_steps=100, space=space)])
+                tuner.Campaign(Mine(), rounds=[declared])
     with pytest.raises(tuner.errors.WorkloadError, match="alpha"):
         adapted(Net(), "head", rank=1, alpha=0.0)
     adapted(Net(), "head", rank=1, alpha=None)
