@@ -15,6 +15,7 @@ from support.tiny import Tiny, setting_for, tiny_study
 from torch import nn
 
 import tuner
+from tuner.budget.step_budget import TrainingLength
 from tuner.design.campaign import LONGEST_WARMUP
 from tuner.design.optimizers import OPTIMIZERS, one_group, optimizer_of
 from tuner.design.words import WORDS as DELEGATED
@@ -105,12 +106,12 @@ def test_each_word_of_the_first_table_has_its_section_in_the_four_parts():
 
 
 def test_steps_and_epochs():
-    length = tuner.epochs(1)
-    one, ten = length.steps(1000, 10), tuner.epochs(10).steps(1000, 10)
+    length, lengths = TrainingLength(1, "epochs"), TrainingLength(10, "epochs")
+    one, ten = length.steps(1000, 10), lengths.steps(1000, 10)
     says(
         "Steps and epochs", f"1,000 examples in batches of 10 are {one} steps an epoch, so 10 epochs are {ten:,} steps"
     )
-    says("Steps and epochs", f"With batches of 20 the same 10 epochs are {tuner.epochs(10).steps(1000, 20)} steps")
+    says("Steps and epochs", f"With batches of 20 the same 10 epochs are {lengths.steps(1000, 20)} steps")
     kept = len(torch.utils.data.DataLoader(range(1001), 10))
     says("Steps and epochs", f"1,001 examples in batches of 10 are {kept} steps for a loader that keeps")
     says("Steps and epochs", f"short batch, and {length.steps(1001, 10)} for one that drops it")
@@ -362,7 +363,8 @@ def test_bf16_in_the_model_trains_alone_and_in_a_group_with_the_same_bits(tmp_pa
     full = planned_trials(precise["float32"])[0]
     recorder = trained_alone(setting_for(precise["float32"], tmp_path / "full", workload), [full])
     assert meaning(recorder, tmp_path / "full", full)[1] != results[1][0][1], "other products"
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32", "torch's default, which the page states"
+    of_convolutions = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    assert of_convolutions == "tf32", "torch's default, which the page states"
 
 
 # --- Stages, adapters, captions --------------------------------------------------------------------------------------
@@ -385,7 +387,8 @@ def test_the_chain_of_the_page():
     found = code("Staged training")
     assert [found.pretraining.production_steps, found.campaign.production_steps] == [3000, 1500]
     assert found.campaign.start_from is not None
-    assert [declared.start for declared in found.campaign.rounds] == [None, "scratch"]
+    rounds = [(declared.start, declared.total) for declared in found.campaign.rounds]
+    assert rounds == [(None, None), ("scratch", "equal"), ("scratch", None)]
 
 
 def first_changes(name, scale, target):
