@@ -30,7 +30,7 @@ def best(options: BestOptions) -> None:
     with opened(options.storage, create=False) as ledger:
         launches = ledger.launches(winner.row.study_id)
         source = winner.row.study.source
-        file = Path(options.study) if source else study_file_of(ledger, winner.row.study_id, options.study)
+        file = options.study if source else study_file_of(ledger, winner.row.study_id, options.study)
         told = described_winner(winner, file, launches)
         if options.form is Format.table:
             print_winner(told, winner.headline.words)
@@ -40,7 +40,7 @@ def best(options: BestOptions) -> None:
             export_weights(winner, folder_to_read(ledger, options.checkpoints), options.export)
 
 
-def described_winner(winner: Winner, study_file: Path, launches: Sequence[LaunchRow]) -> dict[str, Any]:
+def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchRow]) -> dict[str, Any]:
     """Plain data about the winner, for JSON and for people.
 
     `value` is what the configuration gives (`value_kind`), `selected_value` that of the trial that is named, whose

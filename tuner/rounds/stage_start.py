@@ -12,10 +12,10 @@ import torch
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import headline, relatives
 from tuner.analysis.questions.adoption import last_adopted
-from tuner.analysis.round_frames import round_frames, rounds_started, row_of_trial
+from tuner.analysis.round_frames import recorded_study_file, round_frames, rounds_started, row_of_trial
+from tuner.analysis.stage_chain import recorded_start
 from tuner.analysis.study_frames import ranked_trials
-from tuner.design.campaign import Campaign
-from tuner.design.stages import StartFrom
+from tuner.design.stages import Stage, StartFrom, named_in
 from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError
 from tuner.records import Checkpoint, State, TrialRecord
 from tuner.records.conclusions import Selected, StageStart
@@ -32,17 +32,25 @@ SAFETENSORS = ".safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whose start is looked for: a campaign of a storage, its study file, and the folder of its checkpoints.
+    """Whose start is looked for: a stage whose records are in a storage, and the folder of its checkpoints.
 
     checkpoints: the folder that was given for them, None for that of the storage.
     """
 
     ledger: Ledger
-    name: str
-    campaign: Campaign
-    study_file: Path | None
+    stage: Stage
     root: Path
     checkpoints: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def start(self) -> StartFrom | None:
+        """What the stage declares."""
+        found: StartFrom | None = self.stage.campaign.start_from
+        return found
 
 
 def start_of(asked: Asked) -> Inherited | None:
@@ -51,7 +59,7 @@ def start_of(asked: Asked) -> Inherited | None:
     None where the campaign starts from nothing. Raises StorageError for an earlier stage that is not recorded or not
     finished, with the command that trains it; DeclarationError for a file that is not there.
     """
-    start = asked.campaign.start_from
+    start = asked.start
     if start is None:
         return None
     recorded = recorded_start(asked.ledger, asked.name)
@@ -63,17 +71,9 @@ def start_of(asked: Asked) -> Inherited | None:
     )
 
 
-def recorded_start(ledger: Ledger, campaign: str) -> StageStart | None:
-    """What the studies of a campaign start from, as the first of them recorded it; None before."""
-    if campaign not in ledger.campaigns():
-        return None
-    found = (ledger.conclusion(campaign, StageStart, row.study_id) for row in ledger.studies(campaign))
-    return next((one for one in found if one is not None), None)
-
-
 def selected_today(asked: Asked) -> list[Selected]:
     """The checkpoints of the earlier stage that a new campaign would start from; what is there already counts."""
-    start = asked.campaign.start_from
+    start = asked.start
     if start is None or start.file is not None:
         return []
     return _of_stage(asked, start)[0]
@@ -83,7 +83,7 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
     """The best checkpoints of an earlier stage, and their weights as files."""
     source, found, contents = start.campaign, [], []
     with _source_ledger(asked, start) as ledger:
-        again = f"tuner run {word(f'{asked.study_file}:{source}' if asked.study_file else source)}"
+        again = _command_for(asked, ledger, source)
         if source not in ledger.campaigns():
             known = ", ".join(ledger.campaigns()) or "none"
             raise StorageError(
@@ -105,6 +105,15 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
             )  # fmt: skip
             contents.append(content)
     return found, contents
+
+
+def _command_for(asked: Asked, ledger: Ledger, source: str) -> str:
+    """The command, or the call, that trains an earlier stage."""
+    stage = asked.stage
+    if source in stage.of_file:
+        return f"tuner run {word(named_in(stage.file, source, stage.of_file))}" if stage.file else "tuner.run(campaign)"
+    recorded = recorded_study_file(ledger, source) if source in ledger.campaigns() else None
+    return f"tuner run {word(recorded or 'STUDY_FILE')}"
 
 
 @contextmanager
@@ -169,7 +178,7 @@ def best_checkpoint(row: StudyRow, record: TrialRecord) -> Checkpoint:
 def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """A file of weights, which a user has downloaded or made."""
     named = start.file or Path()
-    beside = asked.study_file.resolve().parent if asked.study_file else Path.cwd()
+    beside = asked.stage.file.resolve().parent if asked.stage.file else Path.cwd()
     path = named if named.is_absolute() else beside / named
     if not path.is_file():
         raise DeclarationError(f"{asked.name} starts from {path}, and there is no such file")
