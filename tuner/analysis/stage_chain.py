@@ -83,7 +83,7 @@ def chain_of(ledger: Ledger, campaign: str) -> list[RecordedStage]:
     found = [recorded_stage(ledger, campaign)]
     while (start := found[0].start) is not None:
         source = start.candidates[0].campaign
-        if source not in known or source in {one.campaign for one in found}:
+        if start.candidates[0].storage or source not in known or source in {one.campaign for one in found}:
             break
         found.insert(0, recorded_stage(ledger, source))
     return found
@@ -93,7 +93,8 @@ def started_from(ledger: Ledger, campaign: str) -> list[str]:
     """The campaigns of a storage that start from this one."""
     others = [name for name in ledger.campaigns() if name != campaign]
     starts = {name: recorded_start(ledger, name) for name in others}
-    return [name for name, start in starts.items() if start and start.candidates[0].campaign == campaign]
+    first = {name: start.candidates[0] for name, start in starts.items() if start}
+    return [name for name, one in first.items() if one.campaign == campaign and not one.storage]
 
 
 def chain_frame(stages: list[RecordedStage]) -> pd.DataFrame:
