@@ -1,6 +1,7 @@
 """Campaigns that start from each other, as they are recorded: which from which, and the steps behind their weights."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -49,19 +50,26 @@ class RecordedStage:
         return self.start.inherited_steps if self.start else 0
 
     @property
+    def steps_in_all(self) -> int:
+        """Own and inherited steps of a trial of its last round."""
+        return self.inherited_steps + (self.max_train_steps or 0)
+
+    @property
     def starts_from(self) -> str:
         """What its trials start from, for a person; "" where that is the model's own initialization."""
-        return "; ".join(one.words for one in self.start.candidates) if self.start else ""
+        return start_words(self.start)
 
-    def as_json(self) -> dict[str, object]:
-        """Plain data."""
-        return {
-            "campaign": self.campaign,
-            "starts_from": [asdict(one) for one in self.start.candidates] if self.start else [],
-            "trained_steps": self.trained_steps,
-            "max_train_steps": self.max_train_steps,
-            "inherited_steps": self.inherited_steps,
-        }
+    @property
+    def sentence(self) -> str:
+        """What its trials start from, and the steps behind that; "" of a first stage."""
+        if self.start is None:
+            return ""
+        return f"{self.campaign} started from {self.starts_from}; {self.inherited_steps:,} inherited steps"
+
+
+def start_words(start: StageStart | None) -> str:
+    """What trials start from, for a person: the candidates, the best first; "" without a start."""
+    return "; ".join(one.words for one in start.candidates) if start else ""
 
 
 def recorded_stage(ledger: Ledger, campaign: str) -> RecordedStage:
@@ -97,18 +105,20 @@ def started_from(ledger: Ledger, campaign: str) -> list[str]:
     return [name for name, one in first.items() if one.campaign == campaign and not one.storage]
 
 
-def chain_frame(stages: list[RecordedStage]) -> pd.DataFrame:
-    """A row for each stage: what it starts from, the steps that it trained, and those behind its start."""
-    return pd.DataFrame(
-        [
-            {
-                "stage": one.campaign,
-                "starts from": one.starts_from or "-",
-                "steps trained": f"{one.trained_steps:,}",
-                "inherited": f"{one.inherited_steps:,}",
-                "steps of a trial": "-" if one.max_train_steps is None else f"{one.max_train_steps:,}",
-                "in all": "-" if one.max_train_steps is None else f"{one.max_train_steps + one.inherited_steps:,}",
-            }
-            for one in stages
-        ]
-    )
+def chain_frame(stages: Sequence[RecordedStage]) -> pd.DataFrame:
+    """A row for each stage: what it starts from, the steps that it trained, and those behind its start; then a sum."""
+    rows = [
+        {
+            "stage": one.campaign,
+            "starts from": one.starts_from or "-",
+            "steps trained": f"{one.trained_steps:,}",
+            "steps of a trial": "-" if one.max_train_steps is None else f"{one.max_train_steps:,}",
+            "inherited": f"{one.inherited_steps:,}",
+            "own and inherited": "-" if one.max_train_steps is None else f"{one.steps_in_all:,}",
+        }
+        for one in stages
+    ]
+    if len(stages) > 1:
+        trained = sum(one.trained_steps for one in stages)
+        rows.append(dict.fromkeys(rows[0], "") | {"stage": "all", "steps trained": f"{trained:,}"})
+    return pd.DataFrame(rows)

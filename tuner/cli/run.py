@@ -11,7 +11,7 @@ from tuner.cli.given import command
 from tuner.cli.launch import told_failures
 from tuner.cli.output import next_step, say, show
 from tuner.cli.sessions import check_options, open_session
-from tuner.cli.stages import print_chain, print_chain_prices, start_words
+from tuner.cli.stages import print_chain, print_chain_prices
 from tuner.cli.tables import readable
 from tuner.cli.training_options import RunOptions
 from tuner.cli.watching import stop_on_signal, watch
@@ -41,7 +41,7 @@ def run(options: RunOptions) -> Exit:
     for place, stage in enumerate(stages):
         left = [one.name for one in stages[place + 1 :]]
         if len(stages) > 1:
-            say(f"stage {place + 1} of {len(stages)}: {stage.name}{start_words(stage)}")
+            say(f"stage {place + 1} of {len(stages)}: {stage.words}")
         code = _run_stage(options, stage, left=left)
         if code is not Exit.FINE:
             break

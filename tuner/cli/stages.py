@@ -19,12 +19,6 @@ from tuner.rounds.price import Extremes, priced_campaign
 from tuner.shown import shown
 
 
-def start_words(stage: Stage) -> str:
-    """Words like ", starts from pre"; "" of a stage that starts from nothing."""
-    start = stage.campaign.start_from
-    return "" if start is None else f", starts from {start.words}"
-
-
 def print_chain(storage: str | None, names: Sequence[str]) -> None:
     """What the stages have trained so far."""
     with opened(storage, create=False) as ledger:
@@ -78,7 +72,7 @@ def print_chain_prices(stages: Sequence[Stage], options: TrainingOptions) -> Non
     for place, stage in enumerate(stages, 1):
         with open_session(options, dry_run=True, stage=stage) as session:
             if len(stages) > 1:
-                show(f"stage {place} of {len(stages)}: {stage.name}{start_words(stage)}", style="bold")
+                show(f"stage {place} of {len(stages)}: {stage.words}", style="bold")
             priced.append(_priced_stage(session, stage, priced))
     if len(priced) > 1:
         _print_all(priced)

@@ -85,6 +85,12 @@ class Stage:
         """What a command calls it."""
         return self.name if self.file is None else named_in(self.file, self.name, self.of_file)
 
+    @property
+    def words(self) -> str:
+        """Its name, and what it starts from, for a person."""
+        start = self.campaign.start_from
+        return self.name if start is None else f"{self.name}, starts from {start.words}"
+
 
 _SUFFIX = ".py:"  # between a study file and the name of one of its campaigns
 
