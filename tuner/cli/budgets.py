@@ -49,7 +49,7 @@ def _print_sweep(session: Session, outcome: Fitted | Invalid | NotFitted, form: 
     if form is Format.table:
         emit_frame(records.fits[list(SHOWN)], form, spare=SPARE)
     emit_findings(session.name, records.name, [sweep_finding(outcome, records.fits, records.frames.study)], form)
-    file = session.study_file or session.name
+    file = session.called
     if isinstance(outcome, Fitted):
         next_step(command("launch", file, after=("--round", 1)), command("plot sweep", session.name))
         return Exit.FINE
@@ -57,7 +57,8 @@ def _print_sweep(session: Session, outcome: Fitted | Invalid | NotFitted, form: 
     if isinstance(outcome, Invalid):
         next_step(command("sweep", file, after=("--extend",)))
     elif isinstance(outcome, NotFitted):
-        say_lines(proposals(Unfitted(outcome, records.fits, records.frames.study)), file, f"tuner run {file}")
+        lines = proposals(Unfitted(outcome, records.fits, records.frames.study))
+        say_lines(lines, session.study_file or session.name, f"tuner run {file}")
     return Exit.FINDING
 
 

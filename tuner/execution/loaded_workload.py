@@ -24,7 +24,9 @@ from tuner.execution.identifying import Identifier, LoopIdentifier
 from tuner.execution.machine import Machine
 from tuner.execution.prefixes import PrefixFinder, saved_steps
 from tuner.records import MeasuredPromises, Promises
+from tuner.records.conclusions import StageStart
 from tuner.storage.store import Ledger
+from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine, EngineMaker
 from tuner.training.inherited import Inherited
@@ -137,6 +139,12 @@ class LoadedWorkload:
     def inherited_by(self, study: Study) -> Inherited | None:
         """The weights that the models of a study start from; None where they start from their own."""
         return None if study.start else self.inherited
+
+    def inherit_recorded(self, ledger: Ledger, row: StudyRow, checkpoint_root: Path) -> None:
+        """Let models start from what the trials of a study started from, whose copies are in this folder."""
+        start = ledger.conclusion(row.campaign, StageStart, row.study_id)
+        if start is not None:
+            self.inherited = Inherited(start, tuple(checkpoint_root / one.file for one in start.candidates))
 
     def weaker_fingerprint(self) -> str:
         """The fingerprint that tuner 0.1 would give the workload: for the studies that it started."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuner.design.campaign import Campaign
 from tuner.design.own_loop import OwnLoop
+from tuner.design.stages import Stage
 from tuner.design.words import check_machine
 from tuner.errors import StorageError
 from tuner.execution.backend import Backend
@@ -59,11 +60,9 @@ class SessionOptions:
 
 @contextmanager
 def opened_session(
-    name: str,
-    campaign: Campaign,
+    stage: Stage,
     options: SessionOptions,
     *,
-    study_file: Path | None = None,
     dry_run: bool = False,
     create: bool = True,
 ) -> Iterator[Session]:
@@ -73,6 +72,8 @@ def opened_session(
     empty one that is deleted at the end. Raises WorkloadError, before anything is made, for a campaign whose trials
     are trained elsewhere.
     """
+    name, study_file = stage.name, stage.file
+    campaign: Campaign = stage.campaign
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
     engine = engine_of(campaign.workload)
@@ -81,7 +82,7 @@ def opened_session(
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
         loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
-        asked = Asked(ledger, name, campaign, study_file, root, options.checkpoints)
+        asked = Asked(ledger, stage, root, options.checkpoints)
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
@@ -95,6 +96,7 @@ def opened_session(
                 study_file=study_file,
                 allow_changed_code=options.allow_changed_code,
                 claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
+                of_file=stage.of_file,
             )
 
 
@@ -105,7 +107,12 @@ def _start_of(asked: Asked, dry_run: bool) -> Inherited | None:
     except StorageError as error:
         if not dry_run:
             raise
-        _log.warning("%s; until then its steps are priced with the weights of a fresh model", error)
+        source = "" if asked.start is None else asked.start.campaign
+        why = f"{asked.name} starts from {source}, which has not selected its weights yet"
+        _log.warning(
+            "%s: until then its steps are priced with the weights of a fresh model",
+            why if source in asked.stage.of_file else error,
+        )
         return None
 
 

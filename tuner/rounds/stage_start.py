@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.analysis.questions.adoption import last_adopted
+from tuner.analysis.round_frames import recorded_study_file, rounds_started
+from tuner.analysis.stage_chain import recorded_start
 from tuner.analysis.stage_selection import SelectedRun, selected_runs
-from tuner.design.campaign import Campaign
-from tuner.design.stages import StartFrom
+from tuner.design.stages import Stage, StartFrom, named_in
 from tuner.errors import DeclarationError, StorageError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
@@ -23,17 +25,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whose start is looked for: a campaign of a storage, its study file, and the folder of its checkpoints.
+    """Whose start is looked for: a stage whose records are in a storage, and the folder of its checkpoints.
 
     checkpoints: the folder that was given for them, None for that of the storage.
     """
 
     ledger: Ledger
-    name: str
-    campaign: Campaign
-    study_file: Path | None
+    stage: Stage
     root: Path
     checkpoints: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def start(self) -> StartFrom | None:
+        """What the stage declares."""
+        found: StartFrom | None = self.stage.campaign.start_from
+        return found
 
 
 def start_of(asked: Asked) -> Inherited | None:
@@ -42,7 +52,7 @@ def start_of(asked: Asked) -> Inherited | None:
     None where the campaign starts from nothing. Raises StorageError for an earlier stage that is not recorded or not
     finished, with the command that trains it; DeclarationError for a file that is not there.
     """
-    start = asked.campaign.start_from
+    start = asked.start
     if start is None:
         return None
     recorded = recorded_start(asked.ledger, asked.name)
@@ -54,19 +64,11 @@ def start_of(asked: Asked) -> Inherited | None:
     )
 
 
-def recorded_start(ledger: Ledger, campaign: str) -> StageStart | None:
-    """What the studies of a campaign start from, as the first of them recorded it; None before."""
-    if campaign not in ledger.campaigns():
-        return None
-    found = (ledger.conclusion(campaign, StageStart, row.study_id) for row in ledger.studies(campaign))
-    return next((one for one in found if one is not None), None)
-
-
 def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """The best checkpoints of an earlier stage, and their weights as files."""
     source, found, contents = start.campaign, [], []
     with _source_ledger(asked, start) as ledger:
-        again = f"tuner run {word(f'{asked.study_file}:{source}' if asked.study_file else source)}"
+        again = _command_for(asked, ledger, source)
         if source not in ledger.campaigns():
             known = ", ".join(ledger.campaigns()) or "none"
             raise StorageError(
@@ -76,7 +78,7 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
         before = recorded_start(ledger, source)
         own = ledger is asked.ledger
         root = folder_to_read(ledger, asked.checkpoints if own else None)
-        for run in _runs(ledger, start, again):
+        for run in _runs(ledger, start, again, asked.stage.rounds_before):
             kept, study = run.checkpoint, run.row.study
             content = weights_as_file(read_weights(root, kept))
             earlier = before.inherited_steps if before and not study.start else 0
@@ -91,6 +93,15 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
     return found, contents
 
 
+def _command_for(asked: Asked, ledger: Ledger, source: str) -> str:
+    """The command, or the call, that trains an earlier stage."""
+    stage = asked.stage
+    if source in stage.of_file:
+        return f"tuner run {word(named_in(stage.file, source, stage.of_file))}" if stage.file else "tuner.run(campaign)"
+    recorded = recorded_study_file(ledger, source) if source in ledger.campaigns() else None
+    return f"tuner run {word(recorded or 'STUDY_FILE')}"
+
+
 @contextmanager
 def _source_ledger(asked: Asked, start: StartFrom) -> Iterator[Ledger]:
     if start.storage is None:
@@ -100,9 +111,14 @@ def _source_ledger(asked: Asked, start: StartFrom) -> Iterator[Ledger]:
         yield ledger
 
 
-def _runs(ledger: Ledger, start: StartFrom, again: str) -> list[SelectedRun]:
-    """The trials to start from. Raises StorageError, with the command that trains them."""
+def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[SelectedRun]:
+    """The trials to start from; `rounds`: that their stage declares. Raises StorageError, with the command."""
+    launched = len(rounds_started(ledger, start.campaign))
     try:
+        if launched < rounds and last_adopted(ledger, start.campaign) is None:
+            raise StorageError(
+                f"the stage {quoted(start.campaign)} is not finished: {launched} of {rounds} rounds were launched"
+            )
         found = selected_runs(ledger, start.campaign, start.candidates)
     except StorageError as error:
         told = f"{error}, and the next stage starts from what it selects"
@@ -118,7 +134,7 @@ def _runs(ledger: Ledger, start: StartFrom, again: str) -> list[SelectedRun]:
 def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """A file of weights, which a user has downloaded or made."""
     named = start.file or Path()
-    beside = asked.study_file.resolve().parent if asked.study_file else Path.cwd()
+    beside = asked.stage.file.resolve().parent if asked.stage.file else Path.cwd()
     path = named if named.is_absolute() else beside / named
     if not path.is_file():
         raise DeclarationError(f"{asked.name} starts from {path}, and there is no such file")
