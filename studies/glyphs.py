@@ -25,7 +25,6 @@ from tuner import (
     Workload,
     branches,
     choice,
-    cosine,
     dropped,
     log_uniform,
     minimize,
@@ -170,19 +169,18 @@ class Glyphs(Workload):
 campaign = Campaign(
     Glyphs(),
     optimizer="adamw",
-    schedule=cosine(),
     warmup=0.05,
     evaluations=20,
-    production_steps=6000,
+    production_steps=4000,
     rounds=[
-        Round("Do captions help?", trials=32, max_train_steps=600, scientific=("captions",), space=SearchSpace(
+        Round("Do captions help?", trials=24, max_train_steps=600, scientific=("captions",), space=SearchSpace(
             learning_rate=log_uniform(3e-4, 1e-2),
             captions=branches(
                 yes={"shuffle_caption": uniform(0.0, 1.0), "caption_dropout": uniform(0.0, 0.5)},
                 no={},
             ),
         )),
-        Round("Does the order of their words?", trials=16, max_train_steps=1500, scientific=("shuffle_caption",),
+        Round("Does the order of their words?", trials=16, max_train_steps=1200, scientific=("shuffle_caption",),
               space=SearchSpace(
             captions="yes",
             shuffle_caption=choice(0.0, 1.0),
