@@ -185,11 +185,17 @@ def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported
     files = {name.removeprefix(KEPT_FILE): one for name, one in weights.items() if name.startswith(KEPT_FILE)}
     if files:
         return _export_files(files, target.with_suffix("") if target.suffix == ".safetensors" else target)
-    make_private_folder(target.parent)
-    others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
-    if not others and checkpoint.base is None:
+    if checkpoint.base is None and not any(map(is_bytes, weights.values())):
+        make_private_folder(target.parent)
         shutil.copyfile(root / checkpoint.file, target)
         return ExportedWeights(target, weights)
+    return write_weights_to(weights, target)
+
+
+def write_weights_to(weights: Mapping[str, torch.Tensor], target: Path) -> ExportedWeights:
+    """Write weights to a safetensors file, and what such a file cannot hold next to it."""
+    make_private_folder(target.parent)
+    others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
     weights = {name: one for name, one in weights.items() if name not in others}
     target.write_bytes(weights_as_file(weights))
     if not others:
