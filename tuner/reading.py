@@ -26,6 +26,7 @@ from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
 from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.analysis.round_frames import (
     campaign_name,
+    main_rounds,
     recorded_study_file,
     round_frames,
     round_number,
@@ -161,7 +162,7 @@ class CampaignRecords:
         if round is not None:
             return self.frames(round)
         with self._ledger() as ledger:
-            for number in reversed(rounds_started(ledger, self.name)):
+            for number in reversed(main_rounds(ledger, self.name)):
                 frames = round_frames(ledger, self.name, number)
                 if not only_promoted(frames):
                     return frames
@@ -213,7 +214,8 @@ class CampaignRecords:
         """A round and the one before it, oldest first. Raises StorageError for a first round."""
         with self._ledger() as ledger:
             number = round_number(ledger, self.name, round)
-            earlier = [one for one in rounds_started(ledger, self.name) if one < number]
+            main = main_rounds(ledger, self.name)
+            earlier = [one for one in main if one < number] if number in main else []
             if not earlier:
                 raise StorageError(f"round {number} of {self.name!r} has no round before it to be compared with")
             before, after = (round_frames(ledger, self.name, one) for one in (earlier[-1], number))

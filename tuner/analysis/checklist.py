@@ -15,7 +15,7 @@ from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
 from tuner.analysis.questions.stale_budget import recorded_stale_findings
 from tuner.analysis.questions.transfer import transfer_findings
 from tuner.analysis.reconciled import reconciled
-from tuner.analysis.round_frames import round_frames, round_of, rounds_started
+from tuner.analysis.round_frames import main_rounds, round_frames, round_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import MINIMUM_CURVE, has_curves
 from tuner.design.origin import promoted_from
@@ -105,6 +105,10 @@ def advised(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:
-    """Which conclusions of the round before are confirmed, rejected or unconfirmed; empty for the first round."""
-    earlier = [started for started in rounds_started(ledger, campaign) if started < number]
+    """Which conclusions of the round before are confirmed, rejected or unconfirmed.
+
+    Empty for the first round, and for a control of a stage, which promotes nothing.
+    """
+    main = main_rounds(ledger, campaign)
+    earlier = [started for started in main if started < number] if number in main else []
     return transfer_findings(round_frames(ledger, campaign, earlier[-1]), frames) if earlier else []

@@ -56,7 +56,8 @@ def _unclaimed() -> None:
 class Session:
     """What every part of the strategy works with: a campaign, where its records are, who trains, who watches.
 
-    claim_folder: makes the checkpoint folder this storage's own; called before anything is written.
+    claim_folder: makes the checkpoint folder this storage's own; called before anything is written. assumed_steps:
+    updates that trials will probably inherit from an earlier stage, while that is not trained.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Session:
     study_file: Path | None = None
     allow_changed_code: bool = False
     claim_folder: Callable[[], None] = _unclaimed
+    assumed_steps: int = 0
 
     def job(self, row: StudyRow) -> Job:
         """What a backend trains: a study of this campaign."""
