@@ -23,6 +23,7 @@ from tuner.analysis.questions.adoption import adoption_log, last_adopted
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
 from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
+from tuner.analysis.questions.control import findings_of_controls
 from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.analysis.round_frames import (
     campaign_name,
@@ -173,9 +174,10 @@ class CampaignRecords:
         return self.findings_about(self.frames(round))
 
     def findings_about(self, frames: StudyFrames) -> list[Finding]:
-        """All findings about a round whose frames were read before."""
+        """All findings about a round whose frames were read before; of a stage also what the controls of it show."""
         with self._ledger() as ledger:
-            return round_findings(ledger, self.name, frames)
+            controls = findings_of_controls(ledger, self.name, frames.study.name)
+            return [*round_findings(ledger, self.name, frames), *controls]
 
     def conclusions(self) -> pd.DataFrame:
         """What was concluded at which number of steps, and whether it still holds (A30, A45)."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
+from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.stale_budget import recorded_stale_findings
 from tuner.analysis.questions.transfer import transfer_findings
 from tuner.analysis.reconciled import reconciled
@@ -95,7 +96,8 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     place = round_of(frames.study.name)
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
-    found = [*checklist_findings(frames), *stale, *confirming]
+    controls = control_findings(ledger, campaign, place[0]) if place and frames.study.start else []
+    found = [*checklist_findings(frames), *stale, *confirming, *controls]
     return advised(frames, sorted(found, key=lambda finding: finding.asked.order))
 
 

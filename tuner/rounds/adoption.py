@@ -47,7 +47,7 @@ class Side:
 
     @property
     def start(self) -> str:
-        """ "scratch" of a trial of a control, "" of one that starts as the campaign does."""
+        """How it starts: "scratch" in a control of a stage, "" as the campaign does."""
         return self.row.study.start
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from tuner.analysis.checklist import confirming_findings
 from tuner.analysis.finding import Finding, needing_action
 from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.failed_trials import failed_findings
 from tuner.analysis.questions.isolation import isolation_findings
 from tuner.analysis.questions.regime import contradiction_finding, regime_finding
@@ -184,6 +185,8 @@ class Playbook:
         if number == 1:
             self._check_declared_regime(frames)
         for finding in confirming_findings(self.session.ledger, self.session.name, number, frames):
+            self._add(finding)
+        for finding in control_findings(self.session.ledger, self.session.name, number):
             self._add(finding)
         for finding in isolation_findings(frames) if searched else ():
             self._add(finding)

@@ -12,7 +12,7 @@ import torch
 from tuner.analysis.frames import study_frames
 from tuner.analysis.headline import headline, relatives
 from tuner.analysis.questions.adoption import last_adopted
-from tuner.analysis.round_frames import round_frames, rounds_started, row_of_trial
+from tuner.analysis.round_frames import main_rounds, round_frames, row_of_trial
 from tuner.analysis.study_frames import ranked_trials
 from tuner.design.campaign import Campaign
 from tuner.design.stages import StartFrom
@@ -126,10 +126,11 @@ def _chosen(ledger: Ledger, source: str, count: int, again: str) -> list[tuple[S
     if adopted is not None:
         row = ledger.study(source, adopted[0])
         found.append((row, ledger.trial(row.study_id, adopted[1]), True))
-    rounds = [one for one in rounds_started(ledger, source) if not round_frames(ledger, source, one).study.start]
+    rounds = main_rounds(ledger, source)
     left = sum(
         count
         for row in ledger.studies(source)
+        if not row.study.start
         for state, count in ledger.state_counts(row.study_id).items()
         if not state.finished
     )

@@ -21,6 +21,7 @@ from tuner.analysis.replicates import LEVEL, Difference, welch_difference, with_
 from tuner.analysis.round_frames import frames_of_rows
 from tuner.analysis.stage_effort import StageEffort, effort_of
 from tuner.analysis.study_frames import StudyFrames
+from tuner.design.study import Study
 from tuner.records.conclusions import Adoption
 from tuner.storage.store import Ledger
 
@@ -47,6 +48,11 @@ QUESTION = Question(
 )
 _BASELINE = "-baseline"  # ends the name of a baseline's own study
 _COLUMNS = ["study", "candidate", "baseline", "verdict", "gain", "low", "high", "level", "replicates", "metric"]
+
+
+def is_adoption(study: Study) -> bool:
+    """Whether a study trained candidate and baseline of a contest."""
+    return study.kind == KIND
 
 
 def is_candidate(number: int) -> bool:
