@@ -4,7 +4,6 @@ import hashlib
 import re
 import shutil
 import signal
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -12,7 +11,7 @@ import torch
 from support.processes import started, told
 from support.shell import tuner
 
-from tuner.design.study_file import load_campaign
+from tuner.design.study_file import declared_stage
 from tuner.records.conclusions import StageStart
 from tuner.rounds.opening import SessionOptions, opened_session
 from tuner.storage.store import open_ledger
@@ -93,9 +92,9 @@ def start_of(folder, campaign="few", storage="runs/tuner.sqlite"):
 
 def first_states(folder):
     """The training states that the trials of the later stage begin with, made again by the program."""
-    name, campaign = load_campaign(folder / "stages.py")
+    stage = declared_stage(f"{folder / 'stages.py'}:few")
     options = SessionOptions(storage=str(folder / "runs/tuner.sqlite"), device="cpu")
-    with opened_session(name, campaign, options, study_file=Path(folder / "stages.py"), dry_run=True) as session:
+    with opened_session(stage, options, dry_run=True) as session:
         row = session.ledger.study("few", "round-1")
         setup = session.loaded.setup(row.study)
         return [build_model(setup, one.trial).state_dict() for one in session.ledger.trials(row.study_id)]

@@ -28,6 +28,7 @@ from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
+from tuner.rounds.controls import inherited_steps
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study
 from tuner.rounds.opening import SessionOptions, opened_session
@@ -369,7 +370,7 @@ def plan(
         raise InputError("rounds plans rounds for a total of steps; give total_steps with it")
     options = SessionOptions(storage=storage, device=device, threads=threads)
     with _opened(study, options, Display(False, StopFlag()), dry_run=True) as session:
-        compute_bound = known_regime(session) == "compute_bound"
+        compute_bound, inherited = known_regime(session) == "compute_bound", inherited_steps(session).steps
         if compute_bound:
             check_transfer(session.campaign)
         if total_steps is None:
@@ -377,12 +378,12 @@ def plan(
             return CampaignPlan(
                 stages=tuple(line for line in lines if isinstance(line, Plan)),
                 extremes=tuple(line for line in lines if isinstance(line, Extremes)),
-                rounds=planned_rounds(session.campaign) if compute_bound else (),
+                rounds=planned_rounds(session.campaign, inherited) if compute_bound else (),
             )
         if compute_bound:
-            return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds))
+            return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds, inherited))
         steps = likely_budget(session).steps
-        return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds))
+        return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds, inherited))
 
 
 def export_weights(

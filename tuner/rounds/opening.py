@@ -23,11 +23,11 @@ from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
-from tuner.rounds.stage_start import Asked, start_of
+from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.settings import Profile
 
 _log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def opened_session(
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
         loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
-        asked = Asked(ledger, stage, root, options.checkpoints)
+        asked = AskedStart(ledger, stage, root, options.checkpoints)
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
@@ -100,7 +100,7 @@ def opened_session(
             )
 
 
-def _start_of(asked: Asked, dry_run: bool) -> Inherited | None:
+def _start_of(asked: AskedStart, dry_run: bool) -> StartWeights | None:
     """What the trials start from; None of a dry run where the earlier stage has not selected anything yet."""
     try:
         return start_of(asked)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.analysis.questions.adoption import last_adopted
-from tuner.analysis.round_frames import recorded_study_file, rounds_started
+from tuner.analysis.round_frames import main_rounds, recorded_study_file
 from tuner.analysis.stage_chain import recorded_start
 from tuner.analysis.stage_selection import SelectedRun, selected_runs
 from tuner.design.stages import Stage, StartFrom, named_in
@@ -18,13 +18,13 @@ from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger, open_ledger
 from tuner.training.checkpoints import read_weights, weights_as_file
-from tuner.training.inherited import Inherited, file_of_weights
+from tuner.training.inherited import StartWeights, file_of_weights
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedStart:
     """Whose start is looked for: a stage whose records are in a storage, and the folder of its checkpoints.
 
     checkpoints: the folder that was given for them, None for that of the storage.
@@ -46,7 +46,7 @@ class Asked:
         return found
 
 
-def start_of(asked: Asked) -> Inherited | None:
+def start_of(asked: AskedStart) -> StartWeights | None:
     """What the trials of a campaign start from: as its first study recorded it, or as it is selected today.
 
     None where the campaign starts from nothing. Raises StorageError for an earlier stage that is not recorded or not
@@ -57,14 +57,14 @@ def start_of(asked: Asked) -> Inherited | None:
         return None
     recorded = recorded_start(asked.ledger, asked.name)
     if recorded is not None:
-        return Inherited(recorded, tuple(asked.root / one.file for one in recorded.candidates)).checked()
+        return StartWeights(recorded, tuple(asked.root / one.file for one in recorded.candidates)).checked()
     found, contents = (_of_file if start.file is not None else _of_stage)(asked, start)
-    return Inherited(
+    return StartWeights(
         StageStart(tuple(found), start.parameters, start.fresh, dict(start.renamed)), contents=tuple(contents)
     )
 
 
-def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
+def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """The best checkpoints of an earlier stage, and their weights as files."""
     source, found, contents = start.campaign, [], []
     with _source_ledger(asked, start) as ledger:
@@ -93,7 +93,7 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
     return found, contents
 
 
-def _command_for(asked: Asked, ledger: Ledger, source: str) -> str:
+def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:
     """The command, or the call, that trains an earlier stage."""
     stage = asked.stage
     if source in stage.of_file:
@@ -103,7 +103,7 @@ def _command_for(asked: Asked, ledger: Ledger, source: str) -> str:
 
 
 @contextmanager
-def _source_ledger(asked: Asked, start: StartFrom) -> Iterator[Ledger]:
+def _source_ledger(asked: AskedStart, start: StartFrom) -> Iterator[Ledger]:
     if start.storage is None:
         yield asked.ledger
         return
@@ -113,7 +113,7 @@ def _source_ledger(asked: Asked, start: StartFrom) -> Iterator[Ledger]:
 
 def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[SelectedRun]:
     """The trials to start from; `rounds`: that their stage declares. Raises StorageError, with the command."""
-    launched = len(rounds_started(ledger, start.campaign))
+    launched = len(main_rounds(ledger, start.campaign))
     try:
         if launched < rounds and last_adopted(ledger, start.campaign) is None:
             raise StorageError(
@@ -131,7 +131,7 @@ def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[Sel
     return found
 
 
-def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
+def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """A file of weights, which a user has downloaded or made."""
     named = start.file or Path()
     beside = asked.stage.file.resolve().parent if asked.stage.file else Path.cwd()

@@ -38,7 +38,7 @@ class HandOver:
     left: tuple[str, ...]
 
 
-class Inherited:
+class StartWeights:
     """The candidates of a start with their weights: in files, or, before they are copied, as the bytes of such files.
 
     Its methods raise CorruptCheckpoint for a file that is missing, or is not the one that was chosen.
@@ -72,7 +72,7 @@ class Inherited:
             self._read[place] = weights_in(self._content(place))
         return self._read[place]
 
-    def checked(self) -> "Inherited":
+    def checked(self) -> "StartWeights":
         """The same, once each file was read and found to be the one that was chosen."""
         for candidate in range(1, len(self.start.candidates) + 1):
             self.weights(candidate)
@@ -119,7 +119,7 @@ class Inherited:
         """Plain data for another process; `inherited_from` makes it the same again. Only of files."""
         return {"start": self.start.as_json(), "files": [str(file.resolve()) for file in self.files]}
 
-    def kept_in(self, root: Path) -> "Inherited":
+    def kept_in(self, root: Path) -> "StartWeights":
         """The same, of copies in a checkpoint folder, which are made where they are not there yet."""
         found, files = [], []
         for place, one in enumerate(self.start.candidates):
@@ -129,7 +129,7 @@ class Inherited:
                 sync_folder((root / name).parent)
             found.append(replace(one, file=name))
             files.append(root / name)
-        return Inherited(replace(self.start, candidates=tuple(found)), tuple(files))
+        return StartWeights(replace(self.start, candidates=tuple(found)), tuple(files))
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -152,11 +152,11 @@ def file_of_weights(path: Path, content: bytes) -> bytes:
         ) from error
 
 
-def inherited_from(data: Mapping[str, Any]) -> Inherited:
-    """The value that `Inherited.to_data` wrote."""
+def inherited_from(data: Mapping[str, Any]) -> StartWeights:
+    """The value that `StartWeights.to_data` wrote."""
     start = dict(data["start"])
     candidates = tuple(Selected(**one) for one in start.pop("candidates"))
-    return Inherited(StageStart(candidates, **start), tuple(Path(file) for file in data["files"]))
+    return StartWeights(StageStart(candidates, **start), tuple(Path(file) for file in data["files"]))
 
 
 def matches(pattern: str, name: str) -> bool:
