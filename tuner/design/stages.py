@@ -69,8 +69,8 @@ class Stage:
     """A campaign of a study file with its name and its variable; the source of `start_from` is a name, too.
 
     of_file: the names of all campaigns of its file, in the order of training. file: the study file, None of a campaign
-    that was passed as an object. rounds_before: the declared rounds but controls of the stage it starts from; 0 of one that
-    is declared elsewhere.
+    that was passed as an object. rounds_before: the declared rounds but controls of the stage that it starts from; 0 of
+    one that is declared elsewhere.
     """
 
     name: str
