@@ -37,7 +37,7 @@ class StagesPage:
 
 
 def stages(material: Material) -> list[Part]:
-    """Where the weights come from; nothing of a campaign that starts from nothing, and that no other one starts from."""
+    """Where the weights come from, and who starts from them; nothing of a campaign that stands alone."""
     ledger, campaign = material.ledger, material.campaign
     chain, later = chain_of(ledger, campaign), started_from(ledger, campaign)
     mine = chain[-1]
