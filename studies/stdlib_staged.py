@@ -6,8 +6,8 @@ questions: what is gained over training from scratch, and do adapters of a small
 
 import hashlib
 import platform
-
 from pydoc_data.topics import topics
+
 from stdlib_lm import StandardLibrary, windows
 
 from tuner import (
@@ -75,7 +75,7 @@ adapters = campaign_of(
     start_from=best_of(pretraining, fresh="*.lora_*"),
     production_steps=400,
     rounds=[
-        Round("Which rank?", trials=15, scientific=("rank",), space=ADAPTERS, max_train_steps=200),
+        Round("Which rank?", trials=12, scientific=("rank",), space=ADAPTERS, max_train_steps=200),
         Round("The adapters", promote=3, transfer="rescale"),
     ],
 )
@@ -85,9 +85,9 @@ campaign = campaign_of(
     start_from=best_of(pretraining),
     production_steps=400,
     rounds=[
-        Round("Which rate, which decay?", trials=12, space=TUNING, max_train_steps=200),
+        Round("Which rate, which decay?", trials=10, space=TUNING, max_train_steps=200),
         Round("The fine-tuned model", promote=2, transfer="rescale"),
-        Round("From scratch, equal total steps", trials=8, space=PRETRAINING, start="scratch", total="equal"),
-        Round("From scratch, equal fine-tuning steps", trials=8, space=PRETRAINING, start="scratch"),
+        Round("From scratch, equal total steps", trials=6, space=PRETRAINING, start="scratch", total="equal"),
+        Round("From scratch, equal fine-tuning steps", trials=6, space=PRETRAINING, start="scratch"),
     ],
 )
