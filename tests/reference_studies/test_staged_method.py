@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from support.planted import Compressing, Labelled
+from support.hidden_factors import Compressing, Labelled
 from torch import nn
 
 import tuner
