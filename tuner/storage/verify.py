@@ -21,7 +21,7 @@ from tuner.records import GROUP_FOLDER, LOOP_FOLDER, Checkpoint, State, TrialRec
 from tuner.records.conclusions import Retention
 from tuner.shown import quoted
 from tuner.storage.curves import Measurements
-from tuner.storage.folder_files import move_to_trash, new_trash, was_written_here
+from tuner.storage.folder_files import difference, move_to_trash, new_trash, was_written_here
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -68,8 +68,17 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
             found += _best_problems(row.study, record, curve.get(row.study.objective.metric, []))
         for kept in record.checkpoints:
             found += _file_problems(record, root, kept, digests)
+    found += _start_problems(ledger, row, root)
     strays = stray_files(ledger, row.study_id, root, place)
     return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
+
+
+def _start_problems(ledger: Ledger, row: StudyRow, root: Path) -> Iterator[Problem]:
+    """The weights of an earlier stage are there as they were copied."""
+    for file in ledger.start_files(row.study_id):
+        wrong = difference(root, file)
+        if wrong:
+            yield Problem(None, "start", f"{root / file.path}, which its trials start from, {wrong}")
 
 
 def _is_thinned(ledger: Ledger, row: StudyRow) -> bool:
