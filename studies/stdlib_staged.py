@@ -87,7 +87,7 @@ campaign = campaign_of(
     rounds=[
         Round("Which rate, which decay?", trials=10, space=TUNING, max_train_steps=200),
         Round("The fine-tuned model", promote=2, transfer="rescale"),
-        Round("From scratch, equal total steps", trials=6, space=PRETRAINING, start="scratch", total="equal"),
-        Round("From scratch, equal fine-tuning steps", trials=6, space=PRETRAINING, start="scratch"),
+        Round("From scratch, equal total steps", trials=5, space=PRETRAINING, start="scratch", total="equal"),
+        Round("From scratch, equal fine-tuning steps", trials=5, space=PRETRAINING, start="scratch"),
     ],
 )
