@@ -104,36 +104,20 @@ class HeadOnly(FewLabels):
         return model
 
 
-def stages(labels, pretrained, name):
-    """The head alone, then all: two campaigns with so many labels, `pretrained` the first stage of both."""
-    decay = log_uniform(1e-3, 10.0)
-    rates = SearchSpace(learning_rate=log_uniform(3e-3, 3e-1), weight_decay=decay)
-    head = Campaign(
-        HeadOnly(labels),
-        name=f"{name}-head",
-        start_from=best_of(pretrained, parameters="encoder.*"),
-        rounds=[
-            Round("Which rate for the head?", trials=16, max_train_steps=200, space=rates),
-            Round("The head", promote=2),
-            Round("The same on an encoder that learnt nothing", trials=16, space=rates, start="scratch"),
-        ],
-    )
-    whole = Campaign(
-        FewLabels(labels),
-        name=name,
-        start_from=best_of(head),
-        rounds=[
-            Round("Which rate for all, and how much weight decay?", trials=16, max_train_steps=200, space=SearchSpace(
-                learning_rate=log_uniform(1e-5, 1e-2), weight_decay=decay,
-            )),
-            Round("The final model", promote=2),
-            Round("From scratch, equal total steps", trials=16, start="scratch", total="equal", space=SearchSpace(
-                learning_rate=log_uniform(3e-5, 3e-2), weight_decay=decay,
-            )),
-        ],
-    )  # fmt: skip
-    return head, whole
-
+DECAY = log_uniform(1e-3, 10.0)
+HEAD_SPACE = SearchSpace(learning_rate=log_uniform(3e-3, 3e-1), weight_decay=DECAY)
+HEAD_ROUNDS = [
+    Round("Which rate for the head?", trials=16, max_train_steps=200, space=HEAD_SPACE),
+    Round("The head", promote=2),
+    Round("The same on an encoder that learnt nothing", trials=16, space=HEAD_SPACE, start="scratch"),
+]
+ALL_SPACE = SearchSpace(learning_rate=log_uniform(1e-5, 1e-2), weight_decay=DECAY)
+SCRATCH_SPACE = SearchSpace(learning_rate=log_uniform(3e-5, 3e-2), weight_decay=DECAY)
+ROUNDS = [
+    Round("Which rate for all, and how much weight decay?", trials=16, max_train_steps=200, space=ALL_SPACE),
+    Round("The final model", promote=2),
+    Round("From scratch, equal total steps", trials=16, space=SCRATCH_SPACE, start="scratch", total="equal"),
+]
 
 pretraining = Campaign(
     Denoising(),
@@ -145,4 +129,7 @@ pretraining = Campaign(
         Round("The pretrained encoder", promote=2, transfer="rescale"),
     ],
 )
-head, campaign = stages(30, pretraining, "digits-30-labels")
+head = Campaign(
+    HeadOnly(), name="digits-head", start_from=best_of(pretraining, parameters="encoder.*"), rounds=HEAD_ROUNDS
+)
+campaign = Campaign(FewLabels(), name="digits-few-labels", start_from=best_of(head), rounds=ROUNDS)

@@ -17,7 +17,6 @@ from tuner import (
     Splits,
     best_of,
     choice,
-    constant_then_decay,
     log_uniform,
     with_lora,
 )
@@ -50,37 +49,37 @@ class AdaptedTopics(Topics):
         return with_lora(super().model(point), "body.*", rank=point["rank"], alpha=point["alpha"])
 
 
-def campaign_of(workload, rounds, **words):
-    return Campaign(
-        workload, rounds=rounds, schedule=constant_then_decay(0.2), warmup_steps=20, evaluations=20, **words
-    )
-
-
 PRETRAINING = SearchSpace(learning_rate=log_uniform(1e-3, 3e-2), weight_decay=log_uniform(1e-3, 1.0))
 TUNING = SearchSpace(learning_rate=log_uniform(3e-4, 3e-2), weight_decay=log_uniform(1e-3, 1.0))
 ADAPTERS = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1), rank=choice(2, 6, 18), alpha=8.0)
 
-pretraining = campaign_of(
+pretraining = Campaign(
     StandardLibrary(),
+    warmup_steps=20,
+    evaluations=20,
     name="stdlib-pretrained",
-    production_steps=2000,
+    production_steps=1500,
     rounds=[
         Round("Which rate for pretraining?", trials=10, space=PRETRAINING),
         Round("The pretrained model", promote=1, transfer="rescale"),
     ],
 )
-adapters = campaign_of(
+adapters = Campaign(
     AdaptedTopics(),
+    warmup_steps=20,
+    evaluations=20,
     name="topics-adapters",
     start_from=best_of(pretraining, fresh="*.lora_*"),
     production_steps=400,
     rounds=[
-        Round("Which rank?", trials=12, scientific=("rank",), space=ADAPTERS, max_train_steps=200),
+        Round("Which rank?", trials=9, scientific=("rank",), space=ADAPTERS, max_train_steps=200),
         Round("The adapters", promote=3, transfer="rescale"),
     ],
 )
-campaign = campaign_of(
+campaign = Campaign(
     Topics(),
+    warmup_steps=20,
+    evaluations=20,
     name="topics",
     start_from=best_of(pretraining),
     production_steps=400,
