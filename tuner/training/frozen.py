@@ -48,7 +48,7 @@ class FrozenParts:
     """What of a trial is frozen, as digests of what it began with, and the base file that has it.
 
     `begun`: the frozen parameters by name before the first step. Nothing is left out where they are few bytes.
-    Checkpoints may be written by a thread beside the training.
+    Checkpoints may be written by a thread while the trial trains.
     """
 
     def __init__(self, folder: CheckpointFolder, number: int, begun: Tensors) -> None:
