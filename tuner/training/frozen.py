@@ -144,7 +144,8 @@ class FrozenParts:
         else:
             if seen:
                 logger.warning("%s is damaged, and is written again", path)
-            file = self.folder.write_base(path.name, weights_as_file(tensors), self.number)
+            own = {name: tensor.clone() for name, tensor in tensors.items()}  # tied ones share memory
+            file = self.folder.write_base(path.name, weights_as_file(own), self.number)
         return _Written(file, frozenset(tensors), path, _seen(path))
 
 
