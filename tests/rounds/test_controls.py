@@ -1,12 +1,14 @@
 """Controls of a stage: how long they train, what passes over them, and the contest of both starts (C5)."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from support import planted as planted_module
 from support.planted import EQUAL_OWN, EQUAL_TOTAL, INHERITED, SEARCH, planted, stage_session
 
 import tuner
-from tuner import Round
+from tuner import Round, SearchSpace, log_uniform
 from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.analysis.round_frames import main_rounds, rounds_frames, rounds_started
@@ -153,14 +155,15 @@ def test_a_contest_trains_each_side_with_its_own_start_and_its_own_steps(tmp_pat
 
 
 def test_a_contest_of_equal_starts_shows_no_gain(tmp_path):
-    """The weights of the file are carried into nothing that matters: both sides train alike, with other seeds."""
-    with stage_session(planted(tmp_path, SEARCH, EQUAL_OWN), tmp_path) as session:
+    """Nothing is carried: both sides train one configuration alike, with other seeds."""
+    with stage_session(planted(tmp_path, SEARCH, EQUAL_OWN, seed=1), tmp_path) as session:
         session.loaded.inherited = None  # both from scratch
         launched(session, 1, 2)
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in ("1/0", "2/0"))
-        rows = [replace(side.record, point=sides[0].record.point) for side in sides]
-        same = tuple(replace(side, record=record) for side, record in zip(sides, rows, strict=True))
-        run_contest(session, contest(session, *same, 4))
+        made = contest(session, *sides, 6)
+        point = sides[0].record.point
+        same = replace(made.parts[1], trials=tuple(replace(one, point=point) for one in made.parts[1].trials))
+        run_contest(session, replace(made, other=same))
         (finding,) = control_findings(session.ledger, "line", 2)
         assert (finding.verdict, finding.strength) == ("no_gain", "moderate")
 
@@ -215,8 +218,8 @@ def test_steps_that_are_equal_in_no_way_make_a_weak_answer(tmp_path):
 
 def test_a_control_is_widened_like_a_round_and_stops_nobody(tmp_path):
     """Its best trials press against the highest rate; there is no decision, and more trials lie beyond."""
-    search = replace(SEARCH, trials=12)
-    control = replace(EQUAL_TOTAL, trials=12)
+    slow = SearchSpace(learning_rate=log_uniform(3e-3, 3e-2))
+    search, control = replace(SEARCH, trials=12, space=slow), replace(EQUAL_TOTAL, trials=12, space=slow)
     campaign = planted(tmp_path, search, control, FINAL, kind="bad")
     told = []
     with stage_session(campaign, tmp_path) as session:
@@ -233,11 +236,8 @@ def test_workers_train_a_control_from_scratch(tmp_path):
     """In worker processes, which load the study file, the bits are those of this process."""
     file = tmp_path / "line.py"
     planted(tmp_path)
-    file.write_text(
-        "from support.planted import *\n"
-        "from pathlib import Path\n"
-        f"campaign = planted(Path({str(tmp_path)!r}), name=None)\n"
-    )
+    text = Path(planted_module.__file__).read_text()
+    file.write_text(f"{text}\ncampaign = planted(Path({str(tmp_path)!r}), name=None)\n")
     found = []
     for folder, workers in (("one", 1), ("two", 2)):
         (tmp_path / folder).mkdir()

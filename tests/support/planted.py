@@ -4,6 +4,7 @@
 """
 
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -60,7 +61,7 @@ def planted(folder, *rounds, kind="good", name="line", **more):
     )  # fmt: skip
 
 
-def options_in(folder):
+def options_in(folder: Path):
     return SessionOptions(storage=str(folder / "runs.sqlite"), checkpoints=folder / "checkpoints")
 
 
