@@ -6,9 +6,10 @@ from rich.table import Table
 
 from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
-from tuner.cli.run import print_prices
 from tuner.cli.sessions import open_session
+from tuner.cli.stages import print_chain_prices, print_stage_prices
 from tuner.cli.training_options import PlanOptions, TrainingOptions
+from tuner.design.study_file import declared_stages
 from tuner.errors import DeclarationError
 from tuner.records import Price
 from tuner.rounds.budgets import likely_budget
@@ -28,9 +29,14 @@ from tuner.rounds.round_lengths import (
 
 
 def plan(options: PlanOptions) -> None:
-    """Show the rounds of a campaign."""
+    """Show the rounds of a campaign, or of all stages of a file; a total of steps is that of one campaign."""
     on = TrainingOptions(study=options.study, storage=options.storage, device=options.device, threads=options.threads)
-    with open_session(on, dry_run=True) as session:
+    stages = declared_stages(str(options.study)) if options.total_steps is None and options.rounds is None else []
+    if len(stages) > 1:
+        print_chain_prices(stages, on)
+        next_step(command("run", str(options.study)))
+        return
+    with open_session(on, dry_run=True, stage=next(iter(stages), None)) as session:
         print_rounds(session, options.total_steps, options.rounds)
 
 
@@ -40,7 +46,7 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
         raise DeclarationError("--rounds plans rounds for a total of steps; give --total-steps with it")
     if known_regime(session) != "compute_bound":
         if total_steps is None:
-            print_prices(session)
+            print_stage_prices(session)
         else:
             _print_one_length(session, total_steps, count)
         return
@@ -57,7 +63,7 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
         say(f"note: {note}")
     if total_steps is not None:
         _say_declarations([declaration_words(one) for one in planned])
-    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
+    next_step(command("run", session.called, after=("--dry-run",)))
 
 
 def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
@@ -71,7 +77,7 @@ def _print_one_length(session: Session, total_steps: int, count: int | None) -> 
         "steps of the round before ask for it. The steps of a sweep are not included"
     )
     _say_declarations([declaration_words(one, length=False) for one in planned])
-    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
+    next_step(command("run", session.called, after=("--dry-run",)))
 
 
 def _say_declarations(rounds: Sequence[str]) -> None:

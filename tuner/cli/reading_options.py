@@ -8,6 +8,7 @@ import typer
 
 from tuner.cli.options import (
     Checkpoints,
+    ExportForm,
     Format,
     OutputFormat,
     RoundNumber,
@@ -21,12 +22,15 @@ from tuner.cli.options import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatusOptions:
-    """Show the studies in the storage: trials by state, steps done, budget, best value."""
+    """Show the studies in the storage: trials by state, steps done, budget, best value.
+
+    Of a file with several campaigns: all its stages, which starts from which, and the steps of each and of all.
+    """
 
     study: Annotated[
         str | None,
         typer.Argument(
-            help="A campaign or its study file. Default: all campaigns.",
+            help="A campaign, its study file, or FILE:NAME. Default: all campaigns.",
             show_default=False,
             autocompletion=values_of("studies"),
         ),
@@ -135,6 +139,15 @@ class BestOptions:
         typer.Option(
             metavar="FILE",
             help="Write the weights of the selected run's best step to this file (safetensors).",
+            show_default=False,
+        ),
+    ] = None
+    export_form: Annotated[
+        ExportForm | None,
+        typer.Option(
+            "--as",
+            help="With --export, of a model with adapters (with_lora): merged into its weights, under the names of the "
+            "base, or peft: a folder with the adapter in the format of peft.",
             show_default=False,
         ),
     ] = None

@@ -40,6 +40,7 @@ from tuner.cli.options import (
     WorkersPerGpu,
     values_of,
 )
+from tuner.design.stages import split_stage
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.machine import STALL_SECONDS
 from tuner.shown import shown
@@ -60,7 +61,7 @@ def early_fork_server(
     if not wanted or not system.FORKS_WHOLE or not on_cpu:
         yield None
         return
-    server = ForkServer(worker_environment(threads), str(study))
+    server = ForkServer(worker_environment(threads), str(split_stage(study)[0]))
     server.open()
     try:
         yield server
@@ -102,6 +103,7 @@ class TrainingOptions:
 class RunOptions(TrainingOptions):
     """Run the whole playbook: sweep, regime, round 1, its findings, round 2, report.
 
+    A file with several campaigns is trained stage by stage; FILE:NAME is that one, after what it starts from.
     Exit code 3: a question waits for an answer. Exit code 4: trials failed. If both hold it is 3, and the failed trials
     are listed above the question.
     """
@@ -116,7 +118,7 @@ class RunOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanOptions:
-    """Show the rounds of a campaign: trials, steps, cost, and how relevant their lengths are. Nothing is trained."""
+    """Show the rounds of a campaign, or of each stage of a file: trials, steps, cost. Nothing is trained."""
 
     study: StudyFile
     total_steps: Annotated[

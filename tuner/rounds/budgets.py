@@ -90,11 +90,11 @@ def _first_budget(session: Session) -> Budget:
             "round 1 has no step budget: run `tuner sweep` first, declare max_train_steps on the round, or give "
             "--max-train-steps"
         )
-    refuse_failed_rates(failed_rates(session.ledger, session.name, sweep.name), session.study_file or session.name)
+    refuse_failed_rates(failed_rates(session.ledger, session.name, sweep.name), session.called)
     outcome = sweep.outcome
     if not isinstance(outcome, Fitted):
         raise DeclarationError(
-            f"the sweep gave no number of steps: `tuner sweep {session.study_file or session.name}` prints the lines "
+            f"the sweep gave no number of steps: `tuner sweep {session.called}` prints the lines "
             "of the study file that help. Or declare production_steps for a compute-bound workload, or give "
             "max_train_steps"
         )

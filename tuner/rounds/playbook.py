@@ -227,7 +227,7 @@ class Playbook:
             f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
             tuple(open_ones),
             f"go on to round {later} with the best points found",
-            f"tuner run {word(self.session.study_file or self.session.name)} --expand {self._widenings(number) + 1}",
+            f"tuner run {word(self.session.called)} --expand {self._widenings(number) + 1}",
         )
         if self.yes:
             self.tell(f"taking the proposed action: {decision.proposal}")

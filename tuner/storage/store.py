@@ -1,7 +1,7 @@
 """The Ledger: one object for everything that is stored. Each method is one transaction."""
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -397,6 +397,17 @@ class Ledger:
 
         return self._database.write(forgotten)
 
+    @contextmanager
+    def claims_held_off(self) -> Iterator[None]:
+        """Meanwhile nobody claims a trial or commits one: what no trial that runs needs, none will need.
+
+        For a moment only: every other process waits. Rows of base files that no checkpoint needs are deleted.
+        """
+        with self._database.writing() as connection:
+            claims.hold_off_claims(connection)
+            recording.delete_unused_bases(connection)
+            yield
+
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""
         return self._database.read(lambda connection: reading.count_states(connection, study_id))
@@ -408,6 +419,10 @@ class Ledger:
     def checkpoint_files(self) -> list[CheckpointFile]:
         """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""
         return self._database.read(lambda connection: reading.checkpoint_files(connection))
+
+    def start_files(self, study_id: int) -> list[CheckpointFile]:
+        """The files of weights of an earlier stage that the trials of a study start from."""
+        return self._database.read(lambda connection: reading.start_files(connection, study_id))
 
     def unreadable_values(self, study_id: int) -> list[tuple[int, str, int]]:
         """(trial, metric, step) of measurements that were not written by us."""

@@ -210,8 +210,8 @@ def attempts(stages: Sequence[StudyMaterial]) -> dict[str, tuple[StudyMaterial, 
 def stages_table(stages: Sequence[StudyMaterial]) -> Table:
     """One row for each stage, in order."""
     epochs = any(stage.study.steps_per_epoch for stage in stages)
-    titles = ("stage", "study", "steps each", *["epochs"] * epochs, "trials", "trained steps", "ended")
-    columns = tuple(Column(title, numeric=title not in ("stage", "study", "ended")) for title in titles)
+    titles = ("part", "study", "steps each", *["epochs"] * epochs, "trials", "trained steps", "ended")
+    columns = tuple(Column(title, numeric=title not in ("part", "study", "ended")) for title in titles)
     return Table(columns, tuple(_stage_row(stage, epochs=epochs) for stage in stages))
 
 
