@@ -21,6 +21,7 @@ from tuner import (
     minimize,
     weights_from,
 )
+from tuner.design.study_file import declared_stage
 from tuner.rounds.opening import SessionOptions, opened_session
 
 TRUTH = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
@@ -68,5 +69,5 @@ def options_in(folder: Path):
 @contextmanager
 def stage_session(campaign, folder):
     """A session of a campaign, with what its trials start from."""
-    with opened_session(campaign.name, campaign, options_in(folder)) as session:
+    with opened_session(declared_stage(campaign), options_in(folder)) as session:
         yield session
