@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 STUDIES = ROOT / "studies"
 CHAINS = {
     "few_labels": {"digits-few-labels": ["digits-denoised", "digits-head", "digits-few-labels"]},
-    "few_labels_many": {"digits-900-labels": ["digits-head-900", "digits-900-labels"]},
+    "few_labels_many": {"digits-900-labels": ["digits-900-labels-head", "digits-900-labels"]},
     "stdlib_staged": {
         "topics": ["stdlib-pretrained", "topics"],
         "topics-adapters": ["stdlib-pretrained", "topics-adapters"],
