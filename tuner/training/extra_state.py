@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a value
 _ZIP = b"PK\x03\x04"  # how the bytes of torch.save begin
 SUFFIX = "_extra_state"  # of torch's own names in a state dict
 # What safetensors has names for in each of its versions; other tensors are kept as bytes.
@@ -105,7 +106,9 @@ def set_tensors(model: torch.nn.Module, saved: Mapping[str, torch.Tensor], devic
             value = value_of(tensor, device) if is_bytes(tensor) else tensor
             mine = own.get(name)
             if mine is not None and _form(mine) == _form(value):
-                mine.copy_(value)
+                # What is frozen may lie in one memory with that of the mates of a group: a write would end that.
+                if mine.requires_grad or not same_bits(mine, value.to(mine.device)):
+                    mine.copy_(value)
             else:
                 _replace(model, name, value.to(device, copy=True))
 
@@ -121,6 +124,26 @@ def _replace(model: torch.nn.Module, name: str, value: torch.Tensor) -> None:
     if key not in module._buffers:
         raise LookupError(f"the model has no buffer {name} of the form {tuple(value.shape)}, {value.dtype}")
     module._buffers[key] = value
+
+
+def address(tensor: torch.Tensor) -> int:
+    """Where a tensor's values lie. Unlike `data_ptr` this is no access that might write."""
+    return int(torch._C._data_address(tensor))  # type: ignore[attr-defined]
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have one form, strides included, and the same bits: 0.0 is not -0.0, NaNs may be equal."""
+    if any(each.layout is not torch.strided or each.is_quantized for each in (one, other)):
+        return False
+    if (one.shape, one.stride(), one.dtype, one.device) != (other.shape, other.stride(), other.dtype, other.device):
+        return False
+    return address(one) == address(other) or torch.equal(_words(one), _words(other))
+
+
+def _words(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach()
+    tensor = torch.view_as_real(tensor) if tensor.dtype.is_complex else tensor
+    return tensor.view(_WORDS[tensor.element_size()])
 
 
 def _form(tensor: torch.Tensor) -> object:
