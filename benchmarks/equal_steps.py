@@ -32,8 +32,9 @@ from reference_studies import digits, stdlib_lm
 
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened
-from tuner.design.campaign import Campaign, Round
+from tuner.design.campaign import Campaign
 from tuner.design.points import Point
+from tuner.design.round import Round
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial

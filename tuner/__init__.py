@@ -43,13 +43,15 @@ from tuner.budget.step_budget import epochs, examples
 from tuner.delegated.command import Command
 from tuner.delegated.hugging_face import TrainerWorkload
 from tuner.delegated.lightning import LightningWorkload
-from tuner.design.campaign import Campaign, Round, Sweep
+from tuner.design.campaign import Campaign, Sweep
 from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
 from tuner.design.own_loop import OwnLoop
 from tuner.design.parameter_groups import by_depth, matching, vectors
+from tuner.design.round import Round
 from tuner.design.space import SearchSpace, branches
+from tuner.design.stages import best_of, weights_from
 from tuner.design.workload import Workload
 from tuner.errors import Infeasible
 from tuner.registry import register
@@ -125,6 +127,7 @@ __all__ = [
     "Workload",
     "at_least",
     "at_most",
+    "best_of",
     "branches",
     "by_depth",
     "by_share",
@@ -152,4 +155,5 @@ __all__ = [
     "step_drops",
     "uniform",
     "vectors",
+    "weights_from",
 ]

@@ -8,10 +8,11 @@ import pytest
 from tuner.budget.by_share import by_share
 from tuner.budget.families import cosine
 from tuner.budget.step_budget import epochs, examples
-from tuner.design.campaign import Campaign, Round, Sweep
+from tuner.design.campaign import Campaign, Sweep
 from tuner.design.hyperparameters import choice, fixed, integers, log_uniform, uniform
 from tuner.design.objective import at_most, minimize
 from tuner.design.optimizers import OPTIMIZERS
+from tuner.design.round import Round
 from tuner.design.space import Branches, SearchSpace, branches
 from tuner.design.workload import Workload
 from tuner.errors import DeclarationError

@@ -57,8 +57,12 @@ def test_a_missing_file_is_named(tmp_path):
     ("text", "name", "message"),
     [
         ("learning_rate: 0.1", "study.yaml", r"study\.yaml is not a Python file; a study file ends in \.py"),
-        ("x = 1", "digits.py", r"digits\.py declares 0 campaigns and must declare exactly one: campaign = "),
-        (IMPORTS + WORKLOAD + "a = " + CAMPAIGN.format("") + "b = " + CAMPAIGN.format(""), "two.py", "declares 2 ca"),
+        ("x = 1", "digits.py", r"digits\.py declares 0 campaigns and must declare at least one: campaign = "),
+        (
+            IMPORTS + WORKLOAD + "a = " + CAMPAIGN.format(", name='x'") + "b = " + CAMPAIGN.format(", name='x'"),
+            "two.py",
+            "two campaigns called 'x'; each stage needs a name of its own",
+        ),
         ("1 / 0", "digits.py", r"digits\.py does not run: ZeroDivisionError: division by zero"),
         ("def f(:", "digits.py", r"digits\.py does not run: SyntaxError"),
         ("import nothing_like_it", "digits.py", r"does not run: ModuleNotFoundError: No module named"),

@@ -14,11 +14,11 @@ from tuner.analysis.questions.isolation import role_warnings
 from tuner.analysis.round_frames import round_frames, round_of, row_of_trial
 from tuner.budget.families import constant
 from tuner.budget.step_budget import StepBudget
-from tuner.design.campaign import Round
 from tuner.design.hyperparameters import choice, fixed, integers, log_uniform, uniform
 from tuner.design.objective import minimize
 from tuner.design.origin import promoted_from
 from tuner.design.quasi_random import quasi_random_points
+from tuner.design.round import Round
 from tuner.design.space import SearchSpace
 from tuner.design.study import Study
 from tuner.design.trial import Trial

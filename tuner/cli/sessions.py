@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tuner.cli.training_options import TrainingOptions
-from tuner.design.study_file import load_campaign
+from tuner.design.study_file import load_campaign, split_stage
 from tuner.errors import InputError
 from tuner.execution.machine import parsed_fuse
 from tuner.rounds.launch import Session
@@ -26,6 +26,7 @@ def open_session(where: TrainingOptions, *, dry_run: bool = False, create: bool 
     parsed_fuse(where.fuse)  # a wrong one is an error before anything else
     parsed_workers(where.workers)
     room = None if where.keep_checkpoints is None else parsed_bytes(where.keep_checkpoints)
+    file, _ = split_stage(where.study)
     name, campaign = load_campaign(where.study)
     workers = None if where.workers is None else parsed_workers(where.workers) or 0
     options = SessionOptions(
@@ -43,7 +44,7 @@ def open_session(where: TrainingOptions, *, dry_run: bool = False, create: bool 
         allow_inexact=where.allow_inexact,
         fork_server=where.fork_server,
     )
-    with opened_session(name, campaign, options, study_file=where.study, dry_run=dry_run, create=create) as session:
+    with opened_session(name, campaign, options, study_file=file, dry_run=dry_run, create=create) as session:
         yield session
 
 

@@ -7,14 +7,16 @@ from typing import Any, Literal, cast, get_args
 
 from tuner.budget.by_share import declared_schedule
 from tuner.budget.families import OWN, constant, constant_then_decay
-from tuner.budget.schedules import ScheduleFamily, Transfer
-from tuner.budget.step_budget import StepBudget, TrainingLength
+from tuner.budget.schedules import ScheduleFamily
+from tuner.budget.step_budget import StepBudget
 from tuner.design.hyperparameters import Choice, Range, Value, log_grid
 from tuner.design.names import Name
 from tuner.design.objective import HOW_TO_DECLARE_A_FIT
 from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.own_loop import OwnLoop
+from tuner.design.round import Round, checked_steps, is_open
 from tuner.design.space import SearchSpace
+from tuner.design.stages import StartFrom, check_start
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_names, check_workload_declared
@@ -65,90 +67,11 @@ class Sweep:
                 f"a sweep needs at least 3 positive learning rates in ascending order, got {list(grid)}"
             )
         check_count("seeds", self.seeds)
-        lengths = [_checked_steps(name, getattr(self, name)) for name in _LENGTHS_OF_A_SWEEP]
-        if not any(map(_is_open, lengths)) and self.start_steps > self.max_steps:
+        lengths = [checked_steps(name, getattr(self, name)) for name in _LENGTHS_OF_A_SWEEP]
+        if not any(map(is_open, lengths)) and self.start_steps > self.max_steps:
             raise DeclarationError(f"start_steps must lie in 1..max_steps, got {self.start_steps} and {self.max_steps}")
         if not (math.isfinite(self.margin) and self.margin >= 1):
             raise DeclarationError(f"margin must be a number of at least 1 (in doubt longer, A9), got {self.margin}")
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One goal, and the study that answers it.
-
-    goal: the question, in words (B9).
-    trials: how many points are searched. With promote=N they lie around the winner: values that transfer to longer
-        training are fixed, ranges that may transfer are narrowed, and the schedule is tuned again (A36).
-    space: what varies; None for a round that takes its points, or its space, from the round before.
-    promote: how many of the best points of the round before are trained in this one.
-    max_train_steps: the budget in steps; None: from the sweep, the round before, or the production length.
-    scientific: names of the hyperparameters that the goal is about; all others that vary are nuisances, tuned so that
-        the comparison is fair (B10). Empty: the goal is the best configuration.
-    fresh: how many promoted points, best first, are trained a second time with new seeds; None: two, the winner and a
-        rival (A32). The first training of a point continues from the shared steps before the decay, so it has the luck
-        of the seeds of the round before. In a round that is no longer than the one before, every training has new
-        seeds: promote=3, fresh=2 trains three points with one new seed each, and the best two with a second one.
-    transfer: how schedules are carried over from the round before: "hold_then_decay", "rescale" or "retune"; None: by
-        the rule of their family. A family without a rule raises an error (A40-A43).
-    rate_arms: multiples of the base rate at which the winner is trained, because the best rate falls with the length of
-        training (D20).
-    """
-
-    goal: str
-    trials: int | None = None
-    space: SearchSpace | None = None
-    promote: int | None = None
-    max_train_steps: int | None = None
-    scientific: tuple[str, ...] = ()
-    fresh: int | None = None
-    transfer: Transfer | None = None
-    rate_arms: tuple[float, ...] = (1.0,)
-
-    def __post_init__(self) -> None:
-        if not self.goal.strip():
-            raise DeclarationError("a round needs a goal in words (B9): the one question it answers")
-        if (self.space is None) == (self.promote is None):
-            raise DeclarationError(
-                f"round {self.goal!r} needs either a space (new points) or promote=N (the best points of the "
-                "round before), and not both"
-            )
-        for name in ("trials", "promote"):
-            if getattr(self, name) is not None:
-                check_count(f"{name} of round {self.goal!r}", getattr(self, name))
-        if self.max_train_steps is not None:
-            _checked_steps(f"max_train_steps of round {self.goal!r}", self.max_train_steps)
-        if self.space is not None:
-            self._check_space(self.space)
-        check_promoting(self)
-
-    @property
-    def num_fresh(self) -> int:
-        """How many promoted points are trained again with new seeds, where their first training has the old ones."""
-        promoted = self.promote or 0
-        return min(2, promoted) if self.fresh is None else self.fresh
-
-    def _check_space(self, space: SearchSpace) -> None:
-        if not isinstance(space, SearchSpace):
-            raise DeclarationError(f"the space of round {self.goal!r} must be a SearchSpace(...), got {space!r}")
-        if self.trials is None:
-            raise DeclarationError(f"round {self.goal!r} has a space but no number of trials; give trials=32, say")
-        if len(space) == 0:
-            raise DeclarationError(f"the space of round {self.goal!r} varies nothing; give at least one range")
-        self._check_roles(space)
-
-    def _check_roles(self, space: SearchSpace) -> None:
-        if isinstance(self.scientific, str):
-            raise DeclarationError(
-                f"scientific is a tuple of names, got {self.scientific!r}; write ({self.scientific!r},)"
-            )
-        object.__setattr__(self, "scientific", tuple(self.scientific))
-        known = [hyperparameter.name for hyperparameter in space]
-        unknown = [name for name in self.scientific if name not in known]
-        if unknown or len(set(self.scientific)) < len(self.scientific):
-            raise DeclarationError(
-                f"scientific names {', '.join(map(str, unknown)) or 'one twice'} in round {self.goal!r}, and each "
-                f"must be a hyperparameter that varies there, once: {', '.join(known)} (B10)"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +92,7 @@ class Campaign:
     regime: declared by the user; None: decided from the evidence (A1).
     evaluations: evaluations of each trial, at equal distances in steps (B40); below 20 verdicts are refused (D14).
     evaluate_every: the distance of evaluations in steps, in place of their number; a sweep has its own distances.
+    start_from: the weights that all trials start from, `best_of(...)` an earlier stage; None: the model's own.
     keep_best: checkpoints kept of each trial, besides the latest (B44).
     name: how the storage knows it; by default the study file's name.
 
@@ -189,6 +113,7 @@ class Campaign:
     name: str | None = None
     warmup: float | None = None
     evaluate_every: int | None = None
+    start_from: StartFrom | None = None
 
     def __post_init__(self) -> None:
         check_workload_declared(self.workload)
@@ -200,6 +125,7 @@ class Campaign:
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
         check_names(self.workload, sorted(self._names_in_spaces()))
+        check_start(self.start_from, self.rounds, self._names_in_spaces())
         if isinstance(self.workload, OwnLoop):
             self._check_words(self.workload)
         else:
@@ -214,18 +140,18 @@ class Campaign:
     def _check_counts(self) -> None:
         check_count("evaluations", self.evaluations)
         check_count("keep_best", self.keep_best)
-        _checked_steps("warmup_steps", self.warmup_steps, at_least=0)
+        checked_steps("warmup_steps", self.warmup_steps, at_least=0)
         self._check_warmup()
         check_count("seed", self.seed, at_least=0)
         if self.evaluate_every is not None:
-            _checked_steps("evaluate_every", self.evaluate_every)
+            checked_steps("evaluate_every", self.evaluate_every)
             if self.evaluations != EVALUATIONS:
                 raise DeclarationError(
                     f"evaluations = {self.evaluations} and evaluate_every = {self.evaluate_every} both say how often a "
                     "trial is evaluated; give one of them"
                 )
         if self.production_steps is not None:
-            _checked_steps("production_steps", self.production_steps)
+            checked_steps("production_steps", self.production_steps)
             self._check_production(self.production_steps)
 
     def _check_warmup(self) -> None:
@@ -255,7 +181,7 @@ class Campaign:
 
     def _check_production(self, production_steps: int) -> None:
         for number, one in enumerate(self.rounds, 1):
-            if one.max_train_steps is None or _is_open(one.max_train_steps) or _is_open(production_steps):
+            if one.max_train_steps is None or is_open(one.max_train_steps) or is_open(production_steps):
                 continue
             if one.max_train_steps > production_steps:
                 raise DeclarationError(
@@ -346,7 +272,7 @@ class Campaign:
         """Where lengths are written in epochs or examples."""
         for holder in (self, self.sweep, *self.rounds):
             for name in _LENGTHS_OF_A_CAMPAIGN + _LENGTHS_OF_A_SWEEP + _LENGTHS_OF_A_ROUND:
-                if _is_open(getattr(holder, name, None)):
+                if is_open(getattr(holder, name, None)):
                     yield f"{name} = {getattr(holder, name)}"
 
     def in_steps(self, num_examples: int | None) -> "Campaign":
@@ -368,7 +294,7 @@ class Campaign:
 
         def resolved(holder: Any, names: tuple[str, ...]) -> Any:
             lengths = {name: getattr(holder, name) for name in names}
-            steps = {name: one.steps(num_examples, batch_size) for name, one in lengths.items() if _is_open(one)}
+            steps = {name: one.steps(num_examples, batch_size) for name, one in lengths.items() if is_open(one)}
             return replace(holder, **steps) if steps else holder
 
         sweep = None if self.sweep is None else resolved(self.sweep, _LENGTHS_OF_A_SWEEP)
@@ -436,54 +362,3 @@ def _check_clip_norm(space: SearchSpace) -> None:
                 f"{name} is the largest norm of a gradient, a number above 0, got {value!r}; "
                 "leave it out, or write None among its choices, where nothing is to be clipped"
             )
-
-
-def check_promoting(declared: Round) -> None:
-    """Raise DeclarationError for arguments that need promote=N where it is missing, and for values out of range."""
-    where = f"round {declared.goal!r}"
-    if declared.promote is None:
-        given = [name for name, value in (("fresh", declared.fresh), ("transfer", declared.transfer)) if value]
-        given += ["rate_arms"] if tuple(declared.rate_arms) != (1.0,) else []
-        if given:
-            raise DeclarationError(
-                f"{where} has {' and '.join(given)}, which say how points of the round before are carried over, but "
-                "it promotes none; give promote=N, or leave them out"
-            )
-        return
-    if declared.fresh is not None:
-        check_count(f"fresh of {where}", declared.fresh, at_least=0)
-        if declared.fresh > declared.promote:
-            raise DeclarationError(
-                f"{where} wants {declared.fresh} promoted points with fresh seeds and promotes {declared.promote}; "
-                "give fresh of at most promote"
-            )
-    if declared.transfer is not None and declared.transfer not in get_args(Transfer):
-        raise DeclarationError(f"transfer is one of {', '.join(get_args(Transfer))}, got {declared.transfer!r}")
-    _check_arms(where, declared.rate_arms)
-
-
-def _check_arms(where: str, arms: object) -> None:
-    usable = isinstance(arms, tuple | list) and all(isinstance(arm, int | float) for arm in arms)
-    values = [float(arm) for arm in arms] if usable else []  # type: ignore[attr-defined]
-    if (
-        not usable
-        or 1.0 not in values
-        or len(set(values)) < len(values)
-        or not all(0 < arm < math.inf for arm in values)
-    ):
-        raise DeclarationError(
-            f"rate_arms of {where} are different positive multiples of the base rate, 1 among them, like (1.0, 0.5); "
-            f"got {arms!r} (D20)"
-        )
-
-
-def _is_open(steps: object) -> bool:
-    """Whether a number of steps is still one of epochs or examples."""
-    return isinstance(steps, TrainingLength)
-
-
-def _checked_steps(name: str, steps: object, at_least: int = 1) -> object:
-    """`steps`, a whole number or a length in epochs or examples. Raises DeclarationError."""
-    if not _is_open(steps):
-        check_count(name, steps, at_least)
-    return steps

@@ -32,6 +32,7 @@ class Study:
     num_examples: of the training split, to show epochs; None where it is not known: a stream, or an older version.
     source: where the trials were run, "" for trials of this program. What is unknown of an imported study is None, or
         0 for `batch_size`.
+    start: "scratch" of a control of a stage: its trials start from the model's own initialization; "" as the campaign.
     sampler, batch: what proposes the points of an exploitation, and how many at a time; both are empty where points
         are quasi-random or chosen.
     """
@@ -59,6 +60,7 @@ class Study:
     sampler: str = ""
     batch: int = 0
     num_examples: int | None = None
+    start: str = ""
 
     @property
     def steps_per_epoch(self) -> int | None:

@@ -1,11 +1,17 @@
-"""Study files: Python, one campaign each, because a torch model is Python."""
+"""Study files: Python, because a torch model is Python. A file declares a campaign, or the stages of a training."""
 
+import difflib
 import importlib.util
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from tuner.design.campaign import Campaign
+from tuner.design.stages import Stage, chain_to, staged, with_sources
 from tuner.errors import DeclarationError, InputError, TunerError
+from tuner.shown import quoted
 from tuner.sources.places import kind_of
 from tuner.sources.running import Seen, loaded
 
@@ -26,19 +32,89 @@ def declared_campaign(study: Declared) -> tuple[str, Campaign, Path | None]:
 
     Raises InputError for an object without a name, DeclarationError as `load_campaign` does.
     """
+    stages, file = declared_stages(study)
+    return stages[-1].name, stages[-1].campaign, file
+
+
+def declared_stages(study: Declared) -> tuple[list[Stage], Path | None]:
+    """The stages that lead to a campaign, itself last, and their study file; all of a file where none is named.
+
+    Raises InputError for an object without a name, DeclarationError as `load_campaign` does.
+    """
     if not isinstance(study, Campaign):
-        file = Path(study)
-        return *load_campaign(file), file
+        file, name = split_stage(study)
+        stages = load_stages(file)
+        return chain_to(stages, chosen_stage(stages, name, file).name) if name else stages, file
     if not study.name:
         raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
-    return study.name, study, None
+    return chain_to(staged(with_sources(study)), study.name), None
 
 
-def load_campaign(path: Path) -> tuple[str, Campaign]:
-    """Run a study file and return its campaign with its name (the file's, unless the campaign says otherwise).
+def split_stage(given: str | Path) -> tuple[Path, str]:
+    """The study file and the name of a campaign in it: "studies/digits.py:pretraining"; "" where none is named."""
+    head, colon, name = str(given).rpartition(":")
+    return (Path(head), name) if colon and head.endswith(".py") else (Path(given), "")
 
-    Raises DeclarationError for a missing file, one that does not run, and one without exactly one campaign.
+
+def load_campaign(given: str | Path) -> tuple[str, Campaign]:
+    """Run a study file and return its campaign with its name: the last stage, or the one that FILE:NAME names.
+
+    Raises DeclarationError for a missing file, one that does not run, and one without such a campaign.
     """
+    path, name = split_stage(given)
+    stage = chosen_stage(load_stages(path), name, path)
+    return stage.name, stage.campaign
+
+
+def chosen_stage(stages: Sequence[Stage], name: str, path: Path) -> Stage:
+    """The stage with a name, that of the campaign or of its variable; the last one without a name.
+
+    Raises DeclarationError.
+    """
+    if not name:
+        return stages[-1]
+    found = [one for one in stages if one.name == name] or [one for one in stages if one.variable == name]
+    if not found:
+        names = [one.name for one in stages]
+        near = difflib.get_close_matches(name, [*names, *(one.variable for one in stages)], n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise DeclarationError(f"{path} declares no campaign {quoted(name)}; it has {', '.join(names)}{meant}")
+    return found[0]
+
+
+def load_stages(path: Path) -> list[Stage]:
+    """Run a study file and return its campaigns, each after the one that it starts from.
+
+    A campaign is called as it says. One that does not say is called like the file where it is the only one, or its
+    variable is `campaign`; else like the file and its variable. Raises DeclarationError as `load_campaign` does.
+    """
+    module = _run(path)
+    variables: dict[int, str] = {}
+    for variable, value in vars(module).items():
+        if isinstance(value, Campaign):
+            variables.setdefault(id(value), variable)
+    if not variables:
+        raise DeclarationError(f"{path} declares 0 campaigns and must declare at least one: campaign = Campaign(...)")
+    found: dict[str, Campaign] = {}
+    for variable in variables.values():
+        campaign = getattr(module, variable)
+        name = campaign.name or _name_of(path, variable, len(variables))
+        if name in found:
+            raise DeclarationError(
+                f"{path} declares two campaigns called {quoted(name)}; each stage needs a name of its own: "
+                "Campaign(..., name='...')"
+            )
+        found[name] = campaign
+    named = dict(zip(found, variables.values(), strict=True))
+    return [replace(stage, variable=named[stage.name]) for stage in staged(found)]
+
+
+def _name_of(path: Path, variable: str, count: int) -> str:
+    return path.stem if count == 1 or variable == "campaign" else f"{path.stem}-{variable}"
+
+
+def _run(path: Path) -> ModuleType:
+    """The module of a study file, which was run."""
     if not path.is_file():
         raise DeclarationError(f"there is no study file {path}; a study file is Python and declares a Campaign")
     module_name = f"tuner_study_{path.stem}"
@@ -61,13 +137,7 @@ def load_campaign(path: Path) -> tuple[str, Campaign]:
         ) from error
     finally:
         _brought[folder] = [name for name in sys.modules.keys() - before if _is_own(name)]
-    campaigns = {id(value): value for value in vars(module).values() if isinstance(value, Campaign)}
-    if len(campaigns) != 1:
-        raise DeclarationError(
-            f"{path} declares {len(campaigns)} campaigns and must declare exactly one: campaign = Campaign(...)"
-        )
-    campaign = next(iter(campaigns.values()))
-    return campaign.name or path.stem, campaign
+    return module
 
 
 def seen_while_loaded(path: Path) -> Seen:

@@ -15,6 +15,7 @@ from tuner.delegated.looks import look_for_identity
 from tuner.delegated.setup import LoopSetup
 from tuner.design.identity import Identity, InitialWeights, changed_losses, changed_weights, changes, identity_from
 from tuner.design.own_loop import OwnLoop
+from tuner.design.stages import START_FROM
 from tuner.design.study import Study, records_of_others
 from tuner.design.study_file import seen_while_loaded
 from tuner.design.workload import Trainable, Workload, own_kinds
@@ -28,6 +29,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.arguments import arguments_of
 from tuner.training.data_digests import check_repeatable_data, data_digests
 from tuner.training.first_look import check_repeatable_weights, first_look, points_of_architectures
+from tuner.training.inherited import Inherited
 from tuner.training.setup import Data, StudySetup, TrainingSetup
 from tuner.training.workload_digests import plain_settings, weaker_fingerprint
 
@@ -95,9 +97,9 @@ class Identifier:
         """Installed distributions that the user's code imports, with their versions."""
         return self._reached.packages
 
-    def fingerprint(self, study: str) -> str:
-        """The digest of the workload as a study uses it, with the code that ran only for its models."""
-        return self._with(self._of_studies.get(study, []), ()).fingerprint
+    def fingerprint(self, study: str, inherited: Inherited | None = None) -> str:
+        """The digest of the workload as a study uses it, with the code that ran only for its models, and its start."""
+        return self._with(self._of_studies.get(study, []), (), inherited).fingerprint
 
     def weaker_fingerprint(self) -> str:
         """The fingerprint as tuner 0.1 made it."""
@@ -112,7 +114,7 @@ class Identifier:
             self._refuse_other_files()
         what = "the loop" if isinstance(self.workload, OwnLoop) else counted(len(weights), "model")
         _tell_cost(f"a first look at {what} of {setup.study.name}", time.perf_counter() - started)
-        return self._with(more, weights)
+        return self._with(more, weights, setup.inherited)
 
     def _looked(
         self, setup: StudySetup, points: Sequence[Mapping[str, Any]] | None
@@ -173,10 +175,11 @@ class Identifier:
             if known.get(label) != definitions
         ]
 
-    def _with(self, more: Sequence[MoreCode], weights: Any) -> Identity:
+    def _with(self, more: Sequence[MoreCode], weights: Any, inherited: Inherited | None) -> Identity:
         whole = self.whole
         code = {**whole.code, **{one.label: one.definitions for one in more}}
-        return Identity(code, whole.arguments, whole.data, whole.packages, tuple(weights))
+        arguments = dict(whole.arguments) | ({} if inherited is None else {START_FROM: inherited.identity})
+        return Identity(code, arguments, whole.data, whole.packages, tuple(weights))
 
     def _refuse_other_files(self) -> None:
         """Raise StudyChanged for a file that was saved while this process loaded the study: what ran is not known.

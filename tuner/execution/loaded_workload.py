@@ -27,6 +27,7 @@ from tuner.records import MeasuredPromises, Promises
 from tuner.storage.store import Ledger
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine, EngineMaker
+from tuner.training.inherited import Inherited
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.setup import Data, StudySetup, TrainingSetup
@@ -45,6 +46,8 @@ class LoadedWorkload:
 
     engine: how its trials are trained, by whichever backend and in whichever process; by default in torch, or by the
     loop of a workload that has its own. looks: what first looks at such a loop have shown.
+    campaign: which one of the study file, "" for its last. inherited: the weights of an earlier stage that its models
+    start from.
     inspected: what was inspected in this process and is not inspected again (see `training.engine.Asked`).
     """
 
@@ -52,6 +55,8 @@ class LoadedWorkload:
         self, workload: Trainable, machine: Machine, study_file: Path | None = None, engine: EngineMaker | None = None
     ) -> None:
         self.workload = workload
+        self.campaign = ""
+        self.inherited: Inherited | None = None
         self.engine = engine or engine_of(workload)
         self.machine = machine
         self.study_file = study_file
@@ -125,7 +130,13 @@ class LoadedWorkload:
 
     def fingerprint(self, study: Study | None = None) -> str:
         """The digest of code, arguments and data: as far as all studies share them, or as one study uses them."""
-        return self.identity.fingerprint if study is None else self.identifier.fingerprint(study.name)
+        if study is None:
+            return self.identity.fingerprint
+        return self.identifier.fingerprint(study.name, self.inherited_by(study))
+
+    def inherited_by(self, study: Study) -> Inherited | None:
+        """The weights that the models of a study start from; None where they start from their own."""
+        return None if study.start else self.inherited
 
     def weaker_fingerprint(self) -> str:
         """The fingerprint that tuner 0.1 would give the workload: for the studies that it started."""
@@ -171,6 +182,7 @@ class LoadedWorkload:
             "fingerprint": fingerprint,
             "packages": self.identifier.packages,
             "trainers": self.machine.worker_count or 1,
+            "inherited": self.inherited_by(study),
         }
         if isinstance(self.workload, OwnLoop):
             machine = self.machine

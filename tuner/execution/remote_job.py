@@ -21,40 +21,58 @@ from tuner.execution.machine import Machine, machine_from
 from tuner.records.promises import measured_from
 from tuner.storage.store import Ledger
 from tuner.training.engine import EngineMaker
+from tuner.training.inherited import inherited_from
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a process loads. The URL may hold a password, so a setup is never put on a command line.
 
-    engine: how trials are trained, as "module:attribute"; the module may be the study file or lie beside it.
+    campaign: which one of the study file. engine: how trials are trained, as "module:attribute"; the module may be the
+    study file or lie beside it. inherited: the weights of an earlier stage that models start from.
     """
 
     study_file: Path
     url: str
     machine: Machine
     engine: str
+    campaign: str = ""
+    inherited: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         machine = self.machine.as_json()
-        return {"study_file": str(self.study_file), "url": self.url, "machine": machine, "engine": self.engine}
+        return {
+            "study_file": str(self.study_file),
+            "url": self.url,
+            "machine": machine,
+            "engine": self.engine,
+            "campaign": self.campaign,
+            "inherited": self.inherited,
+        }
 
     def load(self) -> LoadedWorkload:
         """The workload of the study file, on the machine, with its engine. Raises InputError where there is none."""
-        _, campaign = load_campaign(self.study_file)
-        return LoadedWorkload(campaign.workload, self.machine, self.study_file, engine_named(self.engine))
+        named = f"{self.study_file}:{self.campaign}" if self.campaign else self.study_file
+        _, campaign = load_campaign(named)
+        inherited = None if self.inherited is None else inherited_from(self.inherited)
+        loaded = LoadedWorkload(campaign.workload, self.machine, self.study_file, engine_named(self.engine))
+        loaded.campaign, loaded.inherited = self.campaign, inherited
+        return loaded
 
 
 def setup_of(loaded: LoadedWorkload, url: str, machine: Machine) -> Setup:
     """What another process loads to have this workload. Raises InputError where it could not find all of it."""
     if loaded.study_file is None:
         raise InputError("other processes load a workload from its study file, and this one has none")
-    return Setup(loaded.study_file.resolve(), url, machine, name_of_engine(loaded.engine))
+    inherited = None if loaded.inherited is None else loaded.inherited.to_data()
+    engine = name_of_engine(loaded.engine)
+    return Setup(loaded.study_file.resolve(), url, machine, engine, loaded.campaign, inherited)
 
 
 def setup_from(data: Mapping[str, Any]) -> Setup:
     """The value that `Setup.as_json` wrote."""
-    return Setup(Path(data["study_file"]), data["url"], machine_from(data["machine"]), data["engine"])
+    machine = machine_from(data["machine"])
+    return Setup(Path(data["study_file"]), data["url"], machine, data["engine"], data["campaign"], data["inherited"])
 
 
 def name_of_engine(engine: EngineMaker) -> str:

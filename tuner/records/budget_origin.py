@@ -7,7 +7,7 @@ from typing import Literal
 
 Decider = Literal[
     "declared", "command_line", "sweep", "production", "too_long", "too_short", "best_steps", "study", "curve",
-    "started", "assumed", "elsewhere", "words", "unknown",
+    "started", "assumed", "control", "equal_total", "elsewhere", "words", "unknown",
 ]  # fmt: skip
 
 _SENTENCES: Mapping[Decider, str] = MappingProxyType(
@@ -23,6 +23,8 @@ _SENTENCES: Mapping[Decider, str] = MappingProxyType(
         "curve": "a length of the curve",
         "started": "as it was started",
         "assumed": "assumed until the sweep has found the steps to fit",
+        "control": "as {study}, with which it is compared at equal steps of its own (C5)",
+        "equal_total": "as {study} in all: the steps that it trains and the {steps:,} that it inherits (C5)",
         "elsewhere": "of the trials as they were trained elsewhere: {words}",
         "words": "{words}",
         "unknown": "not recorded when the study was started",
@@ -35,9 +37,10 @@ class BudgetOrigin:
     """Why a study has its step budget: who decided (`by`), and the values that the decision rests on.
 
     by: "sweep" (`factor` times the `steps` to fit), "production" (the share `factor` of `steps`), "too_long",
-    "too_short" and "best_steps" (`verdict` on the best steps of `study`), "study" (the budget of `study`), "elsewhere"
-    (`words`: where the trials were trained), "words" (`words`: the sentence that an older version stored), or a
-    decider that needs no value.
+    "too_short" and "best_steps" (`verdict` on the best steps of `study`), "study" (the budget of `study`), "control"
+    (the steps of `study`), "equal_total" (those and the `steps` that its trials inherit), "elsewhere" (`words`: where
+    the trials were trained), "words" (`words`: the sentence that an older version stored), or a decider that needs no
+    value.
     """
 
     by: Decider

@@ -232,6 +232,61 @@ class LoopPromises(Conclusion):
 
 
 @dataclass(frozen=True, slots=True)
+class Selected:
+    """A checkpoint of an earlier stage, or a file of weights, from which trials start.
+
+    digest: the sha256 of its weights as a file. file: our own copy, relative to the checkpoint folder; "" before it is
+    made. campaign, study, trial, step: which checkpoint; empty of a file, whose path is `path`. steps: updates behind
+    the weights, those of earlier stages included. value: by the metric of its own stage. adopted: because it was.
+    """
+
+    digest: str
+    file: str = ""
+    campaign: str = ""
+    study: str = ""
+    trial: int = 0
+    step: int = 0
+    steps: int = 0
+    value: float | None = None
+    adopted: bool = False
+    path: str = ""
+
+    @property
+    def words(self) -> str:
+        """Which checkpoint it is, for a person."""
+        if self.path:
+            return f"{self.path} (sha256 {self.digest[:12]})"
+        return f"trial {self.trial} of {self.campaign} {self.study} at step {self.step:,}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageStart(Conclusion):
+    """The weights from which the trials of a study start (`Campaign(start_from=...)`), the best candidate first.
+
+    parameters, fresh, renamed: as they are declared.
+    """
+
+    KIND: ClassVar[str] = "start"
+    candidates: tuple[Selected, ...]
+    parameters: str = "*"
+    fresh: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """All of it that decides the bits of a trial, as text."""
+        digests = " ".join(one.digest[:16] for one in self.candidates)
+        renamed = "".join(f", {here} from {there}" for here, there in sorted(self.renamed.items()))
+        fresh = f" but {self.fresh}" if self.fresh else ""
+        return f"{self.parameters}{fresh} of {digests}{renamed}"
+
+    @property
+    def inherited_steps(self) -> int:
+        """Updates behind the weights of the best candidate."""
+        return self.candidates[0].steps
+
+
+@dataclass(frozen=True, slots=True)
 class SecondTry(Conclusion):
     """The FAILED trials of a study that were trained once more."""
 
@@ -243,6 +298,6 @@ CONCLUSIONS: Mapping[str, type[Conclusion]] = {
     one.KIND: one
     for one in (
         RegimeVerdict, StudyProfile, FusionChoices, BudgetRecord, SweepConclusion, FinalScore, Retention, Adoption,
-        CurveStudies, FiniteValidation, LoopPromises, SecondTry,
+        CurveStudies, FiniteValidation, LoopPromises, SecondTry, StageStart,
     )
 }  # fmt: skip

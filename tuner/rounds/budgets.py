@@ -33,9 +33,22 @@ def budget_of_round(session: Session, number: int, regime: str) -> Budget:
     started = started_study(session, round_name(number))
     if started is not None:
         return Budget(started.study.budget.max_train_steps, AS_STARTED)
+    if declared.start is not None:
+        return _budget_of_control(session, number, equal_total=declared.total is not None)
     if regime == "compute_bound":
         return _compute_bound_budget(session, number)
     return _first_budget(session) if number == 1 else _refined_budget(session, number)
+
+
+def _budget_of_control(session: Session, number: int, *, equal_total: bool) -> Budget:
+    """As long as the last round before it that starts from the weights, with what that inherits or without (C5)."""
+    before = next(n for n in range(number - 1, 0, -1) if session.campaign.round(n).start is None)
+    steps = required_round(session, before).study.budget.max_train_steps
+    name, inherited = round_name(before), session.loaded.inherited
+    if not equal_total or inherited is None:
+        return Budget(steps, BudgetOrigin("control", study=name), name)
+    more = inherited.start.inherited_steps
+    return Budget(steps + more, BudgetOrigin("equal_total", study=name, steps=more), name)
 
 
 def with_warmup(session: Session, number: int, steps: int, regime: str) -> Session:

@@ -39,6 +39,8 @@ def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[st
     workload, own = campaign.workload, isinstance(campaign.workload, OwnLoop)
     declared = {"batch_size": str(workload.batch_size)} if workload.batch_size else {}
     declared |= {} if own else {"optimizer": str(campaign.optimizer)}
+    if loaded.inherited is not None:
+        declared["start"] = loaded.inherited.identity
     if not campaign.schedule_family.kind.unknown:
         declared["schedule"] = f"{campaign.schedule_family}, warmup {campaign.warmup_in_words}"
     space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.design.campaign import Campaign, Round
+from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value, log_uniform
 from tuner.design.points import Point
+from tuner.design.round import Round
 from tuner.design.space import SearchSpace
 from tuner.design.workload import Trainable
 from tuner.errors import DeclarationError, WorkloadError

@@ -29,7 +29,7 @@ from tuner.execution.inspection import inspect
 from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.records import MeasuredPromises, Price, Promises, State
 from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
-from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromises, SecondTry
+from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromises, SecondTry, StageStart
 from tuner.records.promises import measured_from
 from tuner.rounds.comparison import StudyComparison, basis_of
 from tuner.rounds.plan import round_name
@@ -190,13 +190,14 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     today = _identity_today(session, study, started)
     kept = BudgetRecord(budget_origin, budget_source, basis_of(session.campaign, session.loaded, study.round or 1))
     session.claim_folder()
+    start = _kept_start(session, study, started)
     row = session.ledger.start_study(
         session.name,
         study,
         today.fingerprint,
         identity=today.as_json(),
         trials=trials,
-        concluded=(kept, *finite),
+        concluded=(kept, *finite, *start),
     )
     comparison.refuse_other(row, today)  # another process may have started the study just now
     if retry_failed:
@@ -209,6 +210,17 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
     if second_try:
         _try_again(session, row)
     return row
+
+
+def _kept_start(session: Session, study: Study, started: StudyRow | None) -> tuple[StageStart, ...]:
+    """What the trials of a study start from, with our own copies of the weights; said at its first start (C7)."""
+    inherited = session.loaded.inherited_by(study)
+    if inherited is None:
+        return ()
+    session.loaded.inherited = kept = inherited.kept_in(session.loaded.machine.checkpoint_root)
+    if started is None:
+        logger.warning("%s: %s", study.name, inherited.words)
+    return (kept.start,)
 
 
 def _try_again(session: Session, row: StudyRow) -> None:

@@ -3,6 +3,7 @@
 The command line and the Python API open their sessions here, so both check the same things in the same order.
 """
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -13,6 +14,7 @@ from pathlib import Path
 from tuner.design.campaign import Campaign
 from tuner.design.own_loop import OwnLoop
 from tuner.design.words import check_machine
+from tuner.errors import StorageError
 from tuner.execution.backend import Backend
 from tuner.execution.fork_server import ForkServer
 from tuner.execution.in_process import InProcess
@@ -20,10 +22,14 @@ from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
+from tuner.rounds.stage_start import Asked, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
+from tuner.training.inherited import Inherited
 from tuner.training.settings import Profile
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,8 @@ def opened_session(
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
         loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
+        asked = Asked(ledger, name, campaign, study_file, root, options.checkpoints)
+        loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
         with nullcontext(InProcess()) if dry_run else _backend(options, loaded) as backend:
@@ -88,6 +96,17 @@ def opened_session(
                 allow_changed_code=options.allow_changed_code,
                 claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
             )
+
+
+def _start_of(asked: Asked, dry_run: bool) -> Inherited | None:
+    """What the trials start from; None of a dry run where the earlier stage has not selected anything yet."""
+    try:
+        return start_of(asked)
+    except StorageError as error:
+        if not dry_run:
+            raise
+        _log.warning("%s; until then its steps are priced with the weights of a fresh model", error)
+        return None
 
 
 def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:

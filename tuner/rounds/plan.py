@@ -45,6 +45,7 @@ def study_of_round(campaign: Campaign, number: int, max_train_steps: int) -> Stu
         keep_best=campaign.keep_best,
         round=number,
         scientific=declared.scientific,
+        start=declared.start or "",
     )
     _check_learning_rate(study, campaign.workload)
     return study

@@ -14,12 +14,12 @@ from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.budget.schedules import Schedule
 from tuner.budget.step_budget import StepBudget
 from tuner.budget.transfer import lengthened, transfer_report, trunk_steps
-from tuner.design.campaign import Round
 from tuner.design.hyperparameters import Choice
 from tuner.design.narrowing import CONFIRMED, TUNED_AGAIN, narrowed_space
 from tuner.design.origin import Origin, Seeds, promoted_from
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
+from tuner.design.round import Round
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tuner.budget.transfer import lengthened
-from tuner.design.campaign import Campaign, Round
+from tuner.design.campaign import Campaign
+from tuner.design.round import Round
 from tuner.errors import DeclarationError, TransferError
 
 FIRST_SHARE = 0.10  # of the production length, for round 1 of a compute-bound workload [S] (A30)

@@ -97,7 +97,7 @@ def check_repeatable_weights(setup: TrainingSetup, looked_at: Sequence[InitialWe
 def _built(setup: TrainingSetup, point: Mapping[str, Value]) -> tuple[torch.nn.Module | None, str]:
     try:
         shown = shown_point(Point.of(point))
-        model = model_at(setup.workload, shown, _SEED, setup.data.training)
+        model = model_at(setup.workload, shown, _SEED, setup.data.training, setup.inherited)
         digest = initial_weights(model)
     except TunerError:
         return None, NOT_BUILT

@@ -20,6 +20,7 @@ from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 from tuner.training.batches import Split
 from tuner.training.extra_state import tensors_of
+from tuner.training.inherited import Inherited
 from tuner.training.randomness import seed_global_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.tensor_digests import digest_of_tensors
@@ -30,14 +31,22 @@ _CPU = torch.device("cpu")
 
 def build_model(setup: TrainingSetup, trial: Trial) -> torch.nn.Module:
     """The trial's model on the device, initialized from its seed (on the CPU, so that every device starts alike)."""
-    model = model_at(setup.workload, shown_point(trial.point), trial.seed, setup.data.training)
-    return model.to(setup.device)
+    shown = shown_point(trial.point)
+    return model_at(setup.workload, shown, trial.seed, setup.data.training, setup.inherited).to(setup.device)
 
 
-def model_at(workload: Workload, point: Mapping[str, Any], seed: int, training: Split | None = None) -> torch.nn.Module:
+def model_at(
+    workload: Workload,
+    point: Mapping[str, Any],
+    seed: int,
+    training: Split | None = None,
+    inherited: Inherited | None = None,
+) -> torch.nn.Module:
     """A fresh model for what a workload is shown of a point, on the CPU.
 
     `training`: the split whose first examples make the parameters of lazy modules; without it they are not made.
+    `inherited`: weights of an earlier stage, which are carried into the model. Raises WorkloadError where they do not
+    fit.
     """
     seed_global_generators(derived_seed("initialization", seed), torch.device("cpu"))
     model = workload.model(point)
@@ -46,6 +55,8 @@ def model_at(workload: Workload, point: Mapping[str, Any], seed: int, training: 
         raise WorkloadError(f"{name}.model must return a torch.nn.Module, got {type(model).__name__}")
     if training is not None:
         settle_lazy(model, workload, training, point, seed)
+    if inherited is not None:
+        inherited.into(model, point)
     return model
 
 

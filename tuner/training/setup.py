@@ -18,6 +18,7 @@ from tuner.records import Numerics
 from tuner.system import num_cores
 from tuner.training.batches import Split
 from tuner.training.endings import before_training
+from tuner.training.inherited import Inherited
 from tuner.training.loading import Loading
 from tuner.training.numerics import numerics
 from tuner.training.order import read_lengths
@@ -119,6 +120,9 @@ class StudySetup(Protocol):
     def packages(self) -> Mapping[str, str]: ...
 
     @property
+    def inherited(self) -> Inherited | None: ...
+
+    @property
     def numerics(self) -> Numerics: ...
 
 
@@ -129,7 +133,7 @@ class TrainingSetup:
     `stop()` is called at every step; True means to commit and leave the trial resumable. `fingerprint`: the digest of
     the workload's code and data; without one no trial may start from another. `packages`: installed distributions that
     the workload uses, with their versions; they are part of the Numerics. `trainers`: processes that train at the same
-    time on this machine, and share its cores.
+    time on this machine, and share its cores. `inherited`: the weights of an earlier stage that models start from.
     """
 
     study: Study
@@ -144,6 +148,7 @@ class TrainingSetup:
     fingerprint: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     trainers: int = 1
+    inherited: Inherited | None = None
 
     def loading(self) -> AbstractContextManager[None]:
         """Within the block loading processes are at work, as many as the workload asks for."""

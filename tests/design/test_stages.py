@@ -1,0 +1,97 @@
+"""Campaigns of one file that start from each other: their names, their order, and what is refused."""
+
+import pytest
+
+from tuner import Campaign, Round, SearchSpace, Workload, best_of, log_uniform, minimize, weights_from
+from tuner.design.stages import chain_to, staged, with_sources
+from tuner.design.study_file import declared_campaign, load_campaign, load_stages
+from tuner.errors import DeclarationError
+
+STAGES = """
+from tuner import *
+
+class Any(Workload):
+    batch_size = 8
+    select_by = minimize("validation/loss")
+
+SEARCH = [Round("Which rate?", trials=4, space=SearchSpace(learning_rate=log_uniform(1e-3, 1e-1)), max_train_steps=40)]
+head = Campaign(Any(), name="head", start_from=best_of("pre"), rounds=SEARCH)
+pretraining = Campaign(Any(), name="pre", rounds=SEARCH)
+other = Campaign(Any(), start_from=best_of(pretraining, "body.*"), rounds=SEARCH)
+campaign = Campaign(Any(), start_from=best_of(head), rounds=SEARCH)
+"""
+SPACE = SearchSpace(learning_rate=log_uniform(1e-3, 1e-1))
+
+
+class Nothing(Workload):
+    batch_size = 8
+    select_by = minimize("validation/loss")
+
+
+def campaign(*rounds, **more):
+    first = Round("Which rate?", trials=4, space=SPACE, max_train_steps=40)
+    return Campaign(Nothing(), rounds=[first, *rounds], **more)
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "digits.py"
+    path.write_text(STAGES)
+    return path
+
+
+def test_each_stage_comes_after_what_it_starts_from_and_has_a_name(file):
+    assert [stage.name for stage in load_stages(file)] == ["pre", "head", "digits-other", "digits"]
+
+
+def test_a_stage_is_named_by_its_campaign_or_its_variable_and_the_last_one_is_meant_without(file):
+    assert load_campaign(file)[0] == "digits"
+    assert load_campaign(f"{file}:head")[0] == "head"
+    assert load_campaign(f"{file}:pretraining")[0] == "pre"
+    assert load_campaign(f"{file}:other")[1].start_from.source == "pre"
+    with pytest.raises(DeclarationError, match=r"declares no campaign 'haed'; it has pre, head, .*did you mean head\?"):
+        load_campaign(f"{file}:haed")
+
+
+def test_the_chain_of_a_stage_leaves_out_other_branches(file):
+    assert [stage.name for stage in chain_to(load_stages(file), "digits")] == ["pre", "head", "digits"]
+
+
+def test_campaigns_that_are_objects_bring_what_they_start_from():
+    first = campaign(name="first")
+    second = campaign(name="second", start_from=best_of(first))
+    assert list(with_sources(second)) == ["first", "second"]
+    assert declared_campaign(second)[1].start_from.source == "first"
+    with pytest.raises(DeclarationError, match="starts from a campaign without a name"):
+        declared_campaign(campaign(name="second", start_from=best_of(campaign())))
+
+
+def test_a_circle_is_refused_with_its_names():
+    found = {"a": campaign(start_from=best_of("b")), "b": campaign(start_from=best_of("a"))}
+    with pytest.raises(DeclarationError, match="start from each other, and none can be the first: a -> b -> a"):
+        staged(found)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: best_of(3), "best_of takes a Campaign of this file, or the name of a recorded one, got 3"),
+        (lambda: best_of("bert.safetensors"), r'a file of weights is weights_from\("file.safetensors"\)'),
+        (lambda: best_of("a", candidates=0), "candidates is a whole number from 1 to 8, got 0"),
+        (lambda: best_of("a", parameters="x||y"), r"parameters is a pattern of names.*got 'x\|\|y'"),
+        (lambda: best_of("a", renamed="x"), "renamed maps the beginning of a name here"),
+        (lambda: weights_from("a.pt", sha256="12"), "sha256 of weights_from is text of 64 hex digits, got '12'"),
+        (lambda: campaign(start_from="pre"), r"start_from is best_of\(...\), or weights_from"),
+        (lambda: campaign(Round("?", trials=4, space=SPACE, start="scratch")), "starts from nothing else"),
+        (lambda: Round("?", trials=4, space=SPACE, start="zero"), 'start of round \'\\?\' is "scratch"'),
+        (lambda: Round("?", trials=4, space=SPACE, total="equal"), 'give start="scratch" with it'),
+        (lambda: Round("?", promote=2, start="scratch"), "would not be a fair comparison"),
+        (
+            lambda: Round("?", trials=4, space=SPACE, start="scratch", total="equal", max_train_steps=3),
+            "both say how long it trains",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_start_is_refused(make, message):
+    with pytest.raises(DeclarationError, match=message):
+        make()

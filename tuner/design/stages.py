@@ -1,0 +1,253 @@
+"""Stages: a campaign whose trials start from the weights that another campaign selected, or from a file of weights.
+
+Each stage is a campaign, with its own objective, data, sweep, rounds and budget (C1, C6). What it takes over is said by
+`best_of` or `weights_from`: which names of the state dict are carried. All others are fresh, which means as
+`model(point)` makes them. Optimizer and schedule begin anew (C7). This module knows campaigns by their names, and does
+not import torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from tuner.design.names import Name
+from tuner.errors import DeclarationError
+from tuner.shown import quoted
+
+MOST_CANDIDATES = 8  # [P] checkpoints of one stage that a later one compares
+START_FROM = "start_from"  # the hyperparameter that chooses among candidates: 1 is the best
+
+
+class Source(Protocol):
+    """What a stage starts from: a campaign of the same file."""
+
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def rounds(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StartFrom:
+    """Where the trials of a campaign start from; made by `best_of` and `weights_from`.
+
+    source: a campaign, or the name of one; once a study file is loaded it is the name. file: a file of weights in its
+    place. parameters: which entries of the model's state dict are carried, as a pattern of their names; fresh: which
+    of these are not. renamed: the
+    beginning of a name here to what it is called there. sha256: of the file. steps: behind the weights of a file.
+    """
+
+    source: Source | str = ""
+    file: Path | None = None
+    parameters: str = "*"
+    fresh: str = ""
+    candidates: int = 1
+    storage: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
+    steps: int = 0
+
+    @property
+    def campaign(self) -> str:
+        """The name of the campaign that it starts from; "" of a file, and of a campaign that has none yet."""
+        return self.source if isinstance(self.source, str) else self.source.name or ""
+
+    @property
+    def words(self) -> str:
+        """What it starts from, for a person."""
+        return str(self.file) if self.file is not None else self.campaign
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A campaign of a study file with its name and its variable; the source of `start_from` is a name, too."""
+
+    name: str
+    campaign: Any
+    variable: str = ""
+
+
+def best_of(
+    source: Source | str,
+    parameters: str = "*",
+    *,
+    fresh: str = "",
+    candidates: int = 1,
+    storage: str | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> StartFrom:
+    """Start from the checkpoint that an earlier stage selected: what was adopted there, else its best (C1, C7).
+
+    source: a `Campaign` of the same file, or the name of one that is recorded. parameters: which entries of the model's
+    state dict are carried, parameters and buffers: a name, or a pattern like "encoder.*", several of them with "|"
+    between. Each one that is carried must be there with the same shape. fresh: a pattern of those among them that
+    are not carried, like "head.*|*.lora_*"; it need not match any. candidates: how many of
+    the best configurations are compared, by the metric of the later stage; they become the hyperparameter
+    `start_from`, which is scientific. storage: of the earlier stage, where that is another one: a path or URL.
+    renamed: the beginning of a name here, to what it is called there: {"backbone": "encoder"}.
+
+    Raises DeclarationError.
+
+    >>> best_of("digits-pretrained", parameters="encoder.*").campaign
+    'digits-pretrained'
+    """
+    if not isinstance(source, str) and not hasattr(source, "rounds"):
+        raise DeclarationError(
+            f"best_of takes a Campaign of this file, or the name of a recorded one, got {source!r:.80}; a file of "
+            'weights is weights_from("file.safetensors")'
+        )
+    if isinstance(source, str) and (not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin"))):
+        raise DeclarationError(
+            f"best_of takes the name of a recorded campaign, got {quoted(source)}; a file of weights is "
+            'weights_from("file.safetensors")'
+        )
+    if isinstance(candidates, bool) or not isinstance(candidates, int) or not 1 <= candidates <= MOST_CANDIDATES:
+        raise DeclarationError(f"candidates is a whole number from 1 to {MOST_CANDIDATES}, got {candidates!r}")
+    return StartFrom(
+        source,
+        parameters=_checked_pattern(parameters),
+        fresh=fresh and _checked_pattern(fresh, "fresh"),
+        candidates=candidates,
+        storage=storage,
+        renamed=_checked_names(renamed),
+    )
+
+
+def weights_from(
+    file: str | Path,
+    parameters: str = "*",
+    *,
+    fresh: str = "",
+    sha256: str = "",
+    steps: int = 0,
+    renamed: Mapping[str, str] | None = None,
+) -> StartFrom:
+    """Start from a file of weights that was downloaded, or trained elsewhere.
+
+    file: in the format of safetensors, or a state dict that `torch.save` wrote (read with weights_only); a path that is
+    not absolute lies beside the study file. sha256: what the file must have, 64 hex digits; by default what it has at
+    the first launch counts. steps: updates behind the weights, where they are known; they count as inherited.
+    parameters, fresh, renamed: as for `best_of`.
+
+    Raises DeclarationError.
+    """
+    if not isinstance(file, str | Path) or not str(file).strip():
+        raise DeclarationError(f"weights_from takes the path of a file of weights, got {file!r:.80}")
+    if not isinstance(sha256, str) or (sha256 and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef"))):
+        raise DeclarationError(f"sha256 of weights_from is text of 64 hex digits, got {sha256!r:.80}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise DeclarationError(f"steps of weights_from is a whole number of updates, 0 or more, got {steps!r}")
+    return StartFrom(
+        file=Path(file),
+        parameters=_checked_pattern(parameters),
+        fresh=fresh and _checked_pattern(fresh, "fresh"),
+        sha256=sha256.lower(),
+        steps=steps,
+        renamed=_checked_names(renamed),
+    )
+
+
+def _checked_pattern(parameters: object, name: str = "parameters") -> str:
+    if not isinstance(parameters, str) or not all(part.strip() for part in parameters.split("|")):
+        raise DeclarationError(
+            f'{name} is a pattern of names, like "encoder.*", or several with | between, like '
+            f'"encoder.*|norm.*"; "*" carries all; got {parameters!r:.80}'
+        )
+    return parameters
+
+
+def _checked_names(renamed: Mapping[str, str] | None) -> dict[str, str]:
+    if renamed is None:
+        return {}
+    if not isinstance(renamed, Mapping) or not all(isinstance(one, str) for pair in renamed.items() for one in pair):
+        raise DeclarationError(
+            'renamed maps the beginning of a name here to what it is called there, like {"backbone": "encoder"}, got '
+            f"{renamed!r:.80}"
+        )
+    return dict(renamed)
+
+
+def check_start(start: object, rounds: Any, names: set[str]) -> None:
+    """Raise DeclarationError for what a campaign says of its start, and for controls of one that has none."""
+    controls = [one for one in rounds if one.start is not None]
+    if start is None:
+        if controls:
+            raise DeclarationError(
+                f'round {controls[0].goal!r} has start="scratch", and this campaign starts from nothing else: give '
+                "Campaign(start_from=best_of(...)), or leave it out"
+            )
+        return
+    if not isinstance(start, StartFrom):
+        raise DeclarationError(
+            f"start_from is best_of(...), or weights_from(...) for a file of weights, got {start!r:.80}"
+        )
+    if rounds[0].start is not None:
+        raise DeclarationError(
+            f'round {rounds[0].goal!r} has start="scratch" and is the first: it is a control of the rounds that start '
+            "from the weights, and comes after them"
+        )
+    if START_FROM in {Name.of(name).short for name in names}:
+        raise DeclarationError(
+            f"{START_FROM} is no hyperparameter of a space: best_of(..., candidates=3) makes it one, and puts it there"
+        )
+
+
+def staged(found: Mapping[str, Any]) -> list[Stage]:
+    """The campaigns of one file, by name, in the order in which they are trained: each after what it starts from.
+
+    `found`: in the order of their declaration, which is kept where nothing else is said. Sources are named as their
+    campaigns are. Raises DeclarationError for a circle, and for a source without a name that is not among them.
+    """
+    names = {id(campaign): name for name, campaign in found.items()}
+    stages = {name: Stage(name, _by_name(name, campaign, names)) for name, campaign in found.items()}
+    done: dict[str, Stage] = {}
+    for name in stages:
+        for stage in _with_sources(name, stages, ()):
+            done.setdefault(stage.name, stage)
+    return list(done.values())
+
+
+def _with_sources(name: str, stages: Mapping[str, Stage], above: tuple[str, ...]) -> Iterator[Stage]:
+    """A stage and before it all stages of the file that it starts from."""
+    if name in above:
+        circle = " -> ".join((*above[above.index(name) :], name))
+        raise DeclarationError(f"these stages start from each other, and none can be the first: {circle}")
+    start = stages[name].campaign.start_from
+    if start is not None and start.campaign in stages:
+        yield from _with_sources(start.campaign, stages, (*above, name))
+    yield stages[name]
+
+
+def chain_to(stages: list[Stage], name: str) -> list[Stage]:
+    """The stages that lead to the one called `name`, the first of all first, itself last."""
+    return list(_with_sources(name, {one.name: one for one in stages}, ()))
+
+
+def with_sources(campaign: Any) -> dict[str, Any]:
+    """A campaign that is passed as an object, after all that it starts from, by name. Raises DeclarationError."""
+    found: dict[str, Any] = {}
+    start = campaign.start_from
+    if start is not None and start.file is None and not isinstance(start.source, str):
+        if not start.source.name:
+            raise DeclarationError(
+                f"{campaign.name} starts from a campaign without a name: Campaign(..., name='pretrained')"
+            )
+        found |= with_sources(start.source)
+    if found.setdefault(campaign.name, campaign) is not campaign:
+        raise DeclarationError(f"two stages are called {quoted(campaign.name)}; each needs a name of its own")
+    return found
+
+
+def _by_name(name: str, campaign: Any, names: Mapping[int, str]) -> Any:
+    start = campaign.start_from
+    if start is None or start.file is not None or isinstance(start.source, str):
+        return campaign
+    source = names.get(id(start.source)) or start.source.name
+    if not source:
+        raise DeclarationError(
+            f"{name} starts from a campaign without a name that is no variable of the file: give it a name, "
+            "Campaign(..., name='pretrained')"
+        )
+    return replace(campaign, start_from=replace(start, source=source))
