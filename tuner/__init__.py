@@ -27,6 +27,7 @@ The commands of `tuner` are functions of this module, with results as objects. E
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tuner.adapters.lora import merged, with_lora
 from tuner.budget.by_share import by_share
 from tuner.budget.families import (
     constant,
@@ -147,6 +148,7 @@ __all__ = [
     "log_uniform",
     "matching",
     "maximize",
+    "merged",
     "minimize",
     "padded",
     "pieces",
@@ -156,4 +158,5 @@ __all__ = [
     "uniform",
     "vectors",
     "weights_from",
+    "with_lora",
 ]

@@ -27,6 +27,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "budget": (("errors", "registry"), ()),
     "design": (("errors", "shown", "registry", "sources", "budget"), ("numpy", "scipy")),
     "optimizers": (("errors", "design"), ("torch",)),
+    "adapters": (("errors", "shown", "design"), ("torch",)),
     "records": (("errors", "shown", "budget", "design"), ()),
     "testing": (("design", "records"), ()),
     "failpoints": ((), ()),
@@ -87,7 +88,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("typer", "rich", "pandas"),
     ),
     "__main__": (("cli",), ()),
-    "__init__": (("errors", "registry", "budget", "design", "delegated", "reading", "api"), ()),
+    "__init__": (("errors", "registry", "budget", "design", "adapters", "delegated", "reading", "api"), ()),
 }
 LATE_IMPORTS_ALLOWED = ("registry", "optimizers", "__init__")
 MODULES = sorted(PACKAGE.rglob("*.py"))

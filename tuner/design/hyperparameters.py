@@ -21,7 +21,7 @@ Family = Literal["warmup", "initialization", "architecture", "optimizer", "augme
 Limits = Literal["none", "low", "high", "both"]
 
 # Common names of regularizers: a study file need not declare their family, nor that 0 switches them off.
-REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochastic_depth", "drop_path")
+REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochastic_depth", "drop_path", "lora_dropout")
 
 
 @dataclass(frozen=True, slots=True)

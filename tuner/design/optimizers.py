@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
+from tuner.design.adapters import ADAPTER_FAMILIES
 from tuner.design.hyperparameters import REGULARIZERS, Family, Range
 from tuner.errors import DeclarationError
 from tuner.registry import Registry, Source
@@ -259,6 +260,8 @@ def default_family(name: str) -> Family | None:
     """
     if name in REGULARIZERS or name in TRAINER_FAMILIES:
         return "regularization" if name in REGULARIZERS else TRAINER_FAMILIES[name]
+    if name in ADAPTER_FAMILIES:
+        return ADAPTER_FAMILIES[name]
     settings = (spec.setting(name) for spec in OPTIMIZERS.own)
     return next((setting.family for setting in settings if setting is not None), None)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from tuner.design.adapters import ALPHAS
 from tuner.design.hyperparameters import (
     REGULARIZERS,
     Choice,
@@ -247,6 +248,8 @@ def _family_under(parent: str, value: str, name: str) -> Family | None:
 
 def _hyperparameter(name: str, domain: Domain) -> Hyperparameter:
     family = domain.family or default_family(name)
+    if name in ALPHAS:
+        domain = _with_reals(domain)
     if name in REGULARIZERS and not _off_of(domain)[0]:
         domain = replace(domain, off=0.0) if isinstance(domain, Range) else replace(domain, off=0.0, has_off=True)
     if name == "optimizer" and isinstance(domain, Choice):
@@ -254,8 +257,21 @@ def _hyperparameter(name: str, domain: Domain) -> Hyperparameter:
     return Hyperparameter(name, domain, family)
 
 
+def _with_reals(domain: Domain) -> Domain:
+    """A domain of real numbers: whole ones would part trials that can be trained together."""
+    if isinstance(domain, Range):
+        return replace(domain, low=float(domain.low), high=float(domain.high), integer=False)
+    return replace(domain, choices=tuple(map(_as_real, domain.choices)), off=_as_real(domain.off))
+
+
+def _as_real(value: Value) -> Value:
+    return float(value) if type(value) is int else value
+
+
 def _known_constant(name: str, constant: Constant) -> Constant:
     family = constant.family or default_family(name)
+    if name in ALPHAS:
+        constant = replace(constant, value=_as_real(constant.value))
     if name in REGULARIZERS and not constant.has_off:
         return Constant(constant.value, family, 0.0, True)
     return replace(constant, family=family)

@@ -1,13 +1,16 @@
 """A round before it is trained: its budget, its study, its trials, and warnings about them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
 from tuner.analysis.questions.isolation import MINIMUM_EACH, role_warnings
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.campaign import Campaign
-from tuner.design.hyperparameters import Choice
+from tuner.design.hyperparameters import Choice, Domain, Range
+from tuner.design.names import Name
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError
@@ -22,6 +25,7 @@ from tuner.rounds.promotion import promotion
 from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths
 from tuner.storage.studies import StudyRow
 
+WIDE_OPEN = 4.0  # [P]; times its smallest value the largest one is, of an alpha and a rate that are both searched
 LONG_WARMUP = 0.10  # of the steps; a longer warmup is warned about (C9)
 
 
@@ -58,7 +62,10 @@ def prepared_round(
     session = with_warmup(session, number, budget.steps, regime)
     if session.campaign.round(number).space is not None:
         study, grown = _with_trials(session, study_of_round(session.campaign, number, budget.steps), num_trials)
-        warnings = (*stale, *grown, *role_warnings(study), *_too_few_to_answer(study), *_long_warmup(study))
+        warnings = (
+            *(*stale, *grown, *role_warnings(study)),
+            *(*_too_few_to_answer(study), *_long_warmup(study), *_coupled_alpha(study)),
+        )
         return Prepared(_with_examples(session, study), planned_trials(study), budget, warnings)
     if num_trials is not None:
         raise DeclarationError(
@@ -78,6 +85,32 @@ def _long_warmup(study: Study) -> Iterator[str]:
             f"the warmup of {study.warmup_steps:,} steps is {share:.0%} of {study.name}; above {LONG_WARMUP:.0%} "
             "little is trained at the full rate: shorten it, or train longer where training is unstable without (C9)"
         )
+
+
+def _coupled_alpha(study: Study) -> Iterator[str]:
+    """A warning where the alpha of LoRA and the learning rate are both searched: they do nearly the same.
+
+    B starts at zero. Its gradient has the factor alpha, and so has what it adds to the weight. Adam divides the first
+    factor out of its steps, SGD does not.
+    """
+    short = {Name.of(name).short for name in (*(h.name for h in study.hyperparameters), *(n for n, _ in study.fixed))}
+    wide = {h.short_name for h in study.hyperparameters if _span(h.domain) >= WIDE_OPEN}
+    if "learning_rate" not in wide or not short & set(RANKS):
+        return
+    for alpha in sorted(wide & set(ALPHAS)):
+        yield (
+            f"{alpha} and learning_rate are both wide open in {study.name}, and of LoRA they are coupled: with Adam "
+            f"the first changes of a weight grow with {alpha} times the rate, with SGD with {alpha} squared times the "
+            f"rate, so that many pairs train alike. Fix {alpha}, or {alpha}/rank, and search the rate"
+        )
+
+
+def _span(domain: Domain) -> float:
+    """How many times its smallest value the largest one of a range or a choice of positive numbers is; 1 for others."""
+    if isinstance(domain, Range):
+        return domain.high / domain.low if domain.low > 0 else math.inf
+    numbers = [float(one) for one in domain.choices if isinstance(one, int | float) and not isinstance(one, bool)]
+    return max(numbers) / min(numbers) if numbers and min(numbers) > 0 else 1.0
 
 
 def _with_examples(session: Session, study: Study) -> Study:
