@@ -22,7 +22,7 @@ from tuner.delegated.trial import LoopTrial
 from tuner.errors import WorkloadError
 from tuner.training.best import copied
 from tuner.training.engine import Weights
-from tuner.training.extra_state import state_dict_of
+from tuner.training.extra_state import frozen_in, state_dict_of
 
 _PLACE = "the state of the trial"  # the path that Lightning is given; no file is at it
 _NO_LIMIT = 2**62  # steps of optimizers, where Lightning counts those of each and the study counts updates
@@ -65,6 +65,10 @@ class TrialState(Weighted):
         if self.session is None:
             raise WorkloadError("Lightning was asked for its weights before it trained")
         return copied(self.averaged or state_dict_of(self.session.module), into)
+
+    def frozen(self) -> Weights:
+        """Of the module; averaged weights are copies, and are compared with these when they are saved."""
+        return {} if self.session is None else frozen_in(self.session.module)
 
 
 def train(workload: LightningWorkload, trial: LoopTrial) -> None:

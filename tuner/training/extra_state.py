@@ -51,6 +51,11 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach() if ordinary else as_bytes(tensor.detach())
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether safetensors can hold a tensor as it is."""
+    return tensor.layout is torch.strided and not tensor.is_quantized and tensor.dtype in _PLAIN
+
+
 def state_dict_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A model's state dict as tensors that safetensors can hold; what is none of them as bytes."""
     return {name: _plain(value) for name, value in model.state_dict().items()}
@@ -60,6 +65,12 @@ def _plain(value: object) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return dense(value) if value.dtype in _PLAIN else as_bytes(value.detach())
     return as_bytes(value)
+
+
+def frozen_in(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters of a model that are not trained, as they are, by all of their names."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: one.detach() for name, one in named if not one.requires_grad}
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:

@@ -1,0 +1,203 @@
+"""Frozen parameters: written once, into a base file, and left out of every checkpoint of every trial that has them.
+
+A base file is named after the values in it, so all trials of a study that start from one pretrained model share one.
+It is durable before a checkpoint that needs it is written. Only what is at the moment of saving what the trial began
+with is left out; a frozen parameter that something has changed since is in each checkpoint itself.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+
+from tuner.records import FROZEN_FOLDER, BaseFile, Checkpoint
+from tuner.training.checkpoints import CheckpointFolder, weights_as_file, weights_in
+from tuner.training.extra_state import is_plain
+from tuner.training.left_out import PartedWeights, base_named_by, with_base, with_marks
+
+logger = logging.getLogger(__name__)
+
+LEAST_BYTES = 64 * 2**10  # [P] fewer frozen bytes stay in the checkpoints: a file more is not worth them
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A base file with the names in it, and what its path showed when it was looked at."""
+
+    file: BaseFile
+    names: frozenset[str]
+    path: Path
+    seen: tuple[int, ...]
+
+    def is_there(self) -> bool:
+        """Whether the file is the one that was looked at."""
+        return _seen(self.path) == self.seen
+
+
+class FrozenParts:
+    """What of a trial is frozen, as digests of what it began with, and the base file that has it.
+
+    `begun`: the frozen parameters by name before the first step. Nothing is left out where they are few bytes.
+    Checkpoints may be written by a thread beside the training.
+    """
+
+    def __init__(self, folder: CheckpointFolder, number: int, begun: Tensors) -> None:
+        self.folder = folder
+        self.mark = f"{number:05d}-{folder.fence}"
+        self._written: _Written | None = None
+        self._lock = Lock()
+        self.digests: dict[str, str] = {}
+        self.begin(begun)
+
+    def begin(self, begun: Tensors) -> None:
+        """Note what the trial begins with; again where a loop makes its model later than its trial."""
+        fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
+        if sum(tensor.nbytes for tensor in fitting.values()) >= LEAST_BYTES:
+            self.digests = {name: digest_of(tensor) for name, tensor in fitting.items()}
+
+    def left_out(self, state: dict[str, Any], live: Tensors) -> dict[str, Any]:
+        """The state with a mark for each unchanged frozen parameter; it names the base file, which is durable now.
+
+        `live`: the frozen parameters as they are. What of the state shares their memory is left out.
+        """
+        unchanged = self._unchanged(live)
+        base = self._base(unchanged)
+        if base is None:
+            return state
+        places = {_place(unchanged[name]): name for name in sorted(unchanged.keys() & base.names, reverse=True)}
+        marked: dict[str, Any] = with_marks(state, lambda tensor: places.get(_place(tensor)))
+        return marked if marked is state else with_base(marked, base.file)
+
+    def parted(self, weights: Tensors) -> PartedWeights:
+        """Weights without what is frozen in them and unchanged; the base file is durable now."""
+        unchanged = self._unchanged(weights)
+        base = self._base(unchanged)
+        names = unchanged.keys() & base.names if base is not None else set()
+        if base is None or not names:
+            return PartedWeights(weights)
+        kept = {name: tensor for name, tensor in weights.items() if name not in names}
+        return PartedWeights(kept, names, base.file)
+
+    def marked(self, weights: Tensors, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Weights that are to be saved within a state, with marks, where that state names the base file."""
+        base = self._written
+        if base is None or base_named_by(state) != base.file:
+            return dict(weights)
+        names = {id(tensor): name for name, tensor in self._unchanged(weights).items() if name in base.names}
+        marked: dict[str, Any] = with_marks(dict(weights), lambda tensor: names.get(id(tensor)))
+        return marked
+
+    def mend(self, recorded: Checkpoint, live: Tensors) -> None:
+        """Write a base file again that is missing or damaged, where it had just what this trial begins with."""
+        if recorded.base is None or not self.digests or not recorded.base.file.startswith(f"{self.folder.place}/"):
+            return
+        path = self.folder.root / recorded.base.file
+        known = _looked_at(path)
+        if known is not None and known[0].digest == recorded.base.digest:
+            return
+        unchanged = self._unchanged(live)
+        if unchanged and path.name.startswith(f"base-{_content(self._of(unchanged))}-"):
+            logger.warning("%s was missing or damaged, and is written again", path)
+            self.folder.write_base(path.name, weights_as_file(unchanged))
+
+    def _unchanged(self, tensors: Tensors) -> dict[str, torch.Tensor]:
+        shared = {name: tensors[name] for name in self.digests if name in tensors and _fits(tensors[name])}
+        return {name: tensor for name, tensor in shared.items() if digest_of(tensor) == self.digests[name]}
+
+    def _of(self, names: Any) -> dict[str, str]:
+        return {name: self.digests[name] for name in names}
+
+    def _base(self, unchanged: Tensors) -> _Written | None:
+        """The base file of this trial, written where it is not there; None where nothing is unchanged."""
+        if not unchanged:
+            return None
+        with self._lock:
+            if self._written is None or not self._written.is_there():
+                self._written = self._found(unchanged) or self._made(unchanged)
+            return self._written
+
+    def _found(self, tensors: Tensors) -> _Written | None:
+        """A whole file of the same values that some trial of the study has written."""
+        content = _content(self._of(tensors))
+        folder = self.folder.root / self.folder.place
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        for name in names:
+            path = folder / name
+            known = _looked_at(path) if name.startswith(f"base-{content}-") and name.endswith(".safetensors") else None
+            if known is not None and known[1] == self._of(tensors):
+                self.folder.sync()  # its writer may not have come to that
+                return self._as_written(path, known[0], tensors)
+        return None
+
+    def _made(self, tensors: Tensors) -> _Written:
+        name = f"base-{_content(self._of(tensors))}-{self.mark}.safetensors"
+        file = self.folder.write_base(name, weights_as_file(tensors))
+        return self._as_written(self.folder.root / file.file, file, tensors)
+
+    def _as_written(self, path: Path, file: BaseFile, tensors: Tensors) -> _Written:
+        place = BaseFile(f"{self.folder.place}/{path.name}", file.digest, file.num_bytes)
+        return _Written(place, frozenset(tensors), path, _seen(path))
+
+
+def digest_of(tensor: torch.Tensor) -> str:
+    """The sha256 of a tensor's type, shape and values, all of them."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+    return digest.hexdigest()
+
+
+def _content(digests: Mapping[str, str]) -> str:
+    """16 hex digits for values by name: what a base file is called by."""
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fits(tensor: torch.Tensor) -> bool:
+    """Whether a base file can hold it as it is."""
+    return is_plain(tensor) and bool(tensor.numel())
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    """The memory of a tensor: two that share it have the same values."""
+    if tensor.layout is not torch.strided or not tensor.numel():
+        return (id(tensor),)
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def _seen(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written again; nothing for one that is not there."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+    return ()
+
+
+def _looked_at(path: Path) -> tuple[BaseFile, dict[str, str]] | None:
+    """A base file as it is, with the digests of its tensors; None for what cannot be read as one."""
+    seen = _seen(path)
+    return _read(path, seen) if seen else None
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, seen: tuple[int, ...]) -> tuple[BaseFile, dict[str, str]] | None:
+    """As `_looked_at`, once for each state of a file: all trials of a process share it."""
+    try:
+        content = path.read_bytes()
+        tensors = weights_in(content)
+    except Exception:  # damaged: it is written again
+        return None
+    found = BaseFile(path.name, hashlib.sha256(content).hexdigest(), len(content))
+    return found, {name: digest_of(tensor) for name, tensor in tensors.items()}
+
+
+def base_folder(root: Path, place: str, fence: int) -> CheckpointFolder:
+    """The folder of a study's base files; `place` is the study's."""
+    return CheckpointFolder(root, f"{place}/{FROZEN_FOLDER}", fence)
