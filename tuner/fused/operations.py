@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from tuner.errors import NotFusible
 from tuner.fused.noise import Sites
 from tuner.fused.trial_tensor import TrialTensor, is_trial, values_of
-from tuner.training.extra_state import address
+from tuner.training.copy_on_write import address
 
 _WRITES = "writes values of a single trial into a tensor that all trials share; make it by x.new_zeros() or the like"
 Rule = Callable[..., Any]  # rule(operations, function, *arguments, **keywords); NotImplemented: not this case

@@ -19,11 +19,12 @@ from tuner.fused.operations import Operations, Rules
 from tuner.fused.quick_kernels import quickened
 from tuner.fused.rules import TABLE
 from tuner.fused.rules_python import SharedValues
-from tuner.fused.sharing import copied, holders, shown, strayed
+from tuner.fused.sharing import copied, holders, strayed
 from tuner.fused.stacking import StackedModel
 from tuner.fused.tape import Tape
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training.containers import Form, taken_apart
+from tuner.training.copy_on_write import shown
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.python_state import changed
 from tuner.training.randomness import callers_generators_restored

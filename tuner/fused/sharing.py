@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tuner.training.extra_state import address, same_bits
+from tuner.training.copy_on_write import address, is_shareable, same_bits, shown
 
 Holder = tuple[dict[str, Any], str]  # the dict of a module that holds a tensor, and the key
 
@@ -23,17 +23,7 @@ def constants(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """
     frozen = {name: each for name, each in model.named_parameters() if not each.requires_grad}
     every: dict[str, torch.Tensor] = {**frozen, **dict(model.named_buffers())} if frozen else {}
-    return {name: each for name, each in every.items() if _is_plain(each)}
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    ordinary = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
-    return ordinary and not (tensor.is_quantized or tensor.is_inference() or tensor.is_conj() or tensor.is_neg())
-
-
-def shown(tensor: torch.Tensor) -> torch.Tensor:
-    """Another tensor that shows the same memory until one of both is written into."""
-    return torch._lazy_clone(tensor.detach())
+    return {name: each for name, each in every.items() if is_shareable(each)}
 
 
 def tie(model: torch.nn.Module, to: Mapping[str, torch.Tensor]) -> None:

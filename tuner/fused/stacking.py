@@ -12,9 +12,9 @@ import torch
 from tuner.errors import NotFusible
 from tuner.fused.likeness import check_alike
 from tuner.fused.operations import Operations, WritesShared
-from tuner.fused.sharing import Holder, copied, holders, shown, stand_in, strayed, tied
+from tuner.fused.sharing import Holder, copied, holders, stand_in, strayed, tied
 from tuner.fused.trial_tensor import TrialTensor, seen_shape
-from tuner.training.extra_state import address
+from tuner.training.copy_on_write import address, shown
 from tuner.training.python_state import attributes
 
 Place = tuple[torch.nn.Module, str]  # a module and the name it knows a tensor by

@@ -13,7 +13,7 @@ from tuner.errors import NotFusible
 from tuner.fused.graph import FRESH, base_of, writes
 from tuner.fused.operations import name_of
 from tuner.fused.trial_tensor import TrialTensor
-from tuner.training.extra_state import address
+from tuner.training.copy_on_write import address
 
 _ATEN = torch.ops.aten
 

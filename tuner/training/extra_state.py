@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a value
+from tuner.training.copy_on_write import same_bits
+
 _ZIP = b"PK\x03\x04"  # how the bytes of torch.save begin
 SUFFIX = "_extra_state"  # of torch's own names in a state dict
 # What safetensors has names for in each of its versions; other tensors are kept as bytes.
@@ -135,26 +136,6 @@ def _replace(model: torch.nn.Module, name: str, value: torch.Tensor) -> None:
     if key not in module._buffers:
         raise LookupError(f"the model has no buffer {name} of the form {tuple(value.shape)}, {value.dtype}")
     module._buffers[key] = value
-
-
-def address(tensor: torch.Tensor) -> int:
-    """Where a tensor's values lie. Unlike `data_ptr` this is no access that might write."""
-    return int(torch._C._data_address(tensor))  # type: ignore[attr-defined]
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors have one form, strides included, and the same bits: 0.0 is not -0.0, NaNs may be equal."""
-    if any(each.layout is not torch.strided or each.is_quantized for each in (one, other)):
-        return False
-    if (one.shape, one.stride(), one.dtype, one.device) != (other.shape, other.stride(), other.dtype, other.device):
-        return False
-    return address(one) == address(other) or torch.equal(_words(one), _words(other))
-
-
-def _words(tensor: torch.Tensor) -> torch.Tensor:
-    tensor = tensor.detach()
-    tensor = torch.view_as_real(tensor) if tensor.dtype.is_complex else tensor
-    return tensor.view(_WORDS[tensor.element_size()])
 
 
 def _form(tensor: torch.Tensor) -> object:

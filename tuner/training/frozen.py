@@ -20,6 +20,7 @@ import torch
 
 from tuner.records import FROZEN_FOLDER, BaseFile, Checkpoint
 from tuner.training.checkpoints import CheckpointFolder, weights_as_file, weights_in
+from tuner.training.copy_on_write import address, pieces, same_bits, shown_whole
 from tuner.training.extra_state import is_plain
 from tuner.training.left_out import PartedWeights, base_named_by, with_base, with_marks
 
@@ -56,6 +57,7 @@ class FrozenParts:
         self._written: _Written | None = None
         self._lock = Lock()
         self.digests: dict[str, str] = {}
+        self._begun: dict[str, torch.Tensor] = {}
         self.begin(begun)
 
     def begin(self, begun: Tensors) -> None:
@@ -63,12 +65,17 @@ class FrozenParts:
         fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
         if sum(tensor.nbytes for tensor in fitting.values()) >= LEAST_BYTES:
             self.digests = {name: digest_of(tensor) for name, tensor in fitting.items()}
+            shown = {name: shown_whole(tensor) for name, tensor in fitting.items()}
+            self._begun = {name: one for name, one in shown.items() if one is not None}
 
     def left_out(self, state: dict[str, Any], live: Tensors) -> dict[str, Any]:
         """The state with a mark for each unchanged frozen parameter; it names the base file, which is durable now.
 
         `live`: the frozen parameters as they are. What of the state shares their memory is left out.
         """
+        # Of what was changed, or was put elsewhere, the memory is not held for a comparison.
+        held = {name: one for name, one in self._begun.items() if name in live}
+        self._begun = {name: one for name, one in held.items() if address(one) == address(live[name])}
         unchanged = self._unchanged(live)
         base = self._base(unchanged)
         if base is None:
@@ -107,11 +114,16 @@ class FrozenParts:
         unchanged = self._unchanged(live)
         if unchanged and path.name.startswith(f"base-{_content(self._of(unchanged))}-"):
             logger.warning("%s was missing or damaged, and is written again", path)
-            self.folder.write_base(path.name, weights_as_file(unchanged))
+            self.folder.write_base(path.name, weights_as_file(_copies(unchanged)))
 
     def _unchanged(self, tensors: Tensors) -> dict[str, torch.Tensor]:
         shared = {name: tensors[name] for name in self.digests if name in tensors and _fits(tensors[name])}
-        return {name: tensor for name, tensor in shared.items() if digest_of(tensor) == self.digests[name]}
+        return {name: tensor for name, tensor in shared.items() if self._is_as_begun(name, tensor)}
+
+    def _is_as_begun(self, name: str, tensor: torch.Tensor) -> bool:
+        """Whether a tensor has the values that it began with. It has, where it still shows the same memory."""
+        begun = self._begun.get(name)
+        return (begun is not None and same_bits(begun, tensor)) or digest_of(tensor) == self.digests[name]
 
     def _of(self, names: Any) -> dict[str, str]:
         return {name: self.digests[name] for name in names}
@@ -140,7 +152,7 @@ class FrozenParts:
 
     def _made(self, tensors: Tensors) -> _Written:
         name = f"base-{_content(self._of(tensors))}-{self.mark}.safetensors"
-        file = self.folder.write_base(name, weights_as_file(tensors))
+        file = self.folder.write_base(name, weights_as_file(_copies(tensors)))
         return self._as_written(self.folder.root / file.file, file, tensors)
 
     def _as_written(self, path: Path, file: BaseFile, tensors: Tensors) -> _Written:
@@ -148,10 +160,16 @@ class FrozenParts:
         return _Written(place, frozenset(tensors), path, _seen(path))
 
 
+def _copies(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Copies for a writer that asks for addresses, which would part what lies in one memory."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
 def digest_of(tensor: torch.Tensor) -> str:
     """The sha256 of a tensor's type, shape and values, all of them."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+    for piece in pieces(tensor):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -169,7 +187,7 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
     """The memory of a tensor: two that share it have the same values."""
     if tensor.layout is not torch.strided or not tensor.numel():
         return (id(tensor),)
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+    return tensor.device, address(tensor), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _seen(path: Path) -> tuple[int, ...]:
