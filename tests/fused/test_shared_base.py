@@ -170,7 +170,7 @@ class Averaging(torch.optim.SGD):
         for group in self.param_groups:
             group["made"] = group.get("made", 0) + 1
             for parameter in group["params"] if group["made"] > 3 else ():
-                parameter.teacher.mul_(0.9).add_(parameter, alpha=0.1)
+                vars(parameter)["teacher"].mul_(0.9).add_(parameter, alpha=0.1)
 
 
 class TaughtByTheOptimizer(Averaged):
@@ -178,7 +178,8 @@ class TaughtByTheOptimizer(Averaged):
 
     def model(self, point):
         model = Student()
-        model.student.weight.teacher, model.student.bias.teacher = model.teacher.weight, model.teacher.bias
+        for name, parameter in model.student.named_parameters():
+            vars(parameter)["teacher"] = model.teacher.get_parameter(name)
         return model
 
 

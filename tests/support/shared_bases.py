@@ -1,12 +1,13 @@
 """Workloads whose models are partly frozen: a base that is the same in all trials, and what is trained beside it."""
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from support.fusible import Encoder, Images, Lm, Recurrent, ResNet, Sdpa, TiedLm
 from torch import nn
 
+from support.fusible import Encoder, Images, Lm, Recurrent, ResNet, Sdpa, TiedLm
 from tuner import SearchSpace, log_uniform, uniform, with_lora
 
 SPACE = SearchSpace(
@@ -28,7 +29,7 @@ def pretrained(make, seed=123):
 
 
 def layers(*widths):
-    parts = [[nn.Linear(i, o), nn.ReLU()] for i, o in zip(widths, widths[1:], strict=False)]
+    parts = [[nn.Linear(i, o), nn.ReLU()] for i, o in pairwise(widths)]
     return nn.Sequential(*[one for part in parts for one in part][:-1])
 
 

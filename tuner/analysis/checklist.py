@@ -13,6 +13,7 @@ import pandas as pd
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
 from tuner.analysis.questions.stale_budget import recorded_stale_findings
+from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.analysis.questions.transfer import transfer_findings
 from tuner.analysis.reconciled import reconciled
 from tuner.analysis.round_frames import round_frames, round_of, rounds_started
@@ -95,6 +96,7 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     place = round_of(frames.study.name)
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
+    stale += stale_start_findings(ledger, campaign, frames.study.name)
     found = [*checklist_findings(frames), *stale, *confirming]
     return advised(frames, sorted(found, key=lambda finding: finding.asked.order))
 

@@ -32,6 +32,7 @@ from tuner.sources.running import watched
 from tuner.training.checkpoints import canonical_digest, state_in, write_state_to
 from tuner.training.endings import before_training, first_line, is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.frozen import left_out_bytes
 from tuner.training.randomness import callers_generators_restored
 from tuner.training.saving import num_bytes
 
@@ -106,9 +107,10 @@ class _Trying:
         # Files hold times and names of folders besides weights: only the curve says whether they are the same.
         of_modules = trainee.kept.weights()
         look.weights = canonical_digest(of_modules) if of_modules else ""
-        look.best_bytes = num_bytes(of_modules or trainee.weights())
+        frozen = left_out_bytes(trainee.frozen())
+        look.best_bytes = num_bytes(of_modules or trainee.weights()) - frozen
         look.state = _through_a_file(trainee.state())
-        look.latest_bytes = num_bytes(look.state)
+        look.latest_bytes = num_bytes(look.state) - frozen
 
     def alive(self, reached: int = 0) -> None:
         self.heard()

@@ -16,7 +16,7 @@ from tuner.design.optimizers import OPTIMIZERS, optimizer_named, optimizer_of
 from tuner.design.own_loop import OwnLoop
 from tuner.design.round import Round, checked_steps, is_open
 from tuner.design.space import SearchSpace
-from tuner.design.stages import StartFrom, check_start
+from tuner.design.stages import StartFrom, rounds_with_start
 from tuner.design.words import check_campaign, meant_as
 from tuner.design.workload import Trainable
 from tuner.design.workload_checks import check_count, check_names, check_workload_declared
@@ -125,7 +125,7 @@ class Campaign:
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
         check_names(self.workload, sorted(self._names_in_spaces()))
-        check_start(self.start_from, self.rounds, self._names_in_spaces())
+        object.__setattr__(self, "rounds", rounds_with_start(self.start_from, self.rounds))
         if isinstance(self.workload, OwnLoop):
             self._check_words(self.workload)
         else:

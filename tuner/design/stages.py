@@ -11,7 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from tuner.design.hyperparameters import Choice, Hyperparameter
 from tuner.design.names import Name
+from tuner.design.round import Round
+from tuner.design.space import SearchSpace
 from tuner.errors import DeclarationError
 from tuner.shown import quoted
 
@@ -169,8 +172,11 @@ def _checked_names(renamed: Mapping[str, str] | None) -> dict[str, str]:
     return dict(renamed)
 
 
-def check_start(start: object, rounds: Any, names: set[str]) -> None:
-    """Raise DeclarationError for what a campaign says of its start, and for controls of one that has none."""
+def rounds_with_start(start: object, rounds: tuple[Round, ...]) -> tuple[Round, ...]:
+    """The rounds of a campaign with this start; several candidates are a scientific choice in their spaces.
+
+    Raises DeclarationError for what is no start, and for controls of a campaign that starts from nothing.
+    """
     controls = [one for one in rounds if one.start is not None]
     if start is None:
         if controls:
@@ -178,7 +184,7 @@ def check_start(start: object, rounds: Any, names: set[str]) -> None:
                 f'round {controls[0].goal!r} has start="scratch", and this campaign starts from nothing else: give '
                 "Campaign(start_from=best_of(...)), or leave it out"
             )
-        return
+        return rounds
     if not isinstance(start, StartFrom):
         raise DeclarationError(
             f"start_from is best_of(...), or weights_from(...) for a file of weights, got {start!r:.80}"
@@ -188,10 +194,26 @@ def check_start(start: object, rounds: Any, names: set[str]) -> None:
             f'round {rounds[0].goal!r} has start="scratch" and is the first: it is a control of the rounds that start '
             "from the weights, and comes after them"
         )
+    return tuple(_with_candidates(one, start.candidates) for one in rounds)
+
+
+def _with_candidates(declared: Round, count: int) -> Round:
+    """A round whose trials choose among the candidates, the best of which is 1. Raises DeclarationError."""
+    space = declared.space
+    if space is None:
+        return declared
+    choice = Hyperparameter(START_FROM, Choice(tuple(range(1, count + 1)))) if count > 1 else None
+    if choice in space.hyperparameters:  # the campaign is a changed copy of one that was checked before
+        return declared
+    names = [*(one.name for one in space), *(name for name, _ in space.fixed)]
     if START_FROM in {Name.of(name).short for name in names}:
         raise DeclarationError(
             f"{START_FROM} is no hyperparameter of a space: best_of(..., candidates=3) makes it one, and puts it there"
         )
+    if choice is None or declared.start is not None:
+        return declared
+    whole = SearchSpace.of((*space.hyperparameters, choice), space.fixed)
+    return replace(declared, space=whole, scientific=(*declared.scientific, START_FROM))
 
 
 def staged(found: Mapping[str, Any]) -> list[Stage]:

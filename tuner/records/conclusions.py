@@ -235,12 +235,14 @@ class LoopPromises(Conclusion):
 class Selected:
     """A checkpoint of an earlier stage, or a file of weights, from which trials start.
 
-    digest: the sha256 of its weights as a file. file: our own copy, relative to the checkpoint folder; "" before it is
-    made. campaign, study, trial, step: which checkpoint; empty of a file, whose path is `path`. steps: updates behind
-    the weights, those of earlier stages included. value: by the metric of its own stage. adopted: because it was.
+    digest: the sha256 of its weights as a file of `num_bytes`. file: our own copy, relative to the checkpoint folder;
+    "" before it is made. campaign, study, trial, step: which checkpoint; empty of a file, whose path is `path`.
+    storage: where that is another one. steps: updates behind the weights, those of earlier stages included. value: by
+    the metric of its own stage. adopted: because it was.
     """
 
     digest: str
+    num_bytes: int
     file: str = ""
     campaign: str = ""
     study: str = ""
@@ -250,6 +252,7 @@ class Selected:
     value: float | None = None
     adopted: bool = False
     path: str = ""
+    storage: str = ""
 
     @property
     def words(self) -> str:

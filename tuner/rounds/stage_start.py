@@ -9,20 +9,14 @@ from pathlib import Path
 
 import torch
 
-from tuner.analysis.frames import study_frames
-from tuner.analysis.headline import headline, relatives
-from tuner.analysis.questions.adoption import last_adopted
-from tuner.analysis.round_frames import round_frames, rounds_started, row_of_trial
-from tuner.analysis.study_frames import ranked_trials
+from tuner.analysis.stage_selection import SelectedRun, selected_runs
 from tuner.design.campaign import Campaign
 from tuner.design.stages import StartFrom
 from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError
-from tuner.records import Checkpoint, State, TrialRecord
 from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.storage.studies import StudyRow
 from tuner.training.checkpoints import read_weights, weights_as_file, weights_in
 from tuner.training.inherited import Inherited
 
@@ -56,7 +50,7 @@ def start_of(asked: Asked) -> Inherited | None:
         return None
     recorded = recorded_start(asked.ledger, asked.name)
     if recorded is not None:
-        return Inherited(recorded, tuple(asked.root / one.file for one in recorded.candidates))
+        return Inherited(recorded, tuple(asked.root / one.file for one in recorded.candidates)).checked()
     found, contents = (_of_file if start.file is not None else _of_stage)(asked, start)
     return Inherited(
         StageStart(tuple(found), start.parameters, start.fresh, dict(start.renamed)), contents=tuple(contents)
@@ -69,14 +63,6 @@ def recorded_start(ledger: Ledger, campaign: str) -> StageStart | None:
         return None
     found = (ledger.conclusion(campaign, StageStart, row.study_id) for row in ledger.studies(campaign))
     return next((one for one in found if one is not None), None)
-
-
-def selected_today(asked: Asked) -> list[Selected]:
-    """The checkpoints of the earlier stage that a new campaign would start from; what is there already counts."""
-    start = asked.campaign.start_from
-    if start is None or start.file is not None:
-        return []
-    return _of_stage(asked, start)[0]
 
 
 def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
@@ -93,14 +79,15 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
         before = recorded_start(ledger, source)
         own = ledger is asked.ledger
         root = folder_to_read(ledger, asked.checkpoints if own else None)
-        for row, record, adopted in _chosen(ledger, source, start.candidates, again):
-            kept = best_checkpoint(row, record)
+        for run in _runs(ledger, start, again):
+            kept, study = run.checkpoint, run.row.study
             content = weights_as_file(read_weights(root, kept))
-            digest = hashlib.sha256(content).hexdigest()
+            earlier = before.inherited_steps if before and not study.start else 0
             found.append(
                 Selected(
-                    digest, "", source, row.study.name, record.number, kept.step,
-                    kept.step + (before.inherited_steps if before and not row.study.start else 0), kept.value, adopted,
+                    hashlib.sha256(content).hexdigest(), len(content), campaign=source, study=study.name,
+                    trial=run.record.number, step=kept.step, steps=kept.step + earlier, value=kept.value,
+                    adopted=run.adopted, storage="" if own else ledger.safe_url,
                 )
             )  # fmt: skip
             contents.append(content)
@@ -116,54 +103,20 @@ def _source_ledger(asked: Asked, start: StartFrom) -> Iterator[Ledger]:
         yield ledger
 
 
-def _chosen(ledger: Ledger, source: str, count: int, again: str) -> list[tuple[StudyRow, TrialRecord, bool]]:
-    """The configurations that a stage selected: what was adopted first, then the best of its last round.
-
-    Raises StorageError for a stage that is not finished.
-    """
-    found: list[tuple[StudyRow, TrialRecord, bool]] = []
-    adopted = last_adopted(ledger, source)
-    if adopted is not None:
-        row = ledger.study(source, adopted[0])
-        found.append((row, ledger.trial(row.study_id, adopted[1]), True))
-    rounds = [one for one in rounds_started(ledger, source) if not round_frames(ledger, source, one).study.start]
-    left = sum(
-        count
-        for row in ledger.studies(source)
-        for state, count in ledger.state_counts(row.study_id).items()
-        if not state.finished
-    )
-    if not found and (not rounds or left):
+def _runs(ledger: Ledger, start: StartFrom, again: str) -> list[SelectedRun]:
+    """The trials to start from. Raises StorageError, with the command that trains them."""
+    try:
+        found = selected_runs(ledger, start.campaign, start.candidates)
+    except StorageError as error:
         raise StorageError(
-            f"the stage {quoted(source)} is not finished ({left} trials are left, {len(rounds)} rounds were launched), "
-            f"and the next one starts from what it selects; train it first: {again}"
-        )
-    last = rounds[-1] if rounds else None
-    frames = round_frames(ledger, source, last) if last else study_frames(ledger, source, found[0][0].study.name)
-    first = headline(frames, relatives(ledger, source, frames.study))
-    ranked = [int(number) for number in ranked_trials(frames)["trial"]]
-    for number in dict.fromkeys(([first.trial] if first else []) + ranked):
-        row, record = row_of_trial(ledger, source, rounds[-1], number) if rounds else (found[0][0], found[0][1])
-        if (row.study_id, number) not in {(one.study_id, other.number) for one, other, _ in found}:
-            found.append((row, record, False))
-    if len(found) < count:
+            f"{error}, and the next stage starts from what it selects; train it first: {again}"
+        ) from None
+    if len(found) < start.candidates:
         raise StorageError(
-            f"{quoted(source)} has {len(found)} complete trials to start from, and candidates={count} asks for more; "
-            f"give a smaller number, or train it: {again}"
+            f"{quoted(start.campaign)} has {len(found)} complete trials to start from, and candidates="
+            f"{start.candidates} asks for more; give a smaller number, or train more: {again}"
         )
-    return found[:count]
-
-
-def best_checkpoint(row: StudyRow, record: TrialRecord) -> Checkpoint:
-    """The best checkpoint that a trial keeps. Raises StorageError where it keeps none."""
-    kept = [one for one in record.checkpoints if one.kind == "best" and one.value is not None]
-    if record.state is not State.COMPLETE or not kept:
-        raise StorageError(
-            f"trial {record.number} of {row.campaign} {row.study.name} keeps no weights to start from: it is "
-            f"{record.state.value}{f', and was trained elsewhere ({row.elsewhere})' if row.elsewhere else ''}; a file "
-            'of weights can be named by weights_from("file.safetensors")'
-        )
-    return min(kept, key=lambda one: (row.study.objective.sign * (one.value or 0.0), one.step))
+    return found
 
 
 def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
@@ -182,7 +135,7 @@ def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes
         )
     content = _as_safetensors(path, content)
     digest = hashlib.sha256(content).hexdigest()
-    return [Selected(digest, steps=start.steps, path=str(named))], [content]
+    return [Selected(digest, len(content), steps=start.steps, path=str(named))], [content]
 
 
 def _as_safetensors(path: Path, content: bytes) -> bytes:

@@ -19,8 +19,7 @@ from tuner.storage.reading import CheckpointFile
 OWNER_FILE = ".tuner-storage.json"
 TRASH = ".trash"
 _NAME = re.compile(
-    r"\.?(?:(?:latest|best|trunk)-\d{9,}|base-[0-9a-f]{16}-(?P<trial>\d{5,}))-(?P<fence>\d+)"
-    r"\.(?:pt|safetensors)(?:\.\d+\.tmp)?"
+    r"\.?(?:(?:latest|best|trunk)-\d{9,}-(\d+)\.(?:pt|safetensors)|base-[0-9a-f]{32}\.safetensors)(?:\.\d+\.tmp)?"
 )
 _TRIAL = re.compile(r"(?:group-of-)?trial-\d{5,}")
 
@@ -63,15 +62,15 @@ def was_written_here(name: str, fences: Mapping[str, int]) -> bool:
     """Whether a checkpoint file was written under a fence that this storage gave out.
 
     A fence is in the records before a file is written under it, so a higher one is that of another storage, or of a
-    later state of this one.
+    later state of this one. A base file is called after its values: it is ours where we trained any trial of the study.
     """
     folder, _, file = name.rpartition("/")
     found = _NAME.fullmatch(file)
     study, _, trial = folder.rpartition("/")
-    if found and trial == FROZEN_FOLDER:  # shared by all trials of the study, and called after the one that wrote it
-        trial = f"trial-{found['trial']}"
+    if found is not None and found[1] is None:
+        return trial == FROZEN_FOLDER and any(fence and key.startswith(f"{study}/") for key, fence in fences.items())
     known = fences.get(f"{study}/{trial.replace(GROUP_FOLDER, 'trial-')}")
-    return found is not None and known is not None and int(found["fence"]) <= known
+    return found is not None and known is not None and int(found[1]) <= known
 
 
 def is_base(path: Path) -> bool:

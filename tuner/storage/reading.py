@@ -24,9 +24,10 @@ from tuner.records import (
     TrialRecord,
     UnreadableTrial,
 )
+from tuner.records.conclusions import StageStart
 from tuner.shown import quoted
-from tuner.storage.codec import groups_from, point_from, schedule_from, steps_from
-from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
+from tuner.storage.codec import conclusion_from, groups_from, point_from, schedule_from, steps_from
+from tuner.storage.schema import checkpoint, checkpoint_file, conclusion, measurement, metric, trial
 from tuner.storage.stored_values import MOST_STEPS, refuse_strange, restored
 
 T = TypeVar("T")
@@ -206,8 +207,21 @@ def _checkpoint(row: Row[Any]) -> Checkpoint:
 
 def checkpoint_files(connection: Connection) -> list[CheckpointFile]:
     """Every file the Ledger points to, by path; others in the checkpoint folder are left over from crashes."""
-    rows = connection.execute(select(checkpoint_file).where(~unused_base()).order_by(checkpoint_file.c.path))
-    return [CheckpointFile(row.path, row.digest, row.num_bytes) for row in rows if isinstance(row.path, str)]
+    rows = connection.execute(select(checkpoint_file).where(~unused_base()))
+    found = {row.path: CheckpointFile(row.path, row.digest, row.num_bytes) for row in rows if isinstance(row.path, str)}
+    found |= {file.path: file for file in start_files(connection)}
+    return [found[path] for path in sorted(found)]
+
+
+def start_files(connection: Connection, study_id: int | None = None) -> list[CheckpointFile]:
+    """The weights of earlier stages that studies start from, or one study; an unreadable record is told elsewhere."""
+    asked = select(conclusion.c.data).where(conclusion.c.kind == StageStart.KIND)
+    found: list[CheckpointFile] = []
+    for text in connection.scalars(asked if study_id is None else asked.where(conclusion.c.study_id == study_id)):
+        with suppress(StorageError):
+            candidates = conclusion_from(StageStart, text).candidates
+            found += [CheckpointFile(one.file, one.digest, one.num_bytes) for one in candidates if one.file]
+    return found
 
 
 def unused_base() -> ColumnElement[bool]:

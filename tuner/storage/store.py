@@ -420,6 +420,10 @@ class Ledger:
         """Every checkpoint file that is pointed to; what else lies in the folder may be swept."""
         return self._database.read(lambda connection: reading.checkpoint_files(connection))
 
+    def start_files(self, study_id: int) -> list[CheckpointFile]:
+        """The files of weights of an earlier stage that the trials of a study start from."""
+        return self._database.read(lambda connection: reading.start_files(connection, study_id))
+
     def unreadable_values(self, study_id: int) -> list[tuple[int, str, int]]:
         """(trial, metric, step) of measurements that were not written by us."""
         with self._database.reading() as connection:

@@ -21,7 +21,7 @@ from tuner.records import GROUP_FOLDER, LOOP_FOLDER, BaseFile, Checkpoint, State
 from tuner.records.conclusions import Retention
 from tuner.shown import quoted
 from tuner.storage.curves import Measurements
-from tuner.storage.folder_files import is_base, move_to_trash, new_trash, was_written_here
+from tuner.storage.folder_files import difference, is_base, move_to_trash, new_trash, was_written_here
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -70,8 +70,17 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
             whose = f"{kept.kind} checkpoint"
             found += [Problem(record.number, "file", text) for text in _file_problems(root, kept, whose, digests)]
     found += _base_problems(records, root, digests)
+    found += _start_problems(ledger, row, root)
     strays = stray_files(ledger, row.study_id, root, place)
     return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
+
+
+def _start_problems(ledger: Ledger, row: StudyRow, root: Path) -> Iterator[Problem]:
+    """The weights of an earlier stage are there as they were copied."""
+    for file in ledger.start_files(row.study_id):
+        wrong = difference(root, file)
+        if wrong:
+            yield Problem(None, "start", f"{root / file.path}, which its trials start from, {wrong}")
 
 
 def _is_thinned(ledger: Ledger, row: StudyRow) -> bool:
@@ -210,7 +219,8 @@ def _base_problems(records: Sequence[TrialRecord], root: Path, digests: dict[Pat
     for base in sorted(users, key=lambda one: one.file):
         for text in _file_problems(root, base, "file of frozen parameters", digests):
             needed = f"the checkpoints of {users[base]} trial{'s' * (users[base] > 1)} need it"
-            yield Problem(None, "file", f"{text}; {needed}, and the next launch writes it again for its trials")
+            again = "a trial with the same frozen parameters that is trained from now on writes it again"
+            yield Problem(None, "file", f"{text}; {needed}, and {again}")
 
 
 def _file_problems(root: Path, kept: Checkpoint | BaseFile, whose: str, digests: dict[Path, str]) -> Iterator[str]:

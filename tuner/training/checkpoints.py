@@ -73,10 +73,13 @@ class CheckpointFolder:
         written = self._write("best", step, lambda file: file.write(content), value, followed=followed)
         return replace(written, base=parted.base)
 
-    def write_base(self, name: str, content: bytes) -> BaseFile:
-        """Save frozen parameters, durably: from now on checkpoints may be written that leave them out."""
+    def write_base(self, name: str, content: bytes, number: int) -> BaseFile:
+        """Save frozen parameters, durably: from now on checkpoints may be written that leave them out.
+
+        `number`: of the trial that we own; others may write the same file at the same time.
+        """
         path = self._inside(f"{self.place}/{name}")
-        written = write_durably(path, lambda file: file.write(content))
+        written = write_durably(path, lambda file: file.write(content), f"{number:05d}{self.fence:05d}")
         sync_folder(path.parent)
         return BaseFile(f"{self.place}/{name}", written.digest, written.num_bytes)
 
@@ -318,14 +321,15 @@ def _without_links(path: str, flags: int) -> int:
     return os.open(path, flags | system.NO_LINKS, 0o600)
 
 
-def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> DigestingFile:
+def write_durably(path: Path, write: Callable[[DigestingFile], object], digits: str = "") -> DigestingFile:
     """Write a file so that after any crash there is the old content or the new, never a part.
 
-    Which of them is decided by `sync_folder`. Returns the closed file, which knows its digest and size.
+    Which of them is decided by `sync_folder`. Returns the closed file, which knows its digest and size. `digits` tell
+    apart who writes it at the same time: two machines may have a process of the same id.
     """
     for made in make_private_folder(path.parent):
         sync_folder(made.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{digits}.tmp")
     try:
         with DigestingFile(temporary) as written:
             failpoint("ck-open")

@@ -18,7 +18,7 @@ _PIECE = 2**24  # bytes read at a time
 def address(tensor: torch.Tensor) -> int:
     """Where a tensor's values lie. Unlike `data_ptr` this is no access that might write."""
     start = int(torch._C._data_address(tensor))  # type: ignore[attr-defined] # of all that a view is a part of
-    return start + tensor.storage_offset() * tensor.element_size()
+    return start + int(tensor.storage_offset()) * tensor.element_size()
 
 
 def is_shareable(tensor: torch.Tensor) -> bool:

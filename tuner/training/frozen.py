@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_BYTES = 64 * 2**10  # [P] fewer frozen bytes stay in the checkpoints: a file more is not worth them
 Tensors = Mapping[str, torch.Tensor]
+Known = dict[tuple[object, ...], str]  # digests by the memory of a tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class _Written:
 
     def is_there(self) -> bool:
         """Whether the file is the one that was looked at."""
-        return _seen(self.path) == self.seen
+        return bool(self.seen) and _seen(self.path) == self.seen
 
 
 class FrozenParts:
@@ -53,7 +54,7 @@ class FrozenParts:
 
     def __init__(self, folder: CheckpointFolder, number: int, begun: Tensors) -> None:
         self.folder = folder
-        self.mark = f"{number:05d}-{folder.fence}"
+        self.number = number
         self._written: _Written | None = None
         self._lock = Lock()
         self.digests: dict[str, str] = {}
@@ -62,21 +63,22 @@ class FrozenParts:
 
     def begin(self, begun: Tensors) -> None:
         """Note what the trial begins with; again where a loop makes its model later than its trial."""
-        fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
-        if sum(tensor.nbytes for tensor in fitting.values()) >= LEAST_BYTES:
+        if left_out_bytes(begun):
+            fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
             self.digests = {name: digest_of(tensor) for name, tensor in fitting.items()}
             shown = {name: shown_whole(tensor) for name, tensor in fitting.items()}
             self._begun = {name: one for name, one in shown.items() if one is not None}
 
-    def left_out(self, state: dict[str, Any], live: Tensors) -> dict[str, Any]:
+    def left_out(self, state: dict[str, Any], live: Tensors, known: Known | None = None) -> dict[str, Any]:
         """The state with a mark for each unchanged frozen parameter; it names the base file, which is durable now.
 
-        `live`: the frozen parameters as they are. What of the state shares their memory is left out.
+        `live`: the frozen parameters as they are. What of the state shares their memory is left out. `known`: digests
+        of tensors that several trials share, while nothing is trained; added to.
         """
         # Of what was changed, or was put elsewhere, the memory is not held for a comparison.
         held = {name: one for name, one in self._begun.items() if name in live}
         self._begun = {name: one for name, one in held.items() if address(one) == address(live[name])}
-        unchanged = self._unchanged(live)
+        unchanged = self._unchanged(live, known)
         base = self._base(unchanged)
         if base is None:
             return state
@@ -105,59 +107,64 @@ class FrozenParts:
 
     def mend(self, recorded: Checkpoint, live: Tensors) -> None:
         """Write a base file again that is missing or damaged, where it had just what this trial begins with."""
-        if recorded.base is None or not self.digests or not recorded.base.file.startswith(f"{self.folder.place}/"):
-            return
-        path = self.folder.root / recorded.base.file
-        known = _looked_at(path)
-        if known is not None and known[0].digest == recorded.base.digest:
+        if recorded.base is None or not self.digests:
             return
         unchanged = self._unchanged(live)
-        if unchanged and path.name.startswith(f"base-{_content(self._of(unchanged))}-"):
-            logger.warning("%s was missing or damaged, and is written again", path)
-            self.folder.write_base(path.name, weights_as_file(_copies(unchanged)))
+        if recorded.base.file == f"{self.folder.place}/{self._name(unchanged)}":
+            self._base(unchanged)
 
-    def _unchanged(self, tensors: Tensors) -> dict[str, torch.Tensor]:
+    def _unchanged(self, tensors: Tensors, known: Known | None = None) -> dict[str, torch.Tensor]:
         shared = {name: tensors[name] for name in self.digests if name in tensors and _fits(tensors[name])}
-        return {name: tensor for name, tensor in shared.items() if self._is_as_begun(name, tensor)}
+        known = {} if known is None else known
+        return {name: tensor for name, tensor in shared.items() if self._is_as_begun(name, tensor, known)}
 
-    def _is_as_begun(self, name: str, tensor: torch.Tensor) -> bool:
+    def _is_as_begun(self, name: str, tensor: torch.Tensor, known: Known) -> bool:
         """Whether a tensor has the values that it began with. It has, where it still shows the same memory."""
         begun = self._begun.get(name)
-        return (begun is not None and same_bits(begun, tensor)) or digest_of(tensor) == self.digests[name]
+        if begun is not None and same_bits(begun, tensor):
+            return True
+        place = _place(tensor)
+        if place not in known:
+            known[place] = digest_of(tensor)
+        return known[place] == self.digests[name]
 
-    def _of(self, names: Any) -> dict[str, str]:
-        return {name: self.digests[name] for name in names}
+    def _of(self, tensors: Tensors) -> dict[str, str]:
+        return {name: self.digests[name] for name in tensors}
+
+    def _name(self, tensors: Tensors) -> str:
+        """The name of the base file of these values."""
+        content = json.dumps(self._of(tensors), sort_keys=True).encode()
+        return f"base-{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
 
     def _base(self, unchanged: Tensors) -> _Written | None:
-        """The base file of this trial, written where it is not there; None where nothing is unchanged."""
+        """The base file of this trial, written where it is not there whole; None where nothing is unchanged."""
         if not unchanged:
             return None
         with self._lock:
             if self._written is None or not self._written.is_there():
-                self._written = self._found(unchanged) or self._made(unchanged)
+                self._written = self._found_or_made(unchanged)
             return self._written
 
-    def _found(self, tensors: Tensors) -> _Written | None:
-        """A whole file of the same values that some trial of the study has written."""
-        content = _content(self._of(tensors))
-        folder = self.folder.root / self.folder.place
-        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        for name in names:
-            path = folder / name
-            known = _looked_at(path) if name.startswith(f"base-{content}-") and name.endswith(".safetensors") else None
-            if known is not None and known[1] == self._of(tensors):
-                self.folder.sync()  # its writer may not have come to that
-                return self._as_written(path, known[0], tensors)
-        return None
+    def _found_or_made(self, tensors: Tensors) -> _Written:
+        """The file that any trial of the study with these values has written, or we write now."""
+        place = f"{self.folder.place}/{self._name(tensors)}"
+        path = self.folder.root / place
+        seen = _seen(path)
+        known = _read(path, seen) if seen else None
+        if known is not None and known[1] == self._of(tensors):
+            self.folder.sync()  # who wrote it may not have come to that
+            file = BaseFile(place, *known[0])
+        else:
+            if seen:
+                logger.warning("%s is damaged, and is written again", path)
+            file = self.folder.write_base(path.name, weights_as_file(_copies(tensors)), self.number)
+        return _Written(file, frozenset(tensors), path, _seen(path))
 
-    def _made(self, tensors: Tensors) -> _Written:
-        name = f"base-{_content(self._of(tensors))}-{self.mark}.safetensors"
-        file = self.folder.write_base(name, weights_as_file(_copies(tensors)))
-        return self._as_written(self.folder.root / file.file, file, tensors)
 
-    def _as_written(self, path: Path, file: BaseFile, tensors: Tensors) -> _Written:
-        place = BaseFile(f"{self.folder.place}/{path.name}", file.digest, file.num_bytes)
-        return _Written(place, frozenset(tensors), path, _seen(path))
+def left_out_bytes(live: Tensors) -> int:
+    """The bytes that each checkpoint will leave out, where nothing changes what is frozen."""
+    num_bytes = sum(tensor.nbytes for tensor in live.values() if _fits(tensor))
+    return num_bytes if num_bytes >= LEAST_BYTES else 0
 
 
 def _copies(tensors: Tensors) -> dict[str, torch.Tensor]:
@@ -171,11 +178,6 @@ def digest_of(tensor: torch.Tensor) -> str:
     for piece in pieces(tensor):
         digest.update(piece)
     return digest.hexdigest()
-
-
-def _content(digests: Mapping[str, str]) -> str:
-    """16 hex digits for values by name: what a base file is called by."""
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _fits(tensor: torch.Tensor) -> bool:
@@ -198,21 +200,18 @@ def _seen(path: Path) -> tuple[int, ...]:
     return ()
 
 
-def _looked_at(path: Path) -> tuple[BaseFile, dict[str, str]] | None:
-    """A base file as it is, with the digests of its tensors; None for what cannot be read as one."""
-    seen = _seen(path)
-    return _read(path, seen) if seen else None
-
-
 @lru_cache(maxsize=64)
-def _read(path: Path, seen: tuple[int, ...]) -> tuple[BaseFile, dict[str, str]] | None:
-    """As `_looked_at`, once for each state of a file: all trials of a process share it."""
+def _read(path: Path, seen: tuple[int, ...]) -> tuple[tuple[str, int], dict[str, str]] | None:
+    """Digest and size of a base file, and the digests of its tensors; None for what cannot be read as one.
+
+    Once for each state of a file (`seen`): all trials that a process trains share it.
+    """
     try:
         content = path.read_bytes()
         tensors = weights_in(content)
-    except Exception:  # damaged: it is written again
+    except Exception:  # whatever it is, it is written again
         return None
-    found = BaseFile(path.name, hashlib.sha256(content).hexdigest(), len(content))
+    found = hashlib.sha256(content).hexdigest(), len(content)
     return found, {name: digest_of(tensor) for name, tensor in tensors.items()}
 
 

@@ -17,7 +17,7 @@ from tuner.training.checkpoints import CheckpointFolder, read_state, read_weight
 from tuner.training.copy_on_write import in_one_memory
 from tuner.training.endings import is_out_of_memory, raise_lost_device
 from tuner.training.engine import Measured, Trainee, Weights
-from tuner.training.frozen import FrozenParts, base_folder
+from tuner.training.frozen import FrozenParts, Known, base_folder
 from tuner.training.left_out import base_named_by
 from tuner.training.saving import Write
 from tuner.training.setup import StudySetup
@@ -183,10 +183,13 @@ class Logbook:
             held = {kept.step: self.frozen.marked(kept.weights, state) for kept in self.best.kept}
             self.trunks += (self.folder.write_state("trunk", step, state | {"best_weights": held}, None, key),)
 
-    def state(self) -> dict[str, Any]:
-        """The state of the trial, as a checkpoint holds it: without what is frozen and in a base file."""
+    def state(self, known: Known | None = None) -> dict[str, Any]:
+        """The state of the trial, as a checkpoint holds it: without what is frozen and in a base file.
+
+        `known`: digests of frozen tensors that the trials of a cohort share; added to.
+        """
         state = {**self.trainee.state(), "best": [(kept.step, kept.value) for kept in self.best.kept]}
-        return self.frozen.left_out(state, self.trainee.frozen())
+        return self.frozen.left_out(state, self.trainee.frozen(), known)
 
     def latest_value(self) -> float | None:
         """The selection metric at the present step, where it was evaluated since the last commit."""
@@ -294,7 +297,8 @@ class SharedFiles:
             return
         self._count += 1
         names = [f"trial-{book.claim.trial.number:05d}" for book in new]
-        states = {name: book.state() for name, book in zip(names, new, strict=True)}
+        known: Known = {}
+        states = {name: book.state(known) for name, book in zip(names, new, strict=True)}
         written = self.folder.write_state("latest", self._count, stacked_states(states), None)
         self._written.append(written.file)
         for name, book in zip(names, new, strict=True):

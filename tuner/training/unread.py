@@ -24,6 +24,8 @@ def unread(setup: TrainingSetup, trial: Trial) -> list[str]:
         run = TrialRun(setup, trial)
         point = Noting(run.point)
         _first_loss(run, point)
+        if setup.inherited is not None:
+            setup.inherited.into(run.model, point)
         names = [Name.of(name) for name in trial.point]
         optimizer = optimizer_of(setup.optimizer_of(trial))
         if optimizer.reads_point:
