@@ -192,6 +192,7 @@ class GroupEvaluation:
             if self.group.setup.device.type == "cpu":
                 tape, _ = self._run(batch, count, 1)
                 self._at_once = evenly(trials, max(1, CACHED_BYTES // max(1, tape.largest)))
+                tape.forget()
         key = batch.signature, tuple(self.group.model.shared)
         if key not in self._recordings:
             tape, metrics = self._run(batch, count, self._at_once)
@@ -199,6 +200,7 @@ class GroupEvaluation:
             check_graph(graph, 0)
             simplify(graph)
             self._recordings[key] = quickened(graph, tape.constants).forward, list(metrics)
+            tape.forget()
         return self._recordings[key]
 
     def _run(self, batch: Batch, count: int, trials: int) -> tuple[Tape, dict[str, TrialTensor]]:

@@ -161,7 +161,9 @@ def _record(task: Task, batch: Batch) -> Recording:
     simplify(graph)
     module, quick = GraphModule(tape.constants, graph), quickened(graph, tape.constants)
     recurrent = "mkldnn_rnn" in module.code
-    return Recording(module, quick, sites.known, used, ways, tape.num_bytes, tape.num_bytes_once, recurrent)
+    recording = Recording(module, quick, sites.known, used, ways, tape.num_bytes, tape.num_bytes_once, recurrent)
+    tape.forget()
+    return recording
 
 
 def written(run: TrialRun, batch: Any, names: Collection[str]) -> set[str]:

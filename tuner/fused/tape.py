@@ -67,6 +67,11 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
         self.graph.output([self._node_of(tensor) for tensor in outputs])
         return self.graph
 
+    def forget(self) -> None:
+        """Hold what was computed no longer: what stays in the model's template leads here."""
+        self._alive.clear()
+        self._nodes.clear()
+
     @property
     def num_bytes(self) -> int:
         """Memory of everything that was computed."""
