@@ -33,7 +33,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),
-    "training": ((*BASE, "failpoints", "signals"), ("torch", "numpy", "safetensors")),
+    "training": ((*BASE, "adapters", "failpoints", "signals"), ("torch", "numpy", "safetensors")),
     "delegated": (
         (*BASE, "failpoints", "signals", "training"),
         ("torch", "numpy", "lightning", "transformers", "safetensors"),

@@ -53,7 +53,7 @@ def _joined(module: str, name: str) -> str:
 
 
 def adapters_in(weights: Mapping[str, torch.Tensor]) -> list[Adapter]:
-    """The adapters in a file of weights, in its order. Raises StorageError where there is none."""
+    """The adapters in a file of weights, sorted by name. Raises StorageError where there is none."""
     found = list(_adapters(weights))
     if not found:
         raise StorageError(
@@ -64,7 +64,7 @@ def adapters_in(weights: Mapping[str, torch.Tensor]) -> list[Adapter]:
 
 
 def _adapters(weights: Mapping[str, torch.Tensor]) -> Iterator[Adapter]:
-    for name, scale in weights.items():
+    for name in sorted(weights):
         module, _, own = name.rpartition(".")
         if not own.endswith(SCALE):
             continue
@@ -72,7 +72,7 @@ def _adapters(weights: Mapping[str, torch.Tensor]) -> Iterator[Adapter]:
         for embedding in (False, True):
             a, b, _ = (_joined(module, one) for one in adapter_names(tensor, embedding=embedding))
             if {a, b, _joined(module, tensor)} <= set(weights):
-                yield Adapter(module, tensor, embedding, weights[a], weights[b], scale)
+                yield Adapter(module, tensor, embedding, weights[a], weights[b], weights[name])
 
 
 def merged_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -135,25 +135,26 @@ def peft_adapter(
 
 def _as_modules(adapters: list[Adapter], weights: Mapping[str, torch.Tensor]) -> list[_Named]:
     """The adapters by the modules that peft puts them into. Raises StorageError."""
-    made: list[_Named] = []
-    attention: dict[str, dict[str, Adapter]] = {}
+    made = []
     for one in adapters:
         outer, _, last = one.module.rpartition(".")
-        if one.tensor == ATTENTION_TENSORS[0]:
-            attention.setdefault(one.module, {})[one.tensor] = one
-        elif one.tensor != "weight":
+        if not one.module:
+            raise StorageError(
+                f"peft's names are those of modules inside a model, and {one.name} is of the model itself: {_INSTEAD}"
+            )
+        if last == _OUT and any(_joined(outer, each) in weights for each in ATTENTION_TENSORS):
+            raise StorageError(
+                f"peft (0.21 at least) adds an adapter of {one.module}, the output of nn.MultiheadAttention, twice "
+                f"(huggingface/peft pull request 3774), so that it would compute something else: {_INSTEAD}"
+            )
+        if one.tensor not in ("weight", ATTENTION_TENSORS[0]):
             raise StorageError(f"peft has no adapter of a bare tensor like {one.name}: {_INSTEAD}")
-        elif last == _OUT and any(_joined(outer, each) in weights for each in ATTENTION_TENSORS):
-            attention.setdefault(outer, {})[_OUT] = one
-        else:
-            made.append(_as_module(one))
-    return made + [_as_attention(name, parts, weights) for name, parts in attention.items()]
+        made.append(_as_module(one) if one.tensor == "weight" else _as_attention(one, weights))
+    return made
 
 
 def _as_module(one: Adapter) -> _Named:
     a, b = one.a, one.b
-    if not one.module:
-        raise StorageError(f"peft's names are those of modules inside a model, and {one.name} is the model: {_INSTEAD}")
     if one.embedding:
         names = {f"{one.module}.lora_{OF_EMBEDDING}_A": a, f"{one.module}.lora_{OF_EMBEDDING}_B": b}
     else:
@@ -174,22 +175,17 @@ def _without_groups(a: torch.Tensor, rank: int) -> torch.Tensor:
     return whole
 
 
-def _as_attention(name: str, parts: Mapping[str, Adapter], weights: Mapping[str, torch.Tensor]) -> _Named:
-    """Attention, where peft has an adapter of the input and one of the output, of one rank and alpha.
-
-    What is missing is zero; a smaller rank is filled up by zeros. Each B takes its own scale, and alpha is the rank.
-    """
-    if _joined(name, ATTENTION_TENSORS[0]) not in weights:
-        raise StorageError(f"peft has no adapter of {name}, whose query, key and value have other widths: {_INSTEAD}")
-    rank = max(one.rank for one in parts.values())
-    tensors: dict[str, torch.Tensor] = {}
-    for part, where in ((ATTENTION_TENSORS[0], name), (_OUT, f"{name}.base_layer.{_OUT}")):
-        base = weights[_joined(name, part if part != _OUT else f"{_OUT}.weight")]
-        a, b = base.new_zeros(rank, base.shape[1]), base.new_zeros(base.shape[0], rank)
-        if one := parts.get(part):
-            a[: one.rank], b[:, : one.rank] = one.a, one.b * one.scale
-        tensors |= {f"{where}.lora_A.weight": a, f"{where}.lora_B.weight": b}
-    return _Named(name, tensors, rank, rank)
+def _as_attention(one: Adapter, weights: Mapping[str, torch.Tensor]) -> _Named:
+    """Attention, where peft always has an adapter of the output too, of the same rank and alpha: here it is zero."""
+    output = weights[f"{one.module}.{_OUT}.weight"]
+    inner = f"{one.module}.base_layer.{_OUT}"
+    tensors = {
+        f"{one.module}.lora_A.weight": one.a,
+        f"{one.module}.lora_B.weight": one.b,
+        f"{inner}.lora_A.weight": one.a.new_zeros(one.rank, output.shape[1]),
+        f"{inner}.lora_B.weight": one.b.new_zeros(output.shape[0], one.rank),
+    }
+    return _Named(one.module, tensors, one.rank, _alpha(one.scale, one.rank))
 
 
 def _alpha(scale: torch.Tensor, rank: int) -> float:
@@ -206,9 +202,9 @@ def _saved_modules(weights: Mapping[str, torch.Tensor], adapters: list[Adapter],
     adapted = {one.module for one in adapters}
     known = {*frozen, *(name for one in adapters for name in one.names())}
     found: dict[str, None] = {}
-    for name in weights:
-        module = name.rpartition(".")[0]
-        if name in known:
+    for name in sorted(weights):
+        module, tensor = name.rpartition(".")[0], weights[name]
+        if name in known or any(_is_alias(tensor, weights[one]) for one in frozen if one in weights):
             continue
         if not module or any(each == module or each.startswith(f"{module}.") for each in adapted):
             raise StorageError(
@@ -217,3 +213,8 @@ def _saved_modules(weights: Mapping[str, torch.Tensor], adapters: list[Adapter],
             )
         found[module] = None
     return [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
+
+
+def _is_alias(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether a tensor is another one under a second name: files have tied weights under each."""
+    return one.shape == other.shape and one.dtype == other.dtype and one.numel() > 1 and torch.equal(one, other)

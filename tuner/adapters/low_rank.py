@@ -194,3 +194,15 @@ def _groups(module: Any) -> int:
 def adapted_modules(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
     """The modules that have a change, each once, with their names."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, Adapted))
+
+
+def adapter_tensors(model: nn.Module) -> tuple[set[str], set[str]]:
+    """The names in a model's state dict of every A and B, and those of the scales, which follow from the point."""
+    trained, scales = set(), set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        for tensor in module.adapted if isinstance(module, Adapted) else ():
+            a, b, scale = adapter_names(tensor, embedding=module.is_embedding(tensor))
+            inside = f"{name}." if name else ""
+            trained |= {f"{inside}{a}", f"{inside}{b}"}
+            scales.add(f"{inside}{scale}")
+    return trained, scales

@@ -81,9 +81,11 @@ def _places(model: nn.Module, pattern: str) -> list[_Place]:
     """The tensors that one pattern names and that can have a change. Raises WorkloadError where there is none."""
     found, passed = [], []
     bare_is_named = not any(letter in pattern.rpartition(".")[2] for letter in _WILD)
+    inside = _outputs_of_attention(model, pattern)
     for module_name, name, place in _own_tensors(model):
         by_name = fnmatchcase(name, pattern)
-        if not by_name and not (module_name and fnmatchcase(module_name, pattern)):
+        by_module = module_name and fnmatchcase(module_name, pattern)
+        if not by_name and not by_module and id(place.module) not in inside:
             continue
         if _can_adapt(place, named=by_name and bare_is_named):
             found.append(place._replace(name=name if place.tensor != "weight" else place.name))
@@ -100,6 +102,13 @@ def _places(model: nn.Module, pattern: str) -> list[_Place]:
         names = [name for _, name, _ in _own_tensors(model)]
         raise no_match("with_lora", pattern, names, "module or parameter")
     return found
+
+
+def _outputs_of_attention(model: nn.Module, pattern: str) -> set[int]:
+    """The ids of the output layers of attention that a pattern names: to name attention is to name both."""
+    named = model.named_modules(remove_duplicate=False)
+    found = (one for name, one in named if isinstance(one, nn.MultiheadAttention) and fnmatchcase(name, pattern))
+    return {id(one.out_proj) for one in found}
 
 
 def _can_adapt(place: _Place, *, named: bool) -> bool:
@@ -183,11 +192,7 @@ def _besides(model: nn.Module, places: list[_Place], pattern: str) -> list[torch
     adapted = {id(place.module._parameters[place.tensor]): place.name for place in places}
     found: list[torch.nn.Parameter] = []
     for one in (each.strip() for each in pattern.split("|")):
-        mine = [
-            place
-            for module_name, name, place in named
-            if fnmatchcase(name, one) or (module_name and fnmatchcase(module_name, one))
-        ]
+        mine = [place for _, name, place in named if fnmatchcase(name, one) or fnmatchcase(name, f"{one}.*")]
         if not mine:
             raise no_match("trained= of with_lora", one, [name for _, name, _ in named], "module or parameter")
         for place in mine:

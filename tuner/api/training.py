@@ -39,6 +39,7 @@ from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import open_ledger
 from tuner.storage.studies import StudyRow
 from tuner.training import checkpoints as checkpoint_files
+from tuner.training.adapter_export import ExportForm, export_as
 from tuner.training.settings import Profile
 
 WorkerCount = int | Literal["auto"]
@@ -359,19 +360,21 @@ def export_weights(
     target: str | Path,
     round: int | str | None = None,
     *,
+    as_: ExportForm | None = None,
     checkpoints: str | Path | None = None,
     storage: str | None = None,
 ) -> Path:
     """Write the weights of the best configuration's selected run, at its best step, as a safetensors file.
 
-    round: its number, or the name of any study; None is the last round. checkpoints: the folder, where it is not the
-    storage's own.
+    round: its number, or the name of any study; None is the last round. as_: how adapters (`with_lora`) are written:
+    "merged" adds them to the weights, under the names of the base; "peft" writes a folder in the format of peft; None
+    leaves all as the model has it. checkpoints: the folder, where it is not the storage's own.
 
     Of a training that kept files in place of weights they are written into a folder, `target` without ".safetensors".
     Returns the path of what was written.
 
-    Raises StorageError where the run has no checkpoint here, or that folder is there already, CorruptCheckpoint where
-    the file is damaged.
+    Raises StorageError where the run has no checkpoint here, or that folder is there already, or `as_` is given for
+    weights without adapters; CorruptCheckpoint where the file is damaged.
 
     >>> tuner.export_weights("tiny", "model.safetensors").name
     'model.safetensors'
@@ -384,6 +387,8 @@ def export_weights(
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:
         root = folder_to_read(ledger, None if checkpoints is None else Path(checkpoints))
+    if as_ is not None:
+        return export_as(root, winner.checkpoint, Path(target), as_).path
     return checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
 
 

@@ -59,10 +59,12 @@ class FrozenParts:
         self._lock = Lock()
         self.digests: dict[str, str] = {}
         self._begun: dict[str, torch.Tensor] = {}
+        self.names: tuple[str, ...] = ()
         self.begin(begun)
 
     def begin(self, begun: Tensors) -> None:
         """Note what the trial begins with; again where a loop makes its model later than its trial."""
+        self.names = tuple(begun)
         if left_out_bytes(begun):
             fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
             self.digests = {name: digest_of(tensor) for name, tensor in fitting.items()}
@@ -92,9 +94,9 @@ class FrozenParts:
         base = self._base(unchanged)
         names = unchanged.keys() & base.names if base is not None else set()
         if base is None or not names:
-            return PartedWeights(weights)
+            return PartedWeights(weights, frozen=self.names)
         kept = {name: tensor for name, tensor in weights.items() if name not in names}
-        return PartedWeights(kept, names, base.file)
+        return PartedWeights(kept, names, base.file, self.names)
 
     def marked(self, weights: Tensors, state: Mapping[str, Any]) -> dict[str, Any]:
         """Weights that are to be saved within a state, with marks, where that state names the base file."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from tuner.adapters.low_rank import adapter_tensors
 from tuner.design.stages import START_FROM
 from tuner.errors import CorruptCheckpoint, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
@@ -86,8 +87,12 @@ class Inherited:
         chosen = int(point.get(START_FROM, 1))
         weights, words = self.weights(chosen), self.start.candidates[max(0, chosen - 1)].words
         state = model.state_dict()
+        adapters, scales = adapter_tensors(model)
         names = {name: plain_name(name) for name in state if isinstance(state[name], torch.Tensor)}
         carried = {name: self._name_there(plain) for name, plain in names.items() if self._is_carried(plain)}
+        for name in [*carried]:  # an adapter is carried where there was one; its scale is that of the point here
+            if name in scales or (name in adapters and carried[name] not in weights):
+                del carried[name]
         if not carried:
             raise _no_match(self.start.parameters, sorted(set(names.values())))
         there = {plain_name(name): tensor for name, tensor in weights.items()}

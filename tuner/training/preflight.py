@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,6 +87,18 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
     took = time.perf_counter() - began
     if took > SLOW_CHECK:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
+
+
+def check_model(setup: TrainingSetup, trial: Trial) -> None:
+    """Build the model of a trial, and leave it. Raises WorkloadError; what the point alone rejects is its trial's."""
+    workload = setup.workload
+    with callers_generators_restored(setup.device), left_as_it_was(workload), suppress(Infeasible):
+        try:
+            with stage(f"{type(workload).__name__}.model", dict(trial.point)):
+                build_model(setup, trial)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
 
 
 def _check_lasts(training: Split, run: TrialRun) -> None:
