@@ -45,6 +45,7 @@ from tuner.delegated.command import Command
 from tuner.delegated.hugging_face import TrainerWorkload
 from tuner.delegated.lightning import LightningWorkload
 from tuner.design.campaign import Campaign, Sweep
+from tuner.design.captions import dropped, shuffled
 from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
@@ -136,6 +137,7 @@ __all__ = [
     "constant",
     "constant_then_decay",
     "cosine",
+    "dropped",
     "epochs",
     "examples",
     "exponential",
@@ -154,6 +156,7 @@ __all__ = [
     "pieces",
     "polynomial",
     "register",
+    "shuffled",
     "step_drops",
     "uniform",
     "vectors",

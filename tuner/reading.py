@@ -23,9 +23,11 @@ from tuner.analysis.questions.adoption import adoption_log, last_adopted
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
 from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
+from tuner.analysis.questions.control import findings_of_controls
 from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.analysis.round_frames import (
     campaign_name,
+    main_rounds,
     recorded_study_file,
     round_frames,
     round_number,
@@ -33,6 +35,7 @@ from tuner.analysis.round_frames import (
     rounds_started,
     row_of_trial,
 )
+from tuner.analysis.stage_chain import start_of_trial
 from tuner.analysis.study_frames import StudyFrames, table_in_html
 from tuner.analysis.study_progress import in_words, standing
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
@@ -42,6 +45,7 @@ from tuner.errors import InputError, StorageError
 from tuner.plots.catalog import PLOTS
 from tuner.plots.plot import BudgetCurvePlot, CampaignPlot, Drawn, Plot, RoundPlot, StudyPlot, SweepPlot
 from tuner.records import Checkpoint, TrialRecord
+from tuner.records.conclusions import Selected
 from tuner.security import without_secrets
 from tuner.shown import in_html, shown, word
 from tuner.storage.engine import default_url
@@ -58,7 +62,8 @@ class Winner:
 
     value: the median of the trainings with fresh seeds; without fresh seeds the value of the selected run, which is
     optimistic (`kind` tells which of the two). selected_value: the selected run's value at `step`. fresh: the trainings
-    with fresh seeds.
+    with fresh seeds. start: the weights of an earlier stage that the run started from; None where it started from the
+    model's own initialization.
     """
 
     row: StudyRow
@@ -68,6 +73,12 @@ class Winner:
     last_value: float
     checkpoint: Checkpoint | None
     headline: Headline
+    start: Selected | None = None
+
+    @property
+    def inherited_steps(self) -> int:
+        """Updates behind the weights that the selected run started from; its own come on top."""
+        return self.start.steps if self.start else 0
 
     @property
     def selected_value(self) -> float:
@@ -89,9 +100,21 @@ class Winner:
         """The values of the hyperparameters by name."""
         return dict(self.record.point)
 
+    @property
+    def start_words(self) -> list[str]:
+        """Where the weights started, with own and inherited steps, as a line; none of what starts from nothing."""
+        if self.start is None:
+            return []
+        own, inherited = self.step, self.inherited_steps
+        return [
+            f"started from {self.start.words}; {inherited:,} inherited steps and {own:,} own ones, "
+            f"{inherited + own:,} in all"
+        ]
+
     def __repr__(self) -> str:
         study = self.row.study
         values = [f"  {name} = {value!r}" for name, value in self.point.items()]
+        values += [f"  {words}" for words in self.start_words]
         head = (
             f"trial {self.record.number} of {self.row.campaign} {study.name}: {study.objective.metric} "
             f"{self.headline.words}; best step {self.step:,} of {study.length_in_words}"
@@ -161,7 +184,7 @@ class CampaignRecords:
         if round is not None:
             return self.frames(round)
         with self._ledger() as ledger:
-            for number in reversed(rounds_started(ledger, self.name)):
+            for number in reversed(main_rounds(ledger, self.name)):
                 frames = round_frames(ledger, self.name, number)
                 if not only_promoted(frames):
                     return frames
@@ -172,9 +195,10 @@ class CampaignRecords:
         return self.findings_about(self.frames(round))
 
     def findings_about(self, frames: StudyFrames) -> list[Finding]:
-        """All findings about a round whose frames were read before."""
+        """All findings about a round whose frames were read before; of a stage also what the controls of it show."""
         with self._ledger() as ledger:
-            return round_findings(ledger, self.name, frames)
+            controls = findings_of_controls(ledger, self.name, frames.study.name)
+            return [*round_findings(ledger, self.name, frames), *controls]
 
     def conclusions(self) -> pd.DataFrame:
         """What was concluded at which number of steps, and whether it still holds (A30, A45)."""
@@ -213,7 +237,8 @@ class CampaignRecords:
         """A round and the one before it, oldest first. Raises StorageError for a first round."""
         with self._ledger() as ledger:
             number = round_number(ledger, self.name, round)
-            earlier = [one for one in rounds_started(ledger, self.name) if one < number]
+            main = main_rounds(ledger, self.name)
+            earlier = [one for one in main if one < number] if number in main else []
             if not earlier:
                 raise StorageError(f"round {number} of {self.name!r} has no round before it to be compared with")
             before, after = (round_frames(ledger, self.name, one) for one in (earlier[-1], number))
@@ -310,7 +335,8 @@ def _winner_of(ledger: Ledger, frames: StudyFrames, row: StudyRow, found: Headli
     record = ledger.trial(row.study_id, found.trial)
     step = int(best["best_step"])
     checkpoint = next((c for c in record.checkpoints if c.kind == "best" and c.step == step), None)
-    return Winner(row, record, found.value, step, float(best["last_value"]), checkpoint, found)
+    start = start_of_trial(ledger, row, record)
+    return Winner(row, record, found.value, step, float(best["last_value"]), checkpoint, found, start)
 
 
 def _best(ledger: Ledger, frames: StudyFrames, campaign: str) -> Headline:

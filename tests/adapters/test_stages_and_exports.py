@@ -17,7 +17,7 @@ from tuner import SearchSpace, choice, log_uniform, with_lora
 from tuner.errors import InputError, StorageError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.rounds.prepared_round import _coupled_alpha
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 
 __all__ = ["tuner"]
 WITH_LORA = """nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -76,7 +76,7 @@ def test_weights_without_adapters_are_not_exported_as_such(tuner, tmp_path):
 def start_of(model, **words):
     content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
     selected = Selected(hashlib.sha256(content).hexdigest(), len(content), campaign="first", study="round-1")
-    return Inherited(StageStart((selected,), **words), contents=(content,))
+    return StartWeights(StageStart((selected,), **words), contents=(content,))
 
 
 def base():

@@ -4,7 +4,7 @@ import pytest
 
 from tuner import Campaign, Round, SearchSpace, Workload, best_of, log_uniform, minimize, weights_from
 from tuner.design.stages import chain_to, staged, with_sources
-from tuner.design.study_file import declared_campaign, load_campaign, load_stages
+from tuner.design.study_file import declared_stage, load_campaign, load_stages
 from tuner.errors import DeclarationError
 
 STAGES = """
@@ -61,9 +61,9 @@ def test_campaigns_that_are_objects_bring_what_they_start_from():
     first = campaign(name="first")
     second = campaign(name="second", start_from=best_of(first))
     assert list(with_sources(second)) == ["first", "second"]
-    assert declared_campaign(second)[1].start_from.source == "first"
+    assert declared_stage(second).campaign.start_from.source == "first"
     with pytest.raises(DeclarationError, match="starts from a campaign without a name"):
-        declared_campaign(campaign(name="second", start_from=best_of(campaign())))
+        declared_stage(campaign(name="second", start_from=best_of(campaign())))
 
 
 def test_a_circle_is_refused_with_its_names():

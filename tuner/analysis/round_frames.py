@@ -12,8 +12,10 @@ import pandas as pd
 
 from tuner.analysis.frames import frames_of, measured_curves, not_promised, promises_of
 from tuner.analysis.study_frames import StudyFrames
-from tuner.design.study_file import load_campaign
-from tuner.errors import StorageError
+from tuner.design.file_names import declares_one
+from tuner.design.stages import is_study_file, split_stage
+from tuner.design.study_file import declared_stage
+from tuner.errors import DeclarationError, StorageError
 from tuner.records import TrialRecord
 from tuner.shown import word
 from tuner.storage.store import Ledger
@@ -33,6 +35,18 @@ def rounds_started(ledger: Ledger, campaign: str) -> list[int]:
     """The numbers of the rounds that were started, ascending."""
     numbers = {place[0] for row in ledger.studies(campaign) if (place := round_of(row.study.name)) and place[1] == 0}
     return sorted(numbers)
+
+
+def main_rounds(ledger: Ledger, campaign: str) -> list[int]:
+    """As `rounds_started`, without the controls of a stage, on which nothing rests (C5)."""
+    controls = {place[0] for row in ledger.studies(campaign) if row.study.start and (place := round_of(row.study.name))}
+    return [number for number in rounds_started(ledger, campaign) if number not in controls]
+
+
+def controls_started(ledger: Ledger, campaign: str) -> list[int]:
+    """The numbers of the controls of a stage that were started, ascending."""
+    main = set(main_rounds(ledger, campaign))
+    return [number for number in rounds_started(ledger, campaign) if number not in main]
 
 
 def round_rows(ledger: Ledger, campaign: str, number: int, *, planned: bool = False) -> list[StudyRow]:
@@ -84,24 +98,50 @@ def rounds_frames(ledger: Ledger, campaign: str) -> list[StudyFrames]:
 
 
 def campaign_name(ledger: Ledger, study: str) -> str:
-    """The campaign that a study file or a name stands for, among those in the storage."""
+    """The campaign that a name, a study file or FILE:NAME stands for, among those in the storage.
+
+    A file is run only where its text does not say which campaign is meant.
+    """
     known = ledger.campaigns()
     if study in known:
         return study
-    if study.endswith(".py"):
-        stem = Path(study).stem
-        name = stem if stem in known else load_campaign(Path(study))[0]
-        if name in known:
-            return name
-        raise StorageError(f"{study} was not launched in {ledger.safe_url}; run: tuner launch {word(study)} --round 1")
-    raise StorageError(f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}")
+    if not is_study_file(study):
+        raise StorageError(
+            f"there is no campaign {study!r} in {ledger.safe_url}; there are: {', '.join(known) or 'none'}"
+        )
+    file, asked = split_stage(study)
+    if asked in known and _is_of(ledger, asked, file):
+        return asked
+    stem = file.stem if not asked and file.stem in known else ""
+    if stem and declares_one(file):
+        return stem
+    try:
+        stage = declared_stage(study)
+    except DeclarationError:
+        if not stem:
+            raise
+        return stem  # the records of a file that does not run any more can be read
+    if stage.name in known:
+        return stage.name
+    raise StorageError(
+        f"{stage.called} was not launched in {ledger.safe_url}; run: tuner launch {word(stage.called)} --round 1"
+    )
+
+
+def _is_of(ledger: Ledger, campaign: str, file: Path) -> bool:
+    """Whether a campaign was launched from a study file under this name."""
+    recorded = recorded_study_file(ledger, campaign)
+    return recorded is not None and Path(split_stage(recorded)[0]).resolve() == file.resolve()
 
 
 def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
-    """The round that is meant; without a number the last one launched. Raises StorageError without any."""
+    """The round that is meant; without a number the last one launched that is no control (C5).
+
+    Raises StorageError without any.
+    """
     if given is not None:
         return given
-    rounds = rounds_started(ledger, campaign)
+    rounds = main_rounds(ledger, campaign)
     if not rounds:
         names = [row.study.name for row in ledger.studies(campaign)]
         file = word(recorded_study_file(ledger, campaign) or "STUDY_FILE")
@@ -115,6 +155,6 @@ def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
 
 
 def recorded_study_file(ledger: Ledger, campaign: str) -> str | None:
-    """The study file of the newest launch of a campaign; None where none was recorded."""
+    """The study file of the newest launch of a campaign, FILE:NAME where it had several; None without a record."""
     launches = [launch for row in ledger.studies(campaign) for launch in ledger.launches(row.study_id)]
     return next((launch.study_file for launch in reversed(launches) if launch.study_file), None)

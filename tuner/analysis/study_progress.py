@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tuner.analysis.stage_chain import start_words
 from tuner.design.study import UNKNOWN
 from tuner.records import State
+from tuner.records.conclusions import StageStart
 from tuner.shown import shown
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
@@ -18,7 +20,9 @@ LONGEST_REASON = 200  # characters
 def standing(ledger: Ledger, names: list[str]) -> pd.DataFrame:
     """A row for each study of these campaigns: trials by state, budget, share of the steps done, best value.
 
-    best_value: the best value of the objective at any step of any complete trial; None without one.
+    best_value: the best value of the objective at any step of any complete trial; None without one. starts_from: the
+    weights of an earlier stage that its trials start from, and inherited_steps: the updates behind them; "" and 0
+    where trials start from the model's own initialization.
     """
     return pd.DataFrame([_row(ledger, row) for name in names for row in ledger.studies(name)])
 
@@ -28,6 +32,7 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
     records = ledger.trials(row.study_id)
     budget = row.study.budget.max_train_steps
     planned = len(records) * budget
+    start = ledger.conclusion(row.campaign, StageStart, row.study_id)
     return {
         "campaign": row.campaign, "study": row.study.name, "goal": row.study.goal, "trials": len(records),
         **{state.value: count for state, count in counts.items()},
@@ -36,6 +41,8 @@ def _row(ledger: Ledger, row: StudyRow) -> dict[str, object]:
         "steps_done": f"{sum(record.step for record in records) / planned:.0%}" if planned else "-",
         "best_value": _best_value(ledger, row, {record.number for record in records if record.state is State.COMPLETE}),
         "identity": _identity(row),
+        "starts_from": start_words(start),
+        "inherited_steps": start.inherited_steps if start else 0,
     }  # fmt: skip
 
 

@@ -23,9 +23,10 @@ from tuner.api.told_curves import (
     steps_in_short,
     told_curves,
 )
+from tuner.design.campaign import Campaign
 from tuner.design.identity import was_told
 from tuner.design.study import Study
-from tuner.design.study_file import Declared, declared_campaign
+from tuner.design.study_file import Declared, declared_stage
 from tuner.errors import InputError, LeaseLost, StudyChanged, TunerError, WorkloadError
 from tuner.execution.elsewhere import Elsewhere, HandedOut, HandsOut
 from tuner.execution.in_process import POLL_SECONDS, stop_at_the_same_failure
@@ -379,13 +380,16 @@ def _opened(study: Declared, follows_schedule: bool, storage: str | None) -> Ite
 
     Raises InputError before anything is written, StudyChanged for a campaign that this program trained.
     """
-    name, campaign, file = declared_campaign(study)
-    loaded = Elsewhere(campaign.workload, Machine(Path()), file, follows_schedule)
+    stage = declared_stage(study)
+    campaign: Campaign = stage.campaign
+    loaded = Elsewhere(campaign.workload, Machine(Path()), stage.file, follows_schedule)
     with open_ledger(storage or default_url()) as ledger:
         loaded.write_to(allowed_folder(ledger, None))
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
-        session = Session(name, campaign, ledger, loaded, HandsOut(), study_file=file)
+        session = Session(
+            stage.name, campaign, ledger, loaded, HandsOut(), study_file=stage.file, of_file=stage.of_file
+        )
         _refuse_launched(session)
         yield session
 

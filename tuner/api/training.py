@@ -1,6 +1,7 @@
 """Training from Python: whole campaigns, sweeps and rounds, in a script or in a notebook.
 
-`study` is the path of a study file, or a `Campaign` with a name, which may be defined in a notebook. A campaign that
+`study` is the path of a study file ("FILE:NAME" names one of several campaigns there; without a name the last stage is
+meant), or a `Campaign` with a name, which may be defined in a notebook. A campaign that
 is passed as an object trains in this process; `workers` needs a study file, because each process loads that.
 """
 
@@ -18,7 +19,8 @@ from tuner.analysis.questions.sweep import sweep_finding
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.study_progress import Failure, failures
 from tuner.api.showing import Display, StopFlag
-from tuner.design.study_file import Declared, declared_campaign
+from tuner.design.stages import Stage
+from tuner.design.study_file import Declared, declared_stage, declared_stages
 from tuner.errors import InputError, StorageError
 from tuner.execution.machine import Fuse
 from tuner.reading import CampaignRecords, Winner, load
@@ -26,10 +28,11 @@ from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
+from tuner.rounds.controls import inherited_steps
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study
 from tuner.rounds.opening import SessionOptions, opened_session
-from tuner.rounds.playbook import Decision, Playbook
+from tuner.rounds.playbook import Decision, Ending, Playbook
 from tuner.rounds.prepared_round import known_regime, launch_prepared, prepared_expansion, prepared_round
 from tuner.rounds.price import Extremes, priced_campaign
 from tuner.rounds.round_lengths import PlannedRound, check_transfer, planned_rounds, rounds_for, rounds_of_one_length
@@ -74,6 +77,9 @@ class RunResult:
     before the run can go on, None where it is complete. rounds: names of the rounds' studies. best: the best
     configuration of the last round that has a complete trial, None without one. failures: trials that FAILED, with
     their reasons. report: the page that was written.
+
+    Of several stages it is the result of the last one that was reached. earlier: those of the stages before it. left:
+    the names of stages that were not begun, because this one has an open decision or FAILED trials.
     """
 
     records: CampaignRecords
@@ -83,20 +89,29 @@ class RunResult:
     best: Winner | None
     failures: tuple[Failure, ...]
     report: Path
+    earlier: tuple["RunResult", ...] = ()
+    left: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether no decision is open and no trial FAILED."""
         return self.decision is None and not self.failures
 
+    @property
+    def stages(self) -> tuple["RunResult", ...]:
+        """The results of all stages that were reached, in their order, this one last."""
+        return (*self.earlier, self)
+
     def __repr__(self) -> str:
-        lines = [f"{self.records.name}: {', '.join(self.rounds) or 'no round'}; report: {self.report}"]
+        lines = [repr(one) for one in self.earlier]
+        lines.append(f"{self.records.name}: {', '.join(self.rounds) or 'no round'}; report: {self.report}")
         if self.best is not None:
             lines.append(repr(self.best))
         lines += [f"{one.study} trial {one.number} FAILED: {one.reason}" for one in self.failures]
         if self.decision is not None:
             lines.append(f"question: {self.decision.text}")
             lines += [f"  yes=True would: {self.decision.proposal}"] if self.decision.proposal else []
+        lines += [f"not begun: {', '.join(self.left)}"] if self.left else []
         return "\n".join(lines)
 
 
@@ -198,6 +213,10 @@ def run(
     The same call again continues and repeats nothing that is finished. An interrupt (Ctrl-C, or "interrupt kernel")
     saves the trials in training and raises Interrupted.
 
+    A campaign that starts from others is trained after them, and a file with several campaigns as a whole, unless
+    "FILE:NAME" names one: that one and what it starts from. A stage with an open decision or FAILED trials is the last
+    one; `RunResult.stages` has the results of all.
+
     yes: take the proposed action of every question. expand: how often a round is widened where its best trials lie at
     a limit. retry_failed: train FAILED trials again. progress: True shows it, False does not, None shows it on a
     terminal and in a notebook. storage: a path or URL. checkpoints: a folder. workers: processes that train; "auto"
@@ -216,21 +235,33 @@ def run(
     """
     display = Display(progress, StopFlag())
     options = _options(storage, checkpoints, workers, machine)
-    with _opened(study, options, display) as session:
-        playbook = Playbook(session, yes=yes, tell=display.tell, expand=expand, retry_failed=retry_failed)
-        ending = playbook.run()
-        page = report_path(session.ledger, session.name)
-        write_page(session.ledger, session.name, page, importances)
-        records = CampaignRecords(session.name, options.storage or default_url())
-        return RunResult(
-            records=records,
-            findings=ending.findings,
-            decision=ending.decision,
-            rounds=tuple(row.study.name for row in ending.rounds),
-            best=_best(records, ending.rounds),
-            failures=tuple(failures(session.ledger, ending.rounds)),
-            report=page,
-        )
+    stages = declared_stages(study)
+    results: list[RunResult] = []
+    for stage in stages:
+        with _opened_stage(stage, options, display) as session:
+            playbook = Playbook(session, yes=yes, tell=display.tell, expand=expand, retry_failed=retry_failed)
+            result = _result(session, playbook.run(), options.storage or default_url())
+        results.append(result)
+        if not result.complete:
+            break
+    left = tuple(stage.name for stage in stages[len(results) :])
+    return replace(results[-1], earlier=tuple(results[:-1]), left=left)
+
+
+def _result(session: Session, ending: Ending, url: str) -> RunResult:
+    """How a run of one campaign ended; its report is written."""
+    page = report_path(session.ledger, session.name)
+    write_page(session.ledger, session.name, page, importances)
+    records = CampaignRecords(session.name, url)
+    return RunResult(
+        records=records,
+        findings=ending.findings,
+        decision=ending.decision,
+        rounds=tuple(row.study.name for row in ending.rounds),
+        best=_best(records, ending.rounds),
+        failures=tuple(failures(session.ledger, ending.rounds)),
+        report=page,
+    )
 
 
 def launch(
@@ -339,7 +370,7 @@ def plan(
         raise InputError("rounds plans rounds for a total of steps; give total_steps with it")
     options = SessionOptions(storage=storage, device=device, threads=threads)
     with _opened(study, options, Display(False, StopFlag()), dry_run=True) as session:
-        compute_bound = known_regime(session) == "compute_bound"
+        compute_bound, inherited = known_regime(session) == "compute_bound", inherited_steps(session).steps
         if compute_bound:
             check_transfer(session.campaign)
         if total_steps is None:
@@ -347,12 +378,12 @@ def plan(
             return CampaignPlan(
                 stages=tuple(line for line in lines if isinstance(line, Plan)),
                 extremes=tuple(line for line in lines if isinstance(line, Extremes)),
-                rounds=planned_rounds(session.campaign) if compute_bound else (),
+                rounds=planned_rounds(session.campaign, inherited) if compute_bound else (),
             )
         if compute_bound:
-            return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds))
+            return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds, inherited))
         steps = likely_budget(session).steps
-        return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds))
+        return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds, inherited))
 
 
 def export_weights(
@@ -395,16 +426,20 @@ def export_weights(
 @contextmanager
 def _opened(study: Declared, options: SessionOptions, display: Display, *, dry_run: bool = False) -> Iterator[Session]:
     """A session that shows its progress. Torch's threads and determinism are as before after the block."""
-    name, campaign, file = declared_campaign(study)
-    if file is None and options.workers is not None:
+    with _opened_stage(declared_stage(study), options, display, dry_run=dry_run) as session:
+        yield session
+
+
+@contextmanager
+def _opened_stage(
+    stage: Stage, options: SessionOptions, display: Display, *, dry_run: bool = False
+) -> Iterator[Session]:
+    if stage.file is None and options.workers is not None:
         raise InputError(
             "each worker process loads the study file, and this campaign was passed as an object: write it to a "
-            f"file (in a notebook: %%writefile {name}.py) and pass the path, or train with workers=1"
+            f"file (in a notebook: %%writefile {stage.name}.py) and pass the path, or train with workers=1"
         )
-    with (
-        _torch_as_before(),
-        opened_session(name, campaign, options, study_file=file, dry_run=dry_run) as session,
-    ):
+    with _torch_as_before(), opened_session(stage, options, dry_run=dry_run) as session:
         yield replace(session, watch=display.watch, stop=display.stop)
 
 

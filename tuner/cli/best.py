@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ def best(options: BestOptions) -> None:
     with opened(options.storage, create=False) as ledger:
         launches = ledger.launches(winner.row.study_id)
         source = winner.row.study.source
-        file = Path(options.study) if source else study_file_of(ledger, winner.row.study_id, options.study)
+        file = options.study if source else study_file_of(ledger, winner.row.study_id, options.study)
         told = described_winner(winner, file, launches)
         if options.form is Format.table:
-            print_winner(told, winner.headline.words)
+            print_winner(told, winner.headline.words, winner.start_words)
         else:
             print(json.dumps(told, indent=2))
         if options.export is not None:
@@ -43,7 +44,7 @@ def best(options: BestOptions) -> None:
             export_weights(winner, root, options.export, options.export_form)
 
 
-def described_winner(winner: Winner, study_file: Path, launches: Sequence[LaunchRow]) -> dict[str, Any]:
+def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchRow]) -> dict[str, Any]:
     """Plain data about the winner, for JSON and for people.
 
     `value` is what the configuration gives (`value_kind`), `selected_value` that of the trial that is named, whose
@@ -72,6 +73,8 @@ def described_winner(winner: Winner, study_file: Path, launches: Sequence[Launch
         "best_step": winner.step,
         "last_value": winner.last_value,
         "max_train_steps": study.budget.max_train_steps,
+        "starts_from": None if winner.start is None else asdict(winner.start),
+        "inherited_steps": winner.inherited_steps,
         "point": dict(record.point),
         "optimizer": record.point.get("optimizer", study.optimizer),
         "seed": seed,
@@ -84,14 +87,16 @@ def described_winner(winner: Winner, study_file: Path, launches: Sequence[Launch
     }
 
 
-def print_winner(told: dict[str, Any], words: str) -> None:
-    """The winner for a person; `words`: its value with what it is."""
+def print_winner(told: dict[str, Any], words: str, start: Sequence[str] = ()) -> None:
+    """The winner for a person; `words`: its value with what it is. `start`: where its weights started, if anywhere."""
     show(f"trial {told['trial']} of {told['campaign']} {told['study']}", style="bold")
     show(f"  {told['objective']}: {words}")
     show(
         f"  its selected run: {readable(told['best_value'])} at step {told['best_step']:,} of "
         f"{told['max_train_steps']:,} (last: {readable(told['last_value'])})"
     )
+    for line in start:
+        show(f"  {line}")
     for name, value in told["point"].items():
         show(f"  {name} = {value!r}")
     if told["seed"] or told["checkpoint"]:  # of a trial that was run elsewhere neither is known

@@ -17,8 +17,9 @@ from tuner.cli.sessions import open_session
 from tuner.cli.tables import readable
 from tuner.cli.training_options import AdoptOptions, ExploitOptions, ReplayOptions, ScoreTestOptions
 from tuner.cli.watching import stop_on_signal, watch
+from tuner.design.stages import split_stage
 from tuner.design.study import Study
-from tuner.design.study_file import load_campaign
+from tuner.design.study_file import declared_stage
 from tuner.execution.machine import Machine
 from tuner.execution.replay import replayed
 from tuner.execution.scoring import Chosen, recorded_score, scored_once
@@ -74,7 +75,7 @@ def search_on(session: Session, study: Study, *, retry_failed: bool, quiet: bool
     candidate = f"{study.name}/{best.record.number}"
     baseline = f"{before.row.study.name}/{before.record.number}"
     next_step(
-        command("adopt", session.study_file or session.name, after=("--candidate", candidate, "--baseline", baseline)),
+        command("adopt", session.called, after=("--candidate", candidate, "--baseline", baseline)),
         command("trials", session.name, after=("--study", study.name)),
     )
     return code
@@ -88,12 +89,13 @@ def adopt(options: AdoptOptions) -> Exit:
     with open_session(options, dry_run=options.dry_run, create=False) as session:
         made = contest(session, *_sides_of(session, options.candidate, options.baseline), options.replicates)
         if options.dry_run:
-            print_plan(plan_study(session, made.study, made.trials))
+            print_plan(*(plan_study(session, part.study, part.trials) for part in made.parts))
             return Exit.FINE
         finding = _hold_contest(session, made, options)
         emit_findings(session.name, made.study.name, [finding], options.form)
         say(f"{finding.verdict.upper()}: recorded in the log of adoptions of {session.name}")
-        code = told_failures(session, [session.ledger.study(session.name, made.study.name)])
+        rows = [session.ledger.study(session.name, part.study.name) for part in made.parts]
+        code = told_failures(session, rows)
         next_step(command("adoptions", session.name), command("report", session.name))
         return code
 
@@ -111,7 +113,9 @@ def _sides_of(session: Session, candidate: str | None, baseline: str | None) -> 
 def _hold_contest(session: Session, made: Contest, options: AdoptOptions) -> Finding:
     """Train what is left while somebody watches."""
     say(f"{session.name} {made.study.name}: {made.study.goal}")
-    say(f"{len(made.trials)} trials of {made.study.length_in_words}, with fresh seeds")
+    for part in made.parts:
+        start = " from scratch" if part.study.start else ""
+        say(f"{len(part.trials)} trials of {part.study.length_in_words}{start}, with fresh seeds")
     with stop_on_signal() as asked:
         working = replace(session, stop=asked.is_set, watch=watch(options.quiet))
         return run_contest(
@@ -121,7 +125,7 @@ def _hold_contest(session: Session, made: Contest, options: AdoptOptions) -> Fin
 
 def _is_imported(options: AdoptOptions) -> bool:
     """Whether the study is the name of an imported one, and no file that can be trained."""
-    if options.study.is_file() or not storage_exists(options.storage):
+    if split_stage(options.study)[0].is_file() or not storage_exists(options.storage):
         return False
     with opened(options.storage, create=False) as ledger:
         return imported_row(ledger, str(options.study)) is not None
@@ -154,7 +158,8 @@ def score_test(options: ScoreTestOptions) -> None:
     with opened(options.storage, create=False) as ledger:
         before = recorded_score(ledger, records.name)
         machine = Machine(folder_to_read(ledger, options.checkpoints), options.device, options.threads)
-        score = scored_once(ledger, chosen, load_campaign(options.study)[1].workload, machine, options.study)
+        stage = declared_stage(options.study)
+        score = scored_once(ledger, chosen, stage.campaign.workload, machine, stage.file)
     if options.form is Format.json:
         print(json.dumps(score.as_json(), indent=2))
     else:
@@ -174,16 +179,16 @@ def score_test(options: ScoreTestOptions) -> None:
 def replay(options: ReplayOptions) -> Exit:
     """Train a recorded trial again and compare it bit for bit."""
     trial = options.trial
-    _, campaign = load_campaign(options.study)
+    stage = declared_stage(options.study)
     with opened(options.storage, create=False) as ledger:
-        name = campaign_name(ledger, str(options.study))
+        name = stage.name if stage.name in ledger.campaigns() else campaign_name(ledger, str(options.study))
         if options.study_name is not None:
             row = ledger.study(name, options.study_name)
         else:
             row, _ = row_of_trial(ledger, name, round_number(ledger, name, options.round_number), trial)
         outcome = replayed(
-            ledger, row, trial, campaign.workload, device=options.device, threads=options.threads,
-            study_file=options.study, tell=lambda words: say(f"note: {words}"),
+            ledger, row, trial, stage.campaign.workload, device=options.device, threads=options.threads,
+            study_file=stage.file, tell=lambda words: say(f"note: {words}"),
         )  # fmt: skip
     print(f"trial {trial}: {outcome.values} values compared, {outcome.different} differ", flush=True)
     if not outcome.different:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from tuner.design.stages import is_study_file
 from tuner.security import holds_password, without_password
 from tuner.shown import commands_about, commands_with, word
 
@@ -25,7 +26,7 @@ class Given:
 
     storage: str | None = None
     checkpoints: Path | None = None
-    study_file: Path | None = None
+    study_file: str | None = None  # or FILE:NAME
     warned: bool = False  # of a password: once in a process
 
 
@@ -50,20 +51,20 @@ def note_checkpoints(value: Path | None) -> Path | None:
 
 def note_study(value: str) -> str:
     """Remember the study file of this command, where it was given one and no name."""
-    GIVEN.study_file = Path(value) if value.endswith(".py") else None
+    GIVEN.study_file = value if is_study_file(value) else None
     return value
 
 
 def note_study_file(value: Path) -> Path:
     """Remember the study file of this command."""
-    GIVEN.study_file = value
+    GIVEN.study_file = str(value)
     return value
 
 
 def note_recorded(file: str | None) -> None:
     """Remember the study file that the records name, where this command was given the name of a campaign."""
     if GIVEN.study_file is None and file is not None:
-        GIVEN.study_file = Path(file)
+        GIVEN.study_file = file
 
 
 def completed(text: str) -> str:

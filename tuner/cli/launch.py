@@ -64,6 +64,12 @@ def worker(options: WorkerOptions) -> Exit:
 
 
 def print_plan(*plans: Plan) -> None:
+    """Trials, steps, time and disk of studies that were not started, and that nothing was trained."""
+    print_studies(*plans)
+    say_dry_run(plans)
+
+
+def print_studies(*plans: Plan) -> None:
     """Trials, steps, time and disk of studies that were not started."""
     console().print(_table_of_plans(plans))
     for plan in plans:
@@ -83,6 +89,10 @@ def print_plan(*plans: Plan) -> None:
                 f"(evaluations, evaluate_every of Campaign; verdicts need at least {MINIMUM_EVALUATIONS} evaluations)"
             )
     _say_fetching(plans)
+
+
+def say_dry_run(plans: Sequence[Plan]) -> None:
+    """The last words of a dry run."""
     together = "together (--fuse) or " if all(plan.fuses for plan in plans) else ""
     say(
         "This was a dry run: nothing was trained or written. Time estimates assume one trial at a time under the "

@@ -6,12 +6,14 @@ from rich.table import Table
 
 from tuner.cli.given import command
 from tuner.cli.output import console, next_step, readable_seconds, say
-from tuner.cli.run import print_prices
 from tuner.cli.sessions import open_session
+from tuner.cli.stages import print_chain_prices, print_stage_prices
 from tuner.cli.training_options import PlanOptions, TrainingOptions
+from tuner.design.study_file import declared_stages
 from tuner.errors import DeclarationError
 from tuner.records import Price
 from tuner.rounds.budgets import likely_budget
+from tuner.rounds.controls import inherited_steps
 from tuner.rounds.launch import Session, plan_study
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.rounds.prepared_round import known_regime
@@ -27,9 +29,14 @@ from tuner.rounds.round_lengths import (
 
 
 def plan(options: PlanOptions) -> None:
-    """Show the rounds of a campaign."""
+    """Show the rounds of a campaign, or of all stages of a file; a total of steps is that of one campaign."""
     on = TrainingOptions(study=options.study, storage=options.storage, device=options.device, threads=options.threads)
-    with open_session(on, dry_run=True) as session:
+    stages = declared_stages(str(options.study)) if options.total_steps is None and options.rounds is None else []
+    if len(stages) > 1:
+        print_chain_prices(stages, on)
+        next_step(command("run", str(options.study)))
+        return
+    with open_session(on, dry_run=True, stage=next(iter(stages), None)) as session:
         print_rounds(session, options.total_steps, options.rounds)
 
 
@@ -39,27 +46,30 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
         raise DeclarationError("--rounds plans rounds for a total of steps; give --total-steps with it")
     if known_regime(session) != "compute_bound":
         if total_steps is None:
-            print_prices(session)
+            print_stage_prices(session)
         else:
             _print_one_length(session, total_steps, count)
         return
     check_transfer(session.campaign)
+    inherited = inherited_steps(session).steps
     planned = (
-        planned_rounds(session.campaign) if total_steps is None else rounds_for(session.campaign, total_steps, count)
+        planned_rounds(session.campaign, inherited)
+        if total_steps is None
+        else rounds_for(session.campaign, total_steps, count, inherited)
     )
     _print_table(session, planned)
-    note = many_rounds_note(len(planned))
+    note = many_rounds_note(sum(not one.control for one in planned))
     if note is not None:
         say(f"note: {note}")
     if total_steps is not None:
         _say_declarations([declaration_words(one) for one in planned])
-    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
+    next_step(command("run", session.called, after=("--dry-run",)))
 
 
 def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
     """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
     budget = likely_budget(session)
-    planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count)
+    planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count, inherited_steps(session).steps)
     _print_table(session, planned)
     say(
         f"trials of {budget.steps:,} steps ({budget.origin.sentence}): more steps gain nothing here, so all "
@@ -67,7 +77,7 @@ def _print_one_length(session: Session, total_steps: int, count: int | None) -> 
         "steps of the round before ask for it. The steps of a sweep are not included"
     )
     _say_declarations([declaration_words(one, length=False) for one in planned])
-    next_step(command("run", session.study_file or session.name, after=("--dry-run",)))
+    next_step(command("run", session.called, after=("--dry-run",)))
 
 
 def _say_declarations(rounds: Sequence[str]) -> None:
@@ -102,7 +112,11 @@ def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
 
 
 def _points(one: PlannedRound) -> str:
-    parts = [(one.searched, "searched"), (one.promoted, "promoted"), (one.fresh, "again with fresh seeds")]
+    parts = [
+        (one.searched, "searched from scratch" if one.control else "searched"),
+        (one.promoted, "promoted"),
+        (one.fresh, "again with fresh seeds"),
+    ]
     parts.append((one.arms, "at other rates"))
     return ", ".join(f"{count} {what}" for count, what in parts if count)
 

@@ -2,32 +2,56 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import NOTHING_TO_DO, Finding, needing_action
 from tuner.cli.budgets import say_lines
 from tuner.cli.exit_codes import Exit
 from tuner.cli.given import command
-from tuner.cli.launch import print_plan, told_failures
-from tuner.cli.output import next_step, readable_seconds, say, show
-from tuner.cli.sessions import open_session
+from tuner.cli.launch import told_failures
+from tuner.cli.output import next_step, say, show
+from tuner.cli.sessions import check_options, open_session
+from tuner.cli.stages import print_chain, print_chain_prices
 from tuner.cli.tables import readable
 from tuner.cli.training_options import RunOptions
 from tuner.cli.watching import stop_on_signal, watch
+from tuner.design.stages import Stage
 from tuner.design.study import Study
+from tuner.design.study_file import declared_stages
 from tuner.errors import StorageError
 from tuner.execution.backend import Listener
 from tuner.reading import Winner, load
 from tuner.report.page import report_path, write_report
 from tuner.rounds.importances import importances
-from tuner.rounds.launch import Plan, Session
+from tuner.rounds.launch import Session
 from tuner.rounds.playbook import Decision, Ending, Playbook
-from tuner.rounds.price import Extremes, priced_campaign
 from tuner.shown import word
 
 
 def run(options: RunOptions) -> Exit:
-    """Run what is left of the playbook and write the report, or show what it would cost."""
+    """Run what is left of the playbook and write the report, or show what it would cost.
+
+    Of a file with several campaigns these are its stages, in their order: none begins before the one before it is done.
+    """
+    check_options(options)
+    stages = declared_stages(str(options.study))
+    if options.dry_run:
+        print_chain_prices(stages, options)
+        return Exit.FINE
+    for place, stage in enumerate(stages):
+        left = [one.name for one in stages[place + 1 :]]
+        if len(stages) > 1:
+            say(f"stage {place + 1} of {len(stages)}: {stage.words}")
+        code = _run_stage(options, stage, left=left)
+        if code is not Exit.FINE:
+            break
+    if len(stages) > 1:
+        print_chain(options.storage, [stage.name for stage in stages])
+    return code
+
+
+def _run_stage(options: RunOptions, stage: Stage, *, left: Sequence[str]) -> Exit:
+    """Run what is left of one campaign, write its report, and say what comes next; `left`: the stages after it."""
     tell = (lambda text: None) if options.quiet else say
     seen: list[str] = []
 
@@ -35,19 +59,24 @@ def run(options: RunOptions) -> Exit:
         seen.append(study.name)
         return watch(options.quiet)(study, finished)
 
-    with open_session(options, dry_run=options.dry_run) as session:
-        if options.dry_run:
-            print_prices(session)
-            return Exit.FINE
+    with open_session(options, stage=stage) as session:
         with stop_on_signal() as asked:
             at_work = replace(session, stop=asked.is_set, watch=watch_and_note)
             ending = Playbook(
                 at_work, yes=options.yes, tell=tell, expand=options.expand, retry_failed=options.retry_failed
             ).run()
-        return _finish(session, ending, trained=bool(seen))
+        return _finish(session, ending, AskedRun(str(options.study), tuple(left)), trained=bool(seen))
 
 
-def _finish(session: Session, ending: Ending, *, trained: bool) -> Exit:
+@dataclass(frozen=True, slots=True)
+class AskedRun:
+    """What `tuner run` was asked for: the study as it was given, and the stages that come after this one."""
+
+    study: str
+    left: tuple[str, ...] = ()
+
+
+def _finish(session: Session, ending: Ending, asked: AskedRun, *, trained: bool) -> Exit:
     """Write the report and print the result; the exit code.
 
     A question comes before failed trials: until it is answered nothing more is trained.
@@ -58,32 +87,16 @@ def _finish(session: Session, ending: Ending, *, trained: bool) -> Exit:
         say(f"wrote {page}")
     _print_bottom_line(session, ending)
     code = told_failures(session, ending.rounds)
+    stopped = ending.decision is not None or code is not Exit.FINE
+    if stopped and asked.left:
+        why = "its question is answered" if ending.decision is not None else "its failed trials are trained"
+        say(f"not begun until {why}: {', '.join(asked.left)}")
     if ending.decision is not None:
-        _ask(ending.decision, session)
+        _ask(ending.decision, session, asked)
         return Exit.FINDING
-    next_step(f"open {word(page)}", command("best", session.name, after=("--export", "model.safetensors")))
+    if stopped or not asked.left:
+        next_step(f"open {word(page)}", command("best", session.name, after=("--export", "model.safetensors")))
     return code
-
-
-def print_prices(session: Session) -> None:
-    """Trials, steps, time and disk of the whole playbook as it will probably go; and what it costs at worst."""
-    lines = list(priced_campaign(session))
-    print_plan(*(line for line in lines if not isinstance(line, Extremes)))
-    first = next((line for line in lines if isinstance(line, Plan) and line.study.round == 1), None)
-    if session.campaign.warmup is not None and first is not None:
-        say(
-            f"warmup: {session.campaign.warmup:.0%} of the steps of round 1, here {first.study.warmup_steps:,} steps; "
-            "later rounds keep that number of steps (D18)"
-        )
-    for line in lines:
-        if isinstance(line, Extremes):
-            say(f"{line.what}, likely: {_price_words(line.likely)} ({line.likely_if})")
-            say(f"{line.what}, at worst: {_price_words(line.worst)} ({line.worst_if})")
-
-
-def _price_words(plans: Sequence[Plan]) -> str:
-    steps, seconds = sum(plan.steps for plan in plans), sum(plan.seconds for plan in plans)
-    return f"{steps:,} steps, about {readable_seconds(seconds)}"
 
 
 def _print_bottom_line(session: Session, ending: Ending) -> None:
@@ -98,22 +111,21 @@ def _print_bottom_line(session: Session, ending: Ending) -> None:
         show(line)
 
 
-def _ask(decision: Decision, session: Session) -> None:
+def _ask(decision: Decision, session: Session, asked: AskedRun) -> None:
     """Print what a person has to decide. A command comes as the next step only where repeating it changes something."""
     say("")
     say(f"question: {decision.text}")
     for finding in decision.findings:
         say(f"  {finding.subject}: {finding.action}")
-    file = session.study_file or session.name
     if not decision.proposal:
         say("--yes cannot choose this for you.")
-        say_lines(decision.lines, file, "the same command again")
+        say_lines(decision.lines, session.study_file or session.name, "the same command again")
         next_step(command("plot sweep", session.name))
         return
     say(f"  --yes takes this action: {decision.proposal}")
     if decision.instead:
         say(f"  the alternative, wider ranges first: {decision.instead}")
-    next_step(command("run", session.study_file or session.name, after=("--yes",)))
+    next_step(command("run", asked.study, after=("--yes",)))
 
 
 def bottom_line(winner: Winner, findings: Sequence[Finding], *, ended: bool) -> Iterator[str]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tuner.cli.training_options import TrainingOptions
-from tuner.design.study_file import load_campaign, split_stage
+from tuner.design.stages import Stage
+from tuner.design.study_file import declared_stage
 from tuner.errors import InputError
 from tuner.execution.machine import parsed_fuse
 from tuner.rounds.launch import Session
@@ -21,13 +22,16 @@ _UNITS = {"": 1, "b": 1} | {
 
 
 @contextmanager
-def open_session(where: TrainingOptions, *, dry_run: bool = False, create: bool = True) -> Iterator[Session]:
-    """An open session. `create`: a storage, if there is none; a dry run gets an empty one that vanishes with it."""
-    parsed_fuse(where.fuse)  # a wrong one is an error before anything else
-    parsed_workers(where.workers)
+def open_session(
+    where: TrainingOptions, *, dry_run: bool = False, create: bool = True, stage: Stage | None = None
+) -> Iterator[Session]:
+    """An open session of a stage, or of the campaign that the options name.
+
+    `create`: a storage, if there is none; a dry run gets an empty one that vanishes with it.
+    """
+    check_options(where)
+    stage = declared_stage(where.study) if stage is None else stage
     room = None if where.keep_checkpoints is None else parsed_bytes(where.keep_checkpoints)
-    file, _ = split_stage(where.study)
-    name, campaign = load_campaign(where.study)
     workers = None if where.workers is None else parsed_workers(where.workers) or 0
     options = SessionOptions(
         storage=where.storage,
@@ -44,8 +48,16 @@ def open_session(where: TrainingOptions, *, dry_run: bool = False, create: bool 
         allow_inexact=where.allow_inexact,
         fork_server=where.fork_server,
     )
-    with opened_session(name, campaign, options, study_file=file, dry_run=dry_run, create=create) as session:
+    with opened_session(stage, options, dry_run=dry_run, create=create) as session:
         yield session
+
+
+def check_options(where: TrainingOptions) -> None:
+    """Raise InputError for an option with a wrong value, before a study file is run."""
+    parsed_fuse(where.fuse)
+    parsed_workers(where.workers)
+    if where.keep_checkpoints is not None:
+        parsed_bytes(where.keep_checkpoints)
 
 
 def parsed_bytes(text: str) -> int:

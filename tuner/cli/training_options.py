@@ -40,6 +40,7 @@ from tuner.cli.options import (
     WorkersPerGpu,
     values_of,
 )
+from tuner.design.stages import split_stage
 from tuner.execution.fork_server import ForkServer, worker_environment
 from tuner.execution.machine import STALL_SECONDS
 from tuner.shown import shown
@@ -60,7 +61,7 @@ def early_fork_server(
     if not wanted or not system.FORKS_WHOLE or not on_cpu:
         yield None
         return
-    server = ForkServer(worker_environment(threads), str(study))
+    server = ForkServer(worker_environment(threads), str(split_stage(study)[0]))
     server.open()
     try:
         yield server

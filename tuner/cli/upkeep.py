@@ -7,6 +7,7 @@ import pandas as pd
 
 from tuner.analysis.frames import not_promised, promises_of
 from tuner.analysis.round_frames import campaign_name
+from tuner.analysis.stage_chain import chain_frame, recorded_stage
 from tuner.analysis.study_progress import in_words, standing
 from tuner.cli.exit_codes import Exit
 from tuner.cli.options import Format
@@ -14,6 +15,10 @@ from tuner.cli.output import emit_frame, next_step, readable_bytes, say
 from tuner.cli.places import opened
 from tuner.cli.reading_options import StatusOptions
 from tuner.cli.storage_options import AdoptStorageOptions, BackupOptions, VerifyOptions
+from tuner.design.file_names import declares_one
+from tuner.design.stages import Stage, is_study_file, split_stage
+from tuner.design.study_file import declared_stages
+from tuner.errors import DeclarationError
 from tuner.shown import shown, word
 from tuner.storage.copies import FolderAdoption, begin_adoption, bring_files, end_adoption, planned_adoption
 from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
@@ -26,15 +31,43 @@ SHOWN = 10  # files that are named one by one
 
 
 def status(options: StatusOptions) -> None:
-    """Print a row for each study of a campaign, or of all."""
+    """Print a row for each study of a campaign, of the stages of a study file, or of all."""
     with opened(options.storage, create=False) as ledger:
-        names = [campaign_name(ledger, options.study)] if options.study else ledger.campaigns()
-        frame = standing(ledger, names)
-        weaker = [words for name in names for words in weaker_words(ledger, name)]
+        stages = stages_meant(options.study) if options.study else []
+        names = [one.name for one in stages] if stages else named_campaigns(ledger, options.study)
+        known = [name for name in names if name in ledger.campaigns()]
+        frame = standing(ledger, known)
+        weaker = [words for name in known for words in weaker_words(ledger, name)]
+        chain = [recorded_stage(ledger, name) for name in names]
     in_table = options.form is Format.table and len(frame) > 0
     emit_frame(in_words(frame) if in_table else frame, options.form, spare=("goal", "trials"))
+    if options.form is Format.table and len(stages) > 1:
+        emit_frame(chain_frame(chain), options.form, "the stages", spare=("starts from",))
+    for one in chain:
+        if one.start is not None:
+            say(one.sentence)
+    for stage in stages:
+        if stage.name not in known:
+            say(f"not launched yet: {stage.words}")
     for words in weaker:
         say(words)
+
+
+def stages_meant(study: str) -> list[Stage]:
+    """The stages of a file that has several, or those that lead to one of them; none of anything else."""
+    file, name = split_stage(study)
+    if not is_study_file(study) or not file.is_file() or (declares_one(file) and not name):
+        return []
+    try:
+        stages = declared_stages(study)
+    except DeclarationError:  # its records can be read all the same
+        return []
+    return stages if len(stages[0].of_file) > 1 else []
+
+
+def named_campaigns(ledger: Ledger, study: str | None) -> list[str]:
+    """The campaign that a name or a file stands for; all of the storage without one."""
+    return [campaign_name(ledger, study)] if study else ledger.campaigns()
 
 
 def weaker_words(ledger: Ledger, campaign: str) -> list[str]:

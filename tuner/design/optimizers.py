@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from tuner.design.adapters import ADAPTER_FAMILIES
-from tuner.design.hyperparameters import REGULARIZERS, Family, Range
+from tuner.design.hyperparameters import REGULARIZERS, SHARES_OF_CAPTIONS, Family, Range
 from tuner.errors import DeclarationError
 from tuner.registry import Registry, Source
 from tuner.sources.places import kind_of
@@ -258,6 +258,8 @@ def default_family(name: str) -> Family | None:
 
     Settings of plugins are left out: the family of a name must not depend on what is installed.
     """
+    if name in SHARES_OF_CAPTIONS:
+        return "augmentation"
     if name in REGULARIZERS or name in TRAINER_FAMILIES:
         return "regularization" if name in REGULARIZERS else TRAINER_FAMILIES[name]
     if name in ADAPTER_FAMILIES:

@@ -2,11 +2,12 @@
 
 Each stage is a campaign, with its own objective, data, sweep, rounds and budget (C1, C6). What it takes over is said by
 `best_of` or `weights_from`: which names of the state dict are carried. All others are fresh, which means as
-`model(point)` makes them. Optimizer and schedule begin anew (C7). This module knows campaigns by their names, and does
+`model(point)` makes them. Optimizer and schedule begin again (C7). This module knows campaigns by their names, and does
 not import torch.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ MOST_CANDIDATES = 8  # [P] checkpoints of one stage that a later one compares
 START_FROM = "start_from"  # the hyperparameter that chooses among candidates: 1 is the best
 
 
-class Source(Protocol):
+class StageSource(Protocol):
     """What a stage starts from: a campaign of the same file."""
 
     @property
@@ -42,7 +43,7 @@ class StartFrom:
     beginning of a name here to what it is called there. sha256: of the file. steps: behind the weights of a file.
     """
 
-    source: Source | str = ""
+    source: StageSource | str = ""
     file: Path | None = None
     parameters: str = "*"
     fresh: str = ""
@@ -65,15 +66,64 @@ class StartFrom:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A campaign of a study file with its name and its variable; the source of `start_from` is a name, too."""
+    """A campaign of a study file with its name and its variable; the source of `start_from` is a name, too.
+
+    of_file: the names of all campaigns of its file, in the order of training. file: the study file, None of a campaign
+    that was passed as an object. rounds_before: the declared rounds but controls of the stage that it starts from; 0 of
+    one that is declared elsewhere.
+    """
 
     name: str
     campaign: Any
     variable: str = ""
+    of_file: tuple[str, ...] = ()
+    file: Path | None = None
+    rounds_before: int = 0
+
+    @property
+    def called(self) -> str:
+        """What a command calls it."""
+        return self.name if self.file is None else named_in(self.file, self.name, self.of_file)
+
+    @property
+    def words(self) -> str:
+        """Its name, and what it starts from, for a person."""
+        start = self.campaign.start_from
+        return self.name if start is None else f"{self.name}, starts from {start.words}"
+
+
+_SUFFIX = ".py:"  # between a study file and the name of one of its campaigns
+
+
+def split_stage(given: str | Path) -> tuple[Path, str]:
+    """The study file and the name of a campaign in it: "studies/digits.py:pretraining"; "" where none is named.
+
+    The colon of a drive ("C:/digits.py") is no such colon, and a name may hold one. A file that is there under the
+    whole text is that file.
+
+    >>> split_stage("digits.py:pre")[1], split_stage("C:/digits.py")[1], split_stage("digits.py:run:2")[1]
+    ('pre', '', 'run:2')
+    """
+    text = str(given)
+    places = [found.start() for found in re.finditer(re.escape(_SUFFIX), text)]
+    if not places or Path(text).is_file():
+        return Path(given), ""
+    splits = [(Path(text[: place + len(_SUFFIX) - 1]), text[place + len(_SUFFIX) :]) for place in places]
+    return next((one for one in splits if one[0].is_file()), splits[0])
+
+
+def is_study_file(given: str | Path) -> bool:
+    """Whether a text names a study file, or a campaign in one."""
+    return str(split_stage(given)[0]).endswith(".py")
+
+
+def named_in(file: str | Path, name: str, of_file: Collection[str]) -> str:
+    """What a command calls a campaign of a file: FILE:NAME where the file has several, else FILE."""
+    return f"{file}:{name}" if len(of_file) > 1 else str(file)
 
 
 def best_of(
-    source: Source | str,
+    source: StageSource | str,
     parameters: str = "*",
     *,
     fresh: str = "",
@@ -228,7 +278,16 @@ def staged(found: Mapping[str, Any]) -> list[Stage]:
     for name in stages:
         for stage in _with_sources(name, stages, ()):
             done.setdefault(stage.name, stage)
-    return list(done.values())
+    return [
+        replace(stage, of_file=tuple(done), rounds_before=_num_rounds(done, stage.campaign.start_from))
+        for stage in done.values()
+    ]
+
+
+def _num_rounds(stages: Mapping[str, Stage], start: StartFrom | None) -> int:
+    """The declared rounds but controls of what a stage starts from, where that is among these and not elsewhere."""
+    source = None if start is None or start.storage is not None else stages.get(start.campaign)
+    return 0 if source is None else sum(one.start is None for one in source.campaign.rounds)
 
 
 def _with_sources(name: str, stages: Mapping[str, Stage], above: tuple[str, ...]) -> Iterator[Stage]:

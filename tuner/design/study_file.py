@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,12 +10,14 @@ from pathlib import Path
 from types import ModuleType
 
 from tuner.design.campaign import Campaign
-from tuner.design.stages import Stage, chain_to, staged, with_sources
+from tuner.design.file_names import name_of
+from tuner.design.stages import Stage, chain_to, split_stage, staged, with_sources
 from tuner.errors import DeclarationError, InputError, TunerError
-from tuner.shown import quoted
+from tuner.shown import quoted, shown
 from tuner.sources.places import kind_of
 from tuner.sources.running import Seen, loaded
 
+_log = logging.getLogger(__name__)
 # Packages of frameworks that train, by the extra that installs them.
 _EXTRAS = {
     "lightning": "lightning",
@@ -24,36 +27,37 @@ _EXTRAS = {
 }
 Declared = Campaign | str | Path  # a campaign, or the path of its study file
 _loaded: dict[Path, Seen] = {}
+_said: set[str] = set()  # which campaign a file without a name stands for
 _brought: dict[str, list[str]] = {}  # by a study's folder, the modules of own code that its study file imported
 
 
-def declared_campaign(study: Declared) -> tuple[str, Campaign, Path | None]:
+def declared_stage(study: Declared) -> Stage:
     """A campaign with its name and its study file; one that is passed as an object has a name, and no file.
 
-    Raises InputError for an object without a name, DeclarationError as `load_campaign` does.
+    Without a name the last stage of a file is meant, and that is said where the file has several. Raises InputError
+    for an object without a name, DeclarationError as `load_campaign` does.
     """
-    stages, file = declared_stages(study)
-    return stages[-1].name, stages[-1].campaign, file
+    if isinstance(study, Campaign):
+        return declared_stages(study)[-1]
+    file, name = split_stage(study)
+    stages = load_stages(file)
+    if not name and len(stages) > 1:
+        _say_which(file, stages)
+    return chosen_stage(stages, name, file)
 
 
-def declared_stages(study: Declared) -> tuple[list[Stage], Path | None]:
-    """The stages that lead to a campaign, itself last, and their study file; all of a file where none is named.
+def declared_stages(study: Declared) -> list[Stage]:
+    """The stages that lead to a campaign, itself last; all of a file where none is named.
 
     Raises InputError for an object without a name, DeclarationError as `load_campaign` does.
     """
     if not isinstance(study, Campaign):
         file, name = split_stage(study)
         stages = load_stages(file)
-        return chain_to(stages, chosen_stage(stages, name, file).name) if name else stages, file
+        return chain_to(stages, chosen_stage(stages, name, file).name) if name else stages
     if not study.name:
         raise InputError("a campaign that is passed as an object needs a name: Campaign(..., name='digits')")
-    return chain_to(staged(with_sources(study)), study.name), None
-
-
-def split_stage(given: str | Path) -> tuple[Path, str]:
-    """The study file and the name of a campaign in it: "studies/digits.py:pretraining"; "" where none is named."""
-    head, colon, name = str(given).rpartition(":")
-    return (Path(head), name) if colon and head.endswith(".py") else (Path(given), "")
+    return chain_to(staged(with_sources(study)), study.name)
 
 
 def load_campaign(given: str | Path) -> tuple[str, Campaign]:
@@ -61,9 +65,20 @@ def load_campaign(given: str | Path) -> tuple[str, Campaign]:
 
     Raises DeclarationError for a missing file, one that does not run, and one without such a campaign.
     """
-    path, name = split_stage(given)
-    stage = chosen_stage(load_stages(path), name, path)
+    stage = declared_stage(given)
     return stage.name, stage.campaign
+
+
+def _say_which(file: Path, stages: Sequence[Stage]) -> None:
+    """Which of several campaigns a file without a name stands for; once in a process."""
+    *others, last = (stage.name for stage in stages)
+    words = (
+        f"note: {file} has {len(stages)} campaigns; without a name its last stage is meant, {shown(last)}. The others: "
+        f"{', '.join(shown(f'{file}:{one}') for one in others)}"
+    )
+    if words not in _said:
+        _said.add(words)
+        _log.warning("%s", words)
 
 
 def chosen_stage(stages: Sequence[Stage], name: str, path: Path) -> Stage:
@@ -98,7 +113,7 @@ def load_stages(path: Path) -> list[Stage]:
     found: dict[str, Campaign] = {}
     for variable in variables.values():
         campaign = getattr(module, variable)
-        name = campaign.name or _name_of(path, variable, len(variables))
+        name = campaign.name or name_of(path, variable, len(variables))
         if name in found:
             raise DeclarationError(
                 f"{path} declares two campaigns called {quoted(name)}; each stage needs a name of its own: "
@@ -106,11 +121,7 @@ def load_stages(path: Path) -> list[Stage]:
             )
         found[name] = campaign
     named = dict(zip(found, variables.values(), strict=True))
-    return [replace(stage, variable=named[stage.name]) for stage in staged(found)]
-
-
-def _name_of(path: Path, variable: str, count: int) -> str:
-    return path.stem if count == 1 or variable == "campaign" else f"{path.stem}-{variable}"
+    return [replace(stage, variable=named[stage.name], file=path) for stage in staged(found)]
 
 
 def _run(path: Path) -> ModuleType:

@@ -12,6 +12,7 @@ from tuner.execution.loaded_workload import LoadedWorkload
 from tuner.execution.machine import Machine
 from tuner.records import Claim, Measurement, Promises, TrialRecord, TrialUpdate
 from tuner.records.promises import common_promises
+from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.engine import EngineMaker
@@ -67,6 +68,7 @@ def replayed(  # noqa: PLR0913 - keywords with defaults
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder), device, threads, commit_seconds=NEVER)
         loaded = LoadedWorkload(workload, machine, study_file, engine)
+        loaded.inherit_recorded(ledger, row, folder_to_read(ledger, None))
         setup = loaded.setup(row.study, "replay")
         trained_by = loaded.engine(setup)
         recorded = common_promises(launch.promises for launch in ledger.launches(row.study_id))

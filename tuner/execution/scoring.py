@@ -63,7 +63,9 @@ def scored_once(
             "own code, once, after everything is chosen (A12, D31)"
         )
     # Where two ask at the same moment, the first answer holds for both.
-    return ledger.conclude_once(chosen.row.campaign, _score(chosen, LoadedWorkload(workload, machine, study_file)))
+    loaded = LoadedWorkload(workload, machine, study_file)
+    loaded.inherit_recorded(ledger, chosen.row, machine.checkpoint_root)
+    return ledger.conclude_once(chosen.row.campaign, _score(chosen, loaded))
 
 
 def _score(chosen: Chosen, loaded: LoadedWorkload) -> FinalScore:

@@ -20,6 +20,7 @@ from tuner.analysis.questions.infeasible import FEWEST_ALIKE, spoiled_by_data
 from tuner.analysis.study_progress import failures, listed
 from tuner.design.campaign import Campaign
 from tuner.design.identity import Identity
+from tuner.design.stages import named_in
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged, TrialsFailed
@@ -56,7 +57,9 @@ def _unclaimed() -> None:
 class Session:
     """What every part of the strategy works with: a campaign, where its records are, who trains, who watches.
 
-    claim_folder: makes the checkpoint folder this storage's own; called before anything is written.
+    claim_folder: makes the checkpoint folder this storage's own; called before anything is written. of_file: the names
+    of all campaigns of the study file. assumed_steps: updates that trials will probably inherit from an earlier stage,
+    while that is not trained.
     """
 
     name: str
@@ -69,6 +72,13 @@ class Session:
     study_file: Path | None = None
     allow_changed_code: bool = False
     claim_folder: Callable[[], None] = _unclaimed
+    assumed_steps: int = 0
+    of_file: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What a command calls this campaign: its study file, FILE:NAME where that has several, or its name."""
+        return self.name if self.study_file is None else named_in(self.study_file, self.name, self.of_file)
 
     def job(self, row: StudyRow) -> Job:
         """What a backend trains: a study of this campaign."""
@@ -133,7 +143,7 @@ def required_round(session: Session, number: int) -> StudyRow:
     if row is None or not session.ledger.state_counts(row.study_id).get(State.COMPLETE):
         raise StorageError(
             f"round {number} of {session.name!r} has no complete trial, and the next round starts from its results; "
-            f"launch it first: tuner launch {word(session.study_file or session.name)} --round {number}"
+            f"launch it first: tuner launch {word(session.called)} --round {number}"
         )
     return row
 
@@ -147,7 +157,7 @@ def refuse_all_failed(session: Session, row: StudyRow) -> None:
     again = f" --round {row.study.round} --retry-failed" if row.study.round else " --retry-failed"
     raise TrialsFailed(
         f"no trial of {row.study.name} completed, because {counts[State.FAILED]} FAILED:\n{told}\nremove the cause, "
-        f"then train them again: tuner launch {word(session.study_file or session.name)}{again}"
+        f"then train them again: tuner launch {word(session.called)}{again}"
     )
 
 
@@ -385,6 +395,7 @@ def _record_launch(session: Session, row: StudyRow, today: Identity) -> None:
     folder = session.study_file.resolve().parent if session.study_file else Path.cwd()
     known = environment() | {
         "study_file": str(session.study_file) if session.study_file else None,
+        "campaign_of_file": session.name if len(session.of_file) > 1 else None,
         "data": dict(session.campaign.workload.provenance()),
         "fingerprint": today.fingerprint,
         "packages": dict(today.packages),

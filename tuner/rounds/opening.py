@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tuner.design.campaign import Campaign
 from tuner.design.own_loop import OwnLoop
+from tuner.design.stages import Stage
 from tuner.design.words import check_machine
 from tuner.errors import StorageError
 from tuner.execution.backend import Backend
@@ -22,11 +23,11 @@ from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
-from tuner.rounds.stage_start import Asked, start_of
+from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.settings import Profile
 
 _log = logging.getLogger(__name__)
@@ -59,11 +60,9 @@ class SessionOptions:
 
 @contextmanager
 def opened_session(
-    name: str,
-    campaign: Campaign,
+    stage: Stage,
     options: SessionOptions,
     *,
-    study_file: Path | None = None,
     dry_run: bool = False,
     create: bool = True,
 ) -> Iterator[Session]:
@@ -73,6 +72,8 @@ def opened_session(
     empty one that is deleted at the end. Raises WorkloadError, before anything is made, for a campaign whose trials
     are trained elsewhere.
     """
+    name, study_file = stage.name, stage.file
+    campaign: Campaign = stage.campaign
     if isinstance(campaign.workload, OwnLoop):
         check_machine(campaign.workload, options.fuse, options.profile)
     engine = engine_of(campaign.workload)
@@ -81,7 +82,7 @@ def opened_session(
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
         loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
-        asked = Asked(ledger, name, campaign, study_file, root, options.checkpoints)
+        asked = AskedStart(ledger, stage, root, options.checkpoints)
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
@@ -95,17 +96,23 @@ def opened_session(
                 study_file=study_file,
                 allow_changed_code=options.allow_changed_code,
                 claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
+                of_file=stage.of_file,
             )
 
 
-def _start_of(asked: Asked, dry_run: bool) -> Inherited | None:
+def _start_of(asked: AskedStart, dry_run: bool) -> StartWeights | None:
     """What the trials start from; None of a dry run where the earlier stage has not selected anything yet."""
     try:
         return start_of(asked)
     except StorageError as error:
         if not dry_run:
             raise
-        _log.warning("%s; until then its steps are priced with the weights of a fresh model", error)
+        source = "" if asked.start is None else asked.start.campaign
+        why = f"{asked.name} starts from {source}, which has not selected its weights yet"
+        _log.warning(
+            "%s: until then its steps are priced with the weights of a fresh model",
+            why if source in asked.stage.of_file else error,
+        )
         return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
 from tuner.analysis.questions.isolation import MINIMUM_EACH, role_warnings
+from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
 from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.campaign import Campaign
@@ -18,6 +19,7 @@ from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
 from tuner.records.conclusions import RegimeVerdict
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before, with_warmup
 from tuner.rounds.comparison import basis_of, stale_budget
+from tuner.rounds.controls import as_compared
 from tuner.rounds.expand import planned_expansion
 from tuner.rounds.launch import Session, launch_study, started_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
@@ -50,20 +52,23 @@ def prepared_round(
     regime = known_regime(session)
     if regime == "compute_bound":
         check_rounds(session.campaign)
+    control = session.campaign.round(number).start is not None
     if max_train_steps is not None:
-        if regime == "compute_bound":
+        if regime == "compute_bound" and not control:
             check_against_round_before(session, number, max_train_steps)
         budget = Budget(max_train_steps, ON_THE_COMMAND_LINE)
     else:
         budget = budget_of_round(session, number, regime)
     if number > 1 and budget.source is None:  # whatever it was declared, its points or its schedule were chosen there
-        budget = replace(budget, source=round_name(number - 1))
+        before = session.campaign.round_before(number)
+        budget = replace(budget, source=None if before is None else round_name(before))
     stale = _stale_warnings(session, number, budget)  # with the warmup as it is declared
     session = with_warmup(session, number, budget.steps, regime)
     if session.campaign.round(number).space is not None:
         study, grown = _with_trials(session, study_of_round(session.campaign, number, budget.steps), num_trials)
+        study, unequal = as_compared(session, study) if control else (study, ())
         warnings = (
-            *(*stale, *grown, *role_warnings(study)),
+            *(*stale, *grown, *unequal, *role_warnings(study)),
             *(*_too_few_to_answer(study), *_long_warmup(study), *_coupled_alpha(study)),
         )
         return Prepared(_with_examples(session, study), planned_trials(study), budget, warnings)
@@ -159,7 +164,9 @@ def _stale_warnings(session: Session, number: int, budget: Budget) -> tuple[str,
         return ()
     now = basis_of(session.campaign, session.loaded, number)
     found = stale_budget(session.ledger, session.name, budget.source, now, round_name(number))
-    return (f"stale budget. {found.summary} {found.action}",) if found else ()
+    stale = (f"stale budget. {found.summary} {found.action}",) if found else ()
+    starts = stale_start_findings(session.ledger, session.name, round_name(number))
+    return (*stale, *(f"stale start. {one.summary} {one.action}" for one in starts))
 
 
 def check_rounds(campaign: Campaign) -> None:

@@ -353,7 +353,7 @@ class _Stages:
     def _fits_of(self, study: Study) -> pd.DataFrame:
         session = self.session
         fits = fit_steps_frame(study_frames(session.ledger, session.name, study.name))
-        refuse_failed_rates(failed_of(fits, study.name), session.study_file or session.name)
+        refuse_failed_rates(failed_of(fits, study.name), session.called)
         return fits
 
 

@@ -85,9 +85,11 @@ class LaunchRow:
 
     @property
     def study_file(self) -> str | None:
-        """The study file as that launch was given it; None where there was none."""
-        file = self.environment.get("study_file")
-        return file if isinstance(file, str) and file else None
+        """The study file as that launch was given it, FILE:NAME where it had several campaigns; None without a file."""
+        file, campaign = (self.environment.get(key) for key in ("study_file", "campaign_of_file"))
+        if not isinstance(file, str) or not file:
+            return None
+        return f"{file}:{campaign}" if isinstance(campaign, str) and campaign else file
 
     @property
     def promises(self) -> Promises:

@@ -6,6 +6,7 @@ fresh, and each that is carried is there with its shape, or it is an error.
 
 import difflib
 import hashlib
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -18,7 +19,7 @@ from tuner.adapters.low_rank import adapter_tensors
 from tuner.design.stages import START_FROM
 from tuner.errors import CorruptCheckpoint, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
-from tuner.training.checkpoints import DigestingFile, sync_folder, weights_in, write_durably
+from tuner.training.checkpoints import DigestingFile, sync_folder, weights_as_file, weights_in, write_durably
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
 _PARAMETRIZED = (".parametrizations.", ".original")  # what torch's parametrizations put into a name
@@ -37,7 +38,7 @@ class HandOver:
     left: tuple[str, ...]
 
 
-class Inherited:
+class StartWeights:
     """The candidates of a start with their weights: in files, or, before they are copied, as the bytes of such files.
 
     Its methods raise CorruptCheckpoint for a file that is missing, or is not the one that was chosen.
@@ -71,7 +72,7 @@ class Inherited:
             self._read[place] = weights_in(self._content(place))
         return self._read[place]
 
-    def checked(self) -> "Inherited":
+    def checked(self) -> "StartWeights":
         """The same, once each file was read and found to be the one that was chosen."""
         for candidate in range(1, len(self.start.candidates) + 1):
             self.weights(candidate)
@@ -118,7 +119,7 @@ class Inherited:
         """Plain data for another process; `inherited_from` makes it the same again. Only of files."""
         return {"start": self.start.as_json(), "files": [str(file.resolve()) for file in self.files]}
 
-    def kept_in(self, root: Path) -> "Inherited":
+    def kept_in(self, root: Path) -> "StartWeights":
         """The same, of copies in a checkpoint folder, which are made where they are not there yet."""
         found, files = [], []
         for place, one in enumerate(self.start.candidates):
@@ -128,7 +129,7 @@ class Inherited:
                 sync_folder((root / name).parent)
             found.append(replace(one, file=name))
             files.append(root / name)
-        return Inherited(replace(self.start, candidates=tuple(found)), tuple(files))
+        return StartWeights(replace(self.start, candidates=tuple(found)), tuple(files))
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -136,11 +137,26 @@ def _listed(names: tuple[str, ...]) -> str:
     return f"{len(names)} ({', '.join(names[:_MOST_NAMES])}{', ...' if more > 0 else ''})" if names else "none"
 
 
-def inherited_from(data: Mapping[str, Any]) -> Inherited:
-    """The value that `Inherited.to_data` wrote."""
+def file_of_weights(path: Path, content: bytes) -> bytes:
+    """The content of a file of weights as safetensors. Raises CorruptCheckpoint for a file that holds none."""
+    try:
+        if path.suffix == ".safetensors":
+            weights_in(content)
+            return content
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return weights_as_file({name: one for name, one in state.items() if isinstance(one, torch.Tensor)})
+    except Exception as error:  # classes of safetensors, of torch, and of what is no state dict
+        raise CorruptCheckpoint(
+            f"{path} holds no weights to start from ({type(error).__name__}: {error}): it has to be safetensors, "
+            "or a state dict that torch.save wrote, without anything but tensors"
+        ) from error
+
+
+def inherited_from(data: Mapping[str, Any]) -> StartWeights:
+    """The value that `StartWeights.to_data` wrote."""
     start = dict(data["start"])
     candidates = tuple(Selected(**one) for one in start.pop("candidates"))
-    return Inherited(StageStart(candidates, **start), tuple(Path(file) for file in data["files"]))
+    return StartWeights(StageStart(candidates, **start), tuple(Path(file) for file in data["files"]))
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -12,6 +12,7 @@ from tuner.design.names import Name
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
 from tuner.system import num_cores
+from tuner.training.caption_look import unseen_captions
 from tuner.training.data_checks import random_example
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
@@ -40,6 +41,7 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
     for trial in trials:
         first.setdefault(trial.point.get("optimizer"), trial)
     unread_names = [name for trial in first.values() for name in _try_update(setup, trial, asked)]
+    _warn_of_captions(setup, trials, asked)
     _try_ranks(setup, trials, asked)
     if asked.without_randomness:
         check_switched_off(setup, trials[0])
@@ -71,6 +73,15 @@ def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
     for name in names:
         _log.warning("nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name)
     return names
+
+
+def _warn_of_captions(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:
+    """Say, once a study, which changes of captions the models cannot see."""
+    looked = "captions", setup.study.name
+    if looked not in asked.known:
+        asked.known.add(looked)
+        for sentence in unseen_captions(setup, trials):
+            _log.warning("%s", sentence)
 
 
 def _try_ranks(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:
