@@ -24,7 +24,7 @@ from tuner.fused.stacking import StackedModel
 from tuner.fused.tape import Tape
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training.containers import Form, taken_apart
-from tuner.training.copy_on_write import shown
+from tuner.training.copy_on_write import address, shown
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.python_state import changed
 from tuner.training.randomness import callers_generators_restored
@@ -176,7 +176,7 @@ def written(run: TrialRun, batch: Any, names: Collection[str]) -> set[str]:
     before = {name: shown(held[key]) for name, (held, key) in places.items()}
     with callers_generators_restored(run.setup.device), left_as_it_was(workload), suppress(Exception):
         workload.loss(model, batch, run.point)  # an error shows when it is recorded
-    return set(strayed(places, before))
+    return set(strayed(places, before, {name: address(one) for name, one in before.items()}))
 
 
 def of_all(shared: Mapping[str, torch.Tensor], batch: Batch) -> list[torch.Tensor]:

@@ -58,13 +58,16 @@ def _one_for_all(tensor: torch.Tensor) -> torch.Tensor:
 
 def copied(model: torch.nn.Module) -> torch.nn.Module:
     """A deep copy whose constants show the memory of the model's own."""
-    return copy.deepcopy(model, {id(one): stand_in(one) for one in constants(model).values()})
+    known = {}
+    for one in constants(model).values():
+        known[id(one)] = stand_in(_one_for_all(one), is_parameter=isinstance(one, torch.nn.Parameter))
+    return copy.deepcopy(model, known)
 
 
-def stand_in(tensor: torch.Tensor) -> torch.Tensor:
-    """Another parameter or buffer that shows the memory of one."""
+def stand_in(tensor: torch.Tensor, *, is_parameter: bool) -> torch.Tensor:
+    """A parameter or buffer that shows the memory of a tensor."""
     new = shown(tensor)
-    return torch.nn.Parameter(new, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else new
+    return torch.nn.Parameter(new, requires_grad=False) if is_parameter else new
 
 
 def holders(model: torch.nn.Module) -> dict[str, Holder]:
@@ -82,12 +85,15 @@ def _holders(model: torch.nn.Module) -> Iterator[tuple[str, Holder]]:
                     yield f"{prefix}.{key}".strip("."), (held, key)
 
 
-def strayed(places: Mapping[str, Holder], one: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the tensors of a model that hold other bits than the one of all; what was only read is tied again."""
+def strayed(places: Mapping[str, Holder], one: Mapping[str, torch.Tensor], starts: Mapping[str, int]) -> list[str]:
+    """Names of the tensors of a model that hold other bits than the one of all; what was only read is tied again.
+
+    starts: the address of each of `one`.
+    """
     found = []
     for name, (held, key) in places.items():
         tensor = held[key]
-        if address(tensor) != address(one[name]):
+        if tensor is None or address(tensor) != starts[name]:
             if isinstance(tensor, torch.Tensor) and same_bits(tensor, one[name]):
                 tensor.data = shown(one[name])
             else:

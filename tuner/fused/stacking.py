@@ -4,6 +4,7 @@ Settings that differ become numbers of each trial.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,7 @@ class StackedModel:
     settings: list[Own] = field(default_factory=list)
     parted: dict[str, torch.Tensor] = field(default_factory=dict)
     _memory: dict[str, torch.Tensor] = field(default_factory=dict)  # as `shared`; nobody computes with these
+    _frozen: AbstractSet[str] = frozenset()  # names of the parameters among these; the others are buffers
 
     @classmethod
     def of(cls, models: Sequence[torch.nn.Module]) -> "StackedModel":
@@ -67,6 +69,7 @@ class StackedModel:
         )
         made.settings = _settings(template, models)
         made._memory = memory
+        made._frozen = memory.keys() & dict(models[0].named_parameters()).keys()
         return made
 
     @property
@@ -81,12 +84,12 @@ class StackedModel:
 
     def stand_ins(self) -> dict[str, torch.Tensor]:
         """What is shared, as parameters and buffers for a pass through the loss, which may write into them."""
-        held = self.held[0]
-        return {name: stand_in(held[name][0][held[name][1]]) for name in self.shared}
+        return {name: stand_in(one, is_parameter=name in self._frozen) for name, one in self._memory.items()}
 
     def strayed(self, trials: Iterable[int]) -> set[str]:
         """Names of what is shared and was written into by one of these trials' own code."""
-        return {name for trial in trials for name in strayed(self.held[trial], self._memory)}
+        starts = {name: address(one) for name, one in self._memory.items()}
+        return {name for trial in trials for name in strayed(self.held[trial], self._memory, starts)}
 
     def part(self, names: Iterable[str]) -> None:
         """Stack what was shared: each trial's own values from now on."""
@@ -94,7 +97,7 @@ class StackedModel:
             tensors = [held[key] for held, key in (places.pop(name) for places in self.held)]
             if len({(tensor.shape, tensor.dtype) for tensor in tensors}) > 1:
                 raise NotFusible(f"the buffer {name} becomes a tensor of another form")
-            kind = self.parameters if isinstance(tensors[0], torch.nn.Parameter) else self.buffers
+            kind = self.parameters if name in self._frozen else self.buffers
             kind[name] = _stack(tensors)
             self.parted[name] = self._memory.pop(name)
             del self.shared[name]
