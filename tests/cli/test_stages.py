@@ -93,7 +93,7 @@ def test_without_a_name_the_last_stage_is_meant_and_it_is_said(here, tmp_path, m
 
 # What each command needs besides the study; None: it asks for no study, or writes.
 MORE = {
-    "run": ["--dry-run"], "plan": [], "sweep": None, "launch": ["--dry-run"], "exploit": ["--dry-run", "--trials", "2", "--although", "a test"],
+    "run": ["--dry-run"], "plan": [], "sweep": None, "launch": ["--dry-run"], "exploit": ["--dry-run", "--trials", "2", "--although", "x"],
     "budget-curve": ["--dry-run", "--lengths", "20,40,60"], "worker": ["-q"], "status": [], "check": [], "best-steps": [],
     "boundaries": [], "trials": [], "conclusions": [], "plot": ["-o", "axes.png"], "report": ["-o", "page.html"],
     "demo": None, "best": [], "adopt": ["--dry-run", "--candidate", "1/0", "--baseline", "1/1"], "adoptions": [],
@@ -112,7 +112,7 @@ def test_every_command_that_takes_a_study_is_asked_below():
 @pytest.mark.parametrize("name", [name for name, more in MORE.items() if more is not None])
 def test_every_command_takes_a_file_with_a_name(name, here):
     before = ["axes"] if name == "plot" else []
-    run = here(name, *before, "staged.py:pretraining", *MORE[name])
+    run = here(name, *before, "staged.py:pretraining", *(MORE[name] or ()))
     assert run.code in (0, 3), run.err
     assert "has 4 campaigns" not in run.err
     told = run.out + run.err

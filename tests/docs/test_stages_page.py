@@ -1,4 +1,4 @@
-"""Every example of docs/how-to/stages.md, run as it stands there with fewer trials and steps, and what the page says."""
+"""Every example of docs/how-to/stages.md, run with fewer trials and steps, and what the page says."""
 
 import hashlib
 import re
