@@ -93,13 +93,35 @@ def test_without_a_name_the_last_stage_is_meant_and_it_is_said(here, tmp_path, m
 
 # What each command needs besides the study; None: it asks for no study, or writes.
 MORE = {
-    "run": ["--dry-run"], "plan": [], "sweep": None, "launch": ["--dry-run"], "exploit": ["--dry-run", "--trials", "2", "--although", "x"],
-    "budget-curve": ["--dry-run", "--lengths", "20,40,60"], "worker": ["-q"], "status": [], "check": [], "best-steps": [],
-    "boundaries": [], "trials": [], "conclusions": [], "plot": ["-o", "axes.png"], "report": ["-o", "page.html"],
-    "demo": None, "best": [], "adopt": ["--dry-run", "--candidate", "1/0", "--baseline", "1/1"], "adoptions": [],
-    "score-test": [], "import optuna": None, "import table": None, "export": ["--to", "csv", "tables"], "verify": [],
-    "replay": ["-t", "0"], "backup": None, "adopt-storage": None, "completion": None,
-}  # fmt: skip
+    "run": ["--dry-run"],
+    "plan": [],
+    "sweep": None,
+    "launch": ["--dry-run"],
+    "exploit": ["--dry-run", "--trials", "2", "--although", "x"],
+    "budget-curve": ["--dry-run", "--lengths", "20,40,60"],
+    "worker": ["-q"],
+    "status": [],
+    "check": [],
+    "best-steps": [],
+    "boundaries": [],
+    "trials": [],
+    "conclusions": [],
+    "plot": ["-o", "axes.png"],
+    "report": ["-o", "page.html"],
+    "demo": None,
+    "best": [],
+    "adopt": ["--dry-run", "--candidate", "1/0", "--baseline", "1/1"],
+    "adoptions": [],
+    "score-test": [],
+    "import optuna": None,
+    "import table": None,
+    "export": ["--to", "csv", "tables"],
+    "verify": [],
+    "replay": ["-t", "0"],
+    "backup": None,
+    "adopt-storage": None,
+    "completion": None,
+}
 
 
 def test_every_command_that_takes_a_study_is_asked_below():
