@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.checkpoints import read_weights, weights_as_file
+from tuner.training.checkpoints import KEPT_FILE, read_weights, weights_as_file
 from tuner.training.inherited import StartWeights, file_of_weights
 
 _log = logging.getLogger(__name__)
@@ -49,19 +49,28 @@ class AskedStart:
 def start_of(asked: AskedStart) -> StartWeights | None:
     """What the trials of a campaign start from: as its first study recorded it, or as it is selected today.
 
-    None where the campaign starts from nothing. Raises StorageError for an earlier stage that is not recorded or not
-    finished, with the command that trains it; DeclarationError for a file that is not there.
+    The records fix which weights, and the declaration what is carried of them: where it says something else than
+    before, that is another start, and a study that has begun is refused with it. None where the campaign starts from
+    nothing. Raises StorageError for an earlier stage that is not recorded or not finished, with the command that trains
+    it; DeclarationError for a file that is not there.
     """
     start = asked.start
     if start is None:
         return None
     recorded = recorded_start(asked.ledger, asked.name)
-    if recorded is not None:
-        return StartWeights(recorded, tuple(asked.root / one.file for one in recorded.candidates)).checked()
+    carried = (start.parameters, start.fresh, dict(start.renamed))
+    if recorded is not None and _is_of(recorded, start):
+        files = tuple(asked.root / one.file for one in recorded.candidates)
+        return StartWeights(StageStart(recorded.candidates, *carried), files).checked()
     found, contents = (_of_file if start.file is not None else _of_stage)(asked, start)
-    return StartWeights(
-        StageStart(tuple(found), start.parameters, start.fresh, dict(start.renamed)), contents=tuple(contents)
-    )
+    return StartWeights(StageStart(tuple(found), *carried), contents=tuple(contents))
+
+
+def _is_of(recorded: StageStart, start: StartFrom) -> bool:
+    """Whether the recorded weights are of the source that is declared, and as many."""
+    first = recorded.candidates[0]
+    source = (first.campaign, first.path) == (start.campaign, str(start.file) if start.file is not None else "")
+    return source and len(recorded.candidates) == start.candidates
 
 
 def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
@@ -80,7 +89,9 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
         root = folder_to_read(ledger, asked.checkpoints if own else None)
         for run in _runs(ledger, start, again, asked.stage.rounds_before):
             kept, study = run.checkpoint, run.row.study
-            content = weights_as_file(read_weights(root, kept))
+            weights = read_weights(root, kept)
+            _refuse_files(source, run, weights)
+            content = weights_as_file(weights)
             earlier = before.inherited_steps if before and not study.start else 0
             found.append(
                 Selected(
@@ -91,6 +102,17 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
             )  # fmt: skip
             contents.append(content)
     return found, contents
+
+
+def _refuse_files(source: str, run: SelectedRun, weights: Mapping[str, object]) -> None:
+    """Raise StorageError for a checkpoint of files that a loop or a program wrote, whose formats are its own."""
+    files = [name.removeprefix(KEPT_FILE) for name in weights if name.startswith(KEPT_FILE)]
+    if files:
+        raise StorageError(
+            f"the checkpoint that {quoted(source)} selects (trial {run.record.number}) holds files that its training "
+            f"wrote itself ({', '.join(files[:3])}), and no weights by name. tuner best {word(source)} --export FOLDER "
+            'writes them; start from the one that holds the weights by weights_from("FOLDER/FILE")'
+        )
 
 
 def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:
