@@ -72,9 +72,8 @@ class FewLabels(Workload):
 
     select_by = minimize("validation/loss", worth=0.02)  # nats
 
-    def __init__(self, labels=30):
-        self.labels = labels
-        self.batch_size = min(30, labels)
+    def __init__(self, labels=30, batch_size=10):
+        self.labels, self.batch_size = labels, batch_size
 
     def data(self):
         x, y = digits()

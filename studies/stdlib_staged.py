@@ -58,7 +58,7 @@ pretraining = Campaign(
     warmup_steps=20,
     evaluations=20,
     name="stdlib-pretrained",
-    production_steps=1500,
+    production_steps=1000,
     rounds=[
         Round("Which rate for pretraining?", trials=10, space=PRETRAINING),
         Round("The pretrained model", promote=1, transfer="rescale"),
@@ -70,9 +70,9 @@ adapters = Campaign(
     evaluations=20,
     name="topics-adapters",
     start_from=best_of(pretraining, fresh="*.lora_*"),
-    production_steps=400,
+    production_steps=250,
     rounds=[
-        Round("Which rank?", trials=9, scientific=("rank",), space=ADAPTERS, max_train_steps=200),
+        Round("Which rank?", trials=9, scientific=("rank",), space=ADAPTERS, max_train_steps=125),
         Round("The adapters", promote=3, transfer="rescale"),
     ],
 )
@@ -82,11 +82,11 @@ campaign = Campaign(
     evaluations=20,
     name="topics",
     start_from=best_of(pretraining),
-    production_steps=400,
+    production_steps=250,
     rounds=[
-        Round("Which rate, which decay?", trials=10, space=TUNING, max_train_steps=200),
+        Round("Which rate, which decay?", trials=10, space=TUNING, max_train_steps=125),
         Round("The fine-tuned model", promote=2, transfer="rescale"),
-        Round("From scratch, equal total steps", trials=5, space=PRETRAINING, start="scratch", total="equal"),
-        Round("From scratch, equal fine-tuning steps", trials=5, space=PRETRAINING, start="scratch"),
+        Round("From scratch, equal total steps", trials=4, space=PRETRAINING, start="scratch", total="equal"),
+        Round("From scratch, equal fine-tuning steps", trials=4, space=PRETRAINING, start="scratch"),
     ],
 )

@@ -115,6 +115,14 @@ def test_a_base_stays_while_one_checkpoint_needs_it_and_goes_with_the_last(tuner
         assert ledger.checkpoint_bytes(row.study_id) == sum(kept.values()) + base.stat().st_size
 
 
+def test_the_bases_of_trials_that_draw_their_own_go_with_their_checkpoints(tuner, tmp_path):
+    own = FROZEN.replace(".weight.data.copy_(torch.linspace(-1, 1, 18000).sin().reshape(3000, 6))", "")
+    study = write_study(tmp_path, trials=4, steps=20, replace=[(MODEL, own)])
+    assert tuner("launch", study, "--fuse", "off", "--keep-checkpoints", "1kB").code == 0
+    assert len(bases(tmp_path)) == 2, "those of the winners"
+    assert tuner("verify", study).code == 0
+
+
 def test_a_copy_takes_the_base_along(tuner, folder):
     assert tuner("backup", "copy.sqlite").code == 0
     adopted = tuner("adopt-storage", "--storage", "copy.sqlite", "--checkpoints", "own", "--from", "runs/checkpoints",

@@ -144,7 +144,7 @@ def test_a_contest_trains_each_side_with_its_own_start_and_its_own_steps(tmp_pat
         assert weak.evidence["total_steps"].tolist() == [42, 42]
         assert weak.evidence["own_steps"].tolist() == [12, 42]
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in ("1/0", "2/0"))
-        made = contest(session, *sides, 5)
+        made = contest(session, sides[0], sides[1], 5)
         assert [(one.study.start, one.study.budget.max_train_steps) for one in made.parts] == [
             ("", 12),
             ("scratch", 42),
@@ -167,7 +167,7 @@ def test_a_contest_of_equal_starts_shows_no_gain(tmp_path):
         session.loaded.inherited = None  # both from scratch
         launched(session, 1, 2)
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in ("1/0", "2/0"))
-        made = contest(session, *sides, 30)
+        made = contest(session, sides[0], sides[1], 30)
         point = sides[0].record.point
         same = replace(made.parts[1], trials=tuple(replace(one, point=point) for one in made.parts[1].trials))
         run_contest(session, replace(made, other=same))
@@ -183,7 +183,7 @@ def test_a_control_that_is_adopted_is_the_result_and_the_start_of_the_next_stage
             baseline_place(session.ledger, "line", "round-1/0")
         winner = tuner.load("line", session.ledger.url).best(2).record.number
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in (f"2/{winner}", "1/0"))
-        assert run_contest(session, contest(session, *sides, 3)).verdict == "adopt"
+        assert run_contest(session, contest(session, sides[0], sides[1], 3)).verdict == "adopt"
         records = tuner.load("line", session.ledger.url)
         assert records.final().row.study.name == "round-2"
         assert records.best().row.study.name == "round-1"
@@ -199,7 +199,7 @@ def test_each_side_of_a_contest_has_the_bits_of_a_plain_training_with_its_seeds(
     with stage_session(planted(tmp_path), tmp_path) as session:
         rows = launched(session, 1, 2)
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in ("1/1", "2/1"))
-        made = contest(session, *sides, 2)
+        made = contest(session, sides[0], sides[1], 2)
         run_contest(session, made)
         for part, round_row in zip(made.parts, rows, strict=True):
             trial = part.trials[0]

@@ -12,6 +12,7 @@ from support.partly_frozen import (
     Lora,
     RandomFeatures,
     Teaching,
+    Tied,
     bases,
     bytes_of_state,
     written_whole,
@@ -47,7 +48,7 @@ def everything(recorder, folder, trials):
 WAYS = [
     (how, workload)
     for how in (trained_alone, trained_together)
-    for workload in (Lora, HeadOnly, RandomFeatures, Teaching)
+    for workload in (Lora, HeadOnly, RandomFeatures, Teaching, Tied)
     if (how, workload) != (trained_together, Teaching)  # a loss that changes the model trains alone
 ]
 

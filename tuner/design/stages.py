@@ -152,7 +152,9 @@ def best_of(
             f"best_of takes a Campaign of this file, or the name of a recorded one, got {source!r:.80}; a file of "
             'weights is weights_from("file.safetensors")'
         )
-    if isinstance(source, str) and (not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin"))):
+    if isinstance(source, str) and (
+        not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
+    ):
         raise DeclarationError(
             f"best_of takes the name of a recorded campaign, got {quoted(source)}; a file of weights is "
             'weights_from("file.safetensors")'
