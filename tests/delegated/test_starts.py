@@ -1,6 +1,5 @@
 """A stage that somebody else's loop trains: the weights of the earlier one reach it, or it is an error; and back."""
 
-import json
 import re
 import sys
 from dataclasses import replace
@@ -18,14 +17,13 @@ from support.tiny import MemoryRecorder, StopAt, tiny_study
 from torch import nn
 
 import tuner as api
-from tuner import Campaign, Command, OwnLoop, Round, SearchSpace, TrainerWorkload, best_of, log_uniform, minimize
+from tuner import Campaign, Command, Round, SearchSpace, TrainerWorkload, best_of, log_uniform, minimize
 from tuner.delegated.looks import look_at, look_for_identity, trial_at
-from tuner.design.points import Point
-from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError, StudyChanged, WorkloadError
+from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError, WorkloadError
 from tuner.records import State
 from tuner.records.conclusions import Selected, StageStart
 from tuner.rounds.plan import planned_trials
-from tuner.training.checkpoints import read_weights, weights_as_file
+from tuner.training.checkpoints import weights_as_file
 from tuner.training.inherited import StartWeights, file_of_weights
 
 __all__ = ["tuner"]
@@ -355,7 +353,9 @@ def test_a_command_that_is_not_given_the_weights_is_refused_at_its_declaration()
 
 
 def test_a_hyperparameter_called_start_keeps_its_placeholder(tmp_path):
-    (tmp_path / "program.py").write_text("import sys; assert sys.argv[3] == '0.5'\n" + PROGRAM.replace("if start:", "if 0:"))
+    (tmp_path / "program.py").write_text(
+        "import sys; assert sys.argv[3] == '0.5'\n" + PROGRAM.replace("if start:", "if 0:")
+    )
     words = [sys.executable, str(tmp_path / "program.py"), "{max_train_steps}", "{evaluation_steps}", "{start}", "0"]
     setup = setup_for(Command(words, select_by=minimize("validation/loss")), "unused", STUDY)
     look_at(setup, trial_at({**TRIAL.point, "start": 0.5}))
@@ -380,8 +380,11 @@ def test_a_script_that_asks_takes_the_weights_or_may_not_tell(tuner, file):
         for trial in study:
             trial.carry_into(nn.ModuleDict({"teacher": nn.Linear(3, 1)}))
             study.tell(trial, curve)
-    (file / "mixed.py").write_text(FILE.replace('"told", rounds=rounds(),', '"after-told", rounds=rounds(),').replace(
-        'best_of(looped, "teacher.*"))', 'best_of("told"))'))
+    (file / "mixed.py").write_text(
+        FILE.replace('"told", rounds=rounds(),', '"after-told", rounds=rounds(),').replace(
+            'best_of(looped, "teacher.*"))', 'best_of("told"))'
+        )
+    )
     with pytest.raises(StorageError, match="told"), api.asking("mixed.py:after-told"):
         pass
 
