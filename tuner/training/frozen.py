@@ -49,7 +49,7 @@ class FrozenParts:
     """What of a trial is frozen, as digests of what it began with, and the base file that has it.
 
     `begun`: the frozen parameters by name before the first step. Nothing is left out where they are few bytes.
-    Checkpoints may be written by a thread beside the training.
+    Checkpoints may be written by a thread while the trial trains.
     """
 
     def __init__(self, folder: CheckpointFolder, number: int, begun: Tensors) -> None:
@@ -170,7 +170,7 @@ def left_out_bytes(live: Tensors) -> int:
 
 
 def _copies(tensors: Tensors) -> dict[str, torch.Tensor]:
-    """Copies for a writer that asks for addresses, which would part what lies in one memory."""
+    """Copies for a writer that asks for addresses: tied tensors share memory, and so do those of a group."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
