@@ -74,7 +74,7 @@ def test_a_loop_begins_with_the_carried_weights_and_its_own_fresh_ones():
     }  # fmt: skip
     assert workload.carried is True
     assert start.handed.fresh == ("1.bias", "4.weight", "4.bias")
-    assert start.handed.left == ("1.bias", "4.weight", "4.bias")
+    assert start.handed.left == ("1.bias", "4.bias", "4.weight")
     first_weights(workload, None)
     assert workload.carried is False
 
