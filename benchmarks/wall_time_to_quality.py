@@ -33,8 +33,8 @@ import optuna
 import torch
 
 from tuner.budget.schedules import learning_rates
-from tuner.design.round import Round
 from tuner.design.points import Point
+from tuner.design.round import Round
 from tuner.design.study_file import load_campaign
 from tuner.execution.backend import Silent
 from tuner.execution.in_process import InProcess

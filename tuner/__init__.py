@@ -27,6 +27,7 @@ The commands of `tuner` are functions of this module, with results as objects. E
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tuner.adapters.lora import merged, with_lora
 from tuner.budget.by_share import by_share
 from tuner.budget.families import (
     constant,
@@ -44,6 +45,7 @@ from tuner.delegated.command import Command
 from tuner.delegated.hugging_face import TrainerWorkload
 from tuner.delegated.lightning import LightningWorkload
 from tuner.design.campaign import Campaign, Sweep
+from tuner.design.captions import dropped, shuffled
 from tuner.design.data import Splits, Stream, few_widths, padded
 from tuner.design.hyperparameters import choice, fixed, integers, log_grid, log_uniform, uniform
 from tuner.design.objective import at_least, at_most, maximize, minimize
@@ -135,6 +137,7 @@ __all__ = [
     "constant",
     "constant_then_decay",
     "cosine",
+    "dropped",
     "epochs",
     "examples",
     "exponential",
@@ -147,13 +150,16 @@ __all__ = [
     "log_uniform",
     "matching",
     "maximize",
+    "merged",
     "minimize",
     "padded",
     "pieces",
     "polynomial",
     "register",
+    "shuffled",
     "step_drops",
     "uniform",
     "vectors",
     "weights_from",
+    "with_lora",
 ]

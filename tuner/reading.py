@@ -23,9 +23,11 @@ from tuner.analysis.questions.adoption import adoption_log, last_adopted
 from tuner.analysis.questions.best_steps import best_steps_finding
 from tuner.analysis.questions.boundary import boundary_findings
 from tuner.analysis.questions.budget_curve import BudgetCurve, budget_curve
+from tuner.analysis.questions.control import findings_of_controls
 from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.analysis.round_frames import (
     campaign_name,
+    main_rounds,
     recorded_study_file,
     round_frames,
     round_number,
@@ -182,7 +184,7 @@ class CampaignRecords:
         if round is not None:
             return self.frames(round)
         with self._ledger() as ledger:
-            for number in reversed(rounds_started(ledger, self.name)):
+            for number in reversed(main_rounds(ledger, self.name)):
                 frames = round_frames(ledger, self.name, number)
                 if not only_promoted(frames):
                     return frames
@@ -193,9 +195,10 @@ class CampaignRecords:
         return self.findings_about(self.frames(round))
 
     def findings_about(self, frames: StudyFrames) -> list[Finding]:
-        """All findings about a round whose frames were read before."""
+        """All findings about a round whose frames were read before; of a stage also what the controls of it show."""
         with self._ledger() as ledger:
-            return round_findings(ledger, self.name, frames)
+            controls = findings_of_controls(ledger, self.name, frames.study.name)
+            return [*round_findings(ledger, self.name, frames), *controls]
 
     def conclusions(self) -> pd.DataFrame:
         """What was concluded at which number of steps, and whether it still holds (A30, A45)."""
@@ -234,7 +237,8 @@ class CampaignRecords:
         """A round and the one before it, oldest first. Raises StorageError for a first round."""
         with self._ledger() as ledger:
             number = round_number(ledger, self.name, round)
-            earlier = [one for one in rounds_started(ledger, self.name) if one < number]
+            main = main_rounds(ledger, self.name)
+            earlier = [one for one in main if one < number] if number in main else []
             if not earlier:
                 raise StorageError(f"round {number} of {self.name!r} has no round before it to be compared with")
             before, after = (round_frames(ledger, self.name, one) for one in (earlier[-1], number))

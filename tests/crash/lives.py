@@ -34,6 +34,7 @@ from tuner.storage.engine import parsed_url
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.store import open_ledger
 from tuner.storage.verify import study_problems
+from tuner.training import frozen
 from tuner.training.checkpoints import canonical_digest, read_state, read_weights
 
 torch.set_num_threads(1)
@@ -49,6 +50,11 @@ class Exact(Tiny):
         # How fast a trial goes and whether it kills make no other workload, as what it is made with does.
         WAYS[id(self)] = (poison, slow, iter(range(steps + 1)))  # a life looks at the first loss, before its steps
 
+    def model(self, point):
+        model = super().model(point)
+        model[0].requires_grad_(False)  # what is frozen is in a file that both trials need
+        return model
+
     def loss(self, model, batch, point):
         poisoned, slow, left = WAYS[id(self)]
         if poisoned or next(left, None) is None:
@@ -59,6 +65,7 @@ class Exact(Tiny):
 
 
 WAYS = {}
+frozen.LEAST_BYTES = 0
 LoadedWorkload(Exact(), Machine(Path("unused"), "cpu")).fingerprint()
 codec.study_from(codec.study_text(STUDY))
 for _trial in planned_trials(STUDY):
@@ -255,7 +262,8 @@ def meaning(place):
 
 def _digest(place, kept):
     """What a checkpoint means; the same bytes under the same record are read once for all studies."""
-    key = (kept.kind == "best", kept.digest, (place.checkpoints / kept.file).read_bytes())
+    base = kept.base and (place.checkpoints / kept.base.file).read_bytes()
+    key = (kept.kind == "best", kept.digest, (place.checkpoints / kept.file).read_bytes(), base)
     if key not in _read:
         read = read_weights if kept.kind == "best" else read_state
         _read[key] = canonical_digest(read(place.checkpoints, kept))

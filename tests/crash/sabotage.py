@@ -10,6 +10,7 @@ import torch
 
 from tuner import system
 from tuner.errors import LeaseLost
+from tuner.records import FROZEN_FOLDER
 from tuner.storage import claims, engine, recording
 from tuner.storage.reading import declared_trial
 from tuner.storage.store import Ledger
@@ -39,7 +40,9 @@ def pointer_before_file():
     write = checkpoints.write_durably
     sweep = checkpoints.CheckpointFolder.sweep
 
-    def write_elsewhere(path, content):
+    def write_elsewhere(path, content, digits=""):
+        if path.parent.name == FROZEN_FOLDER:
+            return write(path, content, digits)
         later.append(path)
         path.parent.mkdir(exist_ok=True, parents=True)
         return write(path.parent.parent / f"{path.name}.later", content)
@@ -134,6 +137,18 @@ def no_sync_of_folders():
     _sync_only(stat.S_ISREG)
 
 
+def no_sync_of_frozen_files():
+    """Checkpoints leave out what may not be on the disk yet."""
+    write = checkpoints.CheckpointFolder.write_base
+
+    def without(self, name, content, number):
+        files = SimpleNamespace(**{**vars(os), "fsync": lambda descriptor: None})
+        with patch.object(checkpoints, "os", files):
+            return write(self, name, content, number)
+
+    checkpoints.CheckpointFolder.write_base = without
+
+
 def commits_that_are_not_synced():
     """SQLite answers before the commit is on the disk."""
     engine._PRAGMAS = tuple(pragma.replace("FULL", "NORMAL") for pragma in engine._PRAGMAS)
@@ -150,6 +165,7 @@ SABOTAGES = {  # the mode of the loop that must notice it, and its numbers
     "loader_on_the_global_generator": EVERY_SEVENTH,
     "no_sync_of_files": AT_COMMITS,
     "no_sync_of_folders": AT_COMMITS,
+    "no_sync_of_frozen_files": AT_COMMITS,
     "commits_that_are_not_synced": AT_COMMITS,
     "no_attempt_cap": ("poison", ()),
     "no_repetition": ("lost", ()),

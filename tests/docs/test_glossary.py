@@ -70,6 +70,14 @@ def test_a_retired_word_is_not_defined_as_a_word():
     assert defined & set(retired()) == set()
 
 
+def test_each_word_is_defined_once():
+    rows = re.findall(r"^\| ([^|]+) \|", GLOSSARY.split("## Words that are not used")[0], re.MULTILINE)
+    words = [word.strip() for row in rows if set(row) != {"-"} and row != "word" for word in row.split(",")]
+    assert sorted(word for word in set(words) if words.count(word) > 1) == []
+    stages = {"stage", "start", "control", "carried parameter", "fresh parameter", "fresh seed", "inherited steps"}
+    assert stages | {"adapter", "rank", "alpha", "caption"} <= set(words)
+
+
 def test_the_classes_that_the_glossary_names_are_defined():
     named = set(re.findall(r"\| `([A-Z]\w+)` \|$", GLOSSARY.split("## Training")[1], re.MULTILINE))
     sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]

@@ -27,12 +27,13 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "budget": (("errors", "registry"), ()),
     "design": (("errors", "shown", "registry", "sources", "budget"), ("numpy", "scipy")),
     "optimizers": (("errors", "design"), ("torch",)),
+    "adapters": (("errors", "shown", "design"), ("torch",)),
     "records": (("errors", "shown", "budget", "design"), ()),
     "testing": (("design", "records"), ()),
     "failpoints": ((), ()),
     "security": ((), ()),
     "signals": ((), ()),
-    "training": ((*BASE, "failpoints", "signals"), ("torch", "numpy", "safetensors")),
+    "training": ((*BASE, "adapters", "failpoints", "signals"), ("torch", "numpy", "safetensors")),
     "delegated": (
         (*BASE, "failpoints", "signals", "training"),
         ("torch", "numpy", "lightning", "transformers", "safetensors"),
@@ -87,7 +88,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("typer", "rich", "pandas"),
     ),
     "__main__": (("cli",), ()),
-    "__init__": (("errors", "registry", "budget", "design", "delegated", "reading", "api"), ()),
+    "__init__": (("errors", "registry", "budget", "design", "adapters", "delegated", "reading", "api"), ()),
 }
 LATE_IMPORTS_ALLOWED = ("registry", "optimizers", "__init__")
 MODULES = sorted(PACKAGE.rglob("*.py"))

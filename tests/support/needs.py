@@ -50,6 +50,7 @@ PARTS = {  # part: whether it is there, and what is said where it is not
         name: (module(name), f"{name} is not installed: pip install 'tuner[examples]'")
         for name in ("lightning", "torch_geometric", "datasets", "webdataset", "transformers", "accelerate", "sklearn")
     },
+    "peft": (module("peft"), "peft is not installed: pip install 'tuner[test]'"),
     "pyarrow": (module("pyarrow"), "pyarrow is not installed: pip install 'tuner[parquet]'"),
 }
 _running = []  # the test that is being set up or run

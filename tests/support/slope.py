@@ -59,6 +59,9 @@ class Slope:
     def weights(self, into=None):
         return {"place": torch.tensor([self.place], dtype=torch.float64)}
 
+    def frozen(self):
+        return {}
+
     def prefix_key(self):
         return None
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import namedtuple
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -77,3 +78,23 @@ def test_room_is_asked_for_the_trials_that_train_at_once(fuse, processes, at_onc
     tiny = loaded(Tiny(), tmp_path, device="cpu", fuse=fuse, worker_count=processes)
     inspect(tiny, study, planned_trials(study), validation_seconds=None, room=True)
     assert asked == [at_once], "at most the four trials of the study"
+
+
+def test_what_is_frozen_counts_once(tmp_path, monkeypatch):
+    class Frozen(Large):
+        def model(self, point):
+            model = super().model(point)
+            model.table.requires_grad_(False)
+            return model
+
+    study = declared("adamw", None)
+    setting, trial = setting_for(study, tmp_path, Frozen()), planned_trials(study)[0]
+    small = 2 * 0.002 + 2 * 2  # MB: what is trained, and the buffer, in the state and in the best weights
+    for more, fits in ((1.0, True), (-1.0, False)):
+        free = 1e6 * (2 * 3 * small + 4 + more)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: Usage(0, 0, free))
+        with nullcontext() if fits else pytest.raises(Paused):
+            check_room(setting, trial, at_once=2)
+    price = measured_price(setting, trial)
+    assert price.best_bytes < 2.1e6
+    assert price.latest_bytes < 2.1e6

@@ -12,11 +12,12 @@ import pandas as pd
 
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
+from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.stale_budget import recorded_stale_findings
 from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.analysis.questions.transfer import transfer_findings
 from tuner.analysis.reconciled import reconciled
-from tuner.analysis.round_frames import round_frames, round_of, rounds_started
+from tuner.analysis.round_frames import main_rounds, round_frames, round_of
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.trial_curves import MINIMUM_CURVE, has_curves
 from tuner.design.origin import promoted_from
@@ -97,7 +98,8 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     confirming = confirming_findings(ledger, campaign, place[0], frames) if place else []
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
     stale += stale_start_findings(ledger, campaign, frames.study.name)
-    found = [*checklist_findings(frames), *stale, *confirming]
+    controls = control_findings(ledger, campaign, place[0]) if place and frames.study.start else []
+    found = [*checklist_findings(frames), *stale, *confirming, *controls]
     return advised(frames, sorted(found, key=lambda finding: finding.asked.order))
 
 
@@ -107,6 +109,10 @@ def advised(frames: StudyFrames, findings: Sequence[Finding]) -> list[Finding]:
 
 
 def confirming_findings(ledger: Ledger, campaign: str, number: int, frames: StudyFrames) -> list[Finding]:
-    """Which conclusions of the round before are confirmed, rejected or unconfirmed; empty for the first round."""
-    earlier = [started for started in rounds_started(ledger, campaign) if started < number]
+    """Which conclusions of the round before are confirmed, rejected or unconfirmed.
+
+    Empty for the first round, and for a control of a stage, which promotes nothing.
+    """
+    main = main_rounds(ledger, campaign)
+    earlier = [started for started in main if started < number] if number in main else []
     return transfer_findings(round_frames(ledger, campaign, earlier[-1]), frames) if earlier else []

@@ -26,6 +26,7 @@ _FRACTIONS = (
     "dropout", "droppath", "dropconnect", "dropblock", "droprate", "dropprob", "keeprate", "keepprob", "maskrate",
     "maskratio", "stochasticdepth", "labelsmoothing", "momentum", "oneminus", "emadecay", "subsample", "colsample",
     "warmupratio", "warmuppct", "pctstart", "replacementrate", "mutationrate", "crossoverrate", "discount",
+    "shufflecaption",
 )  # fmt: skip
 _FRACTION_WORDS = {"drop", "prob", "probs", "probability", "fraction", "frac", "proportion", "quantile", "rho", "betas"}
 _BETAS = re.compile(r"(?:adam)?(?:beta|b)[12]")

@@ -37,6 +37,18 @@ def rounds_started(ledger: Ledger, campaign: str) -> list[int]:
     return sorted(numbers)
 
 
+def main_rounds(ledger: Ledger, campaign: str) -> list[int]:
+    """As `rounds_started`, without the controls of a stage, on which nothing rests (C5)."""
+    controls = {place[0] for row in ledger.studies(campaign) if row.study.start and (place := round_of(row.study.name))}
+    return [number for number in rounds_started(ledger, campaign) if number not in controls]
+
+
+def controls_started(ledger: Ledger, campaign: str) -> list[int]:
+    """The numbers of the controls of a stage that were started, ascending."""
+    main = set(main_rounds(ledger, campaign))
+    return [number for number in rounds_started(ledger, campaign) if number not in main]
+
+
 def round_rows(ledger: Ledger, campaign: str, number: int, *, planned: bool = False) -> list[StudyRow]:
     """The study of a round, then its widenings in order: those of which a trial has finished, or all `planned` ones.
 
@@ -123,10 +135,13 @@ def _is_of(ledger: Ledger, campaign: str, file: Path) -> bool:
 
 
 def round_number(ledger: Ledger, campaign: str, given: int | None) -> int:
-    """The round that is meant; without a number the last one launched. Raises StorageError without any."""
+    """The round that is meant; without a number the last one launched that is no control (C5).
+
+    Raises StorageError without any.
+    """
     if given is not None:
         return given
-    rounds = rounds_started(ledger, campaign)
+    rounds = main_rounds(ledger, campaign)
     if not rounds:
         names = [row.study.name for row in ledger.studies(campaign)]
         file = word(recorded_study_file(ledger, campaign) or "STUDY_FILE")

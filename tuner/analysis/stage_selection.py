@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tuner.analysis.headline import headline, relatives
 from tuner.analysis.questions.adoption import last_adopted
-from tuner.analysis.round_frames import round_frames, rounds_started, row_of_trial
+from tuner.analysis.round_frames import main_rounds, round_frames, row_of_trial
 from tuner.analysis.study_frames import StudyFrames, ranked_trials
 from tuner.errors import StorageError
 from tuner.records import Checkpoint, State, TrialRecord
@@ -52,16 +52,14 @@ def selected_runs(ledger: Ledger, campaign: str, count: int = 1) -> list[Selecte
     if adopted is not None:
         row = ledger.study(campaign, adopted[0])
         found.append(SelectedRun(row, ledger.trial(row.study_id, adopted[1]), adopted=True))
-    rounds = [(n, round_frames(ledger, campaign, n)) for n in rounds_started(ledger, campaign)]
-    rounds = [(number, frames) for number, frames in rounds if not frames.study.start]
+    rounds = main_rounds(ledger, campaign)
     left = _left(ledger, campaign)
     if not found and (left or not rounds):
         launched = f"{left} trials are left" if rounds else "no round was launched"
         raise StorageError(f"the stage {quoted(campaign)} is not finished: {launched}")
     if rounds:
-        number, frames = rounds[-1]
-        for trial in _ranked(ledger, campaign, frames):
-            run = SelectedRun(*row_of_trial(ledger, campaign, number, trial))
+        for trial in _ranked(ledger, campaign, round_frames(ledger, campaign, rounds[-1])):
+            run = SelectedRun(*row_of_trial(ledger, campaign, rounds[-1], trial))
             if run.place not in {one.place for one in found}:
                 found.append(run)
     if not found:
@@ -70,8 +68,8 @@ def selected_runs(ledger: Ledger, campaign: str, count: int = 1) -> list[Selecte
 
 
 def _left(ledger: Ledger, campaign: str) -> int:
-    """Trials of a campaign that are waiting or running."""
-    counts = (ledger.state_counts(row.study_id) for row in ledger.studies(campaign))
+    """Trials of a campaign that are waiting or running, those of its controls left out."""
+    counts = (ledger.state_counts(row.study_id) for row in ledger.studies(campaign) if not row.study.start)
     return sum(count for states in counts for state, count in states.items() if not state.finished)
 
 

@@ -28,6 +28,7 @@ from tuner.records.sweep_outcomes import Fitted, SweepOutcome
 from tuner.report.page import report_path
 from tuner.report.page import write_report as write_page
 from tuner.rounds.budgets import likely_budget
+from tuner.rounds.controls import inherited_steps
 from tuner.rounds.importances import importances
 from tuner.rounds.launch import Plan, Session, check_study
 from tuner.rounds.opening import SessionOptions, opened_session
@@ -41,6 +42,7 @@ from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import open_ledger
 from tuner.storage.studies import StudyRow
 from tuner.training import checkpoints as checkpoint_files
+from tuner.training.adapter_export import ExportForm, export_as
 from tuner.training.settings import Profile
 
 WorkerCount = int | Literal["auto"]
@@ -368,7 +370,7 @@ def plan(
         raise InputError("rounds plans rounds for a total of steps; give total_steps with it")
     options = SessionOptions(storage=storage, device=device, threads=threads)
     with _opened(study, options, Display(False, StopFlag()), dry_run=True) as session:
-        compute_bound = known_regime(session) == "compute_bound"
+        compute_bound, inherited = known_regime(session) == "compute_bound", inherited_steps(session).steps
         if compute_bound:
             check_transfer(session.campaign)
         if total_steps is None:
@@ -376,12 +378,12 @@ def plan(
             return CampaignPlan(
                 stages=tuple(line for line in lines if isinstance(line, Plan)),
                 extremes=tuple(line for line in lines if isinstance(line, Extremes)),
-                rounds=planned_rounds(session.campaign) if compute_bound else (),
+                rounds=planned_rounds(session.campaign, inherited) if compute_bound else (),
             )
         if compute_bound:
-            return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds))
+            return CampaignPlan((), (), rounds_for(session.campaign, total_steps, rounds, inherited))
         steps = likely_budget(session).steps
-        return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds))
+        return CampaignPlan((), (), rounds_of_one_length(session.campaign, steps, total_steps, rounds, inherited))
 
 
 def export_weights(
@@ -389,19 +391,21 @@ def export_weights(
     target: str | Path,
     round: int | str | None = None,
     *,
+    as_: ExportForm | None = None,
     checkpoints: str | Path | None = None,
     storage: str | None = None,
 ) -> Path:
     """Write the weights of the best configuration's selected run, at its best step, as a safetensors file.
 
-    round: its number, or the name of any study; None is the last round. checkpoints: the folder, where it is not the
-    storage's own.
+    round: its number, or the name of any study; None is the last round. as_: how adapters (`with_lora`) are written:
+    "merged" adds them to the weights, under the names of the base; "peft" writes a folder in the format of peft; None
+    leaves all as the model has it. checkpoints: the folder, where it is not the storage's own.
 
     Of a training that kept files in place of weights they are written into a folder, `target` without ".safetensors".
     Returns the path of what was written.
 
-    Raises StorageError where the run has no checkpoint here, or that folder is there already, CorruptCheckpoint where
-    the file is damaged.
+    Raises StorageError where the run has no checkpoint here, or that folder is there already, or `as_` is given for
+    weights without adapters; CorruptCheckpoint where the file is damaged.
 
     >>> tuner.export_weights("tiny", "model.safetensors").name
     'model.safetensors'
@@ -414,6 +418,8 @@ def export_weights(
         raise StorageError(f"trial {winner.record.number} {where}, so there are no weights to write")
     with open_ledger(records.storage, create=False) as ledger:
         root = folder_to_read(ledger, None if checkpoints is None else Path(checkpoints))
+    if as_ is not None:
+        return export_as(root, winner.checkpoint, Path(target), as_).path
     return checkpoint_files.export_weights(root, winner.checkpoint, Path(target)).path
 
 

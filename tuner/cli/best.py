@@ -9,14 +9,14 @@ from typing import Any
 
 from tuner.analysis.elsewhere import again_elsewhere
 from tuner.cli.given import command
-from tuner.cli.options import Format
+from tuner.cli.options import ExportForm, Format
 from tuner.cli.output import say, show
 from tuner.cli.places import opened, study_file_of
 from tuner.cli.reading_options import BestOptions
 from tuner.cli.tables import readable
 from tuner.design.identity import was_told
 from tuner.design.seeds import short_seed
-from tuner.errors import StorageError
+from tuner.errors import InputError, StorageError
 from tuner.reading import Winner, load
 from tuner.records.promises import common_promises
 from tuner.shown import counted
@@ -26,6 +26,8 @@ from tuner.storage.studies import LaunchRow
 
 def best(options: BestOptions) -> None:
     """Print the best configuration, and write its weights where that is asked for."""
+    if options.export_form is not None and options.export is None:
+        raise InputError(f"--as {options.export_form} says how weights are written: add --export FILE")
     records = load(options.study, options.storage)
     winner = records.best(options.study_name or options.round_number)
     with opened(options.storage, create=False) as ledger:
@@ -38,7 +40,8 @@ def best(options: BestOptions) -> None:
         else:
             print(json.dumps(told, indent=2))
         if options.export is not None:
-            export_weights(winner, folder_to_read(ledger, options.checkpoints), options.export)
+            root = folder_to_read(ledger, options.checkpoints)
+            export_weights(winner, root, options.export, options.export_form)
 
 
 def described_winner(winner: Winner, study_file: str, launches: Sequence[LaunchRow]) -> dict[str, Any]:
@@ -107,8 +110,8 @@ def print_winner(told: dict[str, Any], words: str, start: Sequence[str] = ()) ->
     show(f"  reproduce: {told['reproduce']}", whole=True)
 
 
-def export_weights(winner: Winner, root: Path, target: Path) -> None:
-    """Copy the chosen checkpoint, verified, to where the user wants it."""
+def export_weights(winner: Winner, root: Path, target: Path, form: ExportForm | None = None) -> None:
+    """Copy the chosen checkpoint, verified, to where the user wants it; form: how its adapters are written."""
     if winner.row.elsewhere:
         raise StorageError(
             f"trial {winner.record.number} was trained elsewhere ({winner.row.elsewhere}), so its weights are there; "
@@ -116,11 +119,16 @@ def export_weights(winner: Winner, root: Path, target: Path) -> None:
         )
     if winner.checkpoint is None:
         raise StorageError(f"trial {winner.record.number} has no checkpoint of its best step {winner.step:,} left")
-    checkpoints = import_module("tuner.training.checkpoints")  # only here: all else works without torch
-    written = checkpoints.export_weights(root, winner.checkpoint, target)
+    # Only here: all else works without torch.
+    if form is not None:
+        written = import_module("tuner.training.adapter_export").export_as(root, winner.checkpoint, target, form.value)
+    else:
+        written = import_module("tuner.training.checkpoints").export_weights(root, winner.checkpoint, target)
     count = sum(tensor.numel() for tensor in written.weights.values())
     what = f"{len(written.weights)} tensors, {count:,} numbers,"
-    if written.files:
+    if form is ExportForm.peft:
+        what = f"an adapter in peft's format with {len(written.weights)} tensors, {count:,} numbers,"
+    elif written.files:
         what = f"a folder of {counted(len(written.files), 'file')}, as the training wrote them,"
     say(
         f"wrote {written.path}: {what} of trial {winner.record.number} of "

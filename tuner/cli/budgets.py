@@ -19,7 +19,7 @@ from tuner.cli.training_options import BudgetCurveOptions, SweepOptions
 from tuner.cli.watching import stop_on_signal, watch
 from tuner.errors import DeclarationError, StorageError
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted
-from tuner.rounds.curve_stages import Stage, curve_stages, even_lengths, priced_stages, seeds_for, train_stages
+from tuner.rounds.curve_stages import CurveLength, curve_stages, even_lengths, priced_stages, seeds_for, train_stages
 from tuner.rounds.launch import Session, known_promises
 from tuner.rounds.promotion import chosen_trials
 from tuner.rounds.sweep import chosen_sweep, run_sweep
@@ -90,7 +90,7 @@ def budget_curve(options: BudgetCurveOptions) -> int:
 
 def chosen_stages(
     session: Session, number: int | None, trial: int | None, lengths: str | None, num_seeds: int | None
-) -> tuple[Stage, ...]:
+) -> tuple[CurveLength, ...]:
     """The studies of the curve that the command line asks for. Raises InputError."""
     place = round_number(session.ledger, session.name, number)
     if trial is None:
@@ -106,7 +106,7 @@ def chosen_stages(
     return curve_stages(row, record, steps, seeds, shares=shares)
 
 
-def run_and_print(session: Session, stages: Sequence[Stage], options: BudgetCurveOptions) -> int:
+def run_and_print(session: Session, stages: Sequence[CurveLength], options: BudgetCurveOptions) -> int:
     """Train the curve while somebody watches, print its finding, and return the exit code."""
     lengths = ", ".join(f"{stage.study.budget.max_train_steps:,}" for stage in stages)
     say(

@@ -89,12 +89,13 @@ def adopt(options: AdoptOptions) -> Exit:
     with open_session(options, dry_run=options.dry_run, create=False) as session:
         made = contest(session, *_sides_of(session, options.candidate, options.baseline), options.replicates)
         if options.dry_run:
-            print_plan(plan_study(session, made.study, made.trials))
+            print_plan(*(plan_study(session, part.study, part.trials) for part in made.parts))
             return Exit.FINE
         finding = _hold_contest(session, made, options)
         emit_findings(session.name, made.study.name, [finding], options.form)
         say(f"{finding.verdict.upper()}: recorded in the log of adoptions of {session.name}")
-        code = told_failures(session, [session.ledger.study(session.name, made.study.name)])
+        rows = [session.ledger.study(session.name, part.study.name) for part in made.parts]
+        code = told_failures(session, rows)
         next_step(command("adoptions", session.name), command("report", session.name))
         return code
 
@@ -112,7 +113,9 @@ def _sides_of(session: Session, candidate: str | None, baseline: str | None) -> 
 def _hold_contest(session: Session, made: Contest, options: AdoptOptions) -> Finding:
     """Train what is left while somebody watches."""
     say(f"{session.name} {made.study.name}: {made.study.goal}")
-    say(f"{len(made.trials)} trials of {made.study.length_in_words}, with fresh seeds")
+    for part in made.parts:
+        start = " from scratch" if part.study.start else ""
+        say(f"{len(part.trials)} trials of {part.study.length_in_words}{start}, with fresh seeds")
     with stop_on_signal() as asked:
         working = replace(session, stop=asked.is_set, watch=watch(options.quiet))
         return run_contest(

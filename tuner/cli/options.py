@@ -40,6 +40,13 @@ class Format(StrEnum):
     csv = "csv"
 
 
+class ExportForm(StrEnum):
+    """How weights with adapters are written."""
+
+    merged = "merged"
+    peft = "peft"
+
+
 class Profile(StrEnum):
     """What fused trials keep: the bits of each trial alone, or only their values, and more speed."""
 

@@ -13,6 +13,7 @@ from tuner.design.study_file import declared_stages
 from tuner.errors import DeclarationError
 from tuner.records import Price
 from tuner.rounds.budgets import likely_budget
+from tuner.rounds.controls import inherited_steps
 from tuner.rounds.launch import Session, plan_study
 from tuner.rounds.plan import planned_trials, study_of_round
 from tuner.rounds.prepared_round import known_regime
@@ -50,11 +51,14 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
             _print_one_length(session, total_steps, count)
         return
     check_transfer(session.campaign)
+    inherited = inherited_steps(session).steps
     planned = (
-        planned_rounds(session.campaign) if total_steps is None else rounds_for(session.campaign, total_steps, count)
+        planned_rounds(session.campaign, inherited)
+        if total_steps is None
+        else rounds_for(session.campaign, total_steps, count, inherited)
     )
     _print_table(session, planned)
-    note = many_rounds_note(len(planned))
+    note = many_rounds_note(sum(not one.control for one in planned))
     if note is not None:
         say(f"note: {note}")
     if total_steps is not None:
@@ -65,7 +69,7 @@ def print_rounds(session: Session, total_steps: int | None, count: int | None) -
 def _print_one_length(session: Session, total_steps: int, count: int | None) -> None:
     """What a total buys where the rounds do not grow: trials, all of the length that the sweep finds."""
     budget = likely_budget(session)
-    planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count)
+    planned = rounds_of_one_length(session.campaign, budget.steps, total_steps, count, inherited_steps(session).steps)
     _print_table(session, planned)
     say(
         f"trials of {budget.steps:,} steps ({budget.origin.sentence}): more steps gain nothing here, so all "
@@ -108,7 +112,11 @@ def _print_table(session: Session, planned: Sequence[PlannedRound]) -> None:
 
 
 def _points(one: PlannedRound) -> str:
-    parts = [(one.searched, "searched"), (one.promoted, "promoted"), (one.fresh, "again with fresh seeds")]
+    parts = [
+        (one.searched, "searched from scratch" if one.control else "searched"),
+        (one.promoted, "promoted"),
+        (one.fresh, "again with fresh seeds"),
+    ]
     parts.append((one.arms, "at other rates"))
     return ", ".join(f"{count} {what}" for count, what in parts if count)
 

@@ -8,6 +8,7 @@ import typer
 
 from tuner.cli.options import (
     Checkpoints,
+    ExportForm,
     Format,
     OutputFormat,
     RoundNumber,
@@ -138,6 +139,15 @@ class BestOptions:
         typer.Option(
             metavar="FILE",
             help="Write the weights of the selected run's best step to this file (safetensors).",
+            show_default=False,
+        ),
+    ] = None
+    export_form: Annotated[
+        ExportForm | None,
+        typer.Option(
+            "--as",
+            help="With --export, of a model with adapters (with_lora): merged into its weights, under the names of the "
+            "base, or peft: a folder with the adapter in the format of peft.",
             show_default=False,
         ),
     ] = None

@@ -69,11 +69,11 @@ def _run_stage(options: RunOptions, stage: Stage, *, left: Sequence[str]) -> Exi
             ending = Playbook(
                 at_work, yes=options.yes, tell=tell, expand=options.expand, retry_failed=options.retry_failed
             ).run()
-        return _finish(session, ending, Asked(str(options.study), tuple(left)), trained=bool(seen))
+        return _finish(session, ending, AskedRun(str(options.study), tuple(left)), trained=bool(seen))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedRun:
     """What `tuner run` was asked for: the study as it was given, and the stages that come after this one."""
 
     study: str
@@ -86,7 +86,7 @@ def _say_left(left: Sequence[str], until: str) -> None:
         say(f"not begun until {until}: {', '.join(left)}")
 
 
-def _finish(session: Session, ending: Ending, asked: Asked, *, trained: bool) -> Exit:
+def _finish(session: Session, ending: Ending, asked: AskedRun, *, trained: bool) -> Exit:
     """Write the report and print the result; the exit code.
 
     A question comes before failed trials: until it is answered nothing more is trained.
@@ -121,7 +121,7 @@ def _print_bottom_line(session: Session, ending: Ending) -> None:
         show(line)
 
 
-def _ask(decision: Decision, session: Session, asked: Asked) -> None:
+def _ask(decision: Decision, session: Session, asked: AskedRun) -> None:
     """Print what a person has to decide. A command comes as the next step only where repeating it changes something."""
     say("")
     say(f"question: {decision.text}")

@@ -25,7 +25,7 @@ from tuner.storage.folder_files import move_to_trash, new_trash, total_bytes
 from tuner.storage.identity import checkpoint_place
 from tuner.storage.ownership import claimed_folder, folder_to_read, whose_folder
 from tuner.storage.store import Ledger
-from tuner.storage.verify import stray_files, study_problems
+from tuner.storage.verify import strays_held, study_problems
 
 SHOWN = 10  # files that are named one by one
 
@@ -214,10 +214,10 @@ def checked_folder(ledger: Ledger, campaign: str, given: Path | None, *, repair:
     if repair:
         rows = ledger.studies(campaign)
         places = {row.study_id: checkpoint_place(campaign, row.study.name) for row in rows}
-        strays = [path for key, place in places.items() for path in stray_files(ledger, key, root, place)]
-        if strays:
-            list_files(strays, "stray file", "that no record names")
-            move_with_words(root, strays)
+        with strays_held(ledger, root, places) as strays:
+            if strays:
+                list_files(strays, "stray file", "that no record names")
+                move_with_words(root, strays)
         freed = sum(ledger.forget_dead_workers(row.study_id) for row in rows)
         say(f"{campaign}: {counted(strays, 'stray file')} moved to the trash, {freed} trials of dead workers freed")
     return root, not told

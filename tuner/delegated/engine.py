@@ -89,6 +89,7 @@ class Training:
         self.reports = Reports(trainer.loop_setup, self.due, self.trainee.step)
         self.over = False
         self._stop = trainer.setup.stop
+        self._began = False
         self._quiet_until = 0.0  # a step before which nothing is due
         self._said = self._wake_at = 0.0  # by the monotonic clock
         self._reached = 0  # updates made, where that is more than what is kept
@@ -124,6 +125,9 @@ class Training:
             return False
         if self.over:
             return True
+        if not self._began:  # by now the loop has made its model
+            self._began = True
+            self.book.frozen.begin(self.trainee.frozen())
         self.reports.refuse_missing(step)
         self.over = self._has_ended(step, stop)
         if self.over:

@@ -17,6 +17,7 @@ from tuner.errors import WorkloadError
 from tuner.training.best import snapshot
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Weights
+from tuner.training.extra_state import frozen_in
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _AS = "__as__"  # the key under which a plain dict says what it stands for
@@ -102,6 +103,10 @@ class Weighted(ABC):
     def weights(self, into: Weights | None) -> Weights:
         """A copy of the weights, in the memory of an older copy where one is given that fits."""
 
+    def frozen(self) -> Weights:
+        """Those of the weights that are parameters and not trained, as they are."""
+        return {}
+
 
 class KeptObjects:
     """The objects that a loop keeps, by name; `restored` is what a checkpoint held of them.
@@ -183,10 +188,23 @@ class KeptObjects:
         for value in self.objects.values():
             if isinstance(value, Weighted):
                 return value.weights(into)
-        modules = {name: value for name, value in self.objects.items() if isinstance(value, torch.nn.Module)}
+        modules = self._modules()
         if len(modules) == 1:
             return snapshot(next(iter(modules.values())), into)
         return {f"{name}.{key}": held for name, one in modules.items() for key, held in snapshot(one).items()}
+
+    def frozen(self) -> Weights:
+        """Those of the weights that are parameters and not trained, as they are: no copies."""
+        for value in self.objects.values():
+            if isinstance(value, Weighted):
+                return value.frozen()
+        modules = self._modules()
+        if len(modules) == 1:
+            return frozen_in(next(iter(modules.values())))
+        return {f"{name}.{key}": held for name, one in modules.items() for key, held in frozen_in(one).items()}
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {name: value for name, value in self.objects.items() if isinstance(value, torch.nn.Module)}
 
 
 _METHODS = ("state_dict", "load_state_dict")

@@ -22,7 +22,7 @@ from tuner.delegated.trial import LoopTrial
 from tuner.errors import WorkloadError
 from tuner.training.best import copied
 from tuner.training.engine import Weights
-from tuner.training.extra_state import state_dict_of
+from tuner.training.extra_state import frozen_in, state_dict_of
 
 _PLACE = "the state of the trial"  # the path that Lightning is given; no file is at it
 _NO_LIMIT = 2**62  # steps of optimizers, where Lightning counts those of each and the study counts updates
@@ -66,13 +66,18 @@ class TrialState(Weighted):
             raise WorkloadError("Lightning was asked for its weights before it trained")
         return copied(self.averaged or state_dict_of(self.session.module), into)
 
+    def frozen(self) -> Weights:
+        """Of the module; averaged weights are copies, and are compared with these when they are saved."""
+        return {} if self.session is None else frozen_in(self.session.module)
+
 
 def train(workload: LightningWorkload, trial: LoopTrial) -> None:
     """Train a trial to its end, or to a stop. Raises WorkloadError, and the errors of the user's code."""
     name, kept = type(workload).__name__, TrialState()
-    trial.keep(lightning=kept)
     made = {one: workload.made(one, trial.point, trial) for one in MAKERS if one != "trainer"}
     package = _package_of(name, made["module"])
+    trial.carry_into(made["module"])
+    trial.keep(lightning=kept)  # of a trial that is resumed, Lightning loads the state over what was carried
     check_data(name, {one: made[one] for one in DATA if workload.maker(one) is not None})
     wrong = import_module(f"{package}.utilities.exceptions").MisconfigurationException
     try:

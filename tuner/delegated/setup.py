@@ -11,7 +11,7 @@ from tuner.delegated.first_steps import Looks
 from tuner.design.own_loop import OwnLoop
 from tuner.design.study import Study
 from tuner.records import Numerics, Promises
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.numerics import numerics
 from tuner.training.settings import COMMIT_SECONDS, Profile
 
@@ -34,7 +34,7 @@ class LoopSetup:
     stop: Callable[[], bool] = field(default=lambda: False)
     fingerprint: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
-    inherited: Inherited | None = None
+    inherited: StartWeights | None = None
     trainers: int = 1
     looks: Looks = field(default_factory=Looks)
     study_file: Path | None = None

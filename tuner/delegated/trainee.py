@@ -72,6 +72,10 @@ class LoopTrainee:
         """The weights of the kept modules; without any, the files that the loop has written."""
         return self.kept.weights(into) or self.files.weights(self.step)
 
+    def frozen(self) -> Weights:
+        """The parameters without gradients of the modules that are kept so far, as they are."""
+        return self.kept.frozen()
+
     def prefix_key(self) -> PrefixKey | None:
         """What the present state is a function of; None where that is not promised, or the loop knows how long it is.
 

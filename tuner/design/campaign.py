@@ -125,7 +125,7 @@ class Campaign:
         if self.rounds[0].space is None:
             raise DeclarationError("the first round has no round before it to promote from; give it a space")
         check_names(self.workload, sorted(self._names_in_spaces()))
-        object.__setattr__(self, "rounds", rounds_with_start(self.start_from, self.rounds))
+        object.__setattr__(self, "rounds", rounds_with_start(self.start_from, tuple(self.rounds)))
         if isinstance(self.workload, OwnLoop):
             self._check_words(self.workload)
         else:
@@ -240,6 +240,20 @@ class Campaign:
         if not 1 <= number <= len(self.rounds):
             raise DeclarationError(f"there is no round {number}; this campaign declares 1..{len(self.rounds)}")
         return self.rounds[number - 1]
+
+    def round_before(self, number: int) -> int | None:
+        """The last round before round `number` that starts as the campaign does: controls are passed over (C5)."""
+        return next((one for one in range(number - 1, 0, -1) if self.rounds[one - 1].start is None), None)
+
+    @property
+    def main_rounds(self) -> tuple[int, ...]:
+        """The numbers of the rounds that follow from each other, which are all but the controls of a stage."""
+        return tuple(number for number, one in enumerate(self.rounds, 1) if one.start is None)
+
+    @property
+    def without_controls(self) -> "Campaign":
+        """The same with the rounds alone that follow from each other."""
+        return replace(self, rounds=tuple(self.rounds[number - 1] for number in self.main_rounds))
 
     @property
     def schedule_family(self) -> ScheduleFamily:

@@ -21,7 +21,11 @@ Family = Literal["warmup", "initialization", "architecture", "optimizer", "augme
 Limits = Literal["none", "low", "high", "both"]
 
 # Common names of regularizers: a study file need not declare their family, nor that 0 switches them off.
-REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochastic_depth", "drop_path")
+REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "mixup", "stochastic_depth", "drop_path", "lora_dropout")
+
+# Common names of augmentations of captions: shares of captions, or of their tags, that change; 0 switches them off.
+SHARES_OF_CAPTIONS = ("shuffle_caption", "caption_dropout", "caption_tag_dropout")
+OF_CAPTIONS = (*SHARES_OF_CAPTIONS, "keep_tokens")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from tuner.design.hyperparameters import REGULARIZERS, Family, Range
+from tuner.design.adapters import ADAPTER_FAMILIES
+from tuner.design.hyperparameters import REGULARIZERS, SHARES_OF_CAPTIONS, Family, Range
 from tuner.errors import DeclarationError
 from tuner.registry import Registry, Source
 from tuner.sources.places import kind_of
@@ -257,8 +258,12 @@ def default_family(name: str) -> Family | None:
 
     Settings of plugins are left out: the family of a name must not depend on what is installed.
     """
+    if name in SHARES_OF_CAPTIONS:
+        return "augmentation"
     if name in REGULARIZERS or name in TRAINER_FAMILIES:
         return "regularization" if name in REGULARIZERS else TRAINER_FAMILIES[name]
+    if name in ADAPTER_FAMILIES:
+        return ADAPTER_FAMILIES[name]
     settings = (spec.setting(name) for spec in OPTIMIZERS.own)
     return next((setting.family for setting in settings if setting is not None), None)
 

@@ -164,7 +164,7 @@ def matching(pattern: str, *, rate: float = 1.0, decay: float | None = None) -> 
     are those of `model.named_parameters()`; a tied parameter has all of its names. rate, decay: multiples of the
     learning rate of each step and of `weight_decay`. Raises WorkloadError for a multiple that cannot be.
     """
-    _check_pattern("matching", pattern)
+    check_pattern("matching", pattern)
     return Matching(pattern, *_multiples(f'matching("{pattern}")', rate, decay))
 
 
@@ -178,14 +178,14 @@ def by_depth(
     before the first block, at rate * factor ** n; a pattern as in `matching`. decay: the multiple of `weight_decay` of
     all of them. Raises WorkloadError for a number that cannot be.
     """
-    _check_pattern("by_depth", pattern)
+    check_pattern("by_depth", pattern)
     if pattern.count("{}") != 1:
         raise WorkloadError(
             f'by_depth("{pattern}") does not say where the number of a block stands: write {{}} there, once, as in '
             '"blocks.{}"'
         )
     if before:
-        _check_pattern("before= of by_depth", before)
+        check_pattern("before= of by_depth", before)
     word = f'by_depth("{pattern}")'
     return ByDepth(pattern, as_multiple(factor, "factor", word), before, *_multiples(word, rate, decay))
 
@@ -221,7 +221,8 @@ def as_multiple(value: object, what: str, whose: str) -> float:
     return number
 
 
-def _check_pattern(word: str, pattern: object) -> None:
+def check_pattern(word: str, pattern: object) -> None:
+    """Raise WorkloadError for what is no pattern of names."""
     if not isinstance(pattern, str) or not all(one.strip() for one in pattern.split("|")):
         raise WorkloadError(
             f"{word} takes names of parameters as text, with * for any letters and | for or ('head.*', "
@@ -246,7 +247,14 @@ def _matching(word: str, pattern: str, parameters: Sequence[NamedParameter]) -> 
 
 def _no_match(word: str, pattern: str, parameters: Sequence[NamedParameter]) -> WorkloadError:
     """What to raise where a pattern matches no name: it proposes the nearest names."""
-    names = [name for parameter in parameters for name in parameter.names]
+    return no_match(word, pattern, [name for parameter in parameters for name in parameter.names])
+
+
+def no_match(word: str, pattern: str, names: Sequence[str], kind: str = "parameter") -> WorkloadError:
+    """What to raise where a pattern matches no name that it could: it proposes the nearest names.
+
+    word: where the pattern was given. names: those of parameters; kind: what it should have matched.
+    """
     inside = f"{pattern}.*"
     if any(fnmatchcase(name, inside) for name in names):
         near = [inside]
@@ -254,7 +262,7 @@ def _no_match(word: str, pattern: str, parameters: Sequence[NamedParameter]) -> 
         modules = dict.fromkeys(f"{name.rpartition('.')[0]}.*" for name in names if "." in name)
         near = difflib.get_close_matches(pattern, [*modules, *names], n=_NEAREST, cutoff=_ALIKE)
     told = f"did you mean {' or '.join(near)}?" if near else f"the model has {', '.join(names[:_NEAREST])}, ..."
-    return WorkloadError(f"{word}: no parameter of the model matches {pattern!r}; {told}")
+    return WorkloadError(f"{word}: no {kind} of the model matches {pattern!r}; {told}")
 
 
 def divided(

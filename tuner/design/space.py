@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from tuner.design.adapters import ALPHAS
 from tuner.design.hyperparameters import (
+    OF_CAPTIONS,
     REGULARIZERS,
+    SHARES_OF_CAPTIONS,
     Choice,
     Condition,
     Constant,
@@ -18,6 +21,9 @@ from tuner.design.hyperparameters import (
 from tuner.design.names import Name, refuse_name
 from tuner.design.optimizers import OPTIMIZERS, default_family
 from tuner.errors import DeclarationError
+
+_CAPTIONS = "captions"  # what a study with and without captions calls the choice, and how it says without
+_WITHOUT = (None, False, "no", "none", "off", "without")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class SearchSpace:
                     constants.append(item)
         self._set(tuple(varied), tuple(constants))
         self._refuse_ambiguity()
+        self._refuse_without_captions()
 
     @classmethod
     def of(
@@ -164,6 +171,19 @@ class SearchSpace:
                     "declare it in every branch of one parent, or once outside the branches"
                 )
 
+    def _refuse_without_captions(self) -> None:
+        """A hyperparameter of captions must not exist where there are none: it would change nothing (C20)."""
+        declared = {h.name: h.domain.choices for h in self.hyperparameters if isinstance(h.domain, Choice)}
+        without = [one for one in declared.get(_CAPTIONS, ()) if one in _WITHOUT]
+        without += [one.value for name, one in self.fixed if name == _CAPTIONS and one.value in _WITHOUT]
+        for name in [*(h.name for h in self.hyperparameters), *(name for name, _ in self.fixed)]:
+            given, condition = Name.of(name), self._condition(name)
+            if given.short in OF_CAPTIONS and any(condition in (None, (_CAPTIONS, one)) for one in without):
+                raise DeclarationError(
+                    f"{name} would change nothing where {_CAPTIONS} = {without[0]} (C20): declare it for trials with "
+                    f"captions only, {_CAPTIONS}=branches(yes={{{given.short!r}: ...}}, no={{}})"
+                )
+
     def off_values(self) -> dict[str, Value]:
         """The off value of every regularizer and augmentation declared here, by canonical name (A22, A23).
 
@@ -247,18 +267,56 @@ def _family_under(parent: str, value: str, name: str) -> Family | None:
 
 def _hyperparameter(name: str, domain: Domain) -> Hyperparameter:
     family = domain.family or default_family(name)
-    if name in REGULARIZERS and not _off_of(domain)[0]:
+    if name in ALPHAS:
+        domain = _with_reals(domain)
+    if name in OF_CAPTIONS:
+        _check_captions(name, domain)
+    if name in (*REGULARIZERS, *SHARES_OF_CAPTIONS) and not _off_of(domain)[0]:
         domain = replace(domain, off=0.0) if isinstance(domain, Range) else replace(domain, off=0.0, has_off=True)
     if name == "optimizer" and isinstance(domain, Choice):
         family = "optimizer"
     return Hyperparameter(name, domain, family)
 
 
+def _with_reals(domain: Domain) -> Domain:
+    """A domain of real numbers: whole ones would part trials that can be trained together."""
+    if isinstance(domain, Range):
+        return replace(domain, low=float(domain.low), high=float(domain.high), integer=False)
+    return replace(domain, choices=tuple(map(_as_real, domain.choices)), off=_as_real(domain.off))
+
+
+def _as_real(value: Value) -> Value:
+    return float(value) if type(value) is int else value
+
+
 def _known_constant(name: str, constant: Constant) -> Constant:
     family = constant.family or default_family(name)
-    if name in REGULARIZERS and not constant.has_off:
+    if name in ALPHAS:
+        constant = replace(constant, value=_as_real(constant.value))
+    if name in OF_CAPTIONS:
+        _check_captions(name, constant)
+    if name in (*REGULARIZERS, *SHARES_OF_CAPTIONS) and not constant.has_off:
         return Constant(constant.value, family, 0.0, True)
     return replace(constant, family=family)
+
+
+def _check_captions(name: str, declared: Domain | Constant) -> None:
+    """Raise DeclarationError for what no share of captions, or number of first tags that stay, can be."""
+    if isinstance(declared, Range):
+        values: tuple[Value, ...] = (declared.low, declared.high)
+    else:
+        values = declared.choices if isinstance(declared, Choice) else (declared.value,)
+    if name in SHARES_OF_CAPTIONS:
+        wrong = [one for one in values if not (isinstance(one, int | float) and 0 <= one <= 1)]
+        what, word = "a share of captions, from 0 to 1", "uniform(0, 1)"
+    else:
+        whole = not isinstance(declared, Range) or declared.integer
+        wrong = [one for one in values if not (whole and type(one) is int and one >= 0)]
+        what, word = "the number of first tags that stay, whole and from 0 on", "integers(0, 2)"
+    if wrong:
+        raise DeclarationError(
+            f"{name} is {what}, got {wrong[0]!r}; declare {word}, a choice of such values, or one of them"
+        )
 
 
 def _holds(condition: Condition, drawn: dict[str, Value]) -> bool:

@@ -2,7 +2,7 @@
 
 Each stage is a campaign, with its own objective, data, sweep, rounds and budget (C1, C6). What it takes over is said by
 `best_of` or `weights_from`: which names of the state dict are carried. All others are fresh, which means as
-`model(point)` makes them. Optimizer and schedule begin anew (C7). This module knows campaigns by their names, and does
+`model(point)` makes them. Optimizer and schedule begin again (C7). This module knows campaigns by their names, and does
 not import torch.
 """
 
@@ -23,7 +23,7 @@ MOST_CANDIDATES = 8  # [P] checkpoints of one stage that a later one compares
 START_FROM = "start_from"  # the hyperparameter that chooses among candidates: 1 is the best
 
 
-class Source(Protocol):
+class StageSource(Protocol):
     """What a stage starts from: a campaign of the same file."""
 
     @property
@@ -43,7 +43,7 @@ class StartFrom:
     beginning of a name here to what it is called there. sha256: of the file. steps: behind the weights of a file.
     """
 
-    source: Source | str = ""
+    source: StageSource | str = ""
     file: Path | None = None
     parameters: str = "*"
     fresh: str = ""
@@ -69,8 +69,8 @@ class Stage:
     """A campaign of a study file with its name and its variable; the source of `start_from` is a name, too.
 
     of_file: the names of all campaigns of its file, in the order of training. file: the study file, None of a campaign
-    that was passed as an object. rounds_before: how many rounds the stage declares that it starts from; 0 of one that
-    is declared elsewhere.
+    that was passed as an object. rounds_before: the declared rounds but controls of the stage that it starts from; 0 of
+    one that is declared elsewhere. before: that stage, where it is one of this file.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Stage:
     of_file: tuple[str, ...] = ()
     file: Path | None = None
     rounds_before: int = 0
+    before: "Stage | None" = field(default=None, repr=False)
 
     @property
     def called(self) -> str:
@@ -123,7 +124,7 @@ def named_in(file: str | Path, name: str, of_file: Collection[str]) -> str:
 
 
 def best_of(
-    source: Source | str,
+    source: StageSource | str,
     parameters: str = "*",
     *,
     fresh: str = "",
@@ -151,7 +152,9 @@ def best_of(
             f"best_of takes a Campaign of this file, or the name of a recorded one, got {source!r:.80}; a file of "
             'weights is weights_from("file.safetensors")'
         )
-    if isinstance(source, str) and (not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin"))):
+    if isinstance(source, str) and (
+        not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
+    ):
         raise DeclarationError(
             f"best_of takes the name of a recorded campaign, got {quoted(source)}; a file of weights is "
             'weights_from("file.safetensors")'
@@ -278,16 +281,17 @@ def staged(found: Mapping[str, Any]) -> list[Stage]:
     for name in stages:
         for stage in _with_sources(name, stages, ()):
             done.setdefault(stage.name, stage)
-    return [
-        replace(stage, of_file=tuple(done), rounds_before=_num_rounds(done, stage.campaign.start_from))
-        for stage in done.values()
-    ]
+    whole: dict[str, Stage] = {}
+    for stage in done.values():  # what a stage starts from comes before it
+        before = _source_among(whole, stage.campaign.start_from)
+        rounds = 0 if before is None else sum(one.start is None for one in before.campaign.rounds)
+        whole[stage.name] = replace(stage, of_file=tuple(done), rounds_before=rounds, before=before)
+    return list(whole.values())
 
 
-def _num_rounds(stages: Mapping[str, Stage], start: StartFrom | None) -> int:
-    """The declared rounds of the stage that another one starts from, where it is among these and not elsewhere."""
-    source = None if start is None or start.storage is not None else stages.get(start.campaign)
-    return 0 if source is None else len(source.campaign.rounds)
+def _source_among(stages: Mapping[str, Stage], start: StartFrom | None) -> Stage | None:
+    """What a stage starts from, where that is among these and not elsewhere."""
+    return None if start is None or start.storage is not None else stages.get(start.campaign)
 
 
 def _with_sources(name: str, stages: Mapping[str, Stage], above: tuple[str, ...]) -> Iterator[Stage]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from tuner.design.names import trainers_name
+from tuner.design.adapters import foreign_word
+from tuner.design.names import Name, trainers_name
 from tuner.design.objective import FitCriterion, Objective
 from tuner.design.own_loop import OwnLoop
 from tuner.design.words import check_attributes, meant_as
@@ -49,6 +50,11 @@ def check_names(workload: Trainable, names: Iterable[str]) -> None:
     A loop reads what it likes; only the rate of the study's schedule has to have its name.
     """
     for name in names:
+        if isinstance(workload, Workload) and (meant := foreign_word(Name.of(name).short)):
+            raise DeclarationError(
+                f"{name} is a word of kohya's trainers, which no part of this program reads; {meant}. For a "
+                "hyperparameter of your own choose another name"
+            )
         meant = trainers_name(name)
         if meant and isinstance(workload, Workload):
             raise DeclarationError(f"{name} is not known to the trainer and would change nothing; write {meant}")

@@ -29,7 +29,7 @@ from tuner.storage.studies import StudyRow
 from tuner.training.arguments import arguments_of
 from tuner.training.data_digests import check_repeatable_data, data_digests
 from tuner.training.first_look import check_repeatable_weights, first_look, points_of_architectures
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.setup import Data, StudySetup, TrainingSetup
 from tuner.training.workload_digests import plain_settings, weaker_fingerprint
 
@@ -97,7 +97,7 @@ class Identifier:
         """Installed distributions that the user's code imports, with their versions."""
         return self._reached.packages
 
-    def fingerprint(self, study: str, inherited: Inherited | None = None) -> str:
+    def fingerprint(self, study: str, inherited: StartWeights | None = None) -> str:
         """The digest of the workload as a study uses it, with the code that ran only for its models, and its start."""
         return self._with(self._of_studies.get(study, []), (), inherited).fingerprint
 
@@ -175,7 +175,7 @@ class Identifier:
             if known.get(label) != definitions
         ]
 
-    def _with(self, more: Sequence[MoreCode], weights: Any, inherited: Inherited | None) -> Identity:
+    def _with(self, more: Sequence[MoreCode], weights: Any, inherited: StartWeights | None) -> Identity:
         whole = self.whole
         code = {**whole.code, **{one.label: one.definitions for one in more}}
         arguments = dict(whole.arguments) | ({} if inherited is None else {START_FROM: inherited.identity})

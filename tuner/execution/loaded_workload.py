@@ -29,7 +29,7 @@ from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 from tuner.training.alone import Alone
 from tuner.training.engine import Engine, EngineMaker
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.memory import keep_freed_memory
 from tuner.training.numerics import choose_device, numerics, prepare_numerics
 from tuner.training.setup import Data, StudySetup, TrainingSetup
@@ -58,7 +58,7 @@ class LoadedWorkload:
     ) -> None:
         self.workload = workload
         self.campaign = ""
-        self.inherited: Inherited | None = None
+        self.inherited: StartWeights | None = None
         self.engine = engine or engine_of(workload)
         self.machine = machine
         self.study_file = study_file
@@ -136,7 +136,7 @@ class LoadedWorkload:
             return self.identity.fingerprint
         return self.identifier.fingerprint(study.name, self.inherited_by(study))
 
-    def inherited_by(self, study: Study) -> Inherited | None:
+    def inherited_by(self, study: Study) -> StartWeights | None:
         """The weights that the models of a study start from; None where they start from their own."""
         return None if study.start else self.inherited
 
@@ -144,7 +144,7 @@ class LoadedWorkload:
         """Let models start from what the trials of a study started from, whose copies are in this folder."""
         start = ledger.conclusion(row.campaign, StageStart, row.study_id)
         if start is not None:
-            self.inherited = Inherited(start, tuple(checkpoint_root / one.file for one in start.candidates))
+            self.inherited = StartWeights(start, tuple(checkpoint_root / one.file for one in start.candidates))
 
     def weaker_fingerprint(self) -> str:
         """The fingerprint that tuner 0.1 would give the workload: for the studies that it started."""

@@ -17,8 +17,10 @@ from tuner.execution.machine import Quota
 from tuner.execution.prefixes import PrefixFinder
 from tuner.records import Checkpoint, CheckpointKind, State, TrialRecord
 from tuner.records.conclusions import Retention
+from tuner.storage.identity import checkpoint_place
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
+from tuner.storage.verify import clear_strays
 
 _log = logging.getLogger(__name__)
 ORDER: tuple[CheckpointKind, ...] = ("latest", "trunk", "best")
@@ -33,18 +35,28 @@ def keep_within(quota: Quota, finder: PrefixFinder, row: StudyRow, root: Path) -
         return 0
     chosen: list[Owned] = []
     records = ledger.trials(row.study_id)
-    users = Counter(kept.file for record in records for kept in record.checkpoints)  # a group's trials share files
+    every = [file for record in records for kept in record.checkpoints for file in _files(kept)]
+    users = Counter(file for file, _ in every)  # a group's trials share files, and all that have the same frozen part
     for trial_id, kept in spare(row.study, records, quota.winners, needed_states(finder, row.campaign)):
         if excess <= 0:
             break
         chosen.append((trial_id, kept))
-        users[kept.file] -= 1
-        excess -= 0 if users[kept.file] else kept.num_bytes
+        for file, num_bytes in _files(kept):
+            users[file] -= 1
+            excess -= 0 if users[file] else num_bytes
     if excess > 0:
         _log.warning("the checkpoints of %s that must stay take %d bytes more than the quota", row.study.name, excess)
     if chosen:
         _forget(ledger, row, chosen, root)
+        if any(kept.base is not None and not users[kept.base.file] for _, kept in chosen):
+            clear_strays(ledger, row.study_id, root, checkpoint_place(row.campaign, row.study.name))
     return len(chosen)
+
+
+def _files(kept: Checkpoint) -> list[tuple[str, int]]:
+    """The files that a checkpoint needs, with their bytes."""
+    base = kept.base
+    return [(kept.file, kept.num_bytes), *([] if base is None else [(base.file, base.num_bytes)])]
 
 
 def spare(

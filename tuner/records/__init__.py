@@ -4,7 +4,15 @@
 commits those of many trials at once.
 """
 
-from tuner.records.checkpoint_records import GROUP_FOLDER, LOOP_FOLDER, Checkpoint, CheckpointKind, PrefixKey
+from tuner.records.checkpoint_records import (
+    FROZEN_FOLDER,
+    GROUP_FOLDER,
+    LOOP_FOLDER,
+    BaseFile,
+    Checkpoint,
+    CheckpointKind,
+    PrefixKey,
+)
 from tuner.records.numerics_record import Numerics
 from tuner.records.promises import MeasuredPromises, Promises
 from tuner.records.recorder import Claim, FinishedTrial, Prefix, Price, Recorder, TrialUpdate
@@ -20,8 +28,10 @@ from tuner.records.trial_records import (
 )
 
 __all__ = [
+    "FROZEN_FOLDER",
     "GROUP_FOLDER",
     "LOOP_FOLDER",
+    "BaseFile",
     "Checkpoint",
     "CheckpointKind",
     "Claim",

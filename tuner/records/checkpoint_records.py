@@ -7,6 +7,7 @@ from tuner.records.numerics_record import Numerics
 
 CheckpointKind = Literal["latest", "best", "trunk"]
 LOOP_FOLDER = "files"  # below the folder of a trial: what the loop that trains it writes there
+FROZEN_FOLDER = "frozen"  # below the folder of a study: what checkpoints of its trials leave out
 GROUP_FOLDER = "group-of-trial-"  # how folders of checkpoints begin that several trials share
 
 
@@ -23,12 +24,21 @@ class PrefixKey:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseFile:
+    """A file of frozen parameters, which checkpoints leave out: relative to the checkpoint folder, sha256, size."""
+
+    file: str
+    digest: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A saved state: of a trial, after `step` updates, in `file` (relative to the checkpoint folder).
 
     `value` is the selection metric at that step (None where it was not evaluated). `member` tells trials apart
     that share one file. `digest` is the sha256 of the file, `num_bytes` its size. With a `prefix` it is a state
-    from which other trials may start.
+    from which other trials may start. `base` has the frozen parameters that the file leaves out; None: it is whole.
     """
 
     kind: CheckpointKind
@@ -39,3 +49,4 @@ class Checkpoint:
     value: float | None = None
     member: str = ""
     prefix: PrefixKey | None = None
+    base: BaseFile | None = None

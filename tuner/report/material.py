@@ -127,7 +127,8 @@ class JudgedRegime:
 class Material:
     """A campaign as it was found. `ledger` is open, for what only one section needs.
 
-    rounds: in the order of their start. stages: the studies of all its sweeps, in the order of their start.
+    rounds: in the order of their start, the controls of a stage among them. stages: the studies of all its sweeps, in
+    the order of their start.
     others: its adoption and exploitation studies.
     sweep: the last sweep that came to an end. regime: how rounds are planned, None before anything was trained.
     placed: the findings about the campaign as a whole: its sweep, and its regime.
@@ -144,9 +145,21 @@ class Material:
     written: datetime
 
     @property
+    def main_rounds(self) -> tuple[StudyMaterial, ...]:
+        """The rounds without the controls of a stage, on which nothing of the campaign rests (C5)."""
+        return tuple(one for one in self.rounds if not one.study.start)
+
+    @property
     def newest_first(self) -> tuple[StudyMaterial, ...]:
-        """The round that was started last is what somebody should read, and act on, first."""
-        return tuple(reversed(self.rounds))
+        """The round that was started last is what somebody should read, and act on, first; controls come last."""
+        controls = (one for one in self.rounds if one.study.start)
+        return (*reversed(self.main_rounds), *controls)
+
+    def before(self, study: StudyMaterial) -> StudyMaterial | None:
+        """The round before a round; None before the first one, and of a control, which continues none."""
+        main = self.main_rounds
+        place = next((place for place, one in enumerate(main) if one is study), 0)
+        return main[place - 1] if place else None
 
     @property
     def studies(self) -> tuple[StudyMaterial, ...]:
@@ -232,7 +245,9 @@ def read_material(ledger: Ledger, campaign: str, also: Asks = nothing_more) -> M
         if not _is_widening(row):
             mine.append(_study(ledger, campaign, row, len(mine) + 1, also))
     sweep = sweep_records(ledger, campaign)
-    regime = regime_of(ledger.conclusion(campaign, RegimeVerdict), sweep, [study.frames for study in rounds])
+    regime = regime_of(
+        ledger.conclusion(campaign, RegimeVerdict), sweep, [study.frames for study in rounds if not study.study.start]
+    )
     return Material(
         campaign,
         ledger,

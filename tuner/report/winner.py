@@ -63,8 +63,11 @@ class BestConfiguration:
 
 
 def winner_of(material: Material) -> BestConfiguration | None:
-    """The best configuration of the newest round with a complete trial (A12); None where no round has one."""
-    study = next((study for study in material.newest_first if len(study.frames.complete)), None)
+    """The best configuration of the newest round with a complete trial (A12); None where no round has one.
+
+    A control of a stage is never the result.
+    """
+    study = next((study for study in reversed(material.main_rounds) if len(study.frames.complete)), None)
     if study is None:
         return None
     found = headline(study.frames, relatives(material.ledger, material.campaign, study.study))
@@ -177,8 +180,9 @@ def better_elsewhere(material: Material, study: StudyMaterial, value: float) -> 
         ranked = ranked_trials(other.frames) if comparable else pd.DataFrame()
         if len(ranked) and objective.better(float(ranked["best_value"].iloc[0]), value):
             selected = study.promoted and len(ranked) > 1
+            scratch = ", trained from scratch," if other.study.start and not study.study.start else ""
             found.append(
-                f"Trial {ranked['trial'].iloc[0]} of {other.study.name} reached "
+                f"Trial {ranked['trial'].iloc[0]} of {other.study.name}{scratch} reached "
                 f"{readable(ranked['best_value'].iloc[0])}, which is better"
                 + (
                     f", but as the best of {len(ranked)} trials of one seed each (winner's curse, B32)." * selected

@@ -7,10 +7,17 @@ trials, so that the same command goes on with it; more replicates extend it.
 from dataclasses import dataclass, replace
 
 from tuner.analysis.finding import Finding
-from tuner.analysis.frames import study_frames
-from tuner.analysis.questions.adoption import KIND, adoption_finding, is_candidate, last_adoption, log_entry
+from tuner.analysis.questions.adoption import (
+    KIND,
+    adoption_finding,
+    baseline_name,
+    contest_frames,
+    is_candidate,
+    last_adoption,
+    log_entry,
+)
 from tuner.analysis.replicates import LEVEL
-from tuner.analysis.round_frames import row_of_trial
+from tuner.analysis.round_frames import controls_started, round_frames, row_of_trial
 from tuner.design.seeds import derived_seed
 from tuner.design.study import Study
 from tuner.design.trial import Trial
@@ -19,10 +26,11 @@ from tuner.records import TrialRecord
 from tuner.records.budget_origin import budget_of_study
 from tuner.rounds.launch import Session, launch_study
 from tuner.rounds.plan import round_name, trial_at
+from tuner.rounds.promotion import chosen_trials
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
-_SHARED = ("budget", "objective", "optimizer", "batch_size", "augment", "fitted_when")  # what must be equal of both
+_SHARED = ("objective", "optimizer", "batch_size", "augment", "fitted_when")  # what must be equal of both
 MOST_REPLICATES = 1000
 
 
@@ -37,13 +45,27 @@ class Side:
     def place(self) -> str:
         return f"{self.row.study.name}/{self.record.number}"
 
+    @property
+    def start(self) -> str:
+        """How it starts: "scratch" in a control of a stage, "" as the campaign does."""
+        return self.row.study.start
+
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """An adoption study with its trials: even numbers train the candidate, odd ones the baseline."""
+    """An adoption study with its trials: even numbers train the candidate, odd ones the baseline.
+
+    other: the study of the baseline, where one side starts from scratch and one from the weights of an earlier stage.
+    """
 
     study: Study
     trials: tuple[Trial, ...]
+    other: "Contest | None" = None
+
+    @property
+    def parts(self) -> tuple["Contest", ...]:
+        """The studies, each with its trials."""
+        return (self,) if self.other is None else (self, self.other)
 
 
 def trial_at_place(ledger: Ledger, campaign: str, place: str) -> Side:
@@ -64,8 +86,12 @@ def baseline_place(ledger: Ledger, campaign: str, candidate: str) -> str:
     """
     adopted = last_adoption(ledger, campaign)
     if adopted is None:
+        controls = controls_started(ledger, campaign)
+        trials = chosen_trials(round_frames(ledger, campaign, controls[-1]), 1) if controls else []
+        control = f"; or the best of the control: --baseline {controls[-1]}/{trials[0]}" if trials else ""
         raise DeclarationError(
-            f"nothing of {campaign!r} was adopted yet: name the baseline, like --baseline 2/1, of the candidate's round"
+            f"nothing of {campaign!r} was adopted yet: name the baseline, like --baseline 2/1, of the candidate's "
+            f"round{control}"
         )
     new, old = (f"{study}/{number}" for study, number in adopted)
     return old if new == candidate else new
@@ -77,20 +103,30 @@ def contest(session: Session, candidate: Side, baseline: Side, replicates: int) 
         raise DeclarationError(f"replicates must lie in 2..{MOST_REPLICATES}: one has no spread; got {replicates}")
     _check_comparable(candidate, baseline)
     name = f"adopt-{candidate.place}-over-{baseline.place}".replace("/", "-")
+    sides = (candidate, baseline)
+    numbers = range(2 * replicates)
+    if candidate.start == baseline.start:
+        return _part(session, sides, candidate, name, numbers)
+    other = _part(session, sides, baseline, baseline_name(name), numbers[1::2])
+    return replace(_part(session, sides, candidate, name, numbers[::2]), other=other)
+
+
+def _part(session: Session, sides: tuple[Side, Side], side: Side, name: str, numbers: range) -> Contest:
+    """A study with some trials of a contest, which all start and train as those of one side do."""
+    candidate, baseline = sides
     study = replace(
-        candidate.row.study,
+        side.row.study,
         name=name,
         kind=KIND,
         goal=f"Is trial {candidate.place} better than trial {baseline.place}, in view of the variance of trials?",
-        num_trials=2 * replicates,
+        num_trials=len(numbers),
         seed=derived_seed("study", session.campaign.seed, name),
         keep_best=1,
         round=None,
-        lineage=tuple((side.row.study.name, str(side.record.number)) for side in (candidate, baseline)),
+        lineage=tuple((one.row.study.name, str(one.record.number)) for one in sides),
         scientific=(),
     )
-    sides = (candidate, baseline)
-    trials = [_replicate(study, number, sides[0 if is_candidate(number) else 1]) for number in range(2 * replicates)]
+    trials = [_replicate(study, number, sides[0 if is_candidate(number) else 1]) for number in numbers]
     return Contest(study, tuple(trials))
 
 
@@ -105,10 +141,12 @@ def run_contest(
 ) -> Finding:
     """Train what is left of the contest, answer, and keep the answer in the log of adoptions."""
     check_level(level)
-    origin = budget_of_study(made.study.lineage[0][0])
-    row = launch_study(session, made.study, made.trials, budget_origin=origin, retry_failed=retry_failed)
-    frames = study_frames(session.ledger, session.name, made.study.name)
-    finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain)
+    for part, (source, _) in zip(made.parts, made.study.lineage, strict=False):
+        origin = budget_of_study(source)
+        launch_study(session, part.study, part.trials, budget_origin=origin, retry_failed=retry_failed)
+    frames, efforts = contest_frames(session.ledger, session.name, made.study.name)
+    finding = adoption_finding(frames, level=level, minimum_gain=minimum_gain, efforts=efforts)
+    row = session.ledger.study(session.name, made.study.name)
     session.ledger.conclude(session.name, log_entry(frames, finding), row.study_id)
     return finding
 
@@ -127,13 +165,14 @@ def _check_comparable(candidate: Side, baseline: Side) -> None:
             raise StorageError(f"trial {side.place} was trained elsewhere and cannot be trained again here")
         if side.record.schedule is None:
             raise StorageError(f"trial {side.place} is unreadable in the Ledger: {side.record.reason}")
-    if (candidate.record.point, candidate.record.schedule) == (baseline.record.point, baseline.record.schedule):
+    trained = [(one.start, one.record.point, one.record.schedule) for one in (candidate, baseline)]
+    if trained[0] == trained[1]:
         raise DeclarationError(
             f"{candidate.place} and {baseline.place} train one configuration with different seeds, so neither can be "
             "better; name trials of two configurations (tuner trials shows them)"
         )
     one, other = candidate.row.study, baseline.row.study
-    for key in _SHARED:
+    for key in (*_SHARED, *["budget"] * (one.start == other.start)):
         if getattr(one, key) != getattr(other, key):
             mine, theirs = _told(one, key), _told(other, key)
             raise DeclarationError(

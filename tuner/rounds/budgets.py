@@ -9,6 +9,7 @@ from tuner.budget.step_budget import rounded_up
 from tuner.errors import DeclarationError
 from tuner.records.budget_origin import AS_STARTED, DECLARED, BudgetOrigin
 from tuner.records.sweep_outcomes import Fitted
+from tuner.rounds.controls import inherited_steps
 from tuner.rounds.launch import Session, required_round, started_study
 from tuner.rounds.plan import round_name
 from tuner.rounds.round_lengths import check_growth, compute_bound_lengths
@@ -27,7 +28,7 @@ def budget_of_round(session: Session, number: int, regime: str) -> Budget:
     """The budget of round `number`. `regime` decides how rounds grow (A1). Raises DeclarationError without one."""
     declared = session.campaign.round(number)
     if declared.max_train_steps is not None:
-        if regime == "compute_bound":
+        if regime == "compute_bound" and declared.start is None:
             return _compute_bound_budget(session, number)
         return Budget(declared.max_train_steps, DECLARED)
     started = started_study(session, round_name(number))
@@ -42,12 +43,12 @@ def budget_of_round(session: Session, number: int, regime: str) -> Budget:
 
 def _budget_of_control(session: Session, number: int, *, equal_total: bool) -> Budget:
     """As long as the last round before it that starts from the weights, with what that inherits or without (C5)."""
-    before = next(n for n in range(number - 1, 0, -1) if session.campaign.round(n).start is None)
+    before = session.campaign.round_before(number) or 1
     steps = required_round(session, before).study.budget.max_train_steps
-    name, inherited = round_name(before), session.loaded.inherited
-    if not equal_total or inherited is None:
+    name = round_name(before)
+    if not equal_total:
         return Budget(steps, BudgetOrigin("control", study=name), name)
-    more = inherited.start.inherited_steps
+    more = inherited_steps(session).steps
     return Budget(steps + more, BudgetOrigin("equal_total", study=name, steps=more), name)
 
 
@@ -66,9 +67,10 @@ def with_warmup(session: Session, number: int, steps: int, regime: str) -> Sessi
 
 def check_against_round_before(session: Session, number: int, steps: int) -> None:
     """Raise DeclarationError where a round is no longer than the one before it, as that was trained (A31)."""
-    before = started_study(session, round_name(number - 1)) if number > 1 else None
+    earlier = session.campaign.round_before(number)
+    before = None if earlier is None else started_study(session, round_name(earlier))
     if before is not None:
-        check_growth(number, steps, before.study.budget.max_train_steps)
+        check_growth(number, steps, before.study.budget.max_train_steps, earlier or 0)
 
 
 def _compute_bound_budget(session: Session, number: int) -> Budget:
@@ -119,6 +121,7 @@ def sweep_records_of(session: Session) -> SweepRecords | None:
 
 def _refined_budget(session: Session, number: int) -> Budget:
     """From where the best checkpoints of the round before lay: up, down, or the same (A9, A14-A17)."""
-    required_round(session, number - 1)
-    steps, why = proposed_budget(round_frames(session.ledger, session.name, number - 1))
+    before = session.campaign.round_before(number) or 1
+    required_round(session, before)
+    steps, why = proposed_budget(round_frames(session.ledger, session.name, before))
     return Budget(steps, why)

@@ -43,7 +43,8 @@ def basis_of(campaign: Campaign, loaded: LoadedWorkload, number: int) -> dict[st
         declared["start"] = loaded.inherited.identity
     if not campaign.schedule_family.kind.unknown:
         declared["schedule"] = f"{campaign.schedule_family}, warmup {campaign.warmup_in_words}"
-    space = next((one.space for one in reversed(campaign.rounds[:number]) if one.space is not None), None)
+    before = [one for one in campaign.rounds[: number - 1] if one.start is None]
+    space = next((one.space for one in reversed([*before, campaign.round(number)]) if one.space is not None), None)
     return declared | dict(_hyperparameters(space)) | dict(loaded.parts) | {FORMAT: _FORMAT}
 
 

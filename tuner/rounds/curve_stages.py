@@ -28,7 +28,7 @@ FEW = 4  # fewer lengths, of one seed each, are described by a curve exactly, wh
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class CurveLength:
     """The study of one length, and where its trials part from the trunk."""
 
     study: Study
@@ -48,7 +48,7 @@ def seeds_for(num_lengths: int) -> int:
 
 def curve_stages(
     row: StudyRow, record: TrialRecord, lengths: Sequence[int], num_seeds: int, *, shares: bool = True
-) -> tuple[Stage, ...]:
+) -> tuple[CurveLength, ...]:
     """The studies that train a recorded trial's point to each length, the longest first.
 
     shares: whether a trial may go on from the steps of another; where not, each length has the study's own schedule.
@@ -68,11 +68,11 @@ def curve_stages(
         left = pins if length == max(lengths) else ()
         trials = (_trial(study, record, number, schedules[length], left) for number in range(num_seeds))
         begins = 0 if left or not shares else schedules[length].decay_start or 0
-        stages.append(Stage(study, tuple(trials), begins))
+        stages.append(CurveLength(study, tuple(trials), begins))
     return tuple(stages)
 
 
-def priced_stages(session: Session, stages: Sequence[Stage]) -> list[Plan]:
+def priced_stages(session: Session, stages: Sequence[CurveLength]) -> list[Plan]:
     """What they cost: each shorter length begins at the trunk that the longest will have left.
 
     Where trials share no first steps each length is trained from its first step, and priced so.
@@ -86,7 +86,7 @@ def priced_stages(session: Session, stages: Sequence[Stage]) -> list[Plan]:
     ]
 
 
-def train_stages(session: Session, stages: Sequence[Stage], *, retry_failed: bool = False) -> list[StudyRow]:
+def train_stages(session: Session, stages: Sequence[CurveLength], *, retry_failed: bool = False) -> list[StudyRow]:
     """Train what is left, the trunk first, and note which lengths belong together; returns their studies."""
     origin = BudgetOrigin("curve")
     rows = [

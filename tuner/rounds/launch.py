@@ -58,7 +58,8 @@ class Session:
     """What every part of the strategy works with: a campaign, where its records are, who trains, who watches.
 
     claim_folder: makes the checkpoint folder this storage's own; called before anything is written. of_file: the names
-    of all campaigns of the study file.
+    of all campaigns of the study file. assumed_steps: updates that trials will probably inherit from an earlier stage,
+    while that is not trained.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Session:
     study_file: Path | None = None
     allow_changed_code: bool = False
     claim_folder: Callable[[], None] = _unclaimed
+    assumed_steps: int = 0
     of_file: tuple[str, ...] = ()
 
     @property

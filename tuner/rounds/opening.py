@@ -23,11 +23,12 @@ from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
-from tuner.rounds.stage_start import Asked, start_of
+from tuner.rounds.round_lengths import likely_inherited
+from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.settings import Profile
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def opened_session(
     with _ledger(options.storage, dry_run, create) as ledger:
         root = (folder_to_read if dry_run else allowed_folder)(ledger, options.checkpoints)
         loaded = LoadedWorkload(campaign.workload, _machine(options, root, quota), study_file, engine)
-        asked = Asked(ledger, stage, root, options.checkpoints)
+        asked = AskedStart(ledger, stage, root, options.checkpoints)
         loaded.campaign, loaded.inherited = (name if study_file else ""), _start_of(asked, dry_run)
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
@@ -97,10 +98,11 @@ def opened_session(
                 allow_changed_code=options.allow_changed_code,
                 claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
                 of_file=stage.of_file,
+                assumed_steps=likely_inherited(stage),
             )
 
 
-def _start_of(asked: Asked, dry_run: bool) -> Inherited | None:
+def _start_of(asked: AskedStart, dry_run: bool) -> StartWeights | None:
     """What the trials start from; None of a dry run where the earlier stage has not selected anything yet."""
     try:
         return start_of(asked)
@@ -110,10 +112,22 @@ def _start_of(asked: Asked, dry_run: bool) -> Inherited | None:
         source = "" if asked.start is None else asked.start.campaign
         why = f"{asked.name} starts from {source}, which has not selected its weights yet"
         _log.warning(
-            "%s: until then its steps are priced with the weights of a fresh model",
+            "%s: until then its steps are priced with the weights of a fresh model%s",
             why if source in asked.stage.of_file else error,
+            _assumed_of(asked.stage),
         )
         return None
+
+
+def _assumed_of(stage: Stage) -> str:
+    """With how many inherited steps a control is priced, while they are not known; "" without such a control."""
+    if not any(one.total for one in stage.campaign.rounds):
+        return ""
+    steps = likely_inherited(stage)
+    words = (
+        f"the {steps:,} inherited steps that are declared" if steps else "no inherited steps, since none are declared"
+    )
+    return f", and its control of equal total steps with {words}"
 
 
 def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:

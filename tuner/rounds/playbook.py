@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from tuner.analysis.checklist import confirming_findings
 from tuner.analysis.finding import Finding, needing_action
 from tuner.analysis.questions.boundary import boundary_findings
+from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.failed_trials import failed_findings
 from tuner.analysis.questions.isolation import isolation_findings
 from tuner.analysis.questions.regime import contradiction_finding, regime_finding
 from tuner.analysis.questions.sweep import sweep_finding
-from tuner.analysis.round_frames import round_frames, round_rows
+from tuner.analysis.round_frames import round_frames, round_rows, rounds_started
 from tuner.analysis.study_frames import StudyFrames
 from tuner.analysis.sweep_records import SweepRecords, sweep_records
 from tuner.analysis.unfitted import Proposal, Unfitted, proposals
@@ -25,7 +26,6 @@ from tuner.records.conclusions import RegimeVerdict
 from tuner.records.sweep_outcomes import Fitted, Invalid, NotFitted, SweepOutcome
 from tuner.rounds.expand import expand_round
 from tuner.rounds.launch import Session, refuse_all_failed
-from tuner.rounds.plan import round_name
 from tuner.rounds.prepared_round import Prepared, declared_regime, launch_prepared, prepared_expansion, prepared_round
 from tuner.rounds.round_lengths import many_rounds_note
 from tuner.rounds.sweep import MAX_EXTENSIONS, run_sweep, settled_outcome
@@ -101,7 +101,7 @@ class Playbook:
         return Ending(tuple(self.findings), decision, tuple(self.rounds))
 
     def _warn_about_rounds(self) -> None:
-        note = many_rounds_note(len(self.session.campaign.rounds))
+        note = many_rounds_note(len(self.session.campaign.main_rounds))
         if note is not None:
             self.tell(f"note: {note}")
 
@@ -186,6 +186,8 @@ class Playbook:
             self._check_declared_regime(frames)
         for finding in confirming_findings(self.session.ledger, self.session.name, number, frames):
             self._add(finding)
+        for finding in control_findings(self.session.ledger, self.session.name, number):
+            self._add(finding)
         for finding in isolation_findings(frames) if searched else ():
             self._add(finding)
         return self._judge_boundaries(number, frames) if searched else None
@@ -217,13 +219,14 @@ class Playbook:
     def _judge_boundaries(self, number: int, frames: StudyFrames) -> Decision | None:
         boundaries = [self._add(finding) for finding in boundary_findings(frames)]
         open_ones = needing_action(boundaries)
-        if not open_ones or number == len(self.session.campaign.rounds):
+        later = self._next_round(number)
+        if not open_ones or later is None:
             return None
         names = ", ".join(finding.subject for finding in open_ones)
         decision = Decision(
             f"The best points of round {number} press against the range of {names}. Go on with them all the same?",
             tuple(open_ones),
-            f"go on to round {number + 1} with the best points found",
+            f"go on to round {later} with the best points found",
             f"tuner run {word(self.session.called)} --expand {self._widenings(number) + 1}",
         )
         if self.yes:
@@ -241,9 +244,13 @@ class Playbook:
             self._add(contradiction)
 
     def _was_answered(self, number: int) -> bool:
-        """Whether the next round was started before, so that a person has decided already."""
-        started = [row.study.name for row in self.session.ledger.studies(self.session.name)]
-        return round_name(number + 1) in started
+        """Whether a later round was started before, so that a person has decided already."""
+        return any(started > number for started in rounds_started(self.session.ledger, self.session.name))
+
+    def _next_round(self, number: int) -> int | None:
+        """The round that goes on from a round; None after the last one, and after a control, from which none does."""
+        main = self.session.campaign.main_rounds
+        return next((one for one in main if one > number), None) if number in main else None
 
     def _announce(self, number: int, prepared: Prepared) -> None:
         study = prepared.study

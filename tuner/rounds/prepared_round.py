@@ -1,13 +1,17 @@
 """A round before it is trained: its budget, its study, its trials, and warnings about them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tuner.analysis.edge_gains import MINIMUM_TRIALS, TRIALS_PER_DIMENSION
 from tuner.analysis.questions.isolation import MINIMUM_EACH, role_warnings
+from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.budget.step_budget import MINIMUM_EVALUATIONS
+from tuner.design.adapters import ALPHAS, RANKS
 from tuner.design.campaign import Campaign
-from tuner.design.hyperparameters import Choice
+from tuner.design.hyperparameters import Choice, Domain, Range
+from tuner.design.names import Name
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError
@@ -15,6 +19,7 @@ from tuner.records.budget_origin import ON_THE_COMMAND_LINE, budget_of_study
 from tuner.records.conclusions import RegimeVerdict
 from tuner.rounds.budgets import Budget, budget_of_round, check_against_round_before, with_warmup
 from tuner.rounds.comparison import basis_of, stale_budget
+from tuner.rounds.controls import as_compared
 from tuner.rounds.expand import planned_expansion
 from tuner.rounds.launch import Session, launch_study, started_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
@@ -22,6 +27,7 @@ from tuner.rounds.promotion import promotion
 from tuner.rounds.round_lengths import check_transfer, compute_bound_lengths
 from tuner.storage.studies import StudyRow
 
+WIDE_OPEN = 4.0  # [P]; times its smallest value the largest one is, of an alpha and a rate that are both searched
 LONG_WARMUP = 0.10  # of the steps; a longer warmup is warned about (C9)
 
 
@@ -46,19 +52,25 @@ def prepared_round(
     regime = known_regime(session)
     if regime == "compute_bound":
         check_rounds(session.campaign)
+    control = session.campaign.round(number).start is not None
     if max_train_steps is not None:
-        if regime == "compute_bound":
+        if regime == "compute_bound" and not control:
             check_against_round_before(session, number, max_train_steps)
         budget = Budget(max_train_steps, ON_THE_COMMAND_LINE)
     else:
         budget = budget_of_round(session, number, regime)
     if number > 1 and budget.source is None:  # whatever it was declared, its points or its schedule were chosen there
-        budget = replace(budget, source=round_name(number - 1))
+        before = session.campaign.round_before(number)
+        budget = replace(budget, source=None if before is None else round_name(before))
     stale = _stale_warnings(session, number, budget)  # with the warmup as it is declared
     session = with_warmup(session, number, budget.steps, regime)
     if session.campaign.round(number).space is not None:
         study, grown = _with_trials(session, study_of_round(session.campaign, number, budget.steps), num_trials)
-        warnings = (*stale, *grown, *role_warnings(study), *_too_few_to_answer(study), *_long_warmup(study))
+        study, unequal = as_compared(session, study) if control else (study, ())
+        warnings = (
+            *(*stale, *grown, *unequal, *role_warnings(study)),
+            *(*_too_few_to_answer(study), *_long_warmup(study), *_coupled_alpha(study)),
+        )
         return Prepared(_with_examples(session, study), planned_trials(study), budget, warnings)
     if num_trials is not None:
         raise DeclarationError(
@@ -78,6 +90,32 @@ def _long_warmup(study: Study) -> Iterator[str]:
             f"the warmup of {study.warmup_steps:,} steps is {share:.0%} of {study.name}; above {LONG_WARMUP:.0%} "
             "little is trained at the full rate: shorten it, or train longer where training is unstable without (C9)"
         )
+
+
+def _coupled_alpha(study: Study) -> Iterator[str]:
+    """A warning where the alpha of LoRA and the learning rate are both searched: they do nearly the same.
+
+    B starts at zero. Its gradient has the factor alpha, and so has what it adds to the weight. Adam divides the first
+    factor out of its steps, SGD does not.
+    """
+    short = {Name.of(name).short for name in (*(h.name for h in study.hyperparameters), *(n for n, _ in study.fixed))}
+    wide = {h.short_name for h in study.hyperparameters if _span(h.domain) >= WIDE_OPEN}
+    if "learning_rate" not in wide or not short & set(RANKS):
+        return
+    for alpha in sorted(wide & set(ALPHAS)):
+        yield (
+            f"{alpha} and learning_rate are both wide open in {study.name}, and of LoRA they are coupled: with Adam "
+            f"the first changes of a weight grow with {alpha} times the rate, with SGD with {alpha} squared times the "
+            f"rate, so that many pairs train alike. Fix {alpha}, or {alpha}/rank, and search the rate"
+        )
+
+
+def _span(domain: Domain) -> float:
+    """How many times its smallest value the largest one of a range or a choice of positive numbers is; 1 for others."""
+    if isinstance(domain, Range):
+        return domain.high / domain.low if domain.low > 0 else math.inf
+    numbers = [float(one) for one in domain.choices if isinstance(one, int | float) and not isinstance(one, bool)]
+    return max(numbers) / min(numbers) if numbers and min(numbers) > 0 else 1.0
 
 
 def _with_examples(session: Session, study: Study) -> Study:
@@ -126,7 +164,9 @@ def _stale_warnings(session: Session, number: int, budget: Budget) -> tuple[str,
         return ()
     now = basis_of(session.campaign, session.loaded, number)
     found = stale_budget(session.ledger, session.name, budget.source, now, round_name(number))
-    return (f"stale budget. {found.summary} {found.action}",) if found else ()
+    stale = (f"stale budget. {found.summary} {found.action}",) if found else ()
+    starts = stale_start_findings(session.ledger, session.name, round_name(number))
+    return (*stale, *(f"stale start. {one.summary} {one.action}" for one in starts))
 
 
 def check_rounds(campaign: Campaign) -> None:

@@ -1,6 +1,6 @@
 """What the whole playbook costs before anything is trained."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tuner.analysis.questions.best_steps import LONGER_BUDGET
@@ -11,11 +11,12 @@ from tuner.design.campaign import Sweep
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.errors import DeclarationError, StorageError
+from tuner.rounds.controls import inherited_steps
 from tuner.rounds.launch import Plan, Session, plan_study
 from tuner.rounds.plan import planned_trials, round_name, study_of_round
 from tuner.rounds.prepared_round import declared_regime, known_regime, prepared_round
 from tuner.rounds.promotion import most_promoted
-from tuner.rounds.round_lengths import compute_bound_lengths
+from tuner.rounds.round_lengths import compute_bound_lengths, control_steps
 from tuner.rounds.sweep import MAX_EXTENSIONS, SEED_ROOM, SweepPlan, check_sweep, settled_outcome, sweep_plan
 
 REFINED = 3  # [P] rates that tie inside one evaluation interval and are trained again with finer evaluations
@@ -37,25 +38,26 @@ def priced_campaign(session: Session) -> Iterator[Plan | Extremes]:
     compute_bound = declared_regime(session.campaign) == "compute_bound"
     sweep = session.campaign.sweep
     assumed: int | None = None  # steps of a round whose budget is not known yet
-    open_ones: list[Plan] = []
+    plans: dict[int, Plan] = {}
     if sweep is not None and not compute_bound and settled_outcome(session, sweep) is None:
         yield from _priced_sweep(session, sweep)
         assumed = rounded_up(sweep.margin * 2 * sweep.start_steps)
     swept = assumed is not None
     before: tuple[Trial, ...] = ()
-    for number in range(1, len(session.campaign.rounds) + 1):
-        prepared = _prepared(session, number, assumed)
+    for number, declared in enumerate(session.campaign.rounds, 1):
+        control = declared.start is not None
+        likely = _steps_of_control(session, number, plans) if control else assumed
+        prepared = _prepared(session, number, likely)
         priced = _promoting(session, number, assumed, before) if prepared is None else plan_study(session, *prepared)
-        before = priced.trials
+        steps = priced.study.budget.max_train_steps
         if number == 1:  # whose steps say how long a warmup is that is declared as a share
-            first = session.campaign.with_warmup(priced.study.budget.max_train_steps)
-            session = replace(session, campaign=first)
-        assumed = None if compute_bound else priced.study.budget.max_train_steps
-        if session.campaign.round(number).max_train_steps is None:
-            open_ones.append(priced)
+            session = replace(session, campaign=session.campaign.with_warmup(steps))
+        if not control:
+            before, assumed = priced.trials, None if compute_bound else steps
+        plans[number] = priced
         yield priced
-    if sweep is not None and swept and open_ones:
-        yield _rounds_extremes(session, sweep, open_ones)
+    if sweep is not None and swept:
+        yield from _rounds_extremes(session, sweep, plans)
 
 
 def _priced_sweep(session: Session, sweep: Sweep) -> Iterator[Plan | Extremes]:
@@ -87,20 +89,35 @@ def _seeds(plan: SweepPlan, grid: Plan, steps: int) -> Plan:
     return replace(grid, study=study, trials=grid.trials[:1] * seeds, saved=(), finished=0)
 
 
-def _rounds_extremes(session: Session, sweep: Sweep, rounds: Sequence[Plan]) -> Extremes:
-    """The rounds whose length follows from the sweep; each later round may be twice as long as the round before."""
-    most = rounded_up(sweep.margin * sweep.max_steps)
+def _steps_of_control(session: Session, number: int, plans: Mapping[int, Plan]) -> int:
+    """How long a control will be, by the plans of the rounds before it."""
+    compared = plans[session.campaign.round_before(number) or 1].study.budget.max_train_steps
+    return control_steps(session.campaign.round(number), compared, inherited_steps(session).steps)
+
+
+def _rounds_extremes(session: Session, sweep: Sweep, plans: Mapping[int, Plan]) -> Iterator[Extremes]:
+    """The rounds whose length follows from the sweep; each later round may be twice as long as the round before.
+
+    A control is as much longer than the round it is compared with as it is now.
+    """
+    campaign, most = session.campaign, rounded_up(sweep.margin * sweep.max_steps)
+    lengths = {number: one.study.budget.max_train_steps for number, one in plans.items()}
+    longest: dict[int, int] = {}
+    for number, declared in enumerate(campaign.rounds, 1):
+        before = campaign.round_before(number)
+        if declared.max_train_steps is None and declared.start is None:
+            longest[number] = most * LONGER_BUDGET ** sum(campaign.round(one).start is None for one in longest)
+        elif declared.max_train_steps is None and before in longest:
+            longest[number] = longest[before] + lengths[number] - lengths[before]
+    if not longest:
+        return
     worst = tuple(
-        replace(
-            one,
-            study=replace(one.study, budget=session.campaign.budget(most * LONGER_BUDGET**place)),
-            saved=(),
-        )
-        for place, one in enumerate(rounds)
+        replace(plans[number], study=replace(plans[number].study, budget=campaign.budget(steps)), saved=())
+        for number, steps in longest.items()
     )
-    return Extremes(
+    yield Extremes(
         "the rounds",
-        tuple(rounds),
+        tuple(plans[number] for number in longest),
         f"they take {sweep.margin:g} times the steps to fit",
         worst,
         f"a rate fits only at max_steps={sweep.max_steps:,}, and each later round has to double its length",

@@ -60,17 +60,18 @@ class Parent:
 
 
 def promotion(session: Session, number: int, max_train_steps: int, *, carry_over: bool) -> Promotion:
-    """The best points of round `number - 1` at `max_train_steps`, and new points around the winner where declared.
+    """The best points of the round before at `max_train_steps`, and new points around the winner where declared.
 
     carry_over: the schedules of a compute-bound workload are lengthened by rule (A40-A43); otherwise the declared
     schedule is derived again for the new length, unless the round declares how. Raises StorageError when the round
     before has no complete trial, TransferError for a schedule without a rule.
     """
     declared = session.campaign.round(number)
-    required_round(session, number - 1)
-    rows = round_rows(session.ledger, session.name, number - 1)
+    before = session.campaign.round_before(number) or 1  # the first round is no control, and promotes nothing
+    required_round(session, before)
+    rows = round_rows(session.ledger, session.name, before)
     records = {record.number: record for row in rows for record in session.ledger.trials(row.study_id)}
-    frames = round_frames(session.ledger, session.name, number - 1)
+    frames = round_frames(session.ledger, session.name, before)
     best = chosen_trials(frames, declared.promote or 1)
     chosen = [records[trial] for trial in _as_started(session, number, best, records)]
     study = replace(
@@ -84,7 +85,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         warmup_steps=session.campaign.warmup_steps,
         round=number,
         seed=derived_seed("study", session.campaign.seed, round_name(number)),
-        lineage=tuple((round_name(number - 1), f"trial {record.number}") for record in chosen),
+        lineage=tuple((round_name(before), f"trial {record.number}") for record in chosen),
     )
     carried = carry_over if declared.transfer is None else declared.transfer != "retune"
     shares = _shares_steps(session, study)
@@ -93,6 +94,8 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
     no_repeats = not _repeated_seeds(session, study.name)
     trials = list(_trials(study, parents, declared, no_repeats=no_repeats))
+    if session.campaign.start_from is not None:
+        trials = [_in_its_own_order(study, trial) for trial in trials]
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
@@ -100,7 +103,7 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
     warnings = _warnings(parents) if carried and follows else ()
     warnings += () if follows or declared.transfer is None else (_told_nothing_carried(session, declared.transfer),)
     if no_repeats and any(parent.has_trunk and parent.repeats for parent in parents):
-        warnings += (_told_fresh(study.name, round_name(number - 1)),)
+        warnings += (_told_fresh(study.name, round_name(before)),)
     warnings += _stays(study, [record.number for record in chosen], best)
     return Promotion(replace(study, num_trials=len(trials)), tuple(trials), warnings)
 
@@ -114,9 +117,8 @@ def _shares_steps(session: Session, study: Study) -> bool:
 def _stays(study: Study, chosen: list[int], best: list[int]) -> tuple[str, ...]:
     if chosen == best:
         return ()
-    before = round_name((study.round or 1) - 1)
     return (
-        f"{study.name} was started from trials {_numbers(chosen)} of {before} and stays so; by now trials "
+        f"{study.name} was started from trials {_numbers(chosen)} of {study.lineage[0][0]} and stays so; by now trials "
         f"{_numbers(best)} are its best",
     )
 
@@ -127,7 +129,8 @@ def _as_started(session: Session, number: int, best: list[int], records: Collect
     """
     started = started_study(session, round_name(number))
     lineage = started.study.lineage if started is not None else ()
-    names = [name for place, name in lineage if place == round_name(number - 1) and name.startswith("trial ")]
+    source = round_name(session.campaign.round_before(number) or 1)
+    names = [name for place, name in lineage if place == source and name.startswith("trial ")]
     before = [int(name.removeprefix("trial ")) for name in names]
     return before if len(before) == len(best) and set(before) <= set(records) else best
 
@@ -207,9 +210,21 @@ def _trial(study: Study, place: int, parent: Parent, seeds: Seeds, arm: float) -
     point = Point.of(dict(record.point))
     if arm != 1.0:
         point = point.with_values(learning_rate=arm * point.number("learning_rate"))
-    origin = Origin(round_name((study.round or 2) - 1), record.number, seeds, arm)
+    origin = Origin(study.lineage[0][0], record.number, seeds, arm)
     planned = trial_at(study, place, point, str(origin), parent.schedule)
     return replace(planned, seed=record.seed, data_seed=record.data_seed) if seeds == "same" else planned
+
+
+def _in_its_own_order(study: Study, trial: Trial) -> Trial:
+    """A fresh trial of a stage with an order of batches of its own.
+
+    Where all parameters are carried, nothing is left for its other seed: two trainings in one order would be copies,
+    and their agreement would pass for certainty.
+    """
+    origin = promoted_from(trial.origin)
+    if origin is None or origin.seeds == "same":
+        return trial
+    return replace(trial, data_seed=derived_seed("data", study.seed, trial.number))
 
 
 def chosen_trials(frames: StudyFrames, count: int) -> list[int]:

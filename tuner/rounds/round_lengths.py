@@ -7,12 +7,14 @@ from length to length only where it held.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from tuner.budget.step_budget import rounded_up
 from tuner.budget.transfer import lengthened
 from tuner.design.campaign import Campaign
 from tuner.design.round import Round
+from tuner.design.stages import Stage, StartFrom
 from tuner.errors import DeclarationError, TransferError
 
 FIRST_SHARE = 0.10  # of the production length, for round 1 of a compute-bound workload [S] (A30)
@@ -27,28 +29,74 @@ def geometric_lengths(first: int, last: int, count: int) -> tuple[int, ...]:
     return (*(math.ceil(first * ratio ** (place / (count - 1)) - 1e-9) for place in range(count - 1)), last)
 
 
-def compute_bound_lengths(campaign: Campaign) -> tuple[int, ...]:
+def compute_bound_lengths(campaign: Campaign, inherited: int = 0) -> tuple[int, ...]:
     """The steps of every round: as declared; else 10 % of the production length first, all of it last.
 
-    Rounds between known ones grow geometrically. Raises DeclarationError for rounds that do not grow (A31) or whose
-    length nothing says (A2).
+    Rounds between known ones grow geometrically. A control of a stage is no part of that: it is as long as the round
+    before it, or as that and the `inherited` steps together (C5). Raises DeclarationError for rounds that do not grow
+    (A31) or whose length nothing says (A2).
     """
-    known: list[int | None] = [declared.max_train_steps for declared in campaign.rounds]
+    growing = _growing_lengths(campaign)
+    return tuple(
+        growing[number]
+        if number in growing
+        else control_steps(declared, growing[campaign.round_before(number) or 1], inherited)
+        for number, declared in enumerate(campaign.rounds, 1)
+    )
+
+
+def control_steps(declared: Round, compared: int, inherited: int) -> int:
+    """How long a control trains: as it declares, as the `compared` round, or as that with what that inherits (C5)."""
+    return declared.max_train_steps or (compared if declared.total is None else compared + inherited)
+
+
+def likely_inherited(stage: Stage) -> int:
+    """The updates behind the weights that a stage will start from, as the stages before it declare their lengths.
+
+    0 where they do not say it: in epochs, or in another file.
+    """
+    start: StartFrom | None = stage.campaign.start_from
+    if stage.before is None:
+        return 0 if start is None else start.steps
+    return likely_inherited(stage.before) + _likely_steps(stage.before.campaign)
+
+
+def _likely_steps(campaign: Campaign) -> int:
+    """How long the last round of a campaign will probably train, before anything of it is trained."""
+    if not campaign.is_in_steps:
+        return 0
+    main = [campaign.round(number) for number in campaign.main_rounds]
+    declared = next((one.max_train_steps for one in reversed(main) if one.max_train_steps), 0)
+    if campaign.production_steps is not None and campaign.sweep is None:
+        return compute_bound_lengths(campaign)[campaign.main_rounds[-1] - 1]
+    if declared or campaign.sweep is None:
+        return declared
+    return rounded_up(campaign.sweep.margin * 2 * campaign.sweep.start_steps)
+
+
+def _growing_lengths(campaign: Campaign) -> dict[int, int]:
+    """The steps of the rounds that are no controls, by number."""
+    numbers = campaign.main_rounds
+    known = [campaign.round(number).max_train_steps for number in numbers]
     if known[-1] is None:
         known[-1] = _production(campaign)
     if known[0] is None:
         known[0] = max(1, math.ceil(FIRST_SHARE * _production(campaign)))
-    lengths = _filled(known)
-    for number, (before, after) in enumerate(pairwise(lengths), 2):
-        check_growth(number, after, before)
+    lengths = dict(zip(numbers, _filled(known), strict=True))
+    for earlier, number in pairwise(numbers):
+        check_growth(number, lengths[number], lengths[earlier], earlier)
     return lengths
 
 
-def check_growth(number: int, steps: int, before: int) -> None:
-    """Raise DeclarationError where a round of a compute-bound workload is no longer than the one before (A31)."""
+def check_growth(number: int, steps: int, before: int, earlier: int = 0) -> None:
+    """Raise DeclarationError where a round of a compute-bound workload is no longer than the one before (A31).
+
+    earlier: the number of that one; by default it is the round before.
+    """
     if steps <= before:
+        earlier = earlier or number - 1
         raise DeclarationError(
-            f"round {number} would train {steps:,} steps, no more than round {number - 1} with {before:,}; the rounds "
+            f"round {number} would train {steps:,} steps, no more than round {earlier} with {before:,}; the rounds "
             "of a compute-bound workload must grow (A31): raise production_steps or shorten the round before"
         )
 
@@ -101,7 +149,10 @@ FEWEST_SEARCHED = 10  # [P] points below which a search tells little (B19, B21)
 
 @dataclass(frozen=True, slots=True)
 class PlannedRound:
-    """A round before it is trained. relevance: its length as a share of the production length (A29)."""
+    """A round before it is trained. relevance: its length as a share of the production length (A29).
+
+    control: what a control of a stage declares besides its trials, as it is written; "" of other rounds.
+    """
 
     number: int
     max_train_steps: int
@@ -110,6 +161,7 @@ class PlannedRound:
     fresh: int
     arms: int
     relevance: float
+    control: str = ""
 
     @property
     def trials(self) -> int:
@@ -121,18 +173,34 @@ class PlannedRound:
         return self.trials * self.max_train_steps
 
 
-def planned_rounds(campaign: Campaign) -> tuple[PlannedRound, ...]:
-    """The rounds as they are declared. Raises DeclarationError where they do not grow or have no length."""
-    lengths = compute_bound_lengths(campaign)
+def planned_rounds(campaign: Campaign, inherited: int = 0) -> tuple[PlannedRound, ...]:
+    """The rounds as they are declared; `inherited`: steps behind the weights that a stage starts from.
+
+    Raises DeclarationError where they do not grow or have no length.
+    """
+    lengths = compute_bound_lengths(campaign, inherited)
+    production = lengths[campaign.main_rounds[-1] - 1]
     pairs = zip(campaign.rounds, lengths, strict=True)
-    return tuple(_declared(number, one, steps, lengths[-1]) for number, (one, steps) in enumerate(pairs, 1))
+    return tuple(_declared(number, one, steps, production) for number, (one, steps) in enumerate(pairs, 1))
 
 
-def rounds_for(campaign: Campaign, total_steps: int, count: int | None = None) -> tuple[PlannedRound, ...]:
-    """`count` rounds (as many as declared) that take at most `total_steps` steps together.
+def rounds_for(
+    campaign: Campaign, total_steps: int, count: int | None = None, inherited: int = 0
+) -> tuple[PlannedRound, ...]:
+    """`count` rounds (as many as declared) that take at most `total_steps` steps together, controls last.
 
     Raises DeclarationError where the total buys less than a search and one production run.
     """
+    controls = [one for one in planned_rounds(campaign, inherited) if one.control]
+    planned = _growing_rounds(campaign.without_controls, total_steps - sum(one.steps for one in controls), count)
+    return planned + _after(planned, controls)
+
+
+def _after(planned: tuple[PlannedRound, ...], controls: Sequence[PlannedRound]) -> tuple[PlannedRound, ...]:
+    return tuple(replace(one, number=number) for number, one in enumerate(controls, len(planned) + 1))
+
+
+def _growing_rounds(campaign: Campaign, total_steps: int, count: int | None) -> tuple[PlannedRound, ...]:
     lengths = compute_bound_lengths(campaign)
     if count is not None and count != len(lengths):
         first = lengths[0] if len(lengths) > 1 else max(1, round(FIRST_SHARE * lengths[-1]))
@@ -155,13 +223,25 @@ def rounds_for(campaign: Campaign, total_steps: int, count: int | None = None) -
 
 
 def rounds_of_one_length(
-    campaign: Campaign, steps: int, total_steps: int, count: int | None = None
+    campaign: Campaign, steps: int, total_steps: int, count: int | None = None, inherited: int = 0
 ) -> tuple[PlannedRound, ...]:
     """`count` rounds (as many as declared) of trials of `steps` steps each, that take at most `total_steps` together.
 
     Where training longer gains nothing, rounds do not grow: the last one confirms, as it is declared, and all before it
-    search, with equally many trials. Raises DeclarationError where the total buys less than a search in each.
+    search, with equally many trials; the controls of a stage come after them. Raises DeclarationError where the total
+    buys less than a search in each.
     """
+    controls = [
+        _declared(number, one, control_steps(one, steps, inherited), steps)
+        for number, one in enumerate(campaign.rounds, 1)
+        if one.start is not None
+    ]
+    left = total_steps - sum(one.steps for one in controls)
+    planned = _equal_rounds(campaign.without_controls, steps, left, count)
+    return planned + _after(planned, controls)
+
+
+def _equal_rounds(campaign: Campaign, steps: int, total_steps: int, count: int | None) -> tuple[PlannedRound, ...]:
     number = count or len(campaign.rounds)
     last = campaign.rounds[-1]
     final = _declared(number, last, steps, steps)
@@ -182,13 +262,17 @@ def rounds_of_one_length(
 def declaration_words(planned: PlannedRound, *, length: bool = True) -> str:
     """What to write in the study file for a round; without its `length` where the sweep finds that."""
     trials = f"promote={planned.promoted}, fresh={planned.fresh}" if planned.promoted else f"trials={planned.searched}"
+    if planned.control:
+        return f"{trials}, {planned.control}"
     return f"{trials}, max_train_steps={planned.max_train_steps}" if length else trials
 
 
 def _declared(number: int, declared: Round, steps: int, production: int) -> PlannedRound:
     arms = len(declared.rate_arms) - 1
     searched, promoted = declared.trials or 0, declared.promote or 0
-    return PlannedRound(number, steps, searched, promoted, declared.num_fresh, arms, steps / production)
+    control = "" if declared.start is None else f'start="{declared.start}"'
+    control += "" if declared.total is None else f', total="{declared.total}"'
+    return PlannedRound(number, steps, searched, promoted, declared.num_fresh, arms, steps / production, control)
 
 
 def _split(trials: int) -> tuple[int, int]:

@@ -2,32 +2,29 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from tuner.analysis.questions.adoption import last_adopted
-from tuner.analysis.round_frames import recorded_study_file, rounds_started
+from tuner.analysis.round_frames import main_rounds, recorded_study_file
 from tuner.analysis.stage_chain import recorded_start
 from tuner.analysis.stage_selection import SelectedRun, selected_runs
 from tuner.design.stages import Stage, StartFrom, named_in
-from tuner.errors import CorruptCheckpoint, DeclarationError, StorageError
+from tuner.errors import DeclarationError, StorageError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.checkpoints import read_weights, weights_as_file, weights_in
-from tuner.training.inherited import Inherited
+from tuner.training.checkpoints import KEPT_FILE, read_weights, weights_as_file
+from tuner.training.inherited import StartWeights, file_of_weights
 
 _log = logging.getLogger(__name__)
-SAFETENSORS = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedStart:
     """Whose start is looked for: a stage whose records are in a storage, and the folder of its checkpoints.
 
     checkpoints: the folder that was given for them, None for that of the storage.
@@ -49,25 +46,34 @@ class Asked:
         return found
 
 
-def start_of(asked: Asked) -> Inherited | None:
+def start_of(asked: AskedStart) -> StartWeights | None:
     """What the trials of a campaign start from: as its first study recorded it, or as it is selected today.
 
-    None where the campaign starts from nothing. Raises StorageError for an earlier stage that is not recorded or not
-    finished, with the command that trains it; DeclarationError for a file that is not there.
+    The records fix which weights, and the declaration what is carried of them: where it says something else than
+    before, that is another start, and a study that has begun is refused with it. None where the campaign starts from
+    nothing. Raises StorageError for an earlier stage that is not recorded or not finished, with the command that trains
+    it; DeclarationError for a file that is not there.
     """
     start = asked.start
     if start is None:
         return None
     recorded = recorded_start(asked.ledger, asked.name)
-    if recorded is not None:
-        return Inherited(recorded, tuple(asked.root / one.file for one in recorded.candidates)).checked()
+    carried = (start.parameters, start.fresh, dict(start.renamed))
+    if recorded is not None and _is_of(recorded, start):
+        files = tuple(asked.root / one.file for one in recorded.candidates)
+        return StartWeights(StageStart(recorded.candidates, *carried), files).checked()
     found, contents = (_of_file if start.file is not None else _of_stage)(asked, start)
-    return Inherited(
-        StageStart(tuple(found), start.parameters, start.fresh, dict(start.renamed)), contents=tuple(contents)
-    )
+    return StartWeights(StageStart(tuple(found), *carried), contents=tuple(contents))
 
 
-def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
+def _is_of(recorded: StageStart, start: StartFrom) -> bool:
+    """Whether the recorded weights are of the source that is declared, and as many."""
+    first = recorded.candidates[0]
+    source = (first.campaign, first.path) == (start.campaign, str(start.file) if start.file is not None else "")
+    return source and len(recorded.candidates) == start.candidates
+
+
+def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """The best checkpoints of an earlier stage, and their weights as files."""
     source, found, contents = start.campaign, [], []
     with _source_ledger(asked, start) as ledger:
@@ -83,7 +89,9 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
         root = folder_to_read(ledger, asked.checkpoints if own else None)
         for run in _runs(ledger, start, again, asked.stage.rounds_before):
             kept, study = run.checkpoint, run.row.study
-            content = weights_as_file(read_weights(root, kept))
+            weights = read_weights(root, kept)
+            _refuse_files(source, run, weights)
+            content = weights_as_file(weights)
             earlier = before.inherited_steps if before and not study.start else 0
             found.append(
                 Selected(
@@ -96,7 +104,18 @@ def _of_stage(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[byte
     return found, contents
 
 
-def _command_for(asked: Asked, ledger: Ledger, source: str) -> str:
+def _refuse_files(source: str, run: SelectedRun, weights: Mapping[str, object]) -> None:
+    """Raise StorageError for a checkpoint of files that a loop or a program wrote, whose formats are its own."""
+    files = [name.removeprefix(KEPT_FILE) for name in weights if name.startswith(KEPT_FILE)]
+    if files:
+        raise StorageError(
+            f"the checkpoint that {quoted(source)} selects (trial {run.record.number}) holds files that its training "
+            f"wrote itself ({', '.join(files[:3])}), and no weights by name. tuner best {word(source)} --export FOLDER "
+            'writes them; start from the one that holds the weights by weights_from("FOLDER/FILE")'
+        )
+
+
+def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:
     """The command, or the call, that trains an earlier stage."""
     stage = asked.stage
     if source in stage.of_file:
@@ -106,7 +125,7 @@ def _command_for(asked: Asked, ledger: Ledger, source: str) -> str:
 
 
 @contextmanager
-def _source_ledger(asked: Asked, start: StartFrom) -> Iterator[Ledger]:
+def _source_ledger(asked: AskedStart, start: StartFrom) -> Iterator[Ledger]:
     if start.storage is None:
         yield asked.ledger
         return
@@ -116,7 +135,7 @@ def _source_ledger(asked: Asked, start: StartFrom) -> Iterator[Ledger]:
 
 def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[SelectedRun]:
     """The trials to start from; `rounds`: that their stage declares. Raises StorageError, with the command."""
-    launched = len(rounds_started(ledger, start.campaign))
+    launched = len(main_rounds(ledger, start.campaign))
     try:
         if launched < rounds and last_adopted(ledger, start.campaign) is None:
             raise StorageError(
@@ -124,9 +143,8 @@ def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[Sel
             )
         found = selected_runs(ledger, start.campaign, start.candidates)
     except StorageError as error:
-        raise StorageError(
-            f"{error}, and the next stage starts from what it selects; train it first: {again}"
-        ) from None
+        told = f"{error}, and the next stage starts from what it selects"
+        raise StorageError(f"{told}; train it first: {again}") from None
     if len(found) < start.candidates:
         raise StorageError(
             f"{quoted(start.campaign)} has {len(found)} complete trials to start from, and candidates="
@@ -135,7 +153,7 @@ def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[Sel
     return found
 
 
-def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
+def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """A file of weights, which a user has downloaded or made."""
     named = start.file or Path()
     beside = asked.stage.file.resolve().parent if asked.stage.file else Path.cwd()
@@ -149,21 +167,6 @@ def _of_file(asked: Asked, start: StartFrom) -> tuple[list[Selected], list[bytes
             f"{asked.name} starts from {path}, whose sha256 is {read}, and the study file says {start.sha256}: get "
             "the right file, or write its digest"
         )
-    content = _as_safetensors(path, content)
+    content = file_of_weights(path, content)
     digest = hashlib.sha256(content).hexdigest()
     return [Selected(digest, len(content), steps=start.steps, path=str(named))], [content]
-
-
-def _as_safetensors(path: Path, content: bytes) -> bytes:
-    """The weights of a file as safetensors. Raises CorruptCheckpoint for a file that holds none."""
-    try:
-        if path.suffix == SAFETENSORS:
-            weights_in(content)
-            return content
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return weights_as_file({name: one for name, one in state.items() if isinstance(one, torch.Tensor)})
-    except Exception as error:  # classes of safetensors, of torch, and of what is no state dict
-        raise CorruptCheckpoint(
-            f"{path} holds no weights to start from ({type(error).__name__}: {error}): it has to be safetensors, "
-            "or a state dict that torch.save wrote, without anything but tensors"
-        ) from error

@@ -22,13 +22,14 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 
 from tuner.design.trial import Trial
 from tuner.errors import StorageError, StudyChanged
 from tuner.records import Checkpoint, Claim, State
-from tuner.storage.dialects import DatabaseTime
+from tuner.storage.dialects import DatabaseTime, is_postgresql
 from tuner.storage.liveness import dead_workers
 from tuner.storage.reading import checkpoints_of, declared_trial, inherited_of, refuse_strange_checkpoints
 from tuner.storage.recording import cut_back, drop_checkpoints, given_back, owned
@@ -210,6 +211,12 @@ def _key(claim: Claim) -> dict[str, int]:
 def _sorted(claims: Iterable[Claim]) -> list[Claim]:
     """One order of locking for everybody."""
     return sorted(claims, key=lambda claim: claim.trial_id)
+
+
+def hold_off_claims(connection: Connection) -> None:
+    """Let nobody claim a trial, or commit one, before this transaction ends; SQLite has one writer anyway."""
+    if is_postgresql(connection):
+        connection.execute(text("LOCK TABLE trial IN SHARE ROW EXCLUSIVE MODE"))
 
 
 _AGAIN = {"state": State.WAITING.value, "reason": "", "attempt": 0, "finished": None, **NOBODY}

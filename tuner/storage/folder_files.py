@@ -12,13 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.records import GROUP_FOLDER
+from tuner.records import FROZEN_FOLDER, GROUP_FOLDER
 from tuner.security import make_private_folder
 from tuner.storage.reading import CheckpointFile
 
 OWNER_FILE = ".tuner-storage.json"
 TRASH = ".trash"
-_NAME = re.compile(r"\.?(?:latest|best|trunk)-\d{9,}-(\d+)\.(?:pt|safetensors)(?:\.\d+\.tmp)?")
+_NAME = re.compile(
+    r"\.?(?:(?:latest|best|trunk)-\d{9,}-(\d+)\.(?:pt|safetensors)|base-[0-9a-f]{32}\.safetensors)(?:\.\d+\.tmp)?"
+)
 _TRIAL = re.compile(r"(?:group-of-)?trial-\d{5,}")
 
 
@@ -40,7 +42,8 @@ def checkpoint_names(root: Path) -> list[str]:
     found = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if name != TRASH]
-        if _TRIAL.fullmatch(os.path.basename(folder)):
+        name = os.path.basename(folder)
+        if name == FROZEN_FOLDER or _TRIAL.fullmatch(name):
             place = os.path.relpath(folder, root)
             found += [f"{place}/{name}" for name in files if _NAME.fullmatch(name)]
     return sorted(found)
@@ -59,19 +62,20 @@ def was_written_here(name: str, fences: Mapping[str, int]) -> bool:
     """Whether a checkpoint file was written under a fence that this storage gave out.
 
     A fence is in the records before a file is written under it, so a higher one is that of another storage, or of a
-    later state of this one.
+    later state of this one. A base file is called after its values: it is ours where we trained any trial of the study.
     """
     folder, _, file = name.rpartition("/")
-    fence = fence_of(file)
-    study, _, trial = folder.rpartition("/")
-    known = fences.get(f"{study}/{trial.replace(GROUP_FOLDER, 'trial-')}")
-    return fence is not None and known is not None and fence <= known
-
-
-def fence_of(file: str) -> int | None:
-    """The fence in the name of a checkpoint file; None for what is no such file."""
     found = _NAME.fullmatch(file)
-    return int(found[1]) if found else None
+    study, _, trial = folder.rpartition("/")
+    if found is not None and found[1] is None:
+        return trial == FROZEN_FOLDER and any(fence and key.startswith(f"{study}/") for key, fence in fences.items())
+    known = fences.get(f"{study}/{trial.replace(GROUP_FOLDER, 'trial-')}")
+    return found is not None and known is not None and int(found[1]) <= known
+
+
+def is_base(path: Path) -> bool:
+    """Whether a file lies where those lie that several trials share: see `training.frozen`."""
+    return path.parent.name == FROZEN_FOLDER
 
 
 def differences(root: Path, known: Iterable[CheckpointFile]) -> dict[str, str]:

@@ -49,6 +49,11 @@ def add_parameter_groups(connection: Connection) -> None:
     _add_column(connection, trial.c.parameter_groups)
 
 
+def add_base_files(connection: Connection) -> None:
+    """Version 5: checkpoints may leave out what is frozen."""
+    _add_column(connection, checkpoint.c.base_id)
+
+
 def insert_identity(connection: Connection) -> None:
     """Give a database that has none its own random identity."""
     connection.execute(insert(storage).values(id=1, identity=secrets.token_hex(16), created=DatabaseTime()))
@@ -60,7 +65,7 @@ def _add_column(connection: Connection, column: Column[Any]) -> None:
 
 
 # The first leads from version 1 to 2.
-MIGRATIONS: tuple[Migration, ...] = (add_prefixes, add_identities, add_parameter_groups)
+MIGRATIONS: tuple[Migration, ...] = (add_prefixes, add_identities, add_parameter_groups, add_base_files)
 
 
 def newest() -> int:

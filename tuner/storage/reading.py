@@ -6,11 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from tuner.design.trial import Trial
 from tuner.errors import StorageError
 from tuner.records import (
+    FROZEN_FOLDER,
+    BaseFile,
     Checkpoint,
     CheckpointKind,
     Inherited,
@@ -125,8 +127,9 @@ def _state(row: Row[Any]) -> State:
 def refuse_strange_checkpoints(row: Row[Any], kept: Iterable[Checkpoint]) -> None:
     """Raises StorageError for a checkpoint with a damaged column."""
     for one in kept:
-        texts = (one.kind, one.file, one.digest, one.member)
-        counts = (one.step, one.num_bytes)
+        base = () if one.base is None else (one.base.file, one.base.digest)
+        texts = (one.kind, one.file, one.digest, one.member, *base)
+        counts = (one.step, one.num_bytes, *(() if one.base is None else (one.base.num_bytes,)))
         if not all(isinstance(text, str) for text in texts) or not all(
             isinstance(count, int) and 0 <= count <= MOST_STEPS for count in counts
         ):
@@ -166,14 +169,24 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) and -MOST_STEPS <= value <= MOST_STEPS else 0
 
 
+_OF_BASE = (("path", "base_path"), ("digest", "base_digest"), ("num_bytes", "base_bytes"))
+_BASE = checkpoint_file.alias("base")
+_LOST = f"{FROZEN_FOLDER}/whose record is lost"
+_WITH_FILES = (
+    select(
+        checkpoint,
+        *(checkpoint_file.c[name] for name in ("path", "digest", "num_bytes")),
+        *(_BASE.c[name].label(label) for name, label in _OF_BASE),
+    )
+    .join(checkpoint_file, checkpoint_file.c.id == checkpoint.c.file_id)
+    .outerjoin(_BASE, _BASE.c.id == checkpoint.c.base_id)
+)
+
+
 def checkpoints_of(connection: Connection, trial_ids: Iterable[int]) -> dict[int, tuple[Checkpoint, ...]]:
     """The checkpoints of trials by id, in the order in which the trainer named them."""
-    query = (
-        select(checkpoint, checkpoint_file.c.path, checkpoint_file.c.digest, checkpoint_file.c.num_bytes)
-        .join(checkpoint_file)
-        .where(checkpoint.c.trial_id.in_(list(trial_ids)))
-        .order_by(checkpoint.c.trial_id, checkpoint.c.position)
-    )
+    query = _WITH_FILES.where(checkpoint.c.trial_id.in_(list(trial_ids)))
+    query = query.order_by(checkpoint.c.trial_id, checkpoint.c.position)
     found: dict[int, list[Checkpoint]] = defaultdict(list)
     for row in connection.execute(query):
         found[row.trial_id].append(_checkpoint(row))
@@ -185,12 +198,16 @@ def _checkpoint(row: Row[Any]) -> Checkpoint:
     kind = cast(CheckpointKind, row.kind)
     numerics = _numerics(row.prefix_numerics)
     key = None if numerics is None else PrefixKey(row.prefix_base, row.prefix_path, numerics)
-    return Checkpoint(kind, row.step, row.path, row.digest, row.num_bytes, value, row.member, key)
+    base = None
+    if row.base_id is not None:  # a row that is lost leaves nothing to read, and a name that no file has
+        named = row.base_path is not None
+        base = BaseFile(row.base_path, row.base_digest, row.base_bytes) if named else BaseFile(_LOST, "", 0)
+    return Checkpoint(kind, row.step, row.path, row.digest, row.num_bytes, value, row.member, key, base)
 
 
 def checkpoint_files(connection: Connection) -> list[CheckpointFile]:
     """Every file the Ledger points to, by path; others in the checkpoint folder are left over from crashes."""
-    rows = connection.execute(select(checkpoint_file))
+    rows = connection.execute(select(checkpoint_file).where(~unused_base()))
     found = {row.path: CheckpointFile(row.path, row.digest, row.num_bytes) for row in rows if isinstance(row.path, str)}
     found |= {file.path: file for file in start_files(connection)}
     return [found[path] for path in sorted(found)]
@@ -205,6 +222,12 @@ def start_files(connection: Connection, study_id: int | None = None) -> list[Che
             candidates = conclusion_from(StageStart, text).candidates
             found += [CheckpointFile(one.file, one.digest, one.num_bytes) for one in candidates if one.file]
     return found
+
+
+def unused_base() -> ColumnElement[bool]:
+    """Of rows of `checkpoint_file`: a base file that no checkpoint needs any more."""
+    needed = select(checkpoint.c.base_id).where(checkpoint.c.base_id.is_not(None))
+    return checkpoint_file.c.path.contains(f"/{FROZEN_FOLDER}/base-") & checkpoint_file.c.id.not_in(needed)
 
 
 def first_start(connection: Connection, study_id: int) -> float | None:
@@ -227,12 +250,8 @@ def prefixes_of(connection: Connection, bases: Collection[str]) -> dict[str, lis
 
     A shared checkpoint contains its best weights; the last state of a trial has that trial's best checkpoints.
     """
-    query = (
-        select(checkpoint, checkpoint_file.c.path, checkpoint_file.c.digest, checkpoint_file.c.num_bytes)
-        .join(checkpoint_file)
-        .where(checkpoint.c.prefix_base.in_(sorted(set(bases))))
-        .order_by(checkpoint.c.step.desc(), checkpoint.c.trial_id)
-    )
+    query = _WITH_FILES.where(checkpoint.c.prefix_base.in_(sorted(set(bases))))
+    query = query.order_by(checkpoint.c.step.desc(), checkpoint.c.trial_id)
     rows = connection.execute(query).all()
     whole = checkpoints_of(connection, [row.trial_id for row in rows if row.kind == "latest"])
     found: dict[str, list[Prefix]] = defaultdict(list)
@@ -269,6 +288,9 @@ def unbegun_trials(connection: Connection, study_id: int) -> list[Trial]:
 
 def checkpoint_bytes(connection: Connection, study_id: int) -> int:
     """The size of the files of a study, each counted once."""
-    mine = select(checkpoint.c.file_id).join(trial).where(trial.c.study_id == study_id)
-    total = select(func.sum(checkpoint_file.c.num_bytes)).where(checkpoint_file.c.id.in_(mine))
+    files, bases = (
+        select(column).join(trial).where(trial.c.study_id == study_id, column.is_not(None))
+        for column in (checkpoint.c.file_id, checkpoint.c.base_id)
+    )
+    total = select(func.sum(checkpoint_file.c.num_bytes)).where(checkpoint_file.c.id.in_(files.union(bases)))
     return int(connection.scalar(total) or 0)

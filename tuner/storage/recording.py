@@ -27,9 +27,10 @@ from sqlalchemy import (
 )
 
 from tuner.errors import LeaseLost, StorageError
-from tuner.records import Checkpoint, CheckpointKind, FinishedTrial, Measurement, State, TrialUpdate
+from tuner.records import BaseFile, Checkpoint, CheckpointKind, FinishedTrial, Measurement, State, TrialUpdate
 from tuner.storage.codec import groups_text
 from tuner.storage.dialects import BatchedStatement, DatabaseTime, insert_into
+from tuner.storage.reading import unused_base
 from tuner.storage.schema import checkpoint, checkpoint_file, measurement, metric, trial
 from tuner.storage.stored_values import restored, stored
 from tuner.storage.studies import insert_trials
@@ -218,14 +219,14 @@ def _refuse_second_values(connection: Connection, rows: Sequence[tuple[Any, ...]
 def _replace_checkpoints(connection: Connection, replaced: Mapping[int, Sequence[Checkpoint]]) -> None:
     before = _forget_checkpoints(connection, replaced)
     named = [(trial_id, i, kept) for trial_id, kepts in replaced.items() for i, kept in enumerate(kepts)]
-    files = {kept.file: kept for _, _, kept in named}
-    file_ids = _file_ids(connection, files)
+    files: dict[str, Checkpoint | BaseFile] = {kept.file: kept for _, _, kept in named}
+    file_ids = _file_ids(connection, files | {kept.base.file: kept.base for _, _, kept in named if kept.base})
     if named:
         connection.execute(insert(checkpoint), [_checkpoint_row(*one, file_ids) for one in named])
     _delete_unused_files(connection, before - set(file_ids.values()))
 
 
-def _file_ids(connection: Connection, files: Mapping[str, Checkpoint]) -> dict[str, int]:
+def _file_ids(connection: Connection, files: Mapping[str, Checkpoint | BaseFile]) -> dict[str, int]:
     """The rows of files, by path; a file that was rewritten under its old name gets its new digest."""
     if not files:
         return {}
@@ -251,6 +252,7 @@ def _checkpoint_row(trial_id: int, position: int, kept: Checkpoint, file_ids: Ma
         "prefix_base": key and key.base,
         "prefix_path": key and key.path,
         "prefix_numerics": key and key.numerics.text,
+        "base_id": kept.base and file_ids[kept.base.file],
     }
 
 
@@ -273,6 +275,11 @@ def forget_checkpoints(connection: Connection, chosen: Iterable[tuple[int, Check
     _delete_unused_files(connection, forgotten)
     left = set(connection.scalars(select(checkpoint_file.c.id).where(checkpoint_file.c.id.in_(forgotten))))
     return [path for file_id, path in sorted(paths.items()) if file_id not in left]
+
+
+def delete_unused_bases(connection: Connection) -> None:
+    """Delete the rows of base files that no checkpoint needs any more; while nobody can commit one that would."""
+    connection.execute(delete(checkpoint_file).where(unused_base()))
 
 
 def _forget_checkpoints(connection: Connection, trial_ids: Iterable[int]) -> set[int]:

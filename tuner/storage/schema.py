@@ -161,6 +161,7 @@ checkpoint = Table(
     Column("prefix_base", Text, comment="digest of all that decides the state but the schedule; NULL: nobody's start"),
     Column("prefix_path", Text, comment="digest of the learning rates and evaluations up to the step"),
     Column("prefix_numerics", Text, comment="the Numerics of these steps"),
+    Column("base_id", Integer, comment="id of the file of frozen parameters that it leaves out; NULL: it is whole"),
     comment="saved states of a trial; the value is the selection metric there",
 )
 Index("checkpoint_by_prefix", checkpoint.c.prefix_base)

@@ -1,7 +1,7 @@
 """The Ledger: one object for everything that is stored. Each method is one transaction."""
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -396,6 +396,17 @@ class Ledger:
             return recording.forget_checkpoints(connection, chosen)
 
         return self._database.write(forgotten)
+
+    @contextmanager
+    def claims_held_off(self) -> Iterator[None]:
+        """Meanwhile nobody claims a trial or commits one: what no trial that runs needs, none will need.
+
+        For a moment only: every other process waits. Rows of base files that no checkpoint needs are deleted.
+        """
+        with self._database.writing() as connection:
+            claims.hold_off_claims(connection)
+            recording.delete_unused_bases(connection)
+            yield
 
     def state_counts(self, study_id: int) -> dict[State, int]:
         """How many trials are in each state; every state is a key."""

@@ -6,9 +6,9 @@ Nothing here loads a checkpoint; files are read as bytes and compared with what 
 import hashlib
 import logging
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from tuner.design.identity import was_told
 from tuner.design.objective import CLIPPED_SHARE, LARGEST_GRADIENT_NORM
 from tuner.design.study import Study
 from tuner.errors import StorageError
-from tuner.records import GROUP_FOLDER, LOOP_FOLDER, Checkpoint, State, TrialRecord
+from tuner.records import GROUP_FOLDER, LOOP_FOLDER, BaseFile, Checkpoint, State, TrialRecord
 from tuner.records.conclusions import Retention
 from tuner.shown import quoted
 from tuner.storage.curves import Measurements
-from tuner.storage.folder_files import difference, move_to_trash, new_trash, was_written_here
+from tuner.storage.folder_files import difference, is_base, move_to_trash, new_trash, was_written_here
 from tuner.storage.store import Ledger
 from tuner.storage.studies import StudyRow
 
@@ -67,7 +67,9 @@ def study_problems(ledger: Ledger, row: StudyRow, root: Path, place: str) -> lis
         if not thinned:
             found += _best_problems(row.study, record, curve.get(row.study.objective.metric, []))
         for kept in record.checkpoints:
-            found += _file_problems(record, root, kept, digests)
+            whose = f"{kept.kind} checkpoint"
+            found += [Problem(record.number, "file", text) for text in _file_problems(root, kept, whose, digests)]
+    found += _base_problems(records, root, digests)
     found += _start_problems(ledger, row, root)
     strays = stray_files(ledger, row.study_id, root, place)
     return found + [Problem(None, "stray", f"{path} belongs to no trial", path) for path in strays]
@@ -116,24 +118,44 @@ def _unknown(files: Sequence[Path], ledger: Ledger, root: Path) -> list[Path]:
 
 
 def _is_in_use(path: Path, running: Collection[str]) -> bool:
-    """Whether a trial that runs may be about to name this file: its own, or one that a group shares."""
-    return path.parent.name in running or (bool(running) and path.parent.name.startswith(GROUP_FOLDER))
+    """Whether a trial that runs may be about to name this file: its own, or one that several share."""
+    shared = is_base(path) or path.parent.name.startswith(GROUP_FOLDER)
+    return path.parent.name in running or (bool(running) and shared)
+
+
+@contextmanager
+def strays_held(ledger: Ledger, root: Path, places: Mapping[int, str]) -> Iterator[list[Path]]:
+    """The stray files of studies, by id with their places, to be deleted or moved within.
+
+    A trial that is claimed in this moment might begin to need a file of frozen parameters that lies there already: no
+    trial can be claimed meanwhile, where there is such a file.
+    """
+    strays = _strays_of(ledger, root, places)
+    if not any(map(is_base, strays)):
+        yield strays
+        return
+    with ledger.claims_held_off():
+        yield _strays_of(ledger, root, places)
+
+
+def _strays_of(ledger: Ledger, root: Path, places: Mapping[int, str]) -> list[Path]:
+    return [path for study_id, place in places.items() for path in stray_files(ledger, study_id, root, place)]
 
 
 def clear_strays(ledger: Ledger, study_id: int, root: Path, place: str) -> int:
     """Delete what workers of this storage left behind, and move all else to the trash; returns how many files."""
-    strays = stray_files(ledger, study_id, root, place)
-    fences = ledger.fences_by_folder() if strays else {}
-    left = [path for path in strays if was_written_here(path.relative_to(root).as_posix(), fences)]
-    for path in left:
-        with suppress(OSError):  # it costs room, and no trial
-            path.unlink()
-    others = sorted(set(strays) - set(left))
-    if others:
-        trash = new_trash(root)
-        moved = move_to_trash(root, others, trash)
-        _log.warning("%d files that no worker of this storage wrote were moved to %s", len(moved), trash)
-    return len(strays)
+    with strays_held(ledger, root, {study_id: place}) as strays:
+        fences = ledger.fences_by_folder() if strays else {}
+        left = [path for path in strays if was_written_here(path.relative_to(root).as_posix(), fences)]
+        for path in left:
+            with suppress(OSError):  # it costs room, and no trial
+                path.unlink()
+        others = sorted(set(strays) - set(left))
+        if others:
+            trash = new_trash(root)
+            moved = move_to_trash(root, others, trash)
+            _log.warning("%d files that no worker of this storage wrote were moved to %s", len(moved), trash)
+        return len(strays)
 
 
 def _state_problems(study: Study, record: TrialRecord, thinned: bool) -> Iterator[Problem]:
@@ -190,25 +212,32 @@ def _best_problems(study: Study, record: TrialRecord, measured: Points) -> Itera
         yield Problem(record.number, "best", text)
 
 
-def _file_problems(record: TrialRecord, root: Path, kept: Checkpoint, digests: dict[Path, str]) -> Iterator[Problem]:
+def _base_problems(records: Sequence[TrialRecord], root: Path, digests: dict[Path, str]) -> Iterator[Problem]:
+    """What is wrong with the files that checkpoints need besides their own, each with how many trials need it."""
+    bases = {(kept.base, record.number) for record in records for kept in record.checkpoints if kept.base is not None}
+    users = Counter(base for base, _ in bases)
+    for base in sorted(users, key=lambda one: one.file):
+        for text in _file_problems(root, base, "file of frozen parameters", digests):
+            needed = f"the checkpoints of {users[base]} trial{'s' * (users[base] > 1)} need it"
+            again = "a trial with the same frozen parameters that is trained from now on writes it again"
+            yield Problem(None, "file", f"{text}; {needed}, and {again}")
+
+
+def _file_problems(root: Path, kept: Checkpoint | BaseFile, whose: str, digests: dict[Path, str]) -> Iterator[str]:
     path = root / kept.file
     try:
         path.resolve().is_file()
     except (OSError, ValueError) as error:  # a name that no file can have
-        yield Problem(
-            record.number, "file", f"{kept.kind} checkpoint {quoted(kept.file)} cannot be looked at: {error!s:.80}"
-        )
+        yield f"{whose} {quoted(kept.file)} cannot be looked at: {error!s:.80}"
         return
     if not path.resolve().is_relative_to(root.resolve()):
-        yield Problem(record.number, "file", f"{kept.file} lies outside the checkpoint folder {root}")
+        yield f"{kept.file} lies outside the checkpoint folder {root}"
     elif not path.is_file():
-        yield Problem(record.number, "file", f"{kept.kind} checkpoint {path} is missing")
+        yield f"{whose} {path} is missing"
     elif path.stat().st_size != kept.num_bytes:
-        yield Problem(
-            record.number, "file", f"{path} has {path.stat().st_size} bytes, and {kept.num_bytes} were recorded"
-        )
+        yield f"{path} has {path.stat().st_size} bytes, and {kept.num_bytes} were recorded"
     elif _sha256(path, digests) != kept.digest:
-        yield Problem(record.number, "file", f"{path} is damaged: its sha256 is not the recorded one")
+        yield f"{path} is damaged: its sha256 is not the recorded one"
 
 
 def _curves(measured: Measurements) -> defaultdict[int, Curve]:

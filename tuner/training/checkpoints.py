@@ -22,9 +22,10 @@ import torch
 from tuner import system
 from tuner.errors import CorruptCheckpoint, StorageError
 from tuner.failpoints import failpoint
-from tuner.records import Checkpoint, CheckpointKind, PrefixKey
+from tuner.records import BaseFile, Checkpoint, CheckpointKind, PrefixKey
 from tuner.security import make_private_folder
 from tuner.training.extra_state import is_bytes, value_of
+from tuner.training.left_out import PartedWeights, base_named_by, frozen_in, header_of, left_out_of, whole_state
 from tuner.training.stacked_states import state_of_member
 
 logger = logging.getLogger(__name__)
@@ -54,17 +55,37 @@ class CheckpointFolder:
     ) -> Checkpoint:
         """Save a whole training state with torch's own format. With a `prefix` other trials may start from it."""
         written = self._write(kind, step, lambda file: write_state_to(file, state), value)
-        return replace(written, prefix=prefix)
+        return replace(written, prefix=prefix, base=base_named_by(state))
 
     def write_weights(
-        self, step: int, weights: Mapping[str, torch.Tensor], value: float | None, followed: bool = False
+        self,
+        step: int,
+        weights: Mapping[str, torch.Tensor] | PartedWeights,
+        value: float | None,
+        followed: bool = False,
     ) -> Checkpoint:
-        """Save weights alone as safetensors: the best checkpoint, loadable by any tool.
+        """Save weights alone as safetensors: the best checkpoint, loadable by any tool where nothing is left out.
 
         `followed`: a state is written right after it, whose fsync of the folder makes both names durable.
         """
-        content = weights_as_file(weights)
-        return self._write("best", step, lambda file: file.write(content), value, followed=followed)
+        parted = weights if isinstance(weights, PartedWeights) else PartedWeights(weights)
+        content = weights_as_file(parted.tensors, parted.left_out, parted.frozen)
+        written = self._write("best", step, lambda file: file.write(content), value, followed=followed)
+        return replace(written, base=parted.base)
+
+    def write_base(self, name: str, content: bytes, number: int) -> BaseFile:
+        """Save frozen parameters, durably: from now on checkpoints may be written that leave them out.
+
+        `number`: of the trial that we own; others may write the same file at the same time.
+        """
+        path = self._inside(f"{self.place}/{name}")
+        written = write_durably(path, lambda file: file.write(content), f"{number:05d}{self.fence:05d}")
+        sync_folder(path.parent)
+        return BaseFile(f"{self.place}/{name}", written.digest, written.num_bytes)
+
+    def sync(self) -> None:
+        """Make the names of the files in the folder durable."""
+        sync_folder(self.root / self.place)
 
     def _write(
         self,
@@ -76,12 +97,17 @@ class CheckpointFolder:
         followed: bool = False,
     ) -> Checkpoint:
         name = f"{self.place}/{kind}-{step:09d}-{self.fence}.{SUFFIX[kind]}"
-        if not _is_inside((self.root / name).parent, self.root):
-            raise StorageError(f"{self.root / self.place} leads out of the checkpoint folder; remove the link there")
-        written = write_durably(self.root / name, write)
+        path = self._inside(name)
+        written = write_durably(path, write)
         if not followed:
-            sync_folder((self.root / name).parent)
+            sync_folder(path.parent)
         return Checkpoint(kind, step, name, written.digest, written.num_bytes, value)
+
+    def _inside(self, name: str) -> Path:
+        path = self.root / name
+        if not _is_inside(path.parent, self.root):
+            raise StorageError(f"{self.root / self.place} leads out of the checkpoint folder; remove the link there")
+        return path
 
     def remove(self, written: Collection[Checkpoint], *, but: Collection[Checkpoint]) -> None:
         """Delete our own files of a commit that was refused."""
@@ -118,9 +144,15 @@ def state_in(content: bytes) -> dict[str, Any]:
     return state
 
 
-def weights_as_file(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """Weights in the format of safetensors. Raises what safetensors raises for a tensor that it cannot hold."""
-    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in weights.items()})
+def weights_as_file(
+    weights: Mapping[str, torch.Tensor], left_out: Collection[str] = (), frozen: Collection[str] = ()
+) -> bytes:
+    """Weights in the format of safetensors, with the names of what was left out, and of what is frozen, in its header.
+
+    Raises what safetensors raises for a tensor that it cannot hold.
+    """
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
+    return safetensors.torch.save(tensors, metadata=header_of(left_out, frozen))
 
 
 def weights_in(content: bytes) -> dict[str, torch.Tensor]:
@@ -155,13 +187,21 @@ def export_weights(root: Path, checkpoint: Checkpoint, target: Path) -> Exported
     files = {name.removeprefix(KEPT_FILE): one for name, one in weights.items() if name.startswith(KEPT_FILE)}
     if files:
         return _export_files(files, target.with_suffix("") if target.suffix == ".safetensors" else target)
-    make_private_folder(target.parent)
-    others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
-    if not others:
+    if checkpoint.base is None and not any(map(is_bytes, weights.values())):
+        make_private_folder(target.parent)
         shutil.copyfile(root / checkpoint.file, target)
         return ExportedWeights(target, weights)
+    return write_weights_to(weights, target)
+
+
+def write_weights_to(weights: Mapping[str, torch.Tensor], target: Path) -> ExportedWeights:
+    """Write weights to a safetensors file, and what such a file cannot hold next to it."""
+    make_private_folder(target.parent)
+    others = {name: value_of(one, torch.device("cpu")) for name, one in weights.items() if is_bytes(one)}
     weights = {name: one for name, one in weights.items() if name not in others}
     target.write_bytes(weights_as_file(weights))
+    if not others:
+        return ExportedWeights(target, weights)
     beside = target.with_name(f"{target.stem}.extra_state.pt")
     torch.save(others, beside)
     return ExportedWeights(target, weights, beside)
@@ -205,21 +245,27 @@ def _on_their_own(value: Any) -> Any:
 
 def read_state(root: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """Load a training state. Raises CorruptCheckpoint when the file is missing, damaged or not what was recorded."""
-    content = _verified(root, checkpoint)
+    content, base = _verified(root, checkpoint.file, checkpoint.digest), _base_of(root, checkpoint)
     try:
         state = state_in(content)
-        return state_of_member(state, checkpoint.member) if checkpoint.member else state
+        state = state_of_member(state, checkpoint.member) if checkpoint.member else state
+        return whole_state(state, base)
     except Exception as error:  # a pickle that wants to run code, or no checkpoint at all
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} is no training state: {error}") from error
 
 
 def read_weights(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Load the weights of a best checkpoint. Raises CorruptCheckpoint."""
-    content = _verified(root, checkpoint)
+    content, base = _verified(root, checkpoint.file, checkpoint.digest), _base_of(root, checkpoint)
     try:
-        return weights_in(content)
+        return weights_in(content) | {name: base[name].clone() for name in left_out_of(content)}
     except Exception as error:  # safetensors raises classes of its own
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} holds no weights: {error}") from error
+
+
+def frozen_names(root: Path, checkpoint: Checkpoint) -> list[str]:
+    """The names of the parameters of a best checkpoint that were not trained. Raises CorruptCheckpoint."""
+    return frozen_in(_verified(root, checkpoint.file, checkpoint.digest))
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -227,17 +273,28 @@ def _is_inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def _verified(root: Path, checkpoint: Checkpoint) -> bytes:
-    path = root / checkpoint.file
+def _base_of(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The frozen parameters that a checkpoint leaves out. Raises CorruptCheckpoint."""
+    if checkpoint.base is None:
+        return {}
+    content = _verified(root, checkpoint.base.file, checkpoint.base.digest)
+    try:
+        return weights_in(content)
+    except Exception as error:  # safetensors raises classes of its own
+        raise CorruptCheckpoint(f"{root / checkpoint.base.file} holds no frozen parameters: {error}") from error
+
+
+def _verified(root: Path, file: str, digest: str) -> bytes:
+    path = root / file
     if not _is_inside(path, root):
-        raise CorruptCheckpoint(f"checkpoint {checkpoint.file!r} lies outside the checkpoint folder {root}")
+        raise CorruptCheckpoint(f"checkpoint {file!r} lies outside the checkpoint folder {root}")
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise CorruptCheckpoint(f"checkpoint {path} is recorded but missing") from None
     found = hashlib.sha256(content).hexdigest()
-    if found != checkpoint.digest:
-        raise CorruptCheckpoint(f"checkpoint {path} is damaged: sha256 {found[:12]}, recorded {checkpoint.digest[:12]}")
+    if found != digest:
+        raise CorruptCheckpoint(f"checkpoint {path} is damaged: sha256 {found[:12]}, recorded {digest[:12]}")
     return content
 
 
@@ -277,14 +334,15 @@ def _without_links(path: str, flags: int) -> int:
     return os.open(path, flags | system.NO_LINKS, 0o600)
 
 
-def write_durably(path: Path, write: Callable[[DigestingFile], object]) -> DigestingFile:
+def write_durably(path: Path, write: Callable[[DigestingFile], object], digits: str = "") -> DigestingFile:
     """Write a file so that after any crash there is the old content or the new, never a part.
 
-    Which of them is decided by `sync_folder`. Returns the closed file, which knows its digest and size.
+    Which of them is decided by `sync_folder`. Returns the closed file, which knows its digest and size. `digits` tell
+    apart who writes it at the same time: two machines may have a process of the same id.
     """
     for made in make_private_folder(path.parent):
         sync_folder(made.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{digits}.tmp")
     try:
         with DigestingFile(temporary) as written:
             failpoint("ck-open")

@@ -81,6 +81,10 @@ class Trainee(Protocol):
         """A copy of the weights, in the memory of an older copy where one is given that fits."""
         ...
 
+    def frozen(self) -> Weights:
+        """The parameters that are not trained, as they are, by their names among the weights."""
+        ...
+
     def prefix_key(self) -> PrefixKey | None:
         """What the present state is a function of; None where no other trial may start from it."""
         ...

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tuner.training.copy_on_write import same_bits
+
 _ZIP = b"PK\x03\x04"  # how the bytes of torch.save begin
 SUFFIX = "_extra_state"  # of torch's own names in a state dict
 # What safetensors has names for in each of its versions; other tensors are kept as bytes.
@@ -50,6 +52,11 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach() if ordinary else as_bytes(tensor.detach())
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether safetensors can hold a tensor as it is."""
+    return tensor.layout is torch.strided and not tensor.is_quantized and tensor.dtype in _PLAIN
+
+
 def state_dict_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A model's state dict as tensors that safetensors can hold; what is none of them as bytes."""
     return {name: _plain(value) for name, value in model.state_dict().items()}
@@ -59,6 +66,12 @@ def _plain(value: object) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
         return dense(value) if value.dtype in _PLAIN else as_bytes(value.detach())
     return as_bytes(value)
+
+
+def frozen_in(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters of a model that are not trained, as they are, by all of their names."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: one.detach() for name, one in named if not one.requires_grad}
 
 
 def load_weights(model: torch.nn.Module, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
@@ -105,7 +118,9 @@ def set_tensors(model: torch.nn.Module, saved: Mapping[str, torch.Tensor], devic
             value = value_of(tensor, device) if is_bytes(tensor) else tensor
             mine = own.get(name)
             if mine is not None and _form(mine) == _form(value):
-                mine.copy_(value)
+                # What is frozen may lie in one memory with that of the mates of a group: a write would end that.
+                if mine.requires_grad or not same_bits(mine, value.to(mine.device)):
+                    mine.copy_(value)
             else:
                 _replace(model, name, value.to(device, copy=True))
 

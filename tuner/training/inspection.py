@@ -7,15 +7,25 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
+from tuner.design.adapters import RANKS
+from tuner.design.names import Name
 from tuner.design.trial import Trial
 from tuner.errors import Infeasible
 from tuner.system import num_cores
+from tuner.training.caption_look import unseen_captions
 from tuner.training.data_checks import random_example
 from tuner.training.determinism import settle_determinism
 from tuner.training.endings import is_out_of_memory
 from tuner.training.engine import Asked, Inspection
 from tuner.training.finite import check_validation, warn_of_training
-from tuner.training.preflight import check_room, check_switched_off, check_workload, measured_price, warn_of_ignored
+from tuner.training.preflight import (
+    check_model,
+    check_room,
+    check_switched_off,
+    check_workload,
+    measured_price,
+    warn_of_ignored,
+)
 from tuner.training.setup import TrainingSetup
 from tuner.training.unread import unread
 
@@ -31,6 +41,8 @@ def inspected(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> In
     for trial in trials:
         first.setdefault(trial.point.get("optimizer"), trial)
     unread_names = [name for trial in first.values() for name in _try_update(setup, trial, asked)]
+    _warn_of_captions(setup, trials, asked)
+    _try_ranks(setup, trials, asked)
     if asked.without_randomness:
         check_switched_off(setup, trials[0])
     finite = asked.validation_seconds is not None and _all_finite(setup, trials[0], asked, asked.validation_seconds)
@@ -61,6 +73,24 @@ def _try_update(setup: TrainingSetup, trial: Trial, asked: Asked) -> list[str]:
     for name in names:
         _log.warning("nothing reads the hyperparameter %s of %s: it changes nothing; misspelt?", name, study.name)
     return names
+
+
+def _warn_of_captions(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:
+    """Say, once a study, which changes of captions the models cannot see."""
+    looked = "captions", setup.study.name
+    if looked not in asked.known:
+        asked.known.add(looked)
+        for sentence in unseen_captions(setup, trials):
+            _log.warning("%s", sentence)
+
+
+def _try_ranks(setup: TrainingSetup, trials: Sequence[Trial], asked: Asked) -> None:
+    """Build the model of one trial of each rank: a rank can be too large for a layer (C17). Raises WorkloadError."""
+    for trial in trials:
+        ranks = [value for name, value in trial.point.items() if Name.of(name).short in RANKS]
+        if ranks and ("ranks", setup.study.name, *ranks) not in asked.known:
+            asked.known.add(("ranks", setup.study.name, *ranks))
+            check_model(setup, trial)
 
 
 def _warn_once(setup: TrainingSetup, trial: Trial, asked: Asked) -> None:

@@ -12,10 +12,13 @@ from typing import Any
 
 from tuner.errors import CorruptCheckpoint, StudyChanged
 from tuner.records import GROUP_FOLDER, Checkpoint, Claim, Inherited, Measurement, Prefix, State, TrialUpdate
-from tuner.training.best import BestKeeper
+from tuner.training.best import BestKeeper, Kept
 from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
+from tuner.training.copy_on_write import in_one_memory
 from tuner.training.endings import is_out_of_memory, raise_lost_device
 from tuner.training.engine import Measured, Trainee, Weights
+from tuner.training.frozen import FrozenParts, Known, base_folder
+from tuner.training.left_out import base_named_by
 from tuner.training.saving import Write
 from tuner.training.setup import StudySetup
 from tuner.training.stacked_states import stacked_states
@@ -41,6 +44,8 @@ class Logbook:
         self.trainee = trainee
         place = f"{setup.checkpoint_place}/trial-{claim.trial.number:05d}"
         self.folder = CheckpointFolder(setup.checkpoint_root, place, claim.fence)
+        bases = base_folder(setup.checkpoint_root, setup.checkpoint_place, claim.fence)
+        self.frozen = FrozenParts(bases, claim.trial.number, trainee.frozen())
         self.best = BestKeeper(setup.study.objective, setup.study.keep_best)
         self.pending: list[Measurement] = []
         self.checkpoints: tuple[Checkpoint, ...] = ()
@@ -57,6 +62,8 @@ class Logbook:
         """Load the furthest state of the trial's own that is whole; else the longest prefix; else begin at step 0."""
         mine = self.claim.checkpoints
         self.folder.sweep({checkpoint.file for checkpoint in mine})
+        for checkpoint in mine:
+            self.frozen.mend(checkpoint, self.trainee.frozen())
         own = (checkpoint for checkpoint in mine if checkpoint.kind != "best")
         states = sorted(own, key=lambda checkpoint: (checkpoint.step, checkpoint.kind == "latest"), reverse=True)
         for saved in states:
@@ -128,9 +135,11 @@ class Logbook:
             bests = tuple(file_at[step] for step, _ in state["best"])
             best_weights = {kept.step: read_weights(root, kept) for kept in bests}
         self.trainee.load(state)
+        live = self.trainee.frozen()
         for step, value in state["best"]:
             on_device = {name: tensor.to(self.setup.device) for name, tensor in best_weights[step].items()}
-            self.best.restore(step, value, on_device)
+            kept = {name: in_one_memory(tensor, live.get(name)) for name, tensor in on_device.items()}
+            self.best.restore(step, value, kept)
         return bests
 
     def _begin_again(self) -> None:
@@ -170,12 +179,17 @@ class Logbook:
             return
         key = self.trainee.prefix_key()
         if key is not None:
-            held = {kept.step: kept.weights for kept in self.best.kept}
-            self.trunks += (self.folder.write_state("trunk", step, self.state() | {"best_weights": held}, None, key),)
+            state = self.state()
+            held = {kept.step: self.frozen.marked(kept.weights, state) for kept in self.best.kept}
+            self.trunks += (self.folder.write_state("trunk", step, state | {"best_weights": held}, None, key),)
 
-    def state(self) -> dict[str, Any]:
-        """The state of the trial, as a checkpoint holds it."""
-        return {**self.trainee.state(), "best": [(kept.step, kept.value) for kept in self.best.kept]}
+    def state(self, known: Known | None = None) -> dict[str, Any]:
+        """The state of the trial, as a checkpoint holds it: without what is frozen and in a base file.
+
+        `known`: digests of frozen tensors that the trials of a cohort share; added to.
+        """
+        state = {**self.trainee.state(), "best": [(kept.step, kept.value) for kept in self.best.kept]}
+        return self.frozen.left_out(state, self.trainee.frozen(), known)
 
     def latest_value(self) -> float | None:
         """The selection metric at the present step, where it was evaluated since the last commit."""
@@ -229,12 +243,15 @@ class Logbook:
         followed = state is not None and latest is None
         for kept in self.best.kept:
             there = known.get(("best", kept.step))
-            write = partial(self.folder.write_weights, kept.step, kept.weights, kept.value, followed)
+            write = partial(self._write_best, kept, followed)
             writes.append(write if there is None else partial(_same, there))
         if state is not None:
             write = partial(self.folder.write_state, "latest", step, state, self.latest_value())
             writes.append(write if latest is None else partial(_same, latest))
         return writes + [partial(_same, trunk) for trunk in self.trunks]
+
+    def _write_best(self, kept: Kept, followed: bool) -> Checkpoint:
+        return self.folder.write_weights(kept.step, self.frozen.parted(kept.weights), kept.value, followed)
 
     def committed(self, update: TrialUpdate) -> None:
         """An update of this trial was recorded: delete the files that it does not name, but for new trunks."""
@@ -280,11 +297,13 @@ class SharedFiles:
             return
         self._count += 1
         names = [f"trial-{book.claim.trial.number:05d}" for book in new]
-        content = stacked_states({name: book.state() for name, book in zip(names, new, strict=True)})
-        written = self.folder.write_state("latest", self._count, content, None)
+        known: Known = {}
+        states = {name: book.state(known) for name, book in zip(names, new, strict=True)}
+        written = self.folder.write_state("latest", self._count, stacked_states(states), None)
         self._written.append(written.file)
         for name, book in zip(names, new, strict=True):
-            kept = replace(written, step=book.trainee.step, value=book.latest_value(), member=name)
+            base, value = base_named_by(states[name]), book.latest_value()
+            kept = replace(written, step=book.trainee.step, value=value, member=name, base=base)
             book.checkpoints = (*book.checkpoints, kept)
 
     def lend(self, lost: Logbook) -> None:

@@ -20,7 +20,7 @@ from tuner.design.workload import Workload
 from tuner.errors import WorkloadError
 from tuner.training.batches import Split
 from tuner.training.extra_state import tensors_of
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.randomness import seed_global_generators
 from tuner.training.setup import TrainingSetup
 from tuner.training.tensor_digests import digest_of_tensors
@@ -40,7 +40,7 @@ def model_at(
     point: Mapping[str, Any],
     seed: int,
     training: Split | None = None,
-    inherited: Inherited | None = None,
+    inherited: StartWeights | None = None,
 ) -> torch.nn.Module:
     """A fresh model for what a workload is shown of a point, on the CPU.
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from tuner.training.evaluation import Tally, checked_metrics
 from tuner.training.extra_state import load_weights
 from tuner.training.finite import check_read
 from tuner.training.first_loss import left_as_it_was
+from tuner.training.frozen import left_out_bytes
 from tuner.training.loading import useful_processes
 from tuner.training.models import build_model
 from tuner.training.numerics import wait_for
@@ -85,6 +87,18 @@ def check_workload(setup: TrainingSetup, trial: Trial) -> None:
     took = time.perf_counter() - began
     if took > SLOW_CHECK:
         logger.warning("trying one whole update, an evaluation and a checkpoint took %.0f s", took)
+
+
+def check_model(setup: TrainingSetup, trial: Trial) -> None:
+    """Build the model of a trial, and leave it. Raises WorkloadError; what the point alone rejects is its trial's."""
+    workload = setup.workload
+    with callers_generators_restored(setup.device), left_as_it_was(workload), suppress(Infeasible):
+        try:
+            with stage(f"{type(workload).__name__}.model", dict(trial.point)):
+                build_model(setup, trial)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
 
 
 def _check_lasts(training: Split, run: TrialRun) -> None:
@@ -223,9 +237,9 @@ def measured_price(setup: TrainingSetup, trial: Trial) -> Price:
             blocks = [_timed(lambda: run.advance(run.step + steps), setup) / steps for _ in range(TIMED_BLOCKS)]
         else:
             blocks = [_timed(lambda: run.advance(min(len(trial.schedule), run.step + 1)), setup)]
-        evaluation, processes = timed_evaluation(run), loading.count
-        latest = sum(t.numel() * t.element_size() for t in _tensors(run.state()))
-        best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values())
+        evaluation, processes, frozen = timed_evaluation(run), loading.count, left_out_bytes(run.frozen())
+        latest = sum(t.numel() * t.element_size() for t in _tensors(run.state())) - frozen
+        best = sum(t.numel() * t.element_size() for t in snapshot(run.model).values()) - frozen
     step = median(blocks)
     rest = max(0.0, step - fetch) if not processes else step
     useful = useful_processes(fetch, rest, setup.most_loading)
@@ -272,15 +286,19 @@ def check_room(setup: TrainingSetup, trial: Trial, at_once: int = 1) -> None:
     Writes nothing. A group writes those of all its trials as one file.
     """
     with callers_generators_restored(setup.device):
-        size = checkpoint_bytes(TrialRun(setup, trial))
-    refuse_full_disk(setup.checkpoint_root, size, at_once)
+        run = TrialRun(setup, trial)
+        size, frozen = checkpoint_bytes(run), left_out_bytes(run.frozen())
+    refuse_full_disk(setup.checkpoint_root, size, at_once, frozen)
 
 
-def refuse_full_disk(checkpoint_root: Path, size: int, at_once: int) -> None:
-    """Raise Paused where a folder has no room for three checkpoints of `size` bytes for each of some trials."""
+def refuse_full_disk(checkpoint_root: Path, size: int, at_once: int, frozen: int = 0) -> None:
+    """Raise Paused where a folder has no room for three checkpoints of `size` bytes for each of some trials.
+
+    `frozen`: bytes that are written once, for all of them.
+    """
     there = _existing(checkpoint_root)
     free = shutil.disk_usage(there).free
-    if free < CHECKPOINTS * at_once * size:
+    if free < CHECKPOINTS * at_once * size + frozen:
         whose = "a trial of this model is trained" if at_once == 1 else f"{at_once} such trials are trained at once"
         each = "each" if at_once == 1 else "for each of them"
         raise Paused(
@@ -293,7 +311,7 @@ def refuse_full_disk(checkpoint_root: Path, size: int, at_once: int) -> None:
 def checkpoint_bytes(run: TrialRun) -> int:
     """The tensors of a trial's checkpoint, as it is once the optimizer has made a step, and of its best weights."""
     kept = state_bytes(run.optimizer) - num_bytes(list(run.optimizer.state.values()))
-    return num_bytes(run.state()) + kept + num_bytes(snapshot(run.model))
+    return num_bytes(run.state()) + kept + num_bytes(snapshot(run.model)) - 2 * left_out_bytes(run.frozen())
 
 
 def _existing(folder: Path) -> Path:

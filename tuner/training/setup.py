@@ -18,7 +18,7 @@ from tuner.records import Numerics
 from tuner.system import num_cores
 from tuner.training.batches import Split
 from tuner.training.endings import before_training
-from tuner.training.inherited import Inherited
+from tuner.training.inherited import StartWeights
 from tuner.training.loading import Loading
 from tuner.training.numerics import numerics
 from tuner.training.order import read_lengths
@@ -120,7 +120,7 @@ class StudySetup(Protocol):
     def packages(self) -> Mapping[str, str]: ...
 
     @property
-    def inherited(self) -> Inherited | None: ...
+    def inherited(self) -> StartWeights | None: ...
 
     @property
     def numerics(self) -> Numerics: ...
@@ -148,7 +148,7 @@ class TrainingSetup:
     fingerprint: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     trainers: int = 1
-    inherited: Inherited | None = None
+    inherited: StartWeights | None = None
 
     def loading(self) -> AbstractContextManager[None]:
         """Within the block loading processes are at work, as many as the workload asks for."""

@@ -16,7 +16,7 @@ from tuner.training.batches import TrainingBatches
 from tuner.training.best import snapshot
 from tuner.training.engine import Measured, Weights
 from tuner.training.evaluation import Tally, tallied
-from tuner.training.extra_state import extra_state_of, set_extra_state, set_tensors, tensors_of
+from tuner.training.extra_state import extra_state_of, frozen_in, set_extra_state, set_tensors, tensors_of
 from tuner.training.first_loss import OUTSIDE, first_loss
 from tuner.training.groups import as_state, difference_of_groups, recorded, trained_groups
 from tuner.training.host_generators import HOST
@@ -216,6 +216,10 @@ class TrialRun:
     def weights(self, into: Weights | None = None) -> Weights:
         """A copy of the model's state dict, in the memory of an older copy where that fits."""
         return snapshot(self.model, into)
+
+    def frozen(self) -> Weights:
+        """The parameters without gradients, as they are: no copies."""
+        return frozen_in(self.model)
 
     def prefix_key(self) -> PrefixKey | None:
         """What the present state is a function of; None where that is not known."""

@@ -7,6 +7,7 @@ an interval of ranks when noise is normal, and it gives an interval at any level
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Final
 
@@ -17,7 +18,10 @@ from numpy.typing import NDArray
 from tuner.analysis.finding import Finding, Question, Verdict
 from tuner.analysis.frames import study_frames
 from tuner.analysis.replicates import LEVEL, Difference, welch_difference, with_interval
+from tuner.analysis.round_frames import frames_of_rows
+from tuner.analysis.stage_effort import StageEffort, effort_of
 from tuner.analysis.study_frames import StudyFrames
+from tuner.design.study import Study
 from tuner.records.conclusions import Adoption
 from tuner.storage.store import Ledger
 
@@ -42,7 +46,13 @@ QUESTION = Question(
     ),
     rules=("B31", "B32", "B33", "B34", "D41", "D42"),
 )
+_BASELINE = "-baseline"  # ends the name of a baseline's own study
 _COLUMNS = ["study", "candidate", "baseline", "verdict", "gain", "low", "high", "level", "replicates", "metric"]
+
+
+def is_adoption(study: Study) -> bool:
+    """Whether a study trained candidate and baseline of a contest."""
+    return study.kind == KIND
 
 
 def is_candidate(number: int) -> bool:
@@ -79,13 +89,22 @@ def adoption_frame(frames: StudyFrames) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain: float = 0.0) -> Finding:
+def adoption_finding(
+    frames: StudyFrames,
+    *,
+    level: float = LEVEL,
+    minimum_gain: float = 0.0,
+    efforts: Sequence[StageEffort] = (),
+) -> Finding:
     """adopt, keep, tie or inconclusive (B33).
 
     adopt: the interval of the gain lies above 0, the gain is at least `minimum_gain` (what the candidate's added
-    complexity has to gain), and no replicate of the candidate diverged.
+    complexity has to gain), and no replicate of the candidate diverged. efforts: the steps of candidate and baseline
+    where one of them starts from the weights of an earlier stage.
     """
     table = adoption_frame(frames)
+    if efforts:
+        table = table.join(pd.DataFrame([one.columns() for one in efforts]))
     candidate, baseline = table.iloc[0], table.iloc[1]
     sign = -frames.study.objective.sign
     known = min(candidate["replicates"], baseline["replicates"]) >= 2 and not frames.copies
@@ -98,12 +117,48 @@ def adoption_finding(frames: StudyFrames, *, level: float = LEVEL, minimum_gain:
     found = QUESTION.answer(
         f"{candidate['from']} over {baseline['from']}",
         verdict,
-        _summary(frames, table, difference, level),
+        _summary(frames, table, difference, level) + _efforts_told(efforts),
         table.assign(**{name: [value, math.nan] for name, value in interval.items()}),
         action=_action(verdict, table, imported=imported),
-        caveats=(*frames.copies, *_caveats(table, difference, minimum_gain, imported=imported)),
+        caveats=(*frames.copies, *_unequal(efforts), *_caveats(table, difference, minimum_gain, imported=imported)),
     )
     return replace(found, thresholds={"level": level, "minimum_gain": minimum_gain})
+
+
+def _efforts_told(efforts: Sequence[StageEffort]) -> str:
+    if not efforts:
+        return ""
+    candidate, baseline = efforts
+    return f" The candidate has {candidate.words}; the baseline {baseline.words}."
+
+
+def _unequal(efforts: Sequence[StageEffort]) -> tuple[str, ...]:
+    """What to know of a comparison of trials that start differently (C5)."""
+    equal = efforts[0].equal_to(efforts[1]) if efforts else ""
+    if equal == "of their own":
+        return ("Equal in their own steps: the price of the inherited ones is not counted (C5)",)
+    if equal == "nothing":
+        return ("Neither their own nor all steps are equal: the difference may be that of the steps (C5)",)
+    return ()
+
+
+def contest_frames(ledger: Ledger, campaign: str, name: str) -> tuple[StudyFrames, tuple[StageEffort, ...]]:
+    """An adoption study as frames, with the study of its baseline where that has one of its own; and the steps behind
+    candidate and baseline, which are empty where nothing is inherited.
+    """
+    row = ledger.study(campaign, name)
+    other = next((one for one in ledger.studies(campaign) if one.study.name == baseline_name(name)), None)
+    if other is None:
+        effort = effort_of(ledger, row)
+        return study_frames(ledger, campaign, name), (effort, effort) if effort.inherited else ()
+    frames = frames_of_rows(ledger, [row, other])
+    declared = replace(row.study, num_trials=row.study.num_trials + other.study.num_trials)
+    return replace(frames, study=declared), (effort_of(ledger, row), effort_of(ledger, other))
+
+
+def baseline_name(name: str) -> str:
+    """The study of the baseline of a contest whose sides start, or train, otherwise: one study has one budget (A11)."""
+    return f"{name}{_BASELINE}"
 
 
 def adoption_log(ledger: Ledger, campaign: str) -> pd.DataFrame:
@@ -141,8 +196,11 @@ def concluded_findings(ledger: Ledger, campaign: str) -> list[Finding]:
     for row in ledger.studies(campaign):
         concluded = ledger.conclusion(campaign, Adoption, row.study_id) if row.study.kind == KIND else None
         if concluded is not None:
-            frames = study_frames(ledger, campaign, row.study.name)
-            found.append(adoption_finding(frames, level=concluded.level, minimum_gain=concluded.minimum_gain))
+            frames, efforts = contest_frames(ledger, campaign, row.study.name)
+            finding = adoption_finding(
+                frames, level=concluded.level, minimum_gain=concluded.minimum_gain, efforts=efforts
+            )
+            found.append(finding)
     return found
 
 

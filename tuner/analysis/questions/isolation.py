@@ -91,7 +91,7 @@ def isolation_frame(frames: StudyFrames, name: str) -> pd.DataFrame:
             "complete": [len(one) for one in scores],
             "best_value": [np.nan if w is None else float(best.at[w, "best_value"]) for w in winners],
             "best_trial": pd.array([None if w is None else int(best.at[w, "trial"]) for w in winners], "Int64"),
-            "chance": _chances([one.to_numpy(dtype=np.float64) for one in scores]),
+            "chance": best_chances([one.to_numpy(dtype=np.float64) for one in scores]),
         }
     )
 
@@ -204,11 +204,11 @@ def _is_whole(domain: Range) -> bool:
     return domain.integer and domain.high - domain.low < MOST_WHOLE
 
 
-def _chances(scores: list[Array]) -> list[float]:
+def best_chances(scores: list[Array]) -> list[float]:
     """How often each value is best when as many trials of each are drawn, with replacement, as the fewest have.
 
-    Exact: the best of n draws lies above x with chance (share above x)^n. Who is level with k others wins in one of
-    k + 1 cases, which is the integral of t^k.
+    scores: of each value, less is better. Exact: the best of n draws lies above x with chance (share above x)^n. Who is
+    level with k others wins in one of k + 1 cases, which is the integral of t^k.
     """
     there = [i for i, one in enumerate(scores) if len(one)]
     chances = [0.0] * len(scores)

@@ -335,8 +335,10 @@ def conclusions_frame(rounds: Sequence[StudyFrames]) -> pd.DataFrame:
     """One row a conclusion of a round, in the order of the rounds.
 
     Columns: conclusion, drawn_at and asked_at (the steps at which it was concluded and tested; asked_at <NA> where no
-    later round has tested it), verdict (of the round that tested it, "" without one), state, why.
+    later round has tested it), verdict (of the round that tested it, "" without one), state, why. Controls of a stage
+    test no conclusion, and are passed over.
     """
+    rounds = [one for one in rounds if not one.study.start]
     rows: list[dict[str, object]] = []
     for before, after in pairwise(rounds):
         tested_at = after.study.budget.max_train_steps

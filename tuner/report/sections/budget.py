@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tuner.analysis.fit_steps import fit_steps_frame
+from tuner.analysis.stage_effort import effort_of
 from tuner.analysis.sweep_outcome import sweep_outcome
 from tuner.analysis.sweep_records import SweepRecords
 from tuner.budget.step_budget import rounded_up
@@ -152,11 +153,17 @@ def _rate_row(row: Mapping[Any, Any], outcome: SweepOutcome) -> tuple[str, ...]:
 
 
 def rounds_table(material: Material) -> Table:
-    """One row for each round. The share is that of the longest round: the production length, once trained (A29)."""
-    longest = max((study.study.budget.max_train_steps for study in material.rounds), default=1)
+    """One row for each round. The share is that of the longest round: the production length, once trained (A29).
+
+    Of a stage also the steps that its trials inherit, and all together (C5).
+    """
+    longest = max((study.study.budget.max_train_steps for study in material.main_rounds), default=1)
     epochs = any(study.study.steps_per_epoch for study in material.rounds)
+    efforts = {study.anchor: effort_of(material.ledger, study.row) for study in material.rounds}
+    staged = any(one.inherited for one in efforts.values())
     columns = (
         Column("round"), Column("max_train_steps", True), *[Column("epochs", True)] * epochs,
+        *[Column("inherited steps", True), Column("steps in all", True)] * staged,
         Column("share of the longest", True), Column("trials", True), Column("where it came from"),
     )  # fmt: skip
     rows = tuple(
@@ -164,6 +171,7 @@ def rounds_table(material: Material) -> Table:
             study.study.name,
             f"{study.study.budget.max_train_steps:,}",
             *[study.study.in_epochs(study.study.budget.max_train_steps)] * epochs,
+            *[f"{efforts[study.anchor].inherited:,}", f"{efforts[study.anchor].total:,}"] * staged,
             f"{study.study.budget.max_train_steps / longest:.0%}",
             f"{len(study.frames.trials):,}",
             _origin(material, study).sentence,
@@ -202,8 +210,8 @@ def attempts(stages: Sequence[StudyMaterial]) -> dict[str, tuple[StudyMaterial, 
 def stages_table(stages: Sequence[StudyMaterial]) -> Table:
     """One row for each stage, in order."""
     epochs = any(stage.study.steps_per_epoch for stage in stages)
-    titles = ("stage", "study", "steps each", *["epochs"] * epochs, "trials", "trained steps", "ended")
-    columns = tuple(Column(title, numeric=title not in ("stage", "study", "ended")) for title in titles)
+    titles = ("part", "study", "steps each", *["epochs"] * epochs, "trials", "trained steps", "ended")
+    columns = tuple(Column(title, numeric=title not in ("part", "study", "ended")) for title in titles)
     return Table(columns, tuple(_stage_row(stage, epochs=epochs) for stage in stages))
 
 

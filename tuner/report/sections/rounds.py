@@ -8,6 +8,7 @@ import pandas as pd
 
 from tuner.analysis.replicates import transfer_pairs
 from tuner.analysis.round_frames import WIDENING_NUMBERS
+from tuner.analysis.stage_effort import StageEffort, effort_of
 from tuner.analysis.study_frames import ranked_trials
 from tuner.design.hyperparameters import Hyperparameter, Range, condition_words
 from tuner.design.study import Study
@@ -54,16 +55,16 @@ class StudyPage:
 def studies(material: Material) -> list[Part]:
     """One part for each round, in the order of their start."""
     rounds = material.rounds
-    pages = [_page(one, rounds[place - 1] if place else None) for place, one in enumerate(rounds)]
+    pages = [_page(one, material.before(one), effort_of(material.ledger, one.row)) for one in rounds]
     return [Part(one.anchor, page, one.study.name) for one, page in zip(rounds, pages, strict=True)]
 
 
-def _page(material: StudyMaterial, before: StudyMaterial | None) -> StudyPage:
+def _page(material: StudyMaterial, before: StudyMaterial | None, effort: StageEffort) -> StudyPage:
     study, frames = material.study, material.frames
     ranked = ranked_trials(frames)
     return StudyPage(
         study=study,
-        facts=(*_facts(material), *_widenings(material), *_steps(material)),
+        facts=(*_facts(material), *_behind(material, effort), *_widenings(material), *_steps(material)),
         space=_space(study),
         promoted=material.promoted,
         plots=(*_study_plots(material), *_round_plots(material, before)),
@@ -89,6 +90,14 @@ def _facts(material: StudyMaterial) -> list[tuple[str, str]]:
         ("Selected by", f"{study.objective.direction} {study.objective.metric}, best over training"),
         ("Configurations", _points(study)),
     ]
+
+
+def _behind(material: StudyMaterial, effort: StageEffort) -> Iterator[tuple[str, str]]:
+    """The steps behind a trial of a stage (C5)."""
+    if material.study.start:
+        yield "Control", f"{effort.words}, and nothing of an earlier stage (C5)"
+    elif effort.inherited:
+        yield "Steps of a trial", effort.words
 
 
 def _optimizer(material: StudyMaterial) -> str:

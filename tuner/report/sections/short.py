@@ -42,7 +42,7 @@ def conclusions(material: Material) -> list[Part]:
 
     Nothing before a second round: until then the length of the round stands on each card.
     """
-    rounds = [study.frames for study in material.rounds]
+    rounds = [study.frames for study in material.main_rounds]
     if len(rounds) < 2:
         return []
     titles = {"drawn_at": "drawn at step", "asked_at": "tested at step"}

@@ -152,9 +152,9 @@ def summary(material: Material) -> list[Part]:
 def _followed(material: Material) -> dict[str, str]:
     """Findings whose action a later round took, by anchor: a longer round followed a budget that may be too short."""
     found: dict[str, str] = {}
-    for place, study in enumerate(material.rounds):
+    for place, study in enumerate(material.main_rounds):
         steps = study.study.budget.max_train_steps
-        longer = [later for later in material.rounds[place + 1 :] if later.study.budget.max_train_steps > steps]
+        longer = [later for later in material.main_rounds[place + 1 :] if later.study.budget.max_train_steps > steps]
         done = next((later for later in longer if len(later.frames.complete)), None)
         late = [one.anchor for one in study.placed if one.finding.verdict == "maybe_too_short"]
         if done is not None:

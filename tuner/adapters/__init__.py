@@ -1,0 +1,1 @@
+"""Adapters: small trained matrices beside the frozen weights of a model (LoRA)."""
