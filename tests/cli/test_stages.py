@@ -114,18 +114,8 @@ def test_the_note_stands_on_stderr(here):
 
 # What each command needs besides the study.
 MORE = {
-<<<<<<< HEAD
-    "run": ["--dry-run"], "plan": [], "launch": ["--dry-run"], "worker": ["-q"], "status": [], "check": [],
-    "exploit": ["--dry-run", "--trials", "2", "--although", "a test"], "best-steps": [], "boundaries": [],
-    "budget-curve": ["--dry-run", "--lengths", "20,40,60"], "trials": [], "conclusions": [], "plot": ["-o", "axes.png"],
-    "report": ["-o", "page.html"], "best": [], "adopt": ["--dry-run", "--candidate", "1/0", "--baseline", "1/1"],
-    "adoptions": [], "score-test": [], "export": ["--to", "csv", "tables"], "verify": [], "replay": ["-t", "0"],
-}  # fmt: skip
-ELSEWHERE = {"sweep", "import optuna", "import table"}  # asked below; its study is a new name
-=======
     "run": ["--dry-run"],
     "plan": [],
-    "sweep": None,
     "launch": ["--dry-run"],
     "exploit": ["--dry-run", "--trials", "2", "--although", "x"],
     "budget-curve": ["--dry-run", "--lengths", "20,40,60"],
@@ -138,21 +128,15 @@ ELSEWHERE = {"sweep", "import optuna", "import table"}  # asked below; its study
     "conclusions": [],
     "plot": ["-o", "axes.png"],
     "report": ["-o", "page.html"],
-    "demo": None,
     "best": [],
     "adopt": ["--dry-run", "--candidate", "1/0", "--baseline", "1/1"],
     "adoptions": [],
     "score-test": [],
-    "import optuna": None,
-    "import table": None,
     "export": ["--to", "csv", "tables"],
     "verify": [],
     "replay": ["-t", "0"],
-    "backup": None,
-    "adopt-storage": None,
-    "completion": None,
 }
->>>>>>> house
+ELSEWHERE = {"sweep", "import optuna", "import table"}  # asked below; their study is a new name
 
 
 def test_every_command_that_takes_a_study_is_asked_here():
@@ -163,7 +147,7 @@ def test_every_command_that_takes_a_study_is_asked_here():
 @pytest.mark.parametrize("name", list(MORE))
 def test_every_command_takes_a_file_with_a_name(name, here):
     before = ["axes"] if name == "plot" else []
-    run = here(name, *before, "staged.py:pretraining", *(MORE[name] or ()))
+    run = here(name, *before, "staged.py:pretraining", *MORE[name])
     assert run.code in (0, 3), run.err
     assert "has 4 campaigns" not in run.err
     told = run.out + run.err
