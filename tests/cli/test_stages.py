@@ -364,3 +364,11 @@ def test_workers_train_the_stage_that_is_named(trained, fresh, tmp_path):
     names = "select count(*) from trial"
     assert rows(tmp_path, names) == [(4,)]
     assert set(mine) < set(rows(trained, CURVES))
+
+
+def test_a_trial_of_a_later_stage_is_replayed_and_scored_from_the_weights_it_started_from(here):
+    again = here("replay", "staged.py", "-t", "0")
+    assert (again.code, ", 0 differ" in again.out) == (0, True), again.err
+    scored = here("score-test", "staged.py", "-f", "json")
+    assert scored.code == 0, scored.err
+    assert json.loads(scored.out)["metrics"]["test/loss"] > 0
