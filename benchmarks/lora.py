@@ -49,7 +49,7 @@ from tuner.training.trial_run import TrialRun
 
 name, campaign = load_campaign(Path(__file__).parents[1] / "tests" / "reference_studies" / "digits.py")
 NUM_TRIALS, RANK, BATCH, EVALUATIONS = 16, 4, 32, 10
-GOALS = {64: (4000, 5.0), 256: (1000, 2.0)}  # width: steps, and how many times the rate of one by one
+GOALS = {64: (2000, 5.0), 256: (1000, 2.0)}  # width: steps, and how many times the rate of one by one
 LARGE, MOST_HELD = 1280, 1.2  # width of a base of 10 M parameters; times base plus adapters
 CPU = torch.device("cpu")
 

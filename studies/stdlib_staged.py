@@ -72,7 +72,7 @@ adapters = Campaign(
     start_from=best_of(pretraining, fresh="*.lora_*"),
     production_steps=250,
     rounds=[
-        Round("Which rank?", trials=9, scientific=("rank",), space=ADAPTERS, max_train_steps=125),
+        Round("Which rank?", trials=15, scientific=("rank",), space=ADAPTERS, max_train_steps=125),
         Round("The adapters", promote=3, transfer="rescale"),
     ],
 )

@@ -73,6 +73,7 @@ def test_a_loop_goes_on_from_what_was_left_out(name, tmp_path):
     assert len(bases(folder)) == 1
 
 
+@pytest.mark.slow
 def test_the_trainer_of_hugging_face_reads_back_what_it_would_have_written_whole(tmp_path, monkeypatch):
     def model(point):
         net = language_model()

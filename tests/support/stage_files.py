@@ -37,7 +37,7 @@ class Auto(Workload):
 
     def loss(self, model, batch, point):
         CALLS.append(point["learning_rate"])
-        if Path("broken").exists() and CALLS.count(CALLS[-1]) > 14:
+        if Path("broken").exists() and CALLS[-1] > 0.02 and CALLS.count(CALLS[-1]) > 14:
             raise RuntimeError("the cable is loose")
         return self.errors(model, noisy(batch[0])).mean()
 

@@ -46,7 +46,7 @@ def everything(recorder, folder, trials):
 
 
 WAYS = [
-    (how, workload)
+    pytest.param(how, workload, marks=[pytest.mark.slow] * (workload in (HeadOnly, RandomFeatures)))
     for how in (trained_alone, trained_together)
     for workload in (Lora, HeadOnly, RandomFeatures, Teaching, Tied)
     if (how, workload) != (trained_together, Teaching)  # a loss that changes the model trains alone
