@@ -82,7 +82,7 @@ def test_what_cannot_be_known_is_said(tmp_path, caplog):
     campaign = planted(tmp_path, SHORT)
     run(campaign, tmp_path)
     found, findings = told(tmp_path, "line")
-    assert [verdict for _, verdict in findings] == ["not_known"]
+    assert [verdict for _, verdict in findings] == ["undecided"]
     assert "is not known: a file of weights does not tell what it was trained on" in caplog.text
     with open_ledger(str(tmp_path / "runs.sqlite"), create=False) as ledger:
         assert [one.campaign for one in ledger.conclusion("line", TrainingInputs).sets] == ["line"]
