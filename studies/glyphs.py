@@ -71,14 +71,19 @@ def letters():
                 yield image_of(font, chr(code)), name
 
 
+def parts_of(names):
+    """The split of each name: 0 for training (80 %), 1 for validation, 2 for the test."""
+    known = sorted(set(names))
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0)).tolist()
+    return {known[place]: 0 if rank < 0.8 * len(known) else 1 + rank % 2 for rank, place in enumerate(order)}
+
+
 @functools.cache
 def splits_and_words():
     """The splits, and the words of training names; a letter is in one split with all its fonts."""
     images, names = zip(*letters(), strict=True)
-    known = sorted(set(names))
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0)).tolist()
-    part = {known[place]: 0 if rank < 0.8 * len(known) else 1 + rank % 2 for rank, place in enumerate(order)}
-    words = sorted({word for name in known if part[name] == 0 for word in name.split()})
+    part = parts_of(names)
+    words = sorted({word for name in part if part[name] == 0 for word in name.split()})
     number = {word: place for place, word in enumerate(words, start=1)}  # 0 is no word
     captions = torch.zeros(len(names), NUM_WORDS, dtype=torch.long)
     for row, name in zip(captions, names, strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 
 from tuner.design.campaign import Campaign
 from tuner.design.hyperparameters import Value
@@ -12,7 +13,7 @@ __all__ = ["EngineCheck", "check_engine"]
 
 
 def check_engine(
-    trained: Campaign | Trainable,
+    trained: Campaign | Trainable | str | Path,
     *,
     point: Mapping[str, Value] | None = None,
     device: str | None = None,
@@ -21,8 +22,9 @@ def check_engine(
 ) -> EngineCheck:
     """Train a few steps of throw-away trials, and say which promises hold and what to change. Writes nothing.
 
-    trained: a Campaign, which is looked at in the middle of its first round's space, and as its sweep trains where it
-    has one; or a workload, with the `point` at which it is looked at. steps: updates of each look, at least 2; what is
+    trained: a Campaign, or its study file ("FILE:NAME" names one of several), which is looked at in the middle of its
+    first round's space, and as its sweep trains where it has one; or a workload, with the `point` at which it is looked
+    at. steps: updates of each look, at least 2; what is
     found rests on these alone. A loop that iterates over a loader by itself is checked past its first epoch with more
     steps than an epoch has; where it takes `trial.batches(loader)`, its place in the data is ours to keep. device: as
     --device. patience: seconds; where one look took longer, no further one is taken, and nothing more is promised.

@@ -14,7 +14,9 @@ from tuner.cli.program import program
 
 STUDY = "studies/digits.py"
 # They run each command on the data that the page speaks of.
-WITH_TESTS_OF_THEIR_OWN = ("importing.md", "optuna.md", "extend.md", "own-loop.md", "command.md", "accelerate.md")
+WITH_TESTS_OF_THEIR_OWN = (
+    "importing.md", "optuna.md", "quickstart-optuna.md", "extend.md", "own-loop.md", "command.md", "accelerate.md",
+)  # fmt: skip
 FINE = (0, 3)  # done; a finding that somebody should act on
 NO_ANSWER = re.compile(r"too few|Traceback|unexpected \w+Error|nan\b")
 DECIDED = {

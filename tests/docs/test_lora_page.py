@@ -1,5 +1,6 @@
 """The example of docs/how-to/lora.md, run as it stands there, and what the page says about it."""
 
+import json
 import re
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def test_the_example_is_launched_and_exported_by_the_commands_of_the_page(tuner,
     assert list(merged) == [f"{place}.{name}" for place in (0, 2, 4) for name in ("bias", "weight")]
     whole = load_file(api.export_weights("study", tmp_path / "whole.safetensors"))
     assert {"0.weight", "0.lora_A", "0.lora_B", "0.lora_scale"} <= set(whole)
-    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["target_modules"], config["modules_to_save"]) == ("0|2", ["4"])
+    adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert adapter["base_model.model.4.weight"].equal(whole["4.weight"])
 
 
 def test_the_example_trains_what_the_page_counts():

@@ -84,7 +84,7 @@ def test_an_adapter_of_a_later_stage_is_fresh_without_being_listed(tuner, tmp_pa
 
 
 def test_a_policy_that_copied_half_of_the_way_learns_the_other_half_by_playing(tuner, tmp_path):
-    """By hand, the mean over 25 cells: always to the right, 20 cells never arrive and cost 20, the last row costs 0 to 4.
+    """By hand, over 25 cells: always to the right, 20 of them never arrive and cost 20, the last row costs 0 to 4.
 
     The shortest ways cost 2 rows down and 2 columns to the right on average.
     """

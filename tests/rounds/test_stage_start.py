@@ -300,3 +300,25 @@ def test_killed_within_and_between_stages_the_rows_are_the_same(tmp_path):
     for stage in ("pre", "few"):
         storages = [tmp_path / name / "runs/tuner.sqlite" for name in ("whole", "killed")]
         assert best_digests(storages[0], stage) == best_digests(storages[1], stage)
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        ('best_of(pretraining, "encoder.0.*")', r"argument start_from was encoder\.\* of .*, is encoder\.0\.\* of"),
+        ('best_of(pretraining, "encoder.*", fresh="*.bias")', r"is encoder\.\* but \*\.bias of"),
+        ('weights_from("own.pt", "encoder.*")', "argument start_from was"),
+        ("None", "argument start_from is gone"),
+    ],
+)
+def test_another_start_than_that_of_a_study_that_has_begun_is_refused(tuner, tmp_path, now, message):
+    write(tmp_path)
+    tuner("launch", "stages.py:pre")
+    tuner("launch", "stages.py:few")
+    best = best_of_the_first(tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "runs/checkpoints" / best[2])
+    torch.save({name: tensor + 1 for name, tensor in weights.items()}, tmp_path / "own.pt")
+    write(tmp_path, now)
+    ran = tuner("launch", "stages.py:few", "--retry-failed")
+    assert ran.code == 2
+    assert re.search(message, " ".join(ran.err.split())), ran.err

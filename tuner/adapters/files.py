@@ -53,7 +53,7 @@ def _joined(module: str, name: str) -> str:
 
 
 def adapters_in(weights: Mapping[str, torch.Tensor]) -> list[Adapter]:
-    """The adapters in a file of weights, in its order. Raises StorageError where there is none."""
+    """The adapters in a file of weights, sorted by name. Raises StorageError where there is none."""
     found = list(_adapters(weights))
     if not found:
         raise StorageError(
@@ -64,7 +64,7 @@ def adapters_in(weights: Mapping[str, torch.Tensor]) -> list[Adapter]:
 
 
 def _adapters(weights: Mapping[str, torch.Tensor]) -> Iterator[Adapter]:
-    for name, scale in weights.items():
+    for name in sorted(weights):
         module, _, own = name.rpartition(".")
         if not own.endswith(SCALE):
             continue
@@ -72,7 +72,7 @@ def _adapters(weights: Mapping[str, torch.Tensor]) -> Iterator[Adapter]:
         for embedding in (False, True):
             a, b, _ = (_joined(module, one) for one in adapter_names(tensor, embedding=embedding))
             if {a, b, _joined(module, tensor)} <= set(weights):
-                yield Adapter(module, tensor, embedding, weights[a], weights[b], scale)
+                yield Adapter(module, tensor, embedding, weights[a], weights[b], weights[name])
 
 
 def merged_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -202,9 +202,9 @@ def _saved_modules(weights: Mapping[str, torch.Tensor], adapters: list[Adapter],
     adapted = {one.module for one in adapters}
     known = {*frozen, *(name for one in adapters for name in one.names())}
     found: dict[str, None] = {}
-    for name in weights:
-        module = name.rpartition(".")[0]
-        if name in known:
+    for name in sorted(weights):
+        module, tensor = name.rpartition(".")[0], weights[name]
+        if name in known or any(_is_alias(tensor, weights[one]) for one in frozen if one in weights):
             continue
         if not module or any(each == module or each.startswith(f"{module}.") for each in adapted):
             raise StorageError(
@@ -213,3 +213,8 @@ def _saved_modules(weights: Mapping[str, torch.Tensor], adapters: list[Adapter],
             )
         found[module] = None
     return [one for one in found if not any(one.startswith(f"{other}.") for other in found)]
+
+
+def _is_alias(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether a tensor is another one under a second name: files have tied weights under each."""
+    return one.shape == other.shape and one.dtype == other.dtype and one.numel() > 1 and torch.equal(one, other)

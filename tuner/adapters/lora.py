@@ -61,7 +61,7 @@ def merged(model: Model) -> Model:
     It computes what the model computes in eval mode, up to rounding. Of tied weights each one that has an adapter
     becomes a weight of its own. Raises WorkloadError for a model without adapters.
     """
-    copied: Model = import_module("tuner.adapters.merging").merged_copy(model)
+    copied: Model = import_module("tuner.adapters.low_rank").merged_copy(model)
     return copied
 
 

@@ -10,14 +10,19 @@ W + scale * B A, for whoever reads it without calling the module: `nn.MultiheadA
 `nn.TransformerEncoderLayer`, a tied output layer.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from tuner.errors import WorkloadError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 A, B, SCALE, DROPOUT = "lora_A", "lora_B", "lora_scale", "lora_dropout"
 OF_EMBEDDING = "embedding"  # in the names of an embedding's A and B, as peft has them: its A stands on the other side
@@ -206,3 +211,31 @@ def adapter_tensors(model: nn.Module) -> tuple[set[str], set[str]]:
             trained |= {f"{inside}{a}", f"{inside}{b}"}
             scales.add(f"{inside}{scale}")
     return trained, scales
+
+
+def merged_copy(model: Model) -> Model:
+    """See `tuner.adapters.lora.merged`."""
+    if not isinstance(model, nn.Module):
+        raise WorkloadError(f"merged takes a torch.nn.Module, got {type(model).__name__}")
+    plain = copy.deepcopy(model)
+    found = list(adapted_modules(plain))
+    if not found:
+        raise WorkloadError(f"merged: {type(model).__name__} has no adapters, so there is nothing to merge")
+    with torch.no_grad():
+        for _, module in found:
+            _merge(module)
+    return plain
+
+
+def _merge(module: Any) -> None:
+    """module: an `Adapted`, which becomes one of the class that it had."""
+    names = [name for one in module.adapted for name in adapter_names(one, embedding=module.is_embedding(one))]
+    values = {one: module.changed(one) for one in module.adapted}
+    trained = {one: module._parameters[one].requires_grad for one in module.adapted}
+    module.__class__ = module.adapted_from
+    for one in names:
+        module._parameters.pop(one, None)
+        module._buffers.pop(one, None)
+    module._modules.pop(DROPOUT, None)
+    for one, value in values.items():
+        module._parameters[one] = nn.Parameter(value, requires_grad=trained[one])

@@ -12,13 +12,42 @@ from typing import Any
 
 from tuner.cli.options import loaded
 from tuner.cli.storage_options import CompletionOptions
+from tuner.design.file_names import campaigns_named_in
+from tuner.design.stages import is_study_file, split_stage
 
 Given = Mapping[str, Any]  # the options and arguments that stand before the word that is completed
 Offers = Callable[[Given, str], Iterable[str]]
 
 
+# bash breaks words at colons, and one that is completed is replaced from its last colon on.
+_BASH = r"""_tuner_completion() {
+    local IFS=$'\n' words=() place=0 i before
+    for ((i = 0; i < ${#COMP_WORDS[@]}; i++)); do
+        if ((i > 0)) && [[ ${COMP_WORDS[i]} == :* || ${COMP_WORDS[i-1]} == *: ]]; then
+            words[-1]+=${COMP_WORDS[i]}
+        else
+            words+=("${COMP_WORDS[i]}")
+        fi
+        ((i == COMP_CWORD)) && place=$((${#words[@]} - 1))
+    done
+    COMPREPLY=( $( env COMP_WORDS="${words[*]}" \
+                   COMP_CWORD=$place \
+                   _TUNER_COMPLETE=complete_bash $1 ) )
+    before=${words[place]%"${words[place]##*:}"}
+    if [[ -n $before && $COMP_WORDBREAKS == *:* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#"$before"}")
+    fi
+    return 0
+}
+
+complete -o default -F _tuner_completion tuner"""
+
+
 def completion(options: CompletionOptions) -> None:
     """Print the script that a shell reads to complete commands, options and values of `tuner`."""
+    if options.shell.value == "bash":
+        print(_BASH)
+        return
     script = loaded("typer.completion:get_completion_script")
     print(script(prog_name="tuner", complete_var="_TUNER_COMPLETE", shell=options.shell.value))
 
@@ -37,7 +66,11 @@ def offered(values: Offers) -> Offers:
 
 @offered
 def study_files(given: Given, incomplete: str) -> Iterable[str]:
-    """Python files, and folders on the way to them."""
+    """Python files, folders on the way to them, and FILE:NAME behind a file with a colon."""
+    file, name = split_stage(incomplete)
+    if name or incomplete.endswith(".py:"):
+        yield from (f"{file}:{one}" for _, one in campaigns_named_in(file))
+        return
     for path in sorted(Path().glob(f"{incomplete}*")):
         if path.name.startswith((".", "_")):
             continue
@@ -108,6 +141,12 @@ def _ledger(given: Given) -> Any:
 
 
 def _campaign(given: Given) -> str:
-    """The campaign that is meant; the file is not read, which would run it."""
-    name = str(given.get("study") or "")
-    return Path(name).stem if name.endswith(".py") else name
+    """The campaign that is meant, as far as the text of a file tells; the file is not run."""
+    study = str(given.get("study") or "")
+    if not is_study_file(study):
+        return study
+    file, asked = split_stage(study)
+    known = campaigns_named_in(file)
+    if asked:
+        return next((name for variable, name in known if asked in (name, variable)), asked)
+    return known[-1][1] if len(known) > 1 else file.stem

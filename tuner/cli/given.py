@@ -61,6 +61,11 @@ def note_study_file(value: Path) -> Path:
     return value
 
 
+def note_stage(called: str) -> None:
+    """Remember which campaign of its study file this command works on now."""
+    GIVEN.study_file = called
+
+
 def note_recorded(file: str | None) -> None:
     """Remember the study file that the records name, where this command was given the name of a campaign."""
     if GIVEN.study_file is None and file is not None:

@@ -57,7 +57,7 @@ class Profile(StrEnum):
 Study = Annotated[
     str,
     typer.Argument(
-        help="A study file, or the name of a campaign in the storage.",
+        help="A study file (FILE:NAME: one of its campaigns), or the name of a campaign in the storage.",
         show_default=False,
         callback=note_study,
         autocompletion=values_of("studies"),
@@ -66,7 +66,7 @@ Study = Annotated[
 StudyFile = Annotated[
     Path,
     typer.Argument(
-        help="A study file, like studies/digits.py.",
+        help="A study file, like studies/digits.py; FILE:NAME: one of several campaigns in it.",
         show_default=False,
         callback=note_study_file,
         autocompletion=values_of("study_files"),

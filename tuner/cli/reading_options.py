@@ -22,12 +22,15 @@ from tuner.cli.options import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StatusOptions:
-    """Show the studies in the storage: trials by state, steps done, budget, best value."""
+    """Show the studies in the storage: trials by state, steps done, budget, best value.
+
+    Of a file with several campaigns: all its stages, which starts from which, and the steps of each and of all.
+    """
 
     study: Annotated[
         str | None,
         typer.Argument(
-            help="A campaign or its study file. Default: all campaigns.",
+            help="A campaign, its study file, or FILE:NAME. Default: all campaigns.",
             show_default=False,
             autocompletion=values_of("studies"),
         ),

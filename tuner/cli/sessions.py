@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tuner.cli.given import note_stage
 from tuner.cli.training_options import TrainingOptions
 from tuner.design.stages import Stage
 from tuner.design.study_file import declared_stage
@@ -31,6 +32,7 @@ def open_session(
     """
     check_options(where)
     stage = declared_stage(where.study) if stage is None else stage
+    note_stage(stage.called)
     room = None if where.keep_checkpoints is None else parsed_bytes(where.keep_checkpoints)
     workers = None if where.workers is None else parsed_workers(where.workers) or 0
     options = SessionOptions(

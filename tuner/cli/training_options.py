@@ -103,6 +103,7 @@ class TrainingOptions:
 class RunOptions(TrainingOptions):
     """Run the whole playbook: sweep, regime, round 1, its findings, round 2, report.
 
+    A file with several campaigns is trained stage by stage; FILE:NAME is that one, after what it starts from.
     Exit code 3: a question waits for an answer. Exit code 4: trials failed. If both hold it is 3, and the failed trials
     are listed above the question.
     """
@@ -117,7 +118,7 @@ class RunOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanOptions:
-    """Show the rounds of a campaign: trials, steps, cost, and how relevant their lengths are. Nothing is trained."""
+    """Show the rounds of a campaign, or of each stage of a file: trials, steps, cost. Nothing is trained."""
 
     study: StudyFile
     total_steps: Annotated[

@@ -72,6 +72,7 @@ class Elsewhere(LoadedWorkload):
         self.study_file = study_file
         self.device = torch.device("cpu")
         self.inspected = set()
+        self.inherited = None
         self._promises = Promises(follows_schedule=follows_schedule)
 
     @property

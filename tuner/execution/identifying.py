@@ -60,7 +60,7 @@ class Identifier:
         root = study_file or next(map(file_of_class, own_kinds(workload)), None)
         self._arguments = arguments_of(workload, root.resolve().parent if root else None)
         self._plain = plain_settings(workload)
-        self._reached = Reached(root)
+        self._reached = Reached(root, frozenset(kind.__name__ for kind in type(workload).__mro__))
         for module in self._arguments.modules:
             self._reached.add_module(module)
         if root is not None:

@@ -13,6 +13,7 @@ from tuner.design.hyperparameters import Value, log_uniform
 from tuner.design.points import Point
 from tuner.design.round import Round
 from tuner.design.space import SearchSpace
+from tuner.design.study_file import declared_stage
 from tuner.design.workload import Trainable
 from tuner.errors import DeclarationError, WorkloadError
 from tuner.execution.inspection import inspect
@@ -29,12 +30,17 @@ _SAYS = "tuner.delegated.promised", "tuner.delegated.looks"  # the loggers that 
 
 
 def checked(
-    trained: Campaign | Trainable, point: Mapping[str, Value] | None, device: str | None, steps: int, patience: float
+    trained: Campaign | Trainable | str | Path,
+    point: Mapping[str, Value] | None,
+    device: str | None,
+    steps: int,
+    patience: float,
 ) -> EngineCheck:
     """See `tuner.testing.check_engine`."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
         raise DeclarationError(f"steps must be a whole number of at least 2, got {steps!r}")
-    campaign = trained if isinstance(trained, Campaign) else _campaign_of(trained, point)
+    declared = declared_stage(trained).campaign if isinstance(trained, str | Path) else trained
+    campaign = declared if isinstance(declared, Campaign) else _campaign_of(declared, point)
     name = type(campaign.workload).__name__
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, _silent():

@@ -94,6 +94,8 @@ def promotion(session: Session, number: int, max_train_steps: int, *, carry_over
         study = replace(study, budget=_budget(session, study, rows[-1].study.budget))
     no_repeats = not _repeated_seeds(session, study.name)
     trials = list(_trials(study, parents, declared, no_repeats=no_repeats))
+    if session.campaign.start_from is not None:
+        trials = [_in_its_own_order(study, trial) for trial in trials]
     if declared.trials is not None:
         study = study_around(study, chosen[0].point)
         trials += trials_around(study, rows[-1].study, declared, len(trials), carried=carried)
@@ -211,6 +213,18 @@ def _trial(study: Study, place: int, parent: Parent, seeds: Seeds, arm: float) -
     origin = Origin(study.lineage[0][0], record.number, seeds, arm)
     planned = trial_at(study, place, point, str(origin), parent.schedule)
     return replace(planned, seed=record.seed, data_seed=record.data_seed) if seeds == "same" else planned
+
+
+def _in_its_own_order(study: Study, trial: Trial) -> Trial:
+    """A fresh trial of a stage with an order of batches of its own.
+
+    Where all parameters are carried, nothing is left for its other seed: two trainings in one order would be copies,
+    and their agreement would pass for certainty.
+    """
+    origin = promoted_from(trial.origin)
+    if origin is None or origin.seeds == "same":
+        return trial
+    return replace(trial, data_seed=derived_seed("data", study.seed, trial.number))
 
 
 def chosen_trials(frames: StudyFrames, count: int) -> list[int]:

@@ -50,19 +50,28 @@ class AskedStart:
 def start_of(asked: AskedStart) -> StartWeights | None:
     """What the trials of a campaign start from: as its first study recorded it, or as it is selected today.
 
-    None where the campaign starts from nothing. Raises StorageError for an earlier stage that is not recorded or not
-    finished, with the command that trains it; DeclarationError for a file that is not there.
+    The records fix which weights, and the declaration what is carried of them: where it says something else than
+    before, that is another start, and a study that has begun is refused with it. None where the campaign starts from
+    nothing. Raises StorageError for an earlier stage that is not recorded or not finished, with the command that trains
+    it; DeclarationError for a file that is not there.
     """
     start = asked.start
     if start is None:
         return None
     recorded = recorded_start(asked.ledger, asked.name)
-    if recorded is not None:
-        return StartWeights(recorded, tuple(asked.root / one.file for one in recorded.candidates)).checked()
+    carried = (start.parameters, start.fresh, dict(start.renamed))
+    if recorded is not None and _is_of(recorded, start):
+        files = tuple(asked.root / one.file for one in recorded.candidates)
+        return StartWeights(StageStart(recorded.candidates, *carried), files).checked()
     found, contents = (_of_file if start.file is not None else _of_stage)(asked, start)
-    return StartWeights(
-        StageStart(tuple(found), start.parameters, start.fresh, dict(start.renamed)), contents=tuple(contents)
-    )
+    return StartWeights(StageStart(tuple(found), *carried), contents=tuple(contents))
+
+
+def _is_of(recorded: StageStart, start: StartFrom) -> bool:
+    """Whether the recorded weights are of the source that is declared, and as many."""
+    first = recorded.candidates[0]
+    source = (first.campaign, first.path) == (start.campaign, str(start.file) if start.file is not None else "")
+    return source and len(recorded.candidates) == start.candidates
 
 
 def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:

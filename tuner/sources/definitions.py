@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from tuner.sources.stage_sources import of_other_stages
+
 Definitions = dict[str, str]  # "function net", "class Block", "method Block.forward", "value WIDTH" to its digest
 
 DECIDES_NO_BITS = ("data_workers",)  # attributes of a class that change how it is trained, and nothing that comes out
@@ -32,9 +34,10 @@ def parsed(source: bytes) -> ast.Module:
 
 
 @lru_cache(maxsize=512)
-def _definitions_of(source: bytes) -> tuple[tuple[str, str], ...]:
+def _definitions_of(source: bytes, own: frozenset[str] | None) -> tuple[tuple[str, str], ...]:
     tree = parsed(source)
-    statements = _without_declaration([node for node in tree.body if not (_is_main_block(node) or _sets_loading(node))])
+    statements = [node for node in tree.body if not (_is_main_block(node) or _sets_loading(node))]
+    statements = _without_declaration(statements, set() if own is None else of_other_stages(statements, own))
     found: dict[str, list[str]] = defaultdict(list)
     order: list[str] = []
     for statement in statements:
@@ -47,9 +50,13 @@ def _definitions_of(source: bytes) -> tuple[tuple[str, str], ...]:
     return tuple((name, short_digest("\n".join(texts))) for name, texts in sorted(found.items()) if texts)
 
 
-def definitions_of(source: bytes) -> Definitions:
-    """Digest by definition. Raises SyntaxError or ValueError for a text that is not Python."""
-    return dict(_definitions_of(source))
+def definitions_of(source: bytes, own: frozenset[str] | None = None) -> Definitions:
+    """Digest by definition. Raises SyntaxError or ValueError for a text that is not Python.
+
+    own: the names of a workload's classes, of whose stage the source is read: what only the workloads of other stages
+    use is left out. None: of all.
+    """
+    return dict(_definitions_of(source, own))
 
 
 def main_block_of(source: bytes) -> Definitions:
@@ -141,10 +148,13 @@ def _is_main_block(statement: ast.stmt) -> bool:
     )  # fmt: skip
 
 
-def _without_declaration(statements: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements without the declaration of a campaign, and without the helpers of what decides no bits alone."""
+def _without_declaration(statements: list[ast.stmt], others: set[int]) -> list[ast.stmt]:
+    """The statements without the declaration of a campaign, and without the helpers of what decides no bits alone.
+
+    others: positions of what belongs to the workloads of other campaigns, which is left out with its helpers.
+    """
     made_of = {place for place, statement in enumerate(statements) if _declares(statement)}
-    dropped = {place for place in made_of if _calls(statements[place], ("Campaign",))}
+    dropped = {place for place in made_of if _calls(statements[place], ("Campaign",))} | others
     idle = {name for statement in statements for name in _names_read_in(_idle_parts(statement))}
     if not (made_of or idle):
         return statements
@@ -218,7 +228,8 @@ def _names_of_tuner(statements: list[ast.stmt]) -> set[str]:
 # What `from tuner import *` brings that a declaration is made of.
 _EVERYTHING = (
     *_DECLARES, "uniform", "log_uniform", "integers", "choice", "branches", "log_grid", "constant", "linear", "cosine",
-    "constant_then_decay", "inverse_sqrt", "fixed", "minimize", "maximize", "at_most", "at_least",
+    "constant_then_decay", "inverse_sqrt", "fixed", "minimize", "maximize", "at_most", "at_least", "best_of",
+    "weights_from",
 )  # fmt: skip
 
 

@@ -30,15 +30,17 @@ class OwnSource:
     file: Path
     definitions: Definitions
     program: bool = False  # its main block runs, too
+    own: frozenset[str] | None = None  # classes of the workload, where others' are left out
 
 
 class Reached:
     """Own code by label ("pkg/net.py"), and the installed distributions it imports.
 
-    Raises DeclarationError for a module whose file cannot be read.
+    own: the names of the workload's classes; what of the study file only the workloads of other campaigns use is left
+    out then. Raises DeclarationError for a module whose file cannot be read.
     """
 
-    def __init__(self, study_file: Path | None) -> None:
+    def __init__(self, study_file: Path | None, own: frozenset[str] | None = None) -> None:
         self.sources: dict[str, OwnSource] = {}
         self.from_text: Definitions = {}
         self._versions: dict[str, str] = {}
@@ -46,6 +48,7 @@ class Reached:
         self._asked: set[str] = set()
         self._labels: dict[Path, str] = {}
         self._study_file = study_file.resolve() if study_file else None
+        self._own = own
         if self._study_file is not None:
             self.add_file(self._study_file)
 
@@ -54,7 +57,7 @@ class Reached:
         other = Reached(None)
         other.sources, other.from_text, other._versions = dict(self.sources), dict(self.from_text), dict(self._versions)
         other._asked, other._labels = set(self._asked), dict(self._labels)
-        other._finder, other._study_file = self._finder, self._study_file
+        other._finder, other._study_file, other._own = self._finder, self._study_file, self._own
         return other
 
     @property
@@ -154,7 +157,8 @@ class Reached:
     def changed_since_read(self) -> str:
         """The label of a file whose definitions changed since it was read; empty if there is none."""
         for label, source in self.sources.items():
-            if _meaning(source.file, _read(source.file, label), program=source.program) != source.definitions:
+            content = _read(source.file, label)
+            if _meaning(source.file, content, program=source.program, own=source.own) != source.definitions:
                 return label
         return ""
 
@@ -180,7 +184,8 @@ class Reached:
             return
         label = self._labels[file] = self._label(file, found.name)
         content = _read(file, label) if found.source is None else found.source
-        self.sources[label] = OwnSource(file, _meaning(file, content, program=program), program)
+        own = self._own if file == self._study_file else None
+        self.sources[label] = OwnSource(file, _meaning(file, content, program=program, own=own), program, own)
         self._follow(file, found, content, program=program)
 
     def _follow(self, file: Path, found: Found, content: bytes, *, program: bool) -> None:
@@ -256,11 +261,11 @@ def _read(file: Path, label: str) -> bytes:
         ) from error
 
 
-def _meaning(file: Path, content: bytes, *, program: bool = False) -> Definitions:
+def _meaning(file: Path, content: bytes, *, program: bool = False, own: frozenset[str] | None = None) -> Definitions:
     """Digests of its definitions if the file is Python; else one digest of its bytes."""
     if file.suffix == ".py":
         try:
-            return definitions_of(content) | (main_block_of(content) if program else {})
+            return definitions_of(content, own) | (main_block_of(content) if program else {})
         except (SyntaxError, ValueError, RecursionError):
             pass
     return {"the whole file": short_digest(content.hex())}

@@ -12,7 +12,7 @@ from tuner.adapters.files import merged_weights, peft_adapter
 from tuner.errors import InputError, StorageError
 from tuner.records import Checkpoint
 from tuner.security import make_private_folder
-from tuner.training.checkpoints import ExportedWeights, read_weights, write_weights_to
+from tuner.training.checkpoints import ExportedWeights, frozen_names, read_weights, write_weights_to
 from tuner.training.extra_state import is_bytes
 from tuner.training.tensor_digests import digest_of_tensors
 
@@ -33,7 +33,8 @@ def export_as(root: Path, checkpoint: Checkpoint, target: Path, form: ExportForm
         return write_weights_to(merged_weights(weights), target)
     if form != "peft":
         raise InputError(f"weights with adapters are exported as 'merged' or 'peft', got {form!r}")
-    return write_peft(weights, target.with_suffix("") if target.suffix == ".safetensors" else target)
+    frozen = frozen_names(root, checkpoint) or None  # files of older versions do not say
+    return write_peft(weights, target.with_suffix("") if target.suffix == ".safetensors" else target, frozen)
 
 
 def write_peft(

@@ -25,7 +25,7 @@ from tuner.failpoints import failpoint
 from tuner.records import BaseFile, Checkpoint, CheckpointKind, PrefixKey
 from tuner.security import make_private_folder
 from tuner.training.extra_state import is_bytes, value_of
-from tuner.training.left_out import PartedWeights, base_named_by, header_of, left_out_of, whole_state
+from tuner.training.left_out import PartedWeights, base_named_by, frozen_in, header_of, left_out_of, whole_state
 from tuner.training.stacked_states import state_of_member
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class CheckpointFolder:
         `followed`: a state is written right after it, whose fsync of the folder makes both names durable.
         """
         parted = weights if isinstance(weights, PartedWeights) else PartedWeights(weights)
-        content = weights_as_file(parted.tensors, parted.left_out)
+        content = weights_as_file(parted.tensors, parted.left_out, parted.frozen)
         written = self._write("best", step, lambda file: file.write(content), value, followed=followed)
         return replace(written, base=parted.base)
 
@@ -144,13 +144,15 @@ def state_in(content: bytes) -> dict[str, Any]:
     return state
 
 
-def weights_as_file(weights: Mapping[str, torch.Tensor], left_out: Collection[str] = ()) -> bytes:
-    """Weights in the format of safetensors, with the names of what was left out in its header.
+def weights_as_file(
+    weights: Mapping[str, torch.Tensor], left_out: Collection[str] = (), frozen: Collection[str] = ()
+) -> bytes:
+    """Weights in the format of safetensors, with the names of what was left out, and of what is frozen, in its header.
 
     Raises what safetensors raises for a tensor that it cannot hold.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in weights.items()}
-    return safetensors.torch.save(tensors, metadata=header_of(left_out))
+    return safetensors.torch.save(tensors, metadata=header_of(left_out, frozen))
 
 
 def weights_in(content: bytes) -> dict[str, torch.Tensor]:
@@ -259,6 +261,11 @@ def read_weights(root: Path, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         return weights_in(content) | {name: base[name].clone() for name in left_out_of(content)}
     except Exception as error:  # safetensors raises classes of its own
         raise CorruptCheckpoint(f"checkpoint {root / checkpoint.file} holds no weights: {error}") from error
+
+
+def frozen_names(root: Path, checkpoint: Checkpoint) -> list[str]:
+    """The names of the parameters of a best checkpoint that were not trained. Raises CorruptCheckpoint."""
+    return frozen_in(_verified(root, checkpoint.file, checkpoint.digest))
 
 
 def _is_inside(path: Path, root: Path) -> bool:

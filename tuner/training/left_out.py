@@ -16,15 +16,20 @@ from tuner.records import BaseFile
 _MARK = "__frozen__"  # the only key of the dict that stands for a tensor
 _NAMED = "frozen"  # of a state: path, sha256 and size of the base file
 _HEADER = "frozen"  # of the metadata of a safetensors file: JSON, the names that were left out
+_UNTRAINED = "untrained"  # and the names of all frozen parameters, left out or not
 
 
 @dataclass(frozen=True, slots=True)
 class PartedWeights:
-    """Weights as a file holds them: without those `left_out`, which are in `base` under the same names."""
+    """Weights as a file holds them: without those `left_out`, which are in `base` under the same names.
+
+    frozen: the names of all parameters that are not trained.
+    """
 
     tensors: Mapping[str, torch.Tensor]
     left_out: Collection[str] = ()
     base: BaseFile | None = None
+    frozen: Collection[str] = ()
 
 
 def with_marks(value: Any, name_of: Callable[[torch.Tensor], str | None]) -> Any:
@@ -83,14 +88,24 @@ def _is_mark(value: Any) -> bool:
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get(_MARK), str)
 
 
-def header_of(left_out: Collection[str]) -> dict[str, str] | None:
-    """The metadata of a file of weights that lacks some, by name; None for a whole one."""
-    return {_HEADER: json.dumps(sorted(left_out))} if left_out else None
+def header_of(left_out: Collection[str], frozen: Collection[str] = ()) -> dict[str, str] | None:
+    """The metadata of a file of weights that lacks some, or of which some are frozen, by name; None for any other."""
+    named = {_HEADER: left_out, _UNTRAINED: frozen}
+    return {key: json.dumps(sorted(names)) for key, names in named.items() if names} or None
 
 
 def left_out_of(content: bytes) -> list[str]:
     """The names that a file of weights lacks. Raises ValueError for a damaged header."""
+    return _names_in(content, _HEADER)
+
+
+def frozen_in(content: bytes) -> list[str]:
+    """The names of all frozen parameters of a file of weights. Raises ValueError for a damaged header."""
+    return _names_in(content, _UNTRAINED)
+
+
+def _names_in(content: bytes, key: str) -> list[str]:
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    names: list[str] = json.loads(header.get("__metadata__", {}).get(_HEADER, "[]"))
+    names: list[str] = json.loads(header.get("__metadata__", {}).get(key, "[]"))
     return names
