@@ -22,8 +22,9 @@ def check_engine(
 ) -> EngineCheck:
     """Train a few steps of throw-away trials, and say which promises hold and what to change. Writes nothing.
 
-    trained: a Campaign, or its study file ("FILE:NAME" names one of several), which is looked at in the middle of its first round's space, and as its sweep trains where it
-    has one; or a workload, with the `point` at which it is looked at. steps: updates of each look, at least 2; what is
+    trained: a Campaign, or its study file ("FILE:NAME" names one of several), which is looked at in the middle of its
+    first round's space, and as its sweep trains where it has one; or a workload, with the `point` at which it is looked
+    at. steps: updates of each look, at least 2; what is
     found rests on these alone. A loop that iterates over a loader by itself is checked past its first epoch with more
     steps than an epoch has; where it takes `trial.batches(loader)`, its place in the data is ours to keep. device: as
     --device. patience: seconds; where one look took longer, no further one is taken, and nothing more is promised.

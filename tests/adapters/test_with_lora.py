@@ -88,6 +88,11 @@ def test_a_second_call_adds_adapters_of_another_rank_and_freezes_nothing_again()
     assert model.position_lora_A.shape == (1, 8)
 
 
+def test_a_second_call_does_not_train_what_has_an_adapter_already():
+    model = with_lora(Net(), "head", rank=2)
+    refused(model, "position", rank=1, trained="head", says=["head", "has an adapter"])
+
+
 def test_attention_gets_its_tensors_in_two_calls():
     model = with_lora(Net(), "blocks.0.attention.out_proj", rank=2)
     with_lora(model, "blocks.0.attention.in_proj_weight", rank=3)
@@ -142,7 +147,7 @@ def test_a_pattern_that_names_nothing_is_refused(pattern, says):
         ({"rank": 2, "dropout": -0.1}, ["share"]),
         ({"rank": 2, "dropout": True}, ["share"]),
         ({"rank": 2, "scaling": "root"}, ["'sqrt_rank'"]),
-        ({"rank": 2, "trained": "head.*"}, ["head", "gets an adapter"]),
+        ({"rank": 2, "trained": "head.*"}, ["head", "has an adapter"]),
         ({"rank": 2, "trained": "hed"}, ["trained= of with_lora", "did you mean"]),
         ({"rank": 2, "network_dim": 4}, ["kohya", "write rank"]),
         ({"rank": 2, "network_alpha": 4}, ["kohya", "alpha = rank", "takes 1"]),

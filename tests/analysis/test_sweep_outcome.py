@@ -69,7 +69,7 @@ def test_an_invalid_sweep_withholds_the_number_and_writes_out_the_extended_grid(
     said = words(sweep_outcome(fits, 1000), fits)
     assert (finding.verdict, finding.needs_action) == ("invalid", True)
     assert "65" not in said
-    assert "tuner sweep STUDY --extend" in finding.action
+    assert "tuner sweep STUDY_FILE --extend" in finding.action
     assert "0.03,0.1,0.3,0.9,2.7,8.1" in finding.action
 
 

@@ -124,11 +124,11 @@ def test_it_goes_to_tables_and_back(storage, tmp_path):
 
 def same_points(storage, back):
     names = ["captions", "learning_rate", *CONDITIONAL]
-    pairs = [
+    there, again = (
         tuner.load(name, storage=place).frames(round=1).trials[[*names, "best_value"]].reset_index(drop=True)
         for name, place in (("letters", storage), ("back", back))
-    ]
-    pd.testing.assert_frame_equal(*pairs, check_dtype=False)
+    )
+    pd.testing.assert_frame_equal(there, again, check_dtype=False)
     spaces = [
         tuner.load(name, storage=place).frames(round=1).study.space
         for name, place in (("letters", storage), ("back", back))

@@ -48,6 +48,7 @@ def folder(launched, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_reader_gets_a_whole_model(tuner, folder):
     (base,) = bases(folder)
     assert tuner("verify", "tiny").code == 0
@@ -104,6 +105,7 @@ def test_a_base_that_nothing_needs_is_a_stray(tuner, folder):
     assert base.exists()
 
 
+@pytest.mark.slow
 def test_a_base_stays_while_one_checkpoint_needs_it_and_goes_with_the_last(tuner, folder):
     (base,) = bases(folder)
     assert tuner("launch", write(folder, trials=4), "--fuse", "off", "--keep-checkpoints", "1kB").code == 0
@@ -113,6 +115,15 @@ def test_a_base_stays_while_one_checkpoint_needs_it_and_goes_with_the_last(tuner
         row = ledger.study("tiny", "round-1")
         kept = {one.file: one.num_bytes for record in ledger.trials(row.study_id) for one in record.checkpoints}
         assert ledger.checkpoint_bytes(row.study_id) == sum(kept.values()) + base.stat().st_size
+
+
+@pytest.mark.slow
+def test_the_bases_of_trials_that_draw_their_own_go_with_their_checkpoints(tuner, tmp_path):
+    own = FROZEN.replace(".weight.data.copy_(torch.linspace(-1, 1, 18000).sin().reshape(3000, 6))", "")
+    study = write_study(tmp_path, trials=4, steps=20, replace=[(MODEL, own)])
+    assert tuner("launch", study, "--fuse", "off", "--keep-checkpoints", "1kB").code == 0
+    assert len(bases(tmp_path)) == 2, "those of the winners"
+    assert tuner("verify", study).code == 0
 
 
 def test_a_copy_takes_the_base_along(tuner, folder):
@@ -127,6 +138,7 @@ def test_a_copy_takes_the_base_along(tuner, folder):
     assert exported.code == 0, exported.err
 
 
+@pytest.mark.slow
 def test_a_storage_of_before_opens_and_its_whole_checkpoints_are_read(tuner, tmp_path):
     study = write_study(tmp_path, trials=2, steps=20)
     assert tuner("launch", study, "--fuse", "off").code == 0

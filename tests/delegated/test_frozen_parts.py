@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from delegated.test_hugging_face import language_model, made
 from support.lightning_nets import Net, workload_of
 from support.loops import Plain, kept_at_the_end, setup_for, train_loop
 from support.partly_frozen import bases, written_whole
@@ -70,6 +71,24 @@ def test_a_loop_goes_on_from_what_was_left_out(name, tmp_path):
     assert again.measurements == straight.measurements
     assert kept_at_the_end(folder, again) == kept_at_the_end(tmp_path / "straight", straight)
     assert len(bases(folder)) == 1
+
+
+@pytest.mark.slow
+def test_the_trainer_of_hugging_face_reads_back_what_it_would_have_written_whole(tmp_path, monkeypatch):
+    def model(point):
+        net = language_model()
+        net.transformer.wte.requires_grad_(False)  # tied to the head
+        return net
+
+    found = {}
+    monkeypatch.setattr("tuner.training.frozen.LEAST_BYTES", 0)
+    for name in ("parted", "whole"):
+        _, recorder = trained(made(model_init=model), tmp_path / name)
+        kept = kept_at_the_end(tmp_path / name, recorder)
+        found[name] = recorder.measurements, {key: one for key, one in kept.items() if key[0] == "best"}
+        assert bool(bases(tmp_path / name)) == (name == "parted")
+        written_whole(monkeypatch)
+    assert found["parted"] == found["whole"]
 
 
 def test_a_layer_that_the_loop_changes_by_hand_is_in_its_checkpoint(tmp_path, monkeypatch):

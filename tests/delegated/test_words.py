@@ -35,7 +35,9 @@ from tuner.rounds.sweep import sweep_plan
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/delegated.md").read_text(encoding="utf-8")
 PLACES = {
-    "Arguments of": "Campaign",
+    "Arguments of a C": "Campaign",
+    "Arguments of a R": "round",
+    "Functions": "function",
     "Attributes": "attribute",
     "Methods": "method",
     "Names": "space",

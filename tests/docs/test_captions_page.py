@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,9 @@ def test_trials_with_and_without_captions_train(page, tmp_path):
 
 
 def test_an_encoder_that_is_blind_is_told_what_the_page_shows(page, tmp_path):
-    class Blind(page["Captioned"]):  # type: ignore[misc]
+    captioned: Any = page["Captioned"]
+
+    class Blind(captioned):
         def model(self, point):
             model = super().model(point)
             if model.captions:

@@ -370,13 +370,6 @@ def test_bf16_in_the_model_trains_alone_and_in_a_group_with_the_same_bits(tmp_pa
 # --- Stages, adapters, captions --------------------------------------------------------------------------------------
 
 
-def needs(*names):
-    """Skip where a word of the page is not a word of study files yet."""
-    missing = [name for name in names if name not in tuner.__all__]
-    if missing:
-        pytest.skip(f"tuner has no {', '.join(missing)} yet")
-
-
 def test_the_controls_of_a_chain():
     before, after = 3000, 1500
     says("Staged training", f"Let {before:,} steps of pretraining be followed by {after:,} of fine-tuning")
@@ -431,7 +424,6 @@ def test_the_numbers_of_an_adapter():
 
 
 def test_the_adapter_of_the_page():
-    needs("with_lora")
     found = code("LoRA: rank and alpha")
     for rank in (1, 2):
         model, x = found.Adapted().model({"rank": rank}), torch.randn(5, 6)
@@ -445,7 +437,6 @@ def test_the_adapter_of_the_page():
 
 
 def test_other_names_of_rank_and_alpha_are_refused():
-    needs("with_lora")
     adapted = WORDS["with_lora"]
     for name, meant in (("network_dim", "rank"), ("r", "rank"), ("network_alpha", "alpha"), ("lora_alpha", "alpha")):
         with pytest.raises(tuner.errors.WorkloadError, match=f"write {meant}"):
@@ -473,7 +464,6 @@ def test_orders_of_a_caption_and_a_mean_that_cannot_see_them():
 
 
 def test_the_augmentation_of_the_page():
-    needs("shuffled", "dropped")
     found = code("Shuffled captions")
     assert found.space.off_values() == {"shuffle_caption": 0.0}
     off = code("Training without captions").space.off_values()

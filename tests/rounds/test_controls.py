@@ -1,16 +1,19 @@
 """Controls of a stage: how long they train, what passes over them, and the contest of both starts (C5)."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from support.planted import EQUAL_OWN, EQUAL_TOTAL, INHERITED, SEARCH, planted, stage_session
+from support import planted as planted_module
+from support.planted import EQUAL_OWN, EQUAL_TOTAL, INHERITED, SEARCH, Line, planted, stage_session
 
 import tuner
-from tuner import Round
+from tuner import Campaign, Round, SearchSpace, Sweep, at_most, log_uniform
 from tuner.analysis.questions.control import control_findings
 from tuner.analysis.questions.transfer import conclusions_frame
 from tuner.analysis.round_frames import main_rounds, rounds_frames, rounds_started
 from tuner.design.seeds import derived_seed
+from tuner.design.study_file import declared_stage
 from tuner.errors import DeclarationError
 from tuner.records import State
 from tuner.rounds.adoption import baseline_place, contest, run_contest, trial_at_place
@@ -19,8 +22,14 @@ from tuner.rounds.launch import launch_study
 from tuner.rounds.playbook import Playbook
 from tuner.rounds.prepared_round import launch_prepared, prepared_round
 from tuner.rounds.price import priced_campaign
-from tuner.rounds.round_lengths import compute_bound_lengths, planned_rounds, rounds_for, rounds_of_one_length
-from tuner.rounds.stage_start import Asked, selected_today
+from tuner.rounds.round_lengths import (
+    compute_bound_lengths,
+    likely_inherited,
+    planned_rounds,
+    rounds_for,
+    rounds_of_one_length,
+)
+from tuner.rounds.stage_start import AskedStart, start_of
 
 FINAL = Round("The best again", promote=2, fresh=1)
 
@@ -135,7 +144,7 @@ def test_a_contest_trains_each_side_with_its_own_start_and_its_own_steps(tmp_pat
         assert weak.evidence["total_steps"].tolist() == [42, 42]
         assert weak.evidence["own_steps"].tolist() == [12, 42]
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in ("1/0", "2/0"))
-        made = contest(session, *sides, 5)
+        made = contest(session, sides[0], sides[1], 5)
         assert [(one.study.start, one.study.budget.max_train_steps) for one in made.parts] == [
             ("", 12),
             ("scratch", 42),
@@ -153,14 +162,15 @@ def test_a_contest_trains_each_side_with_its_own_start_and_its_own_steps(tmp_pat
 
 
 def test_a_contest_of_equal_starts_shows_no_gain(tmp_path):
-    """The weights of the file are carried into nothing that matters: both sides train alike, with other seeds."""
-    with stage_session(planted(tmp_path, SEARCH, EQUAL_OWN), tmp_path) as session:
+    """Nothing is carried: both sides train one configuration alike, with other seeds."""
+    with stage_session(planted(tmp_path, SEARCH, EQUAL_OWN, seed=2), tmp_path) as session:
         session.loaded.inherited = None  # both from scratch
         launched(session, 1, 2)
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in ("1/0", "2/0"))
-        rows = [replace(side.record, point=sides[0].record.point) for side in sides]
-        same = tuple(replace(side, record=record) for side, record in zip(sides, rows, strict=True))
-        run_contest(session, contest(session, *same, 4))
+        made = contest(session, sides[0], sides[1], 30)
+        point = sides[0].record.point
+        same = replace(made.parts[1], trials=tuple(replace(one, point=point) for one in made.parts[1].trials))
+        run_contest(session, replace(made, other=same))
         (finding,) = control_findings(session.ledger, "line", 2)
         assert (finding.verdict, finding.strength) == ("no_gain", "moderate")
 
@@ -173,13 +183,14 @@ def test_a_control_that_is_adopted_is_the_result_and_the_start_of_the_next_stage
             baseline_place(session.ledger, "line", "round-1/0")
         winner = tuner.load("line", session.ledger.url).best(2).record.number
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in (f"2/{winner}", "1/0"))
-        assert run_contest(session, contest(session, *sides, 3)).verdict == "adopt"
+        assert run_contest(session, contest(session, sides[0], sides[1], 3)).verdict == "adopt"
         records = tuner.load("line", session.ledger.url)
         assert records.final().row.study.name == "round-2"
         assert records.best().row.study.name == "round-1"
         later = replace(campaign, name="later", start_from=tuner.best_of("line"), rounds=[SEARCH])
-        asked = Asked(session.ledger, "later", later, None, tmp_path / "checkpoints", tmp_path / "checkpoints")
-        (chosen,) = selected_today(asked)
+        stage = declared_stage(later)
+        asked = AskedStart(session.ledger, stage, tmp_path / "checkpoints", tmp_path / "checkpoints")
+        (chosen,) = start_of(asked).start.candidates
         assert (chosen.study, chosen.trial, chosen.adopted) == ("round-2", winner, True)
         assert chosen.steps == chosen.step, "a control inherits nothing"
 
@@ -188,7 +199,7 @@ def test_each_side_of_a_contest_has_the_bits_of_a_plain_training_with_its_seeds(
     with stage_session(planted(tmp_path), tmp_path) as session:
         rows = launched(session, 1, 2)
         sides = tuple(trial_at_place(session.ledger, "line", place) for place in ("1/1", "2/1"))
-        made = contest(session, *sides, 2)
+        made = contest(session, sides[0], sides[1], 2)
         run_contest(session, made)
         for part, round_row in zip(made.parts, rows, strict=True):
             trial = part.trials[0]
@@ -215,8 +226,8 @@ def test_steps_that_are_equal_in_no_way_make_a_weak_answer(tmp_path):
 
 def test_a_control_is_widened_like_a_round_and_stops_nobody(tmp_path):
     """Its best trials press against the highest rate; there is no decision, and more trials lie beyond."""
-    search = replace(SEARCH, trials=12)
-    control = replace(EQUAL_TOTAL, trials=12)
+    slow = SearchSpace(learning_rate=log_uniform(3e-3, 3e-2))
+    search, control = replace(SEARCH, trials=12, space=slow), replace(EQUAL_TOTAL, trials=12, space=slow)
     campaign = planted(tmp_path, search, control, FINAL, kind="bad")
     told = []
     with stage_session(campaign, tmp_path) as session:
@@ -233,11 +244,8 @@ def test_workers_train_a_control_from_scratch(tmp_path):
     """In worker processes, which load the study file, the bits are those of this process."""
     file = tmp_path / "line.py"
     planted(tmp_path)
-    file.write_text(
-        "from support.planted import *\n"
-        "from pathlib import Path\n"
-        f"campaign = planted(Path({str(tmp_path)!r}), name=None)\n"
-    )
+    text = Path(planted_module.__file__).read_text()
+    file.write_text(f"{text}\ncampaign = planted(Path({str(tmp_path)!r}), name=None)\n")
     found = []
     for folder, workers in (("one", 1), ("two", 2)):
         (tmp_path / folder).mkdir()
@@ -245,3 +253,22 @@ def test_workers_train_a_control_from_scratch(tmp_path):
         tuner.run(file, yes=True, workers=workers, storage=storage, progress=False)
         found.append(tuner.load("line", storage).trials(2)[["best_value", "last_value"]])
     assert found[0].equals(found[1])
+
+
+def test_before_the_earlier_stage_is_trained_its_steps_are_assumed_as_declared(tmp_path, caplog):
+    """A dry run of a chain: 60, then twice 20 of an own stage between, and the control counts all of them."""
+    plain = Campaign(Line(), name="first", rounds=[replace(SEARCH, max_train_steps=None), FINAL], production_steps=60)
+    between = replace(plain, name="between", start_from=tuner.best_of(plain), rounds=[SEARCH], production_steps=None)
+    last = replace(between, name="last", start_from=tuner.best_of(between), rounds=[SEARCH, EQUAL_TOTAL])
+    table = tuner.plan(last, storage=str(tmp_path / "none.sqlite")).table
+    assert table["steps_each"].tolist() == [12, 12 + 12 + 60]
+    assert "its control of equal total steps with the 72 inherited steps that are declared" in caplog.text
+    sweep = Sweep(start_steps=50, margin=1.5)
+    swept = replace(plain, workload=Fits(), sweep=sweep, rounds=[replace(SEARCH, max_train_steps=None)])
+    swept = replace(swept, production_steps=None)
+    stages = [declared_stage(replace(last, start_from=tuner.best_of(one))) for one in (swept, plain, between)]
+    assert [likely_inherited(one) for one in stages] == [150, 60, 72]
+
+
+class Fits(Line):
+    fitted_when = at_most("training/loss", 0.1)

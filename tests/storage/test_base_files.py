@@ -126,7 +126,7 @@ def test_who_begins_between_the_look_and_the_deletion_keeps_what_it_found(
 
     late: object = Late()
     assert isinstance(late, Late)
-    assert clear_strays(late, study_id, tmp_path, "digits/round-1") == 0  # type: ignore[arg-type]
+    assert clear_strays(late, study_id, tmp_path, "digits/round-1") == 0
     assert path.exists()
     assert len(taken) == 1
 

@@ -51,6 +51,15 @@ class HeadOnly(Tiny):
         return nn.Sequential(pretrained(body.requires_grad_(False)), nn.ReLU(), nn.Linear(80, 2))
 
 
+class Tied(Tiny):
+    """Two names for one frozen parameter."""
+
+    def model(self, point):
+        first, second = nn.Linear(200, 200), nn.Linear(200, 200)
+        second.weight = pretrained(first.requires_grad_(False)).weight
+        return nn.Sequential(nn.Linear(6, 200), first, nn.ReLU(), second, nn.Linear(200, 2))
+
+
 class RandomFeatures(Tiny):
     """Each trial draws its own frozen features."""
 

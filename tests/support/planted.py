@@ -4,6 +4,7 @@
 """
 
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +21,7 @@ from tuner import (
     minimize,
     weights_from,
 )
+from tuner.design.study_file import declared_stage
 from tuner.rounds.opening import SessionOptions, opened_session
 
 TRUTH = torch.tensor([[1.0, -2.0, 3.0, 0.5]])
@@ -60,12 +62,12 @@ def planted(folder, *rounds, kind="good", name="line", **more):
     )  # fmt: skip
 
 
-def options_in(folder):
+def options_in(folder: Path):
     return SessionOptions(storage=str(folder / "runs.sqlite"), checkpoints=folder / "checkpoints")
 
 
 @contextmanager
 def stage_session(campaign, folder):
     """A session of a campaign, with what its trials start from."""
-    with opened_session(campaign.name, campaign, options_in(folder)) as session:
+    with opened_session(declared_stage(campaign), options_in(folder)) as session:
         yield session

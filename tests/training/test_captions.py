@@ -27,16 +27,20 @@ class Encoder(nn.Module):
         self.how, self.embedding = how, nn.Embedding(WORDS, width, padding_idx=0)
         self.positions = nn.Parameter(torch.zeros(LONGEST, width))  # blind at first, and can learn to see
         self.recurrent = nn.GRU(width, width, batch_first=True) if how == "recurrent" else None
+        layer = nn.TransformerEncoderLayer(width, 2, 16, batch_first=True)
+        self.attention = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False) if how == "attention" else None
 
     def forward(self, words):
         there = (words > 0).unsqueeze(-1)
         vectors = self.embedding(words)
-        if self.how == "added":
+        if self.how in ("added", "attention"):
             vectors = vectors + self.positions
         if self.how == "positions":
             vectors = vectors * (1 + self.positions)
         if self.recurrent is not None:
             vectors = self.recurrent(vectors)[0]
+        if self.attention is not None:
+            vectors = self.attention(vectors, src_key_padding_mask=words == 0)
         return (vectors * there).sum(1) / there.sum(1).clamp(min=1)
 
 
@@ -174,7 +178,7 @@ def test_shuffling_for_an_encoder_that_is_blind_to_the_order_is_told(how, tmp_pa
     )
 
 
-@pytest.mark.parametrize("how", ["positions", "recurrent"])
+@pytest.mark.parametrize("how", ["positions", "recurrent", "attention"])
 def test_an_encoder_that_sees_the_order_is_told_nothing(how, tmp_path):
     assert told(encoded_by(how), tmp_path) == []
 

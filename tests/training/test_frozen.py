@@ -12,6 +12,7 @@ from support.partly_frozen import (
     Lora,
     RandomFeatures,
     Teaching,
+    Tied,
     bases,
     bytes_of_state,
     written_whole,
@@ -45,9 +46,9 @@ def everything(recorder, folder, trials):
 
 
 WAYS = [
-    (how, workload)
+    pytest.param(how, workload, marks=[pytest.mark.slow] * (workload in (HeadOnly, RandomFeatures)))
     for how in (trained_alone, trained_together)
-    for workload in (Lora, HeadOnly, RandomFeatures, Teaching)
+    for workload in (Lora, HeadOnly, RandomFeatures, Teaching, Tied)
     if (how, workload) != (trained_together, Teaching)  # a loss that changes the model trains alone
 ]
 

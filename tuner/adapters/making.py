@@ -190,6 +190,8 @@ def _besides(model: nn.Module, places: list[_Place], pattern: str) -> list[torch
     """The parameters that stay trained. Raises WorkloadError where a pattern names none, or an adapted weight."""
     named = list(_own_tensors(model))
     adapted = {id(place.module._parameters[place.tensor]): place.name for place in places}
+    for name, module in adapted_modules(model):  # of earlier calls
+        adapted |= {id(module._parameters[one]): name or one for one in module.adapted}
     found: list[torch.nn.Parameter] = []
     for one in (each.strip() for each in pattern.split("|")):
         mine = [place for _, name, place in named if fnmatchcase(name, one) or fnmatchcase(name, f"{one}.*")]
@@ -199,7 +201,7 @@ def _besides(model: nn.Module, places: list[_Place], pattern: str) -> list[torch
             parameter: Any = place.module._parameters[place.tensor]
             if id(parameter) in adapted:
                 raise WorkloadError(
-                    f"trained= of with_lora: {one!r} names {adapted[id(parameter)]}, which gets an adapter: its weight "
+                    f"trained= of with_lora: {one!r} names {adapted[id(parameter)]}, which has an adapter: its weight "
                     "is frozen. Take it out of one of the two patterns"
                 )
             found.append(parameter)

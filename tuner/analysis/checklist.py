@@ -13,6 +13,7 @@ import pandas as pd
 from tuner.analysis.elsewhere import for_elsewhere
 from tuner.analysis.finding import NO_CURVES, QUESTIONS, Finding, Question
 from tuner.analysis.questions.control import control_findings
+from tuner.analysis.questions.leaks import leak_findings
 from tuner.analysis.questions.stale_budget import recorded_stale_findings
 from tuner.analysis.questions.stale_start import stale_start_findings
 from tuner.analysis.questions.transfer import transfer_findings
@@ -99,7 +100,8 @@ def round_findings(ledger: Ledger, campaign: str, frames: StudyFrames) -> list[F
     stale = recorded_stale_findings(ledger, campaign, frames.study.name)
     stale += stale_start_findings(ledger, campaign, frames.study.name)
     controls = control_findings(ledger, campaign, place[0]) if place and frames.study.start else []
-    found = [*checklist_findings(frames), *stale, *confirming, *controls]
+    leaks = leak_findings(ledger, campaign) if place and main_rounds(ledger, campaign)[-1:] == [place[0]] else []
+    found = [*checklist_findings(frames), *stale, *leaks, *confirming, *controls]
     return advised(frames, sorted(found, key=lambda finding: finding.asked.order))
 
 

@@ -1,7 +1,10 @@
 """One trial of a study that a script asks for: everything that is needed to train it, wherever that is."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NoReturn
+
+import torch
 
 from tuner.api.told_curves import Curves
 from tuner.design.hyperparameters import Value
@@ -12,6 +15,7 @@ from tuner.design.study import Study
 from tuner.design.words import no_such_word
 from tuner.errors import WorkloadError
 from tuner.records import Claim
+from tuner.training.inherited import StartWeights
 
 _REPORT = "study.report(trial, step, value)"
 
@@ -27,8 +31,10 @@ class AskedTrial:
     that regularizes, as in a sweep. reported: what `study.report` has written of it.
     """
 
-    def __init__(self, claim: Claim, study: Study) -> None:
+    def __init__(self, claim: Claim, study: Study, inherited: StartWeights | None = None) -> None:
         trial = claim.trial
+        self._inherited = inherited
+        self.took_start = inherited is None
         self.claim, self.of_study = claim, study
         self.looked_at_regularization = self.looked_at_rates = False
         self.reported: Curves = {}
@@ -73,6 +79,27 @@ class AskedTrial:
     def rate(self, step: int) -> float:
         """The learning rate of an update, counted from 0."""
         return self.rates[min(max(step, 0), len(self.rates) - 1)]
+
+    @property
+    def start_weights(self) -> Mapping[str, torch.Tensor] | None:
+        """The carried weights of an earlier stage by their names here, on the CPU; None without `start_from`."""
+        self.took_start = True
+        return None if self._inherited is None else self._inherited.mapped(self.point)
+
+    def carry_into(self, model: torch.nn.Module) -> bool:
+        """Carry those weights into a model that was just made; False without `start_from`.
+
+        Raises WorkloadError where a carried tensor is missing or has another shape.
+        """
+        self.took_start = True
+        if self._inherited is not None:
+            self._inherited.into(model, self.point)
+        return self._inherited is not None
+
+    def write_start(self, folder: str | Path) -> Path | None:
+        """A file of `start_weights` in the format of safetensors, written into a folder; None without `start_from`."""
+        self.took_start = True
+        return None if self._inherited is None else self._inherited.file_in(Path(folder), self.point)
 
     def evaluates(self, step: int) -> bool:
         """Whether an evaluation is due after update `step`, counted from 0: which makes `step + 1` updates."""

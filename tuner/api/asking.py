@@ -37,6 +37,7 @@ from tuner.records.sweep_outcomes import SweepOutcome
 from tuner.rounds.launch import Session
 from tuner.rounds.playbook import Decision, Playbook
 from tuner.rounds.prepared_round import launch_prepared, prepared_expansion, prepared_round
+from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.rounds.sweep import chosen_sweep, run_sweep
 from tuner.storage.engine import default_url
 from tuner.storage.liveness import worker_id
@@ -147,7 +148,7 @@ class AskedStudy:
         return self._ledger.claim(row, worker=self._worker, lease_seconds=seconds)
 
     def _hand_out(self, claim: Claim, study: Study) -> AskedTrial:
-        trial = AskedTrial(claim, study)
+        trial = AskedTrial(claim, study, self._session.loaded.inherited_by(study))
         self._out[claim.trial_id] = trial
         self._claims.append(claim)
         return trial
@@ -224,6 +225,11 @@ class AskedStudy:
                 f"{told} trial.regularization_off: a sweep trains without augmentation and regularization (A22, A23), "
                 "because it asks for the steps that fit the training set: if trial.regularization_off: train without "
                 "them"
+            )
+        if not held.took_start:
+            raise WorkloadError(
+                f"{told} the weights that the campaign starts from, so that it was trained from others: "
+                "trial.carry_into(model), trial.start_weights, or trial.write_start(folder)"
             )
         follows = self._session.loaded.promises(held.of_study).follows_schedule
         if follows and not held.looked_at_rates and len(set(held.claim.trial.schedule.fractions())) > 1:
@@ -384,7 +390,8 @@ def _opened(study: Declared, follows_schedule: bool, storage: str | None) -> Ite
     campaign: Campaign = stage.campaign
     loaded = Elsewhere(campaign.workload, Machine(Path()), stage.file, follows_schedule)
     with open_ledger(storage or default_url()) as ledger:
-        loaded.write_to(allowed_folder(ledger, None))
+        loaded.write_to(root := allowed_folder(ledger, None))
+        loaded.inherited = start_of(AskedStart(ledger, stage, root))
         if not campaign.is_in_steps:
             campaign = campaign.in_steps(loaded.num_examples)
         session = Session(

@@ -18,7 +18,7 @@ from tuner.cli.watching import stop_on_signal, watch
 from tuner.design.stages import Stage
 from tuner.design.study import Study
 from tuner.design.study_file import declared_stages
-from tuner.errors import StorageError
+from tuner.errors import StorageError, TrialsFailed
 from tuner.execution.backend import Listener
 from tuner.reading import Winner, load
 from tuner.report.page import report_path, write_report
@@ -42,7 +42,11 @@ def run(options: RunOptions) -> Exit:
         left = [one.name for one in stages[place + 1 :]]
         if len(stages) > 1:
             say(f"stage {place + 1} of {len(stages)}: {stage.words}")
-        code = _run_stage(options, stage, left=left)
+        try:
+            code = _run_stage(options, stage, left=left)
+        except TrialsFailed:
+            _say_left(left, "its failed trials are trained")
+            raise
         if code is not Exit.FINE:
             break
     if len(stages) > 1:
@@ -76,6 +80,12 @@ class AskedRun:
     left: tuple[str, ...] = ()
 
 
+def _say_left(left: Sequence[str], until: str) -> None:
+    """Which stages wait for this one, and for what."""
+    if left:
+        say(f"not begun until {until}: {', '.join(left)}")
+
+
 def _finish(session: Session, ending: Ending, asked: AskedRun, *, trained: bool) -> Exit:
     """Write the report and print the result; the exit code.
 
@@ -88,9 +98,9 @@ def _finish(session: Session, ending: Ending, asked: AskedRun, *, trained: bool)
     _print_bottom_line(session, ending)
     code = told_failures(session, ending.rounds)
     stopped = ending.decision is not None or code is not Exit.FINE
-    if stopped and asked.left:
-        why = "its question is answered" if ending.decision is not None else "its failed trials are trained"
-        say(f"not begun until {why}: {', '.join(asked.left)}")
+    if stopped:
+        answered = "its question is answered"
+        _say_left(asked.left, answered if ending.decision is not None else "its failed trials are trained")
     if ending.decision is not None:
         _ask(ending.decision, session, asked)
         return Exit.FINDING

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import string
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ OURS = {
     "regularization_off": "1 where a sweep trains without regularization, else 0",
     "device": "cpu or cuda; only the GPU of the trial can be seen",
     "number": "of the trial",
+    "start": "the file of the weights to start from (safetensors), or empty: see docs/how-to/stages.md",
 }
 
 
@@ -106,6 +107,15 @@ class Command(OwnLoop):
         """For the page of a study."""
         return {"optimizer": "that of the program"}
 
+    def check_start(self, names: Collection[str]) -> None:
+        """Raise DeclarationError for a command that is not given the weights to start from."""
+        if not takes_start(self, names):
+            raise DeclarationError(
+                f"the campaign starts from given weights, and the command {quoted(shlex.join(self.command))} has no "
+                "{start}, so that its program would train from its own: pass the file, as in --init {start}; it is "
+                "empty in a round that starts from scratch"
+            )
+
     def code_files(self, folder: Path) -> Sequence[Path]:
         """The files beside the study that the command names, and for Python what these import from there."""
         sources = importlib.import_module("tuner.delegated.command_sources")
@@ -118,6 +128,7 @@ class Command(OwnLoop):
         study_file = trial.behind().setup.study_file
         folder = study_file.resolve().parent if study_file else Path.cwd()
         place = trial.folder.resolve()
+        start = str(trial.start_file or "") if takes_start(self, set(trial.point)) else ""
         if trial.regularization_off and "regularization_off" not in self.used:
             raise WorkloadError(
                 f"the command {quoted(shlex.join(self.command))} has no {{regularization_off}}, and a sweep trains "
@@ -130,7 +141,7 @@ class Command(OwnLoop):
         if saved.restore(trial, _named(self.command)):
             saved.forget()
             return
-        given = Placeholders(self.used, trial, place)
+        given = Placeholders(self.used, trial, place, start)
         environment = loop.environment_for(trial, self.env)
         words = [_filled(word, given.text_of) for word in self.command]
         program = _found(words[0], folder, environment)
@@ -141,16 +152,22 @@ class Command(OwnLoop):
             saved.forget()
 
 
+def takes_start(workload: Command, names: Collection[str]) -> bool:
+    """Whether {start} stands for the weights to start from, and not for a hyperparameter of that name."""
+    return "start" in workload.used and "start" not in {Name.of(name).short for name in names}
+
+
 @dataclass(frozen=True, slots=True)
 class Placeholders:
     """What the placeholders stand for in one trial; files are written when they are first named.
 
-    used: the names in the command. place: the trial's folder, absolute.
+    used: the names in the command. place: the trial's folder, absolute. start: the file of the weights to start from.
     """
 
     used: set[str]
     trial: Any
     place: Path
+    start: str = ""
 
     @property
     def metrics(self) -> Path | None:
@@ -160,7 +177,7 @@ class Placeholders:
     def text_of(self, name: str) -> str:
         """The text of a placeholder. Raises WorkloadError for a name or a value that has none."""
         trial = self.trial
-        if name in OURS:
+        if name in OURS and (name != "start" or name not in trial.point):
             return self._of_ours(name)
         if name not in trial.point and name not in trial.behind().trial.point:
             known = sorted({*trial.point, *OURS})
@@ -185,6 +202,8 @@ class Placeholders:
             return str(path)
         if name == "rates":
             return self._rates(due[-1])
+        if name == "start":
+            return self.start
         if name == "evaluate_every":
             return str(self._every(due))
         warmup = trial.behind().trial.point.whole("warmup_steps", trial.behind().setup.study.warmup_steps)

@@ -172,6 +172,7 @@ class Making:
                 "lambda point: ..., which makes it"
             )
         _begun.add(model)
+        self.trial.carry_into(model)
         return model
 
     def _data(self, name: str) -> Any:

@@ -74,9 +74,10 @@ class TrialState(Weighted):
 def train(workload: LightningWorkload, trial: LoopTrial) -> None:
     """Train a trial to its end, or to a stop. Raises WorkloadError, and the errors of the user's code."""
     name, kept = type(workload).__name__, TrialState()
-    trial.keep(lightning=kept)
     made = {one: workload.made(one, trial.point, trial) for one in MAKERS if one != "trainer"}
     package = _package_of(name, made["module"])
+    trial.carry_into(made["module"])
+    trial.keep(lightning=kept)  # of a trial that is resumed, Lightning loads the state over what was carried
     check_data(name, {one: made[one] for one in DATA if workload.maker(one) is not None})
     wrong = import_module(f"{package}.utilities.exceptions").MisconfigurationException
     try:

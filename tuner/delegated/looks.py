@@ -21,7 +21,7 @@ from tuner.delegated.first_steps import FirstSteps
 from tuner.delegated.reports import ALL_STEPS, Reports
 from tuner.delegated.setup import LoopSetup
 from tuner.delegated.trainee import LoopTrainee
-from tuner.delegated.trial import LoopTrial
+from tuner.delegated.trial import STARTED, LoopTrial
 from tuner.design.hyperparameters import Value
 from tuner.design.points import Point
 from tuner.design.quasi_random import quasi_random_points
@@ -176,6 +176,8 @@ def look_at(
                 _train(setup, trial, handle, listener)
         else:
             _train(setup, trial, handle, listener)
+    if setup.inherited is not None and state is None and STARTED not in handle.read:
+        raise WorkloadError(_never_starts(setup))
     look = listener.look
     look.seconds = time.perf_counter() - started
     look.read, look.point_read = set(handle.read), set(getattr(handle.point, "read", ()))
@@ -208,6 +210,15 @@ def _never_says(name: str) -> str:
     )
 
 
+def _never_starts(setup: LoopSetup) -> str:
+    name = type(setup.workload).__name__
+    told = "" if setup.inherited is None else setup.inherited.words
+    return (
+        f"the campaign {told}, and {name}.train never takes these weights, so that it would train from its own: "
+        "trial.carry_into(model) before trial.keep(model=model, ...), or trial.start_weights, or trial.start_file"
+    )
+
+
 def first_point(setup: LoopSetup) -> Mapping[str, Value]:
     """The point at which a loop is looked at: where it was before, else the middle of the space."""
     found = setup.looks.points.get(setup.study.augment)
@@ -216,7 +227,8 @@ def first_point(setup: LoopSetup) -> Mapping[str, Value]:
 
 def first_look(setup: LoopSetup, point: Mapping[str, Value]) -> FirstSteps:
     """The first look at a point, taken now where it was not yet; the code that runs is seen."""
-    place = setup.study.augment, repr(sorted(point.items()))
+    start = "" if setup.inherited is None else setup.inherited.identity
+    place = setup.study.augment, f"{sorted(point.items())!r}{start}"
     if place not in setup.looks.taken:
         setup.looks.taken[place] = look_at(setup, trial_at(point), watch=True)
     return setup.looks.taken[place]

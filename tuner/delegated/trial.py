@@ -16,11 +16,13 @@ from tuner.design.prefix import rates_of
 from tuner.design.seeds import short_seed
 from tuner.design.words import no_such_word
 from tuner.errors import Infeasible, WorkloadError
+from tuner.training.inherited import StartWeights
 from tuner.training.models import shown_point
 from tuner.training.randomness import seed_global_generators
 from tuner.training.unread import Noting
 
 _INITIAL = "initial_lr"
+STARTED = "the weights to start from"  # among what a loop has asked for
 _EXITED = "the loop called sys.exit({code}); it must return, or raise an error: it is called once for each trial"
 
 
@@ -134,6 +136,7 @@ class LoopTrial:
         self._rates = tuple(rates_of(trainee.trial)) if "learning_rate" in trainee.trial.point else ()
         self._due = frozenset(listener.due)
         self._in_step = self._begun = self._closed = False
+        self._keeping = False  # whether the loop has kept anything
         self._stepping = False  # whether the loop says by `stepped` where it is
         self._asked_after = 0  # the last evaluation that the loop was told is due, in updates
         self._batches: dict[str, Batches] = {}
@@ -186,6 +189,47 @@ class LoopTrial:
         self.read.add("regularization_off")
         return not self._trainee.setup.study.augment
 
+    def carry_into(self, model: torch.nn.Module) -> bool:
+        """Carry the weights of an earlier stage into a model that was just made, as `Campaign(start_from=...)` says.
+
+        By the names of its state dict, before `keep`, which gives a resumed trial its own weights back. Nothing is done
+        where the study starts from nothing, as a control from scratch does: False. Raises WorkloadError where a carried
+        tensor is missing or has another shape, after `keep`, and after the first step.
+        """
+        with self._remembered():
+            inherited = self._start("carry_into(model)")
+            if inherited is not None:
+                inherited.into(getattr(model, "_orig_mod", model), self.point)
+        return inherited is not None
+
+    @property
+    def start_weights(self) -> Mapping[str, torch.Tensor] | None:
+        """The carried weights of an earlier stage by their names here, on the CPU, to be copied by the loop itself.
+
+        None where the study starts from nothing. `carry_into` does the same for a module, and compares the names.
+        """
+        with self._remembered():
+            inherited = self._start("start_weights")
+            return None if inherited is None else inherited.mapped(self.point)
+
+    @property
+    def start_file(self) -> Path | None:
+        """A file of `start_weights` in the format of safetensors, in the folder of the trial; None without a start."""
+        with self._remembered():
+            inherited = self._start("start_file")
+            return None if inherited is None else inherited.file_in(self.folder, self.point)
+
+    def _start(self, word: str) -> StartWeights | None:
+        """What the study starts from; it is noted that the loop has taken it."""
+        self.read.add(STARTED)
+        self._check_not_begun(word)
+        if self._keeping:
+            raise WorkloadError(
+                f"trial.{word} is called after trial.keep: carry the weights first, because keep gives a trial that is "
+                "resumed its own weights back, which would be lost"
+            )
+        return self._trainee.setup.inherited
+
     def keep(self, **objects: Any) -> None:
         """Keep objects with `state_dict` and `load_state_dict`: model, optimizer, loader; and generators.
 
@@ -195,6 +239,7 @@ class LoopTrial:
         """
         with self._remembered():
             self._check_not_begun("keep")
+            self._keeping = True
             for name, value in objects.items():
                 self._trainee.kept.add(name, value)
 
@@ -206,13 +251,14 @@ class LoopTrial:
         """
         with self._remembered():
             self._check_not_begun("keep_files")
+            self._keeping = True
             self._trainee.files.keep(save, load)
 
     def _check_not_begun(self, what: str) -> None:
         if self._begun:
             raise WorkloadError(
-                f"trial.{what} is called after the first step; keep everything before it, because there a trial that "
-                "is resumed gets its states back"
+                f"trial.{what} is called after the first step; keep and carry everything before it, because there a "
+                "trial that is resumed gets its states back"
             )
 
     def batches(self, loader: Any, *, name: str = "loader") -> Iterator[Any]:

@@ -3,7 +3,7 @@
 This module imports neither torch nor anything that trains: the trial that `train` is given is `Any` here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,9 @@ class OwnLoop(Trainable):
     def follows_schedule(self) -> bool | None:
         """Whether the rates of the study are those that are trained with; None: seen when a trial is tried."""
         return None
+
+    def check_start(self, names: Collection[str]) -> None:
+        """Raise DeclarationError where no training could start from given weights. names: of the search spaces."""
 
     def code_files(self, folder: Path) -> Sequence[Path]:
         """Files besides its modules that decide what is trained, for a change to be noticed. folder: of the study."""

@@ -70,7 +70,7 @@ class Stage:
 
     of_file: the names of all campaigns of its file, in the order of training. file: the study file, None of a campaign
     that was passed as an object. rounds_before: the declared rounds but controls of the stage that it starts from; 0 of
-    one that is declared elsewhere.
+    one that is declared elsewhere. before: that stage, where it is one of this file.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Stage:
     of_file: tuple[str, ...] = ()
     file: Path | None = None
     rounds_before: int = 0
+    before: "Stage | None" = field(default=None, repr=False)
 
     @property
     def called(self) -> str:
@@ -151,7 +152,9 @@ def best_of(
             f"best_of takes a Campaign of this file, or the name of a recorded one, got {source!r:.80}; a file of "
             'weights is weights_from("file.safetensors")'
         )
-    if isinstance(source, str) and (not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin"))):
+    if isinstance(source, str) and (
+        not source.strip() or source.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt"))
+    ):
         raise DeclarationError(
             f"best_of takes the name of a recorded campaign, got {quoted(source)}; a file of weights is "
             'weights_from("file.safetensors")'
@@ -278,16 +281,17 @@ def staged(found: Mapping[str, Any]) -> list[Stage]:
     for name in stages:
         for stage in _with_sources(name, stages, ()):
             done.setdefault(stage.name, stage)
-    return [
-        replace(stage, of_file=tuple(done), rounds_before=_num_rounds(done, stage.campaign.start_from))
-        for stage in done.values()
-    ]
+    whole: dict[str, Stage] = {}
+    for stage in done.values():  # what a stage starts from comes before it
+        before = _source_among(whole, stage.campaign.start_from)
+        rounds = 0 if before is None else sum(one.start is None for one in before.campaign.rounds)
+        whole[stage.name] = replace(stage, of_file=tuple(done), rounds_before=rounds, before=before)
+    return list(whole.values())
 
 
-def _num_rounds(stages: Mapping[str, Stage], start: StartFrom | None) -> int:
-    """The declared rounds but controls of what a stage starts from, where that is among these and not elsewhere."""
-    source = None if start is None or start.storage is not None else stages.get(start.campaign)
-    return 0 if source is None else sum(one.start is None for one in source.campaign.rounds)
+def _source_among(stages: Mapping[str, Stage], start: StartFrom | None) -> Stage | None:
+    """What a stage starts from, where that is among these and not elsewhere."""
+    return None if start is None or start.storage is not None else stages.get(start.campaign)
 
 
 def _with_sources(name: str, stages: Mapping[str, Stage], above: tuple[str, ...]) -> Iterator[Stage]:

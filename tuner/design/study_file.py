@@ -76,8 +76,9 @@ def _say_which(file: Path, stages: Sequence[Stage]) -> None:
         f"note: {file} has {len(stages)} campaigns; without a name its last stage is meant, {shown(last)}. The others: "
         f"{', '.join(shown(f'{file}:{one}') for one in others)}"
     )
-    if words not in _said:
-        _said.add(words)
+    key = f"{file.resolve()} {words}"
+    if key not in _said:
+        _said.add(key)
         _log.warning("%s", words)
 
 

@@ -52,6 +52,13 @@ _POINT = {
     "command": "yours: `{name}` in the command",
     "asking": "yours: `trial.point[...]`",
 }
+_FUNCTIONS = {
+    "loop": "yours: in `train`",
+    "lightning": "yours: in `training_step`",
+    "trainer": "yours: in the data collator",
+    "command": "yours: in the program, where it is Python",
+    "asking": "yours: in your own code",
+}
 _NO_COMMAND = "refused: no command trains it"
 
 
@@ -59,9 +66,10 @@ _NO_COMMAND = "refused: no command trains it"
 class DelegatedWord:
     """A word of the program, and what becomes of it where the training is not ours.
 
-    place: where it stands: an argument of "Campaign", an "attribute" or a "method" of the class, a hyperparameter of
-    the "space", or an "option" of a command. doors: what it means to each door (of `DOORS`), or to all; it begins with
-    "honoured", "yours" (nothing of the program reads it), or "refused" and where to say it instead.
+    place: where it stands: an argument of "Campaign" or of a "round", an "attribute" or a "method" of the class, a
+    hyperparameter of the "space", a "function" for models and batches, or an "option" of a command. doors: what it
+    means to each door (of `DOORS`), or to all; it begins with "honoured", "yours" (nothing of the program reads it), or
+    "refused" and where to say it instead.
     """
 
     name: str
@@ -119,6 +127,23 @@ _WORDS: tuple[tuple[str, dict[str, Texts]], ...] = (
         "production_steps": "honoured",
         "regime": "honoured",
         "seed": "honoured",
+        "start_from": {
+            "loop": "honoured: `trial.carry_into(model)` before `trial.keep`, or `trial.start_weights`",
+            "lightning": "honoured: carried into what `module` makes",
+            "trainer": "honoured: carried into what `model_init` makes",
+            "command": "honoured with `{start}`, the path of a safetensors file; else refused: the program has to be "
+            "given the weights",
+            "asking": "honoured: `trial.carry_into(model)`, `trial.start_weights` or `trial.write_start(folder)`",
+        },
+    }),
+    ("round", {
+        "start": "honoured: `start=\"scratch\"` trains without `start_from`; the loop is the same",
+        "total": "honoured",
+    }),
+    ("function", {
+        "with_lora": _FUNCTIONS | {"lightning": "yours: in `module`", "trainer": "yours: in `model_init`"},
+        "shuffled": _FUNCTIONS,
+        "dropped": _FUNCTIONS,
     }),
     ("attribute", {
         "select_by": "honoured",
@@ -249,6 +274,8 @@ def check_campaign(workload: OwnLoop, given: Mapping[str, Any], searched: Collec
     """
     if workload.constant_rate:
         _check_constant(workload, given, searched)
+    if "start_from" in given:
+        workload.check_start(searched)
     door, named = door_of(workload), type(workload).__name__
     unscheduled = workload.follows_schedule is False
     for name in given:

@@ -6,6 +6,7 @@ the strategy runs again once those trials have ended. What is done costs nothing
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ import torch
 from tuner.design.hyperparameters import Value
 from tuner.design.identity import TRAINED_ELSEWHERE, Identity
 from tuner.design.own_loop import OwnLoop
+from tuner.design.stages import START_FROM
 from tuner.design.study import Study
 from tuner.design.trial import Trial
 from tuner.design.workload import Trainable
@@ -92,16 +94,19 @@ class Elsewhere(LoadedWorkload):
         return TRAINED_ELSEWHERE
 
     def fingerprint(self, study: Study | None = None) -> str:
-        """The digest of that identity."""
-        return self.identity.fingerprint
+        """The digest of that identity, and of the weights that the trials of a study start from."""
+        return (self.identity if study is None else self.identity_of(study)).fingerprint
 
     def weaker_fingerprint(self) -> str:
         """None: tuner 0.1 knew no such studies."""
         return ""
 
     def identity_of(self, study: Study, points: Sequence[Mapping[str, Value]] | None = None) -> Identity:
-        """The identity of all its studies."""
-        return self.identity
+        """The identity of all its studies, with the weights that the trials of this one start from."""
+        inherited = self.inherited_by(study)
+        if inherited is None:
+            return self.identity
+        return replace(self.identity, arguments={**self.identity.arguments, START_FROM: inherited.identity})
 
     def check_repeatable(self, study: Study, looked_at: Identity) -> None:
         """Nothing is called, so nothing can differ."""

@@ -55,7 +55,7 @@ def scored_once(
     if recorded is not None:
         return recorded
     if isinstance(workload, OwnLoop):
-        weights = "export the weights (tuner best STUDY --export model.safetensors) and score them"
+        weights = "export the weights (tuner best STUDY_FILE --export model.safetensors) and score them"
         if chosen.row.elsewhere:
             weights = "score the weights, which are where it was trained,"
         raise DeclarationError(

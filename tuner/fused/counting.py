@@ -1,12 +1,12 @@
 """What code keeps in Python from one step to the next, and a recording would freeze."""
 
-import copy
 from collections.abc import Collection
 from contextlib import suppress
 
 import torch
 
 from tuner.errors import NotFusible
+from tuner.fused.sharing import copied
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training import python_state
 from tuner.training.first_loss import left_as_it_was
@@ -27,7 +27,7 @@ def check_evaluation(run: TrialRun, read: Collection[str]) -> None:
 
     `read`: the tensors, besides parameters and buffers, that training does read.
     """
-    workload, model, change = run.setup.workload, copy.deepcopy(run.model).eval(), ""
+    workload, model, change = run.setup.workload, copied(run.model).eval(), ""
     with torch.no_grad(), left_as_it_was(workload), suppress(Exception):  # an error shows when it is evaluated
         batch = run.setup.data.validation.first(_EXAMPLES)
         workload.metrics(model, batch)

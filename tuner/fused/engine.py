@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
+
 from tuner.design.trial import Trial
 from tuner.errors import NotFusible
 from tuner.fused.evaluation import GroupEvaluation
 from tuner.fused.likeness import difference_of, largest_kind
 from tuner.fused.making import make_group
 from tuner.fused.obstacles import refusal
+from tuner.fused.sharing import tie, tied
 from tuner.records import Promises, Recorder
 from tuner.training.alone import Alone, CohortOfOne
 from tuner.training.engine import Asked, Inspection, Measured, OnStep
@@ -28,6 +31,7 @@ class Fused:
         self.unlike = ""
         self.ways: dict[str, str] = {}
         self._alone = Alone(setup)
+        self._base: Mapping[str, torch.Tensor] = {}  # what is frozen in the first trial's model
 
     @property
     def promises(self) -> Promises:
@@ -47,12 +51,16 @@ class Fused:
         return Supervisor(self, recorder, on_step)
 
     def trainee(self, trial: Trial) -> TrialRun:
-        """The trial before its first step."""
-        return self._alone.trainee(trial)
+        """The trial before its first step. What is frozen and equal to the first trial's lies in the memory of that."""
+        run = self._alone.trainee(trial)
+        self._base = self._base or tied([run.model])
+        tie(run.model, self._base)
+        return run
 
     def begin(self, trainees: Sequence[TrialRun]) -> "CohortOfOne | FusedCohort":
         """A cohort of those whose models are alike, the most there are. Raises NotFusible."""
         models = [run.model for run in trainees]
+        self._base = {}
         chosen = [trainees[place] for place in largest_kind(models, len(models))]
         if len(chosen) == 1:
             self.unlike = difference_of(models)

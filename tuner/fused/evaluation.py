@@ -1,6 +1,5 @@
 """Evaluating all trials of a group at once, where that gives the bits of evaluating each for itself."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ from tuner.fused.group import Group
 from tuner.fused.noise import Sites
 from tuner.fused.operations import Operations, name_of
 from tuner.fused.quick_kernels import quickened
-from tuner.fused.recording import Batch, without_noise
+from tuner.fused.recording import Batch, of_all, without_noise
 from tuner.fused.rules_python import SharedValues
+from tuner.fused.sharing import copied
 from tuner.fused.tape import Tape, Watching
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training.batches import Split
@@ -112,7 +112,7 @@ class GroupEvaluation:
 
     def _kernel_of_its_own(self) -> str:
         """The kernel by which torch evaluates a part of this model, but trains none, if there is one."""
-        setup, model = self.group.setup, copy.deepcopy(self.group.runs[0].model).eval()  # some count their calls
+        setup, model = self.group.setup, copied(self.group.runs[0].model).eval()  # some count their calls
         with torch.no_grad(), _Names() as seen:
             setup.workload.metrics(model, setup.data.validation.first(FEW))
         return next(iter(seen.names & OF_EVALUATION), "")
@@ -163,12 +163,13 @@ class GroupEvaluation:
     def _sums(self, batch: Batch, count: int, gathered: Gathered | None) -> Sums:
         """The sum of each averaged metric over a batch, for each trial; the values themselves go to `gathered`."""
         replay, names = self._recorded(batch, count)
-        inputs, trials, at_once = self._inputs(), len(self.group.runs), self._at_once
+        own, trials, at_once = self._own(), len(self.group.runs), self._at_once
+        shared = self.group.model.shared.values()
         apart = self.group.setup.workload.not_averaged
         sums: Sums = {name: [] for name in names if name not in apart}
         for first in range(0, trials, at_once):
             begin = min(first, trials - at_once)  # the last ones together with some that were there before
-            values = replay(*[tensor[begin : begin + at_once] for tensor in inputs], *batch.leaves)
+            values = replay(*[tensor[begin : begin + at_once] for tensor in own], *shared, *batch.leaves)
             for name, each in zip(names, values, strict=True):
                 if name in sums:
                     sums[name] += [row.sum() for row in each.to(torch.float64).unbind(0)][first - begin :]
@@ -178,9 +179,10 @@ class GroupEvaluation:
                 raise NotFusible("the values that split_metrics reads are too many for all trials at once")
         return sums
 
-    def _inputs(self) -> list[torch.Tensor]:
+    def _own(self) -> list[torch.Tensor]:
+        """What each trial has its own of, [K, ...]."""
         model = self.group.model
-        return [*model.parameters.values(), *model.buffers.values(), *(own.values for own in model.settings)]
+        return [*model.stacks.values(), *(own.values for own in model.settings)]
 
     def _recorded(self, batch: Batch, count: int) -> tuple[Any, list[str]]:
         """The metrics as a graph for so many trials as are evaluated at once, and their names."""
@@ -190,25 +192,27 @@ class GroupEvaluation:
             if self.group.setup.device.type == "cpu":
                 tape, _ = self._run(batch, count, 1)
                 self._at_once = evenly(trials, max(1, CACHED_BYTES // max(1, tape.largest)))
-        if batch.signature not in self._recordings:
+                tape.forget()
+        key = batch.signature, tuple(self.group.model.shared)
+        if key not in self._recordings:
             tape, metrics = self._run(batch, count, self._at_once)
             graph = tape.finished([values.stacked for values in metrics.values()])
             check_graph(graph, 0)
             simplify(graph)
-            self._recordings[batch.signature] = quickened(graph, tape.constants).forward, list(metrics)
-        return self._recordings[batch.signature]
+            self._recordings[key] = quickened(graph, tape.constants).forward, list(metrics)
+            tape.forget()
+        return self._recordings[key]
 
     def _run(self, batch: Batch, count: int, trials: int) -> tuple[Tape, dict[str, TrialTensor]]:
         """The metrics of the first trials, and all that is computed on the way to them."""
         model, task = self.group.model, self.group.task
         with torch.inference_mode(False):
-            inputs = [
-                tensor[:trials].clone() for tensor in self._inputs()
-            ]  # copies: nothing that is written into them stays
-        tape = Tape([*inputs, *batch.leaves])
-        operations = Operations(trials, task.rules, Sites(tape.add_input), care=task.care)
-        named = dict(zip([*model.parameters, *model.buffers], inputs, strict=False))
-        model.install(named, inputs[len(named) :], operations)
+            inputs = [tensor[:trials].clone() for tensor in self._own()]  # nothing that is written into them stays
+            shared = model.stand_ins()
+        tape = Tape([*inputs, *shared.values(), *batch.leaves], of_all(shared, batch))
+        operations = Operations(trials, task.rules, Sites(tape.add_input), care=task.care, shared=shared)
+        named = {**dict(zip(model.stacks, inputs, strict=False)), **shared}
+        model.install(named, inputs[len(model.stacks) :], operations)
         model.template.eval()
         workload = self.group.setup.workload
         with (

@@ -5,7 +5,7 @@ few trials together were seen to be faster than one.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -18,6 +18,7 @@ from tuner.fused.group import Group
 from tuner.fused.likeness import check_alike, largest_kind
 from tuner.fused.making import make_group
 from tuner.fused.obstacles import check_obstacles, refusal
+from tuner.fused.sharing import tie, tied
 from tuner.training.engine import Fusion
 from tuner.training.memory import free_bytes
 from tuner.training.numerics import clock_of, wait_for
@@ -84,13 +85,16 @@ def runs_of(setup: TrainingSetup, trials: Sequence[Trial], count: int) -> list[T
 
 
 def _made(setup: TrainingSetup, trials: Sequence[Trial]) -> Iterator[TrialRun]:
-    """Those trials whose model can be made."""
+    """Those trials whose model can be made; what is frozen and equal to the first one's lies in its memory."""
+    base: Mapping[str, torch.Tensor] = {}
     for trial in trials:
         try:
             run = TrialRun(setup, trial)
         except Exception as error:
             refusal(error, "while the model was made")  # raises what is not the model's
         else:
+            base = base or tied([run.model])
+            tie(run.model, base)
             yield run
 
 
@@ -236,11 +240,14 @@ def trials_that_fit(setup: TrainingSetup, trials: Sequence[Trial], *, workers: i
     All, where no model can be made: those trials end as soon as they begin.
     """
     with callers_generators_restored(setup.device):
-        first = runs_of(setup, trials, 1)
+        first = runs_of(setup, trials, 2)  # of two it is seen what is frozen and equal
         return _that_fit(Group(first), setup, workers) if first else len(trials)
 
 
 def _that_fit(group: Group, setup: TrainingSetup, workers: int) -> int:
+    """What all trials of a group share counts once, whatever their number."""
     ratio = setup.evaluation_batch_size / max(1, setup.batch_size_of(group.runs[0].trial))
-    one = (group.num_bytes + max(0.0, ratio / 2 - 1) * group.pass_bytes) / len(group.runs)
-    return max(1, int(MEMORY_SHARE * free_bytes(setup.device) / workers / max(1.0, one)))
+    once, more = group.num_bytes_once, max(0.0, ratio / 2 - 1)
+    one = (group.num_bytes - once + more * (group.pass_bytes - once)) / len(group.runs)
+    room = MEMORY_SHARE * free_bytes(setup.device) / workers - once - more * (once - group.model.shared_bytes)
+    return max(1, int(room / max(1.0, one)))

@@ -1,6 +1,6 @@
 """K trials that train in lockstep. Each keeps its own model, optimizer and records, as views of the stacks here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -12,9 +12,9 @@ from tuner.design.data import MOST_WIDTHS
 from tuner.errors import NotFusible
 from tuner.fused.cuda_graph import CapturedUpdates, Lanes, Rates, replay_in_lanes
 from tuner.fused.noise import DropoutNoise
-from tuner.fused.operations import Rules
+from tuner.fused.operations import Rules, WritesShared
 from tuner.fused.optimizers import row_optimizer
-from tuner.fused.recording import Batch, Recording, Task, record
+from tuner.fused.recording import Batch, Recording, Task, record, written
 from tuner.fused.rules import TABLE
 from tuner.fused.stacking import StackedModel
 from tuner.training.batches import TrainingBatches
@@ -53,11 +53,7 @@ class Group:
         self.task = Task(self.setup.workload.loss, self.model, len(runs), constants, numbers, care, rules)
         self._change: Callable[[Recording], Recording] = lambda recording: recording
         self._recordings: dict[object, tuple[Recording, DropoutNoise]] = {}
-        self._inputs = (
-            list(self.model.parameters.values()),
-            list(self.model.buffers.values()),
-            [*numbers.values(), *(own.values for own in self.model.settings)],
-        )
+        self._inputs = self.task.inputs
         self.trained: list[str] = []  # names of the parameters that the loss depends on
         recording, _ = self._recorded(self._batch(self._is_shared()))
         self.trained = recording.trained
@@ -81,13 +77,21 @@ class Group:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss."""
-        stacks = [*self.model.parameters.values(), *self.model.buffers.values(), *self.gradients]
+        """Memory of the stacks, their gradients and optimizer state, and of one pass through the loss.
+
+        What is shared is an input of the pass, and counted there.
+        """
+        stacks = [*self.model.stacks.values(), *self.gradients]
         return sum(tensor.nbytes for tensor in stacks) + self.optimizer.num_bytes + self.pass_bytes
 
     @property
+    def num_bytes_once(self) -> int:
+        """The part of it that does not grow with the number of trials: what they share, and what is computed of it."""
+        return max(recording.num_bytes_once for recording, _ in self._recordings.values())
+
+    @property
     def pass_bytes(self) -> int:
-        """Memory of all that one pass through the loss computes."""
+        """Memory of all that one pass through the loss reads and computes."""
         return max(recording.num_bytes for recording, _ in self._recordings.values())
 
     def retire(self, trial: int) -> None:
@@ -105,10 +109,13 @@ class Group:
         norms: list[torch.Tensor] = []
         clips = any(run.rule.clip_norm is not None for run in self.runs)
         shared, work = self._is_shared(), None
+        self._settle()
         try:
             for _ in range(updates):
                 if self.setup.stop():
                     break
+                if not self.optimizer.captured and self._settle():  # an optimizer of the user's may write anywhere
+                    work = None
                 work = self._work(shared, work)
                 with _mode(work.recording):
                     losses.append(self._update(work))
@@ -128,14 +135,19 @@ class Group:
         self.graphs.forget()  # they compute what the recordings were
         self._recordings = {form: (change(recording), noise) for form, (recording, noise) in self._recordings.items()}
 
-    def snapshot(self) -> tuple[list[torch.Tensor], Any]:
+    def snapshot(self) -> Any:
         """Copies of everything that training changes: in the stacks, and in the optimizers."""
-        return [tensor.clone() for tensor in self._changing()], self.optimizer.kept()
+        self.model.parted.clear()
+        copies = {name: tensor.clone() for name, tensor in self.model.stacks.items()}
+        return copies, [tensor.clone() for tensor in self.optimizer.changing], self.optimizer.kept()
 
-    def restore(self, kept: tuple[list[torch.Tensor], Any]) -> None:
+    def restore(self, kept: Any) -> None:
         """Go back to a snapshot that was taken before any update of this group."""
-        stacks, states = kept
-        for tensor, copy in zip(self._changing(), stacks, strict=True):
+        stacks, changing, states = kept
+        self._settle()
+        for name, tensor in self.model.stacks.items():
+            tensor.copy_(stacks[name] if name in stacks else self.model.parted[name])
+        for tensor, copy in zip(self.optimizer.changing, changing, strict=True):
             tensor.copy_(copy)
         for trial, run in enumerate(self.runs):
             made = self._made[trial]
@@ -147,9 +159,24 @@ class Group:
             for parameter in run.parameters:
                 parameter.grad = None
         self._made = [0] * len(self.runs)
+        if not self._recordings:
+            self._recorded(self._batch(self._is_shared()))
 
     def _changing(self) -> list[torch.Tensor]:
-        return [*self.model.parameters.values(), *self.model.buffers.values(), *self.optimizer.changing]
+        return [*self.model.stacks.values(), *self.optimizer.changing]
+
+    def _settle(self) -> bool:
+        """Stack what a trial's own code has written into though it was shared. Returns whether there was something."""
+        names = self.model.strayed(self.live)
+        self._part(names)
+        return bool(names)
+
+    def _part(self, names: Collection[str]) -> None:
+        if names:
+            self.model.part(names)
+            self._inputs = self.task.inputs
+            self._recordings.clear()
+            self.graphs.forget()
 
     def _work(self, shared: bool, last: _Work | None) -> _Work:
         """What the next update computes, and from which batch."""
@@ -195,8 +222,7 @@ class Group:
         self, leaves: Sequence[torch.Tensor], recording: Recording, masks: Sequence[torch.Tensor]
     ) -> torch.Tensor:
         """Losses [K] at the present weights; gradients go to their place."""
-        parameters, buffers, numbers = self._inputs
-        inputs = (*parameters, *buffers, *numbers, *leaves, *masks)
+        inputs = (*self._inputs, *leaves, *masks)
         if self.lanes is not None and recording.compiled is None and torch.cuda.is_current_stream_capturing():
             losses, *gradients = replay_in_lanes(recording.graph, self.lanes, inputs)
         else:
@@ -253,13 +279,25 @@ class Group:
         if known is None:
             if len(self._recordings) == MAX_RECORDINGS:
                 raise NotFusible(f"batches of more than {MAX_RECORDINGS} forms")
-            recording = self._change(record(self.task, batch))
-            if self._recordings and recording.trained != self.trained:
+            recording = self._change(self._record(batch))
+            if self.trained and recording.trained != self.trained:
                 raise NotFusible("which parameters the loss depends on, which is another for batches of another form")
             seeds = [run.trial.seed for run in self.runs]
-            noise = DropoutNoise(seeds, recording.sites, self._inputs[0][0])
+            noise = DropoutNoise(seeds, recording.sites, next(iter(self.model.parameters.values())))
             known = self._recordings[batch.signature] = (recording, noise)
         return known
+
+    def _record(self, batch: Batch) -> Recording:
+        """What the loss writes into is each trial's own; the loss of one trial alone shows nearly all of it."""
+        if self.model.shared:
+            self._part(written(self.runs[self.live[0]], batch.of_trial(self.live[0]), self.model.shared))
+        while True:
+            try:
+                return record(self.task, batch)
+            except WritesShared as error:
+                if not error.names:
+                    raise
+                self._part(error.names)
 
     def _used(self) -> list[int]:
         """Places of the used parameters among those of a trial's optimizer."""

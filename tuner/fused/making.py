@@ -21,6 +21,7 @@ from tuner.fused.group import Group
 from tuner.fused.obstacles import check_obstacles, other_bits, refusal
 from tuner.fused.optimizers import cloned
 from tuner.fused.recording import Recording
+from tuner.fused.sharing import constants, tie
 from tuner.training.numerics import wait_for
 from tuner.training.trial_run import TrialRun
 
@@ -73,6 +74,7 @@ def _far(fused: TrialRun, alone: TrialRun) -> str | None:
 def _trained_alone(run: TrialRun, updates: int) -> TrialRun:
     """A copy of a trial, some updates later."""
     copy = TrialRun(replace(run.setup, stop=lambda: False), run.trial)
+    tie(copy.model, constants(run.model))
     copy.batches = run.batches
     copy.load(run.state())
     copy.optimizer.load_state_dict(cloned(copy.optimizer.state_dict(), {}))

@@ -1,6 +1,5 @@
 """What keeps trials from training together: kinds of models that are known, and errors on the way to a group."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from tuner.errors import NotFusible
+from tuner.fused.sharing import copied
 from tuner.training.endings import ending, is_out_of_memory
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.randomness import callers_generators_restored
@@ -56,7 +56,7 @@ def other_bits(run: TrialRun, difference: str) -> str:
 def _casts(run: TrialRun) -> bool:
     """Whether an operation of the loss runs under autocast. Changes nothing."""
     workload, watch = run.setup.workload, _Watch(run.setup.device.type)
-    model = copy.deepcopy(run.model)
+    model = copied(run.model)
     # An augmentation is left out, and a loss may miss it; then what was seen until there has to do.
     with callers_generators_restored(run.setup.device), left_as_it_was(workload), suppress(Exception), watch:
         workload.loss(model, run.batches.at(run.step), run.point)

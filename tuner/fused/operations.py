@@ -2,8 +2,8 @@
 
 import functools
 import types
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch.utils import _pytree as pytree
@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 from tuner.errors import NotFusible
 from tuner.fused.noise import Sites
 from tuner.fused.trial_tensor import TrialTensor, is_trial, values_of
+from tuner.training.copy_on_write import address
 
-WRITES = "writes values of a single trial into a tensor that all trials share; make it by x.new_zeros() or the like"
+_WRITES = "writes values of a single trial into a tensor that all trials share; make it by x.new_zeros() or the like"
 Rule = Callable[..., Any]  # rule(operations, function, *arguments, **keywords); NotImplemented: not this case
 Rules = Mapping[str, Rule]
 
@@ -26,15 +27,32 @@ _ALIGNED = 256  # bytes, the largest alignment that cuBLAS distinguishes
 ANY = "*"  # in a table: the rule for operations without their own
 
 
+class WritesShared(NotFusible):
+    """Code writes into what the trials share. names: of parameters and buffers that each could have its own of."""
+
+    def __init__(self, message: str, names: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.names = frozenset(names)
+
+
 class Operations:
     """The operations of one recording. `ways` holds afterwards how each operation was run.
 
     care: 0, every rule is trusted; 1, matrix products loop over the trials; 2, every operation that computes does,
-    which keeps the bits by construction.
+    which keeps the bits by construction. shared: the model's tensors that all trials share, by name.
     """
 
-    def __init__(self, num_trials: int, rules: Rules, sites: Sites, *, care: int = 0) -> None:
+    def __init__(
+        self,
+        num_trials: int,
+        rules: Rules,
+        sites: Sites,
+        *,
+        care: int = 0,
+        shared: Mapping[str, torch.Tensor] = types.MappingProxyType({}),
+    ) -> None:
         self.num_trials = num_trials
+        self.shared = shared
         self.rules = rules
         self.sites = sites
         self.care = care
@@ -62,6 +80,13 @@ class Operations:
         spread: torch.Tensor = _Spread.apply(self.aligned(value, len(shape)), tuple(shape), tuple(value.stacked.shape))  # type: ignore[no-untyped-call]
         return spread
 
+    def refuse_write(self, name: str, target: Any) -> NoReturn:
+        """Raise WritesShared: an operation would write into what all trials share, or a view of it."""
+        starts = {shared: address(tensor) for shared, tensor in self.shared.items()}
+        place = address(target) if isinstance(target, torch.Tensor) and not is_trial(target) else -1
+        names = [shared for shared, start in starts.items() if start <= place < start + self.shared[shared].nbytes]
+        raise WritesShared(f"{name} {_WRITES}", names)
+
     def each(self, value: torch.Tensor | None) -> Any:
         """The value of each trial, in order."""
         if isinstance(value, TrialTensor):
@@ -71,7 +96,7 @@ class Operations:
     def run(self, function: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
         name = name_of(function)
         if isinstance(keywords.get("out"), torch.Tensor) and not is_trial(keywords["out"]):
-            raise NotFusible(f"{name} {WRITES}")
+            self.refuse_write(name, keywords["out"])
         rule = self.rules.get(name)
         if rule is not None:
             result = rule(self, function, *arguments, **keywords)
@@ -103,7 +128,7 @@ class Operations:
         """By the operation of the same name that is not in place; what it gives is put in the place."""
         target, ordinary = arguments[0], getattr(torch.Tensor, name[:-1], None)
         if not isinstance(target, TrialTensor):
-            raise NotFusible(f"{name} {WRITES}")
+            self.refuse_write(name, target)
         before = self.trial(target.stacked.clone())  # a loop takes it apart, which what is written into must not be
         result = self.run(ordinary, (before, *arguments[1:]), keywords) if callable(ordinary) else None
         if not isinstance(result, TrialTensor) or result.stacked.shape != target.stacked.shape:

@@ -1,8 +1,8 @@
 """The loss of all trials, forward and backward, recorded as a flat graph that needs neither Python nor autograd."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,12 +19,16 @@ from tuner.fused.operations import Operations, Rules
 from tuner.fused.quick_kernels import quickened
 from tuner.fused.rules import TABLE
 from tuner.fused.rules_python import SharedValues
+from tuner.fused.sharing import copied, holders, strayed
 from tuner.fused.stacking import StackedModel
 from tuner.fused.tape import Tape
 from tuner.fused.trial_tensor import TrialTensor
 from tuner.training.containers import Form, taken_apart
+from tuner.training.copy_on_write import address, shown
 from tuner.training.first_loss import left_as_it_was
 from tuner.training.python_state import changed
+from tuner.training.randomness import callers_generators_restored
+from tuner.training.trial_run import TrialRun
 
 Loss = Callable[[Any, Any, Mapping[str, Any]], Any]
 
@@ -40,6 +44,16 @@ class Task:
     numbers: Mapping[str, torch.Tensor]
     care: int = 0
     rules: Rules = field(default_factory=lambda: TABLE)
+
+    @property
+    def settings(self) -> list[torch.Tensor]:
+        """The numbers, and what the model's modules themselves hold, of each trial."""
+        return [*self.numbers.values(), *(own.values for own in self.model.settings)]
+
+    @property
+    def inputs(self) -> list[torch.Tensor]:
+        """What a recording is given before the batch."""
+        return [*self.model.stacks.values(), *self.settings, *self.model.shared.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,11 @@ class Batch:
         stacked = tuple(torch.stack(same) for same in zip(*leaves, strict=True))
         return cls(stacked, (True,) * len(stacked), flat[0][1])
 
+    def of_trial(self, trial: int) -> Any:
+        """The batch that one trial alone is given."""
+        pairs = zip(self.leaves, self.varying, strict=True)
+        return self.form.filled(iter([(leaf[trial] if varying else leaf).clone() for leaf, varying in pairs]))
+
     @property
     def signature(self) -> object:
         """Equal for batches that one recording serves."""
@@ -82,7 +101,10 @@ def _only_tensors(leaves: list[Any]) -> tuple[torch.Tensor, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A graph: (*parameters, *buffers, *numbers, *batch, *masks) to losses [K] and gradients [K, ...] of `trained`."""
+    """A graph from inputs to losses [K] and gradients [K, ...] of `trained`.
+
+    Its inputs: (*parameters, *buffers, *numbers, *shared, *batch, *masks).
+    """
 
     graph: GraphModule
     quick: GraphModule  # the same, by quicker kernels where there are some
@@ -90,6 +112,7 @@ class Recording:
     trained: list[str]
     ways: dict[str, str]
     num_bytes: int
+    num_bytes_once: int  # the part of it that does not grow with the number of trials
     recurrent: bool  # oneDNN's recurrent layers keep what their backward needs only where gradients are on
     compiled: Callable[..., Any] | None = None  # the same computation, by torch.compile
     read: frozenset[str] = frozenset()  # tensors that the code holds besides parameters and buffers, by name
@@ -124,10 +147,11 @@ def _settled(task: Task, batch: Batch) -> Recording:
 
 def _record(task: Task, batch: Batch) -> Recording:
     parameters, buffers, numbers = _inputs(task)
-    tape = Tape([*parameters, *buffers, *numbers, *batch.leaves])
+    shared = task.model.stand_ins()
+    tape = Tape([*parameters, *buffers, *numbers, *shared.values(), *batch.leaves], of_all(shared, batch))
     sites = Sites(tape.add_input)
     with without_noise(tape, batch), tape:
-        losses, ways = _losses(task, (parameters, buffers, numbers), batch, sites)
+        losses, ways = _losses(task, (parameters, buffers, numbers, shared), batch, sites)
         sites_of_loss = len(sites.known)
         used, gradients = _gradients(task, losses, parameters)
     if len(sites.known) != sites_of_loss:
@@ -137,7 +161,28 @@ def _record(task: Task, batch: Batch) -> Recording:
     simplify(graph)
     module, quick = GraphModule(tape.constants, graph), quickened(graph, tape.constants)
     recurrent = "mkldnn_rnn" in module.code
-    return Recording(module, quick, sites.known, used, ways, tape.num_bytes, recurrent)
+    recording = Recording(module, quick, sites.known, used, ways, tape.num_bytes, tape.num_bytes_once, recurrent)
+    tape.forget()
+    return recording
+
+
+def written(run: TrialRun, batch: Any, names: Collection[str]) -> set[str]:
+    """Which of these constants the loss of a trial alone writes into, or puts others in the place of.
+
+    A copy of the model computes it, so nothing changes.
+    """
+    workload, model = run.setup.workload, copied(run.model).train()
+    places = {name: place for name, place in holders(model).items() if name in names}
+    before = {name: shown(held[key]) for name, (held, key) in places.items()}
+    with callers_generators_restored(run.setup.device), left_as_it_was(workload), suppress(Exception):
+        workload.loss(model, batch, run.point)  # an error shows when it is recorded
+    return set(strayed(places, before, {name: address(one) for name, one in before.items()}))
+
+
+def of_all(shared: Mapping[str, torch.Tensor], batch: Batch) -> list[torch.Tensor]:
+    """The inputs of a recording that are no trial's own, where a model shares some."""
+    leaves = [leaf for leaf, varying in zip(batch.leaves, batch.varying, strict=True) if not varying]
+    return [*shared.values(), *leaves] if shared else []
 
 
 @contextmanager
@@ -180,17 +225,14 @@ def _inputs(task: Task) -> tuple[list[torch.Tensor], list[torch.Tensor], list[to
     model = task.model
     parameters = [each.clone().requires_grad_(name in model.trained) for name, each in model.parameters.items()]
     buffers = [buffer.clone() for buffer in model.buffers.values()]
-    return parameters, buffers, [*task.numbers.values(), *(own.values for own in model.settings)]
+    return parameters, buffers, task.settings
 
 
 def _losses(task: Task, inputs: Any, batch: Batch, sites: Sites) -> tuple[torch.Tensor, dict[str, str]]:
     """The losses [K] of all trials by the rules, and how each operation was run."""
-    parameters, buffers, numbers = inputs
-    operations = Operations(task.num_trials, task.rules, sites, care=task.care)
-    named = {
-        **dict(zip(task.model.parameters, parameters, strict=True)),
-        **dict(zip(task.model.buffers, buffers, strict=True)),
-    }
+    parameters, buffers, numbers, shared = inputs
+    operations = Operations(task.num_trials, task.rules, sites, care=task.care, shared=shared)
+    named = {**dict(zip(task.model.stacks, [*parameters, *buffers], strict=True)), **shared}
     task.model.install(named, numbers[len(task.numbers) :], operations)
     own = zip(task.numbers, numbers, strict=False)
     point = {**task.constants, **{name: TrialTensor(each, operations, is_number=True) for name, each in own}}

@@ -76,10 +76,11 @@ def batch_norm(
     *rest: Any,
     **keywords: Any,
 ) -> Any:
-    """Running statistics are written into."""
+    """Running statistics are written into, but for those of a batch norm in eval mode."""
+    writes = name_of(function) != "batch_norm" or (rest[2] if len(rest) > 2 else keywords.get("training", False))
     for statistics in (running_mean, running_var):
-        if statistics is not None and not is_trial(statistics):
-            raise NotFusible(f"{name_of(function)} would update running statistics that all trials share")
+        if writes and statistics is not None and not is_trial(statistics):
+            operations.refuse_write(name_of(function), statistics)
     return operations.loop(function, (value, running_mean, running_var, *rest), keywords, writes=True)
 
 
@@ -130,9 +131,11 @@ def embedding(  # noqa: PLR0913 - torch's arguments
     """
     if max_norm is not None or sparse:
         raise NotFusible("embedding with max_norm or sparse gradients")
-    if is_trial(indices) or padding_idx is not None or scale_grad_by_freq:
+    if (is_trial(indices) and is_trial(weight)) or padding_idx is not None or scale_grad_by_freq:
         rest = (padding_idx, max_norm, norm_type, scale_grad_by_freq)
         return operations.loop(function, (indices, weight, *rest), {})
+    if not is_trial(weight):
+        return operations.trial(F.embedding(operations.stacked(indices), weight))
     stacked = operations.stacked(weight)
     trials, rows, width = stacked.shape
     shift = torch.arange(0, trials * rows, rows, device=stacked.device)

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from tuner.errors import NotFusible
-from tuner.fused.operations import WRITES, Operations, name_of
+from tuner.fused.operations import Operations, name_of
 from tuner.fused.trial_tensor import TrialTensor, is_number, is_trial, rank, seen_shape
 
 _ARITHMETIC = """add sub subtract mul multiply div divide true_divide floor_divide remainder fmod rsub __add__
@@ -119,7 +118,7 @@ def in_place(operations: Operations, function: Any, target: Any, *arguments: Any
             getattr(torch.Tensor, name_of(function).removeprefix("__i").strip("_")), (target, *arguments), {}
         )
     if not is_trial(target):
-        raise NotFusible(f"{name_of(function)} {WRITES}")
+        operations.refuse_write(name_of(function), target)
     if _are_complex((target, *arguments)) or any(map(is_number, (*arguments, *keywords.values()))):
         return NotImplemented
     given, named = _prepared(operations, (target, *arguments), keywords)

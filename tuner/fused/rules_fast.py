@@ -47,6 +47,8 @@ def batch_norm(operations: Operations, function: Any, value: Any, *rest: Any, **
     """Every channel is normalized for itself: trials are more channels. Running statistics are views, written into."""
     names = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
     options: dict[str, Any] = dict(zip(names, rest, strict=False)) | named
+    if is_trial(value) and not any(is_trial(each) for each in options.values()) and not options.get("training"):
+        return operations.trial(F.batch_norm(value.stacked.flatten(0, 1), **options).reshape(value.stacked.shape))
     if rank(value) < 2 or any(options.get(name) is not None and not is_trial(options[name]) for name in names[:2]):
         return rules_compute.batch_norm(operations, function, value, **options)
     flat: dict[str, Any] = {
@@ -80,6 +82,9 @@ def _of_each(operations: Operations, value: torch.Tensor) -> TrialTensor:
 
 def linear(operations: Operations, function: Any, value: Any, weight: Any, bias: Any = None) -> Any:
     shape, (width_out, _) = seen_shape(value), seen_shape(weight)
+    if is_trial(value) and not is_trial(weight):
+        product = F.linear(value.stacked, weight, None if is_trial(bias) else bias)
+        return operations.trial(product) + bias if is_trial(bias) else operations.trial(product)
     inputs = operations.stacked(value).reshape(operations.num_trials, -1, shape[-1])
     matrix = operations.stacked(weight).transpose(1, 2)
     if bias is None:
@@ -95,7 +100,9 @@ def matmul(operations: Operations, function: Any, left: Any, right: Any) -> Any:
     if is_number(left) or is_number(right) or min(dims) < 2 or dims[0] < dims[1]:
         return rules_matmul.matmul(operations, function, left, right)
     first, second = operations.stacked(left), operations.stacked(right)
-    if dims[1] == 2:
+    if dims[1] == 2 and is_trial(left) and not is_trial(right):
+        product = torch.matmul(first, right)
+    elif dims[1] == 2:
         product = torch.bmm(first.reshape(first.shape[0], -1, first.shape[-1]), second)
     elif seen_shape(left)[:-2] == seen_shape(right)[:-2]:
         product = torch.bmm(first.reshape(-1, *first.shape[-2:]), second.reshape(-1, *second.shape[-2:]))

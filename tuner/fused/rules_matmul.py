@@ -4,14 +4,19 @@ They follow what torch itself makes of a call (`addmm` with a bias, folding of l
 decides the bits. Very small batched products are computed by a plain loop in torch and not by the library, and a
 matrix of one row or column is multiplied as a vector: those, and products of views that torch does not fold, are
 computed trial by trial.
+
+A matrix that all trials share, a frozen weight, is multiplied once with the rows of all trials under each other.
+Whether that has the bits of each trial's own product is tried for each size, on this machine, before it is trusted.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from tuner.fused.operations import Operations
 from tuner.fused.trial_tensor import is_number, is_trial, rank, seen_shape
@@ -24,6 +29,8 @@ def linear(operations: Operations, function: Any, value: Any, weight: Any, bias:
     rows = math.prod(shape[:-1])
     if len(shape) == 1 or operations.care or _is_small((rows, width_in, width_out)):
         return operations.loop(function, (value, weight, bias), {})
+    if not is_trial(weight) and (product := _with_one_weight(operations, value, weight, bias)) is not None:
+        return product
     inputs = _folded(operations.stacked(value))
     if inputs is None and is_trial(weight) and weight.stacked.requires_grad:
         inputs = operations.stacked(value.reshape(rows, width_in))  # torch copies them, too
@@ -32,11 +39,76 @@ def linear(operations: Operations, function: Any, value: Any, weight: Any, bias:
     matrix = operations.stacked(weight).transpose(1, 2)
     if bias is None:
         product = torch.bmm(inputs, matrix)
-    elif len(shape) == 2 or (len(shape) == 3 and _contiguous(operations, value)):
+    elif _adds_in_product(operations, value):
         product = torch.baddbmm(operations.stacked(bias).unsqueeze(1), inputs, matrix)
     else:
         product = torch.bmm(inputs, matrix) + operations.stacked(bias).unsqueeze(1)
     return operations.trial(product.view(operations.num_trials, *shape[:-1], width_out))
+
+
+def _adds_in_product(operations: Operations, value: Any) -> bool:
+    """Whether torch adds a bias within the product, and not afterwards."""
+    dims = rank(value)
+    return dims == 2 or (dims == 3 and _contiguous(operations, value))
+
+
+def _with_one_weight(operations: Operations, value: Any, weight: torch.Tensor, bias: Any) -> Any:
+    """A linear layer of one weight for all trials; None as below."""
+    if bias is None or _adds_in_product(operations, value):
+        return _with_one_matrix(operations, value, weight.t(), bias)
+    product = _with_one_matrix(operations, value, weight.t())
+    return None if product is None else product + bias
+
+
+def _with_one_matrix(operations: Operations, value: Any, matrix: Any, bias: Any = None) -> Any:
+    """Each trial's own rows times one matrix [inner, columns]; None where that is no such case, or has other bits."""
+    rows = _folded(value.stacked) if is_trial(value) and not is_trial(matrix) else None
+    if rows is None or not rows.is_contiguous() or (is_trial(bias) and rows.is_cuda):
+        return None
+    trials, count, inner = rows.shape
+    together = rows.view(-1, inner)
+    if not _rows_agree(rows.shape, matrix.shape[1], matrix.is_contiguous(), bias is not None, _where(rows)):
+        return None
+    if is_trial(bias):
+        added = bias.stacked.unsqueeze(1).expand(trials, count, -1).reshape(trials * count, -1)
+        product = torch.addmm(added, together, matrix)
+    else:
+        product = torch.mm(together, matrix) if bias is None else torch.addmm(bias, together, matrix)
+    return operations.trial(product.view(*value.stacked.shape[:-1], matrix.shape[1]))
+
+
+_Where = tuple[torch.dtype, torch.device, int, bool]
+
+
+def _where(tensor: torch.Tensor) -> _Where:
+    """What a kernel is chosen by, besides sizes."""
+    return tensor.dtype, tensor.device, torch.get_num_threads(), torch.is_autocast_enabled(tensor.device.type)
+
+
+@functools.cache
+def _rows_agree(shape: Sequence[int], columns: int, straight: bool, biased: bool, where: _Where) -> bool:
+    """Whether [K * rows, inner] times a matrix has the bits of K products, forward and backward.
+
+    straight: the matrix [inner, columns] lies in the order of its rows.
+    """
+    kind, device, *_ = where
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*sizes: int) -> torch.Tensor:
+        return torch.randn(*sizes, generator=generator).to(device, kind)
+
+    with _disable_current_modes(), torch.no_grad():
+        trials, rows, inner = shape
+        values, gradients, bias = drawn(*shape), drawn(trials, rows, columns), drawn(columns)
+        matrix = drawn(inner, columns) if straight else drawn(columns, inner).t()
+
+        def products(some: torch.Tensor, gradient: torch.Tensor) -> list[torch.Tensor]:
+            forward = torch.addmm(bias, some, matrix) if biased else torch.mm(some, matrix)
+            return [forward, torch.mm(gradient, matrix.t())]
+
+        together = products(values.view(-1, inner), gradients.view(-1, columns))
+        alone = zip(*map(products, values.clone(), gradients.clone()), strict=True)
+        return all(torch.equal(one, torch.cat(each)) for one, each in zip(together, alone, strict=True))
 
 
 def _contiguous(operations: Operations, value: torch.Tensor) -> bool:
@@ -72,12 +144,18 @@ def _is_small(sizes: Sequence[int]) -> bool:
 def _batched(operations: Operations, function: Any, left: Any, right: Any) -> Any:
     if _is_small((*seen_shape(left), seen_shape(right)[1])):
         return operations.loop(function, (left, right), {})
+    if (product := _with_one_matrix(operations, left, right)) is not None:
+        return product
     return operations.trial(torch.bmm(operations.stacked(left), operations.stacked(right)))
 
 
 def _with_matrix(operations: Operations, function: Any, left: Any, right: Any) -> Any:
     rows = _folded(operations.stacked(left))
-    if rows is None or _is_small((*rows.shape[1:], seen_shape(right)[1])) or not is_trial(right):
+    if rows is None or _is_small((*rows.shape[1:], seen_shape(right)[1])):
+        return operations.loop(function, (left, right), {})
+    if (product := _with_one_matrix(operations, left, right)) is not None:
+        return product
+    if not is_trial(right):
         return operations.loop(function, (left, right), {})
     product = torch.bmm(rows, operations.stacked(right))
     return operations.trial(product.view(operations.num_trials, *seen_shape(left)[:-1], seen_shape(right)[-1]))

@@ -58,11 +58,14 @@ def full(operations: Operations, function: Any, size: Any, value: Any, *, dtype:
     return operations.trial(filled.expand(operations.num_trials, *size).clone())
 
 
-def set_data(operations: Operations, function: Any, value: TrialTensor, new: torch.Tensor) -> None:
+def set_data(operations: Operations, function: Any, value: Any, new: torch.Tensor) -> Any:
     """`x.data = new` as a write into x."""
+    if not is_trial(value):
+        return operations.refuse_write("data", value) if is_trial(new) else NotImplemented
     if seen_shape(value) != seen_shape(new) or value.dtype != new.dtype:
         raise NotFusible("data: a tensor of another form is put in its place")
     value.stacked.detach().copy_(operations.stacked(new).detach())
+    return None
 
 
 def refuse_backward(operations: Operations, function: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -79,6 +82,11 @@ def nothing(operations: Operations, function: Any, value: TrialTensor) -> None:
 
 def detach(operations: Operations, function: Any, value: TrialTensor) -> Any:
     return operations.trial(value.stacked.detach())
+
+
+def shared_data(operations: Operations, function: Any, value: torch.Tensor) -> torch.Tensor:
+    """Unlike `data` this is a view that a recording sees."""
+    return value.detach()
 
 
 def is_contiguous(operations: Operations, function: Any, value: TrialTensor, *rest: Any, **keywords: Any) -> bool:
@@ -165,7 +173,9 @@ class SharedValues(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords, name = kwargs or {}, name_of(func)
-        rule = _OF_SHARED.get(name) if args and type(args[0]) is torch.Tensor else None
+        kind = type(args[0]) if args else None
+        rule = _OF_SHARED.get(name) if kind is torch.Tensor else None
+        rule = _OF_PARAMETERS.get(name) if kind is torch.nn.Parameter else rule
         rule = _OF_NUMBERS.get(name) if any(map(is_number, args)) else rule
         result = NotImplemented if rule is None else rule(self.operations, func, *args, **keywords)
         return func(*args, **keywords) if result is NotImplemented else result
@@ -175,6 +185,13 @@ _OF_SHARED: dict[str, Any] = {
     **dict.fromkeys(_DROPOUTS, dropout),
     **dict.fromkeys(("tolist", "numpy", "__array__"), python_value),
     "one_hot": one_hot,
+    "get:data": shared_data,
+    "set:data": set_data,
+}
+_OF_PARAMETERS: dict[str, Any] = {  # frozen ones
+    **dict.fromkeys(_DROPOUTS, dropout),
+    "get:data": shared_data,
+    "set:data": set_data,
 }
 _OF_NUMBERS: dict[str, Any] = {"tensor": new_tensor, "as_tensor": new_tensor, "full": full}
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tuner.errors import NotFusible
-from tuner.fused.operations import WRITES, Operations, name_of
+from tuner.fused.operations import Operations, name_of
 from tuner.fused.trial_tensor import TrialTensor, inner, inner_all, is_trial, rank, seen_shape
 
 
@@ -141,7 +141,7 @@ def get_item(operations: Operations, function: Any, value: torch.Tensor, index: 
 def set_item(operations: Operations, function: Any, value: torch.Tensor, index: Any, new: Any) -> None:
     parts = index if isinstance(index, tuple) else (index,)
     if not isinstance(value, TrialTensor):
-        raise NotFusible(f"__setitem__ {WRITES}")
+        operations.refuse_write("__setitem__", value)
     if any(is_trial(part) for part in parts):
         raise NotFusible("__setitem__ at places that differ between trials")
     place = (slice(None), *parts)

@@ -13,6 +13,7 @@ from tuner.errors import NotFusible
 from tuner.fused.graph import FRESH, base_of, writes
 from tuner.fused.operations import name_of
 from tuner.fused.trial_tensor import TrialTensor
+from tuner.training.copy_on_write import address
 
 _ATEN = torch.ops.aten
 
@@ -34,17 +35,20 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
     Leaner than `make_fx`, which also works out a description of every value: that takes most of its time.
     """
 
-    def __init__(self, inputs: Sequence[torch.Tensor]) -> None:
+    def __init__(self, inputs: Sequence[torch.Tensor], once: Sequence[torch.Tensor] = ()) -> None:
+        """`once`: those inputs that all trials share; what is computed of them alone is computed once."""
         super().__init__()
         self.graph = Graph()
         self.constants: dict[str, torch.Tensor] = {}
+        self._once: set[Node] = set()
         self._given: set[Node] = set()  # values that depend on the inputs; all others are the same at each replay
         self._nodes: dict[int, Node] = {}
         self._alive: list[torch.Tensor] = []  # an id is one tensor's only as long as that tensor lives
         self._last_input: Node | None = None
-        self.largest = 0  # bytes of the largest value that was computed
+        self.largest = 0  # bytes of the largest value that was computed, but for what is computed once
         for tensor in inputs:
             self.add_input(tensor)
+        self._once |= {self._nodes[id(tensor)] for tensor in once}
 
     def add_input(self, tensor: torch.Tensor) -> None:
         """Make a tensor an input that each replay is given, after the inputs known so far."""
@@ -63,11 +67,20 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
         self.graph.output([self._node_of(tensor) for tensor in outputs])
         return self.graph
 
+    def forget(self) -> None:
+        """Hold what was computed no longer: what stays in the model's template leads here."""
+        self._alive.clear()
+        self._nodes.clear()
+
     @property
     def num_bytes(self) -> int:
         """Memory of everything that was computed."""
-        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in self._alive}
-        return sum(storages.values())
+        return _bytes_of(self._alive)
+
+    @property
+    def num_bytes_once(self) -> int:
+        """The part of it that does not grow with the number of trials."""
+        return _bytes_of([tensor for tensor in self._alive if self._nodes[id(tensor)] in self._once])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
@@ -81,18 +94,25 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
         if depends:
             self._check(func, args)
             self._given |= {node, *_written(node)}
+            self._once |= {node} if self._is_once(node) else set()
         result = func(*args, **keywords)
         if isinstance(result, torch.Tensor):
             if result.layout is not torch.strided:
                 raise NotFusible(f"{name_of(func)}: tensors that are not strided, sparse ones say")
             self._know(result, node)
-            self.largest = max(self.largest, result.nbytes)
+            self.largest = max(self.largest, 0 if node in self._once else result.nbytes)
         elif isinstance(result, list | tuple):
             for place, part in enumerate(result):
                 if isinstance(part, torch.Tensor):
                     self._know(part, self.graph.call_function(operator.getitem, (node, place)))
                     self._given |= {self._nodes[id(part)]} if depends else set()
+                    self._once |= {self._nodes[id(part)]} if node in self._once else set()
         return result
+
+    def _is_once(self, node: Node) -> bool:
+        """Whether nothing that a value is computed of is a trial's own."""
+        used = [each for each in node.all_input_nodes if each in self._given]
+        return bool(used) and self._once.issuperset(used)
 
     def _check(self, func: Any, arguments: Any) -> None:
         """Refuse what makes a Python value or a size of the values of tensors: a recording would freeze it."""
@@ -121,6 +141,12 @@ class Tape(Watching):  # type: ignore[no-untyped-call]
             self.constants[name] = tensor
             self._know(tensor, self.graph.get_attr(name))
         return self._nodes[id(tensor)]
+
+
+def _bytes_of(tensors: Sequence[torch.Tensor]) -> int:
+    """Memory in which the values of tensors lie, which may show parts of the same."""
+    starts = [address(one) - one.storage_offset() * one.element_size() for one in tensors]
+    return sum(dict(zip(starts, (one.untyped_storage().nbytes() for one in tensors), strict=True)).values())
 
 
 def _check_call(func: Any, types: Any, keywords: Any) -> None:

@@ -4,6 +4,7 @@ A record knows under which kind it is kept, and its JSON; the Ledger checks the 
 names a kind.
 """
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol, Self, TypeVar
@@ -290,6 +291,77 @@ class StageStart(Conclusion):
 
 
 @dataclass(frozen=True, slots=True)
+class InputSet:
+    """Hashes of the training inputs of a campaign, by which a later stage finds its validation inputs among them.
+
+    hashes: sorted 64-bit numbers, little-endian, as base64. below: all hashes up to this one are there. looked_at: so
+    many of the `examples` were hashed; None where their number is not known.
+    """
+
+    campaign: str
+    hashes: str
+    below: int
+    looked_at: int
+    examples: int | None
+
+    @classmethod
+    def of(cls, campaign: str, content: bytes, below: int, looked_at: int, examples: int | None) -> Self:
+        """The set of hashes that are given as bytes."""
+        return cls(campaign, b64encode(content).decode(), below, looked_at, examples)
+
+    @property
+    def content(self) -> bytes:
+        """The hashes as bytes."""
+        return b64decode(self.hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInputs(Conclusion):
+    """The training inputs of a campaign, and behind them those of all stages before it."""
+
+    KIND: ClassVar[str] = "training inputs"
+    ONLY_SAVES_TIME: ClassVar[bool] = True
+    sets: tuple[InputSet, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInputs:
+    """How many validation inputs of a stage occur among the training inputs of an earlier one.
+
+    found: of `compared` validation inputs, of `examples` in all. among: so many training inputs were looked at, of
+    `of_all`. why: why it is not known; "" where it is.
+    """
+
+    campaign: str
+    found: int = 0
+    compared: int = 0
+    examples: int | None = None
+    among: int = 0
+    of_all: int | None = None
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        """The count with what it rests on, for a person."""
+        if self.why:
+            return (
+                f"whether validation inputs occur among those that {self.campaign} trained on is not known: {self.why}"
+            )
+        share = f" ({self.found / self.compared:.0%})" if self.found else ""
+        told = f"{self.found:,} of {self.compared:,} validation inputs{share} occur among the training inputs of "
+        looked = "" if self.among == self.of_all else f", of which {self.among:,} were looked at"
+        return f"{told}{self.campaign}{looked}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageLeaks(Conclusion):
+    """What was found of the validation inputs of a stage among the training inputs of each one before it."""
+
+    KIND: ClassVar[str] = "stage leaks"
+    stages: tuple[FoundInputs, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SecondTry(Conclusion):
     """The FAILED trials of a study that were trained once more."""
 
@@ -301,6 +373,6 @@ CONCLUSIONS: Mapping[str, type[Conclusion]] = {
     one.KIND: one
     for one in (
         RegimeVerdict, StudyProfile, FusionChoices, BudgetRecord, SweepConclusion, FinalScore, Retention, Adoption,
-        CurveStudies, FiniteValidation, LoopPromises, SecondTry, StageStart,
+        CurveStudies, FiniteValidation, LoopPromises, SecondTry, StageLeaks, StageStart, TrainingInputs,
     )
 }  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tuner.analysis.questions.effort import SMALL, UNEQUAL
+from tuner.analysis.round_frames import round_rows
 from tuner.budget.step_budget import StepBudget
 from tuner.design.study import Study
 from tuner.rounds.launch import Session, started_study
@@ -61,8 +62,10 @@ def searched_before(session: Session, number: int) -> int:
 
 
 def _planned(session: Session, number: int) -> int:
-    started = started_study(session, round_name(number))
-    return started.study.num_trials if started else session.campaign.round(number).trials or 0
+    """The trials of a round, with those of its widenings."""
+    if started_study(session, round_name(number)) is None:
+        return session.campaign.round(number).trials or 0
+    return sum(row.study.num_trials for row in round_rows(session.ledger, session.name, number))
 
 
 def _effort(session: Session, study: Study) -> Iterator[str]:

@@ -39,8 +39,8 @@ def checked(
     """See `tuner.testing.check_engine`."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
         raise DeclarationError(f"steps must be a whole number of at least 2, got {steps!r}")
-    trained = declared_stage(trained).campaign if isinstance(trained, str | Path) else trained
-    campaign = trained if isinstance(trained, Campaign) else _campaign_of(trained, point)
+    declared = declared_stage(trained).campaign if isinstance(trained, str | Path) else trained
+    campaign = declared if isinstance(declared, Campaign) else _campaign_of(declared, point)
     name = type(campaign.workload).__name__
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, _silent():

@@ -33,6 +33,7 @@ from tuner.records.budget_origin import NOT_RECORDED, BudgetOrigin
 from tuner.records.conclusions import BudgetRecord, FiniteValidation, LoopPromises, SecondTry, StageStart
 from tuner.records.promises import measured_from
 from tuner.rounds.comparison import StudyComparison, basis_of
+from tuner.rounds.leaks import compare_inputs
 from tuner.rounds.plan import round_name
 from tuner.security import without_secrets
 from tuner.shown import word
@@ -210,6 +211,9 @@ def launch_study(  # noqa: PLR0913 - keywords with defaults
         concluded=(kept, *finite, *start),
     )
     comparison.refuse_other(row, today)  # another process may have started the study just now
+    if started is None:
+        of_several = len(session.of_file) > 1
+        compare_inputs(session.ledger, session.name, session.campaign, session.loaded, of_several=of_several)
     if retry_failed:
         retry(session, row)
     finished = _num_finished(session, row)

@@ -23,6 +23,7 @@ from tuner.execution.loaded_workload import LoadedWorkload, engine_of
 from tuner.execution.machine import STALL_SECONDS, Fuse, Machine, Quota
 from tuner.execution.workers import Workers, check_workers
 from tuner.rounds.launch import Session
+from tuner.rounds.round_lengths import likely_inherited
 from tuner.rounds.stage_start import AskedStart, start_of
 from tuner.storage.engine import complete_url, default_url, parsed_url
 from tuner.storage.ownership import allowed_folder, claimed_folder, folder_to_read
@@ -97,6 +98,7 @@ def opened_session(
                 allow_changed_code=options.allow_changed_code,
                 claim_folder=cache(lambda: loaded.write_to(claimed_folder(ledger, options.checkpoints))),
                 of_file=stage.of_file,
+                assumed_steps=likely_inherited(stage),
             )
 
 
@@ -110,10 +112,22 @@ def _start_of(asked: AskedStart, dry_run: bool) -> StartWeights | None:
         source = "" if asked.start is None else asked.start.campaign
         why = f"{asked.name} starts from {source}, which has not selected its weights yet"
         _log.warning(
-            "%s: until then its steps are priced with the weights of a fresh model",
+            "%s: until then its steps are priced with the weights of a fresh model%s",
             why if source in asked.stage.of_file else error,
+            _assumed_of(asked.stage),
         )
         return None
+
+
+def _assumed_of(stage: Stage) -> str:
+    """With how many inherited steps a control is priced, while they are not known; "" without such a control."""
+    if not any(one.total for one in stage.campaign.rounds):
+        return ""
+    steps = likely_inherited(stage)
+    words = (
+        f"the {steps:,} inherited steps that are declared" if steps else "no inherited steps, since none are declared"
+    )
+    return f", and its control of equal total steps with {words}"
 
 
 def _machine(options: SessionOptions, root: Path, quota: Quota | None) -> Machine:

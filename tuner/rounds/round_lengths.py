@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from tuner.budget.step_budget import rounded_up
 from tuner.budget.transfer import lengthened
 from tuner.design.campaign import Campaign
 from tuner.design.round import Round
+from tuner.design.stages import Stage, StartFrom
 from tuner.errors import DeclarationError, TransferError
 
 FIRST_SHARE = 0.10  # of the production length, for round 1 of a compute-bound workload [S] (A30)
@@ -46,6 +48,30 @@ def compute_bound_lengths(campaign: Campaign, inherited: int = 0) -> tuple[int, 
 def control_steps(declared: Round, compared: int, inherited: int) -> int:
     """How long a control trains: as it declares, as the `compared` round, or as that with what that inherits (C5)."""
     return declared.max_train_steps or (compared if declared.total is None else compared + inherited)
+
+
+def likely_inherited(stage: Stage) -> int:
+    """The updates behind the weights that a stage will start from, as the stages before it declare their lengths.
+
+    0 where they do not say it: in epochs, or in another file.
+    """
+    start: StartFrom | None = stage.campaign.start_from
+    if stage.before is None:
+        return 0 if start is None else start.steps
+    return likely_inherited(stage.before) + _likely_steps(stage.before.campaign)
+
+
+def _likely_steps(campaign: Campaign) -> int:
+    """How long the last round of a campaign will probably train, before anything of it is trained."""
+    if not campaign.is_in_steps:
+        return 0
+    main = [campaign.round(number) for number in campaign.main_rounds]
+    declared = next((one.max_train_steps for one in reversed(main) if one.max_train_steps), 0)
+    if campaign.production_steps is not None and campaign.sweep is None:
+        return compute_bound_lengths(campaign)[campaign.main_rounds[-1] - 1]
+    if declared or campaign.sweep is None:
+        return declared
+    return rounded_up(campaign.sweep.margin * 2 * campaign.sweep.start_steps)
 
 
 def _growing_lengths(campaign: Campaign) -> dict[int, int]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
 from tuner.storage.store import Ledger, open_ledger
-from tuner.training.checkpoints import read_weights, weights_as_file
+from tuner.training.checkpoints import KEPT_FILE, read_weights, weights_as_file
 from tuner.training.inherited import StartWeights, file_of_weights
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
         root = folder_to_read(ledger, asked.checkpoints if own else None)
         for run in _runs(ledger, start, again, asked.stage.rounds_before):
             kept, study = run.checkpoint, run.row.study
-            content = weights_as_file(read_weights(root, kept))
+            weights = read_weights(root, kept)
+            _refuse_files(source, run, weights)
+            content = weights_as_file(weights)
             earlier = before.inherited_steps if before and not study.start else 0
             found.append(
                 Selected(
@@ -100,6 +102,17 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
             )  # fmt: skip
             contents.append(content)
     return found, contents
+
+
+def _refuse_files(source: str, run: SelectedRun, weights: Mapping[str, object]) -> None:
+    """Raise StorageError for a checkpoint of files that a loop or a program wrote, whose formats are its own."""
+    files = [name.removeprefix(KEPT_FILE) for name in weights if name.startswith(KEPT_FILE)]
+    if files:
+        raise StorageError(
+            f"the checkpoint that {quoted(source)} selects (trial {run.record.number}) holds files that its training "
+            f"wrote itself ({', '.join(files[:3])}), and no weights by name. tuner best {word(source)} --export FOLDER "
+            'writes them; start from the one that holds the weights by weights_from("FOLDER/FILE")'
+        )
 
 
 def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:

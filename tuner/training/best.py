@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from tuner.design.objective import Objective
-from tuner.training.extra_state import state_dict_of
+from tuner.training.copy_on_write import kept_as_it_is
+from tuner.training.extra_state import frozen_in, state_dict_of
 
 Copy = Callable[[dict[str, torch.Tensor] | None], dict[str, torch.Tensor]]
 
@@ -51,8 +52,15 @@ class BestKeeper:
 
 
 def snapshot(model: torch.nn.Module, into: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """A copy of the model's state dict, as `state_dict_of` has it; into the memory of an older copy where that fits."""
-    return copied(state_dict_of(model), into)
+    """A copy of the model's state dict, as `state_dict_of` has it; into the memory of an older copy where that fits.
+
+    What is frozen takes no memory again until something is written into it.
+    """
+    state = state_dict_of(model)
+    fixed = {name: kept_as_it_is(state[name]) for name in frozen_in(model) if name in state}
+    own = {name: tensor for name, tensor in state.items() if name not in fixed}
+    room = None if into is None else {name: into[name] for name in into if name not in fixed}
+    return copied(own, room) | fixed
 
 
 def copied(state: dict[str, torch.Tensor], into: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from tuner.training.copy_on_write import same_bits
+
 _ZIP = b"PK\x03\x04"  # how the bytes of torch.save begin
 SUFFIX = "_extra_state"  # of torch's own names in a state dict
 # What safetensors has names for in each of its versions; other tensors are kept as bytes.
@@ -116,7 +118,9 @@ def set_tensors(model: torch.nn.Module, saved: Mapping[str, torch.Tensor], devic
             value = value_of(tensor, device) if is_bytes(tensor) else tensor
             mine = own.get(name)
             if mine is not None and _form(mine) == _form(value):
-                mine.copy_(value)
+                # What is frozen may lie in one memory with that of the mates of a group: a write would end that.
+                if mine.requires_grad or not same_bits(mine, value.to(mine.device)):
+                    mine.copy_(value)
             else:
                 _replace(model, name, value.to(device, copy=True))
 

@@ -20,6 +20,7 @@ import torch
 
 from tuner.records import FROZEN_FOLDER, BaseFile, Checkpoint
 from tuner.training.checkpoints import CheckpointFolder, weights_as_file, weights_in
+from tuner.training.copy_on_write import address, pieces, same_bits, shown_whole
 from tuner.training.extra_state import is_plain
 from tuner.training.left_out import PartedWeights, base_named_by, with_base, with_marks
 
@@ -48,7 +49,7 @@ class FrozenParts:
     """What of a trial is frozen, as digests of what it began with, and the base file that has it.
 
     `begun`: the frozen parameters by name before the first step. Nothing is left out where they are few bytes.
-    Checkpoints may be written by a thread beside the training.
+    Checkpoints may be written by a thread while the trial trains.
     """
 
     def __init__(self, folder: CheckpointFolder, number: int, begun: Tensors) -> None:
@@ -57,6 +58,7 @@ class FrozenParts:
         self._written: _Written | None = None
         self._lock = Lock()
         self.digests: dict[str, str] = {}
+        self._begun: dict[str, torch.Tensor] = {}
         self.names: tuple[str, ...] = ()
         self.begin(begun)
 
@@ -64,7 +66,10 @@ class FrozenParts:
         """Note what the trial begins with; again where a loop makes its model later than its trial."""
         self.names = tuple(begun)
         if left_out_bytes(begun):
-            self.digests = {name: digest_of(tensor) for name, tensor in begun.items() if _fits(tensor)}
+            fitting = {name: tensor for name, tensor in begun.items() if _fits(tensor)}
+            self.digests = {name: digest_of(tensor) for name, tensor in fitting.items()}
+            shown = {name: shown_whole(tensor) for name, tensor in fitting.items()}
+            self._begun = {name: one for name, one in shown.items() if one is not None}
 
     def left_out(self, state: dict[str, Any], live: Tensors, known: Known | None = None) -> dict[str, Any]:
         """The state with a mark for each unchanged frozen parameter; it names the base file, which is durable now.
@@ -72,6 +77,9 @@ class FrozenParts:
         `live`: the frozen parameters as they are. What of the state shares their memory is left out. `known`: digests
         of tensors that several trials share, while nothing is trained; added to.
         """
+        # Of what was changed, or was put elsewhere, the memory is not held for a comparison.
+        held = {name: one for name, one in self._begun.items() if name in live}
+        self._begun = {name: one for name, one in held.items() if address(one) == address(live[name])}
         unchanged = self._unchanged(live, known)
         base = self._base(unchanged)
         if base is None:
@@ -110,10 +118,17 @@ class FrozenParts:
     def _unchanged(self, tensors: Tensors, known: Known | None = None) -> dict[str, torch.Tensor]:
         shared = {name: tensors[name] for name in self.digests if name in tensors and _fits(tensors[name])}
         known = {} if known is None else known
-        for tensor in shared.values():
-            if _place(tensor) not in known:
-                known[_place(tensor)] = digest_of(tensor)
-        return {name: tensor for name, tensor in shared.items() if known[_place(tensor)] == self.digests[name]}
+        return {name: tensor for name, tensor in shared.items() if self._is_as_begun(name, tensor, known)}
+
+    def _is_as_begun(self, name: str, tensor: torch.Tensor, known: Known) -> bool:
+        """Whether a tensor has the values that it began with. It has, where it still shows the same memory."""
+        begun = self._begun.get(name)
+        if begun is not None and same_bits(begun, tensor):
+            return True
+        place = _place(tensor)
+        if place not in known:
+            known[place] = digest_of(tensor)
+        return known[place] == self.digests[name]
 
     def _of(self, tensors: Tensors) -> dict[str, str]:
         return {name: self.digests[name] for name in tensors}
@@ -144,7 +159,7 @@ class FrozenParts:
         else:
             if seen:
                 logger.warning("%s is damaged, and is written again", path)
-            file = self.folder.write_base(path.name, weights_as_file(tensors), self.number)
+            file = self.folder.write_base(path.name, weights_as_file(_copies(tensors)), self.number)
         return _Written(file, frozenset(tensors), path, _seen(path))
 
 
@@ -154,10 +169,16 @@ def left_out_bytes(live: Tensors) -> int:
     return num_bytes if num_bytes >= LEAST_BYTES else 0
 
 
+def _copies(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Copies for a writer that asks for addresses, which would part what lies in one memory."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
 def digest_of(tensor: torch.Tensor) -> str:
     """The sha256 of a tensor's type, shape and values, all of them."""
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+    for piece in pieces(tensor):
+        digest.update(piece)
     return digest.hexdigest()
 
 
@@ -170,7 +191,7 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
     """The memory of a tensor: two that share it have the same values."""
     if tensor.layout is not torch.strided or not tensor.numel():
         return (id(tensor),)
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+    return tensor.device, address(tensor), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _seen(path: Path) -> tuple[int, ...]:

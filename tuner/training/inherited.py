@@ -7,7 +7,7 @@ fresh, and each that is carried is there with its shape, or it is an error.
 import difflib
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +22,8 @@ from tuner.records.conclusions import Selected, StageStart
 from tuner.training.checkpoints import DigestingFile, sync_folder, weights_as_file, weights_in, write_durably
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
+MAPPED = "start.safetensors"  # a file of the carried weights, in the folder of a trial
+_NESTED = ("state_dict", "model_state_dict", "model")  # where downloaded checkpoints have their weights
 _PARAMETRIZED = (".parametrizations.", ".original")  # what torch's parametrizations put into a name
 _NEAREST = 3  # names that an error proposes
 _MOST_NAMES = 4  # that are listed
@@ -31,10 +33,13 @@ Weights = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """What became of the names of a model and of an earlier stage: carried, fresh, and left behind."""
+    """What became of the names of a model and of an earlier stage: carried, fresh, and left behind.
+
+    fresh: None where the model is not known, because a loop takes the weights by their names.
+    """
 
     carried: tuple[str, ...]
-    fresh: tuple[str, ...]
+    fresh: tuple[str, ...] | None
     left: tuple[str, ...]
 
 
@@ -63,7 +68,7 @@ class StartWeights:
         if self.handed is None:
             return told
         parts = (("carried", self.handed.carried), ("fresh", self.handed.fresh), ("left behind", self.handed.left))
-        return f"{told}; " + "; ".join(f"{what}: {_listed(names)}" for what, names in parts)
+        return f"{told}; " + "; ".join(f"{what}: {_listed(names)}" for what, names in parts if names is not None)
 
     def weights(self, candidate: int = 1) -> Weights:
         """The weights of a candidate, counted from 1, on the CPU; of one that is no candidate, of the best."""
@@ -82,6 +87,27 @@ class StartWeights:
         if self._contents:
             return self._contents[place]
         return _content(self.files[place], self.start.candidates[place].digest)
+
+    def mapped(self, point: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The carried weights under the names that they have here, for a training that has no model of torch's.
+
+        Without a model to compare with, nothing tells which of its parameters are fresh. Raises WorkloadError where
+        the patterns leave nothing.
+        """
+        weights = self.weights(int(point.get(START_FROM, 1)))
+        named = {self._name_here(plain_name(name)): tensor for name, tensor in weights.items()}
+        found = {name: tensor for name, tensor in named.items() if self._is_carried(name)}
+        if not found:
+            raise _no_match(self.start.parameters, sorted(named), "no tensor of the weights")
+        left = tuple(name for name in named if name not in found)
+        self.handed = HandOver(tuple(found), None, left)
+        return found
+
+    def file_in(self, folder: Path, point: Mapping[str, Any]) -> Path:
+        """A file of `mapped`, in the format of safetensors, which is written into a folder."""
+        path = (folder / MAPPED).resolve()
+        path.write_bytes(weights_as_file(self.mapped(point)))
+        return path
 
     def into(self, model: torch.nn.Module, point: Mapping[str, Any]) -> None:
         """Carry the weights into a fresh model. Raises WorkloadError where one of them does not fit."""
@@ -110,10 +136,10 @@ class StartWeights:
         return matches(self.start.parameters, name) and not (self.start.fresh and matches(self.start.fresh, name))
 
     def _name_there(self, name: str) -> str:
-        for here, there in self.start.renamed.items():
-            if name == here or name.startswith(f"{here}."):
-                return f"{there}{name[len(here) :]}".removeprefix(".")
-        return name
+        return _renamed(name, self.start.renamed.items())
+
+    def _name_here(self, name: str) -> str:
+        return _renamed(name, ((there, here) for here, there in self.start.renamed.items()))
 
     def to_data(self) -> dict[str, Any]:
         """Plain data for another process; `inherited_from` makes it the same again. Only of files."""
@@ -144,12 +170,27 @@ def file_of_weights(path: Path, content: bytes) -> bytes:
             weights_in(content)
             return content
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return weights_as_file({name: one for name, one in state.items() if isinstance(one, torch.Tensor)})
+        return weights_as_file(_tensors_in(state))
     except Exception as error:  # classes of safetensors, of torch, and of what is no state dict
         raise CorruptCheckpoint(
             f"{path} holds no weights to start from ({type(error).__name__}: {error}): it has to be safetensors, "
-            "or a state dict that torch.save wrote, without anything but tensors"
+            f"or a state dict that torch.save wrote, by itself or under {' or '.join(map(repr, _NESTED))}, without "
+            "code. What holds more is read once by its own program, and model.state_dict() is saved"
         ) from error
+
+
+def _tensors_in(state: Any) -> dict[str, torch.Tensor]:
+    """The tensors of a state dict, which may lie within the dict of a checkpoint. Raises ValueError where it has none.
+
+    A checkpoint of Lightning's, for one, has the weights under "state_dict", and optimizer states beside them.
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"it is a {type(state).__name__}, and no dict")
+    inner = next((state[name] for name in _NESTED if isinstance(state.get(name), Mapping)), state)
+    found = {name: one for name, one in inner.items() if isinstance(name, str) and isinstance(one, torch.Tensor)}
+    if not found:
+        raise ValueError(f"it has no tensors; its keys are {', '.join(map(str, [*state][:_MOST_NAMES])) or 'none'}")
+    return found
 
 
 def inherited_from(data: Mapping[str, Any]) -> StartWeights:
@@ -204,10 +245,20 @@ def _check(name: str, here: torch.Tensor, source: str, there: Weights, words: st
         )
 
 
-def _no_match(pattern: str, names: list[str]) -> WorkloadError:
+def _renamed(name: str, beginnings: Iterable[tuple[str, str]]) -> str:
+    """A name whose beginning is another one; "" is the beginning of every name."""
+    for was, becomes in beginnings:
+        if not was:
+            return f"{becomes}.{name}".removeprefix(".")
+        if name == was or name.startswith(f"{was}."):
+            return f"{becomes}{name[len(was) :]}".removeprefix(".")
+    return name
+
+
+def _no_match(pattern: str, names: list[str], what: str = "no tensor of the model") -> WorkloadError:
     near = difflib.get_close_matches(pattern, names, n=_NEAREST, cutoff=0.3) or names[:_NEAREST]
     return WorkloadError(
-        f"start_from carries {pattern!r}, and no tensor of the model has such a name; the nearest are {', '.join(near)}"
+        f"start_from carries {pattern!r}, and {what} has such a name; the nearest are {', '.join(near)}"
     )
 
 

@@ -14,6 +14,7 @@ from tuner.errors import CorruptCheckpoint, StudyChanged
 from tuner.records import GROUP_FOLDER, Checkpoint, Claim, Inherited, Measurement, Prefix, State, TrialUpdate
 from tuner.training.best import BestKeeper, Kept
 from tuner.training.checkpoints import CheckpointFolder, read_state, read_weights
+from tuner.training.copy_on_write import in_one_memory
 from tuner.training.endings import is_out_of_memory, raise_lost_device
 from tuner.training.engine import Measured, Trainee, Weights
 from tuner.training.frozen import FrozenParts, Known, base_folder
@@ -134,9 +135,11 @@ class Logbook:
             bests = tuple(file_at[step] for step, _ in state["best"])
             best_weights = {kept.step: read_weights(root, kept) for kept in bests}
         self.trainee.load(state)
+        live = self.trainee.frozen()
         for step, value in state["best"]:
             on_device = {name: tensor.to(self.setup.device) for name, tensor in best_weights[step].items()}
-            self.best.restore(step, value, on_device)
+            kept = {name: in_one_memory(tensor, live.get(name)) for name, tensor in on_device.items()}
+            self.best.restore(step, value, kept)
         return bests
 
     def _begin_again(self) -> None:

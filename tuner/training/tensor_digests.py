@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import torch
 
+from tuner.training.copy_on_write import pieces
+
 WHOLE_BYTES = 256 * 2**20  # [P] about half a second of hashing; larger tensors are sampled
 BLOCKS, BLOCK_BYTES = 256, 2**16  # [P] of a larger tensor: blocks spread over all of it, from its first to its last
 _PIECE = 2**26  # bytes summed at a time
@@ -30,12 +32,13 @@ def feed_tensor(digest: Digest, tensor: torch.Tensor) -> None:
         return
     flat = tensor.resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
     if flat.numel() <= WHOLE_BYTES:
-        digest.update(flat.cpu().numpy().data)
+        for piece in pieces(flat):
+            digest.update(piece)
         return
     last = flat.numel() - BLOCK_BYTES
     for block in range(BLOCKS):
         start = last * block // (BLOCKS - 1)
-        digest.update(flat[start : start + BLOCK_BYTES].cpu().numpy().data)
+        digest.update(flat[start : start + BLOCK_BYTES].clone().cpu().numpy().data)
     digest.update(_sum_of(flat).to_bytes(8, "little"))
 
 

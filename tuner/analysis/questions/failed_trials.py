@@ -37,7 +37,7 @@ def failed_findings(frames: StudyFrames) -> list[Finding]:
             f"{len(failed)} of {len(trials)} trials FAILED and do not count in any answer: {told}.",
             failed[["trial", "reason", "steps", "attempt"]].reset_index(drop=True),
             strength="strong",
-            action="Their records are damaged: restore a backup (`tuner verify STUDY` lists what is damaged)."
+            action="Their records are damaged: restore a backup (`tuner verify STUDY_FILE` lists what is damaged)."
             if damaged
             else f"Remove the cause, then repeat the command that trained {name} with --retry-failed (`tuner trials "
             f"STUDY {where}` shows every reason).",

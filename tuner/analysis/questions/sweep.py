@@ -98,7 +98,7 @@ def _factor(seeds: tuple[int, ...]) -> str:
 def _fitted_action(outcome: Fitted) -> str:
     return (
         f"Give the trials of round 1 the sweep's margin times {outcome.steps:,} steps (in doubt longer, A9): "
-        "`tuner launch STUDY --round 1` does."
+        "`tuner launch STUDY_FILE --round 1` does."
     )
 
 
@@ -113,7 +113,7 @@ def _invalid_summary(outcome: Invalid) -> str:
 
 
 def _invalid_action(outcome: Invalid) -> str:
-    return f"Run `tuner sweep STUDY --extend`: its grid is {_rates(outcome.extended_grid)}."
+    return f"Run `tuner sweep STUDY_FILE --extend`: its grid is {_rates(outcome.extended_grid)}."
 
 
 def _rates(grid: tuple[float, ...]) -> str:

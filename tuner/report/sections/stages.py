@@ -60,7 +60,7 @@ def _lead(stage: RecordedStage) -> str:
     fresh = f", without {stage.start.fresh}" if stage.start.fresh else ""
     return (
         f"Its trials started from other weights, with {stage.inherited_steps:,} inherited steps{own}. Carried: "
-        f"{stage.start.parameters}{fresh}; all else is as model() makes it. Optimizer and schedule began anew (C7)."
+        f"{stage.start.parameters}{fresh}; all else is as model() makes it. Optimizer and schedule began again (C7)."
     )
 
 
