@@ -6,6 +6,7 @@ fresh, and each that is carried is there with its shape, or it is an error.
 
 import hashlib
 import io
+import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,10 @@ import torch
 
 from tuner.adapters.low_rank import SCALE, adapter_tensors
 from tuner.design.stages import START_FROM
-from tuner.errors import CorruptCheckpoint, WorkloadError
+from tuner.errors import CorruptCheckpoint, StorageError, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.training.carrying import Weights, carry, missing, no_match, parts_of, renamed, tied_names
-from tuner.training.checkpoints import DigestingFile, sync_folder, weights_as_file, weights_in, write_durably
+from tuner.training.checkpoints import DigestingFile, is_inside, sync_folder, weights_as_file, weights_in, write_durably
 from tuner.training.extra_state import SUFFIX, as_bytes, dense, is_plain
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
@@ -176,12 +177,22 @@ class StartWeights:
         found, files = [], []
         for place, one in enumerate(self.start.candidates):
             name = f"{FOLDER}/{one.digest[:32]}.safetensors"
-            if not (root / name).exists():
-                write_durably(root / name, _writing(self._content(place)))
+            if not _is_there(root / name, one.digest):
+                if not is_inside((root / name).parent, root):
+                    raise StorageError(f"{root / FOLDER} leads out of the checkpoint folder; remove the link there")
+                write_durably(root / name, _writing(self._content(place)), secrets.token_hex(4))
                 sync_folder((root / name).parent)
             found.append(replace(one, file=name))
             files.append(root / name)
         return StartWeights(replace(self.start, candidates=tuple(found)), tuple(files))
+
+
+def _is_there(path: Path, digest: str) -> bool:
+    """Whether a copy was made before, and is whole."""
+    try:
+        return not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
 
 
 def _listed(names: tuple[str, ...]) -> str:
