@@ -1,8 +1,9 @@
 """What the trials of a stage start from: found at its first launch, copied, and the same for all its studies (C7)."""
 
+import difflib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,7 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
     with _source_ledger(asked, start) as ledger:
         again = _command_for(asked, ledger, source)
         if source not in ledger.campaigns():
-            known = ", ".join(ledger.campaigns()) or "none"
-            raise StorageError(
-                f"{asked.name} starts from {quoted(source)}, and there is no such campaign in {ledger.safe_url}; there "
-                f"are: {known}. Train it first: {again}"
-            )
+            raise StorageError(unknown_source(asked.stage, ledger.campaigns(), ledger.safe_url, again))
         before = recorded_start(ledger, source)
         own = ledger is asked.ledger
         root = folder_to_read(ledger, asked.checkpoints if own else None)
@@ -104,6 +101,22 @@ def _of_stage(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list
     return found, contents
 
 
+def unknown_source(stage: Stage, known: Sequence[str], where: str, again: str = "") -> str:
+    """That what a stage starts from is not recorded, with what is, and how to go on: `again` is what trains it."""
+    start: StartFrom = stage.campaign.start_from
+    told = (
+        f"{stage.name} starts from {quoted(start.campaign)}, and there is no such campaign in {where}; there are: "
+        f"{', '.join(known) or 'none'}"
+    )
+    if start.campaign in stage.of_file:
+        return f"{told}. Train it first: {again}"
+    others = [name for name in (*stage.of_file, *known) if name != stage.name]
+    near = difflib.get_close_matches(start.campaign, others, n=1)
+    if near:
+        return f'{told}. Did you mean best_of("{near[0]}")?'
+    return f"{told}. Train the study file that declares it first, in the same storage: tuner run FILE"
+
+
 def _refuse_files(source: str, run: SelectedRun, weights: Mapping[str, object]) -> None:
     """Raise StorageError for a checkpoint of files that a loop or a program wrote, whose formats are its own."""
     files = [name.removeprefix(KEPT_FILE) for name in weights if name.startswith(KEPT_FILE)]
@@ -119,7 +132,9 @@ def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:
     """The command, or the call, that trains an earlier stage."""
     stage = asked.stage
     if source in stage.of_file:
-        return f"tuner run {word(named_in(stage.file, source, stage.of_file))}" if stage.file else "tuner.run(campaign)"
+        return (
+            f"tuner run {word(named_in(stage.file, source, stage.of_file))}" if stage.file else "tuner.run(...) of it"
+        )
     recorded = recorded_study_file(ledger, source) if source in ledger.campaigns() else None
     return f"tuner run {word(recorded or 'STUDY_FILE')}"
 
@@ -155,11 +170,7 @@ def _runs(ledger: Ledger, start: StartFrom, again: str, rounds: int) -> list[Sel
 
 def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[bytes]]:
     """A file of weights, which a user has downloaded or made."""
-    named = start.file or Path()
-    beside = asked.stage.file.resolve().parent if asked.stage.file else Path.cwd()
-    path = named if named.is_absolute() else beside / named
-    if not path.is_file():
-        raise DeclarationError(f"{asked.name} starts from {path}, and there is no such file")
+    named, path = start.file or Path(), weights_path(asked.stage)
     content = path.read_bytes()
     read = hashlib.sha256(content).hexdigest()
     if start.sha256 and read != start.sha256:
@@ -170,3 +181,13 @@ def _of_file(asked: AskedStart, start: StartFrom) -> tuple[list[Selected], list[
     content = file_of_weights(path, content)
     digest = hashlib.sha256(content).hexdigest()
     return [Selected(digest, len(content), steps=start.steps, path=str(named))], [content]
+
+
+def weights_path(stage: Stage) -> Path:
+    """Where the file of weights of a stage is. Raises DeclarationError where it is not there."""
+    named: Path = stage.campaign.start_from.file
+    beside = stage.file.resolve().parent if stage.file else Path.cwd()
+    path = named if named.is_absolute() else beside / named
+    if not path.is_file():
+        raise DeclarationError(f"{stage.name} starts from {path}, and there is no such file")
+    return path

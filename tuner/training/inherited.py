@@ -7,9 +7,10 @@ fresh, and each that is carried is there with its shape, or it is an error.
 import difflib
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tuner.design.stages import START_FROM
 from tuner.errors import CorruptCheckpoint, WorkloadError
 from tuner.records.conclusions import Selected, StageStart
 from tuner.training.checkpoints import DigestingFile, sync_folder, weights_as_file, weights_in, write_durably
+from tuner.training.randomness import callers_generators_restored
 
 FOLDER = "starts"  # of the copies of weights, below the checkpoint folder
 MAPPED = "start.safetensors"  # a file of the carried weights, in the folder of a trial
@@ -27,6 +29,7 @@ _NESTED = ("state_dict", "model_state_dict", "model")  # where downloaded checkp
 _PARAMETRIZED = (".parametrizations.", ".original")  # what torch's parametrizations put into a name
 _NEAREST = 3  # names that an error proposes
 _MOST_NAMES = 4  # that are listed
+_MOST_SHAPES = 8  # of an untrained stage's models that are built
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -64,7 +67,7 @@ class StartWeights:
     @property
     def words(self) -> str:
         """What models start from, and what of it is carried, for a person."""
-        told = "starts from " + "; ".join(one.words for one in self.start.candidates)
+        told = "starts from " + " or ".join(one.words for one in self.start.candidates)
         if self.handed is None:
             return told
         parts = (("carried", self.handed.carried), ("fresh", self.handed.fresh), ("left behind", self.handed.left))
@@ -156,6 +159,38 @@ class StartWeights:
             found.append(replace(one, file=name))
             files.append(root / name)
         return StartWeights(replace(self.start, candidates=tuple(found)), tuple(files))
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model as a point makes it."""
+
+    model: torch.nn.Module
+    point: Mapping[str, Any]
+
+
+def check_foreseen(start: StageStart, earlier: Iterator[Built], later: Iterator[Built]) -> None:
+    """Compare the model of a later stage with those of the earlier one, which are untrained as they are.
+
+    One that fits is enough, and nothing is known where either has none, or the earlier one has very many. Raises
+    WorkloadError where none has what is to be carried.
+    """
+    wrong: list[WorkloadError] = []
+    with callers_generators_restored(torch.device("cpu")):
+        here = next(later, None)
+        if here is None:
+            return
+        for source in islice(earlier, _MOST_SHAPES + 1):
+            foreseen = StartWeights(start)
+            foreseen._read[0] = source.model.state_dict()  # as if a file of them was read
+            try:
+                foreseen.into(here.model, here.point)
+            except WorkloadError as error:
+                wrong.append(error)
+            else:
+                return
+    if 1 <= len(wrong) <= _MOST_SHAPES:
+        raise wrong[0]
 
 
 def _listed(names: tuple[str, ...]) -> str:
