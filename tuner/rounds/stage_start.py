@@ -14,6 +14,7 @@ from tuner.analysis.stage_chain import recorded_start
 from tuner.analysis.stage_selection import SelectedRun, selected_runs
 from tuner.design.stages import Stage, StartFrom, named_in
 from tuner.errors import DeclarationError, StorageError
+from tuner.records import COMMAND_MARK
 from tuner.records.conclusions import Selected, StageStart
 from tuner.shown import quoted, word
 from tuner.storage.ownership import folder_to_read
@@ -120,12 +121,20 @@ def unknown_source(stage: Stage, known: Sequence[str], where: str, again: str = 
 def _refuse_files(source: str, run: SelectedRun, weights: Mapping[str, object]) -> None:
     """Raise StorageError for a checkpoint of files that a loop or a program wrote, whose formats are its own."""
     files = [name.removeprefix(KEPT_FILE) for name in weights if name.startswith(KEPT_FILE)]
-    if files:
+    if not files:
+        return
+    told = f"the checkpoint that {quoted(source)} selects (trial {run.record.number})"
+    written = [name for name in files if Path(name).name != COMMAND_MARK]
+    if not written:
         raise StorageError(
-            f"the checkpoint that {quoted(source)} selects (trial {run.record.number}) holds files that its training "
-            f"wrote itself ({', '.join(files[:3])}), and no weights by name. tuner best {word(source)} --export FOLDER "
-            'writes them; start from the one that holds the weights by weights_from("FOLDER/FILE")'
+            f"{told} holds no weights: its program announced no checkpoint, so its weights are known to nobody but "
+            'itself; start from a file that it wrote by weights_from("FILE")'
         )
+    raise StorageError(
+        f"{told} holds files that its training wrote itself ({', '.join(written[:3])}), and no weights by name. "
+        f"tuner best {word(source)} --export FOLDER writes them; start from the one that holds the weights by "
+        'weights_from("FOLDER/FILE")'
+    )
 
 
 def _command_for(asked: AskedStart, ledger: Ledger, source: str) -> str:
